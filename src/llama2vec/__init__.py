@@ -1,0 +1,68 @@
+"""Turn any causal LLM into a dense retriever: Llama2Vec (arXiv 2312.15503)."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama2vec.adapt.train import adapt
+    from llama2vec.config import AdaptConfig
+    from llama2vec.data.corpus import read_passages, read_queries
+    from llama2vec.errors import Llama2VecError
+    from llama2vec.evaluate.metrics import evaluate_run
+    from llama2vec.model.encoder import Encoder
+    from llama2vec.records import Passage, Query, Run
+    from llama2vec.retrieve.index import build_index, open_index
+    from llama2vec.retrieve.search import search
+    from llama2vec.retrieve.store import VectorStore
+
+__version__ = "0.1.0"
+
+# Resolved on first use, so that `import llama2vec.evaluate` never imports torch.
+_HOMES = {
+    "adapt": "llama2vec.adapt.train",
+    "AdaptConfig": "llama2vec.config",
+    "read_passages": "llama2vec.data.corpus",
+    "read_queries": "llama2vec.data.corpus",
+    "Llama2VecError": "llama2vec.errors",
+    "evaluate_run": "llama2vec.evaluate.metrics",
+    "Encoder": "llama2vec.model.encoder",
+    "Passage": "llama2vec.records",
+    "Query": "llama2vec.records",
+    "Run": "llama2vec.records",
+    "build_index": "llama2vec.retrieve.index",
+    "open_index": "llama2vec.retrieve.index",
+    "search": "llama2vec.retrieve.search",
+    "VectorStore": "llama2vec.retrieve.store",
+}
+
+__all__ = [
+    "AdaptConfig",
+    "Encoder",
+    "Llama2VecError",
+    "Passage",
+    "Query",
+    "Run",
+    "VectorStore",
+    "adapt",
+    "build_index",
+    "evaluate_run",
+    "open_index",
+    "read_passages",
+    "read_queries",
+    "search",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'llama2vec' has no attribute '{name}'")
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

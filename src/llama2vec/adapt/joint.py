@@ -1,0 +1,201 @@
+"""One sequence for both pretext tasks: ``T . SELF prompt . NEXT prompt``, T read once.
+
+Layout of a batch, columns from left to right (letters: B batch, L columns, S slots, T targets)::
+
+    [ prefix + text, right-padded to the longest ][ SELF prompt ][ NEXT prompt ]
+
+The prompts stand in the same columns for every row, so the slots are fixed columns and a stock causal LM computes the
+head there alone (``logits_to_keep``). Padding between a short text and its prompts is never seen: the prompts' rows
+mask it out, position ids go on right after the text, and the text's own rows are causal, so what stands to their right
+cannot reach them. NEXT does not see SELF. Both embeddings therefore equal those of two separate prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama2vec.adapt.targets import TokenizedText
+from llama2vec.config import PromptName
+from llama2vec.errors import ModelError
+from llama2vec.model.prompt import PromptIds
+
+TASKS: tuple[PromptName, ...] = ("self", "next")
+
+
+@dataclass(frozen=True, slots=True)
+class JointLayout:
+    """Where things stand in a joint batch.
+
+    Attributes:
+        text_columns: Columns of prefix and text, padding included.
+        blocks: Per task the columns (start, end) of its prompt.
+        slots: Slots at the end of each block.
+    """
+
+    text_columns: int
+    blocks: dict[PromptName, tuple[int, int]]
+    slots: int
+
+    @property
+    def columns(self) -> int:
+        """L, the number of columns."""
+        return max(end for _, end in self.blocks.values())
+
+    def slot_columns(self) -> list[int]:
+        """Return the columns of all slots, task by task."""
+        return [column for _, end in self.blocks.values() for column in range(end - self.slots, end)]
+
+
+@dataclass(frozen=True, slots=True)
+class JointBatch:
+    """What one training step needs.
+
+    Attributes:
+        input_ids: [B, L].
+        position_ids: [B, L].
+        text_lengths: [B] prefix and text, padding not counted.
+        text_starts: Columns of the prefix; LM labels begin behind them.
+        targets: Per task [B, T] distinct target ids, right-padded with 0.
+        target_weights: Per task [B, T]; 0 = padding.
+        layout: The columns.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    text_lengths: Tensor
+    text_starts: int
+    targets: dict[PromptName, Tensor]
+    target_weights: dict[PromptName, Tensor]
+    layout: JointLayout
+
+    def to(self, device: torch.device | str, **_: object) -> JointBatch:
+        """Return the batch on another device."""
+        return JointBatch(
+            self.input_ids.to(device),
+            self.position_ids.to(device),
+            self.text_lengths.to(device),
+            self.text_starts,
+            {task: tensor.to(device) for task, tensor in self.targets.items()},
+            {task: tensor.to(device) for task, tensor in self.target_weights.items()},
+            self.layout,
+        )
+
+
+def joint_batch(
+    texts: Sequence[TokenizedText],
+    next_texts: Sequence[TokenizedText],
+    prompts: PromptIds,
+    *,
+    tasks: Sequence[PromptName] = TASKS,
+    token_weights: Tensor | None = None,
+    pad_id: int = 0,
+    pad_to_multiple_of: int = 1,
+) -> JointBatch:
+    """Lay out texts and both prompts as one padded batch.
+
+    Args:
+        texts: T of each row.
+        next_texts: U of each row; only its targets are used.
+        prompts: Token ids of the prompts.
+        tasks: Which prompts to append.
+        token_weights: [V] weight of each token as a target; None = 1.
+        pad_id: Fills the columns behind a short text.
+        pad_to_multiple_of: Rounds the text columns up.
+
+    Returns:
+        A batch of B = len(texts) rows.
+    """
+    prefix = len(prompts.prefix)
+    lengths = torch.tensor([prefix + len(text.ids) for text in texts])
+    text_columns = -(-int(lengths.max()) // pad_to_multiple_of) * pad_to_multiple_of
+    blocks: dict[PromptName, tuple[int, int]] = {}
+    end = text_columns
+    for task in tasks:
+        blocks[task] = (end, end + len(prompts.suffixes[task]))
+        end = blocks[task][1]
+    input_ids = torch.full((len(texts), end), pad_id)
+    position_ids = torch.arange(end).repeat(len(texts), 1)
+    for row, text in enumerate(texts):
+        input_ids[row, :prefix] = torch.tensor(prompts.prefix, dtype=torch.long)
+        input_ids[row, prefix : prefix + len(text.ids)] = torch.tensor(text.ids, dtype=torch.long)
+    for task, (start, stop) in blocks.items():
+        input_ids[:, start:stop] = torch.tensor(prompts.suffixes[task])
+        position_ids[:, start:stop] = lengths[:, None] + torch.arange(stop - start)
+    # Padding columns are read by nobody; a small position id keeps them inside any context length.
+    position_ids[:, :text_columns].clamp_(max=int(lengths.max()) - 1)
+    sources = {"self": texts, "next": next_texts}
+    targets, weights = {}, {}
+    for task in tasks:
+        targets[task], weights[task] = _pad_targets([text.targets for text in sources[task]], token_weights)
+    layout = JointLayout(text_columns, blocks, prompts.slots)
+    return JointBatch(input_ids, position_ids, lengths, prefix, targets, weights, layout)
+
+
+def _pad_targets(rows: Sequence[Sequence[int]], token_weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    width = max((len(row) for row in rows), default=0) or 1
+    targets = torch.zeros(len(rows), width, dtype=torch.long)
+    weights = torch.zeros(len(rows), width)
+    for index, row in enumerate(rows):
+        ids = torch.tensor(row, dtype=torch.long)
+        targets[index, : len(row)] = ids
+        weights[index, : len(row)] = 1.0 if token_weights is None else token_weights[ids]
+    return targets, weights
+
+
+def joint_mask(batch: JointBatch, dtype: torch.dtype, window: int | None = None) -> Tensor:
+    """Build the additive attention mask of a joint batch.
+
+    Args:
+        batch: The batch.
+        dtype: The model's number format; hidden pairs get its most negative number.
+        window: Sliding window of the layer in tokens; None = full attention.
+
+    Returns:
+        [B, 1, L, L]: 0 where a row (query) may look at a column (key).
+    """
+    # Additive, not boolean: eager attention silently misreads a boolean mask.
+    layout, device = batch.layout, batch.input_ids.device
+    columns = torch.arange(batch.input_ids.shape[1], device=device)
+    causal = columns[:, None] >= columns[None, :]
+    in_text = columns < layout.text_columns
+    real_text = columns[None, :] < batch.text_lengths[:, None]
+    same_block = in_text[:, None] & in_text[None, :]
+    for start, end in layout.blocks.values():
+        inside = (columns >= start) & (columns < end)
+        same_block |= inside[:, None] & inside[None, :]
+    text_to_prompt = ~in_text[:, None] & in_text[None, :]
+    seen = (causal & same_block)[None] | (text_to_prompt[None] & real_text[:, None, :])
+    if window is not None:
+        distance = batch.position_ids[:, :, None] - batch.position_ids[:, None, :]
+        # The diagonal stays open: padding rows need something to look at.
+        seen &= (distance < window) | torch.eye(len(columns), dtype=torch.bool, device=device)
+    hidden = torch.zeros((), dtype=dtype, device=device), torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=device)
+    return torch.where(seen[:, None], hidden[0], hidden[1])
+
+
+def attention_inputs(batch: JointBatch, config: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """Return the ``attention_mask`` that makes a stock model of this config read the joint layout.
+
+    Models with sliding-window layers get one mask per kind of layer, as they expect.
+
+    Raises:
+        ModelError: The texts are longer than the window of a model that mixes layer kinds in a way we cannot mask.
+    """
+    window = getattr(config, "sliding_window", None)
+    if getattr(config, "use_sliding_window", True) is False:
+        window = None
+    longest = int(batch.position_ids.max()) + 1
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if window is None or longest <= window:
+        if kinds - {"full_attention", "sliding_attention", "attention"}:
+            raise ModelError(f"layers of kind {', '.join(sorted(kinds))} cannot read a joint sequence; set self_weight or next_weight to 0")
+        return {"attention_mask": joint_mask(batch, dtype)}
+    if not kinds:
+        return {"attention_mask": joint_mask(batch, dtype, window)}
+    masks = {"full_attention": joint_mask(batch, dtype), "sliding_attention": joint_mask(batch, dtype, window)}
+    return {"attention_mask": masks if len(kinds) > 1 else masks[kinds.pop()]}

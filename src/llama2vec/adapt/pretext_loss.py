@@ -1,0 +1,119 @@
+"""EBAE and EBAR: how well one embedding predicts a bag of tokens; and the ordinary LM loss, in chunks."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from llama2vec.errors import EmptyTargetsError
+
+IGNORED = -100
+_CHUNK_ROWS = 512
+
+
+def bag_of_tokens_loss(slot_logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Score how well slot logits predict a bag of tokens (Llama2Vec, arXiv 2312.15503, pretext tasks).
+
+    Several slots give one distribution: the element-wise maximum of their logits, then log-softmax (authors' code).
+
+    Args:
+        slot_logits: [B, S, V] head outputs at the slots.
+        targets: [B, T] distinct ids, right-padded with any id.
+        weights: [B, T] share of each target; 0 = padding. Each row is normalised to sum 1.
+
+    Returns:
+        Mean loss in nats over the rows that have targets.
+
+    Raises:
+        EmptyTargetsError: No row has a target.
+
+    >>> uniform = torch.zeros(1, 1, 4)
+    >>> round(bag_of_tokens_loss(uniform, torch.tensor([[0, 2]]), torch.ones(1, 2)).item(), 4) == 1.3863
+    True
+    """
+    totals = weights.sum(dim=1)
+    filled = totals > 0
+    if not bool(filled.any()):
+        raise EmptyTargetsError("no text of this batch has a token to predict; the corpus may hold only stop words")
+    logits = slot_logits.float().amax(dim=1) if slot_logits.shape[1] > 1 else slot_logits[:, 0].float()
+    # log softmax at the targets only: no second [B, V] tensor is built for the backward pass.
+    log_probabilities = logits.gather(1, targets) - logits.logsumexp(dim=1, keepdim=True)
+    per_row = -(log_probabilities * weights).sum(dim=1)[filled] / totals[filled]
+    return per_row.mean()
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Cross-entropy of ``hidden @ weight.T`` that never holds more than a chunk of logits.
+
+    The gradients are computed along with the loss, chunk by chunk, so the backward pass multiplies nothing again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        rows = labels != IGNORED
+        count = int(rows.sum())
+        kept, kept_labels = hidden[rows], labels[rows]
+        need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
+        grad_kept = torch.empty_like(kept) if need_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
+        loss = hidden.new_zeros((), dtype=torch.float32)
+        for start in range(0, count, _CHUNK_ROWS):
+            chunk, chunk_labels = kept[start : start + _CHUNK_ROWS], kept_labels[start : start + _CHUNK_ROWS]
+            logits = (chunk @ weight.T).float()
+            log_total = logits.logsumexp(dim=1, keepdim=True)
+            loss += (log_total - logits.gather(1, chunk_labels[:, None])).sum()
+            if not (need_hidden or need_weight):
+                continue
+            gradient = logits.sub_(log_total).exp_()
+            gradient[torch.arange(len(chunk_labels), device=gradient.device), chunk_labels] -= 1
+            gradient = gradient.div_(max(count, 1)).to(weight.dtype)
+            if grad_kept is not None:
+                grad_kept[start : start + _CHUNK_ROWS] = gradient @ weight
+            if grad_weight is not None:
+                if grad_weight.dtype == gradient.dtype:
+                    grad_weight.addmm_(gradient.T, chunk)
+                else:
+                    grad_weight += gradient.T @ chunk
+        ctx.rows, ctx.shape = rows, hidden.shape
+        ctx.save_for_backward(*(tensor for tensor in (grad_kept, grad_weight) if tensor is not None))
+        ctx.has = (need_hidden, need_weight)
+        ctx.weight_dtype = weight.dtype
+        return loss / max(count, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        saved = list(ctx.saved_tensors)
+        grad_hidden = grad_weight = None
+        if ctx.has[0]:
+            kept = saved.pop(0)
+            grad_hidden = kept.new_zeros(ctx.shape)
+            grad_hidden[ctx.rows] = kept * upstream[0].to(kept.dtype)
+        if ctx.has[1]:
+            grad_weight = saved.pop(0).mul_(upstream[0]).to(ctx.weight_dtype)
+        return grad_hidden, grad_weight, None
+
+
+def language_model_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
+    """Ordinary next-token loss on T, computed in chunks: the [B, L, V] logits never exist at once.
+
+    Args:
+        hidden: [N, D] hidden states.
+        head: [V, D] weight of the output head.
+        labels: [N] the token that follows each position; -100 = not scored.
+
+    Returns:
+        Mean cross-entropy in nats over the scored positions (0 where there are none).
+    """
+    result: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)
+    return result
+
+
+def combine(
+    losses: dict[Literal["self", "next"], Tensor], weights: dict[Literal["self", "next"], float]
+) -> Tensor:
+    """Return the weighted mean of the pretext losses that are there (paper: the plain mean of EBAE and EBAR)."""
+    total = sum(weights[task] for task in losses)
+    parts = [losses[task] * (weights[task] / total) for task in losses]
+    return torch.stack(parts).sum()

@@ -1,0 +1,117 @@
+"""What an embedding must predict: the distinct tokens of a text, without stop words, weighted."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from llama2vec.errors import MissingDependencyError, TokenizerError
+from llama2vec.model.prompt import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedText:
+    """A text's tokens and which of them are worth predicting.
+
+    Attributes:
+        ids: Token ids, cut to the length limit.
+        targets: Distinct ids among them that carry content, in order of first appearance.
+    """
+
+    ids: tuple[int, ...]
+    targets: tuple[int, ...]
+
+
+def stop_words(language: str) -> frozenset[str]:
+    """Return the stop words of a language from the maintained list stopwords-iso; empty for languages without one.
+
+    Args:
+        language: ISO 639-1 code, such as ``en``.
+    """
+    try:
+        import stopwordsiso
+    except ImportError as error:
+        raise MissingDependencyError("stop words need stopwordsiso; pip install 'llama2vec[train]'") from error
+    if not stopwordsiso.has_lang(language):
+        logger.warning("no stop-word list for language '%s': every word is a target", language)
+        return frozenset()
+    # The list holds contractions ("don't"); texts are compared word by word, as the authors' code does.
+    return frozenset(part for word in stopwordsiso.stopwords(language) for part in _WORD.findall(word.lower()))
+
+
+class TargetTokenizer:
+    """Tokenize texts and pick the tokens that an embedding must predict.
+
+    A token is a target when it overlaps a word (not only punctuation or space) that is no stop word, and is no
+    special token. The authors' code removes the words first and tokenizes what is left; going by character offsets
+    gives the ids as they stand in the text, which matters where a token carries its leading space.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        max_tokens: Texts are cut to this many tokens.
+        skip: Lower-case words that are not predicted; None = predict every non-special token.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, skip: frozenset[str] | None) -> None:
+        if not tokenizer.is_fast:
+            raise TokenizerError("adaptation needs a fast tokenizer (one with tokenizer.json) to find word borders")
+        self._tokenizer = tokenizer
+        self._max_tokens = max_tokens
+        self._skip = skip
+        self._special = frozenset(tokenizer.all_special_ids)
+
+    def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Tokenize texts; an empty text has no ids and no targets."""
+        encoded = self._tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            truncation=True,
+            max_length=self._max_tokens,
+            return_offsets_mapping=True,
+            return_attention_mask=False,
+        )
+        return [
+            TokenizedText(tuple(ids), self._targets(text, ids, offsets))
+            for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        ]
+
+    def _targets(self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+        if self._skip is None:
+            return tuple(dict.fromkeys(token for token in ids if token not in self._special))
+        content = bytearray(len(text))
+        for word in _WORD.finditer(text):
+            if word.group().lower() not in self._skip:
+                content[word.start() : word.end()] = b"\x01" * (word.end() - word.start())
+        return tuple(
+            dict.fromkeys(
+                token
+                for token, (start, end) in zip(ids, offsets, strict=True)
+                if token not in self._special and any(content[start:end])
+            )
+        )
+
+
+def inverse_document_frequency(target_sets: Iterable[Sequence[int]], vocabulary: int) -> list[float]:
+    """Weigh each token by how few texts hold it: ``log((N + 1) / (df + 1))``, at least 0.
+
+    Args:
+        target_sets: Distinct target ids of every training text.
+        vocabulary: V; the length of the result.
+
+    >>> [round(weight, 3) for weight in inverse_document_frequency([[0, 1], [1]], 3)]
+    [0.405, 0.0, 1.099]
+    """
+    counts: Counter[int] = Counter()
+    texts = 0
+    for targets in target_sets:
+        counts.update(targets)
+        texts += 1
+    return [math.log((texts + 1) / (counts.get(token, 0) + 1)) for token in range(vocabulary)]

@@ -1,0 +1,292 @@
+"""``llama2vec adapt``: text in, encoder out."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama2vec.adapt.joint import JointBatch, attention_inputs, joint_batch
+from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, combine, language_model_loss
+from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency, stop_words
+from llama2vec.config import AdaptConfig, ObjectiveSettings, PromptName
+from llama2vec.data.continuations import adaptation_examples
+from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.errors import ConfigError, OutputExistsError
+from llama2vec.manifest import build_manifest, digest, write_json
+from llama2vec.model.backbone import Backbone, add_lora, add_slot_tokens_and_rows, choose_device, choose_dtype, load_backbone
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.prompt import PromptIds, prompt_ids
+from llama2vec.records import AdaptationExample, Passage
+from llama2vec.training import TrainingResult, train
+
+logger = logging.getLogger(__name__)
+
+MANIFEST, PLAN = "manifest.json", "adapt.json"
+_MOST_HELD_OUT = 128
+_IDF_SAMPLE = 20_000
+
+
+class PretextObjective:
+    """EBAE and EBAR in one joint pass, with the LM loss on T where asked.
+
+    Args:
+        tokenize: Turns texts into ids and targets.
+        prompts: Token ids of both prompts.
+        settings: Weights of the parts.
+        config: The model's config, for the attention mask.
+        dtype: Number format of the attention mask.
+        pad_id: Fills padding columns.
+        token_weights: [V] target weights; None = uniform.
+    """
+
+    def __init__(
+        self,
+        tokenize: TargetTokenizer,
+        prompts: PromptIds,
+        settings: ObjectiveSettings,
+        config: Any,
+        dtype: torch.dtype,
+        pad_id: int,
+        token_weights: Tensor | None = None,
+    ) -> None:
+        self.tokenize, self.prompts, self.settings = tokenize, prompts, settings
+        self.config, self.dtype, self.pad_id, self.token_weights = config, dtype, pad_id, token_weights
+        self.weights: dict[PromptName, float] = {}
+        if settings.self_weight:
+            self.weights["self"] = settings.self_weight
+        if settings.next_weight:
+            self.weights["next"] = settings.next_weight
+
+    def length(self, example: AdaptationExample) -> int:
+        """Return the text's length in words."""
+        return example.text.count(" ") + 1
+
+    def collate(self, examples: Sequence[AdaptationExample]) -> Mapping[str, Any]:
+        """Lay the examples out as one joint batch."""
+        texts = self.tokenize([example.text for example in examples])
+        next_texts = self.tokenize([example.next_text for example in examples])
+        batch = joint_batch(
+            texts, next_texts, self.prompts,
+            tasks=tuple(self.weights), token_weights=self.token_weights, pad_id=self.pad_id,
+        )  # fmt: skip
+        return {"joint": batch}
+
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Read the joint batch once and score both embeddings.
+
+        Returns:
+            The loss in nats, and its parts ``loss_self``, ``loss_next`` and ``loss_lm``.
+        """
+        joint: JointBatch = batch["joint"].to(next(model.parameters()).device)
+        slots = torch.tensor(joint.layout.slot_columns(), device=joint.input_ids.device)
+        with_lm = self.settings.language_model_weight > 0
+        output = model(
+            input_ids=joint.input_ids,
+            position_ids=joint.position_ids,
+            logits_to_keep=slots,
+            use_cache=False,
+            output_hidden_states=with_lm,
+            **attention_inputs(joint, self.config, self.dtype),
+        )
+        losses: dict[PromptName, Tensor] = {}
+        for task, logits in zip(joint.layout.blocks, output.logits.split(joint.layout.slots, dim=1), strict=True):
+            if bool((joint.target_weights[task] > 0).any()):
+                losses[task] = bag_of_tokens_loss(logits, joint.targets[task], joint.target_weights[task])
+        if not losses:
+            # Nothing to predict in this batch (EBAR alone, documents of one piece): a zero that still has a gradient.
+            total = output.logits.sum() * 0.0
+        else:
+            total = self.settings.pretext_weight * combine(losses, self.weights)
+        parts = {f"loss_{task}": value.item() for task, value in losses.items()}
+        if with_lm:
+            lm_loss = self._language_model_loss(model, output.hidden_states[-1], joint)
+            parts["loss_lm"] = lm_loss.item()
+            total = total + self.settings.language_model_weight * lm_loss
+        return total, parts
+
+    def _language_model_loss(self, model: Any, hidden: Tensor, joint: JointBatch) -> Tensor:
+        columns = joint.layout.text_columns
+        labels = torch.full_like(joint.input_ids[:, :columns], IGNORED)
+        labels[:, :-1] = joint.input_ids[:, 1:columns]
+        position = torch.arange(columns, device=labels.device)
+        # Position p predicts p + 1, which must be text: not the prefix, not padding.
+        scored = (position + 1 >= joint.text_starts) & (position + 1 < joint.text_lengths[:, None])
+        labels.masked_fill_(~scored, IGNORED)
+        head = getattr(model, "module", model).get_output_embeddings().weight
+        return language_model_loss(hidden[:, :columns].reshape(-1, hidden.shape[-1]), head, labels.reshape(-1))
+
+
+def adapt(
+    config: AdaptConfig,
+    output: str | Path,
+    *,
+    passages: Iterable[Passage] | None = None,
+    overwrite: bool = False,
+    save_adapter: bool = True,
+) -> Encoder:
+    """Adapt a causal LM on plain text (stage 1 of Llama2Vec, arXiv 2312.15503) and save the encoder.
+
+    Killed at any moment, the same call goes on from the last checkpoint and ends with the same weights.
+
+    Args:
+        config: The recipe.
+        output: Folder for the encoder, log, loss curve, checkpoints and manifest.
+        passages: Text in reading order; None = read ``config.text.corpus``.
+        overwrite: Replace a finished adaptation of other settings.
+        save_adapter: Keep the LoRA adapter beside the merged weights.
+
+    Returns:
+        The encoder, as saved.
+
+    Raises:
+        OutputExistsError: The folder holds another adaptation, or something else.
+        ConfigError: No corpus.
+        EmptyCorpusError: No text.
+    """
+    output = Path(output)
+    plan = _plan(config, passages is not None)
+    if _claim_output(output, plan, overwrite):
+        logger.info("%s: this adaptation is finished; nothing to do", output)
+        return Encoder.load(output, settings=config.model)
+    read = passages if passages is not None else read_passages(config.text.corpus, limit=config.text.limit or None)
+    examples, held_out = adaptation_examples(
+        read, config.text, config.optimiser.seed, need_next=config.objective.next_weight > 0
+    )
+    write_json(_ready(output) / PLAN, plan)
+    logger.info("%d training pairs, %d held out", len(examples), len(held_out))
+    backbone, trainable, objective, mixed = _prepare(config, examples)
+    started = time.monotonic()
+    result = train(
+        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimiser, output,
+        mixed_precision=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
+    )  # fmt: skip
+    return _finish(config, output, plan, backbone, trainable, result, len(examples), started, save_adapter)
+
+
+def _plan(config: AdaptConfig, given_passages: bool) -> dict[str, Any]:
+    """What decides the result: settings and input; a second run with another plan is another adaptation."""
+    if not given_passages and not config.text.corpus:
+        raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
+    corpus = "given" if given_passages else corpus_fingerprint(config.text.corpus)
+    settings = config.model_dump()
+    return {"settings": settings, "corpus": corpus, "hash": digest({"settings": settings, "corpus": corpus})}
+
+
+def _claim_output(output: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
+    """Check what stands at the output. True = exactly this adaptation is finished there."""
+    import json
+    import shutil
+
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return False
+    plan_file = output / PLAN
+    if not plan_file.is_file():
+        raise OutputExistsError(f"{output}: exists and is no adaptation; choose another --output (it is not touched)")
+    try:
+        found = json.loads(plan_file.read_text(encoding="utf-8"))
+    except ValueError:
+        found = {}
+    if found.get("hash") == plan["hash"] and not overwrite:
+        return (output / MANIFEST).is_file()
+    if not overwrite:
+        changed = _first_difference(found.get("settings", {}), plan["settings"]) or "the corpus"
+        raise OutputExistsError(
+            f"{output}: holds an adaptation with other settings ({changed}); choose another --output or pass --overwrite"
+        )
+    shutil.rmtree(output)
+    return False
+
+
+def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
+    for key, value in new.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            found = _first_difference(old.get(key, {}), value, f"{name}.")
+            if found:
+                return found
+        elif old.get(key) != value:
+            return f"{name}: {old.get(key)!r} there, {value!r} now"
+    return None
+
+
+def _ready(output: Path) -> Path:
+    output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def _prepare(
+    config: AdaptConfig, examples: Sequence[AdaptationExample]
+) -> tuple[Backbone, Any, PretextObjective, bool]:
+    """Load the backbone, make it trainable, and build the objective for its tokenizer."""
+    device = choose_device(config.model.device)
+    full = config.model.lora.rank == 0
+    dtype = choose_dtype(config.model.dtype, device)
+    # Small updates vanish in bfloat16 weights: full fine-tuning keeps float32 weights and multiplies in bfloat16.
+    mixed = full and dtype == torch.bfloat16
+    settings = config.model.model_copy(update={"dtype": "float32"}) if mixed else config.model
+    backbone = load_backbone(settings, device)
+    new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
+    prompts = prompt_ids(backbone.tokenizer, config.prompts)
+    trainable = backbone.model if full else add_lora(backbone, config.model.lora, new_tokens, config.optimiser.seed)
+    skip = stop_words(config.text.language) if config.objective.stop_words else None
+    tokenize = TargetTokenizer(backbone.tokenizer, _text_room(backbone, prompts, config.text.max_tokens), skip)
+    weights = None
+    if config.objective.token_weights == "idf":
+        texts = [example.text for example in examples[:: max(1, len(examples) // _IDF_SAMPLE)]]
+        rows = backbone.model.get_input_embeddings().weight.shape[0]
+        weights = torch.tensor(inverse_document_frequency([text.targets for text in tokenize(texts)], rows))
+    eos = backbone.tokenizer.eos_token_id
+    objective = PretextObjective(
+        tokenize, prompts, config.objective, backbone.model.config, backbone.model.dtype, eos or 0, weights
+    )
+    return backbone, trainable, objective, mixed
+
+
+def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:
+    """Cut the length limit to what the context leaves beside the prompts, and say so."""
+    context = getattr(backbone.model.config, "max_position_embeddings", None) or wanted + 10_000
+    room = context - len(prompts.prefix) - max(len(suffix) for suffix in prompts.suffixes.values())
+    if room < 1:
+        raise ConfigError(f"{backbone.source.name}: its context of {context} tokens has no room for text beside the prompts")
+    if wanted > room:
+        logger.warning("text.max_tokens is cut from %d to %d: the model reads %d tokens", wanted, room, context)
+    return min(wanted, room)
+
+
+def _finish(
+    config: AdaptConfig,
+    output: Path,
+    plan: Mapping[str, Any],
+    backbone: Backbone,
+    trainable: Any,
+    result: TrainingResult,
+    example_count: int,
+    started: float,
+    save_adapter: bool,
+) -> Encoder:
+    """Merge the adapter, save the encoder, and write the manifest last."""
+    main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    if hasattr(trainable, "merge_and_unload"):
+        if save_adapter and main:
+            trainable.save_pretrained(output / "adapter")
+        backbone.model = trainable.merge_and_unload()
+    backbone.model.eval()
+    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
+    if main:
+        encoder.save(output, overwrite=True)
+        facts = {"steps": result.steps, "seconds": round(time.monotonic() - started, 1), "training_pairs": example_count}
+        inputs = {"corpus": plan["corpus"]}
+        write_json(
+            output / MANIFEST, build_manifest("adapt", plan["settings"], inputs, {**facts, "losses": result.losses})
+        )
+    with nullcontext() if not torch.distributed.is_initialized() else torch.no_grad():
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+    return encoder

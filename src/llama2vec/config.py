@@ -1,0 +1,307 @@
+"""Settings as frozen models: TOML in, ``--set key=value`` on top, a hint for every misspelt key."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from llama2vec.errors import ConfigError
+
+PromptName = Literal["self", "next"]
+
+
+class Settings(BaseModel):
+    """Base of every settings model: frozen, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PromptSettings(Settings):
+    """The wording that turns a text into an embedding prompt (Llama2Vec, arXiv 2312.15503).
+
+    Attributes:
+        recipe: Where the wording comes from; a name for people.
+        prefix: Text in front of T.
+        self_prompt: Text behind T that asks for T itself (EBAE).
+        next_prompt: Text behind T that asks for what follows T (EBAR).
+        slots: Number of new slot tokens per prompt; 0 means that the tokenizer's EOS is the one slot.
+        begin: ``auto`` = what the tokenizer itself puts in front of a text, ``bos`` = always its BOS (EOS where it
+            has none), ``none`` = nothing.
+    """
+
+    recipe: str = "paper"
+    prefix: str = ""
+    self_prompt: str = "\nThe original sentence: "
+    next_prompt: str = "\nThe next sentence: "
+    slots: Annotated[int, Field(ge=0, le=64)] = 0
+    begin: Literal["auto", "bos", "none"] = "auto"
+
+
+PROMPT_RECIPES: dict[str, PromptSettings] = {
+    "paper": PromptSettings(),
+    "released": PromptSettings(
+        recipe="released",
+        prefix='"',
+        self_prompt='", summarize the above passage within eight words: ',
+        next_prompt='", predict the following passage within eight words: ',
+        slots=8,
+    ),
+}
+"""The two published wordings: ``paper`` (ACL 2024 text) and ``released`` (the authors' code and checkpoints)."""
+
+
+class LoraSettings(Settings):
+    """Low-rank adapters on the linear projections (peft).
+
+    Attributes:
+        rank: Width of the adapters; 0 trains every weight instead.
+        alpha: The update is scaled by alpha / rank.
+        dropout: Dropout in front of the adapters.
+        targets: ``all-linear`` or the names of the projections.
+    """
+
+    rank: Annotated[int, Field(ge=0)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    targets: str | list[str] = "all-linear"
+
+
+class ModelSettings(Settings):
+    """Which backbone, and how it is loaded.
+
+    Attributes:
+        name: Hub id, local folder, GGUF file, or ``smollm2-135m``.
+        dtype: ``auto`` = bfloat16 where the hardware multiplies it natively, else float32.
+        attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` need their packages.
+        device: ``auto`` = a GPU where there is one.
+        lora: Adapters; rank 0 = full fine-tuning.
+        gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+    """
+
+    name: str = "smollm2-135m"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
+    device: str = "auto"
+    lora: LoraSettings = LoraSettings()
+    gradient_checkpointing: bool = False
+
+
+class TextSettings(Settings):
+    """Which plain text is read and how it is cut into pairs (T, following U).
+
+    Attributes:
+        corpus: BEIR folder, JSONL, TSV, folder of .txt/.md, ``hf:dataset`` or ``ir:dataset``.
+        language: ISO 639-1 code for sentence ends and stop words.
+        min_words: Shortest T and U; shorter rests are joined to their neighbour.
+        max_words: Longest T and U. Each piece's length is drawn between the two, so that the model meets
+            texts as short as queries and as long as passages; equal numbers switch this off.
+        max_tokens: Longest T in tokens; prompts come on top.
+        held_out: Share of the documents kept for the validation loss.
+        limit: Read at most this many passages; 0 = all.
+    """
+
+    corpus: str = ""
+    language: str = "en"
+    min_words: Annotated[int, Field(ge=1)] = 8
+    max_words: Annotated[int, Field(ge=1)] = 96
+    max_tokens: Annotated[int, Field(ge=4)] = 128
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    limit: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _order(self) -> TextSettings:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
+        return self
+
+
+class ObjectiveSettings(Settings):
+    """What the embedding must predict.
+
+    Attributes:
+        self_weight: Weight of EBAE; 0 switches it off.
+        next_weight: Weight of EBAR; 0 switches it off.
+        language_model_weight: Weight of the ordinary next-token loss on T (1 in the authors' code, 0 in the paper).
+        pretext_weight: Factor on the mean of EBAE and EBAR (0.1 in the authors' code).
+        stop_words: Leave stop words and punctuation out of the targets, where the language has a list.
+        token_weights: ``uniform``, or ``idf`` = a token's weight is its inverse document frequency in the corpus.
+    """
+
+    self_weight: Annotated[float, Field(ge=0)] = 1.0
+    next_weight: Annotated[float, Field(ge=0)] = 1.0
+    language_model_weight: Annotated[float, Field(ge=0)] = 0.0
+    pretext_weight: Annotated[float, Field(gt=0)] = 1.0
+    stop_words: bool = True
+    token_weights: Literal["uniform", "idf"] = "uniform"
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> ObjectiveSettings:
+        if self.self_weight == 0 and self.next_weight == 0:
+            raise ValueError("self_weight and next_weight are both 0: there is nothing to learn")
+        return self
+
+
+class OptimiserSettings(Settings):
+    """How the weights move (transformers.Trainer underneath).
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Examples a step and process.
+        accumulation: Micro-batches summed into one step.
+        learning_rate: Peak of the schedule.
+        schedule: Shape after the warm-up.
+        warmup: Share of the steps in which the rate rises from 0.
+        weight_decay: AdamW's.
+        max_grad_norm: Gradients are clipped to this norm.
+        seed: Of weights, order and dropout.
+        log_every: Steps between log lines.
+        validate_every: Steps between validation losses; 0 = at the end only.
+        save_every: Steps between checkpoints.
+        keep_checkpoints: Older ones are deleted.
+        workers: Processes that prepare batches; 0 = none.
+    """
+
+    steps: Annotated[int, Field(ge=1)] = 200
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    accumulation: Annotated[int, Field(ge=1)] = 1
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    seed: int = 0
+    log_every: Annotated[int, Field(ge=1)] = 5
+    validate_every: Annotated[int, Field(ge=0)] = 50
+    save_every: Annotated[int, Field(ge=1)] = 50
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
+    workers: Annotated[int, Field(ge=0)] = 0
+
+
+class EncoderSettings(Settings):
+    """How the finished model embeds texts; part of the saved contract.
+
+    Attributes:
+        query_prompt: Prompt behind a query.
+        passage_prompt: Prompt behind a passage.
+        query_max_tokens: Longest query in tokens, prompts on top.
+        passage_max_tokens: Longest passage in tokens, prompts on top.
+        pooling: ``slots`` = mean of the hidden states at the slots; ``mean`` = mean over the text's tokens without any
+            prompt (a baseline for models that were not adapted).
+    """
+
+    query_prompt: PromptName = "self"
+    passage_prompt: PromptName = "self"
+    query_max_tokens: Annotated[int, Field(ge=1)] = 128
+    passage_max_tokens: Annotated[int, Field(ge=1)] = 512
+    pooling: Literal["slots", "mean"] = "slots"
+
+
+class AdaptConfig(Settings):
+    """A whole adaptation recipe (stage 1)."""
+
+    model: ModelSettings = ModelSettings()
+    prompts: PromptSettings = PromptSettings()
+    text: TextSettings = TextSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimiser: OptimiserSettings = OptimiserSettings()
+    encoder: EncoderSettings = EncoderSettings()
+
+
+ConfigT = TypeVar("ConfigT", bound=Settings)
+
+
+def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Iterable[str] = ()) -> ConfigT:
+    """Read a TOML recipe, put ``key=value`` overrides on top and validate both.
+
+    Args:
+        schema: The settings model to fill.
+        path: TOML file; None = the defaults.
+        overrides: ``section.key=value`` strings; the value is read as TOML where it can be, else as text.
+            A whole prompt recipe can be named: ``prompts=released``.
+
+    Returns:
+        The frozen settings.
+
+    Raises:
+        ConfigError: Unreadable file, unknown key (with the nearest known one), or a value that does not fit.
+    """
+    where = str(path) if path else "--set"
+    data = _read_toml(Path(path)) if path else {}
+    for override in overrides:
+        _apply_override(data, override)
+    _expand_prompt_recipe(data)
+    try:
+        return schema.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_first_problem(schema, error, where)) from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such recipe; give the path of a TOML file") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigError(f"--set {override}: write it as section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        inner = data.setdefault(section, {})
+        if isinstance(inner, str) and section == "prompts":
+            inner = data[section] = _prompt_recipe(inner)
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
+        data = inner
+    data[last] = value
+
+
+def _expand_prompt_recipe(data: dict[str, Any]) -> None:
+    """Replace ``prompts = "released"`` by its wording; a ``recipe`` key alone means the same."""
+    prompts = data.get("prompts")
+    if isinstance(prompts, str):
+        data["prompts"] = _prompt_recipe(prompts)
+    elif isinstance(prompts, dict) and prompts.get("recipe") in PROMPT_RECIPES:
+        data["prompts"] = _prompt_recipe(prompts["recipe"]) | prompts
+
+
+def _prompt_recipe(name: str) -> dict[str, Any]:
+    if name not in PROMPT_RECIPES:
+        raise ConfigError(f"prompts: no recipe called '{name}'; choose from {', '.join(PROMPT_RECIPES)}")
+    return PROMPT_RECIPES[name].model_dump()
+
+
+def _first_problem(schema: type[Settings], error: ValidationError, where: str) -> str:
+    problem = error.errors()[0]
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        known = _keys(schema, location[:-1])
+        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+        return f"{where}: unknown key '{key}'; {hint}"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    return f"{where}: {key or 'recipe'}: {message}{given}"
+
+
+def _keys(schema: type[Settings], location: list[str]) -> list[str]:
+    for part in location:
+        annotation = schema.model_fields[part].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, Settings)):
+            return []
+        schema = annotation
+    return list(schema.model_fields)

@@ -1,0 +1,1 @@
+"""Files in and out: corpora, queries, sentence pairs, judgements and runs."""

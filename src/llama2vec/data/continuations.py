@@ -1,0 +1,128 @@
+"""Ordered plain text → pairs (T, the text U that follows T), cut on sentence ends."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from llama2vec.config import TextSettings
+from llama2vec.errors import EmptyCorpusError, MissingDependencyError
+from llama2vec.records import AdaptationExample, Passage
+
+_NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """Texts in reading order that belong together."""
+
+    id: str
+    texts: tuple[str, ...]
+
+
+def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
+    """Join neighbouring passages of one document: ids ``<document>-<number>`` that count up without a gap.
+
+    Any other passage is a document of its own.
+
+    >>> rows = [Passage("a-0", "x"), Passage("a-1", "y"), Passage("b-0", "z"), Passage("c", "w")]
+    >>> [(document.id, document.texts) for document in group_documents(rows)]
+    [('a', ('x', 'y')), ('b', ('z',)), ('c', ('w',))]
+    """
+    current_id, expected, texts = "", -1, list[str]()
+    for passage in passages:
+        match = _NUMBERED_ID.match(passage.id)
+        document_id, number = (match["document"], int(match["number"])) if match else (passage.id, -1)
+        if texts and match and document_id == current_id and number == expected:
+            texts.append(passage.text)
+        else:
+            if texts:
+                yield Document(current_id, tuple(texts))
+            current_id, texts = document_id, [passage.text]
+        expected = number + 1 if match else -1
+    if texts:
+        yield Document(current_id, tuple(texts))
+
+
+def sentences(text: str, language: str = "en") -> list[str]:
+    """Cut a text on sentence ends; a line break that separates paragraphs ends a sentence too."""
+    try:
+        import sentencex
+    except ImportError as error:
+        raise MissingDependencyError("cutting sentences needs sentencex; pip install 'llama2vec[train]'") from error
+    found = (" ".join(str(piece).split()) for piece in sentencex.segment(language, text))
+    return [sentence for sentence in found if sentence]
+
+
+def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> list[str]:
+    """Cut a document into consecutive pieces of whole sentences.
+
+    Each piece's target length is drawn evenly between ``min_words`` and ``max_words`` (seeded by the document's id,
+    so the cut does not depend on what stands around it); a single longer sentence stays whole.
+
+    Returns:
+        Pieces in reading order; the last one may be shorter than ``min_words`` only if it is the only one.
+    """
+    lengths = random.Random(f"{seed}:{document.id}")
+    pieces: list[str] = []
+    current: list[str] = []
+    words, target = 0, lengths.randint(settings.min_words, settings.max_words)
+    for text in document.texts:
+        for sentence in sentences(text, settings.language):
+            size = len(sentence.split())
+            if words >= settings.min_words and words + size > target:
+                pieces.append(" ".join(current))
+                current, words = [], 0
+                target = lengths.randint(settings.min_words, settings.max_words)
+            current.append(sentence)
+            words += size
+    if current and (words >= settings.min_words or not pieces):
+        pieces.append(" ".join(current))
+    elif current:
+        pieces[-1] = f"{pieces[-1]} {' '.join(current)}"
+    return pieces
+
+
+def adaptation_examples(
+    passages: Iterable[Passage], settings: TextSettings, seed: int = 0, need_next: bool = True
+) -> tuple[list[AdaptationExample], list[AdaptationExample]]:
+    """Read ordered text into training and held-out pairs; whole documents go to one side or the other.
+
+    Args:
+        passages: In reading order.
+        settings: Cutting rules and the held-out share.
+        seed: Of the drawn lengths.
+        need_next: Leave out a document's last piece, which nothing follows (EBAR needs U). A document of one
+            single piece still serves, with an empty U, so that a pile of short texts is never useless.
+
+    Returns:
+        (training examples, held-out examples).
+
+    Raises:
+        EmptyCorpusError: No text at all.
+    """
+    training: list[AdaptationExample] = []
+    held_out: list[AdaptationExample] = []
+    for document in group_documents(passages):
+        pieces = cut_document(document, settings, seed)
+        if not pieces:
+            continue
+        following = [*pieces[1:], ""]
+        examples = [AdaptationExample(piece, after) for piece, after in zip(pieces, following, strict=True)]
+        if need_next and len(examples) > 1:
+            examples.pop()
+        side = held_out if _share(document.id) < settings.held_out else training
+        side.extend(examples)
+    if not training and held_out:
+        training, held_out = held_out, []
+    if not training:
+        raise EmptyCorpusError(f"{settings.corpus or 'the corpus'}: no text to learn from; every passage is empty")
+    return training, held_out
+
+
+def _share(document_id: str) -> float:
+    digest = hashlib.blake2b(document_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64

@@ -1,0 +1,80 @@
+"""Sentence pairs with human similarity scores (STS)."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from llama2vec.data.corpus import numbered_lines
+from llama2vec.errors import CorpusFormatError, EmptyCorpusError
+from llama2vec.records import SentencePair
+
+_COLUMNS = ("sentence1", "sentence2", "score")
+
+
+def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
+    """Return the pairs of a TSV (no quoting) or CSV file whose header names sentence1, sentence2 and score.
+
+    The columns may stand in any order and others are ignored; a name that ends in ``.gz`` is read as gzip.
+
+    Raises:
+        CorpusFormatError: No such file, another header, a row with missing columns or a score that is not a finite
+            number: the message names file and line.
+        EmptyCorpusError: No pair below the header.
+    """
+    path = Path(path)
+    name = path.name.lower().removesuffix(".gz")
+    if not name.endswith((".tsv", ".csv")):
+        raise CorpusFormatError(f"{path}: unknown kind of sentence-pair file; give a .tsv or a .csv")
+    rows = _csv_rows(path) if name.endswith(".csv") else _tsv_rows(path)
+    first = next(rows, None)
+    if first is None:
+        raise EmptyCorpusError(f"{path} is empty; give a file with the header {', '.join(_COLUMNS)}")
+    header_line, header = first
+    missing = [column for column in _COLUMNS if column not in header]
+    if missing:
+        problem = f"has the header {', '.join(header)}, without {' and '.join(missing)}"
+        raise CorpusFormatError(f"{path}:{header_line} {problem}; name the columns {', '.join(_COLUMNS)}")
+    positions = [header.index(column) for column in _COLUMNS]
+    pairs = [_pair(fields, positions, len(header), f"{path}:{number}") for number, fields in rows]
+    if not pairs:
+        raise EmptyCorpusError(f"{path} has a header and no pair; add rows")
+    return pairs
+
+
+def _pair(fields: list[str], positions: list[int], width: int, where: str) -> SentencePair:
+    if len(fields) != width:
+        raise CorpusFormatError(f"{where} has {len(fields)} columns where the header has {width}; correct the row")
+    first, second, score = (fields[position] for position in positions)
+    try:
+        value = float(score)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise CorpusFormatError(f"{where} has the score {score!r}; a score is a finite number")
+    return SentencePair(first, second, value)
+
+
+def _tsv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    for number, line in numbered_lines(path):
+        yield number, line.split("\t")
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    number = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal number
+        for at, line in numbered_lines(path):
+            # A blank line may belong to a quoted sentence.
+            yield "\n" * (at - number - 1) + f"{line}\n"
+            number = at
+
+    try:
+        for fields in csv.reader(lines(), strict=True):
+            if fields:
+                yield number, fields
+    except csv.Error as error:
+        raise CorpusFormatError(f"{path}:{number} is not CSV ({error}); check its quotes") from None

@@ -1,0 +1,169 @@
+"""TREC runs and relevance judgements: read with every line checked, written all or not at all."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from llama2vec.data.corpus import numbered_lines
+from llama2vec.errors import DataError, OutputExistsError, RunFormatError
+from llama2vec.manifest import write_atomic
+from llama2vec.records import Qrels, Run
+
+# ASCII white space only, as trec_eval splits: an id may hold a no-break space.
+_FIELD = re.compile(r"[^ \t\r\f\v]+")
+# Nor a byte order mark, which readers drop, or half a surrogate pair, which UTF-8 cannot hold.
+_NOT_IN_AN_ID = re.compile(r"[ \t\n\r\f\v\ufeff\ud800-\udfff]")
+_GAIN_HEADERS = frozenset({"score", "relevance", "rel", "label", "gain", "grade"})
+
+
+def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+    """Return relevance judgements: query id → passage id → gain.
+
+    Reads BEIR's three columns between tabs (``query-id  corpus-id  score``, with or without the header) and TREC's
+    four (``query  0  passage  gain``); a name that ends in ``.gz`` is read as gzip. Negative gains stay as they are.
+
+    Raises:
+        RunFormatError: No such file, no judgement, a faulty line, or one pair judged in two ways.
+    """
+    path = Path(path)
+    qrels: dict[str, dict[str, int]] = {}
+    columns = 0
+    for number, line in numbered_lines(path, RunFormatError):
+        tabbed = line.split("\t")
+        # Between tabs an id may hold spaces; TREC's columns stand between any white space.
+        fields = tabbed if len(tabbed) == 3 else _FIELD.findall(line)
+        if not columns:
+            columns = len(fields)
+            if columns == 3 and fields[2].lower() in _GAIN_HEADERS:
+                continue
+        if len(fields) != columns or columns not in (3, 4):
+            raise RunFormatError(
+                f"{path}:{number} has {len(fields)} columns; write query-id, corpus-id, score (BEIR) or "
+                "query, 0, passage, gain (TREC)"
+            )
+        query_id, passage_id, gain = fields[0], fields[-2], _gain(fields[-1], f"{path}:{number}")
+        if not query_id or not passage_id:
+            raise RunFormatError(f"{path}:{number} has an empty id; name both the query and the passage")
+        if qrels.setdefault(query_id, {}).setdefault(passage_id, gain) != gain:
+            before = qrels[query_id][passage_id]
+            raise RunFormatError(
+                f"{path}:{number} judges passage {passage_id!r} of query {query_id!r} as {gain}, an earlier line as "
+                f"{before}; keep one"
+            )
+    if not qrels:
+        raise RunFormatError(f"{path} holds no judgement; give a BEIR or TREC qrels file")
+    return qrels
+
+
+def write_qrels(qrels: Qrels, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write judgements: BEIR's columns with a header where the name ends in ``.tsv``, else TREC's four columns.
+
+    The file appears whole or not at all. :func:`read_qrels` gives back the same judgements; a query without any is
+    left out.
+
+    Raises:
+        OutputExistsError: The file is there already and ``overwrite`` is not given.
+        RunFormatError: No judgement, or an id that is not one word.
+        DataError: The file cannot be written.
+    """
+    path = Path(path)
+    if not any(qrels.values()):
+        raise RunFormatError(f"{path}: there is no judgement to write; give at least one")
+    beir = path.suffix.lower() == ".tsv"
+    lines = ["query-id\tcorpus-id\tscore\n"] if beir else []
+    for query_id, gains in qrels.items():
+        _check_id(query_id, "query", path)
+        for passage_id, gain in gains.items():
+            _check_id(passage_id, "passage", path)
+            middle = f"\t{passage_id}\t" if beir else f" 0 {passage_id} "
+            lines.append(f"{query_id}{middle}{int(gain)}\n")
+    _write(path, "".join(lines), overwrite)
+
+
+def read_run(path: str | Path) -> Run:
+    """Return a TREC run: six columns ``query Q0 passage rank score tag`` between white space, plain or ``.gz``.
+
+    As in trec_eval the scores alone decide the order; the rank column is not read. The tag is the first line's.
+
+    Raises:
+        RunFormatError: No such file, no line, a line without six columns, a score that is not a finite number, or a
+            passage that a query returns twice.
+    """
+    path = Path(path)
+    results: dict[str, dict[str, float]] = {}
+    tag: str | None = None
+    for number, line in numbered_lines(path, RunFormatError):
+        fields = _FIELD.findall(line)
+        if len(fields) != 6:
+            raise RunFormatError(f"{path}:{number} has {len(fields)} columns; write query Q0 passage rank score tag")
+        query_id, _, passage_id, _, score, this_tag = fields
+        scores = results.setdefault(query_id, {})
+        if passage_id in scores:
+            problem = f"returns passage {passage_id!r} for query {query_id!r} a second time"
+            raise RunFormatError(f"{path}:{number} {problem}; keep one")
+        scores[passage_id] = _score(score, f"{path}:{number}")
+        tag = tag or this_tag
+    if tag is None:
+        raise RunFormatError(f"{path} is empty; give a run with at least one line")
+    return Run(results, tag)
+
+
+def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a TREC run; ranks count from 1 in the order of :meth:`Run.ranking`.
+
+    The file appears whole or not at all. Scores keep every digit, so :func:`read_run` gives back the same run; a
+    query without results has no line.
+
+    Raises:
+        OutputExistsError: The file is there already and ``overwrite`` is not given.
+        RunFormatError: No result, a score that is not finite, or an id or tag that is not one word.
+        DataError: The file cannot be written.
+    """
+    path = Path(path)
+    if not any(run.results.values()):
+        raise RunFormatError(f"{path}: the run {run.tag!r} has no result to write; search first")
+    _check_id(run.tag, "tag", path)
+    lines: list[str] = []
+    for query_id in run.results:
+        _check_id(query_id, "query", path)
+        for rank, (passage_id, score) in enumerate(run.ranking(query_id), start=1):
+            _check_id(passage_id, "passage", path)
+            if not math.isfinite(score):
+                problem = f"passage {passage_id!r} of query {query_id!r} has the score {score}"
+                raise RunFormatError(f"{path}: {problem}; scores must be finite")
+            lines.append(f"{query_id} Q0 {passage_id} {rank} {float(score)!r} {run.tag}\n")
+    _write(path, "".join(lines), overwrite)
+
+
+def _gain(text: str, where: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise RunFormatError(f"{where} has the gain {text!r}; a gain is a whole number") from None
+
+
+def _score(text: str, where: str) -> float:
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise RunFormatError(f"{where} has the score {text!r}; a score is a finite number")
+    return score
+
+
+def _check_id(name: str, kind: str, path: Path) -> None:
+    if not name or _NOT_IN_AN_ID.search(name):
+        raise RunFormatError(f"{path}: the {kind} {name!a} is empty or not one word of Unicode; TREC files need that")
+
+
+def _write(path: Path, text: str, overwrite: bool) -> None:
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode())
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); check the folder and the disk") from None

@@ -1,0 +1,1 @@
+"""Runs and similarities to scores, intervals and tables; never imports torch."""

@@ -1,0 +1,1 @@
+"""Backbones, prompts and the encoder that turns texts into vectors."""

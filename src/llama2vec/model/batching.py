@@ -1,0 +1,65 @@
+"""Texts → right-padded batches of similar length within a token budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedBatch:
+    """A padded batch of prompted texts.
+
+    Attributes:
+        rows: Where each text stands in the caller's order, B of them.
+        input_ids: [B, L] prefix + text + suffix, padded on the right.
+        lengths: [B] tokens of each row without padding.
+    """
+
+    rows: list[int]
+    input_ids: Tensor
+    lengths: Tensor
+
+
+def windows(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+    """Cut a stream into lists of ``size`` items, the last one shorter.
+
+    >>> list(windows("abcde", 2))
+    [['a', 'b'], ['c', 'd'], ['e']]
+    """
+    iterator = iter(items)
+    while window := list(islice(iterator, size)):
+        yield window
+
+
+def token_budget_batches(
+    sequences: Sequence[Sequence[int]], max_tokens: int, pad_id: int, max_rows: int = 1024
+) -> Iterator[PromptedBatch]:
+    """Sort by length, longest first, and cut where rows x longest would pass the budget.
+
+    The longest batch comes first, so that too large a budget fails at once and not after an hour.
+
+    Args:
+        sequences: Token ids of each text, prompts included.
+        max_tokens: Most cells (rows x longest row) a batch may have; a longer single row is a batch of its own.
+        pad_id: Fills the cells behind a shorter row.
+        max_rows: Most rows of a batch.
+    """
+    order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+    start = 0
+    while start < len(order):
+        longest = max(1, len(sequences[order[start]]))
+        stop = min(len(order), start + max(1, min(max_rows, max_tokens // longest)))
+        rows = order[start:stop]
+        input_ids = torch.full((len(rows), longest), pad_id)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(sequences[row])] = torch.tensor(sequences[row], dtype=torch.long)
+        yield PromptedBatch(rows, input_ids, torch.tensor([len(sequences[row]) for row in rows]))
+        start = stop

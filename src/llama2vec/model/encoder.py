@@ -1,0 +1,245 @@
+"""The encoder: one artefact that turns queries and passages into vectors, the same way everywhere."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings
+from llama2vec.errors import ContractError, OutputExistsError
+from llama2vec.model.backbone import (
+    Backbone,
+    add_slot_tokens_and_rows,
+    decoder,
+    load_backbone,
+    resolve_model,
+    weights_fingerprint,
+)
+from llama2vec.model.batching import token_budget_batches, windows
+from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
+from llama2vec.model.prompt import prompt_ids
+from llama2vec.records import Passage, Query
+
+logger = logging.getLogger(__name__)
+
+_WINDOW = 4096
+_BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
+
+Vectors = NDArray[np.float32]
+
+
+class Encoder:
+    """Embed queries and passages with a causal LM (Llama2Vec, arXiv 2312.15503).
+
+    Texts are padded on the right, so no padding mask is needed: attention is causal, and what stands to the right of a
+    slot never reaches it. Vectors are pooled and L2-normalised in float32.
+
+    Args:
+        backbone: Model and tokenizer; the tokenizer knows the prompt's slot tokens.
+        contract: What turns a text into a vector.
+        batch_tokens: Most cells of one batch; None = what suits the device.
+    """
+
+    def __init__(self, backbone: Backbone, contract: Contract, batch_tokens: int | None = None) -> None:
+        self.backbone = backbone
+        self.contract = contract
+        self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(backbone.model.device.type, _BATCH_TOKENS["cpu"])
+
+    @classmethod
+    def from_backbone(
+        cls, backbone: Backbone, prompts: PromptSettings | None = None, settings: EncoderSettings | None = None
+    ) -> Encoder:
+        """Wrap a loaded backbone; new slot tokens get their embedding rows here.
+
+        Raises:
+            TokenizerError: The prompt's slot is EOS and the tokenizer has none.
+        """
+        prompts, settings = prompts or PromptSettings(), settings or EncoderSettings()
+        add_slot_tokens_and_rows(backbone, prompts)
+        contract = Contract(
+            prompts=prompts,
+            encoder=_within_context(backbone, prompts, settings),
+            ids=prompt_ids(backbone.tokenizer, prompts),
+            dtype=str(backbone.model.dtype).removeprefix("torch."),
+            weights=backbone.source.fingerprint(),
+        )
+        return cls(backbone, contract)
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        settings: ModelSettings | None = None,
+        prompts: PromptSettings | None = None,
+        encoder: EncoderSettings | None = None,
+    ) -> Encoder:
+        """Load a saved encoder, or any causal LM with a prompt of your choice.
+
+        Args:
+            name: Folder written by :meth:`save` (its contract decides), or any hub id, folder or GGUF file.
+            settings: Number format, device, attention kernel; its ``name`` is replaced.
+            prompts: Wording for a model without a contract.
+            encoder: Pooling, lengths and prompt pairing for a model without a contract.
+
+        Raises:
+            ModelNotFoundError: Nothing there.
+            ContractError: The folder's contract does not match its hash, tokenizer or weights.
+        """
+        backbone = load_backbone((settings or ModelSettings()).model_copy(update={"name": str(name)}))
+        folder = Path(backbone.source.location)
+        if not (folder / CONTRACT_FILE).is_file() or backbone.source.gguf_file:
+            return cls.from_backbone(backbone, prompts, encoder)
+        if prompts or encoder:
+            raise ContractError(f"{name}: this model carries its own contract; prompts and lengths cannot be changed at load")
+        contract = load_contract(folder, backbone.tokenizer)
+        if weights_fingerprint(sorted(folder.glob("*.safetensors"))) != contract.weights:
+            raise ContractError(f"{folder}: the weights are not those that {CONTRACT_FILE} was made for; save the model again")
+        return cls(backbone, contract)
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of a vector."""
+        return int(self.backbone.model.get_input_embeddings().weight.shape[1])
+
+    @property
+    def contract_hash(self) -> str:
+        """SHA-256 of everything that decides a vector."""
+        return self.contract.hash
+
+    def encode_queries(
+        self, queries: Sequence[Query] | Sequence[str], on_done: Callable[[int], None] | None = None
+    ) -> Vectors:
+        """Embed queries.
+
+        Args:
+            queries: N queries or plain texts.
+            on_done: Called with the number of texts finished since the last call.
+
+        Returns:
+            [N, D] unit vectors, float32, in the given order.
+        """
+        texts = [query.text if isinstance(query, Query) else query for query in queries]
+        settings = self.contract.encoder
+        return self._encode(texts, settings.query_prompt, settings.query_max_tokens, on_done)
+
+    def encode_passages(
+        self, passages: Sequence[Passage] | Sequence[str], on_done: Callable[[int], None] | None = None
+    ) -> Vectors:
+        """Embed passages, title and text as one; arguments and result as in :meth:`encode_queries`."""
+        texts = [passage.full_text if isinstance(passage, Passage) else passage for passage in passages]
+        settings = self.contract.encoder
+        return self._encode(texts, settings.passage_prompt, settings.passage_max_tokens, on_done)
+
+    def _encode(
+        self, texts: Iterable[str], prompt: PromptName, max_tokens: int, on_done: Callable[[int], None] | None
+    ) -> Vectors:
+        """Tokenize and embed window by window: memory for tokens does not grow with the number of texts."""
+        found = [self._encode_window(window, prompt, max_tokens, on_done) for window in windows(texts, _WINDOW)]
+        return np.concatenate(found) if found else np.zeros((0, self.dimension), dtype=np.float32)
+
+    @torch.inference_mode()
+    def _encode_window(
+        self, texts: list[str], prompt: PromptName, max_tokens: int, on_done: Callable[[int], None] | None
+    ) -> Vectors:
+        ids, tokenizer, model = self.contract.ids, self.backbone.tokenizer, self.backbone.model
+        suffix_name = prompt if self.contract.encoder.pooling == "slots" else None
+        token_ids = tokenizer(
+            texts, add_special_tokens=False, truncation=True, max_length=max_tokens, return_attention_mask=False
+        )["input_ids"]
+        # An empty text without a prompt has nothing to pool: it is embedded as the EOS token alone.
+        fallback = [tokenizer.eos_token_id or 0] if suffix_name is None and not ids.prefix else []
+        sequences = [ids.wrap(row, suffix_name, max_tokens) or fallback for row in token_ids]
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        body = decoder(model)
+        for batch in token_budget_batches(sequences, self.batch_tokens, pad_id=tokenizer.eos_token_id or 0):
+            hidden = body(input_ids=batch.input_ids.to(model.device), use_cache=False).last_hidden_state  # [B, L, D]
+            lengths = batch.lengths.to(model.device)
+            pooled = self._pool(hidden, lengths, suffix_name)  # [B, D]
+            vectors[batch.rows] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+            if on_done:
+                on_done(len(batch.rows))
+        return vectors
+
+    def _pool(self, hidden: Tensor, lengths: Tensor, suffix_name: PromptName | None) -> Tensor:
+        if suffix_name is not None:
+            slots = self.contract.ids.slots
+            columns = lengths[:, None] - slots + torch.arange(slots, device=hidden.device)  # [B, S]
+            return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2])).float().mean(dim=1)
+        columns = torch.arange(hidden.shape[1], device=hidden.device)
+        first = min(len(self.contract.ids.prefix), int(lengths.min()) - 1)
+        inside = ((columns >= first) & (columns < lengths[:, None])).float()  # [B, L]
+        return torch.einsum("bld,bl->bd", hidden.float(), inside) / inside.sum(dim=1, keepdim=True)
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Save weights, tokenizer and contract as one ordinary transformers folder.
+
+        The folder appears whole or not at all; nothing else in an existing folder is touched.
+
+        Raises:
+            OutputExistsError: A model is there already.
+        """
+        folder = Path(folder)
+        if (folder / "config.json").exists() and not overwrite:
+            raise OutputExistsError(f"{folder}: a model is there already; pass overwrite=True (--overwrite) to replace it")
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        try:
+            self.backbone.model.save_pretrained(partial)
+            self.backbone.tokenizer.save_pretrained(partial)
+            self.contract = Contract(
+                prompts=self.contract.prompts,
+                encoder=self.contract.encoder,
+                ids=self.contract.ids,
+                dtype=str(self.backbone.model.dtype).removeprefix("torch."),
+                weights=weights_fingerprint(sorted(partial.glob("*.safetensors"))),
+            )
+            self.contract.save(partial)
+            # config.json last: it is what makes the folder a model.
+            for file in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
+                file.replace(folder / file.name)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+        self.backbone.source = resolve_model(str(folder))
+        return folder
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload the saved artefact to the Hugging Face Hub.
+
+        Returns:
+            The address of the commit.
+        """
+        from huggingface_hub import HfApi
+
+        api = HfApi(token=token)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        with tempfile.TemporaryDirectory() as folder:
+            self.save(folder)
+            commit: Any = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Add llama2vec encoder")
+        return str(commit)
+
+
+def _within_context(backbone: Backbone, prompts: PromptSettings, settings: EncoderSettings) -> EncoderSettings:
+    """Cut the length limits to what the model's position range leaves beside the prompts, and say so."""
+    context = getattr(backbone.model.config, "max_position_embeddings", None)
+    if not context:
+        return settings
+    ids = prompt_ids(backbone.tokenizer, prompts)
+    room = context - len(ids.prefix) - max(len(suffix) for suffix in ids.suffixes.values())
+    if room < 1:
+        raise ContractError(f"{backbone.source.name}: its context of {context} tokens has no room beside the prompts")
+    limits = {}
+    for name in ("query_max_tokens", "passage_max_tokens"):
+        if getattr(settings, name) > room:
+            logger.warning("%s is cut from %d to %d: the model reads %d tokens", name, getattr(settings, name), room, context)
+            limits[name] = room
+    return settings.model_copy(update=limits)

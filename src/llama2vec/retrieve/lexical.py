@@ -1,0 +1,85 @@
+"""BM25 over words, to compare with and to mine hard negatives from (bm25s, arXiv 2407.03618)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError
+from llama2vec.records import Passage, Query, Run
+from llama2vec.retrieve.index import best_rows
+
+_LANGUAGES = (
+    *("danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese"),
+    *("russian", "spanish", "swedish", "turkish"),
+)
+"""Languages that have both a Snowball stemmer and a list of stop words in bm25s."""
+
+
+class Bm25Index:
+    """A corpus in memory for BM25 as Lucene scores it: title and text as one field, stop words out, stemmed."""
+
+    def __init__(self, ids: Sequence[str], tokenizer: Any, scorer: Any) -> None:
+        self._ids = ids
+        self._tokenizer = tokenizer
+        self._scorer = scorer
+
+    @classmethod
+    def build(
+        cls, passages: Iterable[Passage], *, language: str = "english", k1: float = 1.2, b: float = 0.75
+    ) -> Bm25Index:
+        """Index a corpus; its texts are not kept.
+
+        Args:
+            passages: Read once.
+            language: Of stop words and stemmer, such as ``english``.
+            k1: How fast repeated words stop counting.
+            b: How much longer passages are marked down, 0..1.
+
+        Raises:
+            EmptyCorpusError: there is no passage.
+            ConfigError: there are no stop words or no stemmer for the language.
+            MissingDependencyError: bm25s or PyStemmer is not installed.
+        """
+        try:
+            import bm25s
+            import Stemmer
+            from bm25s.tokenization import Tokenized, Tokenizer
+        except ImportError as error:
+            raise MissingDependencyError("bm25s is not installed; run: pip install 'llama2vec[search]'") from error
+        if language not in _LANGUAGES:
+            raise ConfigError(f"BM25 does not know the language {language!r}; choose one of {', '.join(_LANGUAGES)}")
+        tokenizer = Tokenizer(stopwords=language, stemmer=Stemmer.Stemmer(language))
+        ids: list[str] = []
+
+        def texts() -> Iterator[str]:
+            for passage in passages:
+                ids.append(passage.id)
+                yield passage.full_text
+
+        words = list(tokenizer.streaming_tokenize(texts(), update_vocab=True, allow_empty=False))
+        if not ids:
+            raise EmptyCorpusError("the corpus has no passages; BM25 needs at least one")
+        scorer = None
+        if any(words):
+            scorer = bm25s.BM25(k1=k1, b=b, method="lucene")
+            vocabulary = tokenizer.get_vocab_dict()
+            scorer.index(Tokenized(ids=words, vocab=vocabulary), create_empty_token=False, show_progress=False)
+        return cls(ids, tokenizer, scorer)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
+        """Return the passages that share words with each query; no ranking entries where there are none."""
+        return Run({query.id: self._ranking(query.text, depth) for query in queries}, tag=tag)
+
+    def _ranking(self, text: str, depth: int) -> dict[str, float]:
+        words = next(self._tokenizer.streaming_tokenize([text], update_vocab=False, allow_empty=False))
+        if self._scorer is None or not words:
+            return {}
+        scores = self._scorer.get_scores_from_ids(words)
+        found = np.flatnonzero(scores > 0)
+        return {self._ids[row]: float(scores[row]) for row in found[best_rows(scores[found], depth)]}

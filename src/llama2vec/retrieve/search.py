@@ -1,0 +1,142 @@
+"""From questions to passages: a run over many queries, or the top hits of one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from llama2vec.errors import StoreError
+from llama2vec.records import Passage, Query, Run
+from llama2vec.retrieve.index import Index
+from llama2vec.retrieve.store import Vectors
+
+_WORD = re.compile(r"\w+")
+
+
+class QueryEncoder(Protocol):
+    """What searching needs of a model: vectors for queries, and a name for how they are made."""
+
+    @property
+    def contract_hash(self) -> str:
+        """Hash of everything that decides what the vectors are."""
+        ...
+
+    def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
+        """Return [Q, D] float32 vectors of L2 norm 1; batches internally."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found passage.
+
+    Attributes:
+        rank: 1 is the best.
+        score: Cosine similarity.
+        passage: With title and text.
+    """
+
+    rank: int
+    score: float
+    passage: Passage
+
+
+def search(
+    index: Index,
+    encoder: QueryEncoder,
+    queries: Sequence[Query],
+    *,
+    depth: int = 100,
+    tag: str = "llama2vec",
+    exclude_same_id: bool = False,
+) -> Run:
+    """Find the best passages of every query.
+
+    Args:
+        index: Over the encoded corpus.
+        encoder: Must have the contract that the corpus was encoded under.
+        queries: Q of them.
+        depth: K, passages per query.
+        tag: Name of the system in the run.
+        exclude_same_id: Leave out a passage that has its query's id, where queries are themselves passages (ArguAna).
+
+    Raises:
+        StoreError: the encoder's contract is another than the index's.
+    """
+    _check_contract(index, encoder)
+    if not queries:
+        return Run({}, tag=tag)
+    scores, rows = index.search(encoder.encode_queries(queries), depth + exclude_same_id)
+    found, places = np.unique(rows[rows >= 0], return_inverse=True)
+    ids = np.array(index.store.passage_ids(found), dtype=object)[places]
+    ids_of_query = np.split(ids, np.cumsum((rows >= 0).sum(axis=1))[:-1])
+    results: dict[str, dict[str, float]] = {}
+    for query, passage_ids, query_scores in zip(queries, ids_of_query, scores.tolist(), strict=True):
+        # Rows that are missing stand last, so the shorter list ends first.
+        ranking = zip(passage_ids.tolist(), query_scores, strict=False)
+        kept = [(found_id, score) for found_id, score in ranking if not (exclude_same_id and found_id == query.id)]
+        results[query.id] = dict(kept[:depth])
+    return Run(results, tag=tag)
+
+
+def top_hits(index: Index, encoder: QueryEncoder, question: str, depth: int = 10) -> list[Hit]:
+    """Find the best passages of one question, with their texts.
+
+    Raises:
+        StoreError: the encoder's contract is another than the index's.
+    """
+    _check_contract(index, encoder)
+    scores, rows = index.search(encoder.encode_queries([Query(id="question", text=question)]), depth)
+    passages = index.store.passages(rows[0][rows[0] >= 0])
+    # Rows that are missing stand last, so the shorter list ends first.
+    return [
+        Hit(rank, score, passage)
+        for rank, (score, passage) in enumerate(zip(scores[0].tolist(), passages, strict=False), start=1)
+    ]
+
+
+def snippet(text: str, query: str, width: int = 240) -> str:
+    """Return the part of a text, at most ``width`` characters, that has the most different words of the query.
+
+    >>> snippet("Camels carry loads. The llama is a domesticated camelid of the Andes. It hums.", "llama Andes", 50)
+    '…llama is a domesticated camelid of the Andes.…'
+    >>> snippet("A  short\\ntext.", "llama")
+    'A short text.'
+    """
+    text = " ".join(text.split())
+    if len(text) <= width:
+        return text
+    wanted = {word.casefold() for word in _WORD.findall(query)}
+    matches = [match for match in _WORD.finditer(text) if match.group().casefold() in wanted]
+    room = max(width - 2, 1)  # an ellipsis on both sides
+    begin, best = 0, (0, 0)
+    for place, first in enumerate(matches):
+        inside = [match for match in matches[place : place + room] if match.end() <= first.start() + room]
+        richness = (len({match.group().casefold() for match in inside}), len(inside))
+        if richness > best:
+            best = richness
+            spare = room - (inside[-1].end() - first.start())
+            begin = max(0, min(first.start() - spare // 2, len(text) - room))
+    return _cut_at_words(text, begin, begin + room)
+
+
+def _cut_at_words(text: str, begin: int, end: int) -> str:
+    """Cut a text to [begin, end), less the words that would be cut in two, and mark what was left out."""
+    part = text[begin:end]
+    if end < len(text) and not text[end].isspace():
+        part = part.rpartition(" ")[0] or part
+    if begin > 0 and not text[begin - 1].isspace():
+        part = part.partition(" ")[2] or part
+    return ("…" if begin > 0 else "") + part.strip() + ("…" if end < len(text) else "")
+
+
+def _check_contract(index: Index, encoder: QueryEncoder) -> None:
+    if index.contract_hash != encoder.contract_hash:
+        raise StoreError(
+            f"{index.store.path} was encoded under contract {index.contract_hash[:12]} and the query model has "
+            f"{encoder.contract_hash[:12]}; search with the model that encoded it, or encode the corpus again"
+        )

@@ -1,0 +1,357 @@
+"""The one training loop, over transformers.Trainer: seed, order, resume, log, progress, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import random
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+from transformers import Trainer, TrainerCallback, TrainingArguments
+
+from llama2vec.config import OptimiserSettings
+from llama2vec.errors import MissingDependencyError, TrainingError
+from llama2vec.manifest import write_json
+from llama2vec.progress import ProgressReporter
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINTS, LOG_FILE, LOSS_PLOT = "checkpoints", "log.jsonl", "loss.png"
+_COMPLETE = "complete.json"
+
+
+class Objective(Protocol):
+    """What a stage optimises."""
+
+    def length(self, example: Any) -> int:
+        """Return about how long an example is, in any unit: examples of like length share a batch."""
+
+    def collate(self, examples: Sequence[Any]) -> Mapping[str, Any]:
+        """Turn examples into one batch; runs in the data workers."""
+
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss and its parts by name, for the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """Facts of a finished training.
+
+    Attributes:
+        steps: Optimiser steps in all.
+        seconds: Time of this process' share, resumed parts not counted.
+        losses: Last logged loss and its parts, and the last validation losses (``validation_…``).
+    """
+
+    steps: int
+    seconds: float
+    losses: dict[str, float]
+
+
+class _Examples(Dataset[Any]):
+    def __init__(self, examples: Sequence[Any]) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, row: int) -> Any:
+        return self._examples[row]
+
+
+class LengthGroupedOrder(Sampler[int]):
+    """Draw the order of an epoch from (seed, epoch), with texts of similar length in the same batch.
+
+    Rows are shuffled, cut into pools of 32 batches, sorted by length inside a pool, and the batches shuffled again:
+    hardly any padding, and an order that a resumed run finds again.
+
+    Args:
+        lengths: Length of each example, in any unit.
+        batch_size: Examples a step.
+        seed: Of the order.
+    """
+
+    _POOL_BATCHES = 32
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; transformers calls this."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        draw = random.Random(f"{self._seed}:{self._epoch}")
+        rows = list(range(len(self._lengths)))
+        draw.shuffle(rows)
+        pool = self._POOL_BATCHES * self._batch_size
+        ordered: list[int] = []
+        for start in range(0, len(rows), pool):
+            ordered.extend(sorted(rows[start : start + pool], key=lambda row: self._lengths[row]))
+        batches = [ordered[start : start + self._batch_size] for start in range(0, len(ordered), self._batch_size)]
+        # A shorter last batch stays last, where drop_last leaves it out.
+        last = [batches.pop()] if len(batches[-1]) < self._batch_size else []
+        draw.shuffle(batches)
+        for batch in batches + last:
+            yield from batch
+
+
+class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
+    """A Trainer whose loss comes from an :class:`Objective`; it sums the parts between two log lines."""
+
+    def __init__(self, objective: Objective, order: Sampler[int], **arguments: Any) -> None:
+        super().__init__(data_collator=objective.collate, **arguments)
+        self.objective = objective
+        self.order = order
+        self.parts: dict[str, list[float]] = {}
+        self.model_accepts_loss_kwargs = False
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.order
+
+    def compute_loss(self, model: Any, inputs: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
+        loss, parts = self.objective.loss(model, inputs)
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower optimiser.learning_rate "
+                f"(the last good checkpoint is kept in {self.args.output_dir})"
+            )
+        for name, value in parts.items():
+            self.parts.setdefault(name, []).append(value)
+        return loss
+
+
+class _Recorder(TrainerCallback):  # type: ignore[misc]
+    """Write the JSON log, drive the progress bar, validate, and mark checkpoints as complete."""
+
+    def __init__(
+        self, folder: Path, settings: OptimiserSettings, validate: Callable[[], dict[str, float]], progress: ProgressReporter
+    ) -> None:
+        self.trainer: _ObjectiveTrainer | None = None
+        self.folder, self.settings, self.validate, self.progress = folder, settings, validate, progress
+        self.last: dict[str, float] = {}
+        self.started = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.started = time.monotonic()
+        _truncate_log(self.folder / LOG_FILE, state.global_step)
+        self.progress.start(total=state.max_steps, completed=state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        step = state.global_step
+        self.progress.advance(1)
+        due = self.settings.validate_every and step % self.settings.validate_every == 0
+        if due or step == state.max_steps:
+            found = self.validate()
+            if found:
+                self.last |= found
+                self._write({"step": step, **found}, state)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
+        if "loss" not in logs or self.trainer is None:
+            return
+        parts = {name: sum(values) / len(values) for name, values in self.trainer.parts.items() if values}
+        self.trainer.parts.clear()
+        line = {"step": state.global_step, "loss": logs["loss"], **parts}
+        line |= {"learning_rate": logs["learning_rate"], "gradient_norm": logs["grad_norm"]}
+        self.last |= {name: value for name, value in line.items() if name.startswith("loss")}
+        self.progress.describe(" ".join(f"{name} {value:.3f}" for name, value in self.last.items()))
+        self._write(line, state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # Written after every other file of the checkpoint: without it, a killed process left it half-written.
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_json(folder / _COMPLETE, {"step": state.global_step})
+
+    def _write(self, line: dict[str, float], state: Any) -> None:
+        if not state.is_world_process_zero:
+            return
+        line = {**line, "seconds": round(time.monotonic() - self.started, 2)}
+        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+def train(
+    model: Any,
+    examples: Sequence[Any],
+    held_out: Sequence[Any],
+    objective: Objective,
+    settings: OptimiserSettings,
+    folder: Path,
+    *,
+    mixed_precision: bool = False,
+    gradient_checkpointing: bool = False,
+) -> TrainingResult:
+    """Train a model in place; start again after a kill and the weights come out the same, bit for bit on a CPU.
+
+    Args:
+        model: A (peft) model of transformers, on its device.
+        examples: Training examples; their order is drawn from the seed.
+        held_out: Examples for the validation loss; may be empty.
+        objective: Batches and loss.
+        settings: Steps, rates, seed, intervals.
+        folder: Receives ``log.jsonl``, ``loss.png`` and ``checkpoints/``.
+        mixed_precision: bfloat16 autocast over float32 weights.
+        gradient_checkpointing: Recompute activations in the backward pass.
+
+    Returns:
+        Steps, seconds and last losses.
+
+    Raises:
+        TrainingError: Fewer examples than one batch, or a loss that is not finite.
+    """
+    if len(examples) < settings.batch_size:
+        raise TrainingError(
+            f"{len(examples)} training examples are fewer than one batch of {settings.batch_size}; "
+            "give more text or lower optimiser.batch_size"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = _arguments(settings, folder, model.device, mixed_precision, gradient_checkpointing)
+    progress = ProgressReporter("training", unit="steps")
+    recorder = _Recorder(folder, settings, lambda: _validate(model, held_out, objective, settings.batch_size), progress)
+    order = LengthGroupedOrder([objective.length(example) for example in examples], settings.batch_size, settings.seed)
+    trainer = _ObjectiveTrainer(
+        objective, order, model=model, args=arguments, train_dataset=_Examples(examples), callbacks=[recorder]
+    )
+    recorder.trainer = trainer
+    for unwanted in ("PrinterCallback", "ProgressCallback"):
+        for callback in [found for found in trainer.callback_handler.callbacks if type(found).__name__ == unwanted]:
+            trainer.remove_callback(callback)
+    checkpoint = last_checkpoint(folder)
+    if checkpoint:
+        logger.info("resuming from %s", checkpoint)
+    started = time.monotonic()
+    with warnings.catch_warnings(), progress:
+        warnings.filterwarnings("ignore", message=".*pin_memory.*")
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
+        warnings.filterwarnings("ignore", message=".*use_reentrant.*")
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    seconds = time.monotonic() - started
+    if trainer.is_world_process_zero():
+        draw_losses(folder / LOG_FILE, folder / LOSS_PLOT)
+    return TrainingResult(trainer.state.global_step, seconds, recorder.last)
+
+
+def _arguments(
+    settings: OptimiserSettings, folder: Path, device: torch.device, mixed_precision: bool, gradient_checkpointing: bool
+) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(folder / CHECKPOINTS),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=math.ceil(settings.steps * settings.warmup),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=settings.save_every,
+        save_total_limit=settings.keep_checkpoints,
+        dataloader_drop_last=True,
+        dataloader_num_workers=settings.workers,
+        dataloader_pin_memory=device.type == "cuda",
+        remove_unused_columns=False,
+        label_names=[],
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=device.type == "cpu",
+        bf16=mixed_precision,
+        gradient_checkpointing=gradient_checkpointing,
+        ddp_find_unused_parameters=False,
+    )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest complete checkpoint below a training folder; half-written ones are deleted."""
+    best: tuple[int, Path] | None = None
+    for path in (folder / CHECKPOINTS).glob("checkpoint-*"):
+        if not (path / _COMPLETE).is_file():
+            shutil.rmtree(path, ignore_errors=True)
+            continue
+        step = int(path.name.rpartition("-")[2])
+        if best is None or step > best[0]:
+            best = (step, path)
+    return best[1] if best else None
+
+
+@torch.no_grad()
+def _validate(model: Any, held_out: Sequence[Any], objective: Objective, batch_size: int) -> dict[str, float]:
+    """Mean loss and parts over the held-out examples; no random number is drawn."""
+    if not held_out:
+        return {}
+    was_training = model.training
+    model.eval()
+    sums: dict[str, float] = {}
+    for start in range(0, len(held_out), batch_size):
+        chunk = held_out[start : start + batch_size]
+        batch = objective.collate(chunk)
+        loss, parts = objective.loss(model, batch)
+        for name, value in {"loss": loss.item(), **parts}.items():
+            sums[name] = sums.get(name, 0.0) + value * len(chunk)
+    model.train(was_training)
+    return {f"validation_{name}": value / len(held_out) for name, value in sums.items()}
+
+
+def _truncate_log(path: Path, step: int) -> None:
+    """Drop log lines behind the step that training resumes from, and a line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = [line for line in read_log(path) if line["step"] <= step]
+    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Read ``log.jsonl``; a last line that is not whole is left out."""
+    lines: list[dict[str, float]] = []
+    for text in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def draw_losses(log: Path, picture: Path) -> None:
+    """Draw the training and validation curves of a log as PNG."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError("the loss curve needs matplotlib; pip install 'llama2vec[train]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_log(log)
+    names = list(dict.fromkeys(name for line in lines for name in line if "loss" in name))
+    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    colours: dict[str, Any] = {}
+    for name in sorted(names):
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        base = name.removeprefix("validation_")
+        held_out = name.startswith("validation_")
+        style: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4} if held_out else {"linewidth": 1.5}
+        (curve,) = axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=colours.get(base), **style)
+        colours.setdefault(base, curve.get_color())
+    axes.set(xlabel="optimiser step", ylabel="loss (nats)", title="Adaptation loss" if lines else "no steps yet")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(picture, dpi=130)
+    pyplot.close(figure)
