@@ -1,4 +1,4 @@
-"""What made an artefact: settings, inputs, versions, seed; and files that appear whole or not at all."""
+"""What made an artefact: settings, inputs, versions, seed, machine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
-
-import llama2vec
 
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "faiss-cpu", "bm25s", "ir-measures")
 
@@ -31,9 +29,17 @@ def digest(data: object) -> str:
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
 
+def package_version() -> str:
+    """Return the installed version of llama2vec."""
+    try:
+        return version("llama2vec")
+    except PackageNotFoundError:
+        return "unknown"
+
+
 def versions() -> dict[str, str]:
     """Return the versions of Python, this package and the libraries that decide numbers, where installed."""
-    found = {"python": platform.python_version(), "llama2vec": llama2vec.__version__}
+    found = {"python": platform.python_version(), "llama2vec": package_version()}
     for package in _PACKAGES:
         try:
             found[package] = version(package)
@@ -44,14 +50,14 @@ def versions() -> dict[str, str]:
 
 def code_version() -> str:
     """Return the git commit of a source checkout (``-dirty`` with uncommitted changes), else the package version."""
-    folder = Path(llama2vec.__file__).parent
+    folder = Path(__file__).parent
     try:
         commit = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=folder, capture_output=True, text=True, check=True, timeout=10,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
-        return llama2vec.__version__
+        return package_version()
     return commit.stdout.strip()
 
 
@@ -89,21 +95,3 @@ def build_manifest(
         "code": code_version(),
         "machine": machine(),
     }
-
-
-def write_json(path: Path, data: object) -> None:
-    """Write JSON so that the file is there whole or not at all, also after a power cut."""
-    write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file beside its place, flush it to disk, and move it into place."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -8,7 +8,16 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 logger = logging.getLogger(__name__)
@@ -40,7 +49,7 @@ class ProgressReporter:
         self._note = ""
         self._started = self._logged = time.monotonic()
         self._bar: Progress | None = None
-        self._task = None
+        self._task: TaskID | None = None
 
     def __enter__(self) -> ProgressReporter:
         return self
@@ -72,6 +81,13 @@ class ProgressReporter:
         if now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
             logger.info("%s", self._line(now - self._started))
+
+    def skip(self, count: int) -> None:
+        """Take away work that need not be done here, so that rate and time left stay true."""
+        if self._total is not None:
+            self._total = max(self._total - count, self._done)
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, total=self._total)
 
     def describe(self, note: str) -> None:
         """Show a short note behind the bar, such as the current loss."""

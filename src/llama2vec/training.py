@@ -21,7 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from llama2vec.config import OptimiserSettings
 from llama2vec.errors import MissingDependencyError, TrainingError
-from llama2vec.manifest import write_json
+from llama2vec.files import write_json
 from llama2vec.progress import ProgressReporter
 
 logger = logging.getLogger(__name__)
@@ -138,7 +138,11 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
     """Write the JSON log, drive the progress bar, validate, and mark checkpoints as complete."""
 
     def __init__(
-        self, folder: Path, settings: OptimiserSettings, validate: Callable[[], dict[str, float]], progress: ProgressReporter
+        self,
+        folder: Path,
+        settings: OptimiserSettings,
+        validate: Callable[[], dict[str, float]],
+        progress: ProgressReporter,
     ) -> None:
         self.trainer: _ObjectiveTrainer | None = None
         self.folder, self.settings, self.validate, self.progress = folder, settings, validate, progress

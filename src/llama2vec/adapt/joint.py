@@ -174,7 +174,10 @@ def joint_mask(batch: JointBatch, dtype: torch.dtype, window: int | None = None)
         distance = batch.position_ids[:, :, None] - batch.position_ids[:, None, :]
         # The diagonal stays open: padding rows need something to look at.
         seen &= (distance < window) | torch.eye(len(columns), dtype=torch.bool, device=device)
-    hidden = torch.zeros((), dtype=dtype, device=device), torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=device)
+    hidden = (
+        torch.zeros((), dtype=dtype, device=device),
+        torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=device),
+    )
     return torch.where(seen[:, None], hidden[0], hidden[1])
 
 
@@ -193,7 +196,10 @@ def attention_inputs(batch: JointBatch, config: Any, dtype: torch.dtype) -> dict
     kinds = set(getattr(config, "layer_types", None) or ())
     if window is None or longest <= window:
         if kinds - {"full_attention", "sliding_attention", "attention"}:
-            raise ModelError(f"layers of kind {', '.join(sorted(kinds))} cannot read a joint sequence; set self_weight or next_weight to 0")
+            raise ModelError(
+                f"layers of kind {', '.join(sorted(kinds))} cannot read a joint sequence; "
+                "set self_weight or next_weight to 0"
+            )
         return {"attention_mask": joint_mask(batch, dtype)}
     if not kinds:
         return {"attention_mask": joint_mask(batch, dtype, window)}

@@ -106,13 +106,11 @@ def language_model_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Mean cross-entropy in nats over the scored positions (0 where there are none).
     """
-    result: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)
+    result: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return result
 
 
-def combine(
-    losses: dict[Literal["self", "next"], Tensor], weights: dict[Literal["self", "next"], float]
-) -> Tensor:
+def combine(losses: dict[Literal["self", "next"], Tensor], weights: dict[Literal["self", "next"], float]) -> Tensor:
     """Return the weighted mean of the pretext losses that are there (paper: the plain mean of EBAE and EBAR)."""
     total = sum(weights[task] for task in losses)
     parts = [losses[task] * (weights[task] / total) for task in losses]

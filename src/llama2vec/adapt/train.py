@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,16 @@ from llama2vec.config import AdaptConfig, ObjectiveSettings, PromptName
 from llama2vec.data.continuations import adaptation_examples
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.errors import ConfigError, OutputExistsError
-from llama2vec.manifest import build_manifest, digest, write_json
-from llama2vec.model.backbone import Backbone, add_lora, add_slot_tokens_and_rows, choose_device, choose_dtype, load_backbone
+from llama2vec.files import write_json
+from llama2vec.manifest import build_manifest, digest
+from llama2vec.model.backbone import (
+    Backbone,
+    add_lora,
+    add_slot_tokens_and_rows,
+    choose_device,
+    choose_dtype,
+    load_backbone,
+)
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import PromptIds, prompt_ids
 from llama2vec.records import AdaptationExample, Passage
@@ -181,9 +190,6 @@ def _plan(config: AdaptConfig, given_passages: bool) -> dict[str, Any]:
 
 def _claim_output(output: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
     """Check what stands at the output. True = exactly this adaptation is finished there."""
-    import json
-    import shutil
-
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return False
     plan_file = output / PLAN
@@ -198,7 +204,8 @@ def _claim_output(output: Path, plan: Mapping[str, Any], overwrite: bool) -> boo
     if not overwrite:
         changed = _first_difference(found.get("settings", {}), plan["settings"]) or "the corpus"
         raise OutputExistsError(
-            f"{output}: holds an adaptation with other settings ({changed}); choose another --output or pass --overwrite"
+            f"{output}: holds an adaptation with other settings ({changed}); "
+            "choose another --output or pass --overwrite"
         )
     shutil.rmtree(output)
     return False
@@ -254,7 +261,9 @@ def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:
     context = getattr(backbone.model.config, "max_position_embeddings", None) or wanted + 10_000
     room = context - len(prompts.prefix) - max(len(suffix) for suffix in prompts.suffixes.values())
     if room < 1:
-        raise ConfigError(f"{backbone.source.name}: its context of {context} tokens has no room for text beside the prompts")
+        raise ConfigError(
+            f"{backbone.source.name}: its context of {context} tokens has no room for text beside the prompts"
+        )
     if wanted > room:
         logger.warning("text.max_tokens is cut from %d to %d: the model reads %d tokens", wanted, room, context)
     return min(wanted, room)
@@ -281,12 +290,15 @@ def _finish(
     encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
     if main:
         encoder.save(output, overwrite=True)
-        facts = {"steps": result.steps, "seconds": round(time.monotonic() - started, 1), "training_pairs": example_count}
+        facts = {
+            "steps": result.steps,
+            "seconds": round(time.monotonic() - started, 1),
+            "training_pairs": example_count,
+        }
         inputs = {"corpus": plan["corpus"]}
         write_json(
             output / MANIFEST, build_manifest("adapt", plan["settings"], inputs, {**facts, "losses": result.losses})
         )
-    with nullcontext() if not torch.distributed.is_initialized() else torch.no_grad():
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
     return encoder

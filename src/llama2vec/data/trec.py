@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 from llama2vec.data.corpus import numbered_lines
-from llama2vec.errors import DataError, OutputExistsError, RunFormatError
-from llama2vec.manifest import write_atomic
+from llama2vec.errors import RunFormatError
+from llama2vec.files import write_output
 from llama2vec.records import Qrels, Run
 
 # ASCII white space only, as trec_eval splits: an id may hold a no-break space.
@@ -79,7 +79,7 @@ def write_qrels(qrels: Qrels, path: str | Path, *, overwrite: bool = False) -> N
             _check_id(passage_id, "passage", path)
             middle = f"\t{passage_id}\t" if beir else f" 0 {passage_id} "
             lines.append(f"{query_id}{middle}{int(gain)}\n")
-    _write(path, "".join(lines), overwrite)
+    write_output(path, "".join(lines), overwrite=overwrite)
 
 
 def read_run(path: str | Path) -> Run:
@@ -134,7 +134,7 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
                 problem = f"passage {passage_id!r} of query {query_id!r} has the score {score}"
                 raise RunFormatError(f"{path}: {problem}; scores must be finite")
             lines.append(f"{query_id} Q0 {passage_id} {rank} {float(score)!r} {run.tag}\n")
-    _write(path, "".join(lines), overwrite)
+    write_output(path, "".join(lines), overwrite=overwrite)
 
 
 def _gain(text: str, where: str) -> int:
@@ -157,13 +157,3 @@ def _score(text: str, where: str) -> float:
 def _check_id(name: str, kind: str, path: Path) -> None:
     if not name or _NOT_IN_AN_ID.search(name):
         raise RunFormatError(f"{path}: the {kind} {name!a} is empty or not one word of Unicode; TREC files need that")
-
-
-def _write(path: Path, text: str, overwrite: bool) -> None:
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}); check the folder and the disk") from None

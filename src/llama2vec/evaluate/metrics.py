@@ -19,8 +19,9 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", measures: Iterable[s
     """Score a run against judgements.
 
     Every judged query counts: one that the run lacks scores 0 (``trec_eval -c``); queries without judgements are
-    left out. As in trec_eval, nDCG takes the gains as they are, divides by log2(rank + 1), and counts gains below 1
-    as 0; MRR and recall take any gain of 1 or more as relevant. The values are trec_eval's own.
+    left out. As in trec_eval, nDCG takes the gains as they are and divides them by log2(rank + 1); MRR and recall
+    take any gain of 1 or more as relevant; a negative gain counts as 0, judged not relevant. The values are
+    trec_eval's own, MRR with a cutoff is MS MARCO's.
 
     Equal scores: the order scored is :meth:`Run.ranking`, equal scores by ascending passage id. trec_eval alone would
     order them by descending id, and take scores that agree in single precision as equal; so it is given strictly
@@ -51,7 +52,12 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", measures: Iterable[s
     parsed = {name: _parse_measure(name) for name in measures}
     if not parsed:
         raise EvaluationError("no measure to compute; name at least one, such as nDCG@10")
-    judged = {query_id: dict(qrels[query_id]) for query_id in sorted(qrels) if qrels[query_id]}
+    # Negative gains make trec_eval read outside its arrays (pytrec_eval-terrier 0.5.11 ends in a segmentation fault).
+    judged = {
+        query_id: {passage_id: max(gain, 0) for passage_id, gain in qrels[query_id].items()}
+        for query_id in sorted(qrels)
+        if qrels[query_id]
+    }
     common = judged.keys() & run.results.keys()
     if not common:
         counts = f"{len(run.results)} queries in the run and {len(judged)} judged ones"
@@ -73,6 +79,13 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", measures: Iterable[s
     )
 
 
+def _provider() -> Any:
+    """Return the implementations that run in this process: others start Perl or Java and want numeric query ids."""
+    import ir_measures
+
+    return ir_measures.providers.FallbackProvider([ir_measures.pytrec_eval, ir_measures.msmarco, ir_measures.judged])
+
+
 def _parse_measure(name: str) -> Any:
     """Return the ir_measures object of a name; its cutoff is checked here because trec_eval does not."""
     import ir_measures
@@ -80,13 +93,13 @@ def _parse_measure(name: str) -> Any:
     try:
         measure = ir_measures.parse_measure(name)
         measure.validate_params()
-        if not ir_measures.DefaultPipeline.supports(measure) or measure.params.get("cutoff", 1) < 1:
+        if not _provider().supports(measure) or measure.params.get("cutoff", 1) < 1:
             raise ValueError(name)
     except (NameError, ValueError, TypeError, SyntaxError, AssertionError):
         word = name.partition("@")[0]
-        known = {known.lower(): known for known in ir_measures.measures.registry}
-        near = difflib.get_close_matches(word.lower(), known, n=1)
-        hint = f" (did you mean {known[near[0]]}?)" if near and known[near[0]] != word else ""
+        known = {alias.lower(): known.NAME for alias, known in ir_measures.measures.registry.items()}
+        near = [] if word in known.values() else difflib.get_close_matches(word.lower(), known, n=1)
+        hint = f" (did you mean {known[near[0]]}?)" if near else ""
         raise EvaluationError(f"no measure '{name}'{hint}; write it like nDCG@10, MRR@10, R@100 or AP") from None
     return measure
 
@@ -109,10 +122,8 @@ def _query_values(
     measures: set[Any], judged: dict[str, dict[str, int]], answers: dict[str, dict[str, float]]
 ) -> dict[tuple[Any, str], float]:
     """Return (measure, query id) → value for every judged query."""
-    import ir_measures
-
     values = {(measure, query_id): float(measure.DEFAULT) for measure in measures for query_id in judged}
     if answers:
-        for metric in ir_measures.iter_calc(list(measures), judged, answers):
+        for metric in _provider().iter_calc(list(measures), judged, answers):
             values[metric.measure, metric.query_id] = float(metric.value)
     return values

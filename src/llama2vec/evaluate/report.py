@@ -10,8 +10,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from llama2vec.errors import DataError, EvaluationError, OutputExistsError
-from llama2vec.manifest import write_atomic
+from llama2vec.errors import EvaluationError
+from llama2vec.files import write_output
 from llama2vec.records import Report
 
 
@@ -47,7 +47,7 @@ def write_json(path: str | Path, data: Mapping[str, Any], *, overwrite: bool = F
         text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError as error:
         raise EvaluationError(f"{path}: a value cannot be written as JSON ({error}); correct it") from None
-    _write_text(Path(path), text + "\n", overwrite)
+    write_output(Path(path), text + "\n", overwrite=overwrite)
 
 
 def write_per_query(path: str | Path, reports: Sequence[Report], *, overwrite: bool = False) -> None:
@@ -63,7 +63,7 @@ def write_per_query(path: str | Path, reports: Sequence[Report], *, overwrite: b
     for report in reports:
         for measure, values in report.per_query.items():
             lines += [f"{query_id}\t{report.system}\t{measure}\t{value!r}" for query_id, value in values.items()]
-    _write_text(Path(path), "\n".join(lines) + "\n", overwrite)
+    write_output(Path(path), "\n".join(lines) + "\n", overwrite=overwrite)
 
 
 def markdown_table(reports: Sequence[Report], measures: Sequence[str] | None = None) -> str:
@@ -146,13 +146,3 @@ def _cell(report: Report, measure: str) -> tuple[str, str]:
         return "–", ""
     interval = report.intervals.get(measure)
     return f"{report.metrics[measure]:.3f}", f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-
-
-def _write_text(path: Path, text: str, overwrite: bool) -> None:
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode())
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}); check the folder and the disk") from None

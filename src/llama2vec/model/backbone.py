@@ -6,6 +6,9 @@ import functools
 import hashlib
 import importlib.util
 import logging
+import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -149,20 +152,54 @@ def load_backbone(settings: ModelSettings, device: torch.device | None = None) -
     source = resolve_model(settings.name)
     place = device or choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, place)
-    extra = {"gguf_file": source.gguf_file} if source.gguf_file else {}
+    location = _unpack_gguf(source) if source.gguf_file else source.location
     with _quiet_loading(), _model_errors(source):
-        config = AutoConfig.from_pretrained(source.location, **extra)
+        config = AutoConfig.from_pretrained(location)
         _check_causal_config(source.name, config)
-        tokenizer = AutoTokenizer.from_pretrained(source.location, **extra)
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location, dtype=dtype, attn_implementation=settings.attention, **extra
-        )
-    if source.gguf_file:
-        model = _plain_copy(model, settings.attention)
+        tokenizer = AutoTokenizer.from_pretrained(location)
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, attn_implementation=settings.attention)
     model.config.use_cache = False
     model = model.to(device=place, dtype=dtype).eval()
     _check_causal_behaviour(source.name, model)
     return Backbone(model, tokenizer, source)
+
+
+def cache_folder() -> Path:
+    """Return where unpacked GGUF models are kept: ``$LLAMA2VEC_CACHE``, else ``~/.cache/llama2vec``."""
+    return Path(os.environ.get("LLAMA2VEC_CACHE") or Path.home() / ".cache" / "llama2vec")
+
+
+def _unpack_gguf(source: ModelSource) -> str:
+    """Dequantise a GGUF file into an ordinary float32 model folder, once; parsing it takes most of a minute.
+
+    transformers reads GGUF but refuses to save what it read, so the weights are copied into a clean model.
+    """
+    folder = cache_folder() / "gguf" / source.fingerprint()[:16]
+    if (folder / "config.json").is_file():
+        return str(folder)
+    logger.info("%s: dequantising %s once into %s", source.name, source.gguf_file, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with _quiet_loading(), _model_errors(source):
+        model = AutoModelForCausalLM.from_pretrained(source.location, gguf_file=source.gguf_file, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file)
+    kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
+    clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32)
+    clean.load_state_dict(model.state_dict())
+    clean.tie_weights()
+    partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+    try:
+        with _quiet_loading():
+            clean.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        try:
+            partial.rename(folder)
+        except OSError:
+            # Another process was faster; its copy is the same.
+            if not (folder / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return str(folder)
 
 
 @contextmanager
@@ -202,17 +239,6 @@ def _one_line(error: Exception, width: int = 160) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _plain_copy(model: Any, attention: str) -> Any:
-    """Copy dequantised GGUF weights into a clean model: transformers refuses to save the loaded one."""
-    config = model.config.__class__.from_dict(
-        {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
-    )
-    clean = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=model.dtype)
-    clean.load_state_dict(model.state_dict())
-    clean.tie_weights()
-    return clean
-
-
 def _check_causal_config(name: str, config: Any) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -227,7 +253,9 @@ def _check_causal_behaviour(name: str, model: Any) -> None:
     first = torch.arange(4, device=model.device).remainder(vocabulary)[None]
     second = first.clone()
     second[0, -1] = (second[0, -1] + 1) % vocabulary
-    states = [decoder(model)(input_ids=ids, use_cache=False).last_hidden_state[0, :3].float() for ids in (first, second)]
+    states = [
+        decoder(model)(input_ids=ids, use_cache=False).last_hidden_state[0, :3].float() for ids in (first, second)
+    ]
     if not torch.allclose(states[0], states[1], rtol=1e-2, atol=1e-2 * float(states[0].abs().max())):
         raise NotCausalError(f"{name}: earlier positions see later tokens, so this is not a causal language model")
 

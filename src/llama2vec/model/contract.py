@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.errors import ContractError
-from llama2vec.manifest import digest, write_json
+from llama2vec.files import write_json
+from llama2vec.manifest import digest
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 
 CONTRACT_FILE = "llama2vec.json"
@@ -85,7 +86,9 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
     contract = _parse(path, data)
     actual = prompt_ids(tokenizer, contract.prompts)
     if actual != contract.ids:
-        raise ContractError(f"{path}: the tokenizer in this folder gives other prompt ids than the contract's; restore it")
+        raise ContractError(
+            f"{path}: the tokenizer in this folder gives other prompt ids than the contract's; restore it"
+        )
     return contract
 
 

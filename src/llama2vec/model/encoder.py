@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,14 @@ class Encoder:
         if not (folder / CONTRACT_FILE).is_file() or backbone.source.gguf_file:
             return cls.from_backbone(backbone, prompts, encoder)
         if prompts or encoder:
-            raise ContractError(f"{name}: this model carries its own contract; prompts and lengths cannot be changed at load")
+            raise ContractError(
+                f"{name}: this model carries its own contract; prompts and lengths cannot be changed at load"
+            )
         contract = load_contract(folder, backbone.tokenizer)
         if weights_fingerprint(sorted(folder.glob("*.safetensors"))) != contract.weights:
-            raise ContractError(f"{folder}: the weights are not those that {CONTRACT_FILE} was made for; save the model again")
+            raise ContractError(
+                f"{folder}: the weights are not those that {CONTRACT_FILE} was made for; save the model again"
+            )
         return cls(backbone, contract)
 
     @property
@@ -130,7 +134,7 @@ class Encoder:
         """
         texts = [query.text if isinstance(query, Query) else query for query in queries]
         settings = self.contract.encoder
-        return self._encode(texts, settings.query_prompt, settings.query_max_tokens, on_done)
+        return self._encode_side(texts, settings.query_prompt, settings.query_max_tokens, on_done)
 
     def encode_passages(
         self, passages: Sequence[Passage] | Sequence[str], on_done: Callable[[int], None] | None = None
@@ -138,47 +142,89 @@ class Encoder:
         """Embed passages, title and text as one; arguments and result as in :meth:`encode_queries`."""
         texts = [passage.full_text if isinstance(passage, Passage) else passage for passage in passages]
         settings = self.contract.encoder
-        return self._encode(texts, settings.passage_prompt, settings.passage_max_tokens, on_done)
+        return self._encode_side(texts, settings.passage_prompt, settings.passage_max_tokens, on_done)
+
+    def encode_poolings(self, texts: Sequence[str], prompt: PromptName, max_tokens: int) -> dict[str, Vectors]:
+        """Embed texts with every pooling in one pass: ``slots``, and ``mean`` over the text's own tokens.
+
+        Attention is causal, so the text's hidden states do not know of the prompt behind them: ``mean`` equals what
+        an encoder with ``pooling="mean"`` gives. Two baselines for the price of one.
+
+        Returns:
+            Pooling name → [N, D] unit vectors, float32.
+        """
+        return self._encode(texts, prompt, max_tokens, ("slots", "mean"), None)
+
+    def _encode_side(
+        self, texts: list[str], prompt: PromptName, max_tokens: int, on_done: Callable[[int], None] | None
+    ) -> Vectors:
+        pooling = self.contract.encoder.pooling
+        return self._encode(texts, prompt if pooling == "slots" else None, max_tokens, (pooling,), on_done)[pooling]
 
     def _encode(
-        self, texts: Iterable[str], prompt: PromptName, max_tokens: int, on_done: Callable[[int], None] | None
-    ) -> Vectors:
+        self,
+        texts: Sequence[str],
+        prompt: PromptName | None,
+        max_tokens: int,
+        poolings: Sequence[str],
+        on_done: Callable[[int], None] | None,
+    ) -> dict[str, Vectors]:
         """Tokenize and embed window by window: memory for tokens does not grow with the number of texts."""
-        found = [self._encode_window(window, prompt, max_tokens, on_done) for window in windows(texts, _WINDOW)]
-        return np.concatenate(found) if found else np.zeros((0, self.dimension), dtype=np.float32)
+        vectors = {name: np.empty((len(texts), self.dimension), dtype=np.float32) for name in poolings}
+        start = 0
+        for window in windows(texts, _WINDOW):
+            self._encode_window(
+                window, prompt, max_tokens, {name: all_[start:] for name, all_ in vectors.items()}, on_done
+            )
+            start += len(window)
+        return vectors
 
     @torch.inference_mode()
     def _encode_window(
-        self, texts: list[str], prompt: PromptName, max_tokens: int, on_done: Callable[[int], None] | None
-    ) -> Vectors:
-        ids, tokenizer, model = self.contract.ids, self.backbone.tokenizer, self.backbone.model
-        suffix_name = prompt if self.contract.encoder.pooling == "slots" else None
+        self,
+        texts: list[str],
+        prompt: PromptName | None,
+        max_tokens: int,
+        vectors: Mapping[str, Vectors],
+        on_done: Callable[[int], None] | None,
+    ) -> None:
+        """Write the vectors of one window of texts into the front of ``vectors``."""
+        tokenizer, model = self.backbone.tokenizer, self.backbone.model
         token_ids = tokenizer(
             texts, add_special_tokens=False, truncation=True, max_length=max_tokens, return_attention_mask=False
         )["input_ids"]
-        # An empty text without a prompt has nothing to pool: it is embedded as the EOS token alone.
-        fallback = [tokenizer.eos_token_id or 0] if suffix_name is None and not ids.prefix else []
-        sequences = [ids.wrap(row, suffix_name, max_tokens) or fallback for row in token_ids]
-        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        # An empty text without prefix and prompt has nothing to pool: the EOS token stands in for it.
+        sequences = [self.contract.ids.wrap(row, prompt, max_tokens) or [self._pad_id] for row in token_ids]
         body = decoder(model)
-        for batch in token_budget_batches(sequences, self.batch_tokens, pad_id=tokenizer.eos_token_id or 0):
+        for batch in token_budget_batches(sequences, self.batch_tokens, pad_id=self._pad_id):
             hidden = body(input_ids=batch.input_ids.to(model.device), use_cache=False).last_hidden_state  # [B, L, D]
             lengths = batch.lengths.to(model.device)
-            pooled = self._pool(hidden, lengths, suffix_name)  # [B, D]
-            vectors[batch.rows] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+            for name, rows in vectors.items():
+                pooled = (
+                    self._slot_mean(hidden, lengths) if name == "slots" else self._text_mean(hidden, lengths, prompt)
+                )
+                rows[batch.rows] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
             if on_done:
                 on_done(len(batch.rows))
-        return vectors
 
-    def _pool(self, hidden: Tensor, lengths: Tensor, suffix_name: PromptName | None) -> Tensor:
-        if suffix_name is not None:
-            slots = self.contract.ids.slots
-            columns = lengths[:, None] - slots + torch.arange(slots, device=hidden.device)  # [B, S]
-            return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2])).float().mean(dim=1)
+    @property
+    def _pad_id(self) -> int:
+        return self.backbone.tokenizer.eos_token_id or 0
+
+    def _slot_mean(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Mean hidden state [B, D] over the slots, which end each row."""
+        slots = self.contract.ids.slots
+        columns = lengths[:, None] - slots + torch.arange(slots, device=hidden.device)  # [B, S]
+        return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2])).float().mean(dim=1)
+
+    def _text_mean(self, hidden: Tensor, lengths: Tensor, prompt: PromptName | None) -> Tensor:
+        """Mean hidden state [B, D] over the text's own tokens; over the prefix where the text is empty."""
+        ids = self.contract.ids
+        ends = lengths - len(ids.suffixes[prompt] if prompt else ())
+        starts = torch.clamp(torch.full_like(ends, len(ids.prefix)), max=ends - 1).clamp(min=0)
         columns = torch.arange(hidden.shape[1], device=hidden.device)
-        first = min(len(self.contract.ids.prefix), int(lengths.min()) - 1)
-        inside = ((columns >= first) & (columns < lengths[:, None])).float()  # [B, L]
-        return torch.einsum("bld,bl->bd", hidden.float(), inside) / inside.sum(dim=1, keepdim=True)
+        inside = ((columns >= starts[:, None]) & (columns < ends[:, None])).float()  # [B, L]
+        return torch.einsum("bld,bl->bd", hidden.float(), inside) / inside.sum(dim=1, keepdim=True).clamp(min=1)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Save weights, tokenizer and contract as one ordinary transformers folder.
@@ -190,7 +236,9 @@ class Encoder:
         """
         folder = Path(folder)
         if (folder / "config.json").exists() and not overwrite:
-            raise OutputExistsError(f"{folder}: a model is there already; pass overwrite=True (--overwrite) to replace it")
+            raise OutputExistsError(
+                f"{folder}: a model is there already; pass overwrite=True (--overwrite) to replace it"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
         try:
@@ -240,6 +288,8 @@ def _within_context(backbone: Backbone, prompts: PromptSettings, settings: Encod
     limits = {}
     for name in ("query_max_tokens", "passage_max_tokens"):
         if getattr(settings, name) > room:
-            logger.warning("%s is cut from %d to %d: the model reads %d tokens", name, getattr(settings, name), room, context)
+            logger.warning(
+                "%s is cut from %d to %d: the model reads %d tokens", name, getattr(settings, name), room, context
+            )
             limits[name] = room
     return settings.model_copy(update=limits)

@@ -71,7 +71,7 @@ def fused_lora_layer() -> type:
             if not plain:
                 return super().forward(x, *args, **kwargs)
             base = self.base_layer
-            return _FusedLora.apply(
+            return _FusedLora.apply(  # type: ignore[no-untyped-call]
                 x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
             )
 

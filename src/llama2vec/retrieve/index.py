@@ -21,7 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, StoreError
-from llama2vec.retrieve.store import ProgressReport, Vectors, VectorStore, file_sha256, write_atomic
+from llama2vec.files import file_sha256, write_atomic
+from llama2vec.progress import ProgressReporter
+from llama2vec.retrieve.store import Vectors, VectorStore
 
 logger = logging.getLogger(__name__)
 
@@ -314,7 +316,8 @@ def _ivfpq_plan(store: VectorStore, settings: AnnSettings) -> tuple[int, int, in
 
 
 def _fill(index: Any, store: VectorStore) -> Any:
-    with ProgressReport("Indexing", len(store)) as progress:
+    with ProgressReporter("indexing", "passages") as progress:
+        progress.start(len(store))
         for _, vectors in _blocks(store):
             index.add(np.ascontiguousarray(vectors))
             progress.advance(len(vectors))

@@ -18,19 +18,14 @@ any moment: the same call resumes, and the finished store has the bytes an unint
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import itertools
 import json
 import logging
 import os
-import socket
-import sys
-import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, overload
 
@@ -38,7 +33,10 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import ConfigError, CorruptShardError, EmptyCorpusError, OutputExistsError, StoreError
+from llama2vec.files import file_sha256, sync_folder, write_atomic, write_hashed
+from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage
+from llama2vec.retrieve.claims import Claim
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +46,6 @@ Vectors = npt.NDArray[np.float32]
 _FORMAT = "llama2vec-store"
 _FORMAT_VERSION = 1
 _SUFFIXES = ("vectors.npy", "passages.jsonl", "offsets.npy")
-_HEARTBEAT_SECONDS = 10.0
-_LOG_EVERY_SECONDS = 10.0
 _WRITE_BYTES = 1 << 24
 
 
@@ -340,7 +336,8 @@ class _StoreWriter:
     ) -> None:
         """Encode what nobody else does, wait for the others, and finish the store."""
         left = max_shards
-        with ProgressReport(f"Encoding to {self.output}", total) as progress:
+        with ProgressReporter("encoding", "passages") as progress:
+            progress.start(total)
             while True:
                 rows, left = self._write_free_shards(iter(passages()), encoder, left, progress)
                 shards = self._done_shards(rows)
@@ -351,7 +348,7 @@ class _StoreWriter:
         self._finish(rows, shards)
 
     def _write_free_shards(
-        self, stream: Iterator[Passage], encoder: PassageEncoder, left: int | None, progress: ProgressReport
+        self, stream: Iterator[Passage], encoder: PassageEncoder, left: int | None, progress: ProgressReporter
     ) -> tuple[int, int | None]:
         """Go through the corpus once; return its number of passages and how many shards may still be written."""
         rows = 0
@@ -377,7 +374,7 @@ class _StoreWriter:
     def _write_or_skip(self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder) -> tuple[int, bool]:
         """Use up the passages of one shard; return how many they are and whether this process wrote them."""
         if self._done_shard(number) is None:
-            claim = _Claim(self.output / f"{_shard_name(number)}.claim", self.claim_timeout_seconds)
+            claim = Claim(self.output / f"{_shard_name(number)}.claim", self.claim_timeout_seconds)
             with _disk_errors(self.output):
                 claimed = claim.acquire()
             try:
@@ -412,7 +409,7 @@ class _StoreWriter:
         return np.ascontiguousarray(vectors, dtype=np.dtype(self.settings["dtype"]).newbyteorder("<"))
 
     def _write_shard(
-        self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]], claim: _Claim
+        self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]], claim: Claim
     ) -> bool:
         """Write the files of a shard, the json last; return False if another process took the shard over."""
         name = _shard_name(number)
@@ -425,13 +422,13 @@ class _StoreWriter:
         temps = {f"{name}.{suffix}": self.output / f"{name}.{suffix}.tmp-{claim.token}" for suffix in _SUFFIXES}
         try:
             files = {
-                file: _write_hashed(temp, chunks) for (file, temp), chunks in zip(temps.items(), contents, strict=True)
+                file: write_hashed(temp, chunks) for (file, temp), chunks in zip(temps.items(), contents, strict=True)
             }
             if not claim.is_held():
                 return self._lost(number)
             for file, temp in temps.items():
                 os.replace(temp, self.output / file)
-            _sync_folder(self.output)
+            sync_folder(self.output)
             shard = {"shard": number, "first_row": number * self.shard_size, "rows": len(batch)}
             self._write_json(f"{name}.json", shard | {"first_id": batch[0].id, "files": files})
         except FileNotFoundError:
@@ -476,7 +473,7 @@ class _StoreWriter:
         """Return when the missing shards are done, or when one of them is free."""
         logger.info("%s: waiting for %d shards that other processes encode", self.output, len(missing))
         claims = {
-            number: _Claim(self.output / f"{_shard_name(number)}.claim", self.claim_timeout_seconds)
+            number: Claim(self.output / f"{_shard_name(number)}.claim", self.claim_timeout_seconds)
             for number in missing
         }
         while claims:
@@ -500,7 +497,7 @@ class _StoreWriter:
     def _clear(self) -> None:
         """Delete the store's own files; writing.json says so first, in case this is interrupted."""
         for path in self.output.glob("shard-*.claim"):
-            if _Claim(path, self.claim_timeout_seconds).is_busy():
+            if Claim(path, self.claim_timeout_seconds).is_busy():
                 raise StoreError(f"{self.output} is being written by another process; wait for it or end it first")
         self._write_json("writing.json", {"clearing": True})
         (self.output / "store.json").unlink(missing_ok=True)
@@ -513,7 +510,7 @@ class _StoreWriter:
     def _plan_lock(self) -> Iterator[None]:
         """Let one process at a time decide about the folder as a whole."""
         self.output.mkdir(parents=True, exist_ok=True)
-        claim = _Claim(self.output / "plan.claim", self.claim_timeout_seconds)
+        claim = Claim(self.output / "plan.claim", self.claim_timeout_seconds)
         while not claim.acquire():
             time.sleep(self._poll_seconds / 5)
         try:
@@ -532,199 +529,6 @@ class _StoreWriter:
         )
 
 
-class _Claim:
-    """The sole right to write something: a file that holds who has it, and whose time shows that they live.
-
-    A claim counts as dead when its time is older than the timeout, or its process on this machine has gone.
-    """
-
-    def __init__(self, path: Path, timeout_seconds: float) -> None:
-        self.path = path
-        self.timeout_seconds = timeout_seconds
-        self.token = uuid.uuid4().hex
-        self._stop = threading.Event()
-        self._heart: threading.Thread | None = None
-
-    def acquire(self) -> bool:
-        """Try to get the claim, from a dead holder if need be; return whether it is ours now."""
-        for _ in range(2):
-            try:
-                handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            except FileExistsError:
-                if not self._remove_if_dead():
-                    return False
-                continue
-            holder = {"host": _host(), "pid": os.getpid(), "time": time.time(), "token": self.token}
-            try:
-                with os.fdopen(handle, "w") as file:
-                    json.dump(holder, file)
-            except OSError:
-                self.path.unlink(missing_ok=True)
-                raise
-            self._heart = threading.Thread(target=self._beat, daemon=True)
-            self._heart.start()
-            return True
-        return False
-
-    def release(self) -> None:
-        """Give the claim back, if it is ours."""
-        if self._heart is None:
-            return
-        self._stop.set()
-        self._heart.join()
-        if self.is_held():
-            self.path.unlink(missing_ok=True)
-
-    def is_held(self) -> bool:
-        """Return whether the claim is ours and nobody took it over."""
-        seen = self._look()
-        return seen is not None and seen[0].get("token") == self.token
-
-    def is_busy(self) -> bool:
-        """Return whether somebody who lives has the claim."""
-        seen = self._look()
-        return seen is not None and not self._is_dead(seen)
-
-    def _beat(self) -> None:
-        while not self._stop.wait(min(_HEARTBEAT_SECONDS, self.timeout_seconds / 4)):
-            with suppress(OSError):
-                if self.is_held():
-                    os.utime(self.path)
-
-    def _look(self, path: Path | None = None) -> tuple[dict[str, Any], int, float] | None:
-        """Return (holder, inode, time of the last sign of life) of a claim file, None without one."""
-        try:
-            with open(path or self.path, encoding="utf-8") as file:
-                status = os.fstat(file.fileno())
-                content = file.read()
-        except FileNotFoundError:
-            return None
-        try:
-            holder = json.loads(content)
-        except ValueError:  # taken this very moment, or its holder was killed before writing its name
-            holder = {}
-        return holder, status.st_ino, status.st_mtime
-
-    def _is_dead(self, seen: tuple[dict[str, Any], int, float]) -> bool:
-        holder, _, alive_at = seen
-        if time.time() - alive_at > self.timeout_seconds:
-            return True
-        return os.name == "posix" and holder.get("host") == _host() and not _is_running(holder["pid"])
-
-    def _remove_if_dead(self) -> bool:
-        """Return whether the way is free for another try."""
-        seen = self._look()
-        if seen is None:
-            return True
-        if not self._is_dead(seen):
-            return False
-        aside = self.path.with_name(f"{self.path.name}.stale-{self.token}")
-        try:
-            os.rename(self.path, aside)
-        except FileNotFoundError:
-            return True
-        is_the_one = self._look(aside) == seen
-        if not is_the_one:
-            # Between the look and the rename a living process took the claim: give it back.
-            with suppress(OSError):
-                os.link(aside, self.path)
-        aside.unlink(missing_ok=True)
-        return is_the_one
-
-
-class ProgressReport:
-    """Tell how far a long job is: a bar on a terminal, elsewhere a log line at most every 10 seconds."""
-
-    def __init__(self, label: str, total: int | None, unit: str = "passages") -> None:
-        self._label, self._total, self._unit = label, total, unit
-        self._done = 0
-        self._began = self._told = time.monotonic()
-        self._exit = ExitStack()
-        self._update: Callable[[], None] = self._log
-
-    def __enter__(self) -> ProgressReport:
-        if sys.stderr.isatty():
-            self._update = self._start_bar()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._exit.close()
-
-    def advance(self, count: int) -> None:
-        """Count work as done."""
-        self._done += count
-        self._update()
-
-    def skip(self, count: int) -> None:
-        """Take work away that needs not be done here, so that rate and time left stay true."""
-        if self._total is not None:
-            self._total = max(self._total - count, self._done)
-            self._update()
-
-    def _rate(self) -> float:
-        return self._done / max(time.monotonic() - self._began, 1e-9)
-
-    def _start_bar(self) -> Callable[[], None]:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-        )
-        bar = self._exit.enter_context(Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)))
-        task = bar.add_task(self._label, total=self._total, rate="")
-
-        def update() -> None:
-            rate = f"{self._rate():,.0f} {self._unit}/s" if self._done else ""
-            bar.update(task, completed=self._done, total=self._total, rate=rate)
-
-        return update
-
-    def _log(self) -> None:
-        now = time.monotonic()
-        if self._done == 0 or now - self._told < _LOG_EVERY_SECONDS:
-            return
-        self._told = now
-        of_total = left = ""
-        if self._total is not None:
-            of_total = f" of {self._total:,}"
-            left = f", {(self._total - self._done) / self._rate():,.0f} s left"
-        logger.info("%s: %s%s %s, %.0f/s%s", self._label, f"{self._done:,}", of_total, self._unit, self._rate(), left)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there in full or not at all, whatever happens."""
-    temp = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
-    try:
-        _write_hashed(temp, [content])
-        os.replace(temp, path)
-        _sync_folder(path.parent)
-    finally:
-        temp.unlink(missing_ok=True)
-
-
-def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_hashed(path: Path, chunks: Iterable[bytes]) -> dict[str, Any]:
-    """Write the chunks through to the disk; return their bytes and sha256."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"bytes": size, "sha256": digest.hexdigest()}
-
-
 def _npy_chunks(array: npt.NDArray[Any]) -> Iterator[bytes]:
     """Yield the bytes of an array as a .npy file, a few rows at a time."""
     header = io.BytesIO()
@@ -741,16 +545,6 @@ def _passage_line(passage: Passage) -> bytes:
         return (json.dumps(fields, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
         return (json.dumps(fields) + "\n").encode()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make moves within a folder survive a power cut; not every file system can."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _shard_name(number: int) -> str:
@@ -864,21 +658,3 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         else:
             problem = f"cannot write to {folder} ({error.strerror or error}); put that right"
         raise StoreError(f"{problem} and run the same command again: {kept} shards are kept") from error
-
-
-def _host() -> str:
-    """Name the machine; containers that share a name have their own process numbers, so those count too."""
-    try:
-        return f"{socket.gethostname()} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return socket.gethostname()
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

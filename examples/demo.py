@@ -1,0 +1,171 @@
+"""The whole story in one script: real documentation, a real small LLM, adapted, indexed, searched, scored.
+
+    make demo          # or: python examples/demo.py --output runs/demo
+
+Every step is kept below the output folder; a second run finds it there and takes seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from python_documentation import write_task
+from rich.console import Console
+
+from llama2vec.adapt.train import adapt
+from llama2vec.config import AdaptConfig, EncoderSettings, ModelSettings, load_config
+from llama2vec.data.beir import BeirTask, read_beir
+from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.trec import write_run
+from llama2vec.evaluate.metrics import evaluate_run
+from llama2vec.evaluate.report import markdown_table, reports_to_json, rich_table, write_json, write_per_query
+from llama2vec.manifest import machine, versions
+from llama2vec.model.encoder import Encoder
+from llama2vec.records import Passage, Query, Report, Run
+from llama2vec.retrieve.index import build_index, open_index
+from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.search import search, snippet, top_hits
+from llama2vec.retrieve.store import write_store
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
+QUESTION = "How do I open a web page in the browser?"
+# Every sixth first sentence asks; no query text is ever trained on, only the passages are.
+QUERY_STEP = 6
+console = Console(width=None if sys.stdout.isatty() else 110)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--output", type=Path, default=Path("runs/demo"))
+    options.add_argument("--set", action="append", default=[], help="change the recipe: section.key=value")
+    arguments = options.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "accelerate", "bm25s", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    run_demo(arguments.output, load_config(AdaptConfig, RECIPE, arguments.set))
+
+
+def run_demo(output: Path, config: AdaptConfig) -> None:
+    """Do every step that is not done yet, and print one table."""
+    started = time.monotonic()
+    task, passages = prepare_task(output / "data")
+    reports = [score_bm25(task, passages, output)]
+    console.print(rich_table(reports), "BM25 is done; now the LLM, before and after adaptation.\n")
+    reports += score_raw(task, passages, config, output)
+    console.print(rich_table(reports), "The raw LLM is no retriever. Adapting it on the passages, without labels.\n")
+    config = config.model_copy(update={"text": config.text.model_copy(update={"corpus": str(output / "data")})})
+    encoder = adapt(config, output / "adapted")
+    reports.append(score_adapted(encoder, task, passages, output))
+    finish(output, reports, encoder, time.monotonic() - started)
+
+
+def prepare_task(folder: Path) -> tuple[BeirTask, list[Passage]]:
+    """Build corpus and queries once; return the held-out queries' task and all passages."""
+    if not (folder / "qrels" / "test.tsv").is_file():
+        write_task(folder)
+    task = read_beir(folder)
+    asked = task.queries[::QUERY_STEP]
+    task = dataclasses.replace(
+        task, name="python-documentation", queries=asked, qrels={query.id: task.qrels[query.id] for query in asked}
+    )
+    passages = list(read_passages(folder))
+    words = sum(len(passage.text.split()) for passage in passages)
+    console.print(f"Python's own documentation: {len(passages):,} passages, {words:,} words, {len(asked)} queries.")
+    return task, passages
+
+
+def score_bm25(task: BeirTask, passages: list[Passage], output: Path) -> Report:
+    run = Bm25Index.build(passages).search(task.queries, depth=1000)
+    console.print(f"\n[bold]{QUESTION}[/bold]  (BM25)")
+    for query_id in [Query("worked", QUESTION)]:
+        first = Bm25Index.build(passages).search([query_id], depth=3)
+        texts = {passage.id: passage.text for passage in passages}
+        for rank, (passage_id, score) in enumerate(first.ranking("worked"), start=1):
+            console.print(f"{rank:>3}. {score:.2f}  {passage_id}\n     {snippet(texts[passage_id], QUESTION, 150)}", markup=False)
+    return score(run, task, output, "bm25")
+
+
+def score(run: Run, task: BeirTask, output: Path, system: str) -> Report:
+    """Write the TREC run and score it."""
+    (output / "trec").mkdir(parents=True, exist_ok=True)
+    named = dataclasses.replace(run, tag=system)
+    write_run(named, output / "trec" / f"{system}.trec", overwrite=True)
+    return evaluate_run(named, task.qrels, task=task.name)
+
+
+def score_raw(task: BeirTask, passages: list[Passage], config: AdaptConfig, output: Path) -> list[Report]:
+    """Score the LLM as it comes, with both usual poolings, in one pass over the corpus."""
+    kept = output / "raw.npz"
+    settings = config.encoder
+    if not kept.is_file():
+        encoder = Encoder.load(
+            config.model.name, settings=ModelSettings(), prompts=config.prompts, encoder=EncoderSettings()
+        )
+        texts = [passage.full_text for passage in passages]
+        asked = [query.text for query in task.queries]
+        found = {
+            **{f"passages-{name}": rows for name, rows in _both(encoder, texts, settings.passage_max_tokens).items()},
+            **{f"queries-{name}": rows for name, rows in _both(encoder, asked, settings.query_max_tokens).items()},
+        }
+        partial = output / ".raw.partial.npz"
+        np.savez(partial, **found)
+        partial.replace(kept)
+    vectors = np.load(kept)
+    reports = []
+    for pooling, system in (("mean", "raw-mean"), ("slots", "raw-prompted")):
+        scores = vectors[f"queries-{pooling}"] @ vectors[f"passages-{pooling}"].T
+        results = {
+            query.id: {passages[row].id: float(scores[place, row]) for row in np.argsort(-scores[place])[:1000]}
+            for place, query in enumerate(task.queries)
+        }
+        reports.append(score(Run(results), task, output, system))
+    return reports
+
+
+def _both(encoder: Encoder, texts: list[str], max_tokens: int) -> dict[str, np.ndarray]:
+    logging.info("encoding %d texts with the raw LLM", len(texts))
+    return dict(encoder.encode_poolings(texts, "self", max_tokens))
+
+
+def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], output: Path) -> Report:
+    """Encode, index and search with the adapted model, as the command line does."""
+    fingerprint = corpus_fingerprint(output / "data")
+    write_store(
+        lambda: iter(passages), encoder, output / "store", shard_size=512, total=len(passages),
+        source={"corpus": str(output / "data"), "fingerprint": fingerprint, "model": str(output / "adapted"), "prompts": None, "sets": None},
+    )  # fmt: skip
+    folder = output / "index"
+    index = open_index(folder) if folder.exists() else build_index(output / "store", folder)
+    return score(search(index, encoder, task.queries, depth=1000), task, output, "adapted")
+
+
+def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float) -> None:
+    """Write the report, print the table and one worked search."""
+    data = reports_to_json(reports) | {"machine": machine(), "versions": versions()}
+    write_json(output / "report.json", data, overwrite=True)
+    write_per_query(output / "per-query.tsv", reports, overwrite=True)
+    (output / "report.md").write_text(markdown_table(reports), encoding="utf-8")
+    console.print(rich_table(reports))
+    console.print(f"\n[bold]{QUESTION}[/bold]  (adapted)")
+    for hit in top_hits(open_index(output / "index"), encoder, QUESTION, 3):
+        console.print(f"{hit.rank:>3}. {hit.score:.3f}  {hit.passage.id}\n     {snippet(hit.passage.text, QUESTION, 150)}", markup=False)
+    results = json.loads((output / "adapted" / "manifest.json").read_text(encoding="utf-8"))["results"]
+    console.print(
+        f"\nAdapted in {results['steps']} steps, {results['seconds']:,.0f} s. All in {seconds:,.0f} s.\n"
+        f"  {output / 'report.json'}          scores, intervals, settings\n"
+        f"  {output / 'adapted'}              the encoder, its log and loss curve (loss.png)\n"
+        f"  {output / 'index'}                ask it yourself:\n"
+        f'  .venv/bin/llama2vec search {output / "index"} "how do I sort a dictionary by value?"',
+        markup=False, highlight=False,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

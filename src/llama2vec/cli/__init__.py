@@ -1,0 +1,53 @@
+"""The command line: one thin command per verb."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+import typer
+
+from llama2vec.cli import adapt, encode, evaluate, index, search
+from llama2vec.errors import Llama2VecError
+
+app = typer.Typer(
+    name="llama2vec",
+    help="Turn any causal LLM into a dense retriever (Llama2Vec, arXiv 2312.15503).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("adapt")(adapt.adapt_command)
+app.command("encode")(encode.encode_command)
+app.command("index")(index.index_command)
+app.command("search")(search.search_command)
+app.command("evaluate")(evaluate.evaluate_command)
+
+_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake is one line on stderr and exit code 2."""
+    # transformers' own notices and bars would bury ours.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "datasets", "accelerate", "bm25s", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        app(args=arguments)
+    except Llama2VecError as error:
+        _fail(" ".join(str(error).split()))
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}; free space or check permissions, then run the same command again")
+
+
+def _fail(message: str) -> None:
+    print(f"llama2vec: {message}", file=sys.stderr)
+    sys.exit(2)

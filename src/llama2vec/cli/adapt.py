@@ -1,0 +1,35 @@
+"""``llama2vec adapt``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama2vec.config import AdaptConfig, load_config
+
+
+def adapt_command(
+    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe; left out = the defaults.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/adapted"),
+    corpus: Annotated[str | None, typer.Option(help="Plain text; overrides text.corpus.")] = None,
+    model: Annotated[str | None, typer.Option(help="Backbone; overrides model.name.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an adaptation with other settings.")] = False,
+) -> None:
+    """Adapt a causal LLM on plain text and save it as an encoder."""
+    changes = list(overrides or [])
+    changes += [f'text.corpus="{corpus}"'] if corpus else []
+    changes += [f'model.name="{model}"'] if model else []
+    config = load_config(AdaptConfig, recipe, changes)
+    from llama2vec.adapt.train import MANIFEST, adapt
+
+    encoder = adapt(config, output, overwrite=overwrite)
+    import json
+
+    facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
+    typer.echo(
+        f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "
+        f"{facts['seconds']:,.0f} s, to {output}"
+    )

@@ -1,0 +1,40 @@
+"""``llama2vec encode``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
+from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
+
+
+def encode_command(
+    model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
+    corpus: Annotated[str, typer.Argument(help="BEIR folder, JSONL, TSV, folder of texts, hf:… or ir:….")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
+    shard_size: Annotated[int, typer.Option(help="Passages per shard; a killed run loses at most one shard.")] = 2048,
+    half: Annotated[bool, typer.Option(help="Store vectors as float16.")] = False,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    prompts: Prompts = None,
+    sets: EncoderSets = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace a store with other settings.")] = False,
+) -> None:
+    """Encode a corpus into a vector store; run the same command again to resume, or on more machines to share."""
+    fingerprint = corpus_fingerprint(corpus)
+    encoder = load_encoder(model, dtype, device, prompts, sets)
+    from llama2vec.retrieve.store import write_store
+
+    started = time.monotonic()
+    store = write_store(
+        lambda: read_passages(corpus), encoder, output,
+        source={"corpus": corpus, "fingerprint": fingerprint, "model": str(model), "prompts": prompts, "sets": sets},
+        shard_size=shard_size, dtype="float16" if half else "float32",
+        overwrite=overwrite, total=count_passages(corpus),
+    )  # fmt: skip
+    seconds = time.monotonic() - started
+    typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {output} in {seconds:,.0f} s")

@@ -1,0 +1,42 @@
+"""Options that several verbs share: how a model is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, load_config
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
+
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+Prompts = Annotated[
+    str | None, typer.Option(help="Prompt recipe of a model that was not saved by llama2vec: paper or released.")
+]
+EncoderSets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="Encoder setting of such a model, as key=value: pooling=mean, passage_max_tokens=256, …"
+    ),
+]
+
+
+def load_encoder(
+    model: str, dtype: str, device: str, prompts: str | None = None, encoder_sets: list[str] | None = None
+) -> Encoder:
+    """Load the encoder that the options describe."""
+    settings = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
+    wording = None
+    if prompts:
+        wording = load_config(_PromptChoice, None, [f"prompts={prompts}"]).prompts
+    encoder = load_config(EncoderSettings, None, encoder_sets) if encoder_sets else None
+    from llama2vec.model.encoder import Encoder
+
+    return Encoder.load(model, settings=settings, prompts=wording, encoder=encoder)
+
+
+class _PromptChoice(ModelSettings):
+    prompts: PromptSettings = PromptSettings()

@@ -1,0 +1,163 @@
+"""Tiny models, tokenizers and texts that are made on the spot: no test downloads anything."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SPECIAL = ["<pad>", "<s>", "</s>"]
+WORDS = (
+    "river stone bridge castle winter market harbour engine letter garden forest silver copper orchard temple "
+    "village mountain lantern captain merchant painter kitchen window thunder valley cotton pepper saddle ladder"
+).split()
+
+
+def made_up_sentence(draw: random.Random, words: int = 9) -> str:
+    return f"The {' '.join(draw.choice(WORDS) for _ in range(words))} of the {draw.choice(WORDS)}."
+
+
+@pytest.fixture(scope="session")
+def sentences() -> list[str]:
+    """60 made-up English sentences, always the same."""
+    draw = random.Random(0)
+    return [made_up_sentence(draw) for _ in range(60)]
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer(sentences: list[str]) -> Callable[..., Any]:
+    """Return a maker of fast byte-pair tokenizers that write a leading space into the token, as most LLMs do."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    def make(*, bos: bool = True, eos: bool = True, metaspace: bool = False, vocabulary: int = 120) -> Any:
+        tokenizer = Tokenizer(models.BPE(unk_token=None))
+        if metaspace:
+            tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+            tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+        else:
+            tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+            tokenizer.decoder = decoders.ByteLevel()
+        alphabet = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,:\"'!?")
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocabulary,
+            special_tokens=SPECIAL,
+            show_progress=False,
+            initial_alphabet=[*alphabet, *("▁" if metaspace else "ĠĊ")],
+        )
+        tokenizer.train_from_iterator(sentences, trainer)
+        if bos:
+            tokenizer.post_processor = processors.TemplateProcessing(
+                single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
+            )
+        names = {"pad_token": "<pad>"} | ({"bos_token": "<s>"} if bos else {}) | ({"eos_token": "</s>"} if eos else {})
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+    return make
+
+
+@pytest.fixture
+def tokenizer(make_tokenizer: Callable[..., Any]) -> Any:
+    """A tokenizer with BOS, EOS and padding; its own for every test, since slots may be added."""
+    return make_tokenizer()
+
+
+ARCHITECTURES = ("llama", "qwen3", "gemma", "mistral", "mistral_window", "gpt_neox", "gpt2")
+
+
+def tiny_config(kind: str, vocabulary: int = 120, **changes: Any) -> Any:
+    from transformers import GemmaConfig, GPT2Config, GPTNeoXConfig, LlamaConfig, MistralConfig, Qwen3Config
+
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    common = {"vocab_size": vocabulary, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, **ids}
+    grouped = {**common, "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 256}
+    made = {
+        "llama": (LlamaConfig, grouped),
+        "qwen3": (Qwen3Config, {**grouped, "head_dim": 8}),
+        "gemma": (GemmaConfig, {**grouped, "head_dim": 8}),
+        "mistral": (MistralConfig, {**grouped, "sliding_window": 200}),
+        "mistral_window": (MistralConfig, {**grouped, "sliding_window": 6}),
+        "gpt_neox": (GPTNeoXConfig, {**common, "intermediate_size": 48, "max_position_embeddings": 256}),
+        "gpt2": (GPT2Config, {"vocab_size": vocabulary, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, **ids}),
+    }  # fmt: skip
+    schema, values = made[kind]
+    return schema(**{**values, **changes})
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., Any]:
+    """Return a maker of tiny random causal LMs whose attention is far from uniform."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    def make(kind: str = "llama", *, attention: str = "sdpa", vocabulary: int = 120, seed: int = 0, **changes: Any) -> Any:
+        torch.manual_seed(seed)
+        config = tiny_config(kind, vocabulary, **changes)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        with torch.no_grad():
+            for weight in model.parameters():
+                if weight.dim() > 1:
+                    weight.mul_(3)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def save_model(make_model: Callable[..., Any], make_tokenizer: Callable[..., Any]) -> Callable[..., Path]:
+    """Return a function that saves a tiny model with its tokenizer as a transformers folder."""
+
+    def save(folder: Path, kind: str = "llama", **changes: Any) -> Path:
+        make_model(kind, **changes).save_pretrained(folder)
+        make_tokenizer().save_pretrained(folder)
+        return folder
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def llama_folder(save_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny Llama; read only."""
+    return save_model(tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def tied_llama_folder(save_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny Llama whose output head is its embedding table; read only."""
+    return save_model(tmp_path_factory.mktemp("tied"), tie_word_embeddings=True)
+
+
+@pytest.fixture(scope="session")
+def corpus_rows() -> list[dict[str, str]]:
+    """Six documents of four ordered passages each: ``doc0-000`` … ``doc5-003``."""
+    draw = random.Random(1)
+    return [
+        {"_id": f"doc{document}-{number:03d}", "title": "", "text": " ".join(made_up_sentence(draw) for _ in range(3))}
+        for document in range(6)
+        for number in range(4)
+    ]
+
+
+@pytest.fixture(scope="session")
+def corpus_file(corpus_rows: list[dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny corpus as JSONL; read only."""
+    path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in corpus_rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test that asks the network fails instead of waiting."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    yield

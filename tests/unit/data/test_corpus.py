@@ -1,0 +1,286 @@
+import gzip
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages, read_queries
+from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError, MissingDependencyError
+from llama2vec.records import Passage, Query
+
+
+def written(path: Path, content: str | bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    raw = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
+    return path
+
+
+def jsonl(rows: Iterable[object]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def complaint(source: str | Path, error: type[DataError] = CorpusFormatError) -> str:
+    with pytest.raises(error) as caught:
+        list(read_passages(source))
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+ROWS = [{"_id": "a", "title": "Llama", "text": "A camelid."}, {"_id": "b", "text": ""}]
+PASSAGES = [Passage("a", "A camelid.", "Llama"), Passage("b", "")]
+
+
+@pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.jsonl.gz"])
+def test_a_beir_folder_and_its_file_give_the_same_passages(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, jsonl(ROWS))
+    assert list(read_passages(tmp_path)) == list(read_passages(str(path))) == PASSAGES
+
+
+def test_ids_may_be_whole_numbers_and_be_called_id(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl([{"id": 7, "text": "x", "title": None}]))
+    assert list(read_passages(path)) == [Passage("7", "x")]
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
+    text = "one\u2028two\u0085three\x0bfour\x1cfive"
+    path = written(tmp_path / "a.jsonl", jsonl([{"_id": "1", "text": text}]).replace("\\u000b", "\\u000b"))
+    assert next(read_passages(path)).text == text
+    table = written(tmp_path / "a.tsv", f"1\t{text}\n")
+    assert next(read_passages(table)).text == text
+
+
+def test_blank_lines_a_byte_order_mark_and_windows_line_ends_are_harmless(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.tsv", "\ufeff1\tx\r\n\r\n \n2\ty")
+    assert list(read_passages(path)) == [Passage("1", "x"), Passage("2", "y")]
+    assert count_passages(path) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("{", "is not JSON"),
+        ('{"_id": "2", "text": "cut of', "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ('{"_id": ' + "1" * 5000 + ', "text": "x"}', "is not JSON"),
+        ("[1]", "is a JSON list"),
+        ("null", "is a JSON NoneType"),
+        ('{"text": "x"}', 'has no "_id"'),
+        ('{"_id": "", "text": "x"}', "has the _id ''"),
+        ('{"_id": " ", "text": "x"}', "has the _id ' '"),
+        ('{"_id": null, "text": "x"}', "has the _id None"),
+        ('{"_id": true, "text": "x"}', "has the _id True"),
+        ('{"_id": 1.5, "text": "x"}', "has the _id 1.5"),
+        ('{"_id": "2"}', 'has no "text"'),
+        ('{"_id": "2", "text": null}', "has the text None"),
+        ('{"_id": "2", "text": ["x\\ny"]}', "has the text ["),
+        ('{"_id": "2", "text": "x", "title": 3}', "has the title 3"),
+        ('{"_id": "1", "text": "x"}', "repeats the id '1'"),
+        ('{"_id": "2", "text": "\\ud83d"}', "half a surrogate pair (\\ud83d) in its text"),
+    ],
+)
+def test_a_faulty_row_is_reported_with_its_line(tmp_path: Path, line: str, problem: str) -> None:
+    path = written(tmp_path / "a.jsonl", f'{{"_id": "1", "text": "x"}}\n\n{line}\n')
+    message = complaint(path)
+    assert message.startswith(f"{path}:3 ")
+    assert problem in message
+
+
+def test_an_escaped_surrogate_pair_is_one_character(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", '{"_id": "1", "text": "\\ud83e\\udd99"}\n')
+    assert next(read_passages(path)).text == "🦙"
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt"])
+def test_a_byte_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path / name, '{"_id": "1", "text": "x"}\n'.encode() + '{"_id": "é"}'.encode("latin-1"))
+    assert complaint(path).startswith(f"{path}:2 is not UTF-8 (byte 0xe9)")
+
+
+def test_a_truncated_gzip_file_is_reported(tmp_path: Path) -> None:
+    whole = gzip.compress(jsonl({"_id": str(n), "text": f"text {n * n}"} for n in range(5000)).encode())
+    path = tmp_path / "corpus.jsonl.gz"
+    path.write_bytes(whole[: len(whole) // 2])
+    assert "ends in the middle of its gzip data" in complaint(path)
+    with pytest.raises(CorpusFormatError, match="in the middle"):
+        count_passages(path)
+    path.write_bytes(b'{"_id": "1", "text": "x"}\n')
+    assert "is not a gzip file" in complaint(path)
+
+
+def test_a_table_has_two_or_three_columns(tmp_path: Path) -> None:
+    assert list(read_passages(written(tmp_path / "a.tsv", "1\tx\n2\t\n"))) == [Passage("1", "x"), Passage("2", "")]
+    assert list(read_passages(written(tmp_path / "b.tsv.gz", "1\tt\tx\n"))) == [Passage("1", "x", "t")]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("1\tx\nalone\n", ":2 has 1 columns"),
+        ("1\tx\n2\tx\ty\n", ":2 has 3 columns where line 1 has 2"),
+        ("1\ta\tb\tc\n", ":1 has 4 columns"),
+        ("1\tx\n\ty\n", ":2 has no id"),
+        ("1\tx\n1\ty\n", ":2 repeats the id '1'"),
+    ],
+)
+def test_a_faulty_table_row_is_reported_with_its_line(tmp_path: Path, content: str, problem: str) -> None:
+    assert problem in complaint(written(tmp_path / "a.tsv", content))
+
+
+def test_a_text_folder_is_read_in_order_of_its_paths(tmp_path: Path) -> None:
+    written(tmp_path / "b.txt", "# not a heading\n\nSecond.\n")
+    written(tmp_path / "a" / "field notes.md", "\n## The *llama* ##\n\nHums.\n\nOften.\n")
+    written(tmp_path / "a" / "z.md", "```\n# a comment\n```\nFirst.\n# Later\nRest.\n")
+    written(tmp_path / ".hidden" / "x.txt", "hidden")
+    written(tmp_path / "picture.png", b"\x89PNG")
+    assert list(read_passages(tmp_path)) == [
+        Passage("a/field%20notes", "Hums.\n\nOften.", "The *llama*"),
+        Passage("a/z", "```\n# a comment\n```\nFirst.\n# Later\nRest.", "Later"),
+        Passage("b", "# not a heading\n\nSecond."),
+    ]
+    assert count_passages(tmp_path) == 3
+
+
+def test_a_single_text_file_is_one_passage(tmp_path: Path) -> None:
+    path = written(tmp_path / "notes.md", "# Title\nBody.")
+    assert list(read_passages(path)) == [Passage("notes", "Body.", "Title")]
+    assert count_passages(path) == 1
+
+
+def test_two_text_files_of_one_id_are_refused(tmp_path: Path) -> None:
+    written(tmp_path / "a.md", "x")
+    written(tmp_path / "a.txt", "y")
+    assert "a.txt repeats the id 'a'" in complaint(tmp_path)
+
+
+def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> None:
+    # The path is checked when the function is called, not when the first passage is wanted.
+    with pytest.raises(CorpusFormatError, match="no such file or folder; give a BEIR folder"):
+        read_passages(tmp_path / "nowhere")
+    assert "unknown kind of file" in complaint(written(tmp_path / "a.parquet", b"PAR1"))
+    assert "no corpus.jsonl and no .txt" in complaint(written(tmp_path / "pdf" / "a.pdf", b"").parent, EmptyCorpusError)
+    assert "is empty" in complaint(written(tmp_path / "a.jsonl", "\n"), EmptyCorpusError)
+
+
+def test_the_limit_stops_before_a_later_fault(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl(ROWS) + "broken\n")
+    assert list(read_passages(path, limit=2)) == PASSAGES
+    with pytest.raises(ConfigError, match="at least 1"):
+        read_passages(path, limit=0)
+
+
+def test_queries_come_from_a_folder_a_jsonl_or_a_table(tmp_path: Path) -> None:
+    expected = [Query("1", "what hums?")]
+    path = written(tmp_path / "queries.jsonl.gz", jsonl([{"_id": "1", "text": "what hums?", "metadata": {}}]))
+    assert read_queries(tmp_path) == read_queries(path) == expected
+    assert read_queries(written(tmp_path / "q.tsv", "1\twhat hums?\n")) == expected
+
+
+def test_queries_are_checked_like_passages(tmp_path: Path) -> None:
+    with pytest.raises(CorpusFormatError, match=r"q\.tsv:1 has 3 columns; write id, text"):
+        read_queries(written(tmp_path / "q.tsv", "1\tx\ty\n"))
+    with pytest.raises(CorpusFormatError, match=r"q\.jsonl:2 repeats the id '1'"):
+        read_queries(written(tmp_path / "q.jsonl", jsonl([{"_id": "1", "text": "x"}, {"_id": 1, "text": "y"}])))
+    with pytest.raises(EmptyCorpusError, match=r"no queries\.jsonl"):
+        read_queries(written(tmp_path / "texts" / "a.txt", "x").parent)
+    with pytest.raises(CorpusFormatError, match="holds no queries"):
+        read_queries(written(tmp_path / "a.txt", "x"))
+    with pytest.raises(CorpusFormatError, match="no such file"):
+        read_queries("hf:some/dataset")
+
+
+def test_a_fingerprint_follows_content_and_names_but_not_the_place(tmp_path: Path) -> None:
+    for place in ("one", "two"):
+        written(tmp_path / place / "a.txt", "x")
+        written(tmp_path / place / "b" / "c.txt", "y")
+    original = corpus_fingerprint(tmp_path / "one")
+    assert corpus_fingerprint(tmp_path / "two") == original
+    assert len(original) == 64
+    written(tmp_path / "two" / "a.txt", "z")
+    assert corpus_fingerprint(tmp_path / "two") != original
+    (tmp_path / "one" / "a.txt").rename(tmp_path / "one" / "d.txt")
+    assert corpus_fingerprint(tmp_path / "one") != original
+    assert corpus_fingerprint("hf:some/dataset") == "hf:some/dataset"
+    with pytest.raises(CorpusFormatError, match="no such file"):
+        corpus_fingerprint(tmp_path / "nowhere")
+
+
+class FakeHub(ModuleType):
+    """Stands in for the datasets package: one data set with a configuration ``corpus``."""
+
+    def __init__(self, splits: dict[str, list[dict[str, object]]]) -> None:
+        super().__init__("datasets")
+        self.splits = splits
+        self.asked: tuple[object, ...] = ()
+
+    def get_dataset_config_names(self, name: str) -> list[str]:
+        return ["corpus"]
+
+    def load_dataset(self, name: str, config: str | None, *, split: str | None, streaming: bool) -> object:
+        assert streaming
+        self.asked = (name, config, split)
+        if name == "gone":
+            raise ConnectionError("no route\nto host")
+        return self.splits[split] if split else self.splits
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("hf:org/x", ("org/x", None, None)),
+        ("hf:org/x:corpus", ("org/x", "corpus", None)),
+        ("hf:org/x:train", ("org/x", None, "train")),
+        ("hf:org/x::train", ("org/x", None, "train")),
+        ("hf:org/x:corpus:train", ("org/x", "corpus", "train")),
+    ],
+)
+def test_a_hub_name_may_carry_configuration_and_split(
+    monkeypatch: pytest.MonkeyPatch, source: str, asked: tuple[str | None, ...]
+) -> None:
+    hub = FakeHub({"train": [{"docid": 4, "text": "x"}, {"docid": 5, "text": "y", "title": "t"}], "test": []})
+    monkeypatch.setitem(sys.modules, "datasets", hub)
+    assert list(read_passages(source)) == [Passage("4", "x"), Passage("5", "y", "t")]
+    assert hub.asked == asked
+    assert count_passages(source) is None
+
+
+def test_hub_rows_without_an_id_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub({"corpus": [{"text": "x"}, {"text": "y"}]}))
+    assert [passage.id for passage in read_passages("hf:x")] == ["0", "1"]
+
+
+def test_hub_mistakes_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", FakeHub({"dev": [{"body": "x"}], "test": []}))
+    assert "has the splits dev, test; choose one" in complaint("hf:x")
+    assert 'hf:x::dev, row 0, has no "text" (only body)' in complaint("hf:x::dev")
+    assert "hf:gone cannot be read (no route)" in complaint("hf:gone")
+    assert "names no dataset" in complaint("hf:a:b:c:d")
+    assert "names no dataset" in complaint("hf:")
+
+
+def test_ir_datasets_documents_keep_their_titles(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = [
+        SimpleNamespace(doc_id="1", title="t", text="x"),
+        SimpleNamespace(doc_id="2", default_text=lambda: "y"),
+    ]
+    module = ModuleType("ir_datasets")
+    known = {
+        "good": SimpleNamespace(has_docs=lambda: True, docs_iter=lambda: iter(documents)),
+        "queries-only": SimpleNamespace(has_docs=lambda: False),
+    }
+    module.load = known.__getitem__  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "ir_datasets", module)
+    assert list(read_passages("ir:good")) == [Passage("1", "x", "t"), Passage("2", "y")]
+    assert "has no documents" in complaint("ir:queries-only")
+    assert "ir:bad cannot be read" in complaint("ir:bad")
+
+
+@pytest.mark.parametrize(("source", "module"), [("hf:x", "datasets"), ("ir:x", "ir_datasets")])
+def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, source: str, module: str) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=r"pip install 'llama2vec\[hub\]'"):
+        read_passages(source)

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import pytest
+
+from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.errors import CorpusFormatError, EmptyCorpusError
+from llama2vec.records import SentencePair
+
+
+def test_a_tsv_has_no_quoting(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text('sentence1\tsentence2\tscore\n"A llama\tHe said "no"\t4.75\n', encoding="utf-8")
+    assert read_sentence_pairs(path) == [SentencePair('"A llama', 'He said "no"', 4.75)]
+
+
+def test_a_csv_is_quoted_and_its_columns_may_stand_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('score,sentence1,split,sentence2\n5,"one, two",dev,"a\n\nb"\n', encoding="utf-8")
+    assert read_sentence_pairs(str(path)) == [SentencePair("one, two", "a\n\nb", 5.0)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("a.tsv", "a\tb\t1\n", r"a\.tsv:1 has the header a, b, 1, without sentence1 and sentence2 and score"),
+        ("a.tsv", "sentence1\tsentence2\tscore\nx\ty\t1\n\nx\ty\n", r"a\.tsv:4 has 2 columns where the header has 3"),
+        ("a.tsv", "sentence1\tsentence2\tscore\nx\ty\tgood\n", r"a\.tsv:2 has the score 'good'"),
+        ("a.tsv", "sentence1\tsentence2\tscore\nx\ty\tnan\n", r"a\.tsv:2 has the score 'nan'"),
+        ("a.csv", 'sentence1,sentence2,score\nx,"y"z,1\n', r"a\.csv:2 is not CSV"),
+        ("a.csv", 'sentence1,sentence2,score\nx,"y,1\n', r"a\.csv:2 is not CSV"),
+        ("a.json", "[]", "unknown kind of sentence-pair file"),
+    ],
+)
+def test_a_faulty_pair_file_is_reported_with_its_line(tmp_path: Path, name: str, content: str, problem: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(CorpusFormatError, match=problem):
+        read_sentence_pairs(tmp_path / name)
+
+
+@pytest.mark.parametrize("content", ["", "sentence1\tsentence2\tscore\n"])
+def test_a_file_without_pairs_is_refused(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(EmptyCorpusError):
+        read_sentence_pairs(path)
+
+
+def test_a_missing_pair_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(CorpusFormatError, match="cannot be read"):
+        read_sentence_pairs(tmp_path / "a.tsv")
