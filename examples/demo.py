@@ -82,14 +82,22 @@ def prepare_task(folder: Path) -> tuple[BeirTask, list[Passage]]:
 
 
 def score_bm25(task: BeirTask, passages: list[Passage], output: Path) -> Report:
-    run = Bm25Index.build(passages).search(task.queries, depth=1000)
-    console.print(f"\n[bold]{QUESTION}[/bold]  (BM25)")
-    for query_id in [Query("worked", QUESTION)]:
-        first = Bm25Index.build(passages).search([query_id], depth=3)
-        texts = {passage.id: passage.text for passage in passages}
-        for rank, (passage_id, score) in enumerate(first.ranking("worked"), start=1):
-            console.print(f"{rank:>3}. {score:.2f}  {passage_id}\n     {snippet(texts[passage_id], QUESTION, 150)}", markup=False)
-    return score(run, task, output, "bm25")
+    """Score BM25 and show its answer to one question."""
+    lexical = Bm25Index.build(passages)
+    texts = {passage.id: passage.text for passage in passages}
+    worked = lexical.search([Query("worked", QUESTION)], depth=3).ranking("worked")
+    show_answer("BM25", [(found, texts[found], value) for found, value in worked])
+    return score(lexical.search(task.queries, depth=1000), task, output, "bm25")
+
+
+def show_answer(system: str, hits: list[tuple[str, str, float]]) -> None:
+    """Print one worked search: (passage id, text, score), best first."""
+    console.print(f"\n{QUESTION}  [{system}]", style="bold", markup=False)
+    for rank, (found, text, value) in enumerate(hits, start=1):
+        console.print(
+            f"{rank:>3}. {value:.2f}  {found}\n     {snippet(text, QUESTION, 150)}", markup=False, highlight=False
+        )
+    console.print()
 
 
 def score(run: Run, task: BeirTask, output: Path, system: str) -> Report:
@@ -136,11 +144,14 @@ def _both(encoder: Encoder, texts: list[str], max_tokens: int) -> dict[str, np.n
 
 def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], output: Path) -> Report:
     """Encode, index and search with the adapted model, as the command line does."""
-    fingerprint = corpus_fingerprint(output / "data")
-    write_store(
-        lambda: iter(passages), encoder, output / "store", shard_size=512, total=len(passages),
-        source={"corpus": str(output / "data"), "fingerprint": fingerprint, "model": str(output / "adapted"), "prompts": None, "sets": None},
-    )  # fmt: skip
+    source = {
+        "corpus": str(output / "data"),
+        "fingerprint": corpus_fingerprint(output / "data"),
+        "model": str(output / "adapted"),
+        "prompts": None,
+        "sets": None,
+    }
+    write_store(lambda: iter(passages), encoder, output / "store", source=source, shard_size=512, total=len(passages))
     folder = output / "index"
     index = open_index(folder) if folder.exists() else build_index(output / "store", folder)
     return score(search(index, encoder, task.queries, depth=1000), task, output, "adapted")
@@ -153,9 +164,8 @@ def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float
     write_per_query(output / "per-query.tsv", reports, overwrite=True)
     (output / "report.md").write_text(markdown_table(reports), encoding="utf-8")
     console.print(rich_table(reports))
-    console.print(f"\n[bold]{QUESTION}[/bold]  (adapted)")
-    for hit in top_hits(open_index(output / "index"), encoder, QUESTION, 3):
-        console.print(f"{hit.rank:>3}. {hit.score:.3f}  {hit.passage.id}\n     {snippet(hit.passage.text, QUESTION, 150)}", markup=False)
+    hits = top_hits(open_index(output / "index"), encoder, QUESTION, 3)
+    show_answer("adapted", [(hit.passage.id, hit.passage.text, hit.score) for hit in hits])
     results = json.loads((output / "adapted" / "manifest.json").read_text(encoding="utf-8"))["results"]
     console.print(
         f"\nAdapted in {results['steps']} steps, {results['seconds']:,.0f} s. All in {seconds:,.0f} s.\n"

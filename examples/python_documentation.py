@@ -16,7 +16,17 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-_LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "turtledemo", "ensurepip", "__pycache__", "pydoc_data"}
+_LEFT_OUT = {
+    "test",
+    "tests",
+    "idlelib",
+    "lib2to3",
+    "site-packages",
+    "turtledemo",
+    "ensurepip",
+    "__pycache__",
+    "pydoc_data",
+}
 _FIRST_SENTENCE = re.compile(r"^(.+?[.!?])(?:\s+(?=[A-Z`*'\"(>-])|\s*\n)|^(.+?)\n\s*\n", re.DOTALL)
 _MIN_QUERY_WORDS, _MAX_QUERY_WORDS, _MIN_PASSAGE_WORDS, _MAX_PASSAGE_WORDS = 5, 30, 20, 400
 
@@ -98,7 +108,9 @@ def write_task(folder: Path) -> tuple[int, int]:
         for name, (query, _) in passages.items():
             queries.write(json.dumps({"_id": f"q-{name}", "text": query}) + "\n")
     lines = [f"q-{name}\t{name}\t1" for name in passages]
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n", encoding="utf-8"
+    )
     return len(passages), sum(len(rest.split()) for _, rest in passages.values())
 
 

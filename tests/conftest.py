@@ -11,10 +11,37 @@ from typing import Any
 import pytest
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
-WORDS = (
-    "river stone bridge castle winter market harbour engine letter garden forest silver copper orchard temple "
-    "village mountain lantern captain merchant painter kitchen window thunder valley cotton pepper saddle ladder"
-).split()
+WORDS = [
+    "river",
+    "stone",
+    "bridge",
+    "castle",
+    "winter",
+    "market",
+    "harbour",
+    "engine",
+    "letter",
+    "garden",
+    "forest",
+    "silver",
+    "copper",
+    "orchard",
+    "temple",
+    "village",
+    "mountain",
+    "lantern",
+    "captain",
+    "merchant",
+    "painter",
+    "kitchen",
+    "window",
+    "thunder",
+    "valley",
+    "cotton",
+    "pepper",
+    "saddle",
+    "ladder",
+]
 
 
 def made_up_sentence(draw: random.Random, words: int = 9) -> str:
@@ -94,7 +121,9 @@ def make_model() -> Callable[..., Any]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    def make(kind: str = "llama", *, attention: str = "sdpa", vocabulary: int = 120, seed: int = 0, **changes: Any) -> Any:
+    def make(
+        kind: str = "llama", *, attention: str = "sdpa", vocabulary: int = 120, seed: int = 0, **changes: Any
+    ) -> Any:
         torch.manual_seed(seed)
         config = tiny_config(kind, vocabulary, **changes)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)

@@ -68,9 +68,10 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     def lines() -> Iterator[str]:
         nonlocal number
         for at, line in numbered_lines(path):
-            # A blank line may belong to a quoted sentence.
-            yield "\n" * (at - number - 1) + f"{line}\n"
+            # Skipped blank lines come back: they may belong to a quoted sentence.
+            yield from ["\n"] * (at - number - 1)
             number = at
+            yield f"{line}\n"
 
     try:
         for fields in csv.reader(lines(), strict=True):

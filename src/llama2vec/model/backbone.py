@@ -153,7 +153,7 @@ def load_backbone(settings: ModelSettings, device: torch.device | None = None) -
     place = device or choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, place)
     location = _unpack_gguf(source) if source.gguf_file else source.location
-    with _quiet_loading(), _model_errors(source):
+    with quiet_transformers(), _model_errors(source):
         config = AutoConfig.from_pretrained(location)
         _check_causal_config(source.name, config)
         tokenizer = AutoTokenizer.from_pretrained(location)
@@ -179,7 +179,7 @@ def _unpack_gguf(source: ModelSource) -> str:
         return str(folder)
     logger.info("%s: dequantising %s once into %s", source.name, source.gguf_file, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _quiet_loading(), _model_errors(source):
+    with quiet_transformers(), _model_errors(source):
         model = AutoModelForCausalLM.from_pretrained(source.location, gguf_file=source.gguf_file, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file)
     kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
@@ -188,7 +188,7 @@ def _unpack_gguf(source: ModelSource) -> str:
     clean.tie_weights()
     partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
     try:
-        with _quiet_loading():
+        with quiet_transformers():
             clean.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
         try:
@@ -203,8 +203,8 @@ def _unpack_gguf(source: ModelSource) -> str:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Silence transformers' own bars and notices while it loads; errors still come through."""
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' own bars and notices while it loads or saves; errors still come through."""
     from transformers.utils import logging as hf_logging
 
     level = hf_logging.get_verbosity()

@@ -21,6 +21,7 @@ from llama2vec.model.backbone import (
     add_slot_tokens_and_rows,
     decoder,
     load_backbone,
+    quiet_transformers,
     resolve_model,
     weights_fingerprint,
 )
@@ -242,8 +243,9 @@ class Encoder:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
         try:
-            self.backbone.model.save_pretrained(partial)
-            self.backbone.tokenizer.save_pretrained(partial)
+            with quiet_transformers():
+                self.backbone.model.save_pretrained(partial)
+                self.backbone.tokenizer.save_pretrained(partial)
             self.contract = Contract(
                 prompts=self.contract.prompts,
                 encoder=self.contract.encoder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -49,6 +50,8 @@ class Bm25Index:
             from bm25s.tokenization import Tokenized, Tokenizer
         except ImportError as error:
             raise MissingDependencyError("bm25s is not installed; run: pip install 'llama2vec[search]'") from error
+        # bm25s turns its own logger on at import.
+        logging.getLogger("bm25s").setLevel(logging.WARNING)
         if language not in _LANGUAGES:
             raise ConfigError(f"BM25 does not know the language {language!r}; choose one of {', '.join(_LANGUAGES)}")
         tokenizer = Tokenizer(stopwords=language, stemmer=Stemmer.Stemmer(language))

@@ -48,7 +48,7 @@ def test_ids_may_be_whole_numbers_and_be_called_id(tmp_path: Path) -> None:
 
 def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
     text = "one\u2028two\u0085three\x0bfour\x1cfive"
-    path = written(tmp_path / "a.jsonl", jsonl([{"_id": "1", "text": text}]).replace("\\u000b", "\\u000b"))
+    path = written(tmp_path / "a.jsonl", jsonl([{"_id": "1", "text": text}]))
     assert next(read_passages(path)).text == text
     table = written(tmp_path / "a.tsv", f"1\t{text}\n")
     assert next(read_passages(table)).text == text
@@ -97,7 +97,7 @@ def test_an_escaped_surrogate_pair_is_one_character(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt"])
 def test_a_byte_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
-    path = written(tmp_path / name, '{"_id": "1", "text": "x"}\n'.encode() + '{"_id": "é"}'.encode("latin-1"))
+    path = written(tmp_path / name, b'{"_id": "1", "text": "x"}\n' + '{"_id": "é"}'.encode("latin-1"))
     assert complaint(path).startswith(f"{path}:2 is not UTF-8 (byte 0xe9)")
 
 

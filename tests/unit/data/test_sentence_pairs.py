@@ -15,7 +15,7 @@ def test_a_tsv_has_no_quoting(tmp_path: Path) -> None:
 
 def test_a_csv_is_quoted_and_its_columns_may_stand_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_text('score,sentence1,split,sentence2\n5,"one, two",dev,"a\n\nb"\n', encoding="utf-8")
+    path.write_text('score,sentence1,split,sentence2\n\n5,"one, two",dev,"a\n\nb"\n', encoding="utf-8")
     assert read_sentence_pairs(str(path)) == [SentencePair("one, two", "a\n\nb", 5.0)]
 
 

@@ -1,0 +1,98 @@
+"""Which tokens an embedding must predict."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency, stop_words
+from llama2vec.errors import TokenizerError
+
+
+def test_targets_are_distinct_and_in_order_of_first_appearance(tokenizer: Any) -> None:
+    (text,) = TargetTokenizer(tokenizer, 64, None)(["river stone river stone river"])
+    assert text.targets == tuple(dict.fromkeys(text.ids))
+    assert len(text.targets) < len(text.ids)
+
+
+def test_stop_words_and_punctuation_are_left_out(tokenizer: Any) -> None:
+    tokenize = TargetTokenizer(tokenizer, 64, frozenset({"the", "of"}))
+    (text,) = tokenize(["The river, the stone of the bridge!"])
+    (alone,) = TargetTokenizer(tokenizer, 64, None)([" river stone bridge"])
+    # Every word stands behind a space here and there, so its tokens are the same; a bare space is no target.
+    assert set(text.targets) == set(alone.targets) - {tokenizer.convert_tokens_to_ids("Ġ")}
+    assert tokenizer.convert_tokens_to_ids(",") not in text.targets
+    assert tokenizer.convert_tokens_to_ids("!") not in text.targets
+
+
+def test_a_stop_word_inside_a_longer_word_still_counts(tokenizer: Any) -> None:
+    (text,) = TargetTokenizer(tokenizer, 64, frozenset({"stone"}))(["stones stone"])
+    (alone,) = TargetTokenizer(tokenizer, 64, None)(["stones"])
+    assert text.targets == alone.targets
+
+
+def test_stop_words_are_compared_in_lower_case(tokenizer: Any) -> None:
+    (text,) = TargetTokenizer(tokenizer, 64, frozenset({"river"}))(["RIVER River river"])
+    assert text.targets == ()
+
+
+def test_special_tokens_in_the_text_are_no_targets(tokenizer: Any) -> None:
+    for skip in (None, frozenset({"the"})):
+        (text,) = TargetTokenizer(tokenizer, 64, skip)(["river</s> stone<s>"])
+        assert not set(text.targets) & set(tokenizer.all_special_ids)
+
+
+def test_an_empty_text_and_one_of_stop_words_have_no_targets(tokenizer: Any) -> None:
+    empty, only = TargetTokenizer(tokenizer, 64, frozenset({"the"}))(["", "The the, the."])
+    assert (empty.ids, empty.targets) == ((), ())
+    assert only.ids
+    assert only.targets == ()
+
+
+def test_texts_are_cut_and_targets_come_from_what_is_left(tokenizer: Any, sentences: list[str]) -> None:
+    (text,) = TargetTokenizer(tokenizer, 5, None)([sentences[0]])
+    assert len(text.ids) == 5
+    assert set(text.targets) <= set(text.ids)
+
+
+def test_letters_outside_ascii_are_words_too(make_tokenizer: Callable[..., Any]) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    plain = Tokenizer(models.WordLevel({"<unk>": 0, "größe": 1, "и": 2, "река": 3, ".": 4}, unk_token="<unk>"))
+    plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+    (text,) = TargetTokenizer(tokenizer, 64, frozenset({"и"}))(["größe и река ."])
+    assert text.targets == (1, 3)
+
+
+def test_a_slow_tokenizer_is_refused() -> None:
+    class Slow:
+        is_fast = False
+
+    with pytest.raises(TokenizerError, match="fast tokenizer"):
+        TargetTokenizer(Slow(), 8, None)
+
+
+def test_the_stop_words_of_a_language_are_lower_case_single_words() -> None:
+    english = stop_words("en")
+    assert {"the", "of", "and", "don"} <= english
+    assert "river" not in english
+    assert all(word == word.lower() and " " not in word and "'" not in word for word in english)
+    assert "der" in stop_words("de")
+
+
+def test_a_language_without_a_list_is_announced_and_skips_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert stop_words("xx") == frozenset()
+    assert "xx" in caplog.text
+
+
+def test_idf_falls_with_the_number_of_texts_and_is_never_negative() -> None:
+    weights = inverse_document_frequency([[0, 1], [1, 2], [1]], 5)
+    assert weights == pytest.approx([math.log(4 / 2), 0.0, math.log(4 / 2), math.log(4), math.log(4)])
+    assert all(weight >= 0 for weight in weights)

@@ -1,0 +1,141 @@
+"""Recipes and overrides: strict about names, clear about what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from llama2vec.config import PROMPT_RECIPES, AdaptConfig, EncoderSettings, load_config
+from llama2vec.errors import ConfigError
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_without_a_recipe_the_defaults_are_filled_in() -> None:
+    assert load_config(AdaptConfig, None) == AdaptConfig()
+
+
+def test_a_recipe_is_read_and_overrides_go_on_top(tmp_path: Path) -> None:
+    path = recipe(tmp_path, '[optimiser]\nsteps = 7\nseed = 3\n[model]\nname = "x"\n')
+    config = load_config(AdaptConfig, path, ["optimiser.steps=9", "model.lora.rank=0"])
+    assert (config.optimiser.steps, config.optimiser.seed, config.model.name, config.model.lora.rank) == (9, 3, "x", 0)
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("optimiser.learning_rate=1e-3", lambda config: config.optimiser.learning_rate == 1e-3),
+        ("optimiser.steps=12", lambda config: config.optimiser.steps == 12),
+        ("objective.stop_words=false", lambda config: config.objective.stop_words is False),
+        ("text.corpus=some/folder", lambda config: config.text.corpus == "some/folder"),
+        ('text.corpus="a b"', lambda config: config.text.corpus == "a b"),
+        ('model.lora.targets=["q_proj", "v_proj"]', lambda config: config.model.lora.targets == ["q_proj", "v_proj"]),
+        ("prompts.self_prompt= same: ", lambda config: config.prompts.self_prompt == " same: "),
+        ("text.corpus=a=b", lambda config: config.text.corpus == "a=b"),
+        (" optimiser.seed = 4", lambda config: config.optimiser.seed == 4),
+    ],
+)
+def test_an_override_is_read_as_toml_where_it_can_be_and_else_as_text(override: str, read: object) -> None:
+    assert read(load_config(AdaptConfig, None, [override]))  # type: ignore[operator]
+
+
+def test_a_prompt_recipe_can_be_named_as_a_whole(tmp_path: Path) -> None:
+    released = PROMPT_RECIPES["released"]
+    assert load_config(AdaptConfig, None, ["prompts=released"]).prompts == released
+    assert load_config(AdaptConfig, recipe(tmp_path, 'prompts = "released"\n')).prompts == released
+    assert load_config(AdaptConfig, recipe(tmp_path, '[prompts]\nrecipe = "released"\n')).prompts == released
+
+
+def test_a_named_prompt_recipe_can_be_changed_in_part(tmp_path: Path) -> None:
+    changed = load_config(AdaptConfig, None, ["prompts=released", "prompts.slots=2"]).prompts
+    assert changed == PROMPT_RECIPES["released"].model_copy(update={"slots": 2})
+    path = recipe(tmp_path, '[prompts]\nrecipe = "released"\nslots = 3\n')
+    assert load_config(AdaptConfig, path).prompts == PROMPT_RECIPES["released"].model_copy(update={"slots": 3})
+
+
+def test_an_unknown_prompt_recipe_is_named_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="no recipe called 'relesed'; choose from paper, released"):
+        load_config(AdaptConfig, None, ["prompts=relesed"])
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.stepz=9", r"unknown key 'optimiser\.stepz'; did you mean 'steps'\?"),
+        ("optimizer.steps=9", r"unknown key 'optimizer'; did you mean 'optimiser'\?"),
+        ("model.lora.rnk=9", r"unknown key 'model\.lora\.rnk'; did you mean 'rank'\?"),
+        ("encoder.zzz=9", r"unknown key 'encoder\.zzz'; known here: query_prompt, passage_prompt"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_known_one(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(AdaptConfig, None, [override])
+
+
+def test_an_unknown_key_in_a_recipe_names_the_file(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "[text]\nmax_wrds = 3\n")
+    with pytest.raises(ConfigError, match=r"recipe\.toml: unknown key 'text\.max_wrds'; did you mean 'max_words'"):
+        load_config(AdaptConfig, path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimiser.steps=many", r"optimiser\.steps: .*got 'many'"),
+        ("optimiser.steps=0", r"optimiser\.steps: .*greater than or equal to 1.*got 0"),
+        ("model.dtype=float8", r"model\.dtype: .*'float8'"),
+        ("text.held_out=1", r"text\.held_out: .*less than 1"),
+        ("text.min_words=500", r"text: min_words \(500\) is larger than max_words \(96\)"),
+        ("model=tiny", r"model: .*got 'tiny'"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(AdaptConfig, None, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_with_nothing_to_learn_is_refused() -> None:
+    with pytest.raises(ConfigError, match="objective: self_weight and next_weight are both 0"):
+        load_config(AdaptConfig, None, ["objective.self_weight=0", "objective.next_weight=0"])
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "model.name.inner=3"])
+def test_an_override_that_is_no_assignment_to_a_key_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=f"--set {override}"):
+        load_config(AdaptConfig, None, ["model.name=x", override])
+
+
+@pytest.mark.parametrize("content", [b"[text\n", b"name = \xff\n", b"a = 1\na = 2\n"])
+def test_an_unreadable_recipe_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"recipe\.toml: cannot be read as TOML"):
+        load_config(AdaptConfig, path)
+
+
+def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.toml: no such recipe"):
+        load_config(AdaptConfig, tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(AdaptConfig, tmp_path)
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        AdaptConfig().optimiser.steps = 3  # type: ignore[misc]
+
+
+def test_a_settings_model_can_be_filled_on_its_own() -> None:
+    assert load_config(EncoderSettings, None, ["pooling=mean"]).pooling == "mean"
+
+
+def test_resolved_settings_survive_a_round_trip() -> None:
+    config = load_config(AdaptConfig, None, ["prompts=released", "model.lora.rank=4"])
+    assert AdaptConfig.model_validate(config.model_dump()) == config

@@ -1,0 +1,66 @@
+"""What `import llama2vec` promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import llama2vec
+
+PROMISED = [
+    "AdaptConfig",
+    "Encoder",
+    "Llama2VecError",
+    "Passage",
+    "Query",
+    "Run",
+    "VectorStore",
+    "adapt",
+    "build_index",
+    "evaluate_run",
+    "open_index",
+    "read_passages",
+    "read_queries",
+    "search",
+]
+
+
+def test_the_public_names_are_these_and_at_most_fifteen() -> None:
+    assert llama2vec.__all__ == PROMISED
+    assert len(PROMISED) <= 15
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_every_public_name_can_be_imported_and_is_documented(name: str) -> None:
+    assert (getattr(llama2vec, name).__doc__ or "").strip()
+    assert name in dir(llama2vec)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'encode'"):
+        llama2vec.encode  # noqa: B018
+
+
+def test_every_error_of_the_package_is_a_llama2vec_error_with_a_docstring() -> None:
+    from llama2vec import errors
+
+    classes = [found for found in vars(errors).values() if isinstance(found, type)]
+    assert len(classes) > 15
+    for found in classes:
+        assert issubclass(found, llama2vec.Llama2VecError)
+        assert found.__name__ in (errors.__doc__ or "")
+
+
+def test_evaluation_data_and_settings_import_without_torch() -> None:
+    code = """
+import importlib, pkgutil, sys
+import llama2vec, llama2vec.config, llama2vec.records, llama2vec.manifest, llama2vec.cli
+for package in ("llama2vec.evaluate", "llama2vec.data"):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
+        importlib.import_module(module.name)
+print([name for name in ("torch", "transformers") if name in sys.modules])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr
