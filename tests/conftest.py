@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Read when huggingface_hub is imported: a test that asks the network fails at once instead of waiting.
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 SPECIAL = ["<pad>", "<s>", "</s>"]
 WORDS = [
@@ -182,11 +186,3 @@ def corpus_file(corpus_rows: list[dict[str, str]], tmp_path_factory: pytest.Temp
     path = tmp_path_factory.mktemp("corpus") / "corpus.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in corpus_rows), encoding="utf-8")
     return path
-
-
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A test that asks the network fails instead of waiting."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
-    yield

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
     from llama2vec.records import Passage, Query, Run
     from llama2vec.retrieve.index import build_index, open_index
-    from llama2vec.retrieve.search import search
+    from llama2vec.retrieve.search import search, top_hits
     from llama2vec.retrieve.store import VectorStore
 
 __version__ = "0.1.0"
@@ -34,6 +34,7 @@ _HOMES = {
     "build_index": "llama2vec.retrieve.index",
     "open_index": "llama2vec.retrieve.index",
     "search": "llama2vec.retrieve.search",
+    "top_hits": "llama2vec.retrieve.search",
     "VectorStore": "llama2vec.retrieve.store",
 }
 
@@ -52,6 +53,7 @@ __all__ = [
     "read_passages",
     "read_queries",
     "search",
+    "top_hits",
 ]
 
 

@@ -63,12 +63,15 @@ class LoraSettings(Settings):
         alpha: The update is scaled by alpha / rank.
         dropout: Dropout in front of the adapters.
         targets: ``all-linear`` or the names of the projections.
+        depth: Share of the layers, from the top, that get adapters. Below them nothing is trained, so the backward
+            pass ends there: 0.5 saves a quarter of the step and half of the activations' memory.
     """
 
     rank: Annotated[int, Field(ge=0)] = 16
     alpha: Annotated[float, Field(gt=0)] = 32
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     targets: str | list[str] = "all-linear"
+    depth: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class ModelSettings(Settings):

@@ -24,6 +24,7 @@ PROMISED = [
     "read_passages",
     "read_queries",
     "search",
+    "top_hits",
 ]
 
 

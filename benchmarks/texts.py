@@ -1,0 +1,102 @@
+"""Real texts to measure on: Wikipedia passages joined to a length, Cranfield abstracts; else Python's documentation."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+DATA = REPOSITORY.parent / "shared" / "data"
+
+_WORDS_PER_TOKEN = 0.75
+_BOUNDARY_MARGIN = 8
+
+
+def documents(data: Path) -> tuple[str, list[list[str]]]:
+    """Return where the running text comes from, and each document as its passages in reading order."""
+    wiki = data / "wiki" / "dev.jsonl"
+    if wiki.is_file():
+        with wiki.open(encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        # Passage ids are "article-number".
+        groups = groupby(rows, key=lambda row: row["id"].partition("-")[0])
+        return "wiki/dev.jsonl", [[row["text"] for row in group] for _, group in groups]
+    return "Python documentation", [list(_paragraphs(text)) for _, text in _docstrings()]
+
+
+def continuations(passages: list[list[str]], max_tokens: int, count: int) -> list[tuple[str, str]]:
+    """Join a document's passages until about ``max_tokens`` tokens stand together, and pair each piece with the next.
+
+    Returns:
+        ``count`` pairs (T, U); where the documents run out, the pairs start again from the first.
+    """
+    pairs: list[tuple[str, str]] = []
+    for document in passages:
+        pieces = list(_joined(document, int(max_tokens * _WORDS_PER_TOKEN)))
+        pairs.extend(zip(pieces, pieces[1:], strict=False))
+        if len(pairs) >= count:
+            return pairs[:count]
+    if not pairs:
+        raise SystemExit(f"no document is long enough for two pieces of {max_tokens} tokens; choose a shorter --lengths")
+    return [pairs[number % len(pairs)] for number in range(count)]
+
+
+def retrieval_texts(data: Path, tokenizer: Any, max_tokens: int, count: int) -> tuple[str, list[str]]:
+    """Return the source and ``count`` texts to encode, each cut between two words to at most ``max_tokens`` tokens.
+
+    Cutting here, as text, gives every encoder the same input; a cut inside a word would tokenize differently.
+    """
+    folder = data / "cranfield"
+    if folder.is_dir():
+        from llama2vec.data.corpus import read_passages
+
+        source, texts = "cranfield", (passage.full_text for passage in read_passages(str(folder)))
+    else:
+        source, texts = "Python documentation", (text for _, text in _docstrings())
+    found = []
+    for text in texts:
+        cut = _cut(" ".join(text.split()), tokenizer, max_tokens)
+        if cut:
+            found.append(cut)
+        if len(found) == count:
+            break
+    return source, found
+
+
+def _joined(document: list[str], words: int) -> Iterator[str]:
+    piece: list[str] = []
+    held = 0
+    for passage in document:
+        piece.append(passage)
+        held += len(passage.split())
+        if held >= words:
+            yield " ".join(piece)
+            piece, held = [], 0
+    if piece:
+        yield " ".join(piece)
+
+
+def _cut(text: str, tokenizer: Any, max_tokens: int) -> str:
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    if len(offsets) <= max_tokens:
+        return text
+    # A few tokens short of the limit: the text before the cut may tokenize into one or two more.
+    end = offsets[max_tokens - _BOUNDARY_MARGIN][0]
+    return text[:end].rpartition(" ")[0]
+
+
+def _docstrings() -> Iterator[tuple[str, str]]:
+    sys.path.insert(0, str(REPOSITORY / "examples"))
+    try:
+        from python_documentation import docstrings
+    finally:
+        sys.path.pop(0)
+    yield from docstrings()
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    yield from (" ".join(part.split()) for part in text.split("\n\n") if part.strip())

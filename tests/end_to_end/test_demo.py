@@ -1,0 +1,45 @@
+"""The demo, on a tiny random model instead of a real one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama2vec.config import AdaptConfig, load_config
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_demo_scores_four_systems_and_a_second_run_repeats_nothing(
+    tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    for name in ("demo", "python_documentation"):
+        sys.modules.pop(name, None)
+    demo = importlib.import_module("demo")
+    recipe = ROOT / "recipes" / "demo.toml"
+    changes = [f'model.name="{llama_folder}"', "optimiser.steps=2", "optimiser.validate_every=0"]
+    config = load_config(AdaptConfig, recipe, changes)
+
+    demo.run_demo(tmp_path / "demo", config)
+
+    report = json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))
+    assert set(report["systems"]) == {"bm25", "raw-mean", "raw-prompted", "adapted"}
+    for scores in report["systems"].values():
+        assert set(scores) == {"nDCG@10", "MRR@10", "R@100"}
+        assert all(0 <= value <= 1 for value in scores.values())
+    # BM25 does not depend on the model: it must find documentation by its own words.
+    assert report["systems"]["bm25"]["nDCG@10"] > 0.3
+    assert demo.QUESTION in capsys.readouterr().out
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "store").iterdir()}
+
+    def no_training(*_: object, **__: object) -> None:
+        raise AssertionError("the second run trained again")
+
+    monkeypatch.setattr("llama2vec.adapt.train.train", no_training)
+    demo.run_demo(tmp_path / "demo", config)
+    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "store").iterdir()}

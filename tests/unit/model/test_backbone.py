@@ -1,0 +1,565 @@
+"""Backbones: found, checked for causality, grown by slots, adapted with LoRA, read from GGUF."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from llama2vec.adapt.targets import TargetTokenizer
+from llama2vec.adapt.train import PretextObjective
+from llama2vec.config import PROMPT_RECIPES, LoraSettings, ModelSettings, ObjectiveSettings, PromptSettings
+from llama2vec.errors import ModelError, ModelNotFoundError, NotCausalError
+from llama2vec.model import backbone as backbone_module
+from llama2vec.model.backbone import (
+    Backbone,
+    ModelSource,
+    add_lora,
+    add_slot_tokens_and_rows,
+    choose_device,
+    choose_dtype,
+    decoder,
+    load_backbone,
+    resolve_model,
+    weights_fingerprint,
+)
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.fused_lora import fused_lora_layer
+from llama2vec.model.prompt import prompt_ids
+from llama2vec.records import AdaptationExample
+
+CPU = torch.device("cpu")
+RELEASED = PROMPT_RECIPES["released"]
+
+
+def load(folder: Path | str, **settings: Any) -> Backbone:
+    return load_backbone(ModelSettings(name=str(folder), dtype="float32", device="cpu", **settings))
+
+
+# -------------------------------------------------------------------------------------------------------- names
+
+
+def test_a_folder_a_gguf_file_and_a_hub_id_are_told_apart(llama_folder: Path, tmp_path: Path) -> None:
+    gguf = tmp_path / "model.gguf"
+    gguf.touch()
+    assert resolve_model(str(llama_folder)) == ModelSource(str(llama_folder), str(llama_folder))
+    assert resolve_model(str(gguf)) == ModelSource(str(gguf), str(tmp_path), "model.gguf")
+    assert resolve_model("someone/model") == ModelSource("someone/model", "someone/model")
+    assert resolve_model("gpt2") == ModelSource("gpt2", "gpt2")
+
+
+def test_smollm2_is_found_in_its_package_and_else_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Spec:
+        origin = str(tmp_path / "__init__.py")
+
+    monkeypatch.setattr(backbone_module.importlib.util, "find_spec", lambda _name: None)
+    assert resolve_model("smollm2-135m").location == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    (tmp_path / "smol.gguf").touch()
+    monkeypatch.setattr(backbone_module.importlib.util, "find_spec", lambda _name: Spec)
+    assert resolve_model("smollm2-135m") == ModelSource("smollm2-135m", str(tmp_path), "smol.gguf")
+
+
+@pytest.mark.parametrize("name", ["./gone", "/gone/model", "~/gone", "a/b/c", "gone.gguf"])
+def test_a_path_to_nothing_is_not_taken_for_a_hub_id(name: str) -> None:
+    with pytest.raises(ModelNotFoundError, match="no such model folder or file"):
+        resolve_model(name)
+
+
+def test_a_folder_without_a_model_and_another_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
+        resolve_model(str(tmp_path))
+    file = tmp_path / "weights.bin"
+    file.touch()
+    with pytest.raises(ModelNotFoundError, match="not a model"):
+        resolve_model(str(file))
+
+
+def test_an_unreachable_hub_id_is_one_line() -> None:
+    with pytest.raises(ModelNotFoundError, match="someone/no-such-model") as caught:
+        load("someone/no-such-model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_config_and_missing_weights_are_one_line_each(llama_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{ not json", encoding="utf-8")
+    with pytest.raises(ModelError) as broken:
+        load(tmp_path)
+    (tmp_path / "config.json").write_text((llama_folder / "config.json").read_text(), encoding="utf-8")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((llama_folder / name).read_bytes())
+    with pytest.raises(ModelNotFoundError, match="no model could be loaded") as missing:
+        load(tmp_path)
+    for caught in (broken, missing):
+        assert str(tmp_path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_model_type_is_a_model_error(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "unheard-of"}), encoding="utf-8")
+    with pytest.raises(ModelError, match="unheard-of"):
+        load(tmp_path)
+
+
+# ---------------------------------------------------------------------------------------------------- causality
+
+
+def test_every_supported_architecture_loads(save_model: Callable[..., Path], tmp_path: Path, architecture: str) -> None:
+    backbone = load(save_model(tmp_path, architecture))
+    assert not backbone.model.training
+    assert backbone.model.config.use_cache is False
+    ids = torch.arange(6)[None]
+    hidden = decoder(backbone.model)(input_ids=ids, use_cache=False).last_hidden_state
+    logits = backbone.model(input_ids=ids).logits
+    torch.testing.assert_close(backbone.model.get_output_embeddings()(hidden), logits)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_an_encoder_decoder_is_refused(kind: str, tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import BartConfig, BartForConditionalGeneration, T5Config, T5ForConditionalGeneration
+
+    if kind == "t5":
+        t5 = T5Config(vocab_size=120, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
+        T5ForConditionalGeneration(t5).save_pretrained(tmp_path)
+    else:
+        sizes = {f"{side}_{size}": 1 for side in ("encoder", "decoder") for size in ("layers", "attention_heads")}
+        bart = BartConfig(
+            vocab_size=120, d_model=16, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=32, **sizes
+        )
+        BartForConditionalGeneration(bart).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(NotCausalError, match=f"'{kind}' is not a causal language model"):
+        load(tmp_path)
+
+
+def test_a_model_whose_earlier_positions_see_later_tokens_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import BertConfig, BertForMaskedLM
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = BertForMaskedLM(BertConfig(vocab_size=120, **sizes))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(5)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(NotCausalError, match="earlier positions see later tokens"):
+        load(tmp_path)
+
+
+def test_a_model_that_is_no_language_model_is_refused(tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import ViTConfig
+
+    ViTConfig().save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(NotCausalError, match="'vit'"):
+        load(tmp_path)
+
+
+# -------------------------------------------------------------------------------------------------- number format
+
+
+def test_the_number_format_of_a_cpu_is_bfloat16_only_where_it_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(backbone_module, "cpu_has_bfloat16", lambda native=native: native)
+        assert choose_dtype("auto", CPU) == expected
+    assert choose_dtype("float16", CPU) == torch.float16
+    assert choose_dtype("bfloat16", CPU) == torch.bfloat16
+    assert choose_dtype("float32", CPU) == torch.float32
+
+
+def test_the_cpus_own_capabilities_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone_module.cpu_has_bfloat16.cache_clear()
+    try:
+        for capabilities, expected in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx": False}, False)):
+            monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
+            assert backbone_module.cpu_has_bfloat16() is expected
+            backbone_module.cpu_has_bfloat16.cache_clear()
+    finally:
+        backbone_module.cpu_has_bfloat16.cache_clear()
+
+
+def test_a_device_that_is_asked_for_is_taken() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type in ("cpu", "cuda")
+
+
+def test_weights_are_loaded_in_the_format_that_is_asked_for(llama_folder: Path) -> None:
+    backbone = load_backbone(ModelSettings(name=str(llama_folder), dtype="bfloat16", device="cpu"))
+    assert {weight.dtype for weight in backbone.model.parameters()} == {torch.bfloat16}
+
+
+# ------------------------------------------------------------------------------------------------------ fingerprint
+
+
+def test_the_fingerprint_moves_with_the_weights_and_the_names(tmp_path: Path) -> None:
+    file, other = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    content = bytearray(5 << 20)
+    file.write_bytes(content)
+    before = weights_fingerprint([file])
+    other.write_bytes(content)
+    assert weights_fingerprint([other]) != before
+    for place in (0, len(content) // 2, len(content) - 1):
+        changed = bytearray(content)
+        changed[place] ^= 1
+        file.write_bytes(changed)
+        assert weights_fingerprint([file]) != before
+    file.write_bytes(content)
+    assert weights_fingerprint([file]) == before
+
+
+# -------------------------------------------------------------------------------------------------------- new slots
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_new_slot_rows_start_from_real_embeddings_and_differ(
+    llama_folder: Path, tied_llama_folder: Path, tied: bool
+) -> None:
+    backbone = load(tied_llama_folder if tied else llama_folder)
+    model, tokenizer = backbone.model, backbone.tokenizer
+    old_inputs = model.get_input_embeddings().weight.detach().clone()
+    old_head = model.get_output_embeddings().weight.detach().clone()
+    new = add_slot_tokens_and_rows(backbone, RELEASED)
+    inputs, head = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
+    assert (inputs.data_ptr() == head.data_ptr()) is tied
+    assert inputs.shape[0] == head.shape[0] == len(tokenizer) == 136
+    assert model.config.vocab_size == 136
+    torch.testing.assert_close(inputs[:120], old_inputs, rtol=0, atol=0)
+    torch.testing.assert_close(head[:120], old_head, rtol=0, atol=0)
+    words = tokenizer(RELEASED.self_prompt + RELEASED.next_prompt, add_special_tokens=False)["input_ids"]
+    for table, old in ((inputs, old_inputs), (head, old_head)):
+        rows = table[tokenizer.convert_tokens_to_ids(new)]
+        real = old[sorted(set(words))]
+        assert bool(rows.isfinite().all())
+        # Inside the cloud of the wording's own embeddings, around its mean.
+        spread = (real - real.mean(0)).norm(dim=1)
+        assert bool(((rows - real.mean(0)).norm(dim=1) <= spread.max()).all())
+        assert bool((rows.norm(dim=1) <= real.norm(dim=1).max()).all())
+        distances = torch.cdist(rows, rows) + torch.eye(16)
+        assert float(distances.min()) > 1e-3
+
+
+def test_slots_that_are_there_already_keep_their_rows(llama_folder: Path) -> None:
+    backbone = load(llama_folder)
+    add_slot_tokens_and_rows(backbone, RELEASED)
+    before = backbone.model.get_input_embeddings().weight.detach().clone()
+    assert add_slot_tokens_and_rows(backbone, RELEASED) == []
+    torch.testing.assert_close(backbone.model.get_input_embeddings().weight.detach(), before, rtol=0, atol=0)
+
+
+def test_spare_rows_of_a_padded_vocabulary_are_used_and_not_left_as_they_are(
+    save_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    backbone = load(save_model(tmp_path, "llama", vocabulary=160))
+    before = backbone.model.get_input_embeddings().weight.detach().clone()
+    new = add_slot_tokens_and_rows(backbone, RELEASED)
+    after = backbone.model.get_input_embeddings().weight.detach()
+    assert after.shape == before.shape
+    ids = backbone.tokenizer.convert_tokens_to_ids(new)
+    assert bool((after[ids] != before[ids]).any(dim=1).all())
+
+
+def objective_for(backbone: Backbone, prompts: PromptSettings) -> PretextObjective:
+    return PretextObjective(
+        TargetTokenizer(backbone.tokenizer, 24, None),
+        prompt_ids(backbone.tokenizer, prompts),
+        ObjectiveSettings(),
+        backbone.model.config,
+        backbone.model.dtype,
+        pad_id=2,
+    )
+
+
+def take_steps(model: Any, objective: PretextObjective, sentences: list[str], steps: int = 4) -> list[float]:
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
+    batch = objective.collate([AdaptationExample(*sentences[row : row + 2]) for row in (0, 2, 4)])
+    losses = []
+    for _ in range(steps):
+        loss, _ = objective.loss(model, batch)
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_slot_rows_are_trained_under_lora_and_saved(
+    llama_folder: Path, tied_llama_folder: Path, tied: bool, sentences: list[str], tmp_path: Path
+) -> None:
+    backbone = load(tied_llama_folder if tied else llama_folder)
+    new = add_slot_tokens_and_rows(backbone, RELEASED)
+    ids = backbone.tokenizer.convert_tokens_to_ids(new)
+    start_inputs = backbone.model.get_input_embeddings().weight.detach().clone()
+    start_head = backbone.model.get_output_embeddings().weight.detach().clone()
+    model = add_lora(backbone, LoraSettings(rank=4, alpha=8), new, seed=0)
+    objective = objective_for(backbone, RELEASED)
+    losses = take_steps(model, objective, sentences)
+    assert losses[-1] < losses[0]
+    probe = torch.tensor([[*range(5, 20), *ids]])
+    with torch.no_grad():
+        trained_logits = model(input_ids=probe).logits
+    backbone.model = model.merge_and_unload().eval()
+    merged_inputs = backbone.model.get_input_embeddings().weight.detach().clone()
+    merged_head = backbone.model.get_output_embeddings().weight.detach().clone()
+    assert bool(((merged_inputs[ids] - start_inputs[ids]).abs().amax(dim=1) > 1e-3).all())
+    torch.testing.assert_close(merged_inputs[:120], start_inputs[:120], rtol=0, atol=0)
+    if tied:
+        assert bool(((merged_head[ids] - start_head[ids]).abs().amax(dim=1) > 1e-3).all())
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.model(input_ids=probe).logits, trained_logits, rtol=1e-4, atol=1e-5)
+    Encoder.from_backbone(backbone, RELEASED).save(tmp_path)
+    again = load(tmp_path).model
+    torch.testing.assert_close(again.get_input_embeddings().weight.detach(), merged_inputs, rtol=0, atol=0)
+    torch.testing.assert_close(again.get_output_embeddings().weight.detach(), merged_head, rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=probe).logits, trained_logits, rtol=1e-4, atol=1e-5)
+
+
+def test_lora_trains_every_architecture(
+    save_model: Callable[..., Path], tmp_path: Path, architecture: str, sentences: list[str]
+) -> None:
+    backbone = load(save_model(tmp_path, architecture))
+    paper = PromptSettings()
+    model = add_lora(backbone, LoraSettings(rank=4), [], seed=0)
+    losses = take_steps(model, objective_for(backbone, paper), sentences, steps=6)
+    assert losses[-1] < losses[0]
+
+
+def test_the_adapters_start_from_the_seed(llama_folder: Path) -> None:
+    def adapters(seed: int) -> dict[str, torch.Tensor]:
+        model = add_lora(load(llama_folder), LoraSettings(rank=4), [], seed)
+        return {name: weight for name, weight in model.named_parameters() if "lora_A" in name}
+
+    first, second, other = adapters(0), adapters(0), adapters(1)
+    assert len(first) == 14
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+# -------------------------------------------------------------------------------------------------------- fused LoRA
+
+
+def two_layers(base_dtype: torch.dtype, bias: bool, rank: int = 4) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The fused layer and peft's own, with the same weights, wrapped as peft wraps them."""
+    from peft import LoraConfig, get_peft_model
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.proj = torch.nn.Linear(24, 16, bias=bias)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.proj(x)
+
+    torch.manual_seed(0)
+    net = Net().to(base_dtype)
+    made = []
+    for fused in (True, False):
+        config = LoraConfig(r=rank, lora_alpha=10, target_modules=["proj"])
+        if fused:
+            config._register_custom_module({torch.nn.Linear: fused_lora_layer()})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = get_peft_model(copy.deepcopy(net), config)
+        made.append(model)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for name, weight in made[0].named_parameters():
+            if "lora_" in name:
+                weight.normal_()
+                dict(made[1].named_parameters())[name.replace("Fused", "")].copy_(weight)
+    return made[0], made[1]
+
+
+def gradients(model: torch.nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> dict[str, torch.Tensor]:
+    x = x.clone().requires_grad_()
+    out = model(x)
+    (out.float() * upstream).sum().backward()
+    assert x.grad is not None
+    found = {"out": out.detach(), "x": x.grad}
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            assert weight.grad is not None
+            found[name] = weight.grad
+        else:
+            assert weight.grad is None
+    return found
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_fused_lora_layer_equals_pefts_forward_and_gradients(bias: bool) -> None:
+    fused, plain = two_layers(torch.float32, bias)
+    assert type(fused.base_model.model.proj).__name__ == "FusedLoraLinear"  # type: ignore[union-attr]
+    torch.manual_seed(2)
+    x, upstream = torch.randn(3, 5, 24), torch.randn(3, 5, 16)
+    found, expected = gradients(fused, x, upstream), gradients(plain, x, upstream)
+    assert found.keys() == expected.keys()
+    assert len(found) == 4
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
+
+
+def test_the_fused_layer_with_a_bfloat16_base_trains_float32_adapters() -> None:
+    fused, plain = two_layers(torch.bfloat16, False)
+    torch.manual_seed(2)
+    x, upstream = torch.randn(6, 24).bfloat16(), torch.randn(6, 16)
+    found, expected = gradients(fused, x, upstream), gradients(plain, x, upstream)
+    for name, value in expected.items():
+        assert found[name].dtype == value.dtype == (torch.float32 if "lora_" in name else torch.bfloat16)
+        torch.testing.assert_close(
+            found[name].float(), value.float(), rtol=5e-2, atol=2e-2 * float(value.float().abs().max())
+        )
+
+
+def test_without_gradients_and_after_a_merge_the_fused_layer_still_agrees() -> None:
+    fused, plain = two_layers(torch.float32, True)
+    x = torch.randn(2, 24)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), plain(x), rtol=1e-5, atol=1e-5)
+    with fused.disable_adapter(), plain.disable_adapter():  # type: ignore[operator]
+        torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=0)
+    merged = fused.merge_and_unload()  # type: ignore[operator]
+    torch.testing.assert_close(merged(x), plain(x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_whole_model_has_the_same_loss_and_gradients_with_and_without_fusing(
+    llama_folder: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.tuners.lora.layer import Linear
+
+    found: list[dict[str, torch.Tensor]] = []
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr(backbone_module, "fused_lora_layer", lambda: Linear)
+        backbone = load(llama_folder)
+        new = add_slot_tokens_and_rows(backbone, RELEASED)
+        model = add_lora(backbone, LoraSettings(rank=4), new, seed=0)
+        torch.manual_seed(3)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.05)
+        objective = objective_for(backbone, RELEASED)
+        loss, _ = objective.loss(model, objective.collate([AdaptationExample(*sentences[:2])]))
+        loss.backward()
+        kept = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+        found.append({"loss": loss.detach(), **kept})
+    assert found[0].keys() == found[1].keys()
+    assert len(found[0]) == 1 + 28 + 1
+    for name, value in found[1].items():
+        torch.testing.assert_close(found[0][name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max() + 1e-3))
+
+
+# -------------------------------------------------------------------------------------------------------------- GGUF
+
+
+def write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
+    """Write a tiny Llama as llama.cpp's converter would: rotary rows permuted, byte-pair merges as strings."""
+    import gguf
+
+    config = model.config
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_rope_dimension_count(config.head_dim)
+    writer.add_vocab_size(config.vocab_size)
+    data = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    tokens = sorted(data["vocab"], key=data["vocab"].get)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3 if token in ("<pad>", "<s>", "</s>") else 1 for token in tokens])
+    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in data["merges"]])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_pad_token_id(0)
+    names = {
+        "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+        "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
+        "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    }  # fmt: skip
+    top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+    for name, weight in model.state_dict().items():
+        array = weight.float().numpy()
+        stem = name.removesuffix(".weight")
+        if stem in top:
+            writer.add_tensor(f"{top[stem]}.weight", array)
+            continue
+        _, _, layer, inner = stem.split(".", 3)
+        heads = {"self_attn.q_proj": config.num_attention_heads, "self_attn.k_proj": config.num_key_value_heads}
+        if inner in heads:
+            half = array.shape[0] // heads[inner] // 2
+            array = array.reshape(heads[inner], 2, half, -1).swapaxes(1, 2).reshape(array.shape)
+        writer.add_tensor(f"blk.{layer}.{names[inner]}.weight", np.ascontiguousarray(array))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="module")
+def gguf_file(
+    make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_gguf(path, make_model("llama"), make_tokenizer())
+    return path
+
+
+def test_a_gguf_file_is_dequantised_once_into_a_model_that_can_be_trained_and_saved(
+    gguf_file: Path, make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sentences: list[str]
+) -> None:
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    backbone = load(gguf_file)
+    expected = make_model("llama").state_dict()
+    found = backbone.model.state_dict()
+    assert found.keys() == expected.keys()
+    for name, weight in expected.items():
+        torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
+    unpacked = list((tmp_path / "cache" / "gguf").iterdir())
+    assert len(unpacked) == 1
+    monkeypatch.setattr(backbone_module.logger, "info", lambda *_: pytest.fail("unpacked a second time"))
+    load(gguf_file)
+    assert list((tmp_path / "cache" / "gguf").iterdir()) == unpacked
+    encoder = Encoder.from_backbone(backbone)
+    before = encoder.encode_passages(sentences[:3])
+    encoder.save(tmp_path / "saved")
+    again = Encoder.load(tmp_path / "saved", settings=ModelSettings(dtype="float32"))
+    np.testing.assert_array_equal(again.encode_passages(sentences[:3]), before)
+
+
+def test_a_gguf_tokenizer_gives_the_ids_of_the_original(
+    gguf_file: Path, make_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    sentences: list[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    tokenizer = load(gguf_file).tokenizer
+    assert tokenizer.eos_token_id == 2
+    original = make_tokenizer()
+    for text in sentences[:5]:
+        plain = original(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer(text, add_special_tokens=False)["input_ids"] == plain
+
+
+def test_a_file_that_only_claims_to_be_gguf_is_one_line_and_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    fake = tmp_path / "fake.gguf"
+    fake.write_bytes(b"not a model" * 100)
+    with pytest.raises(ModelError, match=r"fake\.gguf") as caught:
+        load(fake)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "cache" / "gguf").iterdir()) == []

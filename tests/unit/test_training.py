@@ -1,0 +1,231 @@
+"""The training loop: its order, its log, and what it does when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llama2vec import training
+from llama2vec.config import OptimiserSettings
+from llama2vec.errors import TrainingError
+from llama2vec.training import LengthGroupedOrder, draw_losses, last_checkpoint, read_log, train
+
+
+class Line(torch.nn.Module):
+    """y = w x + b; small enough to train in no time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear = torch.nn.Linear(1, 1)
+
+    @property
+    def device(self) -> torch.device:
+        return self.linear.weight.device
+
+
+class FitLine:
+    """Learn y = 3 x; at ``bad_step`` the loss becomes NaN."""
+
+    def __init__(self, bad_call: int = 0) -> None:
+        self.calls, self.bad_call = 0, bad_call
+
+    def length(self, example: float) -> int:
+        return int(abs(example) * 10)
+
+    def collate(self, examples: Sequence[float]) -> dict[str, torch.Tensor]:
+        return {"x": torch.tensor(examples)[:, None]}
+
+    def loss(self, model: Line, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        self.calls += 1
+        loss = (model.linear(batch["x"]) - 3 * batch["x"]).square().mean()
+        if self.calls == self.bad_call:
+            loss = loss * float("nan")
+        return loss, {"loss_line": loss.item()}
+
+
+EXAMPLES = [random.Random(0).uniform(-1, 1) * (number % 7) for number in range(23)]
+
+
+def settings(**changes: Any) -> OptimiserSettings:
+    values = {"steps": 8, "batch_size": 4, "learning_rate": 0.05, "log_every": 2, "save_every": 4, "validate_every": 4}
+    return OptimiserSettings(**{**values, **changes})
+
+
+def run(folder: Path, objective: FitLine | None = None, **changes: Any) -> tuple[training.TrainingResult, Line]:
+    model = Line()
+    result = train(model, EXAMPLES[:-3], EXAMPLES[-3:], objective or FitLine(), settings(**changes), folder)
+    return result, model
+
+
+# -------------------------------------------------------------------------------------------------------------- order
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (7, 3), (64, 8), (300, 4), (5, 5)])
+def test_the_order_of_an_epoch_is_a_permutation(count: int, batch_size: int) -> None:
+    draw = random.Random(count)
+    order = LengthGroupedOrder([draw.randint(1, 99) for _ in range(count)], batch_size, seed=0)
+    assert len(order) == count
+    assert sorted(order) == list(range(count))
+
+
+def test_the_order_is_fixed_by_seed_and_epoch() -> None:
+    lengths = [number % 13 for number in range(100)]
+
+    def order(seed: int, epoch: int) -> list[int]:
+        made = LengthGroupedOrder(lengths, 4, seed)
+        made.set_epoch(epoch)
+        return list(made)
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+    made = LengthGroupedOrder(lengths, 4, 0)
+    assert list(made) == list(made) == order(0, 0)
+
+
+def test_texts_of_like_length_share_a_batch_and_batches_are_shuffled() -> None:
+    draw = random.Random(0)
+    lengths = [draw.randint(1, 100) for _ in range(128)]
+    rows = list(LengthGroupedOrder(lengths, 4, 0))
+    batches = [[lengths[row] for row in rows[start : start + 4]] for start in range(0, 128, 4)]
+    assert max(max(batch) - min(batch) for batch in batches) <= 12
+    assert [max(batch) for batch in batches] != sorted(max(batch) for batch in batches)
+
+
+def test_a_shorter_last_batch_stays_last() -> None:
+    lengths = list(range(10))
+    for seed in range(5):
+        assert sorted(list(LengthGroupedOrder(lengths, 4, seed))[-2:]) == [8, 9]
+
+
+# ------------------------------------------------------------------------------------------------------ a whole run
+
+
+def test_training_lowers_the_loss_and_tells_the_facts(tmp_path: Path) -> None:
+    result, model = run(tmp_path, steps=40, log_every=10, save_every=40, validate_every=20)
+    log = read_log(tmp_path / "log.jsonl")
+    assert result.steps == 40
+    assert result.losses["loss"] == log[-1]["loss"]
+    assert {"loss", "loss_line", "validation_loss", "validation_loss_line"} <= result.losses.keys()
+    losses = [line["loss"] for line in log if "loss" in line]
+    assert losses[-1] < losses[0]
+    assert [line["step"] for line in log if "loss" in line] == [10, 20, 30, 40]
+    assert [line["step"] for line in log if "validation_loss" in line] == [20, 40]
+    assert {"step", "loss", "loss_line", "learning_rate", "gradient_norm", "seconds"} <= log[0].keys()
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert not any(weight.isnan().any() for weight in model.parameters())
+
+
+def test_the_logged_parts_are_the_mean_since_the_last_line(tmp_path: Path) -> None:
+    run(tmp_path)
+    for line in read_log(tmp_path / "log.jsonl"):
+        if "loss" in line:
+            assert line["loss_line"] == pytest.approx(line["loss"], rel=1e-4)
+
+
+def test_validation_is_at_the_end_only_where_it_is_switched_off(tmp_path: Path) -> None:
+    run(tmp_path, validate_every=0)
+    assert [line["step"] for line in read_log(tmp_path / "log.jsonl") if "validation_loss" in line] == [8]
+
+
+def test_validation_draws_no_random_number_and_leaves_the_weights(tmp_path: Path) -> None:
+    _, often = run(tmp_path / "often", validate_every=1)
+    _, seldom = run(tmp_path / "seldom", validate_every=0)
+    assert torch.equal(often.linear.weight, seldom.linear.weight)
+
+
+def test_two_runs_with_one_seed_are_the_same_bit_for_bit(tmp_path: Path) -> None:
+    _, first = run(tmp_path / "a")
+    _, second = run(tmp_path / "b")
+    _, other = run(tmp_path / "c", seed=1)
+    assert torch.equal(first.linear.weight, second.linear.weight)
+    assert not torch.equal(first.linear.weight, other.linear.weight)
+
+
+def test_accumulated_micro_batches_move_the_weights_like_one_batch(tmp_path: Path) -> None:
+    one, two = Line(), Line()
+    even = [1.0] * 16
+    train(one, even, [], FitLine(), settings(steps=3, batch_size=4, accumulation=1), tmp_path / "one")
+    train(two, even, [], FitLine(), settings(steps=3, batch_size=2, accumulation=2), tmp_path / "two")
+    torch.testing.assert_close(one.linear.weight, two.linear.weight, rtol=1e-5, atol=1e-6)
+    lines = [read_log(tmp_path / name / "log.jsonl") for name in ("one", "two")]
+    assert [line["loss"] for line in lines[0] if "loss" in line] == pytest.approx(
+        [line["loss"] for line in lines[1] if "loss" in line], rel=1e-4
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- mishaps
+
+
+def test_a_loss_that_is_not_a_number_stops_with_the_step(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"step 6: the loss is nan.*learning_rate"):
+        run(tmp_path, FitLine(bad_call=6 + 1))  # one call more: the validation behind step 4
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoints" / "checkpoint-4"
+
+
+def test_fewer_examples_than_one_batch_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"3 training examples are fewer than one batch of 4"):
+        train(Line(), EXAMPLES[:3], [], FitLine(), settings(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_half_written_checkpoint_is_ignored_and_removed(tmp_path: Path) -> None:
+    checkpoints = tmp_path / "checkpoints"
+    for step, whole in ((4, True), (8, True), (12, False), (9, False)):
+        folder = checkpoints / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"half")
+        if whole:
+            (folder / "complete.json").write_text("{}", encoding="utf-8")
+    assert last_checkpoint(tmp_path) == checkpoints / "checkpoint-8"
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-4", "checkpoint-8"]
+    assert last_checkpoint(tmp_path / "nothing") is None
+
+
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    _, whole = run(tmp_path / "whole")
+    with pytest.raises(TrainingError):
+        run(tmp_path / "stopped", FitLine(bad_call=7))
+    # A line cut short by a kill, and one behind the checkpoint.
+    with (tmp_path / "stopped" / "log.jsonl").open("a", encoding="utf-8") as stream:
+        stream.write('{"step": 7, "loss": 1.0}\n{"step": 8, "lo')
+    _, again = run(tmp_path / "stopped")
+    assert torch.equal(whole.linear.weight, again.linear.weight)
+    logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "stopped")]
+    for lines in logs:
+        for line in lines:
+            line.pop("seconds")
+    assert logs[0] == logs[1]
+
+
+def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
+    run(tmp_path)
+    objective = FitLine()
+    result, model = run(tmp_path, objective)
+    assert result.steps == 8
+    assert objective.calls <= 1  # the validation at most
+
+
+def test_the_log_is_cut_behind_the_step_that_training_resumes_from(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    lines = [{"step": step, "loss": 1.0 / step} for step in (2, 4, 6, 8)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "lo', encoding="utf-8")
+    training._truncate_log(path, 6)
+    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == [2, 4, 6]
+    training._truncate_log(path, 0)
+    assert path.read_text(encoding="utf-8") == ""
+    training._truncate_log(tmp_path / "none.jsonl", 6)
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_a_log_of_one_line_still_draws_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n', encoding="utf-8")
+    draw_losses(tmp_path / "log.jsonl", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").stat().st_size > 1000
