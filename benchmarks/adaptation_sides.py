@@ -23,7 +23,7 @@ from llama2vec.records import AdaptationExample
 Pairs = Sequence[tuple[str, str]]
 
 
-@dataclass(slots=True)
+@dataclass
 class TrainingSide:
     """One way to train.
 
@@ -58,18 +58,22 @@ class TrainingSide:
         return counts
 
 
-def build_side(name: str, model: str, dtype: str, max_tokens: int) -> TrainingSide:
-    """Build a side by name: ``joint``, ``two-passes``, ``like-for-like``, ``published``, ``published-checkpointing``."""
+def build_side(name: str, model: str, dtype: str, max_tokens: int, pairs: Pairs) -> TrainingSide:
+    """Build a side: ``joint``, ``two-passes``, ``like-for-like``, ``published``, ``published-checkpointing``."""
     if name.startswith("published"):
         return _published(model, dtype, max_tokens, checkpointing=name.endswith("checkpointing"))
     overrides = [f"model.name={model}", f"model.dtype={dtype}", f"text.max_tokens={max_tokens}"]
     if name == "like-for-like":
         overrides += ["prompts=released", "model.lora.rank=0"]
         overrides += ["objective.language_model_weight=1.0", "objective.pretext_weight=0.1"]
+        overrides += ["objective.self_weight=1.0", "objective.next_weight=1.0", "objective.token_weights=uniform"]
     config = load_config(AdaptConfig, None, overrides)
-    _, trainable, objective, mixed = _prepare(config, [])
-    # Forward and backward through frozen weights: 4 operations a weight; their own gradients add 2.
-    flops = (6 if config.model.lora.rank == 0 else 4) * non_embedding_parameters(trainable)
+    _, trainable, objective, mixed = _prepare(config, [AdaptationExample(*pair) for pair in pairs])
+    # Forward, and backward through frozen weights as deep as adapters reach: 2 operations a weight each; the weights'
+    # own gradients add 2.
+    flops = int(
+        (6 if config.model.lora.rank == 0 else 2 + 2 * config.model.lora.depth) * non_embedding_parameters(trainable)
+    )
     backward = _two_passes(trainable, objective) if name == "two-passes" else _joint(trainable, objective)
     return TrainingSide(trainable, backward, mixed, flops)
 
@@ -119,7 +123,9 @@ def _two_passes(trainable: Any, objective: PretextObjective) -> Callable[[Pairs]
         task: PromptName
         for task, weight in objective.weights.items():
             rows = [objective.prompts.wrap(text.ids, task, len(text.ids)) for text in texts]
-            targets = joint_batch(texts, next_texts, objective.prompts, tasks=(task,))
+            targets = joint_batch(
+                texts, next_texts, objective.prompts, tasks=(task,), token_weights=objective.token_weights
+            )
             loss = bag_of_tokens_loss(
                 slot_logits(rows), targets.targets[task].to(device), targets.target_weights[task].to(device)
             )

@@ -73,13 +73,8 @@ def _sentence_transformers(model: str, dtype: str) -> tuple[Encode, Any]:
 
     def encode(texts: Sequence[str]) -> Vectors:
         sentences = prompted(texts, transformer.tokenizer)
-        vectors: Vectors = library.encode(sentences, show_progress_bar=False, convert_to_tensor=True).float().cpu().numpy()
+        found = library.encode(sentences, show_progress_bar=False, convert_to_tensor=True)
+        vectors: Vectors = found.float().cpu().numpy()
         return vectors
 
-    def same_ids(texts: Sequence[str]) -> int:
-        read = transformer.tokenizer(prompted(texts, transformer.tokenizer))["input_ids"]
-        ours = token_ids(texts, transformer.tokenizer)
-        return sum(left == right for left, right in zip(read, ours, strict=True))
-
-    encode.same_ids = same_ids  # type: ignore[attr-defined]
     return encode, library

@@ -1,7 +1,7 @@
 """The arithmetic of the authors' published training step, written anew as a baseline to measure against.
 
-What it does follows FlagEmbedding, ``research/LLARA/pretrain`` (``modeling.py``, ``data.py``, ``run.py``), whose code is
-not copied: released prompts with 8 new slot tokens each; left padding to a multiple of 8; a full ``[B, 1, L, L]``
+What it does follows FlagEmbedding, ``research/LLARA/pretrain`` (``modeling.py``, ``data.py``, ``run.py``), whose code
+is not copied: released prompts with 8 new slot tokens each; left padding to a multiple of 8; a full ``[B, 1, L, L]``
 additive mask; the head on *every* position, in float32; LM loss on T plus a tenth of the mean bag-of-words loss, row
 by row; full fine-tuning of float32 weights with AdamW (bfloat16 autocast where the hardware has it).
 
@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +37,13 @@ def continuations(passages: list[list[str]], max_tokens: int, count: int) -> lis
     pairs: list[tuple[str, str]] = []
     for document in passages:
         pieces = list(_joined(document, int(max_tokens * _WORDS_PER_TOKEN)))
-        pairs.extend(zip(pieces, pieces[1:], strict=False))
+        pairs.extend(pairwise(pieces))
         if len(pairs) >= count:
             return pairs[:count]
     if not pairs:
-        raise SystemExit(f"no document is long enough for two pieces of {max_tokens} tokens; choose a shorter --lengths")
+        raise SystemExit(
+            f"no document is long enough for two pieces of {max_tokens} tokens; choose a shorter --lengths"
+        )
     return [pairs[number % len(pairs)] for number in range(count)]
 
 

@@ -106,6 +106,7 @@ def tiny_config(kind: str, vocabulary: int = 120, **changes: Any) -> Any:
     ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
     common = {"vocab_size": vocabulary, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, **ids}
     grouped = {**common, "num_key_value_heads": 2, "intermediate_size": 48, "max_position_embeddings": 256}
+    old_names = {"vocab_size": vocabulary, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, **ids}
     made = {
         "llama": (LlamaConfig, grouped),
         "qwen3": (Qwen3Config, {**grouped, "head_dim": 8}),
@@ -113,7 +114,7 @@ def tiny_config(kind: str, vocabulary: int = 120, **changes: Any) -> Any:
         "mistral": (MistralConfig, {**grouped, "sliding_window": 200}),
         "mistral_window": (MistralConfig, {**grouped, "sliding_window": 6}),
         "gpt_neox": (GPTNeoXConfig, {**common, "intermediate_size": 48, "max_position_embeddings": 256}),
-        "gpt2": (GPT2Config, {"vocab_size": vocabulary, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, **ids}),
+        "gpt2": (GPT2Config, old_names),
     }  # fmt: skip
     schema, values = made[kind]
     return schema(**{**values, **changes})

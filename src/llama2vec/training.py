@@ -8,7 +8,6 @@ import math
 import random
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from llama2vec.config import OptimiserSettings
 from llama2vec.errors import MissingDependencyError, TrainingError
 from llama2vec.files import write_json
+from llama2vec.model.backbone import quiet_transformers
 from llama2vec.progress import ProgressReporter
 
 logger = logging.getLogger(__name__)
@@ -151,12 +151,21 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.started = time.monotonic()
-        _truncate_log(self.folder / LOG_FILE, state.global_step)
+        self.restore(state.global_step)
         self.progress.start(total=state.max_steps, completed=state.global_step)
+
+    def restore(self, step: int) -> None:
+        """Go back to what the log said at a step."""
+        log = self.folder / LOG_FILE
+        _truncate_log(log, step)
+        for line in read_log(log) if log.exists() else []:
+            self.last |= {name: value for name, value in line.items() if name.startswith(("loss", "validation_"))}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
         self.progress.advance(1)
+        # A log line that spanned a checkpoint would average fewer steps after a resume.
+        control.should_log |= control.should_save
         due = self.settings.validate_every and step % self.settings.validate_every == 0
         if due or step == state.max_steps:
             found = self.validate()
@@ -239,11 +248,14 @@ def train(
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     started = time.monotonic()
-    with warnings.catch_warnings(), progress:
-        warnings.filterwarnings("ignore", message=".*pin_memory.*")
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*")
-        warnings.filterwarnings("ignore", message=".*use_reentrant.*")
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    with quiet_transformers(), progress:
+        if checkpoint and _step_of(checkpoint) >= settings.steps:
+            # transformers would take one step more; only the weights are wanted.
+            trainer._load_from_checkpoint(str(checkpoint))
+            trainer.state.global_step = settings.steps
+            recorder.restore(settings.steps)
+        else:
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     seconds = time.monotonic() - started
     if trainer.is_world_process_zero():
         draw_losses(folder / LOG_FILE, folder / LOSS_PLOT)
@@ -291,10 +303,14 @@ def last_checkpoint(folder: Path) -> Path | None:
         if not (path / _COMPLETE).is_file():
             shutil.rmtree(path, ignore_errors=True)
             continue
-        step = int(path.name.rpartition("-")[2])
+        step = _step_of(path)
         if best is None or step > best[0]:
             best = (step, path)
     return best[1] if best else None
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 @torch.no_grad()

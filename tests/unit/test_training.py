@@ -50,6 +50,13 @@ class FitLine:
         return loss, {"loss_line": loss.item()}
 
 
+@pytest.fixture(autouse=True)
+def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawing takes longer than all of these trainings; two tests look at it.
+    if "picture" not in request.node.name and "tells_the_facts" not in request.node.name:
+        monkeypatch.setattr(training, "draw_losses", lambda *_: None)
+
+
 EXAMPLES = [random.Random(0).uniform(-1, 1) * (number % 7) for number in range(23)]
 
 
@@ -123,6 +130,13 @@ def test_training_lowers_the_loss_and_tells_the_facts(tmp_path: Path) -> None:
     assert not any(weight.isnan().any() for weight in model.parameters())
 
 
+def test_every_checkpoint_and_the_last_step_bring_a_log_line(tmp_path: Path) -> None:
+    result, _ = run(tmp_path, steps=7, log_every=5, save_every=3)
+    log = [line for line in read_log(tmp_path / "log.jsonl") if "loss" in line]
+    assert [line["step"] for line in log] == [3, 5, 6, 7]
+    assert result.losses["loss"] == log[-1]["loss"]
+
+
 def test_the_logged_parts_are_the_mean_since_the_last_line(tmp_path: Path) -> None:
     run(tmp_path)
     for line in read_log(tmp_path / "log.jsonl"):
@@ -189,14 +203,17 @@ def test_a_half_written_checkpoint_is_ignored_and_removed(tmp_path: Path) -> Non
     assert last_checkpoint(tmp_path / "nothing") is None
 
 
-def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    _, whole = run(tmp_path / "whole")
+# An epoch has 5 steps: checkpoints inside, on and behind its border; log lines that do and do not meet checkpoints.
+@pytest.mark.parametrize(("save_every", "log_every"), [(4, 2), (5, 5), (2, 5)])
+def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, save_every: int, log_every: int) -> None:
+    changes = {"steps": 11, "save_every": save_every, "log_every": log_every}
+    _, whole = run(tmp_path / "whole", **changes)
     with pytest.raises(TrainingError):
-        run(tmp_path / "stopped", FitLine(bad_call=7))
+        run(tmp_path / "stopped", FitLine(bad_call=8), **changes)
     # A line cut short by a kill, and one behind the checkpoint.
     with (tmp_path / "stopped" / "log.jsonl").open("a", encoding="utf-8") as stream:
         stream.write('{"step": 7, "loss": 1.0}\n{"step": 8, "lo')
-    _, again = run(tmp_path / "stopped")
+    _, again = run(tmp_path / "stopped", **changes)
     assert torch.equal(whole.linear.weight, again.linear.weight)
     logs = [read_log(tmp_path / name / "log.jsonl") for name in ("whole", "stopped")]
     for lines in logs:
@@ -205,12 +222,17 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path) -> Non
     assert logs[0] == logs[1]
 
 
-def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
-    run(tmp_path)
+@pytest.mark.parametrize("steps", [8, 7, 5])
+def test_a_finished_training_takes_no_step_more(tmp_path: Path, steps: int) -> None:
+    # As when a process is killed between the last checkpoint and the saved encoder.
+    first, model = run(tmp_path, steps=steps)
+    log = (tmp_path / "log.jsonl").read_text(encoding="utf-8")
     objective = FitLine()
-    result, model = run(tmp_path, objective)
-    assert result.steps == 8
-    assert objective.calls <= 1  # the validation at most
+    again, loaded = run(tmp_path, objective, steps=steps)
+    assert objective.calls == 0
+    assert torch.equal(model.linear.weight, loaded.linear.weight)
+    assert (again.steps, again.losses) == (steps, first.losses)
+    assert (tmp_path / "log.jsonl").read_text(encoding="utf-8") == log
 
 
 def test_the_log_is_cut_behind_the_step_that_training_resumes_from(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from llama2vec.model.backbone import (
     choose_device,
     choose_dtype,
     load_backbone,
+    quiet_transformers,
 )
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import PromptIds, prompt_ids
@@ -190,7 +191,8 @@ def _plan(config: AdaptConfig, given_passages: bool) -> dict[str, Any]:
 
 def _claim_output(output: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
     """Check what stands at the output. True = exactly this adaptation is finished there."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+    # A kill before the plan was in place leaves at most its temporary file.
+    if not output.exists() or (output.is_dir() and all(".tmp-" in path.name for path in output.iterdir())):
         return False
     plan_file = output / PLAN
     if not plan_file.is_file():
@@ -284,11 +286,14 @@ def _finish(
     main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     if hasattr(trainable, "merge_and_unload"):
         if save_adapter and main:
-            trainable.save_pretrained(output / "adapter")
+            with quiet_transformers():
+                trainable.save_pretrained(output / "adapter")
         backbone.model = trainable.merge_and_unload()
     backbone.model.eval()
     encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
     if main:
+        for left_by_a_kill in output.glob(".saving-*"):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
         encoder.save(output, overwrite=True)
         facts = {
             "steps": result.steps,

@@ -40,7 +40,10 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments)
     except Llama2VecError as error:
         _fail(" ".join(str(error).split()))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Typer turns Ctrl-C into this exit code and says nothing.
+        if isinstance(stop, SystemExit) and stop.code != _INTERRUPTED:
+            raise
         print("interrupted; run the same command again to go on", file=sys.stderr)
         sys.exit(_INTERRUPTED)
     except OSError as error:

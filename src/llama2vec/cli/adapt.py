@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -20,14 +21,12 @@ def adapt_command(
 ) -> None:
     """Adapt a causal LLM on plain text and save it as an encoder."""
     changes = list(overrides or [])
-    changes += [f'text.corpus="{corpus}"'] if corpus else []
-    changes += [f'model.name="{model}"'] if model else []
+    changes += [f"text.corpus={json.dumps(corpus)}"] if corpus else []
+    changes += [f"model.name={json.dumps(model)}"] if model else []
     config = load_config(AdaptConfig, recipe, changes)
     from llama2vec.adapt.train import MANIFEST, adapt
 
     encoder = adapt(config, output, overwrite=overwrite)
-    import json
-
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     typer.echo(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "

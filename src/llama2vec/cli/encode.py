@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
-from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
+from llama2vec.data.corpus import corpus_fingerprint, read_passages
 
 
 def encode_command(
@@ -26,6 +26,8 @@ def encode_command(
 ) -> None:
     """Encode a corpus into a vector store; run the same command again to resume, or on more machines to share."""
     fingerprint = corpus_fingerprint(corpus)
+    # Read everything once: a faulty line shows now, not after hours, and leaves nothing behind.
+    total = sum(1 for _ in read_passages(corpus))
     encoder = load_encoder(model, dtype, device, prompts, sets)
     from llama2vec.retrieve.store import write_store
 
@@ -34,7 +36,7 @@ def encode_command(
         lambda: read_passages(corpus), encoder, output,
         source={"corpus": corpus, "fingerprint": fingerprint, "model": str(model), "prompts": prompts, "sets": sets},
         shard_size=shard_size, dtype="float16" if half else "float32",
-        overwrite=overwrite, total=count_passages(corpus),
+        overwrite=overwrite, total=total,
     )  # fmt: skip
     seconds = time.monotonic() - started
     typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {output} in {seconds:,.0f} s")

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_enco
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.manifest import machine, versions
 from llama2vec.records import Report
+
+if TYPE_CHECKING:
+    from llama2vec.data.beir import BeirTask
 
 BM25 = "bm25"
 
@@ -64,21 +67,21 @@ def _retrieval(
 ) -> Report:  # fmt: skip
     import tempfile
 
-    from llama2vec.data.beir import check_judged_passages, read_beir
-    from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
+    from llama2vec.data.beir import read_beir
+    from llama2vec.data.corpus import corpus_fingerprint, read_passages
     from llama2vec.evaluate.metrics import DEFAULT_MEASURES, evaluate_run
     from llama2vec.retrieve.index import ExactIndex
     from llama2vec.retrieve.search import search
     from llama2vec.retrieve.store import write_store
 
     task = read_beir(folder, split)
+    total = _check_task(task)
     with tempfile.TemporaryDirectory(prefix="llama2vec-") as scratch:
         store = write_store(
             lambda: read_passages(task.corpus_source), encoder, store_folder or beside or Path(scratch) / "store",
             source={"corpus": task.corpus_source, "fingerprint": corpus_fingerprint(task.corpus_source)},
-            shard_size=1024, total=count_passages(task.corpus_source),
+            shard_size=1024, total=total,
         )  # fmt: skip
-        check_judged_passages(task.qrels, set(store.ids))
         run = search(ExactIndex(store), encoder, task.queries, depth=depth, tag=name)
     report = evaluate_run(run, task.qrels, task=task.name, measures=measures or DEFAULT_MEASURES)
     if beside and not store_folder:
@@ -86,16 +89,31 @@ def _retrieval(
     return _with_settings(report, encoder)
 
 
+def _check_task(task: BeirTask) -> int:
+    """Read the whole corpus before any work: faulty lines and unknown judged passages show now, not after hours."""
+    from llama2vec.data.beir import check_judged_passages
+    from llama2vec.data.corpus import read_passages
+
+    judged = {passage_id for gains in task.qrels.values() for passage_id in gains}
+    known: set[str] = set()
+    total = 0
+    for passage in read_passages(task.corpus_source):
+        total += 1
+        if passage.id in judged:
+            known.add(passage.id)
+    check_judged_passages(task.qrels, known)
+    return total
+
+
 def _bm25(folder: Path, split: str, measures: Sequence[str] | None, depth: int) -> Report:
-    from llama2vec.data.beir import check_judged_passages, read_beir
+    from llama2vec.data.beir import read_beir
     from llama2vec.data.corpus import read_passages
     from llama2vec.evaluate.metrics import DEFAULT_MEASURES, evaluate_run
     from llama2vec.retrieve.lexical import Bm25Index
 
     task = read_beir(folder, split)
-    passages = list(read_passages(task.corpus_source))
-    check_judged_passages(task.qrels, {passage.id for passage in passages})
-    run = Bm25Index.build(passages).search(task.queries, depth=depth)
+    _check_task(task)
+    run = Bm25Index.build(read_passages(task.corpus_source)).search(task.queries, depth=depth)
     return evaluate_run(run, task.qrels, task=task.name, measures=measures or DEFAULT_MEASURES)
 
 

@@ -16,7 +16,9 @@ EVERY_TEXT = TextSettings(min_words=4, max_words=12, held_out=0.0)
 
 def document(name: str, count: int) -> list[Passage]:
     return [
-        Passage(f"{name}-{number:03d}", f"Here stands sentence {number} of {name}. It has a follower {number} of {name}.")
+        Passage(
+            f"{name}-{number:03d}", f"Here stands sentence {number} of {name}. A follower stands {number} of {name}."
+        )
         for number in range(count)
     ]
 

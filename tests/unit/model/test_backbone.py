@@ -519,7 +519,11 @@ def gguf_file(
 
 
 def test_a_gguf_file_is_dequantised_once_into_a_model_that_can_be_trained_and_saved(
-    gguf_file: Path, make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, sentences: list[str]
+    gguf_file: Path,
+    make_model: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    sentences: list[str],
 ) -> None:
     monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
     backbone = load(gguf_file)

@@ -62,7 +62,9 @@ def stock_loop(encoder: Encoder, texts: list[str], prompt: str, max_tokens: int)
 def test_vectors_equal_one_unpadded_text_at_a_time_through_the_stock_model(
     save_model: Callable[..., Path], tmp_path: Path, architecture: str, texts: list[str], recipe: str
 ) -> None:
-    encoder = encoder_for(save_model(tmp_path, architecture), PROMPT_RECIPES[recipe], EncoderSettings(query_prompt="next"))
+    encoder = encoder_for(
+        save_model(tmp_path, architecture), PROMPT_RECIPES[recipe], EncoderSettings(query_prompt="next")
+    )
     np.testing.assert_allclose(encoder.encode_passages(texts), stock_loop(encoder, texts, "self", 512), atol=1e-5)
     np.testing.assert_allclose(encoder.encode_queries(texts), stock_loop(encoder, texts, "next", 128), atol=1e-5)
 
@@ -134,7 +136,8 @@ def test_different_texts_and_prompts_get_different_vectors(llama_folder: Path, s
 def test_records_and_plain_texts_give_the_same_vectors(llama_folder: Path) -> None:
     encoder = encoder_for(llama_folder)
     np.testing.assert_array_equal(
-        encoder.encode_passages([Passage("p", "stone bridge", "River")]), encoder.encode_passages(["River stone bridge"])
+        encoder.encode_passages([Passage("p", "stone bridge", "River")]),
+        encoder.encode_passages(["River stone bridge"]),
     )
     np.testing.assert_array_equal(encoder.encode_queries([Query("q", "stone")]), encoder.encode_queries(["stone"]))
 
@@ -274,9 +277,7 @@ def test_a_saved_encoder_is_an_ordinary_transformers_folder_that_can_move(
     assert AutoTokenizer.from_pretrained(moved).eos_token_id == 2
 
 
-def test_a_contract_hash_tells_prompts_lengths_and_weights_apart(
-    llama_folder: Path, tied_llama_folder: Path
-) -> None:
+def test_a_contract_hash_tells_prompts_lengths_and_weights_apart(llama_folder: Path, tied_llama_folder: Path) -> None:
     hashes = {
         encoder_for(llama_folder).contract_hash,
         encoder_for(llama_folder, RELEASED).contract_hash,

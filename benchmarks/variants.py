@@ -1,0 +1,139 @@
+r"""Screen adaptation variants: what moves zero-shot quality? Short runs, one change at a time, one results file.
+
+    python benchmarks/variants.py --data ../shared/data --output benchmarks/results/adapt-variants.json
+
+Every variant: SmolLM2-135M, 32 steps of 16 texts of 8 to 64 words from data/wiki, seed 0, SELF on both sides. Scores:
+Spearman on the first 600 pairs of STS-B dev, and nDCG@10 on a half of Cranfield (the 113 queries with odd numbers, the
+passages that they have judgements for, cut at 64 tokens): a harder or easier task than the whole, but the same for all.
+``nDCG@10 centred`` subtracts the passages' mean vector first. What is in the file is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama2vec.adapt.train import adapt
+from llama2vec.config import AdaptConfig, load_config
+from llama2vec.data.beir import read_beir
+from llama2vec.data.corpus import read_passages
+from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.evaluate.metrics import evaluate_run
+from llama2vec.evaluate.sts import score_similarities
+from llama2vec.files import write_json
+from llama2vec.manifest import code_version, machine, versions
+from llama2vec.model.encoder import Encoder
+from llama2vec.records import Passage, Run
+
+COMMON = ["optimiser.steps=32", "optimiser.validate_every=0", "text.max_words=64", "objective.token_weights=uniform"]
+FAST = ["optimiser.learning_rate=1e-3"]
+IN_DOMAIN = "indomain"
+VARIANTS: dict[str, list[str]] = {
+    "base": ["optimiser.learning_rate=3e-4"],
+    "lr1e3": FAST,
+    "lr2e3": ["optimiser.learning_rate=2e-3"],
+    "idf": [*FAST, "objective.token_weights=idf"],
+    "tophalf": [*FAST, "model.lora.depth=0.5"],
+    "next02": [*FAST, "objective.next_weight=0.2"],
+    "ebae": [*FAST, "objective.next_weight=0"],
+    "slots8": [*FAST, "prompts.slots=8"],
+    "bos": [*FAST, "prompts.begin=bos"],
+    "long": [*FAST, "optimiser.steps=20", "text.min_words=48"],
+    IN_DOMAIN: FAST,
+    "nostop": [*FAST, "objective.stop_words=false"],
+    "rank64": [*FAST, "model.lora.rank=64", "model.lora.alpha=128"],
+}
+STS_PAIRS, PASSAGE_TOKENS, QUERY_TOKENS, DEPTH = 600, 64, 128, 50
+
+
+def main() -> None:
+    """Run the variants that the results file lacks."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--output", type=Path, required=True)
+    options.add_argument("--base", default="smollm2-135m")
+    options.add_argument("--only", nargs="+", default=list(VARIANTS))
+    arguments = options.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    results: dict[str, Any] = {"variants": {}}
+    if arguments.output.exists():
+        results = json.loads(arguments.output.read_text(encoding="utf-8"))
+    for name in arguments.only:
+        if name in results["variants"]:
+            continue
+        results["variants"][name] = run_variant(name, arguments.base, arguments.data)
+        results |= {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
+        write_json(arguments.output, results)
+    print("| variant | change | STS-B dev, 600 | Cranfield half | centred |\n|---|---|---|---|---|")
+    for name, found in results["variants"].items():
+        change = " ".join(found["settings"])
+        print(f"| {name} | {change} | {found['sts']:.3f} | {found['retrieval']:.3f} | {found['centred']:.3f} |")
+
+
+def run_variant(name: str, base: str, data: Path) -> dict[str, Any]:
+    """Adapt with one variant's settings and score the result."""
+    settings = VARIANTS[name]
+    config = load_config(AdaptConfig, None, [*COMMON, f'model.name="{base}"', *settings])
+    text = cranfield_text(data) if name == IN_DOMAIN else read_passages(data / "wiki" / "train.jsonl.gz")
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        encoder = adapt(config, Path(folder) / "model", passages=text)
+        seconds = round(time.monotonic() - started)
+        manifest = json.loads((Path(folder) / "model" / "manifest.json").read_text(encoding="utf-8"))
+    losses = manifest["results"]["losses"]
+    return {"settings": settings, "seconds": seconds, "losses": losses, **score(encoder, data)}
+
+
+def cranfield_text(data: Path) -> Iterator[Passage]:
+    """Yield Cranfield's abstracts as text to adapt on: unlabelled, but of the task's own domain."""
+    for passage in read_passages(data / "cranfield"):
+        yield Passage(f"x{passage.id}", f"{passage.title}. {passage.text}")
+
+
+def score(encoder: Encoder, data: Path) -> dict[str, float]:
+    """Score an encoder on the two screening tasks."""
+    pairs = read_sentence_pairs(data / "stsb" / "en-dev.tsv")[:STS_PAIRS]
+    sentences = sorted({text for pair in pairs for text in (pair.first, pair.second)})
+    row = {text: place for place, text in enumerate(sentences)}
+    vectors = encoder.encode_queries(sentences)
+    alike = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
+    task = read_beir(data / "cranfield")
+    queries = [query for query in task.queries if int(query.id) % 2]
+    qrels = {query.id: task.qrels[query.id] for query in queries}
+    judged = {passage for gains in qrels.values() for passage in gains}
+    passages = [passage for passage in read_passages(task.corpus_source) if passage.id in judged]
+    ids = [passage.id for passage in passages]
+    rows = encoder.encode_poolings([passage.full_text for passage in passages], "self", PASSAGE_TOKENS)["slots"]
+    asked = encoder.encode_poolings([query.text for query in queries], "self", QUERY_TOKENS)["slots"]
+    centre = rows.mean(axis=0)
+
+    def ndcg(query_rows: np.ndarray, passage_rows: np.ndarray) -> float:
+        scores = query_rows @ passage_rows.T
+        results = {
+            query.id: {ids[best]: float(line[best]) for best in np.argsort(-line)[:DEPTH]}
+            for query, line in zip(queries, scores, strict=True)
+        }
+        return evaluate_run(Run(results), qrels, measures=["nDCG@10"]).metrics["nDCG@10"]
+
+    return {
+        "sts": score_similarities(alike, [pair.score for pair in pairs])["spearman"],
+        "retrieval": ndcg(asked, rows),
+        "centred": ndcg(*(_unit(matrix - centre) for matrix in (asked, rows))),
+    }
+
+
+def _unit(matrix: np.ndarray) -> np.ndarray:
+    return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+
+
+if __name__ == "__main__":
+    main()

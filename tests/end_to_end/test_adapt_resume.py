@@ -1,0 +1,279 @@
+"""An adaptation that is killed at any moment ends, when it is run again, with the bytes of an uninterrupted one."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama2vec.config import AdaptConfig, load_config
+from llama2vec.errors import OutputExistsError
+
+pytestmark = pytest.mark.slow
+
+OVERRIDES = {
+    "lora": ["model.lora.rank=4", "model.lora.dropout=0.1", "prompts=released", "objective.language_model_weight=1"],
+    "full": ["model.lora.rank=0", "optimiser.learning_rate=1e-3"],
+}
+
+
+def config_for(kind: str, llama_folder: Path, corpus_file: Path, *more: str) -> AdaptConfig:
+    return load_config(
+        AdaptConfig,
+        None,
+        [
+            f"model.name={llama_folder}", "model.dtype=float32", "model.device=cpu", f"text.corpus={corpus_file}",
+            "text.min_words=5", "text.max_words=20", "text.max_tokens=24", "text.held_out=0.2",
+            "optimiser.steps=11", "optimiser.batch_size=4", "optimiser.log_every=2", "optimiser.save_every=3",
+            "optimiser.validate_every=5", *OVERRIDES[kind], *more,
+        ],
+    )  # fmt: skip
+
+
+def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
+    """Run in a process of its own; kill it, as the kernel would, at a given moment."""
+    import torch
+    from transformers import Trainer
+
+    from llama2vec import training
+    from llama2vec.adapt import train as adapt_module
+    from llama2vec.model.encoder import Encoder
+
+    torch.set_num_threads(1)
+
+    def die(*_: Any, **__: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    kind, _, number = moment.partition(":")
+    if kind == "half a log line":
+
+        def write_half(self: Any, line: dict[str, float], state: Any) -> None:
+            with (self.folder / training.LOG_FILE).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line)[:20])
+                stream.flush()
+                os.fsync(stream.fileno())
+            die()
+
+        training._Recorder._write = write_half  # type: ignore[method-assign]
+    elif kind == "inside checkpoint":
+        save = Trainer._save_optimizer_and_scheduler
+
+        def half_save(self: Any, folder: str) -> None:
+            if self.state.global_step < int(number):
+                return save(self, folder)
+            (Path(folder) / "optimizer.pt").write_bytes(b"half")
+            return die()
+
+        Trainer._save_optimizer_and_scheduler = half_save
+    elif kind == "before complete":
+        complete = training.write_json
+
+        def die_before(path: Path, data: Any) -> None:
+            if data["step"] >= int(number):
+                die()
+            complete(path, data)
+
+        training.write_json = die_before
+    elif kind == "saving encoder":
+        replace, moved = Path.replace, [0]
+
+        def replace_then_die(self: Path, target: Path) -> Path:
+            moved[0] += ".saving-" in str(self)
+            if moved[0] == int(number):
+                die()
+            return replace(self, target)
+
+        Path.replace = replace_then_die  # type: ignore[method-assign,assignment]
+    elif kind == "before encoder":
+        Encoder.save = die  # type: ignore[method-assign,assignment]
+    elif kind == "before manifest":
+        adapt_module.build_manifest = die  # type: ignore[assignment]
+    adapt_module.adapt(config, output)
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., Any]]:
+    """Start adaptations in fresh processes, forked from a server that has torch loaded once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["llama2vec.adapt.train", "peft"])
+    started: list[Any] = []
+
+    def begin(config: AdaptConfig, output: Path, moment: str = "never") -> Any:
+        process = context.Process(target=adapt_and_die, args=(config, str(output), moment), daemon=True)
+        process.start()
+        started.append(process)
+        return process
+
+    yield begin
+    for process in started:
+        if process.is_alive():
+            process.kill()
+        process.join()
+
+
+def finish(process: Any) -> None:
+    process.join(timeout=120)
+    assert process.exitcode == 0
+
+
+def outcome(folder: Path) -> dict[str, Any]:
+    """Everything that must not depend on kills: weights, tokenizer, contract, adapter, losses."""
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    for line in log:
+        line.pop("seconds")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    files = [*folder.glob("*.safetensors"), *folder.glob("tokenizer*"), *(folder / "adapter").glob("*.safetensors")]
+    names = [folder / "llama2vec.json", folder / "config.json", *files]
+    return {
+        "log": log,
+        "facts": {key: value for key, value in manifest["results"].items() if key != "seconds"},
+        "files": {str(path.relative_to(folder)): path.read_bytes() for path in names},
+    }
+
+
+@pytest.fixture(scope="module", params=["lora", "full"])
+def uninterrupted(
+    request: pytest.FixtureRequest, start: Callable[..., Any], llama_folder: Path, corpus_file: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[AdaptConfig, dict[str, Any]]:  # fmt: skip
+    config = config_for(request.param, llama_folder, corpus_file)
+    output = tmp_path_factory.mktemp("whole") / "out"
+    finish(start(config, output))
+    found = outcome(output)
+    assert "model.safetensors" in found["files"]
+    assert ("adapter/adapter_model.safetensors" in found["files"]) == (request.param == "lora")
+    assert [line["step"] for line in found["log"] if "loss" in line] == [2, 3, 4, 6, 8, 9, 10, 11]
+    return config, found
+
+
+MOMENTS = {
+    "lora": [
+        "half a log line", "inside checkpoint:3", "before complete:11", "before encoder",
+        "saving encoder:3", "before manifest",
+    ],
+    "full": ["before complete:6", "before encoder"],
+}  # fmt: skip
+
+
+def test_killed_again_and_again_it_ends_with_the_bytes_of_an_uninterrupted_run(
+    uninterrupted: tuple[AdaptConfig, dict[str, Any]], start: Callable[..., Any], tmp_path: Path
+) -> None:
+    config, expected = uninterrupted
+    output = tmp_path / "out"
+    for moment in MOMENTS["lora" if config.model.lora.rank else "full"]:
+        process = start(config, output, moment)
+        process.join(timeout=120)
+        assert process.exitcode == -signal.SIGKILL, moment
+        assert not (output / "manifest.json").exists()
+    finish(start(config, output))
+    found = outcome(output)
+    assert found["log"] == expected["log"]
+    assert found["facts"] == expected["facts"]
+    assert found["files"].keys() == expected["files"].keys()
+    for name, content in expected["files"].items():
+        assert found["files"][name] == content, name
+    assert not list(output.glob(".*"))
+
+
+def test_killed_from_outside_when_the_log_reaches_a_step(
+    uninterrupted: tuple[AdaptConfig, dict[str, Any]], start: Callable[..., Any], tmp_path: Path
+) -> None:
+    config, expected = uninterrupted
+    output = tmp_path / "out"
+    log = output / "log.jsonl"
+    process = start(config, output)
+    deadline = time.monotonic() + 60
+    while process.is_alive() and time.monotonic() < deadline:
+        if log.exists() and '"step": 4' in log.read_text(encoding="utf-8"):
+            break
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    finish(start(config, output))
+    assert outcome(output) == expected
+
+
+# ------------------------------------------------------------------------------------------- what stands at the output
+
+
+@pytest.fixture(scope="module")
+def finished(
+    start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path]:
+    output = tmp_path_factory.mktemp("finished") / "out"
+    finish(start(config_for("lora", llama_folder, corpus_file, "optimiser.steps=3"), output))
+    return output, llama_folder
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_the_same_settings_again_are_nothing_to_do(finished: tuple[Path, Path], corpus_file: Path) -> None:
+    from llama2vec.adapt.train import adapt
+
+    output, base = finished
+    before = snapshot(output)
+    encoder = adapt(config_for("lora", base, corpus_file, "optimiser.steps=3"), output)
+    assert encoder.encode_queries(["river"]).shape == (1, 32)
+    assert snapshot(output) == before
+
+
+def test_other_settings_and_another_corpus_are_refused_by_name(
+    finished: tuple[Path, Path], corpus_file: Path, tmp_path: Path
+) -> None:
+    from llama2vec.adapt.train import adapt
+
+    output, base = finished
+    before = snapshot(output)
+    with pytest.raises(OutputExistsError, match=r"optimiser\.steps: 3 there, 4 now.*--overwrite"):
+        adapt(config_for("lora", base, corpus_file, "optimiser.steps=4"), output)
+    other = tmp_path / "corpus.jsonl"
+    other.write_text(corpus_file.read_text(encoding="utf-8").replace("doc0-000", "doc7-000"), encoding="utf-8")
+    with pytest.raises(OutputExistsError, match=r"text\.corpus"):
+        adapt(config_for("lora", base, other, "optimiser.steps=3"), output)
+    assert snapshot(output) == before
+
+
+def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    from llama2vec.adapt.train import adapt
+
+    config = config_for("full", llama_folder, corpus_file)
+    folder, file = tmp_path / "mine", tmp_path / "file"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work", encoding="utf-8")
+    file.write_text("work", encoding="utf-8")
+    for output in (folder, file):
+        for overwrite in (False, True):
+            with pytest.raises(OutputExistsError, match="is no adaptation"):
+                adapt(config, output, overwrite=overwrite)
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+    assert file.read_text(encoding="utf-8") == "work"
+
+
+def test_overwrite_replaces_an_adaptation_of_other_settings(
+    start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    from llama2vec.adapt.train import adapt
+
+    output = tmp_path / "out"
+    finish(start(config_for("lora", llama_folder, corpus_file, "optimiser.steps=2"), output))
+    adapt(config_for("full", llama_folder, corpus_file, "optimiser.steps=1"), output, overwrite=True)
+    manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["results"]["steps"] == 1
+    assert manifest["settings"]["model"]["lora"]["rank"] == 0
+    assert not (output / "adapter").exists()
+    assert [json.loads(line)["step"] for line in (output / "log.jsonl").read_text().splitlines()] == [1, 1]
