@@ -265,6 +265,9 @@ def train(
 def _arguments(
     settings: OptimiserSettings, folder: Path, device: torch.device, mixed_precision: bool, gradient_checkpointing: bool
 ) -> TrainingArguments:
+    # transformers renamed the option within 5.x and warns about the old name.
+    fields = TrainingArguments.__dataclass_fields__
+    recompute = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     return TrainingArguments(
         output_dir=str(folder / CHECKPOINTS),
         max_steps=settings.steps,
@@ -291,7 +294,7 @@ def _arguments(
         disable_tqdm=True,
         use_cpu=device.type == "cpu",
         bf16=mixed_precision,
-        gradient_checkpointing=gradient_checkpointing,
+        **{recompute: gradient_checkpointing},
         ddp_find_unused_parameters=False,
     )
 

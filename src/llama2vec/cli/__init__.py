@@ -33,7 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     # transformers' own notices and bars would bury ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "datasets", "accelerate", "bm25s", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from llama2vec.cli.options import report
 from llama2vec.config import AdaptConfig, load_config
 
 
@@ -28,7 +29,7 @@ def adapt_command(
 
     encoder = adapt(config, output, overwrite=overwrite)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
-    typer.echo(
+    report(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "
         f"{facts['seconds']:,.0f} s, to {output}"
     )

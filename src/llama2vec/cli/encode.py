@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
+from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder, report
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 
 
@@ -39,4 +39,4 @@ def encode_command(
         overwrite=overwrite, total=total,
     )  # fmt: skip
     seconds = time.monotonic() - started
-    typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {output} in {seconds:,.0f} s")
+    report(f"Encoded {len(store):,} passages [D={store.dimension}] to {output} in {seconds:,.0f} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,12 @@ EncoderSets = Annotated[
         "--set", help="Encoder setting of such a model, as key=value: pooling=mean, passage_max_tokens=256, …"
     ),
 ]
+
+
+def report(text: str) -> None:
+    """Print a result, once where several processes run the command (torchrun)."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text)
 
 
 def load_encoder(

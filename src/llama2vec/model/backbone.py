@@ -349,7 +349,5 @@ def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], 
     )
     if settings.dropout == 0:
         config._register_custom_module({torch.nn.Linear: fused_lora_layer()})
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")
-        warnings.filterwarnings("ignore", message=".*tie.*")
+    with quiet_transformers():
         return get_peft_model(model, config)
