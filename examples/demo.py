@@ -23,7 +23,7 @@ from llama2vec.adapt.train import adapt
 from llama2vec.config import AdaptConfig, EncoderSettings, ModelSettings, load_config
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.trec import write_run
+from llama2vec.data.trec import read_run, write_run
 from llama2vec.evaluate.metrics import evaluate_run
 from llama2vec.evaluate.report import markdown_table, reports_to_json, rich_table, write_json, write_per_query
 from llama2vec.manifest import machine, versions
@@ -154,6 +154,10 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
     write_store(lambda: iter(passages), encoder, output / "store", source=source, shard_size=512, total=len(passages))
     folder = output / "index"
     index = open_index(folder) if folder.exists() else build_index(output / "store", folder)
+    kept = output / "trec" / "adapted.trec"
+    # A run that is newer than the index was searched in it; no need to embed the queries again.
+    if kept.is_file() and kept.stat().st_mtime >= (folder / "index.json").stat().st_mtime:
+        return score(read_run(kept), task, output, "adapted")
     return score(search(index, encoder, task.queries, depth=1000), task, output, "adapted")
 
 

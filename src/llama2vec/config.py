@@ -80,7 +80,7 @@ class ModelSettings(Settings):
     Attributes:
         name: Hub id, local folder, GGUF file, or ``smollm2-135m``.
         dtype: ``auto`` = bfloat16 where the hardware multiplies it natively, else float32.
-        attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` need their packages.
+        attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` are for encoding only.
         device: ``auto`` = a GPU where there is one.
         lora: Adapters; rank 0 = full fine-tuning.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.

@@ -161,6 +161,11 @@ def adapt(
         EmptyCorpusError: No text.
     """
     output = Path(output)
+    if config.model.attention not in ("sdpa", "eager"):
+        raise ConfigError(
+            f"model.attention: {config.model.attention} cannot mask a joint sequence; use sdpa or eager to adapt "
+            "(the encoder may use it afterwards)"
+        )
     plan = _plan(config, passages is not None)
     if _claim_output(output, plan, overwrite):
         logger.info("%s: this adaptation is finished; nothing to do", output)

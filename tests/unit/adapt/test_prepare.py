@@ -1,0 +1,30 @@
+"""What adaptation refuses before it loads or writes anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llama2vec.adapt.train import adapt
+from llama2vec.config import AdaptConfig, load_config
+from llama2vec.errors import ConfigError
+from llama2vec.records import Passage
+
+PASSAGES = [Passage(f"a-{number}", "The stone bridge crosses the cold river near the market.") for number in range(8)]
+
+
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
+def test_an_attention_kernel_that_cannot_mask_the_joint_sequence_is_refused(
+    attention: str, llama_folder: Path, tmp_path: Path
+) -> None:
+    config = load_config(AdaptConfig, None, [f'model.name="{llama_folder}"', f"model.attention={attention}"])
+    with pytest.raises(ConfigError, match=r"use sdpa or eager"):
+        adapt(config, tmp_path / "out", passages=PASSAGES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_adaptation_without_a_corpus_says_where_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"text\.corpus is empty"):
+        adapt(AdaptConfig(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
