@@ -29,6 +29,25 @@ def digest(data: object) -> str:
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
 
+def first_difference(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> tuple[str, object, object] | None:
+    """Return the first setting that differs, dotted, with its old and new value; None where all agree.
+
+    >>> first_difference({"a": 1, "source": {"corpus": "x"}}, {"a": 1, "source": {"corpus": "y"}})
+    ('source.corpus', 'x', 'y')
+    """
+    for key in sorted({*old, *new}):
+        there, now = old.get(key), new.get(key)
+        if isinstance(there, Mapping) and isinstance(now, Mapping):
+            inner = first_difference(there, now, f"{prefix}{key}.")
+            if inner:
+                return inner
+        elif there != now:
+            return f"{prefix}{key}", there, now
+    return None
+
+
 def package_version() -> str:
     """Return the installed version of llama2vec."""
     try:

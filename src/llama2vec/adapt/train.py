@@ -21,7 +21,7 @@ from llama2vec.data.continuations import adaptation_examples
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.files import write_json
-from llama2vec.manifest import build_manifest, digest
+from llama2vec.manifest import build_manifest, digest, first_difference
 from llama2vec.model.backbone import (
     Backbone,
     add_lora,
@@ -174,7 +174,8 @@ def adapt(
     examples, held_out = adaptation_examples(
         read, config.text, config.optimiser.seed, need_next=config.objective.next_weight > 0
     )
-    write_json(_ready(output) / PLAN, plan)
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / PLAN, plan)
     logger.info("%d training pairs, %d held out", len(examples), len(held_out))
     backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
@@ -209,30 +210,14 @@ def _claim_output(output: Path, plan: Mapping[str, Any], overwrite: bool) -> boo
     if found.get("hash") == plan["hash"] and not overwrite:
         return (output / MANIFEST).is_file()
     if not overwrite:
-        changed = _first_difference(found.get("settings", {}), plan["settings"]) or "the corpus"
+        differs = first_difference(found.get("settings", {}), plan["settings"])
+        changed = f"{differs[0]}: {differs[1]!r} there, {differs[2]!r} now" if differs else "the corpus"
         raise OutputExistsError(
             f"{output}: holds an adaptation with other settings ({changed}); "
             "choose another --output or pass --overwrite"
         )
     shutil.rmtree(output)
     return False
-
-
-def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
-    for key, value in new.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            found = _first_difference(old.get(key, {}), value, f"{name}.")
-            if found:
-                return found
-        elif old.get(key) != value:
-            return f"{name}: {old.get(key)!r} there, {value!r} now"
-    return None
-
-
-def _ready(output: Path) -> Path:
-    output.mkdir(parents=True, exist_ok=True)
-    return output
 
 
 def _prepare(

@@ -34,6 +34,7 @@ import numpy.typing as npt
 
 from llama2vec.errors import ConfigError, CorruptShardError, EmptyCorpusError, OutputExistsError, StoreError
 from llama2vec.files import file_sha256, sync_folder, write_atomic, write_hashed
+from llama2vec.manifest import first_difference
 from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage
 from llama2vec.retrieve.claims import Claim
@@ -312,7 +313,8 @@ class _StoreWriter:
             found = store or plan
             if found is not None:
                 _check_format(self.output, found)
-                difference = _first_difference(found["settings"], self.settings)
+                differs = first_difference(found["settings"], self.settings)
+                difference = f"{differs[0]} is {differs[1]!r} there and {differs[2]!r} now" if differs else None
                 if difference and not overwrite:
                     raise _settings_differ(self.output, difference, finished=store is not None)
                 if difference or (overwrite and store is not None):
@@ -620,23 +622,6 @@ def _refuse_foreign_folder(path: Path) -> None:
         raise foreign from None
     if not any(manifest is not None and manifest.get("format") == _FORMAT for manifest in manifests):
         raise foreign
-
-
-def _first_difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> str | None:
-    """Say which setting differs first, and how.
-
-    >>> _first_difference({"a": 1, "source": {"corpus": "x"}}, {"a": 1, "source": {"corpus": "y"}})
-    "source.corpus is 'x' there and 'y' now"
-    """
-    for key in sorted({*old, *new}):
-        there, now = old.get(key), new.get(key)
-        if isinstance(there, Mapping) and isinstance(now, Mapping):
-            inner = _first_difference(there, now, f"{prefix}{key}.")
-            if inner:
-                return inner
-        elif there != now:
-            return f"{prefix}{key} is {there!r} there and {now!r} now"
-    return None
 
 
 def _settings_differ(output: Path, difference: str, *, finished: bool) -> OutputExistsError | StoreError:
