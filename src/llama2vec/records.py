@@ -55,6 +55,31 @@ class AdaptationExample:
 
 
 @dataclass(frozen=True, slots=True)
+class TrainingExample:
+    """One query with passages that answer it and passages that do not (stage 2).
+
+    Attributes:
+        query: The query's text.
+        positives: At least one text that answers it.
+        negatives: Hard negatives: texts that look like answers and are none.
+        positive_scores: A teacher's score of each positive, for distillation; empty where there is none.
+        negative_scores: The same for each negative.
+        query_id: The query's id where the source has one, else "".
+        positive_ids: Passage ids of the positives; empty where the source has none.
+        negative_ids: Passage ids of the negatives; empty where the source has none.
+    """
+
+    query: str
+    positives: tuple[str, ...]
+    negatives: tuple[str, ...] = ()
+    positive_scores: tuple[float, ...] = ()
+    negative_scores: tuple[float, ...] = ()
+    query_id: str = ""
+    positive_ids: tuple[str, ...] = ()
+    negative_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SentencePair:
     """Two sentences and how alike people found them (STS)."""
 
