@@ -43,6 +43,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     elif job["layers"]:
         model.base_model.layers = model.base_model.layers[: job["layers"]]
     model.save_pretrained(job["folder"])
+    # With a chat template sentence-transformers would wrap every text in a conversation.
+    backbone.tokenizer.chat_template = None
     backbone.tokenizer.save_pretrained(job["folder"])
     tokenizer = AutoTokenizer.from_pretrained(job["folder"])
     source, texts = retrieval_texts(Path(job["data"]), tokenizer, job["max_tokens"], job["texts"])
