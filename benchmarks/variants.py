@@ -5,7 +5,9 @@ r"""Screen adaptation variants: what moves zero-shot quality? Short runs, one ch
 Every variant: SmolLM2-135M, 32 steps of 16 texts of 8 to 64 words from data/wiki, seed 0, SELF on both sides. Scores:
 Spearman on the first 600 pairs of STS-B dev, and nDCG@10 on a half of Cranfield (the 113 queries with odd numbers, the
 passages that they have judgements for, cut at 64 tokens): a harder or easier task than the whole, but the same for all.
-``nDCG@10 centred`` subtracts the passages' mean vector first. What is in the file is not run again.
+``nDCG@10 centred`` subtracts the passages' mean vector first. ``12 out`` takes away the mean and the 12 largest
+principal components of 700 sentences of data/wiki (not of the scored texts). What is in the file is not run again; with
+``--keep`` the models stay and a killed one goes on.
 """
 
 from __future__ import annotations
@@ -13,10 +15,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ import numpy as np
 from llama2vec.adapt.train import adapt
 from llama2vec.config import AdaptConfig, load_config
 from llama2vec.data.beir import read_beir
+from llama2vec.data.continuations import sentences
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.evaluate.metrics import evaluate_run
@@ -51,6 +56,7 @@ VARIANTS: dict[str, list[str]] = {
     IN_DOMAIN: FAST,
     "nostop": [*FAST, "objective.stop_words=false"],
     "rank64": [*FAST, "model.lora.rank=64", "model.lora.alpha=128"],
+    "short": [*FAST, "text.min_words=5", "text.max_words=24", "optimiser.batch_size=32"],
 }
 STS_PAIRS, PASSAGE_TOKENS, QUERY_TOKENS, DEPTH = 600, 64, 128, 50
 
@@ -62,6 +68,7 @@ def main() -> None:
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--base", default="smollm2-135m")
     options.add_argument("--only", nargs="+", default=list(VARIANTS))
+    options.add_argument("--keep", type=Path, help="folder for the adapted models; left out = they are not kept")
     arguments = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     results: dict[str, Any] = {"variants": {}}
@@ -70,7 +77,7 @@ def main() -> None:
     for name in arguments.only:
         if name in results["variants"]:
             continue
-        results["variants"][name] = run_variant(name, arguments.base, arguments.data)
+        results["variants"][name] = run_variant(name, arguments.base, arguments.data, arguments.keep)
         results |= {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
         write_json(arguments.output, results)
     print("| variant | change | STS-B dev, 600 | Cranfield half | centred |\n|---|---|---|---|---|")
@@ -79,16 +86,17 @@ def main() -> None:
         print(f"| {name} | {change} | {found['sts']:.3f} | {found['retrieval']:.3f} | {found['centred']:.3f} |")
 
 
-def run_variant(name: str, base: str, data: Path) -> dict[str, Any]:
+def run_variant(name: str, base: str, data: Path, keep: Path | None) -> dict[str, Any]:
     """Adapt with one variant's settings and score the result."""
     settings = VARIANTS[name]
     config = load_config(AdaptConfig, None, [*COMMON, f'model.name="{base}"', *settings])
     text = cranfield_text(data) if name == IN_DOMAIN else read_passages(data / "wiki" / "train.jsonl.gz")
     with tempfile.TemporaryDirectory() as folder:
+        output = keep / name if keep else Path(folder) / "model"
         started = time.monotonic()
-        encoder = adapt(config, Path(folder) / "model", passages=text)
+        encoder = adapt(config, output, passages=text)
         seconds = round(time.monotonic() - started)
-        manifest = json.loads((Path(folder) / "model" / "manifest.json").read_text(encoding="utf-8"))
+        manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
     losses = manifest["results"]["losses"]
     return {"settings": settings, "seconds": seconds, "losses": losses, **score(encoder, data)}
 
@@ -102,10 +110,16 @@ def cranfield_text(data: Path) -> Iterator[Passage]:
 def score(encoder: Encoder, data: Path) -> dict[str, float]:
     """Score an encoder on the two screening tasks."""
     pairs = read_sentence_pairs(data / "stsb" / "en-dev.tsv")[:STS_PAIRS]
-    sentences = sorted({text for pair in pairs for text in (pair.first, pair.second)})
-    row = {text: place for place, text in enumerate(sentences)}
-    vectors = encoder.encode_queries(sentences)
-    alike = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
+    texts = sorted({text for pair in pairs for text in (pair.first, pair.second)})
+    row = {text: place for place, text in enumerate(texts)}
+    vectors = encoder.encode_queries(texts)
+    gold = [pair.score for pair in pairs]
+
+    def spearman(treated: np.ndarray) -> float:
+        alike = [float(treated[row[pair.first]] @ treated[row[pair.second]]) for pair in pairs]
+        return score_similarities(alike, gold)["spearman"]
+
+    without_common = common_remover(encoder.encode_queries(wiki_sentences(data)))
     task = read_beir(data / "cranfield")
     queries = [query for query in task.queries if int(query.id) % 2]
     qrels = {query.id: task.qrels[query.id] for query in queries}
@@ -125,10 +139,32 @@ def score(encoder: Encoder, data: Path) -> dict[str, float]:
         return evaluate_run(Run(results), qrels, measures=["nDCG@10"]).metrics["nDCG@10"]
 
     return {
-        "sts": score_similarities(alike, [pair.score for pair in pairs])["spearman"],
+        "sts": spearman(vectors),
+        "sts 12 out": spearman(without_common(vectors)),
         "retrieval": ndcg(asked, rows),
         "centred": ndcg(*(_unit(matrix - centre) for matrix in (asked, rows))),
+        "retrieval 12 out": ndcg(without_common(asked), without_common(rows)),
     }
+
+
+def wiki_sentences(data: Path, count: int = 700) -> list[str]:
+    """Return single sentences of 5 to 40 words, each from another passage of data/wiki."""
+    draw = random.Random(0)
+    found = []
+    for passage in islice(read_passages(data / "wiki" / "train.jsonl.gz"), 0, None, 20):
+        fitting = [text for text in sentences(passage.text, "en") if 5 <= len(text.split()) <= 40]
+        if fitting:
+            found.append(draw.choice(fitting))
+        if len(found) == count:
+            break
+    return found
+
+
+def common_remover(vectors: np.ndarray, components: int = 12) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that takes the mean and the largest principal components of ``vectors`` [N, D] away."""
+    mean = vectors.mean(axis=0)
+    axes = np.linalg.svd(vectors - mean, full_matrices=False)[2][:components]
+    return lambda rows: _unit((rows - mean) - (rows - mean) @ axes.T @ axes)
 
 
 def _unit(matrix: np.ndarray) -> np.ndarray:
