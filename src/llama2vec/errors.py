@@ -8,6 +8,7 @@ The whole tree::
     ├── MissingDependencyError       an optional extra is not installed
     ├── DataError                    input that cannot be read as what it should be
     │   ├── CorpusFormatError        a corpus, query or sentence-pair file with a faulty line
+    │   ├── ExampleFormatError       labelled training data with a faulty row
     │   ├── RunFormatError           a TREC run or qrels file with a faulty line
     │   └── EmptyCorpusError         nothing to work on
     ├── ModelError                   a model or tokenizer that cannot serve
@@ -49,6 +50,10 @@ class DataError(Llama2VecError):
 
 class CorpusFormatError(DataError):
     """A corpus, query or sentence-pair file has a faulty line."""
+
+
+class ExampleFormatError(DataError):
+    """Labelled training data has a faulty row."""
 
 
 class RunFormatError(DataError):

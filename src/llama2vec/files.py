@@ -14,11 +14,11 @@ from typing import Any
 from llama2vec.errors import DataError, OutputExistsError
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is there in full or not at all, whatever happens, also after a power cut."""
     temp = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
     try:
-        write_hashed(temp, [content])
+        write_hashed(temp, [content] if isinstance(content, bytes) else content)
         os.replace(temp, path)
         sync_folder(path.parent)
     finally:
@@ -30,8 +30,8 @@ def write_json(path: Path, data: object) -> None:
     write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_output(path: Path, text: str, *, overwrite: bool = False) -> None:
-    """Write a result that the user asked for, atomically; folders on the way are made.
+def write_output(path: Path, content: str | Iterable[bytes], *, overwrite: bool = False) -> None:
+    """Write a result that the user asked for, a text or a stream, atomically; folders on the way are made.
 
     Raises:
         OutputExistsError: The file is there already and ``overwrite`` is not given.
@@ -41,7 +41,7 @@ def write_output(path: Path, text: str, *, overwrite: bool = False) -> None:
         raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text.encode())
+        write_atomic(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise DataError(f"{path} cannot be written ({error.strerror}); check the folder and the disk") from None
 

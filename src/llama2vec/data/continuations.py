@@ -32,19 +32,30 @@ def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
     >>> [(document.id, document.texts) for document in group_documents(rows)]
     [('a', ('x', 'y')), ('b', ('z',)), ('c', ('w',))]
     """
-    current_id, expected, texts = "", -1, list[str]()
+    current_id, previous_id, texts = "", "", list[str]()
     for passage in passages:
-        match = _NUMBERED_ID.match(passage.id)
-        document_id, number = (match["document"], int(match["number"])) if match else (passage.id, -1)
-        if texts and match and document_id == current_id and number == expected:
+        if texts and follows(previous_id, passage.id):
             texts.append(passage.text)
         else:
             if texts:
                 yield Document(current_id, tuple(texts))
-            current_id, texts = document_id, [passage.text]
-        expected = number + 1 if match else -1
+            match = _NUMBERED_ID.match(passage.id)
+            current_id, texts = match["document"] if match else passage.id, [passage.text]
+        previous_id = passage.id
     if texts:
         yield Document(current_id, tuple(texts))
+
+
+def follows(first_id: str, second_id: str) -> bool:
+    """Tell from their ids whether one passage directly follows another in the same document.
+
+    >>> follows("a-09", "a-10"), follows("a-09", "b-10"), follows("a-09", "a-11"), follows("a", "b")
+    (True, False, False, False)
+    """
+    first, second = _NUMBERED_ID.match(first_id), _NUMBERED_ID.match(second_id)
+    if not first or not second:
+        return False
+    return first["document"] == second["document"] and int(second["number"]) == int(first["number"]) + 1
 
 
 def sentences(text: str, language: str = "en") -> list[str]:

@@ -68,7 +68,7 @@ def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[P
         raise ConfigError(f"limit is {limit}; ask for at least 1 passage")
     where = str(source)
     if where.startswith("hf:"):
-        rows = _hub_rows(_open_hub_dataset(where), where)
+        rows = _hub_rows(open_hub_dataset(where), where)
     elif where.startswith("ir:"):
         rows = _ir_rows(_open_ir_dataset(where), where)
     else:
@@ -103,7 +103,7 @@ def count_passages(source: str | Path) -> int | None:
     files = _locate(where, "corpus")
     if files.layout == "text":
         return len(files.paths)
-    return sum(1 for _, raw in _raw_lines(files.paths[0], CorpusFormatError) if raw.strip())
+    return sum(1 for _, raw in raw_lines(files.paths[0], CorpusFormatError) if raw.strip())
 
 
 def corpus_fingerprint(source: str | Path) -> str:
@@ -118,15 +118,24 @@ def corpus_fingerprint(source: str | Path) -> str:
     if where.startswith(("hf:", "ir:")):
         return where
     files = _locate(where, "corpus")
+    return files_fingerprint(files.root, files.paths)
+
+
+def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] = CorpusFormatError) -> str:
+    """Return a sha256 over the bytes of files and their names relative to ``root``.
+
+    Raises:
+        DataError: As ``fault``: an unreadable file.
+    """
     total = hashlib.sha256()
-    for path in files.paths:
+    for path in paths:
         try:
             with path.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").digest()
         except OSError as error:
-            raise CorpusFormatError(f"{path} cannot be read ({error.strerror}); check the path") from None
+            raise fault(f"{path} cannot be read ({error.strerror}); check the path") from None
         # Hashing the name first gives each part a fixed length, so no two lists of files can run into each other.
-        total.update(hashlib.sha256(os.fsencode(path.relative_to(files.root).as_posix())).digest() + content)
+        total.update(hashlib.sha256(os.fsencode(path.relative_to(root).as_posix())).digest() + content)
     return total.hexdigest()
 
 
@@ -143,15 +152,69 @@ def numbered_lines(path: Path, fault: type[DataError] = CorpusFormatError) -> It
     Raises:
         DataError: As ``fault``: no such file, truncated gzip, or a byte that is not UTF-8, with its line number.
     """
-    for number, raw in _raw_lines(path, fault):
-        try:
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            byte = raw[error.start]
-            raise fault(f"{path}:{number} is not UTF-8 (byte 0x{byte:02x}); convert the file to UTF-8") from None
-        line = line.removesuffix("\n").removesuffix("\r")
+    for number, raw in raw_lines(path, fault):
+        line = decode_line(raw, path, number, fault)
         if line and not line.isspace():
             yield number, line
+
+
+def raw_lines(path: Path, fault: type[DataError] = CorpusFormatError) -> Iterator[tuple[int, bytes]]:
+    """Yield (line number, bytes with their line end) of a file, plain or gzip.
+
+    Raises:
+        DataError: As ``fault``: no such file, or truncated gzip.
+    """
+    number = 0
+    try:
+        with _open(path) as stream:
+            for raw in stream:
+                number += 1
+                yield number, raw
+    except (EOFError, zlib.error):
+        raise fault(f"{path}:{number + 1} ends in the middle of its gzip data; copy the file again") from None
+    except gzip.BadGzipFile:
+        raise fault(f"{path} is not a gzip file; rename it without .gz, or compress it again") from None
+    except OSError as error:
+        raise fault(f"{path} cannot be read ({error.strerror}); check the path") from None
+
+
+def decode_line(raw: bytes, path: Path, number: int, fault: type[DataError] = CorpusFormatError) -> str:
+    """Return a line's text without its line end, on the first line without a byte order mark.
+
+    Raises:
+        DataError: As ``fault``: a byte that is not UTF-8.
+    """
+    try:
+        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        byte = raw[error.start]
+        raise fault(f"{path}:{number} is not UTF-8 (byte 0x{byte:02x}); convert the file to UTF-8") from None
+    return line.removesuffix("\n").removesuffix("\r")
+
+
+def json_object(line: str, where: str, such_as: str, fault: type[DataError] = CorpusFormatError) -> dict[str, object]:
+    """Return the JSON object that a line holds.
+
+    Args:
+        line: The text.
+        where: File and line, for the message.
+        such_as: What a right line looks like, for the message.
+        fault: The error class that fits the kind of file.
+
+    Raises:
+        DataError: As ``fault``: no JSON, or no object.
+    """
+    try:
+        values = json.loads(line)
+    except json.JSONDecodeError as error:
+        problem = f"{error.msg} at column {error.colno}"
+        raise fault(f"{where} is not JSON ({problem}); write one object a line") from None
+    except (ValueError, RecursionError) as error:
+        raise fault(f"{where} is not JSON that Python can read ({error}); shorten the line") from None
+    if not isinstance(values, dict):
+        kind = type(values).__name__
+        raise fault(f"{where} is a JSON {kind}; write an object such as {such_as}")
+    return values
 
 
 # ------------------------------------------------------------------------------------------------ local sources
@@ -217,16 +280,7 @@ def _local_rows(files: _LocalFiles) -> Iterator[_Row]:
 def _jsonl_rows(path: Path) -> Iterator[_Row]:
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
-        try:
-            values = json.loads(line)
-        except json.JSONDecodeError as error:
-            problem = f"{error.msg} at column {error.colno}"
-            raise CorpusFormatError(f"{where} is not JSON ({problem}); write one object a line") from None
-        except (ValueError, RecursionError) as error:
-            raise CorpusFormatError(f"{where} is not JSON that Python can read ({error}); shorten the line") from None
-        if not isinstance(values, dict):
-            kind = type(values).__name__
-            raise CorpusFormatError(f'{where} is a JSON {kind}; write an object such as {{"_id": "1", "text": "…"}}')
+        values = json_object(line, where, '{"_id": "1", "text": "…"}')
         row = _row(values, where, ("_id", "id"))
         # Only an escape can smuggle half a surrogate pair into a decoded line.
         if "\\u" in line:
@@ -324,21 +378,6 @@ def _open(path: Path) -> BinaryIO:
     return cast(BinaryIO, gzip.GzipFile(path)) if path.name.lower().endswith(".gz") else path.open("rb")
 
 
-def _raw_lines(path: Path, fault: type[DataError]) -> Iterator[tuple[int, bytes]]:
-    number = 0
-    try:
-        with _open(path) as stream:
-            for raw in stream:
-                number += 1
-                yield number, raw
-    except (EOFError, zlib.error):
-        raise fault(f"{path}:{number + 1} ends in the middle of its gzip data; copy the file again") from None
-    except gzip.BadGzipFile:
-        raise fault(f"{path} is not a gzip file; rename it without .gz, or compress it again") from None
-    except OSError as error:
-        raise fault(f"{path} cannot be read ({error.strerror}); check the path") from None
-
-
 def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
     # Eight-byte digests: a false alarm among ten million ids has a chance of about 3 in a million.
     seen: set[int] = set()
@@ -360,7 +399,17 @@ def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
 # ----------------------------------------------------------------------------------------------- remote sources
 
 
-def _open_hub_dataset(where: str) -> Iterable[Mapping[str, object]]:
+def open_hub_dataset(where: str, default_split: str = "train") -> Iterable[Mapping[str, object]]:
+    """Open ``hf:NAME[:CONFIG][:SPLIT]`` for streaming.
+
+    Args:
+        where: The source; a split that it names goes before ``default_split``.
+        default_split: Taken where the source names none; ``train`` stands for the only split, too.
+
+    Raises:
+        CorpusFormatError: No such data set, configuration or split.
+        MissingDependencyError: The package datasets is not installed.
+    """
     try:
         import datasets
     except ImportError:
@@ -379,15 +428,15 @@ def _open_hub_dataset(where: str) -> Iterable[Mapping[str, object]]:
     if not isinstance(opened, Mapping):
         return cast("Iterable[Mapping[str, object]]", opened)
     splits = list(opened)
-    chosen = "train" if "train" in splits else splits[0]
-    if "train" not in splits and len(splits) > 1:
+    only = len(splits) == 1 and default_split == "train"
+    if default_split not in splits and not only:
         known = ", ".join(splits)
         raise CorpusFormatError(f"{where} has the splits {known}; choose one: hf:{name}:{config or ''}:SPLIT")
-    return cast("Iterable[Mapping[str, object]]", opened[chosen])
+    return cast("Iterable[Mapping[str, object]]", opened[splits[0] if only else default_split])
 
 
 def _hub_rows(dataset: Iterable[Mapping[str, object]], where: str) -> Iterator[_Row]:
-    for number, values in enumerate(_reported(dataset, where)):
+    for number, values in enumerate(reported(dataset, where)):
         yield _row(values, f"{where}, row {number},", ("_id", "id", "docid"), number)
 
 
@@ -408,7 +457,7 @@ def _open_ir_dataset(where: str) -> Iterable[Any]:
 
 
 def _ir_rows(documents: Iterable[Any], where: str) -> Iterator[_Row]:
-    for number, document in enumerate(_reported(documents, where)):
+    for number, document in enumerate(reported(documents, where)):
         if hasattr(document, "title") and hasattr(document, "text"):
             values = {"_id": document.doc_id, "title": document.title, "text": document.text}
         else:
@@ -416,7 +465,7 @@ def _ir_rows(documents: Iterable[Any], where: str) -> Iterator[_Row]:
         yield _row(values, f"{where}, row {number},", ("_id",))
 
 
-def _reported(items: Iterable[ItemT], where: str) -> Iterator[ItemT]:
+def reported(items: Iterable[ItemT], where: str) -> Iterator[ItemT]:
     """Pass items on; a failure of their source (network, broken archive) becomes one line."""
     try:
         yield from items

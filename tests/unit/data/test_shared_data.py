@@ -8,6 +8,7 @@ import pytest
 
 from llama2vec.data.beir import check_judged_passages, read_beir
 from llama2vec.data.corpus import count_passages, read_passages
+from llama2vec.data.examples import read_examples
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.data.trec import read_qrels
 
@@ -79,3 +80,22 @@ def test_a_text_with_another_line_separator_stays_whole() -> None:
     with gzip.open(DATA / "scifact/corpus.jsonl.gz", "rt", encoding="utf-8", newline="\n") as stream:
         lines = sum(1 for _ in stream)
     assert lines == count_passages(DATA / "scifact")
+
+
+@pytest.mark.parametrize(
+    ("name", "examples"),
+    [
+        ("pairs/squad-sentences.jsonl.gz", 11804),
+        ("pairs/squad-passages.jsonl.gz", 3997),
+        ("pairs/nq-qed.jsonl", 1355),
+        ("pairs/pubmedqa.jsonl.gz", 1000),
+        ("pairs/scitldr.jsonl.gz", 5386),
+        ("pairs/wiki-vital-leads.jsonl.gz", 9995),
+        ("pairs/openstax-glossary.jsonl", 2147),
+        ("pairs/nq-sample.jsonl", 10),
+        ("pairs/msmarco-sample.jsonl", 10),
+        ("scifact", 809),
+    ],
+)
+def test_training_examples_have_the_documented_counts(name: str, examples: int) -> None:
+    assert sum(1 for _ in read_examples(DATA / name)) == examples

@@ -1,0 +1,149 @@
+"""An unlabelled corpus → pairs of query and positive, for fine-tuning without labels."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+
+from llama2vec.config import CorpusPairSettings
+from llama2vec.data.continuations import follows, sentences
+from llama2vec.data.example_rows import squeezed
+from llama2vec.errors import EmptyCorpusError
+from llama2vec.records import Passage, TrainingExample
+
+_Drawn = tuple[str, Sequence[Passage]]
+_NOTHING: _Drawn = ("", ())
+
+
+def pairs_from_corpus(
+    passages: Iterable[Passage], settings: CorpusPairSettings, seed: int = 0
+) -> Iterator[TrainingExample]:
+    """Stream pairs that a corpus gives by itself, in its order.
+
+    What is drawn hangs on the seed, the passage's id and the kind alone, not on the passages around it. A positive
+    carries the passage's title, as the passage will in an index; a query does not. The kind ``title`` is the other way
+    round, and a document's neighbouring passages under one title are positives of one example: what is held in memory.
+
+    All pairs from one passage, with ``neighbours`` the one that asks, have its id among their ``positive_ids``: they
+    are never each other's negatives, and mining never takes a query's own passage for a negative.
+
+    Args:
+        passages: In reading order; ids ``<document>-<number>`` that count up are one document.
+        settings: Kinds, lengths and shares.
+        seed: Of every draw.
+
+    Raises:
+        EmptyCorpusError: Not one pair could be made.
+        MissingDependencyError: Cutting sentences needs a package that is not there.
+    """
+    empty = True
+    for section, after in _sections(islice(passages, settings.limit or None)):
+        for position, following in enumerate([*section[1:], after]):
+            for pair in _pairs(_Place(section, position, following, settings), seed):
+                empty = False
+                yield pair
+    if empty:
+        raise EmptyCorpusError(
+            f"the corpus gives no pair: no passage has {settings.passage_min_words} words and what the chosen kinds "
+            "need; lower passage_min_words or choose other kinds"
+        )
+
+
+def _sections(passages: Iterable[Passage]) -> Iterator[tuple[list[Passage], Passage | None]]:
+    """Yield neighbouring passages of one document under one title, and the passage that follows them in it."""
+    section: list[Passage] = []
+    for passage in passages:
+        goes_on = bool(section) and follows(section[-1].id, passage.id)
+        if section and not (goes_on and passage.title and passage.title == section[-1].title):
+            yield section, passage if goes_on else None
+            section = []
+        section.append(passage)
+    if section:
+        yield section, None
+
+
+def _pairs(place: _Place, seed: int) -> Iterator[TrainingExample]:
+    for kind, share in place.settings.kinds:
+        draw = random.Random(f"{seed}:{kind}:{place.passage.id}")
+        if draw.random() >= share:
+            continue
+        query, found = getattr(place, kind)(draw)
+        query = " ".join(query.split()[: place.settings.query_max_words])
+        positives = [
+            passage
+            for passage in found
+            if len(passage.text.split()) >= place.settings.passage_min_words and squeezed(passage.full_text) != query
+        ]
+        # A row of dashes or stars asks for nothing.
+        if positives and any(letter.isalnum() for letter in query):
+            yield TrainingExample(
+                query=query,
+                positives=tuple(passage.full_text for passage in positives),
+                positive_ids=tuple(passage.id for passage in positives),
+            )
+
+
+class _Place:
+    """A passage among its neighbours. Each kind of pair is a method that returns the query and its positives."""
+
+    def __init__(
+        self, section: Sequence[Passage], position: int, following: Passage | None, settings: CorpusPairSettings
+    ) -> None:
+        self.section, self.position, self.following, self.settings = section, position, following, settings
+        self.passage = section[position]
+
+    @cached_property
+    def sentences(self) -> list[str]:
+        return sentences(self.passage.text, self.settings.language)
+
+    def title(self, draw: random.Random) -> _Drawn:
+        if self.position > 0:
+            return _NOTHING
+        return self.passage.title, [Passage(passage.id, passage.text) for passage in self.section]
+
+    def first_sentence(self, draw: random.Random) -> _Drawn:
+        words = 0
+        for count, sentence in enumerate(self.sentences, start=1):
+            words += len(sentence.split())
+            if words >= self.settings.query_min_words:
+                return " ".join(self.sentences[:count]), self._with_text(" ".join(self.sentences[count:]))
+        return _NOTHING
+
+    def halves(self, draw: random.Random) -> _Drawn:
+        ends = [0]
+        for sentence in self.sentences:
+            ends.append(ends[-1] + len(sentence.split()))
+        cuts = range(1, len(self.sentences))
+        if not cuts:
+            return _NOTHING
+        cut = min(cuts, key=lambda end: abs(2 * ends[end] - ends[-1]))
+        halves = [" ".join(self.sentences[:cut]), " ".join(self.sentences[cut:])]
+        query, text = halves if draw.random() < 0.5 else reversed(halves)
+        return (query, self._with_text(text)) if self._asks(query) else _NOTHING
+
+    def neighbours(self, draw: random.Random) -> _Drawn:
+        if self.following is None or not self._asks(self.passage.text):
+            return _NOTHING
+        # The id is that of the passage that asks: mining must not take it for a negative of its own text, while it
+        # knows the following one by its text.
+        return self.passage.text, [Passage(self.passage.id, self.following.text, self.following.title)]
+
+    def crop(self, draw: random.Random) -> _Drawn:
+        words = self.passage.text.split()
+        keep = draw.random() < self.settings.keep_query_in_passage
+        spare = len(words) - (0 if keep else self.settings.passage_min_words)
+        longest = min(self.settings.crop_max_words, spare)
+        if longest < self.settings.query_min_words:
+            return _NOTHING
+        size = draw.randint(self.settings.query_min_words, longest)
+        start = draw.randint(0, len(words) - size)
+        rest = self.passage.text if keep else " ".join(words[:start] + words[start + size :])
+        return " ".join(words[start : start + size]), self._with_text(rest)
+
+    def _asks(self, query: str) -> bool:
+        return len(query.split()) >= self.settings.query_min_words
+
+    def _with_text(self, text: str) -> list[Passage]:
+        return [Passage(self.passage.id, text, self.passage.title)]

@@ -1,0 +1,329 @@
+"""Labelled training data read once, with everything in it that is wrong or worth a look."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from llama2vec.data.example_rows import ExampleRow, Problem, Problems, squeezed
+from llama2vec.data.examples import no_rows, scan_examples
+from llama2vec.errors import DataError
+from llama2vec.records import TrainingExample
+
+Side = Literal["queries", "positives", "negatives"]
+_SIDES: tuple[Side, ...] = ("queries", "positives", "negatives")
+_PERCENTILES = (50, 90, 95, 99)
+_SHOWN = 5
+_TOKENIZED_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """How long the texts of one side are.
+
+    Attributes:
+        count: Number of texts.
+        mean: Mean length.
+        percentiles: Percent of the texts → the length that they do not pass.
+        longest: The longest text's.
+        limit: Where a text is cut; 0 = nowhere.
+        cut: Number of texts that are longer.
+    """
+
+    count: int
+    mean: float
+    percentiles: Mapping[int, int]
+    longest: int
+    limit: int = 0
+    cut: int = 0
+
+    @property
+    def cut_share(self) -> float:
+        """Share of the texts that lose their end at the limit."""
+        return self.cut / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One kind of problem or oddity: how often, and where it was met first.
+
+    Attributes:
+        kind: What it is.
+        count: How often.
+        first: The first few: places, or for problems whole messages.
+    """
+
+    kind: str
+    count: int
+    first: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleReport:
+    """What one source of training examples holds.
+
+    Attributes:
+        source: What was read.
+        split: Which split of it.
+        rows: Rows read.
+        faulty_rows: Rows with at least one problem.
+        examples: Rows that can be trained on; every other number is about these.
+        problems: What training would refuse, by kind.
+        notes: What training takes and a person may not have meant, by kind.
+        words: Lengths between white space.
+        tokens: Lengths in tokens, prompts not counted; empty without a tokenizer.
+    """
+
+    source: str
+    split: str
+    rows: int
+    faulty_rows: int
+    examples: int
+    problems: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+    words: Mapping[str, Lengths]
+    tokens: Mapping[str, Lengths] = field(default_factory=dict)
+
+    @property
+    def problem_count(self) -> int:
+        """Number of problems of every kind."""
+        return sum(finding.count for finding in self.problems)
+
+    def summary(self) -> str:
+        """Return the problems on one line; "" where there is none."""
+        if not self.problems:
+            return ""
+        kinds = ", ".join(f"{finding.kind}: {finding.count:,}" for finding in self.problems)
+        return f"{self.source} has problems in {self.faulty_rows:,} of {self.rows:,} rows ({kinds})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        facts = asdict(self)
+        for unit in ("words", "tokens"):
+            for side, lengths in getattr(self, unit).items():
+                facts[unit][side]["percentiles"] = {str(at): value for at, value in lengths.percentiles.items()}
+                facts[unit][side]["cut_share"] = round(lengths.cut_share, 6)
+        return facts
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.source} ({self.split})",
+            f"  {self.rows:,} rows, {self.examples:,} examples: {self.words['positives'].count:,} positives, "
+            f"{self.words['negatives'].count:,} negatives",
+            "",
+            f"Problems: {self.problem_count:,} in {self.faulty_rows:,} rows" if self.problems else "Problems: none",
+        ]
+        for finding in self.problems:
+            lines.append(f"  {finding.kind:<44}{finding.count:>10,}")
+            lines += [f"    {message}" for message in finding.first]
+        if self.notes:
+            lines += ["", "Worth a look"]
+        for finding in self.notes:
+            first = ", ".join(finding.first[:2]) + (", …" if finding.count > 2 and finding.first else "")
+            lines.append(f"  {finding.kind:<44}{finding.count:>10,}  {first}".rstrip())
+        return "\n".join([*lines, "", *_length_table({"words": self.words, "tokens": self.tokens})])
+
+
+def inspect_examples(
+    source: str | Path,
+    *,
+    split: str = "train",
+    count_tokens: Callable[[list[str]], list[int]] | None = None,
+    query_max_tokens: int = 0,
+    passage_max_tokens: int = 0,
+    negatives: int = 0,
+) -> ExampleReport:
+    """Read a source of training examples once, to its end, and report everything that is wrong with it.
+
+    The texts are not held: memory is about 32 bytes for each of them and 100 more for a pair.
+
+    Args:
+        source: What :func:`llama2vec.data.examples.read_examples` reads.
+        split: Which split of it.
+        count_tokens: Texts → their numbers of tokens; None leaves tokens out.
+        query_max_tokens: Where a query is cut; 0 = nowhere.
+        passage_max_tokens: Where a positive or negative is cut; 0 = nowhere.
+        negatives: Fewer negatives in a row than this are a problem.
+
+    Raises:
+        DataError: No such source, or not a single row; whatever is wrong with the rows is in the report.
+    """
+    where = str(source)
+    rows = scan_examples(where, split=split)
+    limits: dict[Side, int] = dict(zip(_SIDES, (query_max_tokens, *2 * [passage_max_tokens]), strict=True))
+    survey = _Survey(negatives, count_tokens)
+    try:
+        for row in rows:
+            survey.add(row)
+    except DataError as error:
+        # A source that ends in the middle: what was read so far is still worth reporting.
+        if not survey.rows:
+            raise
+        survey.problems.add("unreadable", str(error))
+        survey.faulty_rows += 1
+    if not survey.rows:
+        raise no_rows(where)
+    return ExampleReport(
+        source=where,
+        split=split,
+        rows=survey.rows,
+        faulty_rows=survey.faulty_rows,
+        examples=survey.examples,
+        problems=survey.problems.findings(),
+        notes=(*survey.notes.findings(), *survey.between_rows()),
+        words={side: _lengths(survey.words[side]) for side in _SIDES},
+        tokens={side: _lengths(survey.tokens(side), limits[side]) for side in _SIDES if count_tokens},
+    )
+
+
+class _Tally:
+    """Counts by kind, with the first few of each."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[str]] = {}
+
+    def add(self, kind: str, what: str) -> None:
+        self._counts[kind] += 1
+        first = self._first.setdefault(kind, [])
+        if len(first) < _SHOWN:
+            first.append(what)
+
+    def findings(self) -> tuple[Finding, ...]:
+        return tuple(Finding(kind, count, tuple(self._first[kind])) for kind, count in self._counts.items())
+
+
+class _Survey:
+    """What is counted while the rows go by; of texts only 8-byte hashes and lengths stay."""
+
+    def __init__(self, negatives: int, count_tokens: Callable[[list[str]], list[int]] | None) -> None:
+        self._negatives, self._count_tokens = negatives, count_tokens
+        self.rows = self.faulty_rows = self.examples = 0
+        self.problems, self.notes = _Tally(), _Tally()
+        self.words: dict[Side, array[int]] = {side: array("Q") for side in _SIDES}
+        self._tokens: dict[Side, array[int]] = {side: array("Q") for side in _SIDES}
+        self._waiting: dict[Side, list[str]] = {side: [] for side in _SIDES}
+        self._queries: set[int] = set()
+        self._pairs: set[int] = set()
+        # Hash of the text, and hash of the query and the text, one of each per positive and per negative.
+        self._texts = {side: array("Q") for side in ("positives", "negatives")}
+        self._labels = {side: array("Q") for side in ("positives", "negatives")}
+
+    def add(self, row: ExampleRow) -> None:
+        self.rows += 1
+        problems = list(row.problems)
+        if row.example is not None:
+            problems += self._too_few(row.example, row.where)
+            self.examples += 1
+            self._measure("queries", (row.example.query,))
+            self._measure("positives", row.example.positives)
+            self._measure("negatives", row.example.negatives)
+            self._note(row.example, row.where.rstrip(","))
+        for problem in problems:
+            self.problems.add(problem.kind, problem.message)
+        self.faulty_rows += bool(problems)
+
+    def tokens(self, side: Side) -> array[int]:
+        self._tokenize(side)
+        return self._tokens[side]
+
+    def between_rows(self) -> list[Finding]:
+        """Return what only the whole source shows: texts that are a positive here and a negative there.
+
+        The second kind is the worse one: the same query calls one text both, in two rows.
+        """
+        texts, labels = self._texts, self._labels
+        own = np.isin(labels["negatives"], labels["positives"])
+        others = np.isin(texts["negatives"], texts["positives"]) & ~own
+        found = {
+            "positives that are another query's negative": len(np.unique(np.asarray(texts["negatives"])[others])),
+            "negatives that are positives in another row": int(own.sum()),
+        }
+        return [Finding(kind, count) for kind, count in found.items() if count]
+
+    def _too_few(self, example: TrainingExample, where: str) -> list[Problem]:
+        problems = Problems(where)
+        if len(example.negatives) < self._negatives:
+            text = f"has {len(example.negatives)} of {self._negatives} negatives; mine more or ask for fewer"
+            problems.add("too few negatives", text)
+        return problems.found
+
+    def _measure(self, side: Side, texts: tuple[str, ...]) -> None:
+        self.words[side].extend(len(text.split()) for text in texts)
+        if self._count_tokens:
+            self._waiting[side] += texts
+            if len(self._waiting[side]) >= _TOKENIZED_AT_ONCE:
+                self._tokenize(side)
+
+    def _tokenize(self, side: Side) -> None:
+        if self._count_tokens and self._waiting[side]:
+            self._tokens[side].extend(self._count_tokens(self._waiting[side]))
+            self._waiting[side] = []
+
+    def _note(self, example: TrainingExample, where: str) -> None:
+        query = squeezed(example.query)
+        positives = list(map(squeezed, example.positives))
+        negatives = list(map(squeezed, example.negatives))
+        if _seen(self._queries, query):
+            self.notes.add("queries that an earlier row has", where)
+        for text in positives:
+            if _seen(self._pairs, (query, text)):
+                self.notes.add("pairs of query and positive that came before", where)
+        if query in positives:
+            self.notes.add("queries that are their own positive", where)
+        if len(set(negatives)) < len(negatives):
+            self.notes.add("rows with one negative twice", where)
+        if not negatives:
+            self.notes.add("rows without negatives", where)
+        scored = [bool(example.positive_scores), bool(example.negative_scores) or not negatives]
+        if any((example.positive_scores, example.negative_scores)) and not all(scored):
+            self.notes.add("rows with scores on one side only", where)
+        for side, texts in (("positives", positives), ("negatives", negatives)):
+            self._texts[side].extend(map(_hash, texts))
+            self._labels[side].extend(_hash((query, text)) for text in texts)
+
+
+def _hash(item: object) -> int:
+    # Python's own hash differs between runs, which is fine for counting within one.
+    return hash(item) & 0xFFFF_FFFF_FFFF_FFFF
+
+
+def _seen(known: set[int], item: object) -> bool:
+    """Tell whether an item came before, and remember it."""
+    size = len(known)
+    known.add(_hash(item))
+    return len(known) == size
+
+
+def _lengths(values: array[int], limit: int = 0) -> Lengths:
+    numbers = np.frombuffer(values, dtype=np.uint64) if values else np.zeros(0, dtype=np.uint64)
+    if not len(numbers):
+        return Lengths(0, 0.0, dict.fromkeys(_PERCENTILES, 0), 0, limit)
+    # A length that occurs: "95 % of the texts have at most so many".
+    at = np.percentile(numbers, _PERCENTILES, method="inverted_cdf")
+    return Lengths(
+        count=len(numbers),
+        mean=round(float(numbers.mean()), 2),
+        percentiles=dict(zip(_PERCENTILES, map(int, at), strict=True)),
+        longest=int(numbers.max()),
+        limit=limit,
+        cut=int((numbers > limit).sum()) if limit else 0,
+    )
+
+
+def _length_table(units: Mapping[str, Mapping[str, Lengths]]) -> list[str]:
+    heads = ["count", "mean", *(f"{at}%" for at in _PERCENTILES), "longest"]
+    lines = [f"  {'':<22}" + "".join(f"{head:>10}" for head in heads)]
+    for unit, sides in units.items():
+        for side, lengths in sides.items():
+            numbers = [*lengths.percentiles.values(), lengths.longest]
+            row = f"{lengths.count:>10,}{lengths.mean:>10,.1f}" + "".join(f"{number:>10,}" for number in numbers)
+            cut = f"   {lengths.cut_share:.1%} longer than {lengths.limit:,}" if lengths.limit else ""
+            lines.append(f"  {f'{side}, {unit}':<22}{row}{cut}")
+    return lines

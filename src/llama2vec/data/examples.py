@@ -1,0 +1,272 @@
+"""Labelled training data in the usual shapes, streamed: JSONL, Tevatron, BEIR folders, MS MARCO, Hugging Face."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llama2vec.data.beir import read_beir
+from llama2vec.data.corpus import files_fingerprint, json_object, open_hub_dataset, read_passages, reported
+from llama2vec.data.example_rows import (
+    SUCH_AS,
+    ExampleRow,
+    Problem,
+    Problems,
+    example_problems,
+    parse_row,
+    source_lines,
+    squeezed,
+    unread_fields,
+)
+from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
+from llama2vec.errors import ConfigError, ExampleFormatError
+from llama2vec.files import write_output
+from llama2vec.records import TrainingExample
+
+logger = logging.getLogger(__name__)
+
+_KINDS = (
+    "a .jsonl with query, pos and neg, a BEIR folder with qrels, MS MARCO's triples*.tsv or a folder with "
+    f"{ID_TRIPLES}*.tsv (any file also .gz), or hf:NAME"
+)
+
+
+def read_examples(source: str | Path, *, split: str = "train", limit: int | None = None) -> Iterator[TrainingExample]:
+    """Stream labelled training examples, in the order of the source.
+
+    Sources, and where query, positives and negatives come from:
+
+    - ``.jsonl``, ``.jsonl.gz``: ``query``, ``pos``, ``neg`` (the field's usual schema), optionally ``pos_scores``,
+      ``neg_scores``, ``query_id``, ``pos_ids``, ``neg_ids``; or ``anchor``, ``positive``, ``negative``; or Tevatron's
+      ``query_id``, ``query``, ``positive_passages``, ``negative_passages`` with ``docid``, ``title`` and ``text``.
+      Titles are put in front of their texts. Any other field is an error;
+    - a BEIR folder: the queries that ``qrels/<split>.tsv`` judges and their passages. A gain above 0 makes a positive,
+      a gain of 0 a negative; the judged texts are held in memory, the corpus is not;
+    - ``.tsv``, ``.tsv.gz``: MS MARCO's triples ``query⇥positive⇥negative`` of texts;
+    - a folder with MS MARCO's ``qidpidtriples*.tsv``, or that file: triples of ids, looked up in ``queries*.tsv`` and
+      ``collection*.tsv`` beside it; neighbouring lines of one query are one example;
+    - ``hf:NAME[:CONFIG][:SPLIT]``: a Hugging Face dataset, streamed, with the columns of one of the JSONL kinds;
+      other columns are not read.
+
+    Lines end at ``\\n`` only; blank lines are skipped.
+
+    Args:
+        source: One of the above.
+        split: Of a BEIR folder, an MS MARCO folder or an ``hf:`` source that names none itself; a single file is read
+            whole.
+        limit: Stop after this many examples; None = all.
+
+    Raises:
+        ConfigError: ``limit`` is below 1.
+        ExampleFormatError: No such source, no row, or a faulty one: the message names file and line.
+        CorpusFormatError: A faulty line in a corpus or query file that the source refers to.
+        RunFormatError: A faulty line in a BEIR folder's judgements.
+        MissingDependencyError: ``hf:`` without its package.
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit is {limit}; ask for at least 1 example")
+    return islice(_examples(scan_examples(source, split=split), str(source)), limit)
+
+
+def scan_examples(source: str | Path, *, split: str = "train") -> Iterator[ExampleRow]:
+    """Stream every row of what :func:`read_examples` reads: an example, or all that is wrong with the row.
+
+    Raises:
+        DataError: No such source, or one that cannot be read on: as :func:`read_examples`, but for faulty rows.
+    """
+    where = str(source)
+    if where.startswith("hf:"):
+        return _hub_rows(open_hub_dataset(where, split), where)
+    return _locate(where, split).rows()
+
+
+def examples_fingerprint(source: str | Path, *, split: str = "train") -> str:
+    """Return a sha256 over the names and bytes of every file that is read; for ``hf:`` the source itself.
+
+    Names count relative to the source, so data keep their fingerprint when their folder moves.
+
+    Raises:
+        DataError: No such source, or an unreadable file.
+    """
+    where = str(source)
+    if where.startswith("hf:"):
+        return f"{where}#{split}"
+    files = _locate(where, split)
+    return files_fingerprint(files.root, files.paths, ExampleFormatError)
+
+
+def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, overwrite: bool = False) -> int:
+    """Write examples as JSONL, gzip where the name ends in ``.gz``; :func:`read_examples` gives back the same ones.
+
+    The file appears whole or not at all, equal examples make equal bytes, and one example is held at a time.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        OutputExistsError: The file is there already and ``overwrite`` is not given.
+        ExampleFormatError: Another suffix, no example, or one that could not be read again.
+        DataError: The file cannot be written.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if not name.endswith((".jsonl", ".jsonl.gz")):
+        raise ExampleFormatError(f"{path}: training examples are written as .jsonl or .jsonl.gz; name the file so")
+    count = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal count
+        for count, example in enumerate(examples, start=1):
+            problems = example_problems(example, f"{path}: example {count}")
+            if problems:
+                raise ExampleFormatError(problems[0].message)
+            yield (json.dumps(_fields(example), ensure_ascii=False) + "\n").encode()
+        if not count:
+            raise ExampleFormatError(f"{path}: there is no example to write; give at least one")
+
+    write_output(path, _gzipped(lines()) if name.endswith(".gz") else lines(), overwrite=overwrite)
+    return count
+
+
+def _examples(rows: Iterable[ExampleRow], where: str) -> Iterator[TrainingExample]:
+    empty = True
+    for row in rows:
+        empty = False
+        if row.example is None:
+            raise ExampleFormatError(row.problems[0].message)
+        yield row.example
+    if empty:
+        raise no_rows(where)
+
+
+def no_rows(where: str) -> ExampleFormatError:
+    """Return the error of a source without a single row."""
+    return ExampleFormatError(f"{where} holds no training example; give {_KINDS} with at least one row")
+
+
+def _fields(example: TrainingExample) -> dict[str, Any]:
+    optional = {
+        "query_id": example.query_id,
+        "pos_ids": example.positive_ids,
+        "neg_ids": example.negative_ids,
+        "pos_scores": example.positive_scores,
+        "neg_scores": example.negative_scores,
+    }
+    given = {name: value for name, value in optional.items() if value}
+    return {"query": example.query, "pos": example.positives, "neg": example.negatives, **given}
+
+
+def _gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    # zlib writes a gzip header without name and time, so equal content makes equal files.
+    packer = zlib.compressobj(level=6, wbits=16 + zlib.MAX_WBITS)
+    for chunk in chunks:
+        yield packer.compress(chunk)
+    yield packer.flush()
+
+
+# ------------------------------------------------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True, slots=True)
+class _Located:
+    root: Path
+    paths: tuple[Path, ...]
+    rows: Callable[[], Iterator[ExampleRow]]
+
+
+def _locate(where: str, split: str) -> _Located:
+    source = Path(where)
+    if not source.exists():
+        raise ExampleFormatError(f"{where}: no such file or folder; give {_KINDS}")
+    name = source.name.lower()
+    is_table = name.endswith((".tsv", ".tsv.gz"))
+    if source.is_dir():
+        if any(path.name.lower().startswith(ID_TRIPLES) for path in source.iterdir()):
+            return _locate_id_triples(source, split)
+        if (source / "qrels").is_dir():
+            return _locate_beir(source, split)
+        raise ExampleFormatError(f"{where} holds no qrels folder and no {ID_TRIPLES}*.tsv; give {_KINDS}")
+    if is_table and name.startswith(ID_TRIPLES):
+        return _locate_id_triples(source, split)
+    if not is_table and not name.endswith((".jsonl", ".jsonl.gz")):
+        raise ExampleFormatError(f"{where}: unknown kind of file; give {_KINDS}")
+    read = text_triple_rows if is_table else _jsonl_rows
+    return _Located(source.parent, (source,), lambda: read(source))
+
+
+def _locate_id_triples(source: Path, split: str) -> _Located:
+    files = find_id_triples(source, split)
+    return _Located(
+        files.triples.parent, (files.triples, files.queries, files.collection), lambda: id_triple_rows(files)
+    )
+
+
+def _locate_beir(folder: Path, split: str) -> _Located:
+    qrels = folder / "qrels" / f"{split}.tsv"
+    if not qrels.is_file():
+        splits = ", ".join(sorted(path.stem for path in qrels.parent.glob("*.tsv"))) or "none"
+        raise ExampleFormatError(f"{folder} has no qrels/{split}.tsv; splits here: {splits}")
+    stems = [[folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz"] for stem in ("corpus", "queries")]
+    found = [next((path for path in paths if path.is_file()), paths[0]) for paths in stems]
+    return _Located(folder, (*found, qrels), lambda: _beir_rows(folder, split))
+
+
+def _jsonl_rows(path: Path) -> Iterator[ExampleRow]:
+    for where, line in source_lines(path):
+        if isinstance(line, Problem):
+            yield ExampleRow(where, None, (line,))
+            continue
+        try:
+            values = json_object(line, where, SUCH_AS, ExampleFormatError)
+        except ExampleFormatError as error:
+            yield ExampleRow(where, None, (Problem("unreadable", where, str(error)),))
+            continue
+        yield parse_row(values, where)
+
+
+def _hub_rows(dataset: Iterable[Any], where: str) -> Iterator[ExampleRow]:
+    for number, values in enumerate(reported(dataset, where)):
+        if number == 0 and (unread := unread_fields(values)):
+            logger.info("%s: columns that are not read: %s", where, ", ".join(unread))
+        yield parse_row(values, f"{where}, row {number},", strict=False)
+
+
+def _beir_rows(folder: Path, split: str) -> Iterator[ExampleRow]:
+    task = read_beir(folder, split)
+    # Below 0 stands for spam or "of no use", whose meaning differs between collections: such passages are left out.
+    judged = {passage_id for gains in task.qrels.values() for passage_id, gain in gains.items() if gain >= 0}
+    texts = {passage.id: passage.full_text for passage in read_passages(folder) if passage.id in judged}
+    for query in task.queries:
+        gains = task.qrels[query.id]
+        problems = Problems(f"{folder / 'qrels' / split}.tsv, query {query.id!r},")
+        positives = [passage_id for passage_id, gain in gains.items() if gain > 0]
+        if not positives:
+            continue  # judged, and nothing is relevant: a query for evaluation, not for training
+        for passage_id in gains:
+            if passage_id in judged and passage_id not in texts:
+                problems.add("unknown id", f"judges passage {passage_id!r}, which is not in the corpus; add it there")
+        positives = [passage_id for passage_id in positives if passage_id in texts]
+        known = {"", *(squeezed(texts[passage_id]) for passage_id in positives)}
+        # People looked at a passage of gain 0 for this query and found it not relevant: the best negative there is,
+        # unless its text stands in the corpus a second time and was judged relevant there.
+        negatives = [
+            passage_id
+            for passage_id, gain in gains.items()
+            if gain == 0 and passage_id in texts and squeezed(texts[passage_id]) not in known
+        ]
+        yield problems.row(
+            TrainingExample(
+                query=query.text,
+                positives=tuple(texts[passage_id] for passage_id in positives),
+                negatives=tuple(texts[passage_id] for passage_id in negatives),
+                query_id=query.id,
+                positive_ids=tuple(positives),
+                negative_ids=tuple(negatives),
+            )
+        )

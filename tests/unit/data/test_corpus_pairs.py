@@ -1,0 +1,169 @@
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llama2vec.config import CorpusPairSettings, PairShares, load_config
+from llama2vec.data.corpus_pairs import pairs_from_corpus
+from llama2vec.errors import ConfigError, EmptyCorpusError
+from llama2vec.records import Passage, TrainingExample
+
+NONE = dict.fromkeys(PairShares.model_fields, 0.0)
+TEXT = "Llamas are camelids of the Andes. They hum when they are content with life. Many carry wool over high passes."
+FIRST, SECOND, THIRD = (f"{sentence.rstrip('.')}." for sentence in TEXT.split(". "))
+
+
+def settings(*kinds: str, **changes: object) -> CorpusPairSettings:
+    return CorpusPairSettings(kinds=PairShares(**{**NONE, **dict.fromkeys(kinds, 1.0)}), **changes)  # type: ignore[arg-type]
+
+
+def pairs(passages: list[Passage], chosen: CorpusPairSettings, seed: int = 0) -> list[TrainingExample]:
+    return list(pairs_from_corpus(passages, chosen, seed))
+
+
+def one(passage: Passage, chosen: CorpusPairSettings, seed: int = 0) -> TrainingExample:
+    (pair,) = pairs([passage], chosen, seed)
+    return pair
+
+
+@pytest.fixture(scope="module")
+def corpus(made_up: Callable[[int], str]) -> list[Passage]:
+    return [Passage(f"d{number // 4}-{number % 4}", made_up(number), f"Title {number // 4}") for number in range(80)]
+
+
+@pytest.fixture(scope="module")
+def made_up() -> Callable[[int], str]:
+    return lambda number: " ".join(
+        f"Word{number} number {part} of many goes {'on and ' * part}on." for part in range(1, 5)
+    )
+
+
+def test_a_title_asks_for_its_text_without_the_title() -> None:
+    assert one(Passage("a", TEXT, "Llama"), settings("title")) == TrainingExample("Llama", (TEXT,), positive_ids=("a",))
+
+
+def test_a_title_that_goes_on_over_a_document_has_all_its_passages_as_positives() -> None:
+    passages = [Passage("a-1", TEXT, "Llama"), Passage("a-2", TEXT[::-1], "Llama"), Passage("a-3", TEXT, "Alpaca")]
+    first, second = pairs([*passages, Passage("b-4", TEXT, "Alpaca")], settings("title"))[:2]
+    assert first == TrainingExample("Llama", (TEXT, TEXT[::-1]), positive_ids=("a-1", "a-2"))
+    assert second.positive_ids == ("a-3",)
+
+
+def test_the_first_sentence_asks_for_the_rest_behind_its_title() -> None:
+    pair = one(Passage("a", TEXT, "Llama"), settings("first_sentence"))
+    assert pair == TrainingExample(FIRST, (f"Llama {SECOND} {THIRD}",), positive_ids=("a",))
+
+
+def test_a_first_sentence_that_is_too_short_takes_the_next_one_along() -> None:
+    pair = one(Passage("a", f"Yes! {TEXT}"), settings("first_sentence"))
+    assert (pair.query, pair.positives) == (f"Yes! {FIRST}", (f"{SECOND} {THIRD}",))
+
+
+def test_halves_meet_at_the_sentence_end_nearest_to_the_middle_and_either_may_ask() -> None:
+    third = "Many of them carry wool and salt over high passes each year."
+    # 6, 8 and 12 words: the end after 14 is nearer to 13 than the one after 6.
+    halves = {f"{FIRST} {SECOND}", third}
+    found = {
+        (pair.query, pair.positives[0])
+        for seed in range(20)
+        for pair in pairs([Passage("a", f"{FIRST} {SECOND} {third}")], settings("halves"), seed)
+    }
+    assert len(found) == 2
+    assert all({query, positive} == halves for query, positive in found)
+
+
+def test_a_passage_asks_for_the_one_behind_it_in_its_document_only() -> None:
+    passages = [Passage("a-1", TEXT, "T"), Passage("a-2", TEXT.upper(), "T"), Passage("b-3", TEXT, "T")]
+    assert pairs(passages, settings("neighbours")) == [
+        TrainingExample(TEXT, (f"T {TEXT.upper()}",), positive_ids=("a-1",))
+    ]
+
+
+def test_a_crop_is_a_run_of_words_that_its_passage_keeps_or_loses() -> None:
+    words = TEXT.split()
+    for keep in (0.0, 1.0):
+        for seed in range(40):
+            pair = one(Passage("a", TEXT, "T"), settings("crop", keep_query_in_passage=keep), seed)
+            query = pair.query.split()
+            starts = [at for at in range(len(words)) if words[at : at + len(query)] == query]
+            assert 3 <= len(query) <= 12
+            if keep:
+                assert starts
+                assert pair.positives == (f"T {TEXT}",)
+            else:
+                rest = pair.positives[0].split()[1:]
+                assert len(rest) >= 8
+                assert rest in [words[:at] + words[at + len(query) :] for at in starts]
+
+
+def test_the_share_of_kept_crops_is_what_was_asked(corpus: list[Passage]) -> None:
+    whole = {passage.full_text for passage in corpus}
+    found = [
+        pair.positives[0] in whole
+        for seed in range(10)
+        for pair in pairs(corpus, settings("crop", keep_query_in_passage=0.3), seed)
+    ]
+    assert len(found) == 800
+    assert 0.25 < sum(found) / len(found) < 0.36
+
+
+def test_shares_are_kept_kind_by_kind(corpus: list[Passage]) -> None:
+    shares = PairShares(**{**NONE, "halves": 0.5, "crop": 0.25})
+    drawn = [len(pairs(corpus, CorpusPairSettings(kinds=shares), seed)) for seed in range(10)]
+    assert 0.69 < sum(drawn) / 800 < 0.81
+
+
+def test_what_is_drawn_hangs_on_seed_passage_and_kind_alone(corpus: list[Passage]) -> None:
+    everything = settings("first_sentence", "halves", "crop")
+    whole = pairs(corpus, everything)
+    assert pairs(corpus, everything) == whole != pairs(corpus, everything, seed=1)
+    alone = [pair for passage in corpus for pair in pairs([passage], everything)]
+    assert alone == whole
+    crops = pairs(corpus, settings("crop"))
+    assert crops == [pair for pair in whole if pair in crops]
+
+
+def test_pairs_of_one_passage_share_its_id_and_hold_no_empty_text(corpus: list[Passage]) -> None:
+    odd = [
+        Passage("e", ""), Passage("s", "Too short."), Passage("d", "- " * 30, "***"), Passage("t", "", "Title"),
+        Passage("w", " \n " + "same " * 9, "same"), Passage("l", "word " * 500),
+    ]  # fmt: skip
+    chosen = CorpusPairSettings(kinds=PairShares(neighbours=1))
+    found = pairs([*odd, *corpus], chosen)
+    known = {passage.id for passage in corpus} | {"w", "l"}
+    assert {passage_id for pair in found for passage_id in pair.positive_ids} == known
+    for pair in found:
+        assert len(pair.positive_ids) == len(pair.positives) >= 1
+        assert pair.query.strip()
+        assert all(len(text.split()) >= 8 and text != pair.query for text in pair.positives)
+        assert len(pair.query.split()) <= chosen.query_max_words
+
+
+def test_a_query_that_is_too_long_loses_its_end() -> None:
+    passages = [Passage("a-1", " ".join(map(str, range(100)))), Passage("a-2", TEXT)]
+    (pair,) = pairs(passages, settings("neighbours", query_max_words=12))
+    assert pair.query == "0 1 2 3 4 5 6 7 8 9 10 11"
+
+
+def test_the_limit_counts_passages(corpus: list[Passage]) -> None:
+    assert len(pairs(corpus, settings("crop", limit=5))) == 5
+
+
+def test_a_corpus_without_a_pair_is_one_line() -> None:
+    with pytest.raises(EmptyCorpusError, match="gives no pair: no passage has 8 words"):
+        pairs([Passage("a", "Short.")], CorpusPairSettings())
+
+
+def test_settings_that_cannot_give_a_pair_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the share of every kind is 0"):
+        load_config(CorpusPairSettings, None, [f"kinds.{kind}=0" for kind in NONE])
+    with pytest.raises(ConfigError, match="must not fall"):
+        load_config(CorpusPairSettings, None, ["crop_max_words=2"])
+    with pytest.raises(ConfigError, match="did you mean 'halves'"):
+        load_config(CorpusPairSettings, None, ["kinds.halfs=1"])
+
+
+def test_titles_and_crops_need_no_sentence_cutter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentencex", None)
+    assert len(pairs([Passage("a", TEXT, "Llama")], settings("title", "crop"))) == 2
