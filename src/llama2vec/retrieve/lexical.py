@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -10,7 +12,7 @@ import numpy as np
 
 from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.index import best_rows
+from llama2vec.retrieve.index import Scores, best_rows
 
 _LANGUAGES = (
     *("danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese"),
@@ -22,10 +24,11 @@ _LANGUAGES = (
 class Bm25Index:
     """A corpus in memory for BM25 as Lucene scores it: title and text as one field, stop words out, stemmed."""
 
-    def __init__(self, ids: Sequence[str], tokenizer: Any, scorer: Any) -> None:
+    def __init__(self, ids: Sequence[str], tokenizer: Any, scorer: Any, mean_words: float) -> None:
         self._ids = ids
         self._tokenizer = tokenizer
         self._scorer = scorer
+        self._mean_words = mean_words
 
     @classmethod
     def build(
@@ -70,7 +73,7 @@ class Bm25Index:
             scorer = bm25s.BM25(k1=k1, b=b, method="lucene")
             vocabulary = tokenizer.get_vocab_dict()
             scorer.index(Tokenized(ids=words, vocab=vocabulary), create_empty_token=False, show_progress=False)
-        return cls(ids, tokenizer, scorer)
+        return cls(ids, tokenizer, scorer, sum(map(len, words)) / len(words))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -79,10 +82,42 @@ class Bm25Index:
         """Return the passages that share words with each query; no ranking entries where there are none."""
         return Run({query.id: self._ranking(query.text, depth) for query in queries}, tag=tag)
 
-    def _ranking(self, text: str, depth: int) -> dict[str, float]:
-        words = next(self._tokenizer.streaming_tokenize([text], update_vocab=False, allow_empty=False))
+    def scores(self, query: str) -> Scores:
+        """Return the [N] scores of all passages for a query; 0 where they share no word."""
+        words = self._words(query)
         if self._scorer is None or not words:
-            return {}
-        scores = self._scorer.get_scores_from_ids(words)
+            return np.zeros(len(self._ids), dtype=np.float32)
+        found: Scores = self._scorer.get_scores_from_ids(words)
+        return found
+
+    def score_text(self, query: str, text: str) -> float:
+        """Return what a text would score if it were a passage, by the statistics that the corpus has without it.
+
+        >>> index = Bm25Index.build([Passage("a", "llama wool"), Passage("b", "camel")])
+        >>> round(index.score_text("wool", "llama wool"), 6), round(index.scores("wool").tolist()[0], 6)
+        (0.277259, 0.277259)
+        """
+        if self._scorer is None:
+            return 0.0
+        stop_words = set(self._tokenizer.stopwords)
+        # Words that the corpus does not have count in the length alone.
+        length = sum(word not in stop_words for word in self._tokenizer.splitter(text.lower()))
+        k1, b, passages = self._scorer.k1, self._scorer.b, len(self._ids)
+        spread = k1 * (1 - b + b * length / self._mean_words)
+        counts, total = Counter(self._words(text)), 0.0
+        for word in self._words(query):
+            # Scores are kept by word, one for each passage that has it.
+            begin, end = self._scorer.scores["indptr"][word : word + 2].tolist()
+            idf = math.log(1 + (passages - (end - begin) + 0.5) / (end - begin + 0.5))
+            total += idf * counts[word] / (counts[word] + spread)
+        return total
+
+    def _words(self, text: str) -> list[int]:
+        """Return the numbers of a text's words that the corpus has, repeated as in the text."""
+        found: list[int] = next(self._tokenizer.streaming_tokenize([text], update_vocab=False, allow_empty=False))
+        return found
+
+    def _ranking(self, text: str, depth: int) -> dict[str, float]:
+        scores = self.scores(text)
         found = np.flatnonzero(scores > 0)
         return {self._ids[row]: float(scores[row]) for row in found[best_rows(scores[found], depth)]}

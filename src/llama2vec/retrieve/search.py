@@ -67,7 +67,7 @@ def search(
     Raises:
         StoreError: the encoder's contract is another than the index's.
     """
-    _check_contract(index, encoder)
+    check_contract(index, encoder)
     if not queries:
         return Run({}, tag=tag)
     scores, rows = index.search(encoder.encode_queries(queries), depth + exclude_same_id)
@@ -89,7 +89,7 @@ def top_hits(index: Index, encoder: QueryEncoder, question: str, depth: int = 10
     Raises:
         StoreError: the encoder's contract is another than the index's.
     """
-    _check_contract(index, encoder)
+    check_contract(index, encoder)
     scores, rows = index.search(encoder.encode_queries([Query(id="question", text=question)]), depth)
     passages = index.store.passages(rows[0][rows[0] >= 0])
     # Rows that are missing stand last, so the shorter list ends first.
@@ -134,7 +134,12 @@ def _cut_at_words(text: str, begin: int, end: int) -> str:
     return ("…" if begin > 0 else "") + part.strip() + ("…" if end < len(text) else "")
 
 
-def _check_contract(index: Index, encoder: QueryEncoder) -> None:
+def check_contract(index: Index, encoder: QueryEncoder) -> None:
+    """Make sure that queries are encoded the way the passages were.
+
+    Raises:
+        StoreError: the encoder's contract is another than the index's.
+    """
     if index.contract_hash != encoder.contract_hash:
         raise StoreError(
             f"{index.store.path} was encoded under contract {index.contract_hash[:12]} and the query model has "
