@@ -16,31 +16,35 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from llama2vec.config import OptimiserSettings
 from llama2vec.errors import MissingDependencyError, TrainingError
 from llama2vec.files import write_json
 from llama2vec.model.backbone import quiet_transformers
+from llama2vec.processes import on_first_process, process_count
 from llama2vec.progress import ProgressReporter
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINTS, LOG_FILE, LOSS_PLOT = "checkpoints", "log.jsonl", "loss.png"
-_COMPLETE = "complete.json"
+_COMPLETE, _TRAINER_STATE = "complete.json", "trainer_state.json"
 
 
 class Objective(Protocol):
     """What a stage optimises."""
 
-    def length(self, example: Any) -> int:
-        """Return about how long an example is, in any unit: examples of like length share a batch."""
+    def order(self, examples: Sequence[Any], settings: OptimiserSettings) -> EpochOrder:
+        """Return the order in which the examples are read."""
 
     def collate(self, examples: Sequence[Any]) -> Mapping[str, Any]:
         """Turn examples into one batch; runs in the data workers."""
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss and its parts by name, for the log."""
+
+    def validate(self, model: Any, held_out: Sequence[Any], batch_size: int) -> dict[str, float]:
+        """Return figures of the held-out examples by name; draws no random number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +54,14 @@ class TrainingResult:
     Attributes:
         steps: Optimiser steps in all.
         seconds: Time of this process' share, resumed parts not counted.
-        losses: Last logged loss and its parts, and the last validation losses (``validation_…``).
+        losses: Last logged loss and its parts, and the validation figures (``validation_…``) of the weights.
+        best_step: The step whose weights the model has now: the last one, or the best where ``best`` was asked for.
     """
 
     steps: int
     seconds: float
     losses: dict[str, float]
+    best_step: int
 
 
 class _Examples(Dataset[Any]):
@@ -69,7 +75,21 @@ class _Examples(Dataset[Any]):
         return self._examples[row]
 
 
-class LengthGroupedOrder(Sampler[int]):
+class EpochOrder(Sampler[int]):
+    """An order of rows that is drawn from a seed and the epoch, so that a resumed run finds it again."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; transformers calls this."""
+        self._epoch = epoch
+
+    def _draw(self) -> random.Random:
+        return random.Random(f"{self._seed}:{self._epoch}")
+
+
+class LengthGroupedOrder(EpochOrder):
     """Draw the order of an epoch from (seed, epoch), with texts of similar length in the same batch.
 
     Rows are shuffled, cut into pools of 32 batches, sorted by length inside a pool, and the batches shuffled again:
@@ -84,17 +104,14 @@ class LengthGroupedOrder(Sampler[int]):
     _POOL_BATCHES = 32
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self._lengths, self._batch_size, self._seed, self._epoch = lengths, batch_size, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; transformers calls this."""
-        self._epoch = epoch
+        super().__init__(seed)
+        self._lengths, self._batch_size = lengths, batch_size
 
     def __len__(self) -> int:
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        draw = random.Random(f"{self._seed}:{self._epoch}")
+        draw = self._draw()
         rows = list(range(len(self._lengths)))
         draw.shuffle(rows)
         pool = self._POOL_BATCHES * self._batch_size
@@ -112,7 +129,7 @@ class LengthGroupedOrder(Sampler[int]):
 class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
     """A Trainer whose loss comes from an :class:`Objective`; it sums the parts between two log lines."""
 
-    def __init__(self, objective: Objective, order: Sampler[int], **arguments: Any) -> None:
+    def __init__(self, objective: Objective, order: EpochOrder, **arguments: Any) -> None:
         super().__init__(data_collator=objective.collate, **arguments)
         self.objective = objective
         self.order = order
@@ -143,9 +160,11 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         settings: OptimiserSettings,
         validate: Callable[[], dict[str, float]],
         progress: ProgressReporter,
+        best: str = "",
     ) -> None:
         self.trainer: _ObjectiveTrainer | None = None
         self.folder, self.settings, self.validate, self.progress = folder, settings, validate, progress
+        self.best = best
         self.last: dict[str, float] = {}
         self.started = time.monotonic()
 
@@ -161,17 +180,30 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         for line in read_log(log) if log.exists() else []:
             self.last |= {name: value for name, value in line.items() if name.startswith(("loss", "validation_"))}
 
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # accelerate does not reach the order through its own wrappers when several processes resume inside an epoch.
+        if self.trainer is not None:
+            self.trainer.order.set_epoch(int(state.epoch or 0))
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
         self.progress.advance(1)
-        # A log line that spanned a checkpoint would average fewer steps after a resume.
-        control.should_log |= control.should_save
         due = self.settings.validate_every and step % self.settings.validate_every == 0
         if due or step == state.max_steps:
-            found = self.validate()
+            # Once for all processes: they must agree which step is the best.
+            found = on_first_process(self.validate)
             if found:
                 self.last |= found
                 self._write({"step": step, **found}, state)
+                self._keep_best(found, state, control)
+        # A log line that spanned a checkpoint would average fewer steps after a resume.
+        control.should_log |= control.should_save
+
+    def _keep_best(self, found: dict[str, float], state: Any, control: Any) -> None:
+        """Save the weights where they are the best so far; transformers keeps the checkpoint that its state names."""
+        if self.best in found and (state.best_metric is None or found[self.best] > state.best_metric):
+            state.best_metric, state.best_global_step = found[self.best], state.global_step
+            control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs or self.trainer is None:
@@ -208,35 +240,36 @@ def train(
     *,
     mixed_precision: bool = False,
     gradient_checkpointing: bool = False,
+    best: str = "",
 ) -> TrainingResult:
     """Train a model in place; start again after a kill and the weights come out the same, bit for bit on a CPU.
 
     Args:
         model: A (peft) model of transformers, on its device.
         examples: Training examples; their order is drawn from the seed.
-        held_out: Examples for the validation loss; may be empty.
+        held_out: What the objective validates on; may be empty.
         objective: Batches and loss.
         settings: Steps, rates, seed, intervals.
         folder: Receives ``log.jsonl``, ``loss.png`` and ``checkpoints/``.
         mixed_precision: bfloat16 autocast over float32 weights.
         gradient_checkpointing: Recompute activations in the backward pass.
+        best: Name of the validation figure whose highest value decides which weights the model ends with, such as
+            ``validation_ndcg@10``; "" = the last ones.
 
     Returns:
         Steps, seconds and last losses.
 
     Raises:
-        TrainingError: Fewer examples than one batch, or a loss that is not finite.
+        TrainingError: Fewer examples than one batch for each process, or a loss that is not finite.
     """
-    if len(examples) < settings.batch_size:
-        raise TrainingError(
-            f"{len(examples)} training examples are fewer than one batch of {settings.batch_size}; "
-            "give more text or lower optimiser.batch_size"
-        )
+    check_enough(len(examples), settings)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = _arguments(settings, folder, model.device, mixed_precision, gradient_checkpointing)
     progress = ProgressReporter("training", unit="steps")
-    recorder = _Recorder(folder, settings, lambda: _validate(model, held_out, objective, settings.batch_size), progress)
-    order = LengthGroupedOrder([objective.length(example) for example in examples], settings.batch_size, settings.seed)
+    recorder = _Recorder(
+        folder, settings, lambda: _validate(model, held_out, objective, settings.batch_size), progress, best
+    )
+    order = objective.order(examples, settings)
     trainer = _ObjectiveTrainer(
         objective, order, model=model, args=arguments, train_dataset=_Examples(examples), callbacks=[recorder]
     )
@@ -251,15 +284,33 @@ def train(
     with quiet_transformers(), progress:
         if checkpoint and _step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
+            trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
             trainer._load_from_checkpoint(str(checkpoint))
-            trainer.state.global_step = settings.steps
             recorder.restore(settings.steps)
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        best_step = trainer.state.best_global_step or settings.steps
+        if best_step != settings.steps:
+            trainer._load_from_checkpoint(str(folder / CHECKPOINTS / f"checkpoint-{best_step}"))
+            recorder.last |= _validation_at(folder / LOG_FILE, best_step)
     seconds = time.monotonic() - started
     if trainer.is_world_process_zero():
         draw_losses(folder / LOG_FILE, folder / LOSS_PLOT)
-    return TrainingResult(trainer.state.global_step, seconds, recorder.last)
+    return TrainingResult(trainer.state.global_step, seconds, recorder.last, best_step)
+
+
+def check_enough(examples: int, settings: OptimiserSettings) -> None:
+    """Make sure that there is a whole batch for every process.
+
+    Raises:
+        TrainingError: There is not.
+    """
+    if examples < settings.batch_size * process_count():
+        each = f" for each of {process_count()} processes" if process_count() > 1 else ""
+        raise TrainingError(
+            f"{examples} training examples are fewer than one batch of {settings.batch_size}{each}; "
+            "give more of them or lower optimiser.batch_size"
+        )
 
 
 def _arguments(
@@ -318,20 +369,25 @@ def _step_of(checkpoint: Path) -> int:
 
 @torch.no_grad()
 def _validate(model: Any, held_out: Sequence[Any], objective: Objective, batch_size: int) -> dict[str, float]:
-    """Mean loss and parts over the held-out examples; no random number is drawn."""
+    """Let the objective look at the held-out examples, the model in evaluation mode."""
     if not held_out:
         return {}
     was_training = model.training
     model.eval()
+    found = objective.validate(model, held_out, batch_size)
+    model.train(was_training)
+    return {f"validation_{name}": value for name, value in found.items()}
+
+
+def mean_loss(objective: Objective, model: Any, held_out: Sequence[Any], batch_size: int) -> dict[str, float]:
+    """Return the mean loss and its parts over the held-out examples."""
     sums: dict[str, float] = {}
     for start in range(0, len(held_out), batch_size):
         chunk = held_out[start : start + batch_size]
-        batch = objective.collate(chunk)
-        loss, parts = objective.loss(model, batch)
+        loss, parts = objective.loss(model, objective.collate(chunk))
         for name, value in {"loss": loss.item(), **parts}.items():
             sums[name] = sums.get(name, 0.0) + value * len(chunk)
-    model.train(was_training)
-    return {f"validation_{name}": value / len(held_out) for name, value in sums.items()}
+    return {name: value / len(held_out) for name, value in sums.items()}
 
 
 def _truncate_log(path: Path, step: int) -> None:
@@ -353,8 +409,13 @@ def read_log(path: Path) -> list[dict[str, float]]:
     return lines
 
 
+def _validation_at(log: Path, step: int) -> dict[str, float]:
+    lines = [line for line in read_log(log) if line["step"] == step] if log.exists() else []
+    return {name: value for line in lines for name, value in line.items() if name.startswith("validation_")}
+
+
 def draw_losses(log: Path, picture: Path) -> None:
-    """Draw the training and validation curves of a log as PNG."""
+    """Draw the curves of a log as PNG: losses, and on axes of their own the other validation figures."""
     try:
         import matplotlib
     except ImportError as error:
@@ -363,18 +424,29 @@ def draw_losses(log: Path, picture: Path) -> None:
     from matplotlib import pyplot
 
     lines = read_log(log)
-    names = list(dict.fromkeys(name for line in lines for name in line if "loss" in name))
-    figure, axes = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    names = sorted({name for line in lines for name in line if "loss" in name or name.startswith("validation_")})
+    losses, figures = [name for name in names if "loss" in name], [name for name in names if "loss" not in name]
+    rows = 1 + bool(figures)
+    plot, axes = pyplot.subplots(rows, figsize=(8, 4.5 + 2.5 * (rows - 1)), layout="constrained", squeeze=False)
+    _draw_curves(axes[0, 0], lines, losses, "loss (nats)")
+    axes[0, 0].set_title("Training" if lines else "no steps yet")
+    if figures:
+        _draw_curves(axes[1, 0], lines, figures, "on held-out queries")
+    axes[-1, 0].set_xlabel("optimiser step")
+    plot.savefig(picture, dpi=130)
+    pyplot.close(plot)
+
+
+def _draw_curves(axes: Any, lines: Sequence[Mapping[str, float]], names: Sequence[str], label: str) -> None:
     colours: dict[str, Any] = {}
-    for name in sorted(names):
+    for name in names:
         points = [(line["step"], line[name]) for line in lines if name in line]
         base = name.removeprefix("validation_")
-        held_out = name.startswith("validation_")
+        held_out = name != base
         style: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4} if held_out else {"linewidth": 1.5}
         (curve,) = axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=colours.get(base), **style)
         colours.setdefault(base, curve.get_color())
-    axes.set(xlabel="optimiser step", ylabel="loss (nats)", title="Adaptation loss" if lines else "no steps yet")
+    axes.set_ylabel(label)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
-    figure.savefig(picture, dpi=130)
-    pyplot.close(figure)
+    if names:
+        axes.legend(fontsize=8)

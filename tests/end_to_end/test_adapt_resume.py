@@ -42,7 +42,7 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
     import torch
     from transformers import Trainer
 
-    from llama2vec import training
+    from llama2vec import stage, training
     from llama2vec.adapt import train as adapt_module
     from llama2vec.model.encoder import Encoder
 
@@ -94,7 +94,7 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
     elif kind == "before encoder":
         Encoder.save = die  # type: ignore[method-assign,assignment]
     elif kind == "before manifest":
-        adapt_module.build_manifest = die  # type: ignore[assignment]
+        stage.build_manifest = die  # type: ignore[assignment]
     adapt_module.adapt(config, output)
 
 

@@ -36,8 +36,9 @@ class FitLine:
     def __init__(self, bad_call: int = 0) -> None:
         self.calls, self.bad_call = 0, bad_call
 
-    def length(self, example: float) -> int:
-        return int(abs(example) * 10)
+    def order(self, examples: Sequence[float], settings: OptimiserSettings) -> LengthGroupedOrder:
+        lengths = [int(abs(example) * 10) for example in examples]
+        return LengthGroupedOrder(lengths, settings.batch_size, settings.seed)
 
     def collate(self, examples: Sequence[float]) -> dict[str, torch.Tensor]:
         return {"x": torch.tensor(examples)[:, None]}
@@ -48,6 +49,9 @@ class FitLine:
         if self.calls == self.bad_call:
             loss = loss * float("nan")
         return loss, {"loss_line": loss.item()}
+
+    def validate(self, model: Line, held_out: Sequence[float], batch_size: int) -> dict[str, float]:
+        return training.mean_loss(self, model, held_out, batch_size)
 
 
 @pytest.fixture(autouse=True)

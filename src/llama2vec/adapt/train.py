@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import shutil
+import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,23 @@ from torch import Tensor
 from llama2vec.adapt.joint import JointBatch, attention_inputs, joint_batch
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, combine, language_model_loss
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency, stop_words
-from llama2vec.config import AdaptConfig, ObjectiveSettings, PromptName
-from llama2vec.data.continuations import adaptation_examples
+from llama2vec.config import AdaptConfig, ObjectiveSettings, OptimiserSettings, PromptName
+from llama2vec.data.continuations import adaptation_examples, sentences
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.errors import ConfigError, OutputExistsError
-from llama2vec.files import write_json
-from llama2vec.manifest import build_manifest, digest, first_difference
-from llama2vec.model.backbone import (
-    Backbone,
-    add_lora,
-    add_slot_tokens_and_rows,
-    choose_device,
-    choose_dtype,
-    load_backbone,
-    quiet_transformers,
-)
+from llama2vec.errors import ConfigError
+from llama2vec.model.backbone import Backbone, add_slot_tokens_and_rows, load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import PromptIds, prompt_ids
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.training import TrainingResult, train
+from llama2vec.stage import Stage, claim_output, make_trainable, save_trained, training_precision, write_plan
+from llama2vec.training import LengthGroupedOrder, check_enough, mean_loss, train
 
 logger = logging.getLogger(__name__)
 
-MANIFEST, PLAN = "manifest.json", "adapt.json"
+STAGE = Stage("adapt", "an adaptation", "corpus")
 _MOST_HELD_OUT = 128
 _IDF_SAMPLE = 20_000
+_SENTENCE_WORDS = (5, 40)
 
 
 class PretextObjective:
@@ -74,9 +66,9 @@ class PretextObjective:
         if settings.next_weight:
             self.weights["next"] = settings.next_weight
 
-    def length(self, example: AdaptationExample) -> int:
-        """Return the text's length in words."""
-        return example.text.count(" ") + 1
+    def order(self, examples: Sequence[AdaptationExample], settings: OptimiserSettings) -> LengthGroupedOrder:
+        """Put texts of about as many words into one batch."""
+        return LengthGroupedOrder([example.text.count(" ") for example in examples], settings.batch_size, settings.seed)
 
     def collate(self, examples: Sequence[AdaptationExample]) -> Mapping[str, Any]:
         """Lay the examples out as one joint batch."""
@@ -120,6 +112,10 @@ class PretextObjective:
             parts["loss_lm"] = lm_loss.item()
             total = total + self.settings.language_model_weight * lm_loss
         return total, parts
+
+    def validate(self, model: Any, held_out: Sequence[AdaptationExample], batch_size: int) -> dict[str, float]:
+        """Return the mean loss and its parts."""
+        return mean_loss(self, model, held_out, batch_size)
 
     def _language_model_loss(self, model: Any, hidden: Tensor, joint: JointBatch) -> Tensor:
         columns = joint.layout.text_columns
@@ -166,16 +162,19 @@ def adapt(
             f"model.attention: {config.model.attention} cannot mask a joint sequence; use sdpa or eager to adapt "
             "(the encoder may use it afterwards)"
         )
-    plan = _plan(config, passages is not None)
-    if _claim_output(output, plan, overwrite):
+    if passages is None and not config.text.corpus:
+        raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
+    corpus = corpus_fingerprint(config.text.corpus) if passages is None else "given"
+    plan = STAGE.plan(config.model_dump(), corpus)
+    if claim_output(output, STAGE, plan, overwrite, config.model.device):
         logger.info("%s: this adaptation is finished; nothing to do", output)
         return Encoder.load(output, settings=config.model)
     read = passages if passages is not None else read_passages(config.text.corpus, limit=config.text.limit or None)
     examples, held_out = adaptation_examples(
         read, config.text, config.optimiser.seed, need_next=config.objective.next_weight > 0
     )
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / PLAN, plan)
+    check_enough(len(examples), config.optimiser)
+    write_plan(output, STAGE, plan)
     logger.info("%d training pairs, %d held out", len(examples), len(held_out))
     backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
@@ -183,57 +182,23 @@ def adapt(
         trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimiser, output,
         mixed_precision=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
     )  # fmt: skip
-    return _finish(config, output, plan, backbone, trainable, result, len(examples), started, save_adapter)
-
-
-def _plan(config: AdaptConfig, given_passages: bool) -> dict[str, Any]:
-    """What decides the result: settings and input; a second run with another plan is another adaptation."""
-    if not given_passages and not config.text.corpus:
-        raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
-    corpus = "given" if given_passages else corpus_fingerprint(config.text.corpus)
-    settings = config.model_dump()
-    return {"settings": settings, "corpus": corpus, "hash": digest({"settings": settings, "corpus": corpus})}
-
-
-def _claim_output(output: Path, plan: Mapping[str, Any], overwrite: bool) -> bool:
-    """Check what stands at the output. True = exactly this adaptation is finished there."""
-    # A kill before the plan was in place leaves at most its temporary file.
-    if not output.exists() or (output.is_dir() and all(".tmp-" in path.name for path in output.iterdir())):
-        return False
-    plan_file = output / PLAN
-    if not plan_file.is_file():
-        raise OutputExistsError(f"{output}: exists and is no adaptation; choose another --output (it is not touched)")
-    try:
-        found = json.loads(plan_file.read_text(encoding="utf-8"))
-    except ValueError:
-        found = {}
-    if found.get("hash") == plan["hash"] and not overwrite:
-        return (output / MANIFEST).is_file()
-    if not overwrite:
-        differs = first_difference(found.get("settings", {}), plan["settings"])
-        changed = f"{differs[0]}: {differs[1]!r} there, {differs[2]!r} now" if differs else "the corpus"
-        raise OutputExistsError(
-            f"{output}: holds an adaptation with other settings ({changed}); "
-            "choose another --output or pass --overwrite"
-        )
-    shutil.rmtree(output)
-    return False
+    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
+    return save_trained(
+        encoder, trainable, output, stage=STAGE, plan=plan, result=result, facts={"training_pairs": len(examples)},
+        started=started, save_adapter=save_adapter,
+        before_saving=partial(_learn_common_directions, examples=examples, config=config),
+    )  # fmt: skip
 
 
 def _prepare(
     config: AdaptConfig, examples: Sequence[AdaptationExample]
 ) -> tuple[Backbone, Any, PretextObjective, bool]:
     """Load the backbone, make it trainable, and build the objective for its tokenizer."""
-    device = choose_device(config.model.device)
-    full = config.model.lora.rank == 0
-    dtype = choose_dtype(config.model.dtype, device)
-    # Small updates vanish in bfloat16 weights: full fine-tuning keeps float32 weights and multiplies in bfloat16.
-    mixed = full and dtype == torch.bfloat16
-    settings = config.model.model_copy(update={"dtype": "float32"}) if mixed else config.model
-    backbone = load_backbone(settings, device)
+    settings, mixed = training_precision(config.model)
+    backbone = load_backbone(settings)
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)
-    trainable = backbone.model if full else add_lora(backbone, config.model.lora, new_tokens, config.optimiser.seed)
+    trainable = make_trainable(backbone, config.model, new_tokens, config.optimiser.seed)
     skip = stop_words(config.text.language) if config.objective.stop_words else None
     tokenize = TargetTokenizer(backbone.tokenizer, _text_room(backbone, prompts, config.text.max_tokens), skip)
     weights = None
@@ -261,39 +226,17 @@ def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:
     return min(wanted, room)
 
 
-def _finish(
-    config: AdaptConfig,
-    output: Path,
-    plan: Mapping[str, Any],
-    backbone: Backbone,
-    trainable: Any,
-    result: TrainingResult,
-    example_count: int,
-    started: float,
-    save_adapter: bool,
-) -> Encoder:
-    """Merge the adapter, save the encoder, and write the manifest last."""
-    main = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
-    if hasattr(trainable, "merge_and_unload"):
-        if save_adapter and main:
-            with quiet_transformers():
-                trainable.save_pretrained(output / "adapter")
-        backbone.model = trainable.merge_and_unload()
-    backbone.model.eval()
-    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
-    if main:
-        for left_by_a_kill in output.glob(".saving-*"):
-            shutil.rmtree(left_by_a_kill, ignore_errors=True)
-        encoder.save(output, overwrite=True)
-        facts = {
-            "steps": result.steps,
-            "seconds": round(time.monotonic() - started, 1),
-            "training_pairs": example_count,
-        }
-        inputs = {"corpus": plan["corpus"]}
-        write_json(
-            output / MANIFEST, build_manifest("adapt", plan["settings"], inputs, {**facts, "losses": result.losses})
-        )
-    if torch.distributed.is_initialized():
-        torch.distributed.barrier()
-    return encoder
+def _learn_common_directions(encoder: Encoder, examples: Sequence[AdaptationExample], config: AdaptConfig) -> None:
+    """Learn the directions to take away from single sentences of the training text, each of another piece."""
+    settings = config.common_directions
+    if settings.count < 0:
+        return
+    wanted = min(settings.sentences, len(examples))
+    draw = random.Random(f"{config.optimiser.seed}:common directions")
+    texts = []
+    for row in draw.sample(range(len(examples)), wanted):
+        split = sentences(examples[row].text, config.text.language)
+        fitting = [text for text in split if _SENTENCE_WORDS[0] <= len(text.split()) <= _SENTENCE_WORDS[1]]
+        texts.append(draw.choice(fitting or [examples[row].text]))
+    logger.info("learning the directions that %d sentences share", len(texts))
+    encoder.learn_common_directions(texts, settings.count)

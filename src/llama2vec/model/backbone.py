@@ -165,9 +165,47 @@ def load_backbone(settings: ModelSettings, device: torch.device | None = None) -
     return Backbone(model, tokenizer, source)
 
 
+def load_tokenizer(name: str) -> Tokenizer:
+    """Load a model's tokenizer alone: the weights, also those in a GGUF file, are not read.
+
+    Raises:
+        ModelNotFoundError: Nothing to load under this name.
+    """
+    source = resolve_model(name)
+    location, gguf_file = source.location, source.gguf_file
+    if gguf_file and (unpacked := _unpacked_folder(source)).is_dir():
+        location, gguf_file = str(unpacked), None
+    only = {"gguf_file": gguf_file} if gguf_file else {}
+    with quiet_transformers(), _model_errors(source):
+        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(location, **only)
+    return tokenizer
+
+
+def load_model_config(name: str) -> Any:
+    """Load a model's config alone and check that it is a causal LM; the weights are not read.
+
+    Raises:
+        ModelNotFoundError: Nothing to load under this name.
+        NotCausalError: The config is that of another kind of model.
+    """
+    source = resolve_model(name)
+    location, gguf_file = source.location, source.gguf_file
+    if gguf_file and (unpacked := _unpacked_folder(source)).is_dir():
+        location, gguf_file = str(unpacked), None
+    only = {"gguf_file": gguf_file} if gguf_file else {}
+    with quiet_transformers(), _model_errors(source):
+        config = AutoConfig.from_pretrained(location, **only)
+        _check_causal_config(source.name, config)
+    return config
+
+
 def cache_folder() -> Path:
     """Return where unpacked GGUF models are kept: ``$LLAMA2VEC_CACHE``, else ``~/.cache/llama2vec``."""
     return Path(os.environ.get("LLAMA2VEC_CACHE") or Path.home() / ".cache" / "llama2vec")
+
+
+def _unpacked_folder(source: ModelSource) -> Path:
+    return cache_folder() / "gguf" / source.fingerprint()[:16]
 
 
 def _unpack_gguf(source: ModelSource) -> str:
@@ -175,7 +213,7 @@ def _unpack_gguf(source: ModelSource) -> str:
 
     transformers reads GGUF but refuses to save what it read, so the weights are copied into a clean model.
     """
-    folder = cache_folder() / "gguf" / source.fingerprint()[:16]
+    folder = _unpacked_folder(source)
     if (folder / "config.json").is_file():
         return str(folder)
     logger.info("%s: dequantising %s once into %s", source.name, source.gguf_file, folder)

@@ -30,6 +30,8 @@ class Contract:
         ids: Token ids of the prompts under this model's tokenizer.
         dtype: Number format of the saved weights.
         weights: Fingerprint of the weight files.
+        common_directions: Number of principal components that are taken away beside the mean; None = vectors stay
+            as they are.
     """
 
     prompts: PromptSettings
@@ -37,9 +39,11 @@ class Contract:
     ids: PromptIds
     dtype: str
     weights: str
+    common_directions: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as plain data, without its hash."""
+        directions = {} if self.common_directions is None else {"common_directions": self.common_directions}
         return {
             "format": _FORMAT,
             "prompts": self.prompts.model_dump(),
@@ -53,6 +57,7 @@ class Contract:
             "padding_side": "right",
             "dtype": self.dtype,
             "weights": self.weights,
+            **directions,
         }
 
     @property
@@ -92,6 +97,23 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
     return contract
 
 
+def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | None:
+    """Return the prompts and encoder settings of a saved contract without loading its model; None = there is none.
+
+    Raises:
+        ContractError: The file cannot be read.
+    """
+    path = folder / CONTRACT_FILE
+    if not path.is_file():
+        return None
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: cannot be read as an encoding contract ({error}); save the model again") from None
+    contract = _parse(path, data)
+    return contract.prompts, contract.encoder
+
+
 def _parse(path: Path, data: Mapping[str, Any]) -> Contract:
     try:
         tokens = data["token_ids"]
@@ -106,6 +128,7 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Contract:
             ids=ids,
             dtype=str(data["dtype"]),
             weights=str(data["weights"]),
+            common_directions=data.get("common_directions"),
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise ContractError(f"{path}: incomplete contract ({error}); save the model again") from None

@@ -6,13 +6,12 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings
 from llama2vec.errors import ContractError, OutputExistsError
@@ -26,16 +25,22 @@ from llama2vec.model.backbone import (
     weights_fingerprint,
 )
 from llama2vec.model.batching import token_budget_batches, windows
+from llama2vec.model.common_directions import (
+    DIRECTIONS_FILE,
+    CommonDirections,
+    Vectors,
+    load_directions,
+    save_directions,
+)
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
-from llama2vec.model.prompt import prompt_ids
+from llama2vec.model.pooling import Pooling, pool
+from llama2vec.model.prompt import prompt_ids, prompted_texts
 from llama2vec.records import Passage, Query
 
 logger = logging.getLogger(__name__)
 
 _WINDOW = 4096
 _BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
-
-Vectors = NDArray[np.float32]
 
 
 class Encoder:
@@ -48,11 +53,19 @@ class Encoder:
         backbone: Model and tokenizer; the tokenizer knows the prompt's slot tokens.
         contract: What turns a text into a vector.
         batch_tokens: Most cells of one batch; None = what suits the device.
+        directions: Per prompt the common directions to take away from its vectors.
     """
 
-    def __init__(self, backbone: Backbone, contract: Contract, batch_tokens: int | None = None) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        contract: Contract,
+        batch_tokens: int | None = None,
+        directions: Mapping[PromptName, CommonDirections] | None = None,
+    ) -> None:
         self.backbone = backbone
         self.contract = contract
+        self.directions = dict(directions or {})
         self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(backbone.model.device.type, _BATCH_TOKENS["cpu"])
 
     @classmethod
@@ -109,7 +122,10 @@ class Encoder:
             raise ContractError(
                 f"{folder}: the weights are not those that {CONTRACT_FILE} was made for; save the model again"
             )
-        return cls(backbone, contract)
+        directions = {}
+        if contract.common_directions is not None:
+            directions = load_directions(folder, _prompts_in_use(contract.encoder))
+        return cls(backbone, contract, directions=directions)
 
     @property
     def dimension(self) -> int:
@@ -145,7 +161,7 @@ class Encoder:
         settings = self.contract.encoder
         return self._encode_side(texts, settings.passage_prompt, settings.passage_max_tokens, on_done)
 
-    def encode_poolings(self, texts: Sequence[str], prompt: PromptName, max_tokens: int) -> dict[str, Vectors]:
+    def encode_poolings(self, texts: Sequence[str], prompt: PromptName, max_tokens: int) -> dict[Pooling, Vectors]:
         """Embed texts with every pooling in one pass: ``slots``, and ``mean`` over the text's own tokens.
 
         Attention is causal, so the text's hidden states do not know of the prompt behind them: ``mean`` equals what
@@ -167,9 +183,9 @@ class Encoder:
         texts: Sequence[str],
         prompt: PromptName | None,
         max_tokens: int,
-        poolings: Sequence[str],
+        poolings: Sequence[Pooling],
         on_done: Callable[[int], None] | None,
-    ) -> dict[str, Vectors]:
+    ) -> dict[Pooling, Vectors]:
         """Tokenize and embed window by window: memory for tokens does not grow with the number of texts."""
         vectors = {name: np.empty((len(texts), self.dimension), dtype=np.float32) for name in poolings}
         start = 0
@@ -186,46 +202,41 @@ class Encoder:
         texts: list[str],
         prompt: PromptName | None,
         max_tokens: int,
-        vectors: Mapping[str, Vectors],
+        vectors: Mapping[Pooling, Vectors],
         on_done: Callable[[int], None] | None,
     ) -> None:
         """Write the vectors of one window of texts into the front of ``vectors``."""
-        tokenizer, model = self.backbone.tokenizer, self.backbone.model
-        token_ids = tokenizer(
-            texts, add_special_tokens=False, truncation=True, max_length=max_tokens, return_attention_mask=False
-        )["input_ids"]
-        # An empty text without prefix and prompt has nothing to pool: the EOS token stands in for it.
-        sequences = [self.contract.ids.wrap(row, prompt, max_tokens) or [self._pad_id] for row in token_ids]
+        tokenizer, model, settings = self.backbone.tokenizer, self.backbone.model, self.contract.encoder
+        sequences = prompted_texts(tokenizer, texts, self.contract.ids, prompt, max_tokens)
         body = decoder(model)
         for batch in token_budget_batches(sequences, self.batch_tokens, pad_id=self._pad_id):
             hidden = body(input_ids=batch.input_ids.to(model.device), use_cache=False).last_hidden_state  # [B, L, D]
             lengths = batch.lengths.to(model.device)
             for name, rows in vectors.items():
-                pooled = (
-                    self._slot_mean(hidden, lengths) if name == "slots" else self._text_mean(hidden, lengths, prompt)
-                )
-                rows[batch.rows] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+                pooled = pool(hidden, lengths, self.contract.ids, name, prompt)
+                unit = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+                common = self.directions.get(prompt or settings.passage_prompt) if name == settings.pooling else None
+                rows[batch.rows] = common.remove(unit) if common else unit
             if on_done:
                 on_done(len(batch.rows))
+
+    def learn_common_directions(self, texts: Sequence[str], count: int) -> None:
+        """Learn from plain texts which directions all vectors share; they are taken away from now on.
+
+        Args:
+            texts: A few hundred texts, about as long as those to be embedded; no labels.
+            count: Principal components to take away beside the mean; 0 = only the mean.
+        """
+        self.directions = {}
+        settings = self.contract.encoder
+        for prompt in _prompts_in_use(settings):
+            found = self._encode_side(list(texts), prompt, settings.passage_max_tokens, None)
+            self.directions[prompt] = CommonDirections.fit(found, count)
+        self.contract = replace(self.contract, common_directions=count)
 
     @property
     def _pad_id(self) -> int:
         return self.backbone.tokenizer.eos_token_id or 0
-
-    def _slot_mean(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Mean hidden state [B, D] over the slots, which end each row."""
-        slots = self.contract.ids.slots
-        columns = lengths[:, None] - slots + torch.arange(slots, device=hidden.device)  # [B, S]
-        return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2])).float().mean(dim=1)
-
-    def _text_mean(self, hidden: Tensor, lengths: Tensor, prompt: PromptName | None) -> Tensor:
-        """Mean hidden state [B, D] over the text's own tokens; over the prefix where the text is empty."""
-        ids = self.contract.ids
-        ends = lengths - len(ids.suffixes[prompt] if prompt else ())
-        starts = torch.clamp(torch.full_like(ends, len(ids.prefix)), max=ends - 1).clamp(min=0)
-        columns = torch.arange(hidden.shape[1], device=hidden.device)
-        inside = ((columns >= starts[:, None]) & (columns < ends[:, None])).float()  # [B, L]
-        return torch.einsum("bld,bl->bd", hidden.float(), inside) / inside.sum(dim=1, keepdim=True).clamp(min=1)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Save weights, tokenizer and contract as one ordinary transformers folder.
@@ -245,15 +256,18 @@ class Encoder:
         try:
             with quiet_transformers():
                 self.backbone.model.save_pretrained(partial)
+                # An encoder does not chat: with a template sentence-transformers wraps every text in a conversation.
+                self.backbone.tokenizer.chat_template = None
                 self.backbone.tokenizer.save_pretrained(partial)
-            self.contract = Contract(
-                prompts=self.contract.prompts,
-                encoder=self.contract.encoder,
-                ids=self.contract.ids,
+            save_directions(self.directions, partial)
+            self.contract = replace(
+                self.contract,
                 dtype=str(self.backbone.model.dtype).removeprefix("torch."),
                 weights=weights_fingerprint(sorted(partial.glob("*.safetensors"))),
             )
             self.contract.save(partial)
+            for left_by_an_older_model in (DIRECTIONS_FILE, "chat_template.jinja"):
+                (folder / left_by_an_older_model).unlink(missing_ok=True)
             # config.json last: it is what makes the folder a model.
             for file in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
                 file.replace(folder / file.name)
@@ -276,6 +290,10 @@ class Encoder:
             self.save(folder)
             commit: Any = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Add llama2vec encoder")
         return str(commit)
+
+
+def _prompts_in_use(settings: EncoderSettings) -> tuple[PromptName, ...]:
+    return tuple(dict.fromkeys((settings.query_prompt, settings.passage_prompt)))
 
 
 def _within_context(backbone: Backbone, prompts: PromptSettings, settings: EncoderSettings) -> EncoderSettings:

@@ -37,6 +37,32 @@ class PromptIds:
         return [*self.prefix, *text_ids[:max_text_tokens], *suffix]
 
 
+def prompted_texts(
+    tokenizer: Tokenizer, texts: Sequence[str], ids: PromptIds, prompt: PromptName | None, max_text_tokens: int
+) -> list[list[int]]:
+    """Turn texts into token ids with the prompt around them.
+
+    Args:
+        tokenizer: The model's.
+        texts: N texts.
+        ids: Token ids of the prompts.
+        prompt: Which prompt goes behind the text; None = none.
+        max_text_tokens: The text is cut there; the prompt comes on top.
+
+    Returns:
+        N rows, none of them empty.
+    """
+    token_ids = tokenizer(
+        list(texts), add_special_tokens=False, truncation=True, max_length=max_text_tokens, return_attention_mask=False
+    )["input_ids"]
+    if tokenizer.is_fast:
+        # Else the limit of this call would be saved with the tokenizer.
+        tokenizer.backend_tokenizer.no_truncation()
+    # An empty text without prefix and prompt has nothing to pool: the EOS token stands in for it.
+    stand_in = [tokenizer.eos_token_id or 0]
+    return [ids.wrap(row, prompt, max_text_tokens) or list(stand_in) for row in token_ids]
+
+
 def slot_names(settings: PromptSettings) -> dict[PromptName, list[str]]:
     """Name the new slot tokens as the authors' code does: ``<s1>`` … for SELF, then on for NEXT.
 

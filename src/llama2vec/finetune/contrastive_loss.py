@@ -1,0 +1,154 @@
+"""InfoNCE, distillation and Matryoshka on vectors; which passages of a batch are known answers and no negatives.
+
+Letters: Q queries, N passages (of the whole batch, on all processes), D width, K positives a query, C own passages a
+query, A known answers a query. Columns number the N passages; -1 fills up shorter rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from llama2vec.config import ContrastiveSettings
+
+NO_COLUMN = -1
+NO_KEY = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """What is known about the passages of a batch.
+
+    Attributes:
+        positives: [Q, K] columns of each query's positives.
+        answers: [Q, N] True = known to answer the query, so never its negative.
+        own: [Q, C] columns of the passages that a teacher has scored for the query; all -1 where it has not.
+        teacher_scores: [Q, C] the teacher's scores.
+    """
+
+    positives: Tensor
+    answers: Tensor
+    own: Tensor
+    teacher_scores: Tensor
+
+
+def known_answers(answer_keys: Tensor, passage_keys: Tensor) -> Tensor:
+    """Find the passages that answer a query by id or by equal text.
+
+    Args:
+        answer_keys: [Q, A] keys of each query's known answers, 0 = none.
+        passage_keys: [N, M] keys of each passage (text, id), 0 = none.
+
+    Returns:
+        [Q, N] True = the passage shares a key with an answer of the query.
+
+    >>> known_answers(torch.tensor([[7, 0], [5, 9]]), torch.tensor([[7, 0], [8, 9]])).tolist()
+    [[True, False], [False, True]]
+    """
+    sorted_keys = answer_keys.sort(dim=1).values  # [Q, A]
+    found = torch.zeros(len(answer_keys), len(passage_keys), dtype=torch.bool, device=passage_keys.device)
+    if not sorted_keys.shape[1]:
+        return found
+    for keys in passage_keys.unbind(dim=1):
+        wanted = keys.expand(len(answer_keys), -1).contiguous()  # [Q, N]
+        place = torch.searchsorted(sorted_keys, wanted).clamp_(max=sorted_keys.shape[1] - 1)
+        found |= (sorted_keys.gather(1, place) == wanted) & (wanted != NO_KEY)
+    return found
+
+
+def info_nce_loss(scores: Tensor, positives: Tensor, answers: Tensor) -> Tensor:
+    """Score how well queries tell their positives from all other passages (InfoNCE, arXiv 1807.03748).
+
+    Each positive competes with the query's negatives alone, not with its other positives; a query's loss is the mean
+    over its positives. A query without a negative counts 0.
+
+    Args:
+        scores: [Q, N] similarities divided by the temperature.
+        positives: [Q, K] columns of each query's positives, -1 = none; the first is there.
+        answers: [Q, N] True = known to answer the query, so never its negative.
+
+    Returns:
+        Mean loss in nats.
+
+    >>> even = torch.zeros(1, 4)
+    >>> round(info_nce_loss(even, torch.tensor([[0]]), torch.zeros(1, 4, dtype=torch.bool)).item(), 4)  # log 4
+    1.3863
+    """
+    real = positives >= 0  # [Q, K]
+    columns = positives.clamp(min=0)
+    own = torch.zeros_like(scores, dtype=torch.int).scatter_add_(1, columns, real.int()) > 0
+    # The lowest number, not minus infinity: a row of nothing but those would have no gradient to give.
+    lowest = torch.finfo(scores.dtype).min
+    negatives = scores.masked_fill(answers | own, lowest).logsumexp(dim=1, keepdim=True)  # [Q, 1]
+    positive_scores = scores.gather(1, columns)
+    losses = (torch.logaddexp(positive_scores, negatives) - positive_scores) * real
+    return (losses.sum(dim=1) / real.sum(dim=1).clamp(min=1)).mean()
+
+
+def distillation_loss(scores: Tensor, own: Tensor, teacher_scores: Tensor, temperature: float) -> Tensor:
+    """Score how far the model's view of a query's own passages is from a teacher's: KL(teacher || model).
+
+    Args:
+        scores: [Q, N] similarities divided by the temperature of the contrastive loss.
+        own: [Q, C] columns of the query's own passages, -1 = none.
+        teacher_scores: [Q, C] the teacher's scores.
+        temperature: The teacher's scores are divided by it.
+
+    Returns:
+        Mean over all Q queries in nats; those without teacher scores count 0, so that the joined batch of several
+        processes has the mean of theirs.
+    """
+    real = own >= 0
+    lowest = torch.finfo(scores.dtype).min
+    student = scores.gather(1, own.clamp(min=0)).masked_fill(~real, lowest).log_softmax(dim=1)
+    teacher = (teacher_scores / temperature).masked_fill(~real, lowest).log_softmax(dim=1)
+    divergence = torch.where(real, teacher.exp() * (teacher - student), 0.0)
+    return divergence.sum(dim=1).mean()
+
+
+def contrastive_loss(
+    queries: Tensor, passages: Tensor, labels: Labels, settings: ContrastiveSettings
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weigh InfoNCE and distillation, averaged over the Matryoshka widths (arXiv 2205.13147).
+
+    Args:
+        queries: [Q, D], not normalised.
+        passages: [N, D], not normalised.
+        labels: What is known about the passages.
+        settings: Temperature, weights, widths.
+
+    Returns:
+        The loss, and its parts before weighing by name.
+    """
+    sums: dict[str, Tensor] = {}
+    widths = matryoshka_widths(settings.dimensions, queries.shape[1])
+    for width in widths:
+        scores = cosines(queries[:, :width], passages[:, :width]) / settings.temperature
+        parts = {"loss_contrastive": info_nce_loss(scores, labels.positives, labels.answers)} if settings.weight else {}
+        if settings.distillation_weight:
+            parts["loss_distillation"] = distillation_loss(
+                scores, labels.own, labels.teacher_scores, settings.distillation_temperature
+            )
+        for name, part in parts.items():
+            sums[name] = sums[name] + part if name in sums else part
+    means = {name: total / len(widths) for name, total in sums.items()}
+    weights = {"loss_contrastive": settings.weight, "loss_distillation": settings.distillation_weight}
+    loss = torch.stack([weights[name] * part for name, part in means.items()]).sum()
+    return loss, {name: part.detach() for name, part in means.items()}
+
+
+def cosines(queries: Tensor, passages: Tensor) -> Tensor:
+    """Return the cosine [Q, N] of every query and passage."""
+    return torch.nn.functional.normalize(queries, dim=1) @ torch.nn.functional.normalize(passages, dim=1).T
+
+
+def matryoshka_widths(dimensions: Sequence[int], whole: int) -> list[int]:
+    """Return the widths that are trained, each once, the whole one last.
+
+    >>> matryoshka_widths([64, 32], 128)
+    [32, 64, 128]
+    """
+    return sorted({*dimensions, whole})

@@ -1,0 +1,350 @@
+"""``llama2vec finetune``: labelled examples in, encoder out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama2vec.config import (
+    ContrastiveSettings,
+    EncoderSettings,
+    ExamplesSettings,
+    FinetuneConfig,
+    FinetuneOptimiserSettings,
+    ModelSettings,
+    OptimiserSettings,
+    PromptSettings,
+)
+from llama2vec.data.examples import examples_fingerprint, read_examples
+from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError
+from llama2vec.finetune.batches import (
+    ContrastiveBatch,
+    ContrastiveOrder,
+    DrawnExample,
+    DrawnExamples,
+    check_examples,
+    contrastive_batch,
+)
+from llama2vec.finetune.contrastive_loss import contrastive_loss, matryoshka_widths
+from llama2vec.finetune.gradient_cache import GradientCache
+from llama2vec.finetune.validation import (
+    BEST,
+    ValidationTask,
+    examples_task,
+    hold_out,
+    read_validation,
+    validation_split,
+)
+from llama2vec.manifest import digest
+from llama2vec.model.backbone import Backbone, decoder, load_backbone, resolve_model
+from llama2vec.model.batching import PromptedBatch, token_budget_batches
+from llama2vec.model.contract import saved_settings
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.pooling import pool
+from llama2vec.model.prompt import prompted_texts, slot_names
+from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
+from llama2vec.records import TrainingExample
+from llama2vec.stage import Stage, claim_output, make_trainable, save_trained, training_precision, write_plan
+from llama2vec.training import check_enough, train
+
+logger = logging.getLogger(__name__)
+
+STAGE = Stage("finetune", "a fine-tuning", "examples")
+_MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+_GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_KEPT_BY_CONTRACT = ("pooling", "query_max_tokens", "passage_max_tokens")
+
+
+class ContrastiveObjective:
+    """The contrastive loss over a batch of any size, on any number of processes, with exact gradients.
+
+    Args:
+        encoder: Says which prompt and length serves which side; its model is the one that is trained.
+        settings: Of the loss and of memory.
+        data: Length limits in training, and homogeneous batches.
+        mixed_precision: bfloat16 autocast over float32 weights.
+    """
+
+    def __init__(
+        self, encoder: Encoder, settings: ContrastiveSettings, data: ExamplesSettings, *, mixed_precision: bool = False
+    ) -> None:
+        self.encoder, self.settings, self.data, self.mixed_precision = encoder, settings, data, mixed_precision
+        self.device: torch.device = encoder.backbone.model.device
+        kind = self.device.type if self.device.type in _GRAPH_TOKENS else "cpu"
+        self.micro_batch_tokens = settings.micro_batch_tokens or _MICRO_BATCH_TOKENS[kind]
+        self.graph_tokens = max(settings.graph_tokens or _GRAPH_TOKENS[kind], self.micro_batch_tokens)
+
+    def order(self, examples: Sequence[Any], settings: OptimiserSettings) -> ContrastiveOrder:
+        """Draw batches at random, duplicates apart, over the joined batch of all processes."""
+        assert isinstance(examples, DrawnExamples)
+        joined = settings.batch_size * process_count()
+        return ContrastiveOrder(examples, joined, settings.seed, homogeneous=self.data.homogeneous_batches)
+
+    def collate(self, examples: Sequence[DrawnExample]) -> Mapping[str, Any]:
+        """Tokenize and lay out one batch."""
+        encoder = self.encoder.contract.encoder
+        query_ids = self._prompted(
+            [example.query for example in examples], "query", encoder.query_max_tokens, self.data.query_max_tokens
+        )
+        passages = [text for example in examples for text in example.passages]
+        passage_ids = self._prompted(passages, "passage", encoder.passage_max_tokens, self.data.passage_max_tokens)
+        return {"batch": contrastive_batch(examples, query_ids, passage_ids)}
+
+    def _prompted(self, texts: Sequence[str], side: str, most: int, most_in_training: int) -> list[list[int]]:
+        contract = self.encoder.contract
+        prompt = contract.encoder.query_prompt if side == "query" else contract.encoder.passage_prompt
+        return prompted_texts(
+            self.encoder.backbone.tokenizer,
+            texts,
+            contract.ids,
+            prompt if contract.encoder.pooling == "slots" else None,
+            min(most, most_in_training or most),
+        )
+
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
+        """Take the loss over the passages of all processes.
+
+        Returns:
+            The mean loss over the processes, and its parts where there are several. Its ``backward`` gives the
+            weights the gradients of that mean; it reads the texts again that did not fit into memory.
+        """
+        # Past the wrapper of several processes: its hooks expect one forward a step, and gradients meet here anyway.
+        plain = getattr(model, "module", model)
+        contrastive: ContrastiveBatch = batch["batch"]
+        cache = GradientCache(partial(self._embed, plain), self.device, self.graph_tokens)
+        pad_id = self.encoder.backbone.tokenizer.eos_token_id or 0
+        vectors = cache.represent(
+            list(token_budget_batches(contrastive.sequences, self.micro_batch_tokens, pad_id=pad_id))
+        )
+        with torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
+            loss, parts = self._loss_at_vectors(vectors, contrastive)
+        assert vectors.grad is not None
+        gradients = vectors.grad
+
+        def push_back(upstream: Tensor) -> None:
+            cache.backpropagate(gradients * upstream)
+            average_gradients(plain.parameters())
+
+        loss.requires_grad_().register_hook(push_back)  # type: ignore[no-untyped-call]
+        return loss, {name: part.item() for name, part in parts.items()} if len(parts) > 1 else {}
+
+    def _loss_at_vectors(self, vectors: Tensor, batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the mean loss over the processes; leave at the vectors the gradient of the sum over them."""
+        queries = vectors[batch.query_rows.to(vectors.device)]
+        passages = vectors[batch.passage_rows.to(vectors.device)]
+        everywhere = gather_rows(passages.detach())
+        first = sum(len(part) for part in everywhere[: process_rank()])
+        joined = torch.cat(everywhere).requires_grad_()
+        keys = torch.cat(gather_rows(batch.passage_keys.to(vectors.device)))
+        loss, parts = contrastive_loss(queries, joined, batch.labels(keys, first, vectors.device), self.settings)
+        loss.backward()  # type: ignore[no-untyped-call]
+        # Every process' queries pull at our passages: full gradients, not just those of our own queries.
+        pulls = sum_everywhere(joined.grad)  # type: ignore[arg-type]
+        passages.backward(pulls[first : first + len(passages)])  # type: ignore[no-untyped-call]
+        means = {name: sum_everywhere(part) / process_count() for name, part in parts.items()}
+        return sum_everywhere(loss.detach().clone()) / process_count(), means
+
+    def _embed(self, model: Any, batch: PromptedBatch) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            output = decoder(model)(input_ids=batch.input_ids.to(self.device), use_cache=False)
+        contract = self.encoder.contract
+        lengths = batch.lengths.to(self.device)
+        return pool(output.last_hidden_state, lengths, contract.ids, contract.encoder.pooling, None)
+
+    def validate(self, model: Any, held_out: Sequence[ValidationTask], batch_size: int) -> dict[str, float]:
+        """Search the held-out queries with the weights as they are."""
+        backbone = Backbone(model, self.encoder.backbone.tokenizer, self.encoder.backbone.source)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
+            return held_out[0].score(Encoder(backbone, self.encoder.contract))
+
+
+def finetune(
+    config: FinetuneConfig,
+    output: str | Path,
+    *,
+    examples: Sequence[TrainingExample] | None = None,
+    overwrite: bool = False,
+    save_adapter: bool = True,
+) -> Encoder:
+    """Fine-tune a causal LM or an adapted encoder on labelled queries (stage 2 of Llama2Vec) and save the encoder.
+
+    Killed at any moment, the same call goes on from the last checkpoint and ends with the same weights.
+
+    Args:
+        config: The recipe.
+        output: Folder for the encoder, log, curves, checkpoints and manifest.
+        examples: Labelled queries; None = read ``config.data.sources``.
+        overwrite: Replace a finished fine-tuning of other settings.
+        save_adapter: Keep the LoRA adapter beside the merged weights.
+
+    Returns:
+        The encoder, as saved.
+
+    Raises:
+        OutputExistsError: The folder holds another fine-tuning, or something else.
+        ConfigError: No examples named, or nothing to contrast.
+        ContractError: The recipe contradicts the contract that the model carries.
+        DataError: Examples that cannot serve.
+        TrainingError: Training cannot start, or must stop.
+    """
+    output = Path(output)
+    prompts, encoder_settings = resolve_contract(config)
+    plan = _plan(config, prompts, encoder_settings, examples)
+    if claim_output(output, STAGE, plan, overwrite, config.model.device):
+        logger.info("%s: this fine-tuning is finished; nothing to do", output)
+        return Encoder.load(output, settings=config.model)
+    drawn, task = _read(config, examples)
+    optimiser = _with_steps(config.optimiser, len(drawn))
+    check_enough(len(drawn), optimiser)
+    _check_contrast(config, drawn)
+    started = time.monotonic()
+    settings, mixed = training_precision(config.model)
+    backbone = _load_backbone(settings)
+    encoder = Encoder.from_backbone(backbone, prompts, encoder_settings)
+    _check_fits(config, encoder)
+    write_plan(output, STAGE, plan)
+    # Slot tokens have rows of their own to train, new or not.
+    slots = [name for names in slot_names(prompts).values() for name in names]
+    trainable = make_trainable(backbone, config.model, slots, optimiser.seed)
+    objective = ContrastiveObjective(encoder, config.contrastive, config.data, mixed_precision=mixed)
+    logger.info("%d training queries, %d held out", len(drawn), len(task.queries) if task else 0)
+    result = train(
+        trainable, drawn, [task] if task else [], objective, optimiser, output,
+        mixed_precision=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
+        best=BEST if config.validation.keep_best else "",
+    )  # fmt: skip
+    facts = {"training_queries": len(drawn), "best_step": result.best_step}
+    return save_trained(
+        encoder, trainable, output, stage=STAGE, plan=plan, result=result, facts=facts,
+        started=started, save_adapter=save_adapter,
+    )  # fmt: skip
+
+
+def _load_backbone(settings: ModelSettings) -> Backbone:
+    """Load a raw model, or an encoder whose contract is checked against its weights."""
+    source = resolve_model(settings.name)
+    if source.gguf_file or saved_settings(Path(source.location)) is None:
+        return load_backbone(settings)
+    return Encoder.load(settings.name, settings=settings).backbone
+
+
+def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings]:
+    """Return the prompts and encoder settings to train with: the recipe's, or those that the model carries.
+
+    Raises:
+        ContractError: The recipe sets something else than the model's contract; names the field and both values.
+    """
+    wanted = EncoderSettings.model_validate(config.encoder.model_dump())
+    source = resolve_model(config.model.name)
+    saved = None if source.gguf_file else saved_settings(Path(source.location))
+    if saved is None:
+        return config.prompts, wanted
+    prompts, encoder = saved
+    # A recipe's name is for people; what counts is the wording.
+    explicit = sorted(config.prompts.model_fields_set - {"recipe"}) if "prompts" in config.model_fields_set else []
+    for field in explicit:
+        _check_field(config.model.name, f"prompts.{field}", getattr(prompts, field), getattr(config.prompts, field))
+    for field in sorted(config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT)):
+        _check_field(config.model.name, f"encoder.{field}", getattr(encoder, field), getattr(config.encoder, field))
+    pairing = {name: getattr(wanted, name) for name in ("query_prompt", "passage_prompt")}
+    for name, prompt in pairing.items():
+        if getattr(encoder, name) != prompt:
+            logger.info("encoder.%s: %s in %s, %s from here on", name, getattr(encoder, name), source.name, prompt)
+    return prompts, encoder.model_copy(update=pairing)
+
+
+def _check_field(model: str, field: str, there: object, now: object) -> None:
+    if there != now:
+        raise ContractError(
+            f"{field}: {model} was made with {there!r}, the recipe says {now!r}; "
+            f"remove {field} from the recipe, or start from a model without a contract"
+        )
+
+
+def _plan(
+    config: FinetuneConfig,
+    prompts: PromptSettings,
+    encoder: EncoderSettings,
+    examples: Sequence[TrainingExample] | None,
+) -> dict[str, Any]:
+    """What decides the result: settings and input."""
+    sources = config.data.source_list
+    if examples is None and not sources:
+        raise ConfigError("data.sources is empty; name labelled examples in the recipe or with --data")
+    if examples is None:
+        found = [examples_fingerprint(source, split=config.data.split) for source in sources]
+    else:
+        total = hashlib.sha256()
+        for example in examples:
+            total.update(repr(example).encode("utf-8", "surrogatepass"))
+        found = [total.hexdigest()]
+    validation = config.validation
+    if validation.source:
+        found.append(examples_fingerprint(validation.source, split=validation_split(validation)))
+    settings = config.model_copy(update={"prompts": prompts}).model_dump()
+    return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found))
+
+
+def _read(
+    config: FinetuneConfig, given: Sequence[TrainingExample] | None
+) -> tuple[DrawnExamples, ValidationTask | None]:
+    """Read the examples, hold some out, and make the search task of them."""
+    seed, data = config.optimiser.seed, config.data
+    rows: list[TrainingExample] = []
+    sources: list[int] = []
+    for number, source in enumerate(data.source_list if given is None else [""]):
+        found = given if given is not None else read_examples(source, split=data.split, limit=data.limit or None)
+        before = len(rows)
+        rows.extend(found)
+        sources += [number] * (len(rows) - before)
+    if not rows:
+        raise EmptyCorpusError("there are no labelled examples to learn from; give at least one query with a positive")
+    share = 0.0 if config.validation.source else config.validation.share
+    check_examples(rows, config.contrastive)
+    kept, held_out = hold_out(rows, share, config.validation.max_queries, seed)
+    examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
+    task = None
+    if config.validation.source:
+        task = read_validation(config.validation, examples.examples, seed)
+    elif held_out:
+        task = examples_task([rows[row] for row in held_out], examples.examples, config.validation, seed)
+    return examples, task
+
+
+def _with_steps(settings: FinetuneOptimiserSettings, examples: int) -> OptimiserSettings:
+    """Turn epochs into steps; a batch that is not full is left out of its epoch."""
+    if settings.steps:
+        return settings
+    a_step = settings.batch_size * settings.accumulation * process_count()
+    return settings.model_copy(update={"steps": max(1, ceil(settings.epochs * (examples // a_step)))})
+
+
+def _check_contrast(config: FinetuneConfig, examples: DrawnExamples) -> None:
+    """Make sure that every query meets a passage that is not its own."""
+    if config.optimiser.batch_size * process_count() > 1 or not config.contrastive.weight:
+        return
+    if not config.contrastive.negatives or not all(example.negatives for example in examples.examples):
+        raise ConfigError(
+            "optimiser.batch_size is 1 and there are queries without hard negatives: nothing to contrast with; "
+            "raise the batch size or give each query negatives"
+        )
+
+
+def _check_fits(config: FinetuneConfig, encoder: Encoder) -> None:
+    """Make sure that widths and training lengths are within what the encoder has."""
+    widest = matryoshka_widths(config.contrastive.dimensions, encoder.dimension)[-1]
+    if widest > encoder.dimension:
+        raise ConfigError(f"contrastive.dimensions: {widest} is wider than the model's vectors [D={encoder.dimension}]")
+    for field in ("query_max_tokens", "passage_max_tokens"):
+        wanted, most = getattr(config.data, field), getattr(encoder.contract.encoder, field)
+        if wanted > most:
+            raise ConfigError(f"data.{field} is {wanted}, but the encoder reads {most} tokens; lower it or remove it")

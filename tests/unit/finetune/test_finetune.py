@@ -1,0 +1,380 @@
+"""Fine-tuning from start to end on tiny models: it learns, it keeps the best, and it refuses what cannot work."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama2vec.config import FinetuneConfig, PromptSettings, load_config
+from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError, Llama2VecError, TrainingError
+from llama2vec.finetune.train import finetune, resolve_contract
+from llama2vec.finetune.validation import examples_task, hold_out
+from llama2vec.model.backbone import load_backbone
+from llama2vec.model.encoder import Encoder
+from llama2vec.records import TrainingExample
+from llama2vec.training import read_log
+
+
+def config(model: Path, *more: str) -> FinetuneConfig:
+    return load_config(
+        FinetuneConfig,
+        None,
+        [
+            f"model.name={model}", "model.dtype=float32", "model.device=cpu", "encoder.query_max_tokens=16",
+            "encoder.passage_max_tokens=24", "optimiser.steps=3", "optimiser.batch_size=4", "optimiser.log_every=1",
+            "validation.share=0.2", "validation.extra_passages=6", *more,
+        ],
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def adapted(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder with a contract of its own."""
+    backbone = load_backbone(config(llama_folder).model)
+    prompts = PromptSettings(recipe="mine", self_prompt=" That is: ", next_prompt=" Then: ")
+    settings = config(llama_folder, "encoder.query_prompt=self", "encoder.passage_max_tokens=30").encoder
+    return Encoder.from_backbone(backbone, prompts, settings).save(tmp_path_factory.mktemp("adapted") / "model")
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawing takes longer than these trainings; one test looks at it.
+    if "planted" not in request.node.name:
+        monkeypatch.setattr("llama2vec.training.draw_losses", lambda *_: None)
+
+
+# ------------------------------------------------------------------------------------------------------------- learning
+
+
+def test_it_learns_a_planted_task(llama_folder: Path, sentences: list[str], tmp_path: Path) -> None:
+    words = sorted({word for sentence in sentences for word in sentence[:-1].split()} - {"The", "of", "the"})
+    draw = random.Random(0)
+    rows = []
+    for _ in range(160):
+        first, second, third, other = draw.sample(words, 4)
+        rows.append(TrainingExample(f"{first} {second}", (f"{second} {first} {third}",), (f"{first} {other} {third}",)))
+    made = config(
+        llama_folder, "optimiser.steps=40", "optimiser.batch_size=16", "optimiser.log_every=5", "model.lora.rank=0",
+        "optimiser.learning_rate=3e-3", "optimiser.validate_every=20", "contrastive.temperature=0.05",
+        "contrastive.dimensions=[16]",
+    )  # fmt: skip
+    encoder = finetune(made, tmp_path / "out", examples=rows)
+    log = read_log(tmp_path / "out" / "log.jsonl")
+    losses = [line["loss"] for line in log if "loss" in line]
+    ranks = [line["validation_mrr@10"] for line in log if "validation_mrr@10" in line]
+    assert losses[-1] < losses[0] / 2
+    assert max(ranks) > 0.5
+    task = examples_task(rows[:32], rows, made.validation, 0)
+    raw = Encoder.from_backbone(load_backbone(made.model), settings=encoder.contract.encoder)
+    assert task.score(encoder)["mrr@10"] > task.score(raw)["mrr@10"] + 0.2
+    assert (tmp_path / "out" / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_encoder_asks_next_and_stores_self_and_carries_its_facts(
+    llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    finetune(config(llama_folder), tmp_path / "out", examples=examples)
+    loaded = Encoder.load(tmp_path / "out")
+    assert (loaded.contract.encoder.query_prompt, loaded.contract.encoder.passage_prompt) == ("next", "self")
+    assert loaded.contract.encoder.query_max_tokens == 16
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["stage"] == "finetune"
+    assert manifest["results"]["training_queries"] == 19
+    assert {"loss", "validation_mrr@10", "validation_ndcg@10"} <= manifest["results"]["losses"].keys()
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    assert (tmp_path / "out" / "finetune.json").is_file()
+
+
+def test_mean_pooling_several_positives_and_distillation_train_together(llama_folder: Path, tmp_path: Path) -> None:
+    rows = [
+        TrainingExample(
+            f"river {row}", (f"stone {row}", f"bridge {row}"), (f"winter {row}",),
+            positive_scores=(2.0, 1.5), negative_scores=(0.1,),
+        )
+        for row in range(12)
+    ]  # fmt: skip
+    more = ["encoder.pooling=mean", "contrastive.positives=2", "contrastive.distillation_weight=0.5"]
+    encoder = finetune(config(llama_folder, *more), tmp_path / "out", examples=rows)
+    assert encoder.contract.encoder.pooling == "mean"
+    line = next(line for line in read_log(tmp_path / "out" / "log.jsonl") if "loss" in line)
+    expected = line["loss_contrastive"] + 0.5 * line["loss_distillation"]
+    assert line["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_new_slot_tokens_learn_under_lora(llama_folder: Path, examples: list[TrainingExample], tmp_path: Path) -> None:
+    made = config(llama_folder, "prompts=released", "prompts.slots=2", "optimiser.learning_rate=1e-2")
+    encoder = finetune(made, tmp_path / "out", examples=examples)
+    raw = Encoder.from_backbone(load_backbone(made.model), made.prompts)
+    slot = encoder.backbone.tokenizer.convert_tokens_to_ids("<s1>")
+    rows = [one.backbone.model.get_input_embeddings().weight[slot] for one in (encoder, raw)]
+    assert not rows[0].equal(rows[1])
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_recomputed_activations_change_memory_and_not_weights(
+    rank: int, llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    more = [f"model.lora.rank={rank}", "optimiser.steps=2", "contrastive.micro_batch_tokens=60"]
+    vectors = [
+        finetune(
+            config(llama_folder, *more, f"model.gradient_checkpointing={switch}"), tmp_path / switch, examples=examples
+        ).encode_queries(["river stone"])
+        for switch in ("true", "false")
+    ]
+    assert vectors[0] == pytest.approx(vectors[1], abs=1e-6)
+
+
+@pytest.mark.parametrize(("rank", "saved"), [(0, "float32"), (4, "bfloat16")])
+def test_bfloat16_multiplies_and_full_fine_tuning_keeps_float32_weights(
+    rank: int, saved: str, llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    made = config(llama_folder, f"model.lora.rank={rank}", "model.dtype=bfloat16", "optimiser.steps=2")
+    encoder = finetune(made, tmp_path / "out", examples=examples)
+    assert encoder.contract.dtype == saved
+    assert all("nan" not in str(line["loss"]) for line in read_log(tmp_path / "out" / "log.jsonl") if "loss" in line)
+
+
+def test_the_command_trains_on_the_named_files_and_ends_with_facts(
+    make_jsonl: Callable[..., Path], llama_folder: Path, tmp_path: Path
+) -> None:
+    from typer.testing import CliRunner
+
+    from llama2vec.cli import app
+
+    file = str(make_jsonl(tmp_path / "pairs.jsonl", "x"))
+    sets = ["optimiser.steps=1", "optimiser.batch_size=4", "model.device=cpu", "encoder.passage_max_tokens=40"]
+    command = ["finetune", "--model", str(llama_folder), "--data", file, "--data", file, "-o", str(tmp_path / "out")]
+    found = CliRunner().invoke(app, command + [part for change in sets for part in ("--set", change)])
+    assert found.exit_code == 0, found.output
+    assert re.search(r"Fine-tuned .* \[D=32\] on 14 queries in 1 steps, \d+ s, mrr@10 \d\.\d+, ndcg@10 ", found.stdout)
+
+
+def test_the_recipe_that_is_shipped_is_read() -> None:
+    recipe = Path(__file__).parents[3] / "recipes" / "finetune-cpu.toml"
+    assert load_config(FinetuneConfig, recipe).optimiser.epochs == 2
+
+
+# ------------------------------------------------------------------------------------------------------ best checkpoint
+
+
+def scored(values: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    from llama2vec.finetune.validation import ValidationTask
+
+    found = iter(values)
+
+    def score(self: ValidationTask, encoder: Any) -> dict[str, float]:
+        value = next(found)
+        return {"mrr@10": value, "ndcg@10": value}
+
+    monkeypatch.setattr(ValidationTask, "score", score)
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_weights_of_the_best_validation_are_kept(
+    rank: int, llama_folder: Path, examples: list[TrainingExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = ["optimiser.validate_every=1", "optimiser.save_every=2", "optimiser.schedule=constant_with_warmup"]
+    more = [f"model.lora.rank={rank}", "optimiser.keep_checkpoints=1", "optimiser.learning_rate=1e-2", *steps]
+    scored([0.1, 0.5, 0.3, 0.2, 0.4], monkeypatch)
+    best = finetune(config(llama_folder, *more, "optimiser.steps=5"), tmp_path / "best", examples=examples)
+    results = json.loads((tmp_path / "best" / "manifest.json").read_text(encoding="utf-8"))["results"]
+    assert results["best_step"] == 2
+    assert results["losses"]["validation_ndcg@10"] == 0.5
+    scored([0.1, 0.5], monkeypatch)
+    # The schedule is constant and both warm up in the first step: the first two steps of both runs are the same.
+    scored([0.1, 0.5], monkeypatch)
+    short = finetune(config(llama_folder, *more, "optimiser.steps=2"), tmp_path / "short", examples=examples)
+    texts = ["river stone", "winter"]
+    assert (best.encode_queries(texts) == short.encode_queries(texts)).all()
+
+
+# ------------------------------------------------------------------------------------------------------------ contracts
+
+
+def test_a_checkpoints_prompts_lengths_and_pooling_are_taken_over(
+    adapted: Path, examples: list[TrainingExample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = load_config(
+        FinetuneConfig,
+        None,
+        [f"model.name={adapted}", "model.device=cpu", "optimiser.steps=1", "optimiser.batch_size=4"],
+    )
+    with caplog.at_level(logging.INFO, "llama2vec"):
+        encoder = finetune(made, tmp_path / "out", examples=examples)
+    assert encoder.contract.prompts.self_prompt == " That is: "
+    assert encoder.contract.encoder.passage_max_tokens == 30
+    assert encoder.contract.encoder.query_prompt == "next"
+    assert any("encoder.query_prompt: self in" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            "prompts=paper",
+            r"prompts\.next_prompt: .* was made with ' Then: ', the recipe says '\\nThe next sentence: '",
+        ),
+        ("prompts.self_prompt=' no'", r"prompts\.self_prompt: .*' That is: '.*remove prompts\.self_prompt"),
+        ("encoder.passage_max_tokens=31", r"encoder\.passage_max_tokens: .* was made with 30, the recipe says 31"),
+        ("encoder.pooling=mean", r"encoder\.pooling: .*'slots'.*'mean'.*start from a model without a contract"),
+    ],
+)
+def test_a_recipe_that_contradicts_the_checkpoint_is_refused_by_field(
+    setting: str, message: str, adapted: Path, examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    made = load_config(FinetuneConfig, None, [f"model.name={adapted}", setting])
+    with pytest.raises(ContractError, match=message):
+        finetune(made, tmp_path / "out", examples=examples)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_may_repeat_what_the_checkpoint_says(adapted: Path) -> None:
+    made = load_config(
+        FinetuneConfig, None, [f"model.name={adapted}", "prompts.self_prompt=' That is: '", "encoder.pooling=slots"]
+    )
+    prompts, settings = resolve_contract(made)
+    assert (prompts.recipe, settings.passage_max_tokens, settings.query_prompt) == ("mine", 30, "next")
+
+
+def test_a_checkpoint_whose_weights_were_changed_is_refused(
+    adapted: Path, examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    import shutil
+
+    copy = shutil.copytree(adapted, tmp_path / "copy")
+    file = copy / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    made = load_config(FinetuneConfig, None, [f"model.name={copy}", "model.device=cpu", "optimiser.batch_size=4"])
+    with pytest.raises(ContractError, match="weights are not those"):
+        finetune(made, tmp_path / "out", examples=examples)
+    assert not (tmp_path / "out").exists()
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+ROW = TrainingExample("q", ("p",))
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "error", "message"),
+    [
+        ([], [], EmptyCorpusError, "no labelled examples"),
+        ([ROW] * 9, ["optimiser.batch_size=1"], ConfigError, "nothing to contrast with"),
+        ([ROW] * 3, ["validation.share=0"], TrainingError, "3 training examples are fewer than one batch of 4"),
+        ([ROW] * 9, ["contrastive.dimensions=[64]"], ConfigError, r"64 is wider than the model's vectors \[D=32\]"),
+        ([ROW] * 9, ["contrastive.missing_negatives=error"], TrainingError, "fewer than 1 hard negatives"),
+        ([ROW] * 9, ["data.passage_max_tokens=25"], ConfigError, "passage_max_tokens is 25, but the encoder reads 24"),
+        ([TrainingExample("q", ())] * 9, [], Llama2VecError, "has no positive"),
+    ],
+)
+def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing_behind(
+    rows: list[TrainingExample], settings: list[str], error: type[Llama2VecError], message: str,
+    llama_folder: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    with pytest.raises(error, match=message) as caught:
+        finetune(config(llama_folder, *settings), tmp_path / "out", examples=rows)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_fine_tuning_without_examples_says_where_to_name_them(llama_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.sources is empty.*--data"):
+        finetune(config(llama_folder), tmp_path / "out")
+
+
+def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
+    llama_folder: Path, examples: list[TrainingExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llama2vec.finetune import train as module
+
+    calls = [0]
+    right = module.contrastive_loss
+
+    def wrong(*arguments: Any) -> Any:
+        calls[0] += 1
+        loss, parts = right(*arguments)
+        return (loss * float("nan"), parts) if calls[0] == 3 else (loss, parts)
+
+    monkeypatch.setattr(module, "contrastive_loss", wrong)
+    with pytest.raises(TrainingError, match=r"step 3: the loss is nan.*last good checkpoint"):
+        finetune(config(llama_folder, "optimiser.save_every=2"), tmp_path / "out", examples=examples)
+    assert (tmp_path / "out" / "checkpoints" / "checkpoint-2" / "complete.json").is_file()
+    monkeypatch.setattr(module, "contrastive_loss", right)
+    finetune(config(llama_folder, "optimiser.save_every=2"), tmp_path / "out", examples=examples)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("contrastive.temprature=1", "did you mean 'temperature'"),
+        ("contrastive.temperature=0", "contrastive.temperature"),
+        ("contrastive.weight=0", "nothing to learn"),
+        ("encoder.query_prompt=both", "encoder.query_prompt"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(FinetuneConfig, None, [setting])
+
+
+# ------------------------------------------------------------------------------------------------------------- held out
+
+
+def test_rows_with_the_same_positive_are_held_out_together() -> None:
+    rows = [TrainingExample(f"q{row}", (f"p{row % 10}",)) for row in range(50)]
+    kept, held_out = hold_out(rows, 0.2, 100, seed=0)
+    assert sorted([*kept, *held_out]) == list(range(50))
+    assert len(held_out) == 10
+    assert not {row % 10 for row in kept} & {row % 10 for row in held_out}
+    assert hold_out(rows, 0.2, 100, seed=0) == (kept, held_out)
+    assert hold_out(rows, 0.2, 100, seed=1) != (kept, held_out)
+    assert hold_out(rows, 0.0, 100, seed=0) == (list(range(50)), [])
+    assert len(hold_out(rows, 0.5, 7, seed=0)[1]) == 5
+
+
+def test_a_beir_folder_serves_as_validation(
+    llama_folder: Path, examples: list[TrainingExample], corpus_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus_rows), encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "1", "text": "river"}\n', encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tdoc2-001\t1\n", encoding="utf-8")
+    made = config(llama_folder, f"validation.source={folder}", "validation.extra_passages=5", "optimiser.steps=1")
+    finetune(made, tmp_path / "out", examples=examples)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["results"]["training_queries"] == 24
+    assert 0 <= manifest["results"]["losses"]["validation_mrr@10"] <= 1
+
+
+def test_examples_are_read_from_files_with_ids_apart(
+    make_jsonl: Callable[..., Path], llama_folder: Path, tmp_path: Path
+) -> None:
+    files = [make_jsonl(tmp_path / f"{name}.jsonl", name) for name in ("a", "b")]
+    sources = json.dumps([str(file) for file in files])
+    made = config(llama_folder, f"data.sources={sources}", "data.homogeneous_batches=true", "data.limit=6")
+    finetune(made, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["results"]["training_queries"] == 10
+    files[0].write_text(files[0].read_text(encoding="utf-8").replace("river", "stone"), encoding="utf-8")
+    with pytest.raises(Llama2VecError, match="the examples"):
+        finetune(made, tmp_path / "out")
+
+
+@pytest.fixture
+def make_jsonl() -> Callable[..., Path]:
+    def make(path: Path, name: str) -> Path:
+        rows = [{"query": f"river {name} {row}", "pos": [f"stone {name} {row}"], "neg": []} for row in range(8)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return make
