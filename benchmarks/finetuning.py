@@ -5,9 +5,10 @@ r"""Fine-tune from the raw and from the adapted LLM, with labels and with pairs 
 
 Arms: ``raw-mean``, ``adapted`` (no second stage), ``raw+labels``, ``adapted+labels`` (the same labelled pairs, mined
 BM25 negatives, seed and steps), ``raw+corpus``, ``adapted+corpus`` (pairs made of the searched corpora themselves, no
-label), and ``bm25`` and ``minilm`` beside them. Every set is a fixed sample: ``--max-queries`` queries, the passages
-that are judged for them, and ``--extra-passages`` others of the corpus. That is easier than the whole set, and the same
-for all arms. What is in the file is not run again; models stay in ``--work`` and a killed training goes on.
+label), and ``bm25`` and ``minilm`` beside them. Every set is a fixed sample: ``--max-queries`` queries, at most
+``--judged`` of the relevant passages of each, and ``--extra-passages`` others of the corpus. That is easier than the
+whole set, and the same for all arms. What is in the file is not run again; models stay in ``--work`` and a killed
+training goes on.
 """
 
 from __future__ import annotations
@@ -65,14 +66,15 @@ def main() -> None:
     options.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
     options.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
     options.add_argument("--examples", type=int, default=250, help="training examples of each source")
-    options.add_argument("--steps", type=int, default=48)
-    options.add_argument("--batch-size", type=int, default=32)
+    options.add_argument("--steps", type=int, default=32)
+    options.add_argument("--batch-size", type=int, default=24)
     options.add_argument("--learning-rate", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--max-tokens", type=int, default=64, help="training passages are cut here")
+    options.add_argument("--max-tokens", type=int, default=48, help="training passages are cut here")
     options.add_argument("--scored-tokens", type=int, default=128, help="searched passages are cut here")
     options.add_argument("--max-queries", type=int, default=100)
-    options.add_argument("--extra-passages", type=int, default=400)
+    options.add_argument("--judged", type=int, default=4, help="relevant passages kept for each query")
+    options.add_argument("--extra-passages", type=int, default=300)
     arguments = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
@@ -183,23 +185,31 @@ def _shuffled(passages: Iterable[Passage], seed: str) -> list[Passage]:
     return rows
 
 
-def sampled(folder: Path, max_queries: int, extra: int) -> tuple[BeirTask, list[Passage]]:
-    """Return a fixed sample of a set: some queries, the passages judged for them, and other passages."""
+def sampled(folder: Path, arguments: argparse.Namespace) -> tuple[BeirTask, list[Passage]]:
+    """Return a fixed sample of a set: some queries, a few passages judged for each, and other passages.
+
+    Passages that are left out leave the judgements too.
+    """
     task = read_beir(folder)
     draw = random.Random(0)
-    queries = draw.sample(task.queries, min(max_queries, len(task.queries)))
-    qrels = {query.id: task.qrels[query.id] for query in queries}
-    wanted = {passage for gains in qrels.values() for passage in gains}
+    queries = draw.sample(task.queries, min(arguments.max_queries, len(task.queries)))
+    wanted: set[str] = set()
+    for query in queries:
+        relevant = sorted(passage for passage, gain in task.qrels[query.id].items() if gain > 0)
+        wanted |= set(draw.sample(relevant, min(arguments.judged, len(relevant))))
     passages = list(read_passages(task.corpus_source))
     others = [passage for passage in passages if passage.id not in wanted]
-    chosen = {passage.id for passage in draw.sample(others, min(extra, len(others)))} | wanted
-    kept = [passage for passage in passages if passage.id in chosen]
-    return BeirTask(task.name, queries, qrels, task.corpus_source), kept
+    chosen = {passage.id for passage in draw.sample(others, min(arguments.extra_passages, len(others)))} | wanted
+    qrels = {
+        query.id: {passage: gain for passage, gain in task.qrels[query.id].items() if passage in chosen}
+        for query in queries
+    }
+    return BeirTask(task.name, queries, qrels, task.corpus_source), [row for row in passages if row.id in chosen]
 
 
 def score(folder: Path, embed: Embed | None, arguments: argparse.Namespace) -> dict[str, Any]:
     """Search the sampled set and return nDCG@10 with its interval and every query's value."""
-    task, passages = sampled(folder, arguments.max_queries, arguments.extra_passages)
+    task, passages = sampled(folder, arguments)
     if embed is None:
         run = Bm25Index.build(passages).search(task.queries, depth=DEPTH)
     else:

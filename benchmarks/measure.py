@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from adaptation_sides import build_side, non_embedding_parameters
+from contrastive_sides import build_contrastive
 from encoding_sides import build_encoder, prompted, token_ids
-from texts import retrieval_texts
+from texts import question_pairs, retrieval_texts
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama2vec.config import ModelSettings
@@ -48,6 +49,7 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
     backbone.tokenizer.save_pretrained(job["folder"])
     tokenizer = AutoTokenizer.from_pretrained(job["folder"])
     source, texts = retrieval_texts(Path(job["data"]), tokenizer, job["max_tokens"], job["texts"])
+    pairs_source, pairs = question_pairs(Path(job["data"]), tokenizer, job["pair_tokens"], job["pair_count"])
     ours = token_ids(texts, tokenizer)
     as_text = tokenizer(prompted(texts, tokenizer))["input_ids"]
     device = choose_device()
@@ -59,6 +61,8 @@ def prepare(job: dict[str, Any]) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "texts": texts,
         "texts_source": source,
+        "pairs": pairs,
+        "pairs_source": pairs_source,
         "text_tokens": sum(map(len, ours)) - prompt * len(texts),
         "tokens": sum(map(len, ours)),
         "identical_token_ids": sum(left == right for left, right in zip(ours, as_text, strict=True)),
@@ -110,6 +114,23 @@ def encode(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def contrast(job: dict[str, Any]) -> dict[str, Any]:
+    """Time forward and backward of contrastive batches; a small one warms up, the first whole one gives the loss."""
+    step = build_contrastive(job["side"], job["model"], job["dtype"])
+    step(job["pairs"][:4])
+    losses, seconds = [], []
+    for start in range(0, len(job["pairs"]), job["batch_size"]):
+        started = _now()
+        losses.append(step(job["pairs"][start : start + job["batch_size"]]))
+        seconds.append(_now() - started)
+    return {
+        "peak_gib": _peak_gib(),
+        "seconds": seconds,
+        "tokens_per_second": len(job["pairs"]) / sum(seconds),
+        "losses": {"loss": losses[0]},
+    }
+
+
 def _matmul_peak(dtype: str) -> float:
     """Return the best GFLOP/s over several large products, in the layout of a linear layer and in the plain one."""
     device, best = choose_device(), 0.0
@@ -144,7 +165,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     path = Path(sys.argv[1])
     job = json.loads(path.read_text(encoding="utf-8"))
-    result = {"prepare": prepare, "train": train, "encode": encode}[job["kind"]](job)
+    result = {"prepare": prepare, "train": train, "encode": encode, "contrast": contrast}[job["kind"]](job)
     path.with_suffix(".result").write_text(json.dumps(result), encoding="utf-8")
 
 

@@ -43,6 +43,7 @@ ENCODING = {
     "encode-fp32-vs-sentence-transformers": "float32",
 }
 SHARE = "encode-share-of-matmul-peak"
+CONTRASTIVE, FLAT = "finetune-vs-cached-mnrl", "finetune-memory-of-batch-512-vs-64"
 REACH = {
     "adapt-default-vs-published": 3.0,
     "adapt-like-for-like": 1.3,
@@ -50,6 +51,8 @@ REACH = {
     "encode-bf16-vs-sentence-transformers": 1.5,
     "encode-fp32-vs-sentence-transformers": 1.5,
     SHARE: 0.7,
+    CONTRASTIVE: 1.2,
+    FLAT: 1.1,
 }
 _UNIT = "text tokens/s"
 
@@ -71,8 +74,9 @@ class Workbench:
 
     def prepare(self) -> None:
         """Save the model and cut the texts once, for all sides."""
-        names = ("model", "random", "layers", "dtype", "texts", "data")
+        names = ("model", "random", "layers", "dtype", "texts", "data", "pair_tokens")
         job = {name: getattr(self.settings, name) for name in names}
+        job["pair_count"] = max(512, *self.settings.contrastive_batches)
         self.facts = self._run(
             {**job, "kind": "prepare", "folder": str(self.folder / "model"), "max_tokens": self.settings.encode_tokens}
         )
@@ -85,7 +89,7 @@ class Workbench:
                 result = self._run(jobs[side])
                 found[side].append(result)
                 self._console.print(
-                    f"  {side:<40} turn {repetition + 1}: {result['tokens_per_second']:8.1f} {_UNIT}, "
+                    f"  {side:<40} turn {repetition + 1}: {result['tokens_per_second']:8.1f} /s, "
                     f"peak {result['peak_gib']:.2f} GiB",
                     highlight=False,
                     soft_wrap=True,
@@ -180,6 +184,32 @@ def encoding_rows(bench: Workbench, wanted: Sequence[str], skipped: list[Row]) -
     return rows
 
 
+def contrastive_rows(bench: Workbench, wanted: Sequence[str]) -> list[Row]:
+    """Measure contrastive batches against sentence-transformers' gradient cache, and memory as the batch grows."""
+    settings, dtype = bench.settings, bench.facts["dtype"]
+    common = {"kind": "contrast", "model": str(bench.folder / "model"), "dtype": dtype}
+    facts = {"texts": bench.facts["pairs_source"], "max_tokens": settings.pair_tokens, "dtype": dtype}
+    rows = []
+    for size in settings.contrastive_batches if CONTRASTIVE in wanted else []:
+        job = {**common, "batch_size": size, "pairs": bench.facts["pairs"][:size]}
+        found = bench.turns({side: {**job, "side": side} for side in ("ours", "cached", "cached-tokens")})
+        for peer in ("cached", "cached-tokens"):
+            losses = {"ours": found["ours"][0]["losses"], "peer": found[peer][0]["losses"]}
+            row = {**facts, "peer_side": peer, "batch_size": size, "first_losses": losses}
+            rows.append(_row(CONTRASTIVE, found["ours"], found[peer], row) | {"unit": "examples/s"})
+    if FLAT in wanted:
+        sizes = {f"batch {size}": size for size in (64, 512)}
+        jobs = {
+            name: {**common, "side": "ours", "batch_size": size, "pairs": bench.facts["pairs"][:size]}
+            for name, size in sizes.items()
+        }
+        peaks = {name: bench.run_once(job)["peak_gib"] for name, job in jobs.items()}
+        large, small = peaks["batch 512"], peaks["batch 64"]
+        flat = {"name": FLAT, "ratio": _round(large / small), "ours": _round(large), "peer": _round(small)}
+        rows.append({**flat, "unit": "GiB", **facts, "reach": REACH[FLAT]})
+    return rows
+
+
 def _agreement(folder: Path, dtype: str, every: int) -> dict[str, Any]:
     """Compare vectors [N, D] with those of the plain float32 loop, which read every ``every``-th text."""
     reference = np.load(folder / "reference.npy")
@@ -246,7 +276,7 @@ def table(rows: Iterable[Row]) -> Table:
 
 def command_line() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0], allow_abbrev=False)
-    names = [*TRAINING, *ENCODING, SHARE]
+    names = [*TRAINING, *ENCODING, SHARE, CONTRASTIVE, FLAT]
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
     parser.add_argument("--lengths", nargs="+", type=int, default=[128, 512], help="longest training text in tokens")
@@ -258,6 +288,8 @@ def command_line() -> argparse.Namespace:
     parser.add_argument("--force-bf16", action="store_true", help="encode in bfloat16 even where it is emulated")
     parser.add_argument("--texts", type=int, default=400, help="texts to encode")
     parser.add_argument("--encode-tokens", type=int, default=256, help="longest text to encode in tokens")
+    parser.add_argument("--contrastive-batches", nargs="+", type=int, default=[64, 256], help="queries a batch")
+    parser.add_argument("--pair-tokens", type=int, default=128, help="longest query or passage of a contrastive batch")
     parser.add_argument("--check-texts", type=int, default=100, help="texts that the plain loop encodes")
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--random", action="store_true", help="the model's shape with random weights")
@@ -277,7 +309,9 @@ def main() -> None:
         for length in settings.lengths if wanted else []:
             rows += training_rows(bench, wanted, length)
             _write(settings, bench.facts, rows, skipped, started)
-        rows += encoding_rows(bench, [name for name in settings.only if name not in TRAINING], skipped)
+        rows += encoding_rows(bench, [name for name in settings.only if name in (*ENCODING, SHARE)], skipped)
+        _write(settings, bench.facts, rows, skipped, started)
+        rows += contrastive_rows(bench, settings.only)
         _write(settings, bench.facts, rows, skipped, started)
     Console(width=max(Console().width, 150)).print(table(rows))
     for entry in skipped:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,20 @@ def continuations(passages: list[list[str]], max_tokens: int, count: int) -> lis
             f"no document is long enough for two pieces of {max_tokens} tokens; choose a shorter --lengths"
         )
     return [pairs[number % len(pairs)] for number in range(count)]
+
+
+def question_pairs(data: Path, tokenizer: Any, max_tokens: int, count: int) -> tuple[str, list[tuple[str, str]]]:
+    """Return the source and ``count`` pairs (question, passage), each cut between two words to ``max_tokens``."""
+    path = data / "pairs" / "squad-passages.jsonl.gz"
+    if path.is_file():
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        source, pairs = f"pairs/{path.name}", [(row["query"], row["pos"][0]) for row in rows]
+    else:
+        source, pairs = "Python documentation", [(name, text) for name, text in _docstrings()]
+    # Evenly from the whole file: neighbours are questions about one passage.
+    chosen = [pairs[number * len(pairs) // count] for number in range(count)]
+    return source, [(_cut(query, tokenizer, max_tokens), _cut(text, tokenizer, max_tokens)) for query, text in chosen]
 
 
 def retrieval_texts(data: Path, tokenizer: Any, max_tokens: int, count: int) -> tuple[str, list[str]]:
