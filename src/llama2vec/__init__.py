@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama2vec.adapt.train import adapt
-    from llama2vec.config import AdaptConfig
-    from llama2vec.data.corpus import read_passages, read_queries
+    from llama2vec.config import AdaptConfig, FinetuneConfig
+    from llama2vec.data.corpus import read_passages
     from llama2vec.errors import Llama2VecError
     from llama2vec.evaluate.metrics import evaluate_run
+    from llama2vec.finetune.train import finetune
     from llama2vec.model.encoder import Encoder
-    from llama2vec.records import Passage, Query, Run
+    from llama2vec.records import Passage, Query
     from llama2vec.retrieve.index import build_index, open_index
     from llama2vec.retrieve.search import search, top_hits
     from llama2vec.retrieve.store import VectorStore
@@ -23,14 +24,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "adapt": "llama2vec.adapt.train",
     "AdaptConfig": "llama2vec.config",
+    "FinetuneConfig": "llama2vec.config",
     "read_passages": "llama2vec.data.corpus",
-    "read_queries": "llama2vec.data.corpus",
     "Llama2VecError": "llama2vec.errors",
     "evaluate_run": "llama2vec.evaluate.metrics",
+    "finetune": "llama2vec.finetune.train",
     "Encoder": "llama2vec.model.encoder",
     "Passage": "llama2vec.records",
     "Query": "llama2vec.records",
-    "Run": "llama2vec.records",
     "build_index": "llama2vec.retrieve.index",
     "open_index": "llama2vec.retrieve.index",
     "search": "llama2vec.retrieve.search",
@@ -41,17 +42,17 @@ _HOMES = {
 __all__ = [
     "AdaptConfig",
     "Encoder",
+    "FinetuneConfig",
     "Llama2VecError",
     "Passage",
     "Query",
-    "Run",
     "VectorStore",
     "adapt",
     "build_index",
     "evaluate_run",
+    "finetune",
     "open_index",
     "read_passages",
-    "read_queries",
     "search",
     "top_hits",
 ]

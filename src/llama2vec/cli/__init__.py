@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from llama2vec.cli import adapt, encode, evaluate, index, search
+from llama2vec.cli import adapt, check, encode, evaluate, finetune, index, mine, run, search
 from llama2vec.errors import Llama2VecError
 
 app = typer.Typer(
@@ -19,7 +19,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("run")(run.run_command)
 app.command("adapt")(adapt.adapt_command)
+app.command("finetune")(finetune.finetune_command)
+app.command("check")(check.check_command)
+app.command("mine")(mine.mine_command)
 app.command("encode")(encode.encode_command)
 app.command("index")(index.index_command)
 app.command("search")(search.search_command)

@@ -25,7 +25,8 @@ def adapt_command(
     changes += [f"text.corpus={json.dumps(corpus)}"] if corpus else []
     changes += [f"model.name={json.dumps(model)}"] if model else []
     config = load_config(AdaptConfig, recipe, changes)
-    from llama2vec.adapt.train import MANIFEST, adapt
+    from llama2vec.adapt.train import adapt
+    from llama2vec.stage import MANIFEST
 
     encoder = adapt(config, output, overwrite=overwrite)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]

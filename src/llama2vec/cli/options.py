@@ -25,9 +25,14 @@ EncoderSets = Annotated[
 ]
 
 
+def is_first_process() -> bool:
+    """Tell whether this process prints the results where several run the command (torchrun)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def report(text: str) -> None:
-    """Print a result, once where several processes run the command (torchrun)."""
-    if os.environ.get("RANK", "0") == "0":
+    """Print a result, once where several processes run the command."""
+    if is_first_process():
         typer.echo(text)
 
 

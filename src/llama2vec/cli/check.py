@@ -1,0 +1,93 @@
+"""``llama2vec check``."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llama2vec.config import FinetuneConfig, load_config
+from llama2vec.errors import ConfigError, ExampleFormatError, OutputExistsError
+
+if TYPE_CHECKING:
+    from llama2vec.data.example_report import ExampleReport
+
+
+def check_command(
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="JSONL, BEIR folder, MS MARCO triples or their folder, hf:…; left out = the recipe's data.sources.",
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Which qrels or split; overrides data.split (train).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Count tokens with this model's tokenizer; overrides model.name.")
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Fine-tuning recipe whose lengths the texts must fit.")] = None,
+    negatives: Annotated[
+        int | None, typer.Option(min=0, help="Fewer negatives in a row are a problem; overrides the recipe.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the reports here, too.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace --json.")] = False,
+) -> None:
+    """Read training data to the end and report every problem; exit code 2 where there is one."""
+    config = load_config(FinetuneConfig, recipe)
+    sources = data or config.data.source_list
+    if not sources:
+        raise ConfigError("there is nothing to check; name DATA, or a recipe with data.sources")
+    if json and json.exists() and not overwrite:
+        raise OutputExistsError(f"{json} exists already; choose another path or --overwrite")
+    if negatives is None:
+        negatives = config.contrastive.negatives if config.contrastive.missing_negatives == "error" else 0
+    name = model or (config.model.name if recipe else None)
+    count_tokens, limits = _tokens(name, config) if name else (None, (0, 0))
+    from llama2vec.data.example_report import inspect_examples
+
+    reports: list[ExampleReport] = []
+    for source in sources:
+        report = inspect_examples(
+            source, split=split or config.data.split, count_tokens=count_tokens, query_max_tokens=limits[0],
+            passage_max_tokens=limits[1], negatives=negatives,
+        )  # fmt: skip
+        typer.echo(f"{report}\n")
+        reports.append(report)
+    _finish(reports, json, overwrite)
+
+
+def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], list[int]], tuple[int, int]]:
+    """Return a function that counts tokens, and where queries and passages will be cut."""
+    from llama2vec.model.backbone import load_tokenizer, resolve_model
+    from llama2vec.model.contract import saved_settings
+
+    tokenizer = load_tokenizer(name)
+    # A text longer than the model reads is what is looked for here; the tokenizer would warn of each.
+    tokenizer.model_max_length = int(1e30)
+
+    def count(texts: list[str]) -> list[int]:
+        return list(map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]))
+
+    # A saved encoder brings its own lengths along, as in fine-tuning.
+    saved = saved_settings(Path(resolve_model(name).location))
+    encoder = saved[1] if saved else config.encoder
+    return count, (
+        config.data.query_max_tokens or encoder.query_max_tokens,
+        config.data.passage_max_tokens or encoder.passage_max_tokens,
+    )
+
+
+def _finish(reports: list[ExampleReport], json: Path | None, overwrite: bool) -> None:
+    if json:
+        from llama2vec.files import write_output
+
+        facts = {"reports": [report.to_dict() for report in reports]}
+        write_output(json, json_format.dumps(facts, indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
+        typer.echo(f"Wrote {json}")
+    faulty = [report.summary() for report in reports if report.problem_count]
+    if faulty:
+        raise ExampleFormatError(f"{'; '.join(faulty)}; correct or delete these rows")
+    rows = sum(report.rows for report in reports)
+    typer.echo(f"Checked {', '.join(report.source for report in reports)}: {rows:,} rows, no problem")

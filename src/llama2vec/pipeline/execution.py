@@ -1,0 +1,197 @@
+"""Run the stages of a plan in order: skip, resume, replace, and write down what was done."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import logging
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from llama2vec.data.beir import read_beir
+from llama2vec.data.corpus import read_passages
+from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
+from llama2vec.manifest import digest
+from llama2vec.model.backbone import choose_device, load_model_config
+from llama2vec.pipeline.plan import PlannedStage, RunPlan
+from llama2vec.pipeline.record import RUN_FILE, Decision, RunRecord, decide, decide_all, output_fingerprint
+from llama2vec.pipeline.scoring import check_task
+from llama2vec.pipeline.stages import TOGETHER, work
+from llama2vec.processes import check_same, connect, on_first_process, process_count, process_rank
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a call did.
+
+    Attributes:
+        actions: Stage name → what was done.
+        seconds: Of this call.
+    """
+
+    actions: Mapping[str, str]
+    seconds: float
+
+
+def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: str = "") -> RunResult:
+    """Run the stages from ``first`` to ``last``; killed at any moment, the same call goes on.
+
+    Finished stages with unchanged settings and inputs are skipped. Before the first stage begins, every input is
+    read to its end, so that a faulty line shows now and not after hours.
+
+    Args:
+        plan: What to do.
+        overwrite: Make stages again whose settings or inputs are other ones than those they were made with.
+        first: First stage; "" = the first there is. Those in front must be finished and are taken as they are.
+        last: Last stage; "" = the last there is.
+
+    Raises:
+        OutputExistsError: Finished or begun work would be replaced and ``overwrite`` is not given; the folder is no
+            run; or ``first`` needs what is not finished.
+        Llama2VecError: An input cannot be read, or a stage must stop.
+    """
+    started = time.monotonic()
+    connect(choose_device(plan.config.model.device))
+    check_same(digest([str(stage) for stage in plan.stages]), "recipe or inputs")
+    selected = plan.between(first, last)
+    on_first_process(lambda: _prepare(plan, selected, overwrite=overwrite))
+    actions: dict[str, str] = {}
+    for number, stage in enumerate(selected, start=1):
+        actions[stage.name] = _run_stage(plan, stage, f"[{number}/{len(selected)}] {stage.name}", overwrite=overwrite)
+    return RunResult(actions, time.monotonic() - started)
+
+
+def _prepare(plan: RunPlan, selected: tuple[PlannedStage, ...], *, overwrite: bool) -> None:
+    """Refuse what cannot end well before anything is done."""
+    record = RunRecord.open(plan.output)
+    decisions = decide_all(plan, record, selected)
+    if not overwrite:
+        for name, decision in decisions.items():
+            _refuse_replacing(plan, name, decision)
+    working = [stage for stage in selected if decisions[stage.name].works]
+    check_inputs(plan, working)
+
+
+def _refuse_replacing(plan: RunPlan, name: str, decision: Decision) -> None:
+    if decision.action == "replace":
+        raise OutputExistsError(
+            f"{plan.output}: {name} was made from something else ({decision.why}); "
+            f"pass --overwrite to make {name} and what depends on it again, or choose another --output"
+        )
+
+
+def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
+    """Read every input of these stages to its end, and look for the packages that they need.
+
+    Raises:
+        Llama2VecError: The first problem found.
+    """
+    config, kinds = plan.config, {stage.kind for stage in stages}
+    _check_packages(plan, kinds)
+    if kinds - {"pairs", "index"} and any(found.name in ("model", "raw") for stage in stages for found in stage.inputs):
+        load_model_config(config.model.name)
+    if config.adapt and "adapt" in kinds and config.adapt.model.attention not in ("sdpa", "eager"):
+        raise ConfigError(f"adapt.model.attention: {config.adapt.model.attention} cannot adapt; use sdpa or eager")
+    named = ("corpus",)
+    sources = {found.where for stage in stages for found in stage.inputs if found.name.partition(" ")[0] in named}
+    for source in sorted(sources):
+        # A remote source is not read twice.
+        if not source.startswith(("hf:", "ir:")):
+            for _ in read_passages(source):
+                pass
+    if config.evaluate and "evaluate" in kinds:
+        for task in config.evaluate.data:
+            check_task(read_beir(task.folder, task.split))
+        _check_measures(config.evaluate.measures)
+
+
+def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
+    config = plan.config
+    needed: dict[str, bool] = {
+        "peft:train": any(
+            section is not None and section.model.lora.rank > 0 and kind in kinds
+            for kind, section in (("adapt", config.adapt), ("finetune", config.finetune))
+        ),
+        "matplotlib:train": bool(kinds & {"adapt", "finetune"}),
+        "sentencex:train": "adapt" in kinds,
+        "bm25s:search": "mine" in kinds and config.mine is not None and config.mine.bm25,
+        "faiss:search": "index" in kinds and config.index is not None and config.index.kind != "exact",
+        "ir_measures:evaluate": "evaluate" in kinds or "finetune" in kinds,
+    }
+    for name, wanted in needed.items():
+        package, _, extra = name.partition(":")
+        if wanted and importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(f"this run needs the package {package}; pip install 'llama2vec[{extra}]'")
+
+
+def _check_measures(measures: list[str]) -> None:
+    if measures:
+        from llama2vec.evaluate.metrics import evaluate_run
+        from llama2vec.records import Run
+
+        evaluate_run(Run({"q": {"p": 1.0}}), {"q": {"p": 1}}, measures=measures)
+
+
+def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: bool) -> str:
+    """Do one stage, on all processes or on the first, and return what was done."""
+    folder = plan.folder(stage)
+    decision = on_first_process(lambda: _begin(plan, stage, overwrite=overwrite))
+    if not decision.works:
+        logger.info("%s: skipped, %s (%s)", heading, decision.why, folder)
+        return decision.action
+    reads = ", ".join(found.where for found in stage.inputs)
+    logger.info("%s: %s → %s (%s)", heading, reads, folder, decision.why)
+    started = time.monotonic()
+    if stage.kind in TOGETHER or process_rank() == 0:
+        work(plan, stage)
+    _release()
+    if process_rank() == 0:
+        made = output_fingerprint(stage.kind, folder)
+        if made is None:
+            raise TrainingError(f"{folder}: {stage.name} ended without a whole output; run the same command again")
+        RunRecord.open(plan.output).finish(stage, made, time.monotonic() - started, plan.config)
+    elif process_count() > 1:
+        _wait_until_finished(plan, stage)
+    return decision.action
+
+
+def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
+    """Decide once more, with all inputs made; clear the way and write down that the stage begins."""
+    record, folder = RunRecord.open(plan.output), plan.folder(stage)
+    made = {name: entry.get("output") for name, entry in record.stages.items()}
+    inputs = stage.input_fingerprints(made)
+    decision = decide(stage, record.stages.get(stage.name), inputs, folder)
+    if not decision.works:
+        return decision
+    if decision.action == "replace":
+        if not overwrite:
+            _refuse_replacing(plan, stage.name, decision)
+        shutil.rmtree(folder)
+    if decision.action != "resume":
+        record.begin(stage, inputs, plan.config)
+    return decision
+
+
+def _wait_until_finished(plan: RunPlan, stage: PlannedStage) -> None:
+    """Wait for the first process by its file: a collective call would time out long before a mining ends."""
+    while True:
+        content = json.loads((plan.output / RUN_FILE).read_text(encoding="utf-8"))
+        if content["stages"][stage.name]["state"] == "finished":
+            return
+        time.sleep(_POLL_SECONDS)
+
+
+def _release() -> None:
+    """Give the memory of a stage's model back before the next one loads its own."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

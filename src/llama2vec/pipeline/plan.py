@@ -1,0 +1,365 @@
+"""A recipe → the stages of a run: what each reads, what it writes, and what decides its result."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama2vec.config import EncoderSettings, ExampleSource, RunConfig
+from llama2vec.data.corpus import corpus_fingerprint
+from llama2vec.data.examples import examples_fingerprint
+from llama2vec.errors import ConfigError
+from llama2vec.files import file_sha256
+from llama2vec.manifest import digest
+from llama2vec.model.backbone import resolve_model
+from llama2vec.model.contract import CONTRACT_FILE, saved_settings
+
+OUTPUTS = {
+    "adapt": "adapted",
+    "pairs": "pairs",
+    "mine": "negatives",
+    "finetune": "finetuned",
+    "encode": "store",
+    "index": "index",
+    "evaluate": "report",
+}
+"""Folder of each stage below the run's; a further round has its number behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """One thing that a stage reads.
+
+    Attributes:
+        name: What it is to the stage: ``corpus``, ``model``, ``pairs`` …
+        where: Its source, or the folder below the run's.
+        stage: The stage that makes it; "" = it comes from outside.
+        fingerprint: Of something from outside.
+    """
+
+    name: str
+    where: str
+    stage: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage of a run.
+
+    Attributes:
+        name: ``adapt``, …; in a further round with its number: ``mine-2``.
+        kind: The name without the number.
+        folder: Its output below the run's folder.
+        settings: What decides the result beside the inputs.
+        inputs: What it reads.
+    """
+
+    name: str
+    kind: str
+    folder: str
+    settings: Mapping[str, Any]
+    inputs: tuple[Input, ...]
+
+    def input(self, name: str) -> Input | None:
+        """Return one input by its name."""
+        return next((found for found in self.inputs if found.name == name), None)
+
+    def input_fingerprints(self, made: Mapping[str, str | None]) -> dict[str, str | None]:
+        """Return name → fingerprint; None for what is still to be made.
+
+        Args:
+            made: Fingerprints of the finished stages' outputs.
+        """
+        return {found.name: made.get(found.stage) if found.stage else found.fingerprint for found in self.inputs}
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """All stages in the order in which they run.
+
+    Attributes:
+        config: The recipe.
+        output: The run's folder.
+        stages: At least one.
+    """
+
+    config: RunConfig
+    output: Path
+    stages: tuple[PlannedStage, ...]
+
+    def folder(self, stage: PlannedStage) -> Path:
+        """Return where a stage writes."""
+        return self.output / stage.folder
+
+    def path(self, found: Input) -> str:
+        """Return where an input lies."""
+        return str(self.output / found.where) if found.stage else found.where
+
+    def between(self, first: str = "", last: str = "") -> tuple[PlannedStage, ...]:
+        """Return the stages from the first to the last one named; a name without its round means the first or last.
+
+        Raises:
+            ConfigError: There is no such stage, or they stand the other way round.
+        """
+        names = [stage.name for stage in self.stages]
+        begin = self._place(first, "--from") if first else 0
+        end = self._place(last, "--until", last=True) if last else len(names) - 1
+        if begin > end:
+            raise ConfigError(f"--from {first} comes behind --until {last}; the stages are {', '.join(names)}")
+        return self.stages[begin : end + 1]
+
+    def _place(self, name: str, option: str, *, last: bool = False) -> int:
+        exact = [place for place, stage in enumerate(self.stages) if stage.name == name]
+        # "mine" names all rounds, and is the exact name of the first.
+        rounds = [place for place, stage in enumerate(self.stages) if stage.kind == name]
+        found = rounds or exact
+        if not found:
+            names = ", ".join(stage.name for stage in self.stages)
+            raise ConfigError(f"{option} {name}: this run has no such stage; choose from {names}")
+        return found[-1 if last else 0]
+
+
+def plan_run(config: RunConfig, output: str | Path) -> RunPlan:
+    """Plan a run; every input from outside is looked up and fingerprinted, nothing is written.
+
+    Raises:
+        Llama2VecError: An input is missing or cannot be read.
+    """
+    planner = _Planner(config)
+    return RunPlan(config, Path(output).resolve(), tuple(planner.stages()))
+
+
+class _Planner:
+    """Lay out one stage after the other; ``self._model`` is always the newest encoder."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self._config = config
+        self._corpora: dict[str, str] = {}
+        self._model = Input("model", config.model.name, fingerprint=model_fingerprint(config.model.name))
+        self._stages: list[PlannedStage] = []
+
+    def stages(self) -> list[PlannedStage]:
+        config = self._config
+        if config.pairs:
+            # First, although mining is the first to need them: every row is read before the hours of training.
+            self._add("pairs", _without(config.pairs.model_dump(), "source", "corpus"), self._pair_inputs())
+        if config.adapt:
+            self._adapt()
+        rounds = config.mine.rounds if config.mine else 1
+        for number in range(1, rounds + 1):
+            if config.mine:
+                self._mine(number)
+            if config.finetune:
+                self._finetune(number)
+        if config.encode:
+            self._encode()
+        if config.index:
+            store = Input("store", OUTPUTS["encode"], "encode")
+            self._add("index", config.index.model_dump(), [store])
+        if config.evaluate:
+            self._evaluate()
+        return self._stages
+
+    def _add(self, kind: str, settings: Mapping[str, Any], inputs: list[Input], number: int = 1) -> None:
+        suffix = f"-{number}" if number > 1 else ""
+        self._stages.append(PlannedStage(f"{kind}{suffix}", kind, f"{OUTPUTS[kind]}{suffix}", settings, tuple(inputs)))
+
+    def _corpus(self, source: str, name: str = "corpus") -> Input:
+        if source not in self._corpora:
+            self._corpora[source] = corpus_fingerprint(source)
+        return Input(name, source, fingerprint=self._corpora[source])
+
+    def _newest(self) -> None:
+        """From here on the model is what the stage just added makes."""
+        stage = self._stages[-1]
+        self._model = Input("model", stage.folder, stage.name)
+
+    def _adapt(self) -> None:
+        assert self._config.adapt
+        settings = _without(self._config.adapt.model_dump(), "name", "corpus")
+        self._add("adapt", settings, [self._model, self._corpus(adaptation_corpus(self._config))])
+        self._newest()
+
+    def _pair_inputs(self) -> list[Input]:
+        pairs = self._config.pairs
+        assert pairs
+        inputs = [
+            Input(f"pairs.sources.{place}", source.source, fingerprint=_fingerprint(source))
+            for place, source in enumerate(pairs.sources)
+        ]
+        return [*inputs, *([self._corpus(self._config.corpus)] if pairs.from_corpus else [])]
+
+    def _mine(self, number: int) -> None:
+        config = self._config
+        assert config.mine
+        inputs = [Input("pairs", OUTPUTS["pairs"], "pairs")]
+        for name, corpus in mining_corpora(config).items():
+            if corpus:
+                inputs.append(self._corpus(corpus, f"corpus of {name}"))
+        settings = config.mine.model_dump(exclude={"rounds"})
+        if config.mine.encoder and self._is_encoder():
+            inputs.append(self._model)
+            settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
+        elif not config.mine.bm25:
+            raise ConfigError(
+                "mine: there is nothing to mine with: no encoder is made before and bm25 is off; add [adapt], "
+                "or set mine.bm25 = true"
+            )
+        self._add("mine", settings, inputs, number)
+
+    def _is_encoder(self) -> bool:
+        return bool(self._model.stage) or carries_contract(self._model.where)
+
+    def _finetune(self, number: int) -> None:
+        config = self._config
+        assert config.finetune
+        made = "mine" if config.mine else "pairs"
+        suffix = f"-{number}" if number > 1 else ""
+        inputs = [Input("examples", f"{OUTPUTS[made]}{suffix}", f"{made}{suffix}"), self._model]
+        validation = config.finetune.validation
+        if validation.source:
+            inputs.append(Input("validation", validation.source, fingerprint=_validation_fingerprint(config)))
+        settings = _without(config.finetune.model_dump(), "name", "sources", "source")
+        self._add("finetune", settings, inputs, number)
+        self._newest()
+
+    def _encode(self) -> None:
+        config = self._config
+        assert config.encode
+        settings = config.encode.model_dump(exclude={"corpus"})
+        settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
+        if not self._is_encoder():
+            settings |= {"prompts": config.prompts.model_dump(), "encoder": config.encoder.model_dump()}
+        self._add("encode", settings, [self._model, self._corpus(config.encode.corpus or config.corpus)])
+
+    def _evaluate(self) -> None:
+        config = self._config
+        assert config.evaluate
+        inputs: list[Input] = []
+        for task in config.evaluate.data:
+            name = f"{Path(task.folder).name}/{task.split}"
+            inputs.append(Input(name, task.folder, fingerprint=_task_fingerprint(task.folder, task.split)))
+        for file in config.evaluate.sts:
+            inputs.append(Input(f"sts/{Path(file).name}", file, fingerprint=_file_fingerprint(file)))
+        names = [found.name for found in inputs]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice:
+            raise ConfigError(f"evaluate: two tasks are called {twice}; rename a folder or leave one out")
+        settings = _without(config.evaluate.model_dump(), "data", "sts")
+        settings["systems"] = list(systems(config))
+        settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
+        if "raw" in settings["systems"]:
+            settings |= {"prompts": config.prompts.model_dump(), "encoder": raw_encoder(config).model_dump()}
+        for system in settings["systems"]:
+            if system != "bm25":
+                inputs.append(self._system(system))
+        self._add("evaluate", settings, inputs)
+
+    def _system(self, system: str) -> Input:
+        if system == "raw":
+            name = self._config.model.name
+            return Input("raw", name, fingerprint=model_fingerprint(name))
+        kind = {"adapted": "adapt", "finetuned": "finetune"}[system]
+        stage = [stage for stage in self._stages if stage.kind == kind][-1]
+        return Input(system, stage.folder, stage.name)
+
+
+def adaptation_corpus(config: RunConfig) -> str:
+    """Return what adaptation reads."""
+    return (config.adapt.text.corpus if config.adapt else "") or config.corpus
+
+
+def pair_files(config: RunConfig) -> dict[str, ExampleSource | None]:
+    """Return the files of pairs by name, and the labelled source of each; None = the corpus itself.
+
+    A source keeps a file of its own: passage ids count within their source.
+    """
+    assert config.pairs
+    files: dict[str, ExampleSource | None] = {}
+    for place, source in enumerate(config.pairs.sources, start=1):
+        stem = re.sub(r"\W+", "-", Path(source.source).name.partition(".")[0]).strip("-") or "pairs"
+        files[f"{place:02d}-{stem}.jsonl"] = source
+    return files | ({"corpus.jsonl": None} if config.pairs.from_corpus else {})
+
+
+def mining_corpora(config: RunConfig) -> dict[str, str]:
+    """Return the corpus that is mined for each file of pairs; "" = the passages of the examples themselves."""
+    found: dict[str, str] = {}
+    for name, source in pair_files(config).items():
+        own = source.source if source and _is_beir(source.source) else ""
+        found[name] = (source.corpus if source else "") or own or config.corpus
+    return found
+
+
+def systems(config: RunConfig) -> tuple[str, ...]:
+    """Return who is scored."""
+    assert config.evaluate
+    if config.evaluate.systems:
+        return tuple(dict.fromkeys(config.evaluate.systems))
+    made = [name for name, section in (("adapted", config.adapt), ("finetuned", config.finetune)) if section]
+    return (*(["bm25"] if config.evaluate.data else []), *(made or ["raw"]))
+
+
+def raw_encoder(config: RunConfig) -> EncoderSettings:
+    """Return how the LLM as it comes is pooled for comparison: mean, the usual way without training."""
+    return config.encoder.model_copy(update={"pooling": "mean"})
+
+
+def carries_contract(name: str) -> bool:
+    """Tell whether a model is a saved encoder."""
+    source = resolve_model(name)
+    return not source.gguf_file and saved_settings(Path(source.location)) is not None
+
+
+def model_fingerprint(name: str) -> str:
+    """Identify a model's weights and, where it carries one, its contract."""
+    source = resolve_model(name)
+    contract = Path(source.location) / CONTRACT_FILE
+    return digest([source.fingerprint(), file_sha256(contract) if contract.is_file() else ""])
+
+
+def _fingerprint(source: ExampleSource) -> str:
+    return examples_fingerprint(source.source, split=source.split)
+
+
+def _validation_fingerprint(config: RunConfig) -> str:
+    assert config.finetune
+    validation = config.finetune.validation
+    found = examples_fingerprint(validation.source, split=validation.split)
+    return digest([found, corpus_fingerprint(validation.source)]) if _is_beir(validation.source) else found
+
+
+def _task_fingerprint(folder: str, split: str) -> str:
+    from llama2vec.data.beir import read_beir
+
+    read_beir(folder, split)
+    return examples_fingerprint(folder, split=split)
+
+
+def _file_fingerprint(file: str) -> str:
+    from llama2vec.data.sts import read_sentence_pairs
+
+    read_sentence_pairs(file)
+    return file_sha256(Path(file))
+
+
+def _is_beir(source: str) -> bool:
+    return any((Path(source) / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+
+
+def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Leave keys out at every depth: where an input lies decides nothing, its content does."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key in names:
+            continue
+        if isinstance(value, dict):
+            value = _without(value, *names)
+        elif isinstance(value, list):
+            value = [_without(item, *names) if isinstance(item, dict) else item for item in value]
+        found[key] = value
+    return found

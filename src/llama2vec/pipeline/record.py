@@ -1,0 +1,227 @@
+"""``run.json``: which stages a run has finished, from what; and what that means for the next call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from llama2vec.config import RunConfig
+from llama2vec.errors import OutputExistsError
+from llama2vec.files import file_sha256, write_json
+from llama2vec.manifest import canonical_json, code_version, digest, first_difference, machine, versions
+from llama2vec.model.backbone import weights_fingerprint
+from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.pipeline.plan import PlannedStage, RunPlan
+
+RUN_FILE, SUMMARY = "run.json", "summary.json"
+_FORMAT = "llama2vec-run"
+
+Action = Literal["skip", "run", "resume", "replace", "follow"]
+"""``follow``: it depends on what a stage before it will make; unchanged where that comes out the same."""
+
+
+class RunRecord:
+    """The state of a run's folder; every change is on the disk before the next step.
+
+    Args:
+        folder: The run's folder.
+        stages: Stage name → its entry.
+    """
+
+    def __init__(self, folder: Path, stages: dict[str, dict[str, Any]]) -> None:
+        self.folder, self.stages = folder, stages
+
+    @classmethod
+    def open(cls, folder: Path) -> RunRecord:
+        """Read a run's folder; one that is not there yet, or empty, has no stage.
+
+        Raises:
+            OutputExistsError: The folder holds something else.
+        """
+        file = folder / RUN_FILE
+        if not folder.exists() or (folder.is_dir() and all(".tmp-" in path.name for path in folder.iterdir())):
+            return cls(folder, {})
+        foreign = OutputExistsError(
+            f"{folder}: exists and is no run of llama2vec; choose another --output (it is not touched)"
+        )
+        if not file.is_file():
+            raise foreign
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise OutputExistsError(f"{file}: cannot be read as JSON; choose another --output") from None
+        if not isinstance(content, dict) or content.get("format") != _FORMAT:
+            raise foreign
+        return cls(folder, dict(content["stages"]))
+
+    def begin(self, stage: PlannedStage, inputs: Mapping[str, str | None], config: RunConfig) -> None:
+        """Write down that a stage has begun, before it writes anything."""
+        settings = json.loads(canonical_json(stage.settings))
+        self.stages[stage.name] = {
+            "state": "running",
+            "folder": stage.folder,
+            "settings": settings,
+            "settings_hash": digest(settings),
+            "inputs": dict(inputs),
+            "reads": {found.name: found.where for found in stage.inputs},
+        }
+        self._write(config)
+
+    def finish(self, stage: PlannedStage, output: str | None, seconds: float, config: RunConfig) -> None:
+        """Write down that a stage is finished, and what it made."""
+        self.stages[stage.name] |= {"state": "finished", "output": output, "seconds": round(seconds, 1)}
+        self._write(config)
+
+    def _write(self, config: RunConfig) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        content = {
+            "format": _FORMAT, "recipe": config.model_dump(), "stages": self.stages,
+            "versions": versions(), "code": code_version(), "machine": machine(),
+        }  # fmt: skip
+        write_json(self.folder / RUN_FILE, content)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What becomes of a stage.
+
+    Attributes:
+        action: What is done.
+        why: In a few words.
+    """
+
+    action: Action
+    why: str
+
+    @property
+    def works(self) -> bool:
+        """Whether the stage has something to do, or may have."""
+        return self.action != "skip"
+
+
+def decide(
+    stage: PlannedStage, entry: Mapping[str, Any] | None, inputs: Mapping[str, str | None], folder: Path
+) -> Decision:
+    """Decide about one stage.
+
+    Args:
+        stage: As planned.
+        entry: What ``run.json`` says; None = nothing.
+        inputs: Name → fingerprint; None where it is still to be made.
+        folder: Of the stage's output.
+
+    Raises:
+        OutputExistsError: The folder is there and not from this run.
+    """
+    there = folder.exists()
+    if entry is None:
+        if there:
+            raise OutputExistsError(f"{folder}: exists, but this run has not made it; move it away")
+        return Decision("run", "not done yet")
+    if not there:
+        return Decision("run", "not done yet" if entry["state"] == "running" else "its output is gone")
+    changed = _difference(stage, entry, inputs)
+    if changed:
+        return Decision("replace", changed)
+    pending = [found.stage for found in stage.inputs if found.stage and inputs[found.name] is None]
+    if pending:
+        return Decision("follow", f"reads what {pending[-1]} makes")
+    if entry["state"] == "running":
+        return Decision("resume", "begun before")
+    if output_fingerprint(stage.kind, folder) != entry["output"]:
+        return Decision("replace", f"{stage.folder} was changed or damaged since")
+    return Decision("skip", "unchanged")
+
+
+def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage]) -> dict[str, Decision]:
+    """Decide about the selected stages before any of them runs; those in front are taken as they are.
+
+    Raises:
+        OutputExistsError: A stage that is needed and not selected is not finished.
+    """
+    selected = list(selected)
+    made: dict[str, str | None] = {}
+    decisions: dict[str, Decision] = {}
+    for stage in plan.stages:
+        if stage in selected:
+            decisions[stage.name] = decide(
+                stage, record.stages.get(stage.name), stage.input_fingerprints(made), plan.folder(stage)
+            )
+            made[stage.name] = None if decisions[stage.name].works else record.stages[stage.name]["output"]
+        elif plan.stages.index(stage) < plan.stages.index(selected[0]):
+            made[stage.name] = finished_output(plan, record, stage, selected)
+    return decisions
+
+
+def finished_output(
+    plan: RunPlan, record: RunRecord, stage: PlannedStage, selected: Iterable[PlannedStage]
+) -> str | None:
+    """Return the fingerprint of what a stage in front of the selected ones has made; None where nobody reads it."""
+    reader = next((one for one in selected if any(found.stage == stage.name for found in one.inputs)), None)
+    if reader is None:
+        return None
+    entry = record.stages.get(stage.name, {})
+    found = output_fingerprint(stage.kind, plan.folder(stage)) if entry.get("state") == "finished" else None
+    if found is None or found != entry["output"]:
+        raise OutputExistsError(
+            f"{reader.name} reads {stage.folder}, which {stage.name} has not finished in {plan.output}; "
+            f"run from {stage.name} on (--from {stage.name})"
+        )
+    return found
+
+
+def _difference(stage: PlannedStage, entry: Mapping[str, Any], inputs: Mapping[str, str | None]) -> str:
+    """Return which setting or input is another one now, "" where all are the same or still open."""
+    differs = first_difference(entry["settings"], json.loads(canonical_json(stage.settings)))
+    if differs:
+        name, old, new = differs
+        return f"{stage.kind}.{name}: {old!r} there, {new!r} now"
+    for name in sorted({*entry["inputs"], *inputs}):
+        old, new = entry["inputs"].get(name), inputs.get(name)
+        if (name in inputs and new is None) or old == new:
+            continue
+        what = "is new" if old is None else "is not read any more" if new is None else "has other content"
+        return f"the {name} {what}"
+    return ""
+
+
+def output_fingerprint(kind: str, folder: Path) -> str | None:
+    """Identify what a stage has made, by its content; None where it is not whole."""
+    try:
+        if kind in ("adapt", "finetune"):
+            return _model_output(folder)
+        if kind == "encode":
+            return _store_output(folder)
+        if kind == "index":
+            return digest([file_sha256(file) for file in sorted(folder.glob("index.*"))])
+        if kind == "evaluate" and not (folder / SUMMARY).is_file():
+            return None
+        suffixes = {"evaluate": (".json", ".md", ".tsv")}.get(kind, (".jsonl",))
+        files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and not path.name.startswith("."))
+        # Reports of mining hold seconds; what is read further is the examples.
+        files = [path for path in files if not path.name.endswith(".report.json")]
+        return digest([[path.name, file_sha256(path)] for path in files]) if files else None
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _model_output(folder: Path) -> str | None:
+    contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+    if weights_fingerprint(sorted(folder.glob("*.safetensors"))) != contract["weights"]:
+        return None
+    beside = [folder / "config.json", *sorted(folder.glob("tokenizer*.json"))]
+    return digest([contract["hash"], *(file_sha256(file) for file in beside)])
+
+
+def _store_output(folder: Path) -> str | None:
+    from llama2vec.errors import StoreError
+    from llama2vec.retrieve.store import VectorStore
+
+    try:
+        VectorStore.open(folder)
+    except StoreError:
+        return None
+    return file_sha256(folder / "store.json")

@@ -1,0 +1,124 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama2vec.cli import main
+from llama2vec.model.backbone import load_tokenizer
+
+GOOD = {"query": "what hums?", "pos": ["A llama hums when it is content."], "neg": ["A stone does not."]}
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def check(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run ``llama2vec check``; return exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> Outcome:
+        with pytest.raises(SystemExit) as stopped:
+            main(["check", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return (stopped.value.code or 0, out, err)  # type: ignore[return-value]
+
+    return run
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_clean_data_end_with_code_zero(check: Callable[..., Outcome], tmp_path: Path) -> None:
+    data = written(tmp_path / "a.jsonl", [GOOD, GOOD])
+    code, out, err = check(data)
+    assert (code, err) == (0, "")
+    assert "Problems: none" in out
+    assert out.endswith(f"Checked {data}: 2 rows, no problem\n")
+
+
+def test_problems_are_all_printed_and_end_with_code_two_and_one_line(
+    check: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    bad = written(tmp_path / "a.jsonl", [{**GOOD, "pos": []}, GOOD, {**GOOD, "query": ""}])
+    code, out, err = check(bad, written(tmp_path / "b.jsonl", [GOOD]))
+    assert code == 2
+    assert f"{bad}:1 has no positive" in out
+    assert f"{bad}:3 has an empty query" in out
+    assert "b.jsonl (train)" in out
+    assert err.splitlines() == [
+        f"llama2vec: {bad} has problems in 2 of 3 rows (no positive: 1, empty query: 1); correct or delete these rows"
+    ]
+
+
+def test_the_report_is_written_as_json_and_not_over_another(check: Callable[..., Outcome], tmp_path: Path) -> None:
+    data, report = written(tmp_path / "a.jsonl", [GOOD]), tmp_path / "new" / "report.json"
+    assert check(data, "--negatives", 2, "--json", report)[0] == 2
+    (facts,) = json.loads(report.read_text(encoding="utf-8"))["reports"]
+    assert facts["problems"][0]["kind"] == "too few negatives"
+    code, out, err = check(data, "--json", report)
+    assert (code, out) == (2, "")
+    assert "exists already" in err
+    assert check(data, "--json", report, "--overwrite")[0] == 0
+
+
+def test_a_recipe_brings_sources_lengths_and_the_number_of_negatives(
+    check: Callable[..., Outcome], tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **__: pytest.fail("weights"))
+    data = written(tmp_path / "a.jsonl", [GOOD])
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        f'model.name = "{llama_folder}"\ndata.sources = ["{data}"]\ndata.query_max_tokens = 3\n'
+        'contrastive.negatives = 2\ncontrastive.missing_negatives = "error"\n',
+        encoding="utf-8",
+    )
+    code, out, _ = check("--recipe", recipe)
+    assert code == 2
+    assert "has 1 of 2 negatives" in out
+    assert "100.0% longer than 3" in out
+    assert "0.0% longer than 512" in out
+    assert check("--recipe", recipe, "--negatives", 1)[0] == 0
+
+
+def test_a_saved_encoder_brings_its_own_lengths(
+    check: Callable[..., Outcome], tmp_path: Path, llama_folder: Path
+) -> None:
+    from llama2vec.config import EncoderSettings, ModelSettings
+    from llama2vec.model.encoder import Encoder
+
+    settings = ModelSettings(dtype="float32", device="cpu")
+    lengths = EncoderSettings(query_max_tokens=4, passage_max_tokens=77)
+    Encoder.load(str(llama_folder), settings=settings, encoder=lengths).save(tmp_path / "saved")
+    code, out, _ = check(written(tmp_path / "a.jsonl", [GOOD]), "--model", tmp_path / "saved")
+    assert code == 0
+    assert "longer than 4" in out
+    assert "longer than 77" in out
+
+
+def test_nothing_to_check_and_unknown_models_are_one_line(check: Callable[..., Outcome], tmp_path: Path) -> None:
+    assert "there is nothing to check" in check()[2]
+    data = written(tmp_path / "a.jsonl", [GOOD])
+    code, out, err = check(data, "--model", tmp_path / "gone.gguf")
+    assert (code, out) == (2, "")
+    assert "no such model folder or file" in err
+    assert "no such file or folder" in check(tmp_path / "gone.jsonl")[2]
+
+
+def test_a_gguf_file_gives_its_tokenizer_without_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, llama_folder: Path
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def remember(location: str, **options: Any) -> str:
+        asked.append({"location": location, **options})
+        return "tokenizer"
+
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("llama2vec.model.backbone.AutoTokenizer.from_pretrained", remember)
+    (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
+    assert load_tokenizer(str(tmp_path / "tiny.gguf")) == "tokenizer"  # type: ignore[comparison-overlap]
+    assert asked == [{"location": str(tmp_path), "gguf_file": "tiny.gguf"}]
+    assert not (tmp_path / "cache").exists()

@@ -1,0 +1,87 @@
+"""Estimates rest on the config, the texts and the machine's rate; no weights are loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llama2vec.config import RunConfig, load_config
+from llama2vec.pipeline.estimates import StageEstimate, estimate_run, measured_rate, model_shape
+from llama2vec.pipeline.plan import plan_run
+
+
+@pytest.fixture
+def estimated(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> Any:
+    def estimate(*overrides: str, flops: float = 1e9) -> dict[str, StageEstimate]:
+        base = [
+            f"model.name={llama_folder}", "model.device=cpu", "model.dtype=float32", f"corpus={corpus_file}",
+            "adapt=true", "pairs.from_corpus=true", "finetune.optimiser.batch_size=8", "encode=true", "index=true",
+        ]  # fmt: skip
+        plan = plan_run(load_config(RunConfig, None, [*base, *overrides]), tmp_path / "run")
+        return estimate_run(plan, plan.stages, flops).stages
+
+    return estimate
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_are_counted_from_the_config_alone(
+    llama_folder: Path, tied_llama_folder: Path, tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = tied_llama_folder if tied else llama_folder
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loads weights"))
+    shape = model_shape(str(folder))
+    assert shape.parameters == sum(weight.numel() for weight in model.parameters())
+    tables = 120 * 32 * (1 if tied else 2)
+    assert (shape.body, shape.layers, shape.width) == (shape.parameters - tables, 2, 32)
+    # q and o: 32 to 32; k and v: 32 to 16; three of the MLP: 32 to 48, or back.
+    assert shape.linear_width == 2 * (2 * 64 + 2 * 48 + 3 * 80)
+
+
+def test_twice_the_steps_take_twice_the_time_and_twice_the_rate_half(estimated: Any) -> None:
+    once, twice = estimated("adapt.optimiser.steps=100"), estimated("adapt.optimiser.steps=200")
+    assert twice["adapt"].seconds == pytest.approx(2 * once["adapt"].seconds)
+    assert twice["finetune"] == once["finetune"]
+    faster = estimated("adapt.optimiser.steps=100", flops=2e9)
+    assert faster["adapt"].seconds == pytest.approx(once["adapt"].seconds / 2)
+    assert faster["encode"].seconds == pytest.approx(once["encode"].seconds / 2)
+
+
+def test_full_training_needs_more_memory_and_time_than_adapters(estimated: Any) -> None:
+    adapters, full = estimated(), estimated("model.lora.rank=0")
+    assert full["adapt"].seconds > adapters["adapt"].seconds
+    assert full["finetune"].seconds > adapters["finetune"].seconds
+
+
+def test_negatives_count_where_mining_will_find_them(estimated: Any) -> None:
+    without, with_mining = (
+        estimated("finetune.contrastive.negatives=7", *more)["finetune"] for more in ([], ["mine=true"])
+    )
+    assert without == estimated("finetune.contrastive.negatives=0")["finetune"]
+    assert with_mining.seconds > 3 * without.seconds
+
+
+def test_with_the_gradient_cache_memory_stays_and_time_grows_with_the_batch(estimated: Any) -> None:
+    cached = ["finetune.contrastive.graph_tokens=256", "finetune.optimiser.steps=10"]
+    small, large = (estimated(*cached, f"finetune.optimiser.batch_size={size}")["finetune"] for size in (8, 64))
+    assert large.memory_bytes == pytest.approx(small.memory_bytes)
+    assert large.seconds > 7.9 * small.seconds
+
+
+def test_what_an_estimate_rests_on_is_said(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> None:
+    overrides = [f"model.name={llama_folder}", "model.device=cpu", f"corpus={corpus_file}", "encode=true"]
+    plan = plan_run(load_config(RunConfig, None, overrides), tmp_path)
+    said = "\n".join(estimate_run(plan, plan.stages, None).assumptions)
+    for expected in ("no weights loaded", "measured here", "24 passages", "not counted", "factor of 2"):
+        assert expected in said
+    assert "as --flops says" in "\n".join(estimate_run(plan, plan.stages, 1e12).assumptions)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_rate_is_that_of_a_real_matrix_product() -> None:
+    assert 1e8 < measured_rate(torch.float32, torch.device("cpu")) < 1e14

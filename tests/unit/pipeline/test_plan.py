@@ -1,0 +1,224 @@
+"""A recipe becomes stages: which run, what they read, what decides their result; mistakes show before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llama2vec.config import RunConfig, load_config
+from llama2vec.errors import ConfigError, CorpusFormatError, DataError, ExampleFormatError, ModelNotFoundError
+from llama2vec.pipeline.defaults import UNLABELLED
+from llama2vec.pipeline.plan import RunPlan, mining_corpora, pair_files, plan_run, systems
+
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("run-*.toml"))
+
+
+def configured(*overrides: str) -> RunConfig:
+    return load_config(RunConfig, None, overrides)
+
+
+def names(plan: RunPlan) -> list[str]:
+    return [stage.name for stage in plan.stages]
+
+
+@pytest.fixture
+def beir(tmp_path: Path, corpus_rows: list[dict[str, str]]) -> Path:
+    folder = tmp_path / "task"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus_rows), encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "The river"}\n', encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq\tdoc0-000\t1\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def everything(llama_folder: Path, corpus_file: Path, beir: Path) -> list[str]:
+    return [
+        f"model.name={llama_folder}", f"corpus={corpus_file}", "adapt=true", "pairs.from_corpus=true", "mine=true",
+        "finetune=true", "encode=true", "index=true", f'evaluate.data=["{beir}"]',
+    ]  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- the recipe
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_run_recipe_is_valid_and_opens_with_its_command(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert f"llama2vec run recipes/{path.name}".replace("llama2vec run", "run") in text.splitlines()[0]
+    config = load_config(RunConfig, path, ["corpus=CORPUS"])
+    assert config.finetune
+    assert config.index
+
+
+def test_there_are_recipes_for_a_cpu_a_gpu_and_the_published_settings() -> None:
+    assert [path.stem for path in RECIPES] == ["run-cpu-minutes", "run-one-gpu", "run-published-msmarco"]
+
+
+def test_a_section_that_is_absent_or_false_is_not_run_and_true_means_the_defaults() -> None:
+    config = configured("corpus=c", "adapt=true", "encode={}", "index=false")
+    assert config.adapt is not None
+    assert config.encode is not None
+    assert (config.pairs, config.mine, config.finetune, config.index, config.evaluate) == (None,) * 5
+
+
+def test_shared_sections_lie_under_those_of_the_stages() -> None:
+    config = configured(
+        "corpus=c", "model.lora.rank=8", "model.dtype=float32", "prompts=released", "encoder.passage_max_tokens=99",
+        "adapt.model.lora.rank=0", "pairs.from_corpus=true", "finetune.model.lora.alpha=5",
+    )  # fmt: skip
+    assert config.adapt
+    assert config.finetune
+    assert (config.adapt.model.lora.rank, config.finetune.model.lora.rank) == (0, 8)
+    assert (config.finetune.model.lora.alpha, config.adapt.model.dtype) == (5, "float32")
+    assert config.adapt.prompts == config.finetune.prompts == config.prompts
+    assert config.prompts.slots == 8
+    assert config.finetune.encoder.passage_max_tokens == 99
+    assert (config.adapt.encoder.query_prompt, config.finetune.encoder.query_prompt) == ("self", "next")
+
+
+def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes() -> None:
+    config = configured(*UNLABELLED, "corpus=c")
+    assert config.pairs
+    assert config.pairs.from_corpus
+    assert not config.pairs.sources
+    assert all(section is not None for section in (config.adapt, config.finetune, config.encode, config.index))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adpt=true"], r"unknown key 'adpt'; did you mean 'adapt'\?"),
+        (["corpus=c", "adapt.optimiser.stepz=3"], r"unknown key 'adapt\.optimiser\.stepz'; did you mean 'steps'\?"),
+        (["corpus=c", "adapt=true", "model.nme=x"], r"unknown key 'model\.nme'; did you mean 'name'\?"),
+        (["corpus=c", "pairs.from_corpus.limt=3"], r"'pairs\.from_corpus\.limt'; did you mean 'limit'\?"),
+        (['pairs.sources=[{source="x", splitt="a"}]'], r"'pairs\.sources\.0\.splitt'; did you mean 'split'\?"),
+        (["corpus=c", "finetune=true"], r"\[finetune\] needs what \[pairs\] makes"),
+        (["corpus=c", "index=true"], r"\[index\] needs what \[encode\] makes"),
+        (["adapt=true"], r"corpus is empty and adapt reads it; name a corpus in the recipe or with --corpus"),
+        (["pairs={}"], r"there are no pairs; name sources, or write from_corpus = true"),
+        (["corpus=c"], r"no stage to run"),
+        (["corpus=c", "pairs.from_corpus=true", "mine.rounds=2"], r"rounds is 2, but nothing is fine-tuned between"),
+        (["corpus=c", "adapt.model.name=other"], r"adapt\.model\.name: a run has one model; name it in \[model\]"),
+        (
+            ["corpus=c", "pairs.from_corpus=true", "finetune.data.sources=x"],
+            r"finetune\.data: a run fine-tunes on what \[pairs\] reads",
+        ),
+        (
+            ["corpus=c", "adapt=true", "pairs.from_corpus=true", "finetune.encoder.passage_max_tokens=7"],
+            r"finetune\.encoder\.passage_max_tokens is 7 and the adapted encoder has 512",
+        ),
+        (
+            ["corpus=c", "adapt=true", "pairs.from_corpus=true", "finetune.prompts=released"],
+            r"finetune\.prompts: fine-tuning keeps the wording",
+        ),
+        (["corpus=c", "evaluate={}"], r"nothing to score on"),
+        (
+            ["corpus=c", "adapt=true", 'evaluate={sts=["x.tsv"], systems=["finetuned"]}'],
+            r"evaluate\.systems: finetuned is no model of this run",
+        ),
+    ],
+)
+def test_a_recipe_that_does_not_hold_together_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configured(*overrides)
+
+
+# ------------------------------------------------------------------------------------------------------ the plan
+
+
+def test_each_stage_reads_what_the_one_before_it_makes(everything: list[str], tmp_path: Path) -> None:
+    plan = plan_run(configured(*everything), tmp_path / "run")
+    assert names(plan) == ["pairs", "adapt", "mine", "finetune", "encode", "index", "evaluate"]
+    made = {stage.name: {found.name: found.stage for found in stage.inputs if found.stage} for stage in plan.stages}
+    assert made == {
+        "adapt": {}, "pairs": {}, "mine": {"pairs": "pairs", "model": "adapt"},
+        "finetune": {"examples": "mine", "model": "adapt"}, "encode": {"model": "finetune"},
+        "index": {"store": "encode"}, "evaluate": {"adapted": "adapt", "finetuned": "finetune"},
+    }  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_further_round_mines_and_trains_with_the_newest_encoder(everything: list[str], tmp_path: Path) -> None:
+    plan = plan_run(configured(*everything, "mine.rounds=2"), tmp_path)
+    assert names(plan)[2:6] == ["mine", "finetune", "mine-2", "finetune-2"]
+    stages = {stage.name: stage for stage in plan.stages}
+    assert [stages[name].input("model").stage for name in ("mine-2", "finetune-2", "encode")] == [  # type: ignore[union-attr]
+        "finetune", "finetune", "finetune-2",
+    ]  # fmt: skip
+    assert stages["finetune-2"].folder == "finetuned-2"
+    assert [stage.name for stage in plan.between("mine", "finetune")] == names(plan)[2:6]
+    assert [stage.name for stage in plan.between("mine-2", "mine-2")] == ["mine-2"]
+
+
+def test_more_rounds_leave_the_first_one_as_it_was(everything: list[str], tmp_path: Path) -> None:
+    one, two = (plan_run(configured(*everything, f"mine.rounds={count}"), tmp_path) for count in (1, 2))
+    assert [stage for stage in one.stages if stage.kind in ("mine", "finetune")] == list(two.stages[2:4])
+
+
+def test_a_raw_model_does_not_mine(everything: list[str], tmp_path: Path) -> None:
+    without = [*everything, "adapt=false"]
+    mine = next(stage for stage in plan_run(configured(*without), tmp_path).stages if stage.kind == "mine")
+    assert mine.input("model") is None
+    with pytest.raises(ConfigError, match="nothing to mine with: no encoder is made before and bm25 is off"):
+        plan_run(configured(*without, "mine.bm25=false"), tmp_path)
+
+
+def test_where_an_input_lies_decides_nothing_and_its_content_does(
+    everything: list[str], corpus_file: Path, tmp_path: Path
+) -> None:
+    def first(corpus: Path) -> tuple[Any, Any]:
+        stage = plan_run(configured(*everything, f"corpus={corpus}"), tmp_path).stages[0]
+        return stage.settings, stage.input_fingerprints({})
+
+    moved = tmp_path / "elsewhere" / corpus_file.name
+    moved.parent.mkdir()
+    moved.write_bytes(corpus_file.read_bytes())
+    assert first(moved) == first(corpus_file)
+    moved.write_text(moved.read_text(encoding="utf-8").replace("doc0", "doc9"), encoding="utf-8")
+    assert first(moved) != first(corpus_file)
+
+
+def test_labelled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus_file: Path) -> None:
+    sources = f'pairs.sources=["{beir}", {{source = "a/b c.jsonl", corpus = "mine.tsv"}}, "x.jsonl"]'
+    config = configured(f"corpus={corpus_file}", sources, "pairs.from_corpus=true")
+    assert list(pair_files(config)) == ["01-task.jsonl", "02-b-c.jsonl", "03-x.jsonl", "corpus.jsonl"]
+    assert list(mining_corpora(config).values()) == [str(beir), "mine.tsv", str(corpus_file), str(corpus_file)]
+
+
+def test_the_systems_that_are_scored_are_those_that_the_run_makes(everything: list[str], beir: Path) -> None:
+    assert systems(configured(*everything)) == ("bm25", "adapted", "finetuned")
+    assert systems(configured("corpus=c", "encode=true", f'evaluate.data=["{beir}"]')) == ("bm25", "raw")
+    assert systems(configured("corpus=c", "adapt=true", 'evaluate.sts=["x.tsv"]')) == ("adapted",)
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("corpus=nowhere", CorpusFormatError, "nowhere: no such file or folder"),
+        ('pairs.sources=["nowhere.jsonl"]', ExampleFormatError, r"nowhere\.jsonl: no such file or folder"),
+        ('evaluate.data=[{folder="BEIR", split="dev"}]', CorpusFormatError, "has no split 'dev'; choose from test"),
+        ('evaluate.data=["nowhere"]', CorpusFormatError, "nowhere: no such folder"),
+        ('evaluate.sts=["nowhere.tsv"]', DataError, r"nowhere\.tsv"),
+        ("finetune.validation.source=nowhere.jsonl", ExampleFormatError, r"nowhere\.jsonl: no such file"),
+        ("model.name=./nowhere", ModelNotFoundError, "nowhere: no such model folder or file"),
+    ],
+)
+def test_a_missing_input_of_any_stage_is_named_before_the_first_begins(
+    everything: list[str], beir: Path, tmp_path: Path, override: str, error: type[Exception], message: str
+) -> None:
+    config = configured(*everything, override.replace("BEIR", str(beir)))
+    with pytest.raises(error, match=message):
+        plan_run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_stage_and_a_range_the_wrong_way_round_are_refused(everything: list[str], tmp_path: Path) -> None:
+    plan = plan_run(configured(*everything), tmp_path)
+    with pytest.raises(ConfigError, match="--from train: this run has no such stage; choose from pairs, adapt"):
+        plan.between("train")
+    with pytest.raises(ConfigError, match="--from index comes behind --until mine"):
+        plan.between("index", "mine")
