@@ -440,7 +440,7 @@ def test_a_full_disk_is_one_line_without_a_traceback(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llama2vec.adapt.train.write_json", full)
+    monkeypatch.setattr("llama2vec.stage.write_json", full)
     line = refused("adapt", "-o", tmp_path / "out", "--corpus", work.corpus, "--model", llama_folder, *sets(SMALL))
     assert "No space left on device" in line
 
