@@ -19,7 +19,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,18 @@ from llama2vec.evaluate.metrics import evaluate_run
 from llama2vec.evaluate.sts import score_similarities
 from llama2vec.files import write_json
 from llama2vec.manifest import code_version, machine, versions
+from llama2vec.model.common_directions import CommonDirections
 from llama2vec.model.encoder import Encoder
-from llama2vec.records import Passage, Run
+from llama2vec.records import Passage, Query, Run
 
-COMMON = ["optimiser.steps=32", "optimiser.validate_every=0", "text.max_words=64", "objective.token_weights=uniform"]
+COMMON = [
+    "encoder.layers=1",
+    "common_directions.count=-1",
+    "optimiser.steps=32",
+    "optimiser.validate_every=0",
+    "text.max_words=64",
+    "objective.token_weights=uniform",
+]
 FAST = ["optimiser.learning_rate=1e-3"]
 IN_DOMAIN = "indomain"
 VARIANTS: dict[str, list[str]] = {
@@ -119,12 +127,8 @@ def score(encoder: Encoder, data: Path) -> dict[str, float]:
         alike = [float(treated[row[pair.first]] @ treated[row[pair.second]]) for pair in pairs]
         return score_similarities(alike, gold)["spearman"]
 
-    without_common = common_remover(encoder.encode_queries(wiki_sentences(data)))
-    task = read_beir(data / "cranfield")
-    queries = [query for query in task.queries if int(query.id) % 2]
-    qrels = {query.id: task.qrels[query.id] for query in queries}
-    judged = {passage for gains in qrels.values() for passage in gains}
-    passages = [passage for passage in read_passages(task.corpus_source) if passage.id in judged]
+    without_common = CommonDirections.fit(encoder.encode_queries(wiki_sentences(data)), 12).remove
+    queries, qrels, passages = half_of_cranfield(data)
     ids = [passage.id for passage in passages]
     rows = encoder.encode_poolings([passage.full_text for passage in passages], "self", PASSAGE_TOKENS)["slots"]
     asked = encoder.encode_poolings([query.text for query in queries], "self", QUERY_TOKENS)["slots"]
@@ -142,9 +146,18 @@ def score(encoder: Encoder, data: Path) -> dict[str, float]:
         "sts": spearman(vectors),
         "sts 12 out": spearman(without_common(vectors)),
         "retrieval": ndcg(asked, rows),
-        "centred": ndcg(*(_unit(matrix - centre) for matrix in (asked, rows))),
+        "centred": ndcg(*(unit(matrix - centre) for matrix in (asked, rows))),
         "retrieval 12 out": ndcg(without_common(asked), without_common(rows)),
     }
+
+
+def half_of_cranfield(data: Path) -> tuple[list[Query], dict[str, dict[str, int]], list[Passage]]:
+    """Return the queries with odd numbers, their judgements, and the passages that these name."""
+    task = read_beir(data / "cranfield")
+    queries = [query for query in task.queries if int(query.id) % 2]
+    qrels = {query.id: dict(task.qrels[query.id]) for query in queries}
+    judged = {passage for gains in qrels.values() for passage in gains}
+    return queries, qrels, [passage for passage in read_passages(task.corpus_source) if passage.id in judged]
 
 
 def wiki_sentences(data: Path, count: int = 700) -> list[str]:
@@ -160,14 +173,8 @@ def wiki_sentences(data: Path, count: int = 700) -> list[str]:
     return found
 
 
-def common_remover(vectors: np.ndarray, components: int = 12) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that takes the mean and the largest principal components of ``vectors`` [N, D] away."""
-    mean = vectors.mean(axis=0)
-    axes = np.linalg.svd(vectors - mean, full_matrices=False)[2][:components]
-    return lambda rows: _unit((rows - mean) - (rows - mean) @ axes.T @ axes)
-
-
-def _unit(matrix: np.ndarray) -> np.ndarray:
+def unit(matrix: np.ndarray) -> np.ndarray:
+    """Return the rows [N, D] at unit length."""
     return matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 
 

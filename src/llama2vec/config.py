@@ -251,6 +251,8 @@ class EncoderSettings(Settings):
         passage_max_tokens: Longest passage in tokens, prompts on top.
         pooling: ``slots`` = mean of the hidden states at the slots; ``mean`` = mean over the text's tokens without any
             prompt (a baseline for models that were not adapted).
+        layers: A vector is the mean of what the last so many layers give, each at unit length. 1 = the last layer
+            alone, as published; it is the one that must speak the vocabulary, and those below it say more.
     """
 
     query_prompt: PromptName = "self"
@@ -258,17 +260,29 @@ class EncoderSettings(Settings):
     query_max_tokens: Annotated[int, Field(ge=1)] = 128
     passage_max_tokens: Annotated[int, Field(ge=1)] = 512
     pooling: Literal["slots", "mean"] = "slots"
+    layers: Annotated[int, Field(ge=1)] = 1
+
+
+class AdaptEncoderSettings(EncoderSettings):
+    """As :class:`EncoderSettings`, with what serves an adapted model best (docs/results.md).
+
+    Attributes:
+        layers: As in :class:`EncoderSettings`, but 8; a model with fewer gives all it has.
+    """
+
+    layers: Annotated[int, Field(ge=1)] = 8
 
 
 class CommonDirectionsSettings(Settings):
     """Directions that all vectors share, learnt from the corpus at the end and taken away ("all but the top").
 
     Attributes:
-        count: Principal components to take away beside the mean; -1 = leave the vectors as they are.
+        count: Principal components to take away beside the mean; -1 = leave the vectors as they are, which is best
+            where a vector is the mean of several layers.
         sentences: Sentences of the corpus that they are learnt from.
     """
 
-    count: Annotated[int, Field(ge=-1)] = 12
+    count: Annotated[int, Field(ge=-1)] = -1
     sentences: Annotated[int, Field(ge=2)] = 400
 
 
@@ -280,7 +294,7 @@ class AdaptConfig(Settings):
     text: TextSettings = TextSettings()
     objective: ObjectiveSettings = ObjectiveSettings()
     optimiser: OptimiserSettings = OptimiserSettings()
-    encoder: EncoderSettings = EncoderSettings()
+    encoder: AdaptEncoderSettings = AdaptEncoderSettings()
     common_directions: CommonDirectionsSettings = CommonDirectionsSettings()
 
 
@@ -684,7 +698,7 @@ def _check_same_contract(adapt: AdaptConfig, finetune: FinetuneConfig) -> None:
     """Fine-tuning keeps the contract of the adapted encoder: what it repeats must be the same."""
     if "prompts" in finetune.model_fields_set and finetune.prompts != adapt.prompts:
         raise ValueError("finetune.prompts: fine-tuning keeps the wording of the adaptation; write it in [prompts]")
-    for name in ("pooling", "query_max_tokens", "passage_max_tokens"):
+    for name in ("pooling", "layers", "query_max_tokens", "passage_max_tokens"):
         there, now = getattr(adapt.encoder, name), getattr(finetune.encoder, name)
         if name in finetune.encoder.model_fields_set and there != now:
             raise ValueError(
@@ -697,9 +711,7 @@ def _switched(data: Any, sections: Iterable[str]) -> Any:
     if not isinstance(data, dict):
         return data
     words: dict[bool, dict[str, Any] | None] = {True: {}, False: None}
-    return {
-        key: words[value] if key in sections and isinstance(value, bool) else value for key, value in data.items()
-    }
+    return {key: words[value] if key in sections and isinstance(value, bool) else value for key, value in data.items()}
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ from llama2vec.model.backbone import Backbone, decoder, load_backbone, resolve_m
 from llama2vec.model.batching import PromptedBatch, token_budget_batches
 from llama2vec.model.contract import saved_settings
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.pooling import pool
+from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import TrainingExample
@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 STAGE = Stage("finetune", "a fine-tuning", "examples")
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 _GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}
-_KEPT_BY_CONTRACT = ("pooling", "query_max_tokens", "passage_max_tokens")
+_KEPT_BY_CONTRACT = ("pooling", "layers", "query_max_tokens", "passage_max_tokens")
 
 
 class ContrastiveObjective:
@@ -155,10 +155,12 @@ class ContrastiveObjective:
 
     def _embed(self, model: Any, batch: PromptedBatch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            output = decoder(model)(input_ids=batch.input_ids.to(self.device), use_cache=False)
+            hidden = last_hidden_states(
+                decoder(model), batch.input_ids.to(self.device), self.encoder.contract.encoder.layers
+            )
         contract = self.encoder.contract
         lengths = batch.lengths.to(self.device)
-        return pool(output.last_hidden_state, lengths, contract.ids, contract.encoder.pooling, None)
+        return pool(hidden, lengths, contract.ids, contract.encoder.pooling, None)
 
     def validate(self, model: Any, held_out: Sequence[ValidationTask], batch_size: int) -> dict[str, float]:
         """Search the held-out queries with the weights as they are."""

@@ -18,6 +18,8 @@ from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 
 CONTRACT_FILE = "llama2vec.json"
 _FORMAT = 1
+# Contracts written before there was a choice of layers do not name it, and their hash must stay.
+_ONE_LAYER = ("layers", 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ class Contract:
         return {
             "format": _FORMAT,
             "prompts": self.prompts.model_dump(),
-            "encoder": self.encoder.model_dump(),
+            "encoder": {key: value for key, value in self.encoder.model_dump().items() if (key, value) != _ONE_LAYER},
             "token_ids": {
                 "prefix": list(self.ids.prefix),
                 "suffixes": {name: list(ids) for name, ids in self.ids.suffixes.items()},

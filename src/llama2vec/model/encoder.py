@@ -33,7 +33,7 @@ from llama2vec.model.common_directions import (
     save_directions,
 )
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
-from llama2vec.model.pooling import Pooling, pool
+from llama2vec.model.pooling import Pooling, last_hidden_states, pool
 from llama2vec.model.prompt import prompt_ids, prompted_texts
 from llama2vec.records import Passage, Query
 
@@ -66,7 +66,9 @@ class Encoder:
         self.backbone = backbone
         self.contract = contract
         self.directions = dict(directions or {})
-        self.batch_tokens = batch_tokens or _BATCH_TOKENS.get(backbone.model.device.type, _BATCH_TOKENS["cpu"])
+        most = _BATCH_TOKENS.get(backbone.model.device.type, _BATCH_TOKENS["cpu"])
+        # transformers keeps every layer's states where more than the last one is asked for.
+        self.batch_tokens = batch_tokens or (most if contract.encoder.layers == 1 else max(most // 4, 2048))
 
     @classmethod
     def from_backbone(
@@ -81,7 +83,7 @@ class Encoder:
         add_slot_tokens_and_rows(backbone, prompts)
         contract = Contract(
             prompts=prompts,
-            encoder=_within_context(backbone, prompts, settings),
+            encoder=_within_model(backbone, prompts, settings),
             ids=prompt_ids(backbone.tokenizer, prompts),
             dtype=str(backbone.model.dtype).removeprefix("torch."),
             weights=backbone.source.fingerprint(),
@@ -210,7 +212,7 @@ class Encoder:
         sequences = prompted_texts(tokenizer, texts, self.contract.ids, prompt, max_tokens)
         body = decoder(model)
         for batch in token_budget_batches(sequences, self.batch_tokens, pad_id=self._pad_id):
-            hidden = body(input_ids=batch.input_ids.to(model.device), use_cache=False).last_hidden_state  # [B, L, D]
+            hidden = last_hidden_states(body, batch.input_ids.to(model.device), settings.layers)
             lengths = batch.lengths.to(model.device)
             for name, rows in vectors.items():
                 pooled = pool(hidden, lengths, self.contract.ids, name, prompt)
@@ -296,8 +298,13 @@ def _prompts_in_use(settings: EncoderSettings) -> tuple[PromptName, ...]:
     return tuple(dict.fromkeys((settings.query_prompt, settings.passage_prompt)))
 
 
-def _within_context(backbone: Backbone, prompts: PromptSettings, settings: EncoderSettings) -> EncoderSettings:
-    """Cut the length limits to what the model's position range leaves beside the prompts, and say so."""
+def _within_model(backbone: Backbone, prompts: PromptSettings, settings: EncoderSettings) -> EncoderSettings:
+    """Cut layers and length limits to what the model has, and say so."""
+    settings = EncoderSettings.model_validate(settings.model_dump())
+    depth = getattr(backbone.model.config, "num_hidden_layers", settings.layers)
+    if settings.layers > depth:
+        logger.warning("encoder.layers is cut from %d to %d: the model has no more", settings.layers, depth)
+        settings = settings.model_copy(update={"layers": depth})
     context = getattr(backbone.model.config, "max_position_embeddings", None)
     if not context:
         return settings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,11 +14,31 @@ from llama2vec.model.prompt import PromptIds
 Pooling = Literal["slots", "mean"]
 
 
-def pool(hidden: Tensor, lengths: Tensor, ids: PromptIds, pooling: Pooling, prompt: PromptName | None) -> Tensor:
-    """Pool each row of a batch.
+def last_hidden_states(body: Any, input_ids: Tensor, layers: int) -> tuple[Tensor, ...]:
+    """Read a batch and return what the last layers give, the topmost last.
 
     Args:
-        hidden: [B, L, D] last hidden states, padding on the right.
+        body: The part of a causal LM below its head.
+        input_ids: [B, L].
+        layers: How many.
+
+    Returns:
+        ``layers`` tensors [B, L, D]; the topmost one has been through the model's final norm.
+    """
+    output = body(input_ids=input_ids, use_cache=False, output_hidden_states=layers > 1)
+    return (output.last_hidden_state,) if layers == 1 else tuple(output.hidden_states[-layers:])
+
+
+def pool(
+    hidden: Sequence[Tensor], lengths: Tensor, ids: PromptIds, pooling: Pooling, prompt: PromptName | None
+) -> Tensor:
+    """Pool each row of a batch.
+
+    Several layers count alike: each one's vector is brought to unit length before the mean, since the lengths of hidden
+    states grow from layer to layer.
+
+    Args:
+        hidden: One or more layers [B, L, D], padding on the right.
         lengths: [B] tokens of each row without padding.
         ids: Token ids of the prompts around the texts.
         pooling: ``slots`` = mean over the slots, ``mean`` = mean over the text's own tokens.
@@ -26,7 +47,13 @@ def pool(hidden: Tensor, lengths: Tensor, ids: PromptIds, pooling: Pooling, prom
     Returns:
         [B, D] float32, not normalised.
     """
-    return _slot_mean(hidden, lengths, ids.slots) if pooling == "slots" else _text_mean(hidden, lengths, ids, prompt)
+    pooled = [
+        _slot_mean(layer, lengths, ids.slots) if pooling == "slots" else _text_mean(layer, lengths, ids, prompt)
+        for layer in hidden
+    ]
+    if len(pooled) == 1:
+        return pooled[0]
+    return torch.stack([torch.nn.functional.normalize(vectors, dim=-1) for vectors in pooled]).mean(dim=0)
 
 
 def _slot_mean(hidden: Tensor, lengths: Tensor, slots: int) -> Tensor:
