@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from encoding_sides import prompted
+from encoding_sides import library_modules, prompted
 
 # What `llama2vec finetune` itself calls: the side measured is the one that users run.
 from llama2vec.config import ContrastiveSettings, EncoderSettings, ExamplesSettings, LoraSettings, ModelSettings
@@ -56,14 +54,8 @@ def _sentence_transformers(model: str, dtype: str, mini_batch_tokens: int | None
     from peft import LoraConfig
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transformer = Transformer(model, model_kwargs={"dtype": getattr(torch, dtype)})
-    if transformer.tokenizer.pad_token is None:
-        transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
-    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
+    transformer, pooling = library_modules(model, dtype)
     library = SentenceTransformer(modules=[transformer, pooling], device=str(choose_device()))
     ours = LoraSettings()
     library.add_adapter(

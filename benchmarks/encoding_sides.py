@@ -58,17 +58,24 @@ def _reference(encoder: Encoder) -> Encode:
     return encode
 
 
-def _sentence_transformers(model: str, dtype: str) -> tuple[Encode, Any]:
-    """sentence-transformers as its documentation builds it from modules; its own batches of 32, sorted by length."""
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+def library_modules(model: str, dtype: str) -> tuple[Any, Any]:
+    """Return sentence-transformers' Transformer over a model folder and its last-token Pooling."""
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformer = Transformer(model, model_kwargs={"dtype": getattr(torch, dtype)})
     if transformer.tokenizer.pad_token is None:
         transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
-    pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
+    return transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
+
+
+def _sentence_transformers(model: str, dtype: str) -> tuple[Encode, Any]:
+    """sentence-transformers as its documentation builds it from modules; its own batches of 32, sorted by length."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    transformer, pooling = library_modules(model, dtype)
     library = SentenceTransformer(modules=[transformer, pooling, Normalize()], device=str(choose_device()))
 
     def encode(texts: Sequence[str]) -> Vectors:

@@ -19,6 +19,7 @@ from llama2vec.files import write_json
 from llama2vec.manifest import build_manifest, digest, first_difference
 from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.lean_layers import keep_less, restore
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training import TrainingResult
 
@@ -126,7 +127,9 @@ def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list
         new_tokens: Slot tokens whose embedding rows are trained beside the adapters.
         seed: Of the adapters' first values.
     """
-    return add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
+    trainable = add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
+    keep_less(trainable)
+    return trainable
 
 
 def save_trained(
@@ -160,6 +163,8 @@ def save_trained(
         The encoder.
     """
     first = process_rank() == 0
+    # The encoder that is returned computes what a loaded one does, bit for bit.
+    restore(trainable)
     if hasattr(trainable, "merge_and_unload"):
         if save_adapter and first:
             with quiet_transformers():

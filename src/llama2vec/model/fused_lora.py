@@ -55,20 +55,8 @@ def fused_lora_layer() -> type:
 
     class FusedLoraLinear(Linear):  # type: ignore[misc]
         def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-            name = self.active_adapters[0] if len(self.active_adapters) == 1 else None
-            plain = (
-                name in self.lora_A
-                and not (args or kwargs or self.disable_adapters or self.merged)
-                and isinstance(self.lora_dropout[name], torch.nn.Identity)
-                and name not in self.lora_variant
-                and not self.base_layer.weight.requires_grad
-                and type(self.base_layer) is torch.nn.Linear
-                and x.dtype == self.base_layer.weight.dtype
-                and self.lora_A[name].bias is None
-                and self.lora_B[name].bias is None
-                and not torch.is_autocast_enabled(x.device.type)
-            )
-            if not plain:
+            name = None if args or kwargs else plain_adapter(self, x)
+            if name is None:
                 return super().forward(x, *args, **kwargs)
             base = self.base_layer
             return _FusedLora.apply(  # type: ignore[no-untyped-call]
@@ -76,3 +64,23 @@ def fused_lora_layer() -> type:
             )
 
     return FusedLoraLinear
+
+
+def plain_adapter(layer: Any, x: Tensor) -> str | None:
+    """Return the adapter's name where a layer does plain training of one adapter on ``x``, else None."""
+    adapters = getattr(layer, "active_adapters", None)
+    name: str | None = adapters[0] if adapters and len(adapters) == 1 else None
+    if name is None or name not in getattr(layer, "lora_A", ()):
+        return None
+    plain = (
+        not (layer.disable_adapters or layer.merged)
+        and isinstance(layer.lora_dropout[name], torch.nn.Identity)
+        and name not in layer.lora_variant
+        and not layer.base_layer.weight.requires_grad
+        and type(layer.base_layer) is torch.nn.Linear
+        and x.dtype == layer.base_layer.weight.dtype
+        and layer.lora_A[name].bias is None
+        and layer.lora_B[name].bias is None
+        and not torch.is_autocast_enabled(x.device.type)
+    )
+    return name if plain else None
