@@ -172,10 +172,7 @@ def load_tokenizer(name: str) -> Tokenizer:
         ModelNotFoundError: Nothing to load under this name.
     """
     source = resolve_model(name)
-    location, gguf_file = source.location, source.gguf_file
-    if gguf_file and (unpacked := _unpacked_folder(source)).is_dir():
-        location, gguf_file = str(unpacked), None
-    only = {"gguf_file": gguf_file} if gguf_file else {}
+    location, only = _where_to_read(source)
     with quiet_transformers(), _model_errors(source):
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(location, **only)
     return tokenizer
@@ -189,10 +186,7 @@ def load_model_config(name: str) -> Any:
         NotCausalError: The config is that of another kind of model.
     """
     source = resolve_model(name)
-    location, gguf_file = source.location, source.gguf_file
-    if gguf_file and (unpacked := _unpacked_folder(source)).is_dir():
-        location, gguf_file = str(unpacked), None
-    only = {"gguf_file": gguf_file} if gguf_file else {}
+    location, only = _where_to_read(source)
     with quiet_transformers(), _model_errors(source):
         config = AutoConfig.from_pretrained(location, **only)
         _check_causal_config(source.name, config)
@@ -202,6 +196,14 @@ def load_model_config(name: str) -> Any:
 def cache_folder() -> Path:
     """Return where unpacked GGUF models are kept: ``$LLAMA2VEC_CACHE``, else ``~/.cache/llama2vec``."""
     return Path(os.environ.get("LLAMA2VEC_CACHE") or Path.home() / ".cache" / "llama2vec")
+
+
+def _where_to_read(source: ModelSource) -> tuple[str, dict[str, str]]:
+    """Return the location, and options for transformers, that spare reading a GGUF file which is unpacked already."""
+    if not source.gguf_file:
+        return source.location, {}
+    unpacked = _unpacked_folder(source)
+    return (str(unpacked), {}) if unpacked.is_dir() else (source.location, {"gguf_file": source.gguf_file})
 
 
 def _unpacked_folder(source: ModelSource) -> Path:
