@@ -17,11 +17,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from variants import DEPTH, PASSAGE_TOKENS, QUERY_TOKENS, half_of_cranfield, unit, wiki_sentences
+from variants import (
+    PASSAGE_TOKENS,
+    QUERY_TOKENS,
+    half_of_cranfield,
+    retrieval,
+    similarity,
+    unit,
+    wiki_sentences,
+)
 
 from llama2vec.data.sts import read_sentence_pairs
-from llama2vec.evaluate.metrics import evaluate_run
-from llama2vec.evaluate.sts import score_similarities
 from llama2vec.files import write_json
 from llama2vec.manifest import code_version, machine, versions
 from llama2vec.model.backbone import decoder
@@ -30,7 +36,6 @@ from llama2vec.model.common_directions import CommonDirections
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts
-from llama2vec.records import Run
 
 LAYERS = (1, 2, 4, 8)
 TREATMENTS = {"plain": None, "centred": 0, "5 out": 5, "12 out": 12}
@@ -61,30 +66,20 @@ def score(encoder: Encoder, data: Path) -> list[dict[str, Any]]:
     pairs = read_sentence_pairs(data / "stsb" / "en-dev.tsv")
     sentences = list(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
     row = {text: place for place, text in enumerate(sentences)}
-    gold = [pair.score for pair in pairs]
     queries, qrels, passages = half_of_cranfield(data)
     plain = states(encoder, wiki_sentences(data, SENTENCES), QUERY_TOKENS)
     alike = states(encoder, sentences, QUERY_TOKENS)
     asked = states(encoder, [query.text for query in queries], QUERY_TOKENS)
     searched = states(encoder, [passage.full_text for passage in passages], PASSAGE_TOKENS)
 
-    def spearman(vectors: np.ndarray) -> float:
-        cosines = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
-        return score_similarities(cosines, gold)["spearman"]
-
-    def ndcg(query_rows: np.ndarray, passage_rows: np.ndarray) -> float:
-        results = {
-            query.id: {passages[best].id: float(line[best]) for best in np.argsort(-line)[:DEPTH]}
-            for query, line in zip(queries, query_rows @ passage_rows.T, strict=True)
-        }
-        return evaluate_run(Run(results), qrels, measures=["nDCG@10"]).metrics["nDCG@10"]
-
+    ids = [passage.id for passage in passages]
     rows = []
     for layers in LAYERS:
         for name, count in TREATMENTS.items():
             treat = treatment(plain[layers], count)
-            sts, retrieval = spearman(treat(alike[layers])), ndcg(treat(asked[layers]), treat(searched[layers]))
-            rows.append({"layers": layers, "treatment": name, "sts": sts, "retrieval": retrieval})
+            sts = similarity(treat(alike[layers]), row, pairs)
+            found = retrieval(treat(asked[layers]), treat(searched[layers]), queries, ids, qrels)
+            rows.append({"layers": layers, "treatment": name, "sts": sts, "retrieval": found})
             print(rows[-1], flush=True)
     return rows
 

@@ -19,7 +19,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from llama2vec.files import write_json
 from llama2vec.manifest import code_version, machine, versions
 from llama2vec.model.common_directions import CommonDirections
 from llama2vec.model.encoder import Encoder
-from llama2vec.records import Passage, Query, Run
+from llama2vec.records import Passage, Qrels, Query, Run, SentencePair
 
 COMMON = [
     "encoder.layers=1",
@@ -121,12 +121,6 @@ def score(encoder: Encoder, data: Path) -> dict[str, float]:
     texts = sorted({text for pair in pairs for text in (pair.first, pair.second)})
     row = {text: place for place, text in enumerate(texts)}
     vectors = encoder.encode_queries(texts)
-    gold = [pair.score for pair in pairs]
-
-    def spearman(treated: np.ndarray) -> float:
-        alike = [float(treated[row[pair.first]] @ treated[row[pair.second]]) for pair in pairs]
-        return score_similarities(alike, gold)["spearman"]
-
     without_common = CommonDirections.fit(encoder.encode_queries(wiki_sentences(data)), 12).remove
     queries, qrels, passages = half_of_cranfield(data)
     ids = [passage.id for passage in passages]
@@ -135,20 +129,32 @@ def score(encoder: Encoder, data: Path) -> dict[str, float]:
     centre = rows.mean(axis=0)
 
     def ndcg(query_rows: np.ndarray, passage_rows: np.ndarray) -> float:
-        scores = query_rows @ passage_rows.T
-        results = {
-            query.id: {ids[best]: float(line[best]) for best in np.argsort(-line)[:DEPTH]}
-            for query, line in zip(queries, scores, strict=True)
-        }
-        return evaluate_run(Run(results), qrels, measures=["nDCG@10"]).metrics["nDCG@10"]
+        return retrieval(query_rows, passage_rows, queries, ids, qrels)
 
     return {
-        "sts": spearman(vectors),
-        "sts 12 out": spearman(without_common(vectors)),
+        "sts": similarity(vectors, row, pairs),
+        "sts 12 out": similarity(without_common(vectors), row, pairs),
         "retrieval": ndcg(asked, rows),
         "centred": ndcg(*(unit(matrix - centre) for matrix in (asked, rows))),
         "retrieval 12 out": ndcg(without_common(asked), without_common(rows)),
     }
+
+
+def similarity(vectors: np.ndarray, row: dict[str, int], pairs: Sequence[SentencePair]) -> float:
+    """Return Spearman's correlation of cosines with people's scores; ``row`` says where a sentence's vector stands."""
+    alike = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
+    return score_similarities(alike, [pair.score for pair in pairs])["spearman"]
+
+
+def retrieval(
+    query_rows: np.ndarray, passage_rows: np.ndarray, queries: Sequence[Query], ids: Sequence[str], qrels: Qrels
+) -> float:
+    """Return nDCG@10 of ranking passages [N, D] for queries [Q, D] by their dot products."""
+    results = {
+        query.id: {ids[best]: float(line[best]) for best in np.argsort(-line)[:DEPTH]}
+        for query, line in zip(queries, query_rows @ passage_rows.T, strict=True)
+    }
+    return evaluate_run(Run(results), qrels, measures=["nDCG@10"]).metrics["nDCG@10"]
 
 
 def half_of_cranfield(data: Path) -> tuple[list[Query], dict[str, dict[str, int]], list[Passage]]:
