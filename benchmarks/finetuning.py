@@ -70,6 +70,8 @@ def main() -> None:
     options.add_argument("--batch-size", type=int, default=24)
     options.add_argument("--learning-rate", type=float, default=5e-4)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--query-prompt", default="self", choices=["self", "next"], help="in training and search")
+    options.add_argument("--layers", type=int, default=8, help="a fine-tuned vector is the mean of the last so many")
     options.add_argument("--max-tokens", type=int, default=48, help="training passages are cut here")
     options.add_argument("--scored-tokens", type=int, default=128, help="searched passages are cut here")
     options.add_argument("--max-queries", type=int, default=100)
@@ -82,7 +84,7 @@ def main() -> None:
     if arguments.output.exists():
         results = json.loads(arguments.output.read_text(encoding="utf-8"))
     for arm in arguments.arms:
-        key = arm if arguments.seed == 0 or "+" not in arm else f"{arm}, seed {arguments.seed}"
+        key = _key(arm, arguments)
         found = results["arms"].setdefault(key, {"tasks": {}})
         if all(task in found["tasks"] for task in arguments.tasks):
             continue
@@ -99,6 +101,18 @@ def main() -> None:
             results |= {"command": " ".join(sys.argv)}
             write_json(arguments.output, results)
     _print(results)
+
+
+def _key(arm: str, arguments: argparse.Namespace) -> str:
+    """Name an arm's row: what differs from the defaults is said."""
+    if "+" not in arm:
+        return arm
+    changes = {
+        f"seed {arguments.seed}": arguments.seed != 0,
+        f"{arguments.query_prompt.upper()} on queries": arguments.query_prompt != "self",
+        f"{arguments.layers} layers": arguments.layers != 8,
+    }
+    return ", ".join([arm, *(words for words, differs in changes.items() if differs)])
 
 
 def _embedder(arm: str, arguments: argparse.Namespace) -> tuple[Embed | None, dict[str, Any]]:
@@ -128,8 +142,10 @@ def _embedder(arm: str, arguments: argparse.Namespace) -> tuple[Embed | None, di
         f"data.query_max_tokens={arguments.max_tokens}",
         f"contrastive.negatives={1 if data == 'labels' else 0}",
         "validation.share=0",
+        f"encoder.query_prompt={arguments.query_prompt}",
+        f"encoder.layers={arguments.layers}",
     ]
-    folder = arguments.work / f"{arm}-{arguments.seed}"
+    folder = arguments.work / _key(arm, arguments).replace(", ", "-").replace(" ", "-")
     encoder = finetune(load_config(FinetuneConfig, None, sets), folder, examples=examples)
     return _by(encoder, arguments), _manifest(folder)
 
