@@ -19,6 +19,7 @@ from llama2vec.files import write_json
 from llama2vec.manifest import build_manifest, digest, first_difference
 from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.grouped_attention import use_grouped_attention, use_stock_attention
 from llama2vec.model.lean_layers import keep_less, restore
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training import TrainingResult
@@ -129,6 +130,7 @@ def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list
     """
     trainable = add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
     keep_less(trainable)
+    use_grouped_attention(trainable)
     return trainable
 
 
@@ -165,6 +167,7 @@ def save_trained(
     first = process_rank() == 0
     # The encoder that is returned computes what a loaded one does, bit for bit.
     restore(trainable)
+    use_stock_attention(trainable)
     if hasattr(trainable, "merge_and_unload"):
         if save_adapter and first:
             with quiet_transformers():
