@@ -1,8 +1,8 @@
 """Attention under a mask that does not copy keys and values for every query head that shares them.
 
-With grouped queries (GQA) transformers repeats keys and values up to the number of query heads whenever there is a mask,
-and autograd keeps the copies. PyTorch's kernel for CPUs reads the shared heads where they are: less memory, less time,
-the same numbers.
+With grouped queries (GQA) transformers repeats keys and values up to the number of query heads whenever there is a
+mask, and autograd keeps the copies. PyTorch's kernel for CPUs reads the shared heads where they are: less memory, less
+time, the same numbers.
 """
 
 from __future__ import annotations
