@@ -5,13 +5,19 @@ Percentile bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import EvaluationError, MissingDependencyError
-from llama2vec.evaluate.sts import Numbers, paired_scores
+from llama2vec.evaluate.sts import FloatVector, Numbers, paired_scores
+
+SAME = 1e-9
+"""Values no further apart are the same value: measures of one ranking agree to rounding only."""
+
+Rows = npt.NDArray[np.float64]
+"""[R, N] float64, a sample of N pairs in each row."""
 
 # Sampled indices held at once, 8 bytes each.
 _CHUNK = 2_000_000
@@ -45,6 +51,44 @@ def bootstrap_interval(
     return _percentiles(means, confidence)
 
 
+def bootstrap_difference(
+    groups: Sequence[npt.NDArray[np.float64]], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[tuple[float, float], tuple[float, float] | None]:
+    """Return the percentile intervals of a mean difference and of its effect size d_z, from the same samples.
+
+    Each group, the queries of one task, is resampled by itself; the mean difference is the mean of the groups' means,
+    and d_z divides it by the root of the groups' mean variance. A sample that has a mean but no spread has no d_z and
+    is left out; this happens with a handful of queries only.
+
+    Args:
+        groups: Per task the [Q] differences of its queries, Q ≥ 2.
+        confidence: Share of the resampled statistics inside the interval, between 0 and 1.
+        resamples: How many samples are drawn.
+        seed: The same seed gives the same intervals; those of one group's mean are :func:`bootstrap_interval`'s.
+
+    Returns:
+        (low, high) of the mean, and of d_z; None where no sample has one.
+
+    Raises:
+        EvaluationError: A setting out of range.
+    """
+    means, variances = np.zeros((2, max(resamples, 0)))
+    for number, differences in enumerate(groups):
+        # A seed of its own: groups of one size would otherwise be drawn alike.
+        seeds = [seed, number] if number else seed
+        done = 0
+        for sample in _samples(len(differences), resamples, seeds):
+            drawn = differences[sample]
+            part = slice(done, done := done + len(sample))
+            means[part] += drawn.mean(axis=1) / len(groups)
+            variances[part] += drawn.var(axis=1, ddof=1) / len(groups)
+    spread = np.sqrt(variances)
+    undefined = np.where(np.abs(means) <= SAME, 0.0, np.nan)
+    effects = np.divide(means, spread, out=undefined, where=spread > SAME)
+    defined = effects[np.isfinite(effects)]
+    return _percentiles(means, confidence), _percentiles(defined, confidence) if len(defined) else None
+
+
 def bootstrap_spearman_interval(
     similarities: Numbers, gold: Numbers, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
@@ -64,8 +108,26 @@ def bootstrap_spearman_interval(
         EvaluationError: Input that :func:`llama2vec.evaluate.sts.paired_scores` refuses, or a setting out of range.
         MissingDependencyError: scipy is not installed.
     """
+    return _correlation_interval(_spearman, similarities, gold, confidence, resamples, seed)
+
+
+def bootstrap_pearson_interval(
+    similarities: Numbers, gold: Numbers, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the same of Pearson's correlation; arguments and errors as in :func:`bootstrap_spearman_interval`."""
+    return _correlation_interval(_pearson, similarities, gold, confidence, resamples, seed)
+
+
+def _correlation_interval(
+    correlate: Callable[[Rows, Rows], FloatVector],
+    similarities: Numbers,
+    gold: Numbers,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> tuple[float, float]:
     similar, wanted = paired_scores(similarities, gold)
-    found = [_spearman(similar[sample], wanted[sample]) for sample in _samples(len(similar), resamples, seed)]
+    found = [correlate(similar[sample], wanted[sample]) for sample in _samples(len(similar), resamples, seed)]
     correlations = np.concatenate(found)
     defined = correlations[np.isfinite(correlations)]
     if not len(defined):
@@ -73,7 +135,7 @@ def bootstrap_spearman_interval(
     return _percentiles(defined, confidence)
 
 
-def _samples(size: int, resamples: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
+def _samples(size: int, resamples: int, seed: int | list[int]) -> Iterator[npt.NDArray[np.int64]]:
     """Yield [R, size] indices drawn with replacement, ``resamples`` rows in all."""
     if resamples < 1:
         raise EvaluationError(f"resamples is {resamples}; draw at least 1 sample")
@@ -91,16 +153,21 @@ def _percentiles(statistics: npt.NDArray[np.float64], confidence: float) -> tupl
     return float(low), float(high)
 
 
-def _spearman(first: npt.NDArray[np.float64], second: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def _spearman(first: Rows, second: Rows) -> FloatVector:
     """Return [R] correlations of the ranks of [R, N] rows; NaN where a row is constant."""
     try:
         from scipy.stats import rankdata
     except ImportError:
         raise MissingDependencyError("correlations need scipy; pip install 'llama2vec[evaluate]'") from None
-    # Average ranks always have the mean (N + 1) / 2.
-    centre = (first.shape[1] + 1) / 2
-    ranks = rankdata(first, axis=1) - centre, rankdata(second, axis=1) - centre
-    product = (ranks[0] * ranks[1]).sum(axis=1)
-    norm = np.sqrt((ranks[0] ** 2).sum(axis=1) * (ranks[1] ** 2).sum(axis=1))
-    result: npt.NDArray[np.float64] = np.divide(product, norm, out=np.full_like(norm, np.nan), where=norm > 0)
+    return _pearson(rankdata(first, axis=1), rankdata(second, axis=1))
+
+
+def _pearson(first: Rows, second: Rows) -> FloatVector:
+    """Return [R] correlations of [R, N] rows; NaN where a row is constant."""
+    centred = [rows - rows.mean(axis=1, keepdims=True) for rows in (first, second)]
+    product = (centred[0] * centred[1]).sum(axis=1)
+    norm = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
+    # Not by the norm: the mean of equal values may be off by rounding.
+    varies = (np.ptp(first, axis=1) > 0) & (np.ptp(second, axis=1) > 0) & (norm > 0)
+    result: FloatVector = np.divide(product, norm, out=np.full_like(norm, np.nan), where=varies)
     return result

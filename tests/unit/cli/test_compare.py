@@ -1,0 +1,231 @@
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llama2vec.cli import main
+from llama2vec.data.corpus import corpus_fingerprint
+from llama2vec.data.trec import write_run
+from llama2vec.evaluate.comparison import read_comparisons
+from llama2vec.records import Run
+
+PASSAGES = {
+    "p1": ("Camelids", "The llama is a domesticated camelid of the Andes."),
+    "p2": ("", "A stone does not hum."),
+    "p3": ("Wool", "Alpacas give fine wool. " * 30 + "They hum when they are content."),
+    "p4": ("", "Rain falls in winter."),
+}
+QUERIES = {"q1": "what is a llama", "q2": "who hums", "q3": "when does rain fall", "q4": "which animal gives wool"}
+JUDGED = {"q1": "p1", "q2": "p3", "q3": "p4", "q4": "p3"}
+OLD = Run({"q1": {"p2": 2.0, "p1": 1.0}, "q2": {"p2": 2.0, "p3": 1.0}, "q3": {"p4": 1.0}, "q4": {"p3": 1.0}}, "old")
+NEW = Run({"q1": {"p1": 2.0, "p2": 1.0}, "q2": {"p3": 2.0, "p2": 1.0}, "q3": {"p2": 2.0, "p4": 1.0}}, "new")
+
+Outcome = tuple[int, str, str]
+
+
+@pytest.fixture
+def compare(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Run ``llama2vec compare``; return exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> Outcome:
+        with pytest.raises(SystemExit) as stopped:
+            main(["compare", *map(str, arguments)])
+        out, err = capsys.readouterr()
+        return (stopped.value.code or 0, out, err)  # type: ignore[return-value]
+
+    return run
+
+
+@pytest.fixture
+def refused(compare: Callable[..., Outcome]) -> Callable[..., str]:
+    """Run a command that must fail as a user's mistake does; return its one line."""
+
+    def run(*arguments: object) -> str:
+        code, out, err = compare(*arguments)
+        assert (code, out) == (2, "")
+        assert len(err.splitlines()) == 1
+        assert err.startswith("llama2vec: ")
+        return err
+
+    return run
+
+
+@pytest.fixture
+def beir(tmp_path: Path) -> Path:
+    folder = tmp_path / "tiny"
+    (folder / "qrels").mkdir(parents=True)
+    rows = [{"_id": name, "title": title, "text": text} for name, (title, text) in PASSAGES.items()]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    asked = [{"_id": name, "text": text} for name, text in QUERIES.items()]
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
+    lines = "".join(f"{query}\t{passage}\t1\n" for query, passage in JUDGED.items())
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> tuple[Path, Path]:
+    paths = tmp_path / "old.trec", tmp_path / "new.trec"
+    for run, path in zip((OLD, NEW), paths, strict=True):
+        write_run(run, path)
+    return paths
+
+
+def test_two_runs_are_compared_with_texts_and_written(
+    compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    json_path, markdown_path = tmp_path / "out" / "c.json", tmp_path / "out" / "c.md"
+    code, out, err = compare(
+        *runs, "--data", beir, "--measure", "MRR@10", "--json", json_path, "--markdown", markdown_path
+    )
+    assert (code, err) == (0, "")
+    for part in (
+        "tiny/test · MRR@10 · 4 judged queries",
+        "new − old",
+        "-0.125",
+        "2/0/2",
+        "+0.500  q1  (0.500 → 1.000)  what is a llama",
+        "new 1. p1 (gain 1) Camelids — The llama is a domesticated camelid of the Andes.",
+        "-1.000  q4  (1.000 → 0.000)  which animal gives wool",
+        "new: returned nothing",
+    ):
+        assert part in out, part
+    assert out.endswith(f"Wrote {json_path} and {markdown_path}\n")
+    (comparison,) = read_comparisons(json_path)
+    assert comparison.per_query["new"] == {"q1": 1.0, "q2": 1.0, "q3": 0.5, "q4": 0.0}
+    assert comparison.settings["unanswered_queries"] == {"old": 0, "new": 1}
+    # The part of the text that the query asks for, not its beginning.
+    telling = comparison.shown["q4"].answers["old"][0]
+    assert (telling.title, len(telling.snippet) <= 160) == ("Wool", True)
+    assert "what is a llama" in markdown_path.read_text(encoding="utf-8")
+    code, _, err = compare(*runs, "--data", beir, "--json", json_path)
+    assert (code, "exists already" in err) == (2, True)
+    assert compare(*runs, "--data", beir, "--json", json_path, "--overwrite")[0] == 0
+
+
+def test_judgements_alone_are_enough_and_every_measure_gets_its_tables(
+    compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    trec = tmp_path / "judged.txt"
+    trec.write_text("".join(f"{query} 0 {passage} 1\n" for query, passage in JUDGED.items()), encoding="utf-8")
+    found = tmp_path / "c.json"
+    code, out, _ = compare(*runs, "--qrels", trec, "--measure", "MRR@10", "--measure", "R@1", "--json", found)
+    assert code == 0
+    assert [(one.task, one.measure) for one in read_comparisons(found)] == [("judged", "MRR@10"), ("judged", "R@1")]
+    assert "judged · R@1 · 4 judged queries" in out
+    assert "what is a llama" not in out
+    # With the folder beside them, the texts come from there.
+    assert "what is a llama" in compare(*runs, "--qrels", trec, "--data", beir)[1]
+
+
+def test_the_default_is_the_first_against_the_others_and_all_pairs_is_every_pair(
+    compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    third = tmp_path / "third.trec"
+    write_run(Run(OLD.results, "third"), third)
+    out = compare(*runs, third, "--data", beir)[1]
+    assert "third − old" in out
+    assert "third − new" not in out
+    assert "third and old score the same on every query." in out
+    every = compare(*runs, third, "--data", beir, "--all-pairs")[1]
+    assert "third − new" in every
+    assert "after Holm over the 3 pairs" in every
+
+
+def test_runs_with_one_tag_are_named_after_their_files(
+    compare: Callable[..., Outcome], beir: Path, tmp_path: Path
+) -> None:
+    paths = [tmp_path / name for name in ("a/x.trec", "b/x.trec", "b/y.trec.gz")]
+    for path, run in zip(paths, (OLD, NEW, NEW), strict=True):
+        plain = path.with_name(path.name.removesuffix(".gz"))
+        write_run(Run(run.results, "llama2vec"), plain)
+        if plain != path:
+            path.write_bytes(gzip.compress(plain.read_bytes()))
+    assert "y − x" in compare(paths[0], paths[2], "--data", beir)[1]
+    assert "b/x − a/x" in compare(*paths, "--data", beir)[1]
+
+
+def test_runs_of_other_corpora_are_refused(
+    refused: Callable[..., str], compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path]
+) -> None:
+    def fingerprint(path: Path, value: str) -> None:
+        settings = {"settings": {"corpus_fingerprint": value}}
+        path.with_suffix(".json").write_text(json.dumps(settings), encoding="utf-8")
+
+    fingerprint(runs[0], "a" * 64)
+    # Nothing is known of the second run; the folder's corpus is another.
+    assert compare(*runs, "--qrels", beir / "qrels" / "test.tsv")[0] == 0
+    assert "belong to different corpora" in refused(*runs, "--data", beir)
+    fingerprint(runs[1], "b" * 64)
+    line = refused(*runs, "--qrels", beir / "qrels" / "test.tsv")
+    assert f"{runs[0]} (aaaaaaaaaaaa) and {runs[1]} (bbbbbbbbbbbb) belong to different corpora" in line
+    for path in runs:
+        fingerprint(path, corpus_fingerprint(beir))
+    assert compare(*runs, "--data", beir)[0] == 0
+    with (beir / "corpus.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"_id": "p5", "text": "Later."}\n')
+    assert "or one that changed" in refused(*runs, "--data", beir)
+
+
+@pytest.mark.parametrize("beside", ["no JSON", "[1]", '{"settings": 3}', '{"settings": {"corpus_fingerprint": 4}}'])
+def test_other_files_beside_a_run_are_no_obstacle(
+    compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], beside: str
+) -> None:
+    runs[0].with_suffix(".json").write_text(beside, encoding="utf-8")
+    assert compare(*runs, "--data", beir)[0] == 0
+
+
+def test_passages_that_the_corpus_lacks_are_told_and_most_of_them_refused(
+    refused: Callable[..., str], compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path],
+    tmp_path: Path, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    strange = tmp_path / "strange.trec"
+    write_run(Run({"q1": {"p1": 3.0, "x1": 2.0, "x2": 1.0}}, "strange"), strange)
+    line = refused(runs[0], strange, "--data", beir)
+    assert "run 'strange': 2 of the 3 passages it returned are not in" in line
+    write_run(Run({"q1": {"p1": 3.0, "p2": 2.0, "x2": 1.0}}, "strange"), strange, overwrite=True)
+    assert compare(runs[0], strange, "--data", beir)[0] == 0
+    assert "1 of the 3 passages it returned are not in" in caplog.text
+
+
+def test_mistakes_are_one_line(
+    refused: Callable[..., str], beir: Path, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    def run_file(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return tmp_path / name
+
+    folder = ("--data", beir)
+    assert "no judgements; give --data BEIR_FOLDER or --qrels FILE" in refused(*runs)
+    assert "leave one of them out" in refused(*runs, "--qrels", beir / "qrels" / "test.tsv", "--split", "test")
+    assert "has no split 'tset'; choose from test" in refused(*runs, *folder, "--split", "tset")
+    assert "1 of two runs or more" in refused(runs[0], *folder)
+    assert "is given twice" in refused(runs[0], runs[0], *folder)
+    assert "cannot be both --json and --markdown" in refused(*runs, *folder, "--json", "x", "--markdown", "x")
+    assert "did you mean nDCG?" in refused(*runs, *folder, "--measure", "nDGC@10")
+    duplicate = run_file("d.trec", "q1 Q0 p1 1 2.0 d\nq1 Q0 p1 2 1.0 d\n")
+    assert "d.trec:2 returns passage 'p1' for query 'q1' a second time" in refused(runs[0], duplicate, *folder)
+    for score in ("nan", "inf", "-Infinity"):
+        broken = run_file("n.trec", f"q1 Q0 p1 1 {score} n\n")
+        assert f"n.trec:1 has the score '{score}'" in refused(runs[0], broken, *folder)
+    assert "no id in common" in refused(runs[0], run_file("e.trec", "z Q0 p1 1 1.0 e\n"), *folder)
+    apart = run_file("f.trec", "q1 Q0 p1 1 1.0 f\n"), run_file("g.trec", "q2 Q0 p1 1 1.0 g\n")
+    assert "'f' and 'g' have no judged query in common" in refused(*apart, *folder)
+    one = run_file("one.tsv", "q1\tp1\t1\n")
+    assert "1 judged query is too few" in refused(*runs, "--qrels", one)
+    assert "cannot be read" in refused(runs[0], tmp_path / "none.trec", *folder)
+
+
+def test_comparing_never_loads_torch(beir: Path, runs: tuple[Path, Path]) -> None:
+    import subprocess
+
+    script = (
+        "import sys\nfrom llama2vec.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", script, "compare", *map(str, runs), "--data", str(beir)]
+    subprocess.run(command, check=True, capture_output=True)
