@@ -74,10 +74,15 @@ def test_runs_without_ties_score_as_pytrec_eval_does(
     untied.setdefault(next(iter(qrels)), {"d0": 1.0})
     # trec_eval reads outside its arrays on negative gains, which both sides therefore count as 0.
     clipped = {query: {passage: max(gain, 0) for passage, gain in gains.items()} for query, gains in qrels.items()}
-    direct = pytrec_eval.RelevanceEvaluator(clipped, {"ndcg_cut.10", "recall.100", "recip_rank"}).evaluate(untied)
-    report = evaluate_run(Run(untied), qrels, measures=["nDCG@10", "R@100", "RR"])
-    for measure, name in {"nDCG@10": "ndcg_cut_10", "R@100": "recall_100", "RR": "recip_rank"}.items():
-        assert report.per_query[measure] == {query: direct.get(query, {}).get(name, 0.0) for query in qrels}
+    report = evaluate_run(Run(untied), qrels, measures=["nDCG@10", "R@100", "RR", "AP", "AP(rel=2)", "R(rel=2)@1000"])
+    names = {"nDCG@10": "ndcg_cut_10", "R@100": "recall_100", "RR": "recip_rank", "AP": "map"}
+    # TREC DL takes passages from grade 2 on as relevant.
+    from_grade_two = {"AP(rel=2)": "map", "R(rel=2)@1000": "recall_1000"}
+    for level, measures in ((1, names), (2, from_grade_two)):
+        wanted = {"ndcg_cut.10", "recall.100,1000", "recip_rank", "map"}
+        direct = pytrec_eval.RelevanceEvaluator(clipped, wanted, relevance_level=level).evaluate(untied)
+        for measure, name in measures.items():
+            assert report.per_query[measure] == {query: direct.get(query, {}).get(name, 0.0) for query in qrels}
 
 
 @settings(max_examples=20, deadline=None)

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llama2vec.errors import MissingDependencyError, TokenizerError
+from llama2vec.data.stop_words import WORD
+from llama2vec.errors import TokenizerError
 from llama2vec.model.prompt import Tokenizer
-
-logger = logging.getLogger(__name__)
-
-_WORD = re.compile(r"[^\W_]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,23 +23,6 @@ class TokenizedText:
 
     ids: tuple[int, ...]
     targets: tuple[int, ...]
-
-
-def stop_words(language: str) -> frozenset[str]:
-    """Return the stop words of a language from the maintained list stopwords-iso; empty for languages without one.
-
-    Args:
-        language: ISO 639-1 code, such as ``en``.
-    """
-    try:
-        import stopwordsiso
-    except ImportError as error:
-        raise MissingDependencyError("stop words need stopwordsiso; pip install 'llama2vec[train]'") from error
-    if not stopwordsiso.has_lang(language):
-        logger.warning("no stop-word list for language '%s': every word is a target", language)
-        return frozenset()
-    # The list holds contractions ("don't"); texts are compared word by word, as the authors' code does.
-    return frozenset(part for word in stopwordsiso.stopwords(language) for part in _WORD.findall(word.lower()))
 
 
 class TargetTokenizer:
@@ -87,7 +65,7 @@ class TargetTokenizer:
         if self._skip is None:
             return tuple(dict.fromkeys(token for token in ids if token not in self._special))
         content = bytearray(len(text))
-        for word in _WORD.finditer(text):
+        for word in WORD.finditer(text):
             if word.group().lower() not in self._skip:
                 content[word.start() : word.end()] = b"\x01" * (word.end() - word.start())
         return tuple(

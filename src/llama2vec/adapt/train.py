@@ -15,10 +15,11 @@ from torch import Tensor
 
 from llama2vec.adapt.joint import JointBatch, attention_inputs, joint_batch
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, combine, language_model_loss
-from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency, stop_words
+from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import AdaptConfig, ObjectiveSettings, OptimiserSettings, PromptName
 from llama2vec.data.continuations import adaptation_examples, sentences
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.stop_words import stop_words
 from llama2vec.errors import ConfigError
 from llama2vec.model.backbone import Backbone, add_slot_tokens_and_rows, load_backbone
 from llama2vec.model.encoder import Encoder

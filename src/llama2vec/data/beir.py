@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,12 +51,21 @@ def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
         raise CorpusFormatError(f"{folder} has no split '{split}'; {hint}")
     qrels = read_qrels(qrels_path)
     queries = [query for query in read_queries(folder) if query.id in qrels]
+    check_judged_queries(qrels, queries, str(qrels_path))
+    return BeirTask(f"{folder.resolve().name}/{split}", queries, qrels, str(folder))
+
+
+def check_judged_queries(qrels: Qrels, queries: Iterable[Query], where: str) -> None:
+    """Make sure that every judged query has a text.
+
+    Raises:
+        CorpusFormatError: Names up to three that have none.
+    """
     known = {query.id for query in queries}
     unknown = [query_id for query_id in qrels if query_id not in known]
     if unknown:
         some = _some(unknown, "query", "queries")
-        raise CorpusFormatError(f"{qrels_path} judges {some} that the query file lacks; take both from one release")
-    return BeirTask(f"{folder.resolve().name}/{split}", queries, qrels, str(folder))
+        raise CorpusFormatError(f"{where} judges {some} that the query file lacks; take both from one release")
 
 
 def check_judged_passages(qrels: Qrels, known_ids: Container[str]) -> None:
@@ -71,11 +80,16 @@ def check_judged_passages(qrels: Qrels, known_ids: Container[str]) -> None:
     Raises:
         EvaluationError: Names up to three of the missing passages.
     """
-    judged = dict.fromkeys(passage_id for gains in qrels.values() for passage_id in gains)
-    unknown = [passage_id for passage_id in judged if passage_id not in known_ids]
+    unknown = missing_judged(qrels, known_ids)
     if unknown:
         some = _some(unknown, "passage", "passages")
         raise EvaluationError(f"the judgements name {some} not in the corpus; evaluate on the corpus they belong to")
+
+
+def missing_judged(qrels: Qrels, known_ids: Container[str]) -> list[str]:
+    """Return the judged passages that are not known, each once, in the order of the judgements."""
+    judged = dict.fromkeys(passage_id for gains in qrels.values() for passage_id in gains)
+    return [passage_id for passage_id in judged if passage_id not in known_ids]
 
 
 def _some(ids: list[str], one: str, many: str) -> str:

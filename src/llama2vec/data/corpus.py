@@ -70,7 +70,7 @@ def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[P
     if where.startswith("hf:"):
         rows = _hub_rows(open_hub_dataset(where), where)
     elif where.startswith("ir:"):
-        rows = _ir_rows(_open_ir_dataset(where), where)
+        rows = _ir_rows(_ir_documents(open_ir_dataset(where), where), where)
     else:
         rows = _local_rows(_locate(where, "corpus"))
     return islice(_distinct(rows, where), limit)
@@ -440,13 +440,25 @@ def _hub_rows(dataset: Iterable[Mapping[str, object]], where: str) -> Iterator[_
         yield _row(values, f"{where}, row {number},", ("_id", "id", "docid"), number)
 
 
-def _open_ir_dataset(where: str) -> Iterable[Any]:
+def open_ir_dataset(where: str) -> Any:
+    """Return the data set of ``ir:ID``; nothing is downloaded before its rows are asked for.
+
+    Raises:
+        CorpusFormatError: No such data set.
+        MissingDependencyError: The package ir_datasets is not installed.
+    """
     try:
         import ir_datasets
     except ImportError:
         raise MissingDependencyError(f"{where} needs the package ir_datasets; pip install 'llama2vec[hub]'") from None
     try:
-        dataset = ir_datasets.load(where.removeprefix("ir:"))
+        return ir_datasets.load(where.removeprefix("ir:"))
+    except Exception as error:
+        raise _unreachable(where, error) from error
+
+
+def _ir_documents(dataset: Any, where: str) -> Iterable[Any]:
+    try:
         if not dataset.has_docs():
             raise CorpusFormatError(f"{where} has no documents of its own; name the data set that holds them")
         return cast("Iterable[Any]", dataset.docs_iter())
@@ -458,8 +470,10 @@ def _open_ir_dataset(where: str) -> Iterable[Any]:
 
 def _ir_rows(documents: Iterable[Any], where: str) -> Iterator[_Row]:
     for number, document in enumerate(reported(documents, where)):
-        if hasattr(document, "title") and hasattr(document, "text"):
-            values = {"_id": document.doc_id, "title": document.title, "text": document.text}
+        # MS MARCO documents call their text the body.
+        text = getattr(document, "text", getattr(document, "body", None))
+        if hasattr(document, "title") and text is not None:
+            values = {"_id": document.doc_id, "title": document.title, "text": text}
         else:
             values = {"_id": document.doc_id, "text": document.default_text()}
         yield _row(values, f"{where}, row {number},", ("_id",))

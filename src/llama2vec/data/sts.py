@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from llama2vec.data.corpus import numbered_lines
+from llama2vec.data.corpus import numbered_lines, open_hub_dataset, reported
 from llama2vec.errors import CorpusFormatError, EmptyCorpusError
 from llama2vec.records import SentencePair
 
@@ -18,12 +18,17 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     """Return the pairs of a TSV (no quoting) or CSV file whose header names sentence1, sentence2 and score.
 
     The columns may stand in any order and others are ignored; a name that ends in ``.gz`` is read as gzip.
+    ``hf:NAME[:CONFIG][:SPLIT]`` reads the same columns of a Hugging Face dataset, its ``test`` split where none is
+    named.
 
     Raises:
-        CorpusFormatError: No such file, another header, a row with missing columns or a score that is not a finite
+        CorpusFormatError: No such source, another header, a row with missing columns or a score that is not a finite
             number: the message names file and line.
         EmptyCorpusError: No pair below the header.
+        MissingDependencyError: ``hf:`` without the package datasets.
     """
+    if str(path).startswith("hf:"):
+        return _hub_pairs(str(path))
     path = Path(path)
     name = path.name.lower().removesuffix(".gz")
     if not name.endswith((".tsv", ".csv")):
@@ -41,6 +46,20 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     pairs = [_pair(fields, positions, len(header), f"{path}:{number}") for number, fields in rows]
     if not pairs:
         raise EmptyCorpusError(f"{path} has a header and no pair; add rows")
+    return pairs
+
+
+def _hub_pairs(where: str) -> list[SentencePair]:
+    pairs: list[SentencePair] = []
+    for number, row in enumerate(reported(open_hub_dataset(where, default_split="test"), where)):
+        missing = [column for column in _COLUMNS if column not in row]
+        if missing:
+            problem = f"has the columns {', '.join(map(str, row))}, without {' and '.join(missing)}"
+            raise CorpusFormatError(f"{where} {problem}; give a dataset with {', '.join(_COLUMNS)}")
+        fields = [str(row[column]) for column in _COLUMNS]
+        pairs.append(_pair(fields, [0, 1, 2], len(_COLUMNS), f"{where}, row {number},"))
+    if not pairs:
+        raise EmptyCorpusError(f"{where} holds no pair; name another split")
     return pairs
 
 

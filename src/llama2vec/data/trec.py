@@ -74,9 +74,9 @@ def write_qrels(qrels: Qrels, path: str | Path, *, overwrite: bool = False) -> N
     beir = path.suffix.lower() == ".tsv"
     lines = ["query-id\tcorpus-id\tscore\n"] if beir else []
     for query_id, gains in qrels.items():
-        _check_id(query_id, "query", path)
+        check_id(query_id, "query", path)
         for passage_id, gain in gains.items():
-            _check_id(passage_id, "passage", path)
+            check_id(passage_id, "passage", path)
             middle = f"\t{passage_id}\t" if beir else f" 0 {passage_id} "
             lines.append(f"{query_id}{middle}{int(gain)}\n")
     write_output(path, "".join(lines), overwrite=overwrite)
@@ -124,12 +124,12 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
     path = Path(path)
     if not any(run.results.values()):
         raise RunFormatError(f"{path}: the run {run.tag!r} has no result to write; search first")
-    _check_id(run.tag, "tag", path)
+    check_id(run.tag, "tag", path)
     lines: list[str] = []
     for query_id in run.results:
-        _check_id(query_id, "query", path)
+        check_id(query_id, "query", path)
         for rank, (passage_id, score) in enumerate(run.ranking(query_id), start=1):
-            _check_id(passage_id, "passage", path)
+            check_id(passage_id, "passage", path)
             if not math.isfinite(score):
                 problem = f"passage {passage_id!r} of query {query_id!r} has the score {score}"
                 raise RunFormatError(f"{path}: {problem}; scores must be finite")
@@ -154,6 +154,11 @@ def _score(text: str, where: str) -> float:
     return score
 
 
-def _check_id(name: str, kind: str, path: Path) -> None:
+def check_id(name: str, kind: str, where: str | Path) -> None:
+    """Make sure that a TREC file can hold an id or tag.
+
+    Raises:
+        RunFormatError: It is empty or not one word.
+    """
     if not name or _NOT_IN_AN_ID.search(name):
-        raise RunFormatError(f"{path}: the {kind} {name!a} is empty or not one word of Unicode; TREC files need that")
+        raise RunFormatError(f"{where}: the {kind} {name!a} is empty or not one word of Unicode; TREC files need that")

@@ -79,6 +79,21 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", measures: Iterable[s
     )
 
 
+def check_measures(measures: Iterable[str]) -> None:
+    """Make sure that every measure can be computed, before there is anything to compute it on.
+
+    Raises:
+        EvaluationError: An unknown measure, with the nearest one.
+        MissingDependencyError: ir-measures is not installed.
+    """
+    try:
+        import ir_measures  # noqa: F401
+    except ImportError:
+        raise MissingDependencyError("measures need ir-measures; pip install 'llama2vec[evaluate]'") from None
+    for name in measures:
+        _parse_measure(name)
+
+
 def _provider() -> Any:
     """Return the implementations that run in this process: others start Perl or Java and want numeric query ids."""
     import ir_measures

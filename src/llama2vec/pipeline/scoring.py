@@ -1,22 +1,26 @@
-"""One model on one task → a report: retrieval, sentence similarity, and BM25 beside them."""
+"""One model on one task → a run and a report: retrieval, sentence similarity, and BM25 beside them."""
 
 from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from llama2vec.data.beir import BeirTask, check_judged_passages, read_beir
+from llama2vec.data.beir import BeirTask, check_judged_passages, missing_judged, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.data.windows import TokenSpans, WindowSettings, cut_documents, word_spans
+from llama2vec.errors import EvaluationError, TokenizerError
 from llama2vec.evaluate.metrics import DEFAULT_MEASURES, evaluate_run
-from llama2vec.evaluate.significance import bootstrap_spearman_interval
+from llama2vec.evaluate.significance import bootstrap_pearson_interval, bootstrap_spearman_interval
 from llama2vec.evaluate.sts import score_similarities
 from llama2vec.manifest import machine, versions
-from llama2vec.records import Report
+from llama2vec.records import Passage, Query, Report, Run, SentencePair
+from llama2vec.retrieve.documents import search_documents, without_own
 from llama2vec.retrieve.index import ExactIndex
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.search import search
@@ -25,29 +29,152 @@ from llama2vec.retrieve.store import VectorStore, write_store
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
 
+BM25_SETTINGS: Mapping[str, Any] = {"language": "english", "k1": 1.2, "b": 0.75}
+_SHARD_SIZE = 1024
+_MOST_LOST = 0.05
+"""Published sets judge a few passages that their corpora lost; a corpus that lacks more is another one."""
 
-def check_task(task: BeirTask) -> int:
+
+@dataclass(frozen=True, slots=True)
+class Searching:
+    """How a task's corpus is searched.
+
+    Attributes:
+        depth: Passages, or documents, per query.
+        exclude_same_id: Leave out the passage that has its query's id.
+        windows: How documents are cut; None = every document is read whole, or as far as the encoder's limit.
+        token_spans: The encoder's tokens, of which windows are made.
+    """
+
+    depth: int = 1000
+    exclude_same_id: bool = False
+    windows: WindowSettings | None = None
+    token_spans: TokenSpans = word_spans
+
+    def units(self, task: BeirTask) -> Iterator[Passage]:
+        """Stream what is indexed: the corpus' passages, or the windows of its documents."""
+        passages = read_passages(task.corpus_source)
+        return cut_documents(passages, self.windows, self.token_spans) if self.windows else passages
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFacts:
+    """What reading a corpus to its end showed.
+
+    Attributes:
+        passages: How many there are.
+        own: Queries that stand in the corpus under their own id and text.
+        lost: Judged passages that the corpus lacks.
+    """
+
+    passages: int
+    own: int
+    lost: int
+
+
+def check_task(
+    task: BeirTask, *, published: bool = False, check_passage: Callable[[Passage], None] | None = None
+) -> CorpusFacts:
     """Read the whole corpus before any work: faulty lines and unknown judged passages show now, not after hours.
 
-    Returns:
-        The number of passages.
+    Args:
+        task: Its queries and judgements.
+        published: The corpus may lack up to a twentieth of the judged passages.
+        check_passage: Called with each passage; raises where it does not serve.
+
+    Raises:
+        EvaluationError: Judged passages that are not in the corpus.
     """
     judged = {passage_id for gains in task.qrels.values() for passage_id in gains}
+    asked = {query.id: query.text.strip() for query in task.queries}
     known: set[str] = set()
-    total = 0
+    total = own = 0
     for passage in read_passages(task.corpus_source):
         total += 1
+        if check_passage:
+            check_passage(passage)
         if passage.id in judged:
             known.add(passage.id)
-    check_judged_passages(task.qrels, known)
-    return total
+        own += asked.get(passage.id) in (passage.text.strip(), passage.full_text.strip())
+    lost = len(missing_judged(task.qrels, known))
+    if not published or lost > _MOST_LOST * len(judged):
+        check_judged_passages(task.qrels, known)
+    return CorpusFacts(total, own, lost)
+
+
+def encoder_spans(encoder: Encoder) -> TokenSpans:
+    """Return the function that finds an encoder's tokens in a text.
+
+    Raises:
+        TokenizerError: The tokenizer does not know where its tokens stand.
+    """
+    tokenizer = encoder.backbone.tokenizer
+    if not tokenizer.is_fast:
+        raise TokenizerError("windows need a fast tokenizer, which knows where its tokens stand; use a model with one")
+
+    def spans(text: str) -> Sequence[tuple[int, int]]:
+        # Not verbose: the text may be longer than the model reads, that is why it is cut.
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return found["offset_mapping"]  # type: ignore[no-any-return]
+
+    return spans
+
+
+# -------------------------------------------------------------------------------------------------------- searching
+
+
+def bm25_run(task: BeirTask, searching: Searching, name: str = "bm25") -> Run:
+    """Search a task's queries with BM25."""
+    index = Bm25Index.build(searching.units(task), **BM25_SETTINGS)
+    if searching.windows:
+
+        def search_windows(queries: Sequence[Query], depth: int) -> Run:
+            return index.search(queries, depth=depth, tag=name)
+
+        return search_documents(
+            search_windows, task.queries, depth=searching.depth, exclude_same_id=searching.exclude_same_id
+        )
+    run = index.search(task.queries, depth=searching.depth + searching.exclude_same_id, tag=name)
+    return without_own(run, searching.depth) if searching.exclude_same_id else run
+
+
+def encode_corpus(
+    encoder: Encoder, task: BeirTask, searching: Searching, folder: Path, *, fingerprint: str, total: int
+) -> VectorStore:
+    """Encode what is indexed into a store, resumably; several processes may share the work."""
+    source: dict[str, object] = {"corpus": task.corpus_source, "fingerprint": fingerprint}
+    if searching.windows:
+        source["windows"] = dataclasses.asdict(searching.windows)
+    return write_store(
+        lambda: searching.units(task), encoder, folder, source=source, shard_size=_SHARD_SIZE,
+        total=None if searching.windows else total,
+    )  # fmt: skip
+
+
+def dense_run(encoder: Encoder, task: BeirTask, searching: Searching, store: VectorStore, name: str) -> Run:
+    """Search a task's queries in the encoded corpus."""
+    index = ExactIndex(store)
+    if not searching.windows:
+        return search(
+            index, encoder, task.queries, depth=searching.depth, tag=name, exclude_same_id=searching.exclude_same_id
+        )
+
+    def search_windows(queries: Sequence[Query], depth: int) -> Run:
+        return search(index, encoder, queries, depth=min(depth, len(store)), tag=name)
+
+    return search_documents(
+        search_windows, task.queries, depth=searching.depth, exclude_same_id=searching.exclude_same_id
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- reports
 
 
 def score_bm25(folder: str | Path, split: str, *, measures: Sequence[str] = (), depth: int = 1000) -> Report:
     """Score BM25 on one split of a BEIR folder."""
     task = read_beir(folder, split)
     check_task(task)
-    run = Bm25Index.build(read_passages(task.corpus_source)).search(task.queries, depth=depth)
+    run = bm25_run(task, Searching(depth))
     return evaluate_run(run, task.qrels, task=task.name, measures=measures or DEFAULT_MEASURES)
 
 
@@ -74,42 +201,71 @@ def score_retrieval(
             into a temporary folder.
     """
     task = read_beir(folder, split)
-    total = check_task(task)
+    facts, searching = check_task(task), Searching(depth)
     if isinstance(store, VectorStore):
-        run = search(ExactIndex(store), encoder, task.queries, depth=depth, tag=name)
+        run = dense_run(encoder, task, searching, store, name)
     else:
         scratch = nullcontext(str(store)) if store else tempfile.TemporaryDirectory(prefix="llama2vec-")
         with scratch as place:
-            written = write_store(
-                lambda: read_passages(task.corpus_source), encoder, Path(place) if store else Path(place) / "store",
-                source={"corpus": task.corpus_source, "fingerprint": corpus_fingerprint(task.corpus_source)},
-                shard_size=1024, total=total,
+            written = encode_corpus(
+                encoder, task, searching, Path(place) if store else Path(place) / "store",
+                fingerprint=corpus_fingerprint(task.corpus_source), total=facts.passages,
             )  # fmt: skip
-            run = search(ExactIndex(written), encoder, task.queries, depth=depth, tag=name)
+            run = dense_run(encoder, task, searching, written, name)
     report = evaluate_run(run, task.qrels, task=task.name, measures=measures or DEFAULT_MEASURES)
-    return _with_settings(report, encoder)
+    return with_settings(report, encoder_facts(encoder))
 
 
 def score_similarity(encoder: Encoder, file: str | Path, *, name: str) -> Report:
     """Score an encoder on sentence pairs: cosine against the people's scores."""
     file = Path(file)
-    pairs = read_sentence_pairs(file)
+    report = similarity_report(encoder, read_sentence_pairs(file), task=f"sts/{file.stem}", name=name)
+    return with_settings(report, encoder_facts(encoder))
+
+
+def similarity_report(encoder: Encoder, pairs: Sequence[SentencePair], *, task: str, name: str) -> Report:
+    """Score cosines of sentence pairs; both sides are read as queries."""
     sentences = list(dict.fromkeys(sentence for pair in pairs for sentence in (pair.first, pair.second)))
     row = {sentence: number for number, sentence in enumerate(sentences)}
     vectors = encoder.encode_queries(sentences)
     similarities = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
     gold = [pair.score for pair in pairs]
-    report = Report(
-        task=f"sts/{file.stem}",
+    return Report(
+        task=task,
         system=name,
         metrics=score_similarities(similarities, gold),
-        intervals={"spearman": bootstrap_spearman_interval(similarities, gold)},
+        intervals={
+            "spearman": bootstrap_spearman_interval(similarities, gold),
+            "pearson": bootstrap_pearson_interval(similarities, gold),
+        },
         settings={"pairs": len(pairs)},
     )
-    return _with_settings(report, encoder)
 
 
-def _with_settings(report: Report, encoder: Encoder) -> Report:
-    facts = {"contract_hash": encoder.contract_hash, "encoder": encoder.contract.encoder.model_dump()}
+def encoder_facts(encoder: Encoder) -> dict[str, object]:
+    """Return what decides an encoder's vectors."""
+    contract = encoder.contract
+    return {
+        "contract_hash": encoder.contract_hash,
+        "dtype": str(encoder.backbone.model.dtype).removeprefix("torch."),
+        "prompts": contract.prompts.model_dump(),
+        "encoder": contract.encoder.model_dump(),
+    }
+
+
+def with_settings(report: Report, facts: Mapping[str, object]) -> Report:
+    """Put what made a report into its settings, with versions and machine."""
     where = {"versions": versions(), "machine": machine()}
     return dataclasses.replace(report, settings={**report.settings, **facts, **where})
+
+
+def check_self_retrieval(task: BeirTask) -> None:
+    """Make sure that no query's own passage, which is left out, is what it should find.
+
+    Raises:
+        EvaluationError: Names the first such query.
+    """
+    own = next((query_id for query_id, gains in task.qrels.items() if gains.get(query_id, 0) > 0), None)
+    if own is not None:
+        problem = f"the passage {own!r} is judged relevant for the query of the same id, and such passages are left out"
+        raise EvaluationError(f"{task.name}: {problem}; pass --no-exclude-same-id, or correct the judgements")

@@ -1,4 +1,7 @@
+import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -48,3 +51,23 @@ def test_a_file_without_pairs_is_refused(tmp_path: Path, content: str) -> None:
 def test_a_missing_pair_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(CorpusFormatError, match="cannot be read"):
         read_sentence_pairs(tmp_path / "a.tsv")
+
+
+def test_a_hub_dataset_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"sentence1": "a", "sentence2": "b", "score": 1, "idx": 7},
+        {"sentence1": "c", "sentence2": "d", "score": 0.5},
+    ]
+    sets = {"good": rows, "empty": [], "other": [{"text": "a"}], "bad": [{**rows[0], "score": None}]}
+    module: Any = ModuleType("datasets")
+    module.get_dataset_config_names = lambda name: ["default"]
+    module.load_dataset = lambda name, config, split, streaming: {"test": sets[name]} if split is None else sets[name]
+    monkeypatch.setitem(sys.modules, "datasets", module)
+    assert read_sentence_pairs("hf:good") == [SentencePair("a", "b", 1.0), SentencePair("c", "d", 0.5)]
+    assert read_sentence_pairs("hf:good:validation") == read_sentence_pairs("hf:good")
+    with pytest.raises(EmptyCorpusError, match="hf:empty holds no pair"):
+        read_sentence_pairs("hf:empty")
+    with pytest.raises(CorpusFormatError, match="hf:other has the columns text, without sentence1 and sentence2"):
+        read_sentence_pairs("hf:other")
+    with pytest.raises(CorpusFormatError, match="hf:bad, row 0, has the score 'None'"):
+        read_sentence_pairs("hf:bad")

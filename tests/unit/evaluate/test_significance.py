@@ -6,7 +6,7 @@ from scipy import stats
 
 from llama2vec.errors import EvaluationError
 from llama2vec.evaluate import significance
-from llama2vec.evaluate.significance import bootstrap_interval, bootstrap_spearman_interval
+from llama2vec.evaluate.significance import bootstrap_interval, bootstrap_pearson_interval, bootstrap_spearman_interval
 
 VALUES = np.random.default_rng(3).normal(0.5, 0.1, size=400)
 GOLD = np.random.default_rng(4).normal(size=300)
@@ -77,3 +77,13 @@ def test_constant_samples_of_a_few_pairs_are_left_out() -> None:
     assert bootstrap_spearman_interval([0.1, 0.2], [1, 2], resamples=50) == (1.0, 1.0)
     with pytest.raises(EvaluationError, match="all 1"):
         bootstrap_spearman_interval([0.1, 0.2], [1, 1])
+
+
+def test_the_pearson_interval_equals_resampling_with_scipy() -> None:
+    rows = np.random.default_rng(2).integers(0, 40, size=(150, 40))
+    correlations = [stats.pearsonr(SIMILAR[row], GOLD[row]).statistic for row in rows]
+    expected = np.quantile(correlations, [0.025, 0.975])
+    found = bootstrap_pearson_interval(SIMILAR[:40], GOLD[:40], resamples=150, seed=2)
+    assert found == pytest.approx(tuple(expected))
+    # A constant sample whose mean is off by rounding is still constant.
+    assert bootstrap_pearson_interval([0.1, 0.3], [0.1, 0.7], resamples=50) == pytest.approx((1.0, 1.0))

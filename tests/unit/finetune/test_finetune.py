@@ -87,6 +87,9 @@ def test_the_encoder_asks_next_and_stores_self_and_carries_its_facts(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["stage"] == "finetune"
     assert manifest["results"]["training_queries"] == 19
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "### Fine-tuning (contrastive)" in card
+    assert f"| steps | {manifest['results']['steps']} |" in card
     assert {"loss", "validation_mrr@10", "validation_ndcg@10"} <= manifest["results"]["losses"].keys()
     assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
     assert (tmp_path / "out" / "finetune.json").is_file()
