@@ -11,6 +11,7 @@ from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, loa
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
+    from llama2vec.retrieve.store import VectorStore
 
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
@@ -48,6 +49,19 @@ def load_encoder(
     from llama2vec.model.encoder import Encoder
 
     return Encoder.load(model, settings=settings, prompts=wording, encoder=encoder)
+
+
+def load_store_encoder(store: VectorStore, model: str | None, dtype: str, device: str) -> Encoder:
+    """Load the encoder that a store was made with, as it was described then; or another one by name."""
+    source = store.source
+    if model:
+        return load_encoder(model, dtype, device)
+    sets = source.get("sets")
+    return load_encoder(
+        str(source["model"]), dtype, device,
+        str(source["prompts"]) if source.get("prompts") else None,
+        [str(value) for value in sets] if isinstance(sets, list) else None,
+    )  # fmt: skip
 
 
 class _PromptChoice(ModelSettings):

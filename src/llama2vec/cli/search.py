@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, load_encoder
+from llama2vec.cli.options import Device, Dtype, load_store_encoder
 from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llama2vec.model.encoder import Encoder
-    from llama2vec.retrieve.index import Index
+    from llama2vec.retrieve.modes import Fusion, FusionMethod, Mode, Retriever
     from llama2vec.retrieve.search import Hit
 
 
 def search_command(
     index: Annotated[Path, typer.Argument(help="Index that `index` wrote, or a vector store.")],
     question: Annotated[str | None, typer.Argument(help="Left out = ask at a prompt.")] = None,
+    mode: Annotated[str, typer.Option(help="dense, bm25, sparse, or hybrid = all that the index carries.")] = "dense",
     queries: Annotated[str | None, typer.Option(help="File of queries (JSONL, TSV or BEIR folder).")] = None,
     run: Annotated[Path | None, typer.Option(help="TREC run to write for --queries.")] = None,
     model: Annotated[str | None, typer.Option(help="Encoder; left out = the one the store was made with.")] = None,
     depth: Annotated[
         int | None, typer.Option(min=1, help="Passages per query: 5 for a question, 1000 for a run.")
+    ] = None,
+    fusion: Annotated[
+        str, typer.Option(help="Of hybrid: rrf (reciprocal ranks), or scores scaled by min-max or z-score.")
+    ] = "rrf",
+    weights: Annotated[
+        list[str] | None, typer.Option("--weight", help="Of a mode in hybrid, as dense=2; may be repeated.")
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -36,37 +42,52 @@ def search_command(
     if run and run.exists() and not overwrite:
         raise ConfigError(f"{run}: is there already; pass --overwrite to replace it")
     from llama2vec.retrieve.index import open_index
+    from llama2vec.retrieve.modes import Retriever, carried_modes, check_mode
 
-    opened = open_index(index)
-    source = opened.store.source
-    sets = source.get("sets")
-    encoder = load_encoder(
-        model or str(source["model"]), dtype, device,
-        str(source["prompts"]) if source.get("prompts") and not model else None,
-        [str(value) for value in sets] if isinstance(sets, list) and not model else None,
-    )  # fmt: skip
+    mixing = _fusion(mode, fusion, weights or [])
+    store = open_index(index).store
+    # Before the model is loaded, which may take minutes.
+    check_mode(mode, carried_modes(index), index)
+    encoder = None if mode == "bm25" else load_store_encoder(store, model, dtype, device)
+    retriever = Retriever.open(index, encoder, fusion=mixing)
+    asked = cast("Mode", mode)
     if queries and run:
-        _write_run(opened, encoder, queries, run, depth or 1000, overwrite)
+        _write_run(retriever, asked, queries, run, depth or 1000, overwrite)
     elif question:
-        _answer(opened, encoder, question, depth or 5)
+        _answer(retriever, asked, question, depth or 5)
     else:
-        _ask(opened, encoder, depth or 5)
+        _ask(retriever, asked, depth or 5)
 
 
-def _write_run(index: Index, encoder: Encoder, queries: str, run: Path, depth: int, overwrite: bool) -> None:
+def _fusion(mode: str, method: str, weights: list[str]) -> Fusion:
+    from llama2vec.retrieve.modes import Fusion
+
+    if mode != "hybrid" and (method != "rrf" or weights):
+        raise ConfigError("--fusion and --weight say how hybrid mixes; they need --mode hybrid")
+    shares = {}
+    for weight in weights:
+        name, _, number = weight.partition("=")
+        try:
+            shares[name] = float(number)
+        except ValueError:
+            raise ConfigError(f"--weight {weight}: write a mode and a number, such as dense=2") from None
+    return Fusion(cast("FusionMethod", method), shares)
+
+
+def _write_run(retriever: Retriever, mode: Mode, queries: str, run: Path, depth: int, overwrite: bool) -> None:
     from llama2vec.data.corpus import read_queries
     from llama2vec.data.trec import write_run
-    from llama2vec.retrieve.search import search
 
     asked = read_queries(queries)
-    write_run(search(index, encoder, asked, depth=depth), run, overwrite=overwrite)
+    tag = "llama2vec" if mode == "dense" else f"llama2vec-{mode}"
+    write_run(retriever.search(asked, mode, depth, tag=tag), run, overwrite=overwrite)
     typer.echo(f"Searched {len(asked):,} queries to depth {depth:,}: {run}")
 
 
-def _ask(index: Index, encoder: Encoder, depth: int) -> None:
+def _ask(retriever: Retriever, mode: Mode, depth: int) -> None:
     """Read questions until an empty line or the end of input."""
     if sys.stdin.isatty():
-        print(f"{len(index.store):,} passages. Ask; an empty line ends.", file=sys.stderr)
+        print(f"{len(retriever.store):,} passages. Ask; an empty line ends.", file=sys.stderr)
     while True:
         try:
             print("? ", end="", flush=True, file=sys.stderr)
@@ -75,13 +96,11 @@ def _ask(index: Index, encoder: Encoder, depth: int) -> None:
             break
         if not question:
             break
-        _answer(index, encoder, question, depth)
+        _answer(retriever, mode, question, depth)
 
 
-def _answer(index: Index, encoder: Encoder, question: str, depth: int) -> None:
-    from llama2vec.retrieve.search import top_hits
-
-    hits = top_hits(index, encoder, question, depth)
+def _answer(retriever: Retriever, mode: Mode, question: str, depth: int) -> None:
+    hits = retriever.hits(question, mode, depth)
     typer.echo("\n".join(format_hit(hit, question) for hit in hits))
 
 

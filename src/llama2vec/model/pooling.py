@@ -56,10 +56,14 @@ def pool(
     return torch.stack([torch.nn.functional.normalize(vectors, dim=-1) for vectors in pooled]).mean(dim=0)
 
 
-def _slot_mean(hidden: Tensor, lengths: Tensor, slots: int) -> Tensor:
-    """Mean hidden state [B, D] over the slots, which end each row."""
+def slot_states(hidden: Tensor, lengths: Tensor, slots: int) -> Tensor:
+    """Return the hidden states [B, S, D] at the slots, which end each row of [B, L, D]."""
     columns = lengths[:, None] - slots + torch.arange(slots, device=hidden.device)  # [B, S]
-    return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2])).float().mean(dim=1)
+    return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2]))
+
+
+def _slot_mean(hidden: Tensor, lengths: Tensor, slots: int) -> Tensor:
+    return slot_states(hidden, lengths, slots).float().mean(dim=1)
 
 
 def _text_mean(hidden: Tensor, lengths: Tensor, ids: PromptIds, prompt: PromptName | None) -> Tensor:

@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +30,9 @@ logger = logging.getLogger(__name__)
 IndexKind = Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"]
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
+
+INDEX_PARTS = ("bm25", "sparse")
+"""Folders that an index may carry beside its vectors (:mod:`llama2vec.retrieve.parts`)."""
 
 _FORMAT = "llama2vec-index"
 _FORMAT_VERSION = 1
@@ -170,7 +173,8 @@ def build_index(
         output: The folder to write; appears only when it is complete.
         kind: ``exact`` needs no file and no FAISS; ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
         settings: Of the approximate kinds.
-        overwrite: Replace an index. Never touches a folder that is no index.
+        overwrite: Replace an index; its ``bm25`` and ``sparse`` stay where the store is the same. Never touches a
+            folder that is no index.
 
     Raises:
         OutputExistsError: the folder is there.
@@ -182,7 +186,8 @@ def build_index(
         raise ConfigError(f"there is no index kind {kind!r}; choose one of {', '.join(get_args(IndexKind))}")
     store = store if isinstance(store, VectorStore) else VectorStore.open(store)
     _refuse_existing(output, overwrite=overwrite)
-    with _replaced_folder(output) as folder:
+    store_sha256 = file_sha256(store.path / "store.json")
+    with replaced_folder(output, keep=_parts_that_stay(output, store_sha256)) as folder:
         content: dict[str, object] = {
             "format": _FORMAT,
             "version": _FORMAT_VERSION,
@@ -191,7 +196,7 @@ def build_index(
             "store": {
                 "absolute": str(store.path.resolve()),
                 "relative": os.path.relpath(store.path.resolve(), output.resolve()),
-                "sha256": file_sha256(store.path / "store.json"),
+                "sha256": store_sha256,
             },
             "contract_hash": store.contract_hash,
             "dimension": store.dimension,
@@ -275,6 +280,13 @@ def _checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vector
             f"queries of shape {vectors.shape} do not fit the vectors of {store.path}, which have width "
             f"{store.dimension}; encode them with the model that made the store"
         )
+    # Nothing is nearer than NaN: such a query would find nothing, and say so to nobody.
+    faulty = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(faulty):
+        raise StoreError(
+            f"the vector of query {faulty[0] + 1} of {len(vectors)} is not finite; "
+            "check the model, or encode in float32"
+        )
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
@@ -346,9 +358,27 @@ def _refuse_existing(output: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{output} exists; choose another folder or pass --overwrite")
 
 
+def _parts_that_stay(output: Path, store_sha256: str) -> tuple[str, ...]:
+    """Return what an index carries beside its vectors, where it is over the same store."""
+    try:
+        content = json.loads((output / "index.json").read_bytes())
+        same = content["store"]["sha256"] == store_sha256
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    return INDEX_PARTS if same else ()
+
+
 @contextmanager
-def _replaced_folder(output: Path) -> Iterator[Path]:
-    """Give a new folder to fill; it takes the place of ``output`` when all went well, else it is removed."""
+def replaced_folder(output: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
+    """Give a new folder to fill; it takes the place of ``output`` when all went well, else it is removed.
+
+    Args:
+        output: The folder.
+        keep: Entries of the old folder that move into the new one.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
     token = uuid.uuid4().hex[:8]
     new, old = (output.with_name(f".{output.name}.{word}-{token}") for word in ("new", "old"))
     try:
@@ -362,6 +392,9 @@ def _replaced_folder(output: Path) -> Iterator[Path]:
             if old.exists():
                 old.rename(output)
             raise
+        for name in keep:
+            if (old / name).exists():
+                (old / name).rename(output / name)
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, RuntimeError) as error:  # FAISS tells of a full disk with a RuntimeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

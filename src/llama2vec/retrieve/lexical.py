@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError
+from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
+from llama2vec.files import write_json
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.index import Scores, best_rows
+from llama2vec.retrieve.index import Rows, Scores, best_rows
 
-_LANGUAGES = (
-    *("danish", "dutch", "english", "french", "german", "italian", "norwegian", "portuguese"),
-    *("russian", "spanish", "swedish", "turkish"),
-)
-"""Languages that have both a Snowball stemmer and a list of stop words in bm25s."""
+BM25_LANGUAGES = {
+    **{"da": "danish", "nl": "dutch", "en": "english", "fr": "french", "de": "german", "it": "italian"},
+    **{"no": "norwegian", "pt": "portuguese", "ru": "russian", "es": "spanish", "sv": "swedish", "tr": "turkish"},
+}
+"""Languages that have both a Snowball stemmer and a list of stop words in bm25s, by ISO 639-1 code."""
+
+_FACTS_FILE = "corpus.json"
 
 
 class Bm25Index:
     """A corpus in memory for BM25 as Lucene scores it: title and text as one field, stop words out, stemmed."""
 
-    def __init__(self, ids: Sequence[str], tokenizer: Any, scorer: Any, mean_words: float) -> None:
+    def __init__(self, ids: Sequence[str], tokenizer: Any, scorer: Any, mean_words: float, language: str) -> None:
         self._ids = ids
         self._tokenizer = tokenizer
         self._scorer = scorer
         self._mean_words = mean_words
+        self._language = language
 
     @classmethod
     def build(
@@ -47,17 +53,8 @@ class Bm25Index:
             ConfigError: there are no stop words or no stemmer for the language.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
-        try:
-            import bm25s
-            import Stemmer
-            from bm25s.tokenization import Tokenized, Tokenizer
-        except ImportError as error:
-            raise MissingDependencyError("bm25s is not installed; run: pip install 'llama2vec[search]'") from error
-        # bm25s turns its own logger on at import.
-        logging.getLogger("bm25s").setLevel(logging.WARNING)
-        if language not in _LANGUAGES:
-            raise ConfigError(f"BM25 does not know the language {language!r}; choose one of {', '.join(_LANGUAGES)}")
-        tokenizer = Tokenizer(stopwords=language, stemmer=Stemmer.Stemmer(language))
+        bm25s, tokenization = _import_bm25s()
+        tokenizer = _new_tokenizer(language)
         ids: list[str] = []
 
         def texts() -> Iterator[str]:
@@ -72,11 +69,50 @@ class Bm25Index:
         if any(words):
             scorer = bm25s.BM25(k1=k1, b=b, method="lucene")
             vocabulary = tokenizer.get_vocab_dict()
-            scorer.index(Tokenized(ids=words, vocab=vocabulary), create_empty_token=False, show_progress=False)
-        return cls(ids, tokenizer, scorer, sum(map(len, words)) / len(words))
+            tokenized = tokenization.Tokenized(ids=words, vocab=vocabulary)
+            scorer.index(tokenized, create_empty_token=False, show_progress=False)
+        return cls(ids, tokenizer, scorer, sum(map(len, words)) / len(words), language)
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    def save(self, folder: Path) -> None:
+        """Write everything but the passage ids into an empty folder."""
+        facts = {
+            "language": self._language,
+            "mean_words": self._mean_words,
+            "passages": len(self._ids),
+            "empty": self._scorer is None,
+        }
+        self._tokenizer.save_vocab(folder)
+        if self._scorer is not None:
+            self._scorer.save(folder, show_progress=False)
+        write_json(folder / _FACTS_FILE, facts)
+
+    @classmethod
+    def load(cls, folder: Path, ids: Sequence[str]) -> Bm25Index:
+        """Open what :meth:`save` wrote; scores are read from disk when asked for.
+
+        Args:
+            folder: Where it is.
+            ids: [N] of the passages, in the order in which they were indexed.
+
+        Raises:
+            StoreError: A file is missing or not what it should be, or there are not N passages.
+            MissingDependencyError: bm25s or PyStemmer is not installed.
+        """
+        bm25s, _ = _import_bm25s()
+        try:
+            facts = json.loads((folder / _FACTS_FILE).read_bytes())
+            tokenizer = _new_tokenizer(facts["language"])
+            tokenizer.load_vocab(folder)
+            scorer = None if facts["empty"] else bm25s.BM25.load(folder, mmap=True, show_progress=False)
+            passages, mean_words = int(facts["passages"]), float(facts["mean_words"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"the BM25 index {folder} cannot be read ({error}); build it again") from error
+        if passages != len(ids):
+            raise StoreError(f"the BM25 index {folder} is over {passages:,} passages, not {len(ids):,}; build it again")
+        return cls(ids, tokenizer, scorer, mean_words, facts["language"])
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
         """Return the passages that share words with each query; no ranking entries where there are none."""
@@ -117,7 +153,37 @@ class Bm25Index:
         found: list[int] = next(self._tokenizer.streaming_tokenize([text], update_vocab=False, allow_empty=False))
         return found
 
-    def _ranking(self, text: str, depth: int) -> dict[str, float]:
-        scores = self.scores(text)
+    def best(self, query: str, depth: int) -> tuple[Scores, Rows]:
+        """Return the scores and rows of the best passages that share a word with the query, at most ``depth``."""
+        scores = self.scores(query)
         found = np.flatnonzero(scores > 0)
-        return {self._ids[row]: float(scores[row]) for row in found[best_rows(scores[found], depth)]}
+        rows = found[best_rows(scores[found], depth)]
+        return scores[rows], rows
+
+    def _ranking(self, text: str, depth: int) -> dict[str, float]:
+        scores, rows = self.best(text, depth)
+        return {self._ids[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
+
+
+def _import_bm25s() -> tuple[Any, Any]:
+    """Return the modules bm25s and bm25s.tokenization."""
+    try:
+        import bm25s
+        from bm25s import tokenization
+    except ImportError as error:
+        raise MissingDependencyError("bm25s is not installed; run: pip install 'llama2vec[search]'") from error
+    # bm25s turns its own logger on at import.
+    logging.getLogger("bm25s").setLevel(logging.WARNING)
+    return bm25s, tokenization
+
+
+def _new_tokenizer(language: str) -> Any:
+    _, tokenization = _import_bm25s()
+    try:
+        import Stemmer
+    except ImportError as error:
+        raise MissingDependencyError("PyStemmer is not installed; run: pip install 'llama2vec[search]'") from error
+    if language not in BM25_LANGUAGES.values():
+        names = ", ".join(BM25_LANGUAGES.values())
+        raise ConfigError(f"BM25 does not know the language {language!r}; choose one of {names}")
+    return tokenization.Tokenizer(stopwords=language, stemmer=Stemmer.Stemmer(language))

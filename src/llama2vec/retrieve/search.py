@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
 
 from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.index import Index
-from llama2vec.retrieve.store import Vectors
+from llama2vec.retrieve.index import Index, Rows, Scores
+from llama2vec.retrieve.store import Vectors, VectorStore
 
 _WORD = re.compile(r"\w+")
 
@@ -36,7 +37,7 @@ class Hit:
 
     Attributes:
         rank: 1 is the best.
-        score: Cosine similarity.
+        score: Cosine similarity, or what the mode of search gives.
         passage: With title and text.
     """
 
@@ -71,16 +72,36 @@ def search(
     if not queries:
         return Run({}, tag=tag)
     scores, rows = index.search(encoder.encode_queries(queries), depth + exclude_same_id)
-    found, places = np.unique(rows[rows >= 0], return_inverse=True)
-    ids = np.array(index.store.passage_ids(found), dtype=object)[places]
-    ids_of_query = np.split(ids, np.cumsum((rows >= 0).sum(axis=1))[:-1])
-    results: dict[str, dict[str, float]] = {}
-    for query, passage_ids, query_scores in zip(queries, ids_of_query, scores.tolist(), strict=True):
-        # Rows that are missing stand last, so the shorter list ends first.
-        ranking = zip(passage_ids.tolist(), query_scores, strict=False)
-        kept = [(found_id, score) for found_id, score in ranking if not (exclude_same_id and found_id == query.id)]
-        results[query.id] = dict(kept[:depth])
-    return Run(results, tag=tag)
+    results, _ = results_by_id(index.store, queries, scores, rows)
+    return Run(first_of_each(results, depth, exclude_same_id=exclude_same_id), tag=tag)
+
+
+def results_by_id(
+    store: VectorStore, queries: Sequence[Query], scores: Scores, rows: Rows
+) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Name the passages of [Q, K] rows, as :meth:`Index.search` returns them.
+
+    Returns:
+        Per query id the scores of its passages, best first; and the row of every passage among them.
+    """
+    found = np.unique(rows[rows >= 0])
+    id_of_row = dict(zip(found.tolist(), store.passage_ids(found), strict=True))
+    results = {
+        query.id: {id_of_row[row]: score for row, score in zip(best, values, strict=True) if row >= 0}
+        for query, best, values in zip(queries, rows.tolist(), scores.tolist(), strict=True)
+    }
+    return results, {passage_id: row for row, passage_id in id_of_row.items()}
+
+
+def first_of_each(
+    results: Mapping[str, Mapping[str, float]], depth: int, *, exclude_same_id: bool
+) -> dict[str, dict[str, float]]:
+    """Return the first ``depth`` passages of each query, if asked for without the one that has the query's id."""
+    kept = {}
+    for query_id, scores in results.items():
+        others = (pair for pair in scores.items() if not (exclude_same_id and pair[0] == query_id))
+        kept[query_id] = dict(islice(others, depth))
+    return kept
 
 
 def top_hits(index: Index, encoder: QueryEncoder, question: str, depth: int = 10) -> list[Hit]:

@@ -195,6 +195,16 @@ def test_weights_are_loaded_in_the_format_that_is_asked_for(llama_folder: Path) 
     assert {weight.dtype for weight in backbone.model.parameters()} == {torch.bfloat16}
 
 
+def test_rotary_frequencies_stay_as_exact_as_transformers_keeps_them(llama_folder: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    backbone = load_backbone(ModelSettings(name=str(llama_folder), dtype="bfloat16", device="cpu"))
+    stock = AutoModelForCausalLM.from_pretrained(llama_folder, dtype=torch.bfloat16)
+    frequencies = backbone.model.model.rotary_emb.inv_freq
+    assert frequencies.dtype == torch.float32
+    assert torch.equal(frequencies, stock.model.rotary_emb.inv_freq)
+
+
 # ------------------------------------------------------------------------------------------------------ fingerprint
 
 

@@ -1,0 +1,169 @@
+r"""Score dense, BM25, sparse and hybrid search on samples of every retrieval set, and how they differ per query.
+
+    python benchmarks/hybrid.py --data ../shared/data --model runs/adapted \
+        --output benchmarks/results/hybrid-smollm2-cpu.json
+
+Rows: ``dense`` (the vectors), ``bm25``, ``sparse`` (the words of the same embeddings), and fusions of two or three of
+them: ``rrf`` (reciprocal ranks) and ``min-max`` (scores on one scale, all weights alike: no weight is tuned). The
+samples are those of ``finetuning.py``: easier than the whole sets, and the same for all rows. What is in the file is
+not run again; one task is one entry. How sparse vectors are made (neutral texts, 64 and 256 words) was chosen on 40
+queries each of cranfield, scifact and squad-dev; the other sets had no say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from finetuning import sampled
+
+from llama2vec.evaluate.metrics import evaluate_run
+from llama2vec.evaluate.significance import bootstrap_interval
+from llama2vec.files import write_json
+from llama2vec.manifest import code_version, machine, versions
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.vocabulary import WORDS_PER_TEXT, VocabularyView
+from llama2vec.records import Passage, Query, Run
+from llama2vec.retrieve.fusion import reciprocal_rank_fusion, weighted_fusion
+from llama2vec.retrieve.modes import Retriever, index_store
+from llama2vec.retrieve.store import write_store
+
+TASKS = ("cranfield", "scifact", "squad-dev", "medquad", "msmarco-5k", "cacm", "xquad-en")
+SINGLE = ("dense", "bm25", "sparse")
+MIXES = (("dense", "sparse"), ("dense", "bm25"), ("bm25", "sparse"), SINGLE)
+ROWS = (*SINGLE, *(f"{method}({'+'.join(mix)})" for mix in MIXES for method in ("rrf", "min-max")))
+PAIRS = (
+    *(("dense", row) for row in ROWS[1:]),
+    *(("bm25", row) for row in ROWS[2:]),
+    *((f"{method}(dense+bm25)", f"{method}(dense+bm25+sparse)") for method in ("rrf", "min-max")),
+)
+"""(first, second): differences are second - first."""
+DEPTH = 100
+
+
+def main() -> None:
+    """Score what is missing of the chosen tasks."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--model", required=True, help="encoder with slots, such as one that adapt wrote")
+    options.add_argument("--output", type=Path, required=True)
+    options.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
+    options.add_argument("--max-queries", type=int, default=100)
+    options.add_argument("--judged", type=int, default=4, help="relevant passages kept for each query")
+    options.add_argument("--extra-passages", type=int, default=300)
+    options.add_argument("--scored-tokens", type=int, default=128, help="searched passages are cut here")
+    arguments = options.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {"tasks": {}}
+    if arguments.output.exists():
+        results = json.loads(arguments.output.read_text(encoding="utf-8"))
+    settings = _settings(arguments)
+    if results.setdefault("settings", settings) != settings:
+        sys.exit(f"{arguments.output} was made with {results['settings']}; choose another file")
+    view: VocabularyView | None = None
+    for task in arguments.tasks:
+        if task in results["tasks"]:
+            continue
+        view = view or VocabularyView(_encoder(arguments))
+        results["tasks"][task] = score(arguments.data / task, view, arguments)
+        results |= {"contract_hash": view.contract_hash, "machine": machine(), "versions": versions()}
+        results |= {"code": code_version(), "command": " ".join(sys.argv)}
+        write_json(arguments.output, results)
+        logging.info("%s: %s", task, {row: found["nDCG@10"] for row, found in results["tasks"][task]["rows"].items()})
+    _print(results)
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("model", "max_queries", "judged", "extra_passages", "scored_tokens")
+    return {
+        **{name: getattr(arguments, name) for name in names},
+        "depth": DEPTH,
+        "words_per_text": dict(WORDS_PER_TEXT),
+    }
+
+
+def _encoder(arguments: argparse.Namespace) -> Encoder:
+    """Load the model; texts are cut where ``finetuning.py`` cuts them."""
+    from dataclasses import replace
+
+    encoder = Encoder.load(arguments.model)
+    limits = {"query_max_tokens": arguments.scored_tokens, "passage_max_tokens": arguments.scored_tokens}
+    encoder.contract = replace(encoder.contract, encoder=encoder.contract.encoder.model_copy(update=limits))
+    return encoder
+
+
+def score(folder: Path, view: VocabularyView, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Search the sampled set by every row; return nDCG@10 with intervals, per query, and the paired differences."""
+    task, passages = sampled(folder, arguments)
+    seconds: dict[str, float] = {}
+    runs = single_runs(view, passages, task.queries, seconds)
+    for mix in MIXES:
+        parts = [runs[name] for name in mix]
+        runs[f"rrf({'+'.join(mix)})"] = reciprocal_rank_fusion(parts)
+        runs[f"min-max({'+'.join(mix)})"] = weighted_fusion(parts)
+    rows, per_query = {}, {}
+    for row in ROWS:
+        report = evaluate_run(runs[row], task.qrels, task=folder.name)
+        per_query[row] = report.per_query["nDCG@10"]
+        rows[row] = {
+            "nDCG@10": report.metrics["nDCG@10"],
+            "interval": list(report.intervals["nDCG@10"]),
+            "R@100": report.metrics["R@100"],
+            "per_query": {query: round(value, 4) for query, value in per_query[row].items()},
+        }
+    differences = {f"{second} - {first}": _difference(per_query[first], per_query[second]) for first, second in PAIRS}
+    facts = {"queries": len(task.queries), "passages": len(passages), "seconds": seconds}
+    return {**facts, "rows": rows, "differences": differences}
+
+
+def single_runs(
+    view: VocabularyView, passages: list[Passage], queries: list[Query], seconds: dict[str, float]
+) -> dict[str, Run]:
+    """Encode and index the passages as `encode` and `index --bm25 --sparse` do; return a run of each mode."""
+    with tempfile.TemporaryDirectory(prefix="hybrid-") as scratch:
+        started = time.monotonic()
+        store = write_store(lambda: iter(passages), view.encoder, Path(scratch) / "store", source={})
+        seconds["encode"] = round(time.monotonic() - started, 1)
+        started = time.monotonic()
+        index_store(store.path, Path(scratch) / "index", bm25="english", words=lambda: view)
+        seconds["bm25 and sparse index"] = round(time.monotonic() - started, 1)
+        retriever = Retriever.open(Path(scratch) / "index", view.encoder, words=view)
+        runs = {}
+        for mode in SINGLE:
+            started = time.monotonic()
+            runs[mode] = retriever.search(queries, mode, DEPTH)
+            seconds[f"search {mode}"] = round(time.monotonic() - started, 2)
+        return runs
+
+
+def _difference(first: Any, second: Any) -> dict[str, Any]:
+    """Return the mean difference per query with its bootstrap interval, and how many queries won and lost."""
+    differences = np.array([second[query] - first[query] for query in first])
+    low, high = bootstrap_interval(differences)
+    won, lost = int((differences > 0).sum()), int((differences < 0).sum())
+    return {"mean": float(differences.mean()), "interval": [low, high], "won": won, "lost": lost}
+
+
+def _print(results: dict[str, Any]) -> None:
+    tasks = [task for task in TASKS if task in results["tasks"]]
+    print("| nDCG@10 | " + " | ".join(tasks) + " | average |\n|---|" + "---|" * (len(tasks) + 1))
+    for row in ROWS:
+        values = [results["tasks"][task]["rows"][row]["nDCG@10"] for task in tasks]
+        print(f"| {row} | " + " | ".join(f"{value:.3f}" for value in values) + f" | {np.mean(values):.3f} |")
+    print("\n| difference | " + " | ".join(tasks) + " |\n|---|" + "---|" * len(tasks))
+    for first, second in PAIRS:
+        found = [results["tasks"][task]["differences"][f"{second} - {first}"] for task in tasks]
+        cells = [f"{item['mean']:+.3f} [{item['interval'][0]:+.3f}, {item['interval'][1]:+.3f}]" for item in found]
+        print(f"| {second} - {first} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""``llama2vec explain``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as json_module
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
+from llama2vec.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llama2vec.retrieve.explanation import Explanation
+
+_BAR = 24
+_SENTENCE = 96
+
+
+def explain_command(
+    model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
+    query: Annotated[str, typer.Option("--query", "-q", help="The question.")],
+    passage: Annotated[str, typer.Option("--passage", "-p", help="The text that it is compared with.")],
+    top: Annotated[int, typer.Option(min=1, help="Words shown of each embedding.")] = 12,
+    evidence: Annotated[
+        bool, typer.Option("--evidence", help="Also show which sentences of the passage carry the dense score.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    language: Annotated[str, typer.Option(help="Of stop words and sentence ends: en, de, …")] = "en",
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    prompts: Prompts = None,
+    sets: EncoderSets = None,
+) -> None:
+    """Show the words that two embeddings stand for, and which of them carry the match."""
+    for option, text in (("--query", query), ("--passage", passage)):
+        if not text.strip():
+            raise ConfigError(f"{option} is empty; give a text")
+    encoder = load_encoder(model, dtype, device, prompts, sets)
+    from llama2vec.model.vocabulary import VocabularyView
+    from llama2vec.retrieve.explanation import explain
+
+    explanation = explain(VocabularyView(encoder, language=language), query, passage, top=top, evidence=evidence)
+    if json:
+        shared = [{**dataclasses.asdict(word), "contribution": word.contribution} for word in explanation.shared]
+        content = {"query": query, "passage": passage, **dataclasses.asdict(explanation), "shared": shared}
+        typer.echo(json_module.dumps(content, indent=2, ensure_ascii=False))
+    else:
+        typer.echo(format_explanation(explanation, top))
+
+
+def format_explanation(explanation: Explanation, top: int) -> str:
+    """Return an explanation as a page of plain text."""
+    lines = [f"dense cosine {explanation.cosine:.3f}, sparse score {explanation.sparse:.3f}", ""]
+    columns = [
+        bars("query stands for", [(word.word, word.weight) for word in explanation.query_words]),
+        bars("passage stands for", [(word.word, word.weight) for word in explanation.passage_words]),
+    ]
+    height = max(map(len, columns))
+    left, right = ([*column, *[""] * (height - len(column))] for column in columns)
+    width = max(map(len, left))
+    lines += [f"{first:<{width}}    {second}".rstrip() for first, second in zip(left, right, strict=True)]
+    rows = [(word.word, word.contribution) for word in explanation.shared[:top]]
+    lines += ["", *bars("the match: query weight × passage weight", rows)]
+    if rest := explanation.shared[top:]:
+        lines.append(f"  and {sum(word.contribution for word in rest):.3f} from {len(rest)} more words")
+    if explanation.evidence:
+        lines += ["", "dense cosine lost without the sentence"]
+        lines += [f"  {item.drop:+.3f}  {_shortened(item.text)}" for item in explanation.evidence]
+    return "\n".join(lines)
+
+
+def bars(title: str, rows: Sequence[tuple[str, float]]) -> list[str]:
+    """Return a title and one line per row: name, value, and a bar in proportion to the largest value.
+
+    >>> bars("words", [("wing", 0.5), ("stall", 0.25)])[1:]
+    ['  wing   0.500 ████████████████████████', '  stall  0.250 ████████████']
+    """
+    if not rows:
+        return [title, "  (nothing)"]
+    width, largest = max(len(name) for name, _ in rows), max(value for _, value in rows)
+    return [title, *(f"  {name:<{width}}  {value:.3f} {'█' * round(_BAR * value / largest)}" for name, value in rows)]
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SENTENCE else text[: _SENTENCE - 1].rstrip() + "…"

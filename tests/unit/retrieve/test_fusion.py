@@ -1,0 +1,130 @@
+"""One ranking from several."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llama2vec.errors import ConfigError
+from llama2vec.records import Run
+from llama2vec.retrieve.fusion import reciprocal_rank_fusion, weighted_fusion
+
+FIRST = Run({"q": {"a": 9.0, "b": 5.0, "c": 1.0}})
+SECOND = Run({"q": {"b": 0.9, "d": 0.2}})
+
+PASSAGES = st.sampled_from("abcdefgh")
+SCORES = st.one_of(st.integers(-3, 3).map(float), st.floats(-1e6, 1e6))
+RESULTS = st.dictionaries(st.sampled_from(["q1", "q2", "q3"]), st.dictionaries(PASSAGES, SCORES))
+RUNS = st.lists(RESULTS.map(Run), min_size=1, max_size=4)
+
+
+def test_reciprocal_ranks_by_hand() -> None:
+    fused = reciprocal_rank_fusion([FIRST, SECOND])
+    assert fused.results["q"] == {
+        "b": math.fsum([1 / 62, 1 / 61]), "a": 1 / 61, "d": 1 / 62, "c": 1 / 63,
+    }  # fmt: skip
+    assert list(fused.results["q"]) == ["b", "a", "d", "c"]
+    halved = reciprocal_rank_fusion([FIRST, SECOND], weights=[1, 0.5], rank_constant=0)
+    assert halved.ranking("q") == [("a", 1.0), ("b", 1.0), ("c", 1 / 3), ("d", 0.25)]
+
+
+def test_min_max_by_hand() -> None:
+    # First: a 1, b 0.5, c 0, d counts as the lowest, 0; second: b 1, d 0, a and c as the lowest, 0.
+    fused = weighted_fusion([FIRST, SECOND], weights=[3, 1])
+    assert fused.ranking("q") == [("a", 0.75), ("b", 0.625), ("c", 0.0), ("d", 0.0)]
+
+
+def test_z_scores_by_hand() -> None:
+    # First: mean 5, deviation sqrt(32 / 3): a +4, b 0, c -4 over it; second: mean 0.55, deviation 0.35: b 1, d -1.
+    unit = 4 / math.sqrt(32 / 3)
+    fused = weighted_fusion([FIRST, SECOND], scale="z-score").results["q"]
+    expected = {"a": (unit - 1) / 2, "b": (0 + 1) / 2, "c": (-unit - 1) / 2, "d": (-unit - 1) / 2}
+    assert fused == pytest.approx(expected)
+
+
+def test_equal_scores_are_ordered_by_passage_id() -> None:
+    runs = [Run({"q": {"b": 1.0, "a": 1.0}}), Run({"q": {"a": 7.0, "b": 7.0}})]
+    assert list(reciprocal_rank_fusion(runs).results["q"]) == ["a", "b"]
+    for scale, equal in (("min-max", 1.0), ("z-score", 0.0)):
+        found = weighted_fusion(runs, scale=scale).results["q"]  # type: ignore[arg-type]
+        assert list(found.items()) == [("a", equal), ("b", equal)]
+
+
+def test_a_query_that_a_run_lacks_is_ranked_by_the_others() -> None:
+    other = Run({"r": {"x": 2.0}, "empty": {}})
+    for fuse in (reciprocal_rank_fusion, weighted_fusion):
+        fused = fuse([FIRST, other])
+        assert list(fused.results) == ["q", "r", "empty"]
+        assert list(fused.results["q"]) == ["a", "b", "c"]
+        assert list(fused.results["r"]) == ["x"]
+        assert fused.results["empty"] == {}
+
+
+def test_depth_cuts_after_fusing() -> None:
+    assert list(reciprocal_rank_fusion([FIRST, SECOND], depth=1).results["q"]) == ["b"]
+    assert list(weighted_fusion([FIRST, SECOND], depth=2).results["q"]) == ["b", "a"]
+
+
+@settings(deadline=None, max_examples=80)
+@given(RUNS, st.randoms(use_true_random=False), st.sampled_from(["rrf", "min-max", "z-score"]))
+def test_the_order_of_runs_and_of_their_entries_does_not_matter(runs: list[Run], draw: object, method: str) -> None:
+    weights = [1.0 + place / 3 for place in range(len(runs))]
+
+    def fuse(some: list[Run], shares: list[float]) -> Run:
+        if method == "rrf":
+            return reciprocal_rank_fusion(some, weights=shares)
+        return weighted_fusion(some, weights=shares, scale=method)  # type: ignore[arg-type]
+
+    def mixed(run: Run) -> Run:
+        results = {}
+        for query_id, scores in run.results.items():
+            pairs = list(scores.items())
+            draw.shuffle(pairs)  # type: ignore[attr-defined]
+            results[query_id] = dict(pairs)
+        return Run(results)
+
+    order = list(range(len(runs)))
+    draw.shuffle(order)  # type: ignore[attr-defined]
+    expected = fuse(runs, weights)
+    found = fuse([mixed(runs[place]) for place in order], [weights[place] for place in order])
+    assert {query: list(scores.items()) for query, scores in found.results.items()} == {
+        query: list(scores.items()) for query, scores in expected.results.items()
+    }
+
+
+@settings(deadline=None, max_examples=50)
+@given(RUNS)
+def test_every_passage_that_was_found_is_ranked_once_best_first(runs: list[Run]) -> None:
+    for fused in (reciprocal_rank_fusion(runs), weighted_fusion(runs), weighted_fusion(runs, scale="z-score")):
+        for query_id, scores in fused.results.items():
+            assert set(scores) == {passage for run in runs for passage in run.results.get(query_id, {})}
+            assert list(scores.items()) == fused.ranking(query_id)
+            assert all(math.isfinite(score) for score in scores.values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"weights": [1.0]}, "1 fusion weights for 2 runs"),
+        ({"weights": [0.0, 0.0]}, "not all 0"),
+        ({"weights": [1.0, -1.0]}, "at least 0"),
+        ({"weights": [1.0, math.nan]}, "at least 0"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(arguments: dict[str, list[float]], words: str) -> None:
+    for fuse in (reciprocal_rank_fusion, weighted_fusion):
+        with pytest.raises(ConfigError, match=words):
+            fuse([FIRST, SECOND], weights=arguments["weights"])
+
+
+def test_other_wrong_requests_are_told_in_one_line() -> None:
+    for fuse in (reciprocal_rank_fusion, weighted_fusion):
+        with pytest.raises(ConfigError, match="no run to fuse"):
+            fuse([])
+    with pytest.raises(ConfigError, match="no scale 'rank'; choose one of min-max, z-score"):
+        weighted_fusion([FIRST], scale="rank")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="at least 0, not -1"):
+        reciprocal_rank_fusion([FIRST], rank_constant=-1)
