@@ -1,0 +1,306 @@
+"""The HTTP routes."""
+
+# No `from __future__ import annotations`: FastAPI reads the request models from the signatures, and they are made here.
+
+import asyncio
+import base64
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Body, Depends, FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+import llama2vec
+from llama2vec.config import ServeSettings
+from llama2vec.retrieve.search import snippet
+from llama2vec.serve.batcher import QueueFullError
+from llama2vec.serve.gate import CLIENT_GONE, Gate
+from llama2vec.serve.metrics import Metrics
+from llama2vec.serve.model import shortened
+from llama2vec.serve.problems import Problem, faulty_field, problem_answer
+from llama2vec.serve.schemas import (
+    EmbeddingAnswer,
+    EmbeddingRequest,
+    ErrorAnswer,
+    Health,
+    Model,
+    Models,
+    SearchAnswer,
+    SearchRequest,
+    request_models,
+)
+from llama2vec.serve.service import Loaded, Service
+
+logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+_PAGE = Path(__file__).parent / "page"
+_PAGE_FILES = {
+    "/": "index.html",
+    "/page/page.css": "page.css",
+    "/page/page.js": "page.js",
+    "/page/icon.svg": "icon.svg",
+}
+_RETRY_WHILE_LOADING = {"Retry-After": "2"}
+
+
+def create_app(
+    load: Callable[[], Loaded],
+    settings: ServeSettings,
+    *,
+    token: str | None = None,
+    with_search: bool = True,
+    on_ready: Callable[[Loaded], None] = lambda loaded: None,
+    on_failure: Callable[[BaseException], None] = lambda error: None,
+) -> FastAPI:
+    """Return the service as an ASGI application; it loads when it is started and answers 503 until then.
+
+    Args:
+        load: Opens model and index; called in a thread.
+        settings: Limits.
+        token: Bearer token that requests must carry; None = none.
+        with_search: Offer search and its page; without it embeddings alone.
+        on_ready: Called once when the first request would be answered.
+        on_failure: Called when loading failed.
+    """
+    service = Service(load, settings, lambda batch: metrics.count_batch(batch))
+    metrics = Metrics(lambda: service.waiting)
+
+    async def start() -> None:
+        try:
+            await service.start()
+        except Exception as error:  # the caller tells the user and stops the server
+            on_failure(error)
+        else:
+            assert service.loaded is not None
+            on_ready(service.loaded)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        starting = asyncio.create_task(start())
+        yield
+        starting.cancel()
+        await service.stop()
+
+    app = FastAPI(
+        title="llama2vec", version=llama2vec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
+        redirect_slashes=False,
+    )  # fmt: skip
+    app.add_middleware(Gate, settings=settings, token=token, count=metrics.count_request)
+    _add_problem_answers(app)
+    secured = [Depends(HTTPBearer(auto_error=False))] if token else []
+    _add_status(app, service, metrics, secured)
+    _add_embeddings(app, service, secured)
+    if with_search:
+        _add_search(app, service, secured)
+        _add_page(app)
+    app.openapi = lambda: _schema(app, service)  # type: ignore[method-assign]
+    return app
+
+
+def _add_problem_answers(app: FastAPI) -> None:
+    """Answer every mistake in one shape; what is nobody's mistake is left to the gate."""
+
+    @app.exception_handler(RequestValidationError)
+    async def faulty(_: Request, error: RequestValidationError) -> Response:
+        return problem_answer(faulty_field(error.errors()))
+
+    @app.exception_handler(HTTPException)
+    async def problem(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            # Two routes may share a path, and each knows only its own method.
+            matched = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]
+            methods = sorted({method for route in matched for method in getattr(route, "methods", None) or ()})
+            error.headers = {"Allow": ", ".join(methods)}
+        return problem_answer(error)
+
+
+def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[Any]) -> None:
+    @app.get("/healthz", response_model=Health, responses={503: {"model": Health, "description": "Still loading"}})
+    async def health() -> Response:
+        """Tell whether requests are answered: 503 until the model is loaded and has answered once."""
+        if service.loaded is None:
+            return JSONResponse({"status": "loading", "modes": []}, 503, headers=_RETRY_WHILE_LOADING)
+        searcher = service.loaded.searcher
+        return JSONResponse({"status": "ok", "modes": list(searcher.modes) if searcher else []})
+
+    @app.get("/metrics", dependencies=secured, response_class=Response, responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_errors(secured),
+    })  # fmt: skip
+    async def numbers() -> Response:
+        """Return requests, batches, tokens and the queue as Prometheus reads them."""
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
+    request_model, _, _ = request_models(service.settings)
+
+    async def answer(request: Request, asked: EmbeddingRequest) -> Response:
+        model = _loaded(service).model
+        _check_model(asked.model, model.name)
+        if asked.dimensions is not None and asked.dimensions > model.dimension:
+            text = f"dimensions: {asked.dimensions} is more than the {model.dimension} that this model has"
+            raise Problem(400, text, "invalid_value", "dimensions")
+        texts = [asked.input] if isinstance(asked.input, str) else asked.input
+        encoded = await _unless_gone(request, service.embed(texts, asked.input_type or "passage"), service.settings)
+        vectors = shortened(encoded.vectors, asked.dimensions)
+        if asked.encoding_format == "base64":
+            values: list[Any] = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
+        else:
+            values = vectors.tolist()
+        data = [{"object": "embedding", "index": place, "embedding": value} for place, value in enumerate(values)]
+        usage = {"prompt_tokens": encoded.tokens, "total_tokens": encoded.tokens}
+        return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": usage})
+
+    @app.post(
+        "/v1/embeddings", response_model=EmbeddingAnswer, dependencies=secured,
+        responses=_errors(secured, 400, 404, 408, 413, 503, 504),
+    )  # fmt: skip
+    async def embeddings(request: Request, asked: Annotated[request_model, Body()]) -> Response:  # type: ignore[valid-type]
+        """Embed texts, in OpenAI's format."""
+        return await answer(request, asked)
+
+    def described() -> Model:
+        model = _loaded(service).model
+        return Model(
+            id=model.name, created=service.created, dimensions=model.dimension, contract_hash=model.contract_hash
+        )
+
+    @app.get("/v1/models", dependencies=secured, responses=_errors(secured, 503))
+    async def models() -> Models:
+        """Name the served model."""
+        return Models(data=[described()])
+
+    @app.get("/v1/models/{model_id:path}", dependencies=secured, responses=_errors(secured, 404, 503))
+    async def model(model_id: str) -> Model:
+        """Describe the served model."""
+        found = described()
+        _check_model(model_id, found.id)
+        return found
+
+
+def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
+    _, address_model, body_model = request_models(service.settings)
+    responses = _errors(secured, 400, 408, 413, 503, 504)
+
+    async def answer(request: Request, asked: SearchRequest) -> SearchAnswer:
+        searcher = _loaded(service).searcher
+        assert searcher is not None
+        mode = asked.mode or searcher.modes[0]
+        if mode not in searcher.modes:
+            text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(searcher.modes)}"
+            raise Problem(400, text, "invalid_value", "mode")
+        hits = await _unless_gone(request, service.search(asked.q, mode, asked.k), service.settings)
+        found = [
+            {
+                "rank": hit.rank, "id": hit.passage.id, "score": hit.score, "title": hit.passage.title,
+                "text": hit.passage.text, "snippet": snippet(hit.passage.text, asked.q),
+            }
+            for hit in hits
+        ]  # fmt: skip
+        took_ms = round(1000 * (time.monotonic() - request.scope["started"]), 2)
+        return SearchAnswer.model_validate(
+            {"query": asked.q, "mode": mode, "modes": list(searcher.modes), "took_ms": took_ms, "hits": found}
+        )
+
+    @app.get("/search", dependencies=secured, responses=responses)
+    async def search(request: Request, asked: Annotated[address_model, Query()]) -> SearchAnswer:  # type: ignore[valid-type]
+        """Search the index."""
+        return await answer(request, asked)
+
+    @app.post("/search", dependencies=secured, responses=responses)
+    async def search_by_body(request: Request, asked: Annotated[body_model, Body()]) -> SearchAnswer:  # type: ignore[valid-type]
+        """Search the index; for long questions, and those that should not stand in an address."""
+        return await answer(request, asked)
+
+
+def _add_page(app: FastAPI) -> None:
+    for path, name in _PAGE_FILES.items():
+
+        def page(name: str = name) -> Response:
+            # A browser that kept it would show the page of an older version.
+            return FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache"})
+
+        app.add_api_route(path, lambda page=page: page(), include_in_schema=False, methods=["GET", "HEAD"])
+
+
+def _loaded(service: Service) -> Loaded:
+    if service.loaded is None:
+        raise Problem(503, "the model is still loading; try again soon", "loading", headers=_RETRY_WHILE_LOADING)
+    return service.loaded
+
+
+def _check_model(asked: str | None, served: str) -> None:
+    if asked is not None and asked != served:
+        raise Problem(404, f"model: this service has {served!r} and no other", "model_not_found", "model")
+
+
+async def _unless_gone(request: Request, work: Awaitable[ResultT], settings: ServeSettings) -> ResultT:
+    """Wait for work as long as the client does, and no longer than the limit; then the work is cancelled."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_hung_up(request))
+    left = settings.timeout_seconds - (time.monotonic() - request.scope["started"])
+    try:
+        await asyncio.wait({working, gone}, timeout=max(left, 0), return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        if gone.done():
+            raise Problem(CLIENT_GONE, "the client hung up", "client_gone")
+        raise Problem(504, f"no answer within {settings.timeout_seconds:g} s; send fewer texts at once", "timeout")
+    except QueueFullError as error:
+        headers = {"Retry-After": str(error.retry_seconds)}
+        raise Problem(503, str(error), "queue_full", headers=headers) from None
+    finally:
+        working.cancel()
+        gone.cancel()
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _errors(secured: list[Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe the errors of a route for the schema."""
+    texts = {
+        400: "The request does not fit", 401: "No token, or a wrong one", 404: "No such model",
+        408: "The request took too long to arrive", 413: "The body is too large",
+        503: "Still loading, or too many texts wait; see Retry-After", 504: "No answer in time",
+    }  # fmt: skip
+    wanted = sorted({*statuses, *([401] if secured else [])})
+    return {status: {"model": ErrorAnswer, "description": texts[status]} for status in wanted}
+
+
+def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
+    """Return the OpenAPI schema, with what only the loaded model knows; mistakes are 400, never FastAPI's 422."""
+    schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    for methods in schema["paths"].values():
+        for operation in methods.values():
+            operation["responses"].pop("422", None)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+    if service.loaded is not None:
+        _narrow(schema, service.loaded)
+    return schema
+
+
+def _narrow(schema: dict[str, Any], loaded: Loaded) -> None:
+    """Put the model's width and the index's modes into a schema."""
+    models = schema["components"]["schemas"]
+    models["EmbeddingRequest"]["properties"]["dimensions"]["anyOf"][0]["maximum"] = loaded.model.dimension
+    if loaded.searcher is not None:
+        in_address = schema["paths"]["/search"]["get"]["parameters"]
+        places = [models["SearchRequest"]["properties"]["mode"]]
+        places += [parameter["schema"] for parameter in in_address if parameter["name"] == "mode"]
+        for place in places:
+            place["anyOf"][0] = {"type": "string", "enum": list(loaded.searcher.modes)}

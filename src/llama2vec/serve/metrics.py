@@ -1,0 +1,61 @@
+"""What the service counts, in Prometheus' format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from llama2vec.serve.batcher import Batch
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_TEXTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+_TOKENS = (16, 64, 256, 1024, 2048, 4096, 16384, 65536)
+
+
+class Metrics:
+    """The counters of one service, in a registry of their own.
+
+    Args:
+        waiting: Returns how many texts wait or are in work.
+    """
+
+    def __init__(self, waiting: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "llama2vec_requests", "Answered requests.", ("route", "method", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "llama2vec_request_seconds", "From request to answer.", ("route",), buckets=_SECONDS, registry=self.registry
+        )
+        self._texts = Counter("llama2vec_texts", "Texts that were encoded.", ("lane",), registry=self.registry)
+        self._tokens = Counter("llama2vec_tokens", "Tokens that the model read.", ("lane",), registry=self.registry)
+        self._batch_texts = Histogram(
+            "llama2vec_batch_texts", "Texts of a batch.", ("lane",), buckets=_TEXTS, registry=self.registry
+        )
+        self._batch_tokens = Histogram(
+            "llama2vec_batch_tokens", "Tokens of a batch.", ("lane",), buckets=_TOKENS, registry=self.registry
+        )
+        self._batch_seconds = Histogram(
+            "llama2vec_batch_seconds", "Time of a batch.", ("lane",), buckets=_SECONDS, registry=self.registry
+        )
+        gauge = Gauge("llama2vec_waiting_texts", "Texts that wait or are in work.", registry=self.registry)
+        gauge.set_function(waiting)
+
+    def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        self._requests.labels(route, method, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def count_batch(self, batch: Batch) -> None:
+        """Count one batch of the encoder."""
+        self._texts.labels(batch.lane).inc(batch.texts)
+        self._tokens.labels(batch.lane).inc(batch.tokens)
+        self._batch_texts.labels(batch.lane).observe(batch.texts)
+        self._batch_tokens.labels(batch.lane).observe(batch.tokens)
+        self._batch_seconds.labels(batch.lane).observe(batch.seconds)
+
+    def text(self) -> bytes:
+        """Return all of them as Prometheus reads them."""
+        return bytes(generate_latest(self.registry))

@@ -1,0 +1,168 @@
+"""What clients send and get, as pydantic models; the OpenAPI schema is made of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+
+from llama2vec.config import ServeSettings
+from llama2vec.retrieve.modes import Mode
+from llama2vec.serve.batcher import Side
+
+
+def _whole(value: object) -> object:
+    """Read 4.0 as 4, as JSON Schema does: JSON does not tell them apart."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class _Strict(BaseModel):
+    """A body: no guessing of types, no unknown fields."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+
+class EmbeddingRequest(_Strict):
+    """Texts to embed, as OpenAI's clients send them."""
+
+    input: str | list[str]
+    model: Annotated[str | None, Field(description="Name of the served model, from /v1/models; may be left out.")] = (
+        None
+    )
+    encoding_format: Annotated[
+        Literal["float", "base64"] | None, Field(description="base64 = little-endian float32, bit for bit.")
+    ] = None
+    dimensions: Annotated[
+        Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None,
+        Field(description="Keep only the first so many numbers of each vector, at unit length again."),
+    ] = None
+    input_type: Annotated[
+        Side | None,
+        Field(description="query = a question or search phrase, passage (the default) = a text to be found."),
+    ] = None
+    user: Annotated[str | None, Field(description="Ignored.")] = None
+
+
+class SearchRequest(BaseModel):
+    """A question and how to search for its answers."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: str
+    mode: Annotated[Mode | None, Field(description="Left out = the first of the index's modes.")] = None
+    k: int = 10
+
+
+class SearchBody(SearchRequest, _Strict):
+    """A question and how to search for its answers."""
+
+
+def request_models(settings: ServeSettings) -> tuple[type[EmbeddingRequest], type[SearchRequest], type[SearchBody]]:
+    """Return the models of an embedding request, a search in the address and a search in the body, with the limits."""
+    text = Annotated[str, Field(min_length=1, max_length=settings.max_characters)]
+    texts = Annotated[list[text], Field(min_length=1, max_length=settings.max_texts)]  # type: ignore[valid-type]
+    question = Annotated[str, Field(min_length=1, max_length=settings.max_characters, description="The question.")]
+    depth = Annotated[
+        int, Field(ge=1, le=settings.max_depth, description="Most passages to return."), BeforeValidator(_whole)
+    ]
+    search: dict[str, Any] = {"q": (question, ...), "k": (depth, min(10, settings.max_depth))}
+    return (
+        create_model("EmbeddingRequest", __base__=EmbeddingRequest, input=(text | texts, ...)),
+        create_model("SearchAddress", __base__=SearchRequest, **search),
+        create_model("SearchRequest", __base__=SearchBody, **search),
+    )
+
+
+class Embedding(BaseModel):
+    """One text's vector."""
+
+    object: Literal["embedding"] = "embedding"
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """Tokens that the model read, prompts included."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingAnswer(BaseModel):
+    """Vectors in the order of the texts."""
+
+    object: Literal["list"] = "list"
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
+class Model(BaseModel):
+    """A served model, with what a client needs to tell whether its vectors fit others."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "llama2vec"
+    dimensions: int
+    contract_hash: str
+
+
+class Models(BaseModel):
+    """All served models: one."""
+
+    object: Literal["list"] = "list"
+    data: list[Model]
+
+
+class FoundPassage(BaseModel):
+    """One found passage.
+
+    Attributes:
+        score: In the mode's own unit: cosine (dense), BM25, inner product (sparse), fused (hybrid).
+        snippet: The part of the text that has the most words of the question.
+    """
+
+    rank: int
+    id: str
+    score: float
+    title: str
+    text: str
+    snippet: str
+
+
+class SearchAnswer(BaseModel):
+    """Passages, best first.
+
+    Attributes:
+        modes: What this index can be searched by.
+        took_ms: Time from request to answer, waiting included.
+    """
+
+    query: str
+    mode: Mode
+    modes: list[Mode]
+    took_ms: float
+    hits: list[FoundPassage]
+
+
+class Health(BaseModel):
+    """Whether requests are answered, and what the index can be searched by."""
+
+    status: Literal["ok", "loading"]
+    modes: list[Mode]
+
+
+class Error(BaseModel):
+    """What is wrong."""
+
+    message: Annotated[str, Field(description="What is wrong, and what to do.")]
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorAnswer(BaseModel):
+    """OpenAI's shape of an error."""
+
+    error: Error

@@ -1,0 +1,357 @@
+"""The search page as people use it, in headless Chromium."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from selenium import webdriver
+from selenium.webdriver import ActionChains, Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
+from service_stand_ins import Running, StandInEncoder, services, wait_until
+
+from llama2vec.records import Passage, Query
+from llama2vec.retrieve.index import ExactIndex
+from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.modes import Retriever
+from llama2vec.retrieve.store import write_store
+from llama2vec.serve.model import PreparedQuestions
+
+pytestmark = pytest.mark.slow
+
+Serve = Callable[..., Running]
+
+PASSAGES = (
+    Passage("camelids/llama", "The llama is a domesticated South American camelid, used as a meat and pack animal by "
+            "Andean cultures since the pre-Columbian era. Llamas are social animals and live with others as a herd. "
+            "Their wool is soft and contains only a small amount of lanolin.\n\nLlamas can learn simple tasks after a "
+            "few repetitions. When using a pack, they can carry about 25 to 30% of their body weight for 8 to 13 km.",
+            "Llama"),
+    Passage("camelids/alpaca", "The alpaca is a species of South American camelid mammal. It is kept in herds that "
+            "graze on the level heights of the Andes. Alpacas are bred for their fibre, which is used for making "
+            "knitted and woven items, similar to sheep's wool.", "Alpaca"),
+    Passage("camelids/vicuna", "The vicuña is one of the two wild South American camelids, which live in the high "
+            "alpine areas of the Andes. Its wool is very fine and warm, and is <b>expensive</b> because it can only be "
+            "shorn every three years.", "Vicuña"),
+    Passage("rivers/amazon", "The Amazon carries more water than any other river in the world: about 215,000 m³ a "
+            "second.", "Amazon"),
+    Passage("aerodynamics-0018", "On a swept wing the stall begins at the tips. A washout of the outer wing, a "
+            "fence, or a dog-tooth in the leading edge delays it."),
+    Passage("birds/condor", "The Andean condor is a large black bird that soars over the Andes for hours without one "
+            "beat of its wings.", "Andean condor"),
+)  # fmt: skip
+
+_GROUPS = (
+    "llama camelid wool alpaca vicuña pack animals fibre",
+    "river water amazon",
+    "wing stall delay delays",
+    "bird soars wings",
+)
+
+
+class TopicEncoder(StandInEncoder):
+    """One dimension a topic, and a little of everything so that each passage has a score of its own."""
+
+    def encode(self, texts: Sequence[str], lane: object) -> npt.NDArray[np.float32]:
+        assert self.gate.wait(20)
+        return self._vectors(texts)
+
+    def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
+        return self._vectors([passage.full_text for passage in passages])
+
+    def encode_queries(self, queries: Sequence[Query], /) -> npt.NDArray[np.float32]:
+        return self._vectors([query.text for query in queries])
+
+    def _vectors(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        words = [set(text.casefold().replace(".", " ").replace(",", " ").split()) for text in texts]
+        counts = [[0.3, *(len(found & set(group.split())) for group in _GROUPS), len(found) / 50] for found in words]
+        vectors = np.array([[*row, *([0.1] * (self.dimension - len(row)))] for row in counts], dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def retriever(tmp_path: Path) -> tuple[Retriever, PreparedQuestions, TopicEncoder]:
+    """The passages, searched by vectors, by BM25, and by both."""
+    encoder = TopicEncoder()
+    store = write_store(lambda: iter(PASSAGES), encoder, tmp_path / "store", source={})
+    questions = PreparedQuestions(encoder.contract_hash)
+    return Retriever(ExactIndex(store), questions, bm25=Bm25Index.build(PASSAGES)), questions, encoder
+
+
+@pytest.fixture
+def serve(retriever: tuple[Retriever, PreparedQuestions, TopicEncoder]) -> Iterator[Serve]:
+    """Return a function that starts the service."""
+    searcher, questions, encoder = retriever
+    with services() as start:
+        yield lambda **more: start(encoder=encoder, searcher=searcher, questions=questions, **more)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Headless Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("the page is tested where chromium and chromedriver are installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    flags = (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-background-networking",
+        "disable-component-update", "disable-sync", "disable-dev-shm-usage", "window-size=1280,900",
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    )  # fmt: skip
+    for flag in flags:
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield started
+    started.quit()
+
+
+class Page:
+    """What a person sees and does."""
+
+    def __init__(self, browser: Chrome) -> None:
+        self.browser = browser
+
+    def open(self, url: str) -> None:
+        self.browser.get(url)
+
+    def one(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def all(self, selector: str) -> list[WebElement]:
+        return self.browser.find_elements(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """Return the texts of all elements, read at one moment."""
+        script = "return [...document.querySelectorAll(arguments[0])].map((element) => element.innerText.trim())"
+        return list(self.browser.execute_script(script, selector))
+
+    def press(self, *keys: str) -> None:
+        """Press keys wherever the focus is."""
+        ActionChains(self.browser).send_keys(*keys).perform()
+
+    def ask(self, question: str, results: str) -> None:
+        """Type a question and wait for results that the status tells of."""
+        field = self.one("#question")
+        field.clear()
+        field.send_keys(question, Keys.ENTER)
+        self.status(results)
+
+    def status(self, part: str) -> None:
+        wait_until(lambda: part in self.texts("#status")[0])
+
+    def mode(self, name: str) -> WebElement:
+        wait_until(lambda: name in self.texts("#modes button"))
+        return next(button for button in self.all("#modes button") if button.text == name)
+
+    def focused(self) -> str:
+        return str(self.browser.execute_script("return document.activeElement.innerText || document.activeElement.id"))
+
+    def accessibility_problems(self) -> list[str]:
+        """Return what axe-core finds serious or critical."""
+        self.browser.execute_script((files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8"))
+        found: Any = self.browser.execute_async_script("axe.run().then(arguments[0])")
+        return [
+            f"{problem['impact']}: {problem['id']}: {problem['nodes'][0]['html']}"
+            for problem in found["violations"]
+            if problem["impact"] in ("serious", "critical")
+        ]
+
+
+@pytest.fixture
+def page(browser: Chrome) -> Iterator[Page]:
+    browser.set_window_size(1280, 900)
+    browser.get("about:blank")
+    browser.get_log("browser")
+    yield Page(browser)
+    # A policy that blocks something of the page's own, or an exception in its script, shows up here.
+    problems = [entry for entry in browser.get_log("browser") if "Failed to load resource" not in entry["message"]]
+    assert problems == []
+    browser.get("about:blank")
+
+
+def test_a_search_shows_ranked_passages_with_the_evidence_marked(page: Page, serve: Serve) -> None:
+    page.open(serve().url)
+    assert page.focused() == "question"
+    assert "Find passages by what they mean." in page.texts("#welcome")[0]
+    page.ask("which wings delay the stall", "by Dense")
+    assert page.texts(".hit .title")[0] == "aerodynamics-0018"
+    first = page.one(".hit")
+    # Little words are no evidence, and other endings of a word are.
+    assert [mark.text for mark in first.find_elements(By.TAG_NAME, "mark")] == ["wing", "stall", "wing", "delays"]
+    assert float(first.find_element(By.CSS_SELECTOR, ".score").text) > 0
+    assert page.browser.current_url.endswith("/?q=which+wings+delay+the+stall&mode=dense")
+    assert page.browser.title == "which wings delay the stall · llama2vec"
+    assert page.accessibility_problems() == []
+
+
+def test_typing_searches_after_a_pause(page: Page, serve: Serve) -> None:
+    page.open(serve().url)
+    page.press("alpaca")
+    page.status("passages by Dense")
+    assert page.texts(".hit .title")[0] == "Alpaca"
+
+
+def test_another_mode_is_a_click_away_and_the_back_button_leads_back(page: Page, serve: Serve) -> None:
+    page.open(serve().url)
+    page.ask("amazon river", "by Dense")
+    assert len(page.all(".hit")) == 6
+    page.mode("BM25").click()
+    page.status("1 passage by BM25")
+    assert page.texts(".hit .title") == ["Amazon"]
+    assert page.mode("BM25").get_attribute("aria-pressed") == "true"
+    assert page.mode("Dense").get_attribute("aria-pressed") == "false"
+    page.browser.back()
+    page.status("6 passages by Dense")
+    assert page.mode("Dense").get_attribute("aria-pressed") == "true"
+    page.browser.forward()
+    page.status("1 passage by BM25")
+    page.browser.refresh()
+    page.status("1 passage by BM25")
+    assert page.one("#question").get_attribute("value") == "amazon river"
+
+
+def test_side_by_side_shows_the_modes_beside_each_other_and_what_they_share(page: Page, serve: Serve) -> None:
+    page.open(f"{serve().url}/?q=camelid+wool")
+    page.status("by Dense")
+    page.one("#compare").click()
+    page.status("Dense: 6 passages · BM25: ")
+    assert page.texts(".column h2") == ["Dense", "BM25", "Hybrid"]
+    tops = {column.rect["y"] for column in page.all(".column")}
+    assert len(tops) == 1
+    assert page.texts(".column:first-child .hit:first-child .also")[0].startswith("also BM25 ")
+    assert page.browser.current_url.endswith("mode=dense,bm25,hybrid")
+    page.mode("Dense").click()
+    page.status("BM25: ")
+    assert page.texts(".column h2") == ["BM25", "Hybrid"]
+    assert page.accessibility_problems() == []
+    page.one("#compare").click()
+    page.status("by BM25")
+
+
+def test_an_empty_result_says_so_and_what_to_do(page: Page, serve: Serve) -> None:
+    page.open(serve().url)
+    page.mode("BM25").click()
+    page.ask("zeppelin", "Nothing found by BM25 for “zeppelin”. Try other words, or another way to search.")
+    assert page.all(".hit") == []
+    assert page.accessibility_problems() == []
+
+
+def test_when_the_server_is_gone_the_page_says_so_and_goes_on_when_it_is_back(page: Page, serve: Serve) -> None:
+    service = serve()
+    page.open(service.url)
+    page.ask("llama", "by Dense")
+    service.stop()
+    page.mode("BM25").click()
+    wait_until(lambda: "The server does not answer." in page.texts("#trouble")[0])
+    assert page.all(".hit") == []
+    assert page.one("#retry").is_displayed()
+    assert page.accessibility_problems() == []
+    serve(port=int(service.url.rpartition(":")[2]))
+    # By itself, after a few seconds.
+    page.status("1 passage by BM25")
+    assert not page.one("#trouble").is_displayed()
+
+
+def test_everything_works_by_keyboard_alone(page: Page, serve: Serve) -> None:
+    page.open(serve().url)
+    page.press("how far do pack animals carry things", Keys.ENTER)
+    page.status("by Dense")
+    page.press(Keys.ARROW_DOWN)
+    assert page.focused().startswith("1")
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP)
+    assert page.focused().startswith("2")
+    page.press(Keys.ARROW_UP)
+    row = page.texts(".hit .title").index("Llama")
+    page.press(*[Keys.ARROW_DOWN] * row)
+    before = page.texts(".hit .text")[row]
+    assert before.startswith("…")
+    page.press(Keys.ENTER)
+    assert page.all(".open")[row].get_attribute("aria-expanded") == "true"
+    whole = page.texts(".hit .text")[row]
+    assert whole.startswith("The llama is")
+    assert whole.endswith("8 to 13 km.")
+    page.press(Keys.ENTER)
+    assert page.texts(".hit .text")[row] == before
+    page.press("/")
+    assert page.focused() == "question"
+    page.press("amazon", Keys.ENTER)
+    page.status("by Dense")
+    page.press(Keys.TAB, Keys.TAB, Keys.TAB)
+    assert page.focused() == "BM25"
+    page.press(Keys.SPACE)
+    page.status("1 passage by BM25")
+    assert page.focused() == "BM25"
+    page.press(Keys.TAB, Keys.TAB, Keys.SPACE)
+    page.status("Hybrid: ")
+    page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
+    assert page.focused().startswith("1")
+    columns = "return [...document.querySelectorAll('.column')].findIndex((c) => c.contains(document.activeElement))"
+    assert page.browser.execute_script(columns) == 1
+    page.press(Keys.ARROW_UP)
+    assert page.focused() == "question"
+
+
+def test_what_a_passage_says_is_text_and_never_markup(page: Page, serve: Serve) -> None:
+    page.open(f"{serve().url}/?q=vicu%C3%B1a&mode=bm25")
+    page.status("1 passage by BM25")
+    assert "<b>expensive</b>" in page.texts(".hit .text")[0]
+    assert page.all(".hit .text b") == []
+    # Accents do not hide a word.
+    assert page.texts(".hit mark")[0] == "Vicuña"
+
+
+def test_a_token_is_asked_for_and_kept_for_this_tab_alone(page: Page, serve: Serve) -> None:
+    page.open(f"{serve(token='sesame').url}/?q=llama")
+    wait_until(lambda: page.one("#token-form").is_displayed())
+    assert page.accessibility_problems() == []
+    page.press("wrong", Keys.ENTER)
+    wait_until(lambda: page.one("#token-form").is_displayed() and page.one("#token").get_attribute("value") == "")
+    page.one("#token").send_keys("sesame", Keys.ENTER)
+    page.status("by Dense")
+    assert not page.one("#trouble").is_displayed()
+    assert "sesame" not in page.browser.current_url
+    assert page.browser.execute_script("return localStorage.length") == 0
+    page.browser.execute_script("sessionStorage.clear()")
+
+
+def test_the_page_fits_a_phone(page: Page, serve: Serve) -> None:
+    page.browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
+    )
+    try:
+        page.open(f"{serve().url}/?q=camelid+wool&mode=dense,bm25,hybrid")
+        page.status("Hybrid: ")
+        assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        # Beside each other to be swiped, each nearly as wide as the screen.
+        columns = [column.rect for column in page.all(".column")]
+        assert len({column["y"] for column in columns}) == 1
+        assert all(300 < column["width"] < 390 for column in columns)
+        for button in page.all("button"):
+            assert not button.is_displayed() or button.rect["height"] >= 24, button.text
+        assert page.accessibility_problems() == []
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_dark_mode_is_as_readable(page: Page, serve: Serve) -> None:
+    dark = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", dark)
+    try:
+        page.open(f"{serve().url}/?q=camelid+wool&mode=dense,hybrid")
+        page.status("Hybrid: ")
+        assert (
+            page.browser.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(17, 21, 28)"
+        )
+        assert page.accessibility_problems() == []
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})

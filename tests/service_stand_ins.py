@@ -1,0 +1,165 @@
+"""A real server in a thread, with an encoder and an index made by hand; for tests of the service and its page."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from llama2vec.config import ServeSettings
+from llama2vec.records import Passage
+from llama2vec.retrieve.modes import Mode
+from llama2vec.retrieve.search import Hit
+from llama2vec.serve.app import create_app
+from llama2vec.serve.batcher import Lane
+from llama2vec.serve.model import PreparedQuestions
+from llama2vec.serve.server import address_of, listen, new_server
+from llama2vec.serve.service import Loaded
+
+PASSAGES = (
+    Passage("camelids/1", "The llama is a domesticated camelid of the Andes. It carries loads.", "Llama"),
+    Passage("camelids/2", "The alpaca is kept for its wool. <b>Soft</b> wool, and warm.", "Alpaca"),
+    Passage("rivers/1", "The Amazon carries more water than any other river."),
+    Passage("birds/1", "Many birds live there. " * 40 + "The condor is the largest of them.", "Birds"),
+)
+
+
+@dataclass
+class StandInEncoder:
+    """Vectors that depend on text and side alone, and a record of every call."""
+
+    name: str = "stand-in"
+    dimension: int = 8
+    contract_hash: str = "c0ffee"
+    batch_tokens: int = 1000
+    calls: list[tuple[Lane, list[str]]] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    working: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def count_tokens(self, texts: Sequence[str], lane: Lane) -> list[int]:
+        return [len(text.split()) + 2 for text in texts]
+
+    def encode(self, texts: Sequence[str], lane: Lane) -> npt.NDArray[np.float32]:
+        self.calls.append((lane, list(texts)))
+        self.working.set()
+        assert self.gate.wait(20)
+        if "explode" in texts:
+            raise RuntimeError("a secret: /etc/passwd")
+        return np.stack([vector_of(text, lane, self.dimension) for text in texts])
+
+
+def vector_of(text: str, side: str, dimension: int = 8) -> npt.NDArray[np.float32]:
+    draw = np.random.default_rng(zlib.crc32(f"{side}:{text}".encode()))
+    vector = draw.standard_normal(dimension)
+    return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+
+class StandInSearcher:
+    """Passages that have a longer word of the question; the score tells the mode, and that its vector arrived."""
+
+    modes: tuple[Mode, ...] = ("dense", "bm25", "hybrid")
+
+    def __init__(self, questions: PreparedQuestions) -> None:
+        self._questions = questions
+        self.asked: list[tuple[str, Mode]] = []
+
+    def hits(self, question: str, mode: Mode, depth: int) -> list[Hit]:
+        self.asked.append((question, mode))
+        if question == "explode":
+            raise RuntimeError("a secret: /etc/passwd")
+        score = 12.5
+        if mode != "bm25":
+            score = float(self._questions.encode_queries([question])[0] @ vector_of(question, "query"))
+        words = {word for word in question.casefold().split() if len(word) > 3}
+        found = [passage for passage in PASSAGES if words & set(passage.full_text.casefold().split())]
+        if mode == "dense":
+            found.reverse()
+        return [Hit(rank, score / rank, passage) for rank, passage in enumerate(found[:depth], start=1)]
+
+
+@dataclass
+class Running:
+    """A service that listens."""
+
+    url: str
+    encoder: StandInEncoder
+    searcher: Any
+    client: httpx.Client
+    stop: Callable[[], None]
+
+
+def bearer(token: str) -> dict[str, bytes]:
+    """Return the header that carries a token; it may be any text."""
+    return {"Authorization": f"Bearer {token}".encode()}
+
+
+Start = Callable[..., Running]
+
+
+@contextmanager
+def services() -> Iterator[Start]:
+    """Give a function that starts a service and waits until it is ready; all are stopped at the end."""
+    running: list[Running] = []
+
+    def run(
+        *, token: str | None = None, encoder: StandInEncoder | None = None, with_search: bool = True,
+        wait: bool = True, load: Callable[[], None] = lambda: None, port: int = 0,
+        searcher: Any = None, questions: PreparedQuestions | None = None, **limits: float,
+    ) -> Running:  # fmt: skip
+        encoder = encoder or StandInEncoder()
+        questions = questions or PreparedQuestions(encoder.contract_hash)
+        searcher = searcher or StandInSearcher(questions)
+
+        def loaded() -> Loaded:
+            load()
+            return Loaded(encoder, searcher, questions) if with_search else Loaded(encoder)
+
+        ready, settings = threading.Event(), ServeSettings.model_validate(limits)
+        app = create_app(loaded, settings, token=token, with_search=with_search, on_ready=lambda _: ready.set())
+        listening = listen("127.0.0.1", port)
+        server = new_server(app, settings)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+
+        def stop() -> None:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive()
+
+        url = address_of(listening)
+        client = httpx.Client(base_url=url, timeout=20, headers=bearer(token) if token else {})
+        running.append(Running(url, encoder, searcher, client, stop))
+        if wait:
+            assert ready.wait(20)
+            encoder.calls.clear()
+            encoder.working.clear()
+            if isinstance(searcher, StandInSearcher):
+                searcher.asked.clear()
+        return running[-1]
+
+    try:
+        yield run
+    finally:
+        for service in running:
+            service.encoder.gate.set()
+            service.client.close()
+            service.stop()
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for something that another thread does."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen in time"
+        time.sleep(0.005)

@@ -1,0 +1,286 @@
+"""Limits, the token, and what becomes of requests that nobody waits for."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import httpx
+import pytest
+from service_stand_ins import Running, StandInEncoder, Start, wait_until
+
+from llama2vec.config import ServeSettings, load_config
+from llama2vec.errors import ConfigError
+from llama2vec.serve.server import listen
+
+
+def code(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def in_thread(function: object) -> threading.Thread:
+    thread = threading.Thread(target=function)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def raw(service: Running, content: bytes) -> socket.socket:
+    """Open a connection and send bytes over it."""
+    host, port = service.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=20)
+    connection.sendall(content)
+    return connection
+
+
+def request(body: bytes, *headers: str) -> bytes:
+    lines = ("POST /v1/embeddings HTTP/1.1", "Host: here", "Content-Type: application/json", *headers)
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(start: Start) -> None:
+    service = start(max_body_bytes=1000)
+    with closing(raw(service, request(b"", "Content-Length: 1001"))) as connection:
+        assert b"413" in connection.recv(4096).split(b"\r\n")[0]
+
+
+def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(start: Start) -> None:
+    service = start(max_body_bytes=1000)
+    # It never ends: the answer comes before the end all the same.
+    chunk = b"200\r\n" + b" " * 0x200 + b"\r\n"
+    with closing(raw(service, request(chunk * 3, "Transfer-Encoding: chunked"))) as connection:
+        answer = connection.recv(4096)
+        assert b"413" in answer.split(b"\r\n")[0]
+        assert b"1,000 bytes" in answer + connection.recv(4096)
+
+    def chunks() -> Iterator[bytes]:
+        yield from [b'{"input": "', b"x" * 500, b'"}']
+
+    answer = service.client.post("/v1/embeddings", content=chunks(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 200
+
+
+def test_a_body_that_dribbles_in_is_not_waited_for(start: Start) -> None:
+    service = start(timeout_seconds=0.3)
+    with closing(raw(service, request(b'{"inp', "Content-Length: 100"))) as connection:
+        assert b"408" in connection.recv(4096).split(b"\r\n")[0]
+
+
+def test_number_and_length_of_texts_are_limited_and_the_schema_says_so(start: Start) -> None:
+    service = start(max_texts=2, max_characters=10, max_depth=3)
+    assert service.client.post("/v1/embeddings", json={"input": ["x" * 10, "y"]}).status_code == 200
+    too_long = service.client.post("/v1/embeddings", json={"input": ["fine", "x" * 11]})
+    assert code(too_long) == (400, "invalid_value")
+    assert "at most 10 characters" in too_long.text
+    assert "at most 2 items" in service.client.post("/v1/embeddings", json={"input": ["a", "b", "c"]}).text
+    assert service.client.get("/search", params={"q": "x" * 11}).status_code == 400
+    assert service.client.get("/search", params={"q": "llama", "k": 4}).status_code == 400
+    assert service.client.get("/search", params={"q": "llama", "k": 3}).status_code == 200
+    schemas = service.client.get("/openapi.json").json()["components"]["schemas"]
+    text, texts = schemas["EmbeddingRequest"]["properties"]["input"]["anyOf"]
+    assert (text["maxLength"], texts["maxItems"], texts["items"]["maxLength"]) == (10, 2, 10)
+    assert schemas["SearchRequest"]["properties"]["k"]["maximum"] == 3
+
+
+def test_with_a_token_only_page_and_health_are_open(start: Start) -> None:
+    service = start(token="sésame")
+    for header in (
+        {},
+        {"Authorization": "Bearer sesame"},
+        {"Authorization": "Basic sésame"},
+        {"Authorization": "sésame"},
+    ):
+        with httpx.Client(base_url=service.url, headers={k: v.encode() for k, v in header.items()}) as stranger:
+            for method, path in (("POST", "/v1/embeddings"), ("GET", "/v1/models"), ("GET", "/search"),
+                                 ("GET", "/metrics"), ("GET", "/nothing"), ("POST", "//v1/embeddings")):  # fmt: skip
+                answer = stranger.request(method, path, content=b"{")
+                assert code(answer) == (401, "invalid_api_key"), path
+                assert answer.headers["WWW-Authenticate"] == "Bearer"
+            for path in ("/healthz", "/", "/page/page.css", "/page/page.js"):
+                assert stranger.get(path).status_code == 200, path
+    known = httpx.Client(base_url=service.url, headers={"Authorization": "Bearer sésame".encode()})
+    with known:
+        assert known.post("/v1/embeddings", json={"input": "llama"}).status_code == 200
+        assert known.get("/metrics").status_code == 200
+        security = known.get("/openapi.json").json()["paths"]["/search"]["get"]["security"]
+    assert security == [{"HTTPBearer": []}]
+
+
+def test_a_failure_of_ours_says_nothing_of_its_cause_but_where_to_look(
+    service: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    for answer in (
+        service.client.post("/v1/embeddings", json={"input": "explode"}),
+        service.client.get("/search", params={"q": "explode", "mode": "bm25"}),
+    ):
+        assert code(answer) == (500, "internal_error")
+        assert "secret" not in answer.text
+        assert "Traceback" not in answer.text
+        number = answer.headers["X-Request-Id"]
+        assert number in answer.text
+        assert any(number in record.message and record.exc_info for record in caplog.records)
+    assert service.client.post("/v1/embeddings", json={"input": "fine"}).status_code == 200
+
+
+def test_texts_of_a_client_that_hung_up_are_not_computed(service: Running) -> None:
+    service.encoder.gate.clear()
+    busy = in_thread(lambda: service.client.post("/v1/embeddings", json={"input": "busy"}))
+    assert service.encoder.working.wait(10)
+    body = json.dumps({"input": ["nobody", "waits"]}).encode()
+    leaving = raw(service, request(body, f"Content-Length: {len(body)}"))
+    wait_until(lambda: "llama2vec_waiting_texts 3.0" in service.client.get("/metrics").text)
+    leaving.close()
+    wait_until(lambda: "llama2vec_waiting_texts 1.0" in service.client.get("/metrics").text)
+    service.encoder.gate.set()
+    busy.join(10)
+    assert service.client.post("/v1/embeddings", json={"input": "next"}).status_code == 200
+    assert [texts for _, texts in service.encoder.calls] == [["busy"], ["next"]]
+    wait_until(lambda: 'route="/v1/embeddings",status="499"} 1.0' in service.client.get("/metrics").text)
+
+
+def test_a_connection_cut_within_a_body_leaves_the_service_as_it_was(service: Running) -> None:
+    for _ in range(5):
+        raw(service, request(b'{"input": "ll', "Content-Length: 100")).close()
+    assert service.client.post("/v1/embeddings", json={"input": "llama"}).status_code == 200
+    assert 'status="500"' not in service.client.get("/metrics").text
+
+
+def test_a_request_that_takes_too_long_is_given_up(start: Start) -> None:
+    service = start(timeout_seconds=0.3)
+    service.encoder.gate.clear()
+    started = time.monotonic()
+    assert code(service.client.post("/v1/embeddings", json={"input": "slow"})) == (504, "timeout")
+    assert code(service.client.get("/search", params={"q": "llama"})) == (504, "timeout")
+    assert 0.6 <= time.monotonic() - started < 5
+    service.encoder.gate.set()
+    wait_until(lambda: service.client.post("/v1/embeddings", json={"input": "fine"}).status_code == 200)
+    # The search waited behind it and was given up before its turn.
+    assert ("query", ["llama"]) not in service.encoder.calls
+
+
+def test_a_full_queue_asks_to_come_again(start: Start) -> None:
+    service = start(max_waiting=2, max_texts=2)
+    service.encoder.gate.clear()
+    busy = in_thread(lambda: service.client.post("/v1/embeddings", json={"input": ["a", "b"]}))
+    assert service.encoder.working.wait(10)
+    for answer in (
+        service.client.post("/v1/embeddings", json={"input": "c"}),
+        service.client.get("/search", params={"q": "llama"}),
+    ):
+        assert code(answer) == (503, "queue_full")
+        assert int(answer.headers["Retry-After"]) >= 1
+    # What needs no model is answered all the same.
+    assert service.client.get("/search", params={"q": "llama", "mode": "bm25"}).status_code == 200
+    assert service.client.get("/healthz").status_code == 200
+    service.encoder.gate.set()
+    busy.join(10)
+    assert service.client.post("/v1/embeddings", json={"input": "c"}).status_code == 200
+
+
+def test_health_is_given_when_the_model_has_answered_once(start: Start) -> None:
+    encoder, loading = StandInEncoder(), threading.Event()
+    encoder.gate.clear()
+    service = start(encoder=encoder, load=lambda: loading.wait(10) and None, wait=False)
+    health = service.client.get("/healthz")
+    assert (health.status_code, health.json()) == (503, {"status": "loading", "modes": []})
+    for answer in (
+        service.client.post("/v1/embeddings", json={"input": "llama"}),
+        service.client.get("/search", params={"q": "llama"}),
+        service.client.get("/v1/models"),
+    ):
+        assert code(answer) == (503, "loading")
+        assert answer.headers["Retry-After"]
+    assert service.client.get("/metrics").status_code == 200
+    loading.set()
+    assert encoder.working.wait(10)
+    assert service.client.get("/healthz").status_code == 503
+    encoder.gate.set()
+    wait_until(lambda: service.client.get("/healthz").status_code == 200)
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["dense", "bm25", "hybrid"]}
+
+
+def test_metrics_count_requests_by_route_and_status_texts_tokens_and_batches(service: Running) -> None:
+    before = service.client.get("/metrics").text
+    assert 'llama2vec_texts_total{lane="passage"} 1.0' in before  # the one that made it ready
+    service.client.post("/v1/embeddings", json={"input": ["one two", "three"]})
+    service.client.post("/v1/embeddings", json={})
+    service.client.get("/search", params={"q": "llama"})
+    for path in ("/made-up/1", "/made-up/2"):
+        service.client.get(path)
+    service.client.request("MADEUP", "/search")
+    answer = service.client.get("/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    for line in (
+        'llama2vec_requests_total{method="POST",route="/v1/embeddings",status="200"} 1.0',
+        'llama2vec_requests_total{method="POST",route="/v1/embeddings",status="400"} 1.0',
+        'llama2vec_requests_total{method="GET",route="/search",status="200"} 1.0',
+        'llama2vec_requests_total{method="GET",route="other",status="404"} 2.0',
+        'llama2vec_requests_total{method="other",route="/search",status="405"} 1.0',
+        'llama2vec_request_seconds_count{route="/search"} 2.0',
+        'llama2vec_texts_total{lane="passage"} 3.0',
+        'llama2vec_tokens_total{lane="passage"} 12.0',
+        'llama2vec_batch_texts_sum{lane="passage"} 3.0',
+        "llama2vec_waiting_texts 0.0",
+    ):
+        assert line in answer.text.splitlines(), line
+    assert "made-up" not in answer.text
+
+
+def test_every_answer_forbids_foreign_content_and_the_page_needs_none(service: Running) -> None:
+    for path in ("/", "/page/page.css", "/page/page.js", "/page/icon.svg", "/healthz", "/nothing"):
+        headers = service.client.get(path).headers
+        assert headers["Content-Security-Policy"].startswith("default-src 'self'; ")
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert len(headers["X-Request-Id"]) == 32
+        assert "server" not in headers
+    page = service.client.get("/")
+    assert page.headers["Content-Type"].startswith("text/html")
+    for text in (page.text, service.client.get("/page/page.css").text, service.client.get("/page/page.js").text):
+        assert "http://" not in text.replace("http://www.w3.org/2000/svg", "")
+        assert "https://" not in text
+    assert service.client.get("/page/../gate.py").status_code == 404
+    assert service.client.get("/page/%2e%2e/gate.py").status_code == 404
+
+
+def test_a_port_in_use_and_an_address_of_others_are_told(service: Running) -> None:
+    port = int(service.url.rpartition(":")[2])
+    with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:{port} \(address already in use\); choose"):
+        listen("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
+        listen("192.0.2.1", 0)
+
+
+def test_limits_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ConfigError, match="the largest request would never be taken"):
+        load_config(ServeSettings, None, ["max_waiting=3", "max_texts=4"])
+
+
+def test_requests_in_flight_are_answered_when_the_service_stops_and_new_ones_refused(start: Start) -> None:
+    service = start()
+    service.encoder.gate.clear()
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        answers.append(httpx.post(f"{service.url}/v1/embeddings", json={"input": "in flight"}, timeout=20))
+
+    asking = [in_thread(ask) for _ in range(3)]
+    wait_until(lambda: "llama2vec_waiting_texts 3.0" in service.client.get("/metrics").text)
+    stopping = in_thread(service.stop)
+
+    def refused() -> bool:
+        try:
+            httpx.get(f"{service.url}/healthz")
+        except httpx.TransportError:
+            return True
+        return False
+
+    wait_until(refused)
+    assert stopping.is_alive()
+    service.encoder.gate.set()
+    for thread in (*asking, stopping):
+        thread.join(20)
+    assert [answer.status_code for answer in answers] == [200] * 3

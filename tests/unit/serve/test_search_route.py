@@ -1,0 +1,88 @@
+"""Search over HTTP, in every mode of the index."""
+
+from __future__ import annotations
+
+import pytest
+from service_stand_ins import PASSAGES, Running, Start
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_every_mode_answers_with_ranked_passages(shared_service: Running, mode: str, method: str) -> None:
+    asked = {"q": "Amazon llama", "mode": mode, "k": 2}
+    given = {"params": asked} if method == "GET" else {"json": asked}
+    answer = shared_service.client.request(method, "/search", **given).json()
+    assert {name: answer[name] for name in ("query", "mode", "modes")} == {
+        "query": "Amazon llama", "mode": mode, "modes": ["dense", "bm25", "hybrid"],
+    }  # fmt: skip
+    assert answer["took_ms"] >= 0
+    expected = [PASSAGES[2], PASSAGES[0]] if mode == "dense" else [PASSAGES[0], PASSAGES[2]]
+    assert [(hit["rank"], hit["id"], hit["title"], hit["text"]) for hit in answer["hits"]] == [
+        (rank, passage.id, passage.title, passage.text) for rank, passage in enumerate(expected, start=1)
+    ]
+    # The vector modes got the vector of this very question.
+    assert answer["hits"][0]["score"] == pytest.approx(12.5 if mode == "bm25" else 1.0, abs=1e-6)
+
+
+def test_a_long_passage_is_shown_by_the_part_that_answers(shared_service: Running) -> None:
+    (hit,) = shared_service.client.get("/search", params={"q": "where is the condor", "k": 1}).json()["hits"]
+    assert hit["id"] == "birds/1"
+    assert hit["snippet"].startswith("…")
+    assert "condor" in hit["snippet"]
+    assert len(hit["snippet"]) < len(hit["text"])
+
+
+def test_the_first_mode_and_ten_passages_are_the_default(service: Running) -> None:
+    answer = service.client.get("/search", params={"q": "llama"}).json()
+    assert answer["mode"] == "dense"
+    assert service.searcher.asked == [("llama", "dense")]
+
+
+def test_a_question_without_answer_gives_an_empty_list(shared_service: Running) -> None:
+    answer = shared_service.client.get("/search", params={"q": "zeppelin"})
+    assert (answer.status_code, answer.json()["hits"]) == (200, [])
+
+
+def test_word_search_does_not_ask_the_model(service: Running) -> None:
+    service.client.get("/search", params={"q": "llama", "mode": "bm25"})
+    assert service.encoder.calls == []
+    service.client.get("/search", params={"q": "llama", "mode": "dense"})
+    assert service.encoder.calls == [("query", ["llama"])]
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "message"),
+    [
+        ({}, "q", "required"),
+        ({"q": ""}, "q", "at least 1 character"),
+        ({"q": "llama", "mode": "sparse"}, "mode", "cannot be searched by sparse; choose from dense, bm25, hybrid"),
+        ({"q": "llama", "mode": "fuzzy"}, "mode", "'dense', 'bm25', 'sparse' or 'hybrid'"),
+        ({"q": "llama", "k": 0}, "k", "greater than or equal to 1"),
+        ({"q": "llama", "k": 101}, "k", "less than or equal to 100"),
+        ({"q": "llama", "k": "many"}, "k", "valid integer"),
+        ({"q": "llama", "depth": 3}, "depth", "no field 'depth'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_search_that_does_not_fit_is_told_which_field_and_why(
+    shared_service: Running, method: str, asked: dict[str, object], param: str, message: str
+) -> None:
+    given = {"params": asked} if method == "GET" else {"json": asked}
+    answer = shared_service.client.request(method, "/search", **given)  # type: ignore[arg-type]
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, param)
+    assert message in error["message"]
+
+
+def test_a_wrong_method_is_told_the_right_ones(shared_service: Running) -> None:
+    answer = shared_service.client.delete("/search")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, POST")
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_without_an_index_there_is_neither_search_nor_page(start: Start) -> None:
+    service = start(with_search=False)
+    assert service.client.post("/v1/embeddings", json={"input": "llama"}).status_code == 200
+    for path in ("/", "/search?q=llama", "/page/page.js"):
+        assert service.client.get(path).status_code == 404
+    assert "/search" not in service.client.get("/openapi.json").json()["paths"]
