@@ -21,6 +21,7 @@ from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_d
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.grouped_attention import use_grouped_attention, use_stock_attention
 from llama2vec.model.lean_layers import keep_less, restore
+from llama2vec.model.model_card import origin_of, write_model_card
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training import TrainingResult
 
@@ -180,11 +181,13 @@ def save_trained(
     def save() -> None:
         for left_by_a_kill in output.glob(".saving-*"):
             shutil.rmtree(left_by_a_kill, ignore_errors=True)
+        origin = origin_of(encoder.backbone.source.name)
         encoder.save(output, overwrite=True)
         found = {"steps": result.steps, "seconds": round(time.monotonic() - started, 1), **facts}
         manifest = build_manifest(
             stage.name, plan["settings"], {stage.data: plan[stage.data]}, {**found, "losses": result.losses}
         )
+        write_model_card(output, origin=origin.followed_by(manifest))
         write_json(output / MANIFEST, manifest)
 
     on_first_process(save)

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +32,11 @@ from llama2vec.model.common_directions import (
     save_directions,
 )
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
+from llama2vec.model.golden import compute_golden, save_golden
+from llama2vec.model.hub import local_copy, upload_encoder
 from llama2vec.model.pooling import Pooling, last_hidden_states, pool
 from llama2vec.model.prompt import prompt_ids, prompted_texts
+from llama2vec.model.publishing import add_public_files, name_card
 from llama2vec.records import Passage, Query
 
 logger = logging.getLogger(__name__)
@@ -111,7 +113,8 @@ class Encoder:
             ModelNotFoundError: Nothing there.
             ContractError: The folder's contract does not match its hash, tokenizer or weights.
         """
-        backbone = load_backbone((settings or ModelSettings()).model_copy(update={"name": str(name)}))
+        backbone = load_backbone((settings or ModelSettings()).model_copy(update={"name": local_copy(str(name))}))
+        backbone.source = replace(backbone.source, name=str(name))
         folder = Path(backbone.source.location)
         if not (folder / CONTRACT_FILE).is_file() or backbone.source.gguf_file:
             return cls.from_backbone(backbone, prompts, encoder)
@@ -211,7 +214,7 @@ class Encoder:
         tokenizer, model, settings = self.backbone.tokenizer, self.backbone.model, self.contract.encoder
         sequences = prompted_texts(tokenizer, texts, self.contract.ids, prompt, max_tokens)
         body = decoder(model)
-        for batch in token_budget_batches(sequences, self.batch_tokens, pad_id=self._pad_id):
+        for batch in token_budget_batches(sequences, self.batch_tokens, pad_id=self.pad_id):
             hidden = last_hidden_states(body, batch.input_ids.to(model.device), settings.layers)
             lengths = batch.lengths.to(model.device)
             for name, rows in vectors.items():
@@ -237,7 +240,8 @@ class Encoder:
         self.contract = replace(self.contract, common_directions=count)
 
     @property
-    def _pad_id(self) -> int:
+    def pad_id(self) -> int:
+        """What fills a batch behind its shorter rows; no slot sees it."""
         return self.backbone.tokenizer.eos_token_id or 0
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -268,6 +272,8 @@ class Encoder:
                 weights=weights_fingerprint(sorted(partial.glob("*.safetensors"))),
             )
             self.contract.save(partial)
+            save_golden(compute_golden(self), partial)
+            add_public_files(partial, folder, self.backbone.source.name)
             for left_by_an_older_model in (DIRECTIONS_FILE, "chat_template.jinja"):
                 (folder / left_by_an_older_model).unlink(missing_ok=True)
             # config.json last: it is what makes the folder a model.
@@ -279,19 +285,23 @@ class Encoder:
         return folder
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the saved artefact to the Hugging Face Hub.
+        """Upload the encoder to the Hugging Face Hub; a model card that somebody wrote, here or there, stays.
 
         Returns:
             The address of the commit.
-        """
-        from huggingface_hub import HfApi
 
-        api = HfApi(token=token)
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            self.save(folder)
-            commit: Any = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Add llama2vec encoder")
-        return str(commit)
+        Raises:
+            ModelError: The hub refused, or cannot be reached.
+        """
+        source = self.backbone.source
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            try:
+                self.save(folder)
+            finally:
+                self.backbone.source = source
+            name_card(folder, repo_id, source)
+            return upload_encoder(folder, repo_id, private=private, token=token)
 
 
 def _prompts_in_use(settings: EncoderSettings) -> tuple[PromptName, ...]:

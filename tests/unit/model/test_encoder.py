@@ -90,7 +90,7 @@ def test_vectors_do_not_depend_on_what_fills_the_padding(
 ) -> None:
     encoder = encoder_for(llama_folder)
     expected = encoder.encode_passages(texts)
-    monkeypatch.setattr(Encoder, "_pad_id", property(lambda _self: 77))
+    monkeypatch.setattr(Encoder, "pad_id", property(lambda _self: 77))
     np.testing.assert_array_equal(encoder.encode_passages(texts), expected)
 
 
@@ -414,15 +414,19 @@ def test_push_to_hub_uploads_what_save_writes(
         def __init__(self, token: str | None = None) -> None:
             calls.append(("token", {"token": token}))
 
-        def create_repo(self, repo_id: str, **options: Any) -> None:
+        def create_repo(self, repo_id: str, **options: Any) -> Any:
             calls.append(("create", {"repo_id": repo_id, **options}))
+            return type("Url", (), {"repo_id": repo_id})
 
-        def upload_folder(self, *, repo_id: str, folder_path: str, commit_message: str) -> str:
+        def file_exists(self, repo_id: str, name: str) -> bool:
+            return False
+
+        def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str, **_: Any) -> str:
             calls.append(("upload", {"repo_id": repo_id, "message": commit_message}))
             shutil.copytree(folder_path, tmp_path / "uploaded")
             return "https://hub/commit/1"
 
-    monkeypatch.setattr("huggingface_hub.HfApi", StubApi)
+    monkeypatch.setattr("llama2vec.model.hub.HfApi", StubApi)
     encoder = encoder_for(llama_folder)
     expected = encoder.encode_passages(texts)
     assert encoder.push_to_hub("me/tiny", private=True, token="t") == "https://hub/commit/1"

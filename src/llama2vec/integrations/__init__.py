@@ -1,0 +1,1 @@
+"""Saved encoders in other people's libraries."""

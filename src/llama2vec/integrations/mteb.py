@@ -1,0 +1,97 @@
+"""A saved encoder under the Massive Text Embedding Benchmark (MTEB), through its public encoder interface."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from llama2vec.config import ModelSettings
+from llama2vec.errors import MissingDependencyError
+from llama2vec.model.common_directions import Vectors
+from llama2vec.model.encoder import Encoder
+
+try:
+    from mteb.models import ModelMeta
+    from mteb.models.abs_encoder import AbsEncoder
+    from mteb.models.model_meta import ScoringFunction
+    from mteb.types import PromptType
+except ImportError as _error:
+    raise MissingDependencyError("this needs mteb; pip install 'llama2vec[mteb]'") from _error
+
+
+class MtebEncoder(AbsEncoder):  # type: ignore[misc]
+    """What ``mteb.evaluate`` takes: queries get the query's side, and every other text the passage's.
+
+    Instructions of tasks are not used: the model was trained with its own prompts.
+
+    Args:
+        model_name: Folder or hub id of a saved encoder; MTEB shows it.
+        revision: Commit of a hub id; MTEB passes it and it is not used: the contract says which model it is.
+        device: As in :class:`ModelSettings`; None = ``auto``.
+        path: What to load where ``model_name`` is only the name to show.
+        encoder: Loaded already.
+    """
+
+    def __init__(
+        self,
+        model_name: str | Path,
+        revision: str | None = None,
+        *,
+        device: str | None = None,
+        path: str = "",
+        encoder: Encoder | None = None,
+        **_: Any,
+    ) -> None:
+        location = path or str(model_name)
+        self.encoder = encoder or Encoder.load(location, settings=ModelSettings(device=device or "auto"))
+        self.mteb_model_meta = model_meta(self.encoder, location)
+
+    def encode(
+        self,
+        inputs: Iterable[Mapping[str, Sequence[str]]],
+        *,
+        task_metadata: Any,
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **_: Any,
+    ) -> Vectors:
+        """Embed the ``text`` of every batch.
+
+        Returns:
+            [N, D] unit vectors, float32.
+        """
+        texts = [text for batch in inputs for text in batch["text"]]
+        if prompt_type == PromptType.query:
+            return self.encoder.encode_queries(texts)
+        return self.encoder.encode_passages(texts)
+
+
+def model_meta(encoder: Encoder, name: str) -> ModelMeta:
+    """Describe an encoder as MTEB wants it; the contract's hash is the revision, so that results are never mixed up."""
+    model, settings = encoder.backbone.model, encoder.contract.encoder
+    embedding = int(model.get_input_embeddings().weight.numel())
+    folder = Path(name)
+    return ModelMeta(
+        loader=MtebEncoder,
+        loader_kwargs={"path": name},
+        name=f"llama2vec/{folder.resolve().name}" if folder.exists() or "/" not in name else name,
+        revision=encoder.contract_hash,
+        release_date=None,
+        languages=None,
+        n_parameters=int(model.num_parameters()),
+        n_embedding_parameters=embedding,
+        memory_usage_mb=model.get_memory_footprint() / 2**20,
+        max_tokens=settings.passage_max_tokens,
+        embed_dim=encoder.dimension,
+        license=None,
+        open_weights=None,
+        public_training_code=None,
+        public_training_data=None,
+        framework=["PyTorch", "Transformers"],
+        reference=None,
+        similarity_fn_name=ScoringFunction.COSINE,
+        use_instructions=True,
+        training_datasets=None,
+    )

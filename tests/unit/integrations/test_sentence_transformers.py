@@ -1,0 +1,56 @@
+"""Saved encoders opened without trusting the code beside them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.errors import ContractError, MissingDependencyError
+from llama2vec.integrations.sentence_transformers import load_sentence_transformer
+from llama2vec.model.encoder import Encoder
+
+
+@pytest.fixture(autouse=True)
+def code_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers copies a folder's code before it runs it; not into the user's cache here."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+
+
+@pytest.fixture
+def saved(llama_folder: Path, tmp_path: Path) -> Path:
+    settings = EncoderSettings(query_prompt="next")
+    return Encoder.load(llama_folder, settings=ModelSettings(dtype="float32"), encoder=settings).save(tmp_path / "a")
+
+
+def test_our_own_file_needs_no_trust(saved: Path, sentences: list[str]) -> None:
+    encoder = Encoder.load(saved, settings=ModelSettings(dtype="float32"))
+    model = load_sentence_transformer(saved, device="cpu", truncate_dim=16)
+    queries = encoder.encode_queries(sentences[:5])[:, :16]
+    np.testing.assert_allclose(model.encode_query(sentences[:5]), queries, atol=1e-5, rtol=0)
+
+
+def test_code_of_somebody_else_is_not_run(saved: Path, tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    with (saved / "portable_encoder.py").open("a") as file:
+        file.write(f"\nopen({str(trace)!r}, 'w').close()\n")
+    with pytest.raises(ContractError, match=r"portable_encoder\.py is not that of llama2vec"):
+        load_sentence_transformer(saved)
+    assert not trace.exists()
+
+
+def test_a_folder_saved_before_there_was_a_module_says_what_to_do(saved: Path, llama_folder: Path) -> None:
+    (saved / "portable_encoder.py").unlink()
+    for folder in (saved, llama_folder):
+        with pytest.raises(ContractError, match=r"no portable_encoder\.py; load and save the model again"):
+            load_sentence_transformer(folder)
+
+
+def test_without_sentence_transformers_the_extra_is_named(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(MissingDependencyError, match=r"llama2vec\[sentence-transformers\]"):
+        load_sentence_transformer(saved)
