@@ -1,0 +1,11 @@
+"""Start the study, as ``python benchmarks/study``."""
+
+import sys
+from pathlib import Path
+
+# Python puts the started folder itself on the path; the package and its neighbours are found from the one above.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from study.command import main  # noqa: E402
+
+sys.exit(main())

@@ -1,0 +1,251 @@
+"""The study as Markdown: what is there with its spread, and what has not run as missing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean
+
+from study.cells import REFERENCES, Arm, adapted, plan, raw_mean, tuned
+from study.comparisons import (
+    Answer,
+    Scores,
+    answers,
+    answers_by_set,
+    arm_name,
+    questions,
+    seeded,
+    spread,
+)
+from study.protocol import ALL_PAIRS
+from study.results import missing_sets, state, wanted_sets
+
+MISSING = "missing"
+_ADAPTED = ("ebae", "ebar", "both")
+
+
+def main_table(scores: Scores) -> str:
+    """Return nDCG@10 of every arm of the main plan, a column for each set, mean and spread over the seeds."""
+    protocol = scores.protocol
+    sets = protocol.sets.retrieval
+    rows = [["arm", "seeds", *sets, "average"]]
+    for arm in _main_arms(scores):
+        columns = [_mean(list(scores.of(arm, task).values())) for task in sets]
+        average = _mean(list(scores.average(arm).values()), strong=True)
+        rows.append([arm_name(arm, protocol), _seed_count(scores, arm, protocol.sets.average), *columns, average])
+    over = f"The average goes over {', '.join(protocol.sets.average)}." if protocol.sets.average != sets else ""
+    return f"{_markdown(rows)}\n\n{' '.join(filter(None, (over, _PLUS_MINUS)))}"
+
+
+_PLUS_MINUS = "± is the standard deviation over the seeds."
+
+
+def _main_arms(scores: Scores) -> Iterator[Arm]:
+    """Yield the arms of the main table: references, then per recipe and stage every adaptation."""
+    protocol = scores.protocol
+    yield from (Arm(name) for name in REFERENCES)
+    yield raw_mean()
+    for recipe in protocol.adaptation.recipes:
+        yield adapted(protocol, "none", recipe)
+        yield from (adapted(protocol, part, recipe) for part in _ADAPTED)
+    for recipe in protocol.adaptation.recipes:
+        yield from (tuned(adapted(protocol, part, recipe)) for part in ("none", *_ADAPTED))
+    yield from (tuned(adapted(protocol, part), "corpus") for part in ("none", "both"))
+    yield tuned(raw_mean())
+
+
+def pairs_table(scores: Scores) -> str:
+    """Return Spearman's correlation on sentence pairs, for models without a second stage."""
+    protocol = scores.protocol
+    rows = [["arm", "seeds", *protocol.sets.sts]]
+    for arm in _main_arms(scores):
+        if arm.stage == "none" and arm.adaptation != "bm25":
+            found = [list(scores.of(arm, task, "spearman").values()) for task in protocol.sets.sts]
+            rows.append([arm_name(arm, protocol), _seed_count(scores, arm, protocol.sets.sts), *map(_mean, found)])
+    return _markdown(rows)
+
+
+def significance_table(scores: Scores) -> str:
+    """Return the paired tests of the study's questions."""
+    found = answers(scores, questions(scores.protocol))
+    rows = [["from", "to", "seeds", *_TEST_COLUMNS]]
+    for answer in found:
+        names = [arm_name(arm, scores.protocol) for arm in (answer.question.first, answer.question.second)]
+        rows.append([*names, str(len(answer.seeds) or "–"), *_test_cells(answer)])
+    count = sum(answer.test is not None for answer in found)
+    return (
+        f"{_markdown(rows)}\n\nOver {', '.join(scores.protocol.sets.average)}, each set alike; a query's value is its "
+        f"mean over the seeds. {_METHOD} the {count} comparisons that could be made."
+    )
+
+
+def sets_table(scores: Scores) -> str:
+    """Return the paired tests of the first two questions set by set."""
+    parts = []
+    for question in questions(scores.protocol)[:2]:
+        names = [arm_name(arm, scores.protocol) for arm in (question.first, question.second)]
+        rows = [["set", "seeds", *_TEST_COLUMNS]]
+        for task, answer in answers_by_set(scores, question).items():
+            rows.append([task, str(len(answer.seeds) or "–"), *_test_cells(answer)])
+        parts.append(f"{names[0]} against {names[1]}:\n\n{_markdown(rows)}")
+    return "\n\n".join([*parts, f"{_METHOD} the sets of one table."])
+
+
+_TEST_COLUMNS = ("difference", "d_z", "p, t-test", "p, randomised", "win/tie/loss")
+_METHOD = "[95 % bootstrap interval]; p is two-sided, paired, and corrected (Holm) over"
+
+
+def _test_cells(answer: Answer) -> list[str]:
+    test = answer.test
+    if test is None:
+        return [MISSING] * len(_TEST_COLUMNS)
+    effect = "–" if test.effect_size is None else f"{test.effect_size:.2f}{_interval(test.effect_interval, 2)}"
+    return [
+        f"{test.difference:+.3f}{_interval(test.interval, 3)}",
+        effect,
+        _p_value(test.t_p_corrected),
+        _p_value(test.randomisation_p_corrected),
+        f"{test.wins}/{test.ties}/{test.losses}",
+    ]
+
+
+def _interval(bounds: tuple[float, float] | None, digits: int) -> str:
+    return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
+
+
+def _p_value(value: float | None) -> str:
+    """Return a p-value as text.
+
+    >>> _p_value(0.03), _p_value(1e-9), _p_value(None)
+    ('0.0300', '<0.0001', '–')
+    """
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
+
+
+def steps_points(scores: Scores) -> dict[str, dict[int, Arm]]:
+    """Return the curves over adaptation steps: name → steps → arm; 0 steps is the raw model."""
+    protocol = scores.protocol
+    steps = sorted({protocol.plan.steps, *protocol.plan.steps_curve})
+    arms = {one: adapted(protocol, "both", steps=one) for one in steps}
+    return {
+        "no labels": {0: raw_mean(), **arms},
+        "fine-tuned on labels": {0: tuned(adapted(protocol, "none")), **{one: tuned(arm) for one, arm in arms.items()}},
+    }
+
+
+def labels_points(scores: Scores) -> dict[str, dict[int, Arm]]:
+    """Return the curves over labelled pairs: name → pairs → arm; 0 pairs is the model without a second stage."""
+    protocol = scores.protocol
+    counts = [*sorted(protocol.plan.pairs_curve), ALL_PAIRS]
+    starts = {"raw": (raw_mean(), adapted(protocol, "none")), "adapted": (adapted(protocol, "both"),) * 2}
+    return {
+        name: {0: zero, **{count: tuned(start, pairs=count) for count in counts}}
+        for name, (zero, start) in starts.items()
+    }
+
+
+def _curve_table(scores: Scores, what: str, curves: dict[str, dict[int, Arm]]) -> str:
+    points = next(iter(curves.values()))
+    rows = [[what, *("all" if point == ALL_PAIRS else f"{point:,}" for point in points)]]
+    for name, arms in curves.items():
+        rows.append([name, *(_mean(list(scores.average(arm).values())) for arm in arms.values())])
+    return f"{_markdown(rows)}\n\nnDCG@10, average over {', '.join(scores.protocol.sets.average)}. {_PLUS_MINUS}"
+
+
+def steps_table(scores: Scores) -> str:
+    """Return the learning curve over adaptation steps, EBAE and EBAR together."""
+    return _curve_table(scores, "adaptation steps", steps_points(scores))
+
+
+def labels_table(scores: Scores) -> str:
+    """Return the learning curve over labelled pairs."""
+    return _curve_table(scores, "labelled pairs", labels_points(scores))
+
+
+def cost_table(scores: Scores) -> str:
+    """Return what the trainings took, mean minutes by arm and machine."""
+    rows = [["training", "steps", "minutes", "machine"]]
+    found: dict[tuple[str, int, str], list[float]] = {}
+    for arm, by_seed in scores.by_arm.items():
+        for record in by_seed.values():
+            for stage, facts in record["training"].items():
+                one = arm.start if stage == "adapt" else arm
+                machine = f"{facts['machine'].get('processor')}, {facts['machine'].get('cores')} cores"
+                key = (f"{stage}: {arm_name(one, scores.protocol)}", facts["steps"], machine)
+                found.setdefault(key, []).append(facts["seconds"] / 60)
+    rows += [
+        [name, str(steps), f"{fmean(values):.1f}", machine] for (name, steps, machine), values in sorted(found.items())
+    ]
+    return _markdown(rows) if found else "No training is in the results."
+
+
+def coverage_table(scores: Scores) -> str:
+    """Return how much of the plan is there, arm by arm."""
+    protocol, results = scores.protocol, scores.results
+    cells = plan(protocol)
+    states = Counter(state(results, protocol, cell) for cell in cells)
+    whole = ", ".join(f"{count} {'in part' if ' of ' in name else name}" for name, count in sorted(states.items()))
+    rows = [["arm", "seeds done", "seeds wanted", "sets missing"]]
+    for arm in dict.fromkeys(cell.arm for cell in cells):
+        wanted = seeded(arm, protocol)
+        lacking = [missing_sets(results, protocol, cell) for cell in wanted]
+        done = sum(not names for names in lacking)
+        untouched = all(state(results, protocol, cell) == "missing" for cell in wanted)
+        some = [name for name in wanted_sets(protocol, wanted[0]) if any(name in names for names in lacking)]
+        rows.append(
+            [arm_name(arm, protocol), str(done), str(len(wanted)), "all" if untouched else ", ".join(some) or "–"]
+        )
+    return f"Cells: {whole}.\n\n{_markdown(rows)}"
+
+
+TABLES: dict[str, tuple[str, Callable[[Scores], str]]] = {
+    "main": ("What each arm reaches (nDCG@10)", main_table),
+    "significance": ("Which differences are more than luck", significance_table),
+    "sets": ("The main differences, set by set", sets_table),
+    "sts": ("Sentence pairs (Spearman)", pairs_table),
+    "steps": ("Over adaptation steps", steps_table),
+    "labels": ("Over labelled pairs", labels_table),
+    "cost": ("What the trainings took", cost_table),
+    "coverage": ("What has run and what is missing", coverage_table),
+}
+"""Name → heading and maker of every table."""
+
+
+def page(scores: Scores, command: str, pictures: Sequence[str] = ()) -> str:
+    """Return all tables of a budget as one Markdown page.
+
+    Args:
+        scores: Of the budget.
+        command: What made the page.
+        pictures: Paths of the curves, relative to the page.
+    """
+    parts = [f"{HEADER} by `{command}`; do not edit. -->", f"# The study, budget `{scores.protocol.name}`"]
+    parts.append("What has not been run is marked as missing, never guessed.")
+    for heading, table in TABLES.values():
+        parts += [f"## {heading}", table(scores)]
+    parts += [f"![{path}]({path})" for path in pictures]
+    return "\n\n".join(parts) + "\n"
+
+
+HEADER = "<!-- Written"
+
+
+def _seed_count(scores: Scores, arm: Arm, sets: Sequence[str]) -> str:
+    done = set.intersection(*(set(scores.seeds(arm, task)) for task in sets)) if sets else ()
+    return f"{len(done)}/{len(seeded(arm, scores.protocol))}"
+
+
+def _mean(values: Sequence[float], *, strong: bool = False) -> str:
+    if not values:
+        return MISSING
+    apart = spread(values)
+    text = f"{fmean(values):.3f}"
+    text = f"**{text}**" if strong else text
+    return text if apart is None else f"{text} ± {apart:.3f}"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

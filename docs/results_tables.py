@@ -1,0 +1,140 @@
+"""Write the tables of docs/results.md from benchmarks/results; with --check, fail where one is not what the files say.
+
+A table stands between two comments; the words around it are written by hand::
+
+    <!-- table: study-main cpu -->
+    …
+    <!-- end -->
+
+The first word names the table (``--list`` shows all), the second the budget of the study (cpu where it is left out).
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+
+from study import tables as study_tables  # noqa: E402
+from study.comparisons import Scores  # noqa: E402
+from study.protocol import load_protocol  # noqa: E402
+from study.results import read_results  # noqa: E402
+
+from llama2vec.errors import Llama2VecError  # noqa: E402
+from llama2vec.files import write_atomic  # noqa: E402
+
+PAGE = Path(__file__).with_name("results.md")
+RESULTS = REPOSITORY / "benchmarks" / "results"
+END = "<!-- end -->"
+_BLOCK = re.compile(
+    r"<!-- table: (?P<name>[^\n]*?) -->\n(?P<body>.*?)(?P<end>^<!-- end -->$|(?=^<!-- table: )|\Z)", re.S | re.M
+)
+
+
+class TableError(Exception):
+    """A table cannot be made."""
+
+
+def study_table(name: str, budget: str, results: Path) -> str:
+    """Return a table of the ablation study; without results everything in it is missing."""
+    protocol = load_protocol(budget or "cpu")
+    return study_tables.TABLES[name][1](Scores(read_results(results / "study.json"), protocol))
+
+
+def quality_table(budget: str, results: Path) -> str:
+    """Return the scores of the adapted model on whole sets (``benchmarks/quality.py``)."""
+    path = results / "adapt-smollm2-cpu.json"
+    try:
+        file: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} cannot be read ({error}); restore it") from None
+    systems = {"raw-mean": "raw, mean", "raw-prompted": "raw, prompted", "adapted": "adapted"}
+    systems |= {"bm25": "BM25", "minilm": "all-MiniLM-L6-v2"}
+    rows = [["task", "measure", *systems.values()]]
+    for task, scores in file["tasks"].items():
+        first = next(iter(scores.values()))
+        size = f"{first.get('pairs', first.get('queries')):,} {'pairs' if 'pairs' in first else 'queries'}"
+        # BM25 does not compare sentences.
+        cells = [
+            "–" if system == "bm25" and first["measure"] == "spearman" else _with_interval(scores.get(system))
+            for system in systems
+        ]
+        rows.append([f"{task}, {size}", first["measure"], *cells])
+    return "\n".join(
+        [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])] + [f"| {' | '.join(row)} |" for row in rows[1:]]
+    )
+
+
+def _with_interval(found: Mapping[str, Any] | None) -> str:
+    if found is None:
+        return study_tables.MISSING
+    return f"{found['score']:.3f} [{found['interval'][0]:.3f}, {found['interval'][1]:.3f}]"
+
+
+TABLES: dict[str, Callable[[str, Path], str]] = {
+    **{
+        f"study-{name}": lambda budget, results, name=name: study_table(name, budget, results)
+        for name in study_tables.TABLES
+    },
+    "adapted-quality": quality_table,
+}
+
+
+def render(page: str, results: Path = RESULTS) -> str:
+    """Return the page with every marked table made anew.
+
+    Raises:
+        TableError: A table that does not exist, has no end, or rests on a file that cannot be read.
+        Llama2VecError: A results file that cannot be read.
+    """
+
+    def made(block: re.Match[str]) -> str:
+        name, _, budget = block["name"].partition(" ")
+        if name not in TABLES:
+            near = difflib.get_close_matches(name, TABLES, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(TABLES)}"
+            raise TableError(f"no table '{name}'; {hint}")
+        if not block["end"]:
+            raise TableError(f"the table '{block['name']}' has no {END}")
+        return f"<!-- table: {block['name']} -->\n{TABLES[name](budget, results)}\n{END}"
+
+    return _BLOCK.sub(made, page)
+
+
+def main() -> None:
+    """Write the page, or check it."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--check", action="store_true", help="write nothing; fail where a table is out of date")
+    options.add_argument("--list", action="store_true", help="print the names of the tables")
+    options.add_argument("--page", type=Path, default=PAGE)
+    options.add_argument("--results", type=Path, default=RESULTS)
+    arguments = options.parse_args()
+    if arguments.list:
+        print("\n".join(TABLES))
+        return
+    page = arguments.page.read_text(encoding="utf-8")
+    try:
+        new = render(page, arguments.results)
+    except (TableError, Llama2VecError) as error:
+        sys.exit(f"{arguments.page.name}: {error}")
+    if not arguments.check:
+        write_atomic(arguments.page, new.encode())
+    elif new != page:
+        stale = [
+            block["name"]
+            for block, made in zip(_BLOCK.finditer(page), _BLOCK.finditer(new), strict=True)
+            if block[0] != made[0]
+        ]
+        sys.exit(f"{arguments.page.name} is out of date ({', '.join(stale)}): run `make docs`")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Tables and tests of the study, on results made by hand."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from scipy import stats
+from study.cells import ADAPTATIONS, Arm, adapted, raw_mean, tuned
+from study.command import main
+from study.comparisons import Question, Scores, answers, answers_by_set, arm_name, questions
+from study.plots import draw_curves
+from study.protocol import Protocol, load_protocol
+from study.results import Results, add, no_results
+from study.tables import (
+    TABLES,
+    coverage_table,
+    labels_table,
+    main_table,
+    page,
+    sets_table,
+    significance_table,
+    steps_table,
+)
+
+Make = Callable[..., Results]
+BOTH, NONE = Arm("both", steps=2), Arm("none")
+ONE = {0: [0.1, 0.2, 0.3, 0.0], 1: [0.3, 0.2, 0.1, 0.0]}
+TWO = {0: [0.5, 0.9, 0.4, 0.1], 1: [0.7, 0.7, 0.6, 0.3]}
+
+
+@pytest.fixture
+def scores(toy: Protocol, made_results: Make) -> Scores:
+    """Raw and adapted, fine-tuned on labels, with two seeds; BM25; of the rest nothing."""
+    two_seeds = toy.model_copy(update={"plan": toy.plan.model_copy(update={"seeds": [0, 1]})})
+    values = {(tuned(NONE), seed): {"one": one, "two": one[:2]} for seed, one in ONE.items()}
+    values |= {(tuned(BOTH), seed): {"one": two, "two": two[:2]} for seed, two in TWO.items()}
+    values[Arm("bm25"), 0] = {"one": [0.5] * 4, "two": [0.25, 0.75]}
+    values[BOTH, 0] = {"one": [0.2] * 4}
+    return Scores(made_results(values), two_seeds)
+
+
+def row_of(table: str, name: str) -> list[str]:
+    found = [line for line in table.splitlines() if line.startswith(f"| {name} |")]
+    assert len(found) == 1, table
+    return [cell.strip() for cell in found[0].strip("|").split("|")]
+
+
+def test_the_main_table_holds_means_over_seeds_their_spread_and_what_is_missing(scores: Scores) -> None:
+    table = main_table(scores)
+    assert "| arm | seeds | one | two | average |" in table
+    assert row_of(table, "BM25") == ["BM25", "1/1", "0.500", "0.500", "**0.500**"]
+    # one: 0.475 and 0.575; two: 0.7 and 0.7.
+    name = "EBAE + EBAR → labels"
+    assert row_of(table, name) == [name, "2/2", "0.525 ± 0.071", "0.700 ± 0.000", "**0.612** ± 0.035"]
+    assert row_of(table, "EBAE + EBAR") == ["EBAE + EBAR", "0/2", "0.200", "missing", "missing"]
+    assert row_of(table, "EBAR") == ["EBAR", "0/2", "missing", "missing", "missing"]
+
+
+def test_a_query_is_averaged_over_the_seeds_before_it_is_tested(scores: Scores) -> None:
+    answer = answers(scores, [Question(tuned(NONE), tuned(BOTH))], sets=["one"])[0]
+    assert answer.seeds == (0, 1)
+    assert answer.test is not None
+    first, second = [0.2, 0.2, 0.2, 0.0], [0.6, 0.8, 0.5, 0.2]
+    assert answer.test.difference == pytest.approx(0.375)
+    assert answer.test.t_p == pytest.approx(stats.ttest_rel(second, first).pvalue)
+    # All four differences are positive: 2 of the 16 sign patterns are as extreme.
+    assert answer.test.randomisation_p == pytest.approx(2 / 16)
+    assert (answer.test.wins, answer.test.ties, answer.test.losses) == (4, 0, 0)
+
+
+def test_every_set_counts_alike_and_seeds_are_matched(scores: Scores) -> None:
+    answer = answers(scores, [Question(tuned(NONE), tuned(BOTH))])[0]
+    assert answer.test is not None
+    # two: (0.2, 0.2) against (0.6, 0.8).
+    assert answer.test.difference == pytest.approx((0.375 + 0.5) / 2)
+    del scores.results["cells"]["toy"][
+        "adaptation=none recipe=paper steps=0 seed=1 stage=labels pairs=all pooling=slots"
+    ]
+    alone = answers(Scores(scores.results, scores.protocol), [Question(tuned(NONE), tuned(BOTH))], sets=["one"])[0]
+    assert alone.seeds == (0,)
+    assert alone.test is not None
+    assert alone.test.difference == pytest.approx((0.4 + 0.7 + 0.1 + 0.1) / 4)
+
+
+def test_against_a_reference_all_seeds_of_the_other_count(scores: Scores) -> None:
+    answer = answers(scores, [Question(Arm("bm25"), tuned(BOTH))], sets=["one"])[0]
+    assert answer.seeds == (0, 1)
+    assert answer.test is not None
+    assert answer.test.difference == pytest.approx(0.525 - 0.5)
+
+
+def test_p_values_are_corrected_over_the_comparisons_that_could_be_made(scores: Scores) -> None:
+    asked = [Question(tuned(NONE), tuned(BOTH)), Question(Arm("bm25"), tuned(BOTH)), Question(Arm("minilm"), BOTH)]
+    found = answers(scores, asked, sets=["one"])
+    assert found[2].test is None
+    p_values = [answer.test.t_p for answer in found[:2] if answer.test]
+    corrected = [answer.test.t_p_corrected for answer in found[:2] if answer.test]
+    assert p_values[0] < p_values[1]
+    assert corrected == pytest.approx([2 * p_values[0], max(2 * p_values[0], p_values[1])])
+
+
+def test_the_table_of_tests_says_missing_where_an_arm_or_a_set_is(scores: Scores) -> None:
+    table = significance_table(scores)
+    lines = [line for line in table.splitlines() if line.startswith("| raw → labels | EBAE + EBAR → labels |")]
+    assert re.search(r"\| 2 \| \+0\.438 \[", lines[0])
+    assert lines[0].endswith("| 6/0/0 |")
+    assert "| raw, mean pooling | EBAE + EBAR | – | missing | missing | missing | missing | missing |" in table
+    assert "over the 2 comparisons that could be made" in table
+    by_set = answers_by_set(scores, Question(Arm("bm25"), BOTH))
+    assert by_set["one"].test is not None
+    assert by_set["two"].test is None
+    assert "| two | – | missing |" in sets_table(scores)
+
+
+def test_the_family_asks_the_studys_question_first_and_nothing_twice() -> None:
+    protocol = load_protocol("cpu")
+    family = questions(protocol)
+    assert family[0] == Question(tuned(adapted(protocol, "none")), tuned(adapted(protocol, "both")))
+    assert len(set(family)) == len(family)
+    assert all(question.first != question.second for question in family)
+
+
+def test_arms_have_names_of_their_own() -> None:
+    protocol = load_protocol("cpu")
+    arms = [adapted(protocol, part, recipe) for part in ADAPTATIONS for recipe in ("paper", "released")]
+    arms += [raw_mean(), adapted(protocol, "both", steps=8)]
+    arms += [
+        tuned(arm, stage, pairs) for arm in arms for stage, pairs in (("labels", -1), ("labels", 48), ("corpus", -1))
+    ]
+    assert len({arm_name(arm, protocol) for arm in arms}) == len(arms)
+
+
+def test_curves_begin_with_the_raw_model_and_end_with_all_pairs(scores: Scores) -> None:
+    table = steps_table(scores)
+    assert "| adaptation steps | 0 | 1 | 2 |" in table
+    assert row_of(table, "fine-tuned on labels")[1:] == ["0.175 ± 0.035", "missing", "0.612 ± 0.035"]
+    table = labels_table(scores)
+    assert "| labelled pairs | 0 | 8 | all |" in table
+    assert row_of(table, "adapted")[1:] == ["missing", "missing", "0.612 ± 0.035"]
+
+
+def test_coverage_counts_seeds_and_names_the_sets_that_are_missing(scores: Scores) -> None:
+    table = coverage_table(scores)
+    assert row_of(table, "EBAE + EBAR → labels")[1:] == ["2", "2", "–"]
+    assert row_of(table, "EBAE + EBAR")[1:] == ["0", "2", "one, two, pairs.tsv"]
+    assert row_of(table, "EBAR")[1:] == ["0", "2", "all"]
+    assert re.match(r"Cells: 1 in part, 5 done, \d+ missing\.", table)
+
+
+def test_cells_of_another_budget_are_in_no_table(scores: Scores, toy: Protocol, made_results: Make) -> None:
+    scores.results["cells"]["cpu"] = scores.results["cells"].pop("toy")
+    assert "0." not in page(Scores(scores.results, toy), "command")
+
+
+def test_the_page_names_its_command_and_replaces_itself_only(
+    scores: Scores, toy_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, written = tmp_path / "study.json", tmp_path / "docs" / "study.md"
+    add(output, scores.results)
+    command = ["--budget", str(toy_file), "--output", str(output), "--tables", str(written)]
+    assert main(command) == 0
+    text = written.read_text(encoding="utf-8")
+    assert text.startswith("<!-- Written by `python benchmarks/study --budget toy")
+    assert all(f"\n## {heading}\n" in text for heading, _ in TABLES.values())
+    assert main(command) == 0
+    assert written.read_text(encoding="utf-8") == text
+    written.write_text("# My own page\n", encoding="utf-8")
+    assert main(command) == 2
+    assert "was not written by this command" in capsys.readouterr().err
+    assert written.read_text(encoding="utf-8") == "# My own page\n"
+
+
+def test_curves_are_drawn_where_there_is_a_point_and_the_same_every_time(
+    scores: Scores, toy: Protocol, tmp_path: Path
+) -> None:
+    made = draw_curves(scores, tmp_path)
+    assert [path.name for path in made] == ["study-toy-steps.svg", "study-toy-labels.svg"]
+    first = [path.read_bytes() for path in made]
+    assert all(content.count(b"<svg") == 1 and len(content) < 60_000 for content in first)
+    assert [path.read_bytes() for path in draw_curves(scores, tmp_path)] == first
+    assert draw_curves(Scores(no_results(), toy), tmp_path / "none") == []
+
+
+def test_a_curve_breaks_where_a_point_is_missing(
+    scores: Scores, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: dict[str, list[float]] = {}
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.errorbar", lambda _, __, means, *, label, **___: drawn.update({label: means})
+    )
+    draw_curves(scores, tmp_path)
+    start, missing, end = drawn["fine-tuned on labels"]
+    assert (start, end) == pytest.approx((0.175, 0.6125))
+    assert math.isnan(missing)
+
+
+# -------------------------------------------------------------------------------------------- blocks of docs/results.md
+
+
+@pytest.fixture(scope="module")
+def results_tables() -> ModuleType:
+    path = Path(__file__).resolve().parents[3] / "docs" / "results_tables.py"
+    spec = importlib.util.spec_from_file_location("results_tables", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(module: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr("sys.argv", ["results_tables.py", *map(str, arguments)])
+    module.main()
+
+
+def test_marked_blocks_are_written_and_a_stale_one_is_found(
+    results_tables: ModuleType, scores: Scores, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores.results["cells"]["cpu"] = scores.results["cells"].pop("toy")
+    scores.results["sets"]["cpu"] = scores.results["sets"].pop("toy")
+    add(tmp_path / "study.json", scores.results)
+    path = tmp_path / "results.md"
+    path.write_text(
+        "Before.\n\n<!-- table: study-coverage -->\n<!-- end -->\n\nBetween.\n\n"
+        "<!-- table: study-steps gpu -->\nold\n<!-- end -->\nAfter.\n",
+        encoding="utf-8",
+    )
+    folders = ("--page", path, "--results", tmp_path)
+    with pytest.raises(SystemExit, match=r"out of date \(study-coverage, study-steps gpu\)"):
+        run(results_tables, monkeypatch, "--check", *folders)
+    run(results_tables, monkeypatch, *folders)
+    text = path.read_text(encoding="utf-8")
+    assert all(word in text for word in ("Before.\n\n<!--", "Between.", "\nAfter.\n", "| BM25 | 0 | 1 |", "| 1,000 |"))
+    assert "old" not in text
+    run(results_tables, monkeypatch, "--check", *folders)
+    path.write_text(text.replace("| BM25 | 0 |", "| BM25 | 1 |"), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"out of date \(study-coverage\): run `make docs`"):
+        run(results_tables, monkeypatch, "--check", *folders)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("<!-- table: study-man -->\n<!-- end -->\n", "did you mean 'study-main'"),
+        ("<!-- table: study-main tpu -->\n<!-- end -->\n", "choose from cpu, gpu"),
+        ("<!-- table: study-main -->\nno end\n", "has no <!-- end -->"),
+        ("<!-- table: study-main -->\n<!-- table: study-sts -->\n<!-- end -->\n", "'study-main' has no"),
+        ("<!-- table: adapted-quality -->\n<!-- end -->\n", "adapt-smollm2-cpu.json"),
+    ],
+)
+def test_a_block_that_cannot_be_made_leaves_the_page_alone(
+    block: str, message: str, results_tables: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.md"
+    path.write_text(block, encoding="utf-8")
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        run(results_tables, monkeypatch, "--page", path, "--results", tmp_path)
+    assert path.read_text(encoding="utf-8") == block
