@@ -15,7 +15,9 @@ The whole tree::
     │   ├── ModelNotFoundError       no such folder, file or hub id
     │   ├── NotCausalError           the model is not a causal language model
     │   ├── TokenizerError           no EOS token, a prompt that does not fit, …
-    │   └── ContractError            the saved encoding contract does not match its hash or its model
+    │   ├── ContractError            the saved encoding contract does not match its hash or its model
+    │   │   └── GoldenVectorsError   golden vectors are missing, damaged, or those of another contract
+    │   └── BackendError             another program that is asked for vectors does not give them
     ├── TrainingError                training cannot start, or must stop
     │   └── EmptyTargetsError        no row of a batch has a token to predict
     ├── StoreError                   a vector store or index that cannot be used
@@ -82,6 +84,14 @@ class TokenizerError(ModelError):
 
 class ContractError(ModelError):
     """The saved encoding contract does not match its hash or its model."""
+
+
+class GoldenVectorsError(ContractError):
+    """Golden vectors are missing, damaged, or those of another contract."""
+
+
+class BackendError(ModelError):
+    """Another program that is asked for vectors does not give them."""
 
 
 class TrainingError(Llama2VecError):

@@ -8,7 +8,23 @@ import sys
 
 import typer
 
-from llama2vec.cli import adapt, check, encode, evaluate, finetune, index, mine, run, search
+from llama2vec.cli import (
+    adapt,
+    card,
+    check,
+    compare,
+    encode,
+    evaluate,
+    explain,
+    finetune,
+    index,
+    mine,
+    report,
+    run,
+    search,
+    serve,
+    verify,
+)
 from llama2vec.errors import Llama2VecError
 
 app = typer.Typer(
@@ -27,7 +43,13 @@ app.command("mine")(mine.mine_command)
 app.command("encode")(encode.encode_command)
 app.command("index")(index.index_command)
 app.command("search")(search.search_command)
+app.command("explain")(explain.explain_command)
+app.command("serve")(serve.serve_command)
 app.command("evaluate")(evaluate.evaluate_command)
+app.command("compare")(compare.compare_command)
+app.command("report")(report.report_command)
+app.command("verify")(verify.verify_command)
+app.command("card")(card.card_command)
 
 _INTERRUPTED = 130
 

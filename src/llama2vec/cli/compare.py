@@ -40,14 +40,14 @@ def compare_command(
     from llama2vec.evaluate.comparison import ComparisonOptions, compare_measures, write_comparisons
     from llama2vec.evaluate.comparison_report import markdown_comparison, rich_comparison
     from llama2vec.files import write_output
-    from llama2vec.pipeline.comparison import check_same_corpus, read_named_runs, with_texts
+    from llama2vec.pipeline.comparison import check_same_corpus, read_named_runs, task_beside, with_texts
 
     task, judgements, queries = _judgements(data, split, qrels)
     named = read_named_runs(runs)
     check_same_corpus(runs, str(data) if data else None)
     options = ComparisonOptions(all_pairs, changed, passages, flips, seed=seed)
     wanted = list(dict.fromkeys(measures or ["nDCG@10"]))
-    comparisons = compare_measures(named, judgements, measures=wanted, task=task, options=options)
+    comparisons = compare_measures(named, judgements, measures=wanted, task=task_beside(runs) or task, options=options)
     if data:
         comparisons = with_texts(comparisons, named, queries, str(data))
     if json:

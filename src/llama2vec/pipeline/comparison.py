@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.trec import read_run
@@ -55,6 +56,13 @@ def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -
         if found != known[0][1]:
             both = f"{known[0][0]} ({known[0][1][:12]}) and {where} ({found[:12]})"
             raise EvaluationError(f"{both} belong to different corpora, or one that changed; compare on one corpus")
+
+
+def task_beside(paths: Sequence[Path]) -> str | None:
+    """Return the task that the JSON files beside the runs name; None where one has no such file or they differ."""
+    names = {_beside(path).get("task") for path in paths}
+    name = names.pop() if len(names) == 1 else None
+    return name if isinstance(name, str) else None
 
 
 def with_texts(
@@ -116,14 +124,18 @@ def _check_known(tag: str, unknown: int, count: int, corpus_source: str) -> None
 
 def _fingerprint_beside(path: Path) -> str | None:
     """Return the corpus fingerprint from the JSON beside a run file; None where there is none."""
-    beside = path.with_name(f"{_stem(path)}.json")
-    try:
-        data = json.loads(beside.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    settings = data.get("settings") if isinstance(data, dict) else None
+    settings = _beside(path).get("settings")
     found = settings.get("corpus_fingerprint") if isinstance(settings, dict) else None
     return found if isinstance(found, str) else None
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """Return the JSON that ``evaluate --output`` leaves beside a run; empty where there is none."""
+    try:
+        data = json.loads(path.with_name(f"{_stem(path)}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _stem(path: Path) -> str:

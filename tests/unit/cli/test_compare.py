@@ -170,6 +170,14 @@ def test_runs_of_other_corpora_are_refused(
     assert "or one that changed" in refused(*runs, "--data", beir)
 
 
+def test_the_task_has_the_name_that_both_evaluations_gave_it(
+    compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path]
+) -> None:
+    for path, task, expected in zip(runs, ("beir/tiny", "beir/tiny"), ("tiny/test", "beir/tiny"), strict=True):
+        path.with_suffix(".json").write_text(json.dumps({"task": task}), encoding="utf-8")
+        assert f"{expected} · nDCG@10" in compare(*runs, "--data", beir)[1]
+
+
 @pytest.mark.parametrize("beside", ["no JSON", "[1]", '{"settings": 3}', '{"settings": {"corpus_fingerprint": 4}}'])
 def test_other_files_beside_a_run_are_no_obstacle(
     compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], beside: str
