@@ -49,6 +49,7 @@ from llama2vec.model.backbone import Backbone, decoder, load_backbone, resolve_m
 from llama2vec.model.batching import PromptedBatch, token_budget_batches
 from llama2vec.model.contract import saved_settings
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.hub import local_copy
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
@@ -233,7 +234,7 @@ def finetune(
 
 def _load_backbone(settings: ModelSettings) -> Backbone:
     """Load a raw model, or an encoder whose contract is checked against its weights."""
-    source = resolve_model(settings.name)
+    source = resolve_model(local_copy(settings.name))
     if source.gguf_file or saved_settings(Path(source.location)) is None:
         return load_backbone(settings)
     return Encoder.load(settings.name, settings=settings).backbone
@@ -246,7 +247,7 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
         ContractError: The recipe sets something else than the model's contract; names the field and both values.
     """
     wanted = EncoderSettings.model_validate(config.encoder.model_dump())
-    source = resolve_model(config.model.name)
+    source = resolve_model(local_copy(config.model.name))
     saved = None if source.gguf_file else saved_settings(Path(source.location))
     if saved is None:
         return config.prompts, wanted

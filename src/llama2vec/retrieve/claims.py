@@ -95,7 +95,7 @@ class Claim:
         holder, _, alive_at = seen
         if time.time() - alive_at > self.timeout_seconds:
             return True
-        return os.name == "posix" and holder.get("host") == host_name() and not _is_running(holder["pid"])
+        return os.name == "posix" and holder.get("host") == host_name() and not is_running(holder["pid"])
 
     def _remove_if_dead(self) -> bool:
         """Return whether the way is free for another try."""
@@ -126,7 +126,8 @@ def host_name() -> str:
         return socket.gethostname()
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Tell whether a process of this machine lives; POSIX only, elsewhere asking would end it."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

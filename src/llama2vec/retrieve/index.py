@@ -6,6 +6,8 @@ kinds, ``index.faiss``. Similarity is the inner product, which is the cosine for
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
 import logging
 import os
@@ -23,6 +25,7 @@ import numpy.typing as npt
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, StoreError
 from llama2vec.files import file_sha256, write_atomic
 from llama2vec.progress import ProgressReporter
+from llama2vec.retrieve.claims import host_name, is_running
 from llama2vec.retrieve.store import Vectors, VectorStore
 
 logger = logging.getLogger(__name__)
@@ -379,8 +382,8 @@ def replaced_folder(output: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
     Raises:
         StoreError: The folder cannot be written.
     """
-    token = uuid.uuid4().hex[:8]
-    new, old = (output.with_name(f".{output.name}.{word}-{token}") for word in ("new", "old"))
+    writer = f"{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    new, old = (output.with_name(f".{output.name}.{word}-{writer}") for word in ("new", "old"))
     try:
         new.mkdir(parents=True)
         yield new
@@ -396,11 +399,26 @@ def replaced_folder(output: Path, keep: Sequence[str] = ()) -> Iterator[Path]:
             if (old / name).exists():
                 (old / name).rename(output / name)
         shutil.rmtree(old, ignore_errors=True)
+        _clear_leftovers(output)
     except (OSError, RuntimeError) as error:  # FAISS tells of a full disk with a RuntimeError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise StoreError(f"cannot write the index {output} ({reason}); put that right and try again") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _clear_leftovers(output: Path) -> None:
+    """Remove what killed processes of this machine left beside the folder, now that a whole one is there."""
+    if os.name != "posix":
+        return
+    for path in output.parent.glob(f".{glob.escape(output.name)}.*-{_machine()}-*-*"):
+        pid = path.name.split("-")[-2]
+        if pid.isdecimal() and not is_running(int(pid)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _machine() -> str:
+    return hashlib.sha256(host_name().encode()).hexdigest()[:8]
 
 
 def _import_faiss() -> Any:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +16,7 @@ import pytest
 
 from llama2vec.errors import ConfigError, OutputExistsError, StoreError
 from llama2vec.records import Passage
+from llama2vec.retrieve import index as index_module
 from llama2vec.retrieve.index import AnnSettings, ExactIndex, FaissIndex, build_index, open_index
 from llama2vec.retrieve.store import VectorStore, write_store
 
@@ -163,6 +167,20 @@ def test_an_index_is_replaced_only_with_overwrite_and_another_folder_never(store
     with pytest.raises(OutputExistsError, match="is not an index"):
         build_index(store, tmp_path / "mine", overwrite=True)
     assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="whether a process lives is asked on POSIX only")
+def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(
+    store: VectorStore, tmp_path: Path
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as killed:
+        killed.kill()
+    for pid in (killed.pid, os.getppid()):
+        (tmp_path / f".index.new-{index_module._machine()}-{pid}-0123abcd").mkdir()
+    (tmp_path / f".index.new-ffffffff-{killed.pid}-0123abcd").mkdir()
+    build_index(store, tmp_path / "index")
+    left = sorted(path.name.split("-", 1)[1] for path in tmp_path.iterdir() if path.name != "index")
+    assert left == sorted([f"{index_module._machine()}-{os.getppid()}-0123abcd", f"ffffffff-{killed.pid}-0123abcd"])
 
 
 def test_wrong_requests_are_told_in_one_line(store: VectorStore, tmp_path: Path) -> None:
