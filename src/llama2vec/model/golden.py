@@ -1,0 +1,185 @@
+"""Golden vectors: what a saved model gives for a few fixed texts, kept beside its contract.
+
+A contract says how a vector comes about; golden vectors say which vector that is. Any program that claims to read the
+model can be held against them (``llama2vec verify``), without ours being there.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from llama2vec.errors import GoldenVectorsError
+from llama2vec.files import write_atomic, write_json
+from llama2vec.manifest import digest
+from llama2vec.model.common_directions import Vectors
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
+
+GOLDEN_FILE = "golden.json"
+# Not a safetensors file: inference servers read every *.safetensors of a folder as weights, and so do our fingerprints.
+GOLDEN_VECTORS = "golden.npy"
+_FORMAT = 1
+
+Side = Literal["query", "passage"]
+SIDES: tuple[Side, ...] = ("query", "passage")
+
+_FLOAT32_TOLERANCE = 1e-5
+# Of the root mean square of a unit vector's numbers. Another kernel moves 16-bit vectors by about a hundredth of it.
+_HALF_TOLERANCE = 0.1
+
+# Each is there for what goes wrong with it: a question, a sentence, a text beyond 128 tokens, letters beyond ASCII,
+# line breaks and white space at the end, a single word. An empty text would be refused by many servers.
+GOLDEN_TEXTS: tuple[str, ...] = (
+    "How do bees find their way back to the hive?",
+    "The bridge was opened to traffic in 1932, after eight years of construction.",
+    "A lighthouse keeper on the northern coast kept a diary for forty years. Every evening he wrote down the wind, the "
+    "height of the waves and the number of ships that passed. In winter, when no ship came for weeks, he described the "
+    "birds that rested on the railing: gulls, guillemots and, once, a snowy owl that stayed for nine days. When the "
+    "light was made automatic, he gave the eleven volumes to the town library, where a young biologist found them much "
+    "later. She counted the birds, compared them with the temperature of the sea, and showed that several species had "
+    "moved two hundred kilometres to the north. The diary is now read by people who study the climate, and the railing "
+    "of the lighthouse, repaired twice since then, still serves the gulls.",
+    "Le café de la gare est fermé; 東京は日本の首都です。 Привет, мир! 10 €",
+    "def mean(values):\n    total = 0.0\n    for value in values:\n        total += value\n"
+    "    return total / len(values)\n",
+    "lighthouse",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Golden vectors and what they belong to.
+
+    Attributes:
+        texts: N texts.
+        vectors: Side → [N, D] unit vectors, float32.
+        contract_hash: Of the model that gave them.
+        dtype: Number format they were computed in.
+        tolerance: Largest difference of a number that counts as the same vector.
+    """
+
+    texts: tuple[str, ...]
+    vectors: Mapping[Side, Vectors]
+    contract_hash: str
+    dtype: str
+    tolerance: float
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of a vector."""
+        return int(self.vectors["query"].shape[1])
+
+
+def compute_golden(encoder: Encoder) -> Golden:
+    """Embed the golden texts, each by itself, so that no padding stands beside any of them."""
+    vectors: dict[Side, Vectors] = {
+        "query": np.concatenate([encoder.encode_queries([text]) for text in GOLDEN_TEXTS]),
+        "passage": np.concatenate([encoder.encode_passages([text]) for text in GOLDEN_TEXTS]),
+    }
+    dtype = str(encoder.backbone.model.dtype).removeprefix("torch.")
+    return Golden(GOLDEN_TEXTS, vectors, encoder.contract_hash, dtype, default_tolerance(dtype, encoder.dimension))
+
+
+def default_tolerance(dtype: str, dimension: int) -> float:
+    """Return how far a number of a vector may move: by float32's rounding, or by that of a 16-bit format.
+
+    >>> default_tolerance("float32", 576), default_tolerance("bfloat16", 400)
+    (1e-05, 0.005)
+    """
+    return _FLOAT32_TOLERANCE if dtype == "float32" else round(_HALF_TOLERANCE / dimension**0.5, 6)
+
+
+def save_golden(golden: Golden, folder: Path) -> None:
+    """Write ``golden.npy`` [2, N, D] (queries, then passages) and, last, ``golden.json``."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.stack([golden.vectors[side] for side in SIDES]).astype(np.float32), allow_pickle=False)
+    facts = {
+        "format": _FORMAT,
+        "contract": golden.contract_hash,
+        "dtype": golden.dtype,
+        "tolerance": golden.tolerance,
+        "sides": list(SIDES),
+        "texts": list(golden.texts),
+        "vectors": {"file": GOLDEN_VECTORS, "sha256": sha256(buffer.getvalue()).hexdigest()},
+    }
+    write_atomic(folder / GOLDEN_VECTORS, buffer.getvalue())
+    write_json(folder / GOLDEN_FILE, {**facts, "hash": digest(facts)})
+
+
+def load_golden(folder: Path, contract_hash: str) -> Golden:
+    """Read the golden vectors of a saved model.
+
+    Args:
+        folder: The model.
+        contract_hash: Of the model's contract; the vectors must belong to it.
+
+    Raises:
+        GoldenVectorsError: There are none, they were edited, or they are those of another model.
+    """
+    path = folder / GOLDEN_FILE
+    if not path.is_file():
+        raise GoldenVectorsError(
+            f"{folder}: no {GOLDEN_FILE}: the model was saved before golden vectors were; run `llama2vec verify "
+            f"{folder} --write`, which makes them once our encoder and plain transformers agree"
+        )
+    facts = _read_facts(path)
+    if facts["contract"] != contract_hash:
+        raise GoldenVectorsError(
+            f"{path}: made for contract {facts['contract'][:12]}…, and the model's is {contract_hash[:12]}…; "
+            "restore the file, or make new ones with --write --overwrite"
+        )
+    stacked = _read_vectors(folder / GOLDEN_VECTORS, facts["vectors"]["sha256"])
+    texts = tuple(facts["texts"])
+    if stacked.ndim != 3 or stacked.shape[:2] != (len(SIDES), len(texts)):
+        raise GoldenVectorsError(
+            f"{path}: {len(texts)} texts on {len(SIDES)} sides, and vectors of shape {list(stacked.shape)}; "
+            "make new ones with --write --overwrite"
+        )
+    return Golden(
+        texts, dict(zip(SIDES, stacked, strict=True)), contract_hash, facts["dtype"], float(facts["tolerance"])
+    )
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        saved = facts.pop("hash")
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise GoldenVectorsError(
+            f"{path}: cannot be read as golden vectors ({error}); restore it, or make new ones with --write --overwrite"
+        ) from None
+    if digest(facts) != saved:
+        raise GoldenVectorsError(
+            f"{path}: does not match its hash: it was edited by hand; restore it, or make new ones with "
+            "--write --overwrite"
+        )
+    if facts.get("format") != _FORMAT or facts.get("sides") != list(SIDES):
+        raise GoldenVectorsError(
+            f"{path}: golden format {facts.get('format')} is not {_FORMAT}; use a matching llama2vec"
+        )
+    return facts
+
+
+def _read_vectors(path: Path, expected: str) -> Vectors:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise GoldenVectorsError(
+            f"{path}: cannot be read ({error.strerror}); restore it, or make new ones with --write --overwrite"
+        ) from None
+    if sha256(content).hexdigest() != expected:
+        raise GoldenVectorsError(
+            f"{path}: not the vectors that {GOLDEN_FILE} names: damaged or edited; restore it, or make new ones with "
+            "--write --overwrite"
+        )
+    vectors: Vectors = np.load(io.BytesIO(content), allow_pickle=False)
+    return vectors

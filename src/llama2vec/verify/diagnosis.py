@@ -1,0 +1,275 @@
+"""Find the known fault whose vectors are those that a backend gave."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from llama2vec.model.common_directions import Vectors
+from llama2vec.model.golden import Golden, Side
+from llama2vec.verify.faults import FAULTS, Case, Fault, fault_name
+from llama2vec.verify.plain import PlainModel
+
+logger = logging.getLogger(__name__)
+
+PlainLoader = Callable[[str], PlainModel]
+"""Number format → the model behind plain transformers."""
+
+_NORM_SLACK = 1e-2
+# A difference that people would call one, in a hint.
+_VISIBLE = 1e-4
+# Two readings that agree to this are the same one in another number format.
+_ROUNDED_COSINE = 0.999
+# Relative distance to the nearest number of a format.
+_ROUNDING_STEPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+_DTYPES = ("float32", "bfloat16", "float16")
+# Further matches are equal to the best one, and not merely near it.
+_EQUAL_FACTOR = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A cause that was found for one side.
+
+    Attributes:
+        fault: Its name.
+        what: What is wrong.
+        remedy: What to do.
+    """
+
+    fault: str
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A cause and where it shows.
+
+    Attributes:
+        fault: Its name.
+        what: Side → what is wrong there.
+        remedy: What to do.
+        instead_of: Names of other faults that give the same vectors for these texts, so that any of them it may be.
+    """
+
+    fault: str
+    what: Mapping[Side, str]
+    remedy: str
+    instead_of: tuple[str, ...] = ()
+
+    def sentence(self) -> str:
+        """Return the cause as one sentence."""
+        names = {"query": "queries", "passage": "passages"}
+        if len(self.what) > 1 and len(set(self.what.values())) == 1:
+            told = f"queries and passages: {next(iter(self.what.values()))}"
+        else:
+            told = "; ".join(f"{names[side]}: {what}" for side, what in self.what.items())
+        same = f" (or {' or '.join(self.instead_of)}: the same vectors for these texts)" if self.instead_of else ""
+        return f"{self.fault}{same}: {told}; {self.remedy}"
+
+
+def largest_difference(first: Vectors, second: Vectors) -> float:
+    """Return the largest difference of two numbers that stand in the same place."""
+    return float(np.abs(first - second).max())
+
+
+def lowest_cosine(first: Vectors, second: Vectors) -> float:
+    """Return the lowest cosine of two rows."""
+    return float((unit_rows(first) * unit_rows(second)).sum(axis=1).min())
+
+
+def unit_rows(vectors: Vectors) -> Vectors:
+    """Return vectors at unit length; zero stays zero."""
+    exact = vectors.astype(np.float64)
+    unit: Vectors = exact / np.maximum(np.linalg.norm(exact, axis=1, keepdims=True), 1e-12)
+    return unit.astype(np.float32)
+
+
+def diagnose(
+    golden: Golden, given: Mapping[Side, Vectors], alone: Mapping[Side, Vectors], load: PlainLoader
+) -> tuple[list[Cause], list[str]]:
+    """Name what is wrong on the sides that differ.
+
+    Args:
+        golden: What should have come.
+        given: What came, for the sides that differ.
+        alone: The same, each text asked for by itself; empty for a backend that cannot be asked again.
+        load: Loads the model behind plain transformers.
+
+    Returns:
+        Causes, and hints where there is no single known one.
+    """
+    plain: PlainModel | None = None
+    found: dict[Side, list[Finding]] = {}
+    unnormalised: dict[Side, list[Finding]] = {}
+    hints: list[str] = []
+    for side, vectors in given.items():
+        right_alone = _right_alone(golden, side, alone)
+        plainly = _by_looking(golden, side, vectors)
+        if plainly is not None:
+            found[side] = [_BATCHING if right_alone else plainly]
+            continue
+        straight = vectors
+        if _is_unnormalised(vectors):
+            # Length apart from direction: forgetting to normalise goes along with any other fault.
+            straight = unit_rows(vectors)
+            unnormalised[side] = [_NOT_NORMALISED]
+            if largest_difference(straight, golden.vectors[side]) <= golden.tolerance:
+                continue
+        if plain is None:
+            logger.info("vectors differ; trying %d known faults (a minute on a small model)", len(FAULTS))
+            plain = load(golden.dtype)
+        case = Case(plain, side, golden.texts, golden.vectors[side], straight)
+        matches = _matching_faults(case, golden.tolerance, _possible(case, right_alone, alone))
+        if right_alone:
+            matches = matches or [_BATCHING]
+        matches = matches or _precision(golden, case, load)
+        if matches:
+            found[side] = matches
+        else:
+            hints += _hints(case, alone)
+    return [*joined_causes(unnormalised), *joined_causes(found)], hints
+
+
+_NOT_NORMALISED = Finding("missing normalisation", "the vectors' lengths are not 1", "divide each vector by its length")
+_IN_BATCHES = ("left padding", "pooling at a pad token")
+_BATCHING = Finding(
+    "batching",
+    "each text by itself gives the right vector, and in one request with others it does not, most likely for padding",
+    "pad on the right and pool at each row's own last tokens (the contract's padding_side)",
+)
+
+
+def _by_looking(golden: Golden, side: Side, vectors: Vectors) -> Finding | None:
+    """Name what needs no model: no numbers, another width, vectors that were rounded."""
+    expected = golden.vectors[side]
+    if not np.isfinite(vectors).all():
+        return Finding("not finite", "NaN or infinite numbers", "compute in float32 or bfloat16 instead of float16")
+    width = vectors.shape[1]
+    if width < golden.dimension and lowest_cosine(vectors, expected[:, :width]) > 1 - 1e-6:
+        what = f"only the first {width} of {golden.dimension} numbers are given"
+        return Finding("truncated dimensions", what, "ask for the full width (dimensions, truncate_dim)")
+    if width != golden.dimension:
+        what = f"vectors have {width} numbers, not {golden.dimension}"
+        return Finding("other width", what, "serve this model: another one answers")
+    for dtype, step in _ROUNDING_STEPS.items():
+        is_rounded = _is_representable(vectors, dtype)
+        if is_rounded and (np.abs(vectors - expected) <= step * np.abs(expected) + golden.tolerance).all():
+            what = f"the finished vectors were rounded to {dtype}"
+            return Finding("rounded vectors", what, "send and store float32, or accept it with --tolerance")
+    return None
+
+
+def _is_representable(vectors: Vectors, dtype: str) -> bool:
+    exact = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
+    return bool((exact.to(getattr(torch, dtype)).float() == exact).all())
+
+
+def _is_unnormalised(vectors: Vectors) -> bool:
+    lengths = np.linalg.norm(vectors, axis=1)
+    # No normalisation gives a zero vector another length.
+    return bool((np.abs(lengths - 1) > _NORM_SLACK)[lengths > _NORM_SLACK].any())
+
+
+def _right_alone(golden: Golden, side: Side, alone: Mapping[Side, Vectors]) -> bool:
+    if side not in alone or alone[side].shape != golden.vectors[side].shape or not np.isfinite(alone[side]).all():
+        return False
+    vectors = unit_rows(alone[side]) if _is_unnormalised(alone[side]) else alone[side]
+    return largest_difference(vectors, golden.vectors[side]) <= golden.tolerance
+
+
+def _possible(case: Case, right_alone: bool, alone: Mapping[Side, Vectors]) -> list[Fault]:
+    """Leave out what asking for each text by itself has ruled out: padding, or all but padding."""
+    if right_alone:
+        return [fault for fault in FAULTS if fault.name in _IN_BATCHES]
+    vectors = alone.get(case.side)
+    if vectors is None or vectors.shape != case.given.shape:
+        return list(FAULTS)
+    if lowest_cosine(vectors, case.given) < 1 - 1e-4:
+        return list(FAULTS)
+    return [fault for fault in FAULTS if fault.name not in _IN_BATCHES]
+
+
+def _matching_faults(case: Case, tolerance: float, faults: Sequence[Fault]) -> list[Finding]:
+    """Return the faults that give the backend's vectors, the nearest first; only equal ones beside it.
+
+    A fault that this model cannot show gives the golden vectors, and tells nothing. Where the backend computes in
+    another number format, every row is a little off; a match must then still be far nearer than the golden vectors.
+    """
+    exact: list[tuple[float, Finding]] = []
+    rounded: list[tuple[float, Finding]] = []
+    to_golden = largest_difference(case.given, case.golden)
+    for fault in faults:
+        for what, vectors in fault.candidates(case):
+            if vectors is None or not np.isfinite(vectors).all():
+                continue
+            if largest_difference(vectors, case.golden) <= tolerance:
+                continue
+            gap = largest_difference(vectors, case.given)
+            finding = Finding(fault_name(fault, case), what, fault.remedy)
+            if gap <= tolerance:
+                exact.append((gap, finding))
+            elif gap < to_golden / _EQUAL_FACTOR and _every_row_is_rounded(vectors, case.given, tolerance):
+                rounded.append((gap, finding))
+    found = sorted(exact or rounded, key=lambda pair: pair[0])
+    floor = max(_EQUAL_FACTOR * found[0][0], tolerance / 10) if found else 0.0
+    equal = [finding for gap, finding in found if gap <= floor]
+    names = [fault_name(fault, case) for fault in faults]
+    return sorted(equal, key=lambda finding: names.index(finding.fault))
+
+
+def _every_row_is_rounded(expected: Vectors, given: Vectors, tolerance: float) -> bool:
+    least = float(np.abs(expected - given).max(axis=1).min())
+    return least > tolerance and lowest_cosine(expected, given) > _ROUNDED_COSINE
+
+
+def _precision(golden: Golden, case: Case, load: PlainLoader) -> list[Finding]:
+    """Tell whether the differences are of the size that another number format gives."""
+    gap = largest_difference(case.given, case.golden)
+    if not _every_row_is_rounded(case.golden, case.given, golden.tolerance):
+        return []
+    for dtype in _DTYPES:
+        if dtype == golden.dtype:
+            continue
+        try:
+            usual = largest_difference(load(dtype).embed(case.side, case.texts), case.golden)
+        except RuntimeError:
+            # This processor does not multiply in that format.
+            continue
+        if usual / 3 <= gap <= usual * 3:
+            what = f"every vector is off by up to {gap:.1e}, as {dtype} arithmetic is here ({usual:.1e})"
+            remedy = f"compute in {golden.dtype}, as the golden vectors were, or accept it with --tolerance"
+            return [Finding("lower precision" if golden.dtype == "float32" else "other precision", what, remedy)]
+    return []
+
+
+def _hints(case: Case, alone: Mapping[Side, Vectors]) -> list[str]:
+    side, rows = case.side, np.abs(case.given - case.golden).max(axis=1)
+    cosine = lowest_cosine(case.given, case.golden)
+    lines = [f"{side}: {int((rows > _VISIBLE).sum())} of {len(rows)} texts differ, lowest cosine {cosine:.4f}"]
+    if side in alone and alone[side].shape == case.given.shape:
+        apart = largest_difference(unit_rows(alone[side]), unit_rows(case.given))
+        if apart > _VISIBLE:
+            lines.append(f"{side}: a text's vector depends on which others it is sent with (by up to {apart:.1e})")
+    return lines
+
+
+def joined_causes(found: Mapping[Side, list[Finding]]) -> list[Cause]:
+    """Join what was found on the sides; a fault that explains all of them goes first."""
+    names = [list(dict.fromkeys(finding.fault for finding in findings)) for findings in found.values()]
+    shared = [name for name in names[0] if all(name in others for others in names)] if names else []
+    causes: dict[str, Cause] = {}
+    for findings in found.values():
+        same = list(dict.fromkeys(shared or [finding.fault for finding in findings]))
+        best = next(finding for finding in findings if finding.fault == same[0])
+        causes.setdefault(best.fault, Cause(best.fault, {}, best.remedy, tuple(same[1:])))
+    return [
+        Cause(name, {side: one.what for side, all_ in found.items() for one in all_[::-1] if one.fault == name},
+              cause.remedy, cause.instead_of)
+        for name, cause in causes.items()
+    ]  # fmt: skip

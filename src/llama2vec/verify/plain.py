@@ -1,0 +1,258 @@
+"""The contract read a second time, with stock transformers alone.
+
+Nothing of our encoder's batching, prompts or pooling is used here: two independent readings that agree are what makes
+a golden vector worth something. It is also where faults are planted, since every step is in the open.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llama2vec.config import PromptName
+from llama2vec.errors import ContractError
+from llama2vec.model.backbone import quiet_transformers
+from llama2vec.model.common_directions import DIRECTIONS_FILE, Vectors
+from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.golden import SIDES, Side
+
+_KEPT_STATES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One text as the model reads it.
+
+    Attributes:
+        ids: prefix + text + suffix.
+        text: The columns of the text.
+    """
+
+    ids: tuple[int, ...]
+    text: range
+
+
+class PlainModel:
+    """A saved model behind ``AutoModel``, read by the letter of its contract.
+
+    Args:
+        folder: The saved model.
+        dtype: Number format to compute in.
+        device: Where.
+    """
+
+    def __init__(self, folder: Path, dtype: str, device: torch.device) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        self.contract: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+        try:
+            with quiet_transformers():
+                self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+                model: Any = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype))
+        except (OSError, ValueError, KeyError) as error:
+            raise ContractError(f"{folder}: AutoModel cannot load it: {' '.join(str(error).split())[:160]}") from None
+        self.model: Any = model.to(device).eval()
+        # A text beyond the context is cut below; the tokenizer would warn of it first.
+        self.tokenizer.model_max_length = int(1e30)
+        self._directions: dict[str, Any] = {}
+        if "common_directions" in self.contract:
+            from safetensors.numpy import load_file
+
+            self._directions = load_file(folder / DIRECTIONS_FILE)
+        self._ids: dict[str, tuple[int, ...]] = {}
+        self._states: OrderedDict[tuple[int, ...], tuple[Tensor, ...]] = OrderedDict()
+
+    @property
+    def slots(self) -> int:
+        """S, the number of slots that end a suffix."""
+        return int(self.contract["token_ids"]["slots"])
+
+    @property
+    def layers(self) -> int:
+        """How many of the last layers are averaged."""
+        return int(self.contract["encoder"].get("layers", 1))
+
+    @property
+    def pools_slots(self) -> bool:
+        """Whether vectors come from the slots, and not from the text's own tokens."""
+        return bool(self.contract["encoder"]["pooling"] == "slots")
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Ids in front of a text."""
+        return tuple(self.contract["token_ids"]["prefix"])
+
+    def prompt(self, side: Side) -> PromptName:
+        """Return which prompt serves a side."""
+        name: PromptName = self.contract["encoder"][f"{side}_prompt"]
+        return name
+
+    def directions_of(self, side: Side) -> PromptName:
+        """Return whose common directions are taken away from a side's vectors."""
+        return self.prompt(side if self.pools_slots else "passage")
+
+    def limit(self, side: Side) -> int:
+        """Return the longest text of a side in tokens."""
+        return int(self.contract["encoder"][f"{side}_max_tokens"])
+
+    def suffix(self, prompt: PromptName) -> tuple[int, ...]:
+        """Return the ids behind a text; none where the text itself is averaged."""
+        return tuple(self.contract["token_ids"]["suffixes"][prompt]) if self.pools_slots else ()
+
+    @property
+    def context(self) -> int:
+        """Longest sequence the model reads."""
+        return int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 40)
+
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Return all token ids of a text alone."""
+        if text not in self._ids:
+            self._ids[text] = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._ids[text]
+
+    def reading(
+        self,
+        text: str | Sequence[int],
+        side: Side,
+        *,
+        prefix: Sequence[int] | None = None,
+        suffix: Sequence[int] | None = None,
+        limit: int | None = None,
+    ) -> Reading:
+        """Put the contract's ids around a text, or others; the text is cut at the side's limit, or at another."""
+        body = (self.text_ids(text) if isinstance(text, str) else tuple(text))[: limit or self.limit(side)]
+        before = self.prefix if prefix is None else tuple(prefix)
+        behind = self.suffix(self.prompt(side)) if suffix is None else tuple(suffix)
+        ids = (*before, *body, *behind) or (self.tokenizer.eos_token_id or 0,)
+        return Reading(ids, range(len(before), len(before) + len(body)))
+
+    def columns(self, reading: Reading) -> list[int]:
+        """Return the columns that the contract pools: the slots, or the text (its neighbour where that is empty)."""
+        if self.pools_slots:
+            return list(range(len(reading.ids) - self.slots, len(reading.ids)))
+        return list(reading.text) or [max(reading.text.start - 1, 0)]
+
+    @torch.inference_mode()
+    def states(self, ids: Sequence[int]) -> tuple[Tensor, ...]:
+        """Return the hidden states of one unpadded sequence, the lowest layer first: each [L, D] float32."""
+        key = tuple(ids)
+        if key not in self._states:
+            rows = torch.tensor([key], device=self.model.device)
+            output = self.model(input_ids=rows, use_cache=False, output_hidden_states=True)
+            self._states[key] = tuple(layer[0].float().cpu() for layer in output.hidden_states)
+            while len(self._states) > _KEPT_STATES:
+                self._states.popitem(last=False)
+        return self._states[key]
+
+    @torch.inference_mode()
+    def batch_states(
+        self, rows: Sequence[Sequence[int]], *, left: bool, mask: bool, pad_id: int
+    ) -> tuple[list[tuple[Tensor, ...]], list[int]]:
+        """Pad sequences into one batch and read it.
+
+        Returns:
+            Per row the hidden states [L, D] of each layer, padding included; and the column where the row begins.
+        """
+        width = max(map(len, rows))
+        starts = [width - len(row) if left else 0 for row in rows]
+        ids = torch.full((len(rows), width), pad_id)
+        attention = torch.zeros((len(rows), width), dtype=torch.long)
+        for number, (row, start) in enumerate(zip(rows, starts, strict=True)):
+            ids[number, start : start + len(row)] = torch.tensor(row)
+            attention[number, start : start + len(row)] = 1
+        device = self.model.device
+        output = self.model(
+            input_ids=ids.to(device), attention_mask=attention.to(device) if mask else None, use_cache=False,
+            output_hidden_states=True,
+        )  # fmt: skip
+        layers = [layer.float().cpu() for layer in output.hidden_states]
+        return [tuple(layer[number] for layer in layers) for number in range(len(rows))], starts
+
+    def pooled(self, states: Sequence[Tensor], columns: Sequence[int], layers: Sequence[int] | None = None) -> Tensor:
+        """Average columns [D] of the contract's layers, or of others (counted as in ``hidden_states``).
+
+        Where there are several layers, each one's average is brought to unit length first.
+        """
+        chosen = range(len(states) - self.layers, len(states)) if layers is None else layers
+        means = [states[layer][list(columns)].mean(dim=0) for layer in chosen]
+        if len(means) == 1:
+            return means[0]
+        return torch.stack([mean / mean.norm().clamp(min=1e-12) for mean in means]).mean(dim=0)
+
+    def finished(self, pooled: Tensor, prompt: PromptName, *, directions: bool = True) -> Vectors:
+        """Return a pooled vector [D] at unit length, without the common directions where the contract takes them."""
+        unit = (pooled / pooled.norm().clamp(min=1e-12)).numpy()
+        if self._directions and directions:
+            centred = unit - self._directions[f"{prompt}.mean"]
+            axes = self._directions[f"{prompt}.axes"]
+            centred = centred - axes.T @ (axes @ centred)
+            unit = centred / max(float(np.linalg.norm(centred)), 1e-12)
+        found: Vectors = unit.astype(np.float32)
+        return found
+
+    @property
+    def takes_directions(self) -> bool:
+        """Whether the contract takes common directions away."""
+        return bool(self._directions)
+
+    def vector(self, reading: Reading, side: Side) -> Vectors:
+        """Return the vector [D] of one sequence, pooled where the contract says."""
+        return self.finished(self.pooled(self.states(reading.ids), self.columns(reading)), self.directions_of(side))
+
+    def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
+        """Embed texts as one batch with padding on the right and an attention mask.
+
+        Returns:
+            [N, D] float32.
+        """
+        readings = [self.reading(text, side) for text in texts]
+        rows, _ = self.batch_states([one.ids for one in readings], left=False, mask=True, pad_id=self.pad_ids[0])
+        prompt = self.directions_of(side)
+        return np.stack(
+            [
+                self.finished(self.pooled(states, self.columns(one)), prompt)
+                for states, one in zip(rows, readings, strict=True)
+            ]
+        )
+
+    @property
+    def pad_ids(self) -> list[int]:
+        """What a stack might pad with: the tokenizer's padding token, its EOS, 0."""
+        known = [self.tokenizer.pad_token_id, self.tokenizer.eos_token_id]
+        return list(dict.fromkeys(one for one in known if one is not None)) or [0]
+
+
+def input_as_text(contract: dict[str, Any], tokenizer: Any, side: Side, text: str) -> str:
+    """Write what the model reads as one text, for a program that adds no prompts: prefix, text, wording, slots.
+
+    The text is cut at the side's limit, since the program does not know it. BOS is left to the program's tokenizer.
+    """
+    encoder, prompts = contract["encoder"], contract["prompts"]
+    limit = encoder[f"{side}_max_tokens"]
+    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(tokenizer.is_fast))
+    if len(found["input_ids"]) > limit:
+        ids = found["input_ids"][:limit]
+        text = text[: found["offset_mapping"][limit - 1][1]] if tokenizer.is_fast else tokenizer.decode(ids)
+    if encoder["pooling"] != "slots":
+        return f"{prompts['prefix']}{text}"
+    name = encoder[f"{side}_prompt"]
+    ids = contract["token_ids"]["suffixes"][name][-contract["token_ids"]["slots"] :]
+    slots = "".join(tokenizer.convert_ids_to_tokens(ids))
+    return f"{prompts['prefix']}{text}{prompts[f'{name}_prompt']}{slots}"
+
+
+def other_side(side: Side) -> Side:
+    """Return the other one of query and passage.
+
+    >>> other_side("query")
+    'passage'
+    """
+    return SIDES[1 - SIDES.index(side)]

@@ -1,0 +1,113 @@
+"""Golden texts out, vectors of any other program in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama2vec.errors import DataError
+from llama2vec.files import write_output
+from llama2vec.model.backbone import load_tokenizer
+from llama2vec.model.common_directions import Vectors
+from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.golden import SIDES, Golden
+from llama2vec.verify.plain import input_as_text
+
+_SUFFIXES = (".npy", ".npz", ".jsonl")
+
+
+def row_ids(count: int) -> list[str]:
+    """Name the rows of an exported file, queries first.
+
+    >>> row_ids(2)
+    ['query-0', 'query-1', 'passage-0', 'passage-1']
+    """
+    return [f"{side}-{number}" for side in SIDES for number in range(count)]
+
+
+def export_texts(folder: Path, golden: Golden, path: Path, *, overwrite: bool = False) -> int:
+    """Write the golden texts as JSONL: ``id``, ``side``, ``text``, and ``prompted`` for programs without prompts.
+
+    Returns:
+        The number of rows.
+    """
+    contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+    tokenizer = load_tokenizer(str(folder))
+    tokenizer.model_max_length = int(1e30)
+    rows = [
+        {"side": side, "text": text, "prompted": input_as_text(contract, tokenizer, side, text)}
+        for side in SIDES
+        for text in golden.texts
+    ]
+    lines = [
+        json.dumps({"id": name, **row}, ensure_ascii=False)
+        for name, row in zip(row_ids(len(golden.texts)), rows, strict=True)
+    ]
+    write_output(path, "\n".join(lines) + "\n", overwrite=overwrite)
+    return len(lines)
+
+
+def read_vector_file(path: Path, texts: Sequence[str]) -> tuple[Vectors, Vectors]:
+    """Read the vectors of the exported texts.
+
+    Args:
+        path: ``.npy`` [2N, D] in the exported order or [2, N, D]; ``.npz`` with ``query`` and ``passage`` [N, D];
+            ``.jsonl`` rows of ``id`` and ``embedding``.
+        texts: The N golden texts.
+
+    Returns:
+        Vectors of the queries and of the passages, each [N, D].
+
+    Raises:
+        DataError: The file cannot be read, or does not hold one vector a text.
+    """
+    if path.suffix not in _SUFFIXES:
+        raise DataError(f"{path}: vectors are read from {', '.join(_SUFFIXES)}; convert the file")
+    try:
+        stacked = _read_jsonl(path, len(texts)) if path.suffix == ".jsonl" else _read_numpy(path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); give the vectors' file") from None
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: {' '.join(str(error).split())[:160]}; write it again") from None
+    if stacked.ndim == 2 and len(stacked) == len(SIDES) * len(texts):
+        stacked = stacked.reshape(len(SIDES), len(texts), -1)
+    if stacked.ndim != 3 or stacked.shape[:2] != (len(SIDES), len(texts)) or not stacked.shape[2]:
+        raise DataError(
+            f"{path}: vectors of shape {list(stacked.shape)} for {len(texts)} queries and {len(texts)} passages; "
+            "give one vector a row of the exported texts, in their order"
+        )
+    return stacked[0], stacked[1]
+
+
+def _read_numpy(path: Path) -> Vectors:
+    found: Any = np.load(path, allow_pickle=False)
+    if path.suffix == ".npz":
+        with found:
+            missing = [side for side in SIDES if side not in found.files]
+            if missing:
+                raise ValueError(f"has no array called '{missing[0]}'; name them query and passage")
+            found = np.stack([found[side] for side in SIDES])
+    return np.asarray(found, dtype=np.float32)
+
+
+def _read_jsonl(path: Path, count: int) -> Vectors:
+    found: dict[str, Vectors] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            found[str(row["id"])] = np.asarray(row["embedding"], dtype=np.float32)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"line {number} is not {{'id': …, 'embedding': […]}} ({type(error).__name__})") from None
+    expected = row_ids(count)
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise ValueError(f"has no vector for {missing[0]}, {len(missing)} of {len(expected)} are missing")
+    if len({found[name].shape for name in expected}) != 1:
+        raise ValueError("its vectors have different widths")
+    return np.stack([found[name] for name in expected])

@@ -1,0 +1,219 @@
+"""Hold a backend's vectors against a saved model's golden vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from llama2vec.config import ModelSettings
+from llama2vec.errors import ContractError, GoldenVectorsError, OutputExistsError
+from llama2vec.manifest import versions
+from llama2vec.model.backbone import choose_device, load_tokenizer
+from llama2vec.model.common_directions import Vectors
+from llama2vec.model.contract import CONTRACT_FILE, load_contract
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import GOLDEN_FILE, SIDES, Golden, Side, compute_golden, load_golden, save_golden
+from llama2vec.verify.backends import Backend, vectors_of
+from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
+from llama2vec.verify.plain import PlainModel
+
+_FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SideComparison:
+    """How far one side's vectors are from the golden ones.
+
+    Attributes:
+        largest_difference: Of any number; None where the widths differ or there are NaNs.
+        lowest_cosine: Of any text; None likewise.
+        worst_text: The row that the largest difference is in; None likewise.
+        passed: Whether the difference is within the tolerance.
+    """
+
+    largest_difference: float | None
+    lowest_cosine: float | None
+    worst_text: int | None
+    passed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What a verification found.
+
+    Attributes:
+        model: Folder of the model.
+        backend: Who was asked.
+        golden: What it was held against.
+        tolerance: Largest difference that passes.
+        sides: Per side.
+        causes: Known faults that give just these vectors.
+        hints: What can be said where there is no single known cause.
+        unchecked: What cannot be seen through this backend.
+    """
+
+    model: Path
+    backend: str
+    golden: Golden
+    tolerance: float
+    sides: Mapping[Side, SideComparison]
+    causes: tuple[Cause, ...] = ()
+    hints: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every side is within the tolerance."""
+        return all(one.passed for one in self.sides.values())
+
+    def lines(self) -> list[str]:
+        """Return the verification for people."""
+        golden = self.golden
+        lines = [
+            f"{len(golden.texts)} golden texts a side, D={golden.dimension}, {golden.dtype}, "
+            f"contract {golden.contract_hash[:12]}, tolerance {self.tolerance:g}",
+            f"{'side':<10}{'largest difference':>20}{'lowest cosine':>16}{'worst text':>13}",
+        ]
+        for side, one in self.sides.items():
+            if one.largest_difference is None:
+                lines.append(f"{side:<10}{'-':>20}{'-':>16}{'-':>13}")
+            else:
+                lines.append(f"{side:<10}{one.largest_difference:>20.1e}{one.lowest_cosine:>16.7f}{one.worst_text:>13}")
+        lines += [f"not checked: {what}" for what in self.unchecked]
+        if self.passed:
+            return [*lines, f"PASS: {self.backend} gives the vectors of {self.model}"]
+        lines.append(f"FAIL: {self.backend} does not give the vectors of {self.model}")
+        lines += [f"cause: {cause.sentence()}" for cause in self.causes]
+        if self.hints or not self.causes:
+            beyond = "beyond that, " if self.causes else ""
+            lines.append(
+                f"{beyond}no single known cause: none of the known faults gives these vectors; other weights, "
+                "another model, or several faults at once"
+            )
+        return [*lines, *(f"hint: {hint}" for hint in self.hints)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the verification as plain data."""
+        return {
+            "format": _FORMAT,
+            "model": str(self.model),
+            "backend": self.backend,
+            "passed": self.passed,
+            "contract": self.golden.contract_hash,
+            "dtype": self.golden.dtype,
+            "tolerance": self.tolerance,
+            "sides": {
+                side: {
+                    "largest_difference": one.largest_difference,
+                    "lowest_cosine": one.lowest_cosine,
+                    "worst_text": one.worst_text,
+                    "passed": one.passed,
+                }
+                for side, one in self.sides.items()
+            },
+            "causes": [
+                {"fault": one.fault, "what": dict(one.what), "remedy": one.remedy, "equal": list(one.instead_of)}
+                for one in self.causes
+            ],
+            "hints": list(self.hints),
+            "unchecked": list(self.unchecked),
+            "versions": versions(),
+        }
+
+
+def read_golden(folder: Path) -> Golden:
+    """Read the golden vectors of a saved model, after its contract was checked against its hash and tokenizer.
+
+    Raises:
+        ContractError: No saved encoder, or its contract does not hold.
+        GoldenVectorsError: No golden vectors, or damaged ones.
+    """
+    return load_golden(folder, _contract_hash(folder))
+
+
+def _contract_hash(folder: Path) -> str:
+    if not (folder / CONTRACT_FILE).is_file():
+        raise ContractError(
+            f"{folder}: no {CONTRACT_FILE}: verify needs the folder of a model that llama2vec saved "
+            "(download one from a hub first)"
+        )
+    return load_contract(folder, load_tokenizer(str(folder))).hash
+
+
+def verify(
+    folder: Path, golden: Golden, backend: Backend, *, tolerance: float | None = None, device: str = "auto"
+) -> Verification:
+    """Ask a backend for the golden texts, compare, and name the cause where vectors differ.
+
+    Args:
+        folder: The saved model.
+        golden: Its golden vectors.
+        backend: Who is asked: all texts of a side at once, and one by one where that went wrong.
+        tolerance: Largest difference of a number that passes; None = what the golden vectors say.
+        device: Where the search for a cause computes.
+    """
+    most = golden.tolerance if tolerance is None else tolerance
+    given = {side: vectors_of(backend, side, golden.texts) for side in SIDES}
+    sides = {side: _compare(golden.vectors[side], vectors, most) for side, vectors in given.items()}
+    wrong = {side: given[side] for side, one in sides.items() if not one.passed}
+    causes: list[Cause] = []
+    hints: list[str] = []
+    off = {side: vectors for side, vectors in wrong.items() if not _within(golden, side, vectors)}
+    if off:
+        alone = {side: _one_by_one(backend, side, golden) for side in off} if backend.live else {}
+        causes, hints = diagnose(golden, off, alone, lambda dtype: PlainModel(folder, dtype, choose_device(device)))
+    elif wrong:
+        what = f"within the golden vectors' own tolerance of {golden.tolerance:g}"
+        causes = [Cause("rounding", dict.fromkeys(wrong, what), "only the --tolerance that was asked for is smaller")]
+    return Verification(
+        folder, backend.name, golden, most, sides, tuple(causes), tuple(hints), tuple(backend.unchecked)
+    )
+
+
+def _compare(expected: Vectors, given: Vectors, tolerance: float) -> SideComparison:
+    if given.shape != expected.shape or not np.isfinite(given).all():
+        return SideComparison(None, None, None, False)
+    gap = largest_difference(given, expected)
+    worst = int(np.abs(given - expected).max(axis=1).argmax())
+    return SideComparison(gap, lowest_cosine(given, expected), worst, gap <= tolerance)
+
+
+def _within(golden: Golden, side: Side, vectors: Vectors) -> bool:
+    return _compare(golden.vectors[side], vectors, golden.tolerance).passed
+
+
+def _one_by_one(backend: Backend, side: Side, golden: Golden) -> Vectors:
+    return np.concatenate([vectors_of(backend, side, [text]) for text in golden.texts])
+
+
+def write_golden(folder: Path, *, device: str = "auto", overwrite: bool = False) -> Golden:
+    """Make golden vectors for a model that was saved without, once our encoder and plain transformers agree.
+
+    Raises:
+        OutputExistsError: There are some already.
+        ContractError: The folder's contract does not hold for its weights or tokenizer.
+        GoldenVectorsError: The two do not agree.
+    """
+    expected = _contract_hash(folder)
+    if (folder / GOLDEN_FILE).exists() and not overwrite:
+        raise OutputExistsError(f"{folder / GOLDEN_FILE}: is there already; pass --overwrite to replace it")
+    dtype = load_contract(folder, load_tokenizer(str(folder))).dtype
+    settings = ModelSettings.model_validate({"dtype": dtype, "device": device})
+    encoder = Encoder.load(folder, settings=settings)
+    golden = compute_golden(encoder)
+    del encoder
+    plain = PlainModel(folder, dtype, choose_device(device))
+    for side in SIDES:
+        gap = largest_difference(golden.vectors[side], plain.embed(side, golden.texts))
+        # Not "gap > tolerance": a NaN agrees with nothing.
+        if not gap <= golden.tolerance:
+            raise GoldenVectorsError(
+                f"{folder}: our encoder and plain transformers differ by {gap:.1e} on the {side} side, more than "
+                f"{golden.tolerance:g}: golden vectors would mean nothing, and none were written; please report this"
+            )
+    save_golden(golden, folder)
+    return load_golden(folder, expected)
