@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test check bench docs clean
+.PHONY: help demo test stacks check bench docs clean
 
 help:
 	@echo "make demo    adapt a small LLM on real text and search with it, in minutes, on a CPU"
 	@echo "make test    run the tests"
+	@echo "make stacks  run examples/stacks: LangChain, LlamaIndex, Milvus, llama.cpp, … (280 MB of packages)"
 	@echo "make check   formatting, types, layers, docs"
 	@echo "make bench   measure speed and memory against peers"
 
@@ -28,6 +29,13 @@ demo:
 test:
 	$(call INSTALL,dev)
 	$(BIN)/python -m pytest
+
+# langchain-huggingface by itself: it asks for a huggingface-hub below 2, and works with later ones.
+stacks:
+	$(call INSTALL,dev)
+	$(call INSTALL,stacks,xllamacpp)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps langchain-huggingface
+	LLAMA2VEC_STACKS=1 $(BIN)/python -m pytest tests/stacks
 
 check:
 	$(call INSTALL,dev)

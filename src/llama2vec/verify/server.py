@@ -87,7 +87,9 @@ class EmbeddingServer:
                 content: bytes = answer.read(_MOST_BYTES)
                 return content
         except urllib.error.HTTPError as error:
-            raise BackendError(f"{self.url}: {_refusal(error)}") from None
+            with error:
+                refusal = _refusal(error)
+            raise BackendError(f"{self.url}: {refusal}") from None
         except TimeoutError:
             raise BackendError(
                 f"{self.url}: no answer within {self._timeout:g} s; wait longer with --timeout"

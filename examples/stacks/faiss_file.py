@@ -1,0 +1,58 @@
+"""A llama2vec store as one FAISS file, which anything that knows FAISS can search; and back.
+
+    pip install 'llama2vec[model,search]'
+    python faiss_file.py MODEL --output vectors.faiss
+
+Row n of the file is passage n of ``vectors.faiss.ids.json``. ``--store`` takes a store that `llama2vec encode` wrote.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import faiss
+import numpy as np
+from reference import hold_against, load_encoder, options, read_corpus
+
+from llama2vec import VectorStore
+from llama2vec.retrieve.store import write_store
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--store", type=Path, help="left out = the corpus is encoded into OUTPUT.store")
+    parser.add_argument("--output", type=Path, default=Path("vectors.faiss"))
+    arguments = parser.parse_args()
+    encoder = load_encoder(arguments.model)
+    if arguments.store:
+        store = VectorStore.open(arguments.store)
+        if store.contract_hash != encoder.contract_hash:
+            raise SystemExit(f"{arguments.store} was made by another model than {arguments.model}")
+    else:
+        passages = read_corpus(arguments.corpus)
+        source = {"model": arguments.model, "corpus": arguments.corpus}
+        store = write_store(lambda: passages, encoder, Path(f"{arguments.output}.store"), source=source, overwrite=True)
+
+    # There: shard by shard, so that only FAISS holds the whole. Unit vectors: the inner product is the cosine.
+    index = faiss.IndexFlatIP(store.dimension)
+    for _, vectors in store.shards():
+        index.add(np.ascontiguousarray(vectors, dtype=np.float32))
+    faiss.write_index(index, str(arguments.output))
+    id_file = Path(f"{arguments.output}.ids.json")
+    id_file.write_text(json.dumps(list(store.ids), ensure_ascii=False), encoding="utf-8")
+
+    # And back: from here on only the two files are read.
+    index, ids = faiss.read_index(str(arguments.output)), json.loads(id_file.read_text(encoding="utf-8"))
+    asked = encoder.encode_queries([arguments.question])
+    scores, rows = index.search(asked, min(3, index.ntotal))
+    for score, row in zip(scores[0], rows[0], strict=True):
+        print(f"{score:.3f}  {ids[row]}")
+    sample = np.arange(min(100, len(ids)))
+    texts = [passage.full_text for passage in store.passages(sample)]
+    hold_against(encoder, arguments.tolerance, arguments.question, asked[0], texts, index.reconstruct_batch(sample))
+    print(f"Wrote {len(ids):,} passages [D={index.d}] to {arguments.output}")
+
+
+if __name__ == "__main__":
+    main()
