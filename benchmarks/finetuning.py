@@ -111,6 +111,7 @@ def _key(arm: str, arguments: argparse.Namespace) -> str:
         f"seed {arguments.seed}": arguments.seed != 0,
         f"{arguments.query_prompt.upper()} on queries": arguments.query_prompt != "self",
         f"{arguments.layers} layers": arguments.layers != 8,
+        f"learning rate {arguments.learning_rate:g}": arguments.learning_rate != 5e-4,
     }
     return ", ".join([arm, *(words for words, differs in changes.items() if differs)])
 

@@ -39,6 +39,15 @@ _BLOCK = re.compile(
 )
 
 
+_TASK_NAMES = {
+    "sts/en-dev": "STS-B dev",
+    "sts/en-test": "STS-B test",
+    "cranfield": "Cranfield",
+    "squad-dev": "SQuAD-dev",
+    "scifact": "SciFact",
+}
+
+
 class TableError(Exception):
     """A table cannot be made."""
 
@@ -67,7 +76,9 @@ def quality_table(budget: str, results: Path) -> str:
             "–" if system == "bm25" and first["measure"] == "spearman" else _with_interval(scores.get(system))
             for system in systems
         ]
-        rows.append([f"{task}, {size}", first["measure"], *cells])
+        rows.append(
+            [f"{_TASK_NAMES.get(task, task)}, {size}", first["measure"].replace("spearman", "Spearman"), *cells]
+        )
     return "\n".join(
         [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])] + [f"| {' | '.join(row)} |" for row in rows[1:]]
     )
