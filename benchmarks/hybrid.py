@@ -5,8 +5,8 @@ r"""Score dense, BM25, sparse and hybrid search on samples of every retrieval se
 
 Rows: ``dense`` (the vectors), ``bm25``, ``sparse`` (the words of the same embeddings), and fusions of two or three of
 them: ``rrf`` (reciprocal ranks) and ``min-max`` (scores on one scale, all weights alike: no weight is tuned). The
-samples are those of ``finetuning.py``: easier than the whole sets, and the same for all rows. What is in the file is
-not run again; one task is one entry. How sparse vectors are made (neutral texts, 64 and 256 words) was chosen on 40
+samples are those of a budget of the study: easier than the whole sets, and the same for all rows. What is in the file
+is not run again; one task is one entry. How sparse vectors are made (neutral texts, 64 and 256 words) was chosen on 40
 queries each of cranfield, scifact and squad-dev; the other sets had no say.
 """
 
@@ -18,11 +18,13 @@ import logging
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from finetuning import sampled
+from study.protocol import Sets, load_protocol
+from study.sets import SampledSet, sampled_set
 
 from llama2vec.evaluate.metrics import evaluate_run
 from llama2vec.evaluate.significance import bootstrap_interval
@@ -35,7 +37,6 @@ from llama2vec.retrieve.fusion import reciprocal_rank_fusion, weighted_fusion
 from llama2vec.retrieve.modes import Retriever, index_store
 from llama2vec.retrieve.store import write_store
 
-TASKS = ("cranfield", "scifact", "squad-dev", "medquad", "msmarco-5k", "cacm", "xquad-en")
 SINGLE = ("dense", "bm25", "sparse")
 MIXES = (("dense", "sparse"), ("dense", "bm25"), ("bm25", "sparse"), SINGLE)
 ROWS = (*SINGLE, *(f"{method}({'+'.join(mix)})" for mix in MIXES for method in ("rrf", "min-max")))
@@ -45,7 +46,6 @@ PAIRS = (
     *((f"{method}(dense+bm25)", f"{method}(dense+bm25+sparse)") for method in ("rrf", "min-max")),
 )
 """(first, second): differences are second - first."""
-DEPTH = 100
 
 
 def main() -> None:
@@ -54,64 +54,54 @@ def main() -> None:
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--model", required=True, help="encoder with slots, such as one that adapt wrote")
     options.add_argument("--output", type=Path, required=True)
-    options.add_argument("--tasks", nargs="+", default=list(TASKS), choices=TASKS)
-    options.add_argument("--max-queries", type=int, default=100)
-    options.add_argument("--judged", type=int, default=4, help="relevant passages kept for each query")
-    options.add_argument("--extra-passages", type=int, default=300)
-    options.add_argument("--scored-tokens", type=int, default=128, help="searched passages are cut here")
+    options.add_argument("--tasks", nargs="+", metavar="SET", help="some of the budget's sets; all unless told")
+    options.add_argument("--budget", default="cpu", help="of the study: its sets are searched, texts cut as there")
     arguments = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    sets = load_protocol(arguments.budget).sets
+    unknown = sorted(set(arguments.tasks or ()) - set(sets.retrieval))
+    if unknown:
+        sys.exit(f"--tasks {unknown[0]}: no set of budget {arguments.budget}; choose from {', '.join(sets.retrieval)}")
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     results: dict[str, Any] = {"tasks": {}}
     if arguments.output.exists():
         results = json.loads(arguments.output.read_text(encoding="utf-8"))
-    settings = _settings(arguments)
+    settings = {"model": arguments.model, "sets": sets.model_dump(), "words_per_text": dict(WORDS_PER_TEXT)}
     if results.setdefault("settings", settings) != settings:
         sys.exit(f"{arguments.output} was made with {results['settings']}; choose another file")
     view: VocabularyView | None = None
-    for task in arguments.tasks:
+    for task in arguments.tasks or sets.retrieval:
         if task in results["tasks"]:
             continue
-        view = view or VocabularyView(_encoder(arguments))
-        results["tasks"][task] = score(arguments.data / task, view, arguments)
+        view = view or VocabularyView(_encoder(arguments.model, sets))
+        results["tasks"][task] = score(sampled_set(arguments.data / task, sets), view, sets.depth)
         results |= {"contract_hash": view.contract_hash, "machine": machine(), "versions": versions()}
         results |= {"code": code_version(), "command": " ".join(sys.argv)}
         write_json(arguments.output, results)
         logging.info("%s: %s", task, {row: found["nDCG@10"] for row, found in results["tasks"][task]["rows"].items()})
-    _print(results)
+    _print(results, sets)
 
 
-def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("model", "max_queries", "judged", "extra_passages", "scored_tokens")
-    return {
-        **{name: getattr(arguments, name) for name in names},
-        "depth": DEPTH,
-        "words_per_text": dict(WORDS_PER_TEXT),
-    }
-
-
-def _encoder(arguments: argparse.Namespace) -> Encoder:
-    """Load the model; texts are cut where ``finetuning.py`` cuts them."""
-    from dataclasses import replace
-
-    encoder = Encoder.load(arguments.model)
-    limits = {"query_max_tokens": arguments.scored_tokens, "passage_max_tokens": arguments.scored_tokens}
+def _encoder(model: str, sets: Sets) -> Encoder:
+    """Load the model; texts are cut where the study cuts them."""
+    encoder = Encoder.load(model)
+    limits = {"query_max_tokens": sets.max_tokens, "passage_max_tokens": sets.max_tokens}
     encoder.contract = replace(encoder.contract, encoder=encoder.contract.encoder.model_copy(update=limits))
     return encoder
 
 
-def score(folder: Path, view: VocabularyView, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Search the sampled set by every row; return nDCG@10 with intervals, per query, and the paired differences."""
-    task, passages = sampled(folder, arguments)
+def score(sample: SampledSet, view: VocabularyView, depth: int) -> dict[str, Any]:
+    """Search a sample by every row; return nDCG@10 with intervals, per query, and the paired differences."""
+    task, passages = sample.task, sample.passages
     seconds: dict[str, float] = {}
-    runs = single_runs(view, passages, task.queries, seconds)
+    runs = single_runs(view, passages, task.queries, depth, seconds)
     for mix in MIXES:
         parts = [runs[name] for name in mix]
         runs[f"rrf({'+'.join(mix)})"] = reciprocal_rank_fusion(parts)
         runs[f"min-max({'+'.join(mix)})"] = weighted_fusion(parts)
     rows, per_query = {}, {}
     for row in ROWS:
-        report = evaluate_run(runs[row], task.qrels, task=folder.name)
+        report = evaluate_run(runs[row], task.qrels, task=task.name)
         per_query[row] = report.per_query["nDCG@10"]
         rows[row] = {
             "nDCG@10": report.metrics["nDCG@10"],
@@ -125,7 +115,7 @@ def score(folder: Path, view: VocabularyView, arguments: argparse.Namespace) -> 
 
 
 def single_runs(
-    view: VocabularyView, passages: list[Passage], queries: list[Query], seconds: dict[str, float]
+    view: VocabularyView, passages: list[Passage], queries: list[Query], depth: int, seconds: dict[str, float]
 ) -> dict[str, Run]:
     """Encode and index the passages as `encode` and `index --bm25 --sparse` do; return a run of each mode."""
     with tempfile.TemporaryDirectory(prefix="hybrid-") as scratch:
@@ -139,7 +129,7 @@ def single_runs(
         runs = {}
         for mode in SINGLE:
             started = time.monotonic()
-            runs[mode] = retriever.search(queries, mode, DEPTH)
+            runs[mode] = retriever.search(queries, mode, depth)
             seconds[f"search {mode}"] = round(time.monotonic() - started, 2)
         return runs
 
@@ -152,12 +142,14 @@ def _difference(first: Any, second: Any) -> dict[str, Any]:
     return {"mean": float(differences.mean()), "interval": [low, high], "won": won, "lost": lost}
 
 
-def _print(results: dict[str, Any]) -> None:
-    tasks = [task for task in TASKS if task in results["tasks"]]
+def _print(results: dict[str, Any], sets: Sets) -> None:
+    tasks = [task for task in sets.retrieval if task in results["tasks"]]
     print("| nDCG@10 | " + " | ".join(tasks) + " | average |\n|---|" + "---|" * (len(tasks) + 1))
     for row in ROWS:
-        values = [results["tasks"][task]["rows"][row]["nDCG@10"] for task in tasks]
-        print(f"| {row} | " + " | ".join(f"{value:.3f}" for value in values) + f" | {np.mean(values):.3f} |")
+        values = {task: results["tasks"][task]["rows"][row]["nDCG@10"] for task in tasks}
+        averaged = [values[task] for task in sets.average if task in values]
+        average = f"{np.mean(averaged):.3f}" if len(averaged) == len(sets.average) else "missing"
+        print(f"| {row} | " + " | ".join(f"{value:.3f}" for value in values.values()) + f" | {average} |")
     print("\n| difference | " + " | ".join(tasks) + " |\n|---|" + "---|" * len(tasks))
     for first, second in PAIRS:
         found = [results["tasks"][task]["differences"][f"{second} - {first}"] for task in tasks]

@@ -11,7 +11,6 @@ after. A *budget* is a frozen protocol, a file of ``budgets/``. Cells of one bud
     run          one cell: train, score set by set
     results      the one results file: what is there, what is missing, what contradicts
     estimates    how long a cell will take here
-    importing    finished arms of benchmarks/finetuning.py
     comparisons  which arm is better, and whether that was luck
-    tables, plots, command
+    tables, plots, report, command
 """

@@ -70,10 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--merge", nargs="+", type=Path, default=[], metavar="JSON", help="add other results files first"
     )
-    parser.add_argument(
-        "--import-finetuning", type=Path, metavar="JSON", help="take over arms of benchmarks/finetuning.py"
-    )
     parser.add_argument("--tables", type=Path, metavar="MD", help="write all tables of the budget")
+    parser.add_argument(
+        "--report", type=Path, metavar="HTML", help="write the budget as one page that needs no network"
+    )
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the learning curves of the budget")
     return parser
 
@@ -94,31 +94,23 @@ def _do(options: argparse.Namespace) -> None:
     if options.plan:
         print(plan_text(cells, protocol, read_results(options.output), models if options.work else None))
         return
-    if not (options.work or options.merge or options.import_finetuning or options.tables or options.plots):
-        raise ConfigError("there is nothing to do; give --work to run cells, or --plan, --merge, --tables or --plots")
-    if (options.work or options.import_finetuning) and options.data is None:
+    if not (options.work or options.merge or options.tables or options.plots or options.report):
+        raise ConfigError(
+            "there is nothing to do; give --work to run cells, or --plan, --merge, --tables, --plots or --report"
+        )
+    if options.work and options.data is None:
         raise ConfigError("cells are trained and scored on the data sets; give their folder with --data")
     for path in options.merge:
         if not path.is_file():
             raise ConfigError(f"--merge {path}: no such file")
         add(options.output, read_results(path))
-    if options.import_finetuning:
-        _import(options.import_finetuning, protocol, options)
     if options.work:
         run_cells(cells, models, options.output, limit=options.limit, most_minutes=options.time)
     pictures = _draw(options.plots, protocol, options.output) if options.plots else []
     if options.tables:
         _write_tables(options.tables, protocol, options.output, pictures)
-
-
-def _import(path: Path, protocol: Protocol, options: argparse.Namespace) -> None:
-    from study.importing import imported
-
-    found, skipped = imported(path, protocol, options.data)
-    add(options.output, found)
-    for line in skipped:
-        logger.info("not taken over: %s", line)
-    logger.info("taken over: %d cells", len(found["cells"].get(protocol.name, {})))
+    if options.report:
+        _write_report(options.report, protocol, options.output)
 
 
 def run_cells(
@@ -224,3 +216,13 @@ def _write_tables(path: Path, protocol: Protocol, output: Path, pictures: Sequen
     command = f"python benchmarks/study --budget {protocol.name} --output {output} --tables {path}"
     relative = [Path(os.path.relpath(one, path.parent)).as_posix() for one in pictures]
     write_output(path, page(Scores(read_results(output), protocol), command, relative), overwrite=True)
+
+
+def _write_report(path: Path, protocol: Protocol, output: Path) -> None:
+    from study.comparisons import Scores
+    from study.report import study_page
+
+    if path.suffix != ".html":
+        raise ConfigError(f"--report {path} is replaced when it is there; give a path that ends in .html")
+    command = f"python benchmarks/study --budget {protocol.name} --output {output} --report {path}"
+    write_output(path, study_page(Scores(read_results(output), protocol), output, command), overwrite=True)

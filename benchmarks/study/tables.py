@@ -29,7 +29,7 @@ def main_table(scores: Scores) -> str:
     protocol = scores.protocol
     sets = protocol.sets.retrieval
     rows = [["arm", "seeds", *sets, "average"]]
-    for arm in _main_arms(scores):
+    for arm in main_arms(scores):
         columns = [_mean(list(scores.of(arm, task).values())) for task in sets]
         average = _mean(list(scores.average(arm).values()), strong=True)
         rows.append([arm_name(arm, protocol), _seed_count(scores, arm, protocol.sets.average), *columns, average])
@@ -40,7 +40,7 @@ def main_table(scores: Scores) -> str:
 _PLUS_MINUS = "± is the standard deviation over the seeds."
 
 
-def _main_arms(scores: Scores) -> Iterator[Arm]:
+def main_arms(scores: Scores) -> Iterator[Arm]:
     """Yield the arms of the main table: references, then per recipe and stage every adaptation."""
     protocol = scores.protocol
     yield from (Arm(name) for name in REFERENCES)
@@ -58,7 +58,7 @@ def pairs_table(scores: Scores) -> str:
     """Return Spearman's correlation on sentence pairs, for models without a second stage."""
     protocol = scores.protocol
     rows = [["arm", "seeds", *protocol.sets.sts]]
-    for arm in _main_arms(scores):
+    for arm in main_arms(scores):
         if arm.stage == "none" and arm.adaptation != "bm25":
             found = [list(scores.of(arm, task, "spearman").values()) for task in protocol.sets.sts]
             rows.append([arm_name(arm, protocol), _seed_count(scores, arm, protocol.sets.sts), *map(_mean, found)])

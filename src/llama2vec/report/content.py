@@ -21,7 +21,15 @@ from llama2vec.evaluate.report import reports_to_json
 from llama2vec.evaluate.significance import SAME, bootstrap_interval
 from llama2vec.manifest import versions
 from llama2vec.records import Report
-from llama2vec.report.sources import ComparedRuns, Evaluation, PipelineRun, SourceFile, Sources, Training
+from llama2vec.report.sources import (
+    ComparedRuns,
+    CurveFamily,
+    Evaluation,
+    PipelineRun,
+    SourceFile,
+    Sources,
+    Training,
+)
 
 _FORMAT, _FORMAT_VERSION = "llama2vec-report", 1
 _OPTIONS = ComparisonOptions(changed=10)
@@ -59,6 +67,11 @@ class Task:
         return next((members for report in self.reports if (members := _members(report))), [])
 
     @property
+    def is_mean(self) -> bool:
+        """Whether this is a mean over tasks that a comparison made."""
+        return any("tasks" in comparison.settings for comparison in self.comparisons)
+
+    @property
     def pairs(self) -> list[tuple[Comparison, PairedTest]]:
         """Every test with the comparison that it belongs to."""
         return [(comparison, pair) for comparison in self.comparisons for pair in comparison.pairs]
@@ -76,6 +89,7 @@ class Content:
         runs: In the order given.
         files: What was read.
         versions: Of the programs that made the page.
+        curves: Scores over something that was varied.
     """
 
     title: str
@@ -85,6 +99,7 @@ class Content:
     runs: Sequence[PipelineRun]
     files: Sequence[SourceFile]
     versions: Mapping[str, str]
+    curves: Sequence[CurveFamily] = ()
 
     @property
     def headline(self) -> list[Task]:
@@ -131,17 +146,18 @@ def build_content(sources: Sources, *, title: str = "", command: str = "", basel
     tasks = [_task(name, evaluations.get(name, []), compared.get(name, []), baseline) for name in names]
     return Content(
         title or _title(tasks, sources.trainings), command, tasks, sources.trainings, sources.runs, sources.files,
-        versions(),
+        versions(), sources.curves,
     )  # fmt: skip
 
 
 def averages(tasks: Sequence[Task]) -> dict[str, float]:
     """Return the mean over the tasks of each system that was scored on all of them by one measure.
 
-    Empty where the tasks have different first measures, or where there is one task only.
+    Empty where the tasks have different first measures, where one of them is such a mean already, or where there is one
+    task only.
     """
     measures = {task.measures[0] for task in tasks}
-    if len(tasks) < 2 or len(measures) > 1:
+    if len(tasks) < 2 or len(measures) > 1 or any(task.is_mean for task in tasks):
         return {}
     measure = measures.pop()
     scores: dict[str, list[float]] = {}
@@ -172,6 +188,7 @@ def content_to_json(content: Content) -> dict[str, Any]:
         "tasks": [_task_to_json(task) for task in content.tasks],
         "trainings": [dataclasses.asdict(training) for training in content.trainings],
         "runs": [dataclasses.asdict(run) for run in content.runs],
+        "curves": [dataclasses.asdict(family) for family in content.curves],
         "files": [dataclasses.asdict(file) for file in content.files],
         "versions": dict(content.versions),
     }

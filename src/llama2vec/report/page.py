@@ -14,7 +14,7 @@ from llama2vec.records import Report
 from llama2vec.report import plots, wording
 from llama2vec.report.content import Content, Task, averages, best_values
 from llama2vec.report.plots import Curve, Estimate, Plot
-from llama2vec.report.sources import Training
+from llama2vec.report.sources import CurveFamily, Training
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_PAIRS = 6
@@ -76,8 +76,20 @@ def _overview(content: Content) -> dict[str, Any]:
     figures = [_systems_plot(tasks)] if len(tasks) > 1 and len(systems) > 1 else []
     pairs = [found for task in tasks for found in task.pairs]
     figures += [_forest("forest", pairs)] if len(tasks) > 1 and len(pairs) > 1 else []
+    figures += [_family_plot(number, family) for number, family in enumerate(content.curves, start=1)]
     columns = [(task.label, task.measures[0]) for task in tasks] + ([("average", "")] if means else [])
     return {"columns": columns, "rows": rows if len(tasks) > 1 else [], "figures": figures}
+
+
+def _family_plot(number: int, family: CurveFamily) -> Plot:
+    curves = [
+        Curve(name, [*points], [*points.values()], series, dots=True)
+        for series, (name, points) in enumerate(family.lines.items())
+    ]
+    caption = f"{family.axis} over {family.across}, one line each: {', '.join(family.lines)}."
+    return plots.curves_plot(
+        curves, key=f"curves-{number}", title=family.title, axis=family.axis, caption=caption, across=family.across
+    )
 
 
 def _systems_plot(tasks: Sequence[Task]) -> Plot:

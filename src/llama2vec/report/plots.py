@@ -76,7 +76,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values over optimiser steps.
+    """Values over optimiser steps, or over something else that was varied.
 
     Attributes:
         label: For the legend.
@@ -84,6 +84,7 @@ class Curve:
         values: What, one for each step.
         series: Number of its colour.
         held_out: Drawn dashed, with a dot at each value.
+        dots: Drawn with a dot at each value.
     """
 
     label: str
@@ -91,6 +92,7 @@ class Curve:
     values: Sequence[float]
     series: int = 0
     held_out: bool = False
+    dots: bool = False
 
 
 def estimates_plot(
@@ -212,8 +214,10 @@ def difference_plot(
         return Plot(_svg(figure, key, f"Sorted differences of {names[1]} and {names[0]}", caption), caption)
 
 
-def curves_plot(curves: Sequence[Curve], *, key: str, title: str, axis: str, caption: str) -> Plot:
-    """Draw values over optimiser steps.
+def curves_plot(
+    curves: Sequence[Curve], *, key: str, title: str, axis: str, caption: str, across: str = "optimiser step"
+) -> Plot:
+    """Draw values over optimiser steps, or over something else.
 
     Args:
         curves: At least one.
@@ -221,18 +225,19 @@ def curves_plot(curves: Sequence[Curve], *, key: str, title: str, axis: str, cap
         title: Above the plot.
         axis: What is measured.
         caption: Below it; read out instead of the picture.
+        across: What the steps are.
     """
     with _figure(2.9 + 0.09 * len(curves)) as (figure, axes):
         for curve in curves:
             style: dict[str, Any] = {"linewidth": 1.6}
-            if curve.held_out or len(curve.steps) == 1:
+            if curve.held_out or curve.dots or len(curve.steps) == 1:
                 style |= {"marker": "o", "markersize": 4}
             if curve.held_out:
                 style |= {"linestyle": (0, (4, 2))}
             # A name that begins with an underscore would be left out of the legend.
             label = re.sub("^_", "\u200b_", _short(curve.label))
             axes.plot(curve.steps, curve.values, color=_series(curve.series), label=label, **style)
-        axes.set_xlabel("optimiser step")
+        axes.set_xlabel(across)
         axes.set_ylabel(axis)
         axes.set_title(title)
         axes.ticklabel_format(axis="y", scilimits=(-3, 5))

@@ -27,7 +27,7 @@ class SourceFile:
 
     Attributes:
         path: As it was named, or below the folder that was named.
-        kind: ``evaluation``, ``values per query``, ``comparison``, ``training`` or ``run``.
+        kind: ``evaluation``, ``values per query``, ``comparison``, ``training``, ``run`` or ``study``.
         sha256: Of its content.
     """
 
@@ -94,6 +94,23 @@ class PipelineRun:
     settings: Settings
 
 
+@dataclass(frozen=True, slots=True)
+class CurveFamily:
+    """Scores over something that was varied.
+
+    Attributes:
+        title: Above the plot.
+        axis: What is measured.
+        across: What was varied.
+        lines: Name → what was varied → score; two points or more each.
+    """
+
+    title: str
+    axis: str
+    across: str
+    lines: Mapping[str, Mapping[float, float]]
+
+
 @dataclass(frozen=True)
 class Sources:
     """Everything that was read, in the order given."""
@@ -103,6 +120,7 @@ class Sources:
     comparisons: list[ComparedRuns] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
     runs: list[PipelineRun] = field(default_factory=list)
+    curves: list[CurveFamily] = field(default_factory=list)
 
 
 def read_sources(paths: Iterable[str | Path]) -> Sources:

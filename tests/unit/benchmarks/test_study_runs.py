@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import study.run
 from safetensors.torch import load_file, save_file
 from study.cells import Arm, Cell, adapted, plan, raw_mean, tuned
 from study.command import main, run_cells
-from study.importing import imported
 from study.models import Models, adapt_config, differing, finetune_config
 from study.pairs import training_pairs
 from study.protocol import ALL_PAIRS, Protocol, load_protocol
-from study.results import Results, merged, missing_sets, no_results, read_results, state
+from study.results import Results, read_results, state
 from study.sets import sampled_set, score_set
 
 from llama2vec.config import AdaptConfig
@@ -264,106 +262,7 @@ def test_a_sample_keeps_its_judgements_and_whole_sets_stay_whole(toy: Protocol, 
     assert score_set(whole, None, 10)["nDCG@10"] > 0.5
 
 
-# ------------------------------------------------------------------------------------ arms of benchmarks/finetuning.py
-
-
-@pytest.fixture
-def finetuning_file(toy: Protocol, toy_data: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Return a maker of a results file of benchmarks/finetuning.py, with settings changed."""
-
-    def make(command: str = "", **changes: Any) -> Path:
-        tasks = {}
-        for name in toy.sets.retrieval:
-            facts = sampled_set(toy_data / name, toy.sets).facts
-            values = dict.fromkeys(reversed(facts["queries"]), 0.5) | {facts["queries"][0]: 1.0}
-            tasks[name] = {
-                "nDCG@10": 0.5833, "interval": [0.5, 0.7], "queries": 6, "passages": facts["passages"],
-                "per_query": values, "seconds": 9,
-            }  # fmt: skip
-        both = adapted(toy, "both")
-
-        def trained(config: Any, pairs: int = 20) -> dict[str, Any]:
-            results = {"steps": 2, "seconds": 7.0, "losses": {"loss": 1.0}, "training_queries": pairs}
-            return {"settings": config.model_dump(), "results": results, "tasks": tasks}
-
-        def second(start: Arm, stage: str = "labels", seed: int = 0) -> Any:
-            return finetune_config(toy, Cell(tuned(start, stage), seed), "elsewhere", 20)
-
-        raw = adapted(toy, "none")
-        arms = {
-            "bm25": {"tasks": tasks},
-            "adapted": trained(adapt_config(toy, Cell(both))),
-            "adapted+labels": trained(second(both)),
-            "adapted+labels, seed 1": trained(second(both, seed=1)),
-            "raw+labels, seed 1": trained(second(raw, seed=1)),
-            "raw+labels, NEXT on queries": trained(second(raw)),
-            "raw+corpus": trained(second(raw, "corpus"), 12),
-        }
-        wanted = "--scored-tokens 32 --max-queries 6 --judged 1 --extra-passages 4"
-        file = {"arms": arms, "machine": {"processor": "p"}, "versions": {}, "code": "c", "command": command or wanted}
-        for arm, change in changes.items():
-            change(file["arms"][arm.replace("_", "+")])  # type: ignore[index]
-        path = tmp_path / "finetuning.json"
-        path.write_text(json.dumps(file), encoding="utf-8")
-        return path
-
-    return make
-
-
-def test_finished_arms_are_taken_over_where_their_settings_are_the_budgets(
-    toy: Protocol, toy_data: Path, finetuning_file: Callable[..., Path]
-) -> None:
-    found, skipped = imported(finetuning_file(), toy, toy_data)
-    both, none = adapted(toy, "both"), adapted(toy, "none")
-    wanted = [Cell(Arm("bm25")), Cell(both), Cell(tuned(both)), Cell(tuned(none), 1), Cell(tuned(none, "corpus"))]
-    assert list(found["cells"]["toy"]) == [cell.key for cell in wanted]
-    record = found["cells"]["toy"][wanted[2].key]
-    score = record["scores"]["one"]
-    assert score["values"] == [1.0, *[0.5] * 5]
-    assert score["source"] == "finetuning.json: adapted+labels"
-    assert record["training"].keys() == {"adapt", "finetune"}
-    assert missing_sets(found, toy, Cell(both)) == ["pairs.tsv"]
-    assert missing_sets(found, toy, Cell(tuned(both))) == []
-    assert len(skipped) == 2
-    # finetuning.py has one adapted model, whatever the seed.
-    assert "adapted+labels, seed 1: adapted with optimiser.seed = 0, not 1" in skipped
-    assert "raw+labels, NEXT on queries: it is no cell of this budget" in skipped
-    assert merged(found, no_results()) == found
-
-
-def test_an_arm_of_other_settings_pairs_or_samples_is_left_out(
-    toy: Protocol, toy_data: Path, finetuning_file: Callable[..., Path]
-) -> None:
-    def faster(arm: dict[str, Any]) -> None:
-        arm["settings"]["optimiser"]["learning_rate"] = 1.0
-
-    def more_pairs(arm: dict[str, Any]) -> None:
-        arm["results"]["training_queries"] = 30
-
-    def other_passages(arm: dict[str, Any]) -> None:
-        arm["tasks"] = {**arm["tasks"], "one": {**arm["tasks"]["one"], "passages": 3}}
-
-    file = finetuning_file(adapted=faster, raw_corpus=more_pairs, bm25=other_passages)
-    found, skipped = imported(file, toy, toy_data)
-    assert list(found["cells"]["toy"]) == ["reference=bm25", Cell(tuned(adapted(toy, "none")), 1).key]
-    assert list(found["cells"]["toy"]["reference=bm25"]["scores"]) == ["two"]
-    assert "bm25, one: other queries or passages" in skipped
-    assert "adapted: adapted with optimiser.learning_rate = 1.0, not 0.001" in skipped
-    assert "adapted+labels: adapted with optimiser.learning_rate = 1.0, not 0.001" in skipped
-    assert "raw+corpus: fine-tuned on 30 pairs, not 12" in skipped
-
-
-def test_a_file_scored_with_other_samples_or_of_something_else_is_refused(
-    toy: Protocol, toy_data: Path, finetuning_file: Callable[..., Path], tmp_path: Path
-) -> None:
-    with pytest.raises(DataError, match="scored with --scored-tokens 64, budget toy has 32"):
-        imported(finetuning_file("--scored-tokens 64"), toy, toy_data)
-    with pytest.raises(DataError, match="--scored-tokens 128, budget toy has 32"):
-        imported(finetuning_file("--max-queries 6"), toy, toy_data)
-    other = tmp_path / "other.json"
-    other.write_text("{}", encoding="utf-8")
-    with pytest.raises(DataError, match="no results of benchmarks/finetuning"):
-        imported(other, toy, toy_data)
+# ------------------------------------------------------------------------------------------------------------ settings
 
 
 def test_settings_that_move_no_weights_do_not_make_another_model(toy: Protocol) -> None:
@@ -380,7 +279,7 @@ def test_settings_that_move_no_weights_do_not_make_another_model(toy: Protocol) 
     assert differing({**there, "unheard_of": 1}, AdaptConfig()) is not None
 
 
-def test_the_cpu_budget_is_what_finetuning_py_did() -> None:
+def test_the_cpu_budget_trains_as_its_results_were_made() -> None:
     protocol = load_protocol("cpu")
     config = finetune_config(protocol, Cell(tuned(adapted(protocol, "none"))), "smollm2-135m", 1750)
     assert (config.optimiser.steps, config.optimiser.batch_size, config.optimiser.learning_rate) == (32, 24, 5e-4)

@@ -11,11 +11,12 @@ from types import ModuleType
 
 import pytest
 from scipy import stats
-from study.cells import ADAPTATIONS, Arm, adapted, raw_mean, tuned
+from study.cells import ADAPTATIONS, Arm, Cell, adapted, raw_mean, tuned
 from study.command import main
 from study.comparisons import Question, Scores, answers, answers_by_set, arm_name, questions
 from study.plots import draw_curves
 from study.protocol import Protocol, load_protocol
+from study.report import study_content
 from study.results import Results, add, no_results
 from study.tables import (
     TABLES,
@@ -27,6 +28,9 @@ from study.tables import (
     significance_table,
     steps_table,
 )
+
+from llama2vec.report.content import averages
+from llama2vec.report.page import render_page
 
 Make = Callable[..., Results]
 BOTH, NONE = Arm("both", steps=2), Arm("none")
@@ -72,6 +76,53 @@ def test_a_query_is_averaged_over_the_seeds_before_it_is_tested(scores: Scores) 
     # All four differences are positive: 2 of the 16 sign patterns are as extreme.
     assert answer.test.randomisation_p == pytest.approx(2 / 16)
     assert (answer.test.wins, answer.test.ties, answer.test.losses) == (4, 0, 0)
+
+
+def test_the_page_tests_arms_of_the_same_seeds_alone(scores: Scores, tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    add(path, scores.results)
+    content = study_content(scores, path, "the command")
+    by_name = {task.name: task for task in content.tasks}
+    assert list(by_name) == ["one", "two", "mean of 2 sets"]
+    report = next(report for report in by_name["one"].reports if report.system == "EBAE + EBAR → labels")
+    assert report.metrics["nDCG@10"] == pytest.approx(0.525)
+    assert report.settings["seeds"] == "2 of 2"
+    pair = by_name["mean of 2 sets"].pairs[0][1]
+    assert (pair.first, pair.second) == ("raw → labels", "EBAE + EBAR → labels")
+    answer = answers(scores, [Question(tuned(NONE), tuned(BOTH))])[0]
+    assert answer.test is not None
+    assert (pair.difference, pair.t_p) == (answer.test.difference, answer.test.t_p)
+    # The mean stands in a column of its own; no average counts it once more.
+    assert averages(content.headline) == {}
+    page = render_page(content)
+    assert "EBAE + EBAR → labels" in page
+    assert "the command" in page
+
+    uneven = scores.results
+    del uneven["cells"]["toy"][Cell(tuned(NONE), 1).key]
+    open_question = study_content(Scores(uneven, scores.protocol), path, "")
+    names = {(pair.first, pair.second) for task in open_question.tasks for _, pair in task.pairs}
+    assert ("raw → labels", "EBAE + EBAR → labels") not in names
+    assert ("BM25", "EBAE + EBAR → labels") in names
+
+
+def test_the_page_draws_curves_of_two_points_or_more(toy: Protocol, made_results: Make, tmp_path: Path) -> None:
+    sets = {"one": [0.2] * 4, "two": [0.4, 0.4]}
+    path = tmp_path / "study.json"
+    results = made_results({(raw_mean(), 0): sets, (adapted(toy, "both"), 0): sets})
+    add(path, results)
+    curves = study_content(Scores(results, toy), path, "").curves
+    assert [(family.title, dict(family.lines)) for family in curves] == [
+        ("Over adaptation steps", {"no labels": {0.0: pytest.approx(0.3), 2.0: pytest.approx(0.3)}})
+    ]
+
+
+def test_a_page_does_not_replace_another_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "notes.txt"
+    kept.write_text("mine", encoding="utf-8")
+    assert main(["--output", str(tmp_path / "study.json"), "--report", str(kept)]) == 2
+    assert "give a path that ends in .html" in capsys.readouterr().err
+    assert kept.read_text(encoding="utf-8") == "mine"
 
 
 def test_every_set_counts_alike_and_seeds_are_matched(scores: Scores) -> None:
