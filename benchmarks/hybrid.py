@@ -1,13 +1,13 @@
 r"""Score dense, BM25, sparse and hybrid search on samples of every retrieval set, and how they differ per query.
 
-    python benchmarks/hybrid.py --data ../shared/data --model runs/adapted \
+    python benchmarks/hybrid.py --data ../shared/data --model runs/adapted --work runs/hybrid \
         --output benchmarks/results/hybrid-smollm2-cpu.json
 
 Rows: ``dense`` (the vectors), ``bm25``, ``sparse`` (the words of the same embeddings), and fusions of two or three of
 them: ``rrf`` (reciprocal ranks) and ``min-max`` (scores on one scale, all weights alike: no weight is tuned). The
 samples are those of a budget of the study: easier than the whole sets, and the same for all rows. What is in the file
-is not run again; one task is one entry. How sparse vectors are made (neutral texts, 64 and 256 words) was chosen on 40
-queries each of cranfield, scifact and squad-dev; the other sets had no say.
+is not run again; one task is one entry. Vectors and words stay in ``--work``. How sparse vectors are made (neutral
+texts, 64 and 256 words) was chosen on 40 queries each of cranfield, scifact and squad-dev; the other sets had no say.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import argparse
 import json
 import logging
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +31,9 @@ from llama2vec.files import write_json
 from llama2vec.manifest import code_version, machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.vocabulary import WORDS_PER_TEXT, VocabularyView
-from llama2vec.records import Passage, Query, Run
+from llama2vec.records import Run
 from llama2vec.retrieve.fusion import reciprocal_rank_fusion, weighted_fusion
-from llama2vec.retrieve.modes import Retriever, index_store
+from llama2vec.retrieve.modes import FUSED_DEPTH, Retriever, carried_modes, index_store
 from llama2vec.retrieve.store import write_store
 
 SINGLE = ("dense", "bm25", "sparse")
@@ -53,6 +52,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--model", required=True, help="encoder with slots, such as one that adapt wrote")
+    options.add_argument("--work", type=Path, required=True, help="folder for stores and indexes, one a model")
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--tasks", nargs="+", metavar="SET", help="some of the budget's sets; all unless told")
     options.add_argument("--budget", default="cpu", help="of the study: its sets are searched, texts cut as there")
@@ -67,6 +67,7 @@ def main() -> None:
     if arguments.output.exists():
         results = json.loads(arguments.output.read_text(encoding="utf-8"))
     settings = {"model": arguments.model, "sets": sets.model_dump(), "words_per_text": dict(WORDS_PER_TEXT)}
+    settings |= {"depth": FUSED_DEPTH}
     if results.setdefault("settings", settings) != settings:
         sys.exit(f"{arguments.output} was made with {results['settings']}; choose another file")
     view: VocabularyView | None = None
@@ -74,7 +75,7 @@ def main() -> None:
         if task in results["tasks"]:
             continue
         view = view or VocabularyView(_encoder(arguments.model, sets))
-        results["tasks"][task] = score(sampled_set(arguments.data / task, sets), view, sets.depth)
+        results["tasks"][task] = score(sampled_set(arguments.data / task, sets), view, arguments.work / task)
         results |= {"contract_hash": view.contract_hash, "machine": machine(), "versions": versions()}
         results |= {"code": code_version(), "command": " ".join(sys.argv)}
         write_json(arguments.output, results)
@@ -90,11 +91,11 @@ def _encoder(model: str, sets: Sets) -> Encoder:
     return encoder
 
 
-def score(sample: SampledSet, view: VocabularyView, depth: int) -> dict[str, Any]:
+def score(sample: SampledSet, view: VocabularyView, work: Path) -> dict[str, Any]:
     """Search a sample by every row; return nDCG@10 with intervals, per query, and the paired differences."""
     task, passages = sample.task, sample.passages
     seconds: dict[str, float] = {}
-    runs = single_runs(view, passages, task.queries, depth, seconds)
+    runs = single_runs(view, sample, work, seconds)
     for mix in MIXES:
         parts = [runs[name] for name in mix]
         runs[f"rrf({'+'.join(mix)})"] = reciprocal_rank_fusion(parts)
@@ -114,24 +115,26 @@ def score(sample: SampledSet, view: VocabularyView, depth: int) -> dict[str, Any
     return {**facts, "rows": rows, "differences": differences}
 
 
-def single_runs(
-    view: VocabularyView, passages: list[Passage], queries: list[Query], depth: int, seconds: dict[str, float]
-) -> dict[str, Run]:
-    """Encode and index the passages as `encode` and `index --bm25 --sparse` do; return a run of each mode."""
-    with tempfile.TemporaryDirectory(prefix="hybrid-") as scratch:
+def single_runs(view: VocabularyView, sample: SampledSet, work: Path, seconds: dict[str, float]) -> dict[str, Run]:
+    """Encode and index the passages as `encode` and `index --bm25 --sparse` do; return a run of each mode.
+
+    What an earlier call left in the folder is used; the store refuses another model or other passages.
+    """
+    started = time.monotonic()
+    source: dict[str, object] = {"sample": sample.facts["fingerprint"]}
+    store = write_store(lambda: iter(sample.passages), view.encoder, work / "store", source=source)
+    seconds["encode"] = round(time.monotonic() - started, 1)
+    started = time.monotonic()
+    if carried_modes(work / "index") != ("hybrid", *SINGLE):
+        index_store(store.path, work / "index", kind="exact", bm25="english", words=lambda: view, overwrite=True)
+    seconds["bm25 and sparse index"] = round(time.monotonic() - started, 1)
+    retriever = Retriever.open(work / "index", view.encoder, words=view)
+    runs = {}
+    for mode in SINGLE:
         started = time.monotonic()
-        store = write_store(lambda: iter(passages), view.encoder, Path(scratch) / "store", source={})
-        seconds["encode"] = round(time.monotonic() - started, 1)
-        started = time.monotonic()
-        index_store(store.path, Path(scratch) / "index", bm25="english", words=lambda: view)
-        seconds["bm25 and sparse index"] = round(time.monotonic() - started, 1)
-        retriever = Retriever.open(Path(scratch) / "index", view.encoder, words=view)
-        runs = {}
-        for mode in SINGLE:
-            started = time.monotonic()
-            runs[mode] = retriever.search(queries, mode, depth)
-            seconds[f"search {mode}"] = round(time.monotonic() - started, 2)
-        return runs
+        runs[mode] = retriever.search(sample.task.queries, mode, FUSED_DEPTH)
+        seconds[f"search {mode}"] = round(time.monotonic() - started, 2)
+    return runs
 
 
 def _difference(first: Any, second: Any) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from llama2vec.evaluate.report import markdown_table, reports_to_json, rich_tabl
 from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Query, Report, Run
-from llama2vec.retrieve.index import build_index, open_index
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.search import search, snippet, top_hits
+from llama2vec.retrieve.modes import Mode, Retriever, carried_modes, index_store
+from llama2vec.retrieve.search import snippet
 from llama2vec.retrieve.store import write_store
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
@@ -62,7 +62,7 @@ def run_demo(output: Path, config: AdaptConfig) -> None:
     console.print(rich_table(reports), "The raw LLM is no retriever. Adapting it on the passages, without labels.\n")
     config = config.model_copy(update={"text": config.text.model_copy(update={"corpus": str(output / "data")})})
     encoder = adapt(config, output / "adapted")
-    reports.append(score_adapted(encoder, task, passages, output))
+    reports += score_adapted(encoder, task, passages, output)
     finish(output, reports, encoder, time.monotonic() - started)
 
 
@@ -142,8 +142,8 @@ def _both(encoder: Encoder, texts: list[str], max_tokens: int) -> dict[str, np.n
     return dict(encoder.encode_poolings(texts, "self", max_tokens))
 
 
-def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], output: Path) -> Report:
-    """Encode, index and search with the adapted model, as the command line does."""
+def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], output: Path) -> list[Report]:
+    """Encode, index and search with the adapted model, alone and together with BM25, as the command line does."""
     source = {
         "corpus": str(output / "data"),
         "fingerprint": corpus_fingerprint(output / "data"),
@@ -153,23 +153,32 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
     }
     write_store(lambda: iter(passages), encoder, output / "store", source=source, shard_size=512, total=len(passages))
     folder = output / "index"
-    index = open_index(folder) if folder.exists() else build_index(output / "store", folder)
-    kept = output / "trec" / "adapted.trec"
-    # A run that is newer than the index was searched in it; no need to embed the queries again.
-    if kept.is_file() and kept.stat().st_mtime >= (folder / "index.json").stat().st_mtime:
-        return score(read_run(kept), task, output, "adapted")
-    return score(search(index, encoder, task.queries, depth=1000), task, output, "adapted")
+    if "bm25" not in carried_modes(folder):
+        index_store(output / "store", folder, kind="exact", bm25="english", overwrite=True)
+    reports = []
+    retriever = Retriever.open(folder, encoder)
+    modes: dict[str, Mode] = {"adapted": "dense", "hybrid": "hybrid"}
+    for system, mode in modes.items():
+        kept = output / "trec" / f"{system}.trec"
+        # A run that is newer than the index was searched in it; no need to embed the queries again.
+        is_new = kept.is_file() and kept.stat().st_mtime >= (folder / "bm25").stat().st_mtime
+        run = read_run(kept) if is_new else retriever.search(task.queries, mode, 1000)
+        reports.append(score(run, task, output, system))
+    return reports
 
 
 def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float) -> None:
-    """Write the report, print the table and one worked search."""
+    """Write the report, print the table and one worked search by the vectors, and together with BM25."""
     data = reports_to_json(reports) | {"machine": machine(), "versions": versions()}
     write_json(output / "report.json", data, overwrite=True)
     write_per_query(output / "per-query.tsv", reports, overwrite=True)
     (output / "report.md").write_text(markdown_table(reports), encoding="utf-8")
     console.print(rich_table(reports))
-    hits = top_hits(open_index(output / "index"), encoder, QUESTION, 3)
-    show_answer("adapted", [(hit.passage.id, hit.passage.text, hit.score) for hit in hits])
+    retriever = Retriever.open(output / "index", encoder)
+    answers: dict[str, Mode] = {"adapted": "dense", "hybrid: adapted + BM25": "hybrid"}
+    for name, mode in answers.items():
+        hits = retriever.hits(QUESTION, mode, 3)
+        show_answer(name, [(hit.passage.id, hit.passage.text, hit.score) for hit in hits])
     results = json.loads((output / "adapted" / "manifest.json").read_text(encoding="utf-8"))["results"]
     console.print(
         f"\nAdapted in {results['steps']} steps, {results['seconds']:,.0f} s. All in {seconds:,.0f} s.\n"

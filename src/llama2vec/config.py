@@ -561,9 +561,15 @@ class IndexSettings(Settings):
 
     Attributes:
         kind: ``exact`` compares with every vector; ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
+        bm25: Add BM25 over the same texts, so that search is hybrid.
+        sparse: Add the words of the embeddings; reads the texts with the model once more.
+        language: Of stop words and stemmer, as ISO 639-1 has it.
     """
 
     kind: Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"] = "exact"
+    bm25: bool = False
+    sparse: bool = False
+    language: str = "en"
 
 
 class ServeSettings(Settings):

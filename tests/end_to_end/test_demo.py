@@ -14,7 +14,7 @@ from llama2vec.config import AdaptConfig, load_config
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_scores_four_systems_and_a_second_run_repeats_nothing(
+def test_the_demo_scores_five_systems_and_a_second_run_repeats_nothing(
     tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
@@ -28,7 +28,7 @@ def test_the_demo_scores_four_systems_and_a_second_run_repeats_nothing(
     demo.run_demo(tmp_path / "demo", config)
 
     report = json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))
-    assert set(report["systems"]) == {"bm25", "raw-mean", "raw-prompted", "adapted"}
+    assert set(report["systems"]) == {"bm25", "raw-mean", "raw-prompted", "adapted", "hybrid"}
     for scores in report["systems"].values():
         assert set(scores) == {"nDCG@10", "MRR@10", "R@100"}
         assert all(0 <= value <= 1 for value in scores.values())

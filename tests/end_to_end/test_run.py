@@ -16,6 +16,7 @@ import pytest
 from llama2vec.cli import main
 from llama2vec.config import RunConfig, load_config
 from llama2vec.errors import OutputExistsError
+from llama2vec.retrieve.modes import carried_modes
 
 pytestmark = pytest.mark.slow
 
@@ -79,6 +80,8 @@ save_every = 1
 [encode]
 shard_size = 8
 [index]
+bm25 = true
+sparse = true
 [evaluate]
 data = ["{task}"]
 sts = ["{task / "pairs.tsv"}"]
@@ -223,7 +226,9 @@ def test_every_stage_is_made_and_recorded_with_what_made_it(whole: Path, task: P
 def test_the_index_answers_and_the_scores_are_those_of_evaluate(
     whole: Path, task: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    assert carried_modes(whole / "index") == ("hybrid", "dense", "bm25", "sparse")
     for arguments in (
+        ["search", whole / "index", "The river", "--dtype", "float32", "--device", "cpu", "--mode", "sparse"],
         ["search", whole / "index", "The river", "--dtype", "float32", "--device", "cpu", "--depth", 2],
         ["evaluate", whole / "finetuned", "--data", task, "--name", "finetuned", "--dtype", "float32",
          "--device", "cpu", "--json", tmp_path / "scores.json"],

@@ -64,12 +64,12 @@ def test_a_real_index_is_served_in_all_its_modes_and_stops_with_requests_in_flig
 ) -> None:
     with serving(index, *CPU) as (process, url, line):
         assert line.startswith(
-            "Serving embeddings of adapted and search (dense, bm25, sparse, hybrid) on http://127.0.0.1"
+            "Serving embeddings of adapted and search (hybrid, dense, bm25, sparse) on http://127.0.0.1"
         )
         question = corpus_rows[5]["text"][:60]
         for mode in ("dense", "bm25", "sparse", "hybrid"):
             answer = httpx.get(f"{url}/search", params={"q": question, "mode": mode, "k": 24}, timeout=60).json()
-            assert answer["modes"] == ["dense", "bm25", "sparse", "hybrid"]
+            assert answer["modes"] == ["hybrid", "dense", "bm25", "sparse"]
             assert _ranking(answer) == _expected(index, model, question, mode)
         text = "The castle of the river."
         vector = httpx.post(f"{url}/v1/embeddings", json={"input": text}, timeout=60).json()["data"][0]["embedding"]

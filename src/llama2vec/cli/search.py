@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 def search_command(
     index: Annotated[Path, typer.Argument(help="Index that `index` wrote, or a vector store.")],
     question: Annotated[str | None, typer.Argument(help="Left out = ask at a prompt.")] = None,
-    mode: Annotated[str, typer.Option(help="dense, bm25, sparse, or hybrid = all that the index carries.")] = "dense",
+    mode: Annotated[
+        str | None, typer.Option(help="dense, bm25, sparse or hybrid; left out = hybrid where the index has BM25.")
+    ] = None,
     queries: Annotated[str | None, typer.Option(help="File of queries (JSONL, TSV or BEIR folder).")] = None,
     run: Annotated[Path | None, typer.Option(help="TREC run to write for --queries.")] = None,
     model: Annotated[str | None, typer.Option(help="Encoder; left out = the one the store was made with.")] = None,
@@ -27,10 +29,10 @@ def search_command(
         int | None, typer.Option(min=1, help="Passages per query: 5 for a question, 1000 for a run.")
     ] = None,
     fusion: Annotated[
-        str, typer.Option(help="Of hybrid: rrf (reciprocal ranks), or scores scaled by min-max or z-score.")
-    ] = "rrf",
+        str, typer.Option(help="Of hybrid: scores scaled by min-max or z-score, or rrf (reciprocal ranks).")
+    ] = "min-max",
     weights: Annotated[
-        list[str] | None, typer.Option("--weight", help="Of a mode in hybrid, as dense=2; may be repeated.")
+        list[str] | None, typer.Option("--weight", help="Of a mode in hybrid, as dense=2 or sparse=1; may be repeated.")
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -44,13 +46,13 @@ def search_command(
     from llama2vec.retrieve.index import open_index
     from llama2vec.retrieve.modes import Retriever, carried_modes, check_mode
 
-    mixing = _fusion(mode, fusion, weights or [])
-    store = open_index(index).store
+    store, carried = open_index(index).store, carried_modes(index)
+    asked = cast("Mode", mode or carried[0])
+    mixing = _fusion(asked, fusion, weights or [])
     # Before the model is loaded, which may take minutes.
-    check_mode(mode, carried_modes(index), index)
-    encoder = None if mode == "bm25" else load_store_encoder(store, model, dtype, device)
+    check_mode(asked, carried, index)
+    encoder = None if asked == "bm25" else load_store_encoder(store, model, dtype, device)
     retriever = Retriever.open(index, encoder, fusion=mixing)
-    asked = cast("Mode", mode)
     if queries and run:
         _write_run(retriever, asked, queries, run, depth or 1000, overwrite)
     elif question:
@@ -62,7 +64,7 @@ def search_command(
 def _fusion(mode: str, method: str, weights: list[str]) -> Fusion:
     from llama2vec.retrieve.modes import Fusion
 
-    if mode != "hybrid" and (method != "rrf" or weights):
+    if mode != "hybrid" and (method != "min-max" or weights):
         raise ConfigError("--fusion and --weight say how hybrid mixes; they need --mode hybrid")
     shares = {}
     for weight in weights:

@@ -343,6 +343,9 @@ class _Estimator:
         assert self.config.index
         texts = self.corpus(self.config.encode.corpus or self.config.corpus)
         held = 0 if self.config.index.kind == "exact" else texts.total * self.shape.width * 4
+        if self.config.index.sparse:
+            reading = self._reading(texts, self._encoder.passage_max_tokens)
+            return StageEstimate(1.0 + reading, held + self._inference_bytes)
         return StageEstimate(1.0, held + _PROCESS_BYTES)
 
     def _evaluate(self, stage: PlannedStage) -> StageEstimate:

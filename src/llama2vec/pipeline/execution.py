@@ -108,10 +108,20 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
         if not source.startswith(("hf:", "ir:")):
             for _ in read_passages(source):
                 pass
+    if config.index and "index" in kinds and config.index.bm25:
+        _check_language(config.index.language)
     if config.evaluate and "evaluate" in kinds:
         for task in config.evaluate.data:
             check_task(read_beir(task.folder, task.split))
         _check_measures(config.evaluate.measures)
+
+
+def _check_language(language: str) -> None:
+    from llama2vec.retrieve.lexical import BM25_LANGUAGES
+
+    if language not in BM25_LANGUAGES:
+        known = ", ".join(BM25_LANGUAGES)
+        raise ConfigError(f"index.language: BM25 does not know the language {language!r}; choose one of {known}")
 
 
 def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
@@ -123,7 +133,8 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
         ),
         "matplotlib:train": bool(kinds & {"adapt", "finetune"}),
         "sentencex:train": "adapt" in kinds,
-        "bm25s:search": "mine" in kinds and config.mine is not None and config.mine.bm25,
+        "bm25s:search": ("mine" in kinds and config.mine is not None and config.mine.bm25)
+        or ("index" in kinds and config.index is not None and config.index.bm25),
         "faiss:search": "index" in kinds and config.index is not None and config.index.kind != "exact",
         "ir_measures:evaluate": "evaluate" in kinds or "finetune" in kinds,
     }

@@ -159,7 +159,8 @@ class _Planner:
             self._encode()
         if config.index:
             store = Input("store", OUTPUTS["encode"], "encode")
-            self._add("index", config.index.model_dump(), [store])
+            # The words of the embeddings are read with the model that made the store.
+            self._add("index", config.index.model_dump(), [store, *([self._model] if config.index.sparse else [])])
         if config.evaluate:
             self._evaluate()
         return self._stages

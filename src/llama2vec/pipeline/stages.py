@@ -28,6 +28,7 @@ from llama2vec.evaluate.report import markdown_table, reports_to_json, write_jso
 from llama2vec.files import write_output
 from llama2vec.finetune.train import finetune
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.vocabulary import VocabularyView
 from llama2vec.pipeline.plan import (
     Input,
     PlannedStage,
@@ -42,8 +43,9 @@ from llama2vec.pipeline.plan import (
 from llama2vec.pipeline.record import SUMMARY
 from llama2vec.pipeline.scoring import score_bm25, score_retrieval, score_similarity
 from llama2vec.records import Report
-from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.lexical import BM25_LANGUAGES
 from llama2vec.retrieve.mine import MiningInputs, mine_to_file, report_path
+from llama2vec.retrieve.modes import index_store
 from llama2vec.retrieve.store import VectorStore, write_store
 
 logger = logging.getLogger(__name__)
@@ -139,10 +141,18 @@ def _raw_source(config: RunConfig, model: Input) -> dict[str, object]:
 
 
 def _index(plan: RunPlan, stage: PlannedStage) -> None:
-    store = stage.input("store")
-    assert plan.config.index
+    settings, store, model = plan.config.index, stage.input("store"), stage.input("model")
+    assert settings
     assert store
-    build_index(plan.path(store), plan.folder(stage), kind=plan.config.index.kind, overwrite=True)
+
+    def words() -> VocabularyView:
+        assert model
+        return VocabularyView(load_encoder(plan, model), language=settings.language)
+
+    index_store(
+        plan.path(store), plan.folder(stage), kind=settings.kind, words=words if settings.sparse else None,
+        bm25=BM25_LANGUAGES[settings.language] if settings.bm25 else None, overwrite=True,
+    )  # fmt: skip
 
 
 def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None = None) -> Encoder:

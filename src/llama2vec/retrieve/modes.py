@@ -6,6 +6,9 @@ An index folder carries the modes that `llama2vec index` was asked for::
     bm25/                      bm25
     sparse/                    sparse
                                hybrid, where there is at least one beside dense
+
+Where there is BM25, the default is ``hybrid``: BM25 and the vectors, scores scaled by min-max. On seven sets that was
+better than either of them, than reciprocal ranks, and than the same with sparse added (docs/results.md).
 """
 
 from __future__ import annotations
@@ -31,8 +34,9 @@ from llama2vec.retrieve.store import VectorStore
 Mode = Literal["dense", "bm25", "sparse", "hybrid"]
 FusionMethod = Literal["rrf"] | Scale
 MODES: tuple[Mode, ...] = get_args(Mode)
+_SINGLE = MODES[:-1]
 
-_FUSED_DEPTH = 100
+FUSED_DEPTH = 1000
 """Fewest passages that each mode gives to a fusion, so that the first ranks do not depend on how many are asked for."""
 
 
@@ -41,24 +45,43 @@ class Fusion:
     """How ``hybrid`` makes one ranking of several.
 
     Attributes:
-        method: ``rrf`` = reciprocal ranks; ``min-max`` or ``z-score`` = scores brought to that scale.
-        weights: Mode → weight; modes that are not named count 1.
+        method: ``min-max`` or ``z-score`` = scores brought to that scale; ``rrf`` = reciprocal ranks.
+        weights: Mode → weight. Modes that are not named count 1, but ``sparse`` beside ``bm25`` counts 0.
     """
 
-    method: FusionMethod = "rrf"
+    method: FusionMethod = "min-max"
     weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         methods = ("rrf", *get_args(Scale))
         if self.method not in methods:
             raise ConfigError(f"there is no fusion {self.method!r}; choose one of {', '.join(methods)}")
-        unknown = sorted(set(self.weights) - set(MODES[:-1]))
+        unknown = sorted(set(self.weights) - set(_SINGLE))
         if unknown:
-            raise ConfigError(f"there is no mode {unknown[0]!r} to weigh; choose from {', '.join(MODES[:-1])}")
+            raise ConfigError(f"there is no mode {unknown[0]!r} to weigh; choose from {', '.join(_SINGLE)}")
+
+    def shares(self, carried: Sequence[Mode]) -> dict[Mode, float]:
+        """Return mode → weight for those of an index that count.
+
+        >>> Fusion().shares(("hybrid", "dense", "bm25", "sparse"))
+        {'dense': 1.0, 'bm25': 1.0}
+        >>> Fusion(weights={"sparse": 0.5}).shares(("hybrid", "dense", "bm25", "sparse"))
+        {'dense': 1.0, 'bm25': 1.0, 'sparse': 0.5}
+
+        Raises:
+            ConfigError: None counts.
+        """
+        single = [mode for mode in _SINGLE if mode in carried]
+        usual = {mode: 0.0 if mode == "sparse" and "bm25" in single else 1.0 for mode in single}
+        found = {mode: float(self.weights.get(mode, share)) for mode, share in usual.items()}
+        if not any(found.values()):
+            raise ConfigError("every mode has the weight 0; leave one at 1")
+        return {mode: share for mode, share in found.items() if share}
 
     def fuse(self, runs: Mapping[Mode, Run], depth: int) -> Run:
-        """Return one run from those of several modes."""
-        weights = [self.weights.get(mode, 1.0) for mode in runs]
+        """Return one run from those of the modes that :meth:`shares` names."""
+        shares = self.shares([*runs])
+        weights = [shares[mode] for mode in runs]
         if self.method == "rrf":
             return reciprocal_rank_fusion(list(runs.values()), weights=weights, depth=depth)
         return weighted_fusion(list(runs.values()), weights=weights, scale=self.method, depth=depth)
@@ -110,7 +133,7 @@ class Retriever:
             path: What `llama2vec index` or `encode` wrote.
             encoder: The model that encoded the corpus; None = only ``bm25`` can be asked for.
             words: What turns queries into words; None = the encoder's own view, made at the first sparse search.
-            fusion: Of ``hybrid``; None = reciprocal ranks, all modes alike.
+            fusion: Of ``hybrid``; None = as :class:`Fusion` has it.
 
         Raises:
             StoreError: No index, one that is damaged or of another store, or an encoder with another contract.
@@ -132,7 +155,7 @@ class Retriever:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """What can be asked for, in the order of :data:`MODES`."""
+        """What can be asked for; the first is what a search takes unless told."""
         return _with_hybrid(
             dense=self.encoder is not None, bm25=self._bm25 is not None, sparse=self._sparse is not None
         )
@@ -140,7 +163,7 @@ class Retriever:
     def search(
         self,
         queries: Sequence[Query],
-        mode: Mode = "dense",
+        mode: Mode | None = None,
         depth: int = 100,
         *,
         tag: str | None = None,
@@ -150,7 +173,7 @@ class Retriever:
 
         Args:
             queries: Q of them.
-            mode: One of :attr:`modes`.
+            mode: One of :attr:`modes`; None = the first.
             depth: K, passages per query; fewer where fewer share a word with it (``bm25``, ``sparse``).
             tag: Name of the system in the run; None = the mode.
             exclude_same_id: Leave out a passage that has its query's id, where queries are themselves passages.
@@ -159,12 +182,13 @@ class Retriever:
             ConfigError: There is no such mode.
             StoreError: The index does not carry the mode, or its words are another model's.
         """
+        mode = mode or self._usual_mode
         run, _ = self._search(queries, mode, depth + exclude_same_id)
         return Run(first_of_each(run.results, depth, exclude_same_id=exclude_same_id), tag=tag or mode)
 
-    def hits(self, question: str, mode: Mode = "dense", depth: int = 10) -> list[Hit]:
+    def hits(self, question: str, mode: Mode | None = None, depth: int = 10) -> list[Hit]:
         """Find the best passages of one question, with their texts; arguments and errors as in :meth:`search`."""
-        run, row_of_id = self._search([Query(id="question", text=question)], mode, depth)
+        run, row_of_id = self._search([Query(id="question", text=question)], mode or self._usual_mode, depth)
         best = run.results["question"]
         passages = self.store.passages([row_of_id[passage_id] for passage_id in best])
         return [
@@ -184,8 +208,8 @@ class Retriever:
             return Run(results), row_of_id
         runs: dict[Mode, Run] = {}
         row_of_id = {}
-        for single in self.modes[:-1]:
-            found = self._rows(queries, single, max(depth, _FUSED_DEPTH))
+        for single in self.fusion.shares(self.modes):
+            found = self._rows(queries, single, max(depth, FUSED_DEPTH))
             results, rows = results_by_id(self.store, queries, *found)
             runs[single] = Run(results)
             row_of_id |= rows
@@ -204,6 +228,11 @@ class Retriever:
             return self._sparse.search(self._query_words().sparse([query.text for query in queries], "query"), depth)
         return self.index.search(self._query_encoder().encode_queries(queries), depth)
 
+    @property
+    def _usual_mode(self) -> Mode:
+        # Without an encoder and without BM25 there is none: dense says what is missing.
+        return self.modes[0] if self.modes else "dense"
+
     def _query_encoder(self) -> QueryEncoder:
         if self.encoder is None:
             raise ConfigError("this search needs the model that encoded the corpus; only bm25 does without")
@@ -219,7 +248,7 @@ class Retriever:
 
 
 def carried_modes(path: str | Path) -> tuple[Mode, ...]:
-    """Tell by its files what an index or a vector store can be searched by; nothing is opened."""
+    """Tell by its files what an index or a vector store can be searched by, the usual mode first; nothing is opened."""
     path = Path(path)
     return _with_hybrid(dense=True, bm25=(path / "bm25").is_dir(), sparse=(path / "sparse").is_dir())
 
@@ -246,7 +275,11 @@ def check_mode(mode: str, carried: Sequence[str], where: Path) -> None:
 
 
 def _with_hybrid(**single: bool) -> tuple[Mode, ...]:
-    return tuple(mode for mode in MODES if single.get(mode, sum(single.values()) > 1))
+    carried: list[Mode] = [mode for mode in _SINGLE if single.get(mode)]
+    if len(carried) < 2:
+        return tuple(carried)
+    # Beside sparse alone the vectors are better by themselves.
+    return ("hybrid", *carried) if {"dense", "bm25"} <= {*carried} else (*carried, "hybrid")
 
 
 def vocabulary_view(encoder: QueryEncoder, language: str) -> SparseEncoder:

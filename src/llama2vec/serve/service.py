@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from llama2vec.config import ServeSettings
-from llama2vec.retrieve.modes import Mode
+from llama2vec.retrieve.modes import Fusion, Mode
 from llama2vec.retrieve.search import Hit
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, Lane, QueueFullError, Side, TextEncoder
 from llama2vec.serve.model import PreparedQuestions
@@ -21,10 +21,8 @@ logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
-_LANES_OF_MODE: dict[Mode, tuple[Lane, ...]] = {
-    "dense": ("query",), "bm25": (), "sparse": ("words",), "hybrid": ("query", "words"),
-}  # fmt: skip
-"""What a search by each mode needs of the model; hybrid takes from it what the index carries."""
+_LANES_OF_MODE: dict[Mode, tuple[Lane, ...]] = {"dense": ("query",), "bm25": (), "sparse": ("words",)}
+"""What a search by each single mode needs of the model."""
 
 
 class NamedEncoder(TextEncoder, Protocol):
@@ -150,7 +148,8 @@ class Service:
         if self._searching >= self.settings.max_waiting:
             raise QueueFullError(1)
         self._searching += 1
-        lanes = [lane for lane in _LANES_OF_MODE[mode] if lane == "query" or "sparse" in searcher.modes]
+        single = Fusion().shares(searcher.modes) if mode == "hybrid" else [mode]
+        lanes = [lane for one in single for lane in _LANES_OF_MODE[one]]
 
         def found() -> list[Hit]:
             with questions.use(made):

@@ -88,7 +88,17 @@ def test_weights_of_a_fusion_reach_the_search(index: Path, cli: Cli) -> None:
         return [line.split()[2] for line in out.splitlines() if line.lstrip()[1:2] == "."]
 
     only_bm25 = ["--mode", "hybrid", "--weight", "dense=0", "--weight", "sparse=0"]
-    assert found(*only_bm25, "--fusion", "min-max") == found("--mode", "bm25")
+    assert found(*only_bm25, "--fusion", "z-score") == found("--mode", "bm25")
+
+
+def test_unless_told_a_search_is_hybrid_where_the_index_has_bm25(index: Path, tmp_path: Path, cli: Cli) -> None:
+    queries = tmp_path / "queries.tsv"
+    queries.write_text("q1\triver stone\nq2\tmarket\n", encoding="utf-8")
+    for name, options in (("unless-told", []), ("hybrid", ["--mode", "hybrid", "--fusion", "min-max"])):
+        code, _, err = cli("search", index, *options, "--queries", queries, "--run", tmp_path / name, *CPU)
+        assert code == 0, err
+    assert read_run(tmp_path / "unless-told") == read_run(tmp_path / "hybrid")
+    assert read_run(tmp_path / "hybrid").tag == "llama2vec-hybrid"
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,10 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
     assert config.pairs.from_corpus
     assert not config.pairs.sources
     assert all(section is not None for section in (config.adapt, config.finetune, config.encode, config.index))
+    assert config.finetune
+    assert (config.finetune.encoder.query_prompt, config.finetune.encoder.passage_prompt) == ("self", "self")
+    assert config.index
+    assert config.index.bm25
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def folder(store: VectorStore, tmp_path: Path) -> Path:
 
 
 def test_an_index_offers_the_modes_that_it_carries(store: VectorStore, folder: Path, tmp_path: Path) -> None:
-    assert Retriever.open(folder, Dense()).modes == carried_modes(folder) == ("dense", "bm25", "sparse", "hybrid")
+    assert Retriever.open(folder, Dense()).modes == carried_modes(folder) == ("hybrid", "dense", "bm25", "sparse")
     assert Retriever.open(folder, None).modes == ("bm25",)
     assert Retriever.open(store.path, Dense()).modes == carried_modes(store.path) == ("dense",)
     build_index(store, tmp_path / "old")
@@ -89,7 +89,10 @@ def test_an_index_offers_the_modes_that_it_carries(store: VectorStore, folder: P
 
 def test_each_mode_finds_what_its_own_index_finds(store: VectorStore, folder: Path) -> None:
     retriever = Retriever.open(folder, Dense(), words=Words())
-    assert retriever.search(QUERIES, depth=4).results == search(open_index(folder), Dense(), QUERIES, depth=4).results
+    assert (
+        retriever.search(QUERIES, "dense", depth=4).results
+        == search(open_index(folder), Dense(), QUERIES, depth=4).results
+    )
     passages = store.passages(range(len(store)))
     bm25 = Bm25Index.build(passages).search(QUERIES, depth=4)
     found = retriever.search(QUERIES, "bm25", depth=4)
@@ -123,16 +126,37 @@ def test_sparse_search_equals_brute_force_on_random_vectors(store: VectorStore, 
             assert (found_rows[len(expected) :] == -1).all()
 
 
-def test_hybrid_fuses_what_is_there(folder: Path) -> None:
+def test_hybrid_fuses_the_vectors_with_bm25_and_sparse_where_it_has_a_weight(folder: Path) -> None:
     retriever = Retriever.open(folder, Dense(), words=Words())
     runs = [retriever.search(QUERIES, mode, depth=100) for mode in ("dense", "bm25", "sparse")]
-    assert retriever.search(QUERIES, "hybrid", depth=3).results == reciprocal_rank_fusion(runs, depth=3).results
-    weighted = Retriever.open(folder, Dense(), words=Words(), fusion=Fusion("min-max", {"bm25": 3}))
-    expected = weighted_fusion(runs, weights=[1, 3, 1], depth=3).results
-    assert weighted.search(QUERIES, "hybrid", depth=3).results == expected
-    (folder / "sparse").rename(folder / "elsewhere")
-    two = Retriever.open(folder, Dense()).search(QUERIES, "hybrid", depth=3)
-    assert two.results == reciprocal_rank_fusion(runs[:2], depth=3).results
+    assert retriever.search(QUERIES, "hybrid", depth=3).results == weighted_fusion(runs[:2], depth=3).results
+
+    def weighted(fusion: Fusion) -> dict[str, dict[str, float]]:
+        opened = Retriever.open(folder, Dense(), words=Words(), fusion=fusion)
+        return dict(opened.search(QUERIES, "hybrid", depth=3).results)
+
+    three = weighted_fusion(runs, weights=[1, 3, 1], depth=3).results
+    assert weighted(Fusion("min-max", {"bm25": 3, "sparse": 1})) == three
+    assert weighted(Fusion("rrf", {"sparse": 1})) == reciprocal_rank_fusion(runs, depth=3).results
+    (folder / "bm25").rename(folder / "elsewhere")
+    without = Retriever.open(folder, Dense(), words=Words())
+    assert without.modes == ("dense", "sparse", "hybrid")
+    assert without.search(QUERIES, "hybrid", depth=3).results == weighted_fusion(runs[::2], depth=3).results
+
+
+def test_a_search_is_hybrid_where_there_is_bm25_and_dense_elsewhere(folder: Path, store: VectorStore) -> None:
+    retriever = Retriever.open(folder, Dense(), words=Words())
+    assert retriever.search(QUERIES).tag == "hybrid"
+    assert retriever.search(QUERIES).results == retriever.search(QUERIES, "hybrid").results
+    assert retriever.hits("llama wool") == retriever.hits("llama wool", "hybrid")
+    assert Retriever.open(store.path, Dense()).search(QUERIES).tag == "dense"
+    assert Retriever.open(folder, None).search(QUERIES).tag == "bm25"
+
+
+def test_a_fusion_without_any_weight_is_refused(folder: Path) -> None:
+    retriever = Retriever.open(folder, Dense(), words=Words(), fusion=Fusion(weights={"dense": 0, "bm25": 0}))
+    with pytest.raises(ConfigError, match="every mode has the weight 0"):
+        retriever.search(QUERIES, "hybrid")
 
 
 def test_the_first_ranks_do_not_depend_on_how_many_are_asked_for(folder: Path) -> None:
@@ -244,7 +268,7 @@ def test_only_what_is_asked_for_is_replaced_and_only_with_overwrite(store: Vecto
         index_store(store.path, folder)
     assert index_store(store.path, folder, kind="faiss-flat", overwrite=True) == ["faiss-flat"]
     assert (folder / "sparse" / "part.json").stat().st_ino == kept
-    assert Retriever.open(folder, Dense()).modes == ("dense", "bm25", "sparse", "hybrid")
+    assert Retriever.open(folder, Dense()).modes == ("hybrid", "dense", "bm25", "sparse")
 
 
 def test_a_refused_request_changes_nothing(store: VectorStore, folder: Path) -> None:
@@ -259,7 +283,7 @@ def test_an_index_over_another_store_goes_as_a_whole(folder: Path, tmp_path: Pat
     with pytest.raises(OutputExistsError, match="index over another store"):
         index_store(other.path, folder, bm25="english")
     assert index_store(other.path, folder, bm25="english", overwrite=True) == ["exact", "bm25"]
-    assert Retriever.open(folder, Dense()).modes == ("dense", "bm25", "hybrid")
+    assert Retriever.open(folder, Dense()).modes == ("hybrid", "dense", "bm25")
 
 
 def test_a_killed_sparse_build_goes_on_and_gives_the_same_files(
