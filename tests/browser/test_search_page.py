@@ -183,13 +183,13 @@ def test_a_search_shows_ranked_passages_with_the_evidence_marked(page: Page, ser
     page.open(serve().url)
     assert page.focused() == "question"
     assert "Find passages by what they mean." in page.texts("#welcome")[0]
-    page.ask("which wings delay the stall", "by Dense")
+    page.ask("which wings delay the stall", "by Hybrid")
     assert page.texts(".hit .title")[0] == "aerodynamics-0018"
     first = page.one(".hit")
     # Little words are no evidence, and other endings of a word are.
     assert [mark.text for mark in first.find_elements(By.TAG_NAME, "mark")] == ["wing", "stall", "wing", "delays"]
     assert float(first.find_element(By.CSS_SELECTOR, ".score").text) > 0
-    assert page.browser.current_url.endswith("/?q=which+wings+delay+the+stall&mode=dense")
+    assert page.browser.current_url.endswith("/?q=which+wings+delay+the+stall&mode=hybrid")
     assert page.browser.title == "which wings delay the stall · llama2vec"
     assert page.accessibility_problems() == []
 
@@ -197,22 +197,22 @@ def test_a_search_shows_ranked_passages_with_the_evidence_marked(page: Page, ser
 def test_typing_searches_after_a_pause(page: Page, serve: Serve) -> None:
     page.open(serve().url)
     page.press("alpaca")
-    page.status("passages by Dense")
+    page.status("passages by Hybrid")
     assert page.texts(".hit .title")[0] == "Alpaca"
 
 
 def test_another_mode_is_a_click_away_and_the_back_button_leads_back(page: Page, serve: Serve) -> None:
     page.open(serve().url)
-    page.ask("amazon river", "by Dense")
+    page.ask("amazon river", "by Hybrid")
     assert len(page.all(".hit")) == 6
     page.mode("BM25").click()
     page.status("1 passage by BM25")
     assert page.texts(".hit .title") == ["Amazon"]
     assert page.mode("BM25").get_attribute("aria-pressed") == "true"
-    assert page.mode("Dense").get_attribute("aria-pressed") == "false"
+    assert page.mode("Hybrid").get_attribute("aria-pressed") == "false"
     page.browser.back()
-    page.status("6 passages by Dense")
-    assert page.mode("Dense").get_attribute("aria-pressed") == "true"
+    page.status("6 passages by Hybrid")
+    assert page.mode("Hybrid").get_attribute("aria-pressed") == "true"
     page.browser.forward()
     page.status("1 passage by BM25")
     page.browser.refresh()
@@ -222,20 +222,20 @@ def test_another_mode_is_a_click_away_and_the_back_button_leads_back(page: Page,
 
 def test_side_by_side_shows_the_modes_beside_each_other_and_what_they_share(page: Page, serve: Serve) -> None:
     page.open(f"{serve().url}/?q=camelid+wool")
-    page.status("by Dense")
+    page.status("by Hybrid")
     page.one("#compare").click()
-    page.status("Dense: 6 passages · BM25: ")
-    assert page.texts(".column h2") == ["Dense", "BM25", "Hybrid"]
+    page.status("Hybrid: 6 passages · Dense: 6 passages · BM25: ")
+    assert page.texts(".column h2") == ["Hybrid", "Dense", "BM25"]
     tops = {column.rect["y"] for column in page.all(".column")}
     assert len(tops) == 1
-    assert page.texts(".column:first-child .hit:first-child .also")[0].startswith("also BM25 ")
-    assert page.browser.current_url.endswith("mode=dense,bm25,hybrid")
-    page.mode("Dense").click()
-    page.status("BM25: ")
-    assert page.texts(".column h2") == ["BM25", "Hybrid"]
+    assert page.texts(".column:first-child .hit:first-child .also")[0].startswith("also Dense ")
+    assert page.browser.current_url.endswith("mode=hybrid,dense,bm25")
+    page.mode("Hybrid").click()
+    page.status("Dense: ")
+    assert page.texts(".column h2") == ["Dense", "BM25"]
     assert page.accessibility_problems() == []
     page.one("#compare").click()
-    page.status("by BM25")
+    page.status("by Dense")
 
 
 def test_an_empty_result_says_so_and_what_to_do(page: Page, serve: Serve) -> None:
@@ -249,7 +249,7 @@ def test_an_empty_result_says_so_and_what_to_do(page: Page, serve: Serve) -> Non
 def test_when_the_server_is_gone_the_page_says_so_and_goes_on_when_it_is_back(page: Page, serve: Serve) -> None:
     service = serve()
     page.open(service.url)
-    page.ask("llama", "by Dense")
+    page.ask("llama", "by Hybrid")
     service.stop()
     page.mode("BM25").click()
     wait_until(lambda: "The server does not answer." in page.texts("#trouble")[0])
@@ -265,7 +265,7 @@ def test_when_the_server_is_gone_the_page_says_so_and_goes_on_when_it_is_back(pa
 def test_everything_works_by_keyboard_alone(page: Page, serve: Serve) -> None:
     page.open(serve().url)
     page.press("how far do pack animals carry things", Keys.ENTER)
-    page.status("by Dense")
+    page.status("by Hybrid")
     page.press(Keys.ARROW_DOWN)
     assert page.focused().startswith("1")
     page.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP)
@@ -285,13 +285,13 @@ def test_everything_works_by_keyboard_alone(page: Page, serve: Serve) -> None:
     page.press("/")
     assert page.focused() == "question"
     page.press("amazon", Keys.ENTER)
-    page.status("by Dense")
-    page.press(Keys.TAB, Keys.TAB, Keys.TAB)
+    page.status("by Hybrid")
+    page.press(Keys.TAB, Keys.TAB, Keys.TAB, Keys.TAB)
     assert page.focused() == "BM25"
     page.press(Keys.SPACE)
     page.status("1 passage by BM25")
     assert page.focused() == "BM25"
-    page.press(Keys.TAB, Keys.TAB, Keys.SPACE)
+    page.press(Keys.TAB, Keys.SPACE)
     page.status("Hybrid: ")
     page.press(Keys.ARROW_DOWN, Keys.ARROW_RIGHT)
     assert page.focused().startswith("1")
@@ -317,7 +317,7 @@ def test_a_token_is_asked_for_and_kept_for_this_tab_alone(page: Page, serve: Ser
     page.press("wrong", Keys.ENTER)
     wait_until(lambda: page.one("#token-form").is_displayed() and page.one("#token").get_attribute("value") == "")
     page.one("#token").send_keys("sesame", Keys.ENTER)
-    page.status("by Dense")
+    page.status("by Hybrid")
     assert not page.one("#trouble").is_displayed()
     assert "sesame" not in page.browser.current_url
     assert page.browser.execute_script("return localStorage.length") == 0
@@ -329,7 +329,7 @@ def test_the_page_fits_a_phone(page: Page, serve: Serve) -> None:
         "Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True}
     )
     try:
-        page.open(f"{serve().url}/?q=camelid+wool&mode=dense,bm25,hybrid")
+        page.open(f"{serve().url}/?q=camelid+wool&mode=hybrid,dense,bm25")
         page.status("Hybrid: ")
         assert page.browser.execute_script("return document.documentElement.scrollWidth") <= 390
         # Beside each other to be swiped, each nearly as wide as the screen.
