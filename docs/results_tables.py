@@ -6,7 +6,8 @@ A table stands between two comments; the words around it are written by hand::
     …
     <!-- end -->
 
-The first word names the table (``--list`` shows all), the second the budget of the study (cpu where it is left out).
+The first word names the table (``--list`` shows all), the second the budget of the study (cpu where it is left out), or
+for ``hybrid`` the model.
 """
 
 from __future__ import annotations
@@ -16,20 +17,24 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 from study import tables as study_tables  # noqa: E402
+from study.cells import Arm, Cell  # noqa: E402
 from study.comparisons import Scores  # noqa: E402
 from study.protocol import load_protocol  # noqa: E402
 from study.results import read_results  # noqa: E402
 
 from llama2vec.errors import Llama2VecError  # noqa: E402
+from llama2vec.evaluate.comparison import compare_reports, pooled_comparison  # noqa: E402
 from llama2vec.files import write_atomic  # noqa: E402
+from llama2vec.records import Report  # noqa: E402
 
 PAGE = Path(__file__).with_name("results.md")
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -38,7 +43,7 @@ _BLOCK = re.compile(
     r"<!-- table: (?P<name>[^\n]*?) -->\n(?P<body>.*?)(?P<end>^<!-- end -->$|(?=^<!-- table: )|\Z)", re.S | re.M
 )
 
-
+_PEER = "all-MiniLM-L6-v2"
 _TASK_NAMES = {
     "sts/en-dev": "STS-B dev",
     "sts/en-test": "STS-B test",
@@ -79,9 +84,59 @@ def quality_table(budget: str, results: Path) -> str:
         rows.append(
             [f"{_TASK_NAMES.get(task, task)}, {size}", first["measure"].replace("spearman", "Spearman"), *cells]
         )
-    return "\n".join(
-        [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])] + [f"| {' | '.join(row)} |" for row in rows[1:]]
-    )
+    return _markdown(rows)
+
+
+def hybrid_table(model: str, results: Path) -> str:
+    """Return what each way of searching reaches with one model (``benchmarks/hybrid.py``), and tests of the average.
+
+    The study scored all-MiniLM-L6-v2 on the same samples; its row stands with them where the study has it.
+    """
+    path = results / f"hybrid-smollm2-{model}-cpu.json"
+    try:
+        file: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} cannot be read ({error}); restore it") from None
+    tasks, averaged = file["tasks"], file["settings"]["sets"]["average"]
+    values = {
+        system: {name: task["rows"][system]["per_query"] for name, task in tasks.items()}
+        for system in next(iter(tasks.values()))["rows"]
+    }
+    study = read_results(results / "study.json")
+    peer = study["cells"].get("cpu", {}).get(Cell(Arm("minilm")).key, {}).get("scores", {})
+    if set(tasks) <= set(peer):
+        queries = {name: study["sets"]["cpu"][name]["queries"] for name in tasks}
+        values[_PEER] = {name: dict(zip(queries[name], peer[name]["values"], strict=True)) for name in tasks}
+    references = {"bm25": "BM25", **({_PEER: "MiniLM"} if _PEER in values else {})}
+    rows = [["search", *tasks, "average", *(cell for name in references.values() for cell in (f"− {name}", "p"))]]
+    for system, found in values.items():
+        means = {name: fmean(per_query.values()) for name, per_query in found.items()}
+        cells = [*(f"{mean:.3f}" for mean in means.values()), f"**{fmean(means[name] for name in averaged):.3f}**"]
+        for reference in references:
+            tested = system not in references or (system, reference) == (_PEER, "bm25")
+            cells += _difference(values[reference], found, averaged) if tested else ["–", "–"]
+        rows.append([system, *cells])
+    over = f"The average and its tests go over {', '.join(averaged)}, each set alike;"
+    return f"{_markdown(rows)}\n\n{over} p: paired randomisation test, two-sided, not corrected."
+
+
+def _difference(
+    reference: Mapping[str, Mapping[str, float]], found: Mapping[str, Mapping[str, float]], sets: Sequence[str]
+) -> list[str]:
+    sides = {"reference": reference, "found": found}
+    each = [
+        compare_reports([Report(name, side, {}, per_query={"nDCG@10": values[name]}) for side, values in sides.items()])
+        for name in sets
+    ]
+    test = pooled_comparison(each).pairs[0]
+    low, high = test.interval
+    p = "<0.0001" if test.randomisation_p < 0.0001 else f"{test.randomisation_p:.4f}"
+    return [f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}]", p]
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _with_interval(found: Mapping[str, Any] | None) -> str:
@@ -96,6 +151,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
         for name in study_tables.TABLES
     },
     "adapted-quality": quality_table,
+    "hybrid": hybrid_table,
 }
 
 

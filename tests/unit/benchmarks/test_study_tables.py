@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import re
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from types import ModuleType
+from typing import Any
 
 import pytest
 from scipy import stats
@@ -313,3 +316,33 @@ def test_a_block_that_cannot_be_made_leaves_the_page_alone(
     with pytest.raises(SystemExit, match=re.escape(message)):
         run(results_tables, monkeypatch, "--page", path, "--results", tmp_path)
     assert path.read_text(encoding="utf-8") == block
+
+
+def test_the_hybrid_table_averages_the_five_sets_and_tests_against_bm25(
+    results_tables: ModuleType, tmp_path: Path
+) -> None:
+    def row(*values: float) -> dict[str, Any]:
+        return {"nDCG@10": fmean(values), "per_query": {str(query): value for query, value in enumerate(values)}}
+
+    averaged = {"bm25": row(0.2, 0.4), "min-max(dense+bm25)": row(0.5, 0.6)}
+    other = {"bm25": row(0.9, 0.9), "min-max(dense+bm25)": row(0.1, 0.1)}
+    file = {
+        "settings": {"sets": {"average": ["one", "two"]}},
+        "tasks": {"one": {"rows": averaged}, "two": {"rows": averaged}, "three": {"rows": other}},
+    }
+    (tmp_path / "hybrid-smollm2-mine-cpu.json").write_text(json.dumps(file), encoding="utf-8")
+    table = results_tables.hybrid_table("mine", tmp_path).splitlines()
+    assert table[2] == "| bm25 | 0.300 | 0.300 | 0.900 | **0.300** | – | – |"
+    assert table[3].startswith("| min-max(dense+bm25) | 0.550 | 0.550 | 0.100 | **0.550** | +0.250 [")
+    assert "over one, two, each set alike" in table[-1]
+    study = no_results()
+    study["sets"]["cpu"] = {name: {"queries": ["0", "1"]} for name in file["tasks"]}
+    scores = {name: {"values": [0.6, 0.8]} for name in file["tasks"]}
+    study["cells"]["cpu"] = {Cell(Arm("minilm")).key: {"scores": scores}}
+    add(tmp_path / "study.json", study)
+    table = results_tables.hybrid_table("mine", tmp_path).splitlines()
+    assert re.search(r"\*\*0\.550\*\* \| \+0\.250 \[.*\| -0\.150 \[", table[3])
+    assert table[4].startswith("| all-MiniLM-L6-v2 | 0.700 | 0.700 | 0.700 | **0.700** | +0.400 [")
+    assert table[4].endswith("| – | – |")
+    with pytest.raises(results_tables.TableError, match=r"hybrid-smollm2-other-cpu\.json cannot be read"):
+        results_tables.hybrid_table("other", tmp_path)
