@@ -15,7 +15,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llama2vec.memory import return_freed_memory
 from llama2vec.model.batching import PromptedBatch
 
 
@@ -76,7 +75,6 @@ class GradientCache:
             for batch in reversed(batches[first_without_graph:]):
                 self._replays.append((batch, _RandomState.now(self._device)))
                 pieces.append((batch.rows, self._read(batch)))
-        return_freed_memory(self._device)
         with torch.enable_grad():
             self._graphs = [(batch.rows, self._read(batch)) for batch in reversed(batches[:first_without_graph])]
         pieces += [(rows, vectors.detach()) for rows, vectors in self._graphs]
@@ -92,7 +90,6 @@ class GradientCache:
             rows, vectors = self._graphs.pop()
             vectors.backward(gradients[rows])  # type: ignore[no-untyped-call]
             del vectors
-        return_freed_memory(self._device)
         while self._replays:
             batch, state = self._replays.pop()
             with torch.enable_grad(), state.replayed():
