@@ -621,7 +621,7 @@ class RetrievalTask(Settings):
         return {"folder": data} if isinstance(data, str) else data
 
 
-SystemName = Literal["bm25", "raw", "adapted", "finetuned"]
+SystemName = Literal["bm25", "raw", "adapted", "finetuned", "hybrid"]
 
 
 class EvaluateSettings(Settings):
@@ -633,7 +633,8 @@ class EvaluateSettings(Settings):
         measures: Of the retrieval tasks; empty = the usual ones.
         depth: Passages per query that are scored.
         systems: Who is scored: ``bm25``, ``raw`` (the LLM as it comes; mean pooling unless it carries a contract),
-            ``adapted``, ``finetuned``. Empty = BM25 and every model that the run makes.
+            ``adapted``, ``finetuned``, ``hybrid`` (the last of these together with BM25; retrieval alone). Empty = BM25
+            and every model that the run makes, and ``hybrid`` where the index has BM25.
     """
 
     data: list[RetrievalTask] = []
@@ -646,6 +647,8 @@ class EvaluateSettings(Settings):
     def _something_to_score(self) -> EvaluateSettings:
         if not self.data and not self.sts:
             raise ValueError("there is nothing to score on; name BEIR folders in data or sentence pairs in sts")
+        if not self.data and self.systems and not set(self.systems) - {"bm25", "hybrid"}:
+            raise ValueError(f"{self.systems[0]} does not score sentence pairs; name BEIR folders in data, or a model")
         return self
 
 

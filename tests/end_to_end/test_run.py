@@ -219,7 +219,7 @@ def test_every_stage_is_made_and_recorded_with_what_made_it(whole: Path, task: P
         "adapted", "pairs", "negatives", "finetuned", "store", "index", "report", "run.json",
     }  # fmt: skip
     (retrieval, by_retrieval, _), (similarity, by_similarity, _) = scores(whole)
-    assert (retrieval, list(by_retrieval)) == (f"{task.name}/test", ["bm25", "adapted", "finetuned"])
+    assert (retrieval, list(by_retrieval)) == (f"{task.name}/test", ["bm25", "adapted", "finetuned", "hybrid"])
     assert (similarity, list(by_similarity)) == ("sts/pairs", ["adapted", "finetuned"])
 
 
@@ -232,13 +232,16 @@ def test_the_index_answers_and_the_scores_are_those_of_evaluate(
         ["search", whole / "index", "The river", "--dtype", "float32", "--device", "cpu", "--depth", 2],
         ["evaluate", whole / "finetuned", "--data", task, "--name", "finetuned", "--dtype", "float32",
          "--device", "cpu", "--json", tmp_path / "scores.json"],
+        ["evaluate", whole / "finetuned", "--data", task, "--name", "hybrid", "--dtype", "float32", "--mode", "hybrid",
+         "--device", "cpu", "--json", tmp_path / "hybrid.json"],
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stopped:
             main([str(argument) for argument in arguments])
         assert not stopped.value.code, capfd.readouterr().err
-    alone = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
-    there = next(systems for name, systems, _ in scores(whole) if name == alone["task"])
-    assert there["finetuned"] == pytest.approx(alone["systems"]["finetuned"], abs=1e-6)
+    for file, system in (("scores", "finetuned"), ("hybrid", "hybrid")):
+        alone = json.loads((tmp_path / f"{file}.json").read_text(encoding="utf-8"))
+        there = next(systems for name, systems, _ in scores(whole) if name == alone["task"])
+        assert there[system] == pytest.approx(alone["systems"][system], abs=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------------------- run again

@@ -19,6 +19,7 @@ from llama2vec.records import Report
 
 if TYPE_CHECKING:
     from llama2vec.pipeline.evaluation import EvaluationOptions, System
+    from llama2vec.pipeline.scoring import SearchMode
 
 BM25 = "bm25"
 
@@ -74,6 +75,9 @@ def evaluate_command(
     depth: Annotated[
         int | None, typer.Option(min=1, help="Passages per query that are scored; default: the task's, or 1000.")
     ] = None,
+    mode: Annotated[
+        str, typer.Option(help="dense, or hybrid: the model's vectors and BM25 together, as `search` does.")
+    ] = "dense",
     name: Annotated[str | None, typer.Option(help="Name of the system in the report.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -84,12 +88,14 @@ def evaluate_command(
     """Score a model on named tasks, on a BEIR folder or on sentence similarity."""
     if [bool(tasks), data is not None, sts is not None].count(True) != 1:
         raise ConfigError("give --task NAME, or either --data BEIR_FOLDER or --sts FILE")
+    search_mode = _search_mode(mode, model, sts)
+    name = name or (f"{model}+bm25" if search_mode == "hybrid" else model)
     if not tasks:
         set_ = [output, windows, window_tokens, stride, exclude_same_id]
         if encode_only or any(option is not None for option in set_):
             raise ConfigError("--output, windows, --exclude-same-id and --encode-only belong to --task; write --task")
         load = (dtype, device, prompts, sets)
-        _evaluate_one(model, data, split, sts, json, measures, store, depth or 1000, name, load, overwrite)
+        _evaluate_one(model, data, split, sts, json, measures, store, depth or 1000, name, search_mode, load, overwrite)
         return
     if json is not None:
         raise ConfigError("--json belongs to --data and --sts; with --task give a folder with --output")
@@ -103,7 +109,17 @@ def evaluate_command(
         output or Path(), data_root, tuple(measures or ()), depth,
         cast('Literal["maxp", "firstp"] | None', windows), window_tokens, stride, exclude_same_id, store, overwrite,
     )  # fmt: skip
-    _evaluate_tasks(System(name or model, encoder), tasks, options, output, encode_only)
+    _evaluate_tasks(System(name, encoder, search_mode), tasks, options, output, encode_only)
+
+
+def _search_mode(mode: str, model: str, sts: Path | None) -> SearchMode:
+    if mode not in ("dense", "hybrid"):
+        raise ConfigError(f"--mode {mode}: choose dense or hybrid; BM25 alone is the model bm25")
+    if mode == "hybrid" and model == BM25:
+        raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model in place of bm25")
+    if mode == "hybrid" and sts is not None:
+        raise ConfigError("--sts: sentence pairs are not searched; leave out --mode hybrid")
+    return cast("SearchMode", mode)
 
 
 def _check_names(tasks: Sequence[str]) -> None:
@@ -144,7 +160,8 @@ def _evaluate_one(
     measures: list[str] | None,
     store: Path | None,
     depth: int,
-    name: str | None,
+    name: str,
+    mode: SearchMode,
     load: tuple[str, str, str | None, list[str] | None],
     overwrite: bool,
 ) -> None:
@@ -162,11 +179,11 @@ def _evaluate_one(
         from llama2vec.pipeline.scoring import score_retrieval, score_similarity
 
         if sts is not None:
-            reports = [score_similarity(encoder, sts, name=name or model)]
+            reports = [score_similarity(encoder, sts, name=name)]
         elif data is not None:
             beside = json.with_suffix(".store") if json and not store else None
             found = score_retrieval(
-                encoder, data, split, name=name or model, measures=measures or (), depth=depth, store=store or beside
+                encoder, data, split, name=name, measures=measures or (), depth=depth, store=store or beside, mode=mode
             )
             if beside:
                 shutil.rmtree(beside)

@@ -350,7 +350,8 @@ class _Estimator:
 
     def _evaluate(self, stage: PlannedStage) -> StageEstimate:
         assert self.config.evaluate
-        models = [name for name in systems(self.config) if name != "bm25"]
+        # Hybrid joins what BM25 and a model found.
+        models = [name for name in systems(self.config) if name not in ("bm25", "hybrid")]
         seconds, corpora = 0.0, 0.0
         for task in self.config.evaluate.data:
             asked = read_beir(task.folder, task.split).queries

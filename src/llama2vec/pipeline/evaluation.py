@@ -27,13 +27,15 @@ from llama2vec.manifest import digest, first_difference
 from llama2vec.pipeline.scoring import (
     BM25_SETTINGS,
     Searching,
+    SearchMode,
     bm25_run,
     check_self_retrieval,
     check_task,
-    dense_run,
     encode_corpus,
     encoder_facts,
+    encoder_run,
     encoder_spans,
+    search_facts,
     similarity_report,
     with_settings,
 )
@@ -56,15 +58,17 @@ class System:
     Attributes:
         name: In reports and runs; one word.
         encoder: The model; None = BM25.
+        mode: How the model's corpora are searched.
     """
 
     name: str
     encoder: Encoder | None = None
+    mode: SearchMode = "dense"
 
     def facts(self) -> dict[str, object]:
         """Return what decides its scores."""
         if self.encoder is not None:
-            return encoder_facts(self.encoder)
+            return {**encoder_facts(self.encoder), **search_facts(self.mode)}
         return {"contract_hash": None, "encoder": {"name": "bm25", **BM25_SETTINGS}}
 
 
@@ -175,6 +179,8 @@ def _find_tasks(system: System, names: Sequence[str]) -> list[Task]:
             raise ConfigError(f"two tasks would be written to {task.stem}.json; evaluate them into different folders")
         if task.kind == "similarity" and system.encoder is None:
             raise ConfigError(f"{task.name}: bm25 does not score sentence pairs; give a model")
+        if task.kind == "similarity" and system.mode != "dense":
+            raise ConfigError(f"{task.name}: sentence pairs are not searched; leave out --mode {system.mode}")
     check_id(system.name, "name of the system", "--name")
     return list(by_stem.values())
 
@@ -255,7 +261,9 @@ class _Evaluation:
                 encoder = self.system.encoder
                 spans = encoder_spans(encoder) if encoder and windows else word_spans
                 searching = Searching(settings["depth"], bool(settings["exclude_same_id"]), windows, spans)
-                kept = [self.system_facts, found["corpus_fingerprint"], settings["windows"]]
+                # However it is searched, the store is the same.
+                reader = encoder_facts(encoder) if encoder else self.system_facts
+                kept = [reader, found["corpus_fingerprint"], settings["windows"]]
                 prepared = _Prepared(task, source, settings, found, data, searching, store_key=digest(kept))
         prepared.finished = self._finished(task, settings, found, source)
         return prepared
@@ -348,7 +356,7 @@ class _Evaluation:
             return bm25_run(data, one.searching, self.system.name)
         store = self.store(one)
         one.facts = {**(one.facts or {}), "vector_dtype": store.dtype}
-        return dense_run(self.system.encoder, data, one.searching, store, self.system.name)
+        return encoder_run(self.system.encoder, data, one.searching, store, self.system.name, self.system.mode)
 
     def store(self, one: _Prepared) -> VectorStore:
         """Encode a task's corpus, or open the store that has it."""

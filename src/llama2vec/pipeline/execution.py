@@ -18,7 +18,7 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import choose_device, load_model_config
-from llama2vec.pipeline.plan import PlannedStage, RunPlan
+from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
 from llama2vec.pipeline.record import RUN_FILE, Decision, RunRecord, decide, decide_all, output_fingerprint
 from llama2vec.pipeline.scoring import check_task
 from llama2vec.pipeline.stages import TOGETHER, work
@@ -134,7 +134,8 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
         "matplotlib:train": bool(kinds & {"adapt", "finetune"}),
         "sentencex:train": "adapt" in kinds,
         "bm25s:search": ("mine" in kinds and config.mine is not None and config.mine.bm25)
-        or ("index" in kinds and config.index is not None and config.index.bm25),
+        or ("index" in kinds and config.index is not None and config.index.bm25)
+        or ("evaluate" in kinds and not {"bm25", "hybrid"}.isdisjoint(systems(config))),
         "faiss:search": "index" in kinds and config.index is not None and config.index.kind != "exact",
         "ir_measures:evaluate": "evaluate" in kinds or "finetune" in kinds,
     }

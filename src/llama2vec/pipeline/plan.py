@@ -253,7 +253,7 @@ class _Planner:
         settings = _without(config.evaluate.model_dump(), "data", "sts")
         settings["systems"] = list(systems(config))
         settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
-        if "raw" in settings["systems"]:
+        if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
             settings |= {"prompts": config.prompts.model_dump(), "encoder": raw_encoder(config).model_dump()}
         for system in settings["systems"]:
             if system != "bm25":
@@ -261,10 +261,11 @@ class _Planner:
         self._add("evaluate", settings, inputs)
 
     def _system(self, system: str) -> Input:
-        if system == "raw":
+        model = hybrid_model(self._config) if system == "hybrid" else system
+        if model == "raw":
             name = self._config.model.name
-            return Input("raw", name, fingerprint=model_fingerprint(name))
-        kind = {"adapted": "adapt", "finetuned": "finetune"}[system]
+            return Input(system, name, fingerprint=model_fingerprint(name))
+        kind = {"adapted": "adapt", "finetuned": "finetune"}[model]
         stage = [stage for stage in self._stages if stage.kind == kind][-1]
         return Input(system, stage.folder, stage.name)
 
@@ -301,8 +302,18 @@ def systems(config: RunConfig) -> tuple[str, ...]:
     assert config.evaluate
     if config.evaluate.systems:
         return tuple(dict.fromkeys(config.evaluate.systems))
-    made = [name for name, section in (("adapted", config.adapt), ("finetuned", config.finetune)) if section]
-    return (*(["bm25"] if config.evaluate.data else []), *(made or ["raw"]))
+    has_bm25 = config.index is not None and config.index.bm25
+    models = _models_made(config) or ["raw"]
+    return ("bm25", *models, *(["hybrid"] if has_bm25 else [])) if config.evaluate.data else (*models,)
+
+
+def hybrid_model(config: RunConfig) -> str:
+    """Return the system whose vectors ``hybrid`` joins with BM25: the last model that the run makes."""
+    return (_models_made(config) or ["raw"])[-1]
+
+
+def _models_made(config: RunConfig) -> list[str]:
+    return [name for name, section in (("adapted", config.adapt), ("finetuned", config.finetune)) if section]
 
 
 def raw_encoder(config: RunConfig) -> EncoderSettings:

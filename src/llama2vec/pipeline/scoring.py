@@ -1,4 +1,4 @@
-"""One model on one task → a run and a report: retrieval, sentence similarity, and BM25 beside them."""
+"""One model on one task → a run and a report: retrieval, sentence similarity, and BM25 beside or with them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llama2vec.data.beir import BeirTask, check_judged_passages, missing_judged, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
@@ -23,13 +23,16 @@ from llama2vec.records import Passage, Query, Report, Run, SentencePair
 from llama2vec.retrieve.documents import search_documents, without_own
 from llama2vec.retrieve.index import ExactIndex
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.search import search
+from llama2vec.retrieve.modes import FUSED_DEPTH, Fusion, Retriever
+from llama2vec.retrieve.parts import store_passages
 from llama2vec.retrieve.store import VectorStore, write_store
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
 
 BM25_SETTINGS: Mapping[str, Any] = {"language": "english", "k1": 1.2, "b": 0.75}
+SearchMode = Literal["dense", "hybrid"]
+"""How a model's corpus is searched: by its vectors, or by these and BM25 together."""
 _SHARD_SIZE = 1024
 _MOST_LOST = 0.05
 """Published sets judge a few passages that their corpora lost; a corpus that lacks more is another one."""
@@ -151,16 +154,19 @@ def encode_corpus(
     )  # fmt: skip
 
 
-def dense_run(encoder: Encoder, task: BeirTask, searching: Searching, store: VectorStore, name: str) -> Run:
+def encoder_run(
+    encoder: Encoder, task: BeirTask, searching: Searching, store: VectorStore, name: str, mode: SearchMode = "dense"
+) -> Run:
     """Search a task's queries in the encoded corpus."""
-    index = ExactIndex(store)
+    bm25 = Bm25Index.build(store_passages(store), **BM25_SETTINGS) if mode == "hybrid" else None
+    retriever = Retriever(ExactIndex(store), encoder, bm25=bm25)
     if not searching.windows:
-        return search(
-            index, encoder, task.queries, depth=searching.depth, tag=name, exclude_same_id=searching.exclude_same_id
+        return retriever.search(
+            task.queries, mode, searching.depth, tag=name, exclude_same_id=searching.exclude_same_id
         )
 
     def search_windows(queries: Sequence[Query], depth: int) -> Run:
-        return search(index, encoder, queries, depth=min(depth, len(store)), tag=name)
+        return retriever.search(queries, mode, min(depth, len(store)), tag=name)
 
     return search_documents(
         search_windows, task.queries, depth=searching.depth, exclude_same_id=searching.exclude_same_id
@@ -187,6 +193,7 @@ def score_retrieval(
     measures: Sequence[str] = (),
     depth: int = 1000,
     store: VectorStore | Path | None = None,
+    mode: SearchMode = "dense",
 ) -> Report:
     """Score an encoder on one split of a BEIR folder.
 
@@ -199,11 +206,12 @@ def score_retrieval(
         depth: Passages per query.
         store: The corpus as this encoder sees it; or the folder in which it is encoded, resumably. None = encode it
             into a temporary folder.
+        mode: By the vectors, or together with BM25.
     """
     task = read_beir(folder, split)
     facts, searching = check_task(task), Searching(depth)
     if isinstance(store, VectorStore):
-        run = dense_run(encoder, task, searching, store, name)
+        run = encoder_run(encoder, task, searching, store, name, mode)
     else:
         scratch = nullcontext(str(store)) if store else tempfile.TemporaryDirectory(prefix="llama2vec-")
         with scratch as place:
@@ -211,9 +219,9 @@ def score_retrieval(
                 encoder, task, searching, Path(place) if store else Path(place) / "store",
                 fingerprint=corpus_fingerprint(task.corpus_source), total=facts.passages,
             )  # fmt: skip
-            run = dense_run(encoder, task, searching, written, name)
+            run = encoder_run(encoder, task, searching, written, name, mode)
     report = evaluate_run(run, task.qrels, task=task.name, measures=measures or DEFAULT_MEASURES)
-    return with_settings(report, encoder_facts(encoder))
+    return with_settings(report, {**encoder_facts(encoder), **search_facts(mode)})
 
 
 def score_similarity(encoder: Encoder, file: str | Path, *, name: str) -> Report:
@@ -251,6 +259,14 @@ def encoder_facts(encoder: Encoder) -> dict[str, object]:
         "prompts": contract.prompts.model_dump(),
         "encoder": contract.encoder.model_dump(),
     }
+
+
+def search_facts(mode: SearchMode) -> dict[str, object]:
+    """Return what decides a ranking beside the vectors; nothing where they do alone."""
+    if mode == "dense":
+        return {}
+    mixed = {"fusion": Fusion().method, "fused_depth": FUSED_DEPTH, "bm25": dict(BM25_SETTINGS)}
+    return {"search": {"mode": mode, **mixed}}
 
 
 def with_settings(report: Report, facts: Mapping[str, object]) -> Report:

@@ -35,6 +35,7 @@ from llama2vec.pipeline.plan import (
     RunPlan,
     adaptation_corpus,
     carries_contract,
+    hybrid_model,
     mining_corpora,
     pair_files,
     raw_encoder,
@@ -179,17 +180,20 @@ def _evaluate(plan: RunPlan, stage: PlannedStage) -> None:
     tasks = [*(partial(_retrieval, plan, stage, task) for task in config.data)]
     similarity = [partial(_similarity, plan, file) for file in config.sts]
     by_task: dict[str, list[Report]] = {}
+    # One model at a time: hybrid has that of the system before it.
+    loaded: dict[str, Encoder] = {}
     for system in systems(plan.config):
-        encoder: list[Encoder] = []
 
-        def load(name: str = system, kept: list[Encoder] = encoder) -> Encoder:
-            if not kept:
-                model = stage.input(name)
+        def load(system: str = system) -> Encoder:
+            name = _model_name(plan, system)
+            if name not in loaded:
+                loaded.clear()
+                model = stage.input(system)
                 assert model
-                kept.append(load_encoder(plan, model, raw_encoder(plan.config) if name == "raw" else None))
-            return kept[0]
+                loaded[name] = load_encoder(plan, model, raw_encoder(plan.config) if name == "raw" else None)
+            return loaded[name]
 
-        for score in [*tasks, *(similarity if system != "bm25" else [])]:
+        for score in [*tasks, *(similarity if system not in ("bm25", "hybrid") else [])]:
             report = score(system, load)
             by_task.setdefault(report.task, []).append(report)
     summary = [reports_to_json(reports) for reports in by_task.values()]
@@ -201,6 +205,10 @@ def _evaluate(plan: RunPlan, stage: PlannedStage) -> None:
     shutil.rmtree(_work_folder(folder), ignore_errors=True)
     # Last: with it the report is whole.
     write_json(folder / SUMMARY, {"tasks": summary}, overwrite=True)
+
+
+def _model_name(plan: RunPlan, system: str) -> str:
+    return hybrid_model(plan.config) if system == "hybrid" else system
 
 
 def _stem(task: str) -> str:
@@ -216,17 +224,19 @@ def _retrieval(
 ) -> Report:
     config = plan.config.evaluate
     assert config
-    name = f"{Path(task.folder).resolve().name}-{task.split}--{system}"
+    name = f"{Path(task.folder).resolve().name}-{task.split}"
 
     def score() -> Report:
         if system == "bm25":
             return score_bm25(task.folder, task.split, measures=config.measures, depth=config.depth)
-        store = _finished_store(plan, stage, system, task.folder) or _work_folder(plan.folder(stage)) / name
+        encoded = _work_folder(plan.folder(stage)) / f"{name}--{_model_name(plan, system)}"
         return score_retrieval(
-            load(), task.folder, task.split, name=system, measures=config.measures, depth=config.depth, store=store
-        )
+            load(), task.folder, task.split, name=system, measures=config.measures, depth=config.depth,
+            store=_finished_store(plan, stage, system, task.folder) or encoded,
+            mode="hybrid" if system == "hybrid" else "dense",
+        )  # fmt: skip
 
-    return _kept(_work_folder(plan.folder(stage)) / f"{name}.json", score)
+    return _kept(_work_folder(plan.folder(stage)) / f"{name}--{system}.json", score)
 
 
 def _similarity(plan: RunPlan, file: str, system: str, load: Callable[[], Encoder]) -> Report:

@@ -83,6 +83,34 @@ def test_a_model_is_scored_on_documents_cut_into_windows(
     assert json.loads((store / "store.json").read_text(encoding="utf-8"))["passages"] > 24
 
 
+def test_a_model_is_scored_together_with_bm25(
+    folder: Path, tmp_path: Path, llama_folder: Path, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    command = ["evaluate", llama_folder, "--task", "beir/scifact", "--data-root", tmp_path / "data", "--mode", "hybrid"]
+    code, _, err = cli(*command, "--dtype", "float32", "--device", "cpu", "-o", tmp_path / "out")
+    assert code == 0, err
+    saved = json.loads((tmp_path / "out" / "beir-scifact.json").read_text(encoding="utf-8"))
+    assert saved["system"] == f"{llama_folder}+bm25"
+    assert saved["settings"]["search"]["mode"] == "hybrid"
+    # The queries are the first words of their passages: BM25 alone finds all of them.
+    assert saved["metrics"]["nDCG@10"] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model", "--mode", "sparse"], "--mode sparse: choose dense or hybrid; BM25 alone is the model bm25"),
+        (["bm25", "--mode", "hybrid"], "--mode hybrid joins BM25 with a model's vectors; give a model"),
+    ],
+)
+def test_a_mode_that_does_not_fit_is_refused(
+    arguments: list[str], message: str, cli: Callable[..., tuple[int, str, str]]
+) -> None:
+    code, out, err = cli("evaluate", *arguments, "--task", "beir/scifact")
+    assert (code, out) == (2, "")
+    assert message in err
+
+
 def test_scores_without_a_folder_are_only_shown(
     folder: Path, tmp_path: Path, cli: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -23,8 +23,10 @@ from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExis
 from llama2vec.evaluate.metrics import evaluate_run
 from llama2vec.pipeline import evaluation
 from llama2vec.pipeline.evaluation import EvaluationOptions, System, encode_tasks, evaluate_tasks
+from llama2vec.pipeline.scoring import SearchMode
 from llama2vec.pipeline.task_table import averages, task_table
 from llama2vec.records import Passage, Query
+from llama2vec.retrieve.fusion import weighted_fusion
 from llama2vec.retrieve.store import write_store
 
 WORDS = ("river", "stone", "bridge", "castle", "winter", "market")
@@ -66,8 +68,8 @@ class WordEncoder:
         return self._vectors([query.text if isinstance(query, Query) else query for query in queries])
 
 
-def system(encoder: Any = None, name: str = "words") -> System:
-    return System(name, encoder)
+def system(encoder: Any = None, name: str = "words", mode: SearchMode = "dense") -> System:
+    return System(name, encoder, mode)
 
 
 PASSAGES = {"d1": "a river", "d2": "a stone", "d3": "the bridge", "d4": "river stone", "d5": "winter market"}
@@ -126,6 +128,46 @@ def test_a_task_leaves_scores_values_per_query_and_a_run_that_agree(tmp_path: Pa
     assert re.fullmatch("[0-9a-f]{64}", facts["corpus_fingerprint"])
     assert found["seconds"] >= 0
     assert encoder.read == list(PASSAGES)
+
+
+def test_hybrid_joins_the_models_run_with_that_of_bm25_over_one_store(tmp_path: Path) -> None:
+    write_task(tmp_path / "beir" / "scifact")
+    encoder, runs = WordEncoder(), {}
+    for name, one in (
+        ("words", system(encoder)), ("bm25", system(name="bm25")), ("both", system(encoder, "both", "hybrid"))
+    ):  # fmt: skip
+        found = EvaluationOptions(tmp_path / name, tmp_path, stores=tmp_path / "stores")
+        evaluate_tasks(one, ["beir/scifact"], found)
+        runs[name] = read_run(tmp_path / name / "beir-scifact.trec")
+    expected = weighted_fusion([runs["words"], runs["bm25"]], depth=1000)
+    assert runs["both"].tag == "both"
+    for query_id, scores in expected.results.items():
+        assert runs["both"].results[query_id] == pytest.approx(scores, abs=1e-6)
+    assert encoder.read == list(PASSAGES)
+    facts = json.loads((tmp_path / "both" / "beir-scifact.json").read_text(encoding="utf-8"))["settings"]
+    assert facts["contract_hash"] == "c0ffee"
+    assert facts["search"]["fusion"] == "min-max"
+    assert facts["search"]["bm25"]["k1"] == 1.2
+    with pytest.raises(EvaluationError, match=r"was made with .*search.* choose another --output"):
+        evaluate_tasks(
+            system(encoder, "words", "hybrid"), ["beir/scifact"], EvaluationOptions(tmp_path / "words", tmp_path)
+        )
+    with pytest.raises(ConfigError, match="sts/stsb: sentence pairs are not searched; leave out --mode hybrid"):
+        evaluate_tasks(system(encoder, "both", "hybrid"), ["sts/stsb"], options(tmp_path))
+
+
+def test_hybrid_finds_a_document_by_its_best_window(tmp_path: Path) -> None:
+    late = " ".join([*(["stone"] * (3 * LIMIT)), "river"])
+    write_task(
+        tmp_path / "beir" / "scifact",
+        {"d1": late, "d2": "a stone", "d3": "the bridge"},
+        {"q1": "river"},
+        {"q1": {"d1": 1}},
+    )
+    both = system(WordEncoder(), "both", "hybrid")
+    [score] = evaluate_tasks(both, ["beir/scifact"], options(tmp_path, windows="maxp"))
+    assert score.report.metrics["nDCG@10"] == 1.0
+    assert read_run(tmp_path / "out" / "beir-scifact.trec").ranking("q1")[0][0] == "d1"
 
 
 def test_bm25_is_a_system_like_any_other(tmp_path: Path) -> None:

@@ -121,6 +121,10 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
         ),
         (["corpus=c", "evaluate={}"], r"nothing to score on"),
         (
+            ["corpus=c", "adapt=true", 'evaluate={sts=["x.tsv"], systems=["hybrid"]}'],
+            r"hybrid does not score sentence pairs; name BEIR folders in data, or a model",
+        ),
+        (
             ["corpus=c", "adapt=true", 'evaluate={sts=["x.tsv"], systems=["finetuned"]}'],
             r"evaluate\.systems: finetuned is no model of this run",
         ),
@@ -196,6 +200,9 @@ def test_labelled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus
 def test_the_systems_that_are_scored_are_those_that_the_run_makes(everything: list[str], beir: Path) -> None:
     assert systems(configured(*everything)) == ("bm25", "adapted", "finetuned")
     assert systems(configured("corpus=c", "encode=true", f'evaluate.data=["{beir}"]')) == ("bm25", "raw")
+    with_words = ("corpus=c", "adapt=true", "encode=true", "index.bm25=true")
+    assert systems(configured(*with_words, f'evaluate.data=["{beir}"]')) == ("bm25", "adapted", "hybrid")
+    assert systems(configured(*with_words, 'evaluate.sts=["x.tsv"]')) == ("adapted",)
     assert systems(configured("corpus=c", "adapt=true", 'evaluate.sts=["x.tsv"]')) == ("adapted",)
 
 
