@@ -166,7 +166,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         results = {"rows": rows, "texts": {"source": source, "count": len(passages)}, "model": arguments.model}
         made_by = {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.output, {**results, **made_by}, overwrite=True)
+        write_json(arguments.output, {**results, **made_by})
     if not all(row["reached"] for row in rows):
         sys.exit(1)
 
