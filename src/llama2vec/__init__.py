@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
     from llama2vec.records import Passage, Query
     from llama2vec.retrieve.index import build_index, open_index
-    from llama2vec.retrieve.search import search, top_hits
+    from llama2vec.retrieve.modes import Retriever
+    from llama2vec.retrieve.search import search
     from llama2vec.retrieve.store import VectorStore
 
 __version__ = "0.1.0"
@@ -34,8 +35,8 @@ _HOMES = {
     "Query": "llama2vec.records",
     "build_index": "llama2vec.retrieve.index",
     "open_index": "llama2vec.retrieve.index",
+    "Retriever": "llama2vec.retrieve.modes",
     "search": "llama2vec.retrieve.search",
-    "top_hits": "llama2vec.retrieve.search",
     "VectorStore": "llama2vec.retrieve.store",
 }
 
@@ -46,6 +47,7 @@ __all__ = [
     "Llama2VecError",
     "Passage",
     "Query",
+    "Retriever",
     "VectorStore",
     "adapt",
     "build_index",
@@ -54,7 +56,6 @@ __all__ = [
     "open_index",
     "read_passages",
     "search",
-    "top_hits",
 ]
 
 

@@ -16,6 +16,7 @@ PROMISED = [
     "Llama2VecError",
     "Passage",
     "Query",
+    "Retriever",
     "VectorStore",
     "adapt",
     "build_index",
@@ -24,7 +25,6 @@ PROMISED = [
     "open_index",
     "read_passages",
     "search",
-    "top_hits",
 ]
 
 

@@ -104,22 +104,6 @@ def first_of_each(
     return kept
 
 
-def top_hits(index: Index, encoder: QueryEncoder, question: str, depth: int = 10) -> list[Hit]:
-    """Find the best passages of one question, with their texts.
-
-    Raises:
-        StoreError: the encoder's contract is another than the index's.
-    """
-    check_contract(index, encoder)
-    scores, rows = index.search(encoder.encode_queries([Query(id="question", text=question)]), depth)
-    passages = index.store.passages(rows[0][rows[0] >= 0])
-    # Rows that are missing stand last, so the shorter list ends first.
-    return [
-        Hit(rank, score, passage)
-        for rank, (score, passage) in enumerate(zip(scores[0].tolist(), passages, strict=False), start=1)
-    ]
-
-
 def snippet(text: str, query: str, width: int = 240) -> str:
     """Return the part of a text, at most ``width`` characters, that has the most different words of the query.
 

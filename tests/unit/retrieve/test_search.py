@@ -12,7 +12,7 @@ import pytest
 from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.index import ExactIndex, build_index
-from llama2vec.retrieve.search import search, snippet, top_hits
+from llama2vec.retrieve.search import search, snippet
 from llama2vec.retrieve.store import VectorStore, write_store
 
 WORDS = ("llama", "camel", "sheep")
@@ -64,17 +64,9 @@ def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(store: VectorStore, tm
     assert search(index, WordEncoder(), []).results == {}
 
 
-def test_top_hits_come_with_their_passages(store: VectorStore) -> None:
-    hits = top_hits(ExactIndex(store), WordEncoder(), "sheep", depth=2)
-    assert (hits[0].rank, hits[0].score, hits[0].passage) == (1, 1.0, Passage("p2", "sheep"))
-    assert len(top_hits(ExactIndex(store), WordEncoder(), "sheep", depth=9)) == 5
-
-
 def test_a_query_model_with_another_contract_is_refused(store: VectorStore) -> None:
     with pytest.raises(StoreError, match="encoded under contract c0ffee and the query model has beef"):
         search(ExactIndex(store), WordEncoder("beef"), [Query("a", "llama")])
-    with pytest.raises(StoreError, match="contract"):
-        top_hits(ExactIndex(store), WordEncoder("beef"), "llama")
 
 
 @pytest.mark.parametrize("width", [1, 2, 20, 60, 240])
