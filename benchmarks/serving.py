@@ -6,7 +6,9 @@ Each side is a service in a process of its own: ``batched`` as it comes, ``unbat
 asked in turns within one run, the order reversed each time. Every client sends its next request when the last one is
 answered: one text a request, cut from real passages, never the same twice in a row. The clients share this process and
 speak bare HTTP, so that they take as little as can be of the processor they share with the service. The ratio is the
-median of the turns' ratios. Memory is the service's resident set, read every second from when it has warmed up.
+median of the turns' ratios. Memory is read every second from when the service has warmed up: its own, and all that is
+resident. The difference are pages of files, above all the weights, which are mapped: a token's embedding becomes
+resident when the token is first read.
 """
 
 from __future__ import annotations
@@ -99,14 +101,17 @@ async def load(
         each = [bodies[number :: settings.clients] for number in range(settings.clients)]
         await asyncio.gather(*(client(address, own, ends, latencies, statuses) for own in each))
 
-    async def watch(resident: list[float]) -> None:
+    async def watch(resident: list[float], own: list[float]) -> None:
         while True:
-            resident.append(process.memory_info().rss / 2**20)
+            memory = process.memory_info()
+            resident.append(memory.rss / 2**20)
+            # Linux alone tells the two apart.
+            own.append((memory.rss - getattr(memory, "shared", 0)) / 2**20)
             await asyncio.sleep(min(1.0, settings.seconds / 8))
 
     await clients(_WARM_UP_SECONDS, [], [])
-    latencies, statuses, resident = list[float](), list[int](), list[float]()
-    watching = asyncio.create_task(watch(resident))
+    latencies, statuses, resident, own = list[float](), list[int](), list[float](), list[float]()
+    watching = asyncio.create_task(watch(resident, own))
     started = time.monotonic()
     await clients(settings.seconds, latencies, statuses)
     seconds = time.monotonic() - started
@@ -119,6 +124,7 @@ async def load(
         "p50_ms": 1000 * latencies[len(latencies) // 2],
         "p95_ms": 1000 * latencies[int(0.95 * len(latencies))],
         "resident_mib": resident,
+        "own_mib": own,
     }
 
 
@@ -144,9 +150,9 @@ def rows(
             throughput[f"{name}_{key}"] = rounded(median(turn[key] for turn in side))
     growth = []
     for turn in ours:
-        resident = turn["resident_mib"]
-        quarter = max(1, len(resident) // 4)
-        growth.append((median(resident[-quarter:]), median(resident[:quarter])))
+        own = turn["own_mib"]
+        quarter = max(1, len(own) // 4)
+        growth.append((median(own[-quarter:]), median(own[:quarter])))
     worst = max(growth, key=lambda pair: pair[0] / pair[1])
     memory = {
         "name": MEMORY,
@@ -155,7 +161,7 @@ def rows(
         "peer": rounded(worst[1]),
         "unit": "MiB",
         **facts,
-        "resident_mib": [[rounded(value) for value in turn["resident_mib"]] for turn in ours],
+        **{key: [[rounded(value) for value in turn[key]] for turn in ours] for key in ("own_mib", "resident_mib")},
         "reach": REACH[MEMORY],
     }
     return [throughput, memory]

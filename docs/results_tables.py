@@ -33,6 +33,7 @@ from study.results import read_results  # noqa: E402
 
 from llama2vec.errors import Llama2VecError  # noqa: E402
 from llama2vec.evaluate.comparison import compare_reports, pooled_comparison  # noqa: E402
+from llama2vec.evaluate.comparison_report import p_value_text  # noqa: E402
 from llama2vec.files import write_atomic  # noqa: E402
 from llama2vec.records import Report  # noqa: E402
 
@@ -130,8 +131,7 @@ def _difference(
     ]
     test = pooled_comparison(each).pairs[0]
     low, high = test.interval
-    p = "<0.0001" if test.randomisation_p < 0.0001 else f"{test.randomisation_p:.4f}"
-    return [f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}]", p]
+    return [f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}]", p_value_text(test.randomisation_p)]
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
+from llama2vec.evaluate.comparison_report import interval_text, p_value_text
 from study.cells import REFERENCES, Arm, adapted, plan, raw_mean, tuned
 from study.comparisons import (
     Answer,
@@ -99,29 +100,14 @@ def _test_cells(answer: Answer) -> list[str]:
     test = answer.test
     if test is None:
         return [MISSING] * len(_TEST_COLUMNS)
-    effect = "–" if test.effect_size is None else f"{test.effect_size:.2f}{_interval(test.effect_interval, 2)}"
+    effect = "–" if test.effect_size is None else f"{test.effect_size:.2f}{interval_text(test.effect_interval, 2)}"
     return [
-        f"{test.difference:+.3f}{_interval(test.interval, 3)}",
+        f"{test.difference:+.3f}{interval_text(test.interval, 3)}",
         effect,
-        _p_value(test.t_p_corrected),
-        _p_value(test.randomisation_p_corrected),
+        p_value_text(test.t_p_corrected),
+        p_value_text(test.randomisation_p_corrected),
         f"{test.wins}/{test.ties}/{test.losses}",
     ]
-
-
-def _interval(bounds: tuple[float, float] | None, digits: int) -> str:
-    return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
-
-
-def _p_value(value: float | None) -> str:
-    """Return a p-value as text.
-
-    >>> _p_value(0.03), _p_value(1e-9), _p_value(None)
-    ('0.0300', '<0.0001', '–')
-    """
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
 
 
 def steps_points(scores: Scores) -> dict[str, dict[int, Arm]]:

@@ -85,11 +85,11 @@ def _pair_rows(comparison: Comparison, *, raw: bool) -> list[list[str]]:
     raw = raw and len(comparison.pairs) > 1
     rows = [["Pair", "difference", "d_z", "p, t-test", "p, randomised", "win/tie/loss"]]
     for pair in comparison.pairs:
-        t_p, random_p = _p_value(pair.t_p_corrected), _p_value(pair.randomisation_p_corrected)
+        t_p, random_p = p_value_text(pair.t_p_corrected), p_value_text(pair.randomisation_p_corrected)
         if raw:
-            t_p, random_p = f"{t_p} ({_p_value(pair.t_p)})", f"{random_p} ({_p_value(pair.randomisation_p)})"
-        effect = "–" if pair.effect_size is None else f"{pair.effect_size:.2f}{_interval(pair.effect_interval, 2)}"
-        difference = f"{pair.difference:+.3f}{_interval(pair.interval, 3)}"
+            t_p, random_p = f"{t_p} ({p_value_text(pair.t_p)})", f"{random_p} ({p_value_text(pair.randomisation_p)})"
+        effect = "–" if pair.effect_size is None else f"{pair.effect_size:.2f}{interval_text(pair.effect_interval, 2)}"
+        difference = f"{pair.difference:+.3f}{interval_text(pair.interval, 3)}"
         counts = f"{pair.wins}/{pair.ties}/{pair.losses}"
         rows.append([_pair_name(pair), difference, effect, t_p, random_p, counts])
     return rows
@@ -99,14 +99,19 @@ def _pair_name(pair: PairedTest) -> str:
     return f"{pair.second} − {pair.first}"
 
 
-def _interval(bounds: tuple[float, float] | None, digits: int) -> str:
+def interval_text(bounds: tuple[float, float] | None, digits: int) -> str:
+    """Return an interval in brackets after a space, "" for none.
+
+    >>> interval_text((-0.1, 0.25), 2)
+    ' [-0.10, 0.25]'
+    """
     return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
 
 
-def _p_value(value: float | None) -> str:
+def p_value_text(value: float | None) -> str:
     """Return a p-value as text.
 
-    >>> _p_value(0.03), _p_value(1e-9), _p_value(None)
+    >>> p_value_text(0.03), p_value_text(1e-9), p_value_text(None)
     ('0.0300', '<0.0001', '–')
     """
     if value is None:
@@ -131,7 +136,7 @@ def _verdict(pair: PairedTest, comparison: Comparison) -> str:
     if pair.wins + pair.losses == 0:
         return f"{pair.second} and {pair.first} score the same on every query."
     corrected = " after Holm" if len(comparison.pairs) > 1 else ""
-    p_value = f"p = {_p_value(pair.randomisation_p_corrected)}{corrected}".replace("= <", "< ")
+    p_value = f"p = {p_value_text(pair.randomisation_p_corrected)}{corrected}".replace("= <", "< ")
     if pair.randomisation_p_corrected >= ALPHA:
         said = f"No difference is shown between {pair.second} and {pair.first} ({p_value})"
     else:
