@@ -49,6 +49,8 @@ def http(model: str, texts: dict[str, list[str]]) -> Vectors:
     from llama2vec.verify.server import EmbeddingServer
 
     command = [sys.executable, "-m", "llama2vec.cli", "serve", "--model", model, "--port", "0", "--dtype", "float32"]
+    # All texts in one request: on a busy machine that takes longer than a client would wait.
+    command += ["--timeout", "600"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline() if process.stdout else ""
