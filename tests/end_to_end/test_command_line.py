@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from llama2vec.cli import main
+from llama2vec.retrieve.store import VectorStore
 
 pytestmark = pytest.mark.slow
 
@@ -241,6 +243,28 @@ def test_the_same_commands_again_have_nothing_to_do(
     assert cli(*adapt).code == 0
     assert cli("encode", work.model, work.corpus, "-o", work.store, "--shard-size", 7, *CPU).code == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_corpus_that_changed_is_encoded_where_it_changed(
+    work: Work, corpus_rows: list[dict[str, str]], tmp_path: Path, cli: Callable[..., Finished],
+    refused: Callable[..., str],
+) -> None:  # fmt: skip
+    rows = [*corpus_rows[3:], {"_id": "new", "text": "A text that was not there before."}]
+    corpus = write(tmp_path / "corpus.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    encode = ["encode", work.model, corpus, "--shard-size", 7, *CPU]
+    line = refused(*encode, "-o", work.store)
+    assert f"encode into another folder with --reuse {work.store}" in line
+    finished = cli(*encode, "-o", tmp_path / "reused", "--reuse", work.store)
+    assert finished.code == 0, finished.err
+    assert f"Encoded {len(rows)} passages" in finished.out
+    assert f", {len(rows) - 1} of them taken from {work.store}" in finished.out
+    assert cli(*encode, "-o", tmp_path / "anew").code == 0
+    reused, anew = VectorStore.open(tmp_path / "reused"), VectorStore.open(tmp_path / "anew")
+    assert list(reused.ids) == list(anew.ids)
+    everything = range(len(rows))
+    np.testing.assert_allclose(reused.vectors(everything), anew.vectors(everything), atol=1e-6)
+    line = refused(*encode, "-o", tmp_path / "reused", "--reuse", tmp_path / "reused")
+    assert "--reuse and --output are both" in line
 
 
 def test_every_verb_has_help(cli: Callable[..., Finished]) -> None:

@@ -626,6 +626,8 @@ def _refuse_foreign_folder(path: Path) -> None:
 
 def _settings_differ(output: Path, difference: str, *, finished: bool) -> OutputExistsError | StoreError:
     what_to_do = "choose another folder or pass --overwrite"
+    if finished and difference.startswith(("source.corpus", "source.fingerprint")):
+        what_to_do = f"encode into another folder with --reuse {output}, or pass --overwrite to encode all anew"
     if finished:
         return OutputExistsError(f"{output} is a store with other settings: {difference}; {what_to_do}")
     return StoreError(f"{output} was begun with other settings: {difference}; {what_to_do}")
