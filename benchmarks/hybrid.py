@@ -126,7 +126,7 @@ def single_runs(view: VocabularyView, sample: SampledSet, work: Path, seconds: d
     seconds["encode"] = round(time.monotonic() - started, 1)
     started = time.monotonic()
     if carried_modes(work / "index") != ("hybrid", *SINGLE):
-        index_store(store.path, work / "index", kind="exact", bm25="english", words=lambda: view, overwrite=True)
+        index_store(store.path, work / "index", kind="exact", bm25="en", words=lambda: view, overwrite=True)
     seconds["bm25 and sparse index"] = round(time.monotonic() - started, 1)
     retriever = Retriever.open(work / "index", view.encoder, words=view)
     runs = {}

@@ -154,7 +154,7 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
     write_store(lambda: iter(passages), encoder, output / "store", source=source, shard_size=512, total=len(passages))
     folder = output / "index"
     if "bm25" not in carried_modes(folder):
-        index_store(output / "store", folder, kind="exact", bm25="english", overwrite=True)
+        index_store(output / "store", folder, kind="exact", bm25="en", overwrite=True)
     reports = []
     retriever = Retriever.open(folder, encoder)
     modes: dict[str, Mode] = {"adapted": "dense", "hybrid": "hybrid"}

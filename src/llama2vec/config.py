@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from llama2vec.errors import ConfigError
 
 PromptName = Literal["self", "next"]
+
+
+def check_language(code: str) -> str:
+    """Return a language's code.
+
+    Raises:
+        ValueError: It does not look like one.
+    """
+    if not re.fullmatch("[a-z]{2,3}", code):
+        raise ValueError(f"{code!r} is no ISO 639 code; write en, de, zh or the like")
+    return code
+
+
+Language = Annotated[str, AfterValidator(check_language)]
+"""ISO 639 code."""
 
 
 class Settings(BaseModel):
@@ -109,7 +125,7 @@ class TextSettings(Settings):
     """
 
     corpus: str = ""
-    language: str = "en"
+    language: Language = "en"
     min_words: Annotated[int, Field(ge=1)] = 8
     max_words: Annotated[int, Field(ge=1)] = 64
     max_tokens: Annotated[int, Field(ge=4)] = 128
@@ -158,7 +174,7 @@ class CorpusPairSettings(Settings):
     """
 
     kinds: PairShares = PairShares()
-    language: str = "en"
+    language: Language = "en"
     query_min_words: Annotated[int, Field(ge=1)] = 3
     query_max_words: Annotated[int, Field(ge=1)] = 64
     crop_max_words: Annotated[int, Field(ge=1)] = 12
@@ -303,7 +319,7 @@ class MineSettings(Settings):
 
     Attributes:
         bm25: Search with BM25, with or without a model beside it.
-        language: Of BM25's stop words and stemmer, such as ``english``.
+        language: Of BM25's stop words and stemmer, as ISO 639 has it.
         negatives: Negatives per query, those that are kept included.
         first_rank: First rank of the window, counted from 1 in each searcher's own ranking. What any searcher ranks
             above it is left out: the top is where unlabelled answers stand.
@@ -322,7 +338,7 @@ class MineSettings(Settings):
     """
 
     bm25: bool = True
-    language: str = "english"
+    language: Language = "en"
     negatives: Annotated[int, Field(ge=1)] = 7
     first_rank: Annotated[int, Field(ge=1)] = 1
     last_rank: Annotated[int, Field(ge=1)] = 200
@@ -563,13 +579,13 @@ class IndexSettings(Settings):
         kind: ``exact`` compares with every vector; ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
         bm25: Add BM25 over the same texts, so that search is hybrid.
         sparse: Add the words of the embeddings; reads the texts with the model once more.
-        language: Of stop words and stemmer, as ISO 639-1 has it.
+        language: Of stop words and stemmer, as ISO 639 has it.
     """
 
     kind: Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"] = "exact"
     bm25: bool = False
     sparse: bool = False
-    language: str = "en"
+    language: Language = "en"
 
 
 class ServeSettings(Settings):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
+from llama2vec.config import check_language
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.records import Report
 
@@ -78,6 +79,7 @@ def evaluate_command(
     mode: Annotated[
         str, typer.Option(help="dense, or hybrid: the model's vectors and BM25 together, as `search` does.")
     ] = "dense",
+    language: Annotated[str, typer.Option(help="Of BM25's words, with bm25 and hybrid: en, de, zh, …")] = "en",
     name: Annotated[str | None, typer.Option(help="Name of the system in the report.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -89,13 +91,18 @@ def evaluate_command(
     if [bool(tasks), data is not None, sts is not None].count(True) != 1:
         raise ConfigError("give --task NAME, or either --data BEIR_FOLDER or --sts FILE")
     search_mode = _search_mode(mode, model, sts)
+    try:
+        check_language(language)
+    except ValueError as error:
+        raise ConfigError(f"--language: {error}") from None
     name = name or (f"{model}+bm25" if search_mode == "hybrid" else model)
     if not tasks:
         set_ = [output, windows, window_tokens, stride, exclude_same_id]
         if encode_only or any(option is not None for option in set_):
             raise ConfigError("--output, windows, --exclude-same-id and --encode-only belong to --task; write --task")
         load = (dtype, device, prompts, sets)
-        _evaluate_one(model, data, split, sts, json, measures, store, depth or 1000, name, search_mode, load, overwrite)
+        how = (depth or 1000, search_mode, language)
+        _evaluate_one(model, data, split, sts, json, measures, store, how, name, load, overwrite)
         return
     if json is not None:
         raise ConfigError("--json belongs to --data and --sts; with --task give a folder with --output")
@@ -109,7 +116,7 @@ def evaluate_command(
         output or Path(), data_root, tuple(measures or ()), depth,
         cast('Literal["maxp", "firstp"] | None', windows), window_tokens, stride, exclude_same_id, store, overwrite,
     )  # fmt: skip
-    _evaluate_tasks(System(name, encoder, search_mode), tasks, options, output, encode_only)
+    _evaluate_tasks(System(name, encoder, search_mode, language), tasks, options, output, encode_only)
 
 
 def _search_mode(mode: str, model: str, sts: Path | None) -> SearchMode:
@@ -159,13 +166,13 @@ def _evaluate_one(
     json: Path | None,
     measures: list[str] | None,
     store: Path | None,
-    depth: int,
+    how: tuple[int, SearchMode, str],
     name: str,
-    mode: SearchMode,
     load: tuple[str, str, str | None, list[str] | None],
     overwrite: bool,
 ) -> None:
     """Score one folder or one file and show a table with all measures."""
+    depth, mode, language = how
     if json and json.exists() and not overwrite:
         raise OutputExistsError(f"{json}: is there already; pass --overwrite to replace it")
     if sts is not None and model == BM25:
@@ -173,7 +180,7 @@ def _evaluate_one(
     if data is not None and model == BM25:
         from llama2vec.pipeline.scoring import score_bm25
 
-        reports = [score_bm25(data, split, measures=measures or (), depth=depth)]
+        reports = [score_bm25(data, split, measures=measures or (), depth=depth, language=language)]
     else:
         encoder = load_encoder(model, *load)
         from llama2vec.pipeline.scoring import score_retrieval, score_similarity
@@ -183,8 +190,9 @@ def _evaluate_one(
         elif data is not None:
             beside = json.with_suffix(".store") if json and not store else None
             found = score_retrieval(
-                encoder, data, split, name=name, measures=measures or (), depth=depth, store=store or beside, mode=mode
-            )
+                encoder, data, split, name=name, measures=measures or (), depth=depth,
+                store=store or beside, mode=mode, language=language,
+            )  # fmt: skip
             if beside:
                 shutil.rmtree(beside)
             reports = [found]

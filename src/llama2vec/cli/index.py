@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from llama2vec.cli.options import Device, Dtype, load_store_encoder
+from llama2vec.config import check_language
 from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def index_command(
     sparse: Annotated[
         bool, typer.Option("--sparse", help="Add the words of the embeddings; reads the texts with the model.")
     ] = False,
-    language: Annotated[str, typer.Option(help="Of stop words and stemmer: en, de, …")] = "en",
+    language: Annotated[str, typer.Option(help="Of stop words and stemmer: en, de, zh, …")] = "en",
     model: Annotated[
         str | None, typer.Option(help="Encoder for --sparse; left out = the one the store was made with.")
     ] = None,
@@ -34,12 +35,13 @@ def index_command(
     overwrite: Annotated[bool, typer.Option(help="Replace what is asked for; the rest stays.")] = False,
 ) -> None:
     """Build an index over a vector store, or add ways of searching to one."""
-    from llama2vec.retrieve.lexical import BM25_LANGUAGES
     from llama2vec.retrieve.modes import index_store
     from llama2vec.retrieve.store import VectorStore
 
-    if bm25 and language not in BM25_LANGUAGES:
-        raise ConfigError(f"BM25 does not know the language {language!r}; choose one of {', '.join(BM25_LANGUAGES)}")
+    try:
+        check_language(language)
+    except ValueError as error:
+        raise ConfigError(f"--language: {error}") from None
     opened = VectorStore.open(store)
 
     def words() -> SparseEncoder:
@@ -48,7 +50,7 @@ def index_command(
         return VocabularyView(load_store_encoder(opened, model, dtype, device), language=language)
 
     made = index_store(
-        store, output, kind=cast("IndexKind | None", kind), bm25=BM25_LANGUAGES[language] if bm25 else None,
+        store, output, kind=cast("IndexKind | None", kind), bm25=language if bm25 else None,
         words=words if sparse else None, overwrite=overwrite,
     )  # fmt: skip
     typer.echo(f"Indexed {len(opened):,} passages [{', '.join(made)}] to {output}")

@@ -25,10 +25,10 @@ from llama2vec.evaluate.metrics import check_measures, evaluate_run
 from llama2vec.evaluate.significance import bootstrap_difference
 from llama2vec.manifest import digest, first_difference
 from llama2vec.pipeline.scoring import (
-    BM25_SETTINGS,
     Searching,
     SearchMode,
     bm25_run,
+    bm25_settings,
     check_self_retrieval,
     check_task,
     encode_corpus,
@@ -59,17 +59,19 @@ class System:
         name: In reports and runs; one word.
         encoder: The model; None = BM25.
         mode: How the model's corpora are searched.
+        language: Of BM25's words, where it takes part.
     """
 
     name: str
     encoder: Encoder | None = None
     mode: SearchMode = "dense"
+    language: str = "en"
 
     def facts(self) -> dict[str, object]:
         """Return what decides its scores."""
         if self.encoder is not None:
-            return {**encoder_facts(self.encoder), **search_facts(self.mode)}
-        return {"contract_hash": None, "encoder": {"name": "bm25", **BM25_SETTINGS}}
+            return {**encoder_facts(self.encoder), **search_facts(self.mode, self.language)}
+        return {"contract_hash": None, "encoder": {"name": "bm25", **bm25_settings(self.language)}}
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,8 @@ class _Evaluation:
                 windows = WindowSettings(**settings["windows"]) if settings["windows"] else None
                 encoder = self.system.encoder
                 spans = encoder_spans(encoder) if encoder and windows else word_spans
-                searching = Searching(settings["depth"], bool(settings["exclude_same_id"]), windows, spans)
+                exclude = bool(settings["exclude_same_id"])
+                searching = Searching(settings["depth"], exclude, windows, spans, self.system.language)
                 # However it is searched, the store is the same.
                 reader = encoder_facts(encoder) if encoder else self.system_facts
                 kept = [reader, found["corpus_fingerprint"], settings["windows"]]

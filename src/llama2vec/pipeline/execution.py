@@ -108,20 +108,10 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
         if not source.startswith(("hf:", "ir:")):
             for _ in read_passages(source):
                 pass
-    if config.index and "index" in kinds and config.index.bm25:
-        _check_language(config.index.language)
     if config.evaluate and "evaluate" in kinds:
         for task in config.evaluate.data:
             check_task(read_beir(task.folder, task.split))
         _check_measures(config.evaluate.measures)
-
-
-def _check_language(language: str) -> None:
-    from llama2vec.retrieve.lexical import BM25_LANGUAGES
-
-    if language not in BM25_LANGUAGES:
-        known = ", ".join(BM25_LANGUAGES)
-        raise ConfigError(f"index.language: BM25 does not know the language {language!r}; choose one of {known}")
 
 
 def _check_packages(plan: RunPlan, kinds: set[str]) -> None:

@@ -251,7 +251,7 @@ class _Planner:
         if twice:
             raise ConfigError(f"evaluate: two tasks are called {twice}; rename a folder or leave one out")
         settings = _without(config.evaluate.model_dump(), "data", "sts")
-        settings["systems"] = list(systems(config))
+        settings |= {"systems": list(systems(config)), "language": words_language(config)}
         settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
             settings |= {"prompts": config.prompts.model_dump(), "encoder": raw_encoder(config).model_dump()}
@@ -305,6 +305,11 @@ def systems(config: RunConfig) -> tuple[str, ...]:
     has_bm25 = config.index is not None and config.index.bm25
     models = _models_made(config) or ["raw"]
     return ("bm25", *models, *(["hybrid"] if has_bm25 else [])) if config.evaluate.data else (*models,)
+
+
+def words_language(config: RunConfig) -> str:
+    """Return the language of BM25's words: that of the index."""
+    return config.index.language if config.index else "en"
 
 
 def hybrid_model(config: RunConfig) -> str:

@@ -30,7 +30,6 @@ from llama2vec.retrieve.store import VectorStore, write_store
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
 
-BM25_SETTINGS: Mapping[str, Any] = {"language": "english", "k1": 1.2, "b": 0.75}
 SearchMode = Literal["dense", "hybrid"]
 """How a model's corpus is searched: by its vectors, or by these and BM25 together."""
 _SHARD_SIZE = 1024
@@ -47,12 +46,14 @@ class Searching:
         exclude_same_id: Leave out the passage that has its query's id.
         windows: How documents are cut; None = every document is read whole, or as far as the encoder's limit.
         token_spans: The encoder's tokens, of which windows are made.
+        language: Of BM25's words, where it takes part.
     """
 
     depth: int = 1000
     exclude_same_id: bool = False
     windows: WindowSettings | None = None
     token_spans: TokenSpans = word_spans
+    language: str = "en"
 
     def units(self, task: BeirTask) -> Iterator[Passage]:
         """Stream what is indexed: the corpus' passages, or the windows of its documents."""
@@ -128,7 +129,7 @@ def encoder_spans(encoder: Encoder) -> TokenSpans:
 
 def bm25_run(task: BeirTask, searching: Searching, name: str = "bm25") -> Run:
     """Search a task's queries with BM25."""
-    index = Bm25Index.build(searching.units(task), **BM25_SETTINGS)
+    index = Bm25Index.build(searching.units(task), **bm25_settings(searching.language))
     if searching.windows:
 
         def search_windows(queries: Sequence[Query], depth: int) -> Run:
@@ -158,7 +159,8 @@ def encoder_run(
     encoder: Encoder, task: BeirTask, searching: Searching, store: VectorStore, name: str, mode: SearchMode = "dense"
 ) -> Run:
     """Search a task's queries in the encoded corpus."""
-    bm25 = Bm25Index.build(store_passages(store), **BM25_SETTINGS) if mode == "hybrid" else None
+    settings = bm25_settings(searching.language)
+    bm25 = Bm25Index.build(store_passages(store), **settings) if mode == "hybrid" else None
     retriever = Retriever(ExactIndex(store), encoder, bm25=bm25)
     if not searching.windows:
         return retriever.search(
@@ -176,11 +178,13 @@ def encoder_run(
 # ---------------------------------------------------------------------------------------------------------- reports
 
 
-def score_bm25(folder: str | Path, split: str, *, measures: Sequence[str] = (), depth: int = 1000) -> Report:
+def score_bm25(
+    folder: str | Path, split: str, *, measures: Sequence[str] = (), depth: int = 1000, language: str = "en"
+) -> Report:
     """Score BM25 on one split of a BEIR folder."""
     task = read_beir(folder, split)
     check_task(task)
-    run = bm25_run(task, Searching(depth))
+    run = bm25_run(task, Searching(depth, language=language))
     return evaluate_run(run, task.qrels, task=task.name, measures=measures or DEFAULT_MEASURES)
 
 
@@ -194,6 +198,7 @@ def score_retrieval(
     depth: int = 1000,
     store: VectorStore | Path | None = None,
     mode: SearchMode = "dense",
+    language: str = "en",
 ) -> Report:
     """Score an encoder on one split of a BEIR folder.
 
@@ -207,9 +212,10 @@ def score_retrieval(
         store: The corpus as this encoder sees it; or the folder in which it is encoded, resumably. None = encode it
             into a temporary folder.
         mode: By the vectors, or together with BM25.
+        language: Of BM25's words.
     """
     task = read_beir(folder, split)
-    facts, searching = check_task(task), Searching(depth)
+    facts, searching = check_task(task), Searching(depth, language=language)
     if isinstance(store, VectorStore):
         run = encoder_run(encoder, task, searching, store, name, mode)
     else:
@@ -221,7 +227,7 @@ def score_retrieval(
             )  # fmt: skip
             run = encoder_run(encoder, task, searching, written, name, mode)
     report = evaluate_run(run, task.qrels, task=task.name, measures=measures or DEFAULT_MEASURES)
-    return with_settings(report, {**encoder_facts(encoder), **search_facts(mode)})
+    return with_settings(report, {**encoder_facts(encoder), **search_facts(mode, language)})
 
 
 def score_similarity(encoder: Encoder, file: str | Path, *, name: str) -> Report:
@@ -261,11 +267,16 @@ def encoder_facts(encoder: Encoder) -> dict[str, object]:
     }
 
 
-def search_facts(mode: SearchMode) -> dict[str, object]:
+def bm25_settings(language: str) -> dict[str, Any]:
+    """Return what decides BM25's scores."""
+    return {"language": language, "k1": 1.2, "b": 0.75}
+
+
+def search_facts(mode: SearchMode, language: str) -> dict[str, object]:
     """Return what decides a ranking beside the vectors; nothing where they do alone."""
     if mode == "dense":
         return {}
-    mixed = {"fusion": Fusion().method, "fused_depth": FUSED_DEPTH, "bm25": dict(BM25_SETTINGS)}
+    mixed = {"fusion": Fusion().method, "fused_depth": FUSED_DEPTH, "bm25": bm25_settings(language)}
     return {"search": {"mode": mode, **mixed}}
 
 

@@ -40,11 +40,11 @@ from llama2vec.pipeline.plan import (
     pair_files,
     raw_encoder,
     systems,
+    words_language,
 )
 from llama2vec.pipeline.record import SUMMARY
 from llama2vec.pipeline.scoring import score_bm25, score_retrieval, score_similarity
 from llama2vec.records import Report
-from llama2vec.retrieve.lexical import BM25_LANGUAGES
 from llama2vec.retrieve.mine import MiningInputs, mine_to_file, report_path
 from llama2vec.retrieve.modes import index_store
 from llama2vec.retrieve.store import VectorStore, write_store
@@ -152,7 +152,7 @@ def _index(plan: RunPlan, stage: PlannedStage) -> None:
 
     index_store(
         plan.path(store), plan.folder(stage), kind=settings.kind, words=words if settings.sparse else None,
-        bm25=BM25_LANGUAGES[settings.language] if settings.bm25 else None, overwrite=True,
+        bm25=settings.language if settings.bm25 else None, overwrite=True,
     )  # fmt: skip
 
 
@@ -224,16 +224,16 @@ def _retrieval(
 ) -> Report:
     config = plan.config.evaluate
     assert config
-    name = f"{Path(task.folder).resolve().name}-{task.split}"
+    name, language = f"{Path(task.folder).resolve().name}-{task.split}", words_language(plan.config)
 
     def score() -> Report:
         if system == "bm25":
-            return score_bm25(task.folder, task.split, measures=config.measures, depth=config.depth)
+            return score_bm25(task.folder, task.split, measures=config.measures, depth=config.depth, language=language)
         encoded = _work_folder(plan.folder(stage)) / f"{name}--{_model_name(plan, system)}"
         return score_retrieval(
             load(), task.folder, task.split, name=system, measures=config.measures, depth=config.depth,
             store=_finished_store(plan, stage, system, task.folder) or encoded,
-            mode="hybrid" if system == "hybrid" else "dense",
+            mode="hybrid" if system == "hybrid" else "dense", language=language,
         )  # fmt: skip
 
     return _kept(_work_folder(plan.folder(stage)) / f"{name}--{system}.json", score)

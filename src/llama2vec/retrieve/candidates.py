@@ -70,7 +70,7 @@ class Bm25Searcher:
 
     name = "bm25"
 
-    def __init__(self, passages: Iterable[Passage], *, language: str = "english") -> None:
+    def __init__(self, passages: Iterable[Passage], *, language: str = "en") -> None:
         self._index = Bm25Index.build(passages, language=language)
 
     def __len__(self) -> int:

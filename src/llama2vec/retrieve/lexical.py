@@ -12,22 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
+from llama2vec.errors import EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.index import Rows, Scores, best_rows
-
-BM25_LANGUAGES = {
-    **{"da": "danish", "nl": "dutch", "en": "english", "fr": "french", "de": "german", "it": "italian"},
-    **{"no": "norwegian", "pt": "portuguese", "ru": "russian", "es": "spanish", "sv": "swedish", "tr": "turkish"},
-}
-"""Languages that have both a Snowball stemmer and a list of stop words in bm25s, by ISO 639-1 code."""
+from llama2vec.retrieve.words import new_tokenizer
 
 _FACTS_FILE = "corpus.json"
 
 
 class Bm25Index:
-    """A corpus in memory for BM25 as Lucene scores it: title and text as one field, stop words out, stemmed."""
+    """A corpus in memory for BM25 as Lucene scores it: title and text as one field."""
 
     def __init__(self, ids: Sequence[str], tokenizer: Any, scorer: Any, mean_words: float, language: str) -> None:
         self._ids = ids
@@ -37,24 +32,22 @@ class Bm25Index:
         self._language = language
 
     @classmethod
-    def build(
-        cls, passages: Iterable[Passage], *, language: str = "english", k1: float = 1.2, b: float = 0.75
-    ) -> Bm25Index:
+    def build(cls, passages: Iterable[Passage], *, language: str = "en", k1: float = 1.2, b: float = 0.75) -> Bm25Index:
         """Index a corpus; its texts are not kept.
 
         Args:
             passages: Read once.
-            language: Of stop words and stemmer, such as ``english``.
+            language: ISO 639 code; decides stemmer and stop words (:mod:`llama2vec.retrieve.words`).
             k1: How fast repeated words stop counting.
             b: How much longer passages are marked down, 0..1.
 
         Raises:
             EmptyCorpusError: there is no passage.
-            ConfigError: there are no stop words or no stemmer for the language.
+            ConfigError: the language is not named by its code.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
         bm25s, tokenization = _import_bm25s()
-        tokenizer = _new_tokenizer(language)
+        tokenizer = new_tokenizer(language)
         ids: list[str] = []
 
         def texts() -> Iterator[str]:
@@ -104,7 +97,7 @@ class Bm25Index:
         bm25s, _ = _import_bm25s()
         try:
             facts = json.loads((folder / _FACTS_FILE).read_bytes())
-            tokenizer = _new_tokenizer(facts["language"])
+            tokenizer = new_tokenizer(facts["language"])
             tokenizer.load_vocab(folder)
             scorer = None if facts["empty"] else bm25s.BM25.load(folder, mmap=True, show_progress=False)
             passages, mean_words = int(facts["passages"]), float(facts["mean_words"])
@@ -175,15 +168,3 @@ def _import_bm25s() -> tuple[Any, Any]:
     # bm25s turns its own logger on at import.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
     return bm25s, tokenization
-
-
-def _new_tokenizer(language: str) -> Any:
-    _, tokenization = _import_bm25s()
-    try:
-        import Stemmer
-    except ImportError as error:
-        raise MissingDependencyError("PyStemmer is not installed; run: pip install 'llama2vec[search]'") from error
-    if language not in BM25_LANGUAGES.values():
-        names = ", ".join(BM25_LANGUAGES.values())
-        raise ConfigError(f"BM25 does not know the language {language!r}; choose one of {names}")
-    return tokenization.Tokenizer(stopwords=language, stemmer=Stemmer.Stemmer(language))

@@ -312,7 +312,7 @@ def index_store(
         store: A finished store.
         output: The index folder, new or not.
         kind: Of the vectors' index; None = leave the one there alone where another mode is asked for, else ``exact``.
-        bm25: Language of BM25's stemmer and stop words; None = not asked for.
+        bm25: Language of BM25's words, as ISO 639 has it; None = not asked for.
         words: Gives the model's words for sparse search, called when they are needed; None = not asked for.
         overwrite: Replace what was asked for. An index over another store goes as a whole.
 
@@ -344,11 +344,11 @@ def index_store(
     return made
 
 
-def add_bm25(output: Path, store: VectorStore, *, language: str = "english") -> None:
+def add_bm25(output: Path, store: VectorStore, *, language: str = "en") -> None:
     """Write BM25 over the texts of a store into an index folder.
 
     Raises:
-        ConfigError: There are no stop words or no stemmer for the language.
+        ConfigError: The language is not named by its code.
         StoreError: The folder cannot be written.
         MissingDependencyError: bm25s or PyStemmer is not installed.
     """

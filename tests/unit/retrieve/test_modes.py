@@ -74,7 +74,7 @@ def store(tmp_path: Path) -> VectorStore:
 
 @pytest.fixture
 def folder(store: VectorStore, tmp_path: Path) -> Path:
-    made = index_store(store.path, tmp_path / "index", bm25="english", words=Words)
+    made = index_store(store.path, tmp_path / "index", bm25="en", words=Words)
     assert made == ["exact", "bm25", "sparse"]
     return tmp_path / "index"
 
@@ -251,7 +251,7 @@ def test_modes_are_added_without_touching_the_rest(store: VectorStore, tmp_path:
     output = tmp_path / "index"
     assert index_store(store.path, output, kind="faiss-flat") == ["faiss-flat"]
     before = {file.name: file.stat().st_mtime_ns for file in output.iterdir()}
-    assert index_store(store.path, output, bm25="english") == ["bm25"]
+    assert index_store(store.path, output, bm25="en") == ["bm25"]
     assert index_store(store.path, output, words=Words) == ["sparse"]
     assert before.items() <= {file.name: file.stat().st_mtime_ns for file in output.iterdir()}.items()
     assert sorted(os.listdir(output)) == ["bm25", "index.faiss", "index.json", "sparse"]
@@ -261,9 +261,9 @@ def test_modes_are_added_without_touching_the_rest(store: VectorStore, tmp_path:
 def test_only_what_is_asked_for_is_replaced_and_only_with_overwrite(store: VectorStore, folder: Path) -> None:
     kept = (folder / "sparse" / "part.json").stat().st_ino
     with pytest.raises(OutputExistsError, match="bm25 is there already; pass --overwrite"):
-        index_store(store.path, folder, bm25="english")
-    assert index_store(store.path, folder, bm25="german", overwrite=True) == ["bm25"]
-    assert json.loads((folder / "bm25" / "part.json").read_text())["language"] == "german"
+        index_store(store.path, folder, bm25="en")
+    assert index_store(store.path, folder, bm25="de", overwrite=True) == ["bm25"]
+    assert json.loads((folder / "bm25" / "part.json").read_text())["language"] == "de"
     with pytest.raises(OutputExistsError, match="--overwrite"):
         index_store(store.path, folder)
     assert index_store(store.path, folder, kind="faiss-flat", overwrite=True) == ["faiss-flat"]
@@ -281,8 +281,8 @@ def test_a_refused_request_changes_nothing(store: VectorStore, folder: Path) -> 
 def test_an_index_over_another_store_goes_as_a_whole(folder: Path, tmp_path: Path) -> None:
     other = write_store(lambda: iter([Passage("x", "llama")]), Dense(), tmp_path / "other", source={})
     with pytest.raises(OutputExistsError, match="index over another store"):
-        index_store(other.path, folder, bm25="english")
-    assert index_store(other.path, folder, bm25="english", overwrite=True) == ["exact", "bm25"]
+        index_store(other.path, folder, bm25="en")
+    assert index_store(other.path, folder, bm25="en", overwrite=True) == ["exact", "bm25"]
     assert Retriever.open(folder, Dense()).modes == ("hybrid", "dense", "bm25")
 
 
@@ -331,7 +331,7 @@ def test_a_build_that_another_model_began_starts_again(
 
 def test_a_corpus_without_any_word_is_searched_and_finds_nothing(tmp_path: Path) -> None:
     store = write_store(lambda: iter([Passage("x", ""), Passage("y", "?")]), Dense(), tmp_path / "store", source={})
-    index_store(store.path, tmp_path / "index", bm25="english", words=Words)
+    index_store(store.path, tmp_path / "index", bm25="en", words=Words)
     retriever = Retriever.open(tmp_path / "index", Dense(), words=Words())
     assert retriever.search(QUERIES[:1], "bm25").results == retriever.search(QUERIES[:1], "sparse").results == {"a": {}}
 
@@ -379,5 +379,5 @@ def test_a_folder_that_is_no_index_is_not_written_to(store: VectorStore, tmp_pat
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputExistsError, match="is not an index"):
-        index_store(store.path, tmp_path / "mine", bm25="english", overwrite=True)
+        index_store(store.path, tmp_path / "mine", bm25="en", overwrite=True)
     assert os.listdir(tmp_path / "mine") == ["thesis.txt"]

@@ -1,0 +1,74 @@
+"""Texts → words for BM25, in any language.
+
+Words are runs of letters and digits, two at least. Chinese, Japanese and Korean runs become overlapping pairs of signs,
+as in Lucene's CJKAnalyzer: no dictionary is needed, and a query matches wherever its pairs stand. Where Snowball has a
+stemmer for the language, words are stemmed; where bm25s has a list, stop words are left out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from llama2vec.config import check_language
+from llama2vec.errors import ConfigError, MissingDependencyError
+
+_STEMMERS = {
+    "ar": "arabic", "ca": "catalan", "da": "danish", "de": "german", "el": "greek", "en": "english", "es": "spanish",
+    "eu": "basque", "fi": "finnish", "fr": "french", "ga": "irish", "hi": "hindi", "hu": "hungarian", "hy": "armenian",
+    "id": "indonesian", "it": "italian", "lt": "lithuanian", "ne": "nepali", "nl": "dutch", "no": "norwegian",
+    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil",
+    "tr": "turkish", "yi": "yiddish",
+}  # fmt: skip
+"""Those that every PyStemmer since 2.0 has, so that an index reads the same elsewhere."""
+
+_WITH_STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "pt", "ru", "sv", "tr"])
+_SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+_SIGN = re.compile(f"[{_SIGNS}]")
+_WORD = re.compile(r"\b\w\w+\b")
+_RUN = re.compile(f"([{_SIGNS}]+)|[^\\W{_SIGNS}]{{2,}}")
+
+
+def split_words(text: str) -> list[str]:
+    """Return the words of a text in lower case.
+
+    >>> split_words("the llama, a camelid")
+    ['the', 'llama', 'camelid']
+    >>> split_words("羊驼毛 gpu版本 猫")
+    ['羊驼', '驼毛', 'gpu', '版本', '猫']
+    """
+    if not _SIGN.search(text):
+        return _WORD.findall(text)
+    return [word for run in _RUN.finditer(text) for word in (_pairs(run[1]) if run[1] else (run[0],))]
+
+
+def _pairs(signs: str) -> Iterator[str]:
+    if len(signs) == 1:
+        yield signs
+    for place in range(len(signs) - 1):
+        yield signs[place : place + 2]
+
+
+def new_tokenizer(language: str) -> Any:
+    """Return a tokenizer of bm25s with an empty vocabulary.
+
+    Args:
+        language: ISO 639 code.
+
+    Raises:
+        ConfigError: The language is not named by its code.
+        MissingDependencyError: bm25s or PyStemmer is not installed.
+    """
+    try:
+        check_language(language)
+    except ValueError as error:
+        raise ConfigError(f"language: {error}") from None
+    try:
+        import Stemmer
+        from bm25s import tokenization
+    except ImportError as error:
+        raise MissingDependencyError(f"{error.name} is not installed; run: pip install 'llama2vec[search]'") from error
+    stemmer = Stemmer.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None
+    stop_words = language if language in _WITH_STOP_WORDS else None
+    return tokenization.Tokenizer(splitter=split_words, stopwords=stop_words, stemmer=stemmer)
