@@ -310,6 +310,20 @@ def test_what_a_passage_says_is_text_and_never_markup(page: Page, serve: Serve) 
     assert page.texts(".hit mark")[0] == "Vicuña"
 
 
+def test_evidence_is_marked_in_scripts_without_spaces(page: Page, tmp_path: Path) -> None:
+    passages = [Passage("a", "GPU版本的羊驼模型在安第斯山脉。"), Passage("b", "라마는 안데스에서 짐을 나른다.")]
+    encoder = TopicEncoder()
+    store = write_store(lambda: iter(passages), encoder, tmp_path / "signs", source={})
+    questions = PreparedQuestions(encoder.contract_hash)
+    searcher = Retriever(ExactIndex(store), questions, bm25=Bm25Index.build(passages, language="zh"))
+    with services() as start:
+        page.open(f"{start(encoder=encoder, searcher=searcher, questions=questions).url}/?mode=bm25&q=安第斯的羊驼")
+        page.status("1 passage by BM25")
+        assert page.texts(".hit mark") == ["的羊驼", "安第斯"]
+        page.ask("gpu 안데스 라마", "2 passages by BM25")
+        assert sorted(page.texts(".hit mark")) == ["GPU", "라마", "안데스"]
+
+
 def test_a_token_is_asked_for_and_kept_for_this_tab_alone(page: Page, serve: Serve) -> None:
     page.open(f"{serve(token='sesame').url}/?q=llama")
     wait_until(lambda: page.one("#token-form").is_displayed())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,8 +13,7 @@ from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.index import Index, Rows, Scores
 from llama2vec.retrieve.store import Vectors, VectorStore
-
-_WORD = re.compile(r"\w+")
+from llama2vec.retrieve.words import is_sign, word_spans
 
 
 class QueryEncoder(Protocol):
@@ -115,28 +113,35 @@ def snippet(text: str, query: str, width: int = 240) -> str:
     text = " ".join(text.split())
     if len(text) <= width:
         return text
-    wanted = {word.casefold() for word in _WORD.findall(query)}
-    matches = [match for match in _WORD.finditer(text) if match.group().casefold() in wanted]
+    wanted = {query[first:last].casefold() for first, last in word_spans(query)}
+    found = [(first, last, text[first:last].casefold()) for first, last in word_spans(text)]
+    matches = [match for match in found if match[2] in wanted]
     room = max(width - 2, 1)  # an ellipsis on both sides
     begin, best = 0, (0, 0)
-    for place, first in enumerate(matches):
-        inside = [match for match in matches[place : place + room] if match.end() <= first.start() + room]
-        richness = (len({match.group().casefold() for match in inside}), len(inside))
+    for place, (first, _, _) in enumerate(matches):
+        inside = [match for match in matches[place : place + room] if match[1] <= first + room]
+        richness = (len({word for _, _, word in inside}), len(inside))
         if richness > best:
             best = richness
-            spare = room - (inside[-1].end() - first.start())
-            begin = max(0, min(first.start() - spare // 2, len(text) - room))
+            spare = room - (inside[-1][1] - first)
+            begin = max(0, min(first - spare // 2, len(text) - room))
     return _cut_at_words(text, begin, begin + room)
 
 
 def _cut_at_words(text: str, begin: int, end: int) -> str:
     """Cut a text to [begin, end), less the words that would be cut in two, and mark what was left out."""
     part = text[begin:end]
-    if end < len(text) and not text[end].isspace():
+    if end < len(text) and _is_cut(text, end):
         part = part.rpartition(" ")[0] or part
-    if begin > 0 and not text[begin - 1].isspace():
+    if begin > 0 and _is_cut(text, begin):
         part = part.partition(" ")[2] or part
     return ("…" if begin > 0 else "") + part.strip() + ("…" if end < len(text) else "")
+
+
+def _is_cut(text: str, place: int) -> bool:
+    """Tell whether a word goes on at a place; scripts without spaces may be cut anywhere."""
+    both = text[place - 1 : place + 1]
+    return not (text[place].isspace() or text[place - 1].isspace() or any(map(is_sign, both)))
 
 
 def check_contract(index: Index, encoder: QueryEncoder) -> None:

@@ -8,7 +8,6 @@ stemmer for the language, words are stemmed; where bm25s has a list, stop words 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from llama2vec.config import check_language
@@ -27,7 +26,7 @@ _WITH_STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "p
 _SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
 _SIGN = re.compile(f"[{_SIGNS}]")
 _WORD = re.compile(r"\b\w\w+\b")
-_RUN = re.compile(f"([{_SIGNS}]+)|[^\\W{_SIGNS}]{{2,}}")
+_RUN = re.compile(f"([{_SIGNS}]+)|[^\\W{_SIGNS}]+")
 
 
 def split_words(text: str) -> list[str]:
@@ -40,14 +39,29 @@ def split_words(text: str) -> list[str]:
     """
     if not _SIGN.search(text):
         return _WORD.findall(text)
-    return [word for run in _RUN.finditer(text) for word in (_pairs(run[1]) if run[1] else (run[0],))]
+    return [text[begin:end] for begin, end in word_spans(text) if end - begin > 1 or is_sign(text[begin])]
 
 
-def _pairs(signs: str) -> Iterator[str]:
-    if len(signs) == 1:
-        yield signs
-    for place in range(len(signs) - 1):
-        yield signs[place : place + 2]
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Return where words stand, those of one letter included; pairs of signs overlap.
+
+    >>> word_spans("a 羊驼毛")
+    [(0, 1), (2, 4), (3, 5)]
+    """
+    spans: list[tuple[int, int]] = []
+    for run in _RUN.finditer(text):
+        begin, end = run.span()
+        spans += (
+            [(place, min(place + 2, end)) for place in range(begin, max(end - 1, begin + 1))]
+            if run[1]
+            else [(begin, end)]
+        )
+    return spans
+
+
+def is_sign(letter: str) -> bool:
+    """Tell whether a letter is Chinese, Japanese or Korean."""
+    return _SIGN.match(letter) is not None
 
 
 def new_tokenizer(language: str) -> Any:

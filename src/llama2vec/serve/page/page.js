@@ -220,8 +220,24 @@ function hitOf(hit, best, words, others) {
 
 const fold = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
+// Words, and overlapping pairs of Chinese, Japanese and Korean signs, as BM25 reads them: [text, begin, end].
+const SIGNS = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}ー";
+const RUN = new RegExp(`([${SIGNS}]+)|(?:(?![${SIGNS}])[\\p{L}\\p{N}\\p{M}])+`, "gu");
+
+function* piecesOf(text) {
+  for (const { 0: run, 1: signs, index } of text.matchAll(RUN)) {
+    const parts = signs ? [...signs] : [run];
+    let begin = index;
+    for (const [place, part] of parts.entries()) {
+      const pair = part + (parts[place + 1] ?? "");
+      if (place === 0 || place < parts.length - 1) yield [pair, begin, begin + pair.length];
+      begin += part.length;
+    }
+  }
+}
+
 function wordsOf(question) {
-  const words = [...new Set(fold(question).match(/[\p{L}\p{N}]+/gu) ?? [])];
+  const words = [...new Set([...piecesOf(question)].map(([piece]) => fold(piece)))];
   const telling = words.filter((word) => !LITTLE_WORDS.has(word));
   return telling.length ? telling : words;
 }
@@ -234,18 +250,22 @@ function alike(word, wanted) {
 }
 
 function highlight(element, text, words) {
-  const parts = [];
-  let end = 0;
-  for (const match of text.matchAll(/[\p{L}\p{N}\p{M}]+/gu)) {
-    const word = fold(match[0]);
+  const spans = [];
+  for (const [piece, begin, end] of piecesOf(text)) {
+    const word = fold(piece);
     if (!words.some((wanted) => alike(word, wanted))) continue;
-    parts.push(text.slice(end, match.index));
-    const mark = document.createElement("mark");
-    mark.textContent = match[0];
-    parts.push(mark);
-    end = match.index + match[0].length;
+    if (spans.at(-1)?.[1] > begin) spans.at(-1)[1] = end;
+    else spans.push([begin, end]);
   }
-  parts.push(text.slice(end));
+  const parts = [];
+  let last = 0;
+  for (const [begin, end] of spans) {
+    const mark = document.createElement("mark");
+    mark.textContent = text.slice(begin, end);
+    parts.push(text.slice(last, begin), mark);
+    last = end;
+  }
+  parts.push(text.slice(last));
   element.replaceChildren(...parts);
 }
 
