@@ -379,6 +379,17 @@ def test_tasks_of_long_documents_are_read_by_their_first_window_unless_told_othe
     assert bm25.report.metrics["MRR@100"] == 1.0
 
 
+def test_bm25_reads_the_language_it_is_told(tmp_path: Path) -> None:
+    passages = {"d1": "羊驼在安第斯山脉背负重物。", "d2": "骆驼在沙漠里行走。"}
+    write_task(tmp_path / "beir" / "scifact", passages, {"q1": "安第斯的羊驼"}, {"q1": {"d1": 1}})
+    one = System("bm25", language="zh")
+    [score] = evaluate_tasks(one, ["beir/scifact"], options(tmp_path))
+    assert score.report.metrics["nDCG@10"] == 1.0
+    assert saved(tmp_path, "beir-scifact")["settings"]["encoder"]["language"] == "zh"
+    with pytest.raises(EvaluationError, match=r"was made with encoder.*zh.*choose another --output"):
+        evaluate_tasks(System("bm25"), ["beir/scifact"], options(tmp_path))
+
+
 def test_bm25_counts_windows_in_words(tmp_path: Path) -> None:
     write_task(tmp_path / "msmarco-document", LONG, {"q": "castle winter"}, {"q": {"late": 1}}, split="dev")
     name = ["msmarco/document/dev"]
