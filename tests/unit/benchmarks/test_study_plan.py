@@ -18,7 +18,7 @@ from study.results import Results, no_results
 from llama2vec.errors import ConfigError
 from llama2vec.manifest import machine
 
-ROOMS = ("cells", "pairs", "tables")
+ROOMS = ("cells", "pairs")
 
 
 @pytest.mark.parametrize("name", ROOMS)
