@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.errors import EmptyCorpusError, MissingDependencyError, StoreError
+from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.index import Rows, Scores, best_rows
@@ -101,7 +101,8 @@ class Bm25Index:
             tokenizer.load_vocab(folder)
             scorer = None if facts["empty"] else bm25s.BM25.load(folder, mmap=True, show_progress=False)
             passages, mean_words = int(facts["passages"]), float(facts["mean_words"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        # A language that is no code: written before languages were named by codes.
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise StoreError(f"the BM25 index {folder} cannot be read ({error}); build it again") from error
         if passages != len(ids):
             raise StoreError(f"the BM25 index {folder} is over {passages:,} passages, not {len(ids):,}; build it again")

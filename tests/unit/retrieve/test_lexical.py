@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.errors import ConfigError, EmptyCorpusError
+from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.lexical import Bm25Index
 
@@ -111,3 +111,11 @@ def test_cranfield_scores_as_published() -> None:
     measure = ir_measures.nDCG @ 10
     # shared/data/README.md reports 0.360 with these settings.
     assert ir_measures.calc_aggregate([measure], qrels, run.results)[measure] == pytest.approx(0.360, abs=0.02)
+
+
+def test_an_index_that_named_its_language_in_words_is_to_be_built_again(tmp_path: Path) -> None:
+    Bm25Index.build(PASSAGES).save(tmp_path)
+    facts = tmp_path / "corpus.json"
+    facts.write_text(facts.read_text(encoding="utf-8").replace('"en"', '"english"'), encoding="utf-8")
+    with pytest.raises(StoreError, match=r"cannot be read \(language: 'english' is no ISO 639 code.*build it again"):
+        Bm25Index.load(tmp_path, ["a", "b", "c", "d"])
