@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
-from llama2vec.config import check_language
+from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, check_language_option, load_encoder
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.records import Report
 
@@ -91,10 +90,7 @@ def evaluate_command(
     if [bool(tasks), data is not None, sts is not None].count(True) != 1:
         raise ConfigError("give --task NAME, or either --data BEIR_FOLDER or --sts FILE")
     search_mode = _search_mode(mode, model, sts)
-    try:
-        check_language(language)
-    except ValueError as error:
-        raise ConfigError(f"--language: {error}") from None
+    check_language_option(language)
     name = name or (f"{model}+bm25" if search_mode == "hybrid" else model)
     if not tasks:
         set_ = [output, windows, window_tokens, stride, exclude_same_id]

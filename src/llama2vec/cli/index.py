@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, load_store_encoder
-from llama2vec.config import check_language
-from llama2vec.errors import ConfigError
+from llama2vec.cli.options import Device, Dtype, check_language_option, load_store_encoder
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.index import IndexKind
@@ -38,10 +36,7 @@ def index_command(
     from llama2vec.retrieve.modes import index_store
     from llama2vec.retrieve.store import VectorStore
 
-    try:
-        check_language(language)
-    except ValueError as error:
-        raise ConfigError(f"--language: {error}") from None
+    check_language_option(language)
     opened = VectorStore.open(store)
 
     def words() -> SparseEncoder:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, load_config
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, check_language, load_config
+from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -66,3 +67,15 @@ def load_store_encoder(store: VectorStore, model: str | None, dtype: str, device
 
 class _PromptChoice(ModelSettings):
     prompts: PromptSettings = PromptSettings()
+
+
+def check_language_option(language: str) -> None:
+    """Refuse what is no language code before any work.
+
+    Raises:
+        ConfigError: Names the option.
+    """
+    try:
+        check_language(language)
+    except ValueError as error:
+        raise ConfigError(f"--language: {error}") from None

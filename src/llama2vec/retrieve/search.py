@@ -140,8 +140,7 @@ def _cut_at_words(text: str, begin: int, end: int) -> str:
 
 def _is_cut(text: str, place: int) -> bool:
     """Tell whether a word goes on at a place; scripts without spaces may be cut anywhere."""
-    both = text[place - 1 : place + 1]
-    return not (text[place].isspace() or text[place - 1].isspace() or any(map(is_sign, both)))
+    return not any(letter.isspace() or is_sign(letter) for letter in text[place - 1 : place + 1])
 
 
 def check_contract(index: Index, encoder: QueryEncoder) -> None:

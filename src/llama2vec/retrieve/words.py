@@ -30,7 +30,7 @@ _RUN = re.compile(f"([{_SIGNS}]+)|[^\\W{_SIGNS}]+")
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text in lower case.
+    """Return the words of a text as they stand.
 
     >>> split_words("the llama, a camelid")
     ['the', 'llama', 'camelid']
@@ -51,11 +51,10 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     spans: list[tuple[int, int]] = []
     for run in _RUN.finditer(text):
         begin, end = run.span()
-        spans += (
-            [(place, min(place + 2, end)) for place in range(begin, max(end - 1, begin + 1))]
-            if run[1]
-            else [(begin, end)]
-        )
+        if run[1] and end - begin > 1:
+            spans += [(place, place + 2) for place in range(begin, end - 1)]
+        else:
+            spans.append((begin, end))
     return spans
 
 
