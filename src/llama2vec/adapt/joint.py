@@ -22,6 +22,7 @@ from torch import Tensor
 from llama2vec.adapt.targets import TokenizedText
 from llama2vec.config import PromptName
 from llama2vec.errors import ModelError
+from llama2vec.model.lean_attention import mark_causal_columns
 from llama2vec.model.prompt import PromptIds
 
 TASKS: tuple[PromptName, ...] = ("self", "next")
@@ -178,7 +179,8 @@ def joint_mask(batch: JointBatch, dtype: torch.dtype, window: int | None = None)
         torch.zeros((), dtype=dtype, device=device),
         torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=device),
     )
-    return torch.where(seen[:, None], hidden[0], hidden[1])
+    mask = torch.where(seen[:, None], hidden[0], hidden[1])
+    return mask if window is not None else mark_causal_columns(mask, layout.text_columns)
 
 
 def attention_inputs(batch: JointBatch, config: Any, dtype: torch.dtype) -> dict[str, Any]:

@@ -42,7 +42,8 @@ from llama2vec.records import Passage, Query
 logger = logging.getLogger(__name__)
 
 _WINDOW = 4096
-_BATCH_TOKENS = {"cpu": 2048, "cuda": 65536}
+# On a CPU what one layer reads and writes should stay in the caches (docs/results.md, "Speed and memory").
+_BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 
 
 class Encoder:
@@ -70,7 +71,7 @@ class Encoder:
         self.directions = dict(directions or {})
         most = _BATCH_TOKENS.get(backbone.model.device.type, _BATCH_TOKENS["cpu"])
         # transformers keeps every layer's states where more than the last one is asked for.
-        self.batch_tokens = batch_tokens or (most if contract.encoder.layers == 1 else max(most // 4, 2048))
+        self.batch_tokens = batch_tokens or (most if contract.encoder.layers == 1 else max(most // 4, 1024))
 
     @classmethod
     def from_backbone(

@@ -11,16 +11,16 @@ import torch
 from llama2vec.adapt.joint import attention_inputs, joint_batch
 from llama2vec.adapt.targets import TokenizedText
 from llama2vec.config import LoraSettings, ModelSettings
-from llama2vec.model import grouped_attention
+from llama2vec.model import lean_attention
 from llama2vec.model.backbone import add_lora, load_backbone
-from llama2vec.model.grouped_attention import use_grouped_attention, use_stock_attention
+from llama2vec.model.lean_attention import use_lean_attention, use_stock_attention
 from llama2vec.model.prompt import PromptIds
 
 PROMPTS = PromptIds(prefix=(1, 4), suffixes={"self": (5, 6, 7), "next": (5, 8, 9, 10, 7)}, slots=2)
 TEXTS = [TokenizedText(tuple(range(20, 20 + length)), (13,)) for length in (30, 11, 23)]
 
 needs_kernel = pytest.mark.skipif(
-    not grouped_attention._kernel_groups(), reason="this PyTorch's kernel copies shared keys and values"
+    not lean_attention._kernel_groups(), reason="this PyTorch's kernel copies shared keys and values"
 )
 
 
@@ -54,7 +54,7 @@ def test_logits_and_gradients_are_those_of_the_stock_kernel_and_less_is_kept(
 ) -> None:
     model = make_model(kind)
     stock_logits, stock_gradients, stock_bytes = joint_step(model)
-    assert use_grouped_attention(model)
+    assert use_lean_attention(model)
     logits, gradients, kept = joint_step(model)
     torch.testing.assert_close(logits, stock_logits, rtol=1e-5, atol=1e-5 * float(stock_logits.abs().max()))
     assert gradients.keys() == stock_gradients.keys()
@@ -68,7 +68,7 @@ def test_a_text_without_a_mask_reads_the_same(make_model: Callable[..., Any]) ->
     model, ids = make_model("llama"), torch.arange(18).reshape(2, 9) + 3
     with torch.no_grad():
         stock = model(input_ids=ids, use_cache=False).logits
-        assert use_grouped_attention(model)
+        assert use_lean_attention(model)
         assert torch.equal(model(input_ids=ids, use_cache=False).logits, stock)
 
 
@@ -77,18 +77,71 @@ def test_it_is_undone_with_the_adapter_on_and_changes_nothing_that_is_saved(llam
     backbone = load_backbone(ModelSettings(name=str(llama_folder), dtype="float32"))
     model = add_lora(backbone, LoraSettings(rank=4), [], 0)
     before = backbone.model.config.to_dict()
-    assert use_grouped_attention(model)
-    assert backbone.model.config._attn_implementation == grouped_attention.NAME
+    assert use_lean_attention(model)
+    assert backbone.model.config._attn_implementation == lean_attention.NAME
     use_stock_attention(model)
     assert backbone.model.config._attn_implementation == "sdpa"
     assert backbone.model.config.to_dict() == before
 
 
-@pytest.mark.parametrize(("kind", "attention"), [("gpt2", "sdpa"), ("gpt_neox", "sdpa"), ("llama", "eager")])
-def test_models_without_shared_heads_and_other_kernels_are_left_alone(
-    make_model: Callable[..., Any], kind: str, attention: str
-) -> None:
-    model = make_model(kind, attention=attention)
-    assert not use_grouped_attention(model)
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
+def test_models_without_shared_heads_attend_the_lean_way_too(make_model: Callable[..., Any], kind: str) -> None:
+    model = make_model(kind)
+    model.eval()
+    stock_logits, stock_gradients, stock_bytes = joint_step(model)
+    assert use_lean_attention(model)
+    logits, gradients, kept = joint_step(model)
+    torch.testing.assert_close(logits, stock_logits, rtol=1e-5, atol=1e-5 * float(stock_logits.abs().max()))
+    for name, value in stock_gradients.items():
+        torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max() + 1))
+    assert kept <= stock_bytes * 1.02
+
+
+def test_other_kernels_are_left_alone(make_model: Callable[..., Any]) -> None:
+    model = make_model("llama", attention="eager")
+    assert not use_lean_attention(model)
     use_stock_attention(model)
-    assert model.config._attn_implementation == attention
+    assert model.config._attn_implementation == "eager"
+
+
+needs_split = pytest.mark.skipif(not lean_attention._kernel_splits(), reason="this PyTorch lacks the kernel")
+
+
+@needs_split
+def test_the_text_is_read_without_the_mask_and_the_prompts_with_it(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    apply = lean_attention._PartlyCausal.apply
+
+    class Counted:
+        @staticmethod
+        def apply(*arguments: Any) -> Any:
+            calls.append(arguments[4])
+            return apply(*arguments)
+
+    monkeypatch.setattr(lean_attention, "_PartlyCausal", Counted)
+    model = make_model("llama")
+    use_lean_attention(model)
+    joint_step(model)
+    assert calls == [32] * model.config.num_hidden_layers
+
+
+@needs_split
+@pytest.mark.parametrize("window", [8, 40])
+def test_a_mask_with_a_window_is_read_whole(make_model: Callable[..., Any], window: int) -> None:
+    model = make_model("mistral", sliding_window=window)
+    batch = joint_batch(TEXTS, TEXTS, PROMPTS)
+    mask = attention_inputs(batch, model.config, torch.float32)["attention_mask"]
+    # 40 columns are more than any position: no window is in the way.
+    assert hasattr(mask, lean_attention._CAUSAL_COLUMNS) == (window == 40)
+
+
+def test_without_the_kernel_the_numbers_are_the_same(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model("llama")
+    stock = joint_step(model)[0]
+    use_lean_attention(model)
+    monkeypatch.setattr(lean_attention, "_kernel_splits", lambda: False)
+    torch.testing.assert_close(joint_step(model)[0], stock, rtol=1e-5, atol=1e-5 * float(stock.abs().max()))
