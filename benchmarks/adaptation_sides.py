@@ -92,10 +92,10 @@ def _joint(trainable: Any, objective: PretextObjective) -> Callable[[Pairs], tup
         batch = objective.collate([AdaptationExample(*pair) for pair in pairs])
         loss, parts = objective.loss(trainable, batch)
         loss.backward()
-        joint = batch["joint"]
-        behind = sum(end - start for start, end in joint.layout.blocks.values())
-        text = int(joint.text_lengths.sum()) - joint.text_starts * len(pairs)
-        return text, int(joint.text_lengths.sum()) + behind * len(pairs), parts
+        first = batch["joint"][0]
+        behind = sum(end - start for start, end in first.layout.blocks.values())
+        read = sum(int(piece.text_lengths.sum()) for piece in batch["joint"])
+        return read - first.text_starts * len(pairs), read + behind * len(pairs), parts
 
     return backward
 

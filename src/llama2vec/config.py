@@ -204,6 +204,9 @@ class ObjectiveSettings(Settings):
         pretext_weight: Factor on the mean of EBAE and EBAR (0.1 in the authors' code).
         stop_words: Leave stop words and punctuation out of the targets, where the language has a list.
         token_weights: ``uniform``, or ``idf`` = a token's weight is its inverse document frequency in the corpus.
+        micro_batch_tokens: Most cells (texts x longest sequence) that one pass through the model reads; a batch of more
+            is read in pieces and gives the same gradients in the memory of one piece. 0 = 2,048 on a CPU, whole batches
+            on a GPU; under several processes a batch is always read whole.
     """
 
     self_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -212,6 +215,7 @@ class ObjectiveSettings(Settings):
     pretext_weight: Annotated[float, Field(gt=0)] = 1.0
     stop_words: bool = True
     token_weights: Literal["uniform", "idf"] = "idf"
+    micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> ObjectiveSettings:

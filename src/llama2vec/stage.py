@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import shutil
@@ -19,7 +20,7 @@ from llama2vec.files import write_json
 from llama2vec.manifest import build_manifest, digest, first_difference
 from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.grouped_attention import use_grouped_attention, use_stock_attention
+from llama2vec.model.lean_attention import use_lean_attention, use_stock_attention
 from llama2vec.model.lean_layers import keep_less, restore
 from llama2vec.model.model_card import origin_of, write_model_card
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
@@ -28,6 +29,8 @@ from llama2vec.training import TrainingResult
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+# From malloc.h of glibc.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +133,26 @@ def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list
         seed: Of the adapters' first values.
     """
     trainable = add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
+    if not settings.lora.rank and trainable.device.type == "cpu":
+        _keep_freed_memory()
     keep_less(trainable)
-    use_grouped_attention(trainable)
+    use_lean_attention(trainable)
     return trainable
+
+
+def _keep_freed_memory() -> None:
+    """Let the C library keep large freed blocks for the next step, where it is glibc.
+
+    Gradients as large as the weights come and go with each step. Given back to the system every time, they must be
+    zeroed by it every time: a tenth to a fifth of a step of full fine-tuning (docs/results.md, "Speed and memory").
+    """
+    try:
+        library = ctypes.CDLL("libc.so.6")
+    except OSError:
+        return
+    if hasattr(library, "mallopt"):
+        library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 4097)
 
 
 def save_trained(

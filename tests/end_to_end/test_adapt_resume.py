@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 OVERRIDES = {
     "lora": ["model.lora.rank=4", "model.lora.dropout=0.1", "prompts=released", "objective.language_model_weight=1"],
-    "full": ["model.lora.rank=0", "optimiser.learning_rate=1e-3"],
+    "full": ["model.lora.rank=0", "optimiser.learning_rate=1e-3", "objective.micro_batch_tokens=80"],
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,25 +57,33 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         kept, kept_labels = hidden[rows], labels[rows]
         need_hidden, need_weight = ctx.needs_input_grad[0], ctx.needs_input_grad[1]
         grad_kept = torch.empty_like(kept) if need_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if need_weight else None
+        make = torch.empty_like if count else torch.zeros_like
+        grad_weight = make(weight, dtype=torch.float32) if need_weight else None
         loss = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, count, _CHUNK_ROWS):
-            chunk, chunk_labels = kept[start : start + _CHUNK_ROWS], kept_labels[start : start + _CHUNK_ROWS]
+            chunk, chunk_labels = kept[start : start + _CHUNK_ROWS], kept_labels[start : start + _CHUNK_ROWS, None]
             logits = (chunk @ weight.T).float()
-            log_total = logits.logsumexp(dim=1, keepdim=True)
-            loss += (log_total - logits.gather(1, chunk_labels[:, None])).sum()
+            scored = logits.gather(1, chunk_labels)
             if not (need_hidden or need_weight):
+                loss += (logits.logsumexp(dim=1, keepdim=True) - scored).sum()
                 continue
-            gradient = logits.sub_(log_total).exp_()
-            gradient[torch.arange(len(chunk_labels), device=gradient.device), chunk_labels] -= 1
-            gradient = gradient.div_(max(count, 1)).to(weight.dtype)
+            # The largest probability is at least 1 / V: its logarithm is safe, and spares logsumexp's own passes.
+            highest, where = logits.max(dim=1, keepdim=True)
+            gradient = logits.softmax(dim=1)
+            del logits
+            loss += (highest - gradient.gather(1, where).log() - scored).sum()
+            gradient.scatter_add_(1, chunk_labels, gradient.new_full(chunk_labels.shape, -1.0))
+            gradient = gradient.to(weight.dtype)
             if grad_kept is not None:
-                grad_kept[start : start + _CHUNK_ROWS] = gradient @ weight
+                grad_kept[start : start + _CHUNK_ROWS] = (gradient @ weight).div_(count)
             if grad_weight is not None:
+                share = chunk / count
                 if grad_weight.dtype == gradient.dtype:
-                    grad_weight.addmm_(gradient.T, chunk)
+                    # With beta = 0 what an empty tensor holds is not read.
+                    grad_weight.addmm_(gradient.T, share, beta=1 if start else 0)
                 else:
-                    grad_weight += gradient.T @ chunk
+                    product = gradient.T @ share
+                    grad_weight = grad_weight.add_(product) if start else grad_weight.copy_(product)
         ctx.rows, ctx.shape = rows, hidden.shape
         ctx.save_for_backward(*(tensor for tensor in (grad_kept, grad_weight) if tensor is not None))
         ctx.has = (need_hidden, need_weight)
@@ -108,10 +116,3 @@ def language_model_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
     """
     result: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return result
-
-
-def combine(losses: dict[Literal["self", "next"], Tensor], weights: dict[Literal["self", "next"], float]) -> Tensor:
-    """Return the weighted mean of the pretext losses that are there (paper: the plain mean of EBAE and EBAR)."""
-    total = sum(weights[task] for task in losses)
-    parts = [losses[task] * (weights[task] / total) for task in losses]
-    return torch.stack(parts).sum()

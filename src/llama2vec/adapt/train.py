@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from llama2vec.adapt.joint import JointBatch, attention_inputs, joint_batch
-from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, combine, language_model_loss
+from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches
+from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import AdaptConfig, ObjectiveSettings, OptimiserSettings, PromptName
 from llama2vec.data.continuations import adaptation_examples, sentences
@@ -24,6 +25,7 @@ from llama2vec.errors import ConfigError
 from llama2vec.model.backbone import Backbone, add_slot_tokens_and_rows, load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import PromptIds, prompt_ids
+from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, claim_output, make_trainable, save_trained, training_precision, write_plan
 from llama2vec.training import LengthGroupedOrder, check_enough, mean_loss, train
@@ -34,6 +36,7 @@ STAGE = Stage("adapt", "an adaptation", "corpus")
 _MOST_HELD_OUT = 128
 _IDF_SAMPLE = 20_000
 _SENTENCE_WORDS = (5, 40)
+_MICRO_BATCH_TOKENS = {"cpu": 2048}
 
 
 class PretextObjective:
@@ -47,6 +50,7 @@ class PretextObjective:
         dtype: Number format of the attention mask.
         pad_id: Fills padding columns.
         token_weights: [V] target weights; None = uniform.
+        micro_batch_tokens: Most cells (rows x columns) that are read in one pass; 0 = whole batches.
     """
 
     def __init__(
@@ -58,9 +62,11 @@ class PretextObjective:
         dtype: torch.dtype,
         pad_id: int,
         token_weights: Tensor | None = None,
+        micro_batch_tokens: int = 0,
     ) -> None:
         self.tokenize, self.prompts, self.settings = tokenize, prompts, settings
         self.config, self.dtype, self.pad_id, self.token_weights = config, dtype, pad_id, token_weights
+        self.micro_batch_tokens = micro_batch_tokens
         self.weights: dict[PromptName, float] = {}
         if settings.self_weight:
             self.weights["self"] = settings.self_weight
@@ -72,22 +78,72 @@ class PretextObjective:
         return LengthGroupedOrder([example.text.count(" ") for example in examples], settings.batch_size, settings.seed)
 
     def collate(self, examples: Sequence[AdaptationExample]) -> Mapping[str, Any]:
-        """Lay the examples out as one joint batch."""
+        """Lay the examples out as joint batches, one for each micro-batch, the longest texts first."""
         texts = self.tokenize([example.text for example in examples])
         next_texts = self.tokenize([example.next_text for example in examples])
-        batch = joint_batch(
-            texts, next_texts, self.prompts,
-            tasks=tuple(self.weights), token_weights=self.token_weights, pad_id=self.pad_id,
-        )  # fmt: skip
-        return {"joint": batch}
+        tasks = tuple(self.weights)
+        around = len(self.prompts.prefix) + sum(len(self.prompts.suffixes[task]) for task in tasks)
+        pieces = [
+            joint_batch(
+                [texts[row] for row in rows], [next_texts[row] for row in rows], self.prompts,
+                tasks=tasks, token_weights=self.token_weights, pad_id=self.pad_id,
+            )
+            for rows in micro_batches([len(text.ids) + around for text in texts], self.micro_batch_tokens)
+        ]  # fmt: skip
+        return {"joint": pieces}
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """Read the joint batch once and score both embeddings.
+        """Read each joint sequence once and score both embeddings.
+
+        Of a batch in several pieces each is taken back to the weights as soon as it is read, where gradients are
+        wanted; the ``backward`` of the loss that is returned then only brings its factor to them.
 
         Returns:
             The loss in nats, and its parts ``loss_self``, ``loss_next`` and ``loss_lm``.
         """
-        joint: JointBatch = batch["joint"].to(next(model.parameters()).device)
+        pieces: list[JointBatch] = batch["joint"]
+        counts = [self._counts(piece) for piece in pieces]
+        totals = {name: sum(count[name] for count in counts) for name in counts[0]}
+        factors = self._factors(totals)
+        parts = {f"loss_{name}": 0.0 for name in factors}
+        piecewise = PiecewiseGradients(model) if len(pieces) > 1 and torch.is_grad_enabled() else None
+        summed: Tensor | None = None
+        for piece, count in zip(pieces, counts, strict=True):
+            losses, value = self._losses(model, piece)
+            for name, loss in losses.items():
+                share = count[name] / totals[name]
+                value = value + factors[name] * share * loss
+                parts[f"loss_{name}"] += share * loss.item()
+            if piecewise is not None:
+                piecewise.add(value)
+            else:
+                summed = value if summed is None else summed + value
+        if piecewise is not None:
+            return piecewise.total(), parts
+        assert summed is not None
+        return summed, parts
+
+    def _factors(self, totals: Mapping[str, int]) -> dict[str, float]:
+        """Return the factor of each part that has something to score in the batch."""
+        asked = sum(weight for task, weight in self.weights.items() if totals[task])
+        factors = {
+            str(task): self.settings.pretext_weight * weight / asked
+            for task, weight in self.weights.items()
+            if totals[task]
+        }
+        return factors | ({"lm": self.settings.language_model_weight} if totals.get("lm") else {})
+
+    def _counts(self, joint: JointBatch) -> dict[str, int]:
+        """Count what each part of the loss is a mean over: rows that have targets, and scored tokens."""
+        counts = {str(task): int((joint.target_weights[task].sum(dim=1) > 0).sum()) for task in self.weights}
+        if self.settings.language_model_weight > 0:
+            # The first token of all has nothing in front of it.
+            counts["lm"] = int((joint.text_lengths - max(joint.text_starts, 1)).clamp(min=0).sum())
+        return counts
+
+    def _losses(self, model: Any, joint: JointBatch) -> tuple[dict[str, Tensor], Tensor]:
+        """Return each part of a piece's loss that has something to score, and a zero to add them to."""
+        joint = joint.to(next(model.parameters()).device)
         slots = torch.tensor(joint.layout.slot_columns(), device=joint.input_ids.device)
         with_lm = self.settings.language_model_weight > 0
         output = model(
@@ -98,36 +154,31 @@ class PretextObjective:
             output_hidden_states=with_lm,
             **attention_inputs(joint, self.config, self.dtype),
         )
-        losses: dict[PromptName, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         for task, logits in zip(joint.layout.blocks, output.logits.split(joint.layout.slots, dim=1), strict=True):
             if bool((joint.target_weights[task] > 0).any()):
                 losses[task] = bag_of_tokens_loss(logits, joint.targets[task], joint.target_weights[task])
-        if not losses:
-            # Nothing to predict in this batch (EBAR alone, documents of one piece): a zero that still has a gradient.
-            total = output.logits.sum() * 0.0
-        else:
-            total = self.settings.pretext_weight * combine(losses, self.weights)
-        parts = {f"loss_{task}": value.item() for task, value in losses.items()}
         if with_lm:
-            lm_loss = self._language_model_loss(model, output.hidden_states[-1], joint)
-            parts["loss_lm"] = lm_loss.item()
-            total = total + self.settings.language_model_weight * lm_loss
-        return total, parts
+            losses |= self._language_model_loss(model, output.hidden_states[-1], joint)
+        # Nothing to predict in this piece (EBAR alone, documents of one piece): a zero that still has a gradient.
+        return losses, output.logits.sum() * 0.0 if not losses else output.logits.new_zeros((), dtype=torch.float32)
 
     def validate(self, model: Any, held_out: Sequence[AdaptationExample], batch_size: int) -> dict[str, float]:
         """Return the mean loss and its parts."""
         return mean_loss(self, model, held_out, batch_size)
 
-    def _language_model_loss(self, model: Any, hidden: Tensor, joint: JointBatch) -> Tensor:
+    def _language_model_loss(self, model: Any, hidden: Tensor, joint: JointBatch) -> dict[str, Tensor]:
         columns = joint.layout.text_columns
         labels = torch.full_like(joint.input_ids[:, :columns], IGNORED)
         labels[:, :-1] = joint.input_ids[:, 1:columns]
         position = torch.arange(columns, device=labels.device)
         # Position p predicts p + 1, which must be text: not the prefix, not padding.
         scored = (position + 1 >= joint.text_starts) & (position + 1 < joint.text_lengths[:, None])
+        if not bool(scored.any()):
+            return {}
         labels.masked_fill_(~scored, IGNORED)
         head = getattr(model, "module", model).get_output_embeddings().weight
-        return language_model_loss(hidden[:, :columns].reshape(-1, hidden.shape[-1]), head, labels.reshape(-1))
+        return {"lm": language_model_loss(hidden[:, :columns].reshape(-1, hidden.shape[-1]), head, labels.reshape(-1))}
 
 
 def adapt(
@@ -209,9 +260,18 @@ def _prepare(
         weights = torch.tensor(inverse_document_frequency([text.targets for text in tokenize(texts)], rows))
     eos = backbone.tokenizer.eos_token_id
     objective = PretextObjective(
-        tokenize, prompts, config.objective, backbone.model.config, backbone.model.dtype, eos or 0, weights
-    )
+        tokenize, prompts, config.objective, backbone.model.config, backbone.model.dtype, eos or 0, weights,
+        _micro_batch_tokens(config.objective, backbone.model.device),
+    )  # fmt: skip
     return backbone, trainable, objective, mixed
+
+
+def _micro_batch_tokens(settings: ObjectiveSettings, device: torch.device) -> int:
+    """Return the most cells of a pass; 0 = a batch is read whole."""
+    if process_count() > 1:
+        # The wrapper of several processes expects one forward pass a step.
+        return 0
+    return settings.micro_batch_tokens or _MICRO_BATCH_TOKENS.get(device.type, 0)
 
 
 def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:

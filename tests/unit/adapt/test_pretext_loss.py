@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from llama2vec.adapt.joint import joint_batch
-from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, combine, language_model_loss
+from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import ObjectiveSettings, PromptSettings
@@ -156,20 +156,16 @@ def test_a_loss_without_scored_positions_is_zero() -> None:
     assert not hidden.grad.any()
 
 
-def test_tasks_are_averaged_by_their_weights() -> None:
-    losses = {"self": torch.tensor(4.0), "next": torch.tensor(8.0)}
-    assert combine(losses, {"self": 1.0, "next": 1.0}).item() == 6.0  # type: ignore[arg-type]
-    assert combine(losses, {"self": 3.0, "next": 1.0}).item() == 5.0  # type: ignore[arg-type]
-    assert combine({"self": losses["self"]}, {"self": 0.2}).item() == pytest.approx(4.0)
-
-
 # ------------------------------------------------------------------------------------------- the whole objective
 
 
-def objective_for(model: Any, tokenizer: Any, **settings: Any) -> PretextObjective:
+def objective_for(model: Any, tokenizer: Any, micro_batch_tokens: int = 0, **settings: Any) -> PretextObjective:
     prompts = prompt_ids(tokenizer, PromptSettings(self_prompt=" same: ", next_prompt=" next: "))
     tokenize = TargetTokenizer(tokenizer, 24, None)
-    return PretextObjective(tokenize, prompts, ObjectiveSettings(**settings), model.config, torch.float32, 2)
+    return PretextObjective(
+        tokenize, prompts, ObjectiveSettings(**settings), model.config, torch.float32, 2,
+        micro_batch_tokens=micro_batch_tokens,
+    )  # fmt: skip
 
 
 def examples_of(sentences: list[str]) -> list[AdaptationExample]:
@@ -182,12 +178,21 @@ def test_a_weight_of_zero_leaves_the_task_out_of_the_sequence(
     model = make_model("llama")
     both, alone = objective_for(model, tokenizer), objective_for(model, tokenizer, next_weight=0)
     examples = examples_of(sentences)
-    joint = alone.collate(examples)["joint"]
-    assert set(joint.layout.blocks) == {"self"}
-    loss, parts = alone.loss(model, {"joint": joint})
+    batch = alone.collate(examples)
+    assert [set(piece.layout.blocks) for piece in batch["joint"]] == [{"self"}]
+    loss, parts = alone.loss(model, batch)
     _, both_parts = both.loss(model, both.collate(examples))
     assert set(parts) == {"loss_self"}
     assert loss.item() == pytest.approx(both_parts["loss_self"], rel=1e-5)
+
+
+def test_both_tasks_are_averaged_by_their_weights(
+    make_model: Callable[..., Any], tokenizer: Any, sentences: list[str]
+) -> None:
+    model = make_model("llama")
+    objective = objective_for(model, tokenizer, self_weight=3, next_weight=1, pretext_weight=0.5)
+    loss, parts = objective.loss(model, objective.collate(examples_of(sentences)))
+    assert loss.item() == pytest.approx(0.5 * (0.75 * parts["loss_self"] + 0.25 * parts["loss_next"]), rel=1e-5)
 
 
 def test_a_batch_of_lone_passages_trains_ebae_and_skips_ebar(
