@@ -13,25 +13,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_MOST_CELLS = {"cpu": 2048}
 
-def micro_batches(lengths: Sequence[int], most_cells: int) -> list[list[int]]:
+
+def most_cells(wanted: int, device: str) -> int:
+    """Return the most cells of a pass: what is wanted, else what suits a kind of device; 0 = no limit.
+
+    >>> most_cells(0, "cpu"), most_cells(0, "cuda"), most_cells(500, "cpu")
+    (2048, 0, 500)
+    """
+    return wanted or _MOST_CELLS.get(device, 0)
+
+
+def micro_batches(lengths: Sequence[int], most: int) -> list[list[int]]:
     """Divide the rows of a batch among as few passes as their cells allow: like lengths together, passes of like size.
 
     Args:
         lengths: Columns that each row needs.
-        most_cells: Most cells (rows x longest row) of a pass; a single row may have more. 0 = no limit.
+        most: Most cells (rows x longest row) of a pass; a single row may have more. 0 = no limit.
 
     Returns:
         The rows of each pass, the longest first; a batch that fits stays in its order.
 
-    >>> micro_batches([3, 9, 4, 8], most_cells=18)
+    >>> micro_batches([3, 9, 4, 8], most=18)
     [[1, 3], [2, 0]]
-    >>> micro_batches([3, 9, 4, 8], most_cells=36)
+    >>> micro_batches([3, 9, 4, 8], most=36)
     [[0, 1, 2, 3]]
     """
     rows = list(range(len(lengths)))
     widest = max(lengths, default=1) or 1
-    passes = -(-len(rows) // max(1, most_cells // widest)) if most_cells else 1
+    passes = -(-len(rows) // max(1, most // widest)) if most else 1
     if passes <= 1:
         return [rows]
     rows.sort(key=lambda row: -lengths[row])

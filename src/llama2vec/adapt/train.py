@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.adapt.joint import JointBatch, attention_inputs, joint_batch
-from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches
+from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches, most_cells
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import AdaptConfig, ObjectiveSettings, OptimiserSettings, PromptName
@@ -36,7 +36,6 @@ STAGE = Stage("adapt", "an adaptation", "corpus")
 _MOST_HELD_OUT = 128
 _IDF_SAMPLE = 20_000
 _SENTENCE_WORDS = (5, 40)
-_MICRO_BATCH_TOKENS = {"cpu": 2048}
 
 
 class PretextObjective:
@@ -259,19 +258,14 @@ def _prepare(
         rows = backbone.model.get_input_embeddings().weight.shape[0]
         weights = torch.tensor(inverse_document_frequency([text.targets for text in tokenize(texts)], rows))
     eos = backbone.tokenizer.eos_token_id
+    # The wrapper of several processes expects one forward pass a step.
+    alone = process_count() == 1
+    micro_batch_tokens = most_cells(config.objective.micro_batch_tokens, backbone.model.device.type) if alone else 0
     objective = PretextObjective(
         tokenize, prompts, config.objective, backbone.model.config, backbone.model.dtype, eos or 0, weights,
-        _micro_batch_tokens(config.objective, backbone.model.device),
+        micro_batch_tokens,
     )  # fmt: skip
     return backbone, trainable, objective, mixed
-
-
-def _micro_batch_tokens(settings: ObjectiveSettings, device: torch.device) -> int:
-    """Return the most cells of a pass; 0 = a batch is read whole."""
-    if process_count() > 1:
-        # The wrapper of several processes expects one forward pass a step.
-        return 0
-    return settings.micro_batch_tokens or _MICRO_BATCH_TOKENS.get(device.type, 0)
 
 
 def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:

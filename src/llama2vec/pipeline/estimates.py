@@ -14,6 +14,7 @@ from statistics import fmean
 
 import torch
 
+from llama2vec.adapt.micro_batches import most_cells
 from llama2vec.config import EncoderSettings, ModelSettings, OptimiserSettings, RunConfig
 from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
@@ -32,7 +33,7 @@ _PROCESS_BYTES = 0.6 * 2**30
 _SAMPLE, _SAMPLED_FROM, _MOST_EXAMPLES = 256, 20_000, 200_000
 _TIMING_SECONDS = 0.3
 _SECONDS_A_PAIR = 1e-4
-_BATCH_CELLS = {"cpu": 2048, "cuda": 65536}
+_BATCH_CELLS = {"cpu": 1024, "cuda": 65536}
 _GRAPH_CELLS = {"cpu": 2048, "cuda": 16384}
 
 
@@ -290,9 +291,10 @@ class _Estimator:
         length = min(words * per_word, config.text.max_tokens) + 2 * self._prompt()
         most = min(config.text.max_words * per_word, config.text.max_tokens) + 2 * self._prompt()
         settings: OptimiserSettings = config.optimiser
+        limit = most_cells(config.objective.micro_batch_tokens, self.device.type)
         found = self._training(
             config.model, settings.steps, settings.batch_size * settings.accumulation * length,
-            settings.batch_size * most, 0.0, length,
+            min(settings.batch_size * most, max(limit, most)) if limit else settings.batch_size * most, 0.0, length,
         )  # fmt: skip
         slots = settings.batch_size * 2 * max(self.config.prompts.slots, 1)
         logits = slots * self.shape.vocabulary * 4 * 4
