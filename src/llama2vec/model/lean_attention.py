@@ -105,7 +105,9 @@ def _attend(
         )
         return found
     text, columns = getattr(attention_mask, _CAUSAL_COLUMNS, 0), query.shape[2]
-    if 1 < text < columns == key.shape[2] and not dropout and _kernel_splits():
+    # Under autocast formats differ here; the stock function brings them together.
+    plain = not dropout and query.dtype == key.dtype == value.dtype and not torch.is_autocast_enabled("cpu")
+    if plain and 1 < text < columns == key.shape[2] and _kernel_splits():
         whole: Tensor = _PartlyCausal.apply(query, key, value, attention_mask, text, scaling)  # type: ignore[no-untyped-call]
         return whole, None
     grouped = query.shape[1] != key.shape[1]

@@ -24,7 +24,7 @@ needs_kernel = pytest.mark.skipif(
 )
 
 
-def joint_step(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+def joint_step(model: Any, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
     """Slot logits, gradients, and bytes that autograd keeps, of the pass that adaptation makes."""
     batch = joint_batch(TEXTS, TEXTS, PROMPTS)
     storages: dict[int, int] = {}
@@ -40,7 +40,7 @@ def joint_step(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
             position_ids=batch.position_ids,
             logits_to_keep=torch.tensor(batch.layout.slot_columns()),
             use_cache=False,
-            **attention_inputs(batch, model.config, torch.float32),
+            **attention_inputs(batch, model.config, dtype),
         ).logits
     logits.square().mean().backward()
     gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
@@ -135,6 +135,21 @@ def test_a_mask_with_a_window_is_read_whole(make_model: Callable[..., Any], wind
     mask = attention_inputs(batch, model.config, torch.float32)["attention_mask"]
     # 40 columns are more than any position: no window is in the way.
     assert hasattr(mask, lean_attention._CAUSAL_COLUMNS) == (window == 40)
+
+
+@needs_split
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox"])
+def test_bfloat16_weights_and_autocast_read_about_the_same(make_model: Callable[..., Any], kind: str) -> None:
+    model = make_model(kind)
+    model.eval()
+    exact = joint_step(model)[0]
+    use_lean_attention(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = joint_step(model)[0]
+    model.to(torch.bfloat16)
+    rounded = joint_step(model, torch.bfloat16)[0]
+    for found in (mixed, rounded):
+        torch.testing.assert_close(found.float(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
 
 
 def test_without_the_kernel_the_numbers_are_the_same(
