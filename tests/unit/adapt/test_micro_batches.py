@@ -14,7 +14,7 @@ from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import LoraSettings, ModelSettings, ObjectiveSettings, PromptSettings
-from llama2vec.model.backbone import add_lora, load_backbone
+from llama2vec.model.backbone import Backbone, ModelSource, add_lora, load_backbone
 from llama2vec.model.lean_layers import keep_less
 from llama2vec.model.prompt import prompt_ids
 from llama2vec.records import AdaptationExample
@@ -131,8 +131,6 @@ def test_validation_in_pieces_takes_no_gradient(llama_folder: Any, sentences: li
 def test_a_piece_with_nothing_to_predict_beside_others_changes_nothing(
     make_model: Callable[..., Any], tokenizer: Any, sentences: list[str]
 ) -> None:
-    from llama2vec.model.backbone import Backbone, ModelSource
-
     backbone = Backbone(make_model("llama"), tokenizer, ModelSource("tiny", "tiny"))
     objective = objective_for(backbone, 1)
     loss, parts, gradients = gradients_of(backbone.model, objective, examples_of(sentences)[:1])
