@@ -246,6 +246,21 @@ def test_other_settings_and_another_corpus_are_refused_by_name(
     assert snapshot(output) == before
 
 
+def test_a_run_that_was_short_of_memory_goes_on_in_smaller_pieces(
+    start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    from llama2vec.adapt.train import adapt
+
+    output = tmp_path / "out"
+    process = start(config_for("full", llama_folder, corpus_file), output, "inside checkpoint:6")
+    process.join(timeout=300)
+    assert process.exitcode == -signal.SIGKILL
+    adapt(config_for("full", llama_folder, corpus_file, "objective.micro_batch_tokens=40"), output)
+    steps = [json.loads(line)["step"] for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert steps[-1] == 11
+    assert steps == sorted(steps)
+
+
 def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
     llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:

@@ -216,7 +216,8 @@ def adapt(
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
     corpus = corpus_fingerprint(config.text.corpus) if passages is None else "given"
-    plan = STAGE.plan(config.model_dump(), corpus)
+    # In how many pieces a batch is read decides memory, not the result: a run that was short of it goes on with less.
+    plan = STAGE.plan(config.model_dump(exclude={"objective": {"micro_batch_tokens"}}), corpus)
     if claim_output(output, STAGE, plan, overwrite, config.model.device):
         logger.info("%s: this adaptation is finished; nothing to do", output)
         return Encoder.load(output, settings=config.model)
