@@ -111,12 +111,14 @@ def _scaled(scores: Mapping[str, float], scale: Scale) -> dict[str, float]:
     values = list(scores.values())
     if not values or min(values) == max(values):
         return dict.fromkeys(scores, 1.0 if scale == "min-max" else 0.0)
+    low, spread = min(values), max(values) - min(values)
+    scaled = {passage: (score - low) / spread for passage, score in scores.items()}
     if scale == "min-max":
-        low, spread = min(values), max(values) - min(values)
-        return {passage: (score - low) / spread for passage, score in scores.items()}
-    mean = math.fsum(values) / len(values)
-    deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / len(values))
-    return {passage: (score - mean) / deviation for passage, score in scores.items()}
+        return scaled
+    # Of the scores in 0..1: the same z-scores, and squares of tiny differences do not vanish.
+    mean = math.fsum(scaled.values()) / len(values)
+    deviation = math.sqrt(math.fsum((score - mean) ** 2 for score in scaled.values()) / len(values))
+    return {passage: (score - mean) / deviation for passage, score in scaled.items()}
 
 
 def _best(scores: Mapping[str, float], depth: int | None) -> dict[str, float]:

@@ -53,6 +53,13 @@ def test_equal_scores_are_ordered_by_passage_id() -> None:
         assert list(found.items()) == [("a", equal), ("b", equal)]
 
 
+@pytest.mark.parametrize("tiny", [5e-324, 1e-200, 1e-160])
+def test_differences_whose_squares_vanish_still_count(tiny: float) -> None:
+    runs = [Run({"q": {"a": 0.0, "b": tiny}})]
+    assert weighted_fusion(runs, scale="z-score").results["q"] == pytest.approx({"b": 1.0, "a": -1.0})
+    assert weighted_fusion(runs).results["q"] == pytest.approx({"b": 1.0, "a": 0.0})
+
+
 def test_a_query_that_a_run_lacks_is_ranked_by_the_others() -> None:
     other = Run({"r": {"x": 2.0}, "empty": {}})
     for fuse in (reciprocal_rank_fusion, weighted_fusion):
