@@ -108,7 +108,7 @@ class PretextObjective:
         piecewise = PiecewiseGradients(model) if len(pieces) > 1 and torch.is_grad_enabled() else None
         summed: Tensor | None = None
         for piece, count in zip(pieces, counts, strict=True):
-            losses, value = self._losses(model, piece)
+            losses, value = self._losses(model, piece, count)
             for name, loss in losses.items():
                 share = count[name] / totals[name]
                 value = value + factors[name] * share * loss
@@ -140,7 +140,7 @@ class PretextObjective:
             counts["lm"] = int((joint.text_lengths - max(joint.text_starts, 1)).clamp(min=0).sum())
         return counts
 
-    def _losses(self, model: Any, joint: JointBatch) -> tuple[dict[str, Tensor], Tensor]:
+    def _losses(self, model: Any, joint: JointBatch, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], Tensor]:
         """Return each part of a piece's loss that has something to score, and a zero to add them to."""
         joint = joint.to(next(model.parameters()).device)
         slots = torch.tensor(joint.layout.slot_columns(), device=joint.input_ids.device)
@@ -155,10 +155,10 @@ class PretextObjective:
         )
         losses: dict[str, Tensor] = {}
         for task, logits in zip(joint.layout.blocks, output.logits.split(joint.layout.slots, dim=1), strict=True):
-            if bool((joint.target_weights[task] > 0).any()):
+            if counts[task]:
                 losses[task] = bag_of_tokens_loss(logits, joint.targets[task], joint.target_weights[task])
-        if with_lm:
-            losses |= self._language_model_loss(model, output.hidden_states[-1], joint)
+        if counts.get("lm"):
+            losses["lm"] = self._language_model_loss(model, output.hidden_states[-1], joint)
         # Nothing to predict in this piece (EBAR alone, documents of one piece): a zero that still has a gradient.
         return losses, output.logits.sum() * 0.0 if not losses else output.logits.new_zeros((), dtype=torch.float32)
 
@@ -166,18 +166,16 @@ class PretextObjective:
         """Return the mean loss and its parts."""
         return mean_loss(self, model, held_out, batch_size)
 
-    def _language_model_loss(self, model: Any, hidden: Tensor, joint: JointBatch) -> dict[str, Tensor]:
+    def _language_model_loss(self, model: Any, hidden: Tensor, joint: JointBatch) -> Tensor:
         columns = joint.layout.text_columns
         labels = torch.full_like(joint.input_ids[:, :columns], IGNORED)
         labels[:, :-1] = joint.input_ids[:, 1:columns]
         position = torch.arange(columns, device=labels.device)
         # Position p predicts p + 1, which must be text: not the prefix, not padding.
         scored = (position + 1 >= joint.text_starts) & (position + 1 < joint.text_lengths[:, None])
-        if not bool(scored.any()):
-            return {}
         labels.masked_fill_(~scored, IGNORED)
         head = getattr(model, "module", model).get_output_embeddings().weight
-        return {"lm": language_model_loss(hidden[:, :columns].reshape(-1, hidden.shape[-1]), head, labels.reshape(-1))}
+        return language_model_loss(hidden[:, :columns].reshape(-1, hidden.shape[-1]), head, labels.reshape(-1))
 
 
 def adapt(

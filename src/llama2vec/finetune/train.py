@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 
 STAGE = Stage("finetune", "a fine-tuning", "examples")
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-_GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}
+GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}
 _KEPT_BY_CONTRACT = ("pooling", "layers", "query_max_tokens", "passage_max_tokens")
 
 
@@ -80,9 +80,9 @@ class ContrastiveObjective:
     ) -> None:
         self.encoder, self.settings, self.data, self.mixed_precision = encoder, settings, data, mixed_precision
         self.device: torch.device = encoder.backbone.model.device
-        kind = self.device.type if self.device.type in _GRAPH_TOKENS else "cpu"
+        kind = self.device.type if self.device.type in GRAPH_TOKENS else "cpu"
         self.micro_batch_tokens = settings.micro_batch_tokens or _MICRO_BATCH_TOKENS[kind]
-        self.graph_tokens = max(settings.graph_tokens or _GRAPH_TOKENS[kind], self.micro_batch_tokens)
+        self.graph_tokens = max(settings.graph_tokens or GRAPH_TOKENS[kind], self.micro_batch_tokens)
 
     def order(self, examples: Sequence[Any], settings: OptimiserSettings) -> ContrastiveOrder:
         """Draw batches at random, duplicates apart, over the joined batch of all processes."""

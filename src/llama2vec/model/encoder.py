@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 _WINDOW = 4096
 # On a CPU what one layer reads and writes should stay in the caches (docs/results.md, "Speed and memory").
-_BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
+BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 
 
 class Encoder:
@@ -69,7 +69,7 @@ class Encoder:
         self.backbone = backbone
         self.contract = contract
         self.directions = dict(directions or {})
-        most = _BATCH_TOKENS.get(backbone.model.device.type, _BATCH_TOKENS["cpu"])
+        most = BATCH_TOKENS.get(backbone.model.device.type, BATCH_TOKENS["cpu"])
         # transformers keeps every layer's states where more than the last one is asked for.
         self.batch_tokens = batch_tokens or (most if contract.encoder.layers == 1 else max(most // 4, 1024))
 

@@ -173,12 +173,13 @@ def _licence(name: str, folder: Path | None) -> str:
 
 
 def _front_matter(path: Path) -> dict[str, Any]:
+    import yaml  # type: ignore[import-untyped]
     from huggingface_hub.repocard import metadata_load
 
     try:
         return metadata_load(path) or {}
-    # A card of somebody else may hold anything.
-    except Exception:
+    # No card, one that is no text or no YAML, or whose YAML is no mapping: somebody else's may be any of these.
+    except (OSError, ValueError, yaml.YAMLError):
         return {}
 
 

@@ -21,7 +21,9 @@ from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passa
 from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import read_examples
 from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.finetune.train import GRAPH_TOKENS
 from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer, quiet_transformers
+from llama2vec.model.encoder import BATCH_TOKENS
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, adaptation_corpus, mining_corpora, pair_files, systems
 from llama2vec.records import Passage, TrainingExample
@@ -33,8 +35,6 @@ _PROCESS_BYTES = 0.6 * 2**30
 _SAMPLE, _SAMPLED_FROM, _MOST_EXAMPLES = 256, 20_000, 200_000
 _TIMING_SECONDS = 0.3
 _SECONDS_A_PAIR = 1e-4
-_BATCH_CELLS = {"cpu": 1024, "cuda": 65536}
-_GRAPH_CELLS = {"cpu": 2048, "cuda": 16384}
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,7 +268,7 @@ class _Estimator:
 
     @property
     def _inference_bytes(self) -> float:
-        cells = _BATCH_CELLS.get(self.device.type, _BATCH_CELLS["cpu"])
+        cells = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
         mlp = self.shape.body / self.shape.layers / self.shape.width
         return self.shape.parameters * self._size() + cells * mlp * self._size() + _PROCESS_BYTES
 
@@ -330,9 +330,9 @@ class _Estimator:
         a_step = settings.batch_size * settings.accumulation
         trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))
-        kind = self.device.type if self.device.type in _GRAPH_CELLS else "cpu"
+        kind = self.device.type if self.device.type in GRAPH_TOKENS else "cpu"
         cells = settings.batch_size * (asked + each * length)
-        held = min(cells, max(config.contrastive.graph_tokens or _GRAPH_CELLS[kind], length))
+        held = min(cells, max(config.contrastive.graph_tokens or GRAPH_TOKENS[kind], length))
         return self._training(config.model, steps, a_step * (asked + each * length), held, 1 - held / cells, length)
 
     def _encode(self, stage: PlannedStage) -> StageEstimate:
