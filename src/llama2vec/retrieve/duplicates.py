@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from llama2vec.retrieve.words import SIGNS
+
 _SHINGLE_WORDS = 5
 # Scripts that are written without spaces: each kana, Han or Hangul sign counts as a word.
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_WORD = re.compile(f"[{SIGNS}]|[^\\W{SIGNS}]+")
 
 
 def text_key(text: str) -> str:

@@ -23,10 +23,12 @@ _STEMMERS = {
 """Those that every PyStemmer since 2.0 has, so that an index reads the same elsewhere."""
 
 _WITH_STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "pt", "ru", "sv", "tr"])
-_SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-_SIGN = re.compile(f"[{_SIGNS}]")
+SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+"""Chinese, Japanese and Korean signs, as what stands between the brackets of a regular expression."""
+
+_SIGN = re.compile(f"[{SIGNS}]")
 _WORD = re.compile(r"\b\w\w+\b")
-_RUN = re.compile(f"([{_SIGNS}]+)|[^\\W{_SIGNS}]+")
+_RUN = re.compile(f"([{SIGNS}]+)|[^\\W{SIGNS}]+")
 
 
 def split_words(text: str) -> list[str]:
