@@ -26,7 +26,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 from study import tables as study_tables  # noqa: E402
-from study.cells import Arm, Cell  # noqa: E402
 from study.comparisons import Scores  # noqa: E402
 from study.protocol import load_protocol  # noqa: E402
 from study.results import read_results  # noqa: E402
@@ -91,7 +90,7 @@ def quality_table(budget: str, results: Path) -> str:
 def hybrid_table(model: str, results: Path) -> str:
     """Return what each way of searching reaches with one model (``benchmarks/hybrid.py``), and tests of the average.
 
-    The study scored all-MiniLM-L6-v2 on the same samples; its row stands with them where the study has it.
+    The peer's rows stand below ours where the file has them (``--peer``).
     """
     path = results / f"hybrid-smollm2-{model}-cpu.json"
     try:
@@ -103,18 +102,14 @@ def hybrid_table(model: str, results: Path) -> str:
         system: {name: task["rows"][system]["per_query"] for name, task in tasks.items()}
         for system in next(iter(tasks.values()))["rows"]
     }
-    study = read_results(results / "study.json")
-    peer = study["cells"].get("cpu", {}).get(Cell(Arm("minilm")).key, {}).get("scores", {})
-    if set(tasks) <= set(peer):
-        queries = {name: study["sets"]["cpu"][name]["queries"] for name in tasks}
-        values[_PEER] = {name: dict(zip(queries[name], peer[name]["values"], strict=True)) for name in tasks}
-    references = {"bm25": "BM25", **({_PEER: "MiniLM"} if _PEER in values else {})}
+    names = {"bm25": "BM25", _PEER: "MiniLM", f"min-max({_PEER}+bm25)": "MiniLM and BM25"}
+    references = {system: name for system, name in names.items() if system in values}
     rows = [["search", *tasks, "average", *(cell for name in references.values() for cell in (f"− {name}", "p"))]]
     for system, found in values.items():
         means = {name: fmean(per_query.values()) for name, per_query in found.items()}
         cells = [*(f"{mean:.3f}" for mean in means.values()), f"**{fmean(means[name] for name in averaged):.3f}**"]
         for reference in references:
-            tested = system not in references or (system, reference) == (_PEER, "bm25")
+            tested = system not in references or [*references].index(system) > [*references].index(reference)
             cells += _difference(values[reference], found, averaged) if tested else ["–", "–"]
         rows.append([system, *cells])
     over = f"The average and its tests go over {', '.join(averaged)}, each set alike;"

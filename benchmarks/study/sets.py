@@ -83,13 +83,14 @@ def score_set(sample: SampledSet, embed: Embed | None, depth: int) -> dict[str, 
     else:
         rows = embed([passage.full_text for passage in sample.passages], False)
         asked = embed([query.text for query in sample.task.queries], True)
-        run = _dense_run(asked, rows, sample, depth)
+        run = dense_run(asked, rows, sample, depth)
     report = evaluate_run(run, sample.task.qrels, task=sample.task.name, measures=[MEASURE])
     values = [round(report.per_query[MEASURE][query], _DECIMALS) for query in sample.facts["queries"]]
     return {MEASURE: report.metrics[MEASURE], "interval": list(report.intervals[MEASURE]), "values": values}
 
 
-def _dense_run(asked: npt.NDArray[np.floating], rows: npt.NDArray[np.floating], sample: SampledSet, depth: int) -> Run:
+def dense_run(asked: npt.NDArray[np.floating], rows: npt.NDArray[np.floating], sample: SampledSet, depth: int) -> Run:
+    """Rank a sample's passages by their vectors' products with the queries'; both in the sample's order."""
     ids = [passage.id for passage in sample.passages]
     results = {}
     for query, vector in zip(sample.task.queries, asked, strict=True):

@@ -335,14 +335,14 @@ def test_the_hybrid_table_averages_the_five_sets_and_tests_against_bm25(
     assert table[2] == "| bm25 | 0.300 | 0.300 | 0.900 | **0.300** | – | – |"
     assert table[3].startswith("| min-max(dense+bm25) | 0.550 | 0.550 | 0.100 | **0.550** | +0.250 [")
     assert "over one, two, each set alike" in table[-1]
-    study = no_results()
-    study["sets"]["cpu"] = {name: {"queries": ["0", "1"]} for name in file["tasks"]}
-    scores = {name: {"values": [0.6, 0.8]} for name in file["tasks"]}
-    study["cells"]["cpu"] = {Cell(Arm("minilm")).key: {"scores": scores}}
-    add(tmp_path / "study.json", study)
+    for rows in (averaged, other):
+        rows |= {"all-MiniLM-L6-v2": row(0.6, 0.8), "min-max(all-MiniLM-L6-v2+bm25)": row(0.7, 0.9)}
+    (tmp_path / "hybrid-smollm2-mine-cpu.json").write_text(json.dumps(file), encoding="utf-8")
     table = results_tables.hybrid_table("mine", tmp_path).splitlines()
-    assert re.search(r"\*\*0\.550\*\* \| \+0\.250 \[.*\| -0\.150 \[", table[3])
+    assert table[0].endswith("| − BM25 | p | − MiniLM | p | − MiniLM and BM25 | p |")
+    assert re.search(r"\*\*0\.550\*\* \| \+0\.250 \[.*\| -0\.150 \[.*\| -0\.250 \[", table[3])
     assert table[4].startswith("| all-MiniLM-L6-v2 | 0.700 | 0.700 | 0.700 | **0.700** | +0.400 [")
-    assert table[4].endswith("| – | – |")
+    assert table[4].endswith("| – | – | – | – |")
+    assert re.search(r"\+0\.500 \[.*\| \+0\.100 \[.*\| – \| – \|$", table[5])
     with pytest.raises(results_tables.TableError, match=r"hybrid-smollm2-other-cpu\.json cannot be read"):
         results_tables.hybrid_table("other", tmp_path)
