@@ -32,6 +32,7 @@ _WIDTH = 4.2
 _MOST_POINTS = 1500
 _MOST_BARS = 800
 _MOST_LETTERS = 24
+_MOST_HEADING_LETTERS = 48
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none", "svg.hashsalt": "llama2vec", "text.parse_math": False,
@@ -124,10 +125,12 @@ def estimates_plot(
             axes.axvline(0, color=_STAND_IN["muted"], linewidth=1)
         axes.locator_params(axis="x", nbins=6)
         axes.set_ylim(len(rows) - 0.4, -0.6)
-        axes.set_yticks(range(len(rows)), [_short(label) for label, _ in rows])
-        for text, (_, estimate) in zip(axes.get_yticklabels(), rows, strict=True):
+        axes.set_yticks(range(len(rows)), [_short(label) if estimate else "" for label, estimate in rows])
+        for text in axes.get_yticklabels():
             text.set_color(_STAND_IN["ink"])
-            text.set_fontweight("bold" if estimate is None else "normal")
+        for place, (heading, estimate) in enumerate(rows):
+            if estimate is None:
+                _heading(figure, axes, place, heading)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -285,6 +288,17 @@ def _svg(figure: Any, key: str, title: str, description: str) -> str:
     return head + re.sub(r"\s*\n\s*", "\n", body).strip()
 
 
+def _heading(figure: Any, axes: Any, place: float, text: str) -> None:
+    """Write a group's heading across the whole picture: among the labels there would be room for half of it."""
+    from matplotlib.transforms import blended_transform_factory
+
+    where = blended_transform_factory(figure.transFigure, axes.transData)
+    heading = axes.text(
+        0.01, place, _short(text, _MOST_HEADING_LETTERS), transform=where, ha="left", va="center", fontweight="bold"
+    )
+    heading.set_in_layout(False)
+
+
 def _series(number: int) -> str:
     return _STAND_IN[f"series-{number % SERIES}"]
 
@@ -294,12 +308,12 @@ def _side(estimate: Estimate) -> str:
     return _STAND_IN["win" if low > 0 else "loss" if high < 0 else "muted"]
 
 
-def _short(label: str) -> str:
-    """Return a label that leaves room for the plot.
+def _short(label: str, most: int = _MOST_LETTERS) -> str:
+    """Return a label of at most so many letters, so that it leaves room for the plot.
 
     >>> _short("a-name-that-is-far-too-long-to-stand-beside-an-axis")
     'a-name-that…ide-an-axis'
     """
     label = " ".join(label.split())
-    half = _MOST_LETTERS // 2
-    return label if len(label) <= _MOST_LETTERS else f"{label[: half - 1]}…{label[-half + 1 :]}"
+    half = most // 2
+    return label if len(label) <= most else f"{label[: half - 1]}…{label[-half + 1 :]}"

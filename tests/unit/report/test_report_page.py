@@ -13,7 +13,7 @@ from llama2vec.evaluate.comparison import ShownPassage, ShownQuery, compare_repo
 from llama2vec.report.content import Content, build_content
 from llama2vec.report.markdown import render_markdown
 from llama2vec.report.page import render_page
-from llama2vec.report.plots import difference_plot, scatter_plot
+from llama2vec.report.plots import Estimate, difference_plot, estimates_plot, scatter_plot
 from llama2vec.report.sources import read_sources
 
 Writer = Callable[..., Path]
@@ -193,3 +193,10 @@ def test_markdown_shows_texts_of_users_as_they_are(content: Content) -> None:
     headings = [line for line in text.splitlines() if line.startswith("#")]
     assert headings[0].startswith("# ")
     assert [line for line in headings if line.startswith("## ")][-1] == "## How this report was made"
+
+
+def test_a_groups_heading_has_the_width_of_the_picture_and_a_rows_label_that_beside_it() -> None:
+    heading, label = "EBAE + EBAR, released → labels, three seeds", "EBAE + EBAR, released → labels"
+    drawn = estimates_plot({heading: [Estimate(label, 0.5)]}, key="k", title="Scores", axis="nDCG@10", caption="c")
+    assert f">{heading}<" in drawn.svg
+    assert label not in drawn.svg.replace(heading, "")
