@@ -19,8 +19,8 @@ from llama2vec.evaluate.significance import bootstrap_spearman_interval
 from llama2vec.evaluate.sts import score_similarities
 from llama2vec.manifest import digest
 from llama2vec.records import Passage, Run
-from llama2vec.retrieve.index import best_rows
 from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.nearest import best_rows
 from study.protocol import Sets
 
 MEASURE = "nDCG@10"

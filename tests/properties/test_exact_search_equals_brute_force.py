@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama2vec.records import Passage
-from llama2vec.retrieve import index as index_module
+from llama2vec.retrieve import nearest as nearest_module
 from llama2vec.retrieve.index import ExactIndex
 from llama2vec.retrieve.store import write_store
 
@@ -50,7 +50,7 @@ def test_exact_search_equals_brute_force_ties_included(
     order = np.lexsort((np.broadcast_to(np.arange(passages), scores.shape), -scores), axis=1)[:, :depth]
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(index_module, "_BLOCK_FLOATS", block_floats),
+        mock.patch.object(nearest_module, "_BLOCK_FLOATS", block_floats),
         mock.patch("os.fsync"),
     ):
         store = write_store(

@@ -12,8 +12,9 @@ import numpy as np
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.duplicates import text_key
-from llama2vec.retrieve.index import Index, Rows, Scores, best_rows
+from llama2vec.retrieve.index import Index
 from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.nearest import Rows, Scores, best_rows
 from llama2vec.retrieve.search import QueryEncoder, check_contract
 from llama2vec.retrieve.store import PassageEncoder
 

@@ -26,21 +26,18 @@ from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsEr
 from llama2vec.files import file_sha256, write_atomic
 from llama2vec.progress import ProgressReporter
 from llama2vec.retrieve.claims import host_name, is_running
+from llama2vec.retrieve.nearest import Nearest, Rows, Scores, block_rows
 from llama2vec.retrieve.store import Vectors, VectorStore
 
 logger = logging.getLogger(__name__)
 
 IndexKind = Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"]
-Scores = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
 
 INDEX_PARTS = ("bm25", "sparse")
 """Folders that an index may carry beside its vectors (:mod:`llama2vec.retrieve.parts`)."""
 
 _FORMAT = "llama2vec-index"
 _FORMAT_VERSION = 1
-_BLOCK_FLOATS = 1 << 22
-"""Numbers in one block of vectors or of scores: 16 MiB in float32, whatever the size of the corpus."""
 _TRAIN_PER_CENTROID = 39
 """Fewest training vectors per centroid that FAISS finds enough (ClusteringParameters.min_points_per_centroid)."""
 _PQ_BITS = 8
@@ -118,16 +115,10 @@ class ExactIndex:
 
     def search(self, vectors: Vectors, depth: int) -> tuple[Scores, Rows]:
         """See :meth:`Index.search`."""
-        queries = _checked_queries(vectors, depth, self.store)
-        best_scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
-        best_rows = np.full((len(queries), depth), -1, dtype=np.int64)
+        found = Nearest(_checked_queries(vectors, depth, self.store), depth)
         for first_row, block in _blocks(self.store):
-            step = max(1, _BLOCK_FLOATS // len(block))
-            for begin in range(0, len(queries), step):
-                scores = queries[begin : begin + step] @ block.T
-                for query, row_of_scores in enumerate(scores, start=begin):
-                    _merge_best(best_scores[query], best_rows[query], row_of_scores, first_row)
-        return best_scores, best_rows
+            found.add(block, first_row)
+        return found.best()
 
 
 class FaissIndex:
@@ -239,40 +230,12 @@ def open_index(path: str | Path) -> Index:
     return FaissIndex(store, content["kind"], _import_faiss().read_index(str(file)), AnnSettings(**content["settings"]))
 
 
-def best_rows(scores: Scores, depth: int) -> Rows:
-    """Return the rows [K] of the ``depth`` highest scores [N], best first; equal scores in row order.
-
-    >>> best_rows(np.array([1, 3, 2, 3], dtype=np.float32), 3).tolist()
-    [1, 3, 2]
-    """
-    candidates = np.arange(len(scores))
-    if len(scores) > depth:
-        lowest = np.partition(scores, -depth)[-depth]
-        candidates = np.flatnonzero(scores >= lowest)
-    return candidates[np.argsort(-scores[candidates], kind="stable")[:depth]]
-
-
-def _merge_best(scores: Scores, rows: Rows, new_scores: Scores, first_row: int) -> None:
-    """Put a block's scores [n] into the best so far [K], in place.
-
-    Rows come in ascending order, so an equal score loses to those already there.
-    """
-    better = np.flatnonzero(new_scores > scores[-1])
-    if not len(better):
-        return
-    better = better[best_rows(new_scores[better], len(scores))]
-    order_scores = np.concatenate([scores, new_scores[better]])
-    order = np.argsort(-order_scores, kind="stable")[: len(scores)]
-    rows[:] = np.concatenate([rows, better + first_row])[order]
-    scores[:] = order_scores[order]
-
-
-def _blocks(store: VectorStore) -> Iterator[tuple[int, Vectors]]:
-    """Yield (first row, [n, D] float32) in row order, never more than a block in memory."""
-    step = max(1, _BLOCK_FLOATS // store.dimension)
+def _blocks(store: VectorStore) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
+    """Yield (first row, [n, D] vectors as they are stored) in row order, never more than a block."""
+    size = block_rows(store.dimension)
     for first_row, vectors in store.shards():
-        for begin in range(0, len(vectors), step):
-            yield first_row + begin, np.asarray(vectors[begin : begin + step], dtype=np.float32)
+        for begin in range(0, len(vectors), size):
+            yield first_row + begin, vectors[begin : begin + size]
 
 
 def _checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors:
@@ -334,7 +297,7 @@ def _fill(index: Any, store: VectorStore) -> Any:
     with ProgressReporter("indexing", "passages") as progress:
         progress.start(len(store))
         for _, vectors in _blocks(store):
-            index.add(np.ascontiguousarray(vectors))
+            index.add(np.ascontiguousarray(vectors, dtype=np.float32))
             progress.advance(len(vectors))
     return index
 

@@ -15,7 +15,7 @@ import numpy as np
 from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.index import Rows, Scores, best_rows
+from llama2vec.retrieve.nearest import Rows, Scores, best_rows
 from llama2vec.retrieve.words import new_tokenizer
 
 _FACTS_FILE = "corpus.json"

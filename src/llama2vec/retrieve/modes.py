@@ -24,8 +24,9 @@ import numpy as np
 from llama2vec.errors import ConfigError, OutputExistsError, StoreError
 from llama2vec.records import Query, Run
 from llama2vec.retrieve.fusion import Scale, reciprocal_rank_fusion, weighted_fusion
-from llama2vec.retrieve.index import Index, IndexKind, Rows, Scores, build_index, open_index
+from llama2vec.retrieve.index import Index, IndexKind, build_index, open_index
 from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.nearest import Rows, Scores
 from llama2vec.retrieve.parts import new_part, open_part, refuse_existing_part, store_passages, store_sha256
 from llama2vec.retrieve.search import Hit, QueryEncoder, check_contract, first_of_each, results_by_id
 from llama2vec.retrieve.sparse import SparseEncoder, SparseIndex

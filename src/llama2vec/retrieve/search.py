@@ -11,7 +11,8 @@ import numpy as np
 
 from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.index import Index, Rows, Scores
+from llama2vec.retrieve.index import Index
+from llama2vec.retrieve.nearest import Rows, Scores
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.words import is_sign, word_spans
 

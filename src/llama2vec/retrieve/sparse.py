@@ -23,7 +23,7 @@ import numpy.typing as npt
 from llama2vec.errors import ConfigError, MissingDependencyError, StoreError
 from llama2vec.files import write_atomic, write_json
 from llama2vec.progress import ProgressReporter
-from llama2vec.retrieve.index import Rows, Scores, best_rows
+from llama2vec.retrieve.nearest import Rows, Scores, best_rows
 from llama2vec.retrieve.parts import new_part, open_part, store_sha256
 from llama2vec.retrieve.store import VectorStore
 

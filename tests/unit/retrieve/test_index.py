@@ -18,6 +18,7 @@ from llama2vec.errors import ConfigError, OutputExistsError, StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve import index as index_module
 from llama2vec.retrieve.index import AnnSettings, ExactIndex, FaissIndex, build_index, open_index
+from llama2vec.retrieve.nearest import Nearest
 from llama2vec.retrieve.store import VectorStore, write_store
 
 
@@ -120,6 +121,25 @@ def test_exact_search_needs_the_same_memory_whatever_the_size_of_the_corpus(tmp_
         assert tracemalloc.get_traced_memory()[1] < bound_bytes  # all scores at once would be 160 MB
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["each block better than all before", "each block worse"])
+def test_blocks_in_the_worst_order_leave_the_best(order: int) -> None:
+    table = np.linspace(-1, 1, 1000, dtype=np.float32)[::order, None]
+    found = Nearest(np.float32([[1], [-1]]), depth=7)
+    for begin in range(0, len(table), 50):
+        found.add(table[begin : begin + 50], begin)
+    scores, rows = found.best()
+    assert rows[0].tolist() == np.argsort(-table[:, 0], kind="stable")[:7].tolist()
+    assert rows[1].tolist() == np.argsort(table[:, 0], kind="stable")[:7].tolist()
+    np.testing.assert_array_equal(scores[0], table[rows[0], 0])
+
+
+def test_vectors_that_are_not_numbers_are_never_found() -> None:
+    table = np.float32([[np.nan], [0.5], [np.nan], [-np.inf], [0.25]])
+    found = Nearest(np.float32([[1]]), depth=3)
+    found.add(table, 0)
+    assert found.best()[1].tolist() == [[1, 4, -1]]
 
 
 def test_an_index_opens_again_also_when_moved_with_its_store(store: VectorStore, tmp_path: Path) -> None:

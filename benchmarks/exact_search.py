@@ -1,0 +1,135 @@
+"""Measure exact search over a store against FAISS's exact index (IndexFlatIP), as a ratio of time.
+
+    python benchmarks/exact_search.py --output benchmarks/results/exact-search-cpu.json
+
+Vectors and queries are random unit vectors: the time of a product does not depend on what is in it. Each side runs in
+a process of its own and they take turns, forwards and backwards; a ratio is the median of the ratios of the turns. Only
+the search is counted: FAISS has loaded its vectors into memory before, ours reads the store's files (a few warm-up
+queries have brought them into the system's cache). ``products`` is one large matrix product of all queries and vectors,
+which neither can do without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from llama2vec.files import write_json
+from llama2vec.manifest import code_version, machine, versions
+from llama2vec.records import Passage
+from llama2vec.retrieve.index import ExactIndex
+from llama2vec.retrieve.store import Vectors, VectorStore, write_store
+
+SIDES = ("ours", "faiss", "products")
+
+
+class RandomEncoder:
+    """Unit vectors of no meaning, the same in every run."""
+
+    contract_hash = "random"
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension, self._draw = dimension, np.random.default_rng(0)
+
+    def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
+        """Return [N, D] unit vectors."""
+        vectors = self._draw.standard_normal((len(passages), self.dimension), dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def main() -> None:
+    """Measure every depth, or one side where a parent process asks for it."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--output", type=Path)
+    options.add_argument("--passages", type=int, default=400_000)
+    options.add_argument("--queries", type=int, default=1_000)
+    options.add_argument("--dimension", type=int, default=576)
+    options.add_argument("--depths", type=int, nargs="+", default=[100, 1000])
+    options.add_argument("--repetitions", type=int, default=3)
+    options.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    if arguments.side:
+        print(json.dumps(measured(arguments.side, arguments.folder, arguments.depths[0])))
+        return
+    if not arguments.output:
+        options.error("--output is missing; name the JSON file to write")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(folder, arguments)
+        rows = [compared(folder, depth, arguments) for depth in arguments.depths]
+    facts = {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
+    settings = {name: getattr(arguments, name) for name in ("passages", "queries", "dimension", "repetitions")}
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.output, {"settings": settings, "rows": rows, **facts})
+
+
+def prepare(folder: Path, arguments: argparse.Namespace) -> None:
+    """Write the store and the queries once, for all sides."""
+    encoder = RandomEncoder(arguments.dimension)
+    rows = (Passage(str(number), "") for number in range(arguments.passages))
+    write_store(lambda: rows, encoder, folder / "store", source={}, shard_size=50_000)
+    np.save(folder / "queries.npy", encoder.encode_passages([Passage("", "")] * arguments.queries))
+
+
+def compared(folder: Path, depth: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run all sides in turns at one depth; return medians, ratios and whether they found the same."""
+    turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+    for turn in range(arguments.repetitions):
+        for side in SIDES if turn % 2 == 0 else reversed(SIDES):
+            command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--depths", str(depth)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            turns[side].append(json.loads(done.stdout))
+            print(f"depth {depth}, {side}, turn {turn + 1}: {turns[side][-1]}", file=sys.stderr, flush=True)
+    found = {side: np.load(folder / f"{side}-{depth}.npy") for side in ("ours", "faiss")}
+    pairs = list(zip(turns["ours"], turns["faiss"], strict=True))
+    ratios = [theirs["seconds"] / ours["seconds"] for ours, theirs in pairs]
+    return {
+        "depth": depth,
+        "ratio": round(median(ratios), 3),
+        "turns": [round(ratio, 3) for ratio in ratios],
+        "same_rows": float((found["ours"] == found["faiss"]).mean()),
+        **{side: turns[side] for side in SIDES},
+    }
+
+
+def measured(side: str, folder: Path, depth: int) -> dict[str, Any]:
+    """Search once, after a few queries that warm up."""
+    store, queries = VectorStore.open(folder / "store"), np.load(folder / "queries.npy")
+    if side == "ours":
+        run = ExactIndex(store).search
+    elif side == "faiss":
+        run = _faiss_search(store)
+    else:
+        vectors = np.concatenate([rows for _, rows in store.shards()])
+        run = lambda asked, _: (asked @ vectors.T, None)  # noqa: E731
+    run(queries[:8], depth)
+    started = time.perf_counter()
+    _, rows = run(queries, depth)
+    seconds = time.perf_counter() - started
+    if rows is not None:
+        np.save(folder / f"{side}-{depth}.npy", rows)
+    return {"seconds": round(seconds, 3)}
+
+
+def _faiss_search(store: VectorStore) -> Any:
+    import faiss
+
+    index = faiss.IndexFlatIP(store.dimension)
+    for _, vectors in store.shards():
+        index.add(np.ascontiguousarray(vectors))
+    return index.search
+
+
+if __name__ == "__main__":
+    main()
