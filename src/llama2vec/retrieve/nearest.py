@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from llama2vec.errors import StoreError
+
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.int64]
@@ -66,7 +68,12 @@ class Nearest:
         Args:
             vectors: [n, D]; blocks come in ascending order of their rows.
             first_row: Row of the first of them.
+
+        Raises:
+            StoreError: More vectors than a key can count.
         """
+        if first_row + len(vectors) > _LAST_ROW:
+            raise StoreError(f"exact search counts at most {_LAST_ROW:,} vectors; use faiss-ivfpq, or several stores")
         block = np.asarray(vectors, dtype=np.float32)
         for part in self._parts(len(block)):
             self._enter(part, self._products(self.queries[part], block), first_row)

@@ -142,6 +142,14 @@ def test_vectors_that_are_not_numbers_are_never_found() -> None:
     assert found.best()[1].tolist() == [[1, 4, -1]]
 
 
+def test_rows_that_a_key_cannot_count_are_refused() -> None:
+    found = Nearest(np.float32([[1]]), depth=2)
+    found.add(np.float32([[0.5]]), 2**32 - 2)
+    assert found.best()[1].tolist() == [[2**32 - 2, -1]]
+    with pytest.raises(StoreError, match="at most 4,294,967,295 vectors"):
+        found.add(np.float32([[0.5]]), 2**32 - 1)
+
+
 def test_an_index_opens_again_also_when_moved_with_its_store(store: VectorStore, tmp_path: Path) -> None:
     table = clustered(300, 16)
     store_of(table, tmp_path / "a" / "store")
