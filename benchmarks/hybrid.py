@@ -18,6 +18,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def main() -> None:
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--tasks", nargs="+", metavar="SET", help="some of the budget's sets; all unless told")
     options.add_argument("--budget", default="cpu", help="of the study: its sets are searched, texts cut as there")
+    options.add_argument("--no-sparse", action="store_true", help="without the rows of words, which take longest")
     options.add_argument("--peer", action="store_true", help=f"also {PEER}, alone and with BM25")
     arguments = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -73,6 +75,9 @@ def main() -> None:
         results = json.loads(arguments.output.read_text(encoding="utf-8"))
     settings = {"model": arguments.model, "sets": sets.model_dump(), "words_per_text": dict(WORDS_PER_TEXT)}
     settings |= {"depth": FUSED_DEPTH}
+    modes = tuple(mode for mode in SINGLE if not (arguments.no_sparse and mode == "sparse"))
+    if modes != SINGLE:
+        settings["modes"] = list(modes)
     if results.setdefault("settings", settings) != settings:
         sys.exit(f"{arguments.output} was made with {results['settings']}; choose another file")
     view: VocabularyView | None = None
@@ -81,7 +86,7 @@ def main() -> None:
         sample = sampled_set(arguments.data / task, sets)
         if task not in results["tasks"]:
             view = view or VocabularyView(_encoder(arguments.model, sets))
-            results["tasks"][task] = score(sample, view, arguments.work / task)
+            results["tasks"][task] = score(sample, view, arguments.work / task, modes)
             results |= {"contract_hash": view.contract_hash, **_made_by()}
         elif peer is None or PEER in results["tasks"][task]["rows"]:
             continue
@@ -106,24 +111,30 @@ def _encoder(model: str, sets: Sets) -> Encoder:
     return encoder
 
 
-def score(sample: SampledSet, view: VocabularyView, work: Path) -> dict[str, Any]:
-    """Search a sample by every row; return nDCG@10 with intervals, per query, and the paired differences."""
+def score(sample: SampledSet, view: VocabularyView, work: Path, modes: Sequence[str] = SINGLE) -> dict[str, Any]:
+    """Search a sample by every row of these modes; return nDCG@10 with intervals, per query, and paired differences."""
     task, passages = sample.task, sample.passages
     seconds: dict[str, float] = {}
-    runs = single_runs(view, sample, work, seconds)
-    for mix in MIXES:
+    runs = single_runs(view, sample, work, seconds, modes)
+    for mix in (mix for mix in MIXES if set(mix) <= set(modes)):
         parts = [runs[name] for name in mix]
         runs[f"rrf({'+'.join(mix)})"] = reciprocal_rank_fusion(parts)
         runs[f"min-max({'+'.join(mix)})"] = weighted_fusion(parts)
-    reports = {row: evaluate_run(runs[row], task.qrels, task=task.name) for row in ROWS}
+    reports = {row: evaluate_run(runs[row], task.qrels, task=task.name) for row in ROWS if row in runs}
     rows = {row: _row(report) for row, report in reports.items()}
     per_query = {row: report.per_query["nDCG@10"] for row, report in reports.items()}
-    differences = {f"{second} - {first}": _difference(per_query[first], per_query[second]) for first, second in PAIRS}
+    differences = {
+        f"{second} - {first}": _difference(per_query[first], per_query[second])
+        for first, second in PAIRS
+        if {first, second} <= set(rows)
+    }
     facts = {"queries": len(task.queries), "passages": len(passages), "seconds": seconds}
     return {**facts, "rows": rows, "differences": differences}
 
 
-def single_runs(view: VocabularyView, sample: SampledSet, work: Path, seconds: dict[str, float]) -> dict[str, Run]:
+def single_runs(
+    view: VocabularyView, sample: SampledSet, work: Path, seconds: dict[str, float], modes: Sequence[str]
+) -> dict[str, Run]:
     """Encode and index the passages as `encode` and `index --bm25 --sparse` do; return a run of each mode.
 
     What an earlier call left in the folder is used; the store refuses another model or other passages.
@@ -133,12 +144,13 @@ def single_runs(view: VocabularyView, sample: SampledSet, work: Path, seconds: d
     store = write_store(lambda: iter(sample.passages), view.encoder, work / "store", source=source)
     seconds["encode"] = round(time.monotonic() - started, 1)
     started = time.monotonic()
-    if carried_modes(work / "index") != ("hybrid", *SINGLE):
-        index_store(store.path, work / "index", kind="exact", bm25="en", words=lambda: view, overwrite=True)
-    seconds["bm25 and sparse index"] = round(time.monotonic() - started, 1)
+    if not set(modes) <= set(carried_modes(work / "index")):
+        words = (lambda: view) if "sparse" in modes else None
+        index_store(store.path, work / "index", kind="exact", bm25="en", words=words, overwrite=True)
+    seconds[f"index {' and '.join(modes[1:])}"] = round(time.monotonic() - started, 1)
     retriever = Retriever.open(work / "index", view.encoder, words=view)
     runs = {}
-    for mode in SINGLE:
+    for mode in modes:
         started = time.monotonic()
         runs[mode] = retriever.search(sample.task.queries, mode, FUSED_DEPTH)
         seconds[f"search {mode}"] = round(time.monotonic() - started, 2)
@@ -195,7 +207,9 @@ def _print(results: dict[str, Any], sets: Sets) -> None:
         print(f"| {row} | " + " | ".join(f"{value:.3f}" for value in values.values()) + f" | {average} |")
     print("\n| difference | " + " | ".join(tasks) + " |\n|---|" + "---|" * len(tasks))
     for first, second in PAIRS:
-        found = [results["tasks"][task]["differences"][f"{second} - {first}"] for task in tasks]
+        found = [results["tasks"][task]["differences"].get(f"{second} - {first}") for task in tasks]
+        if None in found:
+            continue
         cells = [f"{item['mean']:+.3f} [{item['interval'][0]:+.3f}, {item['interval'][1]:+.3f}]" for item in found]
         print(f"| {second} - {first} | " + " | ".join(cells) + " |")
 
