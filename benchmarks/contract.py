@@ -134,12 +134,12 @@ def main() -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    from provenance import made_by
     from texts import DATA, documents
 
     from llama2vec import Encoder
     from llama2vec.config import ModelSettings
     from llama2vec.files import write_json
-    from llama2vec.manifest import code_version, machine, versions
 
     source, found = documents(DATA)
     passages = [" ".join(passages[:3]) for passages in found if len(passages) > 2][:TEXTS]
@@ -166,9 +166,8 @@ def _compare(arguments: argparse.Namespace) -> None:
         print(f"| {row['stack']} | {row['query']:.1e} | {row['passage']:.1e} |")
     if arguments.output:
         results = {"rows": rows, "texts": {"source": source, "count": len(passages)}, "model": arguments.model}
-        made_by = {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.output, {**results, **made_by})
+        write_json(arguments.output, {**results, **made_by()})
     if not all(row["reached"] for row in rows):
         sys.exit(1)
 

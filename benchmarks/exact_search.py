@@ -23,9 +23,9 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from provenance import made_by
 
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 from llama2vec.records import Passage
 from llama2vec.retrieve.index import ExactIndex
 from llama2vec.retrieve.store import Vectors, VectorStore, write_store
@@ -68,10 +68,9 @@ def main() -> None:
         folder = Path(name)
         prepare(folder, arguments)
         rows = [compared(folder, depth, arguments) for depth in arguments.depths]
-    facts = {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
     settings = {name: getattr(arguments, name) for name in ("passages", "queries", "dimension", "repetitions")}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.output, {"settings": settings, "rows": rows, **facts})
+    write_json(arguments.output, {"settings": settings, "rows": rows, **made_by()})
 
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import made_by
 from quality import Embed, minilm
 from study.protocol import Sets, load_protocol
 from study.sets import SampledSet, dense_run, sampled_set
@@ -31,7 +32,6 @@ from study.sets import SampledSet, dense_run, sampled_set
 from llama2vec.evaluate.metrics import evaluate_run
 from llama2vec.evaluate.significance import bootstrap_interval
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.vocabulary import WORDS_PER_TEXT, VocabularyView
 from llama2vec.records import Report, Run
@@ -81,26 +81,25 @@ def main() -> None:
     if results.setdefault("settings", settings) != settings:
         sys.exit(f"{arguments.output} was made with {results['settings']}; choose another file")
     view: VocabularyView | None = None
-    peer = minilm(sets.max_tokens) if arguments.peer else None
+    peer: Embed | None = None
     for task in arguments.tasks or sets.retrieval:
+        known = results["tasks"].get(task, {}).get("rows", {})
+        lacks_peer = arguments.peer and PEER not in known
+        if known and not lacks_peer:
+            continue
         sample = sampled_set(arguments.data / task, sets)
-        if task not in results["tasks"]:
+        if not known:
             view = view or VocabularyView(_encoder(arguments.model, sets))
             results["tasks"][task] = score(sample, view, arguments.work / task, modes)
-            results |= {"contract_hash": view.contract_hash, **_made_by()}
-        elif peer is None or PEER in results["tasks"][task]["rows"]:
-            continue
+            results |= {"contract_hash": view.contract_hash, **made_by()}
         rows = results["tasks"][task]["rows"]
-        if peer is not None:
+        if lacks_peer:
+            peer = peer or minilm(sets.max_tokens)
             rows |= peer_rows(sample, peer, rows["bm25"])
-            results["peer"] = _made_by()
+            results["peer"] = made_by()
         write_json(arguments.output, results)
         logging.info("%s: %s", task, {row: found["nDCG@10"] for row, found in rows.items()})
     _print(results, sets)
-
-
-def _made_by() -> dict[str, Any]:
-    return {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
 
 
 def _encoder(model: str, sets: Sets) -> Encoder:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import made_by
 
 from llama2vec.adapt.train import adapt
 from llama2vec.config import AdaptConfig, load_config
@@ -35,7 +36,6 @@ from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.evaluate.metrics import evaluate_run
 from llama2vec.evaluate.sts import score_similarities
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 from llama2vec.model.common_directions import CommonDirections
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Qrels, Query, Run, SentencePair
@@ -86,7 +86,7 @@ def main() -> None:
         if name in results["variants"]:
             continue
         results["variants"][name] = run_variant(name, arguments.base, arguments.data, arguments.keep)
-        results |= {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
+        results |= made_by()
         write_json(arguments.output, results)
     print("| variant | change | STS-B dev, 600 | Cranfield half | centred |\n|---|---|---|---|---|")
     for name, found in results["variants"].items():
