@@ -1,4 +1,4 @@
-"""The sides of the training comparisons; each takes pairs (T, U) and makes one optimiser step."""
+"""The sides of the training comparisons; each takes pairs (T, U) and makes one optimizer step."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from llama2vec.adapt.joint import joint_batch
 from llama2vec.adapt.pretext_loss import bag_of_tokens_loss
+from llama2vec.adapt.settings import AdaptConfig
 
 # What `llama2vec adapt` itself calls: the side measured is the one that users run.
 from llama2vec.adapt.train import PretextObjective, _prepare
-from llama2vec.config import AdaptConfig, PromptName, load_config
+from llama2vec.config import PromptName, load_config
 from llama2vec.model.backbone import choose_device, decoder, load_backbone
 from llama2vec.records import AdaptationExample
 
@@ -45,7 +46,7 @@ class TrainingSide:
         self.model.train()
         self._trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         # What transformers.Trainer builds: fused AdamW, and no weight decay by default.
-        self._optimiser = torch.optim.AdamW(self._trained, lr=1e-5, weight_decay=0.0, fused=True)
+        self._optimizer = torch.optim.AdamW(self._trained, lr=1e-5, weight_decay=0.0, fused=True)
 
     def step(self, pairs: Pairs) -> tuple[int, int, dict[str, float]]:
         """Make one whole training step, tokenization included."""
@@ -53,8 +54,8 @@ class TrainingSide:
         with torch.autocast(device, torch.bfloat16) if self.mixed else contextlib.nullcontext():
             counts = self.backward(pairs)
         torch.nn.utils.clip_grad_norm_(self._trained, self.max_grad_norm)
-        self._optimiser.step()
-        self._optimiser.zero_grad()
+        self._optimizer.step()
+        self._optimizer.zero_grad()
         return counts
 
 

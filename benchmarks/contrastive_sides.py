@@ -8,8 +8,9 @@ from typing import Any
 from encoding_sides import library_modules, prompted
 
 # What `llama2vec finetune` itself calls: the side measured is the one that users run.
-from llama2vec.config import ContrastiveSettings, EncoderSettings, ExamplesSettings, LoraSettings, ModelSettings
+from llama2vec.config import EncoderSettings, LoraSettings, ModelSettings
 from llama2vec.finetune.batches import DrawnExamples
+from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings
 from llama2vec.finetune.train import ContrastiveObjective
 from llama2vec.model.backbone import add_lora, choose_device, load_backbone
 from llama2vec.model.encoder import Encoder

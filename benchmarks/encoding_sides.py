@@ -44,7 +44,7 @@ def token_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
 
 
 def _reference(encoder: Encoder) -> Encode:
-    """One text at a time, nothing clever: last hidden state at the last token, normalised in float32."""
+    """One text at a time, nothing clever: last hidden state at the last token, normalized in float32."""
     model, tokenizer = encoder.backbone.model, encoder.backbone.tokenizer
 
     @torch.inference_mode()

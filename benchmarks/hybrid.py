@@ -29,16 +29,16 @@ from quality import Embed, minilm
 from study.protocol import Sets, load_protocol
 from study.sets import SampledSet, dense_run, sampled_set
 
-from llama2vec.evaluate.metrics import evaluate_run
-from llama2vec.evaluate.significance import bootstrap_interval
+from llama2vec.explain.vocabulary import WORDS_PER_TEXT, VocabularyView
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.vocabulary import WORDS_PER_TEXT, VocabularyView
 from llama2vec.records import Report, Run
 from llama2vec.retrieve.fusion import reciprocal_rank_fusion, weighted_fusion
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.modes import FUSED_DEPTH, Retriever, carried_modes, index_store
 from llama2vec.retrieve.store import write_store
+from llama2vec.score.metrics import evaluate_run
+from llama2vec.score.significance import bootstrap_interval
 
 SINGLE = ("dense", "bm25", "sparse")
 MIXES = (("dense", "sparse"), ("dense", "bm25"), ("bm25", "sparse"), SINGLE)

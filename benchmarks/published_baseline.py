@@ -37,7 +37,7 @@ class PublishedBatch:
     input_ids: Tensor
     attention_mask: Tensor
     labels: Tensor
-    summarise_ids: Tensor
+    summarize_ids: Tensor
     predict_ids: Tensor
     text_tokens: int
 
@@ -56,7 +56,7 @@ class PublishedStep:
         self.model, self.tokenizer, self.max_tokens = backbone.model, backbone.tokenizer, max_tokens
         ids = prompt_ids(self.tokenizer, recipe)
         self.prefix, self.slots = list(ids.prefix), ids.slots
-        self.summarise, self.predict = list(ids.suffixes["self"]), list(ids.suffixes["next"])
+        self.summarize, self.predict = list(ids.suffixes["self"]), list(ids.suffixes["next"])
         self.pad_id = self.tokenizer.eos_token_id or 0
         self.special = torch.tensor(sorted({*self.tokenizer.all_special_ids, self.pad_id}))
         self.stop_words = stop_words("en")
@@ -66,8 +66,8 @@ class PublishedStep:
         rows, labels = [], []
         for text, _ in examples:
             ids = self._ids(text)
-            rows.append([*self.prefix, *ids, *self.summarise, *self.predict])
-            behind = len(self.summarise) + len(self.predict)
+            rows.append([*self.prefix, *ids, *self.summarize, *self.predict])
+            behind = len(self.summarize) + len(self.predict)
             labels.append([*[_IGNORED] * len(self.prefix), *ids, *[_IGNORED] * behind])
         width = -(-max(map(len, rows)) // _PAD_TO_MULTIPLE_OF) * _PAD_TO_MULTIPLE_OF
         targets = [self._left_pad([self._ids(self._content(pair[side])) for pair in examples]) for side in (0, 1)]
@@ -95,7 +95,7 @@ class PublishedStep:
             shifted.view(-1, shifted.shape[-1]), batch.labels[:, 1:].contiguous().view(-1).to(device)
         )
         behind = len(self.predict)
-        self_loss = self._bag_of_words(logits[:, -behind - self.slots : -behind], batch.summarise_ids.to(device))
+        self_loss = self._bag_of_words(logits[:, -behind - self.slots : -behind], batch.summarize_ids.to(device))
         next_loss = self._bag_of_words(logits[:, -self.slots :], batch.predict_ids.to(device))
         total = lm_loss + _PRETEXT_WEIGHT * (self_loss + next_loss) / 2
         return total, {"loss_lm": lm_loss.item(), "loss_self": self_loss.item(), "loss_next": next_loss.item()}
@@ -120,13 +120,13 @@ class PublishedStep:
         mask = causal[None, None].expand(len(attention_mask), 1, -1, -1).clone()
         mask = mask.masked_fill(attention_mask[:, None, None, :] == 0, lowest)
         behind = len(self.predict)
-        mask[:, :, -behind:, -behind - len(self.summarise) : -behind] = lowest
+        mask[:, :, -behind:, -behind - len(self.summarize) : -behind] = lowest
         return mask
 
     def _positions(self, length: int) -> Tensor:
         """[1, L]: NEXT goes on right behind T, padding counted, as published."""
         positions = torch.arange(length)
-        start = length - len(self.predict) - len(self.summarise)
+        start = length - len(self.predict) - len(self.summarize)
         positions[-len(self.predict) :] = torch.arange(start, start + len(self.predict))
         return positions[None]
 

@@ -27,14 +27,14 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
-from llama2vec.evaluate.metrics import evaluate_run
-from llama2vec.evaluate.significance import bootstrap_spearman_interval
-from llama2vec.evaluate.sts import score_similarities
 from llama2vec.files import write_json
 from llama2vec.manifest import code_version, machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Run
 from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.score.metrics import evaluate_run
+from llama2vec.score.significance import bootstrap_spearman_interval
+from llama2vec.score.sts import score_similarities
 
 RETRIEVAL = ("cranfield", "squad-dev", "scifact")
 STS = ("en-dev", "en-test")

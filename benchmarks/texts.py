@@ -57,7 +57,7 @@ def question_pairs(data: Path, tokenizer: Any, max_tokens: int, count: int) -> t
         source, pairs = f"pairs/{path.name}", [(row["query"], row["pos"][0]) for row in rows]
     else:
         source, pairs = "Python documentation", [(name, text) for name, text in _docstrings()]
-    # Evenly from the whole file: neighbours are questions about one passage.
+    # Evenly from the whole file: neighbors are questions about one passage.
     chosen = [pairs[number * len(pairs) // count] for number in range(count)]
     return source, [(_cut(query, tokenizer, max_tokens), _cut(text, tokenizer, max_tokens)) for query, text in chosen]
 

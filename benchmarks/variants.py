@@ -4,7 +4,7 @@ r"""Screen adaptation variants: what moves zero-shot quality? Short runs, one ch
 
 Every variant: SmolLM2-135M, 32 steps of 16 texts of 8 to 64 words from data/wiki, seed 0, SELF on both sides. Scores:
 Spearman on the first 600 pairs of STS-B dev, and nDCG@10 on a half of Cranfield (the 113 queries with odd numbers, the
-passages that they have judgements for, cut at 64 tokens): a harder or easier task than the whole, but the same for all.
+passages that they have judgments for, cut at 64 tokens): a harder or easier task than the whole, but the same for all.
 ``nDCG@10 centred`` subtracts the passages' mean vector first. ``12 out`` takes away the mean and the 12 largest
 principal components of 700 sentences of data/wiki (not of the scored texts). What is in the file is not run again; with
 ``--keep`` the models stay and a killed one goes on.
@@ -27,44 +27,45 @@ from typing import Any
 import numpy as np
 from provenance import made_by
 
-from llama2vec.adapt.train import adapt
-from llama2vec.config import AdaptConfig, load_config
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.adapt.train import adapt_model
+from llama2vec.config import load_config
 from llama2vec.data.beir import read_beir
 from llama2vec.data.continuations import sentences
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
-from llama2vec.evaluate.metrics import evaluate_run
-from llama2vec.evaluate.sts import score_similarities
 from llama2vec.files import write_json
 from llama2vec.model.common_directions import CommonDirections
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Qrels, Query, Run, SentencePair
+from llama2vec.score.metrics import evaluate_run
+from llama2vec.score.sts import score_similarities
 
 COMMON = [
     "encoder.layers=1",
     "common_directions.count=-1",
-    "optimiser.steps=32",
-    "optimiser.validate_every=0",
+    "optimizer.steps=32",
+    "optimizer.validate_every=0",
     "text.max_words=64",
     "objective.token_weights=uniform",
 ]
-FAST = ["optimiser.learning_rate=1e-3"]
+FAST = ["optimizer.learning_rate=1e-3"]
 IN_DOMAIN = "indomain"
 VARIANTS: dict[str, list[str]] = {
-    "base": ["optimiser.learning_rate=3e-4"],
+    "base": ["optimizer.learning_rate=3e-4"],
     "lr1e3": FAST,
-    "lr2e3": ["optimiser.learning_rate=2e-3"],
+    "lr2e3": ["optimizer.learning_rate=2e-3"],
     "idf": [*FAST, "objective.token_weights=idf"],
     "tophalf": [*FAST, "model.lora.depth=0.5"],
     "next02": [*FAST, "objective.next_weight=0.2"],
     "ebae": [*FAST, "objective.next_weight=0"],
     "slots8": [*FAST, "prompts.slots=8"],
     "bos": [*FAST, "prompts.begin=bos"],
-    "long": [*FAST, "optimiser.steps=20", "text.min_words=48"],
+    "long": [*FAST, "optimizer.steps=20", "text.min_words=48"],
     IN_DOMAIN: FAST,
     "nostop": [*FAST, "objective.stop_words=false"],
     "rank64": [*FAST, "model.lora.rank=64", "model.lora.alpha=128"],
-    "short": [*FAST, "text.min_words=5", "text.max_words=24", "optimiser.batch_size=32"],
+    "short": [*FAST, "text.min_words=5", "text.max_words=24", "optimizer.batch_size=32"],
 }
 STS_PAIRS, PASSAGE_TOKENS, QUERY_TOKENS, DEPTH = 600, 64, 128, 50
 
@@ -102,7 +103,7 @@ def run_variant(name: str, base: str, data: Path, keep: Path | None) -> dict[str
     with tempfile.TemporaryDirectory() as folder:
         output = keep / name if keep else Path(folder) / "model"
         started = time.monotonic()
-        encoder = adapt(config, output, passages=text)
+        encoder = adapt_model(config, output, passages=text)
         seconds = round(time.monotonic() - started)
         manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
     losses = manifest["results"]["losses"]
@@ -110,7 +111,7 @@ def run_variant(name: str, base: str, data: Path, keep: Path | None) -> dict[str
 
 
 def cranfield_text(data: Path) -> Iterator[Passage]:
-    """Yield Cranfield's abstracts as text to adapt on: unlabelled, but of the task's own domain."""
+    """Yield Cranfield's abstracts as text to adapt on: unlabeled, but of the task's own domain."""
     for passage in read_passages(data / "cranfield"):
         yield Passage(f"x{passage.id}", f"{passage.title}. {passage.text}")
 
@@ -158,7 +159,7 @@ def retrieval(
 
 
 def half_of_cranfield(data: Path) -> tuple[list[Query], dict[str, dict[str, int]], list[Passage]]:
-    """Return the queries with odd numbers, their judgements, and the passages that these name."""
+    """Return the queries with odd numbers, their judgments, and the passages that these name."""
     task = read_beir(data / "cranfield")
     queries = [query for query in task.queries if int(query.id) % 2]
     qrels = {query.id: dict(task.qrels[query.id]) for query in queries}

@@ -31,10 +31,10 @@ from study.protocol import load_protocol  # noqa: E402
 from study.results import read_results  # noqa: E402
 
 from llama2vec.errors import Llama2VecError  # noqa: E402
-from llama2vec.evaluate.comparison import compare_reports, pooled_comparison  # noqa: E402
-from llama2vec.evaluate.comparison_report import p_value_text  # noqa: E402
 from llama2vec.files import write_atomic  # noqa: E402
 from llama2vec.records import Report  # noqa: E402
+from llama2vec.score.comparison import compare_reports, pooled_comparison  # noqa: E402
+from llama2vec.score.comparison_report import p_value_text  # noqa: E402
 
 PAGE = Path(__file__).with_name("results.md")
 RESULTS = REPOSITORY / "benchmarks" / "results"
@@ -113,7 +113,7 @@ def hybrid_table(model: str, results: Path) -> str:
             cells += _difference(values[reference], found, averaged) if tested else ["–", "–"]
         rows.append([system, *cells])
     over = f"The average and its tests go over {', '.join(averaged)}, each set alike;"
-    return f"{_markdown(rows)}\n\n{over} p: paired randomisation test, two-sided, not corrected."
+    return f"{_markdown(rows)}\n\n{over} p: paired randomization test, two-sided, not corrected."
 
 
 def _difference(
@@ -126,7 +126,7 @@ def _difference(
     ]
     test = pooled_comparison(each).pairs[0]
     low, high = test.interval
-    return [f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}]", p_value_text(test.randomisation_p)]
+    return [f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}]", p_value_text(test.randomization_p)]
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

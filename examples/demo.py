@@ -19,13 +19,12 @@ import numpy as np
 from python_documentation import write_task
 from rich.console import Console
 
-from llama2vec.adapt.train import adapt
-from llama2vec.config import AdaptConfig, EncoderSettings, ModelSettings, load_config
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.adapt.train import adapt_model
+from llama2vec.config import EncoderSettings, ModelSettings, load_config
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.trec import read_run, write_run
-from llama2vec.evaluate.metrics import evaluate_run
-from llama2vec.evaluate.report import markdown_table, reports_to_json, rich_table, write_json, write_per_query
 from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Query, Report, Run
@@ -33,6 +32,8 @@ from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.modes import Mode, Retriever, carried_modes, index_store
 from llama2vec.retrieve.search import snippet
 from llama2vec.retrieve.store import write_store
+from llama2vec.score.metrics import evaluate_run
+from llama2vec.score.tables import markdown_table, reports_to_json, rich_table, write_json, write_per_query
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
 QUESTION = "How do I open a web page in the browser?"
@@ -61,7 +62,7 @@ def run_demo(output: Path, config: AdaptConfig) -> None:
     reports += score_raw(task, passages, config, output)
     console.print(rich_table(reports), "The raw LLM is no retriever. Adapting it on the passages, without labels.\n")
     config = config.model_copy(update={"text": config.text.model_copy(update={"corpus": str(output / "data")})})
-    encoder = adapt(config, output / "adapted")
+    encoder = adapt_model(config, output / "adapted")
     reports += score_adapted(encoder, task, passages, output)
     finish(output, reports, encoder, time.monotonic() - started)
 

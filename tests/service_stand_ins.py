@@ -14,7 +14,6 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.config import ServeSettings
 from llama2vec.records import Passage
 from llama2vec.retrieve.modes import Mode
 from llama2vec.retrieve.search import Hit
@@ -23,6 +22,7 @@ from llama2vec.serve.batcher import Lane
 from llama2vec.serve.model import PreparedQuestions
 from llama2vec.serve.server import address_of, listen, new_server
 from llama2vec.serve.service import Loaded
+from llama2vec.serve.settings import ServeSettings
 
 PASSAGES = (
     Passage("camelids/1", "The llama is a domesticated camelid of the Andes. It carries loads.", "Llama"),

@@ -24,7 +24,7 @@ class Arm:
         recipe: ``paper`` or ``released``.
         steps: Adaptation steps.
         stage: What came after: ``none``, ``labels``, or ``corpus`` for pairs that the corpora give without labels.
-        pairs: Labelled pairs; ``ALL_PAIRS`` = all of the budget.
+        pairs: Labeled pairs; ``ALL_PAIRS`` = all of the budget.
         pooling: ``slots``, or ``mean`` over the text's tokens without a prompt.
     """
 

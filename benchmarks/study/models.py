@@ -12,8 +12,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from llama2vec.config import AdaptConfig, EncoderSettings, FinetuneConfig, Settings, load_config
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.config import EncoderSettings, Settings, load_config
 from llama2vec.errors import ConfigError, ContractError
+from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import first_difference
 from study.cells import Cell
 from study.protocol import REPOSITORY, Protocol
@@ -26,7 +28,7 @@ _IMMATERIAL = {
     "model": ("name", "device"),
     "text": ("corpus",),
     "data": ("sources",),
-    "optimiser": ("log_every", "save_every", "validate_every", "keep_checkpoints", "workers"),
+    "optimizer": ("log_every", "save_every", "validate_every", "keep_checkpoints", "workers"),
     # Training and scoring cut texts where the budget says.
     "encoder": ("query_max_tokens", "passage_max_tokens"),
 }
@@ -44,8 +46,8 @@ def adapt_config(protocol: Protocol, cell: Cell) -> AdaptConfig:
         *stage.recipes[arm.recipe],
         *_OBJECTIVES[arm.adaptation],
         f'model.name="{protocol.model}"',
-        f"optimiser.steps={arm.steps}",
-        f"optimiser.seed={cell.seed}",
+        f"optimizer.steps={arm.steps}",
+        f"optimizer.seed={cell.seed}",
         f"encoder.query_prompt={prompt}",
         f"encoder.passage_prompt={prompt}",
     ]
@@ -67,9 +69,9 @@ def finetune_config(protocol: Protocol, cell: Cell, start: str, pairs: int) -> F
         *stage.overrides,
         f"prompts={arm.recipe}",
         f'model.name="{start}"',
-        f"optimiser.steps={stage.steps_for(pairs)}",
-        f"optimiser.batch_size={stage.batch_size}",
-        f"optimiser.seed={cell.seed}",
+        f"optimizer.steps={stage.steps_for(pairs)}",
+        f"optimizer.batch_size={stage.batch_size}",
+        f"optimizer.seed={cell.seed}",
         f"contrastive.negatives={stage.negatives if arm.stage == 'labels' else 0}",
         f"encoder.query_prompt={prompt}",
         f"encoder.passage_prompt={prompt}",
@@ -149,18 +151,18 @@ class Models:
         return self._adapted(cell) if arm.stage == "none" else self._finetuned(cell)
 
     def _adapted(self, cell: Cell) -> Any:
-        from llama2vec.adapt.train import adapt
+        from llama2vec.adapt.train import adapt_model
         from llama2vec.data.corpus import read_passages
 
         config, folder = adapt_config(self.protocol, cell), self.folder(cell)
 
         def train() -> Any:
-            return adapt(config, folder, passages=read_passages(self.data / self.protocol.adaptation.corpus))
+            return adapt_model(config, folder, passages=read_passages(self.data / self.protocol.adaptation.corpus))
 
         return _trained(folder, config, train)
 
     def _finetuned(self, cell: Cell) -> Any:
-        from llama2vec.finetune.train import finetune
+        from llama2vec.finetune.train import finetune_model
         from study.pairs import training_pairs
 
         arm, folder = cell.arm, self.folder(cell)
@@ -172,7 +174,7 @@ class Models:
             if not (self.is_trained(cell) and _weights(folder)):
                 self._adapted(cell.start)
         config = finetune_config(self.protocol, cell, start, len(examples))
-        return _trained(folder, config, lambda: finetune(config, folder, examples=examples))
+        return _trained(folder, config, lambda: finetune_model(config, folder, examples=examples))
 
     def tidy(self, cell: Cell) -> None:
         """Delete a finished model's merged weights and checkpoints where its adapter can bring them back."""

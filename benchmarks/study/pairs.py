@@ -10,16 +10,17 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from llama2vec.config import CorpusPairSettings, MineSettings
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.settings import CorpusPairSettings
 from llama2vec.errors import DataError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import digest
+from llama2vec.mine.candidates import Bm25Searcher, passages_of_examples
+from llama2vec.mine.mining import mine
+from llama2vec.mine.settings import MineSettings
 from llama2vec.records import TrainingExample
-from llama2vec.retrieve.candidates import Bm25Searcher, passages_of_examples
-from llama2vec.retrieve.mine import mine
 from study.protocol import ALL_PAIRS, FinetuningStage
 
 logger = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def _prepared(path: Path, stage: str, seed: int, settings: FinetuningStage, data
             )
         sizes: list[int] = found["sizes"]
         return sizes
-    by_source = _labelled(settings, seed, data) if stage == "labels" else _from_corpora(settings, seed, data)
+    by_source = _labeled(settings, seed, data) if stage == "labels" else _from_corpora(settings, seed, data)
     examples = [example for rows in by_source for example in rows]
     if stage == "labels":
         logger.info("mining negatives for %d pairs with BM25, once for seed %d", len(examples), seed)
@@ -94,8 +95,8 @@ def input_fingerprints(settings: FinetuningStage, data: Path) -> dict[str, str]:
     return found | {f"corpus of {name}": corpus_fingerprint(data / name) for name in settings.corpus_sets}
 
 
-def _labelled(settings: FinetuningStage, seed: int, data: Path) -> list[list[TrainingExample]]:
-    """Draw as many labelled pairs of every source; a query id gets its place in front, so that sources cannot clash."""
+def _labeled(settings: FinetuningStage, seed: int, data: Path) -> list[list[TrainingExample]]:
+    """Draw as many labeled pairs of every source; a query id gets its place in front, so that sources cannot clash."""
     drawn: list[list[TrainingExample]] = []
     place = 0
     for source in settings.sources:
@@ -117,7 +118,7 @@ def _from_corpora(settings: FinetuningStage, seed: int, data: Path) -> list[list
         passages = list(read_passages(data / name))
         random.Random(f"{name}:{seed}").shuffle(passages)
         marked = (replace(passage, id=f"{name}/{passage.id}") for passage in passages)
-        # Some more than are wanted: neighbouring pairs come from one passage.
+        # Some more than are wanted: neighboring pairs come from one passage.
         pairs = list(islice(pairs_from_corpus(marked, CorpusPairSettings(), seed), 4 * settings.corpus_pairs))
         draw = random.Random(f"{name}:{seed}")
         drawn.append(draw.sample(pairs, min(settings.corpus_pairs, len(pairs))))

@@ -16,7 +16,7 @@ from study.tables import labels_points, steps_points
 
 CURVES: dict[str, tuple[str, Callable[[Scores], Mapping[str, Mapping[int, Arm]]]]] = {
     "steps": ("adaptation steps (EBAE + EBAR)", steps_points),
-    "labels": ("labelled pairs", labels_points),
+    "labels": ("labeled pairs", labels_points),
 }
 
 

@@ -57,7 +57,7 @@ class AdaptationStage(Settings):
     """Stage 1 of every adapted cell.
 
     Attributes:
-        corpus: Unlabelled text below the data folder.
+        corpus: Unlabeled text below the data folder.
         recipe: TOML recipe of ``llama2vec adapt``; relative to the repository.
         overrides: ``section.key=value`` on top of it.
         recipes: Prompt recipe → what sets it apart, on top of that; ``paper`` is the main one and must be there.
@@ -80,12 +80,12 @@ class FinetuningStage(Settings):
 
     Attributes:
         overrides: ``section.key=value`` on top of the defaults of ``llama2vec finetune``.
-        steps: Optimiser steps.
+        steps: Optimizer steps.
         batch_size: Queries a step.
         most_epochs: Fewer steps where the pairs would be read more often than this; 0 = never mind.
-        sources: Labelled examples below the data folder.
+        sources: Labeled examples below the data folder.
         pairs_per_source: Drawn from each; 0 = all.
-        negatives: Mined with BM25 for every labelled pair; training draws one set of them for all cells of a seed.
+        negatives: Mined with BM25 for every labeled pair; training draws one set of them for all cells of a seed.
         last_rank: Where BM25's window ends.
         corpus_sets: Searched sets whose corpora give pairs without labels.
         corpus_pairs: Drawn from each of them.
@@ -103,7 +103,7 @@ class FinetuningStage(Settings):
     corpus_pairs: Positive
 
     def steps_for(self, pairs: int) -> int:
-        """Return the optimiser steps that so many pairs get."""
+        """Return the optimizer steps that so many pairs get."""
         return min(self.steps, ceil(self.most_epochs * pairs / self.batch_size)) if self.most_epochs else self.steps
 
 
@@ -114,7 +114,7 @@ class Plan(Settings):
         seeds: Of everything that is drawn.
         steps: Adaptation steps of the main table.
         steps_curve: Further numbers of adaptation steps.
-        pairs_curve: Numbers of labelled pairs below all.
+        pairs_curve: Numbers of labeled pairs below all.
     """
 
     seeds: Annotated[list[int], Field(min_length=1)]

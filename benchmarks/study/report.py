@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from llama2vec.evaluate.comparison import Comparison
-from llama2vec.evaluate.significance import bootstrap_interval
 from llama2vec.files import file_sha256
 from llama2vec.records import Report
-from llama2vec.report.content import Content, build_content
-from llama2vec.report.page import render_page
-from llama2vec.report.sources import ComparedRuns, CurveFamily, Evaluation, SourceFile, Sources
+from llama2vec.score.comparison import Comparison
+from llama2vec.score.report.content import Content, build_content
+from llama2vec.score.report.page import render_page
+from llama2vec.score.report.sources import ComparedRuns, CurveFamily, Evaluation, SourceFile, Sources
+from llama2vec.score.significance import bootstrap_interval
 from study.cells import Arm
 from study.comparisons import Answer, Scores, answers, arm_name, questions, seeded
 from study.protocol import ALL_PAIRS
@@ -116,7 +116,7 @@ def _curves(scores: Scores) -> list[CurveFamily]:
     found = []
     for title, across, curves in (
         ("Over adaptation steps", "adaptation steps", steps_points(scores)),
-        ("Over labelled pairs", f"labelled pairs (training reads {read:,} at most)", labels_points(scores)),
+        ("Over labeled pairs", f"labeled pairs (training reads {read:,} at most)", labels_points(scores)),
     ):
         lines = {}
         for name, arms in curves.items():

@@ -14,13 +14,13 @@ import numpy.typing as npt
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
-from llama2vec.evaluate.metrics import evaluate_run
-from llama2vec.evaluate.significance import bootstrap_spearman_interval
-from llama2vec.evaluate.sts import score_similarities
 from llama2vec.manifest import digest
 from llama2vec.records import Passage, Run
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.nearest import best_rows
+from llama2vec.score.metrics import evaluate_run
+from llama2vec.score.significance import bootstrap_spearman_interval
+from llama2vec.score.sts import score_similarities
 from study.protocol import Sets
 
 MEASURE = "nDCG@10"
@@ -35,7 +35,7 @@ class SampledSet:
     """A fixed part of a retrieval set.
 
     Attributes:
-        task: Queries and their judgements, of passages that are in the sample.
+        task: Queries and their judgments, of passages that are in the sample.
         passages: What is searched.
     """
 
@@ -54,7 +54,7 @@ class SampledSet:
 def sampled_set(folder: Path, settings: Sets) -> SampledSet:
     """Draw the sample: some queries, some of the passages judged relevant to each, and other passages.
 
-    Passages that are left out leave the judgements too. The draw does not depend on the study's seeds: every cell
+    Passages that are left out leave the judgments too. The draw does not depend on the study's seeds: every cell
     of a budget searches the same.
     """
     task = read_beir(folder)

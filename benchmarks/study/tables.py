@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
-from llama2vec.evaluate.comparison_report import interval_text, p_value_text
+from llama2vec.score.comparison_report import interval_text, p_value_text
 from study.cells import REFERENCES, Arm, adapted, plan, raw_mean, tuned
 from study.comparisons import (
     Answer,
@@ -92,7 +92,7 @@ def sets_table(scores: Scores) -> str:
     return "\n\n".join([*parts, f"{_METHOD} the sets of one table."])
 
 
-_TEST_COLUMNS = ("difference", "d_z", "p, t-test", "p, randomised", "win/tie/loss")
+_TEST_COLUMNS = ("difference", "d_z", "p, t-test", "p, randomized", "win/tie/loss")
 _METHOD = "[95 % bootstrap interval]; p is two-sided, paired, and corrected (Holm) over"
 
 
@@ -105,7 +105,7 @@ def _test_cells(answer: Answer) -> list[str]:
         f"{test.difference:+.3f}{interval_text(test.interval, 3)}",
         effect,
         p_value_text(test.t_p_corrected),
-        p_value_text(test.randomisation_p_corrected),
+        p_value_text(test.randomization_p_corrected),
         f"{test.wins}/{test.ties}/{test.losses}",
     ]
 
@@ -122,7 +122,7 @@ def steps_points(scores: Scores) -> dict[str, dict[int, Arm]]:
 
 
 def labels_points(scores: Scores) -> dict[str, dict[int, Arm]]:
-    """Return the curves over labelled pairs: name → pairs → arm; 0 pairs is the model without a second stage."""
+    """Return the curves over labeled pairs: name → pairs → arm; 0 pairs is the model without a second stage."""
     protocol = scores.protocol
     counts = [*sorted(protocol.plan.pairs_curve), ALL_PAIRS]
     starts = {"raw": (raw_mean(), adapted(protocol, "none")), "adapted": (adapted(protocol, "both"),) * 2}
@@ -146,8 +146,8 @@ def steps_table(scores: Scores) -> str:
 
 
 def labels_table(scores: Scores) -> str:
-    """Return the learning curve over labelled pairs."""
-    return _curve_table(scores, "labelled pairs", labels_points(scores))
+    """Return the learning curve over labeled pairs."""
+    return _curve_table(scores, "labeled pairs", labels_points(scores))
 
 
 def cost_table(scores: Scores) -> str:
@@ -192,7 +192,7 @@ TABLES: dict[str, tuple[str, Callable[[Scores], str]]] = {
     "sets": ("The main differences, set by set", sets_table),
     "sts": ("Sentence pairs (Spearman)", pairs_table),
     "steps": ("Over adaptation steps", steps_table),
-    "labels": ("Over labelled pairs", labels_table),
+    "labels": ("Over labeled pairs", labels_table),
     "cost": ("What the trainings took", cost_table),
     "coverage": ("What has run and what is missing", coverage_table),
 }

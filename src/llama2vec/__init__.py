@@ -6,30 +6,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llama2vec.adapt.train import adapt
-    from llama2vec.config import AdaptConfig, FinetuneConfig
+    from llama2vec.adapt.settings import AdaptConfig
+    from llama2vec.adapt.train import adapt_model
     from llama2vec.data.corpus import read_passages
     from llama2vec.errors import Llama2VecError
-    from llama2vec.evaluate.metrics import evaluate_run
-    from llama2vec.finetune.train import finetune
+    from llama2vec.finetune.settings import FinetuneConfig
+    from llama2vec.finetune.train import finetune_model
     from llama2vec.model.encoder import Encoder
     from llama2vec.records import Passage, Query
     from llama2vec.retrieve.index import build_index, open_index
     from llama2vec.retrieve.modes import Retriever
     from llama2vec.retrieve.search import search
     from llama2vec.retrieve.store import VectorStore
+    from llama2vec.score.metrics import evaluate_run
 
 __version__ = "0.1.0"
 
-# Resolved on first use, so that `import llama2vec.evaluate` never imports torch.
+# Resolved on first use, so that `import llama2vec.data` never imports torch.
 _HOMES = {
-    "adapt": "llama2vec.adapt.train",
-    "AdaptConfig": "llama2vec.config",
-    "FinetuneConfig": "llama2vec.config",
+    "adapt_model": "llama2vec.adapt.train",
+    "AdaptConfig": "llama2vec.adapt.settings",
+    "FinetuneConfig": "llama2vec.finetune.settings",
     "read_passages": "llama2vec.data.corpus",
     "Llama2VecError": "llama2vec.errors",
-    "evaluate_run": "llama2vec.evaluate.metrics",
-    "finetune": "llama2vec.finetune.train",
+    "evaluate_run": "llama2vec.score.metrics",
+    "finetune_model": "llama2vec.finetune.train",
     "Encoder": "llama2vec.model.encoder",
     "Passage": "llama2vec.records",
     "Query": "llama2vec.records",
@@ -49,10 +50,10 @@ __all__ = [
     "Query",
     "Retriever",
     "VectorStore",
-    "adapt",
+    "adapt_model",
     "build_index",
     "evaluate_run",
-    "finetune",
+    "finetune_model",
     "open_index",
     "read_passages",
     "search",

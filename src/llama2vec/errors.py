@@ -8,7 +8,7 @@ The whole tree::
     ├── MissingDependencyError       an optional extra is not installed
     ├── DataError                    input that cannot be read as what it should be
     │   ├── CorpusFormatError        a corpus, query or sentence-pair file with a faulty line
-    │   ├── ExampleFormatError       labelled training data with a faulty row
+    │   ├── ExampleFormatError       labeled training data with a faulty row
     │   ├── RunFormatError           a TREC run or qrels file with a faulty line
     │   └── EmptyCorpusError         nothing to work on
     ├── ModelError                   a model or tokenizer that cannot serve
@@ -22,7 +22,7 @@ The whole tree::
     │   └── EmptyTargetsError        no row of a batch has a token to predict
     ├── StoreError                   a vector store or index that cannot be used
     │   └── CorruptShardError        a shard is truncated or its checksum is wrong
-    └── EvaluationError              runs and judgements that do not fit together
+    └── EvaluationError              runs and judgments that do not fit together
 
 The command line prints the message of a :class:`Llama2VecError` on one line and exits with code 2.
 """
@@ -55,7 +55,7 @@ class CorpusFormatError(DataError):
 
 
 class ExampleFormatError(DataError):
-    """Labelled training data has a faulty row."""
+    """Labeled training data has a faulty row."""
 
 
 class RunFormatError(DataError):
@@ -111,4 +111,4 @@ class CorruptShardError(StoreError):
 
 
 class EvaluationError(Llama2VecError):
-    """Runs and judgements do not fit together."""
+    """Runs and judgments do not fit together."""

@@ -1,4 +1,4 @@
-"""What made an artefact: settings, inputs, versions, seed, machine."""
+"""What made an artifact: settings, inputs, versions, seed, machine."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def machine() -> dict[str, Any]:
 def build_manifest(
     stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Any], results: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put together what made an artefact.
+    """Put together what made an artifact.
 
     Args:
         stage: ``adapt``, ``encode``, …

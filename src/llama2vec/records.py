@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 Qrels = Mapping[str, Mapping[str, int]]
-"""Relevance judgements: query id → passage id → gain (0 = judged not relevant)."""
+"""Relevance judgments: query id → passage id → gain (0 = judged not relevant)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class AdaptationExample:
-    """One unlabelled passage and what follows it in the same document.
+    """One unlabeled passage and what follows it in the same document.
 
     Attributes:
         text: The passage T that is read and that EBAE predicts.

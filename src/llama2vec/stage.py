@@ -20,9 +20,9 @@ from llama2vec.files import write_json
 from llama2vec.manifest import build_manifest, digest, first_difference
 from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.lean_attention import use_lean_attention, use_stock_attention
-from llama2vec.model.lean_layers import keep_less, restore
-from llama2vec.model.model_card import origin_of, write_model_card
+from llama2vec.model.publish.model_card import origin_of, write_model_card
+from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
+from llama2vec.model.speed.lean_layers import keep_less, restore
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training import TrainingResult
 
@@ -53,7 +53,7 @@ class Stage:
         return f"{self.name}.json"
 
     def plan(self, settings: Mapping[str, Any], data: object) -> dict[str, Any]:
-        """Return what decides the result; a second run with another plan is another artefact.
+        """Return what decides the result; a second run with another plan is another artifact.
 
         Args:
             settings: All settings, resolved.

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from llama2vec.config import OptimiserSettings
+from llama2vec.config import OptimizerSettings
 from llama2vec.errors import MissingDependencyError, TrainingError
 from llama2vec.files import write_json
 from llama2vec.model.backbone import quiet_transformers
@@ -32,9 +32,9 @@ _COMPLETE, _TRAINER_STATE = "complete.json", "trainer_state.json"
 
 
 class Objective(Protocol):
-    """What a stage optimises."""
+    """What a stage optimizes."""
 
-    def order(self, examples: Sequence[Any], settings: OptimiserSettings) -> EpochOrder:
+    def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> EpochOrder:
         """Return the order in which the examples are read."""
 
     def collate(self, examples: Sequence[Any]) -> Mapping[str, Any]:
@@ -52,7 +52,7 @@ class TrainingResult:
     """Facts of a finished training.
 
     Attributes:
-        steps: Optimiser steps in all.
+        steps: Optimizer steps in all.
         seconds: Time of this process' share, resumed parts not counted.
         losses: Last logged loss and its parts, and the validation figures (``validation_…``) of the weights.
         best_step: The step whose weights the model has now: the last one, or the best where ``best`` was asked for.
@@ -143,7 +143,7 @@ class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
         loss, parts = self.objective.loss(model, inputs)
         if not math.isfinite(loss.item()):
             raise TrainingError(
-                f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower optimiser.learning_rate "
+                f"step {self.state.global_step + 1}: the loss is {loss.item()}; lower optimizer.learning_rate "
                 f"(the last good checkpoint is kept in {self.args.output_dir})"
             )
         for name, value in parts.items():
@@ -157,7 +157,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
     def __init__(
         self,
         folder: Path,
-        settings: OptimiserSettings,
+        settings: OptimizerSettings,
         validate: Callable[[], dict[str, float]],
         progress: ProgressReporter,
         best: str = "",
@@ -235,7 +235,7 @@ def train(
     examples: Sequence[Any],
     held_out: Sequence[Any],
     objective: Objective,
-    settings: OptimiserSettings,
+    settings: OptimizerSettings,
     folder: Path,
     *,
     mixed_precision: bool = False,
@@ -299,7 +299,7 @@ def train(
     return TrainingResult(trainer.state.global_step, seconds, recorder.last, best_step)
 
 
-def check_enough(examples: int, settings: OptimiserSettings) -> None:
+def check_enough(examples: int, settings: OptimizerSettings) -> None:
     """Make sure that there is a whole batch for every process.
 
     Raises:
@@ -309,12 +309,12 @@ def check_enough(examples: int, settings: OptimiserSettings) -> None:
         each = f" for each of {process_count()} processes" if process_count() > 1 else ""
         raise TrainingError(
             f"{examples} training examples are fewer than one batch of {settings.batch_size}{each}; "
-            "give more of them or lower optimiser.batch_size"
+            "give more of them or lower optimizer.batch_size"
         )
 
 
 def _arguments(
-    settings: OptimiserSettings, folder: Path, device: torch.device, mixed_precision: bool, gradient_checkpointing: bool
+    settings: OptimizerSettings, folder: Path, device: torch.device, mixed_precision: bool, gradient_checkpointing: bool
 ) -> TrainingArguments:
     # transformers renamed the option within 5.x and warns about the old name.
     fields = TrainingArguments.__dataclass_fields__
@@ -432,20 +432,20 @@ def draw_losses(log: Path, picture: Path) -> None:
     axes[0, 0].set_title("Training" if lines else "no steps yet")
     if figures:
         _draw_curves(axes[1, 0], lines, figures, "on held-out queries")
-    axes[-1, 0].set_xlabel("optimiser step")
+    axes[-1, 0].set_xlabel("optimizer step")
     plot.savefig(picture, dpi=130)
     pyplot.close(plot)
 
 
 def _draw_curves(axes: Any, lines: Sequence[Mapping[str, float]], names: Sequence[str], label: str) -> None:
-    colours: dict[str, Any] = {}
+    colors: dict[str, Any] = {}
     for name in names:
         points = [(line["step"], line[name]) for line in lines if name in line]
         base = name.removeprefix("validation_")
         held_out = name != base
         style: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4} if held_out else {"linewidth": 1.5}
-        (curve,) = axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=colours.get(base), **style)
-        colours.setdefault(base, curve.get_color())
+        (curve,) = axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=colors.get(base), **style)
+        colors.setdefault(base, curve.get_color())
     axes.set_ylabel(label)
     axes.grid(alpha=0.3)
     if names:

@@ -13,14 +13,15 @@ from typing import Any
 
 import pytest
 
-from llama2vec.config import AdaptConfig, load_config
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.config import load_config
 from llama2vec.errors import OutputExistsError
 
 pytestmark = pytest.mark.slow
 
 OVERRIDES = {
     "lora": ["model.lora.rank=4", "model.lora.dropout=0.1", "prompts=released", "objective.language_model_weight=1"],
-    "full": ["model.lora.rank=0", "optimiser.learning_rate=1e-3", "objective.micro_batch_tokens=80"],
+    "full": ["model.lora.rank=0", "optimizer.learning_rate=1e-3", "objective.micro_batch_tokens=80"],
 }
 
 
@@ -31,8 +32,8 @@ def config_for(kind: str, llama_folder: Path, corpus_file: Path, *more: str) -> 
         [
             f"model.name={llama_folder}", "model.dtype=float32", "model.device=cpu", f"text.corpus={corpus_file}",
             "text.min_words=5", "text.max_words=20", "text.max_tokens=24", "text.held_out=0.2",
-            "optimiser.steps=11", "optimiser.batch_size=4", "optimiser.log_every=2", "optimiser.save_every=3",
-            "optimiser.validate_every=5", *OVERRIDES[kind], *more,
+            "optimizer.steps=11", "optimizer.batch_size=4", "optimizer.log_every=2", "optimizer.save_every=3",
+            "optimizer.validate_every=5", *OVERRIDES[kind], *more,
         ],
     )  # fmt: skip
 
@@ -95,7 +96,7 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
         Encoder.save = die  # type: ignore[method-assign,assignment]
     elif kind == "before manifest":
         stage.build_manifest = die  # type: ignore[assignment]
-    adapt_module.adapt(config, output)
+    adapt_module.adapt_model(config, output)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +209,7 @@ def finished(
     start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path]:
     output = tmp_path_factory.mktemp("finished") / "out"
-    finish(start(config_for("lora", llama_folder, corpus_file, "optimiser.steps=3"), output))
+    finish(start(config_for("lora", llama_folder, corpus_file, "optimizer.steps=3"), output))
     return output, llama_folder
 
 
@@ -221,11 +222,11 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_the_same_settings_again_are_nothing_to_do(finished: tuple[Path, Path], corpus_file: Path) -> None:
-    from llama2vec.adapt.train import adapt
+    from llama2vec.adapt.train import adapt_model
 
     output, base = finished
     before = snapshot(output)
-    encoder = adapt(config_for("lora", base, corpus_file, "optimiser.steps=3"), output)
+    encoder = adapt_model(config_for("lora", base, corpus_file, "optimizer.steps=3"), output)
     assert encoder.encode_queries(["river"]).shape == (1, 32)
     assert snapshot(output) == before
 
@@ -233,29 +234,29 @@ def test_the_same_settings_again_are_nothing_to_do(finished: tuple[Path, Path], 
 def test_other_settings_and_another_corpus_are_refused_by_name(
     finished: tuple[Path, Path], corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt
+    from llama2vec.adapt.train import adapt_model
 
     output, base = finished
     before = snapshot(output)
-    with pytest.raises(OutputExistsError, match=r"optimiser\.steps: 3 there, 4 now.*--overwrite"):
-        adapt(config_for("lora", base, corpus_file, "optimiser.steps=4"), output)
+    with pytest.raises(OutputExistsError, match=r"optimizer\.steps: 3 there, 4 now.*--overwrite"):
+        adapt_model(config_for("lora", base, corpus_file, "optimizer.steps=4"), output)
     other = tmp_path / "corpus.jsonl"
     other.write_text(corpus_file.read_text(encoding="utf-8").replace("doc0-000", "doc7-000"), encoding="utf-8")
     with pytest.raises(OutputExistsError, match=r"text\.corpus"):
-        adapt(config_for("lora", base, other, "optimiser.steps=3"), output)
+        adapt_model(config_for("lora", base, other, "optimizer.steps=3"), output)
     assert snapshot(output) == before
 
 
 def test_a_run_that_was_short_of_memory_goes_on_in_smaller_pieces(
     start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt
+    from llama2vec.adapt.train import adapt_model
 
     output = tmp_path / "out"
     process = start(config_for("full", llama_folder, corpus_file), output, "inside checkpoint:6")
     process.join(timeout=300)
     assert process.exitcode == -signal.SIGKILL
-    adapt(config_for("full", llama_folder, corpus_file, "objective.micro_batch_tokens=40"), output)
+    adapt_model(config_for("full", llama_folder, corpus_file, "objective.micro_batch_tokens=40"), output)
     steps = [json.loads(line)["step"] for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert steps[-1] == 11
     assert steps == sorted(steps)
@@ -264,7 +265,7 @@ def test_a_run_that_was_short_of_memory_goes_on_in_smaller_pieces(
 def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
     llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt
+    from llama2vec.adapt.train import adapt_model
 
     config = config_for("full", llama_folder, corpus_file)
     folder, file = tmp_path / "mine", tmp_path / "file"
@@ -274,7 +275,7 @@ def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
     for output in (folder, file):
         for overwrite in (False, True):
             with pytest.raises(OutputExistsError, match="is no adaptation"):
-                adapt(config, output, overwrite=overwrite)
+                adapt_model(config, output, overwrite=overwrite)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
     assert file.read_text(encoding="utf-8") == "work"
 
@@ -282,11 +283,11 @@ def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
 def test_overwrite_replaces_an_adaptation_of_other_settings(
     start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt
+    from llama2vec.adapt.train import adapt_model
 
     output = tmp_path / "out"
-    finish(start(config_for("lora", llama_folder, corpus_file, "optimiser.steps=2"), output))
-    adapt(config_for("full", llama_folder, corpus_file, "optimiser.steps=1"), output, overwrite=True)
+    finish(start(config_for("lora", llama_folder, corpus_file, "optimizer.steps=2"), output))
+    adapt_model(config_for("full", llama_folder, corpus_file, "optimizer.steps=1"), output, overwrite=True)
     manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["results"]["steps"] == 1
     assert manifest["settings"]["model"]["lora"]["rank"] == 0

@@ -22,8 +22,8 @@ pytestmark = pytest.mark.slow
 
 SMALL = [
     "model.dtype=float32", "model.device=cpu", "model.lora.rank=4", "text.min_words=5", "text.max_words=20",
-    "text.max_tokens=24", "optimiser.steps=4", "optimiser.batch_size=4", "optimiser.log_every=2",
-    "optimiser.save_every=2", "encoder.passage_max_tokens=48", "encoder.query_max_tokens=24",
+    "text.max_tokens=24", "optimizer.steps=4", "optimizer.batch_size=4", "optimizer.log_every=2",
+    "optimizer.save_every=2", "encoder.passage_max_tokens=48", "encoder.query_max_tokens=24",
 ]  # fmt: skip
 CPU = ["--dtype", "float32", "--device", "cpu"]
 
@@ -139,7 +139,7 @@ def test_adapt_leaves_the_manifest_log_curve_and_adapter(work: Work) -> None:
     assert {"log.jsonl", "loss.png", "adapter", "checkpoints"} <= names
     manifest = json.loads((work.model / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["stage"] == "adapt"
-    assert manifest["settings"]["optimiser"]["steps"] == 4
+    assert manifest["settings"]["optimizer"]["steps"] == 4
     assert {"torch", "transformers", "llama2vec", "python"} <= manifest["versions"].keys()
     assert manifest["results"]["steps"] == 4
     assert not list(work.model.glob(".*"))
@@ -208,7 +208,7 @@ def test_a_retrieval_task_is_scored_and_written(work: Work, cli: Callable[..., F
 
 def test_evaluate_and_search_give_the_same_scores(work: Work, cli: Callable[..., Finished], tmp_path: Path) -> None:
     from llama2vec.data.trec import read_qrels, read_run
-    from llama2vec.evaluate.metrics import evaluate_run
+    from llama2vec.score.metrics import evaluate_run
 
     report = tmp_path / "tiny.json"
     measures = ["--measure", "MRR@10"]
@@ -355,9 +355,9 @@ def test_a_missing_model_is_one_line(work: Work, tmp_path: Path, refused: Callab
 def test_a_recipe_with_an_unknown_key_is_told_with_the_nearest_one(
     work: Work, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
-    recipe = write(tmp_path / "recipe.toml", "[optimiser]\nsteps = 3\nlerning_rate = 1e-4\n")
+    recipe = write(tmp_path / "recipe.toml", "[optimizer]\nsteps = 3\nlerning_rate = 1e-4\n")
     line = refused("adapt", recipe, "-o", tmp_path / "out", "--corpus", work.corpus)
-    assert "recipe.toml: unknown key 'optimiser.lerning_rate'; did you mean 'learning_rate'?" in line
+    assert "recipe.toml: unknown key 'optimizer.lerning_rate'; did you mean 'learning_rate'?" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -392,11 +392,11 @@ def test_an_output_that_exists_is_not_replaced_without_overwrite(
         return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
 
     before = snapshot()
-    changed = [*SMALL, "optimiser.seed=7"]
+    changed = [*SMALL, "optimizer.seed=7"]
     adapt = ["adapt", "-o", work.model, "--corpus", work.corpus, "--model", llama_folder, *sets(changed)]
     report = write(tmp_path / "scores.json", "mine")
     for command, message in (
-        (adapt, "optimiser.seed: 0 there, 7 now"),
+        (adapt, "optimizer.seed: 0 there, 7 now"),
         (["encode", work.model, work.corpus, "-o", work.store, "--shard-size", 9, *CPU], "--overwrite"),
         (["index", work.store, "-o", work.index], "--overwrite"),
         (["evaluate", "bm25", "--data", work.beir, "--json", report], "--overwrite"),
@@ -438,7 +438,7 @@ def test_another_model_than_the_one_that_encoded_is_refused(
 
 
 @pytest.mark.parametrize("model", ["bm25", "tiny"])
-def test_judgements_that_name_unknown_passages_are_refused(
+def test_judgments_that_name_unknown_passages_are_refused(
     model: str, work: Work, corpus_rows: list[dict[str, str]], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     task = write_beir(tmp_path / "task", corpus_rows, {"q0": corpus_rows[0]["_id"], "q1": "nowhere"})
@@ -451,7 +451,7 @@ def test_judgements_that_name_unknown_passages_are_refused(
     assert not report.exists()
 
 
-def test_judgements_of_unknown_queries_are_refused(
+def test_judgments_of_unknown_queries_are_refused(
     corpus_rows: list[dict[str, str]], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     task = write_beir(tmp_path / "task", corpus_rows, {"q99": corpus_rows[0]["_id"]})

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.config import AdaptConfig, load_config
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.config import load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def test_the_demo_scores_five_systems_and_a_second_run_repeats_nothing(
         sys.modules.pop(name, None)
     demo = importlib.import_module("demo")
     recipe = ROOT / "recipes" / "demo.toml"
-    changes = [f'model.name="{llama_folder}"', "optimiser.steps=2", "optimiser.validate_every=0"]
+    changes = [f'model.name="{llama_folder}"', "optimizer.steps=2", "optimizer.validate_every=0"]
     config = load_config(AdaptConfig, recipe, changes)
 
     demo.run_demo(tmp_path / "demo", config)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llama2vec.config import FinetuneConfig, load_config
+from llama2vec.config import load_config
+from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.records import TrainingExample
 
 pytestmark = pytest.mark.slow
@@ -22,9 +23,9 @@ def config_for(folder: Path, batch_size: int, *more: str) -> FinetuneConfig:
         FinetuneConfig,
         None,
         [
-            f"model.name={folder}", "model.dtype=float32", "model.device=cpu", f"optimiser.batch_size={batch_size}",
+            f"model.name={folder}", "model.dtype=float32", "model.device=cpu", f"optimizer.batch_size={batch_size}",
             "encoder.query_max_tokens=16", "encoder.passage_max_tokens=24", "contrastive.micro_batch_tokens=60",
-            "contrastive.graph_tokens=60", "optimiser.steps=4", "optimiser.validate_every=3", "optimiser.save_every=3",
+            "contrastive.graph_tokens=60", "optimizer.steps=4", "optimizer.validate_every=3", "optimizer.save_every=3",
             "validation.share=0.1", "contrastive.distillation_weight=0.3", "contrastive.dimensions=[16]", *more,
         ],
     )  # fmt: skip
@@ -59,28 +60,28 @@ def work(rank: int, port: int, folder: Path, examples: list[TrainingExample], sc
         "WORLD_SIZE": "2",
     }  # fmt: skip
     from llama2vec.errors import Llama2VecError
-    from llama2vec.finetune.train import finetune
+    from llama2vec.finetune.train import finetune_model
     from llama2vec.processes import connect
 
     connect(torch.device("cpu"))
     found = {"gradients": gradients(folder, examples, 4 * rank, 4 * rank + 4)}
     for name, more in TRAININGS.items():
-        found[name] = finetune(config_for(folder, 4, *more), scratch / name, examples=examples).encode_queries(
+        found[name] = finetune_model(config_for(folder, 4, *more), scratch / name, examples=examples).encode_queries(
             ["river"]
         )
     try:
-        finetune(config_for(folder, 4), scratch / "other", examples=examples[rank:])
+        finetune_model(config_for(folder, 4), scratch / "other", examples=examples[rank:])
     except Llama2VecError as error:
         found["error"] = f"{type(error).__name__}: {error}"
     queue.put((rank, found))
 
 
-TRAININGS = {"lora": ["model.lora.rank=4"], "full": ["model.lora.rank=0", "optimiser.accumulation=2"]}
+TRAININGS = {"lora": ["model.lora.rank=4"], "full": ["model.lora.rank=0", "optimizer.accumulation=2"]}
 
 
 def gradients(folder: Path, examples: list[TrainingExample], start: int, stop: int) -> dict[str, np.ndarray]:
-    from llama2vec.config import ExamplesSettings
     from llama2vec.finetune.batches import DrawnExamples
+    from llama2vec.finetune.settings import ExamplesSettings
     from llama2vec.finetune.train import ContrastiveObjective
     from llama2vec.model.backbone import load_backbone
     from llama2vec.model.encoder import Encoder
@@ -137,11 +138,11 @@ def test_two_processes_end_with_the_weights_of_one_that_takes_twice_the_batch(
     kind: str, two: tuple[list[dict[str, Any]], Path], llama_folder: Path, sentences: list[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from llama2vec.finetune.train import finetune
+    from llama2vec.finetune.train import finetune_model
     from llama2vec.training import read_log
 
     monkeypatch.setattr("llama2vec.training.draw_losses", lambda *_: None)
-    encoder = finetune(config_for(llama_folder, 8, *TRAININGS[kind]), tmp_path / "one", examples=rows(sentences))
+    encoder = finetune_model(config_for(llama_folder, 8, *TRAININGS[kind]), tmp_path / "one", examples=rows(sentences))
     found, scratch = two
     for process in found:
         np.testing.assert_allclose(process[kind], encoder.encode_queries(["river"]), rtol=0, atol=1e-5)

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from llama2vec.config import FinetuneConfig, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import OutputExistsError
+from llama2vec.finetune.settings import FinetuneConfig
 
 pytestmark = pytest.mark.slow
 
-LORA = ["model.lora.rank=4", "model.lora.dropout=0.2", "optimiser.learning_rate=3e-3"]
-FULL = ["model.lora.rank=0", "optimiser.learning_rate=1e-3", "contrastive.positives=2"]
+LORA = ["model.lora.rank=4", "model.lora.dropout=0.2", "optimizer.learning_rate=3e-3"]
+FULL = ["model.lora.rank=0", "optimizer.learning_rate=1e-3", "contrastive.positives=2"]
 STEPS = 11
 
 
@@ -44,8 +45,8 @@ def config_for(llama_folder: Path, data: Path, *more: str) -> FinetuneConfig:
         [
             f"model.name={llama_folder}", "model.dtype=float32", "model.device=cpu", f"data.sources={data}",
             "encoder.query_max_tokens=16", "encoder.passage_max_tokens=24", "contrastive.micro_batch_tokens=120",
-            "contrastive.graph_tokens=120", f"optimiser.steps={STEPS}", "optimiser.batch_size=6",
-            "optimiser.log_every=2", "optimiser.save_every=3", "optimiser.validate_every=2", "validation.share=0.15",
+            "contrastive.graph_tokens=120", f"optimizer.steps={STEPS}", "optimizer.batch_size=6",
+            "optimizer.log_every=2", "optimizer.save_every=3", "optimizer.validate_every=2", "validation.share=0.15",
             *more,
         ],
     )  # fmt: skip
@@ -58,7 +59,7 @@ def finetune_and_die(config: FinetuneConfig, output: str, moment: str) -> None:
 
     from llama2vec import stage, training
     from llama2vec.finetune.gradient_cache import GradientCache
-    from llama2vec.finetune.train import finetune
+    from llama2vec.finetune.train import finetune_model
     from llama2vec.model.encoder import Encoder
 
     torch.set_num_threads(1)
@@ -90,7 +91,7 @@ def finetune_and_die(config: FinetuneConfig, output: str, moment: str) -> None:
         Encoder.save = die  # type: ignore[method-assign,assignment]
     elif kind == "before manifest":
         stage.build_manifest = die  # type: ignore[assignment]
-    finetune(config, output)
+    finetune_model(config, output)
 
 
 @pytest.fixture(scope="module")
@@ -158,23 +159,23 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_uninterrupted_run(
 def test_a_finished_one_is_left_alone_and_another_is_refused_by_the_setting_that_differs(
     start: Callable[..., Any], llama_folder: Path, data: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.finetune.train import finetune
+    from llama2vec.finetune.train import finetune_model
 
-    config = config_for(llama_folder, data, *FULL, "optimiser.steps=1")
+    config = config_for(llama_folder, data, *FULL, "optimizer.steps=1")
     output = tmp_path / "out"
     assert start(config, output).exitcode == 0
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
-    assert finetune(config, output).encode_queries(["river"]).shape == (1, 32)
+    assert finetune_model(config, output).encode_queries(["river"]).shape == (1, 32)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
-    other = config_for(llama_folder, data, *FULL, "optimiser.steps=1", "contrastive.temperature=0.5")
+    other = config_for(llama_folder, data, *FULL, "optimizer.steps=1", "contrastive.temperature=0.5")
     with pytest.raises(
         OutputExistsError, match=r"holds a fine-tuning.*contrastive\.temperature: 0\.02 there, 0\.5 now"
     ):
-        finetune(other, output)
+        finetune_model(other, output)
     assert start(config, output / "deep" / "er").exitcode == 0
     foreign = tmp_path / "mine"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work", encoding="utf-8")
     with pytest.raises(OutputExistsError, match="is no fine-tuning"):
-        finetune(config, foreign, overwrite=True)
+        finetune_model(config, foreign, overwrite=True)
     assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]

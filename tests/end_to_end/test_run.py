@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from llama2vec.cli import main
-from llama2vec.config import RunConfig, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import OutputExistsError
+from llama2vec.pipeline.settings import RunConfig
 from llama2vec.retrieve.modes import carried_modes
 
 pytestmark = pytest.mark.slow
@@ -65,7 +66,7 @@ passage_max_tokens = 48
 min_words = 5
 max_words = 20
 max_tokens = 24
-[adapt.optimiser]
+[adapt.optimizer]
 steps = 4
 batch_size = 4
 save_every = 1
@@ -73,7 +74,7 @@ save_every = 1
 from_corpus = true
 [mine]
 negatives = 2
-[finetune.optimiser]
+[finetune.optimizer]
 steps = 4
 batch_size = 4
 save_every = 1
@@ -277,12 +278,12 @@ def test_overwrite_makes_the_changed_stage_and_what_depends_on_it_again(
 ) -> None:
     before = entries(finished)
     code, out, err = llama2vec(
-        recipe, "--output", finished, "--set", "finetune.optimiser.steps=2", "--overwrite", "--dry-run"
+        recipe, "--output", finished, "--set", "finetune.optimizer.steps=2", "--overwrite", "--dry-run"
     )
     assert code == 0, err
-    assert "finetune.optimiser.steps" in out
+    assert "finetune.optimizer.steps" in out
     assert entries(finished) == before
-    code, out, err = llama2vec(recipe, "--output", finished, "--set", "finetune.optimiser.steps=2", "--overwrite")
+    code, out, err = llama2vec(recipe, "--output", finished, "--set", "finetune.optimizer.steps=2", "--overwrite")
     assert code == 0, err
     assert "Ran finetune, encode, index, evaluate in" in out
     after = entries(finished)
@@ -357,7 +358,7 @@ def test_from_and_until_run_a_part(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--set", "finetune.optimiser.stepz=3"], "did you mean 'steps'?"),
+        (["--set", "finetune.optimizer.stepz=3"], "did you mean 'steps'?"),
         (["--corpus", "nowhere"], "nowhere: no such file or folder"),
         (["--set", 'evaluate.measures=["nDGC@10"]'], "nDGC@10"),
         (["--until", "train"], "choose from pairs, adapt, mine"),
@@ -373,7 +374,7 @@ def test_a_mistake_anywhere_is_one_line_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_judgements_of_passages_that_are_not_there_show_before_the_first_stage(
+def test_judgments_of_passages_that_are_not_there_show_before_the_first_stage(
     recipe: Path, task: Path, tmp_path: Path, llama2vec: Callable[..., tuple[int, str, str]]
 ) -> None:
     other = tmp_path / "task"
@@ -442,6 +443,6 @@ def test_a_run_begun_with_other_settings_is_refused_by_name(
 
     output = tmp_path / "run"
     assert start(load_config(RunConfig, recipe), output, "checkpoint:adapted") == -signal.SIGKILL
-    changed = plan_run(load_config(RunConfig, recipe, ["adapt.optimiser.steps=5"]), output)
-    with pytest.raises(OutputExistsError, match=r"adapt\.optimiser\.steps: 4 there, 5 now"):
+    changed = plan_run(load_config(RunConfig, recipe, ["adapt.optimizer.steps=5"]), output)
+    with pytest.raises(OutputExistsError, match=r"adapt\.optimizer\.steps: 4 there, 5 now"):
         execute(changed)

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from llama2vec.adapt.train import adapt
-from llama2vec.config import AdaptConfig, ModelSettings
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.adapt.train import adapt_model
+from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage
 
@@ -45,11 +46,11 @@ def test_adaptation_lowers_the_loss_on_a_gpu(
         {
             "model": {"name": str(llama_folder), "device": "cuda", "lora": {"rank": rank}},
             "text": {"min_words": 4, "max_words": 20, "held_out": 0.0},
-            "optimiser": {"steps": 30, "batch_size": 4, "learning_rate": 5e-3, "log_every": 5},
+            "optimizer": {"steps": 30, "batch_size": 4, "learning_rate": 5e-3, "log_every": 5},
         }
     )
     passages = [Passage(row["_id"], row["text"]) for row in corpus_rows]
-    adapt(config, tmp_path / "adapted", passages=passages)
+    adapt_model(config, tmp_path / "adapted", passages=passages)
     lines = (tmp_path / "adapted" / "log.jsonl").read_text(encoding="utf-8").strip().split("\n")
     losses = [float(line.split('"loss": ')[1].split(",")[0]) for line in lines if '"learning_rate"' in line]
     assert losses[-1] < losses[0]

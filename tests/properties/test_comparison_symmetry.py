@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama2vec.evaluate.comparison import ComparisonOptions, PairedTest, compare_reports
-from llama2vec.evaluate.paired_tests import holm
 from llama2vec.records import Report
+from llama2vec.score.comparison import ComparisonOptions, PairedTest, compare_reports
+from llama2vec.score.paired_tests import holm
 
 # Reciprocal ranks and sums with rounding; few values, so that queries tie.
 VALUES = st.sampled_from([0.0, 0.1, 0.2, 0.1 + 0.2, 0.3, 1 / 3, 0.5, 1.0])
@@ -33,7 +33,7 @@ def test_swapping_the_systems_turns_the_sign_and_keeps_p(pairs: list[tuple[float
     one, other = compared(pairs), compared([(second, first) for first, second in pairs])
     assert other.difference == -one.difference
     assert other.effect_size == (None if one.effect_size is None else -one.effect_size)
-    assert (other.t_p, other.randomisation_p) == (one.t_p, one.randomisation_p)
+    assert (other.t_p, other.randomization_p) == (one.t_p, one.randomization_p)
     assert (other.wins, other.ties, other.losses) == (one.losses, one.ties, one.wins)
     assert other.interval == pytest.approx((-one.interval[1], -one.interval[0]), abs=1e-12)
     assert other.detectable_difference == one.detectable_difference
@@ -55,7 +55,7 @@ def test_a_constant_on_both_changes_nothing_and_on_one_shifts_the_difference(
     plain = compared(pairs)
     both = compared([(first + constant, second + constant) for first, second in pairs])
     assert (both.wins, both.ties, both.losses) == (plain.wins, plain.ties, plain.losses)
-    assert both.randomisation_p == plain.randomisation_p
+    assert both.randomization_p == plain.randomization_p
     assert both.difference == pytest.approx(plain.difference, abs=1e-9)
     one = compared([(first, second + constant) for first, second in pairs])
     assert one.difference == pytest.approx(plain.difference + constant, abs=1e-8)
@@ -66,15 +66,15 @@ def test_a_constant_on_both_changes_nothing_and_on_one_shifts_the_difference(
 @given(PAIRS)
 def test_every_number_is_finite_and_in_its_range(pairs: list[tuple[float, float]]) -> None:
     pair = compared(pairs)
-    numbers = [pair.difference, *pair.interval, pair.randomisation_p, pair.effect_size, pair.t_p]
+    numbers = [pair.difference, *pair.interval, pair.randomization_p, pair.effect_size, pair.t_p]
     assert all(np.isfinite(number) for number in numbers if number is not None)
-    assert 0 < pair.randomisation_p <= 1
+    assert 0 < pair.randomization_p <= 1
     assert pair.interval[0] <= pair.interval[1]
     assert pair.wins + pair.ties + pair.losses == len(pairs)
     same = all(abs(second - first) <= 1e-9 for first, second in pairs)
     assert (pair.wins + pair.losses == 0) == same
     if same:
-        assert (pair.t_p, pair.randomisation_p, pair.effect_size, pair.difference) == (1.0, 1.0, 0.0, 0.0)
+        assert (pair.t_p, pair.randomization_p, pair.effect_size, pair.difference) == (1.0, 1.0, 0.0, 0.0)
 
 
 @settings(max_examples=100, deadline=None)

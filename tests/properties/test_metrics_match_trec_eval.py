@@ -7,8 +7,8 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama2vec.evaluate.metrics import evaluate_run
 from llama2vec.records import Run
+from llama2vec.score.metrics import evaluate_run
 
 QUERIES = [f"q{n}" for n in range(5)]
 PASSAGES = [f"d{n}" for n in range(25)]

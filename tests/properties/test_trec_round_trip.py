@@ -35,7 +35,7 @@ def test_a_run_comes_back_exactly(folder: Path, results: dict[str, dict[str, flo
     st.dictionaries(WORDS, st.dictionaries(WORDS, st.integers(-3, 9), min_size=1, max_size=5), min_size=1, max_size=5),
     st.sampled_from(["tsv", "qrels"]),
 )
-def test_judgements_come_back_exactly(folder: Path, qrels: dict[str, dict[str, int]], suffix: str) -> None:
+def test_judgments_come_back_exactly(folder: Path, qrels: dict[str, dict[str, int]], suffix: str) -> None:
     path = folder / f"qrels.{suffix}"
     write_qrels(qrels, path, overwrite=True)
     assert read_qrels(path) == qrels

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from llama2vec.config import PROMPT_RECIPES, AdaptConfig, EncoderSettings, load_config
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings, load_config
 from llama2vec.errors import ConfigError
 
 
@@ -22,23 +23,23 @@ def test_without_a_recipe_the_defaults_are_filled_in() -> None:
 
 
 def test_a_recipe_is_read_and_overrides_go_on_top(tmp_path: Path) -> None:
-    path = recipe(tmp_path, '[optimiser]\nsteps = 7\nseed = 3\n[model]\nname = "x"\n')
-    config = load_config(AdaptConfig, path, ["optimiser.steps=9", "model.lora.rank=0"])
-    assert (config.optimiser.steps, config.optimiser.seed, config.model.name, config.model.lora.rank) == (9, 3, "x", 0)
+    path = recipe(tmp_path, '[optimizer]\nsteps = 7\nseed = 3\n[model]\nname = "x"\n')
+    config = load_config(AdaptConfig, path, ["optimizer.steps=9", "model.lora.rank=0"])
+    assert (config.optimizer.steps, config.optimizer.seed, config.model.name, config.model.lora.rank) == (9, 3, "x", 0)
 
 
 @pytest.mark.parametrize(
     ("override", "read"),
     [
-        ("optimiser.learning_rate=1e-3", lambda config: config.optimiser.learning_rate == 1e-3),
-        ("optimiser.steps=12", lambda config: config.optimiser.steps == 12),
+        ("optimizer.learning_rate=1e-3", lambda config: config.optimizer.learning_rate == 1e-3),
+        ("optimizer.steps=12", lambda config: config.optimizer.steps == 12),
         ("objective.stop_words=false", lambda config: config.objective.stop_words is False),
         ("text.corpus=some/folder", lambda config: config.text.corpus == "some/folder"),
         ('text.corpus="a b"', lambda config: config.text.corpus == "a b"),
         ('model.lora.targets=["q_proj", "v_proj"]', lambda config: config.model.lora.targets == ["q_proj", "v_proj"]),
         ("prompts.self_prompt= same: ", lambda config: config.prompts.self_prompt == " same: "),
         ("text.corpus=a=b", lambda config: config.text.corpus == "a=b"),
-        (" optimiser.seed = 4", lambda config: config.optimiser.seed == 4),
+        (" optimizer.seed = 4", lambda config: config.optimizer.seed == 4),
     ],
 )
 def test_an_override_is_read_as_toml_where_it_can_be_and_else_as_text(override: str, read: object) -> None:
@@ -67,8 +68,8 @@ def test_an_unknown_prompt_recipe_is_named_with_the_known_ones() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimiser.stepz=9", r"unknown key 'optimiser\.stepz'; did you mean 'steps'\?"),
-        ("optimizer.steps=9", r"unknown key 'optimizer'; did you mean 'optimiser'\?"),
+        ("optimizer.stepz=9", r"unknown key 'optimizer\.stepz'; did you mean 'steps'\?"),
+        ("optimzer.steps=9", r"unknown key 'optimzer'; did you mean 'optimizer'\?"),
         ("model.lora.rnk=9", r"unknown key 'model\.lora\.rnk'; did you mean 'rank'\?"),
         ("encoder.zzz=9", r"unknown key 'encoder\.zzz'; known here: query_prompt, passage_prompt"),
     ],
@@ -87,8 +88,8 @@ def test_an_unknown_key_in_a_recipe_names_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("optimiser.steps=many", r"optimiser\.steps: .*got 'many'"),
-        ("optimiser.steps=0", r"optimiser\.steps: .*greater than or equal to 1.*got 0"),
+        ("optimizer.steps=many", r"optimizer\.steps: .*got 'many'"),
+        ("optimizer.steps=0", r"optimizer\.steps: .*greater than or equal to 1.*got 0"),
         ("model.dtype=float8", r"model\.dtype: .*'float8'"),
         ("text.held_out=1", r"text\.held_out: .*less than 1"),
         ("text.min_words=500", r"text: min_words \(500\) is larger than max_words \(\d+\)"),
@@ -129,7 +130,7 @@ def test_a_missing_recipe_is_named(tmp_path: Path) -> None:
 
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        AdaptConfig().optimiser.steps = 3  # type: ignore[misc]
+        AdaptConfig().optimizer.steps = 3  # type: ignore[misc]
 
 
 def test_a_settings_model_can_be_filled_on_its_own() -> None:
@@ -139,3 +140,14 @@ def test_a_settings_model_can_be_filled_on_its_own() -> None:
 def test_resolved_settings_survive_a_round_trip() -> None:
     config = load_config(AdaptConfig, None, ["prompts=released", "model.lora.rank=4"])
     assert AdaptConfig.model_validate(config.model_dump()) == config
+
+
+def test_keys_of_earlier_versions_load_with_one_warning_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = tmp_path / "old.toml"
+    recipe.write_text("[optimiser]\nsteps = 7\n", encoding="utf-8")
+    config = load_config(AdaptConfig, recipe, ["optimiser.batch_size=3"])
+    assert (config.optimizer.steps, config.optimizer.batch_size) == (7, 3)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{recipe}: 'optimiser' is now called 'optimizer'; please rename it",
+        "--set: 'optimiser.batch_size' is now called 'optimizer.batch_size'; please rename it",
+    ]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from llama2vec import training
-from llama2vec.config import OptimiserSettings
+from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
 from llama2vec.training import LengthGroupedOrder, draw_losses, last_checkpoint, read_log, train
 
@@ -36,7 +36,7 @@ class FitLine:
     def __init__(self, bad_call: int = 0) -> None:
         self.calls, self.bad_call = 0, bad_call
 
-    def order(self, examples: Sequence[float], settings: OptimiserSettings) -> LengthGroupedOrder:
+    def order(self, examples: Sequence[float], settings: OptimizerSettings) -> LengthGroupedOrder:
         lengths = [int(abs(example) * 10) for example in examples]
         return LengthGroupedOrder(lengths, settings.batch_size, settings.seed)
 
@@ -64,9 +64,9 @@ def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 EXAMPLES = [random.Random(0).uniform(-1, 1) * (number % 7) for number in range(23)]
 
 
-def settings(**changes: Any) -> OptimiserSettings:
+def settings(**changes: Any) -> OptimizerSettings:
     values = {"steps": 8, "batch_size": 4, "learning_rate": 0.05, "log_every": 2, "save_every": 4, "validate_every": 4}
-    return OptimiserSettings(**{**values, **changes})
+    return OptimizerSettings(**{**values, **changes})
 
 
 def run(folder: Path, objective: FitLine | None = None, **changes: Any) -> tuple[training.TrainingResult, Line]:

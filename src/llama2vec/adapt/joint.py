@@ -22,8 +22,8 @@ from torch import Tensor
 from llama2vec.adapt.targets import TokenizedText
 from llama2vec.config import PromptName
 from llama2vec.errors import ModelError
-from llama2vec.model.lean_attention import mark_causal_columns
 from llama2vec.model.prompt import PromptIds
+from llama2vec.model.speed.lean_attention import mark_causal_columns
 
 TASKS: tuple[PromptName, ...] = ("self", "next")
 

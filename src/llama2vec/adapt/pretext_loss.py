@@ -21,7 +21,7 @@ def bag_of_tokens_loss(slot_logits: Tensor, targets: Tensor, weights: Tensor) ->
     Args:
         slot_logits: [B, S, V] head outputs at the slots.
         targets: [B, T] distinct ids, right-padded with any id.
-        weights: [B, T] share of each target; 0 = padding. Each row is normalised to sum 1.
+        weights: [B, T] share of each target; 0 = padding. Each row is normalized to sum 1.
 
     Returns:
         Mean loss in nats over the rows that have targets.

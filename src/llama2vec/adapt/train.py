@@ -16,8 +16,9 @@ from torch import Tensor
 from llama2vec.adapt.joint import JointBatch, attention_inputs, joint_batch
 from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches, most_cells
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
+from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
-from llama2vec.config import AdaptConfig, ObjectiveSettings, OptimiserSettings, PromptName
+from llama2vec.config import OptimizerSettings, PromptName
 from llama2vec.data.continuations import adaptation_examples, sentences
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.stop_words import stop_words
@@ -72,7 +73,7 @@ class PretextObjective:
         if settings.next_weight:
             self.weights["next"] = settings.next_weight
 
-    def order(self, examples: Sequence[AdaptationExample], settings: OptimiserSettings) -> LengthGroupedOrder:
+    def order(self, examples: Sequence[AdaptationExample], settings: OptimizerSettings) -> LengthGroupedOrder:
         """Put texts of about as many words into one batch."""
         return LengthGroupedOrder([example.text.count(" ") for example in examples], settings.batch_size, settings.seed)
 
@@ -178,7 +179,7 @@ class PretextObjective:
         return language_model_loss(hidden[:, :columns].reshape(-1, hidden.shape[-1]), head, labels.reshape(-1))
 
 
-def adapt(
+def adapt_model(
     config: AdaptConfig,
     output: str | Path,
     *,
@@ -221,15 +222,15 @@ def adapt(
         return Encoder.load(output, settings=config.model)
     read = passages if passages is not None else read_passages(config.text.corpus, limit=config.text.limit or None)
     examples, held_out = adaptation_examples(
-        read, config.text, config.optimiser.seed, need_next=config.objective.next_weight > 0
+        read, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
     )
-    check_enough(len(examples), config.optimiser)
+    check_enough(len(examples), config.optimizer)
     write_plan(output, STAGE, plan)
     logger.info("%d training pairs, %d held out", len(examples), len(held_out))
     backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
     result = train(
-        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimiser, output,
+        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, output,
         mixed_precision=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
     )  # fmt: skip
     encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
@@ -248,7 +249,7 @@ def _prepare(
     backbone = load_backbone(settings)
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)
-    trainable = make_trainable(backbone, config.model, new_tokens, config.optimiser.seed)
+    trainable = make_trainable(backbone, config.model, new_tokens, config.optimizer.seed)
     skip = stop_words(config.text.language) if config.objective.stop_words else None
     tokenize = TargetTokenizer(backbone.tokenizer, _text_room(backbone, prompts, config.text.max_tokens), skip)
     weights = None
@@ -286,7 +287,7 @@ def _learn_common_directions(encoder: Encoder, examples: Sequence[AdaptationExam
     if settings.count < 0:
         return
     wanted = min(settings.sentences, len(examples))
-    draw = random.Random(f"{config.optimiser.seed}:common directions")
+    draw = random.Random(f"{config.optimizer.seed}:common directions")
     texts = []
     for row in draw.sample(range(len(examples)), wanted):
         split = sentences(examples[row].text, config.text.language)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
+from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.cli.options import report
-from llama2vec.config import AdaptConfig, load_config
+from llama2vec.config import load_config
 
 
 def adapt_command(
@@ -25,10 +26,10 @@ def adapt_command(
     changes += [f"text.corpus={json.dumps(corpus)}"] if corpus else []
     changes += [f"model.name={json.dumps(model)}"] if model else []
     config = load_config(AdaptConfig, recipe, changes)
-    from llama2vec.adapt.train import adapt
+    from llama2vec.adapt.train import adapt_model
     from llama2vec.stage import MANIFEST
 
-    encoder = adapt(config, output, overwrite=overwrite)
+    encoder = adapt_model(config, output, overwrite=overwrite)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     report(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "

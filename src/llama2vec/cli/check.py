@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.config import FinetuneConfig, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, ExampleFormatError, OutputExistsError
+from llama2vec.finetune.settings import FinetuneConfig
 
 if TYPE_CHECKING:
     from llama2vec.data.example_report import ExampleReport

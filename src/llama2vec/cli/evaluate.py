@@ -18,8 +18,8 @@ from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.records import Report
 
 if TYPE_CHECKING:
-    from llama2vec.pipeline.evaluation import EvaluationOptions, System
-    from llama2vec.pipeline.scoring import SearchMode
+    from llama2vec.score.evaluator import EvaluationOptions, System
+    from llama2vec.score.scoring import SearchMode
 
 BM25 = "bm25"
 
@@ -106,7 +106,7 @@ def evaluate_command(
         raise ConfigError(f"--windows {windows}: choose maxp or firstp")
     _check_names(tasks)
     encoder = None if model == BM25 else load_encoder(model, dtype, device, prompts, sets)
-    from llama2vec.pipeline.evaluation import EvaluationOptions, System
+    from llama2vec.score.evaluator import EvaluationOptions, System
 
     options = EvaluationOptions(
         output or Path(), data_root, tuple(measures or ()), depth,
@@ -127,7 +127,7 @@ def _search_mode(mode: str, model: str, sts: Path | None) -> SearchMode:
 
 def _check_names(tasks: Sequence[str]) -> None:
     """Refuse a name with a typo before a model is loaded."""
-    from llama2vec.data.tasks import find_task
+    from llama2vec.score.tasks import find_task
 
     for task in tasks:
         find_task(task)
@@ -138,8 +138,8 @@ def _evaluate_tasks(
 ) -> None:
     from rich.console import Console
 
-    from llama2vec.pipeline.evaluation import encode_tasks, evaluate_tasks
-    from llama2vec.pipeline.task_table import task_table
+    from llama2vec.score.evaluator import encode_tasks, evaluate_tasks
+    from llama2vec.score.task_table import task_table
 
     if encode_only:
         for store in encode_tasks(system, tasks, options):
@@ -174,12 +174,12 @@ def _evaluate_one(
     if sts is not None and model == BM25:
         raise ConfigError("bm25 does not score sentence pairs; give a model")
     if data is not None and model == BM25:
-        from llama2vec.pipeline.scoring import score_bm25
+        from llama2vec.score.scoring import score_bm25
 
         reports = [score_bm25(data, split, measures=measures or (), depth=depth, language=language)]
     else:
         encoder = load_encoder(model, *load)
-        from llama2vec.pipeline.scoring import score_retrieval, score_similarity
+        from llama2vec.score.scoring import score_retrieval, score_similarity
 
         if sts is not None:
             reports = [score_similarity(encoder, sts, name=name)]
@@ -198,7 +198,7 @@ def _evaluate_one(
 def _show(reports: Sequence[Report], json: Path | None, overwrite: bool) -> None:
     from rich.console import Console
 
-    from llama2vec.evaluate.report import reports_to_json, rich_table, write_json, write_per_query
+    from llama2vec.score.tables import reports_to_json, rich_table, write_json, write_per_query
 
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 120).print(rich_table(reports))
     if json:

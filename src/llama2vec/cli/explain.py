@@ -13,7 +13,7 @@ from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_enco
 from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.explanation import Explanation
+    from llama2vec.explain.explanation import Explanation
 
 _BAR = 24
 _SENTENCE = 96
@@ -39,8 +39,8 @@ def explain_command(
         if not text.strip():
             raise ConfigError(f"{option} is empty; give a text")
     encoder = load_encoder(model, dtype, device, prompts, sets)
-    from llama2vec.model.vocabulary import VocabularyView
-    from llama2vec.retrieve.explanation import explain
+    from llama2vec.explain.explanation import explain
+    from llama2vec.explain.vocabulary import VocabularyView
 
     explanation = explain(VocabularyView(encoder, language=language), query, passage, top=top, evidence=evidence)
     if json:

@@ -9,28 +9,29 @@ from typing import Annotated
 import typer
 
 from llama2vec.cli.options import report
-from llama2vec.config import FinetuneConfig, load_config
+from llama2vec.config import load_config
+from llama2vec.finetune.settings import FinetuneConfig
 
 
 def finetune_command(
     recipe: Annotated[Path | None, typer.Argument(help="TOML recipe; left out = the defaults.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/finetuned"),
     data: Annotated[
-        list[str] | None, typer.Option(help="Labelled examples; may be repeated. Overrides data.sources.")
+        list[str] | None, typer.Option(help="Labeled examples; may be repeated. Overrides data.sources.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Raw LLM or adapted encoder; overrides model.name.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace a fine-tuning with other settings.")] = False,
 ) -> None:
-    """Fine-tune an LLM or an adapted encoder on labelled queries and save it as an encoder."""
+    """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
     changes = list(overrides or [])
     changes += [f"data.sources={json.dumps(data, ensure_ascii=False)}"] if data else []
     changes += [f"model.name={json.dumps(model, ensure_ascii=False)}"] if model else []
     config = load_config(FinetuneConfig, recipe, changes)
-    from llama2vec.finetune.train import finetune
+    from llama2vec.finetune.train import finetune_model
     from llama2vec.stage import MANIFEST
 
-    encoder = finetune(config, output, overwrite=overwrite)
+    encoder = finetune_model(config, output, overwrite=overwrite)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     scores = [
         f"{name.removeprefix('validation_')} {value:.3f}" for name, value in facts["losses"].items() if "@" in name

@@ -40,7 +40,7 @@ def index_command(
     opened = VectorStore.open(store)
 
     def words() -> SparseEncoder:
-        from llama2vec.model.vocabulary import VocabularyView
+        from llama2vec.explain.vocabulary import VocabularyView
 
         return VocabularyView(load_store_encoder(opened, model, dtype, device), language=language)
 

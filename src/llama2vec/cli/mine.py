@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import Device, Dtype, Prompts, load_encoder
-from llama2vec.config import MineConfig, MineSettings, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
+from llama2vec.mine.settings import MineConfig, MineSettings
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.mine import MiningInputs
+    from llama2vec.mine.mining import MiningInputs
 
 
 def mine_command(
@@ -41,7 +42,7 @@ def mine_command(
     changes = list(overrides or []) + ([] if bm25 is None else [f"mine.bm25={str(bm25).lower()}"])
     settings = load_config(MineConfig, recipe, changes).mine
     _check(settings, model, store)
-    from llama2vec.retrieve.mine import MiningInputs, mine_to_file, report_path
+    from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
 
     inputs = MiningInputs(examples, split=split, corpus=corpus or "")
     if model or store:

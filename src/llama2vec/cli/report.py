@@ -26,12 +26,12 @@ def report_command(
     overwrite: Annotated[bool, typer.Option(help="Replace the outputs.")] = False,
 ) -> None:
     """Put scores, tests and training curves on one page that needs no network."""
-    from llama2vec.evaluate.report import write_json
     from llama2vec.files import write_output
-    from llama2vec.report.content import build_content, content_to_json
-    from llama2vec.report.markdown import render_markdown
-    from llama2vec.report.page import render_page
-    from llama2vec.report.sources import read_sources
+    from llama2vec.score.report.content import build_content, content_to_json
+    from llama2vec.score.report.markdown import render_markdown
+    from llama2vec.score.report.page import render_page
+    from llama2vec.score.report.sources import read_sources
+    from llama2vec.score.tables import write_json
 
     outputs = [path for path in (output, markdown, json) if path]
     _check_outputs(outputs, overwrite)

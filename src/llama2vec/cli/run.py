@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import is_first_process, report
-from llama2vec.config import RunConfig, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
+from llama2vec.pipeline.settings import RunConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,11 +60,11 @@ def run_command(
 
 
 def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrides: list[str]) -> list[str]:
-    from llama2vec.pipeline.defaults import UNLABELLED
+    from llama2vec.pipeline.defaults import UNLABELED
 
     if recipe is None and not corpus:
         raise ConfigError("give a recipe, or --corpus for the default run over a corpus without labels")
-    changes = list(UNLABELLED) if recipe is None else []
+    changes = list(UNLABELED) if recipe is None else []
     changes += [f"corpus={json.dumps(corpus, ensure_ascii=False)}"] if corpus else []
     changes += [f"model.name={json.dumps(model, ensure_ascii=False)}"] if model else []
     return changes + overrides

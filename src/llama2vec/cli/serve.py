@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder, load_store_encoder
-from llama2vec.config import ServeSettings, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, MissingDependencyError
+from llama2vec.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
     from llama2vec.serve.service import Loaded

@@ -14,12 +14,12 @@ from llama2vec.records import Qrels, Query
 
 @dataclass(frozen=True)
 class BeirTask:
-    """Queries, their judgements and where the passages are.
+    """Queries, their judgments and where the passages are.
 
     Attributes:
         name: Folder and split: ``cranfield/test``.
-        queries: The ones that the split's judgements name, in the order of the file.
-        qrels: Relevance judgements.
+        queries: The ones that the split's judgments name, in the order of the file.
+        qrels: Relevance judgments.
         corpus_source: What :func:`llama2vec.data.corpus.read_passages` reads.
     """
 
@@ -36,8 +36,8 @@ def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
 
     Raises:
         CorpusFormatError: No such folder, corpus, queries or split (the message names the ones there are), or
-            judgements of queries that the query file lacks.
-        RunFormatError: A faulty line in the judgements.
+            judgments of queries that the query file lacks.
+        RunFormatError: A faulty line in the judgments.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -47,7 +47,7 @@ def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
     qrels_path = folder / "qrels" / f"{split}.tsv"
     if not qrels_path.is_file():
         splits = sorted(path.stem for path in (folder / "qrels").glob("*.tsv"))
-        hint = f"choose from {', '.join(splits)}" if splits else "put judgements into qrels/<split>.tsv"
+        hint = f"choose from {', '.join(splits)}" if splits else "put judgments into qrels/<split>.tsv"
         raise CorpusFormatError(f"{folder} has no split '{split}'; {hint}")
     qrels = read_qrels(qrels_path)
     queries = [query for query in read_queries(folder) if query.id in qrels]
@@ -74,7 +74,7 @@ def check_judged_passages(qrels: Qrels, known_ids: Container[str]) -> None:
     >>> check_judged_passages({"q1": {"d1": 1}}, {"d1", "d2"})
 
     Args:
-        qrels: Relevance judgements.
+        qrels: Relevance judgments.
         known_ids: The corpus' passage ids; a set, so that looking up is quick.
 
     Raises:
@@ -83,11 +83,11 @@ def check_judged_passages(qrels: Qrels, known_ids: Container[str]) -> None:
     unknown = missing_judged(qrels, known_ids)
     if unknown:
         some = _some(unknown, "passage", "passages")
-        raise EvaluationError(f"the judgements name {some} not in the corpus; evaluate on the corpus they belong to")
+        raise EvaluationError(f"the judgments name {some} not in the corpus; evaluate on the corpus they belong to")
 
 
 def missing_judged(qrels: Qrels, known_ids: Container[str]) -> list[str]:
-    """Return the judged passages that are not known, each once, in the order of the judgements."""
+    """Return the judged passages that are not known, each once, in the order of the judgments."""
     judged = dict.fromkeys(passage_id for gains in qrels.values() for passage_id in gains)
     return [passage_id for passage_id in judged if passage_id not in known_ids]
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from llama2vec.config import TextSettings
+from llama2vec.data.settings import TextSettings
 from llama2vec.errors import EmptyCorpusError, MissingDependencyError
 from llama2vec.records import AdaptationExample, Passage
 
@@ -24,7 +24,7 @@ class Document:
 
 
 def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
-    """Join neighbouring passages of one document: ids ``<document>-<number>`` that count up without a gap.
+    """Join neighboring passages of one document: ids ``<document>-<number>`` that count up without a gap.
 
     Any other passage is a document of its own.
 

@@ -1,4 +1,4 @@
-"""An unlabelled corpus → pairs of query and positive, for fine-tuning without labels."""
+"""An unlabeled corpus → pairs of query and positive, for fine-tuning without labels."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 
-from llama2vec.config import CorpusPairSettings
 from llama2vec.data.continuations import follows, sentences
 from llama2vec.data.example_rows import squeezed
+from llama2vec.data.settings import CorpusPairSettings
 from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import Passage, TrainingExample
 
@@ -24,9 +24,9 @@ def pairs_from_corpus(
 
     What is drawn hangs on the seed, the passage's id and the kind alone, not on the passages around it. A positive
     carries the passage's title, as the passage will in an index; a query does not. The kind ``title`` is the other way
-    round, and a document's neighbouring passages under one title are positives of one example: what is held in memory.
+    round, and a document's neighboring passages under one title are positives of one example: what is held in memory.
 
-    All pairs from one passage, with ``neighbours`` the one that asks, have its id among their ``positive_ids``: they
+    All pairs from one passage, with ``neighbors`` the one that asks, have its id among their ``positive_ids``: they
     are never each other's negatives, and mining never takes a query's own passage for a negative.
 
     Args:
@@ -52,7 +52,7 @@ def pairs_from_corpus(
 
 
 def _sections(passages: Iterable[Passage]) -> Iterator[tuple[list[Passage], Passage | None]]:
-    """Yield neighbouring passages of one document under one title, and the passage that follows them in it."""
+    """Yield neighboring passages of one document under one title, and the passage that follows them in it."""
     section: list[Passage] = []
     for passage in passages:
         goes_on = bool(section) and follows(section[-1].id, passage.id)
@@ -86,7 +86,7 @@ def _pairs(place: _Place, seed: int) -> Iterator[TrainingExample]:
 
 
 class _Place:
-    """A passage among its neighbours. Each kind of pair is a method that returns the query and its positives."""
+    """A passage among its neighbors. Each kind of pair is a method that returns the query and its positives."""
 
     def __init__(
         self, section: Sequence[Passage], position: int, following: Passage | None, settings: CorpusPairSettings
@@ -123,7 +123,7 @@ class _Place:
         query, text = halves if draw.random() < 0.5 else reversed(halves)
         return (query, self._with_text(text)) if self._asks(query) else _NOTHING
 
-    def neighbours(self, draw: random.Random) -> _Drawn:
+    def neighbors(self, draw: random.Random) -> _Drawn:
         if self.following is None or not self._asks(self.passage.text):
             return _NOTHING
         # The id is that of the passage that asks: mining must not take it for a negative of its own text, while it

@@ -1,4 +1,4 @@
-"""Labelled training data read once, with everything in it that is wrong or worth a look."""
+"""Labeled training data read once, with everything in it that is wrong or worth a look."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row of labelled training data: from the field's names to a TrainingExample, with everything wrong in it."""
+"""One row of labeled training data: from the field's names to a TrainingExample, with everything wrong in it."""
 
 from __future__ import annotations
 

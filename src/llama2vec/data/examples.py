@@ -1,4 +1,4 @@
-"""Labelled training data in the usual shapes, streamed: JSONL, Tevatron, BEIR folders, MS MARCO, Hugging Face."""
+"""Labeled training data in the usual shapes, streamed: JSONL, Tevatron, BEIR folders, MS MARCO, Hugging Face."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KINDS = (
 
 
 def read_examples(source: str | Path, *, split: str = "train", limit: int | None = None) -> Iterator[TrainingExample]:
-    """Stream labelled training examples, in the order of the source.
+    """Stream labeled training examples, in the order of the source.
 
     Sources, and where query, positives and negatives come from:
 
@@ -50,7 +50,7 @@ def read_examples(source: str | Path, *, split: str = "train", limit: int | None
       a gain of 0 a negative; the judged texts are held in memory, the corpus is not;
     - ``.tsv``, ``.tsv.gz``: MS MARCO's triples ``query⇥positive⇥negative`` of texts;
     - a folder with MS MARCO's ``qidpidtriples*.tsv``, or that file: triples of ids, looked up in ``queries*.tsv`` and
-      ``collection*.tsv`` beside it; neighbouring lines of one query are one example;
+      ``collection*.tsv`` beside it; neighboring lines of one query are one example;
     - ``hf:NAME[:CONFIG][:SPLIT]``: a Hugging Face dataset, streamed, with the columns of one of the JSONL kinds;
       other columns are not read.
 
@@ -66,7 +66,7 @@ def read_examples(source: str | Path, *, split: str = "train", limit: int | None
         ConfigError: ``limit`` is below 1.
         ExampleFormatError: No such source, no row, or a faulty one: the message names file and line.
         CorpusFormatError: A faulty line in a corpus or query file that the source refers to.
-        RunFormatError: A faulty line in a BEIR folder's judgements.
+        RunFormatError: A faulty line in a BEIR folder's judgments.
         MissingDependencyError: ``hf:`` without its package.
     """
     if limit is not None and limit < 1:

@@ -84,7 +84,7 @@ def text_triple_rows(path: Path) -> Iterator[ExampleRow]:
 
 
 def id_triple_rows(files: IdTripleFiles) -> Iterator[ExampleRow]:
-    """Stream the examples of ``query id⇥positive id⇥negative id`` lines; neighbouring lines of one query are one.
+    """Stream the examples of ``query id⇥positive id⇥negative id`` lines; neighboring lines of one query are one.
 
     The queries are held in memory, the collection is not (see :class:`Collection`).
     """
@@ -110,7 +110,7 @@ def id_triple_rows(files: IdTripleFiles) -> Iterator[ExampleRow]:
 
 @dataclass(slots=True)
 class _Group:
-    """Neighbouring triples of one query: passage id → the line that names it first."""
+    """Neighboring triples of one query: passage id → the line that names it first."""
 
     where: str
     query_id: str

@@ -1,4 +1,4 @@
-"""TREC runs and relevance judgements: read with every line checked, written all or not at all."""
+"""TREC runs and relevance judgments: read with every line checked, written all or not at all."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _GAIN_HEADERS = frozenset({"score", "relevance", "rel", "label", "gain", "grade"
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
-    """Return relevance judgements: query id → passage id → gain.
+    """Return relevance judgments: query id → passage id → gain.
 
     Reads BEIR's three columns between tabs (``query-id  corpus-id  score``, with or without the header) and TREC's
     four (``query  0  passage  gain``); a name that ends in ``.gz`` is read as gzip. Negative gains stay as they are.
 
     Raises:
-        RunFormatError: No such file, no judgement, a faulty line, or one pair judged in two ways.
+        RunFormatError: No such file, no judgment, a faulty line, or one pair judged in two ways.
     """
     path = Path(path)
     qrels: dict[str, dict[str, int]] = {}
@@ -53,24 +53,24 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
                 f"{before}; keep one"
             )
     if not qrels:
-        raise RunFormatError(f"{path} holds no judgement; give a BEIR or TREC qrels file")
+        raise RunFormatError(f"{path} holds no judgment; give a BEIR or TREC qrels file")
     return qrels
 
 
 def write_qrels(qrels: Qrels, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write judgements: BEIR's columns with a header where the name ends in ``.tsv``, else TREC's four columns.
+    """Write judgments: BEIR's columns with a header where the name ends in ``.tsv``, else TREC's four columns.
 
-    The file appears whole or not at all. :func:`read_qrels` gives back the same judgements; a query without any is
+    The file appears whole or not at all. :func:`read_qrels` gives back the same judgments; a query without any is
     left out.
 
     Raises:
         OutputExistsError: The file is there already and ``overwrite`` is not given.
-        RunFormatError: No judgement, or an id that is not one word.
+        RunFormatError: No judgment, or an id that is not one word.
         DataError: The file cannot be written.
     """
     path = Path(path)
     if not any(qrels.values()):
-        raise RunFormatError(f"{path}: there is no judgement to write; give at least one")
+        raise RunFormatError(f"{path}: there is no judgment to write; give at least one")
     beir = path.suffix.lower() == ".tsv"
     lines = ["query-id\tcorpus-id\tscore\n"] if beir else []
     for query_id, gains in qrels.items():

@@ -1,1 +1,1 @@
-"""Stage 2: teach an encoder from labelled queries which passages answer them (InfoNCE, distillation, Matryoshka)."""
+"""Stage 2: teach an encoder from labeled queries which passages answer them (InfoNCE, distillation, Matryoshka)."""

@@ -1,4 +1,4 @@
-"""Labelled examples → batches: what an epoch draws from each row, which rows share a batch, what the loss must know."""
+"""Labeled examples → batches: what an epoch draws from each row, which rows share a batch, what the loss must know."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.config import ContrastiveSettings
 from llama2vec.errors import ExampleFormatError, TrainingError
 from llama2vec.finetune.contrastive_loss import NO_COLUMN, NO_KEY, Labels, known_answers
+from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.records import TrainingExample
 from llama2vec.training import EpochOrder
 

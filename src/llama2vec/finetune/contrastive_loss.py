@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from llama2vec.config import ContrastiveSettings
+from llama2vec.finetune.settings import ContrastiveSettings
 
 NO_COLUMN = -1
 NO_KEY = 0
@@ -115,8 +115,8 @@ def contrastive_loss(
     """Weigh InfoNCE and distillation, averaged over the Matryoshka widths (arXiv 2205.13147).
 
     Args:
-        queries: [Q, D], not normalised.
-        passages: [N, D], not normalised.
+        queries: [Q, D], not normalized.
+        passages: [N, D], not normalized.
         labels: What is known about the passages.
         settings: Temperature, weights, widths.
 

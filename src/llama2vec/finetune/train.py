@@ -1,4 +1,4 @@
-"""``llama2vec finetune``: labelled examples in, encoder out."""
+"""``llama2vec finetune``: labeled examples in, encoder out."""
 
 from __future__ import annotations
 
@@ -14,16 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.config import (
-    ContrastiveSettings,
-    EncoderSettings,
-    ExamplesSettings,
-    FinetuneConfig,
-    FinetuneOptimiserSettings,
-    ModelSettings,
-    OptimiserSettings,
-    PromptSettings,
-)
+from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, PromptSettings
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError
 from llama2vec.finetune.batches import (
@@ -36,6 +27,7 @@ from llama2vec.finetune.batches import (
 )
 from llama2vec.finetune.contrastive_loss import contrastive_loss, matryoshka_widths
 from llama2vec.finetune.gradient_cache import GradientCache
+from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
 from llama2vec.finetune.validation import (
     BEST,
     ValidationTask,
@@ -49,9 +41,9 @@ from llama2vec.model.backbone import Backbone, decoder, load_backbone, resolve_m
 from llama2vec.model.batching import PromptedBatch, token_budget_batches
 from llama2vec.model.contract import saved_settings
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.hub import local_copy
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
+from llama2vec.model.publish.hub import local_copy
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import TrainingExample
 from llama2vec.stage import Stage, claim_output, make_trainable, save_trained, training_precision, write_plan
@@ -84,7 +76,7 @@ class ContrastiveObjective:
         self.micro_batch_tokens = settings.micro_batch_tokens or _MICRO_BATCH_TOKENS[kind]
         self.graph_tokens = max(settings.graph_tokens or GRAPH_TOKENS[kind], self.micro_batch_tokens)
 
-    def order(self, examples: Sequence[Any], settings: OptimiserSettings) -> ContrastiveOrder:
+    def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> ContrastiveOrder:
         """Draw batches at random, duplicates apart, over the joined batch of all processes."""
         assert isinstance(examples, DrawnExamples)
         joined = settings.batch_size * process_count()
@@ -170,7 +162,7 @@ class ContrastiveObjective:
             return held_out[0].score(Encoder(backbone, self.encoder.contract))
 
 
-def finetune(
+def finetune_model(
     config: FinetuneConfig,
     output: str | Path,
     *,
@@ -178,14 +170,14 @@ def finetune(
     overwrite: bool = False,
     save_adapter: bool = True,
 ) -> Encoder:
-    """Fine-tune a causal LM or an adapted encoder on labelled queries (stage 2 of Llama2Vec) and save the encoder.
+    """Fine-tune a causal LM or an adapted encoder on labeled queries (stage 2 of Llama2Vec) and save the encoder.
 
     Killed at any moment, the same call goes on from the last checkpoint and ends with the same weights.
 
     Args:
         config: The recipe.
         output: Folder for the encoder, log, curves, checkpoints and manifest.
-        examples: Labelled queries; None = read ``config.data.sources``.
+        examples: Labeled queries; None = read ``config.data.sources``.
         overwrite: Replace a finished fine-tuning of other settings.
         save_adapter: Keep the LoRA adapter beside the merged weights.
 
@@ -206,8 +198,8 @@ def finetune(
         logger.info("%s: this fine-tuning is finished; nothing to do", output)
         return Encoder.load(output, settings=config.model)
     drawn, task = _read(config, examples)
-    optimiser = _with_steps(config.optimiser, len(drawn))
-    check_enough(len(drawn), optimiser)
+    optimizer = _with_steps(config.optimizer, len(drawn))
+    check_enough(len(drawn), optimizer)
     _check_contrast(config, drawn)
     started = time.monotonic()
     settings, mixed = training_precision(config.model)
@@ -217,11 +209,11 @@ def finetune(
     write_plan(output, STAGE, plan)
     # Slot tokens have rows of their own to train, new or not.
     slots = [name for names in slot_names(prompts).values() for name in names]
-    trainable = make_trainable(backbone, config.model, slots, optimiser.seed)
+    trainable = make_trainable(backbone, config.model, slots, optimizer.seed)
     objective = ContrastiveObjective(encoder, config.contrastive, config.data, mixed_precision=mixed)
     logger.info("%d training queries, %d held out", len(drawn), len(task.queries) if task else 0)
     result = train(
-        trainable, drawn, [task] if task else [], objective, optimiser, output,
+        trainable, drawn, [task] if task else [], objective, optimizer, output,
         mixed_precision=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
         best=BEST if config.validation.keep_best else "",
     )  # fmt: skip
@@ -282,7 +274,7 @@ def _plan(
     """What decides the result: settings and input."""
     sources = config.data.source_list
     if examples is None and not sources:
-        raise ConfigError("data.sources is empty; name labelled examples in the recipe or with --data")
+        raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
     if examples is None:
         found = [examples_fingerprint(source, split=config.data.split) for source in sources]
     else:
@@ -301,7 +293,7 @@ def _read(
     config: FinetuneConfig, given: Sequence[TrainingExample] | None
 ) -> tuple[DrawnExamples, ValidationTask | None]:
     """Read the examples, hold some out, and make the search task of them."""
-    seed, data = config.optimiser.seed, config.data
+    seed, data = config.optimizer.seed, config.data
     rows: list[TrainingExample] = []
     sources: list[int] = []
     for number, source in enumerate(data.source_list if given is None else [""]):
@@ -310,7 +302,7 @@ def _read(
         rows.extend(found)
         sources += [number] * (len(rows) - before)
     if not rows:
-        raise EmptyCorpusError("there are no labelled examples to learn from; give at least one query with a positive")
+        raise EmptyCorpusError("there are no labeled examples to learn from; give at least one query with a positive")
     share = 0.0 if config.validation.source else config.validation.share
     check_examples(rows, config.contrastive)
     kept, held_out = hold_out(rows, share, config.validation.max_queries, seed)
@@ -323,7 +315,7 @@ def _read(
     return examples, task
 
 
-def _with_steps(settings: FinetuneOptimiserSettings, examples: int) -> OptimiserSettings:
+def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:
     """Turn epochs into steps; a batch that is not full is left out of its epoch."""
     if settings.steps:
         return settings
@@ -333,11 +325,11 @@ def _with_steps(settings: FinetuneOptimiserSettings, examples: int) -> Optimiser
 
 def _check_contrast(config: FinetuneConfig, examples: DrawnExamples) -> None:
     """Make sure that every query meets a passage that is not its own."""
-    if config.optimiser.batch_size * process_count() > 1 or not config.contrastive.weight:
+    if config.optimizer.batch_size * process_count() > 1 or not config.contrastive.weight:
         return
     if not config.contrastive.negatives or not all(example.negatives for example in examples.examples):
         raise ConfigError(
-            "optimiser.batch_size is 1 and there are queries without hard negatives: nothing to contrast with; "
+            "optimizer.batch_size is 1 and there are queries without hard negatives: nothing to contrast with; "
             "raise the batch size or give each query negatives"
         )
 

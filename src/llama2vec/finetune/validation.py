@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llama2vec.config import ValidationSettings
 from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import read_examples
 from llama2vec.errors import EvaluationError
-from llama2vec.evaluate.metrics import evaluate_run
+from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Qrels, Run, TrainingExample
+from llama2vec.score.metrics import evaluate_run
 
 _DEPTH = 10
 _MEASURES = {"mrr@10": "MRR@10", "ndcg@10": "nDCG@10"}
@@ -82,7 +82,7 @@ def hold_out(examples: Sequence[TrainingExample], share: float, most: int, seed:
 def examples_task(
     held_out: Sequence[TrainingExample], others: Sequence[TrainingExample], settings: ValidationSettings, seed: int
 ) -> ValidationTask:
-    """Make a search task of labelled examples: their positives, negatives, and some passages of other examples."""
+    """Make a search task of labeled examples: their positives, negatives, and some passages of other examples."""
     draw = random.Random(f"{seed}:validation")
     chosen = list(held_out)
     if len(chosen) > settings.max_queries:

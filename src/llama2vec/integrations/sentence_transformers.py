@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama2vec.errors import ContractError, MissingDependencyError
 from llama2vec.manifest import package_version
-from llama2vec.model.hub import local_copy
-from llama2vec.model.publishing import MODULE_FILE, module_source
+from llama2vec.model.publish.hub import local_copy
+from llama2vec.model.publish.publishing import MODULE_FILE, module_source
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -22,8 +22,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from llama2vec.config import LoraSettings, ModelSettings, PromptSettings
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError, NotCausalError
-from llama2vec.model.fused_lora import fused_lora_layer
 from llama2vec.model.prompt import Tokenizer, add_slot_tokens
+from llama2vec.model.speed.fused_lora import fused_lora_layer
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def load_backbone(settings: ModelSettings, device: torch.device | None = None) -> Backbone:
-    """Load a causal LM and its tokenizer; a GGUF file is dequantised into a trainable, savable model.
+    """Load a causal LM and its tokenizer; a GGUF file is dequantized into a trainable, savable model.
 
     Args:
         settings: Name, number format and attention kernel.
@@ -163,7 +163,7 @@ def load_backbone(settings: ModelSettings, device: torch.device | None = None) -
     model.config.use_cache = False
     # Not the dtype as well: rotary frequencies stay float32, in bfloat16 they turn by 0.2 rad too far at position 500.
     model = model.to(device=place).eval()
-    _check_causal_behaviour(source.name, model)
+    _check_causal_behavior(source.name, model)
     return Backbone(model, tokenizer, source)
 
 
@@ -213,14 +213,14 @@ def _unpacked_folder(source: ModelSource) -> Path:
 
 
 def _unpack_gguf(source: ModelSource) -> str:
-    """Dequantise a GGUF file into an ordinary float32 model folder, once; parsing it takes most of a minute.
+    """Dequantize a GGUF file into an ordinary float32 model folder, once; parsing it takes most of a minute.
 
     transformers reads GGUF but refuses to save what it read, so the weights are copied into a clean model.
     """
     folder = _unpacked_folder(source)
     if (folder / "config.json").is_file():
         return str(folder)
-    logger.info("%s: dequantising %s once into %s", source.name, source.gguf_file, folder)
+    logger.info("%s: dequantizing %s once into %s", source.name, source.gguf_file, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with quiet_transformers(), _model_errors(source):
         model = AutoModelForCausalLM.from_pretrained(source.location, gguf_file=source.gguf_file, dtype=torch.float32)
@@ -290,7 +290,7 @@ def _check_causal_config(name: str, config: Any) -> None:
 
 
 @torch.no_grad()
-def _check_causal_behaviour(name: str, model: Any) -> None:
+def _check_causal_behavior(name: str, model: Any) -> None:
     """Look whether a later token changes an earlier position, as in BERT, which transformers also loads as causal."""
     vocabulary = model.get_input_embeddings().weight.shape[0]
     first = torch.arange(4, device=model.device).remainder(vocabulary)[None]

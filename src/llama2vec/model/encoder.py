@@ -1,4 +1,4 @@
-"""The encoder: one artefact that turns queries and passages into vectors, the same way everywhere."""
+"""The encoder: one artifact that turns queries and passages into vectors, the same way everywhere."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from llama2vec.model.common_directions import (
 )
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.golden import compute_golden, save_golden
-from llama2vec.model.hub import local_copy, upload_encoder
 from llama2vec.model.pooling import Pooling, last_hidden_states, pool
 from llama2vec.model.prompt import prompt_ids, prompted_texts
-from llama2vec.model.publishing import add_public_files, name_card
+from llama2vec.model.publish.hub import local_copy, upload_encoder
+from llama2vec.model.publish.publishing import add_public_files, name_card
 from llama2vec.records import Passage, Query
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Encoder:
     """Embed queries and passages with a causal LM (Llama2Vec, arXiv 2312.15503).
 
     Texts are padded on the right, so no padding mask is needed: attention is causal, and what stands to the right of a
-    slot never reaches it. Vectors are pooled and L2-normalised in float32.
+    slot never reaches it. Vectors are pooled and L2-normalized in float32.
 
     Args:
         backbone: Model and tokenizer; the tokenizer knows the prompt's slot tokens.

@@ -45,7 +45,7 @@ def pool(
         prompt: The prompt behind the texts; None = none. Only ``mean`` looks at it.
 
     Returns:
-        [B, D] float32, not normalised.
+        [B, D] float32, not normalized.
     """
     pooled = [
         _slot_mean(layer, lengths, ids.slots) if pooling == "slots" else _text_mean(layer, lengths, ids, prompt)

@@ -103,7 +103,7 @@ def prompt_ids(tokenizer: Tokenizer, settings: PromptSettings) -> PromptIds:
     wordings: dict[PromptName, str] = {"self": settings.self_prompt, "next": settings.next_prompt}
     for name, wording in wordings.items():
         if settings.slots:
-            # One string, as the authors tokenise it: sentencepiece may add a token between wording and slots.
+            # One string, as the authors tokenize it: sentencepiece may add a token between wording and slots.
             ids = _plain_ids(tokenizer, wording + "".join(names[name]))
             expected = [tokenizer.convert_tokens_to_ids(slot) for slot in names[name]]
             if ids[-settings.slots :] != expected:

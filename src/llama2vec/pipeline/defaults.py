@@ -1,7 +1,7 @@
 """What a run does when there is a corpus and nothing else; imports nothing, so that the command line can tell early."""
 
 # What scored best without a label (docs/results.md): both prompts SELF, pairs of the corpus, BM25 beside the vectors.
-UNLABELLED = (
+UNLABELED = (
     "adapt={}",
     "pairs.from_corpus={}",
     "finetune={}",

@@ -15,7 +15,7 @@ from statistics import fmean
 import torch
 
 from llama2vec.adapt.micro_batches import most_cells
-from llama2vec.config import EncoderSettings, ModelSettings, OptimiserSettings, RunConfig
+from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings
 from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
 from llama2vec.data.corpus_pairs import pairs_from_corpus
@@ -26,6 +26,7 @@ from llama2vec.model.backbone import choose_device, choose_dtype, load_model_con
 from llama2vec.model.encoder import BATCH_TOKENS
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, adaptation_corpus, mining_corpora, pair_files, systems
+from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Passage, TrainingExample
 
 _SHARE_OF_RATE = 0.4
@@ -191,7 +192,7 @@ class _Estimator:
                     most = min(source.limit or _MOST_EXAMPLES, _MOST_EXAMPLES)
                     found, count = _head(read_examples(source.source, split=source.split, limit=most))
                     capped = " (not counted further)" if count == _MOST_EXAMPLES else ""
-                    self.notes.append(f"{source.source}: {count:,} labelled queries{capped}")
+                    self.notes.append(f"{source.source}: {count:,} labeled queries{capped}")
                 total += count
                 queries += [example.query for example in found]
                 passages += [example.positives[0] for example in found]
@@ -243,7 +244,7 @@ class _Estimator:
 
         Args:
             settings: LoRA or full, gradient checkpointing.
-            steps: Optimiser steps.
+            steps: Optimizer steps.
             tokens: Read in one step.
             cells: Whose activations are held at once.
             reread: Share of the tokens that is read a second time.
@@ -290,7 +291,7 @@ class _Estimator:
         words = (config.text.min_words + config.text.max_words) / 2
         length = min(words * per_word, config.text.max_tokens) + 2 * self._prompt()
         most = min(config.text.max_words * per_word, config.text.max_tokens) + 2 * self._prompt()
-        settings: OptimiserSettings = config.optimiser
+        settings: OptimizerSettings = config.optimizer
         limit = most_cells(config.objective.micro_batch_tokens, self.device.type)
         found = self._training(
             config.model, settings.steps, settings.batch_size * settings.accumulation * length,
@@ -326,7 +327,7 @@ class _Estimator:
         # What mining will find is not known yet; without it, a query has what its source gives.
         there = [self.config.mine.negatives] if self.config.mine else self._negatives
         each = config.contrastive.positives + fmean(min(count, config.contrastive.negatives) for count in there)
-        settings = config.optimiser
+        settings = config.optimizer
         a_step = settings.batch_size * settings.accumulation
         trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))

@@ -20,9 +20,9 @@ from llama2vec.manifest import digest
 from llama2vec.model.backbone import choose_device, load_model_config
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
 from llama2vec.pipeline.record import RUN_FILE, Decision, RunRecord, decide, decide_all, output_fingerprint
-from llama2vec.pipeline.scoring import check_task
 from llama2vec.pipeline.stages import TOGETHER, work
 from llama2vec.processes import check_same, connect, on_first_process, process_count, process_rank
+from llama2vec.score.scoring import check_task
 
 logger = logging.getLogger(__name__)
 
@@ -137,8 +137,8 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
 
 def _check_measures(measures: list[str]) -> None:
     if measures:
-        from llama2vec.evaluate.metrics import evaluate_run
         from llama2vec.records import Run
+        from llama2vec.score.metrics import evaluate_run
 
         evaluate_run(Run({"q": {"p": 1.0}}), {"q": {"p": 1}}, measures=measures)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama2vec.config import EncoderSettings, ExampleSource, RunConfig
+from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.examples import examples_fingerprint
 from llama2vec.errors import ConfigError
@@ -16,6 +16,7 @@ from llama2vec.files import file_sha256
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import resolve_model
 from llama2vec.model.contract import CONTRACT_FILE, saved_settings
+from llama2vec.pipeline.settings import ExampleSource, RunConfig
 
 OUTPUTS = {
     "adapt": "adapted",
@@ -276,7 +277,7 @@ def adaptation_corpus(config: RunConfig) -> str:
 
 
 def pair_files(config: RunConfig) -> dict[str, ExampleSource | None]:
-    """Return the files of pairs by name, and the labelled source of each; None = the corpus itself.
+    """Return the files of pairs by name, and the labeled source of each; None = the corpus itself.
 
     A source keeps a file of its own: passage ids count within their source.
     """

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llama2vec.config import RunConfig
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import canonical_json, code_version, digest, first_difference, machine, versions
 from llama2vec.model.backbone import weights_fingerprint
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
+from llama2vec.pipeline.settings import RunConfig
 
 RUN_FILE, SUMMARY = "run.json", "summary.json"
 _FORMAT = "llama2vec-run"

@@ -11,24 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-from llama2vec.adapt.train import adapt
-from llama2vec.config import (
-    PROMPT_RECIPES,
-    EncoderSettings,
-    FinetuneConfig,
-    FinetuneEncoderSettings,
-    MineSettings,
-    RetrievalTask,
-    RunConfig,
-)
+from llama2vec.adapt.train import adapt_model
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import read_examples, write_examples
-from llama2vec.evaluate.report import markdown_table, reports_to_json, write_json, write_per_query
+from llama2vec.explain.vocabulary import VocabularyView
 from llama2vec.files import write_output
-from llama2vec.finetune.train import finetune
+from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
+from llama2vec.finetune.train import finetune_model
+from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
+from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.vocabulary import VocabularyView
 from llama2vec.pipeline.plan import (
     Input,
     PlannedStage,
@@ -43,11 +37,13 @@ from llama2vec.pipeline.plan import (
     words_language,
 )
 from llama2vec.pipeline.record import SUMMARY
-from llama2vec.pipeline.scoring import score_bm25, score_retrieval, score_similarity
+from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Report
-from llama2vec.retrieve.mine import MiningInputs, mine_to_file, report_path
 from llama2vec.retrieve.modes import index_store
 from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.score.scoring import score_bm25, score_retrieval, score_similarity
+from llama2vec.score.settings import RetrievalTask
+from llama2vec.score.tables import markdown_table, reports_to_json, write_json, write_per_query
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +60,7 @@ def _adapt(plan: RunPlan, stage: PlannedStage) -> None:
     config = plan.config.adapt
     assert config
     text = config.text.model_copy(update={"corpus": adaptation_corpus(plan.config)})
-    adapt(config.model_copy(update={"text": text}), plan.folder(stage))
+    adapt_model(config.model_copy(update={"text": text}), plan.folder(stage))
 
 
 def _pairs(plan: RunPlan, stage: PlannedStage) -> None:
@@ -116,7 +112,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage) -> None:
             name: getattr(config, name) for name in FinetuneConfig.model_fields if name not in ("prompts", "encoder")
         }
         config = FinetuneConfig(**parts, encoder=FinetuneEncoderSettings(**pairing))
-    finetune(config, plan.folder(stage))
+    finetune_model(config, plan.folder(stage))
 
 
 def _encode(plan: RunPlan, stage: PlannedStage) -> None:

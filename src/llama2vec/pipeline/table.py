@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from rich.table import Table
 from rich.text import Text
 
-from llama2vec.evaluate.report import rich_table
 from llama2vec.pipeline.estimates import RunEstimate
 from llama2vec.pipeline.plan import RunPlan
 from llama2vec.pipeline.record import SUMMARY, Decision, RunRecord, decide_all
 from llama2vec.records import Report
+from llama2vec.score.tables import rich_table
 
 _WORDS = {"replace": "run again (needs --overwrite)", "follow": "run"}
 

@@ -1,7 +1,7 @@
 """Find the nearest vectors of a store: exactly, or approximately through FAISS.
 
 An index folder holds ``index.json`` (kind, settings, where the store is and what it must be) and, for the FAISS
-kinds, ``index.faiss``. Similarity is the inner product, which is the cosine for the normalised vectors of a store.
+kinds, ``index.faiss``. Similarity is the inner product, which is the cosine for the normalized vectors of a store.
 """
 
 from __future__ import annotations

@@ -290,8 +290,8 @@ def vocabulary_view(encoder: QueryEncoder, language: str) -> SparseEncoder:
         ConfigError: The encoder is a stand-in that has no output head.
         ModelError: The encoder's vectors are not what its head was trained to read.
     """
+    from llama2vec.explain.vocabulary import VocabularyView
     from llama2vec.model.encoder import Encoder
-    from llama2vec.model.vocabulary import VocabularyView
 
     if not isinstance(encoder, Encoder):
         raise ConfigError("sparse search needs the model's own output head; give the encoder itself or `words`")

@@ -35,7 +35,7 @@ _BATCH_PASSAGES = 512
 
 
 class SparseEncoder(Protocol):
-    """What the sparse index needs of a model, as :class:`llama2vec.model.vocabulary.VocabularyView` gives it."""
+    """What the sparse index needs of a model, as :class:`llama2vec.explain.vocabulary.VocabularyView` gives it."""
 
     @property
     def hash(self) -> str:

@@ -42,7 +42,7 @@ from llama2vec.retrieve.claims import Claim
 logger = logging.getLogger(__name__)
 
 Vectors = npt.NDArray[np.float32]
-"""[N, D] float32, one L2-normalised row per text."""
+"""[N, D] float32, one L2-normalized row per text."""
 
 _FORMAT = "llama2vec-store"
 _FORMAT_VERSION = 1

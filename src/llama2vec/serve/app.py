@@ -20,7 +20,6 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import llama2vec
-from llama2vec.config import ServeSettings
 from llama2vec.retrieve.search import snippet
 from llama2vec.serve.batcher import QueueFullError
 from llama2vec.serve.gate import CLIENT_GONE, Gate
@@ -39,6 +38,7 @@ from llama2vec.serve.schemas import (
     request_models,
 )
 from llama2vec.serve.service import Loaded, Service
+from llama2vec.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llama2vec.config import ServeSettings
 from llama2vec.serve.problems import Problem, problem_answer
+from llama2vec.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 
-from llama2vec.config import ServeSettings
 from llama2vec.retrieve.modes import Mode
 from llama2vec.serve.batcher import Side
+from llama2vec.serve.settings import ServeSettings
 
 
 def _whole(value: object) -> object:

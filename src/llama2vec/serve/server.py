@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 import uvicorn
 from fastapi import FastAPI
 
-from llama2vec.config import ServeSettings
 from llama2vec.errors import ConfigError
 from llama2vec.serve.app import create_app
 from llama2vec.serve.service import Loaded
+from llama2vec.serve.settings import ServeSettings
 
 _BACKLOG = 2048
 
@@ -52,7 +52,7 @@ def new_server(app: FastAPI, settings: ServeSettings) -> uvicorn.Server:
 
     Nothing is logged of a request: questions are the users' own.
     """
-    # Its 'no answer yet, cancelling' and the like are warnings; every start and stop is not.
+    # Its 'no answer yet, canceling' and the like are warnings; every start and stop is not.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     return uvicorn.Server(
         uvicorn.Config(

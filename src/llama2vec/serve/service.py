@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from llama2vec.config import ServeSettings
 from llama2vec.retrieve.modes import Fusion, Mode
 from llama2vec.retrieve.search import Hit
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, Lane, QueueFullError, Side, TextEncoder
 from llama2vec.serve.model import PreparedQuestions
+from llama2vec.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
 

@@ -13,12 +13,12 @@ import torch
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, MissingDependencyError
-from llama2vec.model import publishing
 from llama2vec.model.backbone import choose_device, quiet_transformers
 from llama2vec.model.common_directions import Vectors
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import SIDES, Golden, Side
-from llama2vec.model.publishing import MODULE_FILE
+from llama2vec.model.publish import publishing
+from llama2vec.model.publish.publishing import MODULE_FILE
 from llama2vec.verify.plain import PlainModel
 from llama2vec.verify.server import EmbeddingServer
 from llama2vec.verify.vector_file import read_vector_file
@@ -28,7 +28,7 @@ BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
 
 
 class Backend(Protocol):
-    """Gives vectors as they are, normalised or not.
+    """Gives vectors as they are, normalized or not.
 
     Attributes:
         name: For people.

@@ -106,7 +106,7 @@ def diagnose(
     """
     plain: PlainModel | None = None
     found: dict[Side, list[Finding]] = {}
-    unnormalised: dict[Side, list[Finding]] = {}
+    unnormalized: dict[Side, list[Finding]] = {}
     hints: list[str] = []
     for side, vectors in given.items():
         right_alone = _right_alone(golden, side, alone)
@@ -115,10 +115,10 @@ def diagnose(
             found[side] = [_BATCHING if right_alone else plainly]
             continue
         straight = vectors
-        if _is_unnormalised(vectors):
-            # Length apart from direction: forgetting to normalise goes along with any other fault.
+        if _is_unnormalized(vectors):
+            # Length apart from direction: forgetting to normalize goes along with any other fault.
             straight = unit_rows(vectors)
-            unnormalised[side] = [_NOT_NORMALISED]
+            unnormalized[side] = [_NOT_NORMALIZED]
             if largest_difference(straight, golden.vectors[side]) <= golden.tolerance:
                 continue
         if plain is None:
@@ -133,10 +133,10 @@ def diagnose(
             found[side] = matches
         else:
             hints += _hints(case, alone)
-    return [*joined_causes(unnormalised), *joined_causes(found)], hints
+    return [*joined_causes(unnormalized), *joined_causes(found)], hints
 
 
-_NOT_NORMALISED = Finding("missing normalisation", "the vectors' lengths are not 1", "divide each vector by its length")
+_NOT_NORMALIZED = Finding("missing normalization", "the vectors' lengths are not 1", "divide each vector by its length")
 _IN_BATCHES = ("left padding", "pooling at a pad token")
 _BATCHING = Finding(
     "batching",
@@ -170,16 +170,16 @@ def _is_representable(vectors: Vectors, dtype: str) -> bool:
     return bool((exact.to(getattr(torch, dtype)).float() == exact).all())
 
 
-def _is_unnormalised(vectors: Vectors) -> bool:
+def _is_unnormalized(vectors: Vectors) -> bool:
     lengths = np.linalg.norm(vectors, axis=1)
-    # No normalisation gives a zero vector another length.
+    # No normalization gives a zero vector another length.
     return bool((np.abs(lengths - 1) > _NORM_SLACK)[lengths > _NORM_SLACK].any())
 
 
 def _right_alone(golden: Golden, side: Side, alone: Mapping[Side, Vectors]) -> bool:
     if side not in alone or alone[side].shape != golden.vectors[side].shape or not np.isfinite(alone[side]).all():
         return False
-    vectors = unit_rows(alone[side]) if _is_unnormalised(alone[side]) else alone[side]
+    vectors = unit_rows(alone[side]) if _is_unnormalized(alone[side]) else alone[side]
     return largest_difference(vectors, golden.vectors[side]) <= golden.tolerance
 
 

@@ -294,7 +294,7 @@ def _joined(case: Case) -> Iterator[Candidate]:
         ids = plain.text_ids(f"{prompts['prefix']}{text}{prompts[f'{case.prompt}_prompt']}{slots}")
         fits = len(plain.text_ids(text)) <= plain.limit(case.side)
         readings.append(Reading((*_begin(plain), *ids), range(0)) if fits else plain.reading(text, case.side))
-    yield "text and prompt are tokenised as one string, so that tokens grow together at the seam", case.read(readings)
+    yield "text and prompt are tokenized as one string, so that tokens grow together at the seam", case.read(readings)
 
 
 def _altered_text(case: Case) -> Iterator[Candidate]:
@@ -303,7 +303,7 @@ def _altered_text(case: Case) -> Iterator[Candidate]:
         "line breaks are replaced by spaces": lambda text: text.replace("\n", " "),
         "white space is squeezed": lambda text: " ".join(text.split()),
         "the text is lower-cased": str.lower,
-        "letters are changed by Unicode normalisation (NFKC)": lambda text: unicodedata.normalize("NFKC", text),
+        "letters are changed by Unicode normalization (NFKC)": lambda text: unicodedata.normalize("NFKC", text),
         "letters beyond ASCII are lost": lambda text: text.encode("ascii", "ignore").decode(),
     }
     for what, change in changes.items():
@@ -434,11 +434,11 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "other layers", "average as many of the last layers as the contract says, each at unit length", _other_layers
     ),
-    Fault("common directions", "subtract the mean and the axes, then normalise again", _directions_kept),
+    Fault("common directions", "subtract the mean and the axes, then normalize again", _directions_kept),
     Fault("truncation", "cut the text, not the prompt, at the contract's limits", _truncation),
     Fault("left padding", _PADDING_REMEDY, _left_padding),
     Fault("pooling at a pad token", _PADDING_REMEDY, _pad_pooled),
-    Fault("joined tokens", "tokenise the text alone, then append the contract's suffix ids", _joined),
+    Fault("joined tokens", "tokenize the text alone, then append the contract's suffix ids", _joined),
     Fault("altered text", "hand the text to the tokenizer as it is", _altered_text),
     Fault(
         "chat template", "delete the tokenizer's chat_template, or ask the plain embeddings endpoint", _chat_template

@@ -135,7 +135,7 @@ class PlainModel:
         return Reading(ids, range(len(before), len(before) + len(body)))
 
     def columns(self, reading: Reading) -> list[int]:
-        """Return the columns that the contract pools: the slots, or the text (its neighbour where that is empty)."""
+        """Return the columns that the contract pools: the slots, or the text (its neighbor where that is empty)."""
         if self.pools_slots:
             return list(range(len(reading.ids) - self.slots, len(reading.ids)))
         return list(reading.text) or [max(reading.text.start - 1, 0)]

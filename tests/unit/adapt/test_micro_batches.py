@@ -11,12 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches
+from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
-from llama2vec.config import LoraSettings, ModelSettings, ObjectiveSettings, PromptSettings
+from llama2vec.config import LoraSettings, ModelSettings, PromptSettings
 from llama2vec.model.backbone import Backbone, ModelSource, add_lora, load_backbone
-from llama2vec.model.lean_layers import keep_less
 from llama2vec.model.prompt import prompt_ids
+from llama2vec.model.speed.lean_layers import keep_less
 from llama2vec.records import AdaptationExample
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.adapt.train import adapt
-from llama2vec.config import AdaptConfig, load_config
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.adapt.train import adapt_model
+from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage
 
@@ -20,11 +21,11 @@ def test_an_attention_kernel_that_cannot_mask_the_joint_sequence_is_refused(
 ) -> None:
     config = load_config(AdaptConfig, None, [f'model.name="{llama_folder}"', f"model.attention={attention}"])
     with pytest.raises(ConfigError, match=r"use sdpa or eager"):
-        adapt(config, tmp_path / "out", passages=PASSAGES)
+        adapt_model(config, tmp_path / "out", passages=PASSAGES)
     assert not (tmp_path / "out").exists()
 
 
 def test_adaptation_without_a_corpus_says_where_to_name_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"text\.corpus is empty"):
-        adapt(AdaptConfig(), tmp_path / "out")
+        adapt_model(AdaptConfig(), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -11,9 +11,10 @@ import torch
 
 from llama2vec.adapt.joint import joint_batch
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
+from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
-from llama2vec.config import ObjectiveSettings, PromptSettings
+from llama2vec.config import PromptSettings
 from llama2vec.errors import EmptyTargetsError
 from llama2vec.model.prompt import prompt_ids
 from llama2vec.records import AdaptationExample

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
-from llama2vec.config import PROMPT_RECIPES, ObjectiveSettings
+from llama2vec.config import PROMPT_RECIPES
 from llama2vec.data.stop_words import stop_words
 from llama2vec.model.backbone import Backbone, ModelSource, add_slot_tokens_and_rows
 from llama2vec.model.prompt import prompt_ids

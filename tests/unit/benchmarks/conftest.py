@@ -36,7 +36,7 @@ paper = ["prompts=paper"]
 released = ["prompts=released", "objective.language_model_weight=1.0"]
 
 [finetuning]
-overrides = ["data.passage_max_tokens=16", "validation.share=0", "optimiser.validate_every=0",
+overrides = ["data.passage_max_tokens=16", "validation.share=0", "optimizer.validate_every=0",
     "encoder.layers=2", "model.lora.rank=2"]
 steps = 2
 batch_size = 4
@@ -67,7 +67,7 @@ max_words = 12
 max_tokens = 24
 held_out = 0.0
 
-[optimiser]
+[optimizer]
 steps = 2
 batch_size = 4
 validate_every = 0

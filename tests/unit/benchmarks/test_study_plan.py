@@ -100,8 +100,8 @@ def test_more_seeds_and_points_leave_what_is_frozen_alone(toy: Protocol) -> None
 def test_arms_differ_in_what_they_are_named_for_and_in_nothing_else(toy: Protocol) -> None:
     recipes = {part: adapt_config(toy, Cell(adapted(toy, part), 1)) for part in ("ebae", "ebar", "both")}
     assert (recipes["ebae"].objective.next_weight, recipes["ebar"].objective.self_weight) == (0, 0)
-    assert {recipe.optimiser for recipe in recipes.values()} == {recipes["both"].optimiser}
-    assert recipes["both"].optimiser.seed == 1
+    assert {recipe.optimizer for recipe in recipes.values()} == {recipes["both"].optimizer}
+    assert recipes["both"].optimizer.seed == 1
     assert recipes["ebar"].encoder.query_prompt == recipes["ebar"].encoder.passage_prompt == "next"
     released = adapt_config(toy, Cell(adapted(toy, "both", "released")))
     assert (released.prompts.slots, released.objective.language_model_weight) == (8, 1.0)

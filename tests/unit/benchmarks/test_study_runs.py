@@ -18,7 +18,7 @@ from study.protocol import ALL_PAIRS, Protocol, load_protocol
 from study.results import Results, read_results, state
 from study.sets import sampled_set, score_set
 
-from llama2vec.config import AdaptConfig
+from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.data.corpus import read_passages
 from llama2vec.errors import ConfigError, DataError, MissingDependencyError
 from llama2vec.retrieve.claims import Claim
@@ -155,7 +155,7 @@ def test_a_folder_with_a_model_of_other_settings_is_refused(toy: Protocol, toy_d
     models.folder(both).mkdir(parents=True)
     manifest = {"settings": adapt_config(toy, shorter).model_dump()}
     (models.folder(both) / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"optimiser.steps = 1, not 2"):
+    with pytest.raises(ConfigError, match=r"optimizer.steps = 1, not 2"):
         models.encoder(both)
 
 
@@ -248,7 +248,7 @@ def test_a_file_of_pairs_that_was_changed_is_refused(toy: Protocol, toy_data: Pa
         training_pairs("corpus", ALL_PAIRS, 0, toy.finetuning, toy_data, tmp_path)
 
 
-def test_a_sample_keeps_its_judgements_and_whole_sets_stay_whole(toy: Protocol, toy_data: Path) -> None:
+def test_a_sample_keeps_its_judgments_and_whole_sets_stay_whole(toy: Protocol, toy_data: Path) -> None:
     sample = sampled_set(toy_data / "two", toy.sets)
     ids = {passage.id for passage in sample.passages}
     assert (len(sample.task.queries), len(ids)) == (6, 10)
@@ -268,7 +268,7 @@ def test_a_sample_keeps_its_judgements_and_whole_sets_stay_whole(toy: Protocol, 
 def test_settings_that_move_no_weights_do_not_make_another_model(toy: Protocol) -> None:
     config = adapt_config(toy, Cell(adapted(toy, "both")))
     there = config.model_dump()
-    there["model"]["name"], there["text"]["corpus"], there["optimiser"]["save_every"] = "elsewhere", "moved", 99
+    there["model"]["name"], there["text"]["corpus"], there["optimizer"]["save_every"] = "elsewhere", "moved", 99
     assert differing(there, config) is None
     del there["objective"]["token_weights"]
     assert differing(there, config) is None
@@ -282,7 +282,7 @@ def test_settings_that_move_no_weights_do_not_make_another_model(toy: Protocol) 
 def test_the_cpu_budget_trains_as_its_results_were_made() -> None:
     protocol = load_protocol("cpu")
     config = finetune_config(protocol, Cell(tuned(adapted(protocol, "none"))), "smollm2-135m", 1750)
-    assert (config.optimiser.steps, config.optimiser.batch_size, config.optimiser.learning_rate) == (32, 24, 5e-4)
+    assert (config.optimizer.steps, config.optimizer.batch_size, config.optimizer.learning_rate) == (32, 24, 5e-4)
     assert (config.data.query_max_tokens, config.data.passage_max_tokens, config.contrastive.negatives) == (48, 48, 1)
     assert (config.encoder.query_prompt, config.encoder.passage_prompt, config.encoder.layers) == ("self", "self", 8)
     stage = protocol.finetuning

@@ -32,8 +32,8 @@ from study.tables import (
     steps_table,
 )
 
-from llama2vec.report.content import averages
-from llama2vec.report.page import render_page
+from llama2vec.score.report.content import averages
+from llama2vec.score.report.page import render_page
 
 Make = Callable[..., Results]
 BOTH, NONE = Arm("both", steps=2), Arm("none")
@@ -77,7 +77,7 @@ def test_a_query_is_averaged_over_the_seeds_before_it_is_tested(scores: Scores) 
     assert answer.test.difference == pytest.approx(0.375)
     assert answer.test.t_p == pytest.approx(stats.ttest_rel(second, first).pvalue)
     # All four differences are positive: 2 of the 16 sign patterns are as extreme.
-    assert answer.test.randomisation_p == pytest.approx(2 / 16)
+    assert answer.test.randomization_p == pytest.approx(2 / 16)
     assert (answer.test.wins, answer.test.ties, answer.test.losses) == (4, 0, 0)
 
 
@@ -195,7 +195,7 @@ def test_curves_begin_with_the_raw_model_and_end_with_all_pairs(scores: Scores) 
     assert "| adaptation steps | 0 | 1 | 2 |" in table
     assert row_of(table, "fine-tuned on labels")[1:] == ["0.175 ± 0.035", "missing", "0.612 ± 0.035"]
     table = labels_table(scores)
-    assert "| labelled pairs | 0 | 8 | all |" in table
+    assert "| labeled pairs | 0 | 8 | all |" in table
     assert row_of(table, "adapted")[1:] == ["missing", "missing", "0.612 ± 0.035"]
 
 

@@ -9,8 +9,8 @@ import pytest
 from llama2vec.cli import main
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import write_run
-from llama2vec.evaluate.comparison import read_comparisons
 from llama2vec.records import Run
+from llama2vec.score.comparison import read_comparisons
 
 PASSAGES = {
     "p1": ("Camelids", "The llama is a domesticated camelid of the Andes."),
@@ -106,7 +106,7 @@ def test_two_runs_are_compared_with_texts_and_written(
     assert compare(*runs, "--data", beir, "--json", json_path, "--overwrite")[0] == 0
 
 
-def test_judgements_alone_are_enough_and_every_measure_gets_its_tables(
+def test_judgments_alone_are_enough_and_every_measure_gets_its_tables(
     compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     trec = tmp_path / "judged.txt"
@@ -207,7 +207,7 @@ def test_mistakes_are_one_line(
         return tmp_path / name
 
     folder = ("--data", beir)
-    assert "no judgements; give --data BEIR_FOLDER or --qrels FILE" in refused(*runs)
+    assert "no judgments; give --data BEIR_FOLDER or --qrels FILE" in refused(*runs)
     assert "leave one of them out" in refused(*runs, "--qrels", beir / "qrels" / "test.tsv", "--split", "test")
     assert "has no split 'tset'; choose from test" in refused(*runs, *folder, "--split", "tset")
     assert "1 of two runs or more" in refused(runs[0], *folder)

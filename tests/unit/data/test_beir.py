@@ -33,7 +33,7 @@ def test_a_missing_split_names_the_ones_there_are(folder: Path) -> None:
         read_beir(folder, "train")
 
 
-def test_judgements_of_unknown_queries_are_refused(folder: Path) -> None:
+def test_judgments_of_unknown_queries_are_refused(folder: Path) -> None:
     lines = "".join(f"q{n}\td1\t1\n" for n in range(1, 9))
     (folder / "qrels" / "test.tsv").write_text(lines, encoding="utf-8")
     with pytest.raises(CorpusFormatError, match=r"judges 5 queries \('q4', 'q5', 'q6', …\) that the query file lacks"):

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from llama2vec.config import TextSettings
 from llama2vec.data.continuations import Document, adaptation_examples, cut_document, group_documents, sentences
+from llama2vec.data.settings import TextSettings
 from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import Passage
 
@@ -72,7 +72,7 @@ def test_equal_limits_give_pieces_of_one_length() -> None:
     assert {len(piece.split()) for piece in cut_document(whole, TextSettings(min_words=20, max_words=20))} == {20}
 
 
-def test_a_long_sentence_stays_whole_and_a_short_rest_joins_its_neighbour() -> None:
+def test_a_long_sentence_stays_whole_and_a_short_rest_joins_its_neighbor() -> None:
     long = " ".join(["word"] * 40) + "."
     pieces = cut_document(Document("a", (long, "Short rest.")), EVERY_TEXT)
     assert pieces == [f"{long} Short rest."]

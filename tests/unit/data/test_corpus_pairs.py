@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.config import CorpusPairSettings, PairShares, load_config
+from llama2vec.config import load_config
 from llama2vec.data.corpus_pairs import pairs_from_corpus
+from llama2vec.data.settings import CorpusPairSettings, PairShares
 from llama2vec.errors import ConfigError, EmptyCorpusError
 from llama2vec.records import Passage, TrainingExample
 
@@ -75,7 +76,7 @@ def test_halves_meet_at_the_sentence_end_nearest_to_the_middle_and_either_may_as
 
 def test_a_passage_asks_for_the_one_behind_it_in_its_document_only() -> None:
     passages = [Passage("a-1", TEXT, "T"), Passage("a-2", TEXT.upper(), "T"), Passage("b-3", TEXT, "T")]
-    assert pairs(passages, settings("neighbours")) == [
+    assert pairs(passages, settings("neighbors")) == [
         TrainingExample(TEXT, (f"T {TEXT.upper()}",), positive_ids=("a-1",))
     ]
 
@@ -129,7 +130,7 @@ def test_pairs_of_one_passage_share_its_id_and_hold_no_empty_text(corpus: list[P
         Passage("e", ""), Passage("s", "Too short."), Passage("d", "- " * 30, "***"), Passage("t", "", "Title"),
         Passage("w", " \n " + "same " * 9, "same"), Passage("l", "word " * 500),
     ]  # fmt: skip
-    chosen = CorpusPairSettings(kinds=PairShares(neighbours=1))
+    chosen = CorpusPairSettings(kinds=PairShares(neighbors=1))
     found = pairs([*odd, *corpus], chosen)
     known = {passage.id for passage in corpus} | {"w", "l"}
     assert {passage_id for pair in found for passage_id in pair.positive_ids} == known
@@ -142,7 +143,7 @@ def test_pairs_of_one_passage_share_its_id_and_hold_no_empty_text(corpus: list[P
 
 def test_a_query_that_is_too_long_loses_its_end() -> None:
     passages = [Passage("a-1", " ".join(map(str, range(100)))), Passage("a-2", TEXT)]
-    (pair,) = pairs(passages, settings("neighbours", query_max_words=12))
+    (pair,) = pairs(passages, settings("neighbors", query_max_words=12))
     assert pair.query == "0 1 2 3 4 5 6 7 8 9 10 11"
 
 

@@ -267,7 +267,7 @@ def id_triples(folder: Path, lines: str, packed: str = "") -> Path:
 
 
 @pytest.mark.parametrize("packed", ["", ".gz"])
-def test_neighbouring_id_triples_of_one_query_become_one_example(tmp_path: Path, packed: str) -> None:
+def test_neighboring_id_triples_of_one_query_become_one_example(tmp_path: Path, packed: str) -> None:
     folder = id_triples(tmp_path, "1\t10\t11\n1\t10\t13\n1\t10\t12\n2\t11\t10\n1\t10\t11\n", packed)
     first = TrainingExample(
         "what hums?", ("A llama.",), ("A stone.", "Title\u2028x"), query_id="1",

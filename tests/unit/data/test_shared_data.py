@@ -15,7 +15,7 @@ from llama2vec.data.trec import read_qrels
 DATA = Path(__file__).resolve().parents[3] / "../shared/data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the shared data sets are not at {DATA}")
 
-# folder → (passages, {split: (queries, judgements)})
+# folder → (passages, {split: (queries, judgments)})
 BEIR = {
     "cranfield": (1400, {"test": (225, 1837), "test_binary": (225, 1612), "test_smart": (225, 1837)}),
     "scifact": (5183, {"train": (809, 919), "test": (300, 339)}),
@@ -33,9 +33,9 @@ def test_a_beir_folder_has_the_documented_counts(name: str) -> None:
     ids = {passage.id for passage in read_passages(DATA / name)}
     assert len(ids) == passages == count_passages(DATA / name)
     assert {path.stem for path in (DATA / name / "qrels").iterdir()} == splits.keys()
-    for split, (queries, judgements) in splits.items():
+    for split, (queries, judgments) in splits.items():
         task = read_beir(DATA / name, split)
-        assert (len(task.queries), sum(map(len, task.qrels.values()))) == (queries, judgements)
+        assert (len(task.queries), sum(map(len, task.qrels.values()))) == (queries, judgments)
         check_judged_passages(task.qrels, ids)
 
 

@@ -1,4 +1,4 @@
-"""Labelled examples made of made-up sentences, and an objective over a tiny model."""
+"""Labeled examples made of made-up sentences, and an objective over a tiny model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from llama2vec.config import EncoderSettings, ExamplesSettings, ModelSettings
+from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.finetune.settings import ExamplesSettings
 from llama2vec.records import TrainingExample
 
 
@@ -43,7 +44,8 @@ def make_objective(llama_folder: Path) -> Callable[..., Any]:
         *, rank: int = 0, dropout: float = 0.0, folder: Path = llama_folder, encoder: EncoderSettings | None = None,
         **settings: Any,
     ) -> tuple[Any, Any]:  # fmt: skip
-        from llama2vec.config import ContrastiveSettings, LoraSettings
+        from llama2vec.config import LoraSettings
+        from llama2vec.finetune.settings import ContrastiveSettings
         from llama2vec.finetune.train import ContrastiveObjective
         from llama2vec.model.backbone import load_backbone
         from llama2vec.model.encoder import Encoder

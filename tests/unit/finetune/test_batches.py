@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from llama2vec.config import ContrastiveSettings
 from llama2vec.errors import ExampleFormatError, TrainingError
 from llama2vec.finetune.batches import (
     ContrastiveOrder,
@@ -20,6 +19,7 @@ from llama2vec.finetune.batches import (
     spread,
     text_key,
 )
+from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.records import TrainingExample
 
 
@@ -217,10 +217,10 @@ def test_text_keys_look_through_white_space_only() -> None:
 
 
 def test_batches_of_an_order_are_what_the_loop_reads(make_objective: Callable[..., Any]) -> None:
-    from llama2vec.config import OptimiserSettings
+    from llama2vec.config import OptimizerSettings
 
     _, objective = make_objective()
     examples = drawn(pairs(10, 10))
-    order = objective.order(examples, OptimiserSettings(batch_size=5))
+    order = objective.order(examples, OptimizerSettings(batch_size=5))
     order.set_epoch(2)
     assert {examples[index].query for index in order} == {f"q{row}" for row in range(10)}

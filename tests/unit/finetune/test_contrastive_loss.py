@@ -9,7 +9,6 @@ import warnings
 import pytest
 import torch
 
-from llama2vec.config import ContrastiveSettings
 from llama2vec.finetune.contrastive_loss import (
     Labels,
     contrastive_loss,
@@ -19,6 +18,7 @@ from llama2vec.finetune.contrastive_loss import (
     known_answers,
     matryoshka_widths,
 )
+from llama2vec.finetune.settings import ContrastiveSettings
 
 SCORES = [[0.3, -1.2, 2.0, 0.7, 0.1], [1.1, 0.4, -0.6, 0.2, 1.9]]
 
@@ -126,7 +126,7 @@ def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn() -> None:
     assert loss.item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_matryoshka_loss_is_the_mean_over_renormalised_front_parts() -> None:
+def test_the_matryoshka_loss_is_the_mean_over_renormalized_front_parts() -> None:
     generator = torch.Generator().manual_seed(1)
     queries, passages = torch.randn(3, 8, generator=generator), torch.randn(5, 8, generator=generator)
     labels = Labels(

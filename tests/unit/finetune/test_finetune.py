@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from llama2vec.config import FinetuneConfig, PromptSettings, load_config
+from llama2vec.config import PromptSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError, Llama2VecError, TrainingError
-from llama2vec.finetune.train import finetune, resolve_contract
+from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.finetune.train import finetune_model, resolve_contract
 from llama2vec.finetune.validation import examples_task, hold_out
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
@@ -28,7 +29,7 @@ def config(model: Path, *more: str) -> FinetuneConfig:
         None,
         [
             f"model.name={model}", "model.dtype=float32", "model.device=cpu", "encoder.query_max_tokens=16",
-            "encoder.passage_max_tokens=24", "optimiser.steps=3", "optimiser.batch_size=4", "optimiser.log_every=1",
+            "encoder.passage_max_tokens=24", "optimizer.steps=3", "optimizer.batch_size=4", "optimizer.log_every=1",
             "validation.share=0.2", "validation.extra_passages=6", *more,
         ],
     )  # fmt: skip
@@ -61,11 +62,11 @@ def test_it_learns_a_planted_task(llama_folder: Path, sentences: list[str], tmp_
         first, second, third, other = draw.sample(words, 4)
         rows.append(TrainingExample(f"{first} {second}", (f"{second} {first} {third}",), (f"{first} {other} {third}",)))
     made = config(
-        llama_folder, "optimiser.steps=40", "optimiser.batch_size=16", "optimiser.log_every=5", "model.lora.rank=0",
-        "optimiser.learning_rate=3e-3", "optimiser.validate_every=20", "contrastive.temperature=0.05",
+        llama_folder, "optimizer.steps=40", "optimizer.batch_size=16", "optimizer.log_every=5", "model.lora.rank=0",
+        "optimizer.learning_rate=3e-3", "optimizer.validate_every=20", "contrastive.temperature=0.05",
         "contrastive.dimensions=[16]",
     )  # fmt: skip
-    encoder = finetune(made, tmp_path / "out", examples=rows)
+    encoder = finetune_model(made, tmp_path / "out", examples=rows)
     log = read_log(tmp_path / "out" / "log.jsonl")
     losses = [line["loss"] for line in log if "loss" in line]
     ranks = [line["validation_mrr@10"] for line in log if "validation_mrr@10" in line]
@@ -80,7 +81,7 @@ def test_it_learns_a_planted_task(llama_folder: Path, sentences: list[str], tmp_
 def test_the_encoder_asks_next_and_stores_self_and_carries_its_facts(
     llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
 ) -> None:
-    finetune(config(llama_folder), tmp_path / "out", examples=examples)
+    finetune_model(config(llama_folder), tmp_path / "out", examples=examples)
     loaded = Encoder.load(tmp_path / "out")
     assert (loaded.contract.encoder.query_prompt, loaded.contract.encoder.passage_prompt) == ("next", "self")
     assert loaded.contract.encoder.query_max_tokens == 16
@@ -104,7 +105,7 @@ def test_mean_pooling_several_positives_and_distillation_train_together(llama_fo
         for row in range(12)
     ]  # fmt: skip
     more = ["encoder.pooling=mean", "contrastive.positives=2", "contrastive.distillation_weight=0.5"]
-    encoder = finetune(config(llama_folder, *more), tmp_path / "out", examples=rows)
+    encoder = finetune_model(config(llama_folder, *more), tmp_path / "out", examples=rows)
     assert encoder.contract.encoder.pooling == "mean"
     line = next(line for line in read_log(tmp_path / "out" / "log.jsonl") if "loss" in line)
     expected = line["loss_contrastive"] + 0.5 * line["loss_distillation"]
@@ -112,8 +113,8 @@ def test_mean_pooling_several_positives_and_distillation_train_together(llama_fo
 
 
 def test_new_slot_tokens_learn_under_lora(llama_folder: Path, examples: list[TrainingExample], tmp_path: Path) -> None:
-    made = config(llama_folder, "prompts=released", "prompts.slots=2", "optimiser.learning_rate=1e-2")
-    encoder = finetune(made, tmp_path / "out", examples=examples)
+    made = config(llama_folder, "prompts=released", "prompts.slots=2", "optimizer.learning_rate=1e-2")
+    encoder = finetune_model(made, tmp_path / "out", examples=examples)
     raw = Encoder.from_backbone(load_backbone(made.model), made.prompts)
     slot = encoder.backbone.tokenizer.convert_tokens_to_ids("<s1>")
     rows = [one.backbone.model.get_input_embeddings().weight[slot] for one in (encoder, raw)]
@@ -124,9 +125,9 @@ def test_new_slot_tokens_learn_under_lora(llama_folder: Path, examples: list[Tra
 def test_recomputed_activations_change_memory_and_not_weights(
     rank: int, llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
 ) -> None:
-    more = [f"model.lora.rank={rank}", "optimiser.steps=2", "contrastive.micro_batch_tokens=60"]
+    more = [f"model.lora.rank={rank}", "optimizer.steps=2", "contrastive.micro_batch_tokens=60"]
     vectors = [
-        finetune(
+        finetune_model(
             config(llama_folder, *more, f"model.gradient_checkpointing={switch}"), tmp_path / switch, examples=examples
         ).encode_queries(["river stone"])
         for switch in ("true", "false")
@@ -138,8 +139,8 @@ def test_recomputed_activations_change_memory_and_not_weights(
 def test_bfloat16_multiplies_and_full_fine_tuning_keeps_float32_weights(
     rank: int, saved: str, llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
 ) -> None:
-    made = config(llama_folder, f"model.lora.rank={rank}", "model.dtype=bfloat16", "optimiser.steps=2")
-    encoder = finetune(made, tmp_path / "out", examples=examples)
+    made = config(llama_folder, f"model.lora.rank={rank}", "model.dtype=bfloat16", "optimizer.steps=2")
+    encoder = finetune_model(made, tmp_path / "out", examples=examples)
     assert encoder.contract.dtype == saved
     assert all("nan" not in str(line["loss"]) for line in read_log(tmp_path / "out" / "log.jsonl") if "loss" in line)
 
@@ -152,7 +153,7 @@ def test_the_command_trains_on_the_named_files_and_ends_with_facts(
     from llama2vec.cli import app
 
     file = str(make_jsonl(tmp_path / "pairs.jsonl", "x"))
-    sets = ["optimiser.steps=1", "optimiser.batch_size=4", "model.device=cpu", "encoder.passage_max_tokens=40"]
+    sets = ["optimizer.steps=1", "optimizer.batch_size=4", "model.device=cpu", "encoder.passage_max_tokens=40"]
     command = ["finetune", "--model", str(llama_folder), "--data", file, "--data", file, "-o", str(tmp_path / "out")]
     found = CliRunner().invoke(app, command + [part for change in sets for part in ("--set", change)])
     assert found.exit_code == 0, found.output
@@ -161,7 +162,7 @@ def test_the_command_trains_on_the_named_files_and_ends_with_facts(
 
 def test_the_recipe_that_is_shipped_is_read() -> None:
     recipe = Path(__file__).parents[3] / "recipes" / "finetune-cpu.toml"
-    assert load_config(FinetuneConfig, recipe).optimiser.epochs == 2
+    assert load_config(FinetuneConfig, recipe).optimizer.epochs == 2
 
 
 # ------------------------------------------------------------------------------------------------------ best checkpoint
@@ -183,17 +184,17 @@ def scored(values: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_weights_of_the_best_validation_are_kept(
     rank: int, llama_folder: Path, examples: list[TrainingExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    steps = ["optimiser.validate_every=1", "optimiser.save_every=2", "optimiser.schedule=constant_with_warmup"]
-    more = [f"model.lora.rank={rank}", "optimiser.keep_checkpoints=1", "optimiser.learning_rate=1e-2", *steps]
+    steps = ["optimizer.validate_every=1", "optimizer.save_every=2", "optimizer.schedule=constant_with_warmup"]
+    more = [f"model.lora.rank={rank}", "optimizer.keep_checkpoints=1", "optimizer.learning_rate=1e-2", *steps]
     scored([0.1, 0.5, 0.3, 0.2, 0.4], monkeypatch)
-    best = finetune(config(llama_folder, *more, "optimiser.steps=5"), tmp_path / "best", examples=examples)
+    best = finetune_model(config(llama_folder, *more, "optimizer.steps=5"), tmp_path / "best", examples=examples)
     results = json.loads((tmp_path / "best" / "manifest.json").read_text(encoding="utf-8"))["results"]
     assert results["best_step"] == 2
     assert results["losses"]["validation_ndcg@10"] == 0.5
     scored([0.1, 0.5], monkeypatch)
     # The schedule is constant and both warm up in the first step: the first two steps of both runs are the same.
     scored([0.1, 0.5], monkeypatch)
-    short = finetune(config(llama_folder, *more, "optimiser.steps=2"), tmp_path / "short", examples=examples)
+    short = finetune_model(config(llama_folder, *more, "optimizer.steps=2"), tmp_path / "short", examples=examples)
     texts = ["river stone", "winter"]
     assert (best.encode_queries(texts) == short.encode_queries(texts)).all()
 
@@ -207,10 +208,10 @@ def test_a_checkpoints_prompts_lengths_and_pooling_are_taken_over(
     made = load_config(
         FinetuneConfig,
         None,
-        [f"model.name={adapted}", "model.device=cpu", "optimiser.steps=1", "optimiser.batch_size=4"],
+        [f"model.name={adapted}", "model.device=cpu", "optimizer.steps=1", "optimizer.batch_size=4"],
     )
     with caplog.at_level(logging.INFO, "llama2vec"):
-        encoder = finetune(made, tmp_path / "out", examples=examples)
+        encoder = finetune_model(made, tmp_path / "out", examples=examples)
     assert encoder.contract.prompts.self_prompt == " That is: "
     assert encoder.contract.encoder.passage_max_tokens == 30
     assert encoder.contract.encoder.query_prompt == "next"
@@ -234,7 +235,7 @@ def test_a_recipe_that_contradicts_the_checkpoint_is_refused_by_field(
 ) -> None:
     made = load_config(FinetuneConfig, None, [f"model.name={adapted}", setting])
     with pytest.raises(ContractError, match=message):
-        finetune(made, tmp_path / "out", examples=examples)
+        finetune_model(made, tmp_path / "out", examples=examples)
     assert not (tmp_path / "out").exists()
 
 
@@ -256,9 +257,9 @@ def test_a_checkpoint_whose_weights_were_changed_is_refused(
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    made = load_config(FinetuneConfig, None, [f"model.name={copy}", "model.device=cpu", "optimiser.batch_size=4"])
+    made = load_config(FinetuneConfig, None, [f"model.name={copy}", "model.device=cpu", "optimizer.batch_size=4"])
     with pytest.raises(ContractError, match="weights are not those"):
-        finetune(made, tmp_path / "out", examples=examples)
+        finetune_model(made, tmp_path / "out", examples=examples)
     assert not (tmp_path / "out").exists()
 
 
@@ -270,8 +271,8 @@ ROW = TrainingExample("q", ("p",))
 @pytest.mark.parametrize(
     ("rows", "settings", "error", "message"),
     [
-        ([], [], EmptyCorpusError, "no labelled examples"),
-        ([ROW] * 9, ["optimiser.batch_size=1"], ConfigError, "nothing to contrast with"),
+        ([], [], EmptyCorpusError, "no labeled examples"),
+        ([ROW] * 9, ["optimizer.batch_size=1"], ConfigError, "nothing to contrast with"),
         ([ROW] * 3, ["validation.share=0"], TrainingError, "3 training examples are fewer than one batch of 4"),
         ([ROW] * 9, ["contrastive.dimensions=[64]"], ConfigError, r"64 is wider than the model's vectors \[D=32\]"),
         ([ROW] * 9, ["contrastive.missing_negatives=error"], TrainingError, "fewer than 1 hard negatives"),
@@ -284,14 +285,14 @@ def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing_behind(
     llama_folder: Path, tmp_path: Path,
 ) -> None:  # fmt: skip
     with pytest.raises(error, match=message) as caught:
-        finetune(config(llama_folder, *settings), tmp_path / "out", examples=rows)
+        finetune_model(config(llama_folder, *settings), tmp_path / "out", examples=rows)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
 def test_fine_tuning_without_examples_says_where_to_name_them(llama_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.sources is empty.*--data"):
-        finetune(config(llama_folder), tmp_path / "out")
+        finetune_model(config(llama_folder), tmp_path / "out")
 
 
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
@@ -309,10 +310,10 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(module, "contrastive_loss", wrong)
     with pytest.raises(TrainingError, match=r"step 3: the loss is nan.*last good checkpoint"):
-        finetune(config(llama_folder, "optimiser.save_every=2"), tmp_path / "out", examples=examples)
+        finetune_model(config(llama_folder, "optimizer.save_every=2"), tmp_path / "out", examples=examples)
     assert (tmp_path / "out" / "checkpoints" / "checkpoint-2" / "complete.json").is_file()
     monkeypatch.setattr(module, "contrastive_loss", right)
-    finetune(config(llama_folder, "optimiser.save_every=2"), tmp_path / "out", examples=examples)
+    finetune_model(config(llama_folder, "optimizer.save_every=2"), tmp_path / "out", examples=examples)
 
 
 @pytest.mark.parametrize(
@@ -352,8 +353,8 @@ def test_a_beir_folder_serves_as_validation(
     (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus_rows), encoding="utf-8")
     (folder / "queries.jsonl").write_text('{"_id": "1", "text": "river"}\n', encoding="utf-8")
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tdoc2-001\t1\n", encoding="utf-8")
-    made = config(llama_folder, f"validation.source={folder}", "validation.extra_passages=5", "optimiser.steps=1")
-    finetune(made, tmp_path / "out", examples=examples)
+    made = config(llama_folder, f"validation.source={folder}", "validation.extra_passages=5", "optimizer.steps=1")
+    finetune_model(made, tmp_path / "out", examples=examples)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["results"]["training_queries"] == 24
     assert 0 <= manifest["results"]["losses"]["validation_mrr@10"] <= 1
@@ -365,12 +366,12 @@ def test_examples_are_read_from_files_with_ids_apart(
     files = [make_jsonl(tmp_path / f"{name}.jsonl", name) for name in ("a", "b")]
     sources = json.dumps([str(file) for file in files])
     made = config(llama_folder, f"data.sources={sources}", "data.homogeneous_batches=true", "data.limit=6")
-    finetune(made, tmp_path / "out")
+    finetune_model(made, tmp_path / "out")
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["results"]["training_queries"] == 10
     files[0].write_text(files[0].read_text(encoding="utf-8").replace("river", "stone"), encoding="utf-8")
     with pytest.raises(Llama2VecError, match="the examples"):
-        finetune(made, tmp_path / "out")
+        finetune_model(made, tmp_path / "out")
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from llama2vec.config import ContrastiveSettings, EncoderSettings
+from llama2vec.config import EncoderSettings
 from llama2vec.finetune.batches import DrawnExamples
 from llama2vec.finetune.contrastive_loss import cosines, info_nce_loss
 from llama2vec.finetune.gradient_cache import GradientCache
+from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.model.backbone import decoder
 from llama2vec.model.batching import token_budget_batches
 from llama2vec.records import TrainingExample

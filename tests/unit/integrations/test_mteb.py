@@ -11,9 +11,9 @@ import pytest
 from scipy.stats import spearmanr
 
 from llama2vec.config import EncoderSettings, ModelSettings
-from llama2vec.evaluate.metrics import evaluate_run
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Run
+from llama2vec.score.metrics import evaluate_run
 
 mteb = pytest.importorskip("mteb", reason="mteb is not in the dev extra: it brings 270 MB")
 

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
-from llama2vec.config import PROMPT_RECIPES, LoraSettings, ModelSettings, ObjectiveSettings, PromptSettings
+from llama2vec.config import PROMPT_RECIPES, LoraSettings, ModelSettings, PromptSettings
 from llama2vec.errors import ModelError, ModelNotFoundError, NotCausalError
 from llama2vec.model import backbone as backbone_module
 from llama2vec.model.backbone import (
@@ -31,8 +32,8 @@ from llama2vec.model.backbone import (
     weights_fingerprint,
 )
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.fused_lora import fused_lora_layer
 from llama2vec.model.prompt import prompt_ids
+from llama2vec.model.speed.fused_lora import fused_lora_layer
 from llama2vec.records import AdaptationExample
 
 CPU = torch.device("cpu")
@@ -288,14 +289,14 @@ def objective_for(backbone: Backbone, prompts: PromptSettings) -> PretextObjecti
 
 def take_steps(model: Any, objective: PretextObjective, sentences: list[str], steps: int = 4) -> list[float]:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
     batch = objective.collate([AdaptationExample(*sentences[row : row + 2]) for row in (0, 2, 4)])
     losses = []
     for _ in range(steps):
         loss, _ = objective.loss(model, batch)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         losses.append(loss.item())
     return losses
 
@@ -528,7 +529,7 @@ def gguf_file(
     return path
 
 
-def test_a_gguf_file_is_dequantised_once_into_a_model_that_can_be_trained_and_saved(
+def test_a_gguf_file_is_dequantized_once_into_a_model_that_can_be_trained_and_saved(
     gguf_file: Path,
     make_model: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,

@@ -426,7 +426,7 @@ def test_push_to_hub_uploads_what_save_writes(
             shutil.copytree(folder_path, tmp_path / "uploaded")
             return "https://hub/commit/1"
 
-    monkeypatch.setattr("llama2vec.model.hub.HfApi", StubApi)
+    monkeypatch.setattr("llama2vec.model.publish.hub.HfApi", StubApi)
     encoder = encoder_for(llama_folder)
     expected = encoder.encode_passages(texts)
     assert encoder.push_to_hub("me/tiny", private=True, token="t") == "https://hub/commit/1"

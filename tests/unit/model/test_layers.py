@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from llama2vec.config import AdaptConfig, EncoderSettings, load_config
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.config import EncoderSettings, load_config
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import prompted_texts
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from llama2vec.config import RunConfig, load_config
+from llama2vec.config import load_config
 from llama2vec.pipeline.estimates import StageEstimate, estimate_run, measured_rate, model_shape
 from llama2vec.pipeline.plan import plan_run
+from llama2vec.pipeline.settings import RunConfig
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def estimated(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> Any:
     def estimate(*overrides: str, flops: float = 1e9) -> dict[str, StageEstimate]:
         base = [
             f"model.name={llama_folder}", "model.device=cpu", "model.dtype=float32", f"corpus={corpus_file}",
-            "adapt=true", "pairs.from_corpus=true", "finetune.optimiser.batch_size=8", "encode=true", "index=true",
+            "adapt=true", "pairs.from_corpus=true", "finetune.optimizer.batch_size=8", "encode=true", "index=true",
         ]  # fmt: skip
         plan = plan_run(load_config(RunConfig, None, [*base, *overrides]), tmp_path / "run")
         return estimate_run(plan, plan.stages, flops).stages
@@ -44,10 +45,10 @@ def test_parameters_are_counted_from_the_config_alone(
 
 
 def test_twice_the_steps_take_twice_the_time_and_twice_the_rate_half(estimated: Any) -> None:
-    once, twice = estimated("adapt.optimiser.steps=100"), estimated("adapt.optimiser.steps=200")
+    once, twice = estimated("adapt.optimizer.steps=100"), estimated("adapt.optimizer.steps=200")
     assert twice["adapt"].seconds == pytest.approx(2 * once["adapt"].seconds)
     assert twice["finetune"] == once["finetune"]
-    faster = estimated("adapt.optimiser.steps=100", flops=2e9)
+    faster = estimated("adapt.optimizer.steps=100", flops=2e9)
     assert faster["adapt"].seconds == pytest.approx(once["adapt"].seconds / 2)
     assert faster["encode"].seconds == pytest.approx(once["encode"].seconds / 2)
 
@@ -67,8 +68,8 @@ def test_negatives_count_where_mining_will_find_them(estimated: Any) -> None:
 
 
 def test_with_the_gradient_cache_memory_stays_and_time_grows_with_the_batch(estimated: Any) -> None:
-    cached = ["finetune.contrastive.graph_tokens=256", "finetune.optimiser.steps=10"]
-    small, large = (estimated(*cached, f"finetune.optimiser.batch_size={size}")["finetune"] for size in (8, 64))
+    cached = ["finetune.contrastive.graph_tokens=256", "finetune.optimizer.steps=10"]
+    small, large = (estimated(*cached, f"finetune.optimizer.batch_size={size}")["finetune"] for size in (8, 64))
     assert large.memory_bytes == pytest.approx(small.memory_bytes)
     assert large.seconds > 7.9 * small.seconds
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from llama2vec.config import RunConfig, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, ExampleFormatError, ModelNotFoundError
-from llama2vec.pipeline.defaults import UNLABELLED
+from llama2vec.pipeline.defaults import UNLABELED
 from llama2vec.pipeline.plan import RunPlan, mining_corpora, pair_files, plan_run, systems
+from llama2vec.pipeline.settings import RunConfig
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("run-*.toml"))
 
@@ -81,7 +82,7 @@ def test_shared_sections_lie_under_those_of_the_stages() -> None:
 
 
 def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes() -> None:
-    config = configured(*UNLABELLED, "corpus=c")
+    config = configured(*UNLABELED, "corpus=c")
     assert config.pairs
     assert config.pairs.from_corpus
     assert not config.pairs.sources
@@ -96,7 +97,7 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
     ("overrides", "message"),
     [
         (["adpt=true"], r"unknown key 'adpt'; did you mean 'adapt'\?"),
-        (["corpus=c", "adapt.optimiser.stepz=3"], r"unknown key 'adapt\.optimiser\.stepz'; did you mean 'steps'\?"),
+        (["corpus=c", "adapt.optimizer.stepz=3"], r"unknown key 'adapt\.optimizer\.stepz'; did you mean 'steps'\?"),
         (["corpus=c", "adapt=true", "model.nme=x"], r"unknown key 'model\.nme'; did you mean 'name'\?"),
         (["corpus=c", "pairs.from_corpus.limt=3"], r"'pairs\.from_corpus\.limt'; did you mean 'limit'\?"),
         (['pairs.sources=[{source="x", splitt="a"}]'], r"'pairs\.sources\.0\.splitt'; did you mean 'split'\?"),
@@ -190,7 +191,7 @@ def test_where_an_input_lies_decides_nothing_and_its_content_does(
     assert first(moved) != first(corpus_file)
 
 
-def test_labelled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus_file: Path) -> None:
+def test_labeled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus_file: Path) -> None:
     sources = f'pairs.sources=["{beir}", {{source = "a/b c.jsonl", corpus = "mine.tsv"}}, "x.jsonl"]'
     config = configured(f"corpus={corpus_file}", sources, "pairs.from_corpus=true")
     assert list(pair_files(config)) == ["01-task.jsonl", "02-b-c.jsonl", "03-x.jsonl", "corpus.jsonl"]

@@ -69,7 +69,7 @@ def test_faiss_flat_agrees_with_exact(store: VectorStore, tmp_path: Path) -> Non
     np.testing.assert_allclose(flat_scores, scores, atol=1e-5)
 
 
-def test_hnsw_finds_nine_of_ten_neighbours(store: VectorStore, tmp_path: Path) -> None:
+def test_hnsw_finds_nine_of_ten_neighbors(store: VectorStore, tmp_path: Path) -> None:
     queries = clustered(50, 32, seed=1)
     index = build_index(store, tmp_path / "hnsw", kind="faiss-hnsw")
     assert isinstance(index, FaissIndex)
@@ -77,7 +77,7 @@ def test_hnsw_finds_nine_of_ten_neighbours(store: VectorStore, tmp_path: Path) -
     assert recall(index.search(queries, 10)[1], ExactIndex(store).search(queries, 10)[1]) > 0.9
 
 
-def test_ivfpq_trains_on_a_sample_and_finds_most_neighbours(tmp_path: Path) -> None:
+def test_ivfpq_trains_on_a_sample_and_finds_most_neighbors(tmp_path: Path) -> None:
     store = store_of(clustered(10_500, 16), tmp_path / "store", shard_size=4000)
     settings = AnnSettings(ivf_nlist=20, training_passages=9984)
     index = build_index(store, tmp_path / "ivfpq", kind="faiss-ivfpq", settings=settings)

@@ -52,7 +52,7 @@ class Dense:
 
 
 class Words:
-    """A stand-in for the words of embeddings: each word calls up its neighbour in the list too."""
+    """A stand-in for the words of embeddings: each word calls up its neighbor in the list too."""
 
     words, language = WORDS, "en"
 

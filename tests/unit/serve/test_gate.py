@@ -13,9 +13,10 @@ import httpx
 import pytest
 from service_stand_ins import Running, StandInEncoder, Start, wait_until
 
-from llama2vec.config import ServeSettings, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.serve.server import listen
+from llama2vec.serve.settings import ServeSettings
 
 
 def code(answer: httpx.Response) -> tuple[int, str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from planting import Planted, Saved, Vectorise
+from planting import Planted, Saved, Vectorize
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.model.encoder import Encoder
@@ -52,7 +52,7 @@ def saved_models(
 def verified() -> Callable[..., Verification]:
     """Return a function that verifies a model against a planted way of embedding."""
 
-    def run(saved: Saved, give: Vectorise, *, live: bool = True, tolerance: float | None = None) -> Verification:
+    def run(saved: Saved, give: Vectorize, *, live: bool = True, tolerance: float | None = None) -> Verification:
         backend = Planted(give, live=live)
         return verify(saved.folder, saved.golden, backend, tolerance=tolerance, device="cpu")  # type: ignore[arg-type]
 

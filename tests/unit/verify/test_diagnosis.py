@@ -119,14 +119,14 @@ def test_a_planted_fault_is_named(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_missing_normalisation_is_named(saved_models: Models, verified: Verified, kind: str) -> None:
+def test_missing_normalization_is_named(saved_models: Models, verified: Verified, kind: str) -> None:
     saved = saved_models(kind)
 
     def long(side: str, texts: list[str]) -> np.ndarray:
         lengths = np.linspace(3, 9, len(texts), dtype=np.float32)[:, None]
         return saved.golden.vectors[side] * lengths  # type: ignore[index]
 
-    assert_names_only(verified(saved, long, live=False), "missing normalisation")
+    assert_names_only(verified(saved, long, live=False), "missing normalization")
 
 
 def padded_on_the_left(
@@ -400,7 +400,7 @@ def test_other_weights_and_noise_are_no_known_cause(saved_models: Models, verifi
 def test_a_missing_length_goes_along_with_another_fault(saved_models: Models, verified: Verified) -> None:
     saved = saved_models("llama-paper")
     found = verified(saved, one_by_one(lambda side, text: 7 * swapped(saved, side, text)))
-    assert names(found) == ["missing normalisation", "wrong prompt"]
+    assert names(found) == ["missing normalization", "wrong prompt"]
 
 
 def test_different_faults_on_the_sides_are_both_named(saved_models: Models, verified: Verified) -> None:

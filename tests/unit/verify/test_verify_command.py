@@ -87,7 +87,7 @@ def test_a_folder_that_sentence_transformers_knows_nothing_of_is_pooled_at_the_t
         (folder / name).unlink()
     code, out, _ = cli(folder, "--backend", "sentence-transformers")
     assert code == 1
-    assert "cause: missing normalisation" in out
+    assert "cause: missing normalization" in out
     told = "cause: no EOS: queries and passages: the prompt does not end in its EOS token, nor is there any prompt"
     assert told in out
 
@@ -352,7 +352,7 @@ def test_faults_of_a_server_are_named(saved_models: Models, cli: Cli, server: Ca
     long = server(serving(saved, lambda vectors: vectors * np.float32(11)))
     code, out, _ = cli(saved.folder, "--backend", "http", "--url", long)
     assert code == 1
-    assert "cause: missing normalisation: queries and passages" in out
+    assert "cause: missing normalization: queries and passages" in out
     deaf = server(serving(saved, side="passage"))
     code, out, _ = cli(saved.folder, "--backend", "http", "--url", f"{deaf}/v1")
     assert code == 1

@@ -1,0 +1,75 @@
+"""Settings of stage 1, adaptation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, PromptSettings, Settings
+from llama2vec.data.settings import TextSettings
+
+
+class ObjectiveSettings(Settings):
+    """What the embedding must predict.
+
+    Attributes:
+        self_weight: Weight of EBAE; 0 switches it off.
+        next_weight: Weight of EBAR; 0 switches it off.
+        language_model_weight: Weight of the ordinary next-token loss on T (1 in the authors' code, 0 in the paper).
+        pretext_weight: Factor on the mean of EBAE and EBAR (0.1 in the authors' code).
+        stop_words: Leave stop words and punctuation out of the targets, where the language has a list.
+        token_weights: ``uniform``, or ``idf`` = a token's weight is its inverse document frequency in the corpus.
+        micro_batch_tokens: Most cells (texts x longest sequence) that one pass through the model reads; a batch of more
+            is read in pieces and gives the same gradients in the memory of one piece. 0 = 2,048 on a CPU, whole batches
+            on a GPU; under several processes a batch is always read whole.
+    """
+
+    self_weight: Annotated[float, Field(ge=0)] = 1.0
+    next_weight: Annotated[float, Field(ge=0)] = 1.0
+    language_model_weight: Annotated[float, Field(ge=0)] = 0.0
+    pretext_weight: Annotated[float, Field(gt=0)] = 1.0
+    stop_words: bool = True
+    token_weights: Literal["uniform", "idf"] = "idf"
+    micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> ObjectiveSettings:
+        if self.self_weight == 0 and self.next_weight == 0:
+            raise ValueError("self_weight and next_weight are both 0: there is nothing to learn")
+        return self
+
+
+class AdaptEncoderSettings(EncoderSettings):
+    """As :class:`EncoderSettings`, with what serves an adapted model best (docs/results.md).
+
+    Attributes:
+        layers: As in :class:`EncoderSettings`, but 8; a model with fewer gives all it has.
+    """
+
+    layers: Annotated[int, Field(ge=1)] = 8
+
+
+class CommonDirectionsSettings(Settings):
+    """Directions that all vectors share, learnt from the corpus at the end and taken away ("all but the top").
+
+    Attributes:
+        count: Principal components to take away beside the mean; -1 = leave the vectors as they are, which is best
+            where a vector is the mean of several layers.
+        sentences: Sentences of the corpus that they are learnt from.
+    """
+
+    count: Annotated[int, Field(ge=-1)] = -1
+    sentences: Annotated[int, Field(ge=2)] = 400
+
+
+class AdaptConfig(Settings):
+    """A whole adaptation recipe (stage 1)."""
+
+    model: ModelSettings = ModelSettings()
+    prompts: PromptSettings = PromptSettings()
+    text: TextSettings = TextSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    optimizer: OptimizerSettings = OptimizerSettings()
+    encoder: AdaptEncoderSettings = AdaptEncoderSettings()
+    common_directions: CommonDirectionsSettings = CommonDirectionsSettings()

@@ -1,0 +1,93 @@
+"""Settings of what is read: plain text, and pairs made from a corpus."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from llama2vec.config import Language, Settings
+
+
+class TextSettings(Settings):
+    """Which plain text is read and how it is cut into pairs (T, following U).
+
+    Attributes:
+        corpus: BEIR folder, JSONL, TSV, folder of .txt/.md, ``hf:dataset`` or ``ir:dataset``.
+        language: ISO 639-1 code for sentence ends and stop words.
+        min_words: Shortest T and U; shorter rests are joined to their neighbor.
+        max_words: Longest T and U. Each piece's length is drawn between the two, so that the model meets
+            texts as short as queries and as long as passages; equal numbers switch this off.
+        max_tokens: Longest T in tokens; prompts come on top.
+        held_out: Share of the documents kept for the validation loss.
+        limit: Read at most this many passages; 0 = all.
+    """
+
+    corpus: str = ""
+    language: Language = "en"
+    min_words: Annotated[int, Field(ge=1)] = 8
+    max_words: Annotated[int, Field(ge=1)] = 64
+    max_tokens: Annotated[int, Field(ge=4)] = 128
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    limit: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _order(self) -> TextSettings:
+        if self.min_words > self.max_words:
+            raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
+        return self
+
+
+class PairShares(Settings):
+    """How often a passage gives a pair of each kind: 0 = never, 1 = wherever it can.
+
+    Attributes:
+        title: Title → text.
+        first_sentence: First sentence → the rest.
+        halves: One half → the other, cut at the sentence end nearest to the middle; which one asks is drawn.
+        neighbors: A passage → the one that follows it in the same document.
+        crop: A few neighboring words → their passage (inverse cloze task, arXiv 1906.00300; cropping,
+            arXiv 2112.09118).
+    """
+
+    title: Annotated[float, Field(ge=0, le=1)] = 1.0
+    first_sentence: Annotated[float, Field(ge=0, le=1)] = 1.0
+    halves: Annotated[float, Field(ge=0, le=1)] = 1.0
+    neighbors: Annotated[float, Field(ge=0, le=1)] = 0.0
+    crop: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class CorpusPairSettings(Settings):
+    """How an unlabeled corpus becomes pairs of query and positive.
+
+    Attributes:
+        kinds: Share of the passages that give a pair of each kind.
+        language: ISO 639-1 code for sentence ends.
+        query_min_words: Shortest query but for titles; a shorter first sentence takes the next one along.
+        query_max_words: Longest query; what is behind it is left out.
+        crop_max_words: Longest crop; its length is drawn between ``query_min_words`` and this.
+        passage_min_words: Shortest positive without its title; what is shorter gives no pair.
+        keep_query_in_passage: Share of the crops whose positive keeps the words that were cropped (0.1 in
+            arXiv 1906.00300): they teach that equal words count, the others that they are not all.
+        limit: Read at most this many passages; 0 = all.
+    """
+
+    kinds: PairShares = PairShares()
+    language: Language = "en"
+    query_min_words: Annotated[int, Field(ge=1)] = 3
+    query_max_words: Annotated[int, Field(ge=1)] = 64
+    crop_max_words: Annotated[int, Field(ge=1)] = 12
+    passage_min_words: Annotated[int, Field(ge=1)] = 8
+    keep_query_in_passage: Annotated[float, Field(ge=0, le=1)] = 0.1
+    limit: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _possible(self) -> CorpusPairSettings:
+        if not self.query_min_words <= self.crop_max_words <= self.query_max_words:
+            raise ValueError(
+                f"query_min_words ({self.query_min_words}), crop_max_words ({self.crop_max_words}) and "
+                f"query_max_words ({self.query_max_words}) must not fall"
+            )
+        if not any(self.kinds.model_dump().values()):
+            raise ValueError("the share of every kind is 0: there is no pair to make")
+        return self

@@ -1,1 +1,0 @@
-"""Runs and similarities to scores, intervals and tables; never imports torch."""

@@ -1,0 +1,60 @@
+"""Settings of hard-negative mining."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from llama2vec.config import Language, Settings
+
+
+class MineSettings(Settings):
+    """Which passages become hard negatives.
+
+    Attributes:
+        bm25: Search with BM25, with or without a model beside it.
+        language: Of BM25's stop words and stemmer, as ISO 639 has it.
+        negatives: Negatives per query, those that are kept included.
+        first_rank: First rank of the window, counted from 1 in each searcher's own ranking. What any searcher ranks
+            above it is left out: the top is where unlabeled answers stand.
+        last_rank: Last rank of the window (200 in the paper).
+        choose: ``sample`` draws evenly from what the filters leave of the window, ``top`` takes the best ranked.
+        seed: Of the draw; together with the query and the passage's id it decides, whatever the order.
+        max_share_of_positive: Drop candidates that score above this share of the positive's score (NV-Retriever,
+            arXiv 2407.15831, finds 0.95 best); 0 = off.
+        margin: Drop candidates that score above the positive's score less this; 0 = off.
+        near_duplicate: Drop candidates that share this much of the shorter text's word 5-grams with a positive;
+            0 = off.
+        keep_existing: Keep the negatives that the examples bring along; else they are replaced.
+        write_scores: Write the scores of positives and negatives, for distillation.
+        short: Queries that get fewer negatives than asked: ``keep`` them as they are, ``drop`` them, or ``error``.
+        report_examples: Examples that the report shows for each reason.
+    """
+
+    bm25: bool = True
+    language: Language = "en"
+    negatives: Annotated[int, Field(ge=1)] = 7
+    first_rank: Annotated[int, Field(ge=1)] = 1
+    last_rank: Annotated[int, Field(ge=1)] = 200
+    choose: Literal["sample", "top"] = "sample"
+    seed: int = 0
+    max_share_of_positive: Annotated[float, Field(ge=0, le=1)] = 0.95
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    near_duplicate: Annotated[float, Field(ge=0, le=1)] = 0.5
+    keep_existing: bool = False
+    write_scores: bool = False
+    short: Literal["keep", "drop", "error"] = "keep"
+    report_examples: Annotated[int, Field(ge=0)] = 5
+
+    @model_validator(mode="after")
+    def _window(self) -> MineSettings:
+        if self.first_rank > self.last_rank:
+            raise ValueError(f"first_rank ({self.first_rank}) is behind last_rank ({self.last_rank})")
+        return self
+
+
+class MineConfig(Settings):
+    """A whole mining recipe."""
+
+    mine: MineSettings = MineSettings()

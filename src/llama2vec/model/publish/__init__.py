@@ -1,0 +1,1 @@
+"""What goes along with a saved encoder: portable code, model card, hub."""

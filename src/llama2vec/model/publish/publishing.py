@@ -1,0 +1,62 @@
+"""Files that let other programs and people use a saved encoder: for sentence-transformers, and the model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llama2vec.files import write_atomic, write_json
+from llama2vec.model.backbone import ModelSource
+from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.publish.model_card import CARD_FILE, is_own_card, origin_of, write_model_card
+
+MODULE_FILE = "portable_encoder.py"
+# As in portable_encoder.py, which is not imported here: sentence-transformers is no dependency.
+_QUERY_MARK = "[llama2vec:query]"
+
+
+def add_public_files(folder: Path, destination: Path, made_from: str) -> None:
+    """Complete a saved encoder.
+
+    Args:
+        folder: The encoder's files, contract included, before they are moved.
+        destination: Where they go; a card that somebody wrote there stays.
+        made_from: Name of the model that was loaded.
+    """
+    write_sentence_transformers_files(folder)
+    if not is_own_card(destination / CARD_FILE):
+        write_model_card(folder, name=destination.resolve().name, origin=origin_of(made_from))
+
+
+def name_card(folder: Path, repo_id: str, source: ModelSource) -> None:
+    """Give an encoder that goes to the hub the card of the folder it was loaded from, or one that names the repository.
+
+    Args:
+        folder: The encoder's files.
+        repo_id: Where they go.
+        source: What was loaded.
+    """
+    card = Path(source.location) / CARD_FILE
+    if (card.parent / CONTRACT_FILE).is_file() and is_own_card(card):
+        write_atomic(folder / CARD_FILE, card.read_bytes())
+    else:
+        write_model_card(folder, name=repo_id, origin=origin_of(source.name))
+
+
+def write_sentence_transformers_files(folder: Path) -> None:
+    """Let ``SentenceTransformer(folder, trust_remote_code=True)`` open a saved encoder, also without llama2vec."""
+    write_atomic(folder / MODULE_FILE, module_source())
+    settings = {
+        "model_type": "SentenceTransformer",
+        "prompts": {"query": _QUERY_MARK, "document": ""},
+        "default_prompt_name": None,
+        "similarity_fn_name": "cosine",
+    }
+    write_json(folder / "config_sentence_transformers.json", settings)
+    module = {"idx": 0, "name": "0", "path": "", "type": f"{Path(MODULE_FILE).stem}.PortableEncoder"}
+    # Last: with modules.json sentence-transformers reads the folder as one of its own.
+    write_json(folder / "modules.json", [module])
+
+
+def module_source() -> bytes:
+    """Return the file that sentence-transformers runs, as it stands in this package."""
+    return Path(__file__).with_name(MODULE_FILE).read_bytes()

@@ -1,0 +1,175 @@
+"""Settings of a whole run: every stage in one recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, merged, switched
+from llama2vec.data.settings import CorpusPairSettings
+from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.mine.settings import MineSettings
+from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
+from llama2vec.score.settings import EvaluateSettings
+
+
+class ExampleSource(Settings):
+    """One source of labeled examples.
+
+    Attributes:
+        source: BEIR folder, JSONL file, MS MARCO triples, ``hf:dataset`` …
+        split: Split of a folder or hub dataset.
+        limit: Read at most this many examples; 0 = all.
+        corpus: Passages to mine from; "" = the BEIR folder's own, else the run's ``corpus``, else the examples' own.
+    """
+
+    source: Annotated[str, Field(min_length=1)]
+    split: str = "train"
+    limit: Annotated[int, Field(ge=0)] = 0
+    corpus: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_alone(cls, data: Any) -> Any:
+        return {"source": data} if isinstance(data, str) else data
+
+
+class PairsSettings(Settings):
+    """Where the pairs of query and positive come from.
+
+    Attributes:
+        sources: Labeled examples; a name alone stands for a source with its defaults.
+        from_corpus: Pairs that the run's corpus gives by itself, without a label.
+        seed: Of the pairs from the corpus.
+    """
+
+    sources: list[ExampleSource] = Field(default_factory=list)
+    from_corpus: CorpusPairSettings | None = None
+    seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _switch(cls, data: Any) -> Any:
+        return switched(data, ("from_corpus",))
+
+    @model_validator(mode="after")
+    def _something_to_read(self) -> PairsSettings:
+        if not self.sources and self.from_corpus is None:
+            raise ValueError("there are no pairs; name sources, or write from_corpus = true")
+        return self
+
+
+class MiningStageSettings(MineSettings):
+    """How a run mines; what is not named here is as in :class:`MineSettings`.
+
+    Attributes:
+        encoder: Search with the newest encoder of the run, too. A raw LLM, neither adapted nor fine-tuned, is no
+            retriever and is not asked.
+        rounds: Mine and fine-tune this often. Each further round mines with the encoder that the round before made,
+            and fine-tuning goes on from it.
+    """
+
+    encoder: bool = True
+    rounds: Annotated[int, Field(ge=1)] = 1
+
+
+RUN_STAGES = ("pairs", "adapt", "mine", "finetune", "encode", "index", "evaluate")
+
+
+class RunConfig(Settings):
+    """All stages in one recipe. A stage whose section is absent, or ``false``, is not run; ``true`` = its defaults.
+
+    ``[model]``, ``[prompts]`` and ``[encoder]`` hold for every stage; ``[adapt]`` and ``[finetune]`` may change parts
+    of them in sections of their own, such as ``[finetune.model]``.
+
+    Attributes:
+        corpus: Passages: what adaptation reads, pairs are made of, mining searches and ``encode`` encodes, unless the
+            stage names another.
+        model: The LLM that the run begins with.
+        prompts: The wording.
+        encoder: Lengths, pooling, pairing.
+        adapt: As in an adaptation recipe; ``text.corpus`` goes before ``corpus``.
+        pairs: Queries with positives.
+        mine: Hard negatives for them.
+        finetune: As in a fine-tuning recipe, but for ``data.sources``: it reads what ``mine`` or ``pairs`` wrote.
+        encode: The corpus as vectors.
+        index: The index over them.
+        evaluate: Scores of the models.
+    """
+
+    corpus: str = ""
+    model: ModelSettings = ModelSettings()
+    prompts: PromptSettings = PromptSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    adapt: AdaptConfig | None = None
+    pairs: PairsSettings | None = None
+    mine: MiningStageSettings | None = None
+    finetune: FinetuneConfig | None = None
+    encode: EncodeSettings | None = None
+    index: IndexSettings | None = None
+    evaluate: EvaluateSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _share(cls, data: Any) -> Any:
+        """Put the shared sections under those of the stages."""
+        data = switched(data, RUN_STAGES)
+        if isinstance(data, dict):
+            shared = {name: data[name] for name in ("model", "prompts", "encoder") if isinstance(data.get(name), dict)}
+            for stage in ("adapt", "finetune"):
+                if isinstance(data.get(stage), dict):
+                    data[stage] = merged(shared, data[stage])
+        return data
+
+    @model_validator(mode="after")
+    def _stages_fit(self) -> RunConfig:
+        if not any(getattr(self, stage) is not None for stage in RUN_STAGES):
+            raise ValueError(f"no stage to run; write a section for at least one of {', '.join(RUN_STAGES)}")
+        for stage, needed in (("mine", "pairs"), ("finetune", "pairs"), ("index", "encode")):
+            if getattr(self, stage) is not None and getattr(self, needed) is None:
+                raise ValueError(f"[{stage}] needs what [{needed}] makes; write a [{needed}] section too")
+        if self.mine and self.mine.rounds > 1 and not self.finetune:
+            raise ValueError(f"mine.rounds is {self.mine.rounds}, but nothing is fine-tuned between; add [finetune]")
+        self._check_corpus()
+        self._check_models()
+        return self
+
+    def _check_corpus(self) -> None:
+        reads = {
+            "adapt": self.adapt is not None and not self.adapt.text.corpus,
+            "pairs.from_corpus": self.pairs is not None and self.pairs.from_corpus is not None,
+            "encode": self.encode is not None and not self.encode.corpus,
+        }
+        for stage, needed in reads.items():
+            if needed and not self.corpus:
+                raise ValueError(f"corpus is empty and {stage} reads it; name a corpus in the recipe or with --corpus")
+
+    def _check_models(self) -> None:
+        for stage in ("adapt", "finetune"):
+            section = getattr(self, stage)
+            if section is not None and section.model.name != self.model.name:
+                raise ValueError(f"{stage}.model.name: a run has one model; name it in [model]")
+        if self.finetune is not None and (self.finetune.data.source_list or self.finetune.data.limit):
+            raise ValueError("finetune.data: a run fine-tunes on what [pairs] reads; put sources and limit there")
+        if self.adapt is not None and self.finetune is not None:
+            _check_same_contract(self.adapt, self.finetune)
+        missing = [name for name in (self.evaluate.systems if self.evaluate else []) if not self._makes(name)]
+        if missing:
+            raise ValueError(f"evaluate.systems: {missing[0]} is no model of this run; add its stage or leave it out")
+
+    def _makes(self, system: str) -> bool:
+        return {"adapted": self.adapt is not None, "finetuned": self.finetune is not None}.get(system, True)
+
+
+def _check_same_contract(adapt: AdaptConfig, finetune: FinetuneConfig) -> None:
+    """Fine-tuning keeps the contract of the adapted encoder: what it repeats must be the same."""
+    if "prompts" in finetune.model_fields_set and finetune.prompts != adapt.prompts:
+        raise ValueError("finetune.prompts: fine-tuning keeps the wording of the adaptation; write it in [prompts]")
+    for name in ("pooling", "layers", "query_max_tokens", "passage_max_tokens"):
+        there, now = getattr(adapt.encoder, name), getattr(finetune.encoder, name)
+        if name in finetune.encoder.model_fields_set and there != now:
+            raise ValueError(
+                f"finetune.encoder.{name} is {now!r} and the adapted encoder has {there!r}; write it in [encoder]"
+            )

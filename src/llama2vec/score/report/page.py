@@ -1,0 +1,262 @@
+"""The report as one HTML page that needs nothing but itself."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from llama2vec.errors import MissingDependencyError
+from llama2vec.records import Report
+from llama2vec.score.comparison import Comparison, PairedTest
+from llama2vec.score.report import plots, wording
+from llama2vec.score.report.content import Content, Task, averages, best_values
+from llama2vec.score.report.plots import Curve, Estimate, Plot
+from llama2vec.score.report.sources import CurveFamily, Training
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_MOST_PAIRS = 6
+"""Pairs of systems that are drawn in each task; the table has all."""
+
+
+def render_page(content: Content) -> str:
+    """Return the page. Equal content gives equal text.
+
+    Texts of queries, passages and names are shown as they are, never read as markup; the page's policy forbids every
+    script but its own, and every request.
+
+    Raises:
+        MissingDependencyError: jinja2 or matplotlib is not installed.
+    """
+    try:
+        import jinja2
+        from markupsafe import Markup
+    except ImportError:
+        raise MissingDependencyError("HTML reports need jinja2; pip install 'llama2vec[report]'") from None
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    environment.globals["say"] = wording
+    environment.filters["markup"] = Markup
+    script = (_TEMPLATES / "sort.js").read_text(encoding="utf-8")
+    return environment.get_template("page.html.jinja").render(
+        content=content,
+        overview=_overview(content),
+        tasks=[_task_view(number, task) for number, task in enumerate(content.tasks, start=1)],
+        trainings=_trainings_view(content.trainings),
+        runs=[{"run": run, "settings": wording.setting_rows([run.settings])} for run in content.runs],
+        style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- over all tasks
+
+
+def _overview(content: Content) -> dict[str, Any]:
+    """Return the table of systems and tasks, where there are several of both, and the plot of all differences."""
+    tasks, systems = content.headline, content.systems
+    by_task = [{report.system: report for report in task.reports} for task in tasks]
+    best = [best_values(task.reports, task.measures).get(task.measures[0]) for task in tasks]
+    means = averages(tasks)
+    rows = []
+    for system in systems:
+        cells = [
+            _cell(reports.get(system), task.measures[0], top)
+            for task, reports, top in zip(tasks, by_task, best, strict=True)
+        ]
+        mean = means.get(system)
+        top = len(means) > 1 and mean == max(means.values())
+        average = {"text": wording.NONE if mean is None else wording.score(mean), "interval": "", "best": top}
+        rows.append({"system": system, "cells": [*cells, *([average] if means else [])]})
+    figures = [_systems_plot(tasks)] if len(tasks) > 1 and len(systems) > 1 else []
+    pairs = [found for task in tasks for found in task.pairs]
+    figures += [_forest("forest", pairs)] if len(tasks) > 1 and len(pairs) > 1 else []
+    figures += [_family_plot(number, family) for number, family in enumerate(content.curves, start=1)]
+    columns = [(task.label, task.measures[0]) for task in tasks] + ([("average", "")] if means else [])
+    return {"columns": columns, "rows": rows if len(tasks) > 1 else [], "figures": figures}
+
+
+def _family_plot(number: int, family: CurveFamily) -> Plot:
+    curves = [
+        Curve(name, [*points], [*points.values()], series, dots=True)
+        for series, (name, points) in enumerate(family.lines.items())
+    ]
+    caption = f"{family.axis} over {family.across}, one line each: {', '.join(family.lines)}."
+    return plots.curves_plot(
+        curves, key=f"curves-{number}", title=family.title, axis=family.axis, caption=caption, across=family.across
+    )
+
+
+def _systems_plot(tasks: Sequence[Task]) -> Plot:
+    measures = {task.measures[0] for task in tasks}
+    groups = {
+        task.label if len(measures) == 1 else f"{task.label} ({task.measures[0]})": _estimates(task) for task in tasks
+    }
+    axis = measures.pop() if len(measures) == 1 else "score"
+    caption = "Score of each system on each task, with its 95 % interval; further right is better."
+    return plots.estimates_plot(groups, key="overview", title="Scores", axis=axis, caption=caption)
+
+
+def _forest(key: str, pairs: Sequence[tuple[Comparison, PairedTest]]) -> Plot:
+    """Draw differences: under a heading for each pair of systems, or where there is one task, in one list."""
+    tasks, measures = ({getattr(one, part) for one, _ in pairs} for part in ("task", "measure"))
+    groups: dict[str, list[Estimate]] = {}
+    for comparison, pair in pairs:
+        name, task = wording.pair_name(pair), comparison.task or "unnamed task"
+        where = f"{task} ({comparison.measure})" if len(measures) > 1 else task
+        heading, label = (name, where) if len(tasks) > 1 else (comparison.measure if len(measures) > 1 else "", name)
+        groups.setdefault(heading, []).append(Estimate(label, pair.difference, pair.interval))
+    axis = f"difference in {measures.pop()}" if len(measures) == 1 else "difference"
+    caption = (
+        "Mean differences with 95 % intervals. Right of 0 the system named first is better, left of it the other; "
+        "what crosses 0 is grey."
+    )
+    return plots.estimates_plot(groups, key=key, title="Differences", axis=axis, caption=caption, zero=True)
+
+
+# ------------------------------------------------------------------------------------------------------- one task
+
+
+def _task_view(number: int, task: Task) -> dict[str, Any]:
+    best = best_values(task.reports, task.measures)
+    rows = [
+        {"system": report.system, "cells": [_cell(report, measure, best.get(measure)) for measure in task.measures]}
+        for report in task.reports
+    ]
+    queries = {len(values) for report in task.reports for values in report.per_query.values()}
+    drawn = task.pairs[:_MOST_PAIRS]
+    return {
+        "id": f"task-{number}",
+        "task": task,
+        "columns": [(measure, "") for measure in task.measures],
+        "rows": rows,
+        "queries": queries.pop() if len(queries) == 1 else None,
+        "figures": _task_figures(number, task),
+        "pairs": [_pair_view(f"task-{number}-pair-{place}", *found) for place, found in enumerate(drawn, start=1)],
+        "not_drawn": len(task.pairs) - len(drawn),
+        "settings": wording.setting_rows([report.settings for report in task.reports]),
+        "comparison_settings": wording.setting_rows([comparison.settings for comparison in task.comparisons]),
+    }
+
+
+def _cell(report: Report | None, measure: str, best: float | None) -> dict[str, Any]:
+    if report is None or measure not in report.metrics:
+        return {"text": wording.NONE, "interval": "", "best": False}
+    value = report.metrics[measure]
+    bounds = wording.interval(report.intervals.get(measure))
+    return {"text": wording.score(value), "interval": bounds, "best": value == best}
+
+
+def _estimates(task: Task) -> list[Estimate]:
+    measure = task.measures[0]
+    return [
+        Estimate(report.system, report.metrics[measure], report.intervals.get(measure))
+        for report in task.reports
+        if measure in report.metrics
+    ]
+
+
+def _task_figures(number: int, task: Task) -> list[Plot]:
+    scores = [_scores_plot(number, task)] if len(task.reports) > 1 else []
+    return [*scores, *([_forest(f"task-{number}-forest", task.pairs)] if len(task.pairs) > 1 else [])]
+
+
+def _scores_plot(number: int, task: Task) -> Plot:
+    rows, measure = _estimates(task), task.measures[0]
+    caption = f"{measure} of each system with its 95 % interval; further right is better."
+    return plots.estimates_plot({"": rows}, key=f"task-{number}-scores", title=measure, axis=measure, caption=caption)
+
+
+def _pair_view(key: str, comparison: Comparison, pair: PairedTest) -> dict[str, Any]:
+    names, measure = (pair.first, pair.second), comparison.measure
+    before, after = (comparison.per_query[name] for name in names)
+    first, second = list(before.values()), [after[query_id] for query_id in before]
+    return {
+        "pair": pair,
+        "measure": measure,
+        "figures": [
+            plots.scatter_plot(first, second, key=f"{key}-scatter", names=names, measure=measure),
+            plots.difference_plot(first, second, key=f"{key}-bars", names=names, measure=measure),
+        ],
+        "changed": [_changed_view(comparison, pair, *found) for found in pair.changed],
+    }
+
+
+def _changed_view(comparison: Comparison, pair: PairedTest, query_id: str, first: float, second: float) -> Any:
+    shown = comparison.shown.get(query_id)
+    answers = [(name, shown.answers.get(name, ())) for name in (pair.first, pair.second)] if shown else []
+    return {
+        "id": query_id, "text": shown.text if shown else "", "first": first, "second": second,
+        "difference": second - first, "answers": [found for found in answers if found[1]],
+    }  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------- trainings
+
+
+def _trainings_view(trainings: Sequence[Training]) -> dict[str, Any]:
+    names = wording.figure_names(trainings)
+    return {
+        "columns": [wording.figure_name(name) for name in names],
+        "rows": [_training_row(training, names) for training in trainings],
+        "together": _compared_curves(trainings, names) if len(trainings) > 1 else [],
+        "each": [_training_figures(number, training) for number, training in enumerate(trainings, start=1)],
+        "settings": wording.setting_rows([training.manifest for training in trainings]),
+    }
+
+
+def _training_row(training: Training, names: Iterable[str]) -> dict[str, Any]:
+    last = wording.last_figures(training)
+    return {
+        "training": training,
+        "cells": [wording.score(last[name]) if name in last else wording.NONE for name in names],
+    }
+
+
+def _training_figures(number: int, training: Training) -> dict[str, list[Plot]]:
+    """Return the plots of one training: those that all look at, and those of the optimizer."""
+    names = wording.figure_names([training])
+    groups = {
+        "Loss": ([name for name in names if "loss" in name], "loss (nats)"),
+        "On held-out queries": ([name for name in names if "loss" not in name], "score"),
+        "Learning rate": (["learning_rate"], "learning rate"),
+        "Gradient norm": (["gradient_norm"], "gradient norm"),
+    }
+    found: dict[str, list[Plot]] = {"results": [], "optimizer": []}
+    for title, (kept, axis) in groups.items():
+        # A figure and the same on held-out text have one color.
+        bases = list(dict.fromkeys(name.removeprefix(wording.HELD_OUT) for name in kept))
+        curves = [_curve(training, name, bases.index(name.removeprefix(wording.HELD_OUT))) for name in kept]
+        curves = [curve for curve in curves if curve.steps]
+        if curves:
+            caption = f"{title} of {training.where} over the optimizer steps."
+            key = f"training-{number}-{title.lower().replace(' ', '-')}"
+            place = "results" if kept[0] in names else "optimizer"
+            found[place].append(plots.curves_plot(curves, key=key, title=title, axis=axis, caption=caption))
+    return found
+
+
+def _compared_curves(trainings: Sequence[Training], names: Iterable[str]) -> list[Plot]:
+    """Draw each figure that several trainings have, one line a training."""
+    found = []
+    for number, name in enumerate(names, start=1):
+        curves = [_curve(training, name, place, training.where) for place, training in enumerate(trainings)]
+        curves = [curve for curve in curves if curve.steps]
+        if len(curves) > 1:
+            axis = wording.figure_name(name)
+            title = axis[0].upper() + axis[1:]
+            caption = f"{title} of {len(curves)} trainings over the optimizer steps."
+            found.append(plots.curves_plot(curves, key=f"trainings-{number}", title=title, axis=axis, caption=caption))
+    return found
+
+
+def _curve(training: Training, name: str, series: int, label: str = "") -> Curve:
+    points = [(line["step"], line[name]) for line in training.log if name in line]
+    held_out = name.startswith(wording.HELD_OUT)
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    return Curve(label or wording.figure_name(name), steps, values, series, held_out)

@@ -1,0 +1,55 @@
+"""Scores and a log that the tests of reports share."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llama2vec.records import Report
+from llama2vec.score.tables import write_json, write_per_query
+
+QUERIES = [f"q{number}" for number in range(8)]
+OLD = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+NEW = [0.5, 0.4, 0.2, 0.3, 0.9, 0.8, 0.5, 1.0]
+
+
+def make_report(system: str, values: list[float], task: str = "tiny/test", **settings: Any) -> Report:
+    mean = sum(values) / len(values)
+    by_query = dict(zip(QUERIES, values, strict=False))
+    bounds = (min(values), max(values))
+    return Report(task, system, {"nDCG@10": mean}, {"nDCG@10": bounds}, {"nDCG@10": by_query}, settings)
+
+
+LOG: list[Mapping[str, float]] = [
+    {"step": 5, "loss": 9.0, "loss_self": 8.0, "loss_next": 10.0, "learning_rate": 0.001, "gradient_norm": 2.0},
+    {"step": 10, "validation_loss": 7.5, "validation_ndcg@10": 0.25},
+    {"step": 10, "loss": 7.0, "loss_self": 6.0, "loss_next": 8.0, "learning_rate": 0.0005, "gradient_norm": 1.0},
+]
+
+
+def write_evaluation(folder: Path, *reports: Report) -> Path:
+    for report in reports:
+        stem = report.task.replace("/", "-")
+        settings = {"corpus_fingerprint": "c0ffee", **report.settings}
+        content = {"format": "llama2vec-evaluation", "version": 1, "task": report.task, "system": report.system}
+        content |= {"metrics": report.metrics, "intervals": report.intervals}
+        write_json(folder / f"{stem}.json", {**content, "settings": settings, "seconds": 1.5})
+        if report.per_query:
+            write_per_query(folder / f"{stem}.per-query.tsv", [report])
+    return folder
+
+
+def write_training(
+    folder: Path, *, finished: bool = True, log: list[Mapping[str, float]] = LOG, rest: str = ""
+) -> Path:
+    folder.mkdir(parents=True)
+    lines = "".join(json.dumps(line) + "\n" for line in log)
+    (folder / "log.jsonl").write_text(lines + rest, encoding="utf-8")
+    (folder / "adapt.json").write_text("{}", encoding="utf-8")
+    if finished:
+        settings = {"model": {"name": folder.name}}
+        manifest = {"stage": "adapt", "settings": settings, "results": {"steps": 10, "seconds": 75}}
+        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    return folder

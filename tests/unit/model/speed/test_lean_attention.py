@@ -1,0 +1,162 @@
+"""Attention without copies of shared keys and values gives the same numbers and keeps less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from llama2vec.adapt.joint import attention_inputs, joint_batch
+from llama2vec.adapt.targets import TokenizedText
+from llama2vec.config import LoraSettings, ModelSettings
+from llama2vec.model.backbone import add_lora, load_backbone
+from llama2vec.model.prompt import PromptIds
+from llama2vec.model.speed import lean_attention
+from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
+
+PROMPTS = PromptIds(prefix=(1, 4), suffixes={"self": (5, 6, 7), "next": (5, 8, 9, 10, 7)}, slots=2)
+TEXTS = [TokenizedText(tuple(range(20, 20 + length)), (13,)) for length in (30, 11, 23)]
+
+needs_kernel = pytest.mark.skipif(
+    not lean_attention._kernel_groups(), reason="this PyTorch's kernel copies shared keys and values"
+)
+
+
+def joint_step(model: Any, dtype: torch.dtype = torch.float32) -> tuple[torch.Tensor, dict[str, torch.Tensor], int]:
+    """Slot logits, gradients, and bytes that autograd keeps, of the pass that adaptation makes."""
+    batch = joint_batch(TEXTS, TEXTS, PROMPTS)
+    storages: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    model.zero_grad()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        logits = model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            logits_to_keep=torch.tensor(batch.layout.slot_columns()),
+            use_cache=False,
+            **attention_inputs(batch, model.config, dtype),
+        ).logits
+    logits.square().mean().backward()
+    gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    return logits.detach(), gradients, sum(storages.values())
+
+
+@needs_kernel
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral_window"])
+def test_logits_and_gradients_are_those_of_the_stock_kernel_and_less_is_kept(
+    make_model: Callable[..., Any], kind: str
+) -> None:
+    model = make_model(kind)
+    stock_logits, stock_gradients, stock_bytes = joint_step(model)
+    assert use_lean_attention(model)
+    logits, gradients, kept = joint_step(model)
+    torch.testing.assert_close(logits, stock_logits, rtol=1e-5, atol=1e-5 * float(stock_logits.abs().max()))
+    assert gradients.keys() == stock_gradients.keys()
+    for name, value in stock_gradients.items():
+        torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max() + 1))
+    assert kept < stock_bytes
+
+
+@needs_kernel
+def test_a_text_without_a_mask_reads_the_same(make_model: Callable[..., Any]) -> None:
+    model, ids = make_model("llama"), torch.arange(18).reshape(2, 9) + 3
+    with torch.no_grad():
+        stock = model(input_ids=ids, use_cache=False).logits
+        assert use_lean_attention(model)
+        assert torch.equal(model(input_ids=ids, use_cache=False).logits, stock)
+
+
+@needs_kernel
+def test_it_is_undone_with_the_adapter_on_and_changes_nothing_that_is_saved(llama_folder: Any) -> None:
+    backbone = load_backbone(ModelSettings(name=str(llama_folder), dtype="float32"))
+    model = add_lora(backbone, LoraSettings(rank=4), [], 0)
+    before = backbone.model.config.to_dict()
+    assert use_lean_attention(model)
+    assert backbone.model.config._attn_implementation == lean_attention.NAME
+    use_stock_attention(model)
+    assert backbone.model.config._attn_implementation == "sdpa"
+    assert backbone.model.config.to_dict() == before
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
+def test_models_without_shared_heads_attend_the_lean_way_too(make_model: Callable[..., Any], kind: str) -> None:
+    model = make_model(kind)
+    model.eval()
+    stock_logits, stock_gradients, stock_bytes = joint_step(model)
+    assert use_lean_attention(model)
+    logits, gradients, kept = joint_step(model)
+    torch.testing.assert_close(logits, stock_logits, rtol=1e-5, atol=1e-5 * float(stock_logits.abs().max()))
+    for name, value in stock_gradients.items():
+        torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max() + 1))
+    assert kept <= stock_bytes * 1.02
+
+
+def test_other_kernels_are_left_alone(make_model: Callable[..., Any]) -> None:
+    model = make_model("llama", attention="eager")
+    assert not use_lean_attention(model)
+    use_stock_attention(model)
+    assert model.config._attn_implementation == "eager"
+
+
+needs_split = pytest.mark.skipif(not lean_attention._kernel_splits(), reason="this PyTorch lacks the kernel")
+
+
+@needs_split
+def test_the_text_is_read_without_the_mask_and_the_prompts_with_it(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    apply = lean_attention._PartlyCausal.apply
+
+    class Counted:
+        @staticmethod
+        def apply(*arguments: Any) -> Any:
+            calls.append(arguments[4])
+            return apply(*arguments)
+
+    monkeypatch.setattr(lean_attention, "_PartlyCausal", Counted)
+    model = make_model("llama")
+    use_lean_attention(model)
+    joint_step(model)
+    assert calls == [32] * model.config.num_hidden_layers
+
+
+@needs_split
+@pytest.mark.parametrize("window", [8, 40])
+def test_a_mask_with_a_window_is_read_whole(make_model: Callable[..., Any], window: int) -> None:
+    model = make_model("mistral", sliding_window=window)
+    batch = joint_batch(TEXTS, TEXTS, PROMPTS)
+    mask = attention_inputs(batch, model.config, torch.float32)["attention_mask"]
+    # 40 columns are more than any position: no window is in the way.
+    assert hasattr(mask, lean_attention._CAUSAL_COLUMNS) == (window == 40)
+
+
+@needs_split
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox"])
+def test_bfloat16_weights_and_autocast_read_about_the_same(make_model: Callable[..., Any], kind: str) -> None:
+    model = make_model(kind)
+    model.eval()
+    exact = joint_step(model)[0]
+    use_lean_attention(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = joint_step(model)[0]
+    model.to(torch.bfloat16)
+    rounded = joint_step(model, torch.bfloat16)[0]
+    for found in (mixed, rounded):
+        torch.testing.assert_close(found.float(), exact, rtol=0.1, atol=0.05 * float(exact.abs().max()))
+
+
+def test_without_the_kernel_the_numbers_are_the_same(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model("llama")
+    stock = joint_step(model)[0]
+    use_lean_attention(model)
+    monkeypatch.setattr(lean_attention, "_kernel_splits", lambda: False)
+    torch.testing.assert_close(joint_step(model)[0], stock, rtol=1e-5, atol=1e-5 * float(stock.abs().max()))

@@ -1,0 +1,202 @@
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from made_results import LOG, NEW, OLD, make_report, write_evaluation, write_training
+
+from llama2vec.score.comparison import ShownPassage, ShownQuery, compare_reports, write_comparisons
+from llama2vec.score.report.content import Content, build_content
+from llama2vec.score.report.markdown import render_markdown
+from llama2vec.score.report.page import render_page
+from llama2vec.score.report.plots import Estimate, difference_plot, estimates_plot, scatter_plot
+from llama2vec.score.report.sources import read_sources
+
+Writer = Callable[..., Path]
+EVIL = "<script>alert('x')</script> | $x^2$ & \"q\" _name"
+VOID = {"meta", "link", "br"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, attributes, texts; fails where tags do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def values(self, name: str) -> list[str]:
+        return [value for _, found, value in self.attributes if found == name]
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> Content:
+    """Two tasks, two systems of which one has a hostile name, a comparison with passages, a training."""
+    folder = tmp_path_factory.mktemp("results")
+    comparison = compare_reports([make_report("old", OLD, task="compared"), make_report(EVIL, NEW, task="compared")])
+    passage = ShownPassage(1, "p1", 0.5, 2, EVIL, EVIL)
+    shown = {query_id: ShownQuery(EVIL, {EVIL: (passage,), "old": ()}) for query_id, *_ in comparison.pairs[0].changed}
+    write_comparisons(folder / "cmp.json", [dataclasses.replace(comparison, shown=shown)])
+    sources = [
+        write_evaluation(folder / "a", make_report("old", OLD)),
+        write_evaluation(folder / "b", make_report(EVIL, NEW, note=EVIL)),
+        folder / "cmp.json",
+        write_training(folder / "adapted"),
+    ]
+    return build_content(read_sources(sources), title=EVIL, command=f"llama2vec {EVIL}")
+
+
+@pytest.fixture(scope="module")
+def page(content: Content) -> str:
+    return render_page(content)
+
+
+def test_the_page_needs_nothing_but_itself(page: str) -> None:
+    found = Page(page)
+    assert not {"iframe", "object", "embed", "img", "image", "base", "form"} & found.tags.keys()
+    for name in ("src", "srcset", "action", "data", "poster", "xlink:href"):
+        assert found.values(name) == []
+    assert all(value.startswith("#") or value == "data:," for value in found.values("href"))
+    assert "http" not in page.replace("http-equiv", "")
+    assert "@import" not in page
+    assert re.findall(r"url\((?!#)", page) == []
+    policy = next(value for value in found.values("content") if "default-src" in value)
+    assert "default-src 'none'" in policy
+    assert "connect-src" not in policy
+
+
+def test_texts_of_users_never_become_markup(page: str) -> None:
+    found = Page(page)
+    assert found.tags["script"] == 1
+    assert "alert(" not in "".join(text for tag, text in found.texts if tag == "script")
+    shown = [tag for tag, text in found.texts if "<script>alert" in text]
+    assert {"title", "h1", "th", "td", "strong", "code", "li", "desc", "figcaption"} <= set(shown)
+
+
+def test_ids_are_unique_and_every_reference_has_its_target(page: str) -> None:
+    found = Page(page)
+    ids = Counter(found.values("id"))
+    assert [name for name, count in ids.items() if count > 1] == []
+    wanted = [value.removeprefix("#") for value in found.values("href") if value.startswith("#")]
+    wanted += [name for value in found.values("aria-labeledby") for name in value.split()]
+    wanted += re.findall(r"url\(#([^)]*)\)", page)
+    assert len(wanted) > 20
+    assert set(wanted) <= ids.keys()
+
+
+def test_headings_tables_and_pictures_can_be_read_out(page: str) -> None:
+    found = Page(page)
+    levels = [int(level) for level in re.findall(r"<h([1-6])[ >]", page)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(below <= above + 1 for above, below in pairwise(levels))
+    assert found.tags["caption"] == found.tags["table"]
+    assert found.tags["th"] == len([tag for tag, name, _ in found.attributes if (tag, name) == ("th", "scope")])
+    pictures = page.split("<svg")[1:]
+    assert len(pictures) >= 7
+    for picture in pictures:
+        assert picture.startswith(' class="plot" role="img"')
+        assert re.search(r"<title [^>]*>[^<]+</title><desc [^>]*>[^<]+</desc>", picture)
+    assert '<html lang="en">' in page
+
+
+def test_pictures_take_the_colors_of_the_page(page: str) -> None:
+    style, body = page.split("</style>", 1)
+    assert re.findall(r"#0102[0-9a-f]{2}", body) == []
+    defined = set(re.findall(r"(--plot-[a-z0-9-]+):", style))
+    assert set(re.findall(r"var\((--plot-[a-z0-9-]+)\)", body)) <= defined
+    for scheme in ("prefers-color-scheme: dark", "media print"):
+        assert "--plot-win" in style[style.index(scheme) :]
+
+
+def test_equal_content_gives_equal_bytes(content: Content, page: str) -> None:
+    assert render_page(content) == page
+
+
+def test_the_page_says_what_the_sources_say(page: str) -> None:
+    text = " ".join(text for _, text in Page(page).texts)
+    for part in ("+0.225", "5 / 2 / 1", "relevant (gain 2)", "nDCG@10, held out", "EBAE (self)", "1 min 15 s", "0.250"):
+        assert part in text
+    assert text.count("c0ffee") >= 2
+
+
+def test_a_single_system_has_a_table_and_nothing_to_be_best_of(evaluation: Writer) -> None:
+    page = render_page(build_content(read_sources([evaluation("a", make_report("old", OLD))])))
+    assert "0.350" in page
+    assert 'class="best"' not in page
+    assert "<svg" not in page
+    assert "Side by side" not in page
+    assert "Differences between systems" not in page
+
+
+def test_without_values_per_query_the_page_says_why_nothing_is_tested(scores_file: Writer) -> None:
+    file = scores_file("scores", make_report("old", OLD), make_report("new", NEW))
+    file.with_suffix(".per-query.tsv").unlink()
+    page = render_page(build_content(read_sources([file])))
+    assert "nothing is tested or drawn query by query" in page
+    assert page.count("<svg") == 1
+
+
+def test_trainings_show_their_curves_side_by_side_and_one_by_one(training: Writer) -> None:
+    both = [training("two"), training("three", finished=False, log=LOG[:1])]
+    page = render_page(build_content(read_sources(both)))
+    assert "Side by side" in page
+    assert page.count("<svg") == 3 + 4 + 3
+    assert "not finished" in page
+    # Both, and what two of them have: the other figures are in one log only.
+    assert page.count("of 2 trainings over the optimizer steps.</figcaption>") == 3
+
+
+def test_many_queries_make_a_picture_of_bounded_size() -> None:
+    first = [number / 9973 for number in range(7000)]
+    second = [(number * 7919 % 9973) / 9973 for number in range(7000)]
+    names = ("a", "b")
+    bars = difference_plot(first, second, key="bars", names=names, measure="AP")
+    dots = scatter_plot(first[:1600], second[:1600], key="dots", names=names, measure="AP")
+    assert len(bars.svg) < 120_000
+    assert dots.svg.count("<use") < 1_650
+    assert "7,000 queries" in bars.svg
+
+
+def test_markdown_shows_texts_of_users_as_they_are(content: Content) -> None:
+    text = render_markdown(content)
+    assert "<script>" not in re.sub(r"^    .*$", "", text, flags=re.MULTILINE).replace(r"\<script\>", "")
+    assert r"\<script\>alert('x')\</script\> \|" in text
+    assert "| old | 0.350 \\[0.000, 0.700\\] |" in text
+    assert "**0.575 \\[0.200, 1.000\\]**" in text
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings[0].startswith("# ")
+    assert [line for line in headings if line.startswith("## ")][-1] == "## How this report was made"
+
+
+def test_a_groups_heading_has_the_width_of_the_picture_and_a_rows_label_that_beside_it() -> None:
+    heading, label = "EBAE + EBAR, released → labels, three seeds", "EBAE + EBAR, released → labels"
+    drawn = estimates_plot({heading: [Estimate(label, 0.5)]}, key="k", title="Scores", axis="nDCG@10", caption="c")
+    assert f">{heading}<" in drawn.svg
+    assert label not in drawn.svg.replace(heading, "")
