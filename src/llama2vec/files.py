@@ -1,21 +1,25 @@
-"""Files that appear whole or not at all, and their checksums."""
+"""Files that appear whole or not at all, their checksums, and one line for a disk that is full."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from llama2vec.errors import DataError, OutputExistsError
+from llama2vec.errors import DataError, Llama2VecError, OutputExistsError
+
+_FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter")
+"""How the operating system, safetensors and torch say that a disk is full; the last two give no error number."""
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Write a file so that it is there in full or not at all, whatever happens, also after a power cut."""
+    """Write a file that appears whole or not at all, even after a power cut."""
     temp = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
     try:
         write_hashed(temp, [content] if isinstance(content, bytes) else content)
@@ -31,19 +35,65 @@ def write_json(path: Path, data: object) -> None:
 
 
 def write_output(path: Path, content: str | Iterable[bytes], *, overwrite: bool = False) -> None:
-    """Write a result that the user asked for, a text or a stream, atomically; folders on the way are made.
+    """Write a result that the user asked for atomically, and make the folders above it.
 
     Raises:
         OutputExistsError: The file is there already and ``overwrite`` is not given.
         DataError: The file cannot be written.
     """
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
-    try:
+    check_new(path, overwrite=overwrite)
+    with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, content.encode() if isinstance(content, str) else content)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error.strerror}); check the folder and the disk") from None
+
+
+def check_new(path: Path | None, *, overwrite: bool) -> None:
+    """Refuse, before the work, a file that :func:`write_output` would refuse after it; None is allowed.
+
+    Raises:
+        OutputExistsError: Something is there that may not be replaced.
+    """
+    if path is not None and (path.is_dir() or (os.path.lexists(path) and not (overwrite and path.is_file()))):
+        raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
+
+
+@contextmanager
+def disk_errors(path: Path, error: type[Llama2VecError] = DataError, kept: str = "") -> Iterator[None]:
+    """Turn what a disk says while something is written into one line.
+
+    Args:
+        path: What is written, for the message.
+        error: The error to raise.
+        kept: What is not lost, for the message.
+    """
+    try:
+        yield
+    except Exception as problem:
+        if is_disk_full(problem):
+            line = f"disk full while writing {path}; free space and run the same command again"
+        elif isinstance(problem, OSError):
+            line = f"{path} cannot be written ({problem.strerror or problem}); check the folder and the disk"
+        else:
+            raise
+        raise error(f"{line}{kept and f' ({kept})'}") from problem
+
+
+def is_disk_full(problem: BaseException) -> bool:
+    """Return whether an error of any library means that the disk, or the user's share of it, is full."""
+    if isinstance(problem, OSError) and problem.errno:
+        return problem.errno in (errno.ENOSPC, errno.EDQUOT)
+    return not isinstance(problem, Llama2VecError) and any(words in str(problem) for words in _FULL)
+
+
+def apply_umask(folder: Path) -> None:
+    """Give files that a library made private the mode of any new file, so that another user's service can read them."""
+    probe = folder / f".mode.tmp-{uuid.uuid4().hex}"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o666
+    probe.unlink()
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600:
+            path.chmod(mode)
 
 
 def write_hashed(path: Path, chunks: Iterable[bytes]) -> dict[str, Any]:

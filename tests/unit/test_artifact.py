@@ -1,0 +1,247 @@
+"""Tests for the one protocol of outputs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llama2vec import artifact
+from llama2vec.artifact import Found, Kind, Work, claim, hashed_plan, new_path, owned, planned_kind, read_object
+from llama2vec.errors import OutputExistsError
+from llama2vec.files import write_json
+
+ADAPTATION = planned_kind("an adaptation", "adapt.json", "done.json", lambda folder: (folder / "checkpoint").exists())
+PLAN, OTHER = (hashed_plan({"settings": {"steps": steps}, "corpus": "c" * 64}) for steps in (2, 3))
+
+
+def _read_table(path: Path) -> Found | None:
+    content = read_object(path / "table.json")
+    return Found(content["plan"], True) if content and content.get("format") == "table" else None
+
+
+TABLE = Kind("a table", _read_table, resumable=False)
+
+
+def make(output: Path, plan: dict[str, object] = PLAN, text: str = "weights", *, overwrite: bool = False) -> Work:
+    with claim(output, ADAPTATION, plan, overwrite=overwrite) as work:
+        if not work.is_finished:
+            path = work.begin()
+            (path / "model").write_text(text)
+            write_json(path / "done.json", {})
+            work.finish()
+    return work
+
+
+def fail(output: Path, kind: Kind, plan: dict[str, object], *left: str, overwrite: bool = False) -> None:
+    with claim(output, kind, plan, overwrite=overwrite) as work:
+        path = work.begin()
+        for name in left:
+            (path / name).write_text(name)
+        raise KeyboardInterrupt
+
+
+def make_table(output: Path, plan: dict[str, object], keep: tuple[str, ...] = (), *, overwrite: bool = False) -> None:
+    with claim(output, TABLE, plan, overwrite=overwrite) as work:
+        path = work.begin(keep)
+        assert not (output / "table.json").exists() or overwrite
+        write_json(path / "table.json", {"format": "table", "plan": plan})
+        work.finish()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_new_output_is_made_and_the_same_call_again_finds_it_finished(tmp_path: Path) -> None:
+    output = tmp_path / "runs" / "a"
+    assert not make(output).is_finished
+    assert names(output) == ["adapt.json", "done.json", "model"]
+    assert names(output.parent) == ["a"]
+    assert make(output).is_finished
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "5", '{"hash": "0"}', "", "\x00"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_a_file_of_the_same_name_is_somebody_elses(tmp_path: Path, content: str, overwrite: bool) -> None:
+    (tmp_path / "adapt.json").write_text(content)
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputExistsError, match="does not hold an adaptation of llama2vec"):
+        make(tmp_path, overwrite=overwrite)
+    assert names(tmp_path) == ["adapt.json", "thesis.txt"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_in_the_place_of_a_folder_is_not_touched(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "a").write_text("mine")
+    with pytest.raises(OutputExistsError, match="exists"):
+        make(tmp_path / "a", overwrite=overwrite)
+    assert (tmp_path / "a").read_text() == "mine"
+
+
+def test_another_plan_is_refused_by_name_and_replaces_only_with_overwrite(tmp_path: Path) -> None:
+    output = tmp_path / "a"
+    make(output)
+    with pytest.raises(OutputExistsError, match=r"holds an adaptation with other settings \(steps: 2 there, 3 now\)"):
+        make(output, OTHER)
+    make(output, OTHER, "new weights", overwrite=True)
+    assert (output / "model").read_text() == "new weights"
+    assert names(tmp_path) == ["a"]
+
+
+def test_other_content_of_an_input_is_named_without_its_hash(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    with pytest.raises(OutputExistsError, match=r"\(the corpus has other content\)"):
+        make(tmp_path / "a", hashed_plan({"settings": {"steps": 2}, "corpus": "d" * 64}))
+
+
+def test_a_failure_before_the_work_begins_changes_nothing(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    with pytest.raises(RuntimeError), claim(tmp_path / "a", ADAPTATION, OTHER, overwrite=True):
+        raise RuntimeError("no such model")
+    assert (tmp_path / "a" / "model").read_text() == "weights"
+    with pytest.raises(RuntimeError), claim(tmp_path / "new" / "b", ADAPTATION, PLAN):
+        raise RuntimeError("no such model")
+    assert names(tmp_path) == ["a"]
+
+
+def test_the_old_output_stays_whole_until_the_new_one_is_finished(tmp_path: Path) -> None:
+    output = tmp_path / "a"
+    make(output)
+    with pytest.raises(KeyboardInterrupt):
+        fail(output, ADAPTATION, OTHER, "checkpoint", overwrite=True)
+    assert (output / "model").read_text() == "weights"
+    # The same call finds what it had made; a call with another plan begins anew.
+    with claim(output, ADAPTATION, OTHER, overwrite=True) as work:
+        assert (work.begin() / "checkpoint").read_text() == "checkpoint"
+    third = hashed_plan({"settings": {"steps": 4}})
+    with claim(output, ADAPTATION, third, overwrite=True) as work:
+        assert names(work.begin()) == ["adapt.json"]
+        (work.path / "model").write_text("third")
+        write_json(work.path / "done.json", {})
+        work.finish()
+    assert (output / "model").read_text() == "third"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_start_that_came_nowhere_does_not_block_a_corrected_one(tmp_path: Path) -> None:
+    output = tmp_path / "a"
+    with pytest.raises(KeyboardInterrupt):
+        fail(output, ADAPTATION, PLAN, "log.jsonl")
+    assert names(tmp_path) == []
+    # A kill cannot clean up after itself; what it leaves does not block either.
+    output.mkdir()
+    write_json(output / "adapt.json", PLAN)
+    (output / "log.jsonl").write_text("")
+    make(output, OTHER)
+    assert names(output) == ["adapt.json", "done.json", "model"]
+
+
+def test_an_unfinished_output_is_resumed_by_its_plan_and_refused_to_others(tmp_path: Path) -> None:
+    output = tmp_path / "a"
+    with pytest.raises(KeyboardInterrupt):
+        fail(output, ADAPTATION, PLAN, "checkpoint", f"log.jsonl.tmp-{'0' * 32}")
+    with pytest.raises(OutputExistsError, match="holds an unfinished adaptation with other settings"):
+        make(output, OTHER)
+    with claim(output, ADAPTATION, PLAN, overwrite=True) as work:
+        assert names(work.begin()) == ["adapt.json", "checkpoint"]
+        assert work.path == output
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_input_inside_the_output_is_refused(tmp_path: Path, overwrite: bool) -> None:
+    make(tmp_path / "a")
+    (tmp_path / "a" / "corpus.jsonl").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    for name in (tmp_path / "a", tmp_path / "link", tmp_path / "a" / "corpus.jsonl"):
+        with (
+            pytest.raises(OutputExistsError, match=r"the input .* (is the output itself|lies inside the output)"),
+            claim(tmp_path / "a", ADAPTATION, OTHER, overwrite=overwrite, inputs=["hf:some/data", None, str(name)]),
+        ):
+            pass
+    with claim(tmp_path / "a", ADAPTATION, PLAN, inputs=[tmp_path / "elsewhere", "\0"]) as work:
+        assert work.is_finished
+
+
+def test_what_appears_only_whole_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fail(tmp_path / "t", TABLE, {"kind": 1}, "half")
+    assert names(tmp_path) == []
+    make_table(tmp_path / "t", {"kind": 1})
+    with pytest.raises(OutputExistsError, match=r"holds a table with other settings \(kind: 1 there, 2 now\)"):
+        make_table(tmp_path / "t", {"kind": 2})
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_kept_parts_are_in_the_new_output_from_its_first_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
+    make_table(tmp_path / "t", {"kind": 1})
+    (tmp_path / "t" / "bm25").mkdir()
+    (tmp_path / "t" / "bm25" / "words").write_text("w")
+    if not can_exchange:
+        monkeypatch.setattr(artifact, "_exchange", lambda one, other: False)
+    make_table(tmp_path / "t", {"kind": 2}, ("bm25", "absent"), overwrite=True)
+    assert (tmp_path / "t" / "bm25" / "words").read_text() == "w"
+    assert json.loads((tmp_path / "t" / "table.json").read_text())["plan"] == {"kind": 2}
+    assert names(tmp_path) == ["t"]
+
+
+def test_a_swap_that_a_kill_cut_in_two_is_undone_by_the_next_owner(tmp_path: Path) -> None:
+    make_table(tmp_path / "t", {"kind": 1})
+    (tmp_path / "t").rename(tmp_path / ".old-t")
+    with claim(tmp_path / "t", TABLE, {"kind": 1}) as work:
+        assert work.is_finished
+    assert names(tmp_path) == ["t"]
+
+
+def test_a_second_owner_gets_one_line_while_the_first_lives(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from llama2vec.artifact import owned\n"
+        "with owned(sys.argv[1]): print('mine', flush=True); time.sleep(60)"
+    )
+    output = tmp_path / "a"
+    with subprocess.Popen([sys.executable, "-c", code, str(output)], stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "mine\n"
+        with pytest.raises(OutputExistsError, match=f"a: process {first.pid} on .* is writing it"):
+            make(output)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    make(output)
+    assert names(tmp_path) == ["a"]
+
+
+def test_one_process_cannot_own_an_output_twice(tmp_path: Path) -> None:
+    with owned(tmp_path / "a"), pytest.raises(OutputExistsError, match=f"process {os.getpid()}"), owned(tmp_path / "a"):
+        pass
+    with owned(tmp_path / "a"):
+        pass
+
+
+def test_a_finished_output_is_found_where_nobody_may_write(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    tmp_path.chmod(0o555)
+    try:
+        assert make(tmp_path / "a").is_finished
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_a_single_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    kind = Kind(
+        "mined examples", lambda path: Found({"n": int(path.read_text())}, True), resumable=False, is_folder=False
+    )
+    output = tmp_path / "mined.jsonl"
+    for number in (1, 2):
+        with claim(output, kind, {"n": number}, overwrite=True) as work:
+            assert work.begin() == new_path(output)
+            work.path.write_text(str(number))
+            work.finish()
+    assert output.read_text() == "2"
+    assert names(tmp_path) == ["mined.jsonl"]
