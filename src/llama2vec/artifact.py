@@ -326,10 +326,10 @@ def _is_same(there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 
 def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Name the first setting or input that differs."""
-    plans = [{key: plan[key] for key in plan if key != "hash"} for plan in (there, json.loads(canonical_json(now)))]
+    old_plan, new_plan = ({**plan, "hash": ""} for plan in (there, json.loads(canonical_json(now))))
     # Settings tell a reader more than fingerprints do.
-    settings = [plan.get("settings", {}) for plan in plans]
-    differs = first_difference(*settings) or first_difference(*plans)
+    differs = first_difference(old_plan.get("settings", {}), new_plan.get("settings", {}))
+    differs = differs or first_difference(old_plan, new_plan)
     if differs is None:
         return "its plan"
     name, old, new = differs
