@@ -148,9 +148,7 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
     source = {
         "corpus": str(output / "data"),
         "fingerprint": corpus_fingerprint(output / "data"),
-        "model": str(output / "adapted"),
-        "prompts": None,
-        "sets": None,
+        "model": encoder.spec.to_json(output / "store"),
     }
     write_store(lambda: iter(passages), encoder, output / "store", source=source, shard_size=512, total=len(passages))
     folder = output / "index"

@@ -44,7 +44,7 @@ def encode_command(
     known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vector_dtype) if reuse else None
     store = write_store(
         lambda: read_passages(corpus), known or encoder, output,
-        source={"corpus": corpus, "fingerprint": fingerprint, "model": str(model), "prompts": prompts, "sets": sets},
+        source={"corpus": corpus, "fingerprint": fingerprint, "model": encoder.spec.to_json(output)},
         shard_size=shard_size, dtype=vector_dtype, overwrite=overwrite, total=total,
     )  # fmt: skip
     seconds = time.monotonic() - started

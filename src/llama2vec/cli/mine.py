@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, Prompts, load_encoder
+from llama2vec.cli.options import Device, Dtype, Prompts, load_encoder, load_store_encoder
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.mine.settings import MineConfig, MineSettings
@@ -73,12 +73,8 @@ def _with_encoder(
 
     index = open_index(store) if store else None
     dtype, device, prompts = loading
-    sets = None
-    if index and not model:
-        source = index.store.source
-        prompts = prompts or (str(source["prompts"]) if source.get("prompts") else None)
-        values = source.get("sets")
-        sets = [str(value) for value in values] if isinstance(values, list) else None
-        model = str(source["model"])
-    name = str(model)
-    return replace(inputs, model=name, encoder=load_encoder(name, dtype, device, prompts, sets), index=index)
+    if index:
+        encoder = load_store_encoder(index.store, model, dtype, device, prompts)
+    else:
+        encoder = load_encoder(str(model), dtype, device, prompts)
+    return replace(inputs, model=model or encoder.backbone.source.name, encoder=encoder, index=index)

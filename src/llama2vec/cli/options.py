@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, check_language, load_config
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, check_language, load_config
 from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
+    from llama2vec.model.spec import ModelSpec
     from llama2vec.retrieve.store import VectorStore
 
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -42,30 +43,46 @@ def load_encoder(
     model: str, dtype: str, device: str, prompts: str | None = None, encoder_sets: list[str] | None = None
 ) -> Encoder:
     """Load the encoder that the options describe."""
-    settings = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
-    wording = None
-    if prompts:
-        wording = load_config(_PromptChoice, None, [f"prompts={prompts}"]).prompts
-    encoder = load_config(EncoderSettings, None, encoder_sets) if encoder_sets else None
+    settings, (wording, encoder) = _model_settings(dtype, device), _reading(prompts, encoder_sets)
     from llama2vec.model.encoder import Encoder
 
     return Encoder.load(model, settings=settings, prompts=wording, encoder=encoder)
 
 
-def load_store_encoder(store: VectorStore, model: str | None, dtype: str, device: str) -> Encoder:
-    """Load the encoder that a store was made with, as it was described then; or another one by name."""
-    source = store.source
-    if model:
-        return load_encoder(model, dtype, device)
-    sets = source.get("sets")
-    return load_encoder(
-        str(source["model"]), dtype, device,
-        str(source["prompts"]) if source.get("prompts") else None,
-        [str(value) for value in sets] if isinstance(sets, list) else None,
-    )  # fmt: skip
+def load_store_encoder(
+    store: VectorStore,
+    model: str | None,
+    dtype: str,
+    device: str,
+    prompts: str | None = None,
+    encoder_sets: list[str] | None = None,
+) -> Encoder:
+    """Load the encoder that a store names, or another model, which reads texts as the store's did."""
+    settings, (wording, encoder) = _model_settings(dtype, device), _reading(prompts, encoder_sets)
+    from llama2vec.model.encoder import Encoder
+
+    spec = store_spec(store, model)
+    changes = {name: value for name, value in (("prompts", wording), ("encoder", encoder)) if value}
+    return Encoder.from_spec(spec.model_copy(update=changes), settings)
 
 
-class _PromptChoice(ModelSettings):
+def store_spec(store: VectorStore, model: str | None = None) -> ModelSpec:
+    """Return which model a store was made with, or another model in its place."""
+    from llama2vec.model.spec import ModelSpec
+
+    return ModelSpec.of_store(store.source, store.path, model)
+
+
+def _reading(prompts: str | None, sets: list[str] | None) -> tuple[PromptSettings | None, EncoderSettings | None]:
+    wording = load_config(_PromptChoice, None, [f"prompts={prompts}"]).prompts if prompts else None
+    return wording, load_config(EncoderSettings, None, sets) if sets else None
+
+
+def _model_settings(dtype: str, device: str) -> ModelSettings:
+    return load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
+
+
+class _PromptChoice(Settings):
     prompts: PromptSettings = PromptSettings()
 
 

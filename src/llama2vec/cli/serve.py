@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder, load_store_encoder
+from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder, load_store_encoder, store_spec
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, MissingDependencyError
 from llama2vec.serve.settings import ServeSettings
@@ -88,12 +88,9 @@ def serve_command(
         if opened is None or index is None:
             assert model is not None
             return Loaded(ServedModel(load_encoder(model, dtype, device, prompts, sets), name or _public_name(model)))
-        encoder_name = model or str(opened.store.source["model"])
-        if prompts or sets:
-            encoder = load_encoder(encoder_name, dtype, device, prompts, sets)
-        else:
-            encoder = load_store_encoder(opened.store, model, dtype, device)
-        return open_for_search(index, encoder, name or _public_name(encoder_name))
+        encoder = load_store_encoder(opened.store, model, dtype, device, prompts, sets)
+        title = _public_name(model) if model else store_spec(opened.store).title
+        return open_for_search(index, encoder, name or title)
 
     serve(load, settings, listening, token=token, with_search=opened is not None)
 

@@ -41,11 +41,13 @@ class ModelSource:
         name: What the user asked for.
         location: Folder or hub id.
         gguf_file: Name of the GGUF file inside the folder, or None.
+        hub_id: Id on the Hugging Face Hub; None for local files.
     """
 
     name: str
     location: str
     gguf_file: str | None = None
+    hub_id: str | None = None
 
     def fingerprint(self) -> str:
         """Identify the weights: a hash over sampled blocks of the local files, else over the hub id."""
@@ -90,13 +92,7 @@ def resolve_model(name: str) -> ModelSource:
         ModelNotFoundError: The name looks like a path and nothing is there.
     """
     if name == SMOLLM2_NAME:
-        spec = importlib.util.find_spec(_SMOLLM2_PACKAGE)
-        if spec and spec.origin:
-            folder = Path(spec.origin).parent
-            files = sorted(folder.glob("*.gguf"))
-            if files:
-                return ModelSource(name, str(folder), files[0].name)
-        return ModelSource(name, SMOLLM2_HUB)
+        return resolve_hub(name)
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return ModelSource(name, str(path.parent), path.name)
@@ -108,7 +104,18 @@ def resolve_model(name: str) -> ModelSource:
         raise ModelNotFoundError(f"{name}: not a model; give a folder with config.json, a .gguf file or a hub id")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix == ".gguf":
         raise ModelNotFoundError(f"{name}: no such model folder or file")
-    return ModelSource(name, name)
+    return resolve_hub(name)
+
+
+def resolve_hub(name: str) -> ModelSource:
+    """Find out what a name means that is not a path: ``smollm2-135m``, from its package where installed, or a hub id."""
+    if name != SMOLLM2_NAME:
+        return ModelSource(name, name, hub_id=name)
+    package = importlib.util.find_spec(_SMOLLM2_PACKAGE)
+    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
+    if files:
+        return ModelSource(name, str(files[0].parent), files[0].name)
+    return ModelSource(name, SMOLLM2_HUB)
 
 
 def choose_device(device: str = "auto") -> torch.device:
@@ -137,12 +144,15 @@ def cpu_has_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx", "bf16", "sve_bf16"))
 
 
-def load_backbone(settings: ModelSettings, device: torch.device | None = None) -> Backbone:
+def load_backbone(
+    settings: ModelSettings, device: torch.device | None = None, source: ModelSource | None = None
+) -> Backbone:
     """Load a causal LM and its tokenizer; a GGUF file is dequantized into a trainable, savable model.
 
     Args:
         settings: Name, number format and attention kernel.
         device: Overrides ``settings.device``.
+        source: Where the files are, in place of ``settings.name``.
 
     Returns:
         The model in evaluation mode.
@@ -151,7 +161,7 @@ def load_backbone(settings: ModelSettings, device: torch.device | None = None) -
         ModelNotFoundError: Nothing to load under this name.
         NotCausalError: An encoder-decoder, or a model whose earlier positions see later tokens.
     """
-    source = resolve_model(settings.name)
+    source = source or resolve_model(settings.name)
     place = device or choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, place)
     location = _unpack_gguf(source) if source.gguf_file else source.location

@@ -14,6 +14,7 @@ from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.errors import ContractError
 from llama2vec.files import write_json
 from llama2vec.manifest import digest
+from llama2vec.model.backbone import ModelSource
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 
 CONTRACT_FILE = "llama2vec.json"
@@ -70,6 +71,11 @@ class Contract:
     def save(self, folder: Path) -> None:
         """Write ``llama2vec.json`` with the hash in it."""
         write_json(folder / CONTRACT_FILE, {**self.to_dict(), "hash": self.hash})
+
+
+def carries_contract(source: ModelSource) -> bool:
+    """Tell whether the model was saved with a contract of its own."""
+    return not source.gguf_file and (Path(source.location) / CONTRACT_FILE).is_file()
 
 
 def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:

@@ -16,6 +16,7 @@ from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptS
 from llama2vec.errors import ContractError, OutputExistsError
 from llama2vec.model.backbone import (
     Backbone,
+    ModelSource,
     add_slot_tokens_and_rows,
     decoder,
     load_backbone,
@@ -31,12 +32,13 @@ from llama2vec.model.common_directions import (
     load_directions,
     save_directions,
 )
-from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
+from llama2vec.model.contract import CONTRACT_FILE, Contract, carries_contract, load_contract
 from llama2vec.model.golden import compute_golden, save_golden
 from llama2vec.model.pooling import Pooling, last_hidden_states, pool
 from llama2vec.model.prompt import prompt_ids, prompted_texts
 from llama2vec.model.publish.hub import local_copy, upload_encoder
 from llama2vec.model.publish.publishing import add_public_files, name_card
+from llama2vec.model.spec import ModelSpec
 from llama2vec.records import Passage, Query
 
 logger = logging.getLogger(__name__)
@@ -114,15 +116,40 @@ class Encoder:
             ModelNotFoundError: Nothing there.
             ContractError: The folder's contract does not match its hash, tokenizer or weights.
         """
-        backbone = load_backbone((settings or ModelSettings()).model_copy(update={"name": local_copy(str(name))}))
-        backbone.source = replace(backbone.source, name=str(name))
-        folder = Path(backbone.source.location)
-        if not (folder / CONTRACT_FILE).is_file() or backbone.source.gguf_file:
+        return cls._load(resolve_model(str(name)), settings, prompts, encoder)
+
+    @classmethod
+    def from_spec(cls, spec: ModelSpec, settings: ModelSettings | None = None) -> Encoder:
+        """Load the encoder that a store, an index or a run names.
+
+        Args:
+            spec: Which model, and how it reads texts.
+            settings: Number format, device, attention kernel; its ``name`` is replaced.
+
+        Raises:
+            ModelNotFoundError: Nothing there.
+            ContractError: The folder's contract does not match its hash, tokenizer or weights.
+        """
+        return cls._load(spec.source(), settings, spec.prompts, spec.encoder)
+
+    @classmethod
+    def _load(
+        cls,
+        source: ModelSource,
+        settings: ModelSettings | None,
+        prompts: PromptSettings | None,
+        encoder: EncoderSettings | None,
+    ) -> Encoder:
+        if source.hub_id:
+            source = replace(source, location=local_copy(source.hub_id))
+        backbone = load_backbone(settings or ModelSettings(), source=source)
+        if not carries_contract(source):
             return cls.from_backbone(backbone, prompts, encoder)
         if prompts or encoder:
             raise ContractError(
-                f"{name}: this model carries its own contract; prompts and lengths cannot be changed at load"
+                f"{source.name}: this model carries its own contract; prompts and lengths cannot be changed at load"
             )
+        folder = Path(source.location)
         contract = load_contract(folder, backbone.tokenizer)
         if weights_fingerprint(sorted(folder.glob("*.safetensors"))) != contract.weights:
             raise ContractError(
@@ -132,6 +159,14 @@ class Encoder:
         if contract.common_directions is not None:
             directions = load_directions(folder, _prompts_in_use(contract.encoder))
         return cls(backbone, contract, directions=directions)
+
+    @property
+    def spec(self) -> ModelSpec:
+        """What a store records, so that :meth:`from_spec` loads this encoder again."""
+        source = self.backbone.source
+        if carries_contract(source):
+            return ModelSpec.of_source(source)
+        return ModelSpec.of_source(source, self.contract.prompts, self.contract.encoder)
 
     @property
     def dimension(self) -> int:

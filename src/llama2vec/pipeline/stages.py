@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from llama2vec.adapt.train import adapt_model
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings
+from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import read_examples, write_examples
@@ -121,20 +121,14 @@ def _encode(plan: RunPlan, stage: PlannedStage) -> None:
     assert model
     corpus = config.encode.corpus or config.corpus
     total = sum(1 for _ in read_passages(corpus))
-    source: dict[str, object] = {"corpus": corpus, "fingerprint": corpus_fingerprint(corpus), "model": plan.path(model)}
+    encoder, folder = load_encoder(plan, model), plan.folder(stage)
+    source = {
+        "corpus": corpus, "fingerprint": corpus_fingerprint(corpus), "model": encoder.spec.to_json(folder)
+    }  # fmt: skip
     write_store(
-        lambda: read_passages(corpus), load_encoder(plan, model), plan.folder(stage),
-        source=source | _raw_source(config, model), shard_size=config.encode.shard_size,
+        lambda: read_passages(corpus), encoder, folder, source=source, shard_size=config.encode.shard_size,
         dtype="float16" if config.encode.half else "float32", total=total,
     )  # fmt: skip
-
-
-def _raw_source(config: RunConfig, model: Input) -> dict[str, object]:
-    """Return what `search` needs to load a model without a contract again."""
-    if model.stage or carries_contract(model.where):
-        return {"prompts": None, "sets": None}
-    named = next((name for name, wording in PROMPT_RECIPES.items() if wording == config.prompts), None)
-    return {"prompts": named, "sets": [f"{name}={value}" for name, value in config.encoder.model_dump().items()]}
 
 
 def _index(plan: RunPlan, stage: PlannedStage) -> None:
