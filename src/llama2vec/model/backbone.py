@@ -108,7 +108,7 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def resolve_hub(name: str) -> ModelSource:
-    """Find out what a name means that is not a path: ``smollm2-135m``, from its package where installed, or a hub id."""
+    """Find out what a name means that is not a path: a hub id, or ``smollm2-135m`` from its package or the hub."""
     if name != SMOLLM2_NAME:
         return ModelSource(name, name, hub_id=name)
     package = importlib.util.find_spec(_SMOLLM2_PACKAGE)

@@ -123,8 +123,8 @@ def _old_location(model: str, folder: Path) -> dict[str, str]:
         if path.exists():
             return {"path": str(path.resolve()), "name": ""}
     raise ModelNotFoundError(
-        f"{folder}: an earlier version wrote its model as '{model}'; no such folder is here, and the name is not looked "
-        "up on the hub; name the model with --model"
+        f"{folder}: an earlier version wrote its model as '{model}'; no such folder is here, and the name is not "
+        "looked up on the hub; name the model with --model"
     )
 
 

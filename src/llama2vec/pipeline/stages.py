@@ -37,7 +37,6 @@ from llama2vec.pipeline.plan import (
     words_language,
 )
 from llama2vec.pipeline.record import SUMMARY
-from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Report
 from llama2vec.retrieve.modes import index_store
 from llama2vec.retrieve.store import VectorStore, write_store

@@ -52,8 +52,8 @@ def test_a_folder_a_gguf_file_and_a_hub_id_are_told_apart(llama_folder: Path, tm
     gguf.touch()
     assert resolve_model(str(llama_folder)) == ModelSource(str(llama_folder), str(llama_folder))
     assert resolve_model(str(gguf)) == ModelSource(str(gguf), str(tmp_path), "model.gguf")
-    assert resolve_model("someone/model") == ModelSource("someone/model", "someone/model")
-    assert resolve_model("gpt2") == ModelSource("gpt2", "gpt2")
+    assert resolve_model("someone/model") == ModelSource("someone/model", "someone/model", hub_id="someone/model")
+    assert resolve_model("gpt2") == ModelSource("gpt2", "gpt2", hub_id="gpt2")
 
 
 def test_smollm2_is_found_in_its_package_and_else_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
