@@ -7,9 +7,12 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from running import CommandLine
 
 # Read when huggingface_hub is imported: a test that asks the network fails at once instead of waiting.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -50,6 +53,14 @@ WORDS = [
 
 def made_up_sentence(draw: random.Random, words: int = 9) -> str:
     return f"The {' '.join(draw.choice(WORDS) for _ in range(words))} of the {draw.choice(WORDS)}."
+
+
+@pytest.fixture
+def command_line(capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """Run the command line in this process: ``command_line("search", index)`` ends as ``Finished(code, out, err)``."""
+    from running import CommandLine
+
+    return CommandLine(capfd)
 
 
 @pytest.fixture(scope="session")

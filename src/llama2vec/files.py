@@ -6,11 +6,12 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from llama2vec.errors import DataError, Llama2VecError, OutputExistsError
 
@@ -109,9 +110,34 @@ def write_hashed(path: Path, chunks: Iterable[bytes]) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; refuse a pipe, socket, device or folder, where reading could wait for ever.
+
+    Raises:
+        OSError: No such file, no permission, or not a regular file.
+    """
+    # Without O_NONBLOCK, opening a pipe would already wait for its writer.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(handle, "rb")
+
+
+def read_text(path: Path) -> str:
+    """Return a regular file's UTF-8 text.
+
+    Raises:
+        OSError: As :func:`open_regular`.
+        UnicodeDecodeError: The file is not valid UTF-8.
+    """
+    with open_regular(path) as file:
+        return file.read().decode("utf-8")
+
+
 def file_sha256(path: Path) -> str:
-    """Return the sha256 of a file in hexadecimal."""
-    with path.open("rb") as file:
+    """Return the sha256 of a regular file in hexadecimal."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

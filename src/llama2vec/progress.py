@@ -8,30 +8,29 @@ import time
 from types import TracebackType
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from llama2vec.terminal import printable, unprotected
 
 logger = logging.getLogger(__name__)
 
 _LOG_EVERY_SECONDS = 10.0
 
 
-class _RateColumn(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self._unit = unit
+def duration(seconds: float) -> str:
+    """Return a time in a few characters.
 
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed or 0:,.1f} {self._unit}/s", style="progress.data.speed")
+    >>> duration(42.4), duration(754), duration(9000), duration(200_000)
+    ('42 s', '12:34', '2:30 h', '2 d 7 h')
+    """
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02}"
+    if whole < 48 * 3600:
+        return f"{whole // 3600}:{whole // 60 % 60:02} h"
+    return f"{whole // 86400} d {whole // 3600 % 24} h"
 
 
 class ProgressReporter:
@@ -49,7 +48,7 @@ class ProgressReporter:
         self._note = ""
         self._started = self._logged = time.monotonic()
         self._bar: Progress | None = None
-        self._task: TaskID | None = None
+        self._task = TaskID(0)
 
     def __enter__(self) -> ProgressReporter:
         return self
@@ -64,46 +63,53 @@ class ProgressReporter:
         self._total, self._done, self._first = total, completed, completed
         self._started = self._logged = time.monotonic()
         if sys.stderr.isatty():
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _RateColumn(self._unit),
-                TimeRemainingColumn(), TextColumn("{task.fields[note]}"), console=Console(stderr=True),
-            )  # fmt: skip
+            columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[facts]}"))
+            console = Console(file=unprotected(sys.stderr))
+            self._bar = Progress(*columns, console=console, expand=True)
             self._bar.start()
-            self._task = self._bar.add_task(self._title, total=total, completed=completed, note="")
+            self._task = self._bar.add_task(self._title, total=total, completed=completed, facts="")
 
     def advance(self, count: int) -> None:
         """Count more as done."""
         self._done += count
-        if self._bar is not None and self._task is not None:
-            self._bar.advance(self._task, count)
-            return
         now = time.monotonic()
-        if now - self._logged >= _LOG_EVERY_SECONDS:
+        if self._bar is not None:
+            self._redraw(now)
+        elif now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
-            logger.info("%s", self._line(now - self._started))
+            logger.info("%s", self._line(now))
 
     def skip(self, count: int) -> None:
-        """Take away work that need not be done here, so that rate and time left stay true."""
+        """Take away work that another process or an earlier run does, so that rate and time left stay true."""
         if self._total is not None:
             self._total = max(self._total - count, self._done)
-            if self._bar is not None and self._task is not None:
-                self._bar.update(self._task, total=self._total)
+            self._redraw(time.monotonic())
 
     def describe(self, note: str) -> None:
-        """Show a short note behind the bar, such as the current loss."""
-        self._note = note
-        if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, note=note)
+        """Show a short note after the numbers, such as the current loss."""
+        self._note = printable(note)
+        self._redraw(time.monotonic())
 
-    def _line(self, seconds: float) -> str:
-        rate = (self._done - self._first) / max(seconds, 1e-9)
-        line = f"{self._title}: {self._done:,}"
-        if self._total:
-            left = (self._total - self._done) / rate if rate else 0.0
-            line += f" of {self._total:,} {self._unit}, {rate:,.2f}/s, {left:,.0f} s left"
-        else:
-            line += f" {self._unit}, {rate:,.2f}/s"
+    def _redraw(self, now: float) -> None:
+        if self._bar is not None:
+            total = f"/{self._total:,}" if self._total is not None else ""
+            facts = ", ".join([f"{self._done:,}{total}", *self._pace(now)])
+            self._bar.update(
+                self._task, completed=self._done, total=self._total, facts=f"{facts} {self._note}".rstrip()
+            )
+
+    def _line(self, now: float) -> str:
+        total = f" of {self._total:,}" if self._total else ""
+        line = f"{self._title}: " + ", ".join([f"{self._done:,}{total} {self._unit}", *self._pace(now)])
         return f"{line}  {self._note}".rstrip()
+
+    def _pace(self, now: float) -> list[str]:
+        """Return the rate, per second or in seconds each where it is slow, and the time left."""
+        rate = (self._done - self._first) / max(now - self._started, 1e-9)
+        if rate <= 0:
+            return []
+        pace = f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
+        return [pace, f"{duration((self._total - self._done) / rate)} left"] if self._total else [pace]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -111,4 +117,4 @@ class ProgressReporter:
         if self._bar is not None:
             self._bar.stop()
         elif self._done > self._first:
-            logger.info("%s", self._line(time.monotonic() - self._started))
+            logger.info("%s", self._line(time.monotonic()))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from running import CommandLine, Finished
 
 from llama2vec.cli import main
 from llama2vec.retrieve.store import VectorStore
@@ -28,43 +29,14 @@ SMALL = [
 CPU = ["--dtype", "float32", "--device", "cpu"]
 
 
-@dataclass
-class Finished:
-    code: int
-    out: str
-    err: str
+@pytest.fixture
+def cli(command_line: CommandLine) -> CommandLine:
+    return command_line
 
 
 @pytest.fixture
-def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
-    """Run the command line in this process, down to its exit code."""
-
-    def run(*arguments: object) -> Finished:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main([str(argument) for argument in arguments])
-        out, err = capfd.readouterr()
-        code = stopped.value.code
-        return Finished(code if isinstance(code, int) else 0 if code is None else 1, out, err)
-
-    return run
-
-
-@pytest.fixture
-def refused(cli: Callable[..., Finished]) -> Callable[..., str]:
-    """Run a command that must fail as a user's mistake does; return its one line."""
-
-    def run(*arguments: object) -> str:
-        finished = cli(*arguments)
-        assert finished.code == 2, finished
-        assert finished.out == ""
-        assert "Traceback" not in finished.err
-        lines = [line for line in finished.err.splitlines() if line.startswith("llama2vec: ")]
-        assert len(lines) == 1, finished.err
-        assert finished.err.splitlines()[-1] == lines[0]
-        return lines[0]
-
-    return run
+def refused(command_line: CommandLine) -> Callable[..., str]:
+    return command_line.refused
 
 
 def sets(values: list[str]) -> list[str]:
@@ -490,7 +462,7 @@ def test_ctrl_c_exits_with_130_and_the_same_command_goes_on(
     monkeypatch.setattr(PretextObjective, "loss", interrupted)
     stopped = cli(*command)
     assert stopped.code == 130
-    assert "interrupted; run the same command again to go on" in stopped.err
+    assert "interrupted; rerun the same command to resume" in stopped.err
     assert "Traceback" not in stopped.err
     assert not (output / "model.safetensors").exists()
     calls[0] = 10
@@ -518,7 +490,7 @@ def test_ctrl_c_while_encoding_exits_with_130_and_the_same_command_goes_on(
     command = ["encode", work.model, work.corpus, "-o", tmp_path / "store", "--shard-size", 7, *CPU]
     stopped = cli(*command)
     assert stopped.code == 130
-    assert "interrupted; run the same command again to go on" in stopped.err
+    assert "interrupted; rerun the same command to resume" in stopped.err
     assert not (tmp_path / "store" / "store.json").exists()
     assert cli(*command).code == 0
     assert calls[0] == 5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -25,59 +27,105 @@ from llama2vec.cli import (
     serve,
     verify,
 )
-from llama2vec.errors import Llama2VecError
+from llama2vec.errors import ConfigError, Llama2VecError
+from llama2vec.terminal import PlainFormatter, plain_terminal, printable
 
 app = typer.Typer(
     name="llama2vec",
     help="Turn any causal LLM into a dense retriever (Llama2Vec, arXiv 2312.15503).",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("run")(run.run_command)
-app.command("adapt")(adapt.adapt_command)
-app.command("finetune")(finetune.finetune_command)
-app.command("check")(check.check_command)
-app.command("mine")(mine.mine_command)
-app.command("encode")(encode.encode_command)
-app.command("index")(index.index_command)
-app.command("search")(search.search_command)
-app.command("explain")(explain.explain_command)
-app.command("serve")(serve.serve_command)
-app.command("evaluate")(evaluate.evaluate_command)
-app.command("compare")(compare.compare_command)
-app.command("report")(report.report_command)
-app.command("verify")(verify.verify_command)
-app.command("card")(card.card_command)
+for _name, _command, _help in (
+    ("run", run.run_command, "Run every stage of a recipe."),
+    ("adapt", adapt.adapt_command, "Turn a causal LLM into an encoder."),
+    ("finetune", finetune.finetune_command, "Train an encoder on queries and passages."),
+    ("check", check.check_command, "Report every problem in training data."),
+    ("mine", mine.mine_command, "Find hard negatives."),
+    ("encode", encode.encode_command, "Encode a corpus into a vector store."),
+    ("index", index.index_command, "Build an index over a vector store."),
+    ("search", search.search_command, "Search an index."),
+    ("explain", explain.explain_command, "Show which words make two texts match."),
+    ("serve", serve.serve_command, "Serve embeddings and search over HTTP."),
+    ("evaluate", evaluate.evaluate_command, "Score models on retrieval and STS tasks."),
+    ("compare", compare.compare_command, "Test whether one run beats another."),
+    ("report", report.report_command, "Put scores and curves on one page."),
+    ("verify", verify.verify_command, "Check that a model gives its own vectors."),
+    ("card", card.card_command, "Write a model card with scores."),
+):
+    app.command(_name, short_help=_help)(_command)
 
-_INTERRUPTED = 130
+_INTERRUPTED, _BROKEN_PIPE = 130, 141
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from llama2vec import __version__
+
+        typer.echo(f"llama2vec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is one line on stderr and exit code 2."""
-    # transformers' own notices and bars would bury ours.
+    # The notices and progress bars of transformers would drown ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    with plain_terminal():
+        _log_to_stderr()
+        try:
+            _refuse_undecodable(sys.argv[1:] if arguments is None else arguments)
+            try:
+                app(args=arguments, prog_name="llama2vec")
+            finally:
+                # A full disk or a closed pipe shows here, and not while the interpreter shuts down.
+                sys.stdout.flush()
+        except Llama2VecError as error:
+            _fail(" ".join(str(error).split()))
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # Typer turns Ctrl-C into this exit code and prints nothing.
+            if isinstance(stop, SystemExit) and stop.code != _INTERRUPTED:
+                raise
+            print("interrupted; rerun the same command to resume", file=sys.stderr)
+            sys.exit(_INTERRUPTED)
+        except BrokenPipeError:
+            # Whoever read our output has seen enough, as with `| head`. Nothing may be written to the pipe at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            sys.exit(_BROKEN_PIPE)
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror or error}; free space or check permissions, then rerun the same command")
+
+
+def _log_to_stderr() -> None:
     first = os.environ.get("RANK", "0") == "0"
-    logging.basicConfig(level=logging.INFO if first else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO if first else logging.WARNING, handlers=[handler])
     for noisy in ("httpx", "datasets", "accelerate", "bm25s", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    try:
-        app(args=arguments)
-    except Llama2VecError as error:
-        _fail(" ".join(str(error).split()))
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Typer turns Ctrl-C into this exit code and says nothing.
-        if isinstance(stop, SystemExit) and stop.code != _INTERRUPTED:
-            raise
-        print("interrupted; run the same command again to go on", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        _fail(f"{where}{error.strerror or error}; free space or check permissions, then run the same command again")
+
+
+def _refuse_undecodable(arguments: Sequence[str]) -> None:
+    for number, argument in enumerate(arguments, start=1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"argument {number} is not valid UTF-8: {argument!a}; check the terminal's encoding"
+            ) from None
 
 
 def _fail(message: str) -> None:
-    print(f"llama2vec: {message}", file=sys.stderr)
+    print(f"llama2vec: {printable(message)}", file=sys.stderr)
     sys.exit(2)

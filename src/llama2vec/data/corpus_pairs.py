@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import islice
 
 from llama2vec.data.continuations import follows, sentences
-from llama2vec.data.example_rows import squeezed
 from llama2vec.data.settings import CorpusPairSettings
+from llama2vec.data.text_key import text_key
 from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import Passage, TrainingExample
 
@@ -74,7 +74,8 @@ def _pairs(place: _Place, seed: int) -> Iterator[TrainingExample]:
         positives = [
             passage
             for passage in found
-            if len(passage.text.split()) >= place.settings.passage_min_words and squeezed(passage.full_text) != query
+            if len(passage.text.split()) >= place.settings.passage_min_words
+            and text_key(passage.full_text) != text_key(query)
         ]
         # A row of dashes or stars asks for nothing.
         if positives and any(letter.isalnum() for letter in query):

@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llama2vec.data.example_rows import ExampleRow, Problem, Problems, squeezed
+from llama2vec.data.example_rows import ExampleRow, Problem, Problems
 from llama2vec.data.examples import no_rows, scan_examples
+from llama2vec.data.text_key import text_key
 from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
 
@@ -267,9 +268,9 @@ class _Survey:
             self._waiting[side] = []
 
     def _note(self, example: TrainingExample, where: str) -> None:
-        query = squeezed(example.query)
-        positives = list(map(squeezed, example.positives))
-        negatives = list(map(squeezed, example.negatives))
+        query = text_key(example.query)
+        positives = list(map(text_key, example.positives))
+        negatives = list(map(text_key, example.negatives))
         if _seen(self._queries, query):
             self.notes.add("queries that an earlier row has", where)
         for text in positives:

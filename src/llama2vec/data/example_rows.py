@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from llama2vec.data.corpus import decode_line, raw_lines
+from llama2vec.data.text_key import text_key
 from llama2vec.errors import ExampleFormatError
 from llama2vec.records import Passage, TrainingExample
 
@@ -92,15 +93,6 @@ def source_lines(path: Path) -> Iterator[tuple[str, str | Problem]]:
             continue
         if line and not line.isspace():
             yield where, line
-
-
-def squeezed(text: str) -> str:
-    """Return a text with single spaces: two texts that agree in this are one text.
-
-    >>> squeezed(" a\\n b ")
-    'a b'
-    """
-    return " ".join(text.split())
 
 
 # ------------------------------------------------------------------------------------------------------- parsing
@@ -305,9 +297,9 @@ def _check_side(
 
 
 def _check_overlap(example: TrainingExample, problems: Problems) -> None:
-    texts, ids = set(map(squeezed, example.positives)), set(example.positive_ids)
+    texts, ids = set(map(text_key, example.positives)), set(example.positive_ids)
     for number, text in enumerate(example.negatives):
-        if squeezed(text) and squeezed(text) in texts:
+        if text_key(text) and text_key(text) in texts:
             what = f"({reprlib.repr(text)}, number {number + 1})"
             problems.add("overlap", f'has a negative {what} that is a positive too; take it out of "neg"')
         elif number < len(example.negative_ids) and example.negative_ids[number] in ids:

@@ -21,10 +21,10 @@ from llama2vec.data.example_rows import (
     example_problems,
     parse_row,
     source_lines,
-    squeezed,
     unread_fields,
 )
 from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
+from llama2vec.data.text_key import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import write_output
 from llama2vec.records import TrainingExample
@@ -252,13 +252,13 @@ def _beir_rows(folder: Path, split: str) -> Iterator[ExampleRow]:
             if passage_id in judged and passage_id not in texts:
                 problems.add("unknown id", f"judges passage {passage_id!r}, which is not in the corpus; add it there")
         positives = [passage_id for passage_id in positives if passage_id in texts]
-        known = {"", *(squeezed(texts[passage_id]) for passage_id in positives)}
+        known = {"", *(text_key(texts[passage_id]) for passage_id in positives)}
         # People looked at a passage of gain 0 for this query and found it not relevant: the best negative there is,
         # unless its text stands in the corpus a second time and was judged relevant there.
         negatives = [
             passage_id
             for passage_id, gain in gains.items()
-            if gain == 0 and passage_id in texts and squeezed(texts[passage_id]) not in known
+            if gain == 0 and passage_id in texts and text_key(texts[passage_id]) not in known
         ]
         yield problems.row(
             TrainingExample(

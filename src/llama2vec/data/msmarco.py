@@ -15,7 +15,8 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from llama2vec.data.corpus import decode_line, raw_lines, read_queries
-from llama2vec.data.example_rows import ExampleRow, Problem, Problems, source_lines, squeezed
+from llama2vec.data.example_rows import ExampleRow, Problem, Problems, source_lines
+from llama2vec.data.text_key import text_key
 from llama2vec.errors import ExampleFormatError
 from llama2vec.records import Passage, TrainingExample
 
@@ -126,12 +127,12 @@ class _Group:
                 what = f"has passage {passage_id!r} as positive and negative of query {self.query_id!r}; keep one"
                 problems.add("overlap", what, where)
         positives = self._texts(self.positives, collection, problems)
-        known = set(map(squeezed, positives.values()))
+        known = set(map(text_key, positives.values()))
         # A collection may hold one text under two ids: its second id is no negative, and nobody said that it is.
         negatives = {
             passage_id: text
             for passage_id, text in self._texts(self.negatives, collection, problems).items()
-            if squeezed(text) not in known
+            if text_key(text) not in known
         }
         return problems.row(
             TrainingExample(

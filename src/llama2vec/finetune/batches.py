@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llama2vec.data.text_key import text_key
 from llama2vec.errors import ExampleFormatError, TrainingError
 from llama2vec.finetune.contrastive_loss import NO_COLUMN, NO_KEY, Labels, known_answers
 from llama2vec.finetune.settings import ContrastiveSettings
@@ -26,9 +27,8 @@ logger = logging.getLogger(__name__)
 _MOST_LOOKS = 8
 
 
-def text_key(text: str) -> int:
-    """Return a number for a text; texts that differ in white space only have the same."""
-    return _key("text", " ".join(text.split()))
+def _text_key(text: str) -> int:
+    return _key("text", text_key(text))
 
 
 def _key(*parts: str) -> int:
@@ -103,7 +103,7 @@ class DrawnExamples(Sequence[DrawnExample]):
             query=example.query,
             passages=tuple(text for text, _ in chosen),
             positive_count=len(positives),
-            passage_keys=tuple((text_key(text), _id_key(source, passage_id)) for text, passage_id in chosen),
+            passage_keys=tuple((_text_key(text), _id_key(source, passage_id)) for text, passage_id in chosen),
             answer_keys=tuple(sorted(set().union(*(self._answers[key] for key in self._query_keys(row))))),
             teacher_scores=scores,
         )
@@ -120,7 +120,7 @@ class DrawnExamples(Sequence[DrawnExample]):
     def _positive_keys(self, row: int) -> tuple[int, ...]:
         example = self.examples[row]
         by_id = (_id_key(self.sources[row], passage_id) for passage_id in example.positive_ids)
-        return (*map(text_key, example.positives), *by_id)
+        return (*map(_text_key, example.positives), *by_id)
 
     @cached_property
     def _answers(self) -> dict[int, tuple[int, ...]]:

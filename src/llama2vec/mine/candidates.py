@@ -9,8 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
+from llama2vec.data.text_key import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.mine.near_duplicates import text_key
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import Index
 from llama2vec.retrieve.lexical import Bm25Index

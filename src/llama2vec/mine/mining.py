@@ -26,6 +26,7 @@ from typing import Any
 
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.text_key import text_key
 from llama2vec.errors import ConfigError, DataError, OutputExistsError, StoreError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import build_manifest, canonical_json, digest, first_difference
@@ -39,7 +40,7 @@ from llama2vec.mine.candidates import (
     Target,
     passages_of_examples,
 )
-from llama2vec.mine.near_duplicates import containment, shingles, text_key
+from llama2vec.mine.near_duplicates import containment, shingles
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.progress import ProgressReporter

@@ -11,15 +11,6 @@ _SHINGLE_WORDS = 5
 _WORD = re.compile(f"[{SIGNS}]|[^\\W{SIGNS}]+")
 
 
-def text_key(text: str) -> str:
-    """Return what two texts share that differ in case and white space alone.
-
-    >>> text_key(" The  Llama\\n") == text_key("the llama")
-    True
-    """
-    return " ".join(text.casefold().split())
-
-
 def shingles(text: str) -> frozenset[int]:
     """Return the hashes of a text's word 5-grams, of all its words where they are fewer; equal within one process.
 

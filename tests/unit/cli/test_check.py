@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import CommandLine
 
-from llama2vec.cli import main
 from llama2vec.model.backbone import load_tokenizer
 
 GOOD = {"query": "what hums?", "pos": ["A llama hums when it is content."], "neg": ["A stone does not."]}
@@ -14,14 +14,12 @@ Outcome = tuple[int, str, str]
 
 
 @pytest.fixture
-def check(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def check(command_line: CommandLine) -> Callable[..., Outcome]:
     """Run ``llama2vec check``; return exit code, stdout and stderr."""
 
     def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as stopped:
-            main(["check", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return (stopped.value.code or 0, out, err)  # type: ignore[return-value]
+        done = command_line("check", *arguments)
+        return done.code, done.out, done.err
 
     return run
 

@@ -17,7 +17,6 @@ from llama2vec.finetune.batches import (
     check_examples,
     contrastive_batch,
     spread,
-    text_key,
 )
 from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.records import TrainingExample
@@ -209,11 +208,6 @@ def test_labels_of_a_later_process_point_behind_the_passages_of_the_first() -> N
     assert labels.positives.tolist() == [[10, 11], [13, -1]]
     assert labels.own.tolist() == [[10, 11, 12], [-1, -1, -1]]
     assert labels.answers[:, :10].sum() == 0
-
-
-def test_text_keys_look_through_white_space_only() -> None:
-    assert text_key(" a\n b ") == text_key("a b") != text_key("a B")
-    assert 0 < text_key("") < 1 << 63
 
 
 def test_batches_of_an_order_are_what_the_loop_reads(make_objective: Callable[..., Any]) -> None:
