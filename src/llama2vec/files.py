@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from llama2vec.errors import DataError, Llama2VecError, OutputExistsError
 
@@ -110,7 +110,7 @@ def write_hashed(path: Path, chunks: Iterable[bytes]) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading; refuse a pipe, socket, device or folder, where reading could wait for ever.
 
     Raises:
