@@ -7,18 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.data.continuations import sentences
 from llama2vec.explain.explanation import explain, sentence_evidence
 from llama2vec.explain.vocabulary import VocabularyView
 from llama2vec.model.encoder import Encoder
 
+FLOAT32 = ModelSettings(dtype="float32")
 QUERY = "river stone"
 PASSAGE = "The river runs under the bridge. The castle has a garden. A merchant sells pepper at the market."
 
 
 @pytest.fixture(scope="module")
 def view(llama_folder: Path) -> VocabularyView:
-    return VocabularyView(Encoder.load(llama_folder))
+    return VocabularyView(Encoder.load(llama_folder, settings=FLOAT32))
 
 
 def test_the_parts_add_up_to_the_scores_of_both_searches(view: VocabularyView) -> None:
@@ -54,9 +56,7 @@ def test_evidence_is_what_the_score_loses_without_the_sentence(view: VocabularyV
 
 
 def test_a_sentence_beyond_the_limit_of_the_encoder_changes_nothing(llama_folder: Path) -> None:
-    from llama2vec.config import EncoderSettings
-
-    short = VocabularyView(Encoder.load(llama_folder, encoder=EncoderSettings(passage_max_tokens=8)))
+    short = VocabularyView(Encoder.load(llama_folder, settings=FLOAT32, encoder=EncoderSettings(passage_max_tokens=8)))
     evidence = {item.text: item.drop for item in sentence_evidence(short, QUERY, PASSAGE)}
     assert evidence["A merchant sells pepper at the market."] == pytest.approx(0, abs=1e-5)
     assert np.abs(list(evidence.values())).max() > 1e-3

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.config import EncoderSettings, load_config
+from llama2vec.config import EncoderSettings, ModelSettings, load_config
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import prompted_texts
 
@@ -19,7 +19,8 @@ TEXTS = ["Llamas hum.", "Alpacas graze on the high plateau all day long.", "A ca
 
 
 def load(folder: Path, **settings: object) -> Encoder:
-    return Encoder.load(folder, encoder=EncoderSettings.model_validate(settings))
+    float32 = ModelSettings(dtype="float32")
+    return Encoder.load(folder, settings=float32, encoder=EncoderSettings.model_validate(settings))
 
 
 def test_a_vector_is_the_mean_of_the_last_layers_at_unit_length(llama_folder: Path) -> None:
@@ -54,7 +55,7 @@ def test_layers_are_part_of_the_contract_and_survive_saving(llama_folder: Path, 
     encoder = load(llama_folder, layers=2)
     assert encoder.contract_hash != load(llama_folder).contract_hash
     encoder.save(tmp_path / "saved")
-    loaded = Encoder.load(tmp_path / "saved")
+    loaded = Encoder.load(tmp_path / "saved", settings=ModelSettings(dtype="float32"))
     assert loaded.contract.encoder.layers == 2
     np.testing.assert_array_equal(loaded.encode_queries(TEXTS), encoder.encode_queries(TEXTS))
 

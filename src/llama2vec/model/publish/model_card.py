@@ -85,7 +85,7 @@ def model_card(
         f"# {title}",
         _introduction(origin, dimension),
         "## Use",
-        SENTENCE_TRANSFORMERS_USE.format(name=name),
+        SENTENCE_TRANSFORMERS_USE.format(name=name, dtype=contract["dtype"]),
         TRANSFORMERS_USE + _transformers_code(contract, name),
         "## What decides a vector",
         _contract_table(contract, dimension),

@@ -21,8 +21,10 @@ With llama2vec:
 
 ```python
 from llama2vec import Encoder
+from llama2vec.config import ModelSettings
 
-encoder = Encoder.load("{name}")
+# The weights are {dtype}; without settings, llama2vec picks the fastest number format of the device.
+encoder = Encoder.load("{name}", settings=ModelSettings(dtype="{dtype}"))
 queries = encoder.encode_queries(["How do bees find their way home?"])
 passages = encoder.encode_passages(["Bees find their way by the sun.", "The bridge was opened in 1932."])
 print(queries @ passages.T)

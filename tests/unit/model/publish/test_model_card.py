@@ -158,9 +158,9 @@ def test_a_card_that_somebody_wrote_is_never_written_over(save: Callable[..., Pa
 def test_a_card_of_ours_is_renewed_with_the_model(save: Callable[..., Path]) -> None:
     folder = save()
     write_model_card(folder, name="me/other")
-    assert 'Encoder.load("me/other")' in card_of(folder)
+    assert 'Encoder.load("me/other"' in card_of(folder)
     Encoder.load(folder, settings=FLOAT32).save(folder, overwrite=True)
-    assert 'Encoder.load("tiny")' in card_of(folder)
+    assert 'Encoder.load("tiny"' in card_of(folder)
 
 
 def test_origins_are_followed_through_the_stages_also_after_a_run_was_moved(
