@@ -18,12 +18,13 @@ import numpy as np
 import pytest
 
 from llama2vec.cli import main
-from llama2vec.config import EncoderSettings
+from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.model.encoder import Encoder
 
 pytestmark = pytest.mark.slow
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
+FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 
 
 def run(*arguments: object) -> None:
@@ -34,7 +35,7 @@ def run(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def model(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return Encoder.load(llama_folder).save(tmp_path_factory.mktemp("served") / "adapted")
+    return Encoder.load(llama_folder, settings=FLOAT32).save(tmp_path_factory.mktemp("served") / "adapted")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,7 @@ def test_a_real_index_is_served_in_all_its_modes_and_stops_with_requests_in_flig
             assert _ranking(answer) == _expected(index, model, question, mode)
         text = "The castle of the river."
         vector = httpx.post(f"{url}/v1/embeddings", json={"input": text}, timeout=60).json()["data"][0]["embedding"]
-        assert np.abs(np.array(vector) - Encoder.load(model).encode_passages([text])[0]).max() < 1e-5
+        assert np.abs(np.array(vector) - Encoder.load(model, settings=FLOAT32).encode_passages([text])[0]).max() < 1e-5
         answers: list[int] = []
         body = {"input": [row["text"] for row in corpus_rows] * 8}
 
@@ -102,7 +103,7 @@ def _ranking(answer: dict[str, list[dict[str, object]]]) -> list[object]:
 def _expected(index: Path, model: Path, question: str, mode: str) -> list[str]:
     from llama2vec.retrieve.modes import Retriever
 
-    hits = Retriever.open(index, Encoder.load(model)).hits(question, mode, 24)  # type: ignore[arg-type]
+    hits = Retriever.open(index, Encoder.load(model, settings=FLOAT32)).hits(question, mode, 24)  # type: ignore[arg-type]
     return [hit.passage.id for hit in hits]
 
 
@@ -158,4 +159,4 @@ def test_every_mistake_is_one_line(
 
 def _another(plain: Path, folder: Path) -> Path:
     """Return an encoder with another contract."""
-    return Encoder.load(plain, encoder=EncoderSettings(query_max_tokens=7)).save(folder)
+    return Encoder.load(plain, settings=FLOAT32, encoder=EncoderSettings(query_max_tokens=7)).save(folder)

@@ -14,6 +14,7 @@ import gguf
 import numpy as np
 import pytest
 
+from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.verify.backends import BackendChoice, open_backend
 from llama2vec.verify.verification import Verification, read_golden, verify
@@ -97,7 +98,9 @@ def _rotary_pairs_side_by_side(tensor: str, weight: Any, config: Any) -> Any:
 def servable(new_encoder: Callable[..., Path]) -> Path:
     """The paper recipe with one layer, and its GGUF file beside it."""
     folder = new_encoder("servable", "paper", layers=1)
-    write_gguf(Encoder.load(folder), folder.parent / "model.gguf")
+    write_gguf(
+        Encoder.load(folder, settings=ModelSettings(dtype="float32", device="cpu")), folder.parent / "model.gguf"
+    )
     return folder
 
 

@@ -12,6 +12,7 @@ import faiss
 import numpy as np
 import pytest
 
+from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage
 from llama2vec.retrieve.store import VectorStore, write_store
@@ -54,7 +55,8 @@ def test_a_store_of_another_model_does_not_become_a_faiss_file(
     recipe: Recipe, model: Path, other_model: Path, tmp_path: Path
 ) -> None:
     passages = [Passage("1", "a river"), Passage("2", "a stone bridge"), Passage("3", "winter")]
-    write_store(lambda: passages, Encoder.load(model), tmp_path / "store", source={}, shard_size=2)
+    encoder = Encoder.load(model, settings=ModelSettings(dtype="float32", device="cpu"))
+    write_store(lambda: passages, encoder, tmp_path / "store", source={}, shard_size=2)
     assert_found(recipe("faiss_file.py", model, "--store", tmp_path / "store"), ["1", "2", "3"])
     (tmp_path / "vectors.faiss").unlink()
     finished = recipe("faiss_file.py", other_model, "--store", tmp_path / "store")
