@@ -5,9 +5,8 @@ r"""Screen adaptation variants: what moves zero-shot quality? Short runs, one ch
 Every variant: SmolLM2-135M, 32 steps of 16 texts of 8 to 64 words from data/wiki, seed 0, SELF on both sides. Scores:
 Spearman on the first 600 pairs of STS-B dev, and nDCG@10 on a half of Cranfield (the 113 queries with odd numbers, the
 passages that they have judgments for, cut at 64 tokens): a harder or easier task than the whole, but the same for all.
-``nDCG@10 centred`` subtracts the passages' mean vector first. ``12 out`` takes away the mean and the 12 largest
-principal components of 700 sentences of data/wiki (not of the scored texts). What is in the file is not run again; with
-``--keep`` the models stay and a killed one goes on.
+``nDCG@10 centred`` subtracts the passages' mean vector first. Variants that the file already holds are skipped; with
+``--keep`` the models stay, and a killed run resumes.
 """
 
 from __future__ import annotations
@@ -15,12 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +28,9 @@ from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import adapt_model
 from llama2vec.config import load_config
 from llama2vec.data.beir import read_beir
-from llama2vec.data.continuations import sentences
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.files import write_json
-from llama2vec.model.common_directions import CommonDirections
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Qrels, Query, Run, SentencePair
 from llama2vec.score.metrics import evaluate_run
@@ -43,7 +38,6 @@ from llama2vec.score.sts import score_similarities
 
 COMMON = [
     "encoder.layers=1",
-    "common_directions.count=-1",
     "optimizer.steps=32",
     "optimizer.validate_every=0",
     "text.max_words=64",
@@ -122,7 +116,6 @@ def score(encoder: Encoder, data: Path) -> dict[str, float]:
     texts = sorted({text for pair in pairs for text in (pair.first, pair.second)})
     row = {text: place for place, text in enumerate(texts)}
     vectors = encoder.encode_queries(texts)
-    without_common = CommonDirections.fit(encoder.encode_queries(wiki_sentences(data)), 12).remove
     queries, qrels, passages = half_of_cranfield(data)
     ids = [passage.id for passage in passages]
     rows = encoder.encode_poolings([passage.full_text for passage in passages], "self", PASSAGE_TOKENS)["slots"]
@@ -134,10 +127,8 @@ def score(encoder: Encoder, data: Path) -> dict[str, float]:
 
     return {
         "sts": similarity(vectors, row, pairs),
-        "sts 12 out": similarity(without_common(vectors), row, pairs),
         "retrieval": ndcg(asked, rows),
         "centred": ndcg(*(unit(matrix - centre) for matrix in (asked, rows))),
-        "retrieval 12 out": ndcg(without_common(asked), without_common(rows)),
     }
 
 
@@ -165,19 +156,6 @@ def half_of_cranfield(data: Path) -> tuple[list[Query], dict[str, dict[str, int]
     qrels = {query.id: dict(task.qrels[query.id]) for query in queries}
     judged = {passage for gains in qrels.values() for passage in gains}
     return queries, qrels, [passage for passage in read_passages(task.corpus_source) if passage.id in judged]
-
-
-def wiki_sentences(data: Path, count: int = 700) -> list[str]:
-    """Return single sentences of 5 to 40 words, each from another passage of data/wiki."""
-    draw = random.Random(0)
-    found = []
-    for passage in islice(read_passages(data / "wiki" / "train.jsonl.gz"), 0, None, 20):
-        fitting = [text for text in sentences(passage.text, "en") if 5 <= len(text.split()) <= 40]
-        if fitting:
-            found.append(draw.choice(fitting))
-        if len(found) == count:
-            break
-    return found
 
 
 def unit(matrix: np.ndarray) -> np.ndarray:

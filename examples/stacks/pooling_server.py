@@ -29,7 +29,6 @@ def obstacles(contract: dict[str, Any]) -> list[str]:
         f"its vectors are the mean of {encoder.get('layers')} layers": encoder.get("layers", 1) != 1,
         f"its vectors are the mean of {contract['token_ids']['slots']} slots": contract["token_ids"]["slots"] != 1,
         "its vectors are the mean of all tokens": encoder["pooling"] != "slots",
-        "common directions are taken away from its vectors": "common_directions" in contract,
     }
     return [what for what, is_so in found.items() if is_so]
 

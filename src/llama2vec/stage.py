@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,6 @@ def save_trained(
     facts: Mapping[str, object],
     started: float,
     save_adapter: bool,
-    before_saving: Callable[[Encoder], None] | None = None,
 ) -> Encoder:
     """Merge the adapter, save the encoder, and write the manifest last.
 
@@ -180,7 +179,6 @@ def save_trained(
         facts: More facts for the manifest.
         started: When the work began (``time.monotonic``).
         save_adapter: Keep the LoRA adapter beside the merged weights.
-        before_saving: Does something with the merged encoder first, on every process.
 
     Returns:
         The encoder.
@@ -195,8 +193,6 @@ def save_trained(
                 trainable.save_pretrained(output / "adapter")
         encoder.backbone.model = trainable.merge_and_unload()
     encoder.backbone.model.eval()
-    if before_saving:
-        before_saving(encoder)
 
     def save() -> None:
         for left_by_a_kill in output.glob(".saving-*"):

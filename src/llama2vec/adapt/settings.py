@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -50,19 +50,6 @@ class AdaptEncoderSettings(EncoderSettings):
     layers: Annotated[int, Field(ge=1)] = 8
 
 
-class CommonDirectionsSettings(Settings):
-    """Directions that all vectors share, learnt from the corpus at the end and taken away ("all but the top").
-
-    Attributes:
-        count: Principal components to take away beside the mean; -1 = leave the vectors as they are, which is best
-            where a vector is the mean of several layers.
-        sentences: Sentences of the corpus that they are learnt from.
-    """
-
-    count: Annotated[int, Field(ge=-1)] = -1
-    sentences: Annotated[int, Field(ge=2)] = 400
-
-
 class AdaptConfig(Settings):
     """A whole adaptation recipe (stage 1)."""
 
@@ -72,4 +59,14 @@ class AdaptConfig(Settings):
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     encoder: AdaptEncoderSettings = AdaptEncoderSettings()
-    common_directions: CommonDirectionsSettings = CommonDirectionsSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_common_directions(cls, data: Any) -> Any:
+        """Ignore the switched-off section that recipes and manifests of earlier versions carry."""
+        if not isinstance(data, dict) or "common_directions" not in data:
+            return data
+        section = data["common_directions"]
+        if isinstance(section, dict) and section.get("count", -1) != -1:
+            raise ValueError("common_directions was removed from llama2vec; delete this section from the recipe")
+        return {key: value for key, value in data.items() if key != "common_directions"}

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_m
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import OptimizerSettings, PromptName
-from llama2vec.data.continuations import adaptation_examples, sentences
+from llama2vec.data.continuations import adaptation_examples
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.stop_words import stop_words
 from llama2vec.errors import ConfigError
@@ -36,7 +34,6 @@ logger = logging.getLogger(__name__)
 STAGE = Stage("adapt", "an adaptation", "corpus")
 _MOST_HELD_OUT = 128
 _IDF_SAMPLE = 20_000
-_SENTENCE_WORDS = (5, 40)
 
 
 class PretextObjective:
@@ -237,7 +234,6 @@ def adapt_model(
     return save_trained(
         encoder, trainable, output, stage=STAGE, plan=plan, result=result, facts={"training_pairs": len(examples)},
         started=started, save_adapter=save_adapter,
-        before_saving=partial(_learn_common_directions, examples=examples, config=config),
     )  # fmt: skip
 
 
@@ -279,19 +275,3 @@ def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:
     if wanted > room:
         logger.warning("text.max_tokens is cut from %d to %d: the model reads %d tokens", wanted, room, context)
     return min(wanted, room)
-
-
-def _learn_common_directions(encoder: Encoder, examples: Sequence[AdaptationExample], config: AdaptConfig) -> None:
-    """Learn the directions to take away from single sentences of the training text, each of another piece."""
-    settings = config.common_directions
-    if settings.count < 0:
-        return
-    wanted = min(settings.sentences, len(examples))
-    draw = random.Random(f"{config.optimizer.seed}:common directions")
-    texts = []
-    for row in draw.sample(range(len(examples)), wanted):
-        split = sentences(examples[row].text, config.text.language)
-        fitting = [text for text in split if _SENTENCE_WORDS[0] <= len(text.split()) <= _SENTENCE_WORDS[1]]
-        texts.append(draw.choice(fitting or [examples[row].text]))
-    logger.info("learning the directions that %d sentences share", len(texts))
-    encoder.learn_common_directions(texts, settings.count)

@@ -8,8 +8,8 @@ from typing import Any
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import MissingDependencyError
-from llama2vec.model.common_directions import Vectors
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.pooling import Vectors
 
 try:
     from mteb.models import ModelMeta

@@ -33,8 +33,6 @@ class Contract:
         ids: Token ids of the prompts under this model's tokenizer.
         dtype: Number format of the saved weights.
         weights: Fingerprint of the weight files.
-        common_directions: Number of principal components that are taken away beside the mean; None = vectors stay
-            as they are.
     """
 
     prompts: PromptSettings
@@ -42,11 +40,9 @@ class Contract:
     ids: PromptIds
     dtype: str
     weights: str
-    common_directions: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the contract as plain data, without its hash."""
-        directions = {} if self.common_directions is None else {"common_directions": self.common_directions}
         return {
             "format": _FORMAT,
             "prompts": self.prompts.model_dump(),
@@ -60,7 +56,6 @@ class Contract:
             "padding_side": "right",
             "dtype": self.dtype,
             "weights": self.weights,
-            **directions,
         }
 
     @property
@@ -123,6 +118,11 @@ def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | Non
 
 
 def _parse(path: Path, data: Mapping[str, Any]) -> Contract:
+    if "common_directions" in data:
+        raise ContractError(
+            f"{path}: this model takes common directions away from its vectors, which llama2vec no longer does; "
+            "adapt the base model again"
+        )
     try:
         tokens = data["token_ids"]
         ids = PromptIds(
@@ -136,7 +136,6 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Contract:
             ids=ids,
             dtype=str(data["dtype"]),
             weights=str(data["weights"]),
-            common_directions=data.get("common_directions"),
         )
     except (KeyError, TypeError, ValueError, ValidationError) as error:
         raise ContractError(f"{path}: incomplete contract ({error}); save the model again") from None

@@ -25,16 +25,9 @@ from llama2vec.model.backbone import (
     weights_fingerprint,
 )
 from llama2vec.model.batching import token_budget_batches, windows
-from llama2vec.model.common_directions import (
-    DIRECTIONS_FILE,
-    CommonDirections,
-    Vectors,
-    load_directions,
-    save_directions,
-)
 from llama2vec.model.contract import CONTRACT_FILE, Contract, carries_contract, load_contract
 from llama2vec.model.golden import compute_golden, save_golden
-from llama2vec.model.pooling import Pooling, last_hidden_states, pool
+from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
 from llama2vec.model.prompt import prompt_ids, prompted_texts
 from llama2vec.model.publish.hub import local_copy, upload_encoder
 from llama2vec.model.publish.publishing import add_public_files, name_card
@@ -58,7 +51,6 @@ class Encoder:
         backbone: Model and tokenizer; the tokenizer knows the prompt's slot tokens.
         contract: What turns a text into a vector.
         batch_tokens: Most cells of one batch; None = what suits the device.
-        directions: Per prompt the common directions to take away from its vectors.
     """
 
     def __init__(
@@ -66,11 +58,9 @@ class Encoder:
         backbone: Backbone,
         contract: Contract,
         batch_tokens: int | None = None,
-        directions: Mapping[PromptName, CommonDirections] | None = None,
     ) -> None:
         self.backbone = backbone
         self.contract = contract
-        self.directions = dict(directions or {})
         most = BATCH_TOKENS.get(backbone.model.device.type, BATCH_TOKENS["cpu"])
         # transformers keeps every layer's states where more than the last one is asked for.
         self.batch_tokens = batch_tokens or (most if contract.encoder.layers == 1 else max(most // 4, 1024))
@@ -155,10 +145,7 @@ class Encoder:
             raise ContractError(
                 f"{folder}: the weights are not those that {CONTRACT_FILE} was made for; save the model again"
             )
-        directions = {}
-        if contract.common_directions is not None:
-            directions = load_directions(folder, _prompts_in_use(contract.encoder))
-        return cls(backbone, contract, directions=directions)
+        return cls(backbone, contract)
 
     @property
     def spec(self) -> ModelSpec:
@@ -255,25 +242,9 @@ class Encoder:
             lengths = batch.lengths.to(model.device)
             for name, rows in vectors.items():
                 pooled = pool(hidden, lengths, self.contract.ids, name, prompt)
-                unit = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-                common = self.directions.get(prompt or settings.passage_prompt) if name == settings.pooling else None
-                rows[batch.rows] = common.remove(unit) if common else unit
+                rows[batch.rows] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
             if on_done:
                 on_done(len(batch.rows))
-
-    def learn_common_directions(self, texts: Sequence[str], count: int) -> None:
-        """Learn from plain texts which directions all vectors share; they are taken away from now on.
-
-        Args:
-            texts: A few hundred texts, about as long as those to be embedded; no labels.
-            count: Principal components to take away beside the mean; 0 = only the mean.
-        """
-        self.directions = {}
-        settings = self.contract.encoder
-        for prompt in _prompts_in_use(settings):
-            found = self._encode_side(list(texts), prompt, settings.passage_max_tokens, None)
-            self.directions[prompt] = CommonDirections.fit(found, count)
-        self.contract = replace(self.contract, common_directions=count)
 
     @property
     def pad_id(self) -> int:
@@ -301,7 +272,6 @@ class Encoder:
                 # An encoder does not chat: with a template sentence-transformers wraps every text in a conversation.
                 self.backbone.tokenizer.chat_template = None
                 self.backbone.tokenizer.save_pretrained(partial)
-            save_directions(self.directions, partial)
             self.contract = replace(
                 self.contract,
                 dtype=str(self.backbone.model.dtype).removeprefix("torch."),
@@ -310,8 +280,7 @@ class Encoder:
             self.contract.save(partial)
             save_golden(compute_golden(self), partial)
             add_public_files(partial, folder, self.backbone.source.name)
-            for left_by_an_older_model in (DIRECTIONS_FILE, "chat_template.jinja"):
-                (folder / left_by_an_older_model).unlink(missing_ok=True)
+            (folder / "chat_template.jinja").unlink(missing_ok=True)
             # config.json last: it is what makes the folder a model.
             for file in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
                 file.replace(folder / file.name)
@@ -338,10 +307,6 @@ class Encoder:
                 self.backbone.source = source
             name_card(folder, repo_id, source)
             return upload_encoder(folder, repo_id, private=private, token=token)
-
-
-def _prompts_in_use(settings: EncoderSettings) -> tuple[PromptName, ...]:
-    return tuple(dict.fromkeys((settings.query_prompt, settings.passage_prompt)))
 
 
 def _within_model(backbone: Backbone, prompts: PromptSettings, settings: EncoderSettings) -> EncoderSettings:

@@ -19,7 +19,7 @@ import numpy as np
 from llama2vec.errors import GoldenVectorsError
 from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import digest
-from llama2vec.model.common_directions import Vectors
+from llama2vec.model.pooling import Vectors
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder

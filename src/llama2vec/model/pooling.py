@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from llama2vec.config import PromptName
 from llama2vec.model.prompt import PromptIds
 
 Pooling = Literal["slots", "mean"]
+Vectors = NDArray[np.float32]
 
 
 def last_hidden_states(body: Any, input_ids: Tensor, layers: int) -> tuple[Tensor, ...]:

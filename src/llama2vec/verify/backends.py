@@ -14,9 +14,9 @@ import torch
 from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, MissingDependencyError
 from llama2vec.model.backbone import choose_device, quiet_transformers
-from llama2vec.model.common_directions import Vectors
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import SIDES, Golden, Side
+from llama2vec.model.pooling import Vectors
 from llama2vec.model.publish import publishing
 from llama2vec.model.publish.publishing import MODULE_FILE
 from llama2vec.verify.plain import PlainModel

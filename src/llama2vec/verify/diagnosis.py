@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from llama2vec.model.common_directions import Vectors
 from llama2vec.model.golden import Golden, Side
+from llama2vec.model.pooling import Vectors
 from llama2vec.verify.faults import FAULTS, Case, Fault, fault_name
 from llama2vec.verify.plain import PlainModel
 

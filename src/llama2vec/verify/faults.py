@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from llama2vec.config import PromptName
-from llama2vec.model.common_directions import Vectors
 from llama2vec.model.golden import Side
+from llama2vec.model.pooling import Vectors
 from llama2vec.verify.plain import PlainModel, Reading, input_as_text, other_side
 
 _USUAL_LIMITS = (16, 24, 32, 48, 64, 96, 100, 128, 160, 192, 256, 384, 500, 510, 512, 1000, 1024)
@@ -61,15 +61,15 @@ class Case:
         """Return the texts as they should be read."""
         return [self.plain.reading(text, self.side) for text in self.texts]
 
-    def read(self, readings: Sequence[Reading], prompt: PromptName | None = None) -> Vectors | None:
+    def read(self, readings: Sequence[Reading]) -> Vectors | None:
         """Embed other readings of the texts, pooled as the contract says; None where they do not fit or match."""
         plain = self.plain
-        if prompt in (None, plain.directions_of(self.side)) and list(readings) == self.readings():
+        if list(readings) == self.readings():
             return self.golden
         least = plain.slots if plain.pools_slots else 1
         if any(not least <= len(one.ids) <= plain.context for one in readings):
             return None
-        return self.pool(plain.columns, readings=readings, prompt=prompt)
+        return self.pool(plain.columns, readings=readings)
 
     def read_with(
         self,
@@ -78,12 +78,11 @@ class Case:
         prefix: Sequence[int] | None = None,
         suffix: Sequence[int] | None = None,
         limit: int | None = None,
-        prompt: PromptName | None = None,
     ) -> Vectors | None:
         """Embed the texts, changed or with other ids around them; see :meth:`read` and ``PlainModel.reading``."""
         plain, side = self.plain, self.side
         around = [plain.reading(change(text), side, prefix=prefix, suffix=suffix, limit=limit) for text in self.texts]
-        return self.read(around, prompt)
+        return self.read(around)
 
     def bare_readings(self) -> list[Reading]:
         """Return the texts as a library reads them that knows neither prompts nor limits but the context."""
@@ -96,7 +95,6 @@ class Case:
         columns: Callable[[Reading], Sequence[int]],
         layers: Sequence[int] | None = None,
         readings: Sequence[Reading] = (),
-        prompt: PromptName | None = None,
     ) -> Vectors | None:
         """Read each text as it should be, or as ``readings`` say, and pool other columns or other layers.
 
@@ -105,7 +103,6 @@ class Case:
             costs a pass through the model.
         """
         plain, readings = self.plain, readings or self.readings()
-        name = prompt or plain.directions_of(self.side)
         vectors = np.empty_like(self.golden)
         for row in sorted(range(len(readings)), key=lambda row: len(readings[row].ids)):
             chosen = list(columns(readings[row]))
@@ -113,7 +110,7 @@ class Case:
                 return None
             states = plain.states(readings[row].ids)
             pooled = plain.pooled(states, chosen, layers)
-            vectors[row] = plain.finished(pooled, name)
+            vectors[row] = plain.finished(pooled)
             if not float(vectors[row] @ self.given[row]) > NEAR_COSINE:
                 return None
         return vectors
@@ -197,16 +194,6 @@ def _other_layers(case: Case) -> Iterator[Candidate]:
         yield f"the layer {below} below the last is read instead of {instead}", case.pool(columns, [-1 - below])
 
 
-def _directions_kept(case: Case) -> Iterator[Candidate]:
-    if case.plain.takes_directions:
-        plain = case.plain
-        vectors = [
-            plain.finished(plain.pooled(plain.states(one.ids), plain.columns(one)), case.prompt, directions=False)
-            for one in case.readings()
-        ]
-        yield "the common directions are not taken away", np.stack(vectors)
-
-
 def _wrong_prompt(case: Case) -> Iterator[Candidate]:
     plain, side = case.plain, case.side
     if not plain.pools_slots:
@@ -215,11 +202,9 @@ def _wrong_prompt(case: Case) -> Iterator[Candidate]:
     wrong: PromptName = "next" if case.prompt == "self" else "self"
     whose = f", the {other}'s" if plain.prompt(other) == wrong else ""
     what = f"read with the {wrong.upper()} prompt{whose}, instead of {case.prompt.upper()}"
-    # What mistakes one side for the other takes its limit and its directions along, too.
-    name = wrong if wrong in (plain.prompt("query"), plain.prompt("passage")) else plain.directions_of(side)
+    # What mistakes one side for the other takes its limit along, too.
     for limit in dict.fromkeys((plain.limit(side), plain.limit(other))):
-        for directions in dict.fromkeys((plain.directions_of(side), name)):
-            yield what, case.read_with(suffix=plain.suffix(wrong), limit=limit, prompt=directions)
+        yield what, case.read_with(suffix=plain.suffix(wrong), limit=limit)
 
 
 def _no_prompt(case: Case) -> Iterator[Candidate]:
@@ -411,7 +396,7 @@ def _padded(
         [one.ids for one in readings], left=left, mask=mask, pad_id=plain.pad_ids[0] if pad_id is None else pad_id
     )
     found = [
-        plain.finished(plain.pooled(states, columns(one, start)), plain.directions_of(case.side))
+        plain.finished(plain.pooled(states, columns(one, start)))
         for states, one, start in zip(rows, readings, starts, strict=True)
     ]
     return np.stack(found)
@@ -434,7 +419,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "other layers", "average as many of the last layers as the contract says, each at unit length", _other_layers
     ),
-    Fault("common directions", "subtract the mean and the axes, then normalize again", _directions_kept),
     Fault("truncation", "cut the text, not the prompt, at the contract's limits", _truncation),
     Fault("left padding", _PADDING_REMEDY, _left_padding),
     Fault("pooling at a pad token", _PADDING_REMEDY, _pad_pooled),

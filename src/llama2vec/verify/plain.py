@@ -20,9 +20,9 @@ from torch import Tensor
 from llama2vec.config import PromptName
 from llama2vec.errors import ContractError
 from llama2vec.model.backbone import quiet_transformers
-from llama2vec.model.common_directions import DIRECTIONS_FILE, Vectors
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import SIDES, Side
+from llama2vec.model.pooling import Vectors
 
 _KEPT_STATES = 16
 
@@ -62,11 +62,6 @@ class PlainModel:
         self.model: Any = model.to(device).eval()
         # A text beyond the context is cut below; the tokenizer would warn of it first.
         self.tokenizer.model_max_length = int(1e30)
-        self._directions: dict[str, Any] = {}
-        if "common_directions" in self.contract:
-            from safetensors.numpy import load_file
-
-            self._directions = load_file(folder / DIRECTIONS_FILE)
         self._ids: dict[str, tuple[int, ...]] = {}
         self._states: OrderedDict[tuple[int, ...], tuple[Tensor, ...]] = OrderedDict()
 
@@ -94,10 +89,6 @@ class PlainModel:
         """Return which prompt serves a side."""
         name: PromptName = self.contract["encoder"][f"{side}_prompt"]
         return name
-
-    def directions_of(self, side: Side) -> PromptName:
-        """Return whose common directions are taken away from a side's vectors."""
-        return self.prompt(side if self.pools_slots else "passage")
 
     def limit(self, side: Side) -> int:
         """Return the longest text of a side in tokens."""
@@ -187,25 +178,10 @@ class PlainModel:
             return means[0]
         return torch.stack([mean / mean.norm().clamp(min=1e-12) for mean in means]).mean(dim=0)
 
-    def finished(self, pooled: Tensor, prompt: PromptName, *, directions: bool = True) -> Vectors:
-        """Return a pooled vector [D] at unit length, without the common directions where the contract takes them."""
-        unit = (pooled / pooled.norm().clamp(min=1e-12)).numpy()
-        if self._directions and directions:
-            centred = unit - self._directions[f"{prompt}.mean"]
-            axes = self._directions[f"{prompt}.axes"]
-            centred = centred - axes.T @ (axes @ centred)
-            unit = centred / max(float(np.linalg.norm(centred)), 1e-12)
-        found: Vectors = unit.astype(np.float32)
-        return found
-
-    @property
-    def takes_directions(self) -> bool:
-        """Whether the contract takes common directions away."""
-        return bool(self._directions)
-
-    def vector(self, reading: Reading, side: Side) -> Vectors:
-        """Return the vector [D] of one sequence, pooled where the contract says."""
-        return self.finished(self.pooled(self.states(reading.ids), self.columns(reading)), self.directions_of(side))
+    def finished(self, pooled: Tensor) -> Vectors:
+        """Return a pooled vector [D] at unit length."""
+        unit: Vectors = (pooled / pooled.norm().clamp(min=1e-12)).numpy().astype(np.float32)
+        return unit
 
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
         """Embed texts as one batch with padding on the right and an attention mask.
@@ -215,12 +191,8 @@ class PlainModel:
         """
         readings = [self.reading(text, side) for text in texts]
         rows, _ = self.batch_states([one.ids for one in readings], left=False, mask=True, pad_id=self.pad_ids[0])
-        prompt = self.directions_of(side)
         return np.stack(
-            [
-                self.finished(self.pooled(states, self.columns(one)), prompt)
-                for states, one in zip(rows, readings, strict=True)
-            ]
+            [self.finished(self.pooled(states, self.columns(one))) for states, one in zip(rows, readings, strict=True)]
         )
 
     @property

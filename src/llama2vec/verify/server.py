@@ -17,9 +17,9 @@ import numpy as np
 
 from llama2vec.errors import BackendError, ConfigError
 from llama2vec.model.backbone import load_tokenizer
-from llama2vec.model.common_directions import Vectors
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import Side
+from llama2vec.model.pooling import Vectors
 from llama2vec.verify.plain import input_as_text
 
 _MOST_BYTES = 1 << 28

@@ -12,9 +12,9 @@ import numpy as np
 from llama2vec.errors import DataError
 from llama2vec.files import write_output
 from llama2vec.model.backbone import load_tokenizer
-from llama2vec.model.common_directions import Vectors
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import SIDES, Golden
+from llama2vec.model.pooling import Vectors
 from llama2vec.verify.plain import input_as_text
 
 _SUFFIXES = (".npy", ".npz", ".jsonl")

@@ -13,10 +13,10 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ContractError, GoldenVectorsError, OutputExistsError
 from llama2vec.manifest import versions
 from llama2vec.model.backbone import choose_device, load_tokenizer
-from llama2vec.model.common_directions import Vectors
 from llama2vec.model.contract import CONTRACT_FILE, load_contract
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, SIDES, Golden, Side, compute_golden, load_golden, save_golden
+from llama2vec.model.pooling import Vectors
 from llama2vec.verify.backends import Backend, vectors_of
 from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
 from llama2vec.verify.plain import PlainModel

@@ -165,7 +165,7 @@ def test_kept_models_keep_their_weights_and_a_model_without_an_adapter_does_anyw
     both = Cell(adapted(toy, "both"))
     folder = Models(toy, toy_data, tmp_path).folder(both)
     (folder / "checkpoints").mkdir(parents=True)
-    for name in ("manifest.json", "model.safetensors", "common_directions.safetensors"):
+    for name in ("manifest.json", "model.safetensors", "llama2vec.json"):
         (folder / name).write_text("{}", encoding="utf-8")
     Models(toy, toy_data, tmp_path, keep=True).tidy(both)
     assert (folder / "checkpoints").is_dir()
@@ -174,7 +174,7 @@ def test_kept_models_keep_their_weights_and_a_model_without_an_adapter_does_anyw
     assert not (folder / "checkpoints").exists()
     (folder / "adapter").mkdir()
     Models(toy, toy_data, tmp_path).tidy(both)
-    assert {path.name for path in folder.iterdir()} == {"manifest.json", "common_directions.safetensors", "adapter"}
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "llama2vec.json", "adapter"}
 
 
 def test_cells_stop_at_the_limit_and_before_one_that_would_not_fit(

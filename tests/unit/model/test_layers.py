@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.config import EncoderSettings, ModelSettings, load_config
+from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.errors import ContractError
+from llama2vec.manifest import digest
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import prompted_texts
 
@@ -66,7 +67,11 @@ def test_a_contract_of_one_layer_is_written_as_before_there_was_a_choice(llama_f
     assert Encoder.load(tmp_path / "saved").contract.encoder.layers == 1
 
 
-def test_an_adaptation_ends_with_several_layers_and_a_bare_model_with_one() -> None:
-    config = load_config(AdaptConfig, None, ["encoder.passage_max_tokens=64"])
-    assert config.encoder.layers == 8
-    assert EncoderSettings().layers == 1
+def test_a_contract_with_common_directions_is_refused(llama_folder: Path, tmp_path: Path) -> None:
+    folder = load(llama_folder).save(tmp_path / "saved")
+    contract = json.loads((folder / "llama2vec.json").read_text())
+    contract.pop("hash")
+    contract["common_directions"] = 12
+    (folder / "llama2vec.json").write_text(json.dumps({**contract, "hash": digest(contract)}))
+    with pytest.raises(ContractError, match=r"common directions.*adapt the base model again"):
+        Encoder.load(folder)

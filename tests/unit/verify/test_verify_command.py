@@ -64,21 +64,6 @@ def test_a_fresh_save_passes_in_sentence_transformers(saved_models: Models, cli:
     assert code == 0, out + err
 
 
-def test_a_fresh_save_with_common_directions_passes_and_their_absence_is_named(
-    saved_models: Models, cli: Cli, tmp_path: Path, sentences: list[str]
-) -> None:
-    encoder = Encoder.load(saved_models("llama-paper").folder, settings=ModelSettings(dtype="float32", device="cpu"))
-    encoder.learn_common_directions(sentences, 2)
-    saved = Saved.open(encoder.save(tmp_path / "saved"))
-    code, out, _ = cli(saved.folder, "--backend", "transformers")
-    assert code == 0, out
-    kept = {side: [saved.last(saved.row(side, text)) for text in saved.golden.texts] for side in ("query", "passage")}
-    np.savez(tmp_path / "kept.npz", **{side: np.array(rows) for side, rows in kept.items()})
-    code, out, _ = cli(saved.folder, "--backend", "file", "--vectors", tmp_path / "kept.npz")
-    assert code == 1
-    assert "cause: common directions: queries and passages: the common directions are not taken away" in out
-
-
 def test_a_folder_that_sentence_transformers_knows_nothing_of_is_pooled_at_the_texts_end(
     saved_models: Models, cli: Cli, tmp_path: Path
 ) -> None:

@@ -226,21 +226,17 @@ def _transformers_code(contract: Mapping[str, Any], name: str) -> str:
     slots = settings["pooling"] == "slots"
     suffixes = {key: ids["suffixes"][key] for key in (settings["query_prompt"], settings["passage_prompt"]) if slots}
     pooled = f"state[0, -{ids['slots']}:]" if slots else f"state[0, {len(ids['prefix'])}:]"
-    directions = contract.get("common_directions") is not None
     lines = [
         "```python",
         "import torch",
-        *(["from safetensors.torch import load_file"] if directions else []),
         "from torch.nn.functional import normalize",
         "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        *(["from transformers.utils import cached_file"] if directions else []),
         "",
         f'name = "{name}"',
         "tokenizer = AutoTokenizer.from_pretrained(name)",
         "model = AutoModelForCausalLM.from_pretrained(name).eval()",
         f"before = {ids['prefix']}",
         f"behind = {suffixes or {settings['query_prompt']: [], settings['passage_prompt']: []}}",
-        *(['common = load_file(cached_file(name, "common_directions.safetensors"))'] if directions else []),
         "",
         "",
         "@torch.no_grad()",
@@ -249,7 +245,6 @@ def _transformers_code(contract: Mapping[str, Any], name: str) -> str:
         "    output = model(torch.tensor([before + ids + behind[prompt]]), output_hidden_states=True)",
         f"    layers = [{pooled}.float().mean(dim=0) for state in output.hidden_states[-{settings.get('layers', 1)}:]]",
         "    vector = normalize(torch.stack([normalize(layer, dim=0) for layer in layers]).mean(dim=0), dim=0)",
-        *(_directions_code() if directions else []),
         "    return vector",
         "",
         "",
@@ -261,14 +256,6 @@ def _transformers_code(contract: Mapping[str, Any], name: str) -> str:
         "```",
     ]
     return "\n".join(lines)
-
-
-def _directions_code() -> list[str]:
-    return [
-        '    vector = vector - common[f"{prompt}.mean"]',
-        '    axes = common[f"{prompt}.axes"]',
-        "    vector = normalize(vector - (vector @ axes.T) @ axes, dim=0)",
-    ]
 
 
 def _contract_table(contract: Mapping[str, Any], dimension: int) -> str:
@@ -293,9 +280,6 @@ def _contract_table(contract: Mapping[str, Any], dimension: int) -> str:
         ("tokens of a query", f"{settings['query_max_tokens']}, the prompt comes on top"),
         ("tokens of a passage", f"{settings['passage_max_tokens']}, the prompt comes on top"),
     ]
-    count = contract.get("common_directions")
-    if count is not None:
-        rows.append(("taken away from every vector", f"the mean of plain texts and {count} principal components"))
     rows += [("weights", contract["dtype"]), ("contract", _code(contract["hash"]))]
     return _table(("", ""), rows)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
@@ -29,12 +28,10 @@ except ImportError:  # sentence-transformers before 5.4
 logger = logging.getLogger(__name__)
 
 CONTRACT_FILE = "llama2vec.json"
-DIRECTIONS_FILE = "common_directions.safetensors"
 QUERY_MARK = "[llama2vec:query]"
 """What ``config_sentence_transformers.json`` has as the prompt called ``query``: it asks for the query side, and the
 model never reads it. The real prompt is token ids behind the text, where sentence-transformers has no place for one."""
 
-_DOCUMENT, _QUERY = 0, 1
 _FORMAT = 1
 _FINGERPRINT_BLOCK, _FINGERPRINT_BLOCKS = 1 << 20, 32
 _HOOKED = "_output_capturing_hooks_installed"
@@ -44,30 +41,21 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
     """Texts to unit vectors: the only module of the model, since prompt, slots and pooling belong together.
 
     ``encode_query`` and ``encode(…, prompt_name="query")`` embed queries; ``encode_document`` and plain ``encode``
-    embed passages. Any other prompt is put in front of the text. Letters: B batch, L tokens, S slots, D width, K axes.
+    embed passages. Any other prompt is put in front of the text. Letters: B batch, L tokens, S slots, D width.
 
     Args:
         model: A causal LM of transformers.
         tokenizer: Its tokenizer.
         contract: Content of ``llama2vec.json`` without the hash.
-        directions: Per prompt name the mean [D] and the axes [K, D] that are taken away from its vectors.
     """
 
     save_in_root = True
 
-    def __init__(
-        self,
-        model: Any,
-        tokenizer: Any,
-        contract: Mapping[str, Any],
-        directions: Mapping[str, tuple[Tensor, Tensor]] | None = None,
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, contract: Mapping[str, Any]) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
         self.contract = dict(contract)
-        # No buffers: they would follow the model into half precision.
-        self.directions = dict(directions or {})
 
     @classmethod
     def load(
@@ -101,14 +89,6 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         if contract_path is None:
             raise ValueError(f"{model_name_or_path}: there is no {CONTRACT_FILE}; save the model again with llama2vec")
         contract = _read_contract(contract_path)
-        directions = {}
-        if contract.get("common_directions") is not None:
-            directions_path = path_of(DIRECTIONS_FILE)
-            if directions_path is None:
-                raise ValueError(f"{model_name_or_path}: {DIRECTIONS_FILE} is missing; restore it")
-            tensors = load_file(directions_path)
-            names = {name.partition(".")[0] for name in tensors}
-            directions = {name: (tensors[f"{name}.mean"], tensors[f"{name}.axes"]) for name in names}
         hub = {**where, "cache_dir": cache_folder}
         options = dict(model_kwargs or {})
         if config_kwargs:
@@ -118,7 +98,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **{**hub, **tokenizer_options})
         model = AutoModelForCausalLM.from_pretrained(model_name_or_path, **{**hub, **options})
         model.config.use_cache = False
-        return cls(model.eval(), tokenizer, contract, directions)
+        return cls(model.eval(), tokenizer, contract)
 
     def __getstate__(self) -> dict[str, Any]:
         # Several processes encode with a pickled model, and the hooks by which transformers records hidden states
@@ -148,7 +128,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
             kwargs: ``task``: ``query`` or ``document``; others are not used.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` [B, L], and ``side`` [B].
+            ``input_ids`` and ``attention_mask`` [B, L].
 
         Raises:
             ValueError: An input is no text.
@@ -165,8 +145,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
             input_ids[index, : len(row)] = torch.tensor(row)
         lengths = torch.tensor([len(row) for row in rows])
         mask = (torch.arange(width) < lengths[:, None]).long()
-        side = torch.full((len(rows),), _QUERY if query else _DOCUMENT)
-        return {"input_ids": input_ids, "attention_mask": mask, "side": side}
+        return {"input_ids": input_ids, "attention_mask": mask}
 
     def tokenize(self, texts: list[str], **kwargs: Any) -> dict[str, Tensor]:
         """Do what :meth:`preprocess` does for sentence-transformers before 5.4, which puts prompts in front itself."""
@@ -240,8 +219,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         if len(pooled) > 1:
             # The lengths of hidden states grow from layer to layer; each counts alike.
             pooled = [torch.stack([normalize(vectors, dim=-1) for vectors in pooled]).mean(dim=0)]
-        vectors = self._without_common_directions(normalize(pooled[0], dim=-1), features.get("side"))
-        return {**features, "token_embeddings": hidden[-1], "sentence_embedding": vectors}
+        return {**features, "token_embeddings": hidden[-1], "sentence_embedding": normalize(pooled[0], dim=-1)}
 
     def _last_hidden_states(self, input_ids: Tensor) -> tuple[Tensor, ...]:
         # No padding mask: attention is causal, so what stands to the right of a slot never reaches it.
@@ -261,21 +239,6 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         inside = ((columns >= starts[:, None]) & (columns < lengths[:, None])).float()  # [B, L]
         return torch.einsum("bld,bl->bd", hidden.float(), inside) / inside.sum(dim=1, keepdim=True)
 
-    def _without_common_directions(self, vectors: Tensor, side: Tensor | None) -> Tensor:
-        """Take away what all vectors share from unit vectors [B, D]; ``side`` [B] says which prompt's."""
-        if not self.directions:
-            return vectors
-        passages = self._removed(vectors, self._prompt_name(query=False))
-        same = self._prompt_name(query=True) == self._prompt_name(query=False)
-        if same or self._settings["pooling"] == "mean" or side is None:
-            return passages
-        return torch.where(side[:, None] == _QUERY, self._removed(vectors, self._prompt_name(query=True)), passages)
-
-    def _removed(self, vectors: Tensor, prompt: str) -> Tensor:
-        mean, axes = (tensor.to(vectors.device) for tensor in self.directions[prompt])
-        centred = vectors - mean
-        return normalize(centred - (centred @ axes.T) @ axes, dim=-1)
-
     def get_embedding_dimension(self) -> int:
         """D, the width of a vector."""
         return int(self.model.get_input_embeddings().weight.shape[1])
@@ -291,11 +254,6 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         folder = Path(output_path)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        if self.directions:
-            tensors: dict[str, Tensor] = {}
-            for prompt, (mean, axes) in self.directions.items():
-                tensors |= {f"{prompt}.mean": mean.contiguous(), f"{prompt}.axes": axes.contiguous()}
-            save_file(tensors, folder / DIRECTIONS_FILE)
         contract = {
             **self.contract,
             "dtype": str(self.model.dtype).removeprefix("torch."),
@@ -320,6 +278,8 @@ def _read_contract(path: str) -> dict[str, Any]:
         raise ValueError(f"{path}: the contract does not match its hash: it was edited by hand; restore it")
     if contract.get("format") != _FORMAT:
         raise ValueError(f"{path}: contract format {contract.get('format')} is not {_FORMAT}; save the model again")
+    if "common_directions" in contract:
+        raise ValueError(f"{path}: common directions are no longer supported; adapt the base model again")
     return contract
 
 

@@ -39,14 +39,12 @@ MANIFEST: dict[str, Any] = {
 
 
 @pytest.fixture
-def save(llama_folder: Path, tmp_path: Path, sentences: list[str]) -> Callable[..., Path]:
+def save(llama_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that saves a tiny encoder as ``tiny``."""
 
-    def make(recipe: str = "paper", directions: int | None = None, **settings: Any) -> Path:
+    def make(recipe: str = "paper", **settings: Any) -> Path:
         chosen = EncoderSettings.model_validate({"query_prompt": "next", **settings})
         encoder = Encoder.load(llama_folder, settings=FLOAT32, prompts=PROMPT_RECIPES[recipe], encoder=chosen)
-        if directions is not None:
-            encoder.learn_common_directions(sentences, directions)
         return encoder.save(tmp_path / "tiny")
 
     return make
@@ -57,12 +55,12 @@ def card_of(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "directions", "settings"),
+    ("recipe", "settings"),
     [
-        ("paper", None, {"layers": 2}),
-        ("released", 2, {}),
-        ("released", None, {"pooling": "mean", "layers": 2}),
-        ("paper", 1, {"query_prompt": "self"}),
+        ("paper", {"layers": 2}),
+        ("released", {}),
+        ("released", {"pooling": "mean", "layers": 2}),
+        ("paper", {"query_prompt": "self"}),
     ],
 )
 def test_the_code_on_the_card_runs_and_gives_the_encoders_vectors(
@@ -70,10 +68,9 @@ def test_the_code_on_the_card_runs_and_gives_the_encoders_vectors(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     recipe: str,
-    directions: int | None,
     settings: dict[str, Any],
 ) -> None:
-    folder = save(recipe, directions, **settings)
+    folder = save(recipe, **settings)
     encoder = Encoder.load(folder, settings=FLOAT32)
     query, passages = encoder.encode_queries([QUERY])[0], encoder.encode_passages(PASSAGES)
     monkeypatch.chdir(folder.parent)

@@ -28,17 +28,16 @@ from llama2vec.model.publish.portable_encoder import PortableEncoder
 FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 LIMITS = {"query_prompt": "next", "query_max_tokens": 9, "passage_max_tokens": 30}
 
-# name → architecture, recipe, settings, common directions
-VARIANTS: dict[str, tuple[str, str, dict[str, Any], int | None]] = {
-    "llama-paper": ("llama", "paper", {}, None),
-    "llama-released": ("llama", "released", {}, None),
-    "llama-paper-layers": ("llama", "paper", {"layers": 3}, None),
-    "llama-released-directions": ("llama", "released", {"layers": 3}, 2),
-    "llama-mean": ("llama", "paper", {"pooling": "mean", "layers": 2}, None),
-    "llama-mean-directions": ("llama", "paper", {"pooling": "mean"}, 1),
-    "gpt2-paper": ("gpt2", "paper", {"layers": 3}, 1),
-    "gpt2-released": ("gpt2", "released", {}, None),
-    "gemma-paper": ("gemma", "paper", {}, None),
+# name → architecture, recipe, settings
+VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "llama-paper": ("llama", "paper", {}),
+    "llama-released": ("llama", "released", {}),
+    "llama-paper-layers": ("llama", "paper", {"layers": 3}),
+    "llama-released-layers": ("llama", "released", {"layers": 3}),
+    "llama-mean": ("llama", "paper", {"pooling": "mean", "layers": 2}),
+    "gpt2-paper": ("gpt2", "paper", {"layers": 3}),
+    "gpt2-released": ("gpt2", "released", {}),
+    "gemma-paper": ("gemma", "paper", {}),
 }
 
 WITHOUT_LLAMA2VEC = """
@@ -91,12 +90,12 @@ def texts(sentences: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def encoders(
-    save_model: Callable[..., Path], sentences: list[str], tmp_path_factory: pytest.TempPathFactory
+    save_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, tuple[Encoder, Path]]:
     """Every variant: the encoder, and the folder it was saved to."""
     home = tmp_path_factory.mktemp("portable")
     made = {}
-    for name, (kind, recipe, settings, directions) in VARIANTS.items():
+    for name, (kind, recipe, settings) in VARIANTS.items():
         depth = {"n_layer": 4} if kind == "gpt2" else {"num_hidden_layers": 4}
         base = save_model(home / "base" / name, kind, **depth)
         encoder = Encoder.load(
@@ -105,15 +104,13 @@ def encoders(
             prompts=PROMPT_RECIPES[recipe],
             encoder=EncoderSettings.model_validate({**LIMITS, **settings}),
         )
-        if directions is not None:
-            encoder.learn_common_directions(sentences, directions)
         made[name] = encoder, encoder.save(home / name)
     return made
 
 
 @pytest.fixture(scope="module")
 def saved(encoders: dict[str, tuple[Encoder, Path]]) -> Path:
-    return encoders["llama-released-directions"][1]
+    return encoders["llama-released-layers"][1]
 
 
 def opened(folder: Path, **options: Any) -> SentenceTransformer:
@@ -170,7 +167,7 @@ def test_sentence_transformers_beside_llama2vec_gives_the_encoders_vectors_in_an
 def test_encode_embeds_passages_unless_the_prompt_called_query_is_asked_for(
     encoders: dict[str, tuple[Encoder, Path]], texts: list[str]
 ) -> None:
-    encoder, folder = encoders["llama-released-directions"]
+    encoder, folder = encoders["llama-released-layers"]
     model = opened(folder)
     passages, queries = encoder.encode_passages(texts), encoder.encode_queries(texts)
     np.testing.assert_allclose(model.encode(texts), passages, atol=1e-5, rtol=0)
@@ -189,14 +186,13 @@ def test_older_releases_that_put_the_prompt_in_front_reach_the_query_side(saved:
     for task in ({}, {"task": "query"}):
         marked = module.tokenize([portable_encoder.QUERY_MARK + text for text in texts], **task)
         assert torch.equal(marked["input_ids"], module.preprocess(texts, portable_encoder.QUERY_MARK)["input_ids"])
-        assert set(marked["side"].tolist()) == {1}
-    assert set(module.tokenize(texts)["side"].tolist()) == {0}
+    assert not torch.equal(module.tokenize(texts)["input_ids"], marked["input_ids"])
 
 
 def test_bfloat16_weights_are_pooled_in_float32(
     encoders: dict[str, tuple[Encoder, Path]], texts: list[str], tmp_path: Path
 ) -> None:
-    _, folder = encoders["llama-released-directions"]
+    _, folder = encoders["llama-released-layers"]
     half = ModelSettings(dtype="bfloat16", device="cpu")
     encoder = Encoder.load(folder, settings=half)
     encoder.save(tmp_path / "half")
@@ -238,7 +234,7 @@ def test_token_embeddings_are_the_texts_and_the_prompts_tokens(saved: Path) -> N
 
 @pytest.mark.slow
 def test_several_processes_give_the_same_vectors(encoders: dict[str, tuple[Encoder, Path]], texts: list[str]) -> None:
-    encoder, folder = encoders["llama-released-directions"]
+    encoder, folder = encoders["llama-released-layers"]
     model = opened(folder)
     # A model that was used before carries hooks of transformers.
     model.encode(texts[:2])
@@ -289,7 +285,7 @@ def test_max_seq_length_stays_within_the_model_and_leaves_room_for_a_text(
 # ------------------------------------------------------------------------------------------------------- save and load
 
 
-@pytest.mark.parametrize("name", ["llama-released-directions", "gpt2-paper", "llama-mean"])
+@pytest.mark.parametrize("name", ["llama-released-layers", "gpt2-paper", "llama-mean"])
 def test_what_sentence_transformers_saves_opens_in_both(
     encoders: dict[str, tuple[Encoder, Path]], texts: list[str], tmp_path: Path, name: str
 ) -> None:
@@ -347,7 +343,7 @@ def test_hashes_and_fingerprints_are_those_of_the_encoder(encoders: dict[str, tu
 def test_neither_contract_nor_fingerprint_depends_on_the_files_for_others(
     encoders: dict[str, tuple[Encoder, Path]], texts: list[str], tmp_path: Path
 ) -> None:
-    encoder, folder = encoders["llama-released-directions"]
+    encoder, folder = encoders["llama-released-layers"]
     old = Path(shutil.copytree(folder, tmp_path / "old"))
     for name in ("modules.json", "config_sentence_transformers.json", "portable_encoder.py", "README.md"):
         (old / name).unlink()
@@ -371,10 +367,6 @@ def test_without_the_users_trust_sentence_transformers_runs_no_code_of_the_folde
     [
         (lambda folder: (folder / CONTRACT_FILE).unlink(), f"there is no {CONTRACT_FILE}"),
         (lambda folder: (folder / CONTRACT_FILE).write_text("[]"), "cannot be read as an encoding contract"),
-        (
-            lambda folder: (folder / "common_directions.safetensors").unlink(),
-            "common_directions.safetensors is missing",
-        ),
     ],
 )
 def test_a_folder_with_gaps_is_refused_in_one_line(
@@ -394,10 +386,11 @@ def test_a_contract_edited_by_hand_or_of_another_format_is_refused(saved: Path, 
     with pytest.raises(ValueError, match="edited by hand"):
         PortableEncoder.load(str(folder))
     contract.pop("hash")
-    contract["format"] = 2
-    (folder / CONTRACT_FILE).write_text(json.dumps({**contract, "hash": digest(contract)}))
-    with pytest.raises(ValueError, match="contract format 2"):
-        PortableEncoder.load(str(folder))
+    for change, message in (({"format": 2}, "contract format 2"), ({"common_directions": 2}, "common directions")):
+        other = {**contract, **change}
+        (folder / CONTRACT_FILE).write_text(json.dumps({**other, "hash": digest(other)}))
+        with pytest.raises(ValueError, match=message):
+            PortableEncoder.load(str(folder))
 
 
 def test_other_backends_and_inputs_that_are_no_texts_are_refused(saved: Path) -> None:
