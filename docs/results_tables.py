@@ -1,13 +1,13 @@
-"""Write the tables of docs/results.md from benchmarks/results; with --check, fail where one is not what the files say.
+"""Write the tables of docs/results.md and docs/lab-notes.md from benchmarks/results; --check fails if one is stale.
 
-A table stands between two comments; the words around it are written by hand::
+A table stands between two comments; the text around it is written by hand::
 
     <!-- table: study-main cpu -->
     …
     <!-- end -->
 
-The first word names the table (``--list`` shows all), the second the budget of the study (cpu where it is left out), or
-for ``hybrid`` the model.
+The first word names the table (``--list`` shows all), the second the budget of the study (default: cpu), or for
+``hybrid`` the model.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from llama2vec.records import Report  # noqa: E402
 from llama2vec.score.comparison import compare_reports, pooled_comparison  # noqa: E402
 from llama2vec.score.comparison_report import p_value_text  # noqa: E402
 
-PAGE = Path(__file__).with_name("results.md")
+PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md"))
 RESULTS = REPOSITORY / "benchmarks" / "results"
 END = "<!-- end -->"
 _BLOCK = re.compile(
@@ -44,6 +44,15 @@ _BLOCK = re.compile(
 )
 
 _PEER = "all-MiniLM-L6-v2"
+_SEARCH_NAMES = {
+    "dense": "ours",
+    "bm25": "BM25",
+    "rrf(dense+bm25)": "ours + BM25, reciprocal ranks",
+    "min-max(dense+bm25)": "ours + BM25",
+    _PEER: _PEER,
+    f"rrf({_PEER}+bm25)": f"{_PEER} + BM25, reciprocal ranks",
+    f"min-max({_PEER}+bm25)": f"{_PEER} + BM25",
+}
 _TASK_NAMES = {
     "sts/en-dev": "STS-B dev",
     "sts/en-test": "STS-B test",
@@ -58,7 +67,7 @@ class TableError(Exception):
 
 
 def study_table(name: str, budget: str, results: Path) -> str:
-    """Return a table of the ablation study; without results everything in it is missing."""
+    """Return a table of the ablation study."""
     protocol = load_protocol(budget or "cpu")
     return study_tables.TABLES[name][1](Scores(read_results(results / "study.json"), protocol))
 
@@ -88,9 +97,9 @@ def quality_table(budget: str, results: Path) -> str:
 
 
 def hybrid_table(model: str, results: Path) -> str:
-    """Return what each way of searching reaches with one model (``benchmarks/hybrid.py``), and tests of the average.
+    """Return what each way to search reaches with one model (``benchmarks/hybrid.py``), and tests of the average.
 
-    The peer's rows stand below ours where the file has them (``--peer``).
+    Rows of the peer model follow ours where the file has them (``--peer``).
     """
     path = results / f"hybrid-smollm2-{model}-cpu.json"
     try:
@@ -101,24 +110,25 @@ def hybrid_table(model: str, results: Path) -> str:
     values = {
         system: {name: task["rows"][system]["per_query"] for name, task in tasks.items()}
         for system in next(iter(tasks.values()))["rows"]
+        if system in _SEARCH_NAMES
     }
-    names = {"bm25": "BM25", _PEER: "MiniLM", f"min-max({_PEER}+bm25)": "MiniLM and BM25"}
+    names = {"bm25": "BM25", _PEER: "MiniLM", f"min-max({_PEER}+bm25)": "MiniLM + BM25"}
     references = {system: name for system, name in names.items() if system in values}
-    rows = [["search", *tasks, "average", *(cell for name in references.values() for cell in (f"− {name}", "p"))]]
+    rows = [["search", *tasks, "average", *(f"vs {name}" for name in references.values())]]
     for system, found in values.items():
         means = {name: fmean(per_query.values()) for name, per_query in found.items()}
         cells = [*(f"{mean:.3f}" for mean in means.values()), f"**{fmean(means[name] for name in averaged):.3f}**"]
         for reference in references:
             tested = system not in references or [*references].index(system) > [*references].index(reference)
-            cells += _difference(values[reference], found, averaged) if tested else ["–", "–"]
-        rows.append([system, *cells])
-    over = f"The average and its tests go over {', '.join(averaged)}, each set alike;"
-    return f"{_markdown(rows)}\n\n{over} p: paired randomization test, two-sided, not corrected."
+            cells.append(_difference(values[reference], found, averaged) if tested else "–")
+        rows.append([_SEARCH_NAMES[system], *cells])
+    over = f"The average and its tests go over {', '.join(averaged)}, each set alike."
+    return f"{_markdown(rows)}\n\n{over} p: paired randomization test, two-sided, uncorrected."
 
 
 def _difference(
     reference: Mapping[str, Mapping[str, float]], found: Mapping[str, Mapping[str, float]], sets: Sequence[str]
-) -> list[str]:
+) -> str:
     sides = {"reference": reference, "found": found}
     each = [
         compare_reports([Report(name, side, {}, per_query={"nDCG@10": values[name]}) for side, values in sides.items()])
@@ -126,7 +136,9 @@ def _difference(
     ]
     test = pooled_comparison(each).pairs[0]
     low, high = test.interval
-    return [f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}]", p_value_text(test.randomization_p)]
+    p_value = p_value_text(test.randomization_p)
+    sign = "" if p_value.startswith("<") else "= "
+    return f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}], p {sign}{p_value}".replace("p <", "p < ")
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:
@@ -172,30 +184,36 @@ def render(page: str, results: Path = RESULTS) -> str:
 
 
 def main() -> None:
-    """Write the page, or check it."""
+    """Write the pages, or check them."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--check", action="store_true", help="write nothing; fail where a table is out of date")
     options.add_argument("--list", action="store_true", help="print the names of the tables")
-    options.add_argument("--page", type=Path, default=PAGE)
+    options.add_argument("--page", type=Path, action="append", help="default: both pages")
     options.add_argument("--results", type=Path, default=RESULTS)
     arguments = options.parse_args()
     if arguments.list:
         print("\n".join(TABLES))
         return
-    page = arguments.page.read_text(encoding="utf-8")
+    for path in arguments.page or PAGES:
+        update(path, arguments.results, check=arguments.check)
+
+
+def update(path: Path, results: Path, *, check: bool) -> None:
+    """Write one page anew, or exit where a table of it is out of date."""
+    page = path.read_text(encoding="utf-8")
     try:
-        new = render(page, arguments.results)
+        new = render(page, results)
     except (TableError, Llama2VecError) as error:
-        sys.exit(f"{arguments.page.name}: {error}")
-    if not arguments.check:
-        write_atomic(arguments.page, new.encode())
+        sys.exit(f"{path.name}: {error}")
+    if not check:
+        write_atomic(path, new.encode())
     elif new != page:
         stale = [
             block["name"]
             for block, made in zip(_BLOCK.finditer(page), _BLOCK.finditer(new), strict=True)
             if block[0] != made[0]
         ]
-        sys.exit(f"{arguments.page.name} is out of date ({', '.join(stale)}): run `make docs`")
+        sys.exit(f"{path.name} is out of date ({', '.join(stale)}): run `make docs`")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
-"""The study as Markdown: what is there with its spread, and what has not run as missing."""
+"""The study as Markdown: scores with their spread over the seeds; an arm appears once a seed of it is complete."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from statistics import fmean
 
 from llama2vec.score.comparison_report import interval_text, p_value_text
@@ -25,15 +26,23 @@ MISSING = "missing"
 _ADAPTED = ("ebae", "ebar", "both")
 
 
-def main_table(scores: Scores) -> str:
-    """Return nDCG@10 of every arm of the main plan, a column for each set, mean and spread over the seeds."""
+def main_table(scores: Scores, *, all_seeds: bool = False) -> str:
+    """Return nDCG@10 of the arms of the main plan, a column for each set, mean and spread over the seeds.
+
+    Args:
+        scores: The scores of one budget.
+        all_seeds: Show only arms whose planned seeds are all complete; otherwise one complete seed is enough.
+    """
     protocol = scores.protocol
     sets = protocol.sets.retrieval
     rows = [["arm", "seeds", *sets, "average"]]
     for arm in main_arms(scores):
+        done, planned = _seed_counts(scores, arm, sets)
+        if done < (planned if all_seeds else 1):
+            continue
         columns = [_mean(list(scores.of(arm, task).values())) for task in sets]
         average = _mean(list(scores.average(arm).values()), strong=True)
-        rows.append([arm_name(arm, protocol), _seed_count(scores, arm, protocol.sets.average), *columns, average])
+        rows.append([arm_name(arm, protocol), f"{done}/{planned}", *columns, average])
     over = f"The average goes over {', '.join(protocol.sets.average)}." if protocol.sets.average != sets else ""
     return f"{_markdown(rows)}\n\n{' '.join(filter(None, (over, _PLUS_MINUS)))}"
 
@@ -60,35 +69,37 @@ def pairs_table(scores: Scores) -> str:
     protocol = scores.protocol
     rows = [["arm", "seeds", *protocol.sets.sts]]
     for arm in main_arms(scores):
-        if arm.stage == "none" and arm.adaptation != "bm25":
+        done, planned = _seed_counts(scores, arm, protocol.sets.sts)
+        if arm.stage == "none" and arm.adaptation != "bm25" and done:
             found = [list(scores.of(arm, task, "spearman").values()) for task in protocol.sets.sts]
-            rows.append([arm_name(arm, protocol), _seed_count(scores, arm, protocol.sets.sts), *map(_mean, found)])
+            rows.append([arm_name(arm, protocol), f"{done}/{planned}", *map(_mean, found)])
     return _markdown(rows)
 
 
 def significance_table(scores: Scores) -> str:
-    """Return the paired tests of the study's questions."""
-    found = answers(scores, questions(scores.protocol))
+    """Return the paired tests of the study's questions, where both arms are there."""
+    found = [answer for answer in answers(scores, questions(scores.protocol)) if answer.test]
     rows = [["from", "to", "seeds", *_TEST_COLUMNS]]
     for answer in found:
         names = [arm_name(arm, scores.protocol) for arm in (answer.question.first, answer.question.second)]
-        rows.append([*names, str(len(answer.seeds) or "–"), *_test_cells(answer)])
-    count = sum(answer.test is not None for answer in found)
+        rows.append([*names, str(len(answer.seeds)), *_test_cells(answer)])
     return (
         f"{_markdown(rows)}\n\nOver {', '.join(scores.protocol.sets.average)}, each set alike; a query's value is its "
-        f"mean over the seeds. {_METHOD} the {count} comparisons that could be made."
+        f"mean over the seeds. {_METHOD} the {len(found)} comparisons of this table."
     )
 
 
 def sets_table(scores: Scores) -> str:
-    """Return the paired tests of the first two questions set by set."""
+    """Return the paired tests of the first two questions set by set, where both arms are there."""
     parts = []
     for question in questions(scores.protocol)[:2]:
         names = [arm_name(arm, scores.protocol) for arm in (question.first, question.second)]
         rows = [["set", "seeds", *_TEST_COLUMNS]]
         for task, answer in answers_by_set(scores, question).items():
-            rows.append([task, str(len(answer.seeds) or "–"), *_test_cells(answer)])
-        parts.append(f"{names[0]} against {names[1]}:\n\n{_markdown(rows)}")
+            if answer.test:
+                rows.append([task, str(len(answer.seeds)), *_test_cells(answer)])
+        if len(rows) > 1:
+            parts.append(f"{names[0]} against {names[1]}:\n\n{_markdown(rows)}")
     return "\n\n".join([*parts, f"{_METHOD} the sets of one table."])
 
 
@@ -98,8 +109,7 @@ _METHOD = "[95 % bootstrap interval]; p is two-sided, paired, and corrected (Hol
 
 def _test_cells(answer: Answer) -> list[str]:
     test = answer.test
-    if test is None:
-        return [MISSING] * len(_TEST_COLUMNS)
+    assert test is not None
     effect = "–" if test.effect_size is None else f"{test.effect_size:.2f}{interval_text(test.effect_interval, 2)}"
     return [
         f"{test.difference:+.3f}{interval_text(test.interval, 3)}",
@@ -187,7 +197,8 @@ def coverage_table(scores: Scores) -> str:
 
 
 TABLES: dict[str, tuple[str, Callable[[Scores], str]]] = {
-    "main": ("What each arm reaches (nDCG@10)", main_table),
+    "finished": ("What each finished arm reaches (nDCG@10)", partial(main_table, all_seeds=True)),
+    "main": ("What each arm reaches, unfinished ones included (nDCG@10)", main_table),
     "significance": ("Which differences are more than luck", significance_table),
     "sets": ("The main differences, set by set", sets_table),
     "sts": ("Sentence pairs (Spearman)", pairs_table),
@@ -208,7 +219,7 @@ def page(scores: Scores, command: str, pictures: Sequence[str] = ()) -> str:
         pictures: Paths of the curves, relative to the page.
     """
     parts = [f"{HEADER} by `{command}`; do not edit. -->", f"# The study, budget `{scores.protocol.name}`"]
-    parts.append("What has not been run is marked as missing, never guessed.")
+    parts.append("Arms that have not run are in the last table only.")
     for heading, table in TABLES.values():
         parts += [f"## {heading}", table(scores)]
     parts += [f"![{path}]({path})" for path in pictures]
@@ -218,9 +229,10 @@ def page(scores: Scores, command: str, pictures: Sequence[str] = ()) -> str:
 HEADER = "<!-- Written"
 
 
-def _seed_count(scores: Scores, arm: Arm, sets: Sequence[str]) -> str:
+def _seed_counts(scores: Scores, arm: Arm, sets: Sequence[str]) -> tuple[int, int]:
+    """Return how many seeds have every one of the sets, and how many are planned."""
     done = set.intersection(*(set(scores.seeds(arm, task)) for task in sets)) if sets else ()
-    return f"{len(done)}/{len(seeded(arm, scores.protocol))}"
+    return len(done), len(seeded(arm, scores.protocol))
 
 
 def _mean(values: Sequence[float], *, strong: bool = False) -> str:
