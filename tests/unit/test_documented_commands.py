@@ -1,0 +1,51 @@
+"""Every `llama2vec` command in the README, the pages and the recipes names a verb and options that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from llama2vec.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CHANGELOG.md",
+    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "cli.md"),
+    *sorted((ROOT / "recipes").glob("*.toml")),
+]
+# A line of an indented or fenced block, the first line of a recipe, or words between backticks.
+COMMAND = re.compile(
+    r"(?:^(?: {4,}|# )?|`|\) )(?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?(?:llama2vec|\S*python -m llama2vec\.cli|torchrun .*?-m llama2vec\.cli) "
+    r"([a-z]+\b(?: [^`\n]*)?)",
+    re.MULTILINE,
+)
+
+
+def commands(page: Path) -> list[tuple[str, set[str]]]:
+    """Return (verb, its options) of every command on a page; continued lines are joined and comments dropped."""
+    text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+    found = []
+    for line in COMMAND.findall(text):
+        words = re.sub(r"""\$\([^)]*\)|"[^"]*"|'[^']*'| # .*|\s{2,}.*""", " ", line).split()
+        found.append((words[0], {word.partition("=")[0] for word in words[1:] if re.match(r"-{1,2}[a-z]", word)}))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_documented_commands_exist_with_their_options(page: Path) -> None:
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for verb, options in commands(page):
+        assert verb in verbs, f"{page.name}: llama2vec {verb}"
+        known = {name for parameter in verbs[verb].params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert options <= known | {"--help", "-h"}, f"{page.name}: llama2vec {verb}"
+
+
+def test_commands_are_found_in_blocks_in_sentences_and_across_lines() -> None:
+    readme = commands(ROOT / "README.md")
+    assert len(readme) > 12
+    assert ("serve", set()) in readme
+    assert ("adapt", {"--corpus", "--output"}) in commands(ROOT / "recipes" / "smollm2-cpu.toml")
