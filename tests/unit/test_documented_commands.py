@@ -19,7 +19,8 @@ PAGES = [
 ]
 # A line of an indented or fenced block, the first line of a recipe, or words between backticks.
 COMMAND = re.compile(
-    r"(?:^(?: {4,}|# )?|`|\) )(?:[A-Z_]+=\S+ )?(?:\.venv/bin/)?(?:llama2vec|\S*python -m llama2vec\.cli|torchrun .*?-m llama2vec\.cli) "
+    r"(?:^(?: {4,}|# )?|`|\) )(?:[A-Z_]+=\S+ )?"
+    r"(?:(?:\.venv/bin/)?llama2vec|\S*python -m llama2vec\.cli|torchrun .*?-m llama2vec\.cli) "
     r"([a-z]+\b(?: [^`\n]*)?)",
     re.MULTILINE,
 )
