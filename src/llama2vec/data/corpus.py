@@ -2,46 +2,43 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
+import logging
 import os
 import re
 import reprlib
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
 from urllib.parse import quote
 
-from llama2vec.errors import (
-    ConfigError,
-    CorpusFormatError,
-    DataError,
-    EmptyCorpusError,
-    Llama2VecError,
-    MissingDependencyError,
-)
+from llama2vec.data.folders import KINDS, LocalFiles, locate
+from llama2vec.data.hub import ir_rows, is_remote, open_hub_dataset, reported
+from llama2vec.data.lines import header_columns, json_object, numbered_lines, raw_lines, text_file_lines
+from llama2vec.data.read_once import kept_count, kept_hash, kept_passages
+from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
+from llama2vec.files import open_regular
 from llama2vec.records import Passage, Query
 
-ItemT = TypeVar("ItemT")
+logger = logging.getLogger(__name__)
 
-_KINDS = "a BEIR folder, .jsonl, .tsv (either also .gz), .txt, .md, a folder of those two, hf:NAME or ir:ID"
 _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*$")
 _CODE_FENCE = re.compile(r"^ {0,3}(```|~~~)")
 
 
 def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[Passage]:
-    """Stream the passages of a corpus, in the order of the source.
+    r"""Stream the passages of a corpus, in the order of the source.
 
     Sources, and where id, title and text come from:
 
     - a BEIR folder: its ``corpus.jsonl`` or ``corpus.jsonl.gz``;
     - ``.jsonl``, ``.jsonl.gz``: objects with ``_id`` (or ``id``), ``text`` and optionally ``title``;
-    - ``.tsv``, ``.tsv.gz``: id, text or id, title, text between tabs; no header, no quoting;
-    - a folder of ``.txt`` and ``.md`` files, at any depth, hidden ones left out: one passage a file, sorted by path.
+    - a folder of ``.jsonl`` files: the parts of one corpus, sorted by name;
+    - ``.tsv``, ``.tsv.gz``: id, text or id, title, text between tabs, without quoting; a first line that names the
+      columns decides their order;
+    - a folder of ``.txt`` and ``.md`` files, at any depth, without hidden ones: one passage a file, sorted by path.
       The id is the relative path without its suffix, white space percent-encoded because TREC files cannot hold it.
       A Markdown file's title is its first heading, which leaves the text where the text opens with it;
     - one ``.txt`` or ``.md`` file: one passage;
@@ -49,7 +46,8 @@ def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[P
       (else the row number) and ``title``. The split is ``train``, or the only one, where none is given;
     - ``ir:DATASET_ID``: the documents of an ir_datasets data set.
 
-    Lines end at ``\\n`` only; blank lines are skipped. An empty text is allowed: some corpora have them.
+    Lines end at ``\n`` or ``\r\n``; blank lines are skipped. An empty text is allowed: some corpora have them. Other
+    files in a folder are skipped, and a log line names them.
 
     Args:
         source: One of the above.
@@ -68,23 +66,25 @@ def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[P
         raise ConfigError(f"limit is {limit}; ask for at least 1 passage")
     where = str(source)
     if where.startswith("hf:"):
-        rows = _hub_rows(open_hub_dataset(where), where)
-    elif where.startswith("ir:"):
-        rows = _ir_rows(_ir_documents(open_ir_dataset(where), where), where)
-    else:
-        rows = _local_rows(_locate(where, "corpus"))
-    return islice(_distinct(rows, where), limit)
+        return islice(_distinct(_hub_rows(open_hub_dataset(where), where), where), limit)
+    if where.startswith("ir:"):
+        rows = (_row(values, f"{where}, row {number},", ("_id",)) for number, values in enumerate(ir_rows(where)))
+        return islice(_distinct(rows, where), limit)
+    files = locate(where, "corpus")
+    if files.skipped:
+        _say_once(files.skipped)
+    return islice(kept_passages(files.paths, lambda: _distinct(_local_rows(files), where)), limit)
 
 
 def read_queries(source: str | Path) -> list[Query]:
-    """Return the queries of a BEIR folder, a ``.jsonl[.gz]`` file or a ``.tsv[.gz]`` file (id, text; no header).
+    """Return the queries of a BEIR folder, a ``.jsonl[.gz]`` file or a ``.tsv[.gz]`` file (id, text).
 
     Raises:
         CorpusFormatError: No such file, or a faulty row: the message names file and line.
         EmptyCorpusError: The file holds no query.
     """
     where = str(source)
-    files = _locate(where, "queries")
+    files = locate(where, "queries")
     if files.layout == "text":
         raise CorpusFormatError(f"{where} holds no queries; give a BEIR folder, a .jsonl or a .tsv file")
     rows = _jsonl_rows(files.paths[0]) if files.layout == "jsonl" else _tsv_rows(files.paths[0], most_columns=2)
@@ -92,18 +92,26 @@ def read_queries(source: str | Path) -> list[Query]:
 
 
 def count_passages(source: str | Path) -> int | None:
-    """Return how many rows a local source has, without reading them; None for ``hf:`` and ``ir:``.
+    """Return about how many passages a local source has, without parsing them; None for ``hf:`` and ``ir:``.
 
     Raises:
         CorpusFormatError: No such source, or a truncated gzip file.
     """
     where = str(source)
-    if where.startswith(("hf:", "ir:")):
+    if is_remote(where):
         return None
-    files = _locate(where, "corpus")
+    files = locate(where, "corpus")
     if files.layout == "text":
         return len(files.paths)
-    return sum(1 for _, raw in raw_lines(files.paths[0], CorpusFormatError) if raw.strip())
+    return sum(1 for path in files.paths for _, raw in raw_lines(path, CorpusFormatError) if raw.strip())
+
+
+def exact_count(source: str | Path) -> int | None:
+    """Return how many passages a local source has, reading it unless that was done before; None for a remote one."""
+    if is_remote(str(source)):
+        return None
+    known = kept_count(locate(str(source), "corpus").paths)
+    return sum(1 for _ in read_passages(source)) if known is None else known
 
 
 def corpus_fingerprint(source: str | Path) -> str:
@@ -115,9 +123,9 @@ def corpus_fingerprint(source: str | Path) -> str:
         CorpusFormatError: No such source, or an unreadable file.
     """
     where = str(source)
-    if where.startswith(("hf:", "ir:")):
+    if is_remote(where):
         return where
-    files = _locate(where, "corpus")
+    files = locate(where, "corpus")
     return files_fingerprint(files.root, files.paths)
 
 
@@ -130,8 +138,7 @@ def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] 
     total = hashlib.sha256()
     for path in paths:
         try:
-            with path.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").digest()
+            content = kept_hash(path, _sha256)
         except OSError as error:
             raise fault(f"{path} cannot be read ({error.strerror}); check the path") from None
         # Hashing the name first gives each part a fixed length, so no two lists of files can run into each other.
@@ -139,92 +146,15 @@ def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] 
     return total.hexdigest()
 
 
-def numbered_lines(path: Path, fault: type[DataError] = CorpusFormatError) -> Iterator[tuple[int, str]]:
-    """Yield (line number, text without its line end) of a UTF-8 file, plain or gzip, skipping blank lines.
-
-    Lines end at ``\\n`` only: texts may hold other Unicode line separators. A byte order mark at the start and a
-    ``\\r`` in front of ``\\n`` are dropped.
-
-    Args:
-        path: The file; gzip where the name ends in ``.gz``.
-        fault: The error class that fits the kind of file.
-
-    Raises:
-        DataError: As ``fault``: no such file, truncated gzip, or a byte that is not UTF-8, with its line number.
-    """
-    for number, raw in raw_lines(path, fault):
-        line = decode_line(raw, path, number, fault)
-        if line and not line.isspace():
-            yield number, line
+def _sha256(path: Path) -> bytes:
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").digest()
 
 
-def raw_lines(path: Path, fault: type[DataError] = CorpusFormatError) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number, bytes with their line end) of a file, plain or gzip.
-
-    Raises:
-        DataError: As ``fault``: no such file, or truncated gzip.
-    """
-    number = 0
-    try:
-        with _open(path) as stream:
-            for raw in stream:
-                number += 1
-                yield number, raw
-    except (EOFError, zlib.error):
-        raise fault(f"{path}:{number + 1} ends in the middle of its gzip data; copy the file again") from None
-    except gzip.BadGzipFile:
-        raise fault(f"{path} is not a gzip file; rename it without .gz, or compress it again") from None
-    except OSError as error:
-        raise fault(f"{path} cannot be read ({error.strerror}); check the path") from None
-
-
-def decode_line(raw: bytes, path: Path, number: int, fault: type[DataError] = CorpusFormatError) -> str:
-    """Return a line's text without its line end, on the first line without a byte order mark.
-
-    Raises:
-        DataError: As ``fault``: a byte that is not UTF-8.
-    """
-    try:
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-    except UnicodeDecodeError as error:
-        byte = raw[error.start]
-        raise fault(f"{path}:{number} is not UTF-8 (byte 0x{byte:02x}); convert the file to UTF-8") from None
-    return line.removesuffix("\n").removesuffix("\r")
-
-
-def json_object(line: str, where: str, such_as: str, fault: type[DataError] = CorpusFormatError) -> dict[str, object]:
-    """Return the JSON object that a line holds.
-
-    Args:
-        line: The text.
-        where: File and line, for the message.
-        such_as: What a right line looks like, for the message.
-        fault: The error class that fits the kind of file.
-
-    Raises:
-        DataError: As ``fault``: no JSON, or no object.
-    """
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError as error:
-        problem = f"{error.msg} at column {error.colno}"
-        raise fault(f"{where} is not JSON ({problem}); write one object a line") from None
-    except (ValueError, RecursionError) as error:
-        raise fault(f"{where} is not JSON that Python can read ({error}); shorten the line") from None
-    if not isinstance(values, dict):
-        kind = type(values).__name__
-        raise fault(f"{where} is a JSON {kind}; write an object such as {such_as}")
-    return values
-
-
-# ------------------------------------------------------------------------------------------------ local sources
-
-
-@dataclass(frozen=True, slots=True)
-class _LocalFiles:
-    root: Path
-    paths: tuple[Path, ...]
-    layout: Literal["jsonl", "tsv", "text"]
+@cache
+def _say_once(message: str) -> None:
+    """Log a fact about a source once, however often the process reads it."""
+    logger.info("%s", message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,46 +165,14 @@ class _Row:
     title: str = ""
 
 
-def _locate(where: str, stem: str) -> _LocalFiles:
-    """Find the files of a local source; ``stem`` is the BEIR file that is wanted: ``corpus`` or ``queries``."""
-    source = Path(where)
-    if source.is_dir():
-        for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz"):
-            if (source / name).is_file():
-                return _LocalFiles(source, (source / name,), "jsonl")
-        texts = _text_files(source) if stem == "corpus" else ()
-        if not texts:
-            wanted = f"no {stem}.jsonl" + (" and no .txt or .md file" if stem == "corpus" else "")
-            raise EmptyCorpusError(f"{where} holds {wanted}; give {_KINDS}")
-        return _LocalFiles(source, texts, "text")
-    if not source.exists():
-        raise CorpusFormatError(f"{where}: no such file or folder; give {_KINDS}")
-    name = source.name.lower()
-    if name.endswith((".jsonl", ".jsonl.gz")):
-        return _LocalFiles(source.parent, (source,), "jsonl")
-    if name.endswith((".tsv", ".tsv.gz")):
-        return _LocalFiles(source.parent, (source,), "tsv")
-    if name.endswith((".txt", ".md")):
-        return _LocalFiles(source.parent, (source,), "text")
-    raise CorpusFormatError(f"{where}: unknown kind of file; give {_KINDS}")
-
-
-def _text_files(folder: Path) -> tuple[Path, ...]:
-    found: list[Path] = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(parent, name) for name in names if name.lower().endswith((".txt", ".md")) and not name.startswith(".")
-        ]
-    return tuple(sorted(found, key=lambda path: path.relative_to(folder).as_posix()))
-
-
-def _local_rows(files: _LocalFiles) -> Iterator[_Row]:
-    if files.layout == "jsonl":
-        return _jsonl_rows(files.paths[0])
-    if files.layout == "tsv":
-        return _tsv_rows(files.paths[0], most_columns=3)
-    return (_text_row(path, files.root) for path in files.paths)
+def _local_rows(files: LocalFiles) -> Iterator[_Row]:
+    for path in files.paths:
+        if files.layout == "jsonl":
+            yield from _jsonl_rows(path)
+        elif files.layout == "tsv":
+            yield from _tsv_rows(path, most_columns=3)
+        else:
+            yield _text_row(path, files.root)
 
 
 def _jsonl_rows(path: Path) -> Iterator[_Row]:
@@ -286,6 +184,11 @@ def _jsonl_rows(path: Path) -> Iterator[_Row]:
         if "\\u" in line:
             _check_unicode(row)
         yield row
+
+
+def _hub_rows(dataset: Iterable[Mapping[str, object]], where: str) -> Iterator[_Row]:
+    for number, values in enumerate(reported(dataset, where)):
+        yield _row(values, f"{where}, row {number},", ("_id", "id", "docid"), number)
 
 
 def _row(values: Mapping[str, object], where: str, id_names: tuple[str, ...], number: int | None = None) -> _Row:
@@ -321,38 +224,34 @@ def _check_unicode(row: _Row) -> None:
 
 
 def _tsv_rows(path: Path, most_columns: int) -> Iterator[_Row]:
-    expected, first_line = 0, 0
+    columns: dict[str, int] = {}
+    width = first_line = 0
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
         fields = line.split("\t")
         if not 2 <= len(fields) <= most_columns:
             wanted = "id, text" if most_columns == 2 else "id, text or id, title, text"
             raise CorpusFormatError(f"{where} has {len(fields)} columns; write {wanted} with tabs between")
-        if not expected:
-            expected, first_line = len(fields), number
-        if len(fields) != expected:
-            problem = f"has {len(fields)} columns where line {first_line} has {expected}"
+        if not width:
+            width, first_line = len(fields), number
+            header = header_columns(fields, where)
+            columns = header or {"id": 0, "text": width - 1} | ({"title": 1} if width == 3 else {})
+            if header:
+                continue
+        if len(fields) != width:
+            problem = f"has {len(fields)} columns where line {first_line} has {width}"
             raise CorpusFormatError(f"{where} {problem}; is a tab inside a text?")
-        if not fields[0].strip():
-            raise CorpusFormatError(f"{where} has no id in its first column; give each row an id")
-        yield _Row(where, fields[0], fields[-1], fields[1] if expected == 3 else "")
+        if not fields[columns["id"]].strip():
+            raise CorpusFormatError(f"{where} has no id in column {columns['id'] + 1}; give each row an id")
+        yield _Row(where, **{role: fields[column] for role, column in columns.items()})
 
 
 def _text_row(path: Path, root: Path) -> _Row:
-    lines = _text_lines(path)
+    lines = text_file_lines(path)
     title = _take_title(lines) if path.suffix.lower() == ".md" else ""
     name = path.relative_to(root).with_suffix("").as_posix()
     row_id = "".join(quote(letter) if letter.isspace() else letter for letter in name)
     return _Row(str(path), row_id, "\n".join(lines).strip(), title)
-
-
-def _text_lines(path: Path) -> list[str]:
-    """Return every line of a text file, blank ones too: they part the paragraphs."""
-    lines: list[str] = []
-    for number, line in numbered_lines(path):
-        lines += [""] * (number - 1 - len(lines))
-        lines.append(line)
-    return lines
 
 
 def _take_title(lines: list[str]) -> str:
@@ -374,10 +273,6 @@ def _take_title(lines: list[str]) -> str:
     return ""
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(path)) if path.name.lower().endswith(".gz") else path.open("rb")
-
-
 def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
     # Eight-byte digests: a false alarm among ten million ids has a chance of about 3 in a million.
     seen: set[int] = set()
@@ -393,100 +288,4 @@ def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
         seen.add(key)
         yield Passage(row.id, row.text, row.title)
     if not seen:
-        raise EmptyCorpusError(f"{source} is empty; give {_KINDS} with at least one row")
-
-
-# ----------------------------------------------------------------------------------------------- remote sources
-
-
-def open_hub_dataset(where: str, default_split: str = "train") -> Iterable[Mapping[str, object]]:
-    """Open ``hf:NAME[:CONFIG][:SPLIT]`` for streaming.
-
-    Args:
-        where: The source; a split that it names goes before ``default_split``.
-        default_split: Taken where the source names none; ``train`` stands for the only split, too.
-
-    Raises:
-        CorpusFormatError: No such data set, configuration or split.
-        MissingDependencyError: The package datasets is not installed.
-    """
-    try:
-        import datasets
-    except ImportError:
-        raise MissingDependencyError(f"{where} needs the package datasets; pip install 'llama2vec[hub]'") from None
-    name, *rest = where.removeprefix("hf:").split(":")
-    if not name or len(rest) > 2:
-        raise CorpusFormatError(f"{where} names no dataset; write hf:NAME, hf:NAME:CONFIG or hf:NAME:CONFIG:SPLIT")
-    config, split = [*(part or None for part in rest), None, None][:2]
-    try:
-        # One word behind the name is a configuration if there is one so called, else a split.
-        if config and len(rest) == 1 and config not in datasets.get_dataset_config_names(name):
-            config, split = None, config
-        opened: Any = datasets.load_dataset(name, config, split=split, streaming=True)
-    except Exception as error:
-        raise _unreachable(where, error) from error
-    if not isinstance(opened, Mapping):
-        return cast("Iterable[Mapping[str, object]]", opened)
-    splits = list(opened)
-    only = len(splits) == 1 and default_split == "train"
-    if default_split not in splits and not only:
-        known = ", ".join(splits)
-        raise CorpusFormatError(f"{where} has the splits {known}; choose one: hf:{name}:{config or ''}:SPLIT")
-    return cast("Iterable[Mapping[str, object]]", opened[splits[0] if only else default_split])
-
-
-def _hub_rows(dataset: Iterable[Mapping[str, object]], where: str) -> Iterator[_Row]:
-    for number, values in enumerate(reported(dataset, where)):
-        yield _row(values, f"{where}, row {number},", ("_id", "id", "docid"), number)
-
-
-def open_ir_dataset(where: str) -> Any:
-    """Return the data set of ``ir:ID``; nothing is downloaded before its rows are asked for.
-
-    Raises:
-        CorpusFormatError: No such data set.
-        MissingDependencyError: The package ir_datasets is not installed.
-    """
-    try:
-        import ir_datasets
-    except ImportError:
-        raise MissingDependencyError(f"{where} needs the package ir_datasets; pip install 'llama2vec[hub]'") from None
-    try:
-        return ir_datasets.load(where.removeprefix("ir:"))
-    except Exception as error:
-        raise _unreachable(where, error) from error
-
-
-def _ir_documents(dataset: Any, where: str) -> Iterable[Any]:
-    try:
-        if not dataset.has_docs():
-            raise CorpusFormatError(f"{where} has no documents of its own; name the data set that holds them")
-        return cast("Iterable[Any]", dataset.docs_iter())
-    except Llama2VecError:
-        raise
-    except Exception as error:
-        raise _unreachable(where, error) from error
-
-
-def _ir_rows(documents: Iterable[Any], where: str) -> Iterator[_Row]:
-    for number, document in enumerate(reported(documents, where)):
-        # MS MARCO documents call their text the body.
-        text = getattr(document, "text", getattr(document, "body", None))
-        if hasattr(document, "title") and text is not None:
-            values = {"_id": document.doc_id, "title": document.title, "text": text}
-        else:
-            values = {"_id": document.doc_id, "text": document.default_text()}
-        yield _row(values, f"{where}, row {number},", ("_id",))
-
-
-def reported(items: Iterable[ItemT], where: str) -> Iterator[ItemT]:
-    """Pass items on; a failure of their source (network, broken archive) becomes one line."""
-    try:
-        yield from items
-    except Exception as error:
-        raise _unreachable(where, error) from error
-
-
-def _unreachable(where: str, error: Exception) -> CorpusFormatError:
-    reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return CorpusFormatError(f"{where} cannot be read ({reason}); check the name and the network")
+        raise EmptyCorpusError(f"{source} is empty; give {KINDS} with at least one row")

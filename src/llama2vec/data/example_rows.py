@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from llama2vec.data.corpus import decode_line, raw_lines
+from llama2vec.data.lines import decode_line, raw_lines
 from llama2vec.data.text_key import text_key
 from llama2vec.errors import ExampleFormatError
 from llama2vec.records import Passage, TrainingExample

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.data.beir import read_beir
-from llama2vec.data.corpus import files_fingerprint, json_object, open_hub_dataset, read_passages, reported
+from llama2vec.data.corpus import files_fingerprint, read_passages
 from llama2vec.data.example_rows import (
     SUCH_AS,
     ExampleRow,
@@ -23,6 +23,8 @@ from llama2vec.data.example_rows import (
     source_lines,
     unread_fields,
 )
+from llama2vec.data.hub import open_hub_dataset, reported
+from llama2vec.data.lines import json_object
 from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
 from llama2vec.data.text_key import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError

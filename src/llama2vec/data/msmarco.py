@@ -14,8 +14,9 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
-from llama2vec.data.corpus import decode_line, raw_lines, read_queries
+from llama2vec.data.corpus import read_queries
 from llama2vec.data.example_rows import ExampleRow, Problem, Problems, source_lines
+from llama2vec.data.lines import decode_line, raw_lines
 from llama2vec.data.text_key import text_key
 from llama2vec.errors import ExampleFormatError
 from llama2vec.records import Passage, TrainingExample

@@ -6,7 +6,7 @@ import math
 import re
 from pathlib import Path
 
-from llama2vec.data.corpus import numbered_lines
+from llama2vec.data.lines import numbered_lines
 from llama2vec.errors import RunFormatError
 from llama2vec.files import write_output
 from llama2vec.records import Qrels, Run

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from llama2vec.data.beir import BeirTask, check_judged_queries, read_beir
-from llama2vec.data.corpus import open_ir_dataset, reported
+from llama2vec.data.hub import open_ir_dataset, reported
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
 from llama2vec.records import Query
 

@@ -1,14 +1,12 @@
 import gzip
 import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages, read_queries
-from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError, MissingDependencyError
+from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query
 
 
@@ -162,7 +160,9 @@ def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> 
     with pytest.raises(CorpusFormatError, match="no such file or folder; give a BEIR folder"):
         read_passages(tmp_path / "nowhere")
     assert "unknown kind of file" in complaint(written(tmp_path / "a.parquet", b"PAR1"))
-    assert "no corpus.jsonl and no .txt" in complaint(written(tmp_path / "pdf" / "a.pdf", b"").parent, EmptyCorpusError)
+    assert "no corpus.jsonl, no other .jsonl file and no .txt" in complaint(
+        written(tmp_path / "pdf" / "a.pdf", b"").parent, EmptyCorpusError
+    )
     assert "is empty" in complaint(written(tmp_path / "a.jsonl", "\n"), EmptyCorpusError)
 
 
@@ -209,78 +209,33 @@ def test_a_fingerprint_follows_content_and_names_but_not_the_place(tmp_path: Pat
         corpus_fingerprint(tmp_path / "nowhere")
 
 
-class FakeHub(ModuleType):
-    """Stands in for the datasets package: one data set with a configuration ``corpus``."""
-
-    def __init__(self, splits: dict[str, list[dict[str, object]]]) -> None:
-        super().__init__("datasets")
-        self.splits = splits
-        self.asked: tuple[object, ...] = ()
-
-    def get_dataset_config_names(self, name: str) -> list[str]:
-        return ["corpus"]
-
-    def load_dataset(self, name: str, config: str | None, *, split: str | None, streaming: bool) -> object:
-        assert streaming
-        self.asked = (name, config, split)
-        if name == "gone":
-            raise ConnectionError("no route\nto host")
-        return self.splits[split] if split else self.splits
+@pytest.mark.parametrize("name", ["", " "])
+def test_an_empty_name_is_not_the_working_directory(name: str) -> None:
+    for read in (read_passages, read_queries, count_passages, corpus_fingerprint):
+        with pytest.raises(CorpusFormatError, match="is empty; give a BEIR folder"):
+            read(name)  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
-    ("source", "asked"),
+    ("header", "row", "passage"),
     [
-        ("hf:org/x", ("org/x", None, None)),
-        ("hf:org/x:corpus", ("org/x", "corpus", None)),
-        ("hf:org/x:train", ("org/x", None, "train")),
-        ("hf:org/x::train", ("org/x", None, "train")),
-        ("hf:org/x:corpus:train", ("org/x", "corpus", "train")),
+        ("id\ttext\ttitle", "1\tIt flows north.\tRiver", Passage("1", "It flows north.", "River")),
+        ("PID\tpassage", "1\tx", Passage("1", "x")),
+        ("text\t_id", "x\t1", Passage("1", "x")),
     ],
 )
-def test_a_hub_name_may_carry_configuration_and_split(
-    monkeypatch: pytest.MonkeyPatch, source: str, asked: tuple[str | None, ...]
-) -> None:
-    hub = FakeHub({"train": [{"docid": 4, "text": "x"}, {"docid": 5, "text": "y", "title": "t"}], "test": []})
-    monkeypatch.setitem(sys.modules, "datasets", hub)
-    assert list(read_passages(source)) == [Passage("4", "x"), Passage("5", "y", "t")]
-    assert hub.asked == asked
-    assert count_passages(source) is None
+def test_the_header_of_a_table_names_its_columns(tmp_path: Path, header: str, row: str, passage: Passage) -> None:
+    assert list(read_passages(written(tmp_path / "a.tsv", f"{header}\n{row}\n"))) == [passage]
 
 
-def test_hub_rows_without_an_id_are_numbered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", FakeHub({"corpus": [{"text": "x"}, {"text": "y"}]}))
-    assert [passage.id for passage in read_passages("hf:x")] == ["0", "1"]
+def test_a_header_of_queries_is_not_a_query(tmp_path: Path) -> None:
+    assert read_queries(written(tmp_path / "q.tsv", "query_id\ttext\n1\triver\n")) == [Query("1", "river")]
 
 
-def test_hub_mistakes_are_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", FakeHub({"dev": [{"body": "x"}], "test": []}))
-    assert "has the splits dev, test; choose one" in complaint("hf:x")
-    assert 'hf:x::dev, row 0, has no "text" (only body)' in complaint("hf:x::dev")
-    assert "hf:gone cannot be read (no route)" in complaint("hf:gone")
-    assert "names no dataset" in complaint("hf:a:b:c:d")
-    assert "names no dataset" in complaint("hf:")
+def test_an_unknown_header_is_refused(tmp_path: Path) -> None:
+    assert "a.tsv:1 looks like a header" in complaint(written(tmp_path / "a.tsv", "id\tabstract\n1\tx\n"))
 
 
-def test_ir_datasets_documents_keep_their_titles(monkeypatch: pytest.MonkeyPatch) -> None:
-    documents = [
-        SimpleNamespace(doc_id="1", title="t", text="x"),
-        SimpleNamespace(doc_id="2", default_text=lambda: "y"),
-    ]
-    module = ModuleType("ir_datasets")
-    known = {
-        "good": SimpleNamespace(has_docs=lambda: True, docs_iter=lambda: iter(documents)),
-        "queries-only": SimpleNamespace(has_docs=lambda: False),
-    }
-    module.load = known.__getitem__  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "ir_datasets", module)
-    assert list(read_passages("ir:good")) == [Passage("1", "x", "t"), Passage("2", "y")]
-    assert "has no documents" in complaint("ir:queries-only")
-    assert "ir:bad cannot be read" in complaint("ir:bad")
-
-
-@pytest.mark.parametrize(("source", "module"), [("hf:x", "datasets"), ("ir:x", "ir_datasets")])
-def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, source: str, module: str) -> None:
-    monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=r"pip install 'llama2vec\[hub\]'"):
-        read_passages(source)
+def test_old_line_ends_are_refused_in_a_table_and_read_in_a_text(tmp_path: Path) -> None:
+    assert "a.tsv:1 contains a carriage return" in complaint(written(tmp_path / "a.tsv", "1\talpha\r2\tbeta\r"))
+    assert list(read_passages(written(tmp_path / "a.md", "# River\rIt flows."))) == [Passage("a", "It flows.", "River")]

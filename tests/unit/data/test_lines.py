@@ -1,0 +1,60 @@
+"""Lines of files: where they end, and what is refused."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from pathlib import Path
+
+import pytest
+
+from llama2vec.data import lines
+from llama2vec.data.lines import header_columns, json_object, numbered_lines, raw_lines, text_file_lines
+from llama2vec.errors import CorpusFormatError, RunFormatError
+
+
+def test_lines_are_numbered_and_blank_ones_skipped(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes("\ufeffone\r\n\n \ntwo\u2028three".encode())
+    assert list(numbered_lines(tmp_path / "a")) == [(1, "one"), (4, "two\u2028three")]
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.gz"])
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MOST_BYTES", 2**20)
+    raw = b"short\n" + b"x" * (2**20 + 1)
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+    with pytest.raises(RunFormatError, match=r":2 is longer than 1 MiB; write one row per line"):
+        list(raw_lines(tmp_path / name, RunFormatError))
+
+
+def test_a_text_file_of_that_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MOST_BYTES", 2**20)
+    (tmp_path / "a.txt").write_bytes(b"line\n" * 2**18)
+    with pytest.raises(CorpusFormatError, match="is larger than 1 MiB; split it"):
+        text_file_lines(tmp_path / "a.txt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes by name")
+@pytest.mark.parametrize("read", [text_file_lines, lambda path: list(numbered_lines(path))])
+def test_a_pipe_is_refused(tmp_path: Path, read: object) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CorpusFormatError, match="not a regular file"):
+        read(tmp_path / "pipe")  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("content", ["a\n\n \nb", "a\r\n\r\n \r\nb", "a\r\r \rb"])
+def test_a_text_keeps_its_blank_lines_whatever_ends_them(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.txt").write_bytes(content.encode())
+    assert text_file_lines(tmp_path / "a.txt") == ["a", "", "", "b"]
+
+
+def test_a_value_that_is_not_an_object_is_named() -> None:
+    with pytest.raises(RunFormatError, match=r"f:1 is a JSON list; write an object such as \{\}"):
+        json_object("[1]", "f:1", "{}", RunFormatError)
+
+
+@pytest.mark.parametrize("fields", [["17", "id"], ["id", "An id, written out."], ["a", "b", "c"]])
+def test_a_row_of_data_is_not_a_header(fields: list[str]) -> None:
+    assert header_columns(fields, "f:1") == {}
