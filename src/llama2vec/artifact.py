@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.errors import OutputExistsError
-from llama2vec.files import disk_errors, sync_folder, write_json
+from llama2vec.files import disk_errors, disk_full, is_disk_full, sync_folder, write_json
 from llama2vec.locks import Lock
 from llama2vec.manifest import canonical_json, digest, first_difference
 
@@ -207,8 +207,10 @@ def claim(
             work = Work(output, path, finished, kind, plan, target)
             try:
                 yield work
-            except BaseException:
+            except BaseException as problem:
                 work.give_up()
+                if is_disk_full(problem):
+                    raise disk_full(output) from problem
                 raise
     except BaseException:
         for folder in made:

@@ -60,24 +60,22 @@ def check_new(path: Path | None, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def disk_errors(path: Path, error: type[Llama2VecError] = DataError, kept: str = "") -> Iterator[None]:
-    """Turn what a disk says while something is written into one line.
-
-    Args:
-        path: What is written, for the message.
-        error: The error to raise.
-        kept: What is not lost, for the message.
-    """
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk says while ``path`` is written into a one-line :class:`DataError`."""
     try:
         yield
     except Exception as problem:
         if is_disk_full(problem):
-            line = f"disk full while writing {path}; free space and run the same command again"
-        elif isinstance(problem, OSError):
-            line = f"{path} cannot be written ({problem.strerror or problem}); check the folder and the disk"
-        else:
-            raise
-        raise error(f"{line}{kept and f' ({kept})'}") from problem
+            raise disk_full(path) from problem
+        if isinstance(problem, OSError):
+            reason = problem.strerror or problem
+            raise DataError(f"{path} cannot be written ({reason}); check the folder and the disk") from problem
+        raise
+
+
+def disk_full(path: Path) -> DataError:
+    """Return the error of a disk that filled up while ``path`` was written."""
+    return DataError(f"disk full while writing {path}; free space and run the same command again")
 
 
 def is_disk_full(problem: BaseException) -> bool:

@@ -1,6 +1,6 @@
-"""Several processes that train one model (torchrun): who is first, who has the same data, whose gradients meet.
+"""Several processes that train one model (torchrun): ranks, checks, gathered rows and averaged gradients.
 
-Every function works in a single process too, where there is nothing to exchange.
+Every function also works in a single process, where there is nothing to exchange.
 """
 
 from __future__ import annotations
@@ -36,6 +36,12 @@ def process_count() -> int:
 def process_rank() -> int:
     """Return this process' number, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def wait_for_all() -> None:
+    """Return when every process has come this far."""
+    if process_count() > 1:
+        dist.barrier()
 
 
 def on_first_process(work: Callable[[], ResultT]) -> ResultT:

@@ -1,30 +1,29 @@
-"""What the two training stages share around the loop: the output folder, a trainable backbone, the saved encoder."""
+"""What both training stages do around the loop: claim the output, make the backbone trainable, save the encoder."""
 
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import shutil
-import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from llama2vec.artifact import Kind, Work, claim, hashed_plan, planned_kind
 from llama2vec.config import ModelSettings
-from llama2vec.errors import OutputExistsError
-from llama2vec.files import write_json
-from llama2vec.manifest import build_manifest, digest, first_difference
-from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers
+from llama2vec.files import apply_umask, write_json
+from llama2vec.manifest import build_manifest
+from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers, resolve_model
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.model_card import origin_of, write_model_card
 from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
 from llama2vec.model.speed.lean_layers import keep_less, restore
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
-from llama2vec.training import TrainingResult
+from llama2vec.training.checkpoints import check_finite, has_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -47,70 +46,74 @@ class Stage:
     noun: str
     data: str
 
-    @property
-    def plan_file(self) -> str:
-        """Name of the file that says what decides the result."""
-        return f"{self.name}.json"
-
     def plan(self, settings: Mapping[str, Any], data: object) -> dict[str, Any]:
-        """Return what decides the result; a second run with another plan is another artifact.
+        """Return what decides the result, from all resolved settings and the fingerprint of the input."""
+        return hashed_plan({"settings": dict(settings), self.data: data})
 
-        Args:
-            settings: All settings, resolved.
-            data: Fingerprint of the input.
-        """
-        decides = {"settings": dict(settings), self.data: data}
-        return {**decides, "hash": digest(decides)}
+    @property
+    def kind(self) -> Kind:
+        """How a finished or begun folder of this stage is recognized."""
+        return planned_kind(self.noun, f"{self.name}.json", MANIFEST, has_checkpoint)
 
 
-def claim_output(output: Path, stage: Stage, plan: Mapping[str, Any], overwrite: bool, device: str) -> bool:
+class StageWork:
+    """The right to train into one folder, held by the first process for all (:class:`llama2vec.artifact.Work`).
+
+    Attributes:
+        output: As the user named it.
+        path: Where to write.
+        is_finished: The same plan made the output already.
+    """
+
+    def __init__(self, output: Path, path: Path, is_finished: bool, work: Work | None) -> None:
+        self.output, self.path, self.is_finished, self._work = output, path, is_finished, work
+
+    def begin(self) -> Path:
+        """Make the folder, or find what an earlier call left, and write the plan."""
+        self.path = on_first_process(lambda: self._work and self._work.begin()) or self.path
+        return self.path
+
+    def finish(self) -> None:
+        """Let what was made take the place of the output."""
+        on_first_process(self._work.finish if self._work else lambda: None)
+        self.path = self.output
+
+
+@contextmanager
+def claim_output(
+    output: Path,
+    stage: Stage,
+    plan: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    device: str,
+    inputs: Iterable[str | None] = (),
+) -> Iterator[StageWork]:
     """Take the output folder for this plan, once for all processes.
 
-    Returns:
-        True where exactly this is finished there.
+    Args:
+        output: The folder.
+        stage: Which stage.
+        plan: What decides the result.
+        overwrite: Replace what another plan made there.
+        device: Of the training, by which the processes find each other.
+        inputs: Models and data that must not lie in the folder.
 
     Raises:
-        OutputExistsError: The folder holds something else; it is not touched.
+        OutputExistsError: The folder is not free for this plan; it is not touched.
         TrainingError: Another process was started with another plan.
     """
     connect(choose_device(device))
     check_same(str(plan["hash"]), f"settings or {stage.data}")
-    return on_first_process(lambda: _claim(output, stage, plan, overwrite))
+    with ExitStack() as stack:
+        held: list[Work] = []
 
+        def take() -> tuple[Path, bool]:
+            held.append(stack.enter_context(claim(output, stage.kind, plan, overwrite=overwrite, inputs=inputs)))
+            return held[0].path, held[0].is_finished
 
-def _claim(output: Path, stage: Stage, plan: Mapping[str, Any], overwrite: bool) -> bool:
-    # A kill before the plan was in place leaves at most its temporary file.
-    if not output.exists() or (output.is_dir() and all(".tmp-" in path.name for path in output.iterdir())):
-        return False
-    plan_file = output / stage.plan_file
-    if not plan_file.is_file():
-        raise OutputExistsError(
-            f"{output}: exists and is no {stage.noun.partition(' ')[2]}; choose another --output (it is not touched)"
-        )
-    try:
-        found = json.loads(plan_file.read_text(encoding="utf-8"))
-    except ValueError:
-        found = {}
-    if found.get("hash") == plan["hash"] and not overwrite:
-        return (output / MANIFEST).is_file()
-    if not overwrite:
-        differs = first_difference(found.get("settings", {}), plan["settings"])
-        changed = f"{differs[0]}: {differs[1]!r} there, {differs[2]!r} now" if differs else f"the {stage.data}"
-        raise OutputExistsError(
-            f"{output}: holds {stage.noun} with other settings ({changed}); choose another --output or pass --overwrite"
-        )
-    shutil.rmtree(output)
-    return False
-
-
-def write_plan(output: Path, stage: Stage, plan: Mapping[str, Any]) -> None:
-    """Make the folder and say what it is for."""
-
-    def write() -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        write_json(output / stage.plan_file, dict(plan))
-
-    on_first_process(write)
+        path, is_finished = on_first_process(take)
+        yield StageWork(output, path, is_finished, held[0] if held else None)
 
 
 def training_precision(settings: ModelSettings) -> tuple[ModelSettings, bool]:
@@ -158,53 +161,51 @@ def _keep_freed_memory() -> None:
 def save_trained(
     encoder: Encoder,
     trainable: Any,
-    output: Path,
+    work: StageWork,
     *,
     stage: Stage,
     plan: Mapping[str, Any],
-    result: TrainingResult,
-    facts: Mapping[str, object],
-    started: float,
+    facts: Mapping[str, Any],
     save_adapter: bool,
 ) -> Encoder:
-    """Merge the adapter, save the encoder, and write the manifest last.
+    """Merge the adapter, save the encoder, write the manifest last, and put the folder in its place.
 
     Args:
         encoder: Around the trained backbone.
         trainable: What was trained: the backbone's model, or the peft model around it.
-        output: The stage's folder.
+        work: The claimed output.
         stage: Which stage.
         plan: What decided the result.
-        result: Of the training.
-        facts: More facts for the manifest.
-        started: When the work began (``time.monotonic``).
+        facts: Results for the manifest: steps, seconds, losses, counts.
         save_adapter: Keep the LoRA adapter beside the merged weights.
 
-    Returns:
-        The encoder.
+    Raises:
+        TrainingError: A weight is not finite; nothing is saved.
     """
     first = process_rank() == 0
     # The encoder that is returned computes what a loaded one does, bit for bit.
     restore(trainable)
     use_stock_attention(trainable)
+    check_finite(trainable, str(work.output))
     if hasattr(trainable, "merge_and_unload"):
         if save_adapter and first:
             with quiet_transformers():
-                trainable.save_pretrained(output / "adapter")
+                trainable.save_pretrained(work.path / "adapter")
         encoder.backbone.model = trainable.merge_and_unload()
+        check_finite(encoder.backbone.model, str(work.output))
     encoder.backbone.model.eval()
 
     def save() -> None:
-        for left_by_a_kill in output.glob(".saving-*"):
+        for left_by_a_kill in work.path.glob(".saving-*"):
             shutil.rmtree(left_by_a_kill, ignore_errors=True)
         origin = origin_of(encoder.backbone.source.name)
-        encoder.save(output, overwrite=True)
-        found = {"steps": result.steps, "seconds": round(time.monotonic() - started, 1), **facts}
-        manifest = build_manifest(
-            stage.name, plan["settings"], {stage.data: plan[stage.data]}, {**found, "losses": result.losses}
-        )
-        write_model_card(output, origin=origin.followed_by(manifest))
-        write_json(output / MANIFEST, manifest)
+        encoder.save(work.path, overwrite=True)
+        manifest = build_manifest(stage.name, plan["settings"], {stage.data: plan[stage.data]}, facts)
+        write_model_card(work.path, name=work.output.resolve().name, origin=origin.followed_by(manifest))
+        apply_umask(work.path)
+        write_json(work.path / MANIFEST, manifest)
 
     on_first_process(save)
+    work.finish()
+    encoder.backbone.source = resolve_model(str(work.output))
     return encoder

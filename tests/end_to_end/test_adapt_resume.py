@@ -43,9 +43,10 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
     import torch
     from transformers import Trainer
 
-    from llama2vec import stage, training
+    from llama2vec import stage
     from llama2vec.adapt import train as adapt_module
     from llama2vec.model.encoder import Encoder
+    from llama2vec.training import checkpoints, log, loop
 
     torch.set_num_threads(1)
 
@@ -56,13 +57,13 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
     if kind == "half a log line":
 
         def write_half(self: Any, line: dict[str, float], state: Any) -> None:
-            with (self.folder / training.LOG_FILE).open("a", encoding="utf-8") as stream:
+            with (self.folder / log.LOG_FILE).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line)[:20])
                 stream.flush()
                 os.fsync(stream.fileno())
             die()
 
-        training._Recorder._write = write_half  # type: ignore[method-assign]
+        loop._Recorder._write = write_half  # type: ignore[method-assign]
     elif kind == "inside checkpoint":
         save = Trainer._save_optimizer_and_scheduler
 
@@ -74,14 +75,14 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
 
         Trainer._save_optimizer_and_scheduler = half_save
     elif kind == "before complete":
-        complete = training.write_json
+        complete = checkpoints.write_json
 
         def die_before(path: Path, data: Any) -> None:
             if data["step"] >= int(number):
                 die()
             complete(path, data)
 
-        training.write_json = die_before
+        checkpoints.write_json = die_before
     elif kind == "saving encoder":
         replace, moved = Path.replace, [0]
 

@@ -51,10 +51,10 @@ def work(rank: int, port: int, folder: Path, examples: list[TrainingExample], sc
     """One of two processes: gradients of half a batch, then whole trainings."""
     import torch
 
-    from llama2vec import training
+    from llama2vec.training import loop
 
     torch.set_num_threads(1)
-    training.draw_losses = lambda *_: None
+    loop.draw_losses = lambda *_: None
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "LOCAL_RANK": str(rank),
         "WORLD_SIZE": "2",
@@ -139,9 +139,9 @@ def test_two_processes_end_with_the_weights_of_one_that_takes_twice_the_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from llama2vec.finetune.train import finetune_model
-    from llama2vec.training import read_log
+    from llama2vec.training.log import read_log
 
-    monkeypatch.setattr("llama2vec.training.draw_losses", lambda *_: None)
+    monkeypatch.setattr("llama2vec.training.loop.draw_losses", lambda *_: None)
     encoder = finetune_model(config_for(llama_folder, 8, *TRAININGS[kind]), tmp_path / "one", examples=rows(sentences))
     found, scratch = two
     for process in found:

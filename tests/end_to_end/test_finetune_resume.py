@@ -57,13 +57,14 @@ def finetune_and_die(config: FinetuneConfig, output: str, moment: str) -> None:
     import torch
     from transformers import Trainer
 
-    from llama2vec import stage, training
+    from llama2vec import stage
     from llama2vec.finetune.gradient_cache import GradientCache
     from llama2vec.finetune.train import finetune_model
     from llama2vec.model.encoder import Encoder
+    from llama2vec.training import loop
 
     torch.set_num_threads(1)
-    training.draw_losses = lambda *_: None
+    loop.draw_losses = lambda *_: None
 
     def die(*_: Any, **__: Any) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

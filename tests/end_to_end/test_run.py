@@ -109,9 +109,9 @@ def run_and_die(config: RunConfig, output: str, moment: str) -> None:
     import torch
 
     from llama2vec import stage as training_stage
-    from llama2vec import training
     from llama2vec.pipeline import execution, record, stages
     from llama2vec.pipeline.plan import plan_run
+    from llama2vec.training import checkpoints
 
     torch.set_num_threads(1)
 
@@ -120,14 +120,14 @@ def run_and_die(config: RunConfig, output: str, moment: str) -> None:
 
     kind, _, name = moment.partition(":")
     if kind == "checkpoint":
-        write = training.write_json
+        write = checkpoints.write_json
 
         def write_then_die(path: Path, data: Any) -> None:
             write(path, data)
             if name in str(path) and data.get("step") == 2:
                 die()
 
-        training.write_json = write_then_die
+        checkpoints.write_json = write_then_die
     elif kind == "manifest":
         training_stage.build_manifest = die  # type: ignore[assignment]
     elif kind == "begun":

@@ -26,8 +26,9 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import PromptIds, prompt_ids
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import Stage, claim_output, make_trainable, save_trained, training_precision, write_plan
-from llama2vec.training import LengthGroupedOrder, check_enough, mean_loss, train
+from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
+from llama2vec.training.loop import check_enough, mean_loss, train
+from llama2vec.training.order import LengthGroupedOrder
 
 logger = logging.getLogger(__name__)
 
@@ -214,26 +215,36 @@ def adapt_model(
     corpus = corpus_fingerprint(config.text.corpus) if passages is None else "given"
     # In how many pieces a batch is read decides memory, not the result: a run that was short of it goes on with less.
     plan = STAGE.plan(config.model_dump(exclude={"objective": {"micro_batch_tokens"}}), corpus)
-    if claim_output(output, STAGE, plan, overwrite, config.model.device):
-        logger.info("%s: this adaptation is finished; nothing to do", output)
-        return Encoder.load(output, settings=config.model)
     read = passages if passages is not None else read_passages(config.text.corpus, limit=config.text.limit or None)
+    with claim_output(
+        output, STAGE, plan, overwrite=overwrite, device=config.model.device,
+        inputs=[config.model.name, config.text.corpus],
+    ) as work:  # fmt: skip
+        if work.is_finished:
+            logger.info("%s: this adaptation is finished; nothing to do", output)
+            return Encoder.load(output, settings=config.model)
+        return _adapt(config, work, plan, read, save_adapter)
+
+
+def _adapt(
+    config: AdaptConfig, work: StageWork, plan: Mapping[str, Any], passages: Iterable[Passage], save_adapter: bool
+) -> Encoder:
+    """Train and save, once the output is ours; nothing is written before the model and the text have been read."""
     examples, held_out = adaptation_examples(
-        read, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
+        passages, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
     )
     check_enough(len(examples), config.optimizer)
-    write_plan(output, STAGE, plan)
     logger.info("%d training pairs, %d held out", len(examples), len(held_out))
     backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
     result = train(
-        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, output,
+        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
         mixed_precision=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
     )  # fmt: skip
     encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
+    facts = result.facts(started) | {"training_pairs": len(examples)}
     return save_trained(
-        encoder, trainable, output, stage=STAGE, plan=plan, result=result, facts={"training_pairs": len(examples)},
-        started=started, save_adapter=save_adapter,
+        encoder, trainable, work, stage=STAGE, plan=plan, facts=facts, save_adapter=save_adapter,
     )  # fmt: skip
 
 

@@ -46,8 +46,8 @@ from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.publish.hub import local_copy
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import TrainingExample
-from llama2vec.stage import Stage, claim_output, make_trainable, save_trained, training_precision, write_plan
-from llama2vec.training import check_enough, train
+from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
+from llama2vec.training.loop import check_enough, train
 
 logger = logging.getLogger(__name__)
 
@@ -194,9 +194,24 @@ def finetune_model(
     output = Path(output)
     prompts, encoder_settings = resolve_contract(config)
     plan = _plan(config, prompts, encoder_settings, examples)
-    if claim_output(output, STAGE, plan, overwrite, config.model.device):
-        logger.info("%s: this fine-tuning is finished; nothing to do", output)
-        return Encoder.load(output, settings=config.model)
+    inputs = [config.model.name, *config.data.source_list, config.validation.source]
+    with claim_output(output, STAGE, plan, overwrite=overwrite, device=config.model.device, inputs=inputs) as work:
+        if work.is_finished:
+            logger.info("%s: this fine-tuning is finished; nothing to do", output)
+            return Encoder.load(output, settings=config.model)
+        return _finetune(config, work, plan, (prompts, encoder_settings), examples, save_adapter)
+
+
+def _finetune(
+    config: FinetuneConfig,
+    work: StageWork,
+    plan: Mapping[str, Any],
+    contract: tuple[PromptSettings, EncoderSettings],
+    examples: Sequence[TrainingExample] | None,
+    save_adapter: bool,
+) -> Encoder:
+    """Train and save, once the output is ours; nothing is written before the model and the examples have been read."""
+    prompts, encoder_settings = contract
     drawn, task = _read(config, examples)
     optimizer = _with_steps(config.optimizer, len(drawn))
     check_enough(len(drawn), optimizer)
@@ -206,22 +221,18 @@ def finetune_model(
     backbone = _load_backbone(settings)
     encoder = Encoder.from_backbone(backbone, prompts, encoder_settings)
     _check_fits(config, encoder)
-    write_plan(output, STAGE, plan)
     # Slot tokens have rows of their own to train, new or not.
     slots = [name for names in slot_names(prompts).values() for name in names]
     trainable = make_trainable(backbone, config.model, slots, optimizer.seed)
     objective = ContrastiveObjective(encoder, config.contrastive, config.data, mixed_precision=mixed)
     logger.info("%d training queries, %d held out", len(drawn), len(task.queries) if task else 0)
     result = train(
-        trainable, drawn, [task] if task else [], objective, optimizer, output,
+        trainable, drawn, [task] if task else [], objective, optimizer, work.begin(),
         mixed_precision=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
         best=BEST if config.validation.keep_best else "",
     )  # fmt: skip
-    facts = {"training_queries": len(drawn), "best_step": result.best_step}
-    return save_trained(
-        encoder, trainable, output, stage=STAGE, plan=plan, result=result, facts=facts,
-        started=started, save_adapter=save_adapter,
-    )  # fmt: skip
+    facts = result.facts(started) | {"training_queries": len(drawn), "best_step": result.best_step}
+    return save_trained(encoder, trainable, work, stage=STAGE, plan=plan, facts=facts, save_adapter=save_adapter)
 
 
 def _load_backbone(settings: ModelSettings) -> Backbone:

@@ -27,7 +27,7 @@ from llama2vec.retrieve.claims import Claim
 @pytest.fixture(autouse=True)
 def _without_pictures_and_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing takes longer than these trainings, and loading the peer does, too.
-    monkeypatch.setattr("llama2vec.training.draw_losses", lambda *_: None)
+    monkeypatch.setattr("llama2vec.training.loop.draw_losses", lambda *_: None)
 
     def absent(_: int) -> None:
         raise MissingDependencyError("the peer is not installed")

@@ -20,7 +20,7 @@ from llama2vec.finetune.validation import examples_task, hold_out
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import TrainingExample
-from llama2vec.training import read_log
+from llama2vec.training.log import read_log
 
 
 def config(model: Path, *more: str) -> FinetuneConfig:
@@ -48,7 +48,7 @@ def adapted(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing takes longer than these trainings; one test looks at it.
     if "planted" not in request.node.name:
-        monkeypatch.setattr("llama2vec.training.draw_losses", lambda *_: None)
+        monkeypatch.setattr("llama2vec.training.loop.draw_losses", lambda *_: None)
 
 
 # ------------------------------------------------------------------------------------------------------------- learning

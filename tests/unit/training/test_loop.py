@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from llama2vec import training
 from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
-from llama2vec.training import LengthGroupedOrder, draw_losses, last_checkpoint, read_log, train
+from llama2vec.training import loop
+from llama2vec.training.checkpoints import last_checkpoint
+from llama2vec.training.log import read_log
+from llama2vec.training.loop import train
+from llama2vec.training.order import LengthGroupedOrder
 
 
 class Line(torch.nn.Module):
@@ -51,14 +53,14 @@ class FitLine:
         return loss, {"loss_line": loss.item()}
 
     def validate(self, model: Line, held_out: Sequence[float], batch_size: int) -> dict[str, float]:
-        return training.mean_loss(self, model, held_out, batch_size)
+        return loop.mean_loss(self, model, held_out, batch_size)
 
 
 @pytest.fixture(autouse=True)
 def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     # Drawing takes longer than all of these trainings; two tests look at it.
     if "picture" not in request.node.name and "tells_the_facts" not in request.node.name:
-        monkeypatch.setattr(training, "draw_losses", lambda *_: None)
+        monkeypatch.setattr(loop, "draw_losses", lambda *_: None)
 
 
 EXAMPLES = [random.Random(0).uniform(-1, 1) * (number % 7) for number in range(23)]
@@ -69,54 +71,10 @@ def settings(**changes: Any) -> OptimizerSettings:
     return OptimizerSettings(**{**values, **changes})
 
 
-def run(folder: Path, objective: FitLine | None = None, **changes: Any) -> tuple[training.TrainingResult, Line]:
+def run(folder: Path, objective: FitLine | None = None, **changes: Any) -> tuple[loop.TrainingResult, Line]:
     model = Line()
     result = train(model, EXAMPLES[:-3], EXAMPLES[-3:], objective or FitLine(), settings(**changes), folder)
     return result, model
-
-
-# -------------------------------------------------------------------------------------------------------------- order
-
-
-@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (7, 3), (64, 8), (300, 4), (5, 5)])
-def test_the_order_of_an_epoch_is_a_permutation(count: int, batch_size: int) -> None:
-    draw = random.Random(count)
-    order = LengthGroupedOrder([draw.randint(1, 99) for _ in range(count)], batch_size, seed=0)
-    assert len(order) == count
-    assert sorted(order) == list(range(count))
-
-
-def test_the_order_is_fixed_by_seed_and_epoch() -> None:
-    lengths = [number % 13 for number in range(100)]
-
-    def order(seed: int, epoch: int) -> list[int]:
-        made = LengthGroupedOrder(lengths, 4, seed)
-        made.set_epoch(epoch)
-        return list(made)
-
-    assert order(0, 0) == order(0, 0)
-    assert order(0, 0) != order(0, 1)
-    assert order(0, 0) != order(1, 0)
-    made = LengthGroupedOrder(lengths, 4, 0)
-    assert list(made) == list(made) == order(0, 0)
-
-
-def test_texts_of_like_length_share_a_batch_and_batches_are_shuffled() -> None:
-    draw = random.Random(0)
-    lengths = [draw.randint(1, 100) for _ in range(128)]
-    rows = list(LengthGroupedOrder(lengths, 4, 0))
-    batches = [[lengths[row] for row in rows[start : start + 4]] for start in range(0, 128, 4)]
-    assert max(max(batch) - min(batch) for batch in batches) <= 12
-    assert [max(batch) for batch in batches] != sorted(max(batch) for batch in batches)
-
-
-def test_a_shorter_last_batch_stays_last() -> None:
-    lengths = list(range(10))
-    for seed in range(5):
-        assert sorted(list(LengthGroupedOrder(lengths, 4, seed))[-2:]) == [8, 9]
-
-
-# ------------------------------------------------------------------------------------------------------ a whole run
 
 
 def test_training_lowers_the_loss_and_tells_the_facts(tmp_path: Path) -> None:
@@ -179,32 +137,30 @@ def test_accumulated_micro_batches_move_the_weights_like_one_batch(tmp_path: Pat
     )
 
 
-# --------------------------------------------------------------------------------------------------------- mishaps
-
-
 def test_a_loss_that_is_not_a_number_stops_with_the_step(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"step 6: the loss is nan.*learning_rate"):
         run(tmp_path, FitLine(bad_call=6 + 1))  # one call more: the validation behind step 4
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoints" / "checkpoint-4"
 
 
+def test_weights_that_blow_up_are_never_saved(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"step \d: .* not finite"):
+        run(
+            tmp_path,
+            learning_rate=1e300,
+            steps=2,
+            save_every=1,
+            schedule="constant_with_warmup",
+            warmup=0,
+            max_grad_norm=1.0,
+        )
+    assert last_checkpoint(tmp_path) is None
+
+
 def test_fewer_examples_than_one_batch_are_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"3 training examples are fewer than one batch of 4"):
         train(Line(), EXAMPLES[:3], [], FitLine(), settings(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_half_written_checkpoint_is_ignored_and_removed(tmp_path: Path) -> None:
-    checkpoints = tmp_path / "checkpoints"
-    for step, whole in ((4, True), (8, True), (12, False), (9, False)):
-        folder = checkpoints / f"checkpoint-{step}"
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").write_bytes(b"half")
-        if whole:
-            (folder / "complete.json").write_text("{}", encoding="utf-8")
-    assert last_checkpoint(tmp_path) == checkpoints / "checkpoint-8"
-    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-4", "checkpoint-8"]
-    assert last_checkpoint(tmp_path / "nothing") is None
 
 
 # An epoch has 5 steps: checkpoints inside, on and behind its border; log lines that do and do not meet checkpoints.
@@ -237,21 +193,3 @@ def test_a_finished_training_takes_no_step_more(tmp_path: Path, steps: int) -> N
     assert torch.equal(model.linear.weight, loaded.linear.weight)
     assert (again.steps, again.losses) == (steps, first.losses)
     assert (tmp_path / "log.jsonl").read_text(encoding="utf-8") == log
-
-
-def test_the_log_is_cut_behind_the_step_that_training_resumes_from(tmp_path: Path) -> None:
-    path = tmp_path / "log.jsonl"
-    lines = [{"step": step, "loss": 1.0 / step} for step in (2, 4, 6, 8)]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 9, "lo', encoding="utf-8")
-    training._truncate_log(path, 6)
-    assert [json.loads(line)["step"] for line in path.read_text(encoding="utf-8").splitlines()] == [2, 4, 6]
-    training._truncate_log(path, 0)
-    assert path.read_text(encoding="utf-8") == ""
-    training._truncate_log(tmp_path / "none.jsonl", 6)
-    assert not (tmp_path / "none.jsonl").exists()
-
-
-def test_a_log_of_one_line_still_draws_a_picture(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n', encoding="utf-8")
-    draw_losses(tmp_path / "log.jsonl", tmp_path / "loss.png")
-    assert (tmp_path / "loss.png").stat().st_size > 1000

@@ -1,14 +1,12 @@
-"""The one training loop, over transformers.Trainer: seed, order, resume, log, progress, checkpoints."""
+"""The one training loop: what a stage optimizes, the trainer, and what is written down at each step."""
 
 from __future__ import annotations
 
 import json
 import logging
 import math
-import random
-import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,16 +17,24 @@ from torch.utils.data import Dataset, Sampler
 from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from llama2vec.config import OptimizerSettings
-from llama2vec.errors import MissingDependencyError, TrainingError
-from llama2vec.files import write_json
+from llama2vec.errors import TrainingError
 from llama2vec.model.backbone import quiet_transformers
-from llama2vec.processes import on_first_process, process_count
+from llama2vec.processes import on_first_process, process_count, wait_for_all
 from llama2vec.progress import ProgressReporter
+from llama2vec.training.checkpoints import (
+    CHECKPOINTS,
+    check_checkpoint,
+    check_finite,
+    last_checkpoint,
+    mark_complete,
+    step_of,
+)
+from llama2vec.training.log import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
+from llama2vec.training.order import EpochOrder
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINTS, LOG_FILE, LOSS_PLOT = "checkpoints", "log.jsonl", "loss.png"
-_COMPLETE, _TRAINER_STATE = "complete.json", "trainer_state.json"
+_TRAINER_STATE = "trainer_state.json"
 
 
 class Objective(Protocol):
@@ -63,6 +69,11 @@ class TrainingResult:
     losses: dict[str, float]
     best_step: int
 
+    def facts(self, started: float) -> dict[str, Any]:
+        """Return what a manifest says of the training; ``started`` is when the work began (``time.monotonic``)."""
+        seconds = round(time.monotonic() - started, 1)
+        return {"steps": self.steps, "seconds": seconds, "losses": self.losses}
+
 
 class _Examples(Dataset[Any]):
     def __init__(self, examples: Sequence[Any]) -> None:
@@ -73,57 +84,6 @@ class _Examples(Dataset[Any]):
 
     def __getitem__(self, row: int) -> Any:
         return self._examples[row]
-
-
-class EpochOrder(Sampler[int]):
-    """An order of rows that is drawn from a seed and the epoch, so that a resumed run finds it again."""
-
-    def __init__(self, seed: int) -> None:
-        self._seed, self._epoch = seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; transformers calls this."""
-        self._epoch = epoch
-
-    def _draw(self) -> random.Random:
-        return random.Random(f"{self._seed}:{self._epoch}")
-
-
-class LengthGroupedOrder(EpochOrder):
-    """Draw the order of an epoch from (seed, epoch), with texts of similar length in the same batch.
-
-    Rows are shuffled, cut into pools of 32 batches, sorted by length inside a pool, and the batches shuffled again:
-    hardly any padding, and an order that a resumed run finds again.
-
-    Args:
-        lengths: Length of each example, in any unit.
-        batch_size: Examples a step.
-        seed: Of the order.
-    """
-
-    _POOL_BATCHES = 32
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        super().__init__(seed)
-        self._lengths, self._batch_size = lengths, batch_size
-
-    def __len__(self) -> int:
-        return len(self._lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        draw = self._draw()
-        rows = list(range(len(self._lengths)))
-        draw.shuffle(rows)
-        pool = self._POOL_BATCHES * self._batch_size
-        ordered: list[int] = []
-        for start in range(0, len(rows), pool):
-            ordered.extend(sorted(rows[start : start + pool], key=lambda row: self._lengths[row]))
-        batches = [ordered[start : start + self._batch_size] for start in range(0, len(ordered), self._batch_size)]
-        # A shorter last batch stays last, where drop_last leaves it out.
-        last = [batches.pop()] if len(batches[-1]) < self._batch_size else []
-        draw.shuffle(batches)
-        for batch in batches + last:
-            yield from batch
 
 
 class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
@@ -176,7 +136,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
     def restore(self, step: int) -> None:
         """Go back to what the log said at a step."""
         log = self.folder / LOG_FILE
-        _truncate_log(log, step)
+        truncate_log(log, step)
         for line in read_log(log) if log.exists() else []:
             self.last |= {name: value for name, value in line.items() if name.startswith(("loss", "validation_"))}
 
@@ -198,6 +158,8 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
                 self._keep_best(found, state, control)
         # A log line that spanned a checkpoint would average fewer steps after a resume.
         control.should_log |= control.should_save
+        if control.should_save and self.trainer is not None:
+            check_finite(self.trainer.model, f"step {step}")
 
     def _keep_best(self, found: dict[str, float], state: Any, control: Any) -> None:
         """Save the weights where they are the best so far; transformers keeps the checkpoint that its state names."""
@@ -217,10 +179,10 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         self._write(line, state)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # Written after every other file of the checkpoint: without it, a killed process left it half-written.
+        # Each process writes a part; only a checkpoint that all have finished is marked as complete.
+        wait_for_all()
         if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(folder / _COMPLETE, {"step": state.global_step})
+            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _write(self, line: dict[str, float], state: Any) -> None:
         if not state.is_world_process_zero:
@@ -282,7 +244,7 @@ def train(
         logger.info("resuming from %s", checkpoint)
     started = time.monotonic()
     with quiet_transformers(), progress:
-        if checkpoint and _step_of(checkpoint) >= settings.steps:
+        if checkpoint and step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
             trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
             trainer._load_from_checkpoint(str(checkpoint))
@@ -291,8 +253,10 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         best_step = trainer.state.best_global_step or settings.steps
         if best_step != settings.steps:
-            trainer._load_from_checkpoint(str(folder / CHECKPOINTS / f"checkpoint-{best_step}"))
-            recorder.last |= _validation_at(folder / LOG_FILE, best_step)
+            best_checkpoint = folder / CHECKPOINTS / f"checkpoint-{best_step}"
+            check_checkpoint(best_checkpoint)
+            trainer._load_from_checkpoint(str(best_checkpoint))
+            recorder.last |= validation_at(folder / LOG_FILE, best_step)
     seconds = time.monotonic() - started
     if trainer.is_world_process_zero():
         draw_losses(folder / LOG_FILE, folder / LOSS_PLOT)
@@ -350,23 +314,6 @@ def _arguments(
     )
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest complete checkpoint below a training folder; half-written ones are deleted."""
-    best: tuple[int, Path] | None = None
-    for path in (folder / CHECKPOINTS).glob("checkpoint-*"):
-        if not (path / _COMPLETE).is_file():
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        step = _step_of(path)
-        if best is None or step > best[0]:
-            best = (step, path)
-    return best[1] if best else None
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 @torch.no_grad()
 def _validate(model: Any, held_out: Sequence[Any], objective: Objective, batch_size: int) -> dict[str, float]:
     """Let the objective look at the held-out examples, the model in evaluation mode."""
@@ -388,65 +335,3 @@ def mean_loss(objective: Objective, model: Any, held_out: Sequence[Any], batch_s
         for name, value in {"loss": loss.item(), **parts}.items():
             sums[name] = sums.get(name, 0.0) + value * len(chunk)
     return {name: value / len(held_out) for name, value in sums.items()}
-
-
-def _truncate_log(path: Path, step: int) -> None:
-    """Drop log lines behind the step that training resumes from, and a line that a kill cut short."""
-    if not path.exists():
-        return
-    kept = [line for line in read_log(path) if line["step"] <= step]
-    path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-
-
-def read_log(path: Path) -> list[dict[str, float]]:
-    """Read ``log.jsonl``; a last line that is not whole is left out."""
-    lines: list[dict[str, float]] = []
-    for text in path.read_text(encoding="utf-8").split("\n"):
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
-
-
-def _validation_at(log: Path, step: int) -> dict[str, float]:
-    lines = [line for line in read_log(log) if line["step"] == step] if log.exists() else []
-    return {name: value for line in lines for name, value in line.items() if name.startswith("validation_")}
-
-
-def draw_losses(log: Path, picture: Path) -> None:
-    """Draw the curves of a log as PNG: losses, and on axes of their own the other validation figures."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingDependencyError("the loss curve needs matplotlib; pip install 'llama2vec[train]'") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    lines = read_log(log)
-    names = sorted({name for line in lines for name in line if "loss" in name or name.startswith("validation_")})
-    losses, figures = [name for name in names if "loss" in name], [name for name in names if "loss" not in name]
-    rows = 1 + bool(figures)
-    plot, axes = pyplot.subplots(rows, figsize=(8, 4.5 + 2.5 * (rows - 1)), layout="constrained", squeeze=False)
-    _draw_curves(axes[0, 0], lines, losses, "loss (nats)")
-    axes[0, 0].set_title("Training" if lines else "no steps yet")
-    if figures:
-        _draw_curves(axes[1, 0], lines, figures, "on held-out queries")
-    axes[-1, 0].set_xlabel("optimizer step")
-    plot.savefig(picture, dpi=130)
-    pyplot.close(plot)
-
-
-def _draw_curves(axes: Any, lines: Sequence[Mapping[str, float]], names: Sequence[str], label: str) -> None:
-    colors: dict[str, Any] = {}
-    for name in names:
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        base = name.removeprefix("validation_")
-        held_out = name != base
-        style: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4} if held_out else {"linewidth": 1.5}
-        (curve,) = axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=colors.get(base), **style)
-        colors.setdefault(base, curve.get_color())
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.3)
-    if names:
-        axes.legend(fontsize=8)

@@ -1,0 +1,1 @@
+"""The one training loop, over transformers.Trainer: order, resume, log, checkpoints."""
