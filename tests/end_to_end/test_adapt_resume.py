@@ -275,7 +275,7 @@ def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
     file.write_text("work", encoding="utf-8")
     for output in (folder, file):
         for overwrite in (False, True):
-            with pytest.raises(OutputExistsError, match="is no adaptation"):
+            with pytest.raises(OutputExistsError, match="does not hold an adaptation"):
                 adapt_model(config, output, overwrite=overwrite)
     assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
     assert file.read_text(encoding="utf-8") == "work"
@@ -294,3 +294,40 @@ def test_overwrite_replaces_an_adaptation_of_other_settings(
     assert manifest["settings"]["model"]["lora"]["rank"] == 0
     assert not (output / "adapter").exists()
     assert [json.loads(line)["step"] for line in (output / "log.jsonl").read_text().splitlines()] == [1, 1]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+    # Other users' services read what a library made private.
+    assert {path.stat().st_mode & 0o777 for path in output.glob("*.safetensors")} == {0o666 & ~_umask()}
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize("fault", ["model.name=/nowhere/model", "optimizer.learning_rate=1e300"])
+def test_a_failed_overwrite_leaves_the_finished_adaptation_and_a_failed_start_blocks_nothing(
+    finished: tuple[Path, Path], corpus_file: Path, tmp_path: Path, fault: str
+) -> None:
+    from llama2vec.adapt.train import adapt_model
+    from llama2vec.errors import Llama2VecError
+
+    output, base = finished
+    before = snapshot(output)
+    faulty = config_for("lora", base, corpus_file, "optimizer.steps=2", "optimizer.warmup=0", fault)
+    with pytest.raises(Llama2VecError):
+        adapt_model(faulty, output, overwrite=True)
+    assert snapshot(output) == before
+    with pytest.raises(Llama2VecError):
+        adapt_model(faulty, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_input_is_never_the_output(finished: tuple[Path, Path], corpus_file: Path) -> None:
+    from llama2vec.adapt.train import adapt_model
+
+    output, _ = finished
+    before = snapshot(output)
+    with pytest.raises(OutputExistsError, match=r"the input .* is the output itself"):
+        adapt_model(config_for("lora", output, corpus_file, "optimizer.steps=2"), output, overwrite=True)
+    assert snapshot(output) == before

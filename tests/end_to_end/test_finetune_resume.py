@@ -177,6 +177,6 @@ def test_a_finished_one_is_left_alone_and_another_is_refused_by_the_setting_that
     foreign = tmp_path / "mine"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work", encoding="utf-8")
-    with pytest.raises(OutputExistsError, match="is no fine-tuning"):
+    with pytest.raises(OutputExistsError, match="does not hold a fine-tuning"):
         finetune_model(config, foreign, overwrite=True)
     assert [path.name for path in foreign.iterdir()] == ["thesis.tex"]
