@@ -47,6 +47,7 @@ def plain_transformers(model: str, texts: dict[str, list[str]]) -> Vectors:
 def http(model: str, texts: dict[str, list[str]]) -> Vectors:
     """Embed over HTTP, by a service in a process of its own."""
     from llama2vec.verify.server import EmbeddingServer
+    from llama2vec.verify.settings import ServerSettings
 
     command = [sys.executable, "-m", "llama2vec.cli", "serve", "--model", model, "--port", "0", "--dtype", "float32"]
     # All texts in one request: on a busy machine that takes longer than a client would wait.
@@ -56,7 +57,7 @@ def http(model: str, texts: dict[str, list[str]]) -> Vectors:
         line = process.stdout.readline() if process.stdout else ""
         if "http://" not in line:
             raise SystemExit(f"the service did not start: {' '.join(command)}")
-        return _asked(EmbeddingServer(Path(model), url=line.split()[-1], model=Path(model).name), texts)
+        return _asked(EmbeddingServer(Path(model), ServerSettings(url=line.split()[-1])), texts)
     finally:
         process.terminate()
         process.wait()
@@ -99,7 +100,7 @@ def mteb(model: str, texts: dict[str, list[str]]) -> Vectors:
 
     from llama2vec.integrations.mteb import MtebEncoder
 
-    encoder = MtebEncoder(model, device="cpu")
+    encoder = MtebEncoder(model, device="cpu", dtype="float32")
     asked = {"query": PromptType.query, "passage": PromptType.document}
     return {
         side: encoder.encode([{"text": texts[side]}], task_metadata=None, hf_split="", hf_subset="", prompt_type=kind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,3 +76,8 @@ class Planted:
 
     def embed(self, side: str, texts: Sequence[str]) -> np.ndarray:
         return np.asarray(self.give(side, list(texts)), dtype=np.float32)
+
+
+def copy_of(saved: Saved, folder: Path) -> Path:
+    """Copy a saved model to change it."""
+    return Path(shutil.copytree(saved.folder, folder / "copy"))

@@ -17,6 +17,7 @@ import pytest
 from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.verify.backends import BackendChoice, open_backend
+from llama2vec.verify.settings import ServerSettings
 from llama2vec.verify.verification import Verification, read_golden, verify
 
 # As `llama-server --embeddings --pooling POOLING --cache-type-k TYPE --cache-type-v TYPE`.
@@ -118,7 +119,8 @@ def llama_server(folder: Path, pooling: str, number_format: str) -> Iterator[str
 def verified(folder: Path, pooling: str = "LAST", number_format: str = "F32", **changes: Any) -> Verification:
     golden = read_golden(folder)
     with llama_server(folder, pooling, number_format) as url:
-        choice = BackendChoice(name="http", url=url, **{"input_type_field": "none", **changes})
+        server = ServerSettings.model_validate({"url": url, "input_type_field": "none", **changes})
+        choice = BackendChoice(name="http", server=server)
         return verify(folder, golden, open_backend(folder, golden, choice), device="cpu")
 
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import Device
+from llama2vec.cli.settings_options import options_from
 from llama2vec.errors import ConfigError, OutputExistsError
+from llama2vec.verify.settings import ServerSettings
 
 if TYPE_CHECKING:
     from llama2vec.model.golden import Golden
@@ -19,49 +21,41 @@ _DTYPES = (_SAVED, "float32", "bfloat16", "float16")
 _LOADED_HERE = ("llama2vec", "transformers", "sentence-transformers")
 
 
+@options_from(ServerSettings, "server", panel="Options of --backend http")
 def verify_command(
     model: Annotated[Path, typer.Argument(help="Folder of a saved encoder.")],
+    server: ServerSettings,
     backend: Annotated[
         str, typer.Option(help="llama2vec, transformers, sentence-transformers, http or file.")
     ] = "llama2vec",
-    url: Annotated[str | None, typer.Option(help="Server with /v1/embeddings, for http.")] = None,
-    input_type_field: Annotated[
-        str, typer.Option(help="Field that tells the server query from passage; none = prompts are sent as text.")
-    ] = "input_type",
-    served_name: Annotated[
-        str | None, typer.Option(help="What the server calls the model; left out = the folder's name.")
-    ] = None,
-    base64: Annotated[bool, typer.Option(help="Ask the server for base64 vectors.")] = False,
     token: Annotated[
         str | None,
-        typer.Option(envvar="LLAMA2VEC_TOKEN", show_envvar=True, help="Bearer token of the server."),
+        typer.Option(
+            envvar="LLAMA2VEC_TOKEN", show_envvar=True, help="Bearer token of the server; safer in the variable."
+        ),
     ] = None,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Longest wait for an answer, in seconds.")] = 60.0,
     vectors: Annotated[
         Path | None, typer.Option(help="Vectors of another program (.npy, .npz, .jsonl), for file.")
     ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option(help="Let sentence-transformers run code in the folder that is not ours.")
-    ] = False,
     export_texts: Annotated[
         Path | None, typer.Option(help="Write the golden texts here as JSONL for another program, and stop.")
     ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(min=0, help="Largest difference that passes; left out = the golden vectors' own.")
+        float | None, typer.Option(min=0, help="Largest difference that passes; default: that of the number format.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="saved (as the golden vectors), float32, bfloat16 or float16.")] = _SAVED,
     device: Device = "auto",
     write: Annotated[bool, typer.Option(help="Make golden vectors for a model that has none.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the result here, too.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace golden vectors, --json or --export-texts.")] = False,
 ) -> None:
-    """Recompute a model's golden vectors elsewhere and name what differs; exit code 1 where something does."""
+    """Recompute a model's golden vectors elsewhere and name what differs; exit code 1 if anything does."""
     if json and json.exists() and not overwrite:
-        raise OutputExistsError(f"{json} exists already; choose another path or --overwrite")
+        raise OutputExistsError(f"{json} exists; choose another path or pass --overwrite")
     if dtype not in _DTYPES:
-        raise ConfigError(f"--dtype {dtype}: no such number format; choose from {', '.join(_DTYPES)}")
+        raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
     if dtype != _SAVED and backend not in _LOADED_HERE:
-        raise ConfigError(f"--dtype {dtype}: {backend} decides that itself; leave --dtype out")
+        raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
     from llama2vec.verify.verification import read_golden, write_golden
 
     golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)
@@ -73,19 +67,8 @@ def verify_command(
     from llama2vec.verify.backends import BackendChoice, open_backend
     from llama2vec.verify.verification import verify
 
-    choice = BackendChoice(
-        name=backend,  # type: ignore[arg-type]
-        dtype=golden.dtype if dtype == _SAVED else dtype,
-        device=device,
-        url=url,
-        input_type_field=input_type_field,
-        served_name=served_name,
-        base64=base64,
-        token=token,
-        timeout_seconds=timeout,
-        vectors=vectors,
-        trust_remote_code=trust_remote_code,
-    )
+    number_format = golden.dtype if dtype == _SAVED else dtype
+    choice = BackendChoice(backend, number_format, device, server, token, vectors)  # type: ignore[arg-type]
     found = verify(model, golden, open_backend(model, golden, choice), tolerance=tolerance, device=device)
     typer.echo("\n".join(found.lines()))
     if json:

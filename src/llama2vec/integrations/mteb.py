@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from llama2vec.config import ModelSettings
 from llama2vec.errors import MissingDependencyError
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.pooling import Vectors
 
 try:
     from mteb.models import ModelMeta
@@ -17,20 +19,21 @@ try:
     from mteb.models.model_meta import ScoringFunction
     from mteb.types import PromptType
 except ImportError as _error:
-    raise MissingDependencyError("this needs mteb; pip install 'llama2vec[mteb]'") from _error
+    raise MissingDependencyError("this needs mteb; run: pip install 'llama2vec[mteb]'") from _error
 
 
 class MtebEncoder(AbsEncoder):  # type: ignore[misc]
-    """What ``mteb.evaluate`` takes: queries get the query's side, and every other text the passage's.
+    """A model for ``mteb.evaluate``: queries are embedded as queries, every other text as a passage.
 
-    Instructions of tasks are not used: the model was trained with its own prompts.
+    Task instructions are ignored: the model was trained with its own prompts.
 
     Args:
         model_name: Folder or hub id of a saved encoder; MTEB shows it.
-        revision: Commit of a hub id; MTEB passes it and it is not used: the contract says which model it is.
+        revision: Ignored; MTEB passes the commit of a hub id, and the contract says which model it is.
         device: As in :class:`ModelSettings`; None = ``auto``.
+        dtype: As in :class:`ModelSettings`: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         path: What to load where ``model_name`` is only the name to show.
-        encoder: Loaded already.
+        encoder: An encoder that is already loaded.
     """
 
     def __init__(
@@ -39,12 +42,14 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
         revision: str | None = None,
         *,
         device: str | None = None,
+        dtype: str = "auto",
         path: str = "",
         encoder: Encoder | None = None,
         **_: Any,
     ) -> None:
         location = path or str(model_name)
-        self.encoder = encoder or Encoder.load(location, settings=ModelSettings(device=device or "auto"))
+        settings = ModelSettings.model_validate({"device": device or "auto", "dtype": dtype})
+        self.encoder = encoder or Encoder.load(location, settings=settings)
         self.mteb_model_meta = model_meta(self.encoder, location)
 
     def encode(
@@ -56,7 +61,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
         hf_subset: str,
         prompt_type: PromptType | None = None,
         **_: Any,
-    ) -> Vectors:
+    ) -> NDArray[np.float32]:
         """Embed the ``text`` of every batch.
 
         Returns:
@@ -69,7 +74,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
 
 
 def model_meta(encoder: Encoder, name: str) -> ModelMeta:
-    """Describe an encoder as MTEB wants it; the contract's hash is the revision, so that results are never mixed up."""
+    """Describe an encoder to MTEB; its revision is the contract's hash, so results of two models never mix."""
     model, settings = encoder.backbone.model, encoder.contract.encoder
     embedding = int(model.get_input_embeddings().weight.numel())
     folder = Path(name)

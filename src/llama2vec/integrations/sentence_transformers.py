@@ -1,7 +1,8 @@
-"""Open a saved encoder with sentence-transformers without trusting code that came with it."""
+"""Open a saved encoder with sentence-transformers without trusting code in its folder."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,34 +14,68 @@ from llama2vec.model.publish.publishing import MODULE_FILE, module_source
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+MODULES_FILE = "modules.json"
+_MODULE_CLASS = f"{Path(MODULE_FILE).stem}.PortableEncoder"
+
 
 def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTransformer:
-    """Return a saved encoder as a model of sentence-transformers.
+    """Return a saved encoder as a sentence-transformers model.
 
-    sentence-transformers runs the module of a model's folder only with ``trust_remote_code=True``. Here it is trusted
-    where it is, byte for byte, the file of this package.
+    sentence-transformers runs the Python module in a model's folder only with ``trust_remote_code=True``. That is safe
+    here, since the folder must name no code but ``portable_encoder.py``, byte for byte as in this package.
 
     Args:
         name: Folder or hub id of a saved encoder.
-        options: Of ``SentenceTransformer``: ``device``, ``truncate_dim``, ``model_kwargs``, …
+        options: Passed to ``SentenceTransformer``: ``device``, ``truncate_dim``, ``model_kwargs``, …
 
     Raises:
         MissingDependencyError: sentence-transformers is not installed.
-        ContractError: The folder's module is missing, or is not this version's.
+        ContractError: The folder lacks the module, names other code, or comes from another version.
     """
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError as error:
         raise MissingDependencyError(
-            "this needs sentence-transformers; pip install 'llama2vec[sentence-transformers]'"
+            "this needs sentence-transformers; run: pip install 'llama2vec[sentence-transformers]'"
         ) from error
     folder = Path(local_copy(str(name)))
+    check_own_code(folder)
+    return SentenceTransformer(str(folder), trust_remote_code=True, **options)
+
+
+def check_own_code(folder: Path) -> None:
+    """Make sure that sentence-transformers would run no code in a folder but this package's own.
+
+    Raises:
+        ContractError: It would, or the module is missing.
+    """
     module = folder / MODULE_FILE
     if not module.is_file():
-        raise ContractError(f"{folder}: there is no {MODULE_FILE}; load and save the model again with llama2vec")
+        raise ContractError(f"{folder}: {MODULE_FILE} is missing; load and save the model again with llama2vec")
     if module.read_bytes() != module_source():
         raise ContractError(
-            f"{module} is not that of llama2vec {package_version()}; load and save the model again, or read the file "
-            "and open the folder with SentenceTransformer(…, trust_remote_code=True)"
+            f"{module} differs from that of llama2vec {package_version()} and was not run; load and save the model "
+            "again, or read the file and open the folder with SentenceTransformer(…, trust_remote_code=True)"
         )
-    return SentenceTransformer(str(folder), trust_remote_code=True, **options)
+    modules = _read_json(folder / MODULES_FILE)
+    entries = modules if isinstance(modules, list) else []
+    named = [(one.get("type"), one.get("path")) if isinstance(one, dict) else one for one in entries]
+    if named != [(_MODULE_CLASS, "")]:
+        raise ContractError(
+            f"{folder / MODULES_FILE} names code other than {MODULE_FILE}; nothing was run; "
+            "load and save the model again"
+        )
+    for path in sorted(folder.glob("*config*.json")):
+        settings = _read_json(path)
+        if isinstance(settings, dict) and "auto_map" in settings:
+            raise ContractError(
+                f"{path} names code of its own (auto_map); nothing was run; remove the entry, or load and save the "
+                "model again"
+            )
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ContractError(f"{path}: cannot be read as JSON ({error}); load and save the model again") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
@@ -33,8 +34,9 @@ Side = Literal["query", "passage"]
 SIDES: tuple[Side, ...] = ("query", "passage")
 
 _FLOAT32_TOLERANCE = 1e-5
-# Of the root mean square of a unit vector's numbers. Another kernel moves 16-bit vectors by about a hundredth of it.
-_HALF_TOLERANCE = 0.1
+# Largest relative error of rounding one number to the format.
+_UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
+_ROUNDINGS = 10.0
 
 # Each is there for what goes wrong with it: a question, a sentence, a text beyond 128 tokens, letters beyond ASCII,
 # line breaks and white space at the end, a single word. An empty text would be refused by many servers.
@@ -86,16 +88,32 @@ def compute_golden(encoder: Encoder) -> Golden:
         "passage": np.concatenate([encoder.encode_passages([text]) for text in GOLDEN_TEXTS]),
     }
     dtype = str(encoder.backbone.model.dtype).removeprefix("torch.")
-    return Golden(GOLDEN_TEXTS, vectors, encoder.contract_hash, dtype, default_tolerance(dtype, encoder.dimension))
+    layers = int(encoder.backbone.model.config.get_text_config().num_hidden_layers)
+    tolerance = default_tolerance(dtype, encoder.dimension, layers)
+    return Golden(GOLDEN_TEXTS, vectors, encoder.contract_hash, dtype, tolerance)
 
 
-def default_tolerance(dtype: str, dimension: int) -> float:
-    """Return how far a number of a vector may move: by float32's rounding, or by that of a 16-bit format.
+def default_tolerance(dtype: str, dimension: int, layers: int) -> float:
+    """Return how far a number of a unit vector [D] may move between two correct computations.
 
-    >>> default_tolerance("float32", 576), default_tolerance("bfloat16", 400)
-    (1e-05, 0.005)
+    In float32 kernels differ in the order of their sums: 1e-5. In a 16-bit format each layer rounds the residual stream
+    and the branches added to it. Independent roundings of relative size u (the format's unit roundoff) add up to
+    u·√(roundings), a number of a unit vector is about 1/√D, and the largest of thousands of differences is about four
+    times the usual one: together 10·u·√(layers/D), twice what was measured (docs/contract.md).
+
+    >>> default_tolerance("float32", 576, 30), default_tolerance("bfloat16", 576, 30)
+    (1e-05, 0.008915)
     """
-    return _FLOAT32_TOLERANCE if dtype == "float32" else round(_HALF_TOLERANCE / dimension**0.5, 6)
+    if dtype not in _UNIT_ROUNDOFF:
+        return _FLOAT32_TOLERANCE
+    return round(_ROUNDINGS * _UNIT_ROUNDOFF[dtype] * math.sqrt(layers / dimension), 6)
+
+
+def number_of_layers(folder: Path) -> int:
+    """Return how many layers the model of a folder has, from its ``config.json``."""
+    from transformers import AutoConfig
+
+    return int(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().num_hidden_layers)
 
 
 def save_golden(golden: Golden, folder: Path) -> None:

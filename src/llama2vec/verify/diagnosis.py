@@ -11,7 +11,8 @@ import torch
 
 from llama2vec.model.golden import Golden, Side
 from llama2vec.model.pooling import Vectors
-from llama2vec.verify.faults import FAULTS, Case, Fault, fault_name
+from llama2vec.verify.case import NEAR_COSINE, Case
+from llama2vec.verify.faults import FAULTS, Fault, fault_name
 from llama2vec.verify.plain import PlainModel
 
 logger = logging.getLogger(__name__)
@@ -20,26 +21,21 @@ PlainLoader = Callable[[str], PlainModel]
 """Number format → the model behind plain transformers."""
 
 _NORM_SLACK = 1e-2
-# A difference that people would call one, in a hint.
+# Differences below this are not worth a hint.
 _VISIBLE = 1e-4
 # Two readings that agree to this are the same one in another number format.
 _ROUNDED_COSINE = 0.999
 # Relative distance to the nearest number of a format.
 _ROUNDING_STEPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 _DTYPES = ("float32", "bfloat16", "float16")
-# Further matches are equal to the best one, and not merely near it.
+# Further matches are as good as the best one, and not merely near it.
 _EQUAL_FACTOR = 4.0
+_IN_BATCHES = ("left padding", "pooling at a pad token")
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A cause that was found for one side.
-
-    Attributes:
-        fault: Its name.
-        what: What is wrong.
-        remedy: What to do.
-    """
+    """A cause found on one side: its name, what is wrong, and what to do."""
 
     fault: str
     what: str
@@ -54,7 +50,7 @@ class Cause:
         fault: Its name.
         what: Side → what is wrong there.
         remedy: What to do.
-        instead_of: Names of other faults that give the same vectors for these texts, so that any of them it may be.
+        instead_of: Names of other faults that give the same vectors for these texts; it may be any of them.
     """
 
     fault: str
@@ -74,12 +70,12 @@ class Cause:
 
 
 def largest_difference(first: Vectors, second: Vectors) -> float:
-    """Return the largest difference of two numbers that stand in the same place."""
+    """Return the largest absolute difference of any number."""
     return float(np.abs(first - second).max())
 
 
 def lowest_cosine(first: Vectors, second: Vectors) -> float:
-    """Return the lowest cosine of two rows."""
+    """Return the lowest cosine of any pair of rows."""
     return float((unit_rows(first) * unit_rows(second)).sum(axis=1).min())
 
 
@@ -96,13 +92,13 @@ def diagnose(
     """Name what is wrong on the sides that differ.
 
     Args:
-        golden: What should have come.
-        given: What came, for the sides that differ.
-        alone: The same, each text asked for by itself; empty for a backend that cannot be asked again.
-        load: Loads the model behind plain transformers.
+        golden: The expected vectors.
+        given: The backend's vectors, for the sides that differ.
+        alone: The same with one request per text; empty for a backend that cannot be asked again.
+        load: Loads the model with plain transformers.
 
     Returns:
-        Causes, and hints where there is no single known one.
+        Causes, and hints where no single known fault explains the difference.
     """
     plain: PlainModel | None = None
     found: dict[Side, list[Finding]] = {}
@@ -116,7 +112,7 @@ def diagnose(
             continue
         straight = vectors
         if _is_unnormalized(vectors):
-            # Length apart from direction: forgetting to normalize goes along with any other fault.
+            # Judge length apart from direction: a missing normalization may accompany any other fault.
             straight = unit_rows(vectors)
             unnormalized[side] = [_NOT_NORMALIZED]
             if largest_difference(straight, golden.vectors[side]) <= golden.tolerance:
@@ -137,26 +133,25 @@ def diagnose(
 
 
 _NOT_NORMALIZED = Finding("missing normalization", "the vectors' lengths are not 1", "divide each vector by its length")
-_IN_BATCHES = ("left padding", "pooling at a pad token")
 _BATCHING = Finding(
     "batching",
-    "each text by itself gives the right vector, and in one request with others it does not, most likely for padding",
-    "pad on the right and pool at each row's own last tokens (the contract's padding_side)",
+    "each text gives the right vector by itself, and another one when it is sent with others",
+    "send one text per request, or correct the program's padding, attention mask and positions",
 )
 
 
 def _by_looking(golden: Golden, side: Side, vectors: Vectors) -> Finding | None:
-    """Name what needs no model: no numbers, another width, vectors that were rounded."""
+    """Name what can be seen without the model: NaNs, another width, rounded vectors."""
     expected = golden.vectors[side]
     if not np.isfinite(vectors).all():
         return Finding("not finite", "NaN or infinite numbers", "compute in float32 or bfloat16 instead of float16")
     width = vectors.shape[1]
-    if width < golden.dimension and lowest_cosine(vectors, expected[:, :width]) > 1 - 1e-6:
+    if width < golden.dimension and lowest_cosine(vectors, expected[:, :width]) > NEAR_COSINE:
         what = f"only the first {width} of {golden.dimension} numbers are given"
         return Finding("truncated dimensions", what, "ask for the full width (dimensions, truncate_dim)")
     if width != golden.dimension:
         what = f"vectors have {width} numbers, not {golden.dimension}"
-        return Finding("other width", what, "serve this model: another one answers")
+        return Finding("other width", what, "serve this model; another one answers")
     for dtype, step in _ROUNDING_STEPS.items():
         is_rounded = _is_representable(vectors, dtype)
         if is_rounded and (np.abs(vectors - expected) <= step * np.abs(expected) + golden.tolerance).all():
@@ -172,7 +167,7 @@ def _is_representable(vectors: Vectors, dtype: str) -> bool:
 
 def _is_unnormalized(vectors: Vectors) -> bool:
     lengths = np.linalg.norm(vectors, axis=1)
-    # No normalization gives a zero vector another length.
+    # A zero vector keeps its length whatever the normalization.
     return bool((np.abs(lengths - 1) > _NORM_SLACK)[lengths > _NORM_SLACK].any())
 
 
@@ -184,7 +179,7 @@ def _right_alone(golden: Golden, side: Side, alone: Mapping[Side, Vectors]) -> b
 
 
 def _possible(case: Case, right_alone: bool, alone: Mapping[Side, Vectors]) -> list[Fault]:
-    """Leave out what asking for each text by itself has ruled out: padding, or all but padding."""
+    """Return the faults that asking for each text by itself does not rule out: only padding, or all but padding."""
     if right_alone:
         return [fault for fault in FAULTS if fault.name in _IN_BATCHES]
     vectors = alone.get(case.side)
@@ -196,10 +191,10 @@ def _possible(case: Case, right_alone: bool, alone: Mapping[Side, Vectors]) -> l
 
 
 def _matching_faults(case: Case, tolerance: float, faults: Sequence[Fault]) -> list[Finding]:
-    """Return the faults that give the backend's vectors, the nearest first; only equal ones beside it.
+    """Return the fault that gives the backend's vectors, and those that match equally well.
 
-    A fault that this model cannot show gives the golden vectors, and tells nothing. Where the backend computes in
-    another number format, every row is a little off; a match must then still be far nearer than the golden vectors.
+    A fault that this model cannot show gives the golden vectors and proves nothing. Where the backend computes in
+    another number format, every row is slightly off; a match must then be much nearer than the golden vectors.
     """
     exact: list[tuple[float, Finding]] = []
     rounded: list[tuple[float, Finding]] = []
@@ -239,8 +234,7 @@ def _precision(golden: Golden, case: Case, load: PlainLoader) -> list[Finding]:
         try:
             usual = largest_difference(load(dtype).embed(case.side, case.texts), case.golden)
         except RuntimeError:
-            # This processor does not multiply in that format.
-            continue
+            continue  # this processor does not multiply in that format
         if usual / 3 <= gap <= usual * 3:
             what = f"every vector is off by up to {gap:.1e}, as {dtype} arithmetic is here ({usual:.1e})"
             remedy = f"compute in {golden.dtype}, as the golden vectors were, or accept it with --tolerance"

@@ -1,7 +1,7 @@
-"""The contract read a second time, with stock transformers alone.
+"""A saved model read from its contract file with stock transformers only.
 
-Nothing of our encoder's batching, prompts or pooling is used here: two independent readings that agree are what makes
-a golden vector worth something. It is also where faults are planted, since every step is in the open.
+Nothing here uses the encoder's batching, prompts or pooling. Golden vectors are worth something because two independent
+readings agree, and faults can be planted here because every step is visible.
 """
 
 from __future__ import annotations
@@ -41,12 +41,15 @@ class Reading:
 
 
 class PlainModel:
-    """A saved model behind ``AutoModel``, read by the letter of its contract.
+    """A saved model loaded with ``AutoModel`` and read to the letter of its contract.
 
     Args:
         folder: The saved model.
         dtype: Number format to compute in.
-        device: Where.
+        device: Where to compute.
+
+    Raises:
+        ContractError: transformers cannot load the folder.
     """
 
     def __init__(self, folder: Path, dtype: str, device: torch.device) -> None:
@@ -55,19 +58,19 @@ class PlainModel:
         self.contract: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
         try:
             with quiet_transformers():
-                self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-                model: Any = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype))
+                self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+                model: Any = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
             raise ContractError(f"{folder}: AutoModel cannot load it: {' '.join(str(error).split())[:160]}") from None
         self.model: Any = model.to(device).eval()
-        # A text beyond the context is cut below; the tokenizer would warn of it first.
+        # Texts are cut below; without this the tokenizer warns about long ones first.
         self.tokenizer.model_max_length = int(1e30)
         self._ids: dict[str, tuple[int, ...]] = {}
         self._states: OrderedDict[tuple[int, ...], tuple[Tensor, ...]] = OrderedDict()
 
     @property
     def slots(self) -> int:
-        """S, the number of slots that end a suffix."""
+        """S, the number of slots at the end of a suffix."""
         return int(self.contract["token_ids"]["slots"])
 
     @property
@@ -77,16 +80,16 @@ class PlainModel:
 
     @property
     def pools_slots(self) -> bool:
-        """Whether vectors come from the slots, and not from the text's own tokens."""
+        """Whether the slots are pooled rather than the text's own tokens."""
         return bool(self.contract["encoder"]["pooling"] == "slots")
 
     @property
     def prefix(self) -> tuple[int, ...]:
-        """Ids in front of a text."""
+        """Ids before the text."""
         return tuple(self.contract["token_ids"]["prefix"])
 
     def prompt(self, side: Side) -> PromptName:
-        """Return which prompt serves a side."""
+        """Return the prompt of a side."""
         name: PromptName = self.contract["encoder"][f"{side}_prompt"]
         return name
 
@@ -95,7 +98,7 @@ class PlainModel:
         return int(self.contract["encoder"][f"{side}_max_tokens"])
 
     def suffix(self, prompt: PromptName) -> tuple[int, ...]:
-        """Return the ids behind a text; none where the text itself is averaged."""
+        """Return the ids after the text; empty where the text itself is averaged."""
         return tuple(self.contract["token_ids"]["suffixes"][prompt]) if self.pools_slots else ()
 
     @property
@@ -103,37 +106,43 @@ class PlainModel:
         """Longest sequence the model reads."""
         return int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 40)
 
+    @property
+    def pad_ids(self) -> list[int]:
+        """Ids that a stack might pad with: the tokenizer's padding token, its EOS, 0."""
+        known = [self.tokenizer.pad_token_id, self.tokenizer.eos_token_id]
+        return list(dict.fromkeys(one for one in known if one is not None)) or [0]
+
     def text_ids(self, text: str) -> tuple[int, ...]:
-        """Return all token ids of a text alone."""
+        """Return all token ids of a text by itself."""
         if text not in self._ids:
             self._ids[text] = tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return self._ids[text]
 
     def reading(
         self,
-        text: str | Sequence[int],
+        text: str,
         side: Side,
         *,
         prefix: Sequence[int] | None = None,
         suffix: Sequence[int] | None = None,
         limit: int | None = None,
     ) -> Reading:
-        """Put the contract's ids around a text, or others; the text is cut at the side's limit, or at another."""
-        body = (self.text_ids(text) if isinstance(text, str) else tuple(text))[: limit or self.limit(side)]
+        """Cut a text and put the contract's ids around it; each may be replaced."""
+        body = self.text_ids(text)[: limit or self.limit(side)]
         before = self.prefix if prefix is None else tuple(prefix)
-        behind = self.suffix(self.prompt(side)) if suffix is None else tuple(suffix)
-        ids = (*before, *body, *behind) or (self.tokenizer.eos_token_id or 0,)
+        after = self.suffix(self.prompt(side)) if suffix is None else tuple(suffix)
+        ids = (*before, *body, *after) or (self.tokenizer.eos_token_id or 0,)
         return Reading(ids, range(len(before), len(before) + len(body)))
 
     def columns(self, reading: Reading) -> list[int]:
-        """Return the columns that the contract pools: the slots, or the text (its neighbor where that is empty)."""
+        """Return the columns that the contract pools: the slots, or the text (the token before an empty one)."""
         if self.pools_slots:
             return list(range(len(reading.ids) - self.slots, len(reading.ids)))
         return list(reading.text) or [max(reading.text.start - 1, 0)]
 
     @torch.inference_mode()
     def states(self, ids: Sequence[int]) -> tuple[Tensor, ...]:
-        """Return the hidden states of one unpadded sequence, the lowest layer first: each [L, D] float32."""
+        """Return the hidden states of one unpadded sequence, lowest layer first: each [L, D] float32."""
         key = tuple(ids)
         if key not in self._states:
             rows = torch.tensor([key], device=self.model.device)
@@ -150,7 +159,7 @@ class PlainModel:
         """Pad sequences into one batch and read it.
 
         Returns:
-            Per row the hidden states [L, D] of each layer, padding included; and the column where the row begins.
+            For each row the hidden states [L, D] of every layer, padding included, and the column where the row begins.
         """
         width = max(map(len, rows))
         starts = [width - len(row) if left else 0 for row in rows]
@@ -160,52 +169,48 @@ class PlainModel:
             ids[number, start : start + len(row)] = torch.tensor(row)
             attention[number, start : start + len(row)] = 1
         device = self.model.device
+        seen = attention.to(device) if mask else None
         output = self.model(
-            input_ids=ids.to(device), attention_mask=attention.to(device) if mask else None, use_cache=False,
-            output_hidden_states=True,
+            input_ids=ids.to(device), attention_mask=seen, use_cache=False, output_hidden_states=True
         )  # fmt: skip
         layers = [layer.float().cpu() for layer in output.hidden_states]
         return [tuple(layer[number] for layer in layers) for number in range(len(rows))], starts
 
-    def pooled(self, states: Sequence[Tensor], columns: Sequence[int], layers: Sequence[int] | None = None) -> Tensor:
-        """Average columns [D] of the contract's layers, or of others (counted as in ``hidden_states``).
+    def pooled(self, states: Sequence[Tensor], columns: Sequence[int], layers: Sequence[int] | None = None) -> Vectors:
+        """Average columns over the contract's layers, or over others (indices into ``hidden_states``).
 
-        Where there are several layers, each one's average is brought to unit length first.
+        With several layers, the average of each is brought to unit length first.
+
+        Returns:
+            Unit vector [D] float32.
         """
         chosen = range(len(states) - self.layers, len(states)) if layers is None else layers
         means = [states[layer][list(columns)].mean(dim=0) for layer in chosen]
-        if len(means) == 1:
-            return means[0]
-        return torch.stack([mean / mean.norm().clamp(min=1e-12) for mean in means]).mean(dim=0)
-
-    def finished(self, pooled: Tensor) -> Vectors:
-        """Return a pooled vector [D] at unit length."""
-        unit: Vectors = (pooled / pooled.norm().clamp(min=1e-12)).numpy().astype(np.float32)
-        return unit
+        if len(means) > 1:
+            means = [torch.stack([_unit(mean) for mean in means]).mean(dim=0)]
+        vector: Vectors = _unit(means[0]).numpy().astype(np.float32)
+        return vector
 
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Embed texts as one batch with padding on the right and an attention mask.
+        """Embed texts as one batch, padded on the right and with an attention mask.
 
         Returns:
-            [N, D] float32.
+            [N, D] unit vectors, float32.
         """
         readings = [self.reading(text, side) for text in texts]
         rows, _ = self.batch_states([one.ids for one in readings], left=False, mask=True, pad_id=self.pad_ids[0])
-        return np.stack(
-            [self.finished(self.pooled(states, self.columns(one))) for states, one in zip(rows, readings, strict=True)]
-        )
+        return np.stack([self.pooled(row, self.columns(one)) for row, one in zip(rows, readings, strict=True)])
 
-    @property
-    def pad_ids(self) -> list[int]:
-        """What a stack might pad with: the tokenizer's padding token, its EOS, 0."""
-        known = [self.tokenizer.pad_token_id, self.tokenizer.eos_token_id]
-        return list(dict.fromkeys(one for one in known if one is not None)) or [0]
+
+def _unit(vector: Tensor) -> Tensor:
+    unit: Tensor = vector / vector.norm().clamp(min=1e-12)
+    return unit
 
 
 def input_as_text(contract: dict[str, Any], tokenizer: Any, side: Side, text: str) -> str:
     """Write what the model reads as one text, for a program that adds no prompts: prefix, text, wording, slots.
 
-    The text is cut at the side's limit, since the program does not know it. BOS is left to the program's tokenizer.
+    The text is cut at the side's limit, which the program does not know. The program's tokenizer adds BOS.
     """
     encoder, prompts = contract["encoder"], contract["prompts"]
     limit = encoder[f"{side}_max_tokens"]

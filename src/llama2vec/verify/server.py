@@ -3,64 +3,60 @@
 from __future__ import annotations
 
 import base64
-import binascii
-import http.client
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
-from llama2vec.errors import BackendError, ConfigError
+from llama2vec.errors import BackendError, ConfigError, MissingDependencyError
 from llama2vec.model.backbone import load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
 from llama2vec.verify.plain import input_as_text
+from llama2vec.verify.settings import ServerSettings
+
+try:
+    import httpx
+except ImportError as _error:
+    raise MissingDependencyError("asking a server needs httpx; run: pip install 'llama2vec[serve]'") from _error
 
 _MOST_BYTES = 1 << 28
+_PROMPTS_AS_TEXT = (
+    "whether the server adds the prompts: they were sent as part of the text",
+    "where the server cuts a long text: texts were cut at the contract's limits before sending",
+)
 
 
 class EmbeddingServer:
-    """``POST /v1/embeddings`` (OpenAI's format), floats or base64.
+    """``POST /v1/embeddings`` in OpenAI's format, as floats or base64.
 
     Args:
-        folder: The saved model: its prompts where the server adds none.
-        url: ``http://host:port``, with or without ``/v1`` or ``/v1/embeddings``.
-        model: What the server calls the model.
-        input_type_field: Field that says "query" or "passage"; None = prompts are sent as text instead.
-        base64: Ask for base64.
+        folder: The saved model: its prompts are sent where the server adds none.
+        settings: Address (``http://host:port``, with or without ``/v1`` or ``/v1/embeddings``) and how to ask.
         token: Bearer token.
-        timeout_seconds: Longest wait for an answer.
     """
 
     name = "http"
     live = True
 
-    def __init__(
-        self, folder: Path, *, url: str, model: str, input_type_field: str | None = "input_type", base64: bool = False,
-        token: str | None = None, timeout_seconds: float = 60.0,
-    ) -> None:  # fmt: skip
-        self.url = embeddings_address(url)
+    def __init__(self, folder: Path, settings: ServerSettings, token: str | None = None) -> None:
+        self.url = embeddings_address(str(settings.url))
         self.unchecked: tuple[str, ...] = ()
-        self._fixed = {"model": model, "encoding_format": "base64" if base64 else "float"}
-        self._field = input_type_field
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-        self._timeout = timeout_seconds
-        # A redirect would carry the token elsewhere, and turn the POST into a GET.
-        self._opener = urllib.request.build_opener(_NoRedirect)
-        if input_type_field is None:
+        self._settings = settings
+        self._fixed = {
+            "model": settings.served_name or folder.resolve().name,
+            "encoding_format": "base64" if settings.base64 else "float",
+        }
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._contract: dict[str, Any] | None = None
+        if settings.input_type_field == "none":
             self._contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
             self._tokenizer: Any = load_tokenizer(str(folder))
             self._tokenizer.model_max_length = int(1e30)
-            self.unchecked = (
-                "whether the server adds the prompts: they were sent as part of the text",
-                "where the server cuts a long text: it was cut at the contract's limits before it was sent",
-            )
+            self.unchecked = _PROMPTS_AS_TEXT
 
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
         """Ask for all texts in one request.
@@ -69,47 +65,43 @@ class EmbeddingServer:
             [N, D'] float32, in the given order.
 
         Raises:
-            BackendError: No answer, a refusal, or something else than embeddings.
+            BackendError: The server does not answer, refuses, or returns something other than embeddings.
         """
-        if self._field is None:
-            data: dict[str, Any] = {
-                **self._fixed,
-                "input": [input_as_text(self._contract, self._tokenizer, side, text) for text in texts],
-            }
+        if self._contract is None:
+            data = {**self._fixed, "input": list(texts), self._settings.input_type_field: side}
         else:
-            data = {**self._fixed, "input": list(texts), self._field: side}
+            prompted = [input_as_text(self._contract, self._tokenizer, side, text) for text in texts]
+            data = {**self._fixed, "input": prompted}
         return _vectors(self.url, self._post(data), len(texts))
 
     def _post(self, data: dict[str, Any]) -> bytes:
-        request = urllib.request.Request(self.url, json.dumps(data).encode(), self._headers, method="POST")
+        seconds = self._settings.timeout_seconds
         try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
-                content: bytes = answer.read(_MOST_BYTES)
-                return content
-        except urllib.error.HTTPError as error:
-            with error:
-                refusal = _refusal(error)
-            raise BackendError(f"{self.url}: {refusal}") from None
-        except TimeoutError:
-            raise BackendError(
-                f"{self.url}: no answer within {self._timeout:g} s; wait longer with --timeout"
-            ) from None
-        except urllib.error.URLError as error:
-            raise BackendError(
-                f"{self.url}: cannot be reached ({getattr(error.reason, 'strerror', None) or error.reason}); "
-                "start the server, or correct --url"
-            ) from None
-        except ValueError as error:
-            raise BackendError(f"{self.url}: no usable address or token ({type(error).__name__})") from None
-        except (http.client.HTTPException, ConnectionError) as error:
+            # httpx does not follow redirects by itself: one would carry the token elsewhere.
+            with httpx.stream("POST", self.url, json=data, headers=self._headers, timeout=seconds) as answer:
+                content = _body(self.url, answer)
+        except httpx.TimeoutException:
+            raise BackendError(f"{self.url}: no answer within {seconds:g} s; wait longer with --timeout") from None
+        except httpx.ConnectError as error:
+            raise BackendError(f"{self.url}: cannot be reached ({error}); start the server, or correct --url") from None
+        except (httpx.LocalProtocolError, httpx.InvalidURL, ValueError) as error:
+            raise BackendError(f"{self.url}: not a usable address or token ({type(error).__name__})") from None
+        except httpx.TransportError as error:
             raise BackendError(
                 f"{self.url}: the connection broke ({type(error).__name__}); see the server's own log"
             ) from None
+        if answer.status_code != 200:
+            raise BackendError(f"{self.url}: {_refusal(answer, content)}")
+        return content
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Refuse: what was an answer with another address becomes an error."""
+def _body(url: str, answer: httpx.Response) -> bytes:
+    content = bytearray()
+    for part in answer.iter_bytes():
+        content += part
+        if len(content) > _MOST_BYTES:
+            raise BackendError(f"{url}: answers more than {_MOST_BYTES >> 20} MiB; is this an embeddings server?")
+    return bytes(content)
 
 
 def embeddings_address(url: str) -> str:
@@ -121,7 +113,11 @@ def embeddings_address(url: str) -> str:
     Raises:
         ConfigError: Not an http address.
     """
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL("")
+    if parsed.scheme not in ("http", "https") or not parsed.host:
         raise ConfigError(f"--url {url}: not an address of a server; write it as http://host:port")
     plain = url.rstrip("/")
     if plain.endswith("/embeddings"):
@@ -129,18 +125,15 @@ def embeddings_address(url: str) -> str:
     return f"{plain}/embeddings" if plain.endswith("/v1") else f"{plain}/v1/embeddings"
 
 
-def _refusal(error: urllib.error.HTTPError) -> str:
-    if error.code in (401, 403):
-        return f"refuses the token (HTTP {error.code}); pass --token, or set LLAMA2VEC_TOKEN"
-    if 300 <= error.code < 400:
-        return f"redirects to {error.headers.get('Location')} (HTTP {error.code}); give that address as --url"
-    try:
-        told = " ".join(error.read(4096).decode(errors="replace").split())
-    except OSError:
-        told = ""
-    said = f": {told[:160]}" if told else ""
-    hint = "correct --url" if error.code in (404, 405) else "see the server's own log"
-    return f"answers HTTP {error.code}{said}; {hint}"
+def _refusal(answer: httpx.Response, content: bytes) -> str:
+    code = answer.status_code
+    if code in (401, 403):
+        return f"refuses the token (HTTP {code}); set LLAMA2VEC_TOKEN or pass --token"
+    if 300 <= code < 400:
+        return f"redirects to {answer.headers.get('Location')} (HTTP {code}); give that address as --url"
+    told = " ".join(content[:4096].decode(errors="replace").split())[:160]
+    hint = "correct --url" if code in (404, 405) else "see the server's own log"
+    return f"answers HTTP {code}{f': {told}' if told else ''}; {hint}"
 
 
 def _vectors(url: str, content: bytes, count: int) -> Vectors:
@@ -155,7 +148,7 @@ def _vectors(url: str, content: bytes, count: int) -> Vectors:
     if len(rows) != count or sorted(found) != list(range(count)):
         raise BackendError(
             f"{url}: {count} texts were sent and {len(rows)} vectors came back, with the indices "
-            f"{sorted(found)[:8]}; one vector a text is needed"
+            f"{sorted(found)[:8]}; one vector per text is needed"
         )
     if len({len(vector) for vector in found.values()}) != 1:
         raise BackendError(f"{url}: the vectors of one answer have different widths; is this an embeddings server?")
@@ -164,10 +157,7 @@ def _vectors(url: str, content: bytes, count: int) -> Vectors:
 
 def _vector(value: Any) -> Vectors:
     if isinstance(value, str):
-        try:
-            return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4").astype(np.float32)
-        except binascii.Error as error:
-            raise ValueError(f"no base64: {error}") from None
+        return np.frombuffer(base64.b64decode(value, validate=True), dtype="<f4").astype(np.float32)
     vector = np.asarray(value, dtype=np.float32)
     if vector.ndim != 1:
         raise ValueError("an embedding is not a list of numbers")

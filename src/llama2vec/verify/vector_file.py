@@ -1,4 +1,4 @@
-"""Golden texts out, vectors of any other program in."""
+"""Export the golden texts, and read the vectors that another program made of them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SUFFIXES = (".npy", ".npz", ".jsonl")
 
 
 def row_ids(count: int) -> list[str]:
-    """Name the rows of an exported file, queries first.
+    """Return the ids of an exported file's rows, queries first.
 
     >>> row_ids(2)
     ['query-0', 'query-1', 'passage-0', 'passage-1']
@@ -63,14 +63,14 @@ def read_vector_file(path: Path, texts: Sequence[str]) -> tuple[Vectors, Vectors
         Vectors of the queries and of the passages, each [N, D].
 
     Raises:
-        DataError: The file cannot be read, or does not hold one vector a text.
+        DataError: The file cannot be read, or does not hold one vector per text.
     """
     if path.suffix not in _SUFFIXES:
-        raise DataError(f"{path}: vectors are read from {', '.join(_SUFFIXES)}; convert the file")
+        raise DataError(f"{path}: vectors are read from {', '.join(_SUFFIXES)} files; convert it")
     try:
         stacked = _read_jsonl(path, len(texts)) if path.suffix == ".jsonl" else _read_numpy(path)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); give the vectors' file") from None
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); give the file of vectors") from None
     except (ValueError, EOFError) as error:
         raise DataError(f"{path}: {' '.join(str(error).split())[:160]}; write it again") from None
     if stacked.ndim == 2 and len(stacked) == len(SIDES) * len(texts):
@@ -78,7 +78,7 @@ def read_vector_file(path: Path, texts: Sequence[str]) -> tuple[Vectors, Vectors
     if stacked.ndim != 3 or stacked.shape[:2] != (len(SIDES), len(texts)) or not stacked.shape[2]:
         raise DataError(
             f"{path}: vectors of shape {list(stacked.shape)} for {len(texts)} queries and {len(texts)} passages; "
-            "give one vector a row of the exported texts, in their order"
+            "give one vector per exported row, in their order"
         )
     return stacked[0], stacked[1]
 

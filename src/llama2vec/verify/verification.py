@@ -1,9 +1,9 @@
-"""Hold a backend's vectors against a saved model's golden vectors."""
+"""Compare a backend's vectors with a saved model's golden vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,19 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ContractError, GoldenVectorsError, OutputExistsError
 from llama2vec.manifest import versions
 from llama2vec.model.backbone import choose_device, load_tokenizer
-from llama2vec.model.contract import CONTRACT_FILE, load_contract
+from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.golden import GOLDEN_FILE, SIDES, Golden, Side, compute_golden, load_golden, save_golden
+from llama2vec.model.golden import (
+    GOLDEN_FILE,
+    SIDES,
+    Golden,
+    Side,
+    compute_golden,
+    default_tolerance,
+    load_golden,
+    number_of_layers,
+    save_golden,
+)
 from llama2vec.model.pooling import Vectors
 from llama2vec.verify.backends import Backend, vectors_of
 from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
@@ -26,12 +36,12 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class SideComparison:
-    """How far one side's vectors are from the golden ones.
+    """How far one side's vectors are from the golden ones; all None where widths differ or a number is not finite.
 
     Attributes:
-        largest_difference: Of any number; None where the widths differ or there are NaNs.
-        lowest_cosine: Of any text; None likewise.
-        worst_text: The row that the largest difference is in; None likewise.
+        largest_difference: Of any number.
+        lowest_cosine: Of any text.
+        worst_text: Row of the largest difference.
         passed: Whether the difference is within the tolerance.
     """
 
@@ -47,13 +57,13 @@ class Verification:
 
     Attributes:
         model: Folder of the model.
-        backend: Who was asked.
-        golden: What it was held against.
+        backend: The program that was asked.
+        golden: The expected vectors.
         tolerance: Largest difference that passes.
         sides: Per side.
-        causes: Known faults that give just these vectors.
-        hints: What can be said where there is no single known cause.
-        unchecked: What cannot be seen through this backend.
+        causes: Known faults that give exactly these vectors.
+        hints: Observations where no single known fault explains the difference.
+        unchecked: What this backend does not show.
     """
 
     model: Path
@@ -71,11 +81,11 @@ class Verification:
         return all(one.passed for one in self.sides.values())
 
     def lines(self) -> list[str]:
-        """Return the verification for people."""
+        """Return the verification as lines of text."""
         golden = self.golden
         lines = [
             f"{len(golden.texts)} golden texts a side, D={golden.dimension}, {golden.dtype}, "
-            f"contract {golden.contract_hash[:12]}, tolerance {self.tolerance:g}",
+            f"contract {golden.contract_hash[:12]}, tolerance {self.tolerance:.2g}",
             f"{'side':<10}{'largest difference':>20}{'lowest cosine':>16}{'worst text':>13}",
         ]
         for side, one in self.sides.items():
@@ -106,15 +116,7 @@ class Verification:
             "contract": self.golden.contract_hash,
             "dtype": self.golden.dtype,
             "tolerance": self.tolerance,
-            "sides": {
-                side: {
-                    "largest_difference": one.largest_difference,
-                    "lowest_cosine": one.lowest_cosine,
-                    "worst_text": one.worst_text,
-                    "passed": one.passed,
-                }
-                for side, one in self.sides.items()
-            },
+            "sides": {side: asdict(one) for side, one in self.sides.items()},
             "causes": [
                 {"fault": one.fault, "what": dict(one.what), "remedy": one.remedy, "equal": list(one.instead_of)}
                 for one in self.causes
@@ -126,22 +128,26 @@ class Verification:
 
 
 def read_golden(folder: Path) -> Golden:
-    """Read the golden vectors of a saved model, after its contract was checked against its hash and tokenizer.
+    """Read the golden vectors of a saved model, after checking its contract against its hash and tokenizer.
+
+    Their tolerance is at least what today's rule gives: models saved earlier carry a smaller one for 16-bit formats.
 
     Raises:
         ContractError: No saved encoder, or its contract does not hold.
-        GoldenVectorsError: No golden vectors, or damaged ones.
+        GoldenVectorsError: Golden vectors are missing or damaged.
     """
-    return load_golden(folder, _contract_hash(folder))
+    golden = load_golden(folder, _read_contract(folder).hash)
+    usual = default_tolerance(golden.dtype, golden.dimension, number_of_layers(folder))
+    return replace(golden, tolerance=max(golden.tolerance, usual))
 
 
-def _contract_hash(folder: Path) -> str:
+def _read_contract(folder: Path) -> Contract:
     if not (folder / CONTRACT_FILE).is_file():
         raise ContractError(
-            f"{folder}: no {CONTRACT_FILE}: verify needs the folder of a model that llama2vec saved "
+            f"{folder}: no {CONTRACT_FILE}; verify needs the folder of a model that llama2vec saved "
             "(download one from a hub first)"
         )
-    return load_contract(folder, load_tokenizer(str(folder))).hash
+    return load_contract(folder, load_tokenizer(str(folder)))
 
 
 def verify(
@@ -152,23 +158,27 @@ def verify(
     Args:
         folder: The saved model.
         golden: Its golden vectors.
-        backend: Who is asked: all texts of a side at once, and one by one where that went wrong.
-        tolerance: Largest difference of a number that passes; None = what the golden vectors say.
+        backend: The program to ask: for all texts of a side at once, and one by one where that fails.
+        tolerance: Largest difference of a number that passes; None = the golden vectors' own.
         device: Where the search for a cause computes.
     """
     most = golden.tolerance if tolerance is None else tolerance
     given = {side: vectors_of(backend, side, golden.texts) for side in SIDES}
     sides = {side: _compare(golden.vectors[side], vectors, most) for side, vectors in given.items()}
     wrong = {side: given[side] for side, one in sides.items() if not one.passed}
+    off = {
+        side: vectors
+        for side, vectors in wrong.items()
+        if not _compare(golden.vectors[side], vectors, golden.tolerance).passed
+    }
     causes: list[Cause] = []
     hints: list[str] = []
-    off = {side: vectors for side, vectors in wrong.items() if not _within(golden, side, vectors)}
     if off:
         alone = {side: _one_by_one(backend, side, golden) for side in off} if backend.live else {}
         causes, hints = diagnose(golden, off, alone, lambda dtype: PlainModel(folder, dtype, choose_device(device)))
     elif wrong:
-        what = f"within the golden vectors' own tolerance of {golden.tolerance:g}"
-        causes = [Cause("rounding", dict.fromkeys(wrong, what), "only the --tolerance that was asked for is smaller")]
+        what = f"within the golden vectors' own tolerance of {golden.tolerance:.2g}"
+        causes = [Cause("rounding", dict.fromkeys(wrong, what), "only the given --tolerance is smaller")]
     return Verification(
         folder, backend.name, golden, most, sides, tuple(causes), tuple(hints), tuple(backend.unchecked)
     )
@@ -182,38 +192,33 @@ def _compare(expected: Vectors, given: Vectors, tolerance: float) -> SideCompari
     return SideComparison(gap, lowest_cosine(given, expected), worst, gap <= tolerance)
 
 
-def _within(golden: Golden, side: Side, vectors: Vectors) -> bool:
-    return _compare(golden.vectors[side], vectors, golden.tolerance).passed
-
-
 def _one_by_one(backend: Backend, side: Side, golden: Golden) -> Vectors:
     return np.concatenate([vectors_of(backend, side, [text]) for text in golden.texts])
 
 
 def write_golden(folder: Path, *, device: str = "auto", overwrite: bool = False) -> Golden:
-    """Make golden vectors for a model that was saved without, once our encoder and plain transformers agree.
+    """Make golden vectors for a model saved without any, once our encoder and plain transformers agree.
 
     Raises:
-        OutputExistsError: There are some already.
-        ContractError: The folder's contract does not hold for its weights or tokenizer.
+        OutputExistsError: The folder has golden vectors already.
+        ContractError: The folder's contract does not match its weights or tokenizer.
         GoldenVectorsError: The two do not agree.
     """
-    expected = _contract_hash(folder)
+    contract = _read_contract(folder)
     if (folder / GOLDEN_FILE).exists() and not overwrite:
-        raise OutputExistsError(f"{folder / GOLDEN_FILE}: is there already; pass --overwrite to replace it")
-    dtype = load_contract(folder, load_tokenizer(str(folder))).dtype
-    settings = ModelSettings.model_validate({"dtype": dtype, "device": device})
+        raise OutputExistsError(f"{folder / GOLDEN_FILE} exists; pass --overwrite to replace it")
+    settings = ModelSettings.model_validate({"dtype": contract.dtype, "device": device})
     encoder = Encoder.load(folder, settings=settings)
     golden = compute_golden(encoder)
     del encoder
-    plain = PlainModel(folder, dtype, choose_device(device))
+    plain = PlainModel(folder, contract.dtype, choose_device(device))
     for side in SIDES:
         gap = largest_difference(golden.vectors[side], plain.embed(side, golden.texts))
         # Not "gap > tolerance": a NaN agrees with nothing.
         if not gap <= golden.tolerance:
             raise GoldenVectorsError(
                 f"{folder}: our encoder and plain transformers differ by {gap:.1e} on the {side} side, more than "
-                f"{golden.tolerance:g}: golden vectors would mean nothing, and none were written; please report this"
+                f"{golden.tolerance:.2g}; no golden vectors were written; please report this"
             )
     save_golden(golden, folder)
-    return load_golden(folder, expected)
+    return load_golden(folder, contract.hash)

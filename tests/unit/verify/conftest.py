@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from planting import Planted, Saved, Vectorize
 
+from llama2vec.cli import main
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.verify.verification import Verification, verify
@@ -55,5 +56,30 @@ def verified() -> Callable[..., Verification]:
     def run(saved: Saved, give: Vectorize, *, live: bool = True, tolerance: float | None = None) -> Verification:
         backend = Planted(give, live=live)
         return verify(saved.folder, saved.golden, backend, tolerance=tolerance, device="cpu")  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def cli(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stopped:
+            main(["verify", *(str(argument) for argument in arguments), "--device", "cpu"])
+        out, err = capfd.readouterr()
+        return int(stopped.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(cli: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    def run(*arguments: object) -> str:
+        code, out, err = cli(*arguments)
+        assert (code, out) == (2, ""), (out, err)
+        assert "Traceback" not in err
+        lines = [line for line in err.splitlines() if line.startswith("llama2vec: ")]
+        assert len(lines) == 1, err
+        return lines[0]
 
     return run

@@ -157,7 +157,7 @@ def test_left_padding_with_the_slot_of_right_padding_is_named(saved_models: Mode
         saved, lambda side, texts: padded_on_the_left(saved, side, texts, mask=False, right_index=True), live=True
     )
     assert_names_only(found, "left padding")
-    assert "looked for as if on the right" in found.lines()[-1]
+    assert "pooled as if padded on the right" in found.lines()[-1]
 
 
 def test_a_batch_that_gives_no_numbers_where_single_texts_do_is_a_matter_of_batching(
@@ -235,7 +235,7 @@ def test_truncation_that_eats_the_prompt_is_named(saved_models: Models, verified
     saved = saved_models("llama-paper")
     eaten = verified(saved, one_by_one(lambda side, text: saved.last(saved.row(side, text)[:48])))
     assert_names_only(eaten, "truncation", ("passage",))
-    assert "cuts the prompt's end off" in eaten.causes[0].what["passage"]
+    assert "cuts off the end of the prompt" in eaten.causes[0].what["passage"]
 
 
 def test_texts_that_are_not_cut_at_all_are_named(saved_models: Models, verified: Verified) -> None:

@@ -1,0 +1,63 @@
+"""Command-line options made from a settings model, so that a limit and its help are written once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from llama2vec.config import Settings
+from llama2vec.errors import ConfigError
+
+ResultT = TypeVar("ResultT")
+
+
+def options_from(
+    schema: type[Settings], parameter: str, panel: str
+) -> Callable[[Callable[..., ResultT]], Callable[..., ResultT]]:
+    """Replace one parameter of a command by an option for each field of its settings.
+
+    ``max_texts`` becomes ``--max-texts``; a unit of time is dropped (``timeout_seconds`` → ``--timeout``).
+
+    Args:
+        schema: The settings; the description of a field becomes the option's help.
+        parameter: The parameter that takes them.
+        panel: Heading of the options in the help.
+    """
+    names = {field: field.removesuffix("_seconds") for field in schema.model_fields}
+
+    def decorate(command: Callable[..., ResultT]) -> Callable[..., ResultT]:
+        @functools.wraps(command)
+        def run(**given: Any) -> ResultT:
+            values = {field: given.pop(name) for field, name in names.items()}
+            return command(**given, **{parameter: _validated(schema, values, names)})
+
+        own = inspect.signature(command, eval_str=True)
+        kept = [one for one in own.parameters.values() if one.name != parameter]
+        made = [_option(schema, field, name, panel) for field, name in names.items()]
+        run.__signature__ = own.replace(parameters=[*kept, *made])  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in (*kept, *made)}
+        return run
+
+    return decorate
+
+
+def _option(schema: type[Settings], field: str, name: str, panel: str) -> inspect.Parameter:
+    facts = schema.model_fields[field]
+    option = typer.Option(help=facts.description, rich_help_panel=panel)
+    annotation = Annotated[facts.annotation, option]  # type: ignore[name-defined]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=facts.default, annotation=annotation)
+
+
+def _validated(schema: type[Settings], values: dict[str, Any], names: dict[str, str]) -> Settings:
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = first["msg"].removeprefix("Value error, ")
+        option = "".join(f"--{names[str(field)].replace('_', '-')} {first['input']}: " for field in first["loc"])
+        raise ConfigError(f"{option}{problem[0].lower()}{problem[1:]}") from None

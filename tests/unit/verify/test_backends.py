@@ -1,0 +1,93 @@
+"""sentence-transformers as a backend, and the code in a folder that is never run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from planting import Planted, Saved, copy_of
+
+from llama2vec.errors import BackendError
+from llama2vec.verify.backends import vectors_of
+
+Models = Callable[[str], Saved]
+Cli = Callable[..., tuple[int, str, str]]
+Refused = Callable[..., str]
+
+
+@pytest.mark.parametrize("kind", ["llama-paper", "llama-released"])
+def test_a_fresh_save_passes_in_sentence_transformers(saved_models: Models, cli: Cli, kind: str) -> None:
+    code, out, err = cli(saved_models(kind).folder, "--backend", "sentence-transformers")
+    assert code == 0, out + err
+
+
+def test_a_folder_that_sentence_transformers_knows_nothing_of_is_pooled_at_the_texts_end(
+    saved_models: Models, cli: Cli, tmp_path: Path
+) -> None:
+    folder = copy_of(saved_models("llama-paper"), tmp_path)
+    for name in ("modules.json", "config_sentence_transformers.json"):
+        (folder / name).unlink()
+    code, out, _ = cli(folder, "--backend", "sentence-transformers")
+    assert code == 1
+    assert "cause: missing normalization" in out
+    told = "cause: no EOS: queries and passages: the prompt does not end in its EOS token"
+    assert told in out, out
+
+
+def add_module(folder: Path) -> None:
+    (folder / "evil.py").write_text("open('RAN', 'w')\nimport torch\n\n\nclass E(torch.nn.Module): pass\n")
+    (folder / "modules.json").write_text('[{"idx": 0, "name": "0", "path": "", "type": "evil.E"}]')
+
+
+def append_module(folder: Path) -> None:
+    path = folder / "modules.json"
+    own = json.loads(path.read_text())
+    path.write_text(json.dumps([*own, {"idx": 1, "name": "1", "path": "", "type": "evil.E"}]))
+
+
+def change_module(folder: Path) -> None:
+    module = folder / "portable_encoder.py"
+    module.write_text("open('RAN', 'w')\n" + module.read_text(encoding="utf-8"), encoding="utf-8")
+
+
+def name_code_in(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / name
+        data = json.loads(path.read_text())
+        # Escaped, so that no search for the word finds it.
+        text = json.dumps({**data, "auto_map": {"AutoTokenizer": ["evil.E", None]}})
+        path.write_text(text.replace("_map", chr(92) + "u005fmap"))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (change_module, "portable_encoder.py differs from that of llama2vec"),
+        (add_module, "modules.json names code other than portable_encoder.py"),
+        (append_module, "modules.json names code other than portable_encoder.py"),
+        (name_code_in("config.json"), "config.json names code of its own (auto_map)"),
+        (name_code_in("tokenizer_config.json"), "tokenizer_config.json names code of its own (auto_map)"),
+        (lambda folder: (folder / "portable_encoder.py").unlink(), "portable_encoder.py is missing"),
+        (lambda folder: (folder / "modules.json").write_text("{"), "modules.json: cannot be read as JSON"),
+        (lambda folder: (folder / "modules.json").write_text("3"), "modules.json names code other than"),
+    ],
+)
+def test_code_in_the_folder_that_is_not_ours_is_refused_and_not_run(
+    saved_models: Models, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], object], told: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    folder = copy_of(saved_models("llama-paper"), tmp_path)
+    change(folder)
+    assert told in refused(folder, "--backend", "sentence-transformers")
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_a_backend_must_give_one_vector_per_text() -> None:
+    with pytest.raises(BackendError, match=r"planted: 2 texts were asked for and the answer has shape \[1, 3\]"):
+        vectors_of(Planted(lambda *_: np.ones((1, 3))), "query", ["a", "b"])
