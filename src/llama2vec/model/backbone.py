@@ -23,7 +23,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from llama2vec.config import LoraSettings, ModelSettings, PromptSettings
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError, NotCausalError
 from llama2vec.model.prompt import Tokenizer, add_slot_tokens
-from llama2vec.model.speed.fused_lora import fused_lora_layer
 
 logger = logging.getLogger(__name__)
 
@@ -399,7 +398,5 @@ def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], 
         target_modules=targets,
         **extra,
     )
-    if settings.dropout == 0:
-        config._register_custom_module({torch.nn.Linear: fused_lora_layer()})
     with quiet_transformers():
         return get_peft_model(model, config)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import json
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,6 @@ from llama2vec.model.backbone import (
 )
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import prompt_ids
-from llama2vec.model.speed.fused_lora import fused_lora_layer
 from llama2vec.records import AdaptationExample
 
 CPU = torch.device("cpu")
@@ -353,119 +350,6 @@ def test_the_adapters_start_from_the_seed(llama_folder: Path) -> None:
     assert len(first) == 14
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in first)
-
-
-# -------------------------------------------------------------------------------------------------------- fused LoRA
-
-
-def two_layers(base_dtype: torch.dtype, bias: bool, rank: int = 4) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """The fused layer and peft's own, with the same weights, wrapped as peft wraps them."""
-    from peft import LoraConfig, get_peft_model
-
-    class Net(torch.nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.proj = torch.nn.Linear(24, 16, bias=bias)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.proj(x)
-
-    torch.manual_seed(0)
-    net = Net().to(base_dtype)
-    made = []
-    for fused in (True, False):
-        config = LoraConfig(r=rank, lora_alpha=10, target_modules=["proj"])
-        if fused:
-            config._register_custom_module({torch.nn.Linear: fused_lora_layer()})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = get_peft_model(copy.deepcopy(net), config)
-        made.append(model)
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for name, weight in made[0].named_parameters():
-            if "lora_" in name:
-                weight.normal_()
-                dict(made[1].named_parameters())[name.replace("Fused", "")].copy_(weight)
-    return made[0], made[1]
-
-
-def gradients(model: torch.nn.Module, x: torch.Tensor, upstream: torch.Tensor) -> dict[str, torch.Tensor]:
-    x = x.clone().requires_grad_()
-    out = model(x)
-    (out.float() * upstream).sum().backward()
-    assert x.grad is not None
-    found = {"out": out.detach(), "x": x.grad}
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            assert weight.grad is not None
-            found[name] = weight.grad
-        else:
-            assert weight.grad is None
-    return found
-
-
-@pytest.mark.parametrize("bias", [False, True])
-def test_the_fused_lora_layer_equals_pefts_forward_and_gradients(bias: bool) -> None:
-    fused, plain = two_layers(torch.float32, bias)
-    assert type(fused.base_model.model.proj).__name__ == "FusedLoraLinear"  # type: ignore[union-attr]
-    torch.manual_seed(2)
-    x, upstream = torch.randn(3, 5, 24), torch.randn(3, 5, 16)
-    found, expected = gradients(fused, x, upstream), gradients(plain, x, upstream)
-    assert found.keys() == expected.keys()
-    assert len(found) == 4
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value, rtol=1e-5, atol=1e-5)
-
-
-def test_the_fused_layer_with_a_bfloat16_base_trains_float32_adapters() -> None:
-    fused, plain = two_layers(torch.bfloat16, False)
-    torch.manual_seed(2)
-    x, upstream = torch.randn(6, 24).bfloat16(), torch.randn(6, 16)
-    found, expected = gradients(fused, x, upstream), gradients(plain, x, upstream)
-    for name, value in expected.items():
-        assert found[name].dtype == value.dtype == (torch.float32 if "lora_" in name else torch.bfloat16)
-        torch.testing.assert_close(
-            found[name].float(), value.float(), rtol=5e-2, atol=2e-2 * float(value.float().abs().max())
-        )
-
-
-def test_without_gradients_and_after_a_merge_the_fused_layer_still_agrees() -> None:
-    fused, plain = two_layers(torch.float32, True)
-    x = torch.randn(2, 24)
-    with torch.no_grad():
-        torch.testing.assert_close(fused(x), plain(x), rtol=1e-5, atol=1e-5)
-    with fused.disable_adapter(), plain.disable_adapter():  # type: ignore[operator]
-        torch.testing.assert_close(fused(x), plain(x), rtol=0, atol=0)
-    merged = fused.merge_and_unload()  # type: ignore[operator]
-    torch.testing.assert_close(merged(x), plain(x), rtol=1e-5, atol=1e-5)
-
-
-def test_the_whole_model_has_the_same_loss_and_gradients_with_and_without_fusing(
-    llama_folder: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from peft.tuners.lora.layer import Linear
-
-    found: list[dict[str, torch.Tensor]] = []
-    for fused in (True, False):
-        if not fused:
-            monkeypatch.setattr(backbone_module, "fused_lora_layer", lambda: Linear)
-        backbone = load(llama_folder)
-        new = add_slot_tokens_and_rows(backbone, RELEASED)
-        model = add_lora(backbone, LoraSettings(rank=4), new, seed=0)
-        torch.manual_seed(3)
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.05)
-        objective = objective_for(backbone, RELEASED)
-        loss, _ = objective.loss(model, objective.collate([AdaptationExample(*sentences[:2])]))
-        loss.backward()
-        kept = {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
-        found.append({"loss": loss.detach(), **kept})
-    assert found[0].keys() == found[1].keys()
-    assert len(found[0]) == 1 + 28 + 1
-    for name, value in found[1].items():
-        torch.testing.assert_close(found[0][name], value, rtol=1e-4, atol=1e-5 * float(value.abs().max() + 1e-3))
 
 
 # -------------------------------------------------------------------------------------------------------------- GGUF

@@ -1,1 +1,1 @@
-"""Faster paths through a stock model; each gives the same numbers."""
+"""Faster paths through a stock model in training; each gives the same numbers, and one switch turns all of them on."""

@@ -160,3 +160,16 @@ def test_without_the_kernel_the_numbers_are_the_same(
     use_lean_attention(model)
     monkeypatch.setattr(lean_attention, "_kernel_splits", lambda: False)
     torch.testing.assert_close(joint_step(model)[0], stock, rtol=1e-5, atol=1e-5 * float(stock.abs().max()))
+
+
+@needs_split
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
+def test_a_first_pass_without_gradients_still_finds_the_kernel(
+    make_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, mode: Any
+) -> None:
+    # A model with attention dropout meets the kernel first in validation.
+    monkeypatch.setattr(lean_attention, "_kernel_splits", lean_attention._kernel_splits.__wrapped__)
+    monkeypatch.setattr(lean_attention, "_kernel_groups", lean_attention._kernel_groups.__wrapped__)
+    with mode():
+        assert lean_attention._kernel_splits()
+        assert lean_attention._kernel_groups()
