@@ -19,8 +19,15 @@ from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import PretextObjective, _prepare
 from llama2vec.config import PromptName, load_config
 from llama2vec.model.backbone import choose_device, decoder, load_backbone
+from llama2vec.model.speed.fast_paths import fast_paths
+from llama2vec.model.speed.fused_lora import fuse_lora
+from llama2vec.model.speed.lean_attention import use_lean_attention
+from llama2vec.model.speed.lean_layers import keep_less
 from llama2vec.records import AdaptationExample
 
+FAST_PATHS = {"fused-lora": fuse_lora, "lean-layers": keep_less, "lean-attention": use_lean_attention}
+# Kept, since a context that nothing refers to any more is left.
+SWITCHED_ON = contextlib.ExitStack()
 Pairs = Sequence[tuple[str, str]]
 
 
@@ -60,10 +67,15 @@ class TrainingSide:
 
 
 def build_side(name: str, model: str, dtype: str, max_tokens: int, pairs: Pairs) -> TrainingSide:
-    """Build a side: ``joint``, ``two-passes``, ``like-for-like``, ``published``, ``published-checkpointing``."""
+    """Build a side: ``joint``, ``two-passes``, ``like-for-like``, ``published``, ``published-checkpointing``.
+
+    ``joint`` and ``like-for-like`` can be had without one of training's faster paths, or without any:
+    ``joint-without-lean-layers``, ``joint-without-fast-paths``.
+    """
     if name.startswith("published"):
         return _published(model, dtype, max_tokens, checkpointing=name.endswith("checkpointing"))
     overrides = [f"model.name={model}", f"model.dtype={dtype}", f"text.max_tokens={max_tokens}"]
+    name, _, left_out = name.partition("-without-")
     if name == "like-for-like":
         overrides += ["prompts=released", "model.lora.rank=0"]
         overrides += ["objective.language_model_weight=1.0", "objective.pretext_weight=0.1"]
@@ -75,8 +87,18 @@ def build_side(name: str, model: str, dtype: str, max_tokens: int, pairs: Pairs)
     flops = int(
         (6 if config.model.lora.rank == 0 else 2 + 2 * config.model.lora.depth) * non_embedding_parameters(trainable)
     )
+    _switch_on(trainable, left_out)
     backward = _two_passes(trainable, objective) if name == "two-passes" else _joint(trainable, objective)
     return TrainingSide(trainable, backward, mixed, flops)
+
+
+def _switch_on(model: Any, left_out: str) -> None:
+    """Switch the faster paths on for the rest of this process, as ``training`` does."""
+    if not left_out:
+        SWITCHED_ON.enter_context(fast_paths(model))
+    else:
+        for switch in [switch for path, switch in FAST_PATHS.items() if left_out not in (path, "fast-paths")]:
+            switch(model)
 
 
 def non_embedding_parameters(model: Any) -> int:

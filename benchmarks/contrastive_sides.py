@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from adaptation_sides import SWITCHED_ON
 from encoding_sides import library_modules, prompted
 
 # What `llama2vec finetune` itself calls: the side measured is the one that users run.
@@ -14,6 +15,7 @@ from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings
 from llama2vec.finetune.train import ContrastiveObjective
 from llama2vec.model.backbone import add_lora, choose_device, load_backbone
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.speed.fast_paths import fast_paths
 from llama2vec.records import TrainingExample
 
 Pairs = Sequence[tuple[str, str]]
@@ -38,6 +40,7 @@ def _ours(model: str, dtype: str) -> Callable[[Pairs], float]:
     backbone = load_backbone(ModelSettings(name=model, dtype=dtype))
     encoder = Encoder.from_backbone(backbone, settings=EncoderSettings())
     trainable = add_lora(backbone, LoraSettings(), [], 0).train()
+    SWITCHED_ON.enter_context(fast_paths(trainable))
     settings = ContrastiveSettings(temperature=TEMPERATURE, negatives=0)
     objective = ContrastiveObjective(encoder, settings, ExamplesSettings())
 

@@ -33,10 +33,13 @@ from llama2vec.manifest import code_version, machine, versions
 
 HERE = Path(__file__).resolve().parent
 
+FAST_PATHS = ("fast-paths", "fused-lora", "lean-layers", "lean-attention")
 TRAINING = {
     "adapt-default-vs-published": ("joint", "published"),
     "adapt-like-for-like": ("like-for-like", "published"),
     "adapt-joint-vs-two-passes": ("joint", "two-passes"),
+    **{f"adapt-vs-without-{path}": ("joint", f"joint-without-{path}") for path in FAST_PATHS},
+    "adapt-all-weights-vs-without-fast-paths": ("like-for-like", "like-for-like-without-fast-paths"),
 }
 ENCODING = {
     "encode-bf16-vs-sentence-transformers": "bfloat16",
@@ -48,6 +51,8 @@ REACH = {
     "adapt-default-vs-published": 3.0,
     "adapt-like-for-like": 1.3,
     "adapt-joint-vs-two-passes": 1.8,
+    **{f"adapt-vs-without-{path}": 1.0 for path in FAST_PATHS},
+    "adapt-all-weights-vs-without-fast-paths": 1.0,
     "encode-bf16-vs-sentence-transformers": 1.5,
     "encode-fp32-vs-sentence-transformers": 1.5,
     SHARE: 0.7,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,16 +19,12 @@ from llama2vec.manifest import build_manifest
 from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers, resolve_model
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.model_card import origin_of, write_model_card
-from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
-from llama2vec.model.speed.lean_layers import keep_less, restore
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training.checkpoints import check_finite, has_checkpoint
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-# From malloc.h of glibc.
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,27 +130,7 @@ def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list
         new_tokens: Slot tokens whose embedding rows are trained beside the adapters.
         seed: Of the adapters' first values.
     """
-    trainable = add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
-    if not settings.lora.rank and trainable.device.type == "cpu":
-        _keep_freed_memory()
-    keep_less(trainable)
-    use_lean_attention(trainable)
-    return trainable
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep large freed blocks for the next step, where it is glibc.
-
-    Gradients as large as the weights come and go with each step. Given back to the system every time, they must be
-    zeroed by it every time: a tenth to a fifth of a step of full fine-tuning (docs/results.md, "Speed and memory").
-    """
-    try:
-        library = ctypes.CDLL("libc.so.6")
-    except OSError:
-        return
-    if hasattr(library, "mallopt"):
-        library.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
-        library.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 4097)
+    return add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
 
 
 def save_trained(
@@ -183,9 +158,6 @@ def save_trained(
         TrainingError: A weight is not finite; nothing is saved.
     """
     first = process_rank() == 0
-    # The encoder that is returned computes what a loaded one does, bit for bit.
-    restore(trainable)
-    use_stock_attention(trainable)
     check_finite(trainable, str(work.output))
     if hasattr(trainable, "merge_and_unload"):
         if save_adapter and first:

@@ -58,7 +58,6 @@ MANY_PARAMETERS: set[str] = {
     "training.py:train",
 }
 WITHOUT_OWN_TEST: set[str] = {
-    "adapt/settings.py",
     "adapt/train.py",
     "cli/adapt.py",
     "cli/card.py",
@@ -91,7 +90,6 @@ WITHOUT_OWN_TEST: set[str] = {
     "model/pooling.py",
     "model/publish/model_card_text.py",
     "model/publish/publishing.py",
-    "model/speed/fused_lora.py",
     "pipeline/defaults.py",
     "pipeline/execution.py",
     "pipeline/record.py",

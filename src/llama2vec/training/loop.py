@@ -19,6 +19,7 @@ from transformers import Trainer, TrainerCallback, TrainerState, TrainingArgumen
 from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
 from llama2vec.model.backbone import quiet_transformers
+from llama2vec.model.speed.fast_paths import fast_paths
 from llama2vec.processes import on_first_process, process_count, wait_for_all
 from llama2vec.progress import ProgressReporter
 from llama2vec.training.checkpoints import (
@@ -243,7 +244,7 @@ def train(
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     started = time.monotonic()
-    with quiet_transformers(), progress:
+    with fast_paths(model), quiet_transformers(), progress:
         if checkpoint and step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
             trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))

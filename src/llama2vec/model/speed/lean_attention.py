@@ -4,7 +4,7 @@ With grouped queries (GQA) and a mask, transformers repeats keys and values up t
 autograd keeps the copies; PyTorch's CPU kernel can read the shared heads in place. In a joint sequence, moreover, only
 the prompts need a mask: the text before them is plainly causal, and a causal kernel skips the half that no row sees.
 
-Measured: @@ATTENTION@@
+Measured by ``python benchmarks/speed.py --only adapt-vs-without-lean-attention``.
 """
 
 from __future__ import annotations
@@ -73,12 +73,12 @@ def _autograd() -> Iterator[None]:
 
 
 @cache
+@_autograd()
 def _kernel_groups() -> bool:
     """Return whether this PyTorch's kernel keeps the shared heads as they are; older ones copy them too."""
-    with _autograd():
-        query, key = torch.ones(1, 2, 2, 8, requires_grad=True), torch.ones(1, 1, 2, 8, requires_grad=True)
-        out = scaled_dot_product_attention(query, key, key, attn_mask=torch.zeros(1, 1, 2, 2), enable_gqa=True)
-        kept: Any = getattr(out.grad_fn, "_saved_key", None)
+    query, key = torch.ones(1, 2, 2, 8, requires_grad=True), torch.ones(1, 1, 2, 8, requires_grad=True)
+    out = scaled_dot_product_attention(query, key, key, attn_mask=torch.zeros(1, 1, 2, 2), enable_gqa=True)
+    kept: Any = getattr(out.grad_fn, "_saved_key", None)
     return kept is not None and kept.shape[1] == 1
 
 
@@ -160,19 +160,19 @@ class _PartlyCausal(torch.autograd.Function):
 
 
 @cache
+@_autograd()
 def _kernel_splits() -> bool:
     """Return whether this PyTorch has the kernel that :class:`_PartlyCausal` calls, with the stock results."""
     text, columns = 3, 5
     mask = torch.full((1, 1, columns, columns), torch.finfo(torch.float32).min).triu(1)
     start = torch.linspace(-1, 1, 4 * columns * 8).reshape(1, 4, columns, 8)
-    with _autograd():
-        given = [start[:, heads].clone().requires_grad_() for heads in (slice(0, 2), slice(2, 3), slice(3, 4))]
-        query, key, value = given
-        stock = scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
-        expected = [stock, *torch.autograd.grad(stock.square().sum(), given)]
-        try:
-            out = _PartlyCausal.apply(*given, mask, text, None)  # type: ignore[no-untyped-call]
-            found = [out, *torch.autograd.grad(out.square().sum(), given)]
-        except (AttributeError, RuntimeError, TypeError, ValueError):
-            return False
+    given = [start[:, heads].clone().requires_grad_() for heads in (slice(0, 2), slice(2, 3), slice(3, 4))]
+    query, key, value = given
+    stock = scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True).transpose(1, 2)
+    expected = [stock, *torch.autograd.grad(stock.square().sum(), given)]
+    try:
+        out = _PartlyCausal.apply(*given, mask, text, None)  # type: ignore[no-untyped-call]
+        found = [out, *torch.autograd.grad(out.square().sum(), given)]
+    except (AttributeError, RuntimeError, TypeError, ValueError):
+        return False
     return all(torch.allclose(left, right, rtol=1e-4, atol=1e-5) for left, right in zip(found, expected, strict=True))
