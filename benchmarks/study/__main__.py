@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# Python puts the started folder itself on the path; the package and its neighbors are found from the one above.
+# Python puts the started folder on the path; the package itself and its neighbors are in the parent folder.
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from study.command import main  # noqa: E402

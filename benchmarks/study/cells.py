@@ -1,4 +1,4 @@
-"""Which cells a budget has, in order of worth: the question itself first, then what explains the answer."""
+"""The cells of a budget, most informative first: the main question, then what explains the answer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ REFERENCES = ("bm25", "minilm")
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: a cell without its seed.
+    """The unit of comparison: a cell without its seed.
 
     Attributes:
         adaptation: ``none``, ``ebae``, ``ebar`` or ``both``; or the name of a reference, which has no other fields.
         recipe: ``paper`` or ``released``.
         steps: Adaptation steps.
-        stage: What came after: ``none``, ``labels``, or ``corpus`` for pairs that the corpora give without labels.
+        stage: The second stage: ``none``, ``labels``, or ``corpus`` for pairs made from the corpora without labels.
         pairs: Labeled pairs; ``ALL_PAIRS`` = all of the budget.
         pooling: ``slots``, or ``mean`` over the text's tokens without a prompt.
     """
@@ -42,12 +42,12 @@ class Arm:
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is anything that a seed decides."""
+        """Whether the seed has any effect."""
         return not self.is_reference and (self.adaptation != "none" or self.stage != "none")
 
     @property
     def start(self) -> Arm:
-        """The arm that a second stage begins with."""
+        """The arm that the second stage starts from."""
         return replace(self, stage="none", pairs=0)
 
 
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def start(self) -> Cell:
-        """The cell whose model a second stage begins with."""
+        """The cell whose model the second stage starts from."""
         return Cell(self.arm.start, self.seed)
 
     @property
@@ -93,7 +93,7 @@ def cell_of(key: str) -> Cell:
     True
 
     Raises:
-        ConfigError: This is no cell's key.
+        ConfigError: The key names no cell.
     """
     fields = dict(part.partition("=")[::2] for part in key.split())
     try:
@@ -105,29 +105,29 @@ def cell_of(key: str) -> Cell:
     except (KeyError, ValueError):
         cell = None
     if cell is None or cell.key != key:
-        raise ConfigError(f"{key!r} is no cell of the study; was the results file edited?")
+        raise ConfigError(f"{key!r} does not name a cell of the study; was the results file edited?")
     return cell
 
 
 def adapted(protocol: Protocol, adaptation: str, recipe: str = "paper", steps: int | None = None) -> Arm:
-    """Return the arm of an adaptation alone; for ``none`` the raw model behind the recipe's prompt."""
+    """Return the arm of an adaptation without a second stage; ``none`` is the raw model with the recipe's prompt."""
     if adaptation == "none":
         return Arm("none", recipe)
     return Arm(adaptation, recipe, protocol.plan.steps if steps is None else steps)
 
 
 def tuned(start: Arm, stage: str = "labels", pairs: int = ALL_PAIRS) -> Arm:
-    """Return the arm that fine-tunes what another ended with."""
+    """Return the arm that fine-tunes another arm's model."""
     return replace(start, stage=stage, pairs=pairs)
 
 
 def raw_mean() -> Arm:
-    """Return the raw model's better face: mean pooling, no prompt, which no prompt recipe changes."""
+    """Return the stronger raw baseline: mean pooling without a prompt, so the prompt recipe has no effect."""
     return Arm("none", pooling="mean")
 
 
 def plan(protocol: Protocol) -> list[Cell]:
-    """Return all cells of a budget, the most telling first."""
+    """Return all cells of a budget, the most informative first."""
     return list(dict.fromkeys(_cells(protocol)))
 
 

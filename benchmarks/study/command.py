@@ -6,7 +6,9 @@ r"""The ablation study: which part of adaptation helps, zero-shot and after the 
 
 Runs the cells that the results file lacks, the most telling first, and can be stopped at any moment: what was scored is
 in the file, a killed training goes on. Without --work nothing is trained. Results of other machines are added with
---merge; cells of different budgets stand in one file and are never compared.
+--Runs the cells that the results file lacks, the most informative first. Stop it at any time: scores are already in the
+file, and a killed training resumes. Without --work nothing is trained. Add results of other machines with --merge.
+Cells of different budgets share one file but are never compared.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ _WORK_LOCK_SECONDS = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says; return the exit code: 2 for a mistake of the user's, told in one line."""
+    """Run the command; return the exit code: 2, after one line, for a user's mistake."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -60,20 +62,16 @@ def _parser() -> argparse.ArgumentParser:
         "--cells", nargs="+", default=[], metavar="NAME=VALUE", help="only these, as adaptation=both seed=0,1"
     )
     parser.add_argument("--limit", type=_positive, help="run at most so many cells")
-    parser.add_argument(
-        "--time", type=float, metavar="MINUTES", help="start no cell that is not expected to end in time"
-    )
+    parser.add_argument("--time", type=float, metavar="MINUTES", help="start only cells expected to end in time")
     parser.add_argument(
         "--plan", action="store_true", help="print the cells, their state and expected minutes, and stop"
     )
-    parser.add_argument("--keep-models", action="store_true", help="keep merged weights, not the adapters alone")
+    parser.add_argument("--keep-models", action="store_true", help="keep merged weights as well as the adapters")
     parser.add_argument(
         "--merge", nargs="+", type=Path, default=[], metavar="JSON", help="add other results files first"
     )
     parser.add_argument("--tables", type=Path, metavar="MD", help="write all tables of the budget")
-    parser.add_argument(
-        "--report", type=Path, metavar="HTML", help="write the budget as one page that needs no network"
-    )
+    parser.add_argument("--report", type=Path, metavar="HTML", help="write the budget as one self-contained page")
     parser.add_argument("--plots", type=Path, metavar="FOLDER", help="draw the learning curves of the budget")
     return parser
 
@@ -95,9 +93,7 @@ def _do(options: argparse.Namespace) -> None:
         print(plan_text(cells, protocol, read_results(options.output), models if options.work else None))
         return
     if not (options.work or options.merge or options.tables or options.plots or options.report):
-        raise ConfigError(
-            "there is nothing to do; give --work to run cells, or --plan, --merge, --tables, --plots or --report"
-        )
+        raise ConfigError("nothing to do; give --work to run cells, or --plan, --merge, --tables, --plots or --report")
     if options.work and options.data is None:
         raise ConfigError("cells are trained and scored on the data sets; give their folder with --data")
     for path in options.merge:
@@ -124,11 +120,11 @@ def run_cells(
     """Run the cells that a results file lacks, in their order.
 
     Args:
-        cells: Which.
-        models: Of the budget; one process at a time may use its folder.
+        cells: The cells to run.
+        models: The models of the budget; one process at a time may use their folder.
         output: The results file.
-        limit: Stop after so many cells.
-        most_minutes: Stop before a cell that is not expected to end within so many minutes from now.
+        limit: Stop after this many cells.
+        most_minutes: Stop before a cell that would end later than this many minutes from now.
 
     Raises:
         ConfigError: Another process uses the work folder.

@@ -1,4 +1,4 @@
-"""Which arm is better, and whether that was luck: paired tests over queries, each averaged over the seeds first."""
+"""Which arm is better: paired tests over queries, each query averaged over the seeds first."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Scores:
 
 
 def arm_name(arm: Arm, protocol: Protocol) -> str:
-    """Name an arm for a table; what is the budget's usual is left out."""
+    """Name an arm for a table, without the budget's default settings."""
     if arm.is_reference:
         return {"bm25": "BM25", "minilm": "all-MiniLM-L6-v2"}[arm.adaptation]
     names = {"none": "raw", "ebae": "EBAE", "ebar": "EBAR", "both": "EBAE + EBAR"}
@@ -85,7 +85,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a paired test says.
+    """The result of a paired test.
 
     Attributes:
         question: The arms.
@@ -99,7 +99,7 @@ class Answer:
 
 
 def questions(protocol: Protocol) -> list[Question]:
-    """Return the family of comparisons, the study's own question first."""
+    """Return the family of comparisons, the main question first."""
     both, none = adapted(protocol, "both"), adapted(protocol, "none")
     bm25, minilm = (Arm(name) for name in REFERENCES)
     pairs = [
@@ -125,15 +125,15 @@ def answers(scores: Scores, asked: Sequence[Question], sets: Sequence[str] | Non
     """Test each question over several sets at once, every set alike; Holm corrects over those that have an answer.
 
     Args:
-        scores: Of one budget.
+        scores: The scores of one budget.
         asked: The family.
-        sets: Over which; None = those that the budget averages.
+        sets: The sets to test over; None = those that the budget averages.
     """
     return _corrected([_answer(scores, question, sets or scores.protocol.sets.average) for question in asked])
 
 
 def answers_by_set(scores: Scores, question: Question) -> dict[str, Answer]:
-    """Test one question on every set by itself; Holm's correction goes over the sets."""
+    """Test one question on each set separately; Holm's correction goes over the sets."""
     sets = scores.protocol.sets.retrieval
     found = _corrected([_answer(scores, question, [task]) for task in sets])
     return dict(zip(sets, found, strict=True))
@@ -141,7 +141,7 @@ def answers_by_set(scores: Scores, question: Question) -> dict[str, Answer]:
 
 def _answer(scores: Scores, question: Question, sets: Sequence[str]) -> Answer:
     arms = (question.first, question.second)
-    # Seeds are matched where both arms have one: the same draw of pairs, the same order of batches.
+    # Match seeds where both arms have them: a seed means the same pairs in the same order of batches.
     trained = [arm for arm in arms if arm.is_trained]
     common = [set(scores.seeds(arm, task)) for arm in trained for task in sets]
     seeds = tuple(sorted(set.intersection(*common))) if common else ()
@@ -163,7 +163,7 @@ def _corrected(found: Sequence[Answer]) -> list[Answer]:
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Return the standard deviation over seeds; None where there is one seed only."""
+    """Return the standard deviation over seeds; None for a single seed."""
     return stdev(values) if len(values) > 1 else None
 
 

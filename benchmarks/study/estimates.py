@@ -1,4 +1,4 @@
-"""How long a cell will take here: from what was measured on this machine, else from the budget's first guess."""
+"""How long a cell will take: from measurements on this machine, else from the budget's first guess."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Pace:
     """Seconds of a training step and of scoring a set, on this machine.
 
     Args:
-        results: What was measured.
-        protocol: The budget; others are no guide.
+        results: Earlier measurements.
+        protocol: The budget; only its own cells are used.
     """
 
     def __init__(self, results: Results, protocol: Protocol) -> None:
@@ -55,7 +55,7 @@ class Pace:
         return steps * self._of("finetune", self.protocol.estimates.finetuning_step)
 
     def scoring(self, results: Results, cell: Cell) -> float:
-        """Return the seconds of the sets that the cell lacks; a reference takes next to none."""
+        """Return the seconds for the sets that the cell lacks; a reference takes almost none."""
         if cell.arm.is_reference:
             return 10.0 if missing_sets(results, self.protocol, cell) else 0.0
         names = missing_sets(results, self.protocol, cell)
@@ -63,13 +63,13 @@ class Pace:
 
 
 def minutes(cells: list[Cell], results: Results, pace: Pace, models: Any) -> dict[Cell, float]:
-    """Return how long each unfinished cell takes if they run in this order: a start that is there costs nothing.
+    """Return how long each unfinished cell takes if they run in this order; reusing a trained start costs nothing.
 
     Args:
-        cells: In the order in which they would run.
-        results: What is there.
-        pace: Of this machine.
-        models: Says with ``is_trained(cell)`` what was trained; None = nothing.
+        cells: The cells, in running order.
+        results: The results so far.
+        pace: The pace of this machine.
+        models: Knows by ``is_trained(cell)`` which models exist; None = none do.
     """
     there: set[Cell] = set()
     found = {}

@@ -1,4 +1,4 @@
-"""Adapt and fine-tune what a cell asks for, or find again what was trained."""
+"""Adapt and fine-tune the model of a cell, or reuse it if it is already trained."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from study.protocol import REPOSITORY, Protocol
 logger = logging.getLogger(__name__)
 
 _OBJECTIVES = {"ebae": ["objective.next_weight=0"], "ebar": ["objective.self_weight=0"], "both": []}
-# They move neither weights nor vectors: paths, the machine, and how often something is written.
+# Settings without an effect on weights or vectors: paths, the machine, and how often something is written.
 _IMMATERIAL = {
     "model": ("name", "device"),
     "text": ("corpus",),
     "data": ("sources",),
     "optimizer": ("log_every", "save_every", "validate_every", "keep_checkpoints", "workers"),
-    # Training and scoring cut texts where the budget says.
+    # The budget says where training and scoring cut texts.
     "encoder": ("query_max_tokens", "passage_max_tokens"),
 }
 _WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
@@ -60,8 +60,8 @@ def finetune_config(protocol: Protocol, cell: Cell, start: str, pairs: int) -> F
     Args:
         protocol: The budget.
         cell: The cell.
-        start: Name or folder of the model to begin with.
-        pairs: How many pairs there are.
+        start: Name or folder of the model to start from.
+        pairs: The number of pairs.
     """
     arm, stage = cell.arm, protocol.finetuning
     prompt = protocol.prompt_of[arm.adaptation]
@@ -81,7 +81,7 @@ def finetune_config(protocol: Protocol, cell: Cell, start: str, pairs: int) -> F
 
 
 def differing(there: Mapping[str, Any], wanted: ConfigT) -> tuple[str, object, object] | None:
-    """Return the first setting that moves weights or vectors and differs from what a manifest says; None = the same.
+    """Return the first setting that affects weights or vectors and differs from a manifest's; None if all agree.
 
     Args:
         there: Settings of the manifest.
@@ -112,14 +112,14 @@ class Models:
         protocol: The budget.
         data: Data folder.
         work: Folder of the budget.
-        keep: Keep merged weights; else what a cell leaves behind is its adapter.
+        keep: Keep merged weights; otherwise keep only the adapter of each cell.
     """
 
     def __init__(self, protocol: Protocol, data: Path, work: Path, *, keep: bool = False) -> None:
         self.protocol, self.data, self.work, self.keep = protocol, data, work, keep
 
     def folder(self, cell: Cell) -> Path:
-        """Return where a trained cell's model stands."""
+        """Return the folder of a trained cell's model."""
         stage = "adapted" if cell.arm.stage == "none" else "finetuned"
         names = [value for name, value in cell.fields.items() if name not in ("stage", "seed") and value != "0"]
         return self.work / stage / "-".join([cell.arm.stage, *names, f"seed{cell.seed}"]).removeprefix("none-")
@@ -139,7 +139,7 @@ class Models:
         return found
 
     def encoder(self, cell: Cell) -> Any:
-        """Return a cell's encoder; train it first where that has not been done."""
+        """Return a cell's encoder, training it first if necessary."""
         from llama2vec.model.encoder import Encoder
 
         arm = cell.arm
@@ -177,7 +177,7 @@ class Models:
         return _trained(folder, config, lambda: finetune_model(config, folder, examples=examples))
 
     def tidy(self, cell: Cell) -> None:
-        """Delete a finished model's merged weights and checkpoints where its adapter can bring them back."""
+        """Delete a finished model's merged weights and checkpoints if its adapter can restore them."""
         folder = self.folder(cell)
         if self.keep or not cell.arm.is_trained or not self.is_trained(cell):
             return
@@ -188,10 +188,10 @@ class Models:
 
 
 def _trained(folder: Path, config: ConfigT, train: Callable[[], Any]) -> Any:
-    """Return the encoder in a folder where training has ended, else train.
+    """Return the encoder in a folder if its training has ended; otherwise train it.
 
     Raises:
-        ConfigError: The folder holds a model of other settings.
+        ConfigError: The folder holds a model with other settings.
     """
     from llama2vec.model.encoder import Encoder
 
@@ -209,7 +209,7 @@ def _trained(folder: Path, config: ConfigT, train: Callable[[], Any]) -> Any:
         try:
             return Encoder.load(folder, settings=config.model)
         except ContractError:
-            logger.warning("%s: its adapter does not give the same weights again here; it is trained anew", folder)
+            logger.warning("%s: its adapter does not restore the same weights here; training it again", folder)
     shutil.rmtree(folder)
     return train()
 
@@ -219,7 +219,7 @@ def _weights(folder: Path) -> list[Path]:
 
 
 def _merge_again(folder: Path, config: AdaptConfig | FinetuneConfig) -> None:
-    """Merge a kept adapter into its base again, as training did at its end."""
+    """Merge a kept adapter into its base, as the end of training did."""
     from peft import PeftModel
 
     from llama2vec.model.backbone import add_slot_tokens_and_rows, load_backbone, quiet_transformers
@@ -232,6 +232,6 @@ def _merge_again(folder: Path, config: AdaptConfig | FinetuneConfig) -> None:
     with quiet_transformers(), tempfile.TemporaryDirectory(prefix=".merging-", dir=folder) as partial:
         model = PeftModel.from_pretrained(backbone.model, folder / "adapter").merge_and_unload()
         model.save_pretrained(partial)
-        # Moved whole: weights that a kill cut short would look like the model's.
+        # Move the folder whole: weights that a kill cut short would look like the model's.
         for path in _weights(Path(partial)):
             path.replace(folder / path.name)

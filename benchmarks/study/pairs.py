@@ -1,4 +1,4 @@
-"""The pairs that fine-tuning reads: drawn and mined once for each seed, then the same for every adaptation."""
+"""The pairs for fine-tuning: drawn and mined once per seed, then the same for every adaptation."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def training_pairs(
 
     Args:
         stage: ``labels`` or ``corpus``.
-        count: How many, of every source alike as far as it goes; ``ALL_PAIRS`` = all. Fewer are among more.
-        seed: Of the draw.
+        count: How many, as evenly over the sources as they allow; ``ALL_PAIRS`` = all. A smaller count is a subset.
+        seed: Sampling seed.
         settings: Sources and numbers.
         data: Data folder.
-        work: The pairs stand in ``pairs/`` below it.
+        work: The folder whose ``pairs/`` keeps the files.
 
     Raises:
-        DataError: More pairs than the sources have, or a file of pairs that was changed.
+        DataError: The sources have fewer pairs, or a file of pairs was changed.
     """
     path = work / "pairs" / f"{stage}-seed{seed}.jsonl.gz"
     sizes = _prepared(path, stage, seed, settings, data)
@@ -48,12 +48,12 @@ def training_pairs(
     if count == ALL_PAIRS:
         return examples
     if count > len(examples):
-        raise DataError(f"{count:,} pairs are asked for and the sources give {len(examples):,}; lower pairs_curve")
+        raise DataError(f"{count:,} pairs were requested, but the sources have {len(examples):,}; lower pairs_curve")
     return even_part(examples, sizes, count)
 
 
 def even_part(examples: Sequence[TrainingExample], sizes: Sequence[int], count: int) -> list[TrainingExample]:
-    """Take as many of each source, in turn, until there are ``count``; their order stays.
+    """Take pairs from each source in turn until there are ``count``, keeping their order.
 
     >>> [row.query for row in even_part([TrainingExample(name, ("p",)) for name in "abcde"], [4, 1], 3)]
     ['a', 'b', 'e']
@@ -64,14 +64,14 @@ def even_part(examples: Sequence[TrainingExample], sizes: Sequence[int], count: 
 
 
 def _prepared(path: Path, stage: str, seed: int, settings: FinetuningStage, data: Path) -> list[int]:
-    """Make sure that the file of pairs is there, and return how many each source gave."""
+    """Write the file of pairs if it is missing, and return how many pairs each source gave."""
     note = path.with_name(f"{path.name}.json")
     decides = digest([stage, seed, settings.model_dump(), input_fingerprints(settings, data)])
     if note.is_file() and path.is_file():
         found = json.loads(note.read_text(encoding="utf-8"))
         if found["decides"] != decides or found["sha256"] != file_sha256(path):
             raise DataError(
-                f"{path} was made of other data or settings, or changed; choose another --work, or delete it"
+                f"{path} was made from other data or settings, or was edited; choose another --work, or delete it"
             )
         sizes: list[int] = found["sizes"]
         return sizes
@@ -96,7 +96,7 @@ def input_fingerprints(settings: FinetuningStage, data: Path) -> dict[str, str]:
 
 
 def _labeled(settings: FinetuningStage, seed: int, data: Path) -> list[list[TrainingExample]]:
-    """Draw as many labeled pairs of every source; a query id gets its place in front, so that sources cannot clash."""
+    """Draw the same number of labeled pairs from every source; ids get the source's number as a prefix."""
     drawn: list[list[TrainingExample]] = []
     place = 0
     for source in settings.sources:
@@ -112,13 +112,13 @@ def _labeled(settings: FinetuningStage, seed: int, data: Path) -> list[list[Trai
 
 
 def _from_corpora(settings: FinetuningStage, seed: int, data: Path) -> list[list[TrainingExample]]:
-    """Make pairs of the corpora that will be searched: no query, no label; as many of each."""
+    """Make the same number of pairs from each searched corpus, without queries or labels."""
     drawn = []
     for name in settings.corpus_sets:
         passages = list(read_passages(data / name))
         random.Random(f"{name}:{seed}").shuffle(passages)
         marked = (replace(passage, id=f"{name}/{passage.id}") for passage in passages)
-        # Some more than are wanted: neighboring pairs come from one passage.
+        # Draw more than needed: neighboring pairs come from one passage.
         pairs = list(islice(pairs_from_corpus(marked, CorpusPairSettings(), seed), 4 * settings.corpus_pairs))
         draw = random.Random(f"{name}:{seed}")
         drawn.append(draw.sample(pairs, min(settings.corpus_pairs, len(pairs))))

@@ -52,7 +52,7 @@ def draw_curves(scores: Scores, folder: Path) -> list[Path]:
 
 
 def _draw(axes: Any, scores: Scores, curves: Mapping[str, Mapping[int, Arm]]) -> bool:
-    """Draw what is there; return whether that was anything."""
+    """Draw the points that exist; return whether there were any."""
     all_points = list(next(iter(curves.values())))
     ticks = {point: place for place, point in enumerate(all_points)}
     drawn = False

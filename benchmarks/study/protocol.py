@@ -23,17 +23,17 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Sets(Settings):
-    """What is searched, and how much of it.
+    """The searched sets, and how much of each.
 
     Attributes:
         retrieval: BEIR folders below the data folder.
-        average: Those of them that an average and a comparison go over.
-        sts: Files of sentence pairs below the data folder; for models without a second stage only.
-        max_tokens: Queries and passages are cut here.
-        max_queries: Queries of a set; 0 = all.
+        average: The sets that averages and comparisons use.
+        sts: Files of sentence pairs below the data folder, for models without a second stage.
+        max_tokens: Length limit of queries and passages.
+        max_queries: Queries per set; 0 = all.
         judged: Relevant passages kept for each query; 0 = all.
         extra_passages: Other passages of the corpus; 0 = all.
-        depth: Passages of a query's ranking.
+        depth: Passages per ranking.
     """
 
     retrieval: Annotated[list[str], Field(min_length=1)]
@@ -59,8 +59,8 @@ class AdaptationStage(Settings):
     Attributes:
         corpus: Unlabeled text below the data folder.
         recipe: TOML recipe of ``llama2vec adapt``; relative to the repository.
-        overrides: ``section.key=value`` on top of it.
-        recipes: Prompt recipe → what sets it apart, on top of that; ``paper`` is the main one and must be there.
+        overrides: ``section.key=value`` settings that override the recipe.
+        recipes: Prompt recipe → further overrides; must include ``paper``, the main one.
     """
 
     corpus: str
@@ -71,22 +71,22 @@ class AdaptationStage(Settings):
     @model_validator(mode="after")
     def _has_main(self) -> AdaptationStage:
         if "paper" not in self.recipes:
-            raise ValueError("recipes lacks paper, the one that the main table is about")
+            raise ValueError("recipes lacks paper, which the main table needs")
         return self
 
 
 class FinetuningStage(Settings):
-    """Stage 2 of every fine-tuned cell, the same whatever it starts from.
+    """Stage 2 of every fine-tuned cell, the same for every start.
 
     Attributes:
         overrides: ``section.key=value`` on top of the defaults of ``llama2vec finetune``.
         steps: Optimizer steps.
-        batch_size: Queries a step.
-        most_epochs: Fewer steps where the pairs would be read more often than this; 0 = never mind.
+        batch_size: Queries per step.
+        most_epochs: Train fewer steps if the pairs would be read more often than this; 0 = no limit.
         sources: Labeled examples below the data folder.
         pairs_per_source: Drawn from each; 0 = all.
-        negatives: Mined with BM25 for every labeled pair; training draws one set of them for all cells of a seed.
-        last_rank: Where BM25's window ends.
+        negatives: Mined with BM25 per labeled pair; training draws the same ones for all cells of a seed.
+        last_rank: Last rank of BM25's window.
         corpus_sets: Searched sets whose corpora give pairs without labels.
         corpus_pairs: Drawn from each of them.
     """
@@ -103,18 +103,18 @@ class FinetuningStage(Settings):
     corpus_pairs: Positive
 
     def steps_for(self, pairs: int) -> int:
-        """Return the optimizer steps that so many pairs get."""
+        """Return the optimizer steps for a number of pairs."""
         return min(self.steps, ceil(self.most_epochs * pairs / self.batch_size)) if self.most_epochs else self.steps
 
 
 class Plan(Settings):
-    """Which cells there are; more of them never change what is there.
+    """The cells of a budget; adding cells leaves existing scores valid.
 
     Attributes:
-        seeds: Of everything that is drawn.
+        seeds: Seeds of every draw.
         steps: Adaptation steps of the main table.
         steps_curve: Further numbers of adaptation steps.
-        pairs_curve: Numbers of labeled pairs below all.
+        pairs_curve: Further numbers of labeled pairs, below all.
     """
 
     seeds: Annotated[list[int], Field(min_length=1)]
@@ -135,14 +135,14 @@ class Protocol(Settings):
     """A budget.
 
     Attributes:
-        name: Under which its cells stand in the results file.
+        name: Name in the results file.
         model: The LLM.
-        prompt_of: Per adaptation the prompt behind queries and passages: one that it has learnt.
-        sets: What is searched.
+        prompt_of: The prompt for queries and passages per adaptation, one that it trained.
+        sets: The searched sets.
         adaptation: Stage 1.
         finetuning: Stage 2.
-        plan: Which cells.
-        estimates: How long things take.
+        plan: The cells.
+        estimates: First guesses of durations.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
@@ -155,7 +155,7 @@ class Protocol(Settings):
     estimates: Estimates
 
     def frozen(self) -> dict[str, Any]:
-        """Return what decides a score: two runs whose frozen settings differ are two budgets."""
+        """Return the settings that decide a score; runs with different ones belong to different budgets."""
         recipe = tomllib.loads((REPOSITORY / self.adaptation.recipe).read_text(encoding="utf-8"))
         return {**self.model_dump(exclude=_NOT_FROZEN), "adaptation_recipe": recipe}
 
@@ -164,7 +164,7 @@ def load_protocol(budget: str) -> Protocol:
     """Return a budget by its name, or from a TOML file.
 
     Raises:
-        ConfigError: No such budget, or a file that does not fit.
+        ConfigError: The budget does not exist, or its file is invalid.
     """
     known = sorted(path.stem for path in BUDGETS.glob("*.toml"))
     path = BUDGETS / f"{budget}.toml" if budget in known else Path(budget)

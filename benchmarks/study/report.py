@@ -25,9 +25,9 @@ def study_page(scores: Scores, path: Path, command: str) -> str:
     """Return the page of a budget.
 
     Args:
-        scores: Of the budget.
+        scores: The scores of the budget.
         path: The results file.
-        command: What makes the page.
+        command: The command that makes the page.
 
     Raises:
         MissingDependencyError: jinja2, matplotlib or scipy is not installed.
@@ -36,10 +36,10 @@ def study_page(scores: Scores, path: Path, command: str) -> str:
 
 
 def study_content(scores: Scores, path: Path, command: str) -> Content:
-    """Return what the page says.
+    """Return the content of the page.
 
-    A score is the mean over an arm's seeds. Two trained arms are tested once both have the same seeds; until then the
-    question is left open, so that no test and score on the page rest on different trainings.
+    A score is the mean over an arm's seeds. Two trained arms are tested only once both have the same seeds, so every
+    test on the page uses the same trainings as the scores.
     """
     protocol = scores.protocol
     sources = Sources(files=[SourceFile(str(path), "study", file_sha256(path))])

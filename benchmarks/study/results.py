@@ -1,4 +1,4 @@
-"""The one results file: what is there, what is missing, what contradicts.
+"""The one results file: merging, missing cells, contradictions.
 
 Shape: ``budgets`` (frozen settings), ``inputs`` and ``sets`` (what was read and searched), ``made_by`` (machines and
 versions, by digest) and ``cells``, each by budget::
@@ -6,7 +6,7 @@ versions, by digest) and ``cells``, each by budget::
     cells / BUDGET / KEY / scores / SET    nDCG@10, interval, values (ordered as sets/BUDGET/SET/queries), seconds, by
     cells / BUDGET / KEY / training        per stage steps, seconds, losses, code, machine
 
-Everything enters through :func:`merged`, so nothing that is there is ever replaced by something else.
+Everything enters through :func:`merged`, which never replaces an existing value with a different one.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def no_results() -> Results:
 
 
 def read_results(path: Path) -> Results:
-    """Return the results of a file; of one that is not there, none.
+    """Return the results of a file; empty results if it does not exist.
 
     Raises:
-        DataError: This is no results file of the study.
+        DataError: The file does not hold results of the study.
     """
     if not path.exists():
         return no_results()
@@ -50,7 +50,7 @@ def read_results(path: Path) -> Results:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read as results of the study ({error}); restore it") from None
     if not isinstance(found, dict) or found.get("format") != _FORMAT or any(part not in found for part in _PARTS):
-        raise DataError(f"{path}: these are no results of the study (format {_FORMAT}); choose another file")
+        raise DataError(f"{path} does not hold results of the study (format {_FORMAT}); choose another file")
     for cells in found["cells"].values():
         for key in cells:
             cell_of(key)
@@ -61,7 +61,7 @@ def add(path: Path, new: Results) -> Results:
     """Merge new results into a file, one process at a time; return all of them.
 
     Raises:
-        EvaluationError: They contradict what is there.
+        EvaluationError: They contradict the file.
         DataError: The file cannot be written, or another process keeps it locked.
     """
     lock = Claim(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS)
@@ -102,7 +102,7 @@ def merged(first: Results, second: Results) -> Results:
 
 
 def _agreed(part: str, budget: str, first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-    """Return both; what they both have must be the same, and frozen settings must be the same as a whole."""
+    """Return the union; shared entries must be equal, and so must the frozen settings as a whole."""
     common = {*first, *second} if part == "budgets" and first and second else first.keys() & second.keys()
     differs = manifest.first_difference(
         {key: first.get(key) for key in common}, {key: second.get(key) for key in common}
@@ -148,7 +148,7 @@ def _rendered(value: object, depth: int = 0) -> str:
 
 
 def maker(device: str) -> tuple[str, dict[str, Any]]:
-    """Return what computes here: a digest, and machine, versions and code behind it."""
+    """Return what computes the scores: machine, versions and code, and a digest of them."""
     facts = {
         "machine": {**manifest.machine(), "device": device},
         "versions": manifest.versions(),
@@ -158,19 +158,19 @@ def maker(device: str) -> tuple[str, dict[str, Any]]:
 
 
 def wanted_sets(protocol: Protocol, cell: Cell) -> list[str]:
-    """Return what a cell is scored on; sentence pairs only where there is no second stage."""
+    """Return the sets of a cell; sentence pairs only for arms without a second stage."""
     pairs = cell.arm.stage == "none" and cell.arm.adaptation != "bm25"
     return [*protocol.sets.retrieval, *(protocol.sets.sts if pairs else [])]
 
 
 def missing_sets(results: Results, protocol: Protocol, cell: Cell) -> list[str]:
-    """Return what a cell has not been scored on."""
+    """Return the sets that a cell has not been scored on."""
     scores = results["cells"].get(protocol.name, {}).get(cell.key, {}).get("scores", {})
     return [name for name in wanted_sets(protocol, cell) if name not in scores]
 
 
 def state(results: Results, protocol: Protocol, cell: Cell) -> str:
-    """Return ``done``, ``missing``, or which part of the sets is there, such as ``5 of 9``."""
+    """Return ``done``, ``missing``, or how many sets are scored, such as ``5 of 9``."""
     wanted, missing = wanted_sets(protocol, cell), missing_sets(results, protocol, cell)
     if not missing:
         return "done"

@@ -22,20 +22,20 @@ logger = logging.getLogger(__name__)
 
 
 def budget_facts(protocol: Protocol, data: Path) -> Results:
-    """Return results that hold no cell, but what the budget's cells rest on: settings and data."""
+    """Return results without cells that record the budget's settings and data."""
     corpus = protocol.adaptation.corpus
     inputs = {corpus: corpus_fingerprint(data / corpus), **input_fingerprints(protocol.finetuning, data)}
     return {**no_results(), "budgets": {protocol.name: protocol.frozen()}, "inputs": {protocol.name: inputs}}
 
 
 def run_cell(cell: Cell, models: Models, results: Results, record: Callable[[Results], Results]) -> None:
-    """Score a cell on what it lacks, after training it if need be.
+    """Score a cell on the sets that it lacks, training it first if necessary.
 
     Args:
         cell: The cell.
-        models: Trains it, or finds it again.
-        results: What is there.
-        record: Keeps what is new; called after every set.
+        models: Trains or reuses the model.
+        results: The results so far.
+        record: Called with the new results after every set.
     """
     protocol = models.protocol
     embed, training, by = _system(cell, models)
@@ -57,7 +57,7 @@ def run_cell(cell: Cell, models: Models, results: Results, record: Callable[[Res
 
 
 def _system(cell: Cell, models: Models) -> tuple[Embed | None, dict[str, Any], tuple[str, dict[str, Any]]]:
-    """Return how a cell embeds (BM25 does not), facts about its training, and what computes it."""
+    """Return a cell's embedding function (None for BM25), facts about its training, and what computes it."""
     name, limit = cell.arm.adaptation, models.protocol.sets.max_tokens
     if name == "bm25":
         return None, {}, maker("cpu")

@@ -1,4 +1,4 @@
-"""The searched samples, and how a system is scored on them."""
+"""The samples to search, and the score of a system on them."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class SampledSet:
     """A fixed part of a retrieval set.
 
     Attributes:
-        task: Queries and their judgments, of passages that are in the sample.
-        passages: What is searched.
+        task: Queries and their judgments, restricted to passages of the sample.
+        passages: The passages to search.
     """
 
     task: BeirTask
@@ -44,7 +44,7 @@ class SampledSet:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What tells one sample from another; ``queries`` is the order of every list of values."""
+        """What identifies the sample; ``queries`` is the order of every list of values."""
         judged = sorted(query for query, gains in self.task.qrels.items() if gains)
         texts = [[(row.id, row.text) for row in self.task.queries], [(row.id, row.full_text) for row in self.passages]]
         qrels = {query: dict(gains) for query, gains in self.task.qrels.items()}
@@ -54,8 +54,8 @@ class SampledSet:
 def sampled_set(folder: Path, settings: Sets) -> SampledSet:
     """Draw the sample: some queries, some of the passages judged relevant to each, and other passages.
 
-    Passages that are left out leave the judgments too. The draw does not depend on the study's seeds: every cell
-    of a budget searches the same.
+    Judgments of passages outside the sample are dropped. The draw is independent of the study's seeds, so every cell of
+    a budget searches the same sample.
     """
     task = read_beir(folder)
     draw = random.Random(0)

@@ -161,7 +161,7 @@ def labels_table(scores: Scores) -> str:
 
 
 def cost_table(scores: Scores) -> str:
-    """Return what the trainings took, mean minutes by arm and machine."""
+    """Return the mean minutes of the trainings, by arm and machine."""
     rows = [["training", "steps", "minutes", "machine"]]
     found: dict[tuple[str, int, str], list[float]] = {}
     for arm, by_seed in scores.by_arm.items():
@@ -178,7 +178,7 @@ def cost_table(scores: Scores) -> str:
 
 
 def coverage_table(scores: Scores) -> str:
-    """Return how much of the plan is there, arm by arm."""
+    """Return how much of the plan has run, arm by arm."""
     protocol, results = scores.protocol, scores.results
     cells = plan(protocol)
     states = Counter(state(results, protocol, cell) for cell in cells)
@@ -199,7 +199,7 @@ def coverage_table(scores: Scores) -> str:
 TABLES: dict[str, tuple[str, Callable[[Scores], str]]] = {
     "finished": ("What each finished arm reaches (nDCG@10)", partial(main_table, all_seeds=True)),
     "main": ("What each arm reaches, unfinished ones included (nDCG@10)", main_table),
-    "significance": ("Which differences are more than luck", significance_table),
+    "significance": ("Paired tests", significance_table),
     "sets": ("The main differences, set by set", sets_table),
     "sts": ("Sentence pairs (Spearman)", pairs_table),
     "steps": ("Over adaptation steps", steps_table),
@@ -214,8 +214,8 @@ def page(scores: Scores, command: str, pictures: Sequence[str] = ()) -> str:
     """Return all tables of a budget as one Markdown page.
 
     Args:
-        scores: Of the budget.
-        command: What made the page.
+        scores: The scores of the budget.
+        command: The command that made the page.
         pictures: Paths of the curves, relative to the page.
     """
     parts = [f"{HEADER} by `{command}`; do not edit. -->", f"# The study, budget `{scores.protocol.name}`"]

@@ -55,9 +55,9 @@ def test_every_part_recipe_stage_and_point_of_the_curves_is_in_the_plan() -> Non
 def test_keys_read_back_and_others_are_refused() -> None:
     for cell in plan(load_protocol("cpu")):
         assert cell_of(cell.key) == cell
-    with pytest.raises(ConfigError, match="no cell of the study"):
+    with pytest.raises(ConfigError, match="does not name a cell of the study"):
         cell_of("adaptation=both seed=0")
-    with pytest.raises(ConfigError, match="no cell of the study"):
+    with pytest.raises(ConfigError, match="does not name a cell of the study"):
         cell_of("reference=other")
 
 

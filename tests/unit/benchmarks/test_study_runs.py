@@ -146,7 +146,7 @@ def test_an_adapter_that_gives_other_weights_is_not_used(
     adapter = models.folder(both) / "adapter" / "adapter_model.safetensors"
     save_file({name: weight + 1 for name, weight in load_file(adapter).items()}, adapter)
     assert (models.encoder(both).encode_queries(["river stone"]) == vectors).all()
-    assert "trained anew" in caplog.text
+    assert "training it again" in caplog.text
 
 
 def test_a_folder_with_a_model_of_other_settings_is_refused(toy: Protocol, toy_data: Path, tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_pairs_are_mined_once_and_fewer_are_among_more(
     assert sum(bool(pair.query_id) for pair in some) == 4
     monkeypatch.undo()
     assert training_pairs("labels", ALL_PAIRS, 1, stage, toy_data, tmp_path) != all_pairs
-    with pytest.raises(DataError, match="21 pairs are asked for and the sources give 20"):
+    with pytest.raises(DataError, match="21 pairs were requested, but the sources have 20"):
         training_pairs("labels", 21, 0, stage, toy_data, tmp_path)
 
 
