@@ -36,11 +36,11 @@ class TrainingSide:
     """One way to train.
 
     Attributes:
-        model: What is trained; in training mode.
+        model: The model, in training mode.
         backward: Collates pairs, runs forward and backward; returns the number of text tokens, of tokens in all
             (prompts counted, padding not), and the losses.
         mixed: bfloat16 autocast over float32 weights.
-        flops_per_token: Useful floating-point operations a token and step, attention and head left out.
+        flops_per_token: Useful floating-point operations per token and step, without attention and head.
     """
 
     model: Any

@@ -1,10 +1,10 @@
-"""How far apart are one model's vectors in every stack that opens it? Each stack computes in a fresh process.
+"""How far do one model's vectors differ between the stacks that open it? Each stack computes in a fresh process.
 
     python benchmarks/contract.py --model runs/adapted --output benchmarks/results/contract-cpu.json
 
-All read the same real texts as queries and as passages, in batches of their own making, in float32. A row's figure is
-the largest difference of any number of any vector from the encoder's. ``--model`` is saved anew first, so that it
-carries what this version writes.
+All read the same real texts as queries and as passages, in their own batches, in float32. A row shows the largest
+difference between any number of any vector and the encoder's. ``--model`` is saved again first, so that it carries the
+files of this version.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ TEMPERATURE = 0.02
 
 
 def build_contrastive(side: str, model: str, dtype: str) -> Callable[[Pairs], float]:
-    """Build a side: a function that leaves gradients behind and returns the loss of a batch of (query, positive).
+    """Build a side: a function that computes gradients and returns the loss of a batch of (query, positive).
 
     Args:
         side: ``ours``; ``cached`` = sentence-transformers' CachedMultipleNegativesRankingLoss with its default

@@ -31,7 +31,7 @@ def build_encoder(side: str, model: str, dtype: str, max_tokens: int) -> tuple[E
 
 
 def prompted(texts: Sequence[str], tokenizer: Any) -> list[str]:
-    """Put the passage prompt behind each text as text: wording and slot, for libraries that know no prompts behind."""
+    """Append the passage prompt to each text as text (wording and slot), for libraries without prompt suffixes."""
     prompts = PromptSettings()
     return [f"{prompts.prefix}{text}{prompts.self_prompt}{tokenizer.eos_token}" for text in texts]
 
@@ -44,7 +44,7 @@ def token_ids(texts: Sequence[str], tokenizer: Any) -> list[list[int]]:
 
 
 def _reference(encoder: Encoder) -> Encode:
-    """One text at a time, nothing clever: last hidden state at the last token, normalized in float32."""
+    """Encode one text at a time in the plainest way: last hidden state at the last token, normalized in float32."""
     model, tokenizer = encoder.backbone.model, encoder.backbone.tokenizer
 
     @torch.inference_mode()

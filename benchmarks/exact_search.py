@@ -34,7 +34,7 @@ SIDES = ("ours", "faiss", "products")
 
 
 class RandomEncoder:
-    """Unit vectors of no meaning, the same in every run."""
+    """Random unit vectors, the same in every run."""
 
     contract_hash = "random"
 

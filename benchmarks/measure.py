@@ -1,6 +1,6 @@
-"""One measurement in a process of its own: ``python benchmarks/measure.py JOB.json``; speed.py starts it.
+"""One measurement in its own process: ``python benchmarks/measure.py JOB.json``; speed.py starts it.
 
-A fresh process a measurement is what makes the peak of memory that side's own, and lets two sides take turns.
+A fresh process per measurement gives each side its own peak of memory, and lets two sides take turns.
 """
 
 from __future__ import annotations

