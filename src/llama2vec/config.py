@@ -307,14 +307,14 @@ def _keys(schema: type[Settings], location: list[str]) -> list[str]:
     found: Any = schema
     for part in location:
         # A number is the place in a list, whose items were taken already.
-        found = found if part.isdigit() else _section(found.model_fields[part].annotation)
+        found = found if part.isdigit() else section_of(found.model_fields[part].annotation)
         if found is None:
             return []
     return list(found.model_fields)
 
 
-def _section(annotation: Any) -> type[Settings] | None:
+def section_of(annotation: Any) -> type[Settings] | None:
     """Return the settings model inside an annotation: itself, or a member of a union or list."""
     if isinstance(annotation, type) and issubclass(annotation, Settings):
         return annotation
-    return next((found for part in get_args(annotation) if (found := _section(part))), None)
+    return next((found for part in get_args(annotation) if (found := section_of(part))), None)

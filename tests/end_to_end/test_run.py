@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opens import Opens
+from running import CommandLine
 
 from llama2vec.cli import main
 from llama2vec.config import load_config
@@ -93,15 +95,22 @@ sts = ["{task / "pairs.tsv"}"]
 
 
 @pytest.fixture
-def llama2vec(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def llama2vec(command_line: CommandLine) -> Callable[..., tuple[int, str, str]]:
     def run(*arguments: object) -> tuple[int, str, str]:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as stopped:
-            main(["run", *map(str, arguments)])
-        out, err = capfd.readouterr()
-        return int(stopped.value.code or 0), out, err
+        done = command_line("run", *arguments)
+        return done.code, done.out, done.err
 
     return run
+
+
+def test_a_corpus_is_hashed_once_and_parsed_once(
+    llama2vec: Callable[..., tuple[int, str, str]], recipe: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    sets = [part for stage in ("mine", "finetune", "index", "evaluate") for part in ("--set", f"{stage}=false")]
+    opens = Opens()
+    code, _, err = llama2vec(recipe, "-o", tmp_path / "run", "--corpus", corpus_file, *sets)
+    assert code == 0, err
+    assert opens.of(corpus_file) == 2
 
 
 def run_and_die(config: RunConfig, output: str, moment: str) -> None:
@@ -257,7 +266,7 @@ def test_the_same_run_again_touches_nothing_and_shows_the_scores(
     assert code == 0, err
     assert snapshot(finished) == before
     assert caplog.text.count("skipped, unchanged") == len(STAGES)
-    assert "Every stage is finished already" in out
+    assert "Already done: every stage is finished in " in out
     assert "nDCG@10" in out
 
 

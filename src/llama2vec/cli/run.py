@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import is_first_process, report
+from llama2vec.cli.settings_list import settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
-from llama2vec.pipeline.settings import RunConfig
+from llama2vec.pipeline.settings import UNLABELED, RunConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,47 +22,49 @@ if TYPE_CHECKING:
 
 
 def run_command(
-    recipe: Annotated[
-        Path | None, typer.Argument(help="TOML recipe; left out = the default for a corpus without labels.")
-    ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for everything that is made.")] = Path(
-        "runs/run"
-    ),
-    corpus: Annotated[str | None, typer.Option(help="Passages; overrides corpus.")] = None,
-    model: Annotated[str | None, typer.Option(help="Raw LLM or encoder; overrides model.name.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe; default: no labels, only --corpus.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.")] = Path("runs/run"),
+    corpus: Annotated[str | None, typer.Option(help="Passages to read; replaces the recipe's corpus.")] = None,
+    model: Annotated[str | None, typer.Option(help="LLM or encoder to start from; replaces model.name.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="stage.section.key=value, stage=true or false; may be repeated.")
+        list[str] | None, typer.Option("--set", help="KEY=VALUE, or STAGE=true or false; repeatable.")
     ] = None,
-    first: Annotated[str, typer.Option("--from", help="First stage to run; those in front must be finished.")] = "",
-    last: Annotated[str, typer.Option("--until", help="Last stage to run.")] = "",
+    list_settings: Annotated[bool, settings_option(RunConfig)] = False,
+    first: Annotated[str, typer.Option("--from", help="Start at this stage; earlier ones must be finished.")] = "",
+    last: Annotated[str, typer.Option("--until", help="Stop after this stage.")] = "",
     dry_run: Annotated[
-        bool, typer.Option(help="Print the plan with an estimate of memory and time; write nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan, its time and its memory; write nothing.")
     ] = False,
     flops: Annotated[
-        float | None, typer.Option(min=1, help="Multiply-adds x 2 a second for the estimate; left out = measured here.")
+        float | None, typer.Option(min=1, help="FLOP/s for --dry-run; default: measured on this machine.")
     ] = None,
-    overwrite: Annotated[bool, typer.Option(help="Make stages with other settings or inputs again.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Redo stages whose settings or inputs have changed.")
+    ] = False,
 ) -> None:
-    """Run all stages of a recipe: pairs, adapt, mine, finetune, encode, index, evaluate."""
+    """Run all stages of a recipe: pairs, adapt, mine, finetune, encode, index, evaluate.
+
+    Finished stages are skipped. After an interruption, rerun the same command to resume.
+    """
     config = load_config(RunConfig, recipe, _changes(recipe, corpus, model, overrides or []))
+    from llama2vec.data.read_once import read_once
     from llama2vec.pipeline.plan import plan_run
 
-    plan = plan_run(config, output)
-    if dry_run:
-        _show_plan(plan, first, last, flops)
-        return
-    from llama2vec.pipeline.execution import execute
+    with read_once():
+        plan = plan_run(config, output)
+        if dry_run:
+            _show_plan(plan, first, last, flops)
+            return
+        from llama2vec.pipeline.execution import execute
 
-    result = execute(plan, overwrite=overwrite, first=first, last=last)
+        result = execute(plan, overwrite=overwrite, first=first, last=last)
     done = [name for name, action in result.actions.items() if action != "skip"]
     _show_scores(plan)
-    what = f"Ran {', '.join(done)}" if done else "Every stage is finished already"
+    what = f"Ran {', '.join(done)}" if done else "Already done: every stage is finished"
     report(f"{what} in {result.seconds:,.0f} s: {output}\n{_places(plan, output)}")
 
 
 def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrides: list[str]) -> list[str]:
-    from llama2vec.pipeline.defaults import UNLABELED
-
     if recipe is None and not corpus:
         raise ConfigError("give a recipe, or --corpus for the default run over a corpus without labels")
     changes = list(UNLABELED) if recipe is None else []
@@ -92,7 +95,8 @@ def _show_scores(plan: RunPlan) -> None:
 def _console(width: int) -> Console:
     from rich.console import Console
 
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else width)
+    # Without color: only plain text may reach the terminal.
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else width, color_system=None)
 
 
 def _places(plan: RunPlan, output: Path) -> str:

@@ -15,6 +15,7 @@ import torch
 
 from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import read_passages
+from llama2vec.data.read_once import read_once
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import choose_device, load_model_config
@@ -63,10 +64,12 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
     connect(choose_device(plan.config.model.device))
     check_same(digest([str(stage) for stage in plan.stages]), "recipe or inputs")
     selected = plan.between(first, last)
-    on_first_process(lambda: _prepare(plan, selected, overwrite=overwrite))
     actions: dict[str, str] = {}
-    for number, stage in enumerate(selected, start=1):
-        actions[stage.name] = _run_stage(plan, stage, f"[{number}/{len(selected)}] {stage.name}", overwrite=overwrite)
+    with read_once():
+        on_first_process(lambda: _prepare(plan, selected, overwrite=overwrite))
+        for number, stage in enumerate(selected, start=1):
+            heading = f"[{number}/{len(selected)}] {stage.name}"
+            actions[stage.name] = _run_stage(plan, stage, heading, overwrite=overwrite)
     return RunResult(actions, time.monotonic() - started)
 
 

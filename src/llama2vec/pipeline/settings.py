@@ -173,3 +173,18 @@ def _check_same_contract(adapt: AdaptConfig, finetune: FinetuneConfig) -> None:
             raise ValueError(
                 f"finetune.encoder.{name} is {now!r} and the adapted encoder has {there!r}; write it in [encoder]"
             )
+
+
+UNLABELED = (
+    "adapt={}",
+    "pairs.from_corpus={}",
+    "finetune={}",
+    "finetune.encoder.query_prompt=self",
+    "finetune.contrastive.negatives=0",
+    "encode={}",
+    "index.bm25=true",
+)
+"""``llama2vec run --corpus CORPUS`` without a recipe, as ``--set`` would say it.
+
+This scored best without labels (docs/results.md): both prompts SELF, pairs from the corpus, BM25 beside the vectors.
+"""

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from llama2vec.adapt.train import adapt_model
 from llama2vec.config import EncoderSettings
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.corpus import corpus_fingerprint, exact_count, read_passages
 from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import read_examples, write_examples
 from llama2vec.explain.vocabulary import VocabularyView
@@ -119,14 +119,13 @@ def _encode(plan: RunPlan, stage: PlannedStage) -> None:
     assert config.encode
     assert model
     corpus = config.encode.corpus or config.corpus
-    total = sum(1 for _ in read_passages(corpus))
     encoder, folder = load_encoder(plan, model), plan.folder(stage)
     source = {
         "corpus": corpus, "fingerprint": corpus_fingerprint(corpus), "model": encoder.spec.to_json(folder)
     }  # fmt: skip
     write_store(
         lambda: read_passages(corpus), encoder, folder, source=source, shard_size=config.encode.shard_size,
-        dtype="float16" if config.encode.half else "float32", total=total,
+        dtype="float16" if config.encode.half else "float32", total=exact_count(corpus),
     )  # fmt: skip
 
 

@@ -10,9 +10,8 @@ import pytest
 
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, ExampleFormatError, ModelNotFoundError
-from llama2vec.pipeline.defaults import UNLABELED
 from llama2vec.pipeline.plan import RunPlan, mining_corpora, pair_files, plan_run, systems
-from llama2vec.pipeline.settings import RunConfig
+from llama2vec.pipeline.settings import UNLABELED, RunConfig
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("run-*.toml"))
 
