@@ -1,4 +1,4 @@
-"""Every `llama2vec` command in the README, the pages and the recipes names a verb and options that exist."""
+"""Documents name only commands, options, files and pages that exist."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ def test_documented_commands_exist_with_their_options(page: Path) -> None:
         assert verb in verbs, f"{page.name}: llama2vec {verb}"
         known = {name for parameter in verbs[verb].params for name in (*parameter.opts, *parameter.secondary_opts)}
         assert options <= known | {"--help", "-h"}, f"{page.name}: llama2vec {verb}"
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".md"], ids=lambda page: page.name)
+def test_links_and_named_source_files_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = {link for link in re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", text) if not (page.parent / link).exists()}
+    # `adapt/joint.py: bag_of_tokens_loss`, `recipes/demo.toml`, `tests/unit/adapt/test_joint.py`
+    named = re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|toml))\b", text)
+    homes = [ROOT, ROOT / "src" / "llama2vec", ROOT / "docs"]
+    files = {name for name in named if not any((home / name).is_file() for home in homes)}
+    assert (links, files) == (set(), set())
 
 
 def test_commands_are_found_in_blocks_in_sentences_and_across_lines() -> None:
