@@ -1,4 +1,4 @@
-"""Settings as frozen models: TOML in, ``--set key=value`` on top, a hint for every misspelt key."""
+"""Settings as frozen models: read from TOML, overridden by ``--set key=value``, with a hint for misspelled keys."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ logger = logging.getLogger(__name__)
 PromptName = Literal["self", "next"]
 
 _OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors"}
-"""Keys of recipes written for earlier versions, and what they are called now."""
+"""Keys of recipes for earlier versions → their present names."""
 
 
 def check_language(code: str) -> str:
-    """Return a language's code.
+    """Return a language's code in lower case.
 
     Raises:
-        ValueError: It does not look like one.
+        ValueError: It does not look like a language code.
     """
     if not re.fullmatch("[a-z]{2,3}", code):
-        raise ValueError(f"{code!r} is no ISO 639 code; write en, de, zh or the like")
+        raise ValueError(f"{code!r} is not an ISO 639 code; write en, de, zh or the like")
     return code
 
 
@@ -48,12 +48,12 @@ class PromptSettings(Settings):
 
     Attributes:
         recipe: Where the wording comes from; a name for people.
-        prefix: Text in front of T.
-        self_prompt: Text behind T that asks for T itself (EBAE).
-        next_prompt: Text behind T that asks for what follows T (EBAR).
-        slots: Number of new slot tokens per prompt; 0 means that the tokenizer's EOS is the one slot.
-        begin: ``auto`` = what the tokenizer itself puts in front of a text, ``bos`` = always its BOS (EOS where it
-            has none), ``none`` = nothing.
+        prefix: Text before T.
+        self_prompt: Text after T that asks for T itself (EBAE).
+        next_prompt: Text after T that asks for the text that follows T (EBAR).
+        slots: Number of new slot tokens per prompt; 0 = the tokenizer's EOS is the only slot.
+        begin: ``auto`` = what the tokenizer itself puts before a text, ``bos`` = always its BOS (EOS if it has no
+            BOS), ``none`` = nothing.
     """
 
     recipe: str = "paper"
@@ -81,12 +81,12 @@ class LoraSettings(Settings):
     """Low-rank adapters on the linear projections (peft).
 
     Attributes:
-        rank: Width of the adapters; 0 trains every weight instead.
-        alpha: The update is scaled by alpha / rank.
-        dropout: Dropout in front of the adapters.
+        rank: Width of the adapters; 0 = train every weight instead.
+        alpha: Scale of the update, which is alpha / rank.
+        dropout: Dropout on the adapters' input.
         targets: ``all-linear`` or the names of the projections.
-        depth: Share of the layers, from the top, that get adapters. Below them nothing is trained, so the backward
-            pass ends there: 0.5 saves a quarter of the step and half of the activations' memory.
+        depth: Share of the layers, counted from the top, that get adapters. The backward pass ends below them: 0.5
+            saves a quarter of the step and half of the activations' memory.
     """
 
     rank: Annotated[int, Field(ge=0)] = 16
@@ -97,13 +97,13 @@ class LoraSettings(Settings):
 
 
 class ModelSettings(Settings):
-    """Which backbone, and how it is loaded.
+    """Which backbone to load, and how.
 
     Attributes:
         name: Hub id, local folder, GGUF file, or ``smollm2-135m``.
         dtype: ``auto`` = bfloat16 where the hardware multiplies it natively, else float32.
-        attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` are for encoding only.
-        device: ``auto`` = a GPU where there is one.
+        attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` work for encoding only.
+        device: ``auto`` = a GPU if the machine has one.
         lora: Adapters; rank 0 = full fine-tuning.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
     """
@@ -117,24 +117,24 @@ class ModelSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """How the weights move (transformers.Trainer underneath).
+    """Optimization of the weights (by transformers.Trainer).
 
     Attributes:
-        steps: Optimizer steps. The default is what SmolLM2-135M needs (docs/results.md); the paper takes 10,000 on 7B.
-        batch_size: Examples a step and process.
+        steps: Optimizer steps. The default suits SmolLM2-135M (docs/lab-notes.md); the paper uses 10,000 for 7B.
+        batch_size: Examples per step and process.
         accumulation: Micro-batches summed into one step.
-        learning_rate: Peak of the schedule. The default suits small models under LoRA; take 1e-4 to 3e-4 for billions
+        learning_rate: Peak of the schedule. The default suits small models under LoRA; use 1e-4 to 3e-4 for billions
             of parameters, 1e-5 for full fine-tuning.
         schedule: Shape after the warm-up.
-        warmup: Share of the steps in which the rate rises from 0.
-        weight_decay: AdamW's.
+        warmup: Share of the steps over which the rate rises from 0.
+        weight_decay: AdamW's weight decay.
         max_grad_norm: Gradients are clipped to this norm.
-        seed: Of weights, order and dropout.
-        log_every: Steps between log lines; a checkpoint brings one too.
-        validate_every: Steps between validation losses; 0 = at the end only.
+        seed: Seed of new weights, order and dropout.
+        log_every: Steps between log lines; checkpoints add lines of their own.
+        validate_every: Steps between validation losses; 0 = only at the end.
         save_every: Steps between checkpoints.
-        keep_checkpoints: Older ones are deleted.
-        workers: Processes that prepare batches; 0 = none.
+        keep_checkpoints: Number of checkpoints to keep; older ones are deleted.
+        workers: Processes that prepare batches; 0 = the training process itself.
     """
 
     steps: Annotated[int, Field(ge=1)] = 32
@@ -157,14 +157,14 @@ class EncoderSettings(Settings):
     """How the finished model embeds texts; part of the saved contract.
 
     Attributes:
-        query_prompt: Prompt behind a query.
-        passage_prompt: Prompt behind a passage.
-        query_max_tokens: Longest query in tokens, prompts on top.
-        passage_max_tokens: Longest passage in tokens, prompts on top.
+        query_prompt: Prompt that follows a query.
+        passage_prompt: Prompt that follows a passage.
+        query_max_tokens: Length limit of queries in tokens, without the prompt.
+        passage_max_tokens: Length limit of passages in tokens, without the prompt.
         pooling: ``slots`` = mean of the hidden states at the slots; ``mean`` = mean over the text's tokens without any
             prompt (a baseline for models that were not adapted).
-        layers: A vector is the mean of what the last so many layers give, each at unit length. 1 = the last layer
-            alone, as published; it is the one that must speak the vocabulary, and those below it say more.
+        layers: Number of last layers whose states, each at unit length, are averaged. 1 = only the last layer, as
+            published. That layer has to speak the vocabulary; the ones below it say more about the text.
     """
 
     query_prompt: PromptName = "self"
@@ -176,7 +176,7 @@ class EncoderSettings(Settings):
 
 
 def switched(data: Any, sections: Iterable[str]) -> Any:
-    """Read ``section = true`` as an empty section and ``false`` as none."""
+    """Read ``section = true`` as an empty section and ``false`` as an absent one."""
     if not isinstance(data, dict):
         return data
     words: dict[bool, dict[str, Any] | None] = {True: {}, False: None}
@@ -184,7 +184,7 @@ def switched(data: Any, sections: Iterable[str]) -> Any:
 
 
 def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Lay one tree of settings over another."""
+    """Merge one tree of settings into another, overriding its values."""
     found = dict(below)
     for key, value in above.items():
         under = found.get(key)
@@ -196,19 +196,19 @@ ConfigT = TypeVar("ConfigT", bound=Settings)
 
 
 def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Iterable[str] = ()) -> ConfigT:
-    """Read a TOML recipe, put ``key=value`` overrides on top and validate both.
+    """Read a TOML recipe, apply ``key=value`` overrides and validate the result.
 
     Args:
         schema: The settings model to fill.
         path: TOML file; None = the defaults.
-        overrides: ``section.key=value`` strings; the value is read as TOML where it can be, else as text.
-            A whole prompt recipe can be named: ``prompts=released``.
+        overrides: ``section.key=value`` strings; a value that is not valid TOML is read as text.
+            ``prompts=released`` selects a whole prompt recipe.
 
     Returns:
         The frozen settings.
 
     Raises:
-        ConfigError: Unreadable file, unknown key (with the nearest known one), or a value that does not fit.
+        ConfigError: The file cannot be read, a key is unknown (with the nearest known one), or a value is invalid.
     """
     where = str(path) if path else "--set"
     data = _with_new_keys(_read_toml(Path(path)), where) if path else {}
@@ -231,7 +231,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 
 def _with_new_keys(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Rename keys of earlier versions, with one warning for each."""
+    """Rename keys of earlier versions, with one warning each."""
     found = {}
     for key, value in data.items():
         new = _OLD_KEYS.get(key, key)
@@ -306,7 +306,7 @@ def _first_problem(schema: type[Settings], error: ValidationError, where: str) -
 def _keys(schema: type[Settings], location: list[str]) -> list[str]:
     found: Any = schema
     for part in location:
-        # A number is the place in a list, whose items were taken already.
+        # A number is a position in a list, whose item type is already resolved.
         found = found if part.isdigit() else section_of(found.model_fields[part].annotation)
         if found is None:
             return []

@@ -1,28 +1,28 @@
-"""Every error that a user of llama2vec can meet.
+"""Every error that a user of llama2vec can get.
 
 The whole tree::
 
-    Llama2VecError                   a mistake of the user's: one line that says what, where and what to do
-    ├── ConfigError                  a recipe or a --set override that does not fit
-    ├── OutputExistsError            an output is there already and --overwrite was not given
+    Llama2VecError                   a user's mistake: one line that says what, where and what to do
+    ├── ConfigError                  an invalid recipe or --set override
+    ├── OutputExistsError            the output exists and --overwrite was not given
     ├── MissingDependencyError       an optional extra is not installed
-    ├── DataError                    input that cannot be read as what it should be
+    ├── DataError                    input that cannot be read in the expected format
     │   ├── CorpusFormatError        a corpus, query or sentence-pair file with a faulty line
     │   ├── ExampleFormatError       labeled training data with a faulty row
     │   ├── RunFormatError           a TREC run or qrels file with a faulty line
-    │   └── EmptyCorpusError         nothing to work on
-    ├── ModelError                   a model or tokenizer that cannot serve
-    │   ├── ModelNotFoundError       no such folder, file or hub id
+    │   └── EmptyCorpusError         the input holds no text
+    ├── ModelError                   a model or tokenizer that cannot be used
+    │   ├── ModelNotFoundError       the folder, file or hub id does not exist
     │   ├── NotCausalError           the model is not a causal language model
-    │   ├── TokenizerError           no EOS token, a prompt that does not fit, …
+    │   ├── TokenizerError           the tokenizer lacks an EOS token, a prompt does not fit, …
     │   ├── ContractError            the saved encoding contract does not match its hash or its model
-    │   │   └── GoldenVectorsError   golden vectors are missing, damaged, or those of another contract
-    │   └── BackendError             another program that is asked for vectors does not give them
+    │   │   └── GoldenVectorsError   golden vectors are missing, damaged, or belong to another contract
+    │   └── BackendError             another program did not return the requested vectors
     ├── TrainingError                training cannot start, or must stop
     │   └── EmptyTargetsError        no row of a batch has a token to predict
     ├── StoreError                   a vector store or index that cannot be used
     │   └── CorruptShardError        a shard is truncated or its checksum is wrong
-    └── EvaluationError              runs and judgments that do not fit together
+    └── EvaluationError              runs and judgments that do not belong together
 
 The command line prints the message of a :class:`Llama2VecError` on one line and exits with code 2.
 """
@@ -31,23 +31,23 @@ from __future__ import annotations
 
 
 class Llama2VecError(Exception):
-    """A mistake of the user's, told in one line: what is wrong, where, and what to do."""
+    """A user's mistake, told in one line: what is wrong, where, and what to do."""
 
 
 class ConfigError(Llama2VecError):
-    """A recipe or an override does not fit the schema."""
+    """A recipe or an override is invalid."""
 
 
 class OutputExistsError(Llama2VecError):
-    """An output exists already and may not be replaced without ``--overwrite``."""
+    """An output exists and is replaced only with ``--overwrite``."""
 
 
 class MissingDependencyError(Llama2VecError):
-    """An optional package is needed for what was asked."""
+    """The command needs an optional package that is not installed."""
 
 
 class DataError(Llama2VecError):
-    """Input data cannot be read as what it should be."""
+    """Input data cannot be read in the expected format."""
 
 
 class CorpusFormatError(DataError):
@@ -63,15 +63,15 @@ class RunFormatError(DataError):
 
 
 class EmptyCorpusError(DataError):
-    """There is nothing to work on."""
+    """The input holds no text."""
 
 
 class ModelError(Llama2VecError):
-    """A model or tokenizer cannot serve."""
+    """A model or tokenizer cannot be used."""
 
 
 class ModelNotFoundError(ModelError):
-    """No such folder, file or hub id."""
+    """The folder, file or hub id does not exist."""
 
 
 class NotCausalError(ModelError):
@@ -79,7 +79,7 @@ class NotCausalError(ModelError):
 
 
 class TokenizerError(ModelError):
-    """The tokenizer lacks what a prompt needs."""
+    """The tokenizer lacks something that a prompt needs."""
 
 
 class ContractError(ModelError):
@@ -87,11 +87,11 @@ class ContractError(ModelError):
 
 
 class GoldenVectorsError(ContractError):
-    """Golden vectors are missing, damaged, or those of another contract."""
+    """Golden vectors are missing, damaged, or belong to another contract."""
 
 
 class BackendError(ModelError):
-    """Another program that is asked for vectors does not give them."""
+    """Another program did not return the requested vectors."""
 
 
 class TrainingError(Llama2VecError):
@@ -111,4 +111,4 @@ class CorruptShardError(StoreError):
 
 
 class EvaluationError(Llama2VecError):
-    """Runs and judgments do not fit together."""
+    """Runs and judgments do not belong together."""

@@ -11,12 +11,12 @@ Qrels = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text to be found.
+    """A text to search for.
 
     Attributes:
         id: Unique within its corpus.
         text: The body.
-        title: Put in front of the body where there is one.
+        title: Precedes the body when the passage is encoded; may be empty.
     """
 
     id: str
@@ -43,11 +43,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class AdaptationExample:
-    """One unlabeled passage and what follows it in the same document.
+    """One unlabeled passage and the text that follows it in the same document.
 
     Attributes:
         text: The passage T that is read and that EBAE predicts.
-        next_text: The following passage U that EBAR predicts; empty where the document ends.
+        next_text: The following passage U that EBAR predicts; empty at the end of a document.
     """
 
     text: str
@@ -61,12 +61,12 @@ class TrainingExample:
     Attributes:
         query: The query's text.
         positives: At least one text that answers it.
-        negatives: Hard negatives: texts that look like answers and are none.
-        positive_scores: A teacher's score of each positive, for distillation; empty where there is none.
+        negatives: Hard negatives: texts that resemble answers but are not.
+        positive_scores: A teacher's score of each positive, for distillation; empty without a teacher.
         negative_scores: The same for each negative.
-        query_id: The query's id where the source has one, else "".
-        positive_ids: Passage ids of the positives; empty where the source has none.
-        negative_ids: Passage ids of the negatives; empty where the source has none.
+        query_id: The query's id; "" if the source has none.
+        positive_ids: Passage ids of the positives; empty if the source has none.
+        negative_ids: Passage ids of the negatives; empty if the source has none.
     """
 
     query: str
@@ -81,7 +81,7 @@ class TrainingExample:
 
 @dataclass(frozen=True, slots=True)
 class SentencePair:
-    """Two sentences and how alike people found them (STS)."""
+    """Two sentences with a human similarity score (STS)."""
 
     first: str
     second: str
@@ -114,12 +114,12 @@ class Report:
     """Scores of one system on one task.
 
     Attributes:
-        task: What was evaluated, such as ``cranfield/test``.
-        system: What produced the run.
+        task: Name of the task, such as ``cranfield/test``.
+        system: Name of the system.
         metrics: Measure name (``nDCG@10``) → mean over the queries.
         intervals: Measure name → (low, high) of the 95 % bootstrap interval of the mean.
         per_query: Measure name → query id → value.
-        settings: What made it: contract hash, lengths, versions.
+        settings: The settings behind the scores: contract hash, lengths, versions.
     """
 
     task: str

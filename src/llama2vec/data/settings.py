@@ -1,4 +1,4 @@
-"""Settings of what is read: plain text, and pairs made from a corpus."""
+"""Settings of the texts to read: plain text, and pairs made from a corpus."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from llama2vec.config import Language, Settings
 
 
 class TextSettings(Settings):
-    """Which plain text is read and how it is cut into pairs (T, following U).
+    """Which plain text to read, and how to cut it into pairs (T, following U).
 
     Attributes:
         corpus: BEIR folder, JSONL, TSV, folder of .txt/.md, ``hf:dataset`` or ``ir:dataset``.
         language: ISO 639-1 code for sentence ends and stop words.
-        min_words: Shortest T and U; shorter rests are joined to their neighbor.
-        max_words: Longest T and U. Each piece's length is drawn between the two, so that the model meets
-            texts as short as queries and as long as passages; equal numbers switch this off.
-        max_tokens: Longest T in tokens; prompts come on top.
-        held_out: Share of the documents kept for the validation loss.
+        min_words: Shortest T and U; shorter leftovers merge into the adjacent piece.
+        max_words: Longest T and U. The length of each piece is drawn between the two, so that the model sees texts as
+            short as queries and as long as passages; equal numbers switch this off.
+        max_tokens: Longest T in tokens, without prompts.
+        held_out: Share of the documents held out for the validation loss.
         limit: Read at most this many passages; 0 = all.
     """
 
@@ -39,13 +39,13 @@ class TextSettings(Settings):
 
 
 class PairShares(Settings):
-    """How often a passage gives a pair of each kind: 0 = never, 1 = wherever it can.
+    """How often a passage gives a pair of each kind: 0 = never, 1 = whenever possible.
 
     Attributes:
         title: Title → text.
         first_sentence: First sentence → the rest.
-        halves: One half → the other, cut at the sentence end nearest to the middle; which one asks is drawn.
-        neighbors: A passage → the one that follows it in the same document.
+        halves: One half → the other, cut at the sentence end nearest to the middle; the query half is drawn.
+        neighbors: A passage → the next one in the same document.
         crop: A few neighboring words → their passage (inverse cloze task, arXiv 1906.00300; cropping,
             arXiv 2112.09118).
     """
@@ -63,12 +63,12 @@ class CorpusPairSettings(Settings):
     Attributes:
         kinds: Share of the passages that give a pair of each kind.
         language: ISO 639-1 code for sentence ends.
-        query_min_words: Shortest query but for titles; a shorter first sentence takes the next one along.
-        query_max_words: Longest query; what is behind it is left out.
+        query_min_words: Shortest query, titles excepted; a shorter first sentence is joined with the next one.
+        query_max_words: Longest query; the rest is cut.
         crop_max_words: Longest crop; its length is drawn between ``query_min_words`` and this.
-        passage_min_words: Shortest positive without its title; what is shorter gives no pair.
-        keep_query_in_passage: Share of the crops whose positive keeps the words that were cropped (0.1 in
-            arXiv 1906.00300): they teach that equal words count, the others that they are not all.
+        passage_min_words: Shortest positive, without its title; shorter texts give no pair.
+        keep_query_in_passage: Share of the crops whose positive keeps the cropped words (0.1 in arXiv 1906.00300).
+            These teach that equal words matter; the other crops teach that they are not everything.
         limit: Read at most this many passages; 0 = all.
     """
 

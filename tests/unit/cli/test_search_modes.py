@@ -125,7 +125,7 @@ def test_wrong_searches_are_one_line(store: Path, cli: Cli, options: list[str], 
 def test_a_language_that_is_no_code_is_one_line_and_writes_nothing(store: Path, tmp_path: Path, cli: Cli) -> None:
     code, _, err = cli("index", store, "-o", tmp_path / "i", "--bm25", "--language", "english")
     assert code == 2
-    assert "--language: 'english' is no ISO 639 code; write en" in err
+    assert "--language: 'english' is not an ISO 639 code; write en" in err
     assert not (tmp_path / "i").exists()
 
 

@@ -53,7 +53,7 @@ def test_the_scores_are_those_of_lucene() -> None:
 def test_wrong_requests_are_told_in_one_line() -> None:
     with pytest.raises(EmptyCorpusError, match="no passages"):
         Bm25Index.build([])
-    with pytest.raises(ConfigError, match="'klingon' is no ISO 639 code; write en"):
+    with pytest.raises(ConfigError, match="'klingon' is not an ISO 639 code; write en"):
         Bm25Index.build(PASSAGES, language="klingon")
 
 
@@ -117,5 +117,5 @@ def test_an_index_that_named_its_language_in_words_is_to_be_built_again(tmp_path
     Bm25Index.build(PASSAGES).save(tmp_path)
     facts = tmp_path / "corpus.json"
     facts.write_text(facts.read_text(encoding="utf-8").replace('"en"', '"english"'), encoding="utf-8")
-    with pytest.raises(StoreError, match=r"cannot be read \(language: 'english' is no ISO 639 code.*build it again"):
+    with pytest.raises(StoreError, match=r"cannot be read \(language: 'english' is not an ISO 639 .*build it again"):
         Bm25Index.load(tmp_path, ["a", "b", "c", "d"])
