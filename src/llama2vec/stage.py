@@ -18,7 +18,8 @@ from llama2vec.files import apply_umask, write_json
 from llama2vec.manifest import build_manifest
 from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers, resolve_model
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.publish.model_card import origin_of, write_model_card
+from llama2vec.model.publish.model_card import write_model_card
+from llama2vec.model.publish.origin import origin_of
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training.checkpoints import check_finite, has_checkpoint
 

@@ -86,7 +86,6 @@ WITHOUT_OWN_TEST: set[str] = {
     "model/batching.py",
     "model/contract.py",
     "model/pooling.py",
-    "model/publish/model_card_text.py",
     "model/publish/publishing.py",
     "pipeline/execution.py",
     "pipeline/record.py",

@@ -22,7 +22,8 @@ def card_command(
 ) -> None:
     """Write the model card of a saved encoder again, with its scores."""
     reports = [_read_report(path) for path in scores or []]
-    from llama2vec.model.publish.model_card import CARD_FILE, CARD_MARK, write_model_card
+    from llama2vec.model.publish.model_card import CARD_MARK, write_model_card
+    from llama2vec.model.publish.origin import CARD_FILE
 
     if not write_model_card(model, name=name or "", scores=reports):
         raise OutputExistsError(

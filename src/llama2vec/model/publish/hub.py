@@ -11,7 +11,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from llama2vec.errors import ModelError
 from llama2vec.model.backbone import resolve_model
 from llama2vec.model.contract import CONTRACT_FILE
-from llama2vec.model.publish.model_card import CARD_FILE, is_own_card
+from llama2vec.model.publish.model_card import is_own_card
+from llama2vec.model.publish.origin import CARD_FILE
 
 logger = logging.getLogger(__name__)
 

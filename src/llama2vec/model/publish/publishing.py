@@ -1,4 +1,4 @@
-"""Files that let other programs and people use a saved encoder: for sentence-transformers, and the model card."""
+"""Files that open a saved encoder to others: those that sentence-transformers reads, and the model card."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from pathlib import Path
 from llama2vec.files import write_atomic, write_json
 from llama2vec.model.backbone import ModelSource
 from llama2vec.model.contract import CONTRACT_FILE
-from llama2vec.model.publish.model_card import CARD_FILE, is_own_card, origin_of, write_model_card
+from llama2vec.model.publish.model_card import is_own_card, write_model_card
+from llama2vec.model.publish.origin import CARD_FILE, origin_of
 
 MODULE_FILE = "portable_encoder.py"
-# As in portable_encoder.py, which is not imported here: sentence-transformers is no dependency.
+# As in portable_encoder.py, which cannot be imported without sentence-transformers.
 _QUERY_MARK = "[llama2vec:query]"
 
 
@@ -19,7 +20,7 @@ def add_public_files(folder: Path, destination: Path, made_from: str) -> None:
 
     Args:
         folder: The encoder's files, contract included, before they are moved.
-        destination: Where they go; a card that somebody wrote there stays.
+        destination: Where they go; a card with an author of its own stays.
         made_from: Name of the model that was loaded.
     """
     write_sentence_transformers_files(folder)
@@ -28,12 +29,12 @@ def add_public_files(folder: Path, destination: Path, made_from: str) -> None:
 
 
 def name_card(folder: Path, repo_id: str, source: ModelSource) -> None:
-    """Give an encoder that goes to the hub the card of the folder it was loaded from, or one that names the repository.
+    """Give an encoder for the hub the card its author wrote beside the loaded model, or one that names the repository.
 
     Args:
         folder: The encoder's files.
-        repo_id: Where they go.
-        source: What was loaded.
+        repo_id: The repository they go to.
+        source: The loaded model.
     """
     card = Path(source.location) / CARD_FILE
     if (card.parent / CONTRACT_FILE).is_file() and is_own_card(card):
@@ -53,10 +54,10 @@ def write_sentence_transformers_files(folder: Path) -> None:
     }
     write_json(folder / "config_sentence_transformers.json", settings)
     module = {"idx": 0, "name": "0", "path": "", "type": f"{Path(MODULE_FILE).stem}.PortableEncoder"}
-    # Last: with modules.json sentence-transformers reads the folder as one of its own.
+    # Last: modules.json is what makes the folder a model of sentence-transformers.
     write_json(folder / "modules.json", [module])
 
 
 def module_source() -> bytes:
-    """Return the file that sentence-transformers runs, as it stands in this package."""
+    """Return the file of this package that sentence-transformers runs."""
     return Path(__file__).with_name(MODULE_FILE).read_bytes()

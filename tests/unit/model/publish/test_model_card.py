@@ -19,7 +19,8 @@ from llama2vec.cli import app
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ContractError, DataError, OutputExistsError
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.publish.model_card import CARD_MARK, Origin, origin_of, write_model_card
+from llama2vec.model.publish.model_card import CARD_MARK, write_model_card
+from llama2vec.model.publish.origin import Origin, origin_of
 
 QUERY = "How do bees find their way home?"
 PASSAGES = ["Bees find their way by the sun.", "The bridge was opened in 1932."]
@@ -112,9 +113,9 @@ def test_the_card_tells_contract_training_and_limits_and_no_folder_of_this_machi
     card = card_of(folder)
     for said in (
         "# tiny", "arXiv 2312.15503", "unsupervised adaptation", Encoder.load(folder).contract_hash,
-        "| recipe | released |", "then 8 slot tokens", "passages at 77 tokens", "| data | `news.jsonl`",
-        "fingerprint `5adb8dec48cd`", "| loss self | 7.104 |", "LoRA of rank 16, merged", "No label was used",
-        "| tokens of a passage | 77", "@inproceedings{li2024llama2vec",
+        "| prompt recipe | released |", "then 8 slot tokens", "passages at 77.", "| data | `news.jsonl`",
+        "fingerprint `5adb8dec48cd`", "| loss self | 7.104 |", "LoRA of rank 16, merged", "Training used no labels",
+        "| tokens of a passage | at most 77", "@inproceedings{li2024llama2vec",
     ):  # fmt: skip
         assert said in card
     for hidden in ("/home/someone", "secret", str(tmp_path)):
@@ -160,6 +161,16 @@ def test_a_card_of_ours_is_renewed_with_the_model(save: Callable[..., Path]) -> 
     assert 'Encoder.load("tiny"' in card_of(folder)
 
 
+def test_a_name_with_quotes_stays_one_string_of_the_code(save: Callable[..., Path]) -> None:
+    folder = save()
+    write_model_card(folder, name='x"; import os; "\n## Use')
+    blocks = re.findall(r"```python\n(.*?)```", card_of(folder), flags=re.DOTALL)
+    assert len(blocks) == 3
+    assert all("import os" in block and "\nimport os" not in block for block in blocks)
+    for block in blocks:
+        compile(block, "card", "exec")
+
+
 def test_origins_are_followed_through_the_stages_also_after_a_run_was_moved(
     save: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -175,7 +186,7 @@ def test_origins_are_followed_through_the_stages_also_after_a_run_was_moved(
     assert [manifest["stage"] for manifest in origin.manifests] == ["adapt", "finetune"]
     write_model_card(tuned)
     assert "unsupervised adaptation of Llama2Vec and contrastive fine-tuning" in card_of(tuned)
-    assert "No label was used" not in card_of(tuned)
+    assert "Training used no labels" not in card_of(tuned)
     # Saved once more, without a manifest of its own, the base is still known.
     again = Encoder.load(tuned, settings=FLOAT32).save(tmp_path / "again")
     assert origin_of(str(again)).base == origin.base
@@ -203,7 +214,7 @@ def test_a_manifest_with_gaps_does_not_keep_a_card_from_being_written(save: Call
 
 
 def test_a_folder_without_a_contract_gets_no_card(llama_folder: Path) -> None:
-    with pytest.raises(ContractError, match=r"no readable llama2vec\.json"):
+    with pytest.raises(ContractError, match=r"llama2vec\.json is missing or unreadable"):
         write_model_card(llama_folder)
     assert not (llama_folder / "README.md").exists()
 

@@ -1,0 +1,111 @@
+"""Where a model comes from: the base LLM, its license, and the training stages since."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from huggingface_hub.repocard import metadata_load
+
+from llama2vec.model.backbone import SMOLLM2_HUB, SMOLLM2_NAME
+from llama2vec.model.contract import CONTRACT_FILE
+
+CARD_FILE = "README.md"
+_MANIFEST = "manifest.json"
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_KNOWN_LICENSES = {SMOLLM2_HUB: "apache-2.0"}
+
+Manifest = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model comes from.
+
+    Attributes:
+        base: Hub id of the original LLM, or the name of its folder or file; "" if unknown.
+        license: License of the base, as the hub spells it; "" if unknown.
+        manifests: Manifests of the training stages since, oldest first.
+    """
+
+    base: str = ""
+    license: str = ""
+    manifests: tuple[Manifest, ...] = ()
+
+    @property
+    def hub_base(self) -> str:
+        """The base if it is a hub id, else ""."""
+        return self.base if _HUB_ID.fullmatch(self.base) else ""
+
+    def followed_by(self, manifest: Manifest) -> Origin:
+        """Return the origin of what one more stage made."""
+        return replace(self, manifests=(*self.manifests, manifest))
+
+    def of_stage(self, stage: str) -> list[Manifest]:
+        """Return the manifests of one kind of stage."""
+        return [manifest for manifest in self.manifests if manifest.get("stage") == stage]
+
+
+def origin_of(name: str) -> Origin:
+    """Follow the manifests of a model, and of the models it was made from, back to the base.
+
+    Args:
+        name: A saved encoder's folder, or anything else that loads a model.
+    """
+    manifests: list[Manifest] = []
+    beside, seen = Path(), set[Path]()
+    while True:
+        folder = _local_model(name, beside)
+        if folder is None or not (folder / CONTRACT_FILE).is_file():
+            return Origin(_public_name(name), _license(name, folder), tuple(manifests))
+        manifest = read_object(folder / _MANIFEST)
+        if not manifest or folder.resolve() in seen:
+            # An encoder without a manifest names its base in its own card.
+            card = _front_matter(folder / CARD_FILE)
+            return Origin(str(card.get("base_model") or ""), str(card.get("license") or ""), tuple(manifests))
+        manifests.insert(0, manifest)
+        seen.add(folder.resolve())
+        name, beside = str(manifest.get("settings", {}).get("model", {}).get("name", "")), folder.parent
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, or {} if there is no readable one."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _local_model(name: str, beside: Path) -> Path | None:
+    """Return the folder that a model's name means, also after a whole run was moved."""
+    if not name or name == SMOLLM2_NAME:
+        return None
+    found = Path(name).expanduser()
+    return next((path for path in (found, beside / found.name) if (path / "config.json").is_file()), None)
+
+
+def _public_name(name: str) -> str:
+    """Return a model's name without the folders of this machine."""
+    if name == SMOLLM2_NAME:
+        return SMOLLM2_HUB
+    return name if _HUB_ID.fullmatch(name) and not Path(name).exists() else Path(name).name
+
+
+def _license(name: str, folder: Path | None) -> str:
+    if folder is None:
+        return _KNOWN_LICENSES.get(_public_name(name), "")
+    return str(_front_matter(folder / CARD_FILE).get("license") or "")
+
+
+def _front_matter(path: Path) -> dict[str, Any]:
+    try:
+        return metadata_load(path) or {}
+    # A card of another author may be missing, binary, or have broken YAML.
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
