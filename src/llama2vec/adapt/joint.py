@@ -4,10 +4,10 @@ Layout of a batch, columns from left to right (letters: B batch, L columns, S sl
 
     [ prefix + text, right-padded to the longest ][ SELF prompt ][ NEXT prompt ]
 
-The prompts stand in the same columns for every row, so the slots are fixed columns and a stock causal LM computes the
-head there alone (``logits_to_keep``). Padding between a short text and its prompts is never seen: the prompts' rows
-mask it out, position ids go on right after the text, and the text's own rows are causal, so what stands to their right
-cannot reach them. NEXT does not see SELF. Both embeddings therefore equal those of two separate prompts.
+The prompts occupy the same columns in every row, so the slots are fixed columns and a stock causal LM computes its head
+at the slots only (``logits_to_keep``). Padding between a short text and its prompts has no effect: the prompts' rows
+mask it, position ids continue right after the text, and the text's own rows are causal, so they see nothing to their
+right. NEXT does not see SELF. Both embeddings therefore equal those of two separate prompts.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ TASKS: tuple[PromptName, ...] = ("self", "next")
 
 @dataclass(frozen=True, slots=True)
 class JointLayout:
-    """Where things stand in a joint batch.
+    """The columns of a joint batch.
 
     Attributes:
         text_columns: Columns of prefix and text, padding included.
-        blocks: Per task the columns (start, end) of its prompt.
-        slots: Slots at the end of each block.
+        blocks: Columns (start, end) of each task's prompt.
+        slots: Number of slots at the end of each block.
     """
 
     text_columns: int
@@ -54,15 +54,15 @@ class JointLayout:
 
 @dataclass(frozen=True, slots=True)
 class JointBatch:
-    """What one training step needs.
+    """The input of one training step.
 
     Attributes:
         input_ids: [B, L].
         position_ids: [B, L].
-        text_lengths: [B] prefix and text, padding not counted.
-        text_starts: Columns of the prefix; LM labels begin behind them.
-        targets: Per task [B, T] distinct target ids, right-padded with 0.
-        target_weights: Per task [B, T]; 0 = padding.
+        text_lengths: [B] length of prefix and text, without padding.
+        text_starts: Columns of the prefix; LM labels begin after them.
+        targets: [B, T] distinct target ids per task, right-padded with 0.
+        target_weights: [B, T] weights per task; 0 = padding.
         layout: The columns.
     """
 
@@ -105,8 +105,8 @@ def joint_batch(
         prompts: Token ids of the prompts.
         tasks: Which prompts to append.
         token_weights: [V] weight of each token as a target; None = 1.
-        pad_id: Fills the columns behind a short text.
-        pad_to_multiple_of: Rounds the text columns up.
+        pad_id: Fills the columns after a short text.
+        pad_to_multiple_of: Round the number of text columns up to a multiple of this.
 
     Returns:
         A batch of B = len(texts) rows.
@@ -127,7 +127,7 @@ def joint_batch(
     for task, (start, stop) in blocks.items():
         input_ids[:, start:stop] = torch.tensor(prompts.suffixes[task])
         position_ids[:, start:stop] = lengths[:, None] + torch.arange(stop - start)
-    # Padding columns are read by nobody; a small position id keeps them inside any context length.
+    # No row attends to padding columns; a small position id keeps them within any context length.
     position_ids[:, :text_columns].clamp_(max=int(lengths.max()) - 1)
     sources = {"self": texts, "next": next_texts}
     targets, weights = {}, {}
@@ -153,11 +153,11 @@ def joint_mask(batch: JointBatch, dtype: torch.dtype, window: int | None = None)
 
     Args:
         batch: The batch.
-        dtype: The model's number format; hidden pairs get its most negative number.
+        dtype: The model's number format; masked pairs get its most negative number.
         window: Sliding window of the layer in tokens; None = full attention.
 
     Returns:
-        [B, 1, L, L]: 0 where a row (query) may look at a column (key).
+        [B, 1, L, L]: 0 where a row (query) may attend to a column (key).
     """
     # Additive, not boolean: eager attention silently misreads a boolean mask.
     layout, device = batch.layout, batch.input_ids.device
@@ -173,7 +173,7 @@ def joint_mask(batch: JointBatch, dtype: torch.dtype, window: int | None = None)
     seen = (causal & same_block)[None] | (text_to_prompt[None] & real_text[:, None, :])
     if window is not None:
         distance = batch.position_ids[:, :, None] - batch.position_ids[:, None, :]
-        # The diagonal stays open: padding rows need something to look at.
+        # The diagonal stays open: padding rows must attend to something.
         seen &= (distance < window) | torch.eye(len(columns), dtype=torch.bool, device=device)
     hidden = (
         torch.zeros((), dtype=dtype, device=device),
@@ -189,7 +189,7 @@ def attention_inputs(batch: JointBatch, config: Any, dtype: torch.dtype) -> dict
     Models with sliding-window layers get one mask per kind of layer, as they expect.
 
     Raises:
-        ModelError: The texts are longer than the window of a model that mixes layer kinds in a way we cannot mask.
+        ModelError: The texts exceed the window of a model whose mix of layer kinds we cannot mask.
     """
     window = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) is False:

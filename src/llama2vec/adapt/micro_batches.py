@@ -1,8 +1,8 @@
-"""Micro-batches of one batch: which rows are read together, and how their gradients add up to those of the whole.
+"""Micro-batches: which rows of a batch to read together, and how their gradients add up to those of the whole batch.
 
 A batch read in one pass holds the activations of all its rows. The pretext losses are means over rows (or tokens), so
-it can be read in pieces, each taken back to the weights at once: the same gradients up to rounding, in the memory of
-one piece.
+the batch can be read in pieces with a backward pass each: the same gradients up to rounding, in the memory of one
+piece.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MOST_CELLS = {"cpu": 2048}
 
 
 def most_cells(wanted: int, device: str) -> int:
-    """Return the most cells of a pass: what is wanted, else what suits a kind of device; 0 = no limit.
+    """Return the most cells of a pass: the requested number, else a default for the kind of device; 0 = no limit.
 
     >>> most_cells(0, "cpu"), most_cells(0, "cuda"), most_cells(500, "cpu")
     (2048, 0, 500)
@@ -26,14 +26,14 @@ def most_cells(wanted: int, device: str) -> int:
 
 
 def micro_batches(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Divide the rows of a batch among as few passes as their cells allow: like lengths together, passes of like size.
+    """Divide a batch among as few passes as its cells allow, with similar lengths together and passes of similar size.
 
     Args:
-        lengths: Columns that each row needs.
-        most: Most cells (rows x longest row) of a pass; a single row may have more. 0 = no limit.
+        lengths: Number of columns of each row.
+        most: Most cells (rows x longest row) of a pass; a single row may exceed it. 0 = no limit.
 
     Returns:
-        The rows of each pass, the longest first; a batch that fits stays in its order.
+        The rows of each pass, the longest first; a batch that fits in one pass keeps its order.
 
     >>> micro_batches([3, 9, 4, 8], most=18)
     [[1, 3], [2, 0]]
@@ -51,10 +51,10 @@ def micro_batches(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 class PiecewiseGradients:
-    """Takes the parts of a sum back to the weights one by one, for a loop that knows one loss and one ``backward``.
+    """Runs the backward pass of each part of a sum, for a training loop that expects one loss and one ``backward``.
 
     Args:
-        model: Its weights collect the gradients; what they have collected before is kept and added.
+        model: Its weights collect the gradients, added to those that they already hold.
     """
 
     def __init__(self, model: Any) -> None:
@@ -65,14 +65,14 @@ class PiecewiseGradients:
             weight.grad = None
 
     def add(self, loss: Tensor) -> None:
-        """Take one part of the sum back to the weights and let go of its activations."""
+        """Run the backward pass of one part of the sum and free its activations."""
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward()  # type: ignore[no-untyped-call]
         value = loss.detach()
         self._total = value if self._total is None else self._total + value
 
     def total(self) -> Tensor:
-        """Return the sum; its ``backward``, to be called once, multiplies the gradients by what comes from above.
+        """Return the sum; its ``backward``, called once, scales the collected gradients by the incoming gradient.
 
         Raises:
             ValueError: Nothing was added.

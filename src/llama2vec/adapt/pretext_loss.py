@@ -1,4 +1,4 @@
-"""EBAE and EBAR: how well one embedding predicts a bag of tokens; and the ordinary LM loss, in chunks."""
+"""EBAE and EBAR losses, which score how well one embedding predicts a bag of tokens; the LM loss in chunks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def bag_of_tokens_loss(slot_logits: Tensor, targets: Tensor, weights: Tensor) ->
     Args:
         slot_logits: [B, S, V] head outputs at the slots.
         targets: [B, T] distinct ids, right-padded with any id.
-        weights: [B, T] share of each target; 0 = padding. Each row is normalized to sum 1.
+        weights: [B, T] weight of each target; 0 = padding. Each row is normalized to sum 1.
 
     Returns:
         Mean loss in nats over the rows that have targets.
@@ -38,16 +38,16 @@ def bag_of_tokens_loss(slot_logits: Tensor, targets: Tensor, weights: Tensor) ->
     if not bool(filled.any()):
         raise EmptyTargetsError("no text of this batch has a token to predict; the corpus may hold only stop words")
     logits = slot_logits.float().amax(dim=1) if slot_logits.shape[1] > 1 else slot_logits[:, 0].float()
-    # log softmax at the targets only: no second [B, V] tensor is built for the backward pass.
+    # Log-softmax at the targets only, so that the backward pass needs no second [B, V] tensor.
     log_probabilities = logits.gather(1, targets) - logits.logsumexp(dim=1, keepdim=True)
     per_row = -(log_probabilities * weights).sum(dim=1)[filled] / totals[filled]
     return per_row.mean()
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Cross-entropy of ``hidden @ weight.T`` that never holds more than a chunk of logits.
+    """Cross-entropy of ``hidden @ weight.T`` that holds only one chunk of logits at a time.
 
-    The gradients are computed along with the loss, chunk by chunk, so the backward pass multiplies nothing again.
+    The forward pass computes the gradients along with the loss, chunk by chunk; the backward pass repeats no product.
     """
 
     @staticmethod
@@ -67,7 +67,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if not (need_hidden or need_weight):
                 loss += (logits.logsumexp(dim=1, keepdim=True) - scored).sum()
                 continue
-            # The largest probability is at least 1 / V: its logarithm is safe, and spares logsumexp's own passes.
+            # The largest probability is at least 1 / V, so its logarithm is safe; this saves the passes of logsumexp.
             highest, where = logits.max(dim=1, keepdim=True)
             gradient = logits.softmax(dim=1)
             del logits
@@ -79,7 +79,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if grad_weight is not None:
                 share = chunk / count
                 if grad_weight.dtype == gradient.dtype:
-                    # With beta = 0 what an empty tensor holds is not read.
+                    # With beta = 0 the uninitialized contents of the tensor are ignored.
                     grad_weight.addmm_(gradient.T, share, beta=1 if start else 0)
                 else:
                     product = gradient.T @ share
@@ -104,7 +104,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def language_model_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
-    """Ordinary next-token loss on T, computed in chunks: the [B, L, V] logits never exist at once.
+    """Compute the next-token loss on T in chunks: the [B, L, V] logits never exist at once.
 
     Args:
         hidden: [N, D] hidden states.
@@ -112,7 +112,7 @@ def language_model_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
         labels: [N] the token that follows each position; -100 = not scored.
 
     Returns:
-        Mean cross-entropy in nats over the scored positions (0 where there are none).
+        Mean cross-entropy in nats over the scored positions; 0 without any.
     """
     result: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return result

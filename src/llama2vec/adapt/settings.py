@@ -11,18 +11,18 @@ from llama2vec.data.settings import TextSettings
 
 
 class ObjectiveSettings(Settings):
-    """What the embedding must predict.
+    """The pretext losses: what the embedding must predict.
 
     Attributes:
         self_weight: Weight of EBAE; 0 switches it off.
         next_weight: Weight of EBAR; 0 switches it off.
         language_model_weight: Weight of the ordinary next-token loss on T (1 in the authors' code, 0 in the paper).
         pretext_weight: Factor on the mean of EBAE and EBAR (0.1 in the authors' code).
-        stop_words: Leave stop words and punctuation out of the targets, where the language has a list.
-        token_weights: ``uniform``, or ``idf`` = a token's weight is its inverse document frequency in the corpus.
-        micro_batch_tokens: Most cells (texts x longest sequence) that one pass through the model reads; a batch of more
-            is read in pieces and gives the same gradients in the memory of one piece. 0 = 2,048 on a CPU, whole batches
-            on a GPU; under several processes a batch is always read whole.
+        stop_words: Drop stop words and punctuation from the targets, for languages with a list.
+        token_weights: ``uniform``, or ``idf`` = each token's inverse document frequency in the corpus.
+        micro_batch_tokens: Most cells (texts x longest sequence) of one pass through the model. A larger batch is read
+            in pieces: the same gradients in the memory of one piece. 0 = 2,048 on a CPU, whole batches on a GPU.
+            Several processes always read whole batches.
     """
 
     self_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -41,10 +41,10 @@ class ObjectiveSettings(Settings):
 
 
 class AdaptEncoderSettings(EncoderSettings):
-    """As :class:`EncoderSettings`, with what serves an adapted model best (docs/results.md).
+    """:class:`EncoderSettings` with the best default for an adapted model (docs/lab-notes.md).
 
     Attributes:
-        layers: As in :class:`EncoderSettings`, but 8; a model with fewer gives all it has.
+        layers: 8 by default; a model with fewer layers uses them all.
     """
 
     layers: Annotated[int, Field(ge=1)] = 8

@@ -1,4 +1,4 @@
-"""What an embedding must predict: the distinct tokens of a text, without stop words, weighted."""
+"""The targets of an embedding: the distinct tokens of a text, without stop words, with weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llama2vec.model.prompt import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """A text's tokens and which of them are worth predicting.
+    """A text's tokens, and those to predict.
 
     Attributes:
         ids: Token ids, cut to the length limit.
@@ -26,16 +26,16 @@ class TokenizedText:
 
 
 class TargetTokenizer:
-    """Tokenize texts and pick the tokens that an embedding must predict.
+    """Tokenize texts and choose the tokens that an embedding must predict.
 
-    A token is a target when it overlaps a word (not only punctuation or space) that is no stop word, and is no
-    special token. The authors' code removes the words first and tokenizes what is left; going by character offsets
-    gives the ids as they stand in the text, which matters where a token carries its leading space.
+    Targets are the tokens that overlap a word other than a stop word; punctuation, space and special tokens are
+    excluded. The authors' code removes stop words first and tokenizes the remaining text. Character offsets keep the
+    ids of the original text, which matters for tokens that carry their leading space.
 
     Args:
         tokenizer: A fast tokenizer.
         max_tokens: Texts are cut to this many tokens.
-        skip: Lower-case words that are not predicted; None = predict every non-special token.
+        skip: Lower-case words to exclude; None = predict every non-special token.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, skip: frozenset[str] | None) -> None:
@@ -78,7 +78,7 @@ class TargetTokenizer:
 
 
 def inverse_document_frequency(target_sets: Iterable[Sequence[int]], vocabulary: int) -> list[float]:
-    """Weigh each token by how few texts hold it: ``log((N + 1) / (df + 1))``, at least 0.
+    """Weight each token by its inverse document frequency: ``log((N + 1) / (df + 1))``, at least 0.
 
     Args:
         target_sets: Distinct target ids of every training text.

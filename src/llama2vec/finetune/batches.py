@@ -1,4 +1,4 @@
-"""Labeled examples → batches: what an epoch draws from each row, which rows share a batch, what the loss must know."""
+"""Labeled examples → batches: the draws of an epoch, the rows of each batch, and the labels for the loss."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ def _id_key(source: int, passage_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DrawnExample:
-    """What one epoch takes from a row.
+    """The draw of one epoch from a row.
 
     Attributes:
         query: The query's text.
         passages: Positives, then hard negatives.
-        positive_count: How many of them are positives.
-        passage_keys: Per passage the keys of its text and its id; 0 = none.
-        answer_keys: Keys of all that is known to answer the query, in any row.
-        teacher_scores: One for each passage, or none at all.
+        positive_count: Number of positives among them.
+        passage_keys: The keys of each passage's text and id; 0 = none.
+        answer_keys: Keys of all known answers to the query, from any row.
+        teacher_scores: One per passage; empty without a teacher.
     """
 
     query: str
@@ -63,15 +63,15 @@ class DrawnExample:
 
 
 class DrawnExamples(Sequence[DrawnExample]):
-    """Rows of training data, drawn anew in each epoch.
+    """Rows of training data, drawn again in each epoch.
 
-    Index ``epoch * len + row`` gives what (seed, epoch, row) draws: a run that resumes anywhere draws the same.
+    Index ``epoch * len + row`` gives the draw of (seed, epoch, row), so a resumed run draws the same.
 
     Args:
         examples: The rows.
-        sources: Which source each row is from; passage ids count within their source. None = all from one.
-        settings: How many positives and negatives.
-        seed: Of the draw.
+        sources: The source of each row; passage ids are unique within a source. None = a single source.
+        settings: Numbers of positives and negatives.
+        seed: Sampling seed.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class DrawnExamples(Sequence[DrawnExample]):
         )
 
     def conflicts(self, row: int) -> frozenset[int]:
-        """Return keys of a row's query and positives: rows that share one should not share a batch."""
+        """Return the keys of a row's query and positives; rows that share a key should not share a batch."""
         return frozenset((*self._query_keys(row), *self._positive_keys(row)))
 
     def _query_keys(self, row: int) -> tuple[int, ...]:
@@ -124,7 +124,7 @@ class DrawnExamples(Sequence[DrawnExample]):
 
     @cached_property
     def _answers(self) -> dict[int, tuple[int, ...]]:
-        """Query key → keys of its positives in all rows that ask the same."""
+        """Map each query's key to the keys of its positives in all rows with that query."""
         found: dict[int, tuple[int, ...]] = {}
         for row in range(len(self.examples)):
             keys = self._positive_keys(row)
@@ -134,12 +134,11 @@ class DrawnExamples(Sequence[DrawnExample]):
 
 
 def check_examples(examples: Sequence[TrainingExample], settings: ContrastiveSettings) -> None:
-    """Make sure that every row can serve; say once how many have fewer negatives than asked.
+    """Check that every row can be trained on, and log how many have too few negatives.
 
     Raises:
-        ExampleFormatError: A row without a positive, or with a passage that is both.
-        TrainingError: Fewer negatives than asked under ``missing_negatives = "error"``, or no teacher scores where
-            distillation is on.
+        ExampleFormatError: A row has no positive, or a passage as both positive and negative.
+        TrainingError: Too few negatives under ``missing_negatives = "error"``, or distillation without teacher scores.
     """
     asked, short, without, scored = settings.negatives, 0, 0, 0
     for row, example in enumerate(examples):
@@ -148,7 +147,7 @@ def check_examples(examples: Sequence[TrainingExample], settings: ContrastiveSet
             raise ExampleFormatError(f"{where} has no positive; give each query a passage that answers it")
         both = set(example.positives) & set(example.negatives)
         if both:
-            raise ExampleFormatError(f"{where} has {min(both)[:60]!r} as positive and as negative; remove one")
+            raise ExampleFormatError(f"{where} has {min(both)[:60]!r} as both positive and negative; remove one")
         short += len(example.negatives) < asked
         without += not example.negatives
         scored += bool(example.positive_scores)
@@ -158,7 +157,7 @@ def check_examples(examples: Sequence[TrainingExample], settings: ContrastiveSet
             raise TrainingError(
                 f"{counts}; mine more, lower contrastive.negatives, or set contrastive.missing_negatives to fill"
             )
-        logger.warning("%s: the other passages of their batch must do", counts)
+        logger.warning("%s; using the other passages of the batch as negatives", counts)
     if settings.distillation_weight and examples and not scored:
         raise TrainingError(
             "contrastive.distillation_weight is set, but no example has pos_scores and neg_scores; "
@@ -175,15 +174,15 @@ def _at(ids: Sequence[str], number: int) -> str:
 
 
 class ContrastiveOrder(EpochOrder):
-    """Draw the batches of an epoch at random, without two rows of one query or positive in a batch where avoidable.
+    """Draw the batches of an epoch at random; rows with the same query or positive get different batches if possible.
 
-    Batches are not made of texts of like length, as in adaptation: every text serves as a negative to the others, and
-    a query could tell them apart by their length. Micro-batches are sorted instead.
+    Unlike in adaptation, batches do not group texts of similar length: every text is a negative for the others, and
+    length must not give the answer away. Micro-batches are sorted by length instead.
 
     Args:
         examples: The rows.
-        batch_size: Rows a step, all processes together.
-        seed: Of the order.
+        batch_size: Rows per step, over all processes.
+        seed: Seed of the order.
         homogeneous: Fill each batch from one source.
     """
 
@@ -213,7 +212,7 @@ class ContrastiveOrder(EpochOrder):
                 rest += found.pop()
             batches += found
         draw.shuffle(batches)
-        # A shorter last batch stays last, where drop_last leaves it out.
+        # A shorter last batch stays last, where drop_last drops it.
         batches += spread(rest, self._conflicts, self._batch_size)
         first = self._epoch * self._count
         for batch in batches:
@@ -221,9 +220,9 @@ class ContrastiveOrder(EpochOrder):
 
 
 def spread(rows: Sequence[int], conflicts: Sequence[Collection[int]], batch_size: int) -> list[list[int]]:
-    """Cut rows into batches in their order, but let a row wait whose keys are in the batch already.
+    """Cut rows into batches in order, deferring a row whose keys are already in the batch.
 
-    Only at the end, when nothing else is left, do conflicting rows share a batch.
+    Conflicting rows share a batch only at the end, when no other rows remain.
 
     >>> spread([0, 1, 2, 3], [{7}, {7}, {8}, {9}], 2)
     [[0, 2], [1, 3]]
@@ -235,7 +234,7 @@ def spread(rows: Sequence[int], conflicts: Sequence[Collection[int]], batch_size
     while left:
         batch: list[int] = []
         taken: set[int] = set()
-        # Bounded, so that a positive which half of the rows share does not make this quadratic.
+        # Bounded, so that a positive shared by half of the rows does not make this quadratic.
         before = (waiting.popleft() for _ in range(min(len(waiting), _MOST_LOOKS * batch_size)))
         for row in chain(before, stream):
             if taken.isdisjoint(conflicts[row]):
@@ -257,9 +256,9 @@ class ContrastiveBatch:
     """One batch of one process.
 
     Attributes:
-        sequences: U different prompted texts, as token ids; a text that stands several times is read once.
-        query_rows: [Q] which of them is the query.
-        passage_rows: [N] which of them is the passage.
+        sequences: U distinct prompted texts as token ids; a repeated text is read once.
+        query_rows: [Q] index of each query among them.
+        passage_rows: [N] index of each passage among them.
         positives: [Q, K] columns among the N passages; -1 = none.
         own: [Q, C] columns of the passages that a teacher has scored; -1 = none.
         teacher_scores: [Q, C].
@@ -277,12 +276,12 @@ class ContrastiveBatch:
     passage_keys: Tensor
 
     def labels(self, passage_keys: Tensor, first_column: int, device: torch.device) -> Labels:
-        """Return what is known about the passages of all processes.
+        """Return the labels of the passages of all processes.
 
         Args:
             passage_keys: [N, 2] keys of all passages.
-            first_column: Where this process' passages begin among them.
-            device: Of the result.
+            first_column: Index of this process' first passage among them.
+            device: Device of the result.
         """
 
         def shifted(columns: Tensor) -> Tensor:

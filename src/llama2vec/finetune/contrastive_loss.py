@@ -1,7 +1,7 @@
-"""InfoNCE, distillation and Matryoshka on vectors; which passages of a batch are known answers and no negatives.
+"""InfoNCE, distillation and Matryoshka on vectors, with known answers masked out of the negatives.
 
-Letters: Q queries, N passages (of the whole batch, on all processes), D width, K positives a query, C own passages a
-query, A known answers a query. Columns number the N passages; -1 fills up shorter rows.
+Letters: Q queries, N passages (of the whole batch, on all processes), D width, K positives per query, C own passages
+per query, A known answers per query. Columns number the N passages; -1 pads shorter rows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ NO_KEY = 0
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """What is known about the passages of a batch.
+    """Labels of the passages of a batch.
 
     Attributes:
         positives: [Q, K] columns of each query's positives.
         answers: [Q, N] True = known to answer the query, so never its negative.
-        own: [Q, C] columns of the passages that a teacher has scored for the query; all -1 where it has not.
+        own: [Q, C] columns of the passages that a teacher has scored for the query; all -1 without teacher scores.
         teacher_scores: [Q, C] the teacher's scores.
     """
 
@@ -60,14 +60,14 @@ def known_answers(answer_keys: Tensor, passage_keys: Tensor) -> Tensor:
 
 
 def info_nce_loss(scores: Tensor, positives: Tensor, answers: Tensor) -> Tensor:
-    """Score how well queries tell their positives from all other passages (InfoNCE, arXiv 1807.03748).
+    """Score how well queries distinguish their positives from all other passages (InfoNCE, arXiv 1807.03748).
 
-    Each positive competes with the query's negatives alone, not with its other positives; a query's loss is the mean
+    Each positive competes with the query's negatives only, not with its other positives; a query's loss is the mean
     over its positives. A query without a negative counts 0.
 
     Args:
         scores: [Q, N] similarities divided by the temperature.
-        positives: [Q, K] columns of each query's positives, -1 = none; the first is there.
+        positives: [Q, K] columns of each query's positives, -1 = none; the first is never -1.
         answers: [Q, N] True = known to answer the query, so never its negative.
 
     Returns:
@@ -80,7 +80,7 @@ def info_nce_loss(scores: Tensor, positives: Tensor, answers: Tensor) -> Tensor:
     real = positives >= 0  # [Q, K]
     columns = positives.clamp(min=0)
     own = torch.zeros_like(scores, dtype=torch.int).scatter_add_(1, columns, real.int()) > 0
-    # The lowest number, not minus infinity: a row of nothing but those would have no gradient to give.
+    # The lowest finite number: a row of minus infinities would have no gradient.
     lowest = torch.finfo(scores.dtype).min
     negatives = scores.masked_fill(answers | own, lowest).logsumexp(dim=1, keepdim=True)  # [Q, 1]
     positive_scores = scores.gather(1, columns)
@@ -89,17 +89,17 @@ def info_nce_loss(scores: Tensor, positives: Tensor, answers: Tensor) -> Tensor:
 
 
 def distillation_loss(scores: Tensor, own: Tensor, teacher_scores: Tensor, temperature: float) -> Tensor:
-    """Score how far the model's view of a query's own passages is from a teacher's: KL(teacher || model).
+    """Score how far the model's scores of a query's own passages are from a teacher's: KL(teacher || model).
 
     Args:
         scores: [Q, N] similarities divided by the temperature of the contrastive loss.
         own: [Q, C] columns of the query's own passages, -1 = none.
         teacher_scores: [Q, C] the teacher's scores.
-        temperature: The teacher's scores are divided by it.
+        temperature: Divides the teacher's scores.
 
     Returns:
-        Mean over all Q queries in nats; those without teacher scores count 0, so that the joined batch of several
-        processes has the mean of theirs.
+        Mean over all Q queries in nats; those without teacher scores count 0, so that the mean over several processes
+        is that of their joined batch.
     """
     real = own >= 0
     lowest = torch.finfo(scores.dtype).min
@@ -112,16 +112,16 @@ def distillation_loss(scores: Tensor, own: Tensor, teacher_scores: Tensor, tempe
 def contrastive_loss(
     queries: Tensor, passages: Tensor, labels: Labels, settings: ContrastiveSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weigh InfoNCE and distillation, averaged over the Matryoshka widths (arXiv 2205.13147).
+    """Compute the weighted sum of InfoNCE and distillation, averaged over the Matryoshka widths (arXiv 2205.13147).
 
     Args:
         queries: [Q, D], not normalized.
         passages: [N, D], not normalized.
-        labels: What is known about the passages.
+        labels: Labels of the passages.
         settings: Temperature, weights, widths.
 
     Returns:
-        The loss, and its parts before weighing by name.
+        The loss, and its unweighted parts by name.
     """
     sums: dict[str, Tensor] = {}
     widths = matryoshka_widths(settings.dimensions, queries.shape[1])
@@ -146,7 +146,7 @@ def cosines(queries: Tensor, passages: Tensor) -> Tensor:
 
 
 def matryoshka_widths(dimensions: Sequence[int], whole: int) -> list[int]:
-    """Return the widths that are trained, each once, the whole one last.
+    """Return the trained widths, each once, the full width last.
 
     >>> matryoshka_widths([64, 32], 128)
     [32, 64, 128]

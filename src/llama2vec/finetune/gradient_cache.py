@@ -1,9 +1,9 @@
 """Exact gradients of a large batch in the memory of a small one (GradCache, arXiv 2101.06983).
 
-A contrastive loss needs all vectors of a batch at once, but not all activations. So: read the texts in micro-batches
-without a graph; take the loss and its gradient at the vectors; read each micro-batch again, now with a graph and with
-the same random numbers, and push the vectors' gradient through it. Unlike the paper, as many micro-batches as the
-memory budget holds keep the graph of their first reading and are not read again: a batch that fits costs nothing more.
+A contrastive loss needs all vectors of a batch at once, but not all activations. So read the texts in micro-batches
+without a graph, compute the loss and its gradient at the vectors, then read each micro-batch again with a graph and the
+same random numbers, and propagate the vectors' gradient through it. Unlike in the paper, as many micro-batches as fit
+the memory budget keep their first graph and skip the second pass: a batch that fits costs nothing extra.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llama2vec.model.batching import PromptedBatch
 
 @dataclass(frozen=True, slots=True)
 class _RandomState:
-    """Where the random number generators stood."""
+    """A saved state of the random number generators."""
 
     cpu: Tensor
     cuda: Tensor | None
@@ -33,7 +33,7 @@ class _RandomState:
 
     @contextmanager
     def replayed(self) -> Iterator[None]:
-        """Draw the same numbers again; afterwards the generators stand where they stood before."""
+        """Repeat the same random numbers within the block; restore the generators' present state afterwards."""
         with torch.random.fork_rng(devices=[] if self.cuda is None else [self.device]):
             torch.set_rng_state(self.cpu)
             if self.cuda is not None:
@@ -42,13 +42,13 @@ class _RandomState:
 
 
 class GradientCache:
-    """Vectors of one batch, and the way back from their gradients to the weights.
+    """Vectors of one batch, and the backward pass from their gradients to the weights.
 
     Args:
-        embed: Turns a micro-batch into vectors [B, D]; draws random numbers from torch alone.
-        device: Where it does so.
-        graph_tokens: Most cells (rows x longest row) whose activations are held at once; a micro-batch alone may
-            be larger.
+        embed: Turns a micro-batch into vectors [B, D]; draws random numbers from torch only.
+        device: The device of ``embed``.
+        graph_tokens: Most cells (rows x longest row) whose activations are held at once; a single micro-batch may
+            exceed it.
     """
 
     def __init__(self, embed: Callable[[PromptedBatch], Tensor], device: torch.device, graph_tokens: int) -> None:
@@ -60,8 +60,8 @@ class GradientCache:
     def represent(self, batches: Sequence[PromptedBatch]) -> Tensor:
         """Read all micro-batches, the last one first.
 
-        What has no graph is read before what has one, and gradients are added up the other way round: both orders are
-        the same for every ``graph_tokens``, so random numbers and sums are too.
+        Those without a graph come before those with one, and gradients are added in the opposite order. Both orders are
+        the same for every ``graph_tokens``, and so are random numbers and sums.
 
         Args:
             batches: Micro-batches, the longest texts first.
@@ -85,7 +85,7 @@ class GradientCache:
         return joined.requires_grad_()
 
     def backpropagate(self, gradients: Tensor) -> None:
-        """Add to the weights' gradients what the vectors' gradients [N, D] mean for them; once a batch."""
+        """Propagate the vectors' gradients [N, D] into the weights' gradients; call once per batch."""
         while self._graphs:
             rows, vectors = self._graphs.pop()
             vectors.backward(gradients[rows])  # type: ignore[no-untyped-call]

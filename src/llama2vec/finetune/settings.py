@@ -10,16 +10,16 @@ from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, 
 
 
 class ExamplesSettings(Settings):
-    """Which labeled examples fine-tuning reads.
+    """The labeled examples for fine-tuning.
 
     Attributes:
         sources: BEIR folders, JSONL files, ``hf:dataset`` …; one name or a list.
         split: Split of BEIR folders and hub datasets.
         limit: Read at most this many examples of each source; 0 = all.
-        query_max_tokens: Cut training queries here; 0 = where the encoder cuts them.
-        passage_max_tokens: Cut training passages here; 0 = where the encoder cuts them. Shorter is faster, and the
-            encoder still reads its own length afterwards.
-        homogeneous_batches: Fill each batch from one source; what is left of the sources shares the last batches.
+        query_max_tokens: Length limit of training queries; 0 = the encoder's.
+        passage_max_tokens: Length limit of training passages; 0 = the encoder's. Shorter texts train faster, and the
+            saved encoder keeps its own limit.
+        homogeneous_batches: Fill each batch from one source; the leftovers of all sources share the last batches.
     """
 
     sources: str | list[str] = Field(default_factory=list)
@@ -36,26 +36,27 @@ class ExamplesSettings(Settings):
 
 
 class ContrastiveSettings(Settings):
-    """The contrastive loss (InfoNCE), and how its batches fit into memory.
+    """The contrastive loss (InfoNCE) and its memory.
 
     Attributes:
-        temperature: Cosines are divided by it; 0.01 in the authors' code.
-        positives: Positives per query and epoch, drawn by (seed, epoch, row). With several, each is scored against
-            the negatives alone and the loss is their mean.
-        negatives: Hard negatives per query and epoch, drawn the same way. Every passage of the batch, on every
-            process, is a negative beside them, unless it is known to be an answer (by id or equal text).
-        missing_negatives: Queries with fewer negatives: ``fill`` = the rest of the batch must do, ``error`` = stop.
-        weight: Of InfoNCE.
-        distillation_weight: Of the KL divergence between the teacher's scores (``pos_scores``, ``neg_scores``) and
-            the model's, each as a softmax over the query's own passages; queries without scores count 0.
-        distillation_temperature: The teacher's scores are divided by it.
-        dimensions: Widths at which a vector's front part must serve alone (Matryoshka, arXiv 2205.13147); the loss
-            is the mean over them and the whole width.
-        micro_batch_tokens: Most cells (texts x longest text) that one pass through the model reads; 0 = what suits
-            the device: 1,024 on a CPU, 16,384 on a GPU.
-        graph_tokens: Most cells whose activations are held at once. A batch that fits is read once; of a larger one
-            (gradient cache, arXiv 2101.06983) the rest is read twice, and the gradients stay the same. 0 = 2,048 on
-            a CPU, 16,384 on a GPU; never less than a micro-batch.
+        temperature: Divides the cosines; 0.01 in the authors' code.
+        positives: Positives per query and epoch, drawn by (seed, epoch, row). Each of several is scored against the
+            negatives only, and the loss is their mean.
+        negatives: Hard negatives per query and epoch, drawn the same way. All other passages of the batch, on every
+            process, are negatives too, except known answers (by id or equal text).
+        missing_negatives: For queries with fewer negatives: ``fill`` = use the other passages of the batch, ``error`` =
+            stop.
+        weight: Weight of InfoNCE.
+        distillation_weight: Weight of the KL divergence between the teacher's scores (``pos_scores``, ``neg_scores``)
+            and the model's, each as a softmax over the query's own passages; queries without scores count 0.
+        distillation_temperature: Divides the teacher's scores.
+        dimensions: Further widths to train, so that a vector can be cut to them (Matryoshka, arXiv 2205.13147); the
+            loss is the mean over them and the full width.
+        micro_batch_tokens: Most cells (texts x longest text) of one pass through the model; 0 = 1,024 on a CPU, 16,384
+            on a GPU.
+        graph_tokens: Most cells whose activations are held at once. A batch that fits is read once; the excess of a
+            larger one is read twice (gradient cache, arXiv 2101.06983), with the same gradients. 0 = 2,048 on a CPU,
+            16,384 on a GPU; never less than a micro-batch.
     """
 
     temperature: Annotated[float, Field(gt=0)] = 0.02
@@ -77,16 +78,16 @@ class ContrastiveSettings(Settings):
 
 
 class ValidationSettings(Settings):
-    """The held-out queries whose MRR@10 and nDCG@10 are followed during training.
+    """The held-out queries that validate during training (MRR@10, nDCG@10).
 
     Attributes:
         source: Labeled examples or a BEIR folder; "" = hold out a share of the training examples.
         split: Split of a folder or hub dataset.
-        share: Share of the training examples that is held out; examples with the same positive stay together.
+        share: Share of the training examples to hold out; examples with the same positive stay together.
         max_queries: Most queries; drawn from the seed.
-        extra_passages: Passages that are searched beside the queries' positives and negatives: of the training
-            examples, or of the BEIR corpus.
-        keep_best: End with the weights of the best nDCG@10, not the last ones.
+        extra_passages: Further passages to search, from the training examples or the BEIR corpus, in addition to the
+            queries' positives and negatives.
+        keep_best: Save the weights with the best nDCG@10 instead of the last ones.
     """
 
     source: str = ""
@@ -98,12 +99,12 @@ class ValidationSettings(Settings):
 
 
 class FinetuneOptimizerSettings(OptimizerSettings):
-    """How the weights move in fine-tuning; what is not named here is as in adaptation.
+    """Optimization in fine-tuning; settings not listed here are as in adaptation.
 
     Attributes:
         steps: Optimizer steps; 0 = as many as ``epochs`` take.
-        epochs: Passes over the examples; fractions are fine.
-        batch_size: Queries a step and process. More means more negatives, and memory does not grow.
+        epochs: Passes over the examples; may be a fraction.
+        batch_size: Queries per step and process. More queries mean more negatives at the same memory.
         accumulation: Batches summed into one step; each has its own in-batch negatives, so raise batch_size instead.
     """
 
@@ -115,7 +116,7 @@ class FinetuneOptimizerSettings(OptimizerSettings):
 
 
 class FinetuneEncoderSettings(EncoderSettings):
-    """As :class:`EncoderSettings`, but a query asks for what follows it and a passage for itself.
+    """:class:`EncoderSettings` with the paper's pairing of prompts.
 
     Attributes:
         query_prompt: NEXT by default: which passage would follow this query?
@@ -129,8 +130,8 @@ class FinetuneEncoderSettings(EncoderSettings):
 class FinetuneConfig(Settings):
     """A whole fine-tuning recipe (stage 2).
 
-    A model that carries an encoding contract brings its prompts, lengths and pooling along: a recipe may repeat them
-    but not change them. The pairing of prompts is the recipe's own choice.
+    A model with a contract keeps its prompts, lengths and pooling: a recipe may repeat but not change them. It may
+    choose the pairing of prompts.
     """
 
     model: ModelSettings = ModelSettings()

@@ -1,4 +1,4 @@
-"""The search task that is followed during training: held-out queries among their passages and some others."""
+"""The search task for validation during training: held-out queries, their passages and some others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ BEST = "validation_ndcg@10"
 
 @dataclass(frozen=True, slots=True)
 class ValidationTask:
-    """Queries, passages and which passages answer which query.
+    """Queries, passages, and the judgments between them.
 
     Attributes:
         queries: Texts; a query's number is its id.
@@ -72,7 +72,7 @@ def hold_out(examples: Sequence[TrainingExample], share: float, most: int, seed:
     for group in order:
         if len(held_out) >= wanted:
             break
-        # A positive that very many queries share stays in training as a whole.
+        # All queries of a widely shared positive stay in training.
         if len(held_out) + len(group) <= min(most, 2 * wanted):
             held_out += group
     chosen = set(held_out)
@@ -82,7 +82,7 @@ def hold_out(examples: Sequence[TrainingExample], share: float, most: int, seed:
 def examples_task(
     held_out: Sequence[TrainingExample], others: Sequence[TrainingExample], settings: ValidationSettings, seed: int
 ) -> ValidationTask:
-    """Make a search task of labeled examples: their positives, negatives, and some passages of other examples."""
+    """Make a search task from labeled examples: their positives, negatives, and some passages of other examples."""
     draw = random.Random(f"{seed}:validation")
     chosen = list(held_out)
     if len(chosen) > settings.max_queries:
@@ -101,7 +101,7 @@ def examples_task(
 
 
 def beir_validation(folder: str, settings: ValidationSettings, seed: int) -> ValidationTask:
-    """Make a search task of a BEIR folder: the judged passages of some queries and a sample of the corpus.
+    """Make a search task from a BEIR folder: the judged passages of some queries and a sample of the corpus.
 
     Raises:
         EvaluationError: None of the judged passages is in the corpus.
@@ -140,5 +140,5 @@ def read_validation(settings: ValidationSettings, others: Sequence[TrainingExamp
 
 
 def validation_split(settings: ValidationSettings) -> str:
-    """Return the split to read of ``validation.source``: a file has none, and its reader wants to hear so."""
+    """Return the split of ``validation.source``; "" for a single file, which has no splits."""
     return "train" if Path(settings.source).is_file() else settings.split

@@ -83,7 +83,7 @@ def test_a_row_without_a_positive_is_named() -> None:
 
 
 def test_a_passage_on_both_sides_is_named() -> None:
-    with pytest.raises(ExampleFormatError, match=r"example 1 \('q'\) has 'p' as positive and as negative"):
+    with pytest.raises(ExampleFormatError, match=r"example 1 \('q'\) has 'p' as both positive and negative"):
         check([TrainingExample("q", ("p",), ("n", "p"))])
 
 
@@ -92,7 +92,7 @@ def test_fewer_negatives_than_asked_are_counted_once_or_refused(caplog: pytest.L
     with caplog.at_level(logging.WARNING, "llama2vec"):
         check(rows, negatives=2)
     assert [record.getMessage() for record in caplog.records] == [
-        "2 of 4 queries have fewer than 2 hard negatives (1 none): the other passages of their batch must do"
+        "2 of 4 queries have fewer than 2 hard negatives (1 none); using the other passages of the batch as negatives"
     ]
     with pytest.raises(TrainingError, match=r"2 of 4 queries have fewer than 2 hard negatives.*missing_negatives"):
         check(rows, negatives=2, missing_negatives="error")
