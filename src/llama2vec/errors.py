@@ -1,29 +1,5 @@
 """Every error that a user of llama2vec can get.
 
-The whole tree::
-
-    Llama2VecError                   a user's mistake: one line that says what, where and what to do
-    ├── ConfigError                  an invalid recipe or --set override
-    ├── OutputExistsError            the output exists and --overwrite was not given
-    ├── MissingDependencyError       an optional extra is not installed
-    ├── DataError                    input that cannot be read in the expected format
-    │   ├── CorpusFormatError        a corpus, query or sentence-pair file with a faulty line
-    │   ├── ExampleFormatError       labeled training data with a faulty row
-    │   ├── RunFormatError           a TREC run or qrels file with a faulty line
-    │   └── EmptyCorpusError         the input holds no text
-    ├── ModelError                   a model or tokenizer that cannot be used
-    │   ├── ModelNotFoundError       the folder, file or hub id does not exist
-    │   ├── NotCausalError           the model is not a causal language model
-    │   ├── TokenizerError           the tokenizer lacks an EOS token, a prompt does not fit, …
-    │   ├── ContractError            the saved encoding contract does not match its hash or its model
-    │   │   └── GoldenVectorsError   golden vectors are missing, damaged, or belong to another contract
-    │   └── BackendError             another program did not return the requested vectors
-    ├── TrainingError                training cannot start, or must stop
-    │   └── EmptyTargetsError        no row of a batch has a token to predict
-    ├── StoreError                   a vector store or index that cannot be used
-    │   └── CorruptShardError        a shard is truncated or its checksum is wrong
-    └── EvaluationError              runs and judgments that do not belong together
-
 The command line prints the message of a :class:`Llama2VecError` on one line and exits with code 2.
 """
 

@@ -71,7 +71,6 @@ WITHOUT_OWN_TEST: set[str] = {
     "cli/serve.py",
     "cli/verify.py",
     "data/example_rows.py",
-    "data/msmarco.py",
     "data/settings.py",
     "data/stop_words.py",
     "errors.py",

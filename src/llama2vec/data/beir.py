@@ -14,11 +14,11 @@ from llama2vec.records import Qrels, Query
 
 @dataclass(frozen=True)
 class BeirTask:
-    """Queries, their judgments and where the passages are.
+    """Queries, their judgments, and the source of the passages.
 
     Attributes:
         name: Folder and split: ``cranfield/test``.
-        queries: The ones that the split's judgments name, in the order of the file.
+        queries: Those that the split judges, in file order.
         qrels: Relevance judgments.
         corpus_source: What :func:`llama2vec.data.corpus.read_passages` reads.
     """
@@ -30,13 +30,12 @@ class BeirTask:
 
 
 def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
-    """Return the task of one split of a BEIR folder; the corpus itself is left to be streamed.
+    """Return the task of one split of a BEIR folder, without reading the corpus.
 
-    Judged passages are not looked up here: call :func:`check_judged_passages` once the corpus' ids are known.
+    Call :func:`check_judged_passages` once the ids of the corpus are known.
 
     Raises:
-        CorpusFormatError: No such folder, corpus, queries or split (the message names the ones there are), or
-            judgments of queries that the query file lacks.
+        CorpusFormatError: No such folder, corpus, queries or split, or judgments of unknown queries.
         RunFormatError: A faulty line in the judgments.
     """
     folder = Path(folder)
@@ -56,11 +55,7 @@ def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
 
 
 def check_judged_queries(qrels: Qrels, queries: Iterable[Query], where: str) -> None:
-    """Make sure that every judged query has a text.
-
-    Raises:
-        CorpusFormatError: Names up to three that have none.
-    """
+    """Raise CorpusFormatError if a judged query has no text; the message names up to three."""
     known = {query.id for query in queries}
     unknown = [query_id for query_id in qrels if query_id not in known]
     if unknown:
@@ -69,25 +64,20 @@ def check_judged_queries(qrels: Qrels, queries: Iterable[Query], where: str) -> 
 
 
 def check_judged_passages(qrels: Qrels, known_ids: Container[str]) -> None:
-    """Make sure that every judged passage is in the corpus: one that is not could never be found.
-
-    >>> check_judged_passages({"q1": {"d1": 1}}, {"d1", "d2"})
+    """Raise EvaluationError if the corpus lacks a judged passage, which no system could find.
 
     Args:
         qrels: Relevance judgments.
-        known_ids: The corpus' passage ids; a set, so that looking up is quick.
-
-    Raises:
-        EvaluationError: Names up to three of the missing passages.
+        known_ids: Passage ids of the corpus, preferably as a set.
     """
     unknown = missing_judged(qrels, known_ids)
     if unknown:
         some = _some(unknown, "passage", "passages")
-        raise EvaluationError(f"the judgments name {some} not in the corpus; evaluate on the corpus they belong to")
+        raise EvaluationError(f"the judgments name {some} missing from the corpus; use the corpus they belong to")
 
 
 def missing_judged(qrels: Qrels, known_ids: Container[str]) -> list[str]:
-    """Return the judged passages that are not known, each once, in the order of the judgments."""
+    """Return the judged passages missing from the corpus, without duplicates, in the order of the judgments."""
     judged = dict.fromkeys(passage_id for gains in qrels.values() for passage_id in gains)
     return [passage_id for passage_id in judged if passage_id not in known_ids]
 

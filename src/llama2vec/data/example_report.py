@@ -1,4 +1,4 @@
-"""Labeled training data read once, with everything in it that is wrong or worth a look."""
+"""A survey of labeled training data: every problem, what looks odd, and how long the texts are."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from llama2vec.data.text_key import text_key
 from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
 
-Side = Literal["queries", "positives", "negatives"]
-_SIDES: tuple[Side, ...] = ("queries", "positives", "negatives")
+Role = Literal["queries", "positives", "negatives"]
+_ROLES: tuple[Role, ...] = ("queries", "positives", "negatives")
 _PERCENTILES = (50, 90, 95, 99)
 _SHOWN = 5
 _TOKENIZED_AT_ONCE = 512
@@ -26,15 +26,12 @@ _TOKENIZED_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """How long the texts of one side are.
+    """Lengths of the texts of one role.
 
     Attributes:
-        count: Number of texts.
-        mean: Mean length.
-        percentiles: Percent of the texts → the length that they do not pass.
-        longest: The longest text's.
-        limit: Where a text is cut; 0 = nowhere.
-        cut: Number of texts that are longer.
+        percentiles: Percentage of the texts → length that they do not exceed.
+        limit: Length at which texts are truncated; 0 = never.
+        cut: Number of texts longer than that.
     """
 
     count: int
@@ -46,19 +43,13 @@ class Lengths:
 
     @property
     def cut_share(self) -> float:
-        """Share of the texts that lose their end at the limit."""
+        """Share of the texts that are truncated."""
         return self.cut / self.count if self.count else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One kind of problem or oddity: how often, and where it was met first.
-
-    Attributes:
-        kind: What it is.
-        count: How often.
-        first: The first few: places, or for problems whole messages.
-    """
+    """A kind of problem or oddity, how often it occurs, and its first few places or messages."""
 
     kind: str
     count: int
@@ -67,18 +58,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class ExampleReport:
-    """What one source of training examples holds.
+    """What one source of training examples contains.
 
     Attributes:
-        source: What was read.
-        split: Which split of it.
-        rows: Rows read.
         faulty_rows: Rows with at least one problem.
-        examples: Rows that can be trained on; every other number is about these.
-        problems: What training would refuse, by kind.
-        notes: What training takes and a person may not have meant, by kind.
-        words: Lengths between white space.
-        tokens: Lengths in tokens, prompts not counted; empty without a tokenizer.
+        examples: Usable rows; notes and lengths are about these.
+        problems: What training refuses, by kind.
+        notes: What training accepts but may be a mistake, by kind.
+        words: Role → lengths in words.
+        tokens: Role → lengths in tokens without prompts; empty without a tokenizer.
     """
 
     source: str
@@ -93,11 +81,11 @@ class ExampleReport:
 
     @property
     def problem_count(self) -> int:
-        """Number of problems of every kind."""
+        """Total number of problems."""
         return sum(finding.count for finding in self.problems)
 
     def summary(self) -> str:
-        """Return the problems on one line; "" where there is none."""
+        """Return the problems on one line; "" if there are none."""
         if not self.problems:
             return ""
         kinds = ", ".join(f"{finding.kind}: {finding.count:,}" for finding in self.problems)
@@ -107,9 +95,9 @@ class ExampleReport:
         """Return plain data for JSON."""
         facts = asdict(self)
         for unit in ("words", "tokens"):
-            for side, lengths in getattr(self, unit).items():
-                facts[unit][side]["percentiles"] = {str(at): value for at, value in lengths.percentiles.items()}
-                facts[unit][side]["cut_share"] = round(lengths.cut_share, 6)
+            for role, lengths in getattr(self, unit).items():
+                facts[unit][role]["percentiles"] = {str(at): value for at, value in lengths.percentiles.items()}
+                facts[unit][role]["cut_share"] = round(lengths.cut_share, 6)
         return facts
 
     def __str__(self) -> str:
@@ -140,30 +128,30 @@ def inspect_examples(
     passage_max_tokens: int = 0,
     negatives: int = 0,
 ) -> ExampleReport:
-    """Read a source of training examples once, to its end, and report everything that is wrong with it.
+    """Read a source of training examples once, to its end, and report every problem.
 
-    The texts are not held: memory is about 32 bytes for each of them and 100 more for a pair.
+    Texts are not kept: memory is about 32 bytes per text and 100 more per pair.
 
     Args:
-        source: What :func:`llama2vec.data.examples.read_examples` reads.
-        split: Which split of it.
-        count_tokens: Texts → their numbers of tokens; None leaves tokens out.
-        query_max_tokens: Where a query is cut; 0 = nowhere.
-        passage_max_tokens: Where a positive or negative is cut; 0 = nowhere.
+        source: Any source that :func:`llama2vec.data.examples.read_examples` reads.
+        split: Its split.
+        count_tokens: Texts → their numbers of tokens; None = report words only.
+        query_max_tokens: Length at which queries are truncated; 0 = never.
+        passage_max_tokens: Length at which positives and negatives are truncated; 0 = never.
         negatives: Fewer negatives in a row than this are a problem.
 
     Raises:
-        DataError: No such source, or not a single row; whatever is wrong with the rows is in the report.
+        DataError: No such source, or no row at all; problems of rows are in the report.
     """
     where = str(source)
     rows = scan_examples(where, split=split)
-    limits: dict[Side, int] = dict(zip(_SIDES, (query_max_tokens, *2 * [passage_max_tokens]), strict=True))
+    limits: dict[Role, int] = dict(zip(_ROLES, (query_max_tokens, *2 * [passage_max_tokens]), strict=True))
     survey = _Survey(negatives, count_tokens)
     try:
         for row in rows:
             survey.add(row)
     except DataError as error:
-        # A source that ends in the middle: what was read so far is still worth reporting.
+        # Of a truncated source, what was read so far is still worth reporting.
         if not survey.rows:
             raise
         survey.problems.add("unreadable", str(error))
@@ -178,8 +166,8 @@ def inspect_examples(
         examples=survey.examples,
         problems=survey.problems.findings(),
         notes=(*survey.notes.findings(), *survey.between_rows()),
-        words={side: _lengths(survey.words[side]) for side in _SIDES},
-        tokens={side: _lengths(survey.tokens(side), limits[side]) for side in _SIDES if count_tokens},
+        words={role: _lengths(survey.words[role]) for role in _ROLES},
+        tokens={role: _lengths(survey.tokens(role), limits[role]) for role in _ROLES if count_tokens},
     )
 
 
@@ -201,20 +189,20 @@ class _Tally:
 
 
 class _Survey:
-    """What is counted while the rows go by; of texts only 8-byte hashes and lengths stay."""
+    """What is counted row by row; only 8-byte hashes and lengths of the texts are kept."""
 
     def __init__(self, negatives: int, count_tokens: Callable[[list[str]], list[int]] | None) -> None:
         self._negatives, self._count_tokens = negatives, count_tokens
         self.rows = self.faulty_rows = self.examples = 0
         self.problems, self.notes = _Tally(), _Tally()
-        self.words: dict[Side, array[int]] = {side: array("Q") for side in _SIDES}
-        self._tokens: dict[Side, array[int]] = {side: array("Q") for side in _SIDES}
-        self._waiting: dict[Side, list[str]] = {side: [] for side in _SIDES}
+        self.words: dict[Role, array[int]] = {role: array("Q") for role in _ROLES}
+        self._tokens: dict[Role, array[int]] = {role: array("Q") for role in _ROLES}
+        self._waiting: dict[Role, list[str]] = {role: [] for role in _ROLES}
         self._queries: set[int] = set()
         self._pairs: set[int] = set()
         # Hash of the text, and hash of the query and the text, one of each per positive and per negative.
-        self._texts = {side: array("Q") for side in ("positives", "negatives")}
-        self._labels = {side: array("Q") for side in ("positives", "negatives")}
+        self._texts = {role: array("Q") for role in ("positives", "negatives")}
+        self._labels = {role: array("Q") for role in ("positives", "negatives")}
 
     def add(self, row: ExampleRow) -> None:
         self.rows += 1
@@ -230,15 +218,12 @@ class _Survey:
             self.problems.add(problem.kind, problem.message)
         self.faulty_rows += bool(problems)
 
-    def tokens(self, side: Side) -> array[int]:
-        self._tokenize(side)
-        return self._tokens[side]
+    def tokens(self, role: Role) -> array[int]:
+        self._tokenize(role)
+        return self._tokens[role]
 
     def between_rows(self) -> list[Finding]:
-        """Return what only the whole source shows: texts that are a positive here and a negative there.
-
-        The second kind is the worse one: the same query calls one text both, in two rows.
-        """
+        """Return texts that are a positive in one row and a negative in another; worst if the query is the same."""
         texts, labels = self._texts, self._labels
         own = np.isin(labels["negatives"], labels["positives"])
         others = np.isin(texts["negatives"], texts["positives"]) & ~own
@@ -255,17 +240,17 @@ class _Survey:
             problems.add("too few negatives", text)
         return problems.found
 
-    def _measure(self, side: Side, texts: tuple[str, ...]) -> None:
-        self.words[side].extend(len(text.split()) for text in texts)
+    def _measure(self, role: Role, texts: tuple[str, ...]) -> None:
+        self.words[role].extend(len(text.split()) for text in texts)
         if self._count_tokens:
-            self._waiting[side] += texts
-            if len(self._waiting[side]) >= _TOKENIZED_AT_ONCE:
-                self._tokenize(side)
+            self._waiting[role] += texts
+            if len(self._waiting[role]) >= _TOKENIZED_AT_ONCE:
+                self._tokenize(role)
 
-    def _tokenize(self, side: Side) -> None:
-        if self._count_tokens and self._waiting[side]:
-            self._tokens[side].extend(self._count_tokens(self._waiting[side]))
-            self._waiting[side] = []
+    def _tokenize(self, role: Role) -> None:
+        if self._count_tokens and self._waiting[role]:
+            self._tokens[role].extend(self._count_tokens(self._waiting[role]))
+            self._waiting[role] = []
 
     def _note(self, example: TrainingExample, where: str) -> None:
         query = text_key(example.query)
@@ -282,12 +267,9 @@ class _Survey:
             self.notes.add("rows with one negative twice", where)
         if not negatives:
             self.notes.add("rows without negatives", where)
-        scored = [bool(example.positive_scores), bool(example.negative_scores) or not negatives]
-        if any((example.positive_scores, example.negative_scores)) and not all(scored):
-            self.notes.add("rows with scores on one side only", where)
-        for side, texts in (("positives", positives), ("negatives", negatives)):
-            self._texts[side].extend(map(_hash, texts))
-            self._labels[side].extend(_hash((query, text)) for text in texts)
+        for role, texts in (("positives", positives), ("negatives", negatives)):
+            self._texts[role].extend(map(_hash, texts))
+            self._labels[role].extend(_hash((query, text)) for text in texts)
 
 
 def _hash(item: object) -> int:
@@ -321,10 +303,10 @@ def _lengths(values: array[int], limit: int = 0) -> Lengths:
 def _length_table(units: Mapping[str, Mapping[str, Lengths]]) -> list[str]:
     heads = ["count", "mean", *(f"{at}%" for at in _PERCENTILES), "longest"]
     lines = [f"  {'':<22}" + "".join(f"{head:>10}" for head in heads)]
-    for unit, sides in units.items():
-        for side, lengths in sides.items():
+    for unit, roles in units.items():
+        for role, lengths in roles.items():
             numbers = [*lengths.percentiles.values(), lengths.longest]
             row = f"{lengths.count:>10,}{lengths.mean:>10,.1f}" + "".join(f"{number:>10,}" for number in numbers)
             cut = f"   {lengths.cut_share:.1%} longer than {lengths.limit:,}" if lengths.limit else ""
-            lines.append(f"  {f'{side}, {unit}':<22}{row}{cut}")
+            lines.append(f"  {f'{role}, {unit}':<22}{row}{cut}")
     return lines

@@ -1,4 +1,4 @@
-"""One row of labeled training data: from the field's names to a TrainingExample, with everything wrong in it."""
+"""One row of labeled training data, parsed into a TrainingExample or a list of its problems."""
 
 from __future__ import annotations
 
@@ -30,20 +30,13 @@ _FIELDS = (
 )  # fmt: skip
 _TEVATRON_FIELDS = ("query_id", "query", "positive_passages", "negative_passages", "answers")
 _NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
-# FlagEmbedding's own fields change how its models read a row. A model here has its own prompts, so only the values
-# that ask for nothing may be left unread.
+# FlagEmbedding's fields that change its prompts. Models here have their own, so only values without effect may stay.
 _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {"prompt": (None, ""), "type": (None, "", "normal")}
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row cannot serve.
-
-    Attributes:
-        kind: One of a few words, for counting.
-        where: File and line, or what stands for them.
-        message: One line: where, what, and what to do.
-    """
+    """Why a row cannot be used: its kind, its place (file and line), and one line of where, what, and what to do."""
 
     kind: ProblemKind
     where: str
@@ -52,7 +45,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class ExampleRow:
-    """What one row of a source holds: an example, or what is wrong with it."""
+    """One row of a source: an example, or None and its problems."""
 
     where: str
     example: TrainingExample | None
@@ -61,25 +54,25 @@ class ExampleRow:
 
 @dataclass(slots=True)
 class Problems:
-    """The problems of one row, as they are found."""
+    """Collects the problems of one row."""
 
     where: str
     found: list[Problem] = field(default_factory=list)
 
     def add(self, kind: ProblemKind, text: str, where: str = "") -> None:
-        """Note a problem; ``text`` goes on from the place: what is wrong, and what to do."""
+        """Add a problem; ``text`` follows the place: what is wrong, and what to do."""
         place = where or self.where
         self.found.append(Problem(kind, place, f"{place} {text}"))
 
     def row(self, example: TrainingExample) -> ExampleRow:
-        """Return the example if nothing is wrong with it, else its problems."""
+        """Return the example if it has no problem, else the problems."""
         if not self.found:
             self.found += example_problems(example, self.where)
         return ExampleRow(self.where, None if self.found else example, tuple(self.found))
 
 
 def source_lines(path: Path) -> Iterator[tuple[str, str | Problem]]:
-    """Yield (file and line, text without its line end), skipping blank lines; a line that is not UTF-8 is a Problem.
+    """Yield (file and line, text or the Problem of a line that cannot be decoded), skipping blank lines.
 
     Raises:
         ExampleFormatError: No such file, or truncated gzip.
@@ -99,12 +92,12 @@ def source_lines(path: Path) -> Iterator[tuple[str, str | Problem]]:
 
 
 def parse_row(values: Mapping[str, object], where: str, *, strict: bool = True) -> ExampleRow:
-    """Turn one object into an example: ``query``/``pos``/``neg``, ``anchor``/``positive``/``negative`` or Tevatron's.
+    """Parse an object with ``query``/``pos``/``neg``, ``anchor``/``positive``/``negative``, or Tevatron's fields.
 
     Args:
         values: Field name → value; None counts as absent.
         where: File and line.
-        strict: Unknown fields are a problem; False leaves them unread, for data that the user cannot edit.
+        strict: Report unknown fields; False ignores them, for data that the user cannot edit.
     """
     problems = Problems(where)
     tevatron = "positive_passages" in values
@@ -115,7 +108,7 @@ def parse_row(values: Mapping[str, object], where: str, *, strict: bool = True) 
 
 
 def unread_fields(values: Mapping[str, object]) -> list[str]:
-    """Return the names that :func:`parse_row` does not know in such a row."""
+    """Return the fields of a row that :func:`parse_row` ignores or reports."""
     known = _TEVATRON_FIELDS if "positive_passages" in values else _FIELDS
     return [name for name in map(str, values) if name not in known and not _NUMBERED_NEGATIVE.fullmatch(name)]
 
@@ -126,7 +119,7 @@ def _check_names(values: Mapping[str, object], known: Sequence[str], problems: P
             if values[name] not in _WITHOUT_EFFECT[name]:
                 value = reprlib.repr(values[name])
                 problems.add(
-                    "unknown field", f'has the {name} {value}, which would not be used; take "{name}" out of the row'
+                    "unknown field", f'has the {name} {value}, which has no effect here; remove "{name}" from the row'
                 )
             continue
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
@@ -170,7 +163,7 @@ def _all_or_none(passages: Sequence[Passage]) -> tuple[str, ...]:
 
 
 def _named(values: Mapping[str, object], names: Sequence[str], problems: Problems) -> tuple[str, object]:
-    """Return the one of several names that the row uses, with its value; None where it uses none."""
+    """Return which of several names the row uses, and its value; None if it uses none."""
     given = [name for name in names if values.get(name) is not None]
     if len(given) > 1:
         problems.add("wrong type", f'has both "{given[0]}" and "{given[1]}"; keep one of them')
@@ -193,7 +186,7 @@ def _texts(values: Mapping[str, object], names: Sequence[str], problems: Problem
     name, value = _named(values, names, problems)
     if value is None:
         return ()
-    # "positive" and "negative" are columns of single texts; "pos" and "neg" are lists in every known tool.
+    # "positive" and "negative" may be single texts; "pos" and "neg" are lists in every known tool.
     if isinstance(value, str) and name not in ("pos", "neg"):
         return (value,)
     if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
@@ -261,10 +254,10 @@ def _passages(values: Mapping[str, object], name: str, problems: Problems) -> li
 
 
 def example_problems(example: TrainingExample, where: str) -> list[Problem]:
-    """Return what is wrong with an example; nothing can be trained on one that has a problem.
+    """Return the problems that make an example unusable for training.
 
-    An empty query or text, no positive, scores or ids that do not fit the texts, a score that is not finite, half a
-    surrogate pair, or a negative that is a positive too: the same id, or the same text but for white space.
+    These are: an empty query or text; no positive; scores or ids that do not match the texts; scores on one side only;
+    a score that is not finite; half a surrogate pair; a negative with the id or the text of a positive.
     """
     problems = Problems(where)
     if not example.query.strip():
@@ -275,6 +268,9 @@ def example_problems(example: TrainingExample, where: str) -> list[Problem]:
         problems.add("ids", f"has the query_id {example.query_id!r}; an id is not empty")
     _check_side(problems, "pos", example.positives, example.positive_scores, example.positive_ids)
     _check_side(problems, "neg", example.negatives, example.negative_scores, example.negative_ids)
+    if example.negatives and bool(example.positive_scores) != bool(example.negative_scores):
+        given, absent = ("pos", "neg") if example.positive_scores else ("neg", "pos")
+        problems.add("scores", f"has {given}_scores without {absent}_scores; give both or neither")
     _check_overlap(example, problems)
     _check_unicode(example, problems)
     return problems.found
@@ -285,7 +281,7 @@ def _check_side(
 ) -> None:
     for number, text in enumerate(texts, start=1):
         if not text.strip():
-            problems.add("empty text", f'has an empty text in "{side}" (number {number}); take it out')
+            problems.add("empty text", f'has an empty text in "{side}" (number {number}); remove it')
     if scores and len(scores) != len(texts):
         problems.add("scores", f'has {len(scores)} {side}_scores for {len(texts)} texts in "{side}"; give one each')
     if not all(map(math.isfinite, scores)):
@@ -293,7 +289,7 @@ def _check_side(
     if ids and len(ids) != len(texts):
         problems.add("ids", f'has {len(ids)} {side}_ids for {len(texts)} texts in "{side}"; give one each')
     if not all(map(str.strip, ids)):
-        problems.add("ids", f"has an empty id among its {side}_ids; name every passage or leave the ids out")
+        problems.add("ids", f"has an empty id among its {side}_ids; name every passage or omit the ids")
 
 
 def _check_overlap(example: TrainingExample, problems: Problems) -> None:
@@ -301,10 +297,10 @@ def _check_overlap(example: TrainingExample, problems: Problems) -> None:
     for number, text in enumerate(example.negatives):
         if text_key(text) and text_key(text) in texts:
             what = f"({reprlib.repr(text)}, number {number + 1})"
-            problems.add("overlap", f'has a negative {what} that is a positive too; take it out of "neg"')
+            problems.add("overlap", f'has a negative {what} that is also a positive; remove it from "neg"')
         elif number < len(example.negative_ids) and example.negative_ids[number] in ids:
             what = f"the id {example.negative_ids[number]!r}"
-            problems.add("overlap", f"has {what} among its positives and its negatives; take the negative out")
+            problems.add("overlap", f"has {what} among its positives and its negatives; remove the negative")
 
 
 def _check_unicode(example: TrainingExample, problems: Problems) -> None:

@@ -40,28 +40,27 @@ _KINDS = (
 
 
 def read_examples(source: str | Path, *, split: str = "train", limit: int | None = None) -> Iterator[TrainingExample]:
-    """Stream labeled training examples, in the order of the source.
+    r"""Stream labeled training examples, in the order of the source.
 
     Sources, and where query, positives and negatives come from:
 
-    - ``.jsonl``, ``.jsonl.gz``: ``query``, ``pos``, ``neg`` (the field's usual schema), optionally ``pos_scores``,
-      ``neg_scores``, ``query_id``, ``pos_ids``, ``neg_ids``; or ``anchor``, ``positive``, ``negative``; or Tevatron's
-      ``query_id``, ``query``, ``positive_passages``, ``negative_passages`` with ``docid``, ``title`` and ``text``.
-      Titles are put in front of their texts. Any other field is an error;
-    - a BEIR folder: the queries that ``qrels/<split>.tsv`` judges and their passages. A gain above 0 makes a positive,
-      a gain of 0 a negative; the judged texts are held in memory, the corpus is not;
-    - ``.tsv``, ``.tsv.gz``: MS MARCO's triples ``query⇥positive⇥negative`` of texts;
-    - a folder with MS MARCO's ``qidpidtriples*.tsv``, or that file: triples of ids, looked up in ``queries*.tsv`` and
-      ``collection*.tsv`` beside it; neighboring lines of one query are one example;
+    - ``.jsonl``, ``.jsonl.gz``: ``query``, ``pos``, ``neg``, and optionally ``pos_scores``, ``neg_scores``,
+      ``query_id``, ``pos_ids``, ``neg_ids``; or ``anchor``, ``positive``, ``negative``; or Tevatron's ``query_id``,
+      ``query``, ``positive_passages``, ``negative_passages`` with ``docid``, ``title`` and ``text``, where the title
+      is prepended to the text. Any other field is an error;
+    - a BEIR folder: the queries judged in ``qrels/<split>.tsv`` and their passages. A gain above 0 makes a positive,
+      a gain of 0 a negative. Only judged texts are kept in memory;
+    - ``.tsv``, ``.tsv.gz``: MS MARCO's text triples ``query⇥positive⇥negative``;
+    - a folder with MS MARCO's ``qidpidtriples*.tsv``, or that file: id triples, looked up in ``queries*.tsv`` and
+      ``collection*.tsv`` of the same folder; consecutive lines of one query make one example;
     - ``hf:NAME[:CONFIG][:SPLIT]``: a Hugging Face dataset, streamed, with the columns of one of the JSONL kinds;
-      other columns are not read.
+      a log line names the columns that are ignored.
 
-    Lines end at ``\\n`` only; blank lines are skipped.
+    Lines end with ``\n`` or ``\r\n``; blank lines are skipped.
 
     Args:
         source: One of the above.
-        split: Of a BEIR folder, an MS MARCO folder or an ``hf:`` source that names none itself; a single file is read
-            whole.
+        split: Split of a BEIR folder, an MS MARCO folder, or an ``hf:`` source that does not name one.
         limit: Stop after this many examples; None = all.
 
     Raises:
@@ -77,10 +76,10 @@ def read_examples(source: str | Path, *, split: str = "train", limit: int | None
 
 
 def scan_examples(source: str | Path, *, split: str = "train") -> Iterator[ExampleRow]:
-    """Stream every row of what :func:`read_examples` reads: an example, or all that is wrong with the row.
+    """Stream every row of a source of :func:`read_examples`: an example or the row's problems.
 
     Raises:
-        DataError: No such source, or one that cannot be read on: as :func:`read_examples`, but for faulty rows.
+        DataError: No such source, or one that cannot be read further.
     """
     where = str(source)
     if where.startswith("hf:"):
@@ -89,9 +88,7 @@ def scan_examples(source: str | Path, *, split: str = "train") -> Iterator[Examp
 
 
 def examples_fingerprint(source: str | Path, *, split: str = "train") -> str:
-    """Return a sha256 over the names and bytes of every file that is read; for ``hf:`` the source itself.
-
-    Names count relative to the source, so data keep their fingerprint when their folder moves.
+    """Return a sha256 over the relative names and the bytes of all files of a source; for ``hf:`` the source itself.
 
     Raises:
         DataError: No such source, or an unreadable file.
@@ -104,16 +101,16 @@ def examples_fingerprint(source: str | Path, *, split: str = "train") -> str:
 
 
 def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, overwrite: bool = False) -> int:
-    """Write examples as JSONL, gzip where the name ends in ``.gz``; :func:`read_examples` gives back the same ones.
+    """Write examples as JSONL, or gzip (``.gz``); :func:`read_examples` returns the same examples.
 
-    The file appears whole or not at all, equal examples make equal bytes, and one example is held at a time.
+    The write is atomic and streams: equal examples give equal bytes.
 
     Returns:
         How many were written.
 
     Raises:
         OutputExistsError: The file is there already and ``overwrite`` is not given.
-        ExampleFormatError: Another suffix, no example, or one that could not be read again.
+        ExampleFormatError: Another suffix, no example, or one with a problem.
         DataError: The file cannot be written.
     """
     path = Path(path)
@@ -130,7 +127,7 @@ def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, ove
                 raise ExampleFormatError(problems[0].message)
             yield (json.dumps(_fields(example), ensure_ascii=False) + "\n").encode()
         if not count:
-            raise ExampleFormatError(f"{path}: there is no example to write; give at least one")
+            raise ExampleFormatError(f"{path}: there are no examples to write; give at least one")
 
     write_output(path, _gzipped(lines()) if name.endswith(".gz") else lines(), overwrite=overwrite)
     return count
@@ -148,8 +145,8 @@ def _examples(rows: Iterable[ExampleRow], where: str) -> Iterator[TrainingExampl
 
 
 def no_rows(where: str) -> ExampleFormatError:
-    """Return the error of a source without a single row."""
-    return ExampleFormatError(f"{where} holds no training example; give {_KINDS} with at least one row")
+    """Return the error for a source without rows."""
+    return ExampleFormatError(f"{where} contains no training examples; give {_KINDS} with at least one row")
 
 
 def _fields(example: TrainingExample) -> dict[str, Any]:
@@ -165,7 +162,7 @@ def _fields(example: TrainingExample) -> dict[str, Any]:
 
 
 def _gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    # zlib writes a gzip header without name and time, so equal content makes equal files.
+    # zlib's gzip header has no name and no time, so equal content gives equal files.
     packer = zlib.compressobj(level=6, wbits=16 + zlib.MAX_WBITS)
     for chunk in chunks:
         yield packer.compress(chunk)
@@ -184,6 +181,8 @@ class _Located:
 
 def _locate(where: str, split: str) -> _Located:
     source = Path(where)
+    if not where.strip():
+        raise ExampleFormatError(f"the name of the training data is empty; give {_KINDS}")
     if not source.exists():
         raise ExampleFormatError(f"{where}: no such file or folder; give {_KINDS}")
     name = source.name.lower()
@@ -193,7 +192,7 @@ def _locate(where: str, split: str) -> _Located:
             return _locate_id_triples(source, split)
         if (source / "qrels").is_dir():
             return _locate_beir(source, split)
-        raise ExampleFormatError(f"{where} holds no qrels folder and no {ID_TRIPLES}*.tsv; give {_KINDS}")
+        raise ExampleFormatError(f"{where} contains no qrels folder and no {ID_TRIPLES}*.tsv; give {_KINDS}")
     if is_table and name.startswith(ID_TRIPLES):
         return _locate_id_triples(source, split)
     if not is_table and not name.endswith((".jsonl", ".jsonl.gz")):
@@ -235,13 +234,13 @@ def _jsonl_rows(path: Path) -> Iterator[ExampleRow]:
 def _hub_rows(dataset: Iterable[Any], where: str) -> Iterator[ExampleRow]:
     for number, values in enumerate(reported(dataset, where)):
         if number == 0 and (unread := unread_fields(values)):
-            logger.info("%s: columns that are not read: %s", where, ", ".join(unread))
+            logger.info("%s: ignored columns: %s", where, ", ".join(unread))
         yield parse_row(values, f"{where}, row {number},", strict=False)
 
 
 def _beir_rows(folder: Path, split: str) -> Iterator[ExampleRow]:
     task = read_beir(folder, split)
-    # Below 0 stands for spam or "of no use", whose meaning differs between collections: such passages are left out.
+    # The meaning of a gain below 0, such as spam, differs between collections: such passages are not used.
     judged = {passage_id for gains in task.qrels.values() for passage_id, gain in gains.items() if gain >= 0}
     texts = {passage.id: passage.full_text for passage in read_passages(folder) if passage.id in judged}
     for query in task.queries:
@@ -249,14 +248,14 @@ def _beir_rows(folder: Path, split: str) -> Iterator[ExampleRow]:
         problems = Problems(f"{folder / 'qrels' / split}.tsv, query {query.id!r},")
         positives = [passage_id for passage_id, gain in gains.items() if gain > 0]
         if not positives:
-            continue  # judged, and nothing is relevant: a query for evaluation, not for training
+            continue  # judged without a relevant passage: a query for evaluation, not for training
         for passage_id in gains:
             if passage_id in judged and passage_id not in texts:
                 problems.add("unknown id", f"judges passage {passage_id!r}, which is not in the corpus; add it there")
         positives = [passage_id for passage_id in positives if passage_id in texts]
         known = {"", *(text_key(texts[passage_id]) for passage_id in positives)}
-        # People looked at a passage of gain 0 for this query and found it not relevant: the best negative there is,
-        # unless its text stands in the corpus a second time and was judged relevant there.
+        # A passage of gain 0 was seen by a person and found not relevant: the best negative, unless its text occurs
+        # in the corpus a second time and was judged relevant there.
         negatives = [
             passage_id
             for passage_id, gain in gains.items()

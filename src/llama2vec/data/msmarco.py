@@ -16,18 +16,20 @@ import numpy as np
 
 from llama2vec.data.corpus import read_queries
 from llama2vec.data.example_rows import ExampleRow, Problem, Problems, source_lines
-from llama2vec.data.lines import decode_line, raw_lines
+from llama2vec.data.lines import decode_line, header_columns, raw_lines
 from llama2vec.data.text_key import text_key
 from llama2vec.errors import ExampleFormatError
+from llama2vec.files import open_regular
 from llama2vec.records import Passage, TrainingExample
 
 _SPLITS = frozenset({"train", "dev", "validation", "test", "eval"})
+_HEADERS = (["query", "positive", "negative"], ["query", "pos", "neg"], ["anchor", "positive", "negative"])
 ID_TRIPLES = "qidpidtriples"
 
 
 @dataclass(frozen=True, slots=True)
 class IdTripleFiles:
-    """Triples of ids and the two files that the ids refer to."""
+    """A file of id triples and the two files that the ids refer to."""
 
     triples: Path
     queries: Path
@@ -37,14 +39,14 @@ class IdTripleFiles:
 def find_id_triples(source: Path, split: str) -> IdTripleFiles:
     """Find ``qidpidtriples*.tsv``, ``queries*.tsv`` and ``collection*.tsv`` (each also ``.gz``) of one split.
 
-    Where a folder holds several, the one with the split between its dots is meant: ``queries.train.tsv``.
+    Among several, the one that names the split between dots is meant, such as ``queries.train.tsv``.
 
     Args:
-        source: The folder, or the triples' file itself.
+        source: The folder, or the file of triples.
         split: Name of the split.
 
     Raises:
-        ExampleFormatError: None, or more than one, fits.
+        ExampleFormatError: No file, or more than one, fits.
     """
     folder = source if source.is_dir() else source.parent
     triples = _choose(folder, ID_TRIPLES, split) if source.is_dir() else source
@@ -65,12 +67,14 @@ def _choose(folder: Path, stem: str, split: str) -> Path:
         advice = "give the file itself" if stem == ID_TRIPLES else "keep one of them"
         raise ExampleFormatError(f"{folder} holds {names}; {advice}")
     has = f"only {names}" if names else "no such file"
-    raise ExampleFormatError(f"{folder}: {wanted} is needed beside the triples and there is {has}; put it there")
+    raise ExampleFormatError(f"{folder}: {wanted} is needed next to the triples, but there is {has}; put it there")
 
 
 def text_triple_rows(path: Path) -> Iterator[ExampleRow]:
-    """Stream ``query⇥positive⇥negative`` lines, each an example of its own."""
+    """Stream ``query⇥positive⇥negative`` lines, one example each; a header is skipped."""
     for where, line in source_lines(path):
+        if isinstance(line, str) and line.lower().split("\t") in _HEADERS:
+            continue
         if isinstance(line, Problem):
             yield ExampleRow(where, None, (line,))
             continue
@@ -81,14 +85,14 @@ def text_triple_rows(path: Path) -> Iterator[ExampleRow]:
             yield ExampleRow(where, None, tuple(problems.found))
             continue
         if all(column.isdecimal() for column in fields):
-            problems.add("unreadable", f"holds three ids, not texts; call the file {ID_TRIPLES}.train.tsv")
+            problems.add("unreadable", f"contains three ids, not texts; call the file {ID_TRIPLES}.train.tsv")
         yield problems.row(TrainingExample(fields[0], (fields[1],), (fields[2],)))
 
 
 def id_triple_rows(files: IdTripleFiles) -> Iterator[ExampleRow]:
-    """Stream the examples of ``query id⇥positive id⇥negative id`` lines; neighboring lines of one query are one.
+    """Stream ``query id⇥positive id⇥negative id`` lines, with consecutive lines of one query as one example.
 
-    The queries are held in memory, the collection is not (see :class:`Collection`).
+    Queries are kept in memory, the collection is not (see :class:`Collection`).
     """
     queries = {query.id: query.text for query in read_queries(files.queries)}
     with Collection(files.collection) as collection:
@@ -112,7 +116,7 @@ def id_triple_rows(files: IdTripleFiles) -> Iterator[ExampleRow]:
 
 @dataclass(slots=True)
 class _Group:
-    """Neighboring triples of one query: passage id → the line that names it first."""
+    """Consecutive triples of one query: passage id → the first line that names it."""
 
     where: str
     query_id: str
@@ -129,7 +133,7 @@ class _Group:
                 problems.add("overlap", what, where)
         positives = self._texts(self.positives, collection, problems)
         known = set(map(text_key, positives.values()))
-        # A collection may hold one text under two ids: its second id is no negative, and nobody said that it is.
+        # A collection may contain a text under two ids; the other id of a positive is not a negative.
         negatives = {
             passage_id: text
             for passage_id, text in self._texts(self.negatives, collection, problems).items()
@@ -159,10 +163,9 @@ class _Group:
 
 
 class Collection:
-    """The texts of a ``collection.tsv`` by id, read from the file when they are asked for.
+    """The texts of a ``collection.tsv`` by id, read from the file on demand; use as a context manager.
 
-    Memory is 24 bytes a passage while the file is indexed and 16 afterwards; a gzip file is unpacked into a temporary
-    file. Use as a context manager.
+    It takes 24 bytes per passage while it indexes the file and 16 afterwards. Gzip is unpacked into a temporary file.
 
     Args:
         path: ``id⇥text`` or ``id⇥title⇥text`` lines; gzip where the name ends in ``.gz``.
@@ -178,9 +181,9 @@ class Collection:
             if path.name.lower().endswith(".gz"):
                 unpacked = cast(BinaryIO, opened.enter_context(tempfile.TemporaryFile()))
             self._keys, self._offsets = self._index(unpacked)
-            self._stream = unpacked or opened.enter_context(path.open("rb"))
+            self._stream = unpacked or opened.enter_context(open_regular(path))
             self._check_distinct()
-            # From here on, closing is up to the user of this object.
+            # From here on, __exit__ closes the stream.
             opened.pop_all()
 
     def __enter__(self) -> Collection:
@@ -195,30 +198,35 @@ class Collection:
         return len(self._keys)
 
     def get(self, passage_id: str) -> str | None:
-        """Return a passage's text, behind its title where there is one; None where the id is unknown."""
+        """Return a passage's title and text as one; None for an unknown id."""
         key = np.uint64(_key(passage_id))
         position = int(np.searchsorted(self._keys, key))
-        # Two ids may share a key, so the line itself decides.
+        # Two ids may share a key, so compare the id itself.
         while position < len(self._keys) and self._keys[position] == key:
             found = self._line(position)
             if found[0] == passage_id:
-                return Passage(passage_id, found[-1], found[1] if len(found) == 3 else "").full_text
+                return Passage(passage_id, *found[1:]).full_text
             position += 1
         return None
 
     def _index(self, unpacked: BinaryIO | None) -> tuple[np.ndarray, np.ndarray]:
         keys, offsets = array("Q"), array("Q")
         offset = 0
+        self._columns: dict[str, int] = {}
         for number, raw in raw_lines(self.path, ExampleFormatError):
             line = decode_line(raw, self.path, number, ExampleFormatError)
             if line and not line.isspace():
-                columns = line.count("\t") + 1
-                passage_id = line[: line.find("\t")]
-                if columns not in (2, 3) or not passage_id.strip():
-                    what = f"has {columns} columns" if columns not in (2, 3) else "has no id in its first column"
-                    raise ExampleFormatError(f"{self.path}:{number} {what}; write id, text with a tab between")
-                keys.append(_key(passage_id))
-                offsets.append(offset)
+                where, fields = f"{self.path}:{number}", line.split("\t")
+                if len(fields) not in (2, 3):
+                    raise ExampleFormatError(f"{where} has {len(fields)} columns; write id, text with a tab between")
+                if not keys and not self._columns and (header := header_columns(fields, where, ExampleFormatError)):
+                    self._columns = header
+                else:
+                    passage_id = self._fields(line)[0]
+                    if not passage_id.strip():
+                        raise ExampleFormatError(f"{where} has no id; write id, text with a tab between")
+                    keys.append(_key(passage_id))
+                    offsets.append(offset)
             offset += len(raw)
             if unpacked:
                 unpacked.write(raw)
@@ -230,7 +238,13 @@ class Collection:
     def _line(self, position: int) -> list[str]:
         offset = int(self._offsets[position])
         self._stream.seek(offset)
-        return decode_line(self._stream.readline(), self.path, 1 if offset == 0 else 2).split("\t")
+        return self._fields(decode_line(self._stream.readline(), self.path, 1 if offset == 0 else 2))
+
+    def _fields(self, line: str) -> list[str]:
+        """Return id, text and, where there is one, title."""
+        fields = line.split("\t")
+        columns = self._columns or {"id": 0, "text": len(fields) - 1} | ({"title": 1} if len(fields) == 3 else {})
+        return [fields[columns[role]] for role in ("id", "text", "title") if role in columns]
 
     def _check_distinct(self) -> None:
         for position in np.flatnonzero(self._keys[1:] == self._keys[:-1]).tolist():
@@ -240,5 +254,5 @@ class Collection:
 
 
 def _key(passage_id: str) -> int:
-    # Python's own hash differs from run to run, which is fine for an index that lives as long as the process.
+    # Python's hash differs between processes, and this index lives in one.
     return hash(passage_id) & 0xFFFF_FFFF_FFFF_FFFF

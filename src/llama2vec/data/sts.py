@@ -18,13 +18,11 @@ _COLUMNS = ("sentence1", "sentence2", "score")
 def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     """Return the pairs of a TSV (no quoting) or CSV file whose header names sentence1, sentence2 and score.
 
-    The columns may stand in any order and others are ignored; a name that ends in ``.gz`` is read as gzip.
-    ``hf:NAME[:CONFIG][:SPLIT]`` reads the same columns of a Hugging Face dataset, its ``test`` split where none is
-    named.
+    The columns may come in any order; others are ignored. Files may be gzip (``.gz``). ``hf:NAME[:CONFIG][:SPLIT]``
+    reads the same columns of a Hugging Face dataset, by default from its ``test`` split.
 
     Raises:
-        CorpusFormatError: No such source, another header, a row with missing columns or a score that is not a finite
-            number: the message names file and line.
+        CorpusFormatError: No such source, another header, or a faulty row: the message names file and line.
         EmptyCorpusError: No pair below the header.
         MissingDependencyError: ``hf:`` without the package datasets.
     """
@@ -37,7 +35,7 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     rows = _csv_rows(path) if name.endswith(".csv") else _tsv_rows(path)
     first = next(rows, None)
     if first is None:
-        raise EmptyCorpusError(f"{path} is empty; give a file with the header {', '.join(_COLUMNS)}")
+        raise EmptyCorpusError(f"{path} is empty; write a header: {', '.join(_COLUMNS)}")
     header_line, header = first
     missing = [column for column in _COLUMNS if column not in header]
     if missing:
@@ -46,7 +44,7 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     positions = [header.index(column) for column in _COLUMNS]
     pairs = [_pair(fields, positions, len(header), f"{path}:{number}") for number, fields in rows]
     if not pairs:
-        raise EmptyCorpusError(f"{path} has a header and no pair; add rows")
+        raise EmptyCorpusError(f"{path} has a header but no pairs; add rows")
     return pairs
 
 
@@ -60,7 +58,7 @@ def _hub_pairs(where: str) -> list[SentencePair]:
         fields = [str(row[column]) for column in _COLUMNS]
         pairs.append(_pair(fields, [0, 1, 2], len(_COLUMNS), f"{where}, row {number},"))
     if not pairs:
-        raise EmptyCorpusError(f"{where} holds no pair; name another split")
+        raise EmptyCorpusError(f"{where} has no pairs; name another split")
     return pairs
 
 

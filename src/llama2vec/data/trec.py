@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import reprlib
 from pathlib import Path
 
 from llama2vec.data.lines import numbered_lines
@@ -11,28 +12,31 @@ from llama2vec.errors import RunFormatError
 from llama2vec.files import write_output
 from llama2vec.records import Qrels, Run
 
-# ASCII white space only, as trec_eval splits: an id may hold a no-break space.
+# ASCII white space only, as trec_eval splits: an id may contain a no-break space.
 _FIELD = re.compile(r"[^ \t\r\f\v]+")
-# Nor a byte order mark, which readers drop, or half a surrogate pair, which UTF-8 cannot hold.
+# Also no byte order mark, which readers drop, and no half surrogate pair, which UTF-8 cannot encode.
 _NOT_IN_AN_ID = re.compile(r"[ \t\n\r\f\v\ufeff\ud800-\udfff]")
+_GAIN = re.compile(r"[+-]?[0-9]{1,7}")
+_MOST_GAIN = 1_000_000
+"""Evaluation reserves memory in proportion to the largest gain: 0.8 GB for 100 million, measured with ir_measures."""
 _GAIN_HEADERS = frozenset({"score", "relevance", "rel", "label", "gain", "grade"})
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     """Return relevance judgments: query id → passage id → gain.
 
-    Reads BEIR's three columns between tabs (``query-id  corpus-id  score``, with or without the header) and TREC's
-    four (``query  0  passage  gain``); a name that ends in ``.gz`` is read as gzip. Negative gains stay as they are.
+    Reads BEIR's three tab-separated columns (``query-id  corpus-id  score``, with or without a header) and TREC's
+    four (``query  0  passage  gain``), plain or gzip (``.gz``). Negative gains are kept.
 
     Raises:
-        RunFormatError: No such file, no judgment, a faulty line, or one pair judged in two ways.
+        RunFormatError: No such file, no judgment, a faulty line, or a pair with two different gains.
     """
     path = Path(path)
     qrels: dict[str, dict[str, int]] = {}
     columns = 0
     for number, line in numbered_lines(path, RunFormatError):
         tabbed = line.split("\t")
-        # Between tabs an id may hold spaces; TREC's columns stand between any white space.
+        # In tab-separated files an id may contain spaces; TREC's columns are separated by any white space.
         fields = tabbed if len(tabbed) == 3 else _FIELD.findall(line)
         if not columns:
             columns = len(fields)
@@ -49,19 +53,18 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
         if qrels.setdefault(query_id, {}).setdefault(passage_id, gain) != gain:
             before = qrels[query_id][passage_id]
             raise RunFormatError(
-                f"{path}:{number} judges passage {passage_id!r} of query {query_id!r} as {gain}, an earlier line as "
+                f"{path}:{number} gives passage {passage_id!r} of query {query_id!r} the gain {gain}, an earlier line "
                 f"{before}; keep one"
             )
     if not qrels:
-        raise RunFormatError(f"{path} holds no judgment; give a BEIR or TREC qrels file")
+        raise RunFormatError(f"{path} contains no judgments; give a BEIR or TREC qrels file")
     return qrels
 
 
 def write_qrels(qrels: Qrels, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write judgments: BEIR's columns with a header where the name ends in ``.tsv``, else TREC's four columns.
+    """Write judgments: BEIR's columns with a header for a ``.tsv``, else TREC's four columns.
 
-    The file appears whole or not at all. :func:`read_qrels` gives back the same judgments; a query without any is
-    left out.
+    The write is atomic, and :func:`read_qrels` returns the same judgments. Queries without judgments get no line.
 
     Raises:
         OutputExistsError: The file is there already and ``overwrite`` is not given.
@@ -70,7 +73,7 @@ def write_qrels(qrels: Qrels, path: str | Path, *, overwrite: bool = False) -> N
     """
     path = Path(path)
     if not any(qrels.values()):
-        raise RunFormatError(f"{path}: there is no judgment to write; give at least one")
+        raise RunFormatError(f"{path}: there are no judgments to write; give at least one")
     beir = path.suffix.lower() == ".tsv"
     lines = ["query-id\tcorpus-id\tscore\n"] if beir else []
     for query_id, gains in qrels.items():
@@ -83,13 +86,13 @@ def write_qrels(qrels: Qrels, path: str | Path, *, overwrite: bool = False) -> N
 
 
 def read_run(path: str | Path) -> Run:
-    """Return a TREC run: six columns ``query Q0 passage rank score tag`` between white space, plain or ``.gz``.
+    """Return a TREC run: columns ``query Q0 passage rank score tag`` separated by white space, plain or gzip.
 
-    As in trec_eval the scores alone decide the order; the rank column is not read. The tag is the first line's.
+    As in trec_eval, scores decide the order and ranks are ignored. The tag is the first line's.
 
     Raises:
-        RunFormatError: No such file, no line, a line without six columns, a score that is not a finite number, or a
-            passage that a query returns twice.
+        RunFormatError: No such file, no line, or a faulty one: not six columns, a score that is not finite, or a
+            passage returned twice for one query.
     """
     path = Path(path)
     results: dict[str, dict[str, float]] = {}
@@ -113,8 +116,8 @@ def read_run(path: str | Path) -> Run:
 def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
     """Write a TREC run; ranks count from 1 in the order of :meth:`Run.ranking`.
 
-    The file appears whole or not at all. Scores keep every digit, so :func:`read_run` gives back the same run; a
-    query without results has no line.
+    The write is atomic. Scores keep every digit, so :func:`read_run` returns the same run. Queries without results
+    get no line.
 
     Raises:
         OutputExistsError: The file is there already and ``overwrite`` is not given.
@@ -123,7 +126,7 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
     """
     path = Path(path)
     if not any(run.results.values()):
-        raise RunFormatError(f"{path}: the run {run.tag!r} has no result to write; search first")
+        raise RunFormatError(f"{path}: the run {run.tag!r} has no results to write; search first")
     check_id(run.tag, "tag", path)
     lines: list[str] = []
     for query_id in run.results:
@@ -138,10 +141,10 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
 
 
 def _gain(text: str, where: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise RunFormatError(f"{where} has the gain {text!r}; a gain is a whole number") from None
+    if not _GAIN.fullmatch(text) or abs(int(text)) > _MOST_GAIN:
+        problem = f"has the gain {reprlib.repr(text)}"
+        raise RunFormatError(f"{where} {problem}; a gain is a whole number from -{_MOST_GAIN:,} to {_MOST_GAIN:,}")
+    return int(text)
 
 
 def _score(text: str, where: str) -> float:
@@ -155,10 +158,6 @@ def _score(text: str, where: str) -> float:
 
 
 def check_id(name: str, kind: str, where: str | Path) -> None:
-    """Make sure that a TREC file can hold an id or tag.
-
-    Raises:
-        RunFormatError: It is empty or not one word.
-    """
+    """Raise RunFormatError for an id or tag that TREC's columns cannot hold: it must be one word."""
     if not name or _NOT_IN_AN_ID.search(name):
-        raise RunFormatError(f"{where}: the {kind} {name!a} is empty or not one word of Unicode; TREC files need that")
+        raise RunFormatError(f"{where}: the {kind} {name!a} is empty or not one word of Unicode, which TREC files need")

@@ -50,5 +50,5 @@ def test_a_folder_that_is_not_beir_is_refused(folder: Path) -> None:
 
 def test_judged_passages_must_be_in_the_corpus() -> None:
     check_judged_passages({"q": {"d1": 1}}, {"d1"})
-    with pytest.raises(EvaluationError, match=r"name 1 passage \('d2'\) not in the corpus"):
+    with pytest.raises(EvaluationError, match=r"name 1 passage \('d2'\) missing from the corpus"):
         check_judged_passages({"q": {"d1": 1, "d2": 0}, "r": {"d2": 1}}, {"d1"})

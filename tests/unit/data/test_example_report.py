@@ -25,7 +25,7 @@ FAULTY: list[object] = [
     {"query": "q", "pos": ["a"], "neg": ["b"]},
     {"query": "", "pos": [], "neg": ["", " "]},
     "{broken",
-    {"query": "q2", "pos": ["a"], "neg": ["a"], "pos_scores": [1, 2]},
+    {"query": "q2", "pos": ["a"], "neg": ["a"], "pos_scores": [1, 2], "neg_scores": [1]},
     {"query": "q3", "pos": ["a"], "negs": ["b"]},
 ]
 
@@ -65,7 +65,7 @@ def test_fewer_negatives_than_asked_are_a_problem_only_when_asked(tmp_path: Path
 def test_oddities_between_and_within_rows_are_counted(tmp_path: Path) -> None:
     rows: list[object] = [
         {"query": "q", "pos": ["a", "a "], "neg": ["b", "b", "z"]},
-        {"query": " q", "pos": ["c"], "neg": ["a", "d"], "neg_scores": [1, 2]},
+        {"query": " q", "pos": ["c"], "neg": ["a", "d"]},
         {"query": "r", "pos": ["b", "r"], "neg": ["c"]},
         {"query": "s", "pos": ["e"]},
     ]
@@ -79,7 +79,6 @@ def test_oddities_between_and_within_rows_are_counted(tmp_path: Path) -> None:
         "queries that are their own positive": 1,
         "rows with one negative twice": 1,
         "rows without negatives": 1,
-        "rows with scores on one side only": 1,
         # b (for r) and c (for q); a is one for q itself, in the row before.
         "positives that are another query's negative": 2,
         "negatives that are positives in another row": 1,
@@ -128,7 +127,7 @@ def test_a_file_that_ends_in_the_middle_is_reported_with_what_stands_before(tmp_
 
 
 def test_a_source_without_a_row_cannot_be_reported(tmp_path: Path) -> None:
-    with pytest.raises(ExampleFormatError, match="holds no training example"):
+    with pytest.raises(ExampleFormatError, match="contains no training examples"):
         inspect_examples(written(tmp_path / "a.jsonl", [""]))
     with pytest.raises(ExampleFormatError, match="no such file"):
         inspect_examples(tmp_path / "b.jsonl")

@@ -8,7 +8,6 @@ from types import ModuleType
 import pytest
 
 from llama2vec.data.examples import examples_fingerprint, read_examples, scan_examples, write_examples
-from llama2vec.data.msmarco import Collection
 from llama2vec.errors import ConfigError, DataError, ExampleFormatError, MissingDependencyError, OutputExistsError
 from llama2vec.records import TrainingExample
 
@@ -65,7 +64,7 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path: Path
     path = tmp_path / "a.jsonl"
     with pytest.raises(ExampleFormatError, match=r"a\.jsonl: example 2 has an empty query"):
         write_examples([PLAIN, TrainingExample(" ", ("x",))], path)
-    with pytest.raises(ExampleFormatError, match="no example to write"):
+    with pytest.raises(ExampleFormatError, match="no examples to write"):
         write_examples([], path)
     assert list(tmp_path.iterdir()) == []
     write_examples([PLAIN], path)
@@ -128,12 +127,14 @@ GOOD = {"query": "q", "pos": ["a"], "neg": ["b"]}
         ({**GOOD, "neg": {"a": 1}}, 'write a list of strings: "neg"'),
         ({**GOOD, "pos": [" "]}, 'has an empty text in "pos" (number 1)'),
         ({**GOOD, "neg": ["b", ""]}, 'has an empty text in "neg" (number 2)'),
-        ({**GOOD, "neg": ["b", " a\n"]}, "has a negative (' a\\n', number 2) that is a positive too"),
+        ({**GOOD, "neg": ["b", " a\n"]}, "has a negative (' a\\n', number 2) that is also a positive"),
         ({**GOOD, "pos_ids": ["x"], "neg_ids": ["x"]}, "has the id 'x' among its positives and its negatives"),
         ({**GOOD, "pos_ids": ["x", "y"]}, 'has 2 pos_ids for 1 texts in "pos"'),
         ({**GOOD, "neg_ids": [" "]}, "has the neg_ids ' '; an id is a string that is not empty"),
         ({**GOOD, "query_id": [1]}, "has the query_id [1]; an id is a string"),
         ({**GOOD, "pos_scores": [1, 2]}, 'has 2 pos_scores for 1 texts in "pos"; give one each'),
+        ({**GOOD, "neg_scores": [1]}, "has neg_scores without pos_scores; give both or neither"),
+        ({**GOOD, "pos_scores": [1]}, "has pos_scores without neg_scores; give both or neither"),
         ({**GOOD, "neg_scores": ["1"]}, "has the neg_scores ['1']; write a list of numbers"),
         ({**GOOD, "neg_scores": [True]}, "write a list of numbers"),
         ({**GOOD, "neg_scores": [10**400]}, "too large; scores are finite numbers"),
@@ -141,8 +142,8 @@ GOOD = {"query": "q", "pos": ["a"], "neg": ["b"]}
         ('{"query": "q", "pos": ["\\ud83d"]}', "has half a surrogate pair (\\ud83d)"),
         ({**GOOD, "possitive": ["a"]}, "has the unknown field 'possitive'; did you mean 'positive'?"),
         ({**GOOD, "zzz": 1}, "has the unknown field 'zzz'; known here: query, anchor, pos"),
-        ({**GOOD, "prompt": "Find: "}, "has the prompt 'Find: ', which would not be used"),
-        ({**GOOD, "type": "symmetric_class"}, "has the type 'symmetric_class', which would not be used"),
+        ({**GOOD, "prompt": "Find: "}, "has the prompt 'Find: ', which has no effect here"),
+        ({**GOOD, "type": "symmetric_class"}, "has the type 'symmetric_class', which has no effect here"),
         ({**GOOD, "anchor": "q"}, 'has both "query" and "anchor"; keep one'),
         ({"query": "q", "positive_passages": "x"}, "has the positive_passages 'x'; write"),
         ({"query": "q", "positive_passages": [{"docid": "1"}]}, "among its positive_passages; write"),
@@ -157,11 +158,17 @@ def test_a_faulty_row_is_reported_with_its_line(tmp_path: Path, line: object, pr
 
 
 def test_every_problem_of_a_row_is_found_and_the_scan_goes_on(tmp_path: Path) -> None:
-    rows = [{"query": "", "pos": [], "neg": ["", "b"], "neg_scores": [1.0]}, GOOD]
+    rows = [{"query": "", "pos": [], "neg": ["", "b"], "pos_scores": [], "neg_scores": [1.0]}, GOOD]
     path = written(tmp_path / "a.jsonl", b"\xff\n" + jsonl(rows).encode())
     undecodable, faulty, good = scan_examples(path)
     assert [problem.kind for problem in undecodable.problems] == ["unreadable"]
-    assert [problem.kind for problem in faulty.problems] == ["empty query", "no positive", "empty text", "scores"]
+    assert [problem.kind for problem in faulty.problems] == [
+        "empty query",
+        "no positive",
+        "empty text",
+        "scores",
+        "scores",
+    ]
     assert {problem.where for problem in faulty.problems} == {f"{path}:2"}
     assert good.example == TrainingExample("q", ("a",), ("b",))
     assert "a.jsonl:1 is not UTF-8 (byte 0xff)" in complaint(path)
@@ -172,9 +179,9 @@ def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> 
     with pytest.raises(ExampleFormatError, match=r"no such file or folder; give a \.jsonl"):
         read_examples(tmp_path / "nowhere")
     assert "unknown kind of file" in complaint(written(tmp_path / "a.csv", "x"))
-    assert "holds no training example" in complaint(written(tmp_path / "a.jsonl", "\n"))
+    assert "contains no training examples" in complaint(written(tmp_path / "a.jsonl", "\n"))
     (tmp_path / "folder").mkdir()
-    assert "holds no qrels folder and no qidpidtriples" in complaint(tmp_path / "folder")
+    assert "contains no qrels folder and no qidpidtriples" in complaint(tmp_path / "folder")
     with pytest.raises(ConfigError, match="at least 1"):
         read_examples(tmp_path / "a.jsonl", limit=0)
     short = written(tmp_path / "a.jsonl.gz", jsonl([GOOD] * 1000))
@@ -214,7 +221,7 @@ def test_faults_of_a_beir_folder_name_the_split_the_query_or_the_passage(tmp_pat
         f"{tmp_path / 'qrels' / 'train.tsv'}, query '1', judges passage 'gone', which is not in the corpus" in message
     )
     assert "query '2', has an empty text" in complaint(beir(tmp_path, "2\tempty\t1\n"))
-    assert "holds no training example" in complaint(beir(tmp_path, "2\tp\t0\n"))
+    assert "contains no training examples" in complaint(beir(tmp_path, "2\tp\t0\n"))
 
 
 def test_a_fingerprint_follows_every_file_that_is_read_but_not_the_place(tmp_path: Path) -> None:
@@ -230,105 +237,6 @@ def test_a_fingerprint_follows_every_file_that_is_read_but_not_the_place(tmp_pat
     assert examples_fingerprint("hf:a") != examples_fingerprint("hf:a", split="dev")
     with pytest.raises(ExampleFormatError, match="no such file"):
         examples_fingerprint(tmp_path / "nowhere")
-
-
-# -------------------------------------------------------------------------------------------------------- MS MARCO
-
-
-@pytest.mark.parametrize("name", ["triples.train.small.tsv", "triples.tsv.gz"])
-def test_a_triple_of_texts_is_one_example(tmp_path: Path, name: str) -> None:
-    path = written(tmp_path / name, "q\ta\tb\nq\ta\tc\n")
-    assert list(read_examples(path)) == [TrainingExample("q", ("a",), (text,)) for text in "bc"]
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("q\ta", "has 2 columns; write query, positive, negative"),
-        ("q\ta\ta", "has a negative ('a', number 1) that is a positive too"),
-        ("\ta\tb", "has an empty query"),
-        ("1\t2\t3", "holds three ids, not texts; call the file qidpidtriples"),
-    ],
-)
-def test_a_faulty_triple_is_reported_with_its_line(tmp_path: Path, line: str, problem: str) -> None:
-    message = complaint(written(tmp_path / "triples.tsv", f"q\ta\tb\n{line}\n"))
-    assert "triples.tsv:2 " in message
-    assert problem in message
-
-
-def id_triples(folder: Path, lines: str, packed: str = "") -> Path:
-    written(folder / f"qidpidtriples.train.full.tsv{packed}", lines)
-    written(folder / "queries.train.tsv", "1\twhat hums?\n2\twhat rolls?\n")
-    written(folder / "queries.dev.tsv", "9\tanother\n")
-    written(
-        folder / f"collection.tsv{packed}", "\ufeff10\tA llama.\r\n11\tA stone.\n\n12\tA  llama.\n13\tTitle\u2028x\n"
-    )
-    return folder
-
-
-@pytest.mark.parametrize("packed", ["", ".gz"])
-def test_neighboring_id_triples_of_one_query_become_one_example(tmp_path: Path, packed: str) -> None:
-    folder = id_triples(tmp_path, "1\t10\t11\n1\t10\t13\n1\t10\t12\n2\t11\t10\n1\t10\t11\n", packed)
-    first = TrainingExample(
-        "what hums?", ("A llama.",), ("A stone.", "Title\u2028x"), query_id="1",
-        positive_ids=("10",), negative_ids=("11", "13"),
-    )  # fmt: skip
-    examples = list(read_examples(folder))
-    assert examples[0] == first
-    assert [example.query_id for example in examples] == ["1", "2", "1"]
-    assert list(read_examples(folder / f"qidpidtriples.train.full.tsv{packed}")) == examples
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("1\t10\t99", "names the passage '99', which "),
-        ("7\t10\t11", "names the query '7', which "),
-        ("1\t13\t10", "has passage '10' as positive and negative of query '1'"),
-        ("1\t10", "has 2 columns; write query id, positive id, negative id"),
-    ],
-)
-def test_a_faulty_id_triple_is_reported_with_its_line(tmp_path: Path, line: str, problem: str) -> None:
-    message = complaint(id_triples(tmp_path, f"1\t10\t11\n{line}\n"))
-    assert problem in message
-    assert "full.tsv:2 " in message
-
-
-def test_files_missing_beside_id_triples_are_named(tmp_path: Path) -> None:
-    folder = id_triples(tmp_path, "1\t10\t11\n")
-    assert "queries.test.tsv or queries.tsv is needed" in complaint(folder / "qidpidtriples.train.full.tsv", "test")
-    written(folder / "qidpidtriples.train.2.tsv", "1\t10\t11\n")
-    assert "give the file itself" in complaint(folder)
-    (folder / "collection.tsv").unlink()
-    assert "collection.train.tsv or collection.tsv is needed" in complaint(folder / "qidpidtriples.train.2.tsv")
-
-
-@pytest.mark.parametrize(
-    ("content", "problem"),
-    [
-        ("1\tx\n1\ty\n", "repeats the id '1'"),
-        ("1\tx\nno tab\n", ":2 has 1 columns"),
-        ("1\tx\n \ty\n", ":2 has no id"),
-        (b"1\tx\n2\t\xff\n", ":2 is not UTF-8"),
-        ("\n", "is empty"),
-    ],
-)
-def test_a_faulty_collection_is_refused_when_it_is_opened(tmp_path: Path, content: str | bytes, problem: str) -> None:
-    with pytest.raises(ExampleFormatError, match=problem):
-        Collection(written(tmp_path / "collection.tsv", content))
-
-
-def test_a_collection_finds_every_passage_even_where_keys_collide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llama2vec.data.msmarco._key", lambda passage_id: len(passage_id))
-    rows = [(str(number), f"text {number}") for number in range(120)]
-    path = written(tmp_path / "collection.tsv", "".join(f"{key}\ttitle\t{text}\n" for key, text in rows))
-    with Collection(path) as collection:
-        assert len(collection) == 120
-        assert all(collection.get(key) == f"title {text}" for key, text in rows)
-        assert collection.get("007") is None
-        assert collection.get("9999") is None
 
 
 # ---------------------------------------------------------------------------------------------------- Hugging Face
@@ -355,7 +263,7 @@ def test_hub_rows_are_read_by_split_and_other_columns_are_left_and_named(
     monkeypatch.setitem(sys.modules, "datasets", FakeHub({"train": train, "dev": dev}))
     with caplog.at_level("INFO", logger="llama2vec.data.examples"):
         assert list(read_examples("hf:org/x")) == [TrainingExample("q", ("a",), ("b",))]
-    assert caplog.messages == ["hf:org/x: columns that are not read: subset"]
+    assert caplog.messages == ["hf:org/x: ignored columns: subset"]
     assert next(read_examples("hf:org/x:dev")) == next(read_examples("hf:org/x", split="dev"))
     assert complaint("hf:org/x", "dev").startswith("hf:org/x, row 1, has no positive")
     with pytest.raises(DataError, match="has the splits train, dev; choose one"):

@@ -65,7 +65,7 @@ def test_a_hub_dataset_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "datasets", module)
     assert read_sentence_pairs("hf:good") == [SentencePair("a", "b", 1.0), SentencePair("c", "d", 0.5)]
     assert read_sentence_pairs("hf:good:validation") == read_sentence_pairs("hf:good")
-    with pytest.raises(EmptyCorpusError, match="hf:empty holds no pair"):
+    with pytest.raises(EmptyCorpusError, match="hf:empty has no pairs"):
         read_sentence_pairs("hf:empty")
     with pytest.raises(CorpusFormatError, match="hf:other has the columns text, without sentence1 and sentence2"):
         read_sentence_pairs("hf:other")

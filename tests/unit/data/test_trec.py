@@ -32,14 +32,14 @@ def test_tabs_let_an_id_hold_a_space(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("", "holds no judgment"),
-        ("query-id\tcorpus-id\tscore\n", "holds no judgment"),
+        ("", "contains no judgments"),
+        ("query-id\tcorpus-id\tscore\n", "contains no judgments"),
         ("q1 d1\n", ":1 has 2 columns"),
         ("q1 0 d1 1\nq1 0 d1\n", ":2 has 3 columns"),
         ("q1\td1\thigh\n", ":1 has the gain 'high'"),
         ("q1 0 d1 0.5\n", ":1 has the gain '0.5'"),
         ("\td1\t1\n", ":1 has an empty id"),
-        ("q1 0 d1 1\nq1 0 d1 2\n", ":2 judges passage 'd1' of query 'q1' as 2, an earlier line as 1"),
+        ("q1 0 d1 1\nq1 0 d1 2\n", ":2 gives passage 'd1' of query 'q1' the gain 2, an earlier line 1"),
     ],
 )
 def test_faulty_judgments_are_reported_with_their_line(tmp_path: Path, content: str, problem: str) -> None:
@@ -95,8 +95,8 @@ def test_a_written_run_is_ranked_with_ties_by_id(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("run", "problem"),
     [
-        (Run({}), "no result to write"),
-        (Run({"q": {}}), "no result to write"),
+        (Run({}), "no results to write"),
+        (Run({"q": {}}), "no results to write"),
         (Run({"q 1": {"d": 1.0}}), "the query 'q 1'"),
         (Run({"q": {"": 1.0}}), "the passage ''"),
         (Run({"q": {"\ud800": 1.0}}), "the passage '\\ud800'"),
@@ -141,5 +141,15 @@ def test_the_suffix_decides_the_kind_of_qrels(tmp_path: Path) -> None:
     write_qrels(qrels, tmp_path / "a.qrels")
     assert (tmp_path / "a.tsv").read_text(encoding="utf-8") == "query-id\tcorpus-id\tscore\nq\td\t1\nq\te\t-1\n"
     assert (tmp_path / "a.qrels").read_text(encoding="utf-8") == "q 0 d 1\nq 0 e -1\n"
-    with pytest.raises(RunFormatError, match="no judgment to write"):
+    with pytest.raises(RunFormatError, match="no judgments to write"):
         write_qrels({"q": {}}, tmp_path / "b.tsv")
+
+
+@pytest.mark.parametrize("gain", ["99999999999999999999", "-1000001", "1_0", "٣", "1.0", "9" * 5000])
+def test_a_gain_that_evaluation_cannot_hold_is_refused_with_its_line(tmp_path: Path, gain: str) -> None:
+    path = tmp_path / "test.tsv"
+    path.write_text(f"query-id\tcorpus-id\tscore\nq\ta\t{gain}\n", encoding="utf-8")
+    with pytest.raises(
+        RunFormatError, match=r"test\.tsv:2 has the gain .{1,60}; a gain is a whole number from -1,000,000"
+    ):
+        read_qrels(path)
