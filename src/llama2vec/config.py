@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from llama2vec.errors import ConfigError
+from llama2vec.files import read_text
+from llama2vec.shipped import find_recipe, recipe_files
 
 logger = logging.getLogger(__name__)
 
@@ -222,10 +224,13 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    path = find_recipe(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such recipe; give the path of a TOML file") from None
+        raise ConfigError(
+            f"{path}: no such recipe; give the path of a TOML file, or one of {', '.join(recipe_files())}"
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
 

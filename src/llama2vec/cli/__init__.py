@@ -21,6 +21,7 @@ from llama2vec.cli import (
     finetune,
     index,
     mine,
+    recipes,
     report,
     run,
     search,
@@ -54,6 +55,7 @@ for _name, _command, _help in (
     ("report", report.report_command, "Put scores and curves on one page."),
     ("verify", verify.verify_command, "Check that a model gives its own vectors."),
     ("card", card.card_command, "Write a model card with scores."),
+    ("recipes", recipes.recipes_command, "List or show the recipes that come along."),
 ):
     app.command(_name, short_help=_help)(_command)
 

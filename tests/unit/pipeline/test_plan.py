@@ -48,7 +48,7 @@ def everything(llama_folder: Path, corpus_file: Path, beir: Path) -> list[str]:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_run_recipe_is_valid_and_opens_with_its_command(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    assert f"llama2vec run recipes/{path.name}".replace("llama2vec run", "run") in text.splitlines()[0]
+    assert f" run {path.stem} " in text.splitlines()[0]
     config = load_config(RunConfig, path, ["corpus=CORPUS"])
     assert config.finetune
     assert config.index
