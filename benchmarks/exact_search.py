@@ -28,7 +28,8 @@ from provenance import made_by
 from llama2vec.files import write_json
 from llama2vec.records import Passage
 from llama2vec.retrieve.index import ExactIndex
-from llama2vec.retrieve.store import Vectors, VectorStore, write_store
+from llama2vec.retrieve.store import Vectors, VectorStore
+from llama2vec.retrieve.store_writer import write_store
 
 SIDES = ("ours", "faiss", "products")
 

@@ -36,7 +36,7 @@ from llama2vec.records import Report, Run
 from llama2vec.retrieve.fusion import reciprocal_rank_fusion, weighted_fusion
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.modes import FUSED_DEPTH, Retriever, carried_modes, index_store
-from llama2vec.retrieve.store import write_store
+from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import bootstrap_interval
 

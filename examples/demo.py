@@ -31,7 +31,7 @@ from llama2vec.records import Passage, Query, Report, Run
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.modes import Mode, Retriever, carried_modes, index_store
 from llama2vec.retrieve.search import snippet
-from llama2vec.retrieve.store import write_store
+from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.tables import markdown_table, reports_to_json, rich_table, write_json, write_per_query
 

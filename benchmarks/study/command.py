@@ -22,7 +22,7 @@ from pathlib import Path
 
 from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError
 from llama2vec.files import write_output
-from llama2vec.retrieve.claims import Claim
+from llama2vec.locks import Lock
 from study.cells import Cell, chosen, plan
 from study.estimates import Pace, minutes
 from study.models import Models
@@ -30,8 +30,6 @@ from study.protocol import Protocol, load_protocol
 from study.results import Results, add, missing_sets, read_results, state
 
 logger = logging.getLogger(__name__)
-
-_WORK_LOCK_SECONDS = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +128,7 @@ def run_cells(
     from study.run import budget_facts
 
     models.work.mkdir(parents=True, exist_ok=True)
-    lock = Claim(models.work / ".in-use", _WORK_LOCK_SECONDS)
+    lock = Lock(models.work / ".in-use")
     if not lock.acquire():
         raise ConfigError(f"{models.work} is in use by another process; wait for it, or give another --work")
     try:

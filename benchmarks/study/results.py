@@ -20,7 +20,7 @@ from typing import Any
 import llama2vec.manifest as manifest
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import write_atomic
-from llama2vec.retrieve.claims import Claim
+from llama2vec.locks import Lock
 from study.cells import Cell, cell_of
 from study.protocol import Protocol
 
@@ -64,7 +64,7 @@ def add(path: Path, new: Results) -> Results:
         EvaluationError: They contradict the file.
         DataError: The file cannot be written, or another process keeps it locked.
     """
-    lock = Claim(path.with_name(f".{path.name}.lock"), _LOCK_SECONDS)
+    lock = Lock(path.with_name(f".{path.name}.lock"))
     deadline = time.monotonic() + 2 * _LOCK_SECONDS
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

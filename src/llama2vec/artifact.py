@@ -11,7 +11,8 @@ A verb that makes something at ``output`` does this, and nothing else resumes or
         work.finish()                   # what was made takes the place of `output` in one step
 
 - An output is recognized by its content (:class:`Kind`), never by a file's name alone. Anything else is not touched.
-- One live process owns an output. The lock ends with its process; a second owner gets one line.
+- One live process owns an output. The lock ends with its process; a second owner gets one line. Only vector stores are
+  shared: processes with the same plan write one together, and hold the lock just to begin and to finish.
 - A new output that can be resumed grows in place. One that replaces another grows beside it, in ``.new-NAME``, and
   the old one stays whole until the new one is. Killed at any moment, the same call resumes.
 - Each owner removes what killed ones left beside the output.
@@ -23,12 +24,14 @@ Every refusal is an :class:`~llama2vec.errors.OutputExistsError`.
 from __future__ import annotations
 
 import ctypes
+import fnmatch
 import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,8 @@ from llama2vec.locks import Lock
 from llama2vec.manifest import canonical_json, digest, first_difference
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
+_EVERYWHERE = ("*.tmp-*", ".lock-*")
+_WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.1
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 
 
@@ -50,11 +55,13 @@ class Found:
         plan: What decided it, as it was written down.
         finished: Whether it is whole.
         worth_keeping: Whether an unfinished one has come far enough to be resumed.
+        is_busy: Whether processes that share it are writing it at this moment.
     """
 
     plan: Mapping[str, Any]
     finished: bool
     worth_keeping: bool = True
+    is_busy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +74,8 @@ class Kind:
         plan_file: Receives the plan when work begins; "" = the verb writes its own.
         resumable: A new one grows in place and is resumed there; otherwise it appears only when it is whole.
         is_folder: The artifact is a folder; otherwise one file.
+        entries: Patterns of the names that such a folder holds. Anything else is the user's, and is never deleted.
+        advice: Ends the line that refuses another plan.
     """
 
     noun: str
@@ -74,10 +83,16 @@ class Kind:
     plan_file: str = ""
     resumable: bool = True
     is_folder: bool = True
+    entries: tuple[str, ...] = ("*",)
+    advice: str = "choose another output or pass --overwrite"
 
 
 def planned_kind(
-    noun: str, plan_file: str, finished_file: str, worth_keeping: Callable[[Path], bool] = lambda folder: True
+    noun: str,
+    plan_file: str,
+    finished_file: str,
+    worth_keeping: Callable[[Path], bool] = lambda folder: True,
+    entries: tuple[str, ...] = ("*",),
 ) -> Kind:
     """Return the kind of a folder whose plan carries its own hash (:func:`hashed_plan`).
 
@@ -86,6 +101,7 @@ def planned_kind(
         plan_file: Name of the plan in the folder.
         finished_file: Name of the file that is written last.
         worth_keeping: Says of an unfinished folder whether there is anything to resume.
+        entries: Patterns of the names that such a folder holds.
     """
 
     def read(folder: Path) -> Found | None:
@@ -94,7 +110,7 @@ def planned_kind(
             return None
         return Found(plan, (folder / finished_file).is_file(), worth_keeping(folder))
 
-    return Kind(noun, read, plan_file)
+    return Kind(noun, read, plan_file, entries=entries)
 
 
 def hashed_plan(decides: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,21 +147,31 @@ class Work:
     _kind: Kind
     _plan: Mapping[str, Any]
     _target: Path
+    _overwrite: bool = False
+    _is_shared: bool = False
     _begun: bool = field(default=False, init=False)
 
-    def begin(self, keep: Sequence[str] = ()) -> Path:
+    def begin(self, keep: Sequence[str] = (), prepare: Callable[[Path], None] = lambda path: None) -> Path:
         """Make room for the output, or find what an earlier call with the same plan left; return where to write.
 
         Args:
             keep: Entries of the output that is replaced which the new one carries on.
+            prepare: Lays down what others must see from the first moment, such as a plan of the verb's own.
         """
         kind = self._kind
-        with disk_errors(self.output):
+        with self._alone(), disk_errors(self.output):
+            if self._is_shared:
+                self.is_finished, self.path = _look(
+                    self.output, self._target, kind, self._plan, overwrite=self._overwrite
+                )
+                if self.is_finished:
+                    return self.path
             found = kind.read(self.path) if kind.resumable else None
             resumes = found is not None and _is_same(found.plan, self._plan)
             # In place only an artifact of ours may go (it was begun from another plan and came nowhere).
             if not resumes and (self.path != self._target or found is not None):
-                _remove(self.path)
+                _refuse_busy(self.output, found)
+                _clear(self.path, kind)
             self._begun = True
             if kind.is_folder:
                 self.path.mkdir(parents=True, exist_ok=True)
@@ -154,22 +180,33 @@ class Work:
                     _link_tree(self._target / name, self.path / name)
             if kind.plan_file and not resumes:
                 write_json(self.path / kind.plan_file, dict(self._plan))
+            prepare(self.path)
         return self.path
 
-    def finish(self) -> None:
-        """Let what was made take the place of the output, in one step."""
-        with disk_errors(self.output):
-            if self.path != self._target:
-                put_in_place(self.path, self._target)
+    def finish(self, complete: Callable[[], None] = lambda: None) -> None:
+        """Let what was made take the place of the output, in one step.
+
+        Args:
+            complete: Does what is left, once even where several processes share the work.
+        """
+        with self._alone(), disk_errors(self.output):
+            if os.path.lexists(self.path):
+                complete()
+                if self.path != self._target:
+                    put_in_place(self.path, self._target)
         self.path, self._begun = self._target, False
 
     def give_up(self) -> None:
         """Remove what was begun, unless it is worth resuming."""
         if not self._begun:
             return
-        found = self._kind.read(self.path) if self._kind.resumable else None
-        if found is None or not (found.finished or found.worth_keeping):
-            _remove(self.path)
+        with self._alone():
+            found = self._kind.read(self.path) if self._kind.resumable else None
+            if found is None or not (found.finished or found.worth_keeping or found.is_busy):
+                _clear(self.path, self._kind)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return owned(self.output, wait_seconds=_WAIT_SECONDS) if self._is_shared else nullcontext()
 
 
 @contextmanager
@@ -180,6 +217,7 @@ def claim(
     *,
     overwrite: bool = False,
     inputs: Iterable[str | Path | None] = (),
+    shared: bool = False,
 ) -> Iterator[Work]:
     """Take an output for as long as the block runs.
 
@@ -189,6 +227,7 @@ def claim(
         plan: What decides the result; JSON types. Equal plans make equal artifacts.
         overwrite: Replace an artifact of this kind that another plan made, or make a finished one again.
         inputs: What the result is made from. Names that are no path on this machine are ignored.
+        shared: Several processes with the same plan may make the output together.
 
     Raises:
         OutputExistsError: The output holds something else, is another process' at this moment, or holds an input.
@@ -202,9 +241,9 @@ def claim(
         return
     made = _make_parents(output, target)
     try:
-        with owned(output):
+        with nullcontext() if shared else owned(output):
             finished, path = _look(output, target, kind, plan, overwrite=overwrite)
-            work = Work(output, path, finished, kind, plan, target)
+            work = Work(output, path, finished, kind, plan, target, overwrite, shared)
             try:
                 yield work
             except BaseException as problem:
@@ -220,8 +259,12 @@ def claim(
 
 
 @contextmanager
-def owned(output: str | Path) -> Iterator[None]:
+def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """Be the one live process that writes an output; remove what killed ones left beside it.
+
+    Args:
+        output: The folder or file.
+        wait_seconds: How long another owner is waited for.
 
     Raises:
         OutputExistsError: Another process is writing it.
@@ -231,8 +274,10 @@ def owned(output: str | Path) -> Iterator[None]:
     # Where nothing can be made beside the output (the root of a volume), the lock lies inside.
     beside = target.parent if os.access(target.parent, os.W_OK) or not target.is_dir() else target
     lock = Lock(beside / f".lock-{target.name}")
+    deadline = time.monotonic() + wait_seconds
     with disk_errors(output):
-        taken = lock.acquire()
+        while not (taken := lock.acquire()) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
     if not taken:
         raise OutputExistsError(f"{output}: {lock.owner()} is writing it; wait for it, or choose another output")
     try:
@@ -298,19 +343,52 @@ def _look(output: Path, target: Path, kind: Kind, plan: Mapping[str, Any], *, ov
             f"{output}: exists and does not hold {kind.noun} of llama2vec; choose another output (nothing was changed)"
         )
     same = _is_same(found.plan, plan)
-    if found.finished:
-        if same and not overwrite:
-            return True, target
-    elif same or not found.worth_keeping:
+    if found.finished and same and not overwrite:
+        return True, target
+    if same and not found.finished:
+        return False, in_place
+    _refuse_busy(output, found)
+    if not (found.finished or found.worth_keeping):
+        _refuse_strangers(output, target, kind)
         return False, in_place
     if not overwrite:
         state = "holds" if found.finished else "holds an unfinished"
         name = kind.noun if found.finished else noun
         raise OutputExistsError(
-            f"{output}: {state} {name} with other settings ({_difference(found.plan, plan)}); "
-            "choose another output or pass --overwrite"
+            f"{output}: {state} {name} with other settings ({_difference(found.plan, plan)}); {kind.advice}"
         )
+    _refuse_strangers(output, target, kind)
     return False, new_path(target)
+
+
+def _refuse_busy(output: Path, found: Found | None) -> None:
+    if found is not None and found.is_busy:
+        raise OutputExistsError(f"{output}: another process is writing it; wait for it, or choose another output")
+
+
+def _refuse_strangers(output: Path, target: Path, kind: Kind) -> None:
+    """Refuse to delete a folder together with something that llama2vec did not put there."""
+    for path in sorted(target.iterdir()) if kind.is_folder else ():
+        if not _is_ours(path, kind):
+            raise OutputExistsError(
+                f"{output}: holds {path.name}, which llama2vec did not write and would delete; move it away"
+            )
+
+
+def _is_ours(entry: Path, kind: Kind) -> bool:
+    return any(fnmatch.fnmatchcase(entry.name, pattern) for pattern in (*kind.entries, *_EVERYWHERE))
+
+
+def _clear(path: Path, kind: Kind) -> None:
+    """Remove what llama2vec has made at a path, and the folder where nothing else is in it."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    for entry in path.iterdir():
+        if _is_ours(entry, kind):
+            _remove(entry)
+    with suppress(OSError):
+        path.rmdir()
 
 
 def _is_free(target: Path) -> bool:

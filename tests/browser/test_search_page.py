@@ -21,7 +21,7 @@ from llama2vec.records import Passage, Query
 from llama2vec.retrieve.index import ExactIndex
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.modes import Retriever
-from llama2vec.retrieve.store import write_store
+from llama2vec.retrieve.store_writer import write_store
 from llama2vec.serve.model import PreparedQuestions
 
 pytestmark = pytest.mark.slow

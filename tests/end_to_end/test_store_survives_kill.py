@@ -16,7 +16,7 @@ WRITER = """
 import hashlib, sys, time
 import numpy as np
 from llama2vec.records import Passage
-from llama2vec.retrieve.store import write_store
+from llama2vec.retrieve.store_writer import write_store
 
 class SlowHashEncoder:
     dimension, contract_hash = 8, "c0ffee"
@@ -27,7 +27,7 @@ class SlowHashEncoder:
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 store = write_store(lambda: (Passage(f"p{n}", f"body {n}") for n in range(195)), SlowHashEncoder(), sys.argv[1],
-                    source={"corpus": "195"}, shard_size=10, claim_timeout_seconds=2)
+                    source={"corpus": "195"}, shard_size=10)
 print(len(store))
 """
 

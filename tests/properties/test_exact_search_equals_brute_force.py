@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from llama2vec.records import Passage
 from llama2vec.retrieve import nearest as nearest_module
 from llama2vec.retrieve.index import ExactIndex
-from llama2vec.retrieve.store import write_store
+from llama2vec.retrieve.store_writer import write_store
 
 
 class TableEncoder:

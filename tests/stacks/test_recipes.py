@@ -15,7 +15,8 @@ import pytest
 from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 
 Recipe = Callable[..., CompletedProcess[str]]
 IDS = ["llama", "alpaca", "faiss", "bridge", "gare"]

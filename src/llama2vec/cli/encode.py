@@ -37,7 +37,8 @@ def encode_command(
     total = sum(1 for _ in read_passages(corpus))
     encoder = load_encoder(model, dtype, device, prompts, sets)
     from llama2vec.retrieve.reuse import KnownVectors
-    from llama2vec.retrieve.store import VectorStore, write_store
+    from llama2vec.retrieve.store import VectorStore
+    from llama2vec.retrieve.store_writer import write_store
 
     started = time.monotonic()
     vector_dtype: Literal["float32", "float16"] = "float16" if half else "float32"

@@ -47,7 +47,8 @@ from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import ExactIndex, Index
 from llama2vec.retrieve.search import check_contract
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 
 logger = logging.getLogger(__name__)
 

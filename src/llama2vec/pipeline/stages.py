@@ -39,7 +39,8 @@ from llama2vec.pipeline.plan import (
 from llama2vec.pipeline.record import SUMMARY
 from llama2vec.records import Report
 from llama2vec.retrieve.modes import index_store
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.scoring import score_bm25, score_retrieval, score_similarity
 from llama2vec.score.settings import RetrievalTask
 from llama2vec.score.tables import markdown_table, reports_to_json, write_json, write_per_query

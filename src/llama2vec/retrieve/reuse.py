@@ -1,9 +1,9 @@
-"""Vectors that an older store has already: when a corpus changes, the model reads only what is new in it."""
+"""Reuse the vectors of an older store: when a corpus changes, the model reads only the texts that are new."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from llama2vec.errors import StoreError
 from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage
+from llama2vec.retrieve.batches import encoder_batches
 from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
 
 _CHUNK = 8192
@@ -20,8 +21,8 @@ _CHUNK = 8192
 class KnownVectors:
     """An encoder that asks a store first, and the model for what the store lacks.
 
-    A passage is known where the store has its very title and text, under whatever id. Known vectors are the store's; in
-    another batch the model might have given them another last bit.
+    A passage is known where the store has its very title and text, under any id. Known vectors are copied, after the
+    checksums of their files; in another batch the model might have given them another last bit.
 
     Args:
         encoder: The model.
@@ -33,6 +34,7 @@ class KnownVectors:
 
     Raises:
         StoreError: The store was encoded under another contract, or is less exact than the new one.
+        CorruptShardError: A file of the store is not what was written.
     """
 
     def __init__(
@@ -64,15 +66,29 @@ class KnownVectors:
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Return [N, D] float32 vectors, the store's where it has the text."""
-        rows = self._known_rows(passages)
-        known = rows >= 0
         vectors = np.empty((len(passages), self.dimension), dtype=np.float32)
-        vectors[known] = self._store.vectors(rows[known])
-        new = [passage for passage, is_known in zip(passages, known, strict=True) if not is_known]
-        if new:
-            vectors[~known] = self._encoder.encode_passages(new)
-        self.reused += int(known.sum())
+        for rows, found in self.passage_batches(passages):
+            vectors[list(rows)] = found
         return vectors
+
+    def passage_batches(
+        self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[Sequence[int], Vectors]]:
+        """Yield (rows, [n, D] vectors): first what the store has, then the model's batches over the rest.
+
+        Args:
+            passages: N passages.
+            skip: [N] True = not needed; a batch of which all rows are marked is not computed.
+        """
+        stored = self._known_rows(passages)
+        known, new = np.flatnonzero(stored >= 0), np.flatnonzero(stored < 0)
+        if len(known):
+            self.reused += len(known)
+            yield known.tolist(), self._store.vectors(stored[known])
+        if len(new):
+            texts = [passages[row] for row in new.tolist()]
+            for rows, vectors in encoder_batches(self._encoder, texts, None if skip is None else skip[new]):
+                yield new[list(rows)].tolist(), vectors
 
     def _known_rows(self, passages: Sequence[Passage]) -> npt.NDArray[np.int64]:
         """Return the store's row [N] of each passage, -1 where it has none."""
@@ -99,5 +115,6 @@ class KnownVectors:
 
 
 def _keys(passages: Sequence[Passage]) -> npt.NDArray[np.uint64]:
-    digests = [hashlib.blake2b(passage.full_text.encode(), digest_size=8).digest() for passage in passages]
+    texts = (passage.full_text.encode(errors="surrogatepass") for passage in passages)
+    digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)

@@ -22,7 +22,8 @@ from llama2vec.retrieve.index import ExactIndex
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.modes import FUSED_DEPTH, Fusion, Retriever
 from llama2vec.retrieve.parts import store_passages
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.metrics import DEFAULT_MEASURES, evaluate_run
 from llama2vec.score.significance import bootstrap_pearson_interval, bootstrap_spearman_interval
 from llama2vec.score.sts import score_similarities

@@ -21,7 +21,7 @@ from study.sets import sampled_set, score_set
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.data.corpus import read_passages
 from llama2vec.errors import ConfigError, DataError, MissingDependencyError
-from llama2vec.retrieve.claims import Claim
+from llama2vec.locks import Lock
 
 
 @pytest.fixture(autouse=True)
@@ -193,7 +193,7 @@ def test_cells_stop_at_the_limit_and_before_one_that_would_not_fit(
 def test_two_processes_do_not_share_a_work_folder(toy_file: Path, toy_data: Path, tmp_path: Path, capsys: Any) -> None:
     folder = tmp_path / "work" / "toy"
     folder.mkdir(parents=True)
-    other = Claim(folder / ".in-use", 60)
+    other = Lock(folder / ".in-use")
     assert other.acquire()
     try:
         assert main(options(toy_file, toy_data, tmp_path)) == 2

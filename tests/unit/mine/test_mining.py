@@ -22,7 +22,8 @@ from llama2vec.mine.mining import MiningInputs, MiningResult, mine, mine_to_file
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import ExactIndex
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 
 TOPICS = ("llama", "camel", "sheep", "goat", "horse", "mule")
 FILLERS = [

@@ -19,7 +19,8 @@ from llama2vec.records import Passage
 from llama2vec.retrieve import index as index_module
 from llama2vec.retrieve.index import AnnSettings, ExactIndex, FaissIndex, build_index, open_index
 from llama2vec.retrieve.nearest import Nearest
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 
 
 class TableEncoder:

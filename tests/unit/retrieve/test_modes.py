@@ -22,7 +22,8 @@ from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.modes import Fusion, Retriever, carried_modes, check_mode, index_store
 from llama2vec.retrieve.search import search
 from llama2vec.retrieve.sparse import SparseIndex
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 
 WORDS = ("llama", "camel", "sheep", "wool", "desert", "andes", "zebra")
 TEXTS = (

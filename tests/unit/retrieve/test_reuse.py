@@ -14,7 +14,8 @@ from llama2vec.errors import StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve import reuse
 from llama2vec.retrieve.reuse import KnownVectors
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 
 WIDTH = 8
 OLD = [Passage(f"p{n}", f"Body {n} äöü", f"Title {n}" if n % 2 else "") for n in range(10)]

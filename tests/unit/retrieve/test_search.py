@@ -13,7 +13,8 @@ from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.index import ExactIndex, build_index
 from llama2vec.retrieve.search import search, snippet
-from llama2vec.retrieve.store import VectorStore, write_store
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
 
 WORDS = ("llama", "camel", "sheep")
 

@@ -21,7 +21,7 @@ from llama2vec.data.windows import word_spans
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError, RunFormatError, StoreError
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.fusion import weighted_fusion
-from llama2vec.retrieve.store import write_store
+from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score import evaluator as evaluation
 from llama2vec.score.evaluator import EvaluationOptions, System, encode_tasks, evaluate_tasks
 from llama2vec.score.metrics import evaluate_run

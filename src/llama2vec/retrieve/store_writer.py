@@ -1,0 +1,332 @@
+"""Write a store shard by shard: resumable after a kill, shared by processes, the same bytes either way.
+
+While a store is written its folder also holds ``writing.json`` (the settings that all writers share),
+``shard-00000.claim`` (a lock: who works on what), ``shard-00000.partial.npz`` (vectors of a shard that was interrupted)
+and ``*.tmp-*`` (files that are not complete). Every file is flushed to the disk and then moved into place.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import logging
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from llama2vec.artifact import Found, Kind, Work, claim, read_object
+from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
+from llama2vec.files import disk_errors, sync_folder, write_atomic, write_hashed
+from llama2vec.locks import Lock
+from llama2vec.progress import ProgressReporter
+from llama2vec.records import Passage
+from llama2vec.retrieve.batches import PartialShard, encoder_batches, passage_line
+from llama2vec.retrieve.store import (
+    FORMAT,
+    PLAN_FILE,
+    SHARD_PARTS,
+    STORE_FILE,
+    PassageEncoder,
+    Vectors,
+    VectorStore,
+    file_size,
+    shard_name,
+)
+
+logger = logging.getLogger(__name__)
+
+_WRITE_BYTES = 1 << 24
+_MOST_IN_A_SHARD = 1 << 31
+_POLL_SECONDS = 0.5
+_MADE_WITH = ("model", "prompts", "sets")
+"""Entries of ``source`` that say how to load the encoder; what its vectors are, ``contract_hash`` says."""
+
+
+def _read_store(folder: Path) -> Found | None:
+    """Return the plan of a finished or begun store, None for anything else."""
+    for name in (STORE_FILE, PLAN_FILE):
+        content = read_object(folder / name)
+        if content is None or content.get("format") != FORMAT["format"]:
+            continue
+        finished = name == STORE_FILE and _is_whole(folder, content.get("shards"))
+        worth = any(any(folder.glob(pattern)) for pattern in ("shard-*.json", "shard-*.partial.npz"))
+        busy = any(Lock(path).is_busy() for path in folder.glob("shard-*.claim"))
+        return Found(_plan(content.get("settings") or {}), finished, worth or finished, busy)
+    return None
+
+
+STORE = Kind(
+    "a vector store",
+    _read_store,
+    entries=(STORE_FILE, PLAN_FILE, "shard-*", "plan.claim*"),
+    advice="choose another output (with --reuse of this store only new texts are encoded), or pass --overwrite",
+)
+
+
+def write_store(
+    passages: Callable[[], Iterable[Passage]],
+    encoder: PassageEncoder,
+    output: str | Path,
+    *,
+    source: Mapping[str, object],
+    shard_size: int = 8192,
+    dtype: Literal["float32", "float16"] = "float32",
+    overwrite: bool = False,
+    total: int | None = None,
+) -> VectorStore:
+    """Encode a corpus into a store, resume one that was begun, or help processes that write the same one.
+
+    Any number of processes may make the same call at the same time, also on machines that share a file system with
+    locks; each takes shards that nobody works on. All return when the store is finished.
+
+    Args:
+        passages: Opens the corpus anew; called once or more. The order must always be the same.
+        encoder: Called once per shard.
+        output: The folder: new, empty, or a store that was begun with the same settings.
+        source: Names the corpus (its fingerprint), the model and whatever else equal stores have in common; goes
+            into ``store.json``.
+        shard_size: Passages per shard.
+        dtype: Of the vectors on disk.
+        overwrite: Replace a store with other settings, or a finished one, once the new one is whole.
+        total: How many passages there are, if that is known; only for the progress bar.
+
+    Raises:
+        EmptyCorpusError: There is no passage; nothing is written.
+        OutputExistsError: The folder holds something else, or a store with other settings.
+        StoreError: The encoder or the corpus do not fit the store that was begun.
+        DataError: The disk is full, or the folder cannot be written.
+    """
+    output = Path(output)
+    if not 1 <= shard_size <= _MOST_IN_A_SHARD:
+        raise ConfigError(f"shard_size must lie between 1 and {_MOST_IN_A_SHARD:,}, not {shard_size:,}")
+    if next(iter(passages()), None) is None:
+        raise EmptyCorpusError(f"the corpus has no passages; nothing was written to {output}")
+    settings = {
+        "contract_hash": encoder.contract_hash,
+        "dimension": encoder.dimension,
+        "dtype": dtype,
+        "shard_size": shard_size,
+        "source": json.loads(json.dumps(dict(source), default=str)),
+    }
+    corpus = str(source.get("corpus") or "")
+    with claim(
+        output,
+        STORE,
+        _plan(settings),
+        overwrite=overwrite,
+        shared=True,
+        inputs=[corpus],
+    ) as work:
+        if not work.is_finished:
+            work.begin(prepare=partial(_lay_down_plan, settings=settings, total=total))
+        if work.is_finished:
+            logger.info("%s is finished already; nothing to do", output)
+        else:
+            _StoreWriter(work, settings).write(passages, encoder, total)
+    return VectorStore.open(output)
+
+
+def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides a store: its settings, but not by which name the encoder was loaded."""
+    source = settings.get("source") or {}
+    return {**settings, "source": {key: source[key] for key in source if key not in _MADE_WITH}}
+
+
+def _lay_down_plan(folder: Path, settings: Mapping[str, Any], total: int | None) -> None:
+    if not (folder / PLAN_FILE).exists():
+        _write_json(folder / PLAN_FILE, {"settings": settings, "expected_passages": total})
+    # A finished store of which a shard is missing is an unfinished one.
+    (folder / STORE_FILE).unlink(missing_ok=True)
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    write_atomic(path, (json.dumps(FORMAT | dict(content), indent=1) + "\n").encode())
+
+
+class _StoreWriter:
+    """One process's part in writing a store."""
+
+    def __init__(self, work: Work, settings: dict[str, Any]) -> None:
+        self.work, self.folder, self.settings = work, work.path, settings
+        self.shard_size: int = settings["shard_size"]
+
+    def write(self, passages: Callable[[], Iterable[Passage]], encoder: PassageEncoder, total: int | None) -> None:
+        """Encode what nobody else does, wait for the others, and finish the store."""
+        try:
+            self._write_all(passages, encoder, total)
+        except FileNotFoundError as error:
+            # Another process with the same plan has finished the store and moved it to its place.
+            found = _read_store(self.work.output)
+            if self.folder.exists() or found is None or not found.finished or found.plan != _plan(self.settings):
+                raise StoreError(f"{self.folder} was removed while it was written ({error}); encode again") from error
+        except OSError as error:
+            with disk_errors(self.work.output):
+                raise error
+
+    def _write_all(self, passages: Callable[[], Iterable[Passage]], encoder: PassageEncoder, total: int | None) -> None:
+        with ProgressReporter("encoding", "passages") as progress:
+            progress.start(total)
+            while True:
+                rows = 0
+                stream = iter(passages())
+                for number in itertools.count():
+                    first = next(stream, None)
+                    if first is None:
+                        break
+                    chunk = itertools.chain([first], itertools.islice(stream, self.shard_size - 1))
+                    rows += self._write_or_skip(number, chunk, encoder, progress)
+                shards = self._done_shards(rows)
+                missing = [number for number, shard in enumerate(shards) if shard is None]
+                if not missing:
+                    break
+                self._wait_for_others(missing)
+        self.work.finish(lambda: self._complete(rows, shards))
+
+    def _write_or_skip(
+        self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder, progress: ProgressReporter
+    ) -> int:
+        """Use up the passages of one shard, encode them if nobody else does, and return how many they are."""
+        if self._done_shard(number) is None:
+            lock = Lock(self.folder / f"{shard_name(number)}.claim")
+            claimed = lock.acquire()
+            try:
+                # Another process may have finished the shard between the first look and the claim.
+                if claimed and self._done_shard(number) is None:
+                    batch = list(chunk)
+                    self._write_shard(number, batch, self._encode(number, batch, encoder, progress))
+                    return len(batch)
+            finally:
+                lock.release()
+        first = next(chunk)
+        done = self._done_shard(number)
+        if done is not None and done["first_id"] != first.id:
+            raise self._corpus_changed(number)
+        rows = 1 + sum(1 for _ in chunk)
+        progress.skip(rows)
+        return rows
+
+    def _encode(
+        self, number: int, batch: Sequence[Passage], encoder: PassageEncoder, progress: ProgressReporter
+    ) -> npt.NDArray[np.floating[Any]]:
+        """Return [n, D] vectors in the type of the store; what is done is saved every minute and on interruption."""
+        made = PartialShard(self.folder / f"{shard_name(number)}.partial.npz", batch, self.settings["dimension"])
+        progress.skip(int(made.known.sum()))
+        try:
+            for rows, vectors in encoder_batches(encoder, batch, made.known):
+                self._check_vectors(vectors, [batch[row] for row in rows])
+                progress.advance(made.add(rows, vectors))
+        except BaseException:
+            with suppress(OSError):
+                made.save()
+            raise
+        if not made.known.all():
+            raise StoreError(f"{self.work.output}: the encoder left passages without a vector; check the model")
+        return np.ascontiguousarray(made.vectors, dtype=np.dtype(self.settings["dtype"]).newbyteorder("<"))
+
+    def _check_vectors(self, vectors: Vectors, passages: Sequence[Passage]) -> None:
+        if vectors.shape != (len(passages), self.settings["dimension"]):
+            raise StoreError(
+                f"{self.work.output}: the encoder returned vectors of shape {vectors.shape} for {len(passages)} "
+                f"passages of width {self.settings['dimension']}; check the model folder"
+            )
+        faulty = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(faulty):
+            raise StoreError(
+                f"{self.work.output}: the vector of passage {passages[faulty[0]].id!r} is not finite; "
+                "check the model, or encode in float32"
+            )
+
+    def _write_shard(self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]]) -> None:
+        """Write the files of a shard, the json last."""
+        name = shard_name(number)
+        (self.folder / f"{name}.json").unlink(missing_ok=True)
+        for leftover in self.folder.glob(f"{name}.*.tmp-*"):
+            leftover.unlink(missing_ok=True)
+        lines = [passage_line(passage) for passage in batch]
+        offsets = np.cumsum([0, *map(len, lines)], dtype="<i8")
+        contents = (_npy_chunks(vectors), lines, _npy_chunks(offsets))
+        token = uuid.uuid4().hex
+        temps = {f"{name}.{part}": self.folder / f"{name}.{part}.tmp-{token}" for part in SHARD_PARTS}
+        try:
+            files = {
+                file: write_hashed(temp, chunks) for (file, temp), chunks in zip(temps.items(), contents, strict=True)
+            }
+            for file, temp in temps.items():
+                os.replace(temp, self.folder / file)
+            sync_folder(self.folder)
+            shard = {"shard": number, "first_row": number * self.shard_size, "rows": len(batch)}
+            _write_json(self.folder / f"{name}.json", shard | {"first_id": batch[0].id, "files": files})
+        finally:
+            for temp in temps.values():
+                temp.unlink(missing_ok=True)
+        (self.folder / f"{name}.partial.npz").unlink(missing_ok=True)
+
+    def _done_shard(self, number: int) -> dict[str, Any] | None:
+        """Return the json of a shard whose files are all there in full, else None."""
+        shard = read_object(self.folder / f"{shard_name(number)}.json")
+        return shard if shard is not None and _is_whole(self.folder, [shard]) else None
+
+    def _done_shards(self, rows: int) -> list[dict[str, Any] | None]:
+        """Return the json of every shard of a corpus of so many passages, None for those not done."""
+        shards = [self._done_shard(number) for number in range(-(-rows // self.shard_size))]
+        for number, shard in enumerate(shards):
+            if shard is not None and shard["rows"] != min(self.shard_size, rows - number * self.shard_size):
+                raise self._corpus_changed(number)
+        if (self.folder / f"{shard_name(len(shards))}.json").exists():
+            raise self._corpus_changed(len(shards))
+        return shards
+
+    def _wait_for_others(self, missing: Sequence[int]) -> None:
+        """Return when the missing shards are done, or when one of them is free."""
+        logger.info("%s: waiting for %d shards that other processes encode", self.work.output, len(missing))
+        waiting = {number: Lock(self.folder / f"{shard_name(number)}.claim") for number in missing}
+        while waiting and self.folder.exists():
+            for number, lock in list(waiting.items()):
+                busy = lock.is_busy()  # looked at before the shard: a writer finishes first, then lets go
+                if self._done_shard(number) is not None:
+                    del waiting[number]
+                elif not busy:
+                    return
+            time.sleep(_POLL_SECONDS if waiting else 0)
+
+    def _complete(self, rows: int, shards: Sequence[dict[str, Any] | None]) -> None:
+        if not (self.folder / STORE_FILE).exists():
+            _write_json(self.folder / STORE_FILE, {"settings": self.settings, "passages": rows, "shards": shards})
+        (self.folder / PLAN_FILE).unlink(missing_ok=True)
+        for pattern in ("*.tmp-*", "shard-*.claim*", "shard-*.partial.npz", "plan.claim*"):
+            for leftover in self.folder.glob(pattern):
+                leftover.unlink(missing_ok=True)
+
+    def _corpus_changed(self, number: int) -> StoreError:
+        return StoreError(
+            f"{self.work.output}: shard {number} holds other passages than the corpus has there, although its "
+            "fingerprint is the same; restore the old corpus, or encode to another folder"
+        )
+
+
+def _is_whole(folder: Path, shards: object) -> bool:
+    """Return whether every file that the manifests of shards name is there in its full size."""
+    try:
+        files = [item for shard in shards for item in shard["files"].items()]  # type: ignore[attr-defined]
+        return all(file_size(folder / name) == expected["bytes"] for name, expected in files)
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _npy_chunks(array: npt.NDArray[Any]) -> Iterator[bytes]:
+    """Yield the bytes of an array as a .npy file, a few rows at a time."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    yield header.getvalue()
+    rows = max(1, _WRITE_BYTES * len(array) // max(1, array.nbytes))
+    for begin in range(0, len(array), rows):
+        yield array[begin : begin + rows].tobytes()
