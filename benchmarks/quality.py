@@ -33,8 +33,7 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.records import Run
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.score.metrics import evaluate_run
-from llama2vec.score.significance import bootstrap_spearman_interval
-from llama2vec.score.sts import score_similarities
+from llama2vec.score.similarity import correlation_interval, score_similarities
 
 RETRIEVAL = ("cranfield", "squad-dev", "scifact")
 STS = ("en-dev", "en-test")
@@ -184,7 +183,7 @@ def _score_sts(path: Path, embed: Embed) -> dict[str, dict[str, Any]]:
     found = {}
     for name, vectors in embed(sentences, True).items():
         alike = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
-        low, high = bootstrap_spearman_interval(alike, gold)
+        low, high = correlation_interval("spearman", alike, gold)
         scores = score_similarities(alike, gold)
         found[name] = {
             "measure": "spearman", "score": scores["spearman"], "interval": [low, high],

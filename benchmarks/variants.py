@@ -34,7 +34,7 @@ from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Qrels, Query, Run, SentencePair
 from llama2vec.score.metrics import evaluate_run
-from llama2vec.score.sts import score_similarities
+from llama2vec.score.similarity import score_similarities
 
 COMMON = [
     "encoder.layers=1",
@@ -146,7 +146,7 @@ def retrieval(
         query.id: {ids[best]: float(line[best]) for best in np.argsort(-line)[:DEPTH]}
         for query, line in zip(queries, query_rows @ passage_rows.T, strict=True)
     }
-    return evaluate_run(Run(results), qrels, measures=["nDCG@10"]).metrics["nDCG@10"]
+    return evaluate_run(Run(results), qrels, metrics=["nDCG@10"]).metrics["nDCG@10"]
 
 
 def half_of_cranfield(data: Path) -> tuple[list[Query], dict[str, dict[str, int]], list[Passage]]:

@@ -24,7 +24,7 @@ from llama2vec.adapt.train import adapt_model
 from llama2vec.config import EncoderSettings, ModelSettings, load_config
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.trec import read_run, write_run
+from llama2vec.data.trec import read_run
 from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Query, Report, Run
@@ -33,7 +33,8 @@ from llama2vec.retrieve.modes import Mode, Retriever, carried_modes, index_store
 from llama2vec.retrieve.search import snippet
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.metrics import evaluate_run
-from llama2vec.score.tables import markdown_table, reports_to_json, rich_table, write_json, write_per_query
+from llama2vec.score.report.tables import system_markdown, system_tables
+from llama2vec.score.results import Result, write_result
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
 QUESTION = "How do I open a web page in the browser?"
@@ -58,9 +59,11 @@ def run_demo(output: Path, config: AdaptConfig) -> None:
     started = time.monotonic()
     task, passages = prepare_task(output / "data")
     reports = [score_bm25(task, passages, output)]
-    console.print(rich_table(reports), "BM25 is done; now the LLM, before and after adaptation.\n")
+    console.print(*system_tables(reports), "BM25 is done; now the LLM, before and after adaptation.\n")
     reports += score_raw(task, passages, config, output)
-    console.print(rich_table(reports), "The raw LLM retrieves poorly. Adapting it on the passages, without labels.\n")
+    console.print(
+        *system_tables(reports), "The raw LLM retrieves poorly. Adapting it on the passages, without labels.\n"
+    )
     config = config.model_copy(update={"text": config.text.model_copy(update={"corpus": str(output / "data")})})
     encoder = adapt_model(config, output / "adapted")
     reports += score_adapted(encoder, task, passages, output)
@@ -102,11 +105,12 @@ def show_answer(system: str, hits: list[tuple[str, str, float]]) -> None:
 
 
 def score(run: Run, task: BeirTask, output: Path, system: str) -> Report:
-    """Write the TREC run and score it."""
-    (output / "trec").mkdir(parents=True, exist_ok=True)
+    """Score a run, and write it with its scores and its values per query as ``llama2vec evaluate`` does."""
     named = dataclasses.replace(run, tag=system)
-    write_run(named, output / "trec" / f"{system}.trec", overwrite=True)
-    return evaluate_run(named, task.qrels, task=task.name)
+    report = evaluate_run(named, task.qrels, task=task.name)
+    facts = {**report.settings, "machine": machine(), "versions": versions()}
+    write_result(output / "scores" / system, Result(dataclasses.replace(report, settings=facts), 0.0), named)
+    return report
 
 
 def score_raw(task: BeirTask, passages: list[Passage], config: AdaptConfig, output: Path) -> list[Report]:
@@ -158,7 +162,7 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
     retriever = Retriever.open(folder, encoder)
     modes: dict[str, Mode] = {"adapted": "dense", "hybrid": "hybrid"}
     for system, mode in modes.items():
-        kept = output / "trec" / f"{system}.trec"
+        kept = output / "scores" / system / f"{task.name}.trec"
         # A run newer than the index comes from it, so the queries need not be embedded again.
         is_new = kept.is_file() and kept.stat().st_mtime >= (folder / "bm25").stat().st_mtime
         run = read_run(kept) if is_new else retriever.search(task.queries, mode, 1000)
@@ -168,11 +172,8 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
 
 def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float) -> None:
     """Write the report, print the table and one worked search by the vectors, and together with BM25."""
-    data = reports_to_json(reports) | {"machine": machine(), "versions": versions()}
-    write_json(output / "report.json", data, overwrite=True)
-    write_per_query(output / "per-query.tsv", reports, overwrite=True)
-    (output / "report.md").write_text(markdown_table(reports), encoding="utf-8")
-    console.print(rich_table(reports))
+    (output / "report.md").write_text(f"# Scores\n\n{system_markdown(reports)}\n", encoding="utf-8")
+    console.print(*system_tables(reports))
     retriever = Retriever.open(output / "index", encoder)
     answers: dict[str, Mode] = {"adapted": "dense", "hybrid: adapted + BM25": "hybrid"}
     for name, mode in answers.items():
@@ -181,7 +182,7 @@ def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float
     results = json.loads((output / "adapted" / "manifest.json").read_text(encoding="utf-8"))["results"]
     console.print(
         f"\nAdapted in {results['steps']} steps, {results['seconds']:,.0f} s. All in {seconds:,.0f} s.\n"
-        f"  {output / 'report.json'}          scores, intervals, settings\n"
+        f"  {output / 'scores'}               scores, runs and values per query of each system\n"
         f"  {output / 'adapted'}              the encoder, its log and loss curve (loss.png)\n"
         f"  {output / 'index'}                ask it yourself:\n"
         f'  .venv/bin/llama2vec search {output / "index"} "how do I sort a dictionary by value?"',

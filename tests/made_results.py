@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from llama2vec.records import Report
-from llama2vec.score.tables import write_json, write_per_query
+from llama2vec.score.results import Result, write_result
+
+EVIL = "<script>alert('x')</script> | $x^2$ & \"q\" _name"
+"""A name that must not become markup."""
 
 QUERIES = [f"q{number}" for number in range(8)]
 OLD = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
@@ -31,13 +35,8 @@ LOG: list[Mapping[str, float]] = [
 
 def write_evaluation(folder: Path, *reports: Report) -> Path:
     for report in reports:
-        stem = report.task.replace("/", "-")
         settings = {"corpus_fingerprint": "c0ffee", **report.settings}
-        content = {"format": "llama2vec-evaluation", "version": 1, "task": report.task, "system": report.system}
-        content |= {"metrics": report.metrics, "intervals": report.intervals}
-        write_json(folder / f"{stem}.json", {**content, "settings": settings, "seconds": 1.5})
-        if report.per_query:
-            write_per_query(folder / f"{stem}.per-query.tsv", [report])
+        write_result(folder, Result(replace(report, settings=settings), 1.5))
     return folder
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from llama2vec.records import Report
 from llama2vec.score.comparison import PairedTest, compare_reports, pooled_comparison
-from llama2vec.score.paired_tests import holm
+from llama2vec.score.significance import holm
 from study.cells import REFERENCES, Arm, Cell, adapted, cell_of, raw_mean, tuned
 from study.protocol import Protocol
 from study.results import Results
@@ -148,7 +148,7 @@ def _answer(scores: Scores, question: Question, sets: Sequence[str]) -> Answer:
     by_arm = {arm: seeds if arm.is_trained else (0,) for arm in arms}
     if any(not by_arm[arm] or not set(by_arm[arm]) <= set(scores.seeds(arm, task)) for arm in arms for task in sets):
         return Answer(question)
-    each = [compare_reports([scores.report(arm, task, by_arm[arm]) for arm in arms], measure=MEASURE) for task in sets]
+    each = [compare_reports([scores.report(arm, task, by_arm[arm]) for arm in arms], metric=MEASURE) for task in sets]
     return Answer(question, pooled_comparison(each).pairs[0], seeds)
 
 

@@ -19,8 +19,7 @@ from llama2vec.records import Passage, Run
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.nearest import best_rows
 from llama2vec.score.metrics import evaluate_run
-from llama2vec.score.significance import bootstrap_spearman_interval
-from llama2vec.score.sts import score_similarities
+from llama2vec.score.similarity import correlation_interval, score_similarities
 from study.protocol import Sets
 
 MEASURE = "nDCG@10"
@@ -84,7 +83,7 @@ def score_set(sample: SampledSet, embed: Embed | None, depth: int) -> dict[str, 
         rows = embed([passage.full_text for passage in sample.passages], False)
         asked = embed([query.text for query in sample.task.queries], True)
         run = dense_run(asked, rows, sample, depth)
-    report = evaluate_run(run, sample.task.qrels, task=sample.task.name, measures=[MEASURE])
+    report = evaluate_run(run, sample.task.qrels, task=sample.task.name, metrics=[MEASURE])
     values = [round(report.per_query[MEASURE][query], _DECIMALS) for query in sample.facts["queries"]]
     return {MEASURE: report.metrics[MEASURE], "interval": list(report.intervals[MEASURE]), "values": values}
 
@@ -107,5 +106,5 @@ def score_pairs(path: Path, embed: Embed) -> dict[str, Any]:
     vectors = embed(sentences, True)
     alike = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
     gold = [pair.score for pair in pairs]
-    interval = bootstrap_spearman_interval(alike, gold)
+    interval = correlation_interval("spearman", alike, gold)
     return {"spearman": score_similarities(alike, gold)["spearman"], "interval": list(interval), "pairs": len(pairs)}

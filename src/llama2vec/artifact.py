@@ -175,7 +175,7 @@ class Work:
             self._begun = True
             if kind.is_folder:
                 self.path.mkdir(parents=True, exist_ok=True)
-                _sweep_temporary(self.path)
+                sweep_temporary(self.path)
                 for name in keep:
                     _link_tree(self._target / name, self.path / name)
             if kind.plan_file and not resumes:
@@ -428,7 +428,8 @@ def _recover(target: Path) -> None:
             old.rename(target)
 
 
-def _sweep_temporary(folder: Path) -> None:
+def sweep_temporary(folder: Path) -> None:
+    """Remove what killed writers left in a folder; for its owner only."""
     for path in folder.iterdir():
         if _TEMPORARY.search(path.name):
             _remove(path)

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 PromptName = Literal["self", "next"]
 
-_OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors"}
+_OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "metrics"}
 """Keys of recipes for earlier versions → their present names."""
 
 

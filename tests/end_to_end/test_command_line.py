@@ -18,6 +18,7 @@ from running import CommandLine, Finished
 
 from llama2vec.cli import main
 from llama2vec.retrieve.store import VectorStore
+from llama2vec.score.results import read_result
 
 pytestmark = pytest.mark.slow
 
@@ -167,42 +168,43 @@ def test_a_file_of_queries_becomes_a_trec_run(work: Work, cli: Callable[..., Fin
 
 
 def test_a_retrieval_task_is_scored_and_written(work: Work, cli: Callable[..., Finished], tmp_path: Path) -> None:
-    report = tmp_path / "scores" / "tiny.json"
-    finished = cli("evaluate", work.model, "--data", work.beir, "--json", report, "--name", "tiny-llama", *CPU)
+    folder = tmp_path / "scores"
+    finished = cli("evaluate", work.model, "--task", work.beir, "-o", folder, "--name", "tiny-llama", *CPU)
     assert finished.code == 0
     assert "nDCG@10" in finished.out
     assert "tiny-llama" in finished.out
-    written = report.read_text(encoding="utf-8")
-    assert "contract_hash" in written
-    assert json.loads(written)
-    assert sorted(path.name for path in report.parent.iterdir()) == ["tiny.json", "tiny.per-query.tsv"]
+    stem = f"{work.beir.name}-test"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"{stem}.json", f"{stem}.per-query.tsv", f"{stem}.trec"
+    ]  # fmt: skip
+    assert json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))["settings"]["contract_hash"]
 
 
 def test_evaluate_and_search_give_the_same_scores(work: Work, cli: Callable[..., Finished], tmp_path: Path) -> None:
     from llama2vec.data.trec import read_qrels, read_run
     from llama2vec.score.metrics import evaluate_run
 
-    report = tmp_path / "tiny.json"
-    measures = ["--measure", "MRR@10"]
-    assert cli("evaluate", work.model, "--data", work.beir, "--json", report, *measures, *CPU).code == 0
+    command = ["evaluate", work.model, "--task", work.beir, "-o", tmp_path / "scores", "--metric", "MRR@10"]
+    assert cli(*command, *CPU).code == 0
     run = tmp_path / "run.trec"
     assert cli("search", work.index, "--queries", work.beir, "--run", run, *CPU).code == 0
     expected = evaluate_run(
-        read_run(run), read_qrels(work.beir / "qrels" / "test.tsv"), task="tiny/test", measures=["MRR@10"]
+        read_run(run), read_qrels(work.beir / "qrels" / "test.tsv"), task="tiny/test", metrics=["MRR@10"]
     )
-    found = json.loads(report.read_text(encoding="utf-8"))["systems"][str(work.model)]["MRR@10"]
+    found = read_result(tmp_path / "scores" / f"{work.beir.name}-test.json").report.metrics["MRR@10"]
     assert found == pytest.approx(expected.metrics["MRR@10"], abs=1e-4)
 
 
 def test_sentence_similarity_is_scored(work: Work, cli: Callable[..., Finished], tmp_path: Path) -> None:
-    finished = cli("evaluate", work.model, "--sts", work.sts, "--json", tmp_path / "sts.json", *CPU)
+    finished = cli("evaluate", work.model, "--task", work.sts, "-o", tmp_path / "scores", *CPU)
     assert finished.code == 0
     assert "spearman" in finished.out.lower()
-    assert "spearman" in (tmp_path / "sts.json").read_text(encoding="utf-8")
+    [file] = (tmp_path / "scores").iterdir()
+    assert set(read_result(file).report.metrics) == {"spearman", "pearson"}
 
 
 def test_bm25_is_scored_without_a_model_and_finds_the_passages(work: Work, cli: Callable[..., Finished]) -> None:
-    finished = cli("evaluate", "bm25", "--data", work.beir, "--measure", "R@100")
+    finished = cli("evaluate", "bm25", "--task", work.beir, "--metric", "R@100")
     assert finished.code == 0
     assert "1.000" in finished.out or "100.0" in finished.out
 
@@ -311,10 +313,10 @@ def test_a_model_that_is_not_causal_is_refused_by_every_verb(
     for command in (
         ["adapt", "-o", output, "--corpus", work.corpus, "--model", folder, *sets(SMALL)],
         ["encode", folder, work.corpus, "-o", output, *CPU],
-        ["evaluate", folder, "--data", work.beir, "--json", tmp_path / "out.json", *CPU],
+        ["evaluate", folder, "--task", work.beir, "-o", tmp_path / "scores", *CPU],
     ):
         assert "'t5' is not a causal language model" in refused(*command)
-    assert not (tmp_path / "out.json").exists()
+    assert not (tmp_path / "scores").exists()
     assert not (output / "model.safetensors").exists()
 
 
@@ -343,9 +345,9 @@ def test_a_recipe_with_an_unknown_key_is_told_with_the_nearest_one(
         (["search", "gone"], "gone"),
         (["search", "gone", "--queries", "q"], "--queries and --run belong together"),
         (["index", "gone", "-o", "out"], "gone"),
-        (["evaluate", "bm25"], "--data BEIR_FOLDER or --sts FILE"),
-        (["evaluate", "bm25", "--sts", "x.tsv"], "bm25 does not score sentence pairs"),
-        (["evaluate", "bm25", "--data", "gone"], "gone: no such folder"),
+        (["evaluate", "bm25", "--task", "x.tsv"], "x.tsv: no such file"),
+        (["evaluate", "bm25", "--task", "sts/stsb"], "bm25 does not score sentence pairs"),
+        (["evaluate", "bm25", "--task", "gone"], "no task and no folder 'gone'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_one_line(
@@ -366,12 +368,13 @@ def test_an_output_that_exists_is_not_replaced_without_overwrite(
     before = snapshot()
     changed = [*SMALL, "optimizer.seed=7"]
     adapt = ["adapt", "-o", work.model, "--corpus", work.corpus, "--model", llama_folder, *sets(changed)]
-    report = write(tmp_path / "scores.json", "mine")
+    (tmp_path / "scores").mkdir()
+    report = write(tmp_path / "scores" / f"{work.beir.name}-test.json", "mine")
     for command, message in (
         (adapt, "optimizer.seed: 0 there, 7 now"),
         (["encode", work.model, work.corpus, "-o", work.store, "--shard-size", 9, *CPU], "--overwrite"),
         (["index", work.store, "-o", work.index], "--overwrite"),
-        (["evaluate", "bm25", "--data", work.beir, "--json", report], "--overwrite"),
+        (["evaluate", "bm25", "--task", work.beir, "-o", report.parent], "--overwrite"),
         (["encode", work.model, work.corpus, "-o", work.model, *CPU], str(work.model)),
     ):
         assert message in refused(*command)
@@ -414,20 +417,20 @@ def test_judgments_that_name_unknown_passages_are_refused(
     model: str, work: Work, corpus_rows: list[dict[str, str]], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     task = write_beir(tmp_path / "task", corpus_rows, {"q0": corpus_rows[0]["_id"], "q1": "nowhere"})
-    report = tmp_path / "scores.json"
+    scores = tmp_path / "scores"
     line = refused(
-        "evaluate", "bm25" if model == "bm25" else work.model, "--data", task, "--json", report,
+        "evaluate", "bm25" if model == "bm25" else work.model, "--task", task, "-o", scores,
         *(CPU if model != "bm25" else []),
     )  # fmt: skip
     assert "1 passage ('nowhere') not in the corpus" in line
-    assert not report.exists()
+    assert not scores.exists()
 
 
 def test_judgments_of_unknown_queries_are_refused(
     corpus_rows: list[dict[str, str]], tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     task = write_beir(tmp_path / "task", corpus_rows, {"q99": corpus_rows[0]["_id"]})
-    assert "1 query ('q99')" in refused("evaluate", "bm25", "--data", task)
+    assert "1 query ('q99')" in refused("evaluate", "bm25", "--task", task)
 
 
 def test_a_full_disk_is_one_line_without_a_traceback(

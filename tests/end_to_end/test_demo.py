@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import sys
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
+from llama2vec.score.results import read_result
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,13 +28,16 @@ def test_the_demo_scores_five_systems_and_a_second_run_repeats_nothing(
 
     demo.run_demo(tmp_path / "demo", config)
 
-    report = json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))
-    assert set(report["systems"]) == {"bm25", "raw-mean", "raw-prompted", "adapted", "hybrid"}
-    for scores in report["systems"].values():
+    results = {
+        folder.name: read_result(folder / "python-documentation.json").report.metrics
+        for folder in (tmp_path / "demo" / "scores").iterdir()
+    }
+    assert set(results) == {"bm25", "raw-mean", "raw-prompted", "adapted", "hybrid"}
+    for scores in results.values():
         assert set(scores) == {"nDCG@10", "MRR@10", "R@100"}
         assert all(0 <= value <= 1 for value in scores.values())
     # BM25 does not depend on the model: it must find documentation by its own words.
-    assert report["systems"]["bm25"]["nDCG@10"] > 0.3
+    assert results["bm25"]["nDCG@10"] > 0.3
     assert demo.QUESTION in capsys.readouterr().out
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "store").iterdir()}
 

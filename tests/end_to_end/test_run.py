@@ -20,6 +20,7 @@ from llama2vec.config import load_config
 from llama2vec.errors import OutputExistsError
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.retrieve.modes import carried_modes
+from llama2vec.score.results import read_result
 
 pytestmark = pytest.mark.slow
 
@@ -86,8 +87,7 @@ shard_size = 8
 bm25 = true
 sparse = true
 [evaluate]
-data = ["{task}"]
-sts = ["{task / "pairs.tsv"}"]
+tasks = ["{task}", "{task / "pairs.tsv"}"]
 """,
         encoding="utf-8",
     )
@@ -158,7 +158,7 @@ def run_and_die(config: RunConfig, output: str, moment: str) -> None:
 
         record.RunRecord.finish = die_instead  # type: ignore[method-assign]
     elif kind == "scores":
-        stages.markdown_table = die  # type: ignore[assignment]
+        stages.system_markdown = die  # type: ignore[assignment]
     execution.execute(plan_run(config, output))
 
 
@@ -202,8 +202,13 @@ def entries(output: Path) -> dict[str, Any]:
 
 
 def scores(output: Path) -> Any:
-    tasks = json.loads((output / "report" / "summary.json").read_text(encoding="utf-8"))["tasks"]
-    return [(one["task"], one["systems"], one["intervals"]) for one in tasks]
+    """Return task → system → metrics and intervals, in the order of the report."""
+    found: dict[str, dict[str, Any]] = {}
+    for system in ("bm25", "adapted", "finetuned", "hybrid"):
+        for file in sorted((output / "report" / system).glob("*.json")):
+            report = read_result(file).report
+            found.setdefault(report.task, {})[system] = (report.metrics, report.intervals)
+    return found
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
@@ -228,9 +233,10 @@ def test_every_stage_is_made_and_recorded_with_what_made_it(whole: Path, task: P
     assert {path.name for path in whole.iterdir()} == {
         "adapted", "pairs", "negatives", "finetuned", "store", "index", "report", "run.json",
     }  # fmt: skip
-    (retrieval, by_retrieval, _), (similarity, by_similarity, _) = scores(whole)
-    assert (retrieval, list(by_retrieval)) == (f"{task.name}/test", ["bm25", "adapted", "finetuned", "hybrid"])
-    assert (similarity, list(by_similarity)) == ("sts/pairs", ["adapted", "finetuned"])
+    assert {name: list(found) for name, found in scores(whole).items()} == {
+        f"{task.name}/test": ["bm25", "adapted", "finetuned", "hybrid"],
+        "sts/pairs": ["adapted", "finetuned"],
+    }
 
 
 def test_the_index_answers_and_the_scores_are_those_of_evaluate(
@@ -240,18 +246,17 @@ def test_the_index_answers_and_the_scores_are_those_of_evaluate(
     for arguments in (
         ["search", whole / "index", "The river", "--dtype", "float32", "--device", "cpu", "--mode", "sparse"],
         ["search", whole / "index", "The river", "--dtype", "float32", "--device", "cpu", "--depth", 2],
-        ["evaluate", whole / "finetuned", "--data", task, "--name", "finetuned", "--dtype", "float32",
-         "--device", "cpu", "--json", tmp_path / "scores.json"],
-        ["evaluate", whole / "finetuned", "--data", task, "--name", "hybrid", "--dtype", "float32", "--mode", "hybrid",
-         "--device", "cpu", "--json", tmp_path / "hybrid.json"],
+        ["evaluate", whole / "finetuned", "--task", task, "--name", "finetuned", "--dtype", "float32",
+         "--device", "cpu", "-o", tmp_path / "finetuned"],
+        ["evaluate", whole / "finetuned", "--task", task, "--name", "hybrid", "--dtype", "float32", "--mode", "hybrid",
+         "--device", "cpu", "-o", tmp_path / "hybrid"],
     ):  # fmt: skip
         with pytest.raises(SystemExit) as stopped:
             main([str(argument) for argument in arguments])
         assert not stopped.value.code, capfd.readouterr().err
-    for file, system in (("scores", "finetuned"), ("hybrid", "hybrid")):
-        alone = json.loads((tmp_path / f"{file}.json").read_text(encoding="utf-8"))
-        there = next(systems for name, systems, _ in scores(whole) if name == alone["task"])
-        assert there[system] == pytest.approx(alone["systems"][system], abs=1e-6)
+    for system in ("finetuned", "hybrid"):
+        alone = read_result(next((tmp_path / system).glob("*.json"))).report
+        assert scores(whole)[alone.task][system][0] == pytest.approx(alone.metrics, abs=1e-6)
 
 
 # ---------------------------------------------------------------------------------------------------------- run again
@@ -369,7 +374,7 @@ def test_from_and_until_run_a_part(
     [
         (["--set", "finetune.optimizer.stepz=3"], "did you mean 'steps'?"),
         (["--corpus", "nowhere"], "nowhere: no such file or folder"),
-        (["--set", 'evaluate.measures=["nDGC@10"]'], "nDGC@10"),
+        (["--set", 'evaluate.metrics=["nDGC@10"]'], "nDGC@10"),
         (["--until", "train"], "choose from pairs, adapt, mine"),
     ],
 )
@@ -389,7 +394,7 @@ def test_judgments_of_passages_that_are_not_there_show_before_the_first_stage(
     other = tmp_path / "task"
     shutil.copytree(task, other)
     (other / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\tnowhere\t1\n", encoding="utf-8")
-    code, _, err = llama2vec(recipe, "--output", tmp_path / "run", "--set", f'evaluate.data=["{other}"]')
+    code, _, err = llama2vec(recipe, "--output", tmp_path / "run", "--set", f'evaluate.tasks=["{other}"]')
     assert code == 2
     assert "1 passage ('nowhere') not in the corpus" in err
     assert not (tmp_path / "run").exists()

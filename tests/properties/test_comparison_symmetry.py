@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llama2vec.records import Report
 from llama2vec.score.comparison import ComparisonOptions, PairedTest, compare_reports
-from llama2vec.score.paired_tests import holm
+from llama2vec.score.significance import holm
 
 # Reciprocal ranks and sums with rounding; few values, so that queries tie.
 VALUES = st.sampled_from([0.0, 0.1, 0.2, 0.1 + 0.2, 0.3, 1 / 3, 0.5, 1.0])
@@ -24,7 +24,7 @@ def compared(pairs: list[tuple[float, float]], order: Any = None) -> PairedTest:
         Report("t", system, {}, per_query={"AP": {names[place]: pairs[place][side] for place in places}})
         for side, system in enumerate(("first", "second"))
     ]
-    return compare_reports(reports, measure="AP", options=OPTIONS).pairs[0]
+    return compare_reports(reports, metric="AP", options=OPTIONS).pairs[0]
 
 
 @settings(max_examples=60, deadline=None)

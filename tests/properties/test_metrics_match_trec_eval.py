@@ -48,7 +48,7 @@ def test_every_value_equals_the_definition(
 ) -> None:
     query = next(iter(qrels))
     run = Run({query: {"d0": 1.0}, **results})
-    report = evaluate_run(run, qrels, measures=["nDCG@3", "nDCG@10", "MRR@3", "RR@10", "R@5"])
+    report = evaluate_run(run, qrels, metrics=["nDCG@3", "nDCG@10", "MRR@3", "RR@10", "R@5"])
     by_hand = {"nDCG@3": (ndcg, 3), "nDCG@10": (ndcg, 10), "MRR@3": (reciprocal_rank, 3)}
     by_hand |= {"RR@10": (reciprocal_rank, 10), "R@5": (recall, 5)}
     for measure, (definition, depth) in by_hand.items():
@@ -74,7 +74,7 @@ def test_runs_without_ties_score_as_pytrec_eval_does(
     untied.setdefault(next(iter(qrels)), {"d0": 1.0})
     # trec_eval reads outside its arrays on negative gains, which both sides therefore count as 0.
     clipped = {query: {passage: max(gain, 0) for passage, gain in gains.items()} for query, gains in qrels.items()}
-    report = evaluate_run(Run(untied), qrels, measures=["nDCG@10", "R@100", "RR", "AP", "AP(rel=2)", "R(rel=2)@1000"])
+    report = evaluate_run(Run(untied), qrels, metrics=["nDCG@10", "R@100", "RR", "AP", "AP(rel=2)", "R(rel=2)@1000"])
     names = {"nDCG@10": "ndcg_cut_10", "R@100": "recall_100", "RR": "recip_rank", "AP": "map"}
     # TREC DL takes passages from grade 2 on as relevant.
     from_grade_two = {"AP(rel=2)": "map", "R(rel=2)@1000": "recall_1000"}

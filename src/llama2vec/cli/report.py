@@ -14,16 +14,16 @@ from llama2vec.errors import ConfigError, OutputExistsError
 def report_command(
     sources: Annotated[
         list[Path] | None,
-        typer.Argument(help="Folders of evaluate, adapt, finetune or run; JSON of evaluate or compare."),
+        typer.Argument(help="Folders of evaluate, adapt, finetune or run; JSON files of evaluate or compare."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The HTML page.")] = Path("report.html"),
-    markdown: Annotated[Path | None, typer.Option(help="Write the same as Markdown here.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the same as JSON here.")] = None,
-    title: Annotated[str, typer.Option(help="Of the page; left out = the tasks' names.")] = "",
+    markdown: Annotated[Path | None, typer.Option(help="Write the same in Markdown to this file.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the same as JSON to this file.")] = None,
+    title: Annotated[str, typer.Option(help="Title of the page; default: the tasks' names.")] = "",
     baseline: Annotated[
-        str, typer.Option(help="System that the others are tested against; left out = the first of each task.")
+        str, typer.Option(help="System that the others are tested against; default: the first of each task.")
     ] = "",
-    overwrite: Annotated[bool, typer.Option(help="Replace the outputs.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the outputs.")] = False,
 ) -> None:
     """Put scores, tests and training curves on one page that needs no network."""
     from llama2vec.files import write_output
@@ -31,7 +31,7 @@ def report_command(
     from llama2vec.score.report.markdown import render_markdown
     from llama2vec.score.report.page import render_page
     from llama2vec.score.report.sources import read_sources
-    from llama2vec.score.tables import write_json
+    from llama2vec.score.results import write_json
 
     outputs = [path for path in (output, markdown, json) if path]
     _check_outputs(outputs, overwrite)
@@ -48,7 +48,7 @@ def report_command(
         command=shlex.join(["llama2vec", "report", *map(str, sources or []), *options]),
         baseline=baseline,
     )
-    # Everything is rendered before anything is written, and the page is the last to appear.
+    # Render everything before writing anything; the page appears last.
     page = render_page(content)
     if markdown:
         write_output(markdown, render_markdown(content), overwrite=overwrite)
@@ -64,4 +64,4 @@ def _check_outputs(outputs: list[Path], overwrite: bool) -> None:
         raise ConfigError(f"{twice} is named for two outputs; name a file for each")
     for path in outputs:
         if path.is_dir() or (path.exists() and not overwrite):
-            raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
+            raise OutputExistsError(f"{path} already exists; choose another path or --overwrite")

@@ -107,7 +107,7 @@ def _places(plan: RunPlan, output: Path) -> str:
         "finetune": "the fine-tuned encoder, its log and curves",
         "encode": "the corpus as vectors",
         "index": "ask it: llama2vec search {}",
-        "evaluate": "scores: report.md, summary.json, values per query",
+        "evaluate": "report.md; scores, runs and values per query of each system",
     }
     rows = []
     for stage in plan.stages:

@@ -42,7 +42,7 @@ class ValidationTask:
         """Search every query and return ``mrr@10`` and ``ndcg@10``."""
         passages = encoder.encode_passages(self.passages)
         run = _search(encoder.encode_queries(self.queries), passages)
-        metrics = evaluate_run(run, self.qrels, measures=_MEASURES.values()).metrics
+        metrics = evaluate_run(run, self.qrels, metrics=_MEASURES.values()).metrics
         return {name: metrics[measure] for name, measure in _MEASURES.items()}
 
 

@@ -15,11 +15,9 @@ import torch
 
 from llama2vec.adapt.micro_batches import most_cells
 from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings
-from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
 from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import read_examples
-from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.finetune.train import GRAPH_TOKENS
 from llama2vec.model.backbone import choose_device, choose_dtype, load_tokenizer
 from llama2vec.model.encoder import BATCH_TOKENS
@@ -28,6 +26,7 @@ from llama2vec.pipeline.machine import ModelShape, measured_rate, model_shape
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, adaptation_corpus, mining_corpora, pair_files, systems
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Passage, TrainingExample
+from llama2vec.score.tasks import tasks_data
 
 _SHARE_OF_RATE = 0.4
 """Of the rate of a large matrix product that a step reaches: 0.39 to 0.48 measured on a CPU (docs/results.md)."""
@@ -304,24 +303,22 @@ class _Estimator:
         # Hybrid joins what BM25 and a model found.
         models = [name for name in systems(self.config) if name not in ("bm25", "hybrid")]
         seconds, corpora = 0.0, 0.0
-        for task in self.config.evaluate.data:
-            asked = read_beir(task.folder, task.split).queries
-            queries = Lengths(self._count(query.text for query in asked[:_SAMPLE]), len(asked))
-            reading = self._reading(self.corpus(task.folder), self._encoder.passage_max_tokens)
-            corpora += reading * (len(models) - self._is_encoded(task.folder))
-            seconds += self._reading(queries, self._encoder.query_max_tokens)
-        for file in self.config.evaluate.sts:
-            pairs = read_sentence_pairs(file)
-            sample = self._count(pair.first for pair in pairs[:_SAMPLE])
-            seconds += self._reading(Lengths(sample, 2 * len(pairs)), self._encoder.query_max_tokens)
+        for data in tasks_data(self.config.evaluate.tasks, self.config.evaluate.data_root):
+            if data.retrieval:
+                source, asked = data.retrieval.corpus_source, data.retrieval.queries
+                reading = self._reading(self.corpus(source), self._encoder.passage_max_tokens)
+                corpora += reading * (len(models) - self._is_encoded(data.fingerprints["corpus_fingerprint"]))
+            sample = [query.text for query in asked] if data.retrieval else [pair.first for pair in data.pairs]
+            lengths = Lengths(self._count(sample[:_SAMPLE]), len(sample) * (1 if data.retrieval else 2))
+            seconds += self._reading(lengths, self._encoder.query_max_tokens)
         return StageEstimate(corpora + seconds * len(models), self._inference_bytes)
 
-    def _is_encoded(self, folder: str) -> bool:
+    def _is_encoded(self, fingerprint: str) -> bool:
         """Tell whether the run's own store serves the last model on this task."""
         encode = self.config.encode
         if encode is None or encode.half or not (self.config.adapt or self.config.finetune):
             return False
-        return corpus_fingerprint(folder) == corpus_fingerprint(encode.corpus or self.config.corpus)
+        return fingerprint == corpus_fingerprint(encode.corpus or self.config.corpus)
 
 
 def _head(examples: Iterable[TrainingExample]) -> tuple[list[TrainingExample], int]:

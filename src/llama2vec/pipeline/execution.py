@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 
-from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.read_once import read_once
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
@@ -23,7 +22,8 @@ from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
 from llama2vec.pipeline.record import RUN_FILE, Decision, RunRecord, decide, decide_all, output_fingerprint
 from llama2vec.pipeline.stages import TOGETHER, work
 from llama2vec.processes import check_same, connect, on_first_process, process_count, process_rank
-from llama2vec.score.scoring import check_task
+from llama2vec.score.metrics import check_metrics
+from llama2vec.score.tasks import tasks_data
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +112,8 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
             for _ in read_passages(source):
                 pass
     if config.evaluate and "evaluate" in kinds:
-        for task in config.evaluate.data:
-            check_task(read_beir(task.folder, task.split))
-        _check_measures(config.evaluate.measures)
+        check_metrics(config.evaluate.metrics)
+        list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=True))
 
 
 def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
@@ -136,14 +135,6 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
         package, _, extra = name.partition(":")
         if wanted and importlib.util.find_spec(package) is None:
             raise MissingDependencyError(f"this run needs the package {package}; pip install 'llama2vec[{extra}]'")
-
-
-def _check_measures(measures: list[str]) -> None:
-    if measures:
-        from llama2vec.records import Run
-        from llama2vec.score.metrics import evaluate_run
-
-        evaluate_run(Run({"q": {"p": 1.0}}), {"q": {"p": 1}}, measures=measures)
 
 
 def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: bool) -> str:

@@ -17,6 +17,8 @@ from llama2vec.manifest import digest
 from llama2vec.model.backbone import resolve_model
 from llama2vec.model.contract import CONTRACT_FILE, saved_settings
 from llama2vec.pipeline.settings import ExampleSource, RunConfig
+from llama2vec.score.settings import EvaluateSettings
+from llama2vec.score.tasks import find_task, tasks_data
 
 OUTPUTS = {
     "adapt": "adapted",
@@ -241,17 +243,17 @@ class _Planner:
     def _evaluate(self) -> None:
         config = self._config
         assert config.evaluate
-        inputs: list[Input] = []
-        for task in config.evaluate.data:
-            name = f"{Path(task.folder).name}/{task.split}"
-            inputs.append(Input(name, task.folder, fingerprint=_task_fingerprint(task.folder, task.split)))
-        for file in config.evaluate.sts:
-            inputs.append(Input(f"sts/{Path(file).name}", file, fingerprint=_file_fingerprint(file)))
+        root = config.evaluate.data_root
+        tasks = {name: find_task(name) for name in config.evaluate.tasks}
+        inputs = [
+            Input(task.name, name, fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root)]))
+            for name, task in tasks.items()
+        ]
         names = [found.name for found in inputs]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice:
-            raise ConfigError(f"evaluate: two tasks are called {twice}; rename a folder or leave one out")
-        settings = _without(config.evaluate.model_dump(), "data", "sts")
+            raise ConfigError(f"evaluate: two tasks are called {twice}; rename a folder or drop one")
+        settings = _without(config.evaluate.model_dump(), "tasks", "data_root")
         settings |= {"systems": list(systems(config)), "language": words_language(config)}
         settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
@@ -305,7 +307,21 @@ def systems(config: RunConfig) -> tuple[str, ...]:
         return tuple(dict.fromkeys(config.evaluate.systems))
     has_bm25 = config.index is not None and config.index.bm25
     models = _models_made(config) or ["raw"]
-    return ("bm25", *models, *(["hybrid"] if has_bm25 else [])) if config.evaluate.data else (*models,)
+    retrieval = any(find_task(name).kind == "retrieval" for name in config.evaluate.tasks)
+    return ("bm25", *models, *(["hybrid"] if has_bm25 else [])) if retrieval else (*models,)
+
+
+def scored_tasks(settings: EvaluateSettings, system: str) -> list[str]:
+    """Return the tasks that a system is scored on: only models score sentence pairs.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    searches_words = system in ("bm25", "hybrid")
+    found = [name for name in settings.tasks if not searches_words or find_task(name).kind == "retrieval"]
+    if not found:
+        raise ConfigError(f"evaluate.systems: {system} does not score sentence pairs; add a retrieval task or drop it")
+    return found
 
 
 def words_language(config: RunConfig) -> str:
@@ -349,20 +365,6 @@ def _validation_fingerprint(config: RunConfig) -> str:
     validation = config.finetune.validation
     found = examples_fingerprint(validation.source, split=validation.split)
     return digest([found, corpus_fingerprint(validation.source)]) if _is_beir(validation.source) else found
-
-
-def _task_fingerprint(folder: str, split: str) -> str:
-    from llama2vec.data.beir import read_beir
-
-    read_beir(folder, split)
-    return examples_fingerprint(folder, split=split)
-
-
-def _file_fingerprint(file: str) -> str:
-    from llama2vec.data.sts import read_sentence_pairs
-
-    read_sentence_pairs(file)
-    return file_sha256(Path(file))
 
 
 def _is_beir(source: str) -> bool:

@@ -16,7 +16,7 @@ from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
 
-RUN_FILE, SUMMARY = "run.json", "summary.json"
+RUN_FILE, REPORT = "run.json", "report.md"
 _FORMAT = "llama2vec-run"
 
 Action = Literal["skip", "run", "resume", "replace", "follow"]
@@ -197,10 +197,9 @@ def output_fingerprint(kind: str, folder: Path) -> str | None:
             return _store_output(folder)
         if kind == "index":
             return digest([file_sha256(file) for file in sorted(folder.glob("index.*"))])
-        if kind == "evaluate" and not (folder / SUMMARY).is_file():
-            return None
-        suffixes = {"evaluate": (".json", ".md", ".tsv")}.get(kind, (".jsonl",))
-        files = sorted(path for path in folder.iterdir() if path.suffix in suffixes and not path.name.startswith("."))
+        if kind == "evaluate":
+            return _report_output(folder)
+        files = sorted(path for path in folder.glob("*.jsonl") if not path.name.startswith("."))
         # Reports of mining hold seconds; what is read further is the examples.
         files = [path for path in files if not path.name.endswith(".report.json")]
         return digest([[path.name, file_sha256(path)] for path in files]) if files else None
@@ -214,6 +213,18 @@ def _model_output(folder: Path) -> str | None:
         return None
     beside = [folder / "config.json", *sorted(folder.glob("tokenizer*.json"))]
     return digest([contract["hash"], *(file_sha256(file) for file in beside)])
+
+
+def _report_output(folder: Path) -> str | None:
+    if not (folder / REPORT).is_file():
+        return None
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    found = []
+    for path in files:
+        # How long scoring took is not part of what it found.
+        scores = {**json.loads(path.read_bytes()), "seconds": 0} if path.suffix == ".json" else None
+        found.append([path.relative_to(folder).as_posix(), digest(scores) if scores else file_sha256(path)])
+    return digest(found)
 
 
 def _store_output(folder: Path) -> str | None:

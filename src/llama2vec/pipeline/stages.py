@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,19 +30,21 @@ from llama2vec.pipeline.plan import (
     mining_corpora,
     pair_files,
     raw_encoder,
+    scored_tasks,
     systems,
     words_language,
 )
-from llama2vec.pipeline.record import SUMMARY
+from llama2vec.pipeline.record import REPORT
 from llama2vec.records import Report
 from llama2vec.retrieve.modes import index_store
-from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.score.scoring import score_bm25, score_retrieval, score_similarity
-from llama2vec.score.settings import RetrievalTask
-from llama2vec.score.tables import markdown_table, reports_to_json, write_json, write_per_query
+from llama2vec.score.evaluator import evaluate_tasks
+from llama2vec.score.report.tables import system_markdown
+from llama2vec.score.systems import BM25, Stores, System
 
 logger = logging.getLogger(__name__)
+
+_UNFINISHED = ".unfinished"
 
 TOGETHER = ("adapt", "finetune", "encode")
 """Stages that several processes (torchrun) work on together; the others are the first process's."""
@@ -159,104 +158,38 @@ def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None =
     return Encoder.load(model.where, settings=config.model, prompts=config.prompts, encoder=settings or config.encoder)
 
 
-# ------------------------------------------------------------------------------------------------------- evaluate
-
-
 def _evaluate(plan: RunPlan, stage: PlannedStage) -> None:
-    """Score every system on every task; each report is a file of its own, so that a killed evaluation goes on."""
+    """Score each system into a folder of its own; what a killed evaluation finished is kept."""
     config, folder = plan.config.evaluate, plan.folder(stage)
     assert config
-    tasks = [*(partial(_retrieval, plan, stage, task) for task in config.data)]
-    similarity = [partial(_similarity, plan, file) for file in config.sts]
-    by_task: dict[str, list[Report]] = {}
-    # One model at a time: hybrid has that of the system before it.
+    settings = config.model_copy(update={"language": words_language(plan.config)})
+    stores = Stores(folder / _UNFINISHED, _reusable_stores(plan))
+    reports: list[Report] = []
     loaded: dict[str, Encoder] = {}
-    for system in systems(plan.config):
-
-        def load(system: str = system) -> Encoder:
-            name = _model_name(plan, system)
-            if name not in loaded:
+    for name in systems(plan.config):
+        encoder = None
+        if name != BM25:
+            # One model at a time; hybrid searches with that of the system before it.
+            model = hybrid_model(plan.config) if name == "hybrid" else name
+            if model not in loaded:
                 loaded.clear()
-                model = stage.input(system)
-                assert model
-                loaded[name] = load_encoder(plan, model, raw_encoder(plan.config) if name == "raw" else None)
-            return loaded[name]
-
-        for score in [*tasks, *(similarity if system not in ("bm25", "hybrid") else [])]:
-            report = score(system, load)
-            by_task.setdefault(report.task, []).append(report)
-    summary = [reports_to_json(reports) for reports in by_task.values()]
-    for reports in by_task.values():
-        if reports[0].per_query:
-            write_per_query(folder / f"{_stem(reports[0].task)}.per-query.tsv", reports, overwrite=True)
-    tables = "\n\n".join(f"## {task}\n\n{markdown_table(reports)}" for task, reports in by_task.items())
-    write_output(folder / "report.md", f"# Scores\n\n{tables}\n", overwrite=True)
-    shutil.rmtree(_work_folder(folder), ignore_errors=True)
-    # Last: with it the report is whole.
-    write_json(folder / SUMMARY, {"tasks": summary}, overwrite=True)
+                read = stage.input(name)
+                assert read
+                loaded[model] = load_encoder(plan, read, raw_encoder(plan.config) if model == "raw" else None)
+            encoder = loaded[model]
+        system = System(name, encoder, "hybrid" if name == "hybrid" else "dense")
+        scores = evaluate_tasks(system, scored_tasks(config, name), folder / name, settings, stores=stores)
+        reports += [score.report for score in scores]
+    shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
+    # Last, because it marks the report as whole.
+    write_output(folder / REPORT, f"# Scores\n\n{system_markdown(reports)}\n", overwrite=True)
 
 
-def _model_name(plan: RunPlan, system: str) -> str:
-    return hybrid_model(plan.config) if system == "hybrid" else system
-
-
-def _stem(task: str) -> str:
-    return task.replace("/", "-")
-
-
-def _work_folder(report: Path) -> Path:
-    return report / ".unfinished"
-
-
-def _retrieval(
-    plan: RunPlan, stage: PlannedStage, task: RetrievalTask, system: str, load: Callable[[], Encoder]
-) -> Report:
-    config = plan.config.evaluate
-    assert config
-    name, language = f"{Path(task.folder).resolve().name}-{task.split}", words_language(plan.config)
-
-    def score() -> Report:
-        if system == "bm25":
-            return score_bm25(task.folder, task.split, measures=config.measures, depth=config.depth, language=language)
-        encoded = _work_folder(plan.folder(stage)) / f"{name}--{_model_name(plan, system)}"
-        return score_retrieval(
-            load(), task.folder, task.split, name=system, measures=config.measures, depth=config.depth,
-            store=_finished_store(plan, stage, system, task.folder) or encoded,
-            mode="hybrid" if system == "hybrid" else "dense", language=language,
-        )  # fmt: skip
-
-    return _kept(_work_folder(plan.folder(stage)) / f"{name}--{system}.json", score)
-
-
-def _similarity(plan: RunPlan, file: str, system: str, load: Callable[[], Encoder]) -> Report:
-    stage = next(stage for stage in plan.stages if stage.kind == "evaluate")
-    name = f"sts-{Path(file).name}--{system}"
-    return _kept(_work_folder(plan.folder(stage)) / f"{name}.json", lambda: score_similarity(load(), file, name=system))
-
-
-def _kept(file: Path, score: Callable[[], Report]) -> Report:
-    """Return the report that an earlier, killed evaluation wrote; else make it."""
-    if file.is_file():
-        return Report(**json.loads(file.read_text(encoding="utf-8")))
-    report = score()
-    # Back from JSON in both cases, so that a resumed evaluation ends with the same report.
-    write_json(file, dataclasses.asdict(report), overwrite=True)
-    return Report(**json.loads(file.read_text(encoding="utf-8")))
-
-
-def _finished_store(plan: RunPlan, stage: PlannedStage, system: str, folder: str) -> VectorStore | None:
-    """Return the run's own store where it holds this task's corpus as this system sees it."""
+def _reusable_stores(plan: RunPlan) -> tuple[Path, ...]:
+    """Return the run's own store, unless it was rounded to half precision."""
     encoded = next((one for one in plan.stages if one.kind == "encode"), None)
-    if encoded is None or not (plan.folder(encoded) / "store.json").is_file():
-        return None
-    model, corpus, scored = encoded.input("model"), encoded.input("corpus"), stage.input(system)
-    assert model
-    assert corpus
-    same_model = scored is not None and scored.stage and (model.where, model.stage) == (scored.where, scored.stage)
     exact = plan.config.encode is not None and not plan.config.encode.half
-    if not same_model or not exact or corpus.fingerprint != corpus_fingerprint(folder):
-        return None
-    return VectorStore.open(plan.folder(encoded))
+    return (plan.folder(encoded),) if encoded and exact else ()
 
 
 _WORK = cast(

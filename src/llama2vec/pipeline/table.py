@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from rich.table import Table
 from rich.text import Text
 
 from llama2vec.pipeline.estimates import RunEstimate
-from llama2vec.pipeline.plan import RunPlan
-from llama2vec.pipeline.record import SUMMARY, Decision, RunRecord, decide_all
-from llama2vec.records import Report
-from llama2vec.score.tables import rich_table
+from llama2vec.pipeline.plan import RunPlan, scored_tasks, systems
+from llama2vec.pipeline.record import REPORT, Decision, RunRecord, decide_all
+from llama2vec.score.report.tables import system_tables
+from llama2vec.score.results import read_result
+from llama2vec.score.tasks import find_task
 
 _WORDS = {"replace": "run again (needs --overwrite)", "follow": "run"}
 
@@ -59,13 +59,13 @@ def _time(seconds: float) -> str:
 
 
 def score_tables(plan: RunPlan) -> list[Table]:
-    """Return a table for each task of a finished evaluation, a row for each system; none where there is none."""
-    stage = next((stage for stage in plan.stages if stage.kind == "evaluate"), None)
-    if stage is None or not (plan.folder(stage) / SUMMARY).is_file():
+    """Return a table per task of a finished evaluation, with a row per system; empty if there is none."""
+    stage, config = next((stage for stage in plan.stages if stage.kind == "evaluate"), None), plan.config.evaluate
+    if stage is None or config is None or not (plan.folder(stage) / REPORT).is_file():
         return []
-    tables = []
-    for task in json.loads((plan.folder(stage) / SUMMARY).read_text(encoding="utf-8"))["tasks"]:
-        intervals = task["intervals"]
-        reports = [Report(task["task"], name, metrics, intervals[name]) for name, metrics in task["systems"].items()]
-        tables.append(rich_table(reports))
-    return tables
+    files = [
+        plan.folder(stage) / system / f"{find_task(task).stem}.json"
+        for system in systems(plan.config)
+        for task in scored_tasks(config, system)
+    ]
+    return system_tables([read_result(file).report for file in files])

@@ -1,4 +1,4 @@
-"""Retrieval measures over ir_measures, which wraps trec_eval."""
+"""Retrieval metrics through ir_measures, which wraps trec_eval."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from llama2vec.errors import EvaluationError, MissingDependencyError
 from llama2vec.records import Qrels, Report, Run
 from llama2vec.score.significance import bootstrap_interval
 
-DEFAULT_MEASURES = ("nDCG@10", "MRR@10", "R@100")
+DEFAULT_METRICS = ("nDCG@10", "MRR@10", "R@100")
 """Ranking quality with grades, rank of the first relevant passage, and share of the relevant passages found."""
 
 
-def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", measures: Iterable[str] = DEFAULT_MEASURES) -> Report:
+def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[str] = DEFAULT_METRICS) -> Report:
     """Score a run against judgments.
 
     Every judged query counts: one that the run lacks scores 0 (``trec_eval -c``); queries without judgments are
-    left out. As in trec_eval, nDCG takes the gains as they are and divides them by log2(rank + 1); MRR and recall
-    take any gain of 1 or more as relevant; a negative gain counts as 0, judged not relevant. The values are
-    trec_eval's own, MRR with a cutoff is MS MARCO's.
+    skipped. Values are trec_eval's own (nDCG divides the gains themselves by log2(rank + 1); any gain of 1 or more is
+    relevant for MRR and recall), and MS MARCO's for MRR with a cutoff. A negative gain counts as 0.
 
-    Equal scores: the order scored is :meth:`Run.ranking`, equal scores by ascending passage id. trec_eval alone would
-    order them by descending id, and take scores that agree in single precision as equal; so it is given strictly
-    falling whole numbers made from our ranking instead, and the same run always scores the same.
+    Passages are ranked by :meth:`Run.ranking`, equal scores by ascending passage id. trec_eval alone would rank ties
+    by descending id and tie what agrees in single precision, so it receives strictly falling whole numbers made from
+    our ranking.
 
-    >>> report = evaluate_run(Run({"q": {"a": 2.0, "b": 1.0}}), {"q": {"b": 1}}, measures=["MRR@10"])
+    >>> report = evaluate_run(Run({"q": {"a": 2.0, "b": 1.0}}), {"q": {"b": 1}}, metrics=["MRR@10"])
     >>> report.metrics
     {'MRR@10': 0.5}
 
@@ -35,23 +34,20 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", measures: Iterable[s
         run: What a system returned.
         qrels: Relevance judgments; gains may be graded or negative.
         task: Name for the report.
-        measures: Names as ir_measures writes them: ``nDCG@10``, ``MRR@10`` (or ``RR@10``), ``R@100``, ``AP`` …
+        metrics: Names as ir_measures writes them: ``nDCG@10``, ``MRR@10`` (or ``RR@10``), ``R@100``, ``AP`` …
 
     Returns:
-        Means, 95 % bootstrap intervals over the queries, and per-query values (queries sorted by id) under the
-        measures' names as given.
+        Means, 95 % bootstrap intervals over the queries, and per-query values (queries sorted by id), under the names
+        given.
 
     Raises:
-        EvaluationError: No judged query is in the run, an unknown measure, or a score that is not finite.
+        EvaluationError: No judged query is in the run, an unknown metric, or a score that is not finite.
         MissingDependencyError: ir-measures is not installed.
     """
-    try:
-        import ir_measures
-    except ImportError:
-        raise MissingDependencyError("measures need ir-measures; pip install 'llama2vec[evaluate]'") from None
-    parsed = {name: _parse_measure(name) for name in measures}
+    ir_measures = _ir_measures()
+    parsed = {name: _parse_metric(name) for name in metrics}
     if not parsed:
-        raise EvaluationError("no measure to compute; name at least one, such as nDCG@10")
+        raise EvaluationError("no metric to compute; name at least one, such as nDCG@10")
     # Negative gains make trec_eval read outside its arrays (pytrec_eval-terrier 0.5.11 ends in a segmentation fault).
     judged = {
         query_id: {passage_id: max(gain, 0) for passage_id, gain in qrels[query_id].items()}
@@ -64,7 +60,7 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", measures: Iterable[s
         raise EvaluationError(f"run {run.tag!r}: {counts} have no id in common; do they belong to one task?")
     answers = {query_id: _falling_scores(run, query_id) for query_id in sorted(common) if run.results[query_id]}
     values = _query_values(set(parsed.values()), judged, answers)
-    per_query = {name: {query_id: values[measure, query_id] for query_id in judged} for name, measure in parsed.items()}
+    per_query = {name: {query_id: values[metric, query_id] for query_id in judged} for name, metric in parsed.items()}
     return Report(
         task=task,
         system=run.tag,
@@ -79,44 +75,47 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", measures: Iterable[s
     )
 
 
-def check_measures(measures: Iterable[str]) -> None:
-    """Make sure that every measure can be computed, before there is anything to compute it on.
+def check_metrics(metrics: Iterable[str]) -> None:
+    """Check that every metric can be computed, before there is anything to compute it on.
 
     Raises:
-        EvaluationError: An unknown measure, with the nearest one.
+        EvaluationError: An unknown metric; names the nearest one.
         MissingDependencyError: ir-measures is not installed.
     """
+    _ir_measures()
+    for name in metrics:
+        _parse_metric(name)
+
+
+def _ir_measures() -> Any:
     try:
-        import ir_measures  # noqa: F401
+        import ir_measures
     except ImportError:
-        raise MissingDependencyError("measures need ir-measures; pip install 'llama2vec[evaluate]'") from None
-    for name in measures:
-        _parse_measure(name)
+        raise MissingDependencyError("metrics need ir-measures; pip install 'llama2vec[evaluate]'") from None
+    return ir_measures
 
 
 def _provider() -> Any:
-    """Return the implementations that run in this process: others start Perl or Java and want numeric query ids."""
-    import ir_measures
-
+    """Return the implementations that run in this process; others start Perl or Java and need numeric query ids."""
+    ir_measures = _ir_measures()
     return ir_measures.providers.FallbackProvider([ir_measures.pytrec_eval, ir_measures.msmarco, ir_measures.judged])
 
 
-def _parse_measure(name: str) -> Any:
-    """Return the ir_measures object of a name; its cutoff is checked here because trec_eval does not."""
-    import ir_measures
-
+def _parse_metric(name: str) -> Any:
+    """Return the ir_measures object of a name; checks the cutoff, which trec_eval does not."""
+    ir_measures = _ir_measures()
     try:
-        measure = ir_measures.parse_measure(name)
-        measure.validate_params()
-        if not _provider().supports(measure) or measure.params.get("cutoff", 1) < 1:
+        metric = ir_measures.parse_measure(name)
+        metric.validate_params()
+        if not _provider().supports(metric) or metric.params.get("cutoff", 1) < 1:
             raise ValueError(name)
     except (NameError, ValueError, TypeError, SyntaxError, AssertionError):
         word = name.partition("@")[0]
         known = {alias.lower(): known.NAME for alias, known in ir_measures.measures.registry.items()}
         near = [] if word in known.values() else difflib.get_close_matches(word.lower(), known, n=1)
         hint = f" (did you mean {known[near[0]]}?)" if near else ""
-        raise EvaluationError(f"no measure '{name}'{hint}; write it like nDCG@10, MRR@10, R@100 or AP") from None
-    return measure
+        raise EvaluationError(f"no metric '{name}'{hint}; write it like nDCG@10, MRR@10, R@100 or AP") from None
+    return metric
 
 
 def _falling_scores(run: Run, query_id: str) -> dict[str, float]:
@@ -134,11 +133,11 @@ def _falling_scores(run: Run, query_id: str) -> dict[str, float]:
 
 
 def _query_values(
-    measures: set[Any], judged: dict[str, dict[str, int]], answers: dict[str, dict[str, float]]
+    metrics: set[Any], judged: dict[str, dict[str, int]], answers: dict[str, dict[str, float]]
 ) -> dict[tuple[Any, str], float]:
-    """Return (measure, query id) → value for every judged query."""
-    values = {(measure, query_id): float(measure.DEFAULT) for measure in measures for query_id in judged}
+    """Return (metric, query id) → value for every judged query."""
+    values = {(metric, query_id): float(metric.DEFAULT) for metric in metrics for query_id in judged}
     if answers:
-        for metric in _provider().iter_calc(list(measures), judged, answers):
-            values[metric.measure, metric.query_id] = float(metric.value)
+        for found in _provider().iter_calc(list(metrics), judged, answers):
+            values[found.measure, found.query_id] = float(found.value)
     return values

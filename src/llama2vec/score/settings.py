@@ -2,51 +2,67 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import Settings
+from llama2vec.config import Language, Settings
+from llama2vec.data.windows import WindowKind
 
-
-class RetrievalTask(Settings):
-    """A BEIR folder and which of its judgments count; a name alone stands for its ``test`` split."""
-
-    folder: Annotated[str, Field(min_length=1)]
-    split: str = "test"
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, data: Any) -> Any:
-        return {"folder": data} if isinstance(data, str) else data
-
+logger = logging.getLogger(__name__)
 
 SystemName = Literal["bm25", "raw", "adapted", "finetuned", "hybrid"]
 
 
-class EvaluateSettings(Settings):
+class ScoringSettings(Settings):
+    """How tasks are scored; what is not set follows each task.
+
+    Attributes:
+        metrics: Metrics of retrieval tasks; empty = the task's own.
+        depth: Passages per query that are scored; None = the task's, usually 1000.
+        windows: Cut documents into windows: ``maxp`` scores a document by its best window, ``firstp`` by its first.
+            None = ``firstp`` for an encoder on tasks with long documents, otherwise uncut.
+        window_tokens: Longest window in tokens (words for BM25); None = what the encoder reads of a passage.
+        stride: Tokens from the start of one window to the next; None = half a window.
+        exclude_same_id: Skip the passage that has its query's id; None = as the task says.
+        language: Language of BM25's words.
+        data_root: Folder in which named tasks are looked for, as ``beir/NAME`` and the like.
+    """
+
+    metrics: list[str] = Field(default_factory=list)
+    depth: Annotated[int, Field(ge=1)] | None = None
+    windows: WindowKind | None = None
+    window_tokens: Annotated[int, Field(ge=2)] | None = None
+    stride: Annotated[int, Field(ge=1)] | None = None
+    exclude_same_id: bool | None = None
+    language: Language = "en"
+    data_root: str = "data"
+
+
+class EvaluateSettings(ScoringSettings):
     """What the models of a run are scored on.
 
     Attributes:
-        data: BEIR folders.
-        sts: Files of sentence pairs.
-        measures: Of the retrieval tasks; empty = the usual ones.
-        depth: Passages per query that are scored.
-        systems: Who is scored: ``bm25``, ``raw`` (the LLM as it comes; mean pooling unless it carries a contract),
-            ``adapted``, ``finetuned``, ``hybrid`` (the last of these together with BM25; retrieval alone). Empty = BM25
-            and every model that the run makes, and ``hybrid`` where the index has BM25.
+        tasks: Names such as ``beir/scifact``, BEIR folders (``PATH`` or ``PATH:SPLIT``), files of sentence pairs.
+        systems: ``bm25``, ``raw`` (the LLM as it comes; mean pooling unless it has a contract), ``adapted``,
+            ``finetuned``, ``hybrid`` (the last of these with BM25). Empty = BM25, every model the run makes, and
+            ``hybrid`` if the index has BM25.
     """
 
-    data: list[RetrievalTask] = Field(default_factory=list)
-    sts: list[str] = Field(default_factory=list)
-    measures: list[str] = Field(default_factory=list)
-    depth: Annotated[int, Field(ge=1)] = 1000
+    tasks: Annotated[list[str], Field(min_length=1)]
     systems: list[SystemName] = Field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _something_to_score(self) -> EvaluateSettings:
-        if not self.data and not self.sts:
-            raise ValueError("there is nothing to score on; name BEIR folders in data or sentence pairs in sts")
-        if not self.data and self.systems and not set(self.systems) - {"bm25", "hybrid"}:
-            raise ValueError(f"{self.systems[0]} does not score sentence pairs; name BEIR folders in data, or a model")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_keys(cls, data: Any) -> Any:
+        """Read ``data`` and ``sts`` of recipes written for earlier versions as tasks."""
+        if not isinstance(data, dict) or not {"data", "sts"} & data.keys():
+            return data
+        logger.warning("evaluate: 'data' and 'sts' are now 'tasks'; please rename them")
+        tasks = list(data.get("tasks", []))
+        for task in data.get("data", []):
+            tasks.append(f"{task['folder']}:{task.get('split', 'test')}" if isinstance(task, dict) else task)
+        return {key: value for key, value in data.items() if key not in ("data", "sts")} | {
+            "tasks": [*tasks, *data.get("sts", [])]
+        }

@@ -1,36 +1,50 @@
-"""Bootstrap intervals: how far a mean or a correlation may be off by chance of the sample.
+"""Is a difference between two systems real? Bootstrap intervals and paired tests on per-query values.
 
-Percentile bootstrap (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13).
+Functions on ``groups`` take one [Q] array of differences per task, each with at least two queries. One group gives the
+ordinary paired tests. With several, the statistic is the mean of the groups' means, so every task counts alike.
+
+Sources: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13 (percentile intervals); Smucker, Allan &
+Carterette, CIKM 2007 (t-test, randomization); Phipson & Smyth, Permutation p-values should never be zero, 2010 (the
++ 1); Holm, 1979; Lakens, Calculating and reporting effect sizes, 2013 (d_z).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import EvaluationError, MissingDependencyError
-from llama2vec.score.sts import FloatVector, Numbers, paired_scores
+
+FloatVector = npt.NDArray[np.float64]
+"""[N] float64."""
+
+Numbers = Sequence[float] | npt.NDArray[np.floating]
+"""[N] numbers."""
+
+Groups = Sequence[FloatVector]
+"""Per task the [Q] differences of its queries."""
 
 SAME = 1e-9
-"""Values no further apart are the same value: measures of one ranking agree to rounding only."""
+"""Values at most this far apart count as equal: metrics of one ranking agree to rounding only."""
 
-Rows = npt.NDArray[np.float64]
-"""[R, N] float64, a sample of N pairs in each row."""
+MOST_FLIPS = 10_000_000
+"""More random sign patterns only take longer: so many settle p = 0.05 to within 0.0002."""
 
-# Sampled indices held at once, 8 bytes each.
+# Sampled numbers held at once, 8 bytes each.
 _CHUNK = 2_000_000
+# Up to this many differing queries, all 2 ** 16 sign patterns are tried.
+_ENUMERATED = 16
+_BYTE = 8
 
 
 def bootstrap_interval(
-    values: Sequence[float] | npt.NDArray[np.floating],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    values: Numbers, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return (low, high) of the percentile bootstrap interval of the mean.
+    """Return the (low, high) percentile bootstrap interval of the mean.
 
     >>> bootstrap_interval([0.5, 0.5, 0.5])
     (0.5, 0.5)
@@ -38,7 +52,7 @@ def bootstrap_interval(
     Args:
         values: [Q] one value per query.
         confidence: Share of the resampled means inside the interval, between 0 and 1.
-        resamples: How many samples of Q values are drawn with replacement.
+        resamples: Number of samples of Q values, drawn with replacement.
         seed: The same seed gives the same interval.
 
     Raises:
@@ -47,95 +61,48 @@ def bootstrap_interval(
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
         raise EvaluationError("an interval needs one finite value per query, and at least one; check the scores")
-    means = np.concatenate([numbers[sample].mean(axis=1) for sample in _samples(len(numbers), resamples, seed)])
-    return _percentiles(means, confidence)
+    means = np.concatenate([numbers[rows].mean(axis=1) for rows in resampled_rows(len(numbers), resamples, seed)])
+    return percentiles(means, confidence)
 
 
 def bootstrap_difference(
-    groups: Sequence[npt.NDArray[np.float64]], *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    groups: Groups, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> tuple[tuple[float, float], tuple[float, float] | None]:
-    """Return the percentile intervals of a mean difference and of its effect size d_z, from the same samples.
+    """Return the percentile intervals of the mean difference and of its effect size d_z, from the same samples.
 
-    Each group, the queries of one task, is resampled by itself; the mean difference is the mean of the groups' means,
-    and d_z divides it by the root of the groups' mean variance. A sample that has a mean but no spread has no d_z and
-    is left out; this happens with a handful of queries only.
+    Every group is resampled by itself. Samples with a mean but no spread, which occur with a handful of queries only,
+    have no d_z and are skipped.
 
     Args:
         groups: Per task the [Q] differences of its queries, Q ≥ 2.
         confidence: Share of the resampled statistics inside the interval, between 0 and 1.
-        resamples: How many samples are drawn.
+        resamples: Number of samples.
         seed: The same seed gives the same intervals; those of one group's mean are :func:`bootstrap_interval`'s.
 
     Returns:
-        (low, high) of the mean, and of d_z; None where no sample has one.
+        (low, high) of the mean, and of d_z or None where no sample has one.
 
     Raises:
         EvaluationError: A setting out of range.
     """
     means, variances = np.zeros((2, max(resamples, 0)))
     for number, differences in enumerate(groups):
-        # A seed of its own: groups of one size would otherwise be drawn alike.
+        # A seed of its own: groups of equal size would otherwise be sampled alike.
         seeds = [seed, number] if number else seed
         done = 0
-        for sample in _samples(len(differences), resamples, seeds):
-            drawn = differences[sample]
-            part = slice(done, done := done + len(sample))
+        for rows in resampled_rows(len(differences), resamples, seeds):
+            drawn = differences[rows]
+            part = slice(done, done := done + len(rows))
             means[part] += drawn.mean(axis=1) / len(groups)
             variances[part] += drawn.var(axis=1, ddof=1) / len(groups)
     spread = np.sqrt(variances)
     undefined = np.where(np.abs(means) <= SAME, 0.0, np.nan)
     effects = np.divide(means, spread, out=undefined, where=spread > SAME)
     defined = effects[np.isfinite(effects)]
-    return _percentiles(means, confidence), _percentiles(defined, confidence) if len(defined) else None
+    return percentiles(means, confidence), percentiles(defined, confidence) if len(defined) else None
 
 
-def bootstrap_spearman_interval(
-    similarities: Numbers, gold: Numbers, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Return (low, high) of the percentile bootstrap interval of Spearman's correlation.
-
-    Pairs are drawn with replacement and ranked anew in every sample. A sample that is constant has no correlation
-    and is left out; this happens with a handful of pairs only.
-
-    Args:
-        similarities: [N] what the system says.
-        gold: [N] what people said, in the same order.
-        confidence: Share of the resampled correlations inside the interval, between 0 and 1.
-        resamples: How many samples are drawn.
-        seed: The same seed gives the same interval.
-
-    Raises:
-        EvaluationError: Input that :func:`llama2vec.score.sts.paired_scores` refuses, or a setting out of range.
-        MissingDependencyError: scipy is not installed.
-    """
-    return _correlation_interval(_spearman, similarities, gold, confidence, resamples, seed)
-
-
-def bootstrap_pearson_interval(
-    similarities: Numbers, gold: Numbers, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the same of Pearson's correlation; arguments and errors as in :func:`bootstrap_spearman_interval`."""
-    return _correlation_interval(_pearson, similarities, gold, confidence, resamples, seed)
-
-
-def _correlation_interval(
-    correlate: Callable[[Rows, Rows], FloatVector],
-    similarities: Numbers,
-    gold: Numbers,
-    confidence: float,
-    resamples: int,
-    seed: int,
-) -> tuple[float, float]:
-    similar, wanted = paired_scores(similarities, gold)
-    found = [correlate(similar[sample], wanted[sample]) for sample in _samples(len(similar), resamples, seed)]
-    correlations = np.concatenate(found)
-    defined = correlations[np.isfinite(correlations)]
-    if not len(defined):
-        raise EvaluationError(f"no sample of {len(similar)} pairs has a correlation; give more pairs")
-    return _percentiles(defined, confidence)
-
-
-def _samples(size: int, resamples: int, seed: int | list[int]) -> Iterator[npt.NDArray[np.int64]]:
+def resampled_rows(size: int, resamples: int, seed: int | list[int]) -> Iterator[npt.NDArray[np.int64]]:
     """Yield [R, size] indices drawn with replacement, ``resamples`` rows in all."""
     if resamples < 1:
         raise EvaluationError(f"resamples is {resamples}; draw at least 1 sample")
@@ -145,7 +112,8 @@ def _samples(size: int, resamples: int, seed: int | list[int]) -> Iterator[npt.N
         yield generator.integers(0, size, size=(min(rows, resamples - start), size))
 
 
-def _percentiles(statistics: npt.NDArray[np.float64], confidence: float) -> tuple[float, float]:
+def percentiles(statistics: FloatVector, confidence: float) -> tuple[float, float]:
+    """Return the two percentiles that enclose a share ``confidence`` of the statistics."""
     if not 0 < confidence < 1:
         raise EvaluationError(f"confidence is {confidence}; choose a share between 0 and 1, such as 0.95")
     tail = (1 - confidence) / 2
@@ -153,21 +121,177 @@ def _percentiles(statistics: npt.NDArray[np.float64], confidence: float) -> tupl
     return float(low), float(high)
 
 
-def _spearman(first: Rows, second: Rows) -> FloatVector:
-    """Return [R] correlations of the ranks of [R, N] rows; NaN where a row is constant."""
+def query_differences(first: Numbers, second: Numbers) -> FloatVector:
+    """Return [Q] differences, second - first; those within rounding (1e-9) become exactly 0.
+
+    >>> query_differences([0.1, 0.3], [0.6, 0.1 + 0.2])
+    array([0.5, 0. ])
+
+    Raises:
+        EvaluationError: Different lengths, fewer than two queries, or a value that is not finite.
+    """
+    pair = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if pair[0].ndim != 1 or pair[0].shape != pair[1].shape or len(pair[0]) < 2:
+        shapes = f"{list(pair[0].shape)} and {list(pair[1].shape)} values"
+        raise EvaluationError(f"{shapes} cannot be compared; give one of each system for two queries or more")
+    differences: FloatVector = pair[1] - pair[0]
+    if not np.isfinite(differences).all():
+        raise EvaluationError("a value to compare is not finite; check the scores")
+    differences[np.abs(differences) <= SAME] = 0.0
+    return differences
+
+
+def mean_difference(groups: Groups) -> float:
+    """Return the mean of the groups' means.
+
+    >>> mean_difference([np.array([1.0, 0.0]), np.array([0.0, 0.0, 0.0])])
+    0.25
+    """
+    return math.fsum(math.fsum(group) / len(group) for group in groups) / len(groups)
+
+
+def effect_size(groups: Groups) -> float | None:
+    """Return d_z: the mean difference over the root of the groups' mean variance.
+
+    >>> effect_size([np.array([1.0, 2.0, 3.0])])
+    2.0
+
+    Returns:
+        0 where nothing differs; None where every query differs by the same amount, so that d_z is undefined.
+    """
+    spread = math.sqrt(math.fsum(map(_variance, groups)) / len(groups))
+    mean = mean_difference(groups)
+    return mean / spread if spread else (None if mean else 0.0)
+
+
+def t_test(groups: Groups) -> float | None:
+    """Return the two-sided p of the paired t-test; for several groups, Welch's test of the mean of their means.
+
+    Returns:
+        1 where nothing differs; None where every query differs by the same amount, so that the test is undefined.
+
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
+    error, freedom = _standard_error(groups)
+    mean = mean_difference(groups)
+    if not error:
+        return None if mean else 1.0
+    stats = _scipy_stats()
+    return float(
+        stats.ttest_1samp(groups[0], 0).pvalue if len(groups) == 1 else 2 * stats.t.sf(abs(mean) / error, freedom)
+    )
+
+
+def detectable_difference(groups: Groups, *, power: float = 0.8, alpha: float = 0.05) -> float | None:
+    """Return the true difference that a two-sided t-test at ``alpha`` finds with probability ``power``, approximately.
+
+    It is the standard error times t(1 - alpha / 2) + t(power).
+
+    Returns:
+        None where the differences do not vary.
+
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
+    error, freedom = _standard_error(groups)
+    if not error:
+        return None
+    student = _scipy_stats().t
+    return float(error * (student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)))
+
+
+def randomization_test(groups: Groups, *, flips: int = 100_000, seed: int = 0) -> tuple[float, int | None]:
+    """Return the two-sided p of the paired randomization test (Fisher's) and the number of random sign patterns.
+
+    If two systems were alike, each difference could as well have the opposite sign. p is the share of sign patterns
+    whose mean is at least as far from 0 as the observed one: of all patterns where at most 16 queries differ, else
+    (b + 1) / (m + 1) with b of m random patterns. Query order does not matter. The result is that of
+    ``scipy.stats.permutation_test(…, permutation_type="samples")``, about 40 times faster on 1,000 queries.
+
+    >>> randomization_test([np.array([1.0, 2.0, 3.0])])
+    (0.25, None)
+
+    Args:
+        groups: Per task the [Q] differences of its queries.
+        flips: m, the number of random patterns.
+        seed: The same seed gives the same p.
+
+    Returns:
+        p, and m or None where every pattern was tried.
+
+    Raises:
+        EvaluationError: ``flips`` is below 1.
+    """
+    if flips < 1:
+        raise EvaluationError(f"flips is {flips}; draw at least 1 sign pattern")
+    weighted = np.concatenate([group / (len(group) * len(groups)) for group in groups])
+    # Sorted magnitudes make p the same for any query order and either direction; zeros change no sum.
+    sizes = np.sort(np.abs(weighted[weighted != 0]))
+    # The margin keeps rounding from deciding between equal sums.
+    observed = abs(math.fsum(weighted)) - 1e-10 * math.fsum(sizes)
+    if len(sizes) <= _ENUMERATED:
+        sums = _signed_sums(sizes[:, None])[:, 0]
+        return float(np.mean(np.abs(sums) >= observed)), None
+    extreme = sum(int((np.abs(sums) >= observed).sum()) for sums in _random_sums(sizes, flips, seed))
+    return (extreme + 1) / (flips + 1), flips
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Return p-values corrected for several comparisons by Holm's step-down method, in the same order.
+
+    A missing p-value counts as one more comparison and stays missing.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    known = [1.0 if value is None else value for value in p_values]
+    corrected: list[float | None] = [None] * len(known)
+    highest = 0.0
+    for step, place in enumerate(sorted(range(len(known)), key=known.__getitem__)):
+        highest = max(highest, min(1.0, (len(known) - step) * known[place]))
+        corrected[place] = None if p_values[place] is None else highest
+    return corrected
+
+
+def _variance(group: FloatVector) -> float:
+    """Return the unbiased variance, exactly 0 where the values differ by rounding only."""
+    return float(group.var(ddof=1)) if np.ptp(group) > SAME else 0.0
+
+
+def _standard_error(groups: Groups) -> tuple[float, float]:
+    """Return the standard error of the mean of the groups' means and its degrees of freedom (Welch-Satterthwaite)."""
+    parts = [_variance(group) / len(group) / len(groups) ** 2 for group in groups]
+    total = math.fsum(parts)
+    if not total:
+        return 0.0, 0.0
+    # Shares, because squares of tiny numbers could vanish.
+    freedom = 1 / math.fsum((part / total) ** 2 / (len(group) - 1) for part, group in zip(parts, groups, strict=True))
+    return math.sqrt(total), freedom
+
+
+def _signed_sums(blocks: FloatVector) -> FloatVector:
+    """Return [2 ** N, G] sums over the N rows of [N, G] numbers, one row for each way to choose their signs."""
+    sums = np.zeros((1, blocks.shape[1]))
+    for row in blocks:
+        sums = np.concatenate([sums + row, sums - row])
+    return sums
+
+
+def _random_sums(sizes: FloatVector, flips: int, seed: int) -> Iterable[FloatVector]:
+    """Yield ``flips`` sums of numbers with random signs: a random byte looks up the signs of eight numbers."""
+    groups = -(-len(sizes) // _BYTE)
+    tables = _signed_sums(np.pad(sizes, (0, groups * _BYTE - len(sizes))).reshape(_BYTE, groups))
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // groups)
+    for start in range(0, flips, rows):
+        signs = generator.integers(0, 2**_BYTE, size=(min(rows, flips - start), groups), dtype=np.uint8)
+        yield np.take_along_axis(tables, signs.astype(np.intp), axis=0).sum(axis=1)
+
+
+def _scipy_stats() -> Any:
     try:
-        from scipy.stats import rankdata
+        from scipy import stats
     except ImportError:
-        raise MissingDependencyError("correlations need scipy; pip install 'llama2vec[evaluate]'") from None
-    return _pearson(rankdata(first, axis=1), rankdata(second, axis=1))
-
-
-def _pearson(first: Rows, second: Rows) -> FloatVector:
-    """Return [R] correlations of [R, N] rows; NaN where a row is constant."""
-    centred = [rows - rows.mean(axis=1, keepdims=True) for rows in (first, second)]
-    product = (centred[0] * centred[1]).sum(axis=1)
-    norm = np.sqrt((centred[0] ** 2).sum(axis=1) * (centred[1] ** 2).sum(axis=1))
-    # Not by the norm: the mean of equal values may be off by rounding.
-    varies = (np.ptp(first, axis=1) > 0) & (np.ptp(second, axis=1) > 0) & (norm > 0)
-    result: FloatVector = np.divide(product, norm, out=np.full_like(norm, np.nan), where=varies)
-    return result
+        raise MissingDependencyError("comparing runs needs scipy; pip install 'llama2vec[evaluate]'") from None
+    return stats

@@ -1,54 +1,63 @@
-"""Named evaluation tasks as data: where each one's texts and judgments are, and how it is scored.
+"""Evaluation tasks: where each one's texts and judgments are, and how it is scored.
 
-Sets and measures: BEIR (arXiv 2104.08663), MS MARCO (arXiv 1611.09268), TREC Deep Learning 2019 and 2020
+Sets and metrics: BEIR (arXiv 2104.08663), MS MARCO (arXiv 1611.09268), TREC Deep Learning 2019 and 2020
 (arXiv 2003.07820, 2102.07662), and the similarity sets of Llama2Vec (arXiv 2312.15503).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from llama2vec.data.beir import BeirTask, check_judged_queries, read_beir
+from llama2vec.data.beir import BeirTask, check_judged_passages, check_judged_queries, missing_judged, read_beir
+from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.hub import open_ir_dataset, reported
-from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
-from llama2vec.records import Query
+from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.data.trec import check_id
+from llama2vec.errors import ConfigError, CorpusFormatError, EvaluationError, MissingDependencyError
+from llama2vec.manifest import digest
+from llama2vec.records import Qrels, Query, Report, SentencePair
+from llama2vec.score.results import Result, result_stem
 
 Kind = Literal["retrieval", "similarity"]
 
-FOLDER_MEASURES = ("nDCG@10", "MRR@10", "R@100")
-"""What a folder of one's own is scored with."""
-_BEIR_MEASURES = ("nDCG@10", "R@100", "MRR@10")
+FOLDER_METRICS = ("nDCG@10", "MRR@10", "R@100")
+"""Metrics of a user's own folder."""
+_BEIR_METRICS = ("nDCG@10", "R@100", "MRR@10")
 _PAIR_FILES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")
+
+
+MOST_LOST = 0.05
+"""Published sets judge a few passages that their corpora lost; a corpus that lacks a larger share is a wrong one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is evaluated, and how.
+    """What is scored, and how.
 
     Attributes:
-        name: Such as ``beir/scifact``; a folder of one's own is ``<folder>/<split>``.
-        kind: Passages found for queries, or similarities of sentence pairs.
-        measures: The first one is the headline.
-        split: Which judgments of a BEIR folder.
+        name: Such as ``beir/scifact``; ``<folder>/<split>`` for a user's own folder.
+        kind: Passages ranked for queries, or similarities of sentence pairs.
+        metrics: The first one is the headline.
+        split: Judgments of a BEIR folder.
         places: Where the data may be, below the data root: BEIR folders, or files of sentence pairs.
-        remote: ``ir:ID`` or ``hf:NAME[:SPLIT]``, read where no place holds the data; "" = nowhere else.
+        remote: ``ir:ID`` or ``hf:NAME[:SPLIT]``, read if no place holds the data; "" = none.
         members: Names of the tasks whose scores are averaged; such a task has no data of its own.
         depth: Passages per query that are scored.
-        exclude_same_id: Leave out the passage that has its query's id; None = where a query stands in the corpus
-            under its own id and text. Elsewhere an id in common is a coincidence.
-        long_documents: Documents that an encoder cannot read whole; they are cut into windows.
-        published: A public set as its authors released it, judgments of lost passages included.
+        exclude_same_id: Skip the passage that has its query's id; None = only if a query and a passage share both id
+            and text.
+        long_documents: Documents longer than encoders read; they are cut into windows.
+        published: A public set as released; its corpus may lack a few judged passages.
     """
 
     name: str
     kind: Kind
-    measures: tuple[str, ...]
+    metrics: tuple[str, ...]
     split: str = "test"
     places: tuple[str, ...] = ()
     remote: str = ""
@@ -60,18 +69,18 @@ class Task:
 
     @property
     def stem(self) -> str:
-        """Return the task's name as the beginning of a file name.
+        """Return the task's name as the stem of its files.
 
         >>> Task("beir/scifact", "retrieval", ("nDCG@10",)).stem
         'beir-scifact'
         """
-        return self.name.replace("/", "-").replace(":", "-")
+        return result_stem(self.name)
 
 
 def _beir(name: str, ir_id: str = "", **changes: Any) -> Task:
     places = (f"beir/{name}", name)
     return Task(
-        f"beir/{name}", "retrieval", _BEIR_MEASURES, places=places, remote=f"ir:{ir_id or f'beir/{name}'}", **changes
+        f"beir/{name}", "retrieval", _BEIR_METRICS, places=places, remote=f"ir:{ir_id or f'beir/{name}'}", **changes
     )
 
 
@@ -123,7 +132,7 @@ def _all() -> Iterator[Task]:
     yield _beir("msmarco", "beir/msmarco/dev", split="dev")
     forums = [_beir(f"cqadupstack/{forum}") for forum in _FORUMS]
     yield from forums
-    yield Task("beir/cqadupstack", "retrieval", _BEIR_MEASURES, members=tuple(forum.name for forum in forums))
+    yield Task("beir/cqadupstack", "retrieval", _BEIR_METRICS, members=tuple(forum.name for forum in forums))
     yield from _msmarco()
     yield _similarity("stsb", "spearman", "hf:mteb/stsbenchmark-sts:test", "stsb/en-test.tsv")
     for name, dataset in {"lcqmc": "LCQMC", "pawsx": "PAWSX", "atec": "ATEC", "bq": "BQ"}.items():
@@ -135,26 +144,26 @@ TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _all()
 
 
 def find_task(name: str) -> Task:
-    """Return a named task, or the task that a path or source of one's own is.
+    """Return a named task, or the task in a user's own folder, file or remote source.
 
-    A name of the registry goes before a folder that is called the same: write ``./beir/scifact`` for the folder.
+    Names win over folders: write ``./beir/scifact`` for a folder of that name.
 
-    >>> find_task("beir/arguana").exclude_same_id, find_task("msmarco/document/dev").measures
+    >>> find_task("beir/arguana").exclude_same_id, find_task("msmarco/document/dev").metrics
     (True, ('MRR@100', 'R@100'))
 
     Args:
-        name: A name of :data:`TASKS`; a BEIR folder as ``PATH`` or ``PATH:SPLIT``; ``ir:ID``; sentence pairs as a
-            TSV or CSV file or ``hf:NAME[:CONFIG][:SPLIT]``.
+        name: A name in :data:`TASKS`; a BEIR folder as ``PATH`` or ``PATH:SPLIT``; ``ir:ID``; sentence pairs as a TSV
+            or CSV file or ``hf:NAME[:CONFIG][:SPLIT]``.
 
     Raises:
-        ConfigError: Neither; with the nearest name.
+        ConfigError: Neither; names the nearest task.
     """
     if name in TASKS:
         return TASKS[name]
     if name.startswith("hf:"):
         return Task(name, "similarity", ("spearman", "pearson"), remote=name, published=False)
     if name.startswith("ir:"):
-        return _own_folder(Task(name, "retrieval", FOLDER_MEASURES, remote=name))
+        return _own_folder(Task(name, "retrieval", FOLDER_METRICS, remote=name))
     if name.lower().endswith(_PAIR_FILES):
         if not Path(name).is_file():
             raise ConfigError(f"{name}: no such file; give sentence pairs or the name of a task")
@@ -165,7 +174,7 @@ def find_task(name: str) -> Task:
     for folder, chosen in ((name, "test"), (path, split)):
         if folder and Path(folder).is_dir():
             place = Path(folder).resolve()
-            own = Task(f"{place.name}/{chosen}", "retrieval", FOLDER_MEASURES, split=chosen, places=(str(place),))
+            own = Task(f"{place.name}/{chosen}", "retrieval", FOLDER_METRICS, split=chosen, places=(str(place),))
             return _own_folder(own)
     near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_short_names())}, or give a BEIR folder"
@@ -181,23 +190,18 @@ def _short_names() -> list[str]:
 
 
 def locate(task: Task, root: str | Path) -> str:
-    """Return where a task's data is: the first of its places that has it, else its remote source.
-
-    Raises:
-        CorpusFormatError: Nowhere; with where it was looked for.
-    """
-    found = next((place for place in _paths(task, root) if _holds(place, task)), None)
+    """Return where a task's data is: the first of its places that holds it, else its remote source."""
+    paths = _paths(task, root)
+    found = next((place for place in paths if _holds(place, task)), None)
     if found is not None:
         return str(found)
-    if task.remote:
-        return task.remote
-    # A folder of one's own: its reader says what is wrong with it.
-    return str(_paths(task, root)[0])
+    # The reader of a user's own folder says what is wrong with it.
+    return task.remote or str(paths[0])
 
 
 @contextmanager
-def told_where(task: Task, source: str, root: str | Path) -> Iterator[None]:
-    """Put into an error from a remote source where the data was looked for before."""
+def naming_places(task: Task, source: str, root: str | Path) -> Iterator[None]:
+    """Add the places where the data was looked for to an error from a remote source."""
     try:
         yield
     except (CorpusFormatError, MissingDependencyError) as error:
@@ -219,12 +223,122 @@ def _holds(place: Path, task: Task) -> bool:
     return corpus and (place / "qrels" / f"{task.split}.tsv").is_file()
 
 
-def read_retrieval(task: Task, source: str) -> BeirTask:
-    """Return the queries and judgments of a retrieval task; the corpus is left to be streamed.
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """What a task is scored on.
 
-    Args:
-        task: Which.
-        source: What :func:`locate` found.
+    Attributes:
+        source: Where it was found.
+        fingerprints: Of the corpus or the pairs, and of the judgments.
+        retrieval: Queries and judgments, with the corpus still to be streamed; None for sentence pairs.
+        pairs: Sentence pairs; empty for retrieval.
+    """
+
+    source: str
+    fingerprints: Mapping[str, str]
+    retrieval: BeirTask | None = None
+    pairs: Sequence[SentencePair] = ()
+
+
+def read_task(task: Task, root: str | Path) -> TaskData:
+    """Read a task's queries and judgments, or its sentence pairs, and fingerprint them and the corpus.
+
+    Raises:
+        DataError: Missing or faulty data; names the places where it was looked for.
+        MissingDependencyError: A remote source without its package.
+    """
+    source = locate(task, root)
+    with naming_places(task, source, root):
+        if task.kind == "similarity":
+            pairs = read_sentence_pairs(source)
+            found = digest([[pair.first, pair.second, pair.score] for pair in pairs])
+            return TaskData(source, {"corpus_fingerprint": found}, pairs=pairs)
+        data = read_retrieval(task, source)
+        judged = digest([[[query.id, query.text] for query in data.queries], data.qrels])
+        fingerprints = {"corpus_fingerprint": corpus_fingerprint(data.corpus_source), "judgments_fingerprint": judged}
+        return TaskData(source, fingerprints, data)
+
+
+def tasks_data(names: Iterable[str], root: str | Path, *, check: bool = False) -> Iterator[TaskData]:
+    """Read tasks, the members of averages in their place; with ``check``, read each corpus to its end, too."""
+    for name in names:
+        for task in [TASKS[member] for member in find_task(name).members] or [find_task(name)]:
+            data = read_task(task, root)
+            if check and data.retrieval:
+                check_corpus(task, data, root)
+            yield data
+
+
+@dataclass(frozen=True, slots=True)
+class TaskScore:
+    """A system's result on a task; ``result`` lacks values per query if an earlier call made it."""
+
+    task: Task
+    result: Result
+
+    @property
+    def report(self) -> Report:
+        """The scores."""
+        return self.result.report
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusFacts:
+    """What reading a task's corpus to its end shows.
+
+    Attributes:
+        passages: Their number.
+        own: Queries that the corpus holds under their own id and text.
+        lost: Judged passages that the corpus lacks.
+    """
+
+    passages: int
+    own: int
+    lost: int
+
+
+def check_corpus(task: Task, data: TaskData, root: str | Path) -> CorpusFacts:
+    """Read the corpus of a retrieval task to its end, so that faulty lines show before any work and not after hours.
+
+    Raises:
+        EvaluationError: Judged passages that the corpus lacks; of a published task, more than :data:`MOST_LOST`.
+        DataError: A faulty line, or an id that a TREC run cannot hold.
+    """
+    beir = data.retrieval
+    assert beir is not None
+    for query in beir.queries:
+        check_id(query.id, "query", data.source)
+    judged = {passage_id for gains in beir.qrels.values() for passage_id in gains}
+    asked = {query.id: query.text.strip() for query in beir.queries}
+    known: set[str] = set()
+    total = own = 0
+    with naming_places(task, data.source, root):
+        for passage in read_passages(beir.corpus_source):
+            check_id(passage.id, "passage", data.source)
+            total += 1
+            if passage.id in judged:
+                known.add(passage.id)
+            own += asked.get(passage.id) in (passage.text.strip(), passage.full_text.strip())
+    lost = len(missing_judged(beir.qrels, known))
+    if not task.published or lost > MOST_LOST * len(judged):
+        check_judged_passages(beir.qrels, known)
+    return CorpusFacts(total, own, lost)
+
+
+def check_self_retrieval(task: Task, qrels: Qrels) -> None:
+    """Refuse judgments by which a query should find its own passage, which is excluded.
+
+    Raises:
+        EvaluationError: Names the first such query.
+    """
+    own = next((query_id for query_id, gains in qrels.items() if gains.get(query_id, 0) > 0), None)
+    if own is not None:
+        problem = f"the passage {own!r} is judged relevant for the query of the same id, and such passages are excluded"
+        raise EvaluationError(f"{task.name}: {problem}; set exclude_same_id=false, or correct the judgments")
+
+
+def read_retrieval(task: Task, source: str) -> BeirTask:
+    """Return the queries and judgments of a retrieval task from where :func:`locate` found it.
 
     Raises:
         CorpusFormatError: The source lacks documents, queries or judgments, or cannot be read.
@@ -250,7 +364,7 @@ def read_retrieval(task: Task, source: str) -> BeirTask:
 
 
 def _rows(iterate: Callable[[], Iterable[Any]], source: str) -> Iterator[Any]:
-    """Yield rows; a download that fails, at the call or on the way, becomes one line."""
+    """Yield rows; turn a failed download into one line."""
 
     def rows() -> Iterator[Any]:
         yield from iterate()
@@ -259,7 +373,7 @@ def _rows(iterate: Callable[[], Iterable[Any]], source: str) -> Iterator[Any]:
 
 
 def _documents_of(source: str) -> str:
-    """Return the id of the data set whose documents these are: tasks over one corpus share it."""
+    """Return the id of the data set that the documents belong to; tasks over one corpus share it."""
     import ir_datasets
 
     ir_id = source.removeprefix("ir:")

@@ -2,15 +2,16 @@ import gzip
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
+from running import CommandLine
 
-from llama2vec.cli import main
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import write_run
 from llama2vec.records import Run
-from llama2vec.score.comparison import read_comparisons
+from llama2vec.score.results import read_comparisons
 
 PASSAGES = {
     "p1": ("Camelids", "The llama is a domesticated camelid of the Andes."),
@@ -27,30 +28,15 @@ Outcome = tuple[int, str, str]
 
 
 @pytest.fixture
-def compare(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+def compare(command_line: CommandLine) -> Callable[..., Outcome]:
     """Run ``llama2vec compare``; return exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as stopped:
-            main(["compare", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return (stopped.value.code or 0, out, err)  # type: ignore[return-value]
-
-    return run
+    return lambda *arguments: astuple(command_line("compare", *arguments))
 
 
 @pytest.fixture
-def refused(compare: Callable[..., Outcome]) -> Callable[..., str]:
-    """Run a command that must fail as a user's mistake does; return its one line."""
-
-    def run(*arguments: object) -> str:
-        code, out, err = compare(*arguments)
-        assert (code, out) == (2, "")
-        assert len(err.splitlines()) == 1
-        assert err.startswith("llama2vec: ")
-        return err
-
-    return run
+def refused(command_line: CommandLine) -> Callable[..., str]:
+    """Run a comparison that must fail as a user's mistake does; return its one line."""
+    return lambda *arguments: command_line.refused("compare", *arguments)
 
 
 @pytest.fixture
@@ -79,7 +65,7 @@ def test_two_runs_are_compared_with_texts_and_written(
 ) -> None:
     json_path, markdown_path = tmp_path / "out" / "c.json", tmp_path / "out" / "c.md"
     code, out, err = compare(
-        *runs, "--data", beir, "--measure", "MRR@10", "--json", json_path, "--markdown", markdown_path
+        *runs, "--task", beir, "--metric", "MRR@10", "--json", json_path, "--markdown", markdown_path
     )
     assert (code, err) == (0, "")
     for part in (
@@ -101,24 +87,24 @@ def test_two_runs_are_compared_with_texts_and_written(
     telling = comparison.shown["q4"].answers["old"][0]
     assert (telling.title, len(telling.snippet) <= 160) == ("Wool", True)
     assert "what is a llama" in markdown_path.read_text(encoding="utf-8")
-    code, _, err = compare(*runs, "--data", beir, "--json", json_path)
-    assert (code, "exists already" in err) == (2, True)
-    assert compare(*runs, "--data", beir, "--json", json_path, "--overwrite")[0] == 0
+    code, _, err = compare(*runs, "--task", beir, "--json", json_path)
+    assert (code, "already exists" in err) == (2, True)
+    assert compare(*runs, "--task", beir, "--json", json_path, "--overwrite")[0] == 0
 
 
-def test_judgments_alone_are_enough_and_every_measure_gets_its_tables(
+def test_judgments_alone_are_enough_and_every_metric_gets_its_tables(
     compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     trec = tmp_path / "judged.txt"
     trec.write_text("".join(f"{query} 0 {passage} 1\n" for query, passage in JUDGED.items()), encoding="utf-8")
     found = tmp_path / "c.json"
-    code, out, _ = compare(*runs, "--qrels", trec, "--measure", "MRR@10", "--measure", "R@1", "--json", found)
+    code, out, _ = compare(*runs, "--qrels", trec, "--metric", "MRR@10", "--metric", "R@1", "--json", found)
     assert code == 0
-    assert [(one.task, one.measure) for one in read_comparisons(found)] == [("judged", "MRR@10"), ("judged", "R@1")]
+    assert [(one.task, one.metric) for one in read_comparisons(found)] == [("judged", "MRR@10"), ("judged", "R@1")]
     assert "judged · R@1 · 4 judged queries" in out
     assert "what is a llama" not in out
     # With the folder beside them, the texts come from there.
-    assert "what is a llama" in compare(*runs, "--qrels", trec, "--data", beir)[1]
+    assert "what is a llama" in compare(*runs, "--qrels", trec, "--task", beir)[1]
 
 
 def test_the_default_is_the_first_against_the_others_and_all_pairs_is_every_pair(
@@ -126,11 +112,11 @@ def test_the_default_is_the_first_against_the_others_and_all_pairs_is_every_pair
 ) -> None:
     third = tmp_path / "third.trec"
     write_run(Run(OLD.results, "third"), third)
-    out = compare(*runs, third, "--data", beir)[1]
+    out = compare(*runs, third, "--task", beir)[1]
     assert "third − old" in out
     assert "third − new" not in out
     assert "third and old score the same on every query." in out
-    every = compare(*runs, third, "--data", beir, "--all-pairs")[1]
+    every = compare(*runs, third, "--task", beir, "--all-pairs")[1]
     assert "third − new" in every
     assert "after Holm over the 3 pairs" in every
 
@@ -144,8 +130,8 @@ def test_runs_with_one_tag_are_named_after_their_files(
         write_run(Run(run.results, "llama2vec"), plain)
         if plain != path:
             path.write_bytes(gzip.compress(plain.read_bytes()))
-    assert "y − x" in compare(paths[0], paths[2], "--data", beir)[1]
-    assert "b/x − a/x" in compare(*paths, "--data", beir)[1]
+    assert "y − x" in compare(paths[0], paths[2], "--task", beir)[1]
+    assert "b/x − a/x" in compare(*paths, "--task", beir)[1]
 
 
 def test_runs_of_other_corpora_are_refused(
@@ -158,16 +144,16 @@ def test_runs_of_other_corpora_are_refused(
     fingerprint(runs[0], "a" * 64)
     # Nothing is known of the second run; the folder's corpus is another.
     assert compare(*runs, "--qrels", beir / "qrels" / "test.tsv")[0] == 0
-    assert "belong to different corpora" in refused(*runs, "--data", beir)
+    assert "belong to different corpora" in refused(*runs, "--task", beir)
     fingerprint(runs[1], "b" * 64)
     line = refused(*runs, "--qrels", beir / "qrels" / "test.tsv")
     assert f"{runs[0]} (aaaaaaaaaaaa) and {runs[1]} (bbbbbbbbbbbb) belong to different corpora" in line
     for path in runs:
         fingerprint(path, corpus_fingerprint(beir))
-    assert compare(*runs, "--data", beir)[0] == 0
+    assert compare(*runs, "--task", beir)[0] == 0
     with (beir / "corpus.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"_id": "p5", "text": "Later."}\n')
-    assert "or one that changed" in refused(*runs, "--data", beir)
+    assert "or one that changed" in refused(*runs, "--task", beir)
 
 
 def test_the_task_has_the_name_that_both_evaluations_gave_it(
@@ -175,7 +161,7 @@ def test_the_task_has_the_name_that_both_evaluations_gave_it(
 ) -> None:
     for path, task, expected in zip(runs, ("beir/tiny", "beir/tiny"), ("tiny/test", "beir/tiny"), strict=True):
         path.with_suffix(".json").write_text(json.dumps({"task": task}), encoding="utf-8")
-        assert f"{expected} · nDCG@10" in compare(*runs, "--data", beir)[1]
+        assert f"{expected} · nDCG@10" in compare(*runs, "--task", beir)[1]
 
 
 @pytest.mark.parametrize("beside", ["no JSON", "[1]", '{"settings": 3}', '{"settings": {"corpus_fingerprint": 4}}'])
@@ -183,7 +169,7 @@ def test_other_files_beside_a_run_are_no_obstacle(
     compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], beside: str
 ) -> None:
     runs[0].with_suffix(".json").write_text(beside, encoding="utf-8")
-    assert compare(*runs, "--data", beir)[0] == 0
+    assert compare(*runs, "--task", beir)[0] == 0
 
 
 def test_passages_that_the_corpus_lacks_are_told_and_most_of_them_refused(
@@ -192,10 +178,10 @@ def test_passages_that_the_corpus_lacks_are_told_and_most_of_them_refused(
 ) -> None:  # fmt: skip
     strange = tmp_path / "strange.trec"
     write_run(Run({"q1": {"p1": 3.0, "x1": 2.0, "x2": 1.0}}, "strange"), strange)
-    line = refused(runs[0], strange, "--data", beir)
+    line = refused(runs[0], strange, "--task", beir)
     assert "run 'strange': 2 of the 3 passages it returned are not in" in line
     write_run(Run({"q1": {"p1": 3.0, "p2": 2.0, "x2": 1.0}}, "strange"), strange, overwrite=True)
-    assert compare(runs[0], strange, "--data", beir)[0] == 0
+    assert compare(runs[0], strange, "--task", beir)[0] == 0
     assert "1 of the 3 passages it returned are not in" in caplog.text
 
 
@@ -206,14 +192,16 @@ def test_mistakes_are_one_line(
         (tmp_path / name).write_text(text, encoding="utf-8")
         return tmp_path / name
 
-    folder = ("--data", beir)
-    assert "no judgments; give --data BEIR_FOLDER or --qrels FILE" in refused(*runs)
-    assert "leave one of them out" in refused(*runs, "--qrels", beir / "qrels" / "test.tsv", "--split", "test")
-    assert "has no split 'tset'; choose from test" in refused(*runs, *folder, "--split", "tset")
-    assert "1 of two runs or more" in refused(runs[0], *folder)
+    folder = ("--task", beir)
+    assert "no judgments; give --task or --qrels FILE" in refused(*runs)
+    assert "has no split 'tset'; choose from test" in refused(*runs, "--task", f"{beir}:tset")
+    assert "did you mean 'beir/scifact'?" in refused(*runs, "--task", "beir/scfact")
+    assert "runs are compared on one retrieval task" in refused(*runs, "--task", "sts/stsb")
+    assert "comparing needs at least two runs, not 1" in refused(runs[0], *folder)
+    assert "flips is 99999999999999; choose 1 to 10,000,000" in refused(*runs, *folder, "--flips", 99999999999999)
     assert "is given twice" in refused(runs[0], runs[0], *folder)
     assert "cannot be both --json and --markdown" in refused(*runs, *folder, "--json", "x", "--markdown", "x")
-    assert "did you mean nDCG?" in refused(*runs, *folder, "--measure", "nDGC@10")
+    assert "did you mean nDCG?" in refused(*runs, *folder, "--metric", "nDGC@10")
     duplicate = run_file("d.trec", "q1 Q0 p1 1 2.0 d\nq1 Q0 p1 2 1.0 d\n")
     assert "d.trec:2 returns passage 'p1' for query 'q1' a second time" in refused(runs[0], duplicate, *folder)
     for score in ("nan", "inf", "-Infinity"):
@@ -235,5 +223,5 @@ def test_comparing_never_loads_torch(beir: Path, runs: tuple[Path, Path]) -> Non
         "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
         "assert 'torch' not in sys.modules\n"
     )
-    command = [sys.executable, "-c", script, "compare", *map(str, runs), "--data", str(beir)]
+    command = [sys.executable, "-c", script, "compare", *map(str, runs), "--task", str(beir)]
     subprocess.run(command, check=True, capture_output=True)

@@ -99,7 +99,7 @@ def test_mteb_scores_a_retrieval_task_as_we_do(encoder: Encoder, saved: Path, tm
             for query, row in zip(QUERIES, similar, strict=True)
         }
     )
-    ours = evaluate_run(run, QRELS, measures=["nDCG@3", "nDCG@10", "AP"]).metrics
+    ours = evaluate_run(run, QRELS, metrics=["nDCG@3", "nDCG@10", "AP"]).metrics
     assert ours["nDCG@10"] < 1, "a perfect score would hide a wrong prompt"
     assert found["ndcg_at_3"] == pytest.approx(ours["nDCG@3"], abs=1e-4)
     assert found["ndcg_at_10"] == pytest.approx(ours["nDCG@10"], abs=1e-4)

@@ -6,15 +6,15 @@ import pytest
 
 from llama2vec.errors import EvaluationError, MissingDependencyError
 from llama2vec.records import Run
-from llama2vec.score.metrics import DEFAULT_MEASURES, evaluate_run
+from llama2vec.score.metrics import DEFAULT_METRICS, evaluate_run
 
 
 def test_a_judged_query_that_the_run_lacks_scores_zero() -> None:
     qrels = {"q1": {"d1": 1}, "q2": {"d1": 1}, "q3": {"d1": 1}, "never judged": {}}
     report = evaluate_run(Run({"q1": {"d1": 1.0}, "q3": {}, "extra": {"d1": 1.0}}, "ours"), qrels, task="tiny/test")
     assert (report.task, report.system) == ("tiny/test", "ours")
-    assert set(report.metrics) == set(DEFAULT_MEASURES)
-    for measure in DEFAULT_MEASURES:
+    assert set(report.metrics) == set(DEFAULT_METRICS)
+    for measure in DEFAULT_METRICS:
         assert report.per_query[measure] == {"q1": 1.0, "q2": 0.0, "q3": 0.0}
         assert report.metrics[measure] == pytest.approx(1 / 3)
         low, high = report.intervals[measure]
@@ -44,12 +44,12 @@ def test_scores_that_single_precision_cannot_part_keep_their_order() -> None:
 
 
 def test_negative_gains_alone_do_not_crash_trec_eval() -> None:
-    report = evaluate_run(Run({"q": {"a": 1.0}}), {"q": {"a": -100, "b": -1}}, measures=["nDCG@10", "AP", "R@100"])
+    report = evaluate_run(Run({"q": {"a": 1.0}}), {"q": {"a": -100, "b": -1}}, metrics=["nDCG@10", "AP", "R@100"])
     assert set(report.metrics.values()) == {0.0}
 
 
 def test_a_recall_deeper_than_the_run_is_no_mistake() -> None:
-    assert evaluate_run(Run({"q": {"a": 1.0}}), {"q": {"a": 1, "b": 1}}, measures=["R@1000"]).metrics == {"R@1000": 0.5}
+    assert evaluate_run(Run({"q": {"a": 1.0}}), {"q": {"a": 1, "b": 1}}, metrics=["R@1000"]).metrics == {"R@1000": 0.5}
 
 
 def test_no_common_query_is_refused() -> None:
@@ -77,13 +77,13 @@ def test_a_score_that_is_not_finite_is_refused() -> None:
     ],
 )
 def test_an_unknown_measure_is_refused_with_a_hint(measure: str, hint: str) -> None:
-    with pytest.raises(EvaluationError, match=f"no measure '{measure}'.*{hint}|no measure '{measure}'{hint}"):
-        evaluate_run(Run({"q": {"d": 1.0}}), {"q": {"d": 1}}, measures=[measure])
+    with pytest.raises(EvaluationError, match=f"no metric '{measure}'.*{hint}|no metric '{measure}'{hint}"):
+        evaluate_run(Run({"q": {"d": 1.0}}), {"q": {"d": 1}}, metrics=[measure])
 
 
 def test_no_measure_at_all_is_refused() -> None:
-    with pytest.raises(EvaluationError, match="no measure to compute"):
-        evaluate_run(Run({"q": {"d": 1.0}}), {"q": {"d": 1}}, measures=[])
+    with pytest.raises(EvaluationError, match="no metric to compute"):
+        evaluate_run(Run({"q": {"d": 1.0}}), {"q": {"d": 1}}, metrics=[])
 
 
 def test_missing_ir_measures_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,10 +96,10 @@ def test_neither_reading_nor_evaluating_imports_torch() -> None:
     code = """
 import sys
 import llama2vec.data.beir, llama2vec.data.corpus, llama2vec.data.sts, llama2vec.data.trec
-import llama2vec.score.metrics, llama2vec.score.tables, llama2vec.score.significance, llama2vec.score.sts
+import llama2vec.score.metrics, llama2vec.score.results, llama2vec.score.significance, llama2vec.score.similarity
 from llama2vec.records import Run
 llama2vec.score.metrics.evaluate_run(Run({"q": {"d": 1.0}}), {"q": {"d": 1}})
-llama2vec.score.sts.score_similarities([0.1, 0.2], [1, 2])
+llama2vec.score.similarity.score_similarities([0.1, 0.2], [1, 2])
 heavy = {"torch", "transformers", "datasets"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else 0)
 """

@@ -9,8 +9,8 @@ import pytest
 
 from llama2vec.errors import ConfigError, CorpusFormatError
 from llama2vec.records import Query
-from llama2vec.score.metrics import DEFAULT_MEASURES, check_measures
-from llama2vec.score.tasks import FOLDER_MEASURES, TASKS, Task, find_task, locate, read_retrieval, told_where
+from llama2vec.score.metrics import DEFAULT_METRICS, check_metrics
+from llama2vec.score.tasks import FOLDER_METRICS, TASKS, Task, find_task, locate, naming_places, read_retrieval
 
 BEIR = (
     *("trec-covid", "nfcorpus", "nq", "hotpotqa", "fiqa", "arguana", "webis-touche2020", "cqadupstack", "quora"),
@@ -29,7 +29,7 @@ def write_folder(folder: Path, split: str = "test", passages: tuple[str, ...] = 
 
 def test_every_public_beir_set_is_a_task() -> None:
     assert {f"beir/{name}" for name in BEIR} <= TASKS.keys()
-    assert all(TASKS[f"beir/{name}"].measures[0] == "nDCG@10" for name in BEIR)
+    assert all(TASKS[f"beir/{name}"].metrics[0] == "nDCG@10" for name in BEIR)
     assert len(TASKS["beir/cqadupstack"].members) == 12
     assert all(member in TASKS for task in TASKS.values() for member in task.members)
 
@@ -41,19 +41,19 @@ def test_only_arguana_leaves_out_a_querys_own_passage() -> None:
 def test_every_measure_of_every_task_can_be_computed() -> None:
     for task in TASKS.values():
         if task.kind == "retrieval":
-            check_measures(task.measures)
-    assert FOLDER_MEASURES == DEFAULT_MEASURES
+            check_metrics(task.metrics)
+    assert FOLDER_METRICS == DEFAULT_METRICS
 
 
 def test_trec_counts_related_passages_as_not_relevant_and_documents_of_grade_one_as_relevant() -> None:
-    assert TASKS["trec-dl/2019"].measures == ("nDCG@10", "AP(rel=2)", "R(rel=2)@1000")
-    assert TASKS["trec-dl/2020/document"].measures == ("nDCG@10", "AP", "R@100")
-    assert TASKS["msmarco/passage/dev"].measures == ("MRR@10", "R@1000")
-    assert (TASKS["msmarco/document/dev"].measures[0], TASKS["msmarco/document/dev"].long_documents) == (
+    assert TASKS["trec-dl/2019"].metrics == ("nDCG@10", "AP(rel=2)", "R(rel=2)@1000")
+    assert TASKS["trec-dl/2020/document"].metrics == ("nDCG@10", "AP", "R@100")
+    assert TASKS["msmarco/passage/dev"].metrics == ("MRR@10", "R@1000")
+    assert (TASKS["msmarco/document/dev"].metrics[0], TASKS["msmarco/document/dev"].long_documents) == (
         "MRR@100",
         True,
     )
-    assert (TASKS["sts/stsb"].measures[0], TASKS["sts/lcqmc"].measures[0]) == ("spearman", "pearson")
+    assert (TASKS["sts/stsb"].metrics[0], TASKS["sts/lcqmc"].metrics[0]) == ("spearman", "pearson")
 
 
 def test_every_ir_datasets_id_is_registered_and_has_judgments() -> None:
@@ -180,7 +180,7 @@ def test_missing_data_is_told_with_where_it_was_looked_for(
     fake_ir_datasets(fault=ConnectionError("no network"))
     task = TASKS["beir/scifact"]
     source = locate(task, tmp_path)
-    with pytest.raises(CorpusFormatError) as told, told_where(task, source, tmp_path):
+    with pytest.raises(CorpusFormatError) as told, naming_places(task, source, tmp_path):
         read_retrieval(task, source)
     message = str(told.value)
     assert message.startswith(
@@ -193,5 +193,5 @@ def test_missing_data_is_told_with_where_it_was_looked_for(
 
 def test_an_error_in_a_folder_that_was_found_stays_as_it_is(tmp_path: Path) -> None:
     task = Task("beir/x", "retrieval", ("nDCG@10",), places=("x",), remote="ir:x")
-    with pytest.raises(CorpusFormatError, match=r"^faulty$"), told_where(task, str(tmp_path / "x"), tmp_path):
+    with pytest.raises(CorpusFormatError, match=r"^faulty$"), naming_places(task, str(tmp_path / "x"), tmp_path):
         raise CorpusFormatError("faulty")

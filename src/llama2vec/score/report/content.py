@@ -1,10 +1,10 @@
-"""What a report says, whatever it is written as: scores, tests between systems, trainings."""
+"""What a report says, in any format: scores, tests between systems, trainings."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,6 @@ from llama2vec.score.comparison import (
     ComparisonOptions,
     PairedTest,
     compare_reports,
-    comparison_to_json,
     pooled_comparison,
 )
 from llama2vec.score.report.sources import (
@@ -28,20 +27,21 @@ from llama2vec.score.report.sources import (
     Sources,
     Training,
 )
+from llama2vec.score.report.tables import check_one_task
+from llama2vec.score.results import comparison_to_json
 from llama2vec.score.significance import SAME, bootstrap_interval
-from llama2vec.score.tables import reports_to_json
 
 _FORMAT, _FORMAT_VERSION = "llama2vec-report", 1
 _OPTIONS = ComparisonOptions(changed=10)
 
 
 @dataclass(frozen=True)
-class Task:
+class TaskResults:
     """Every system on one task.
 
     Attributes:
-        name: Of the task; "" where the sources do not say.
-        reports: One a system, in the order given.
+        name: Of the task; "" if the sources do not say.
+        reports: One per system, in the order given.
         comparisons: Tests between the systems.
         notes: What a reader must know before comparing rows.
     """
@@ -57,9 +57,9 @@ class Task:
         return self.name or "unnamed task"
 
     @property
-    def measures(self) -> list[str]:
-        """Every measure of a system; the first stands for the task."""
-        return list(dict.fromkeys(measure for report in self.reports for measure in report.metrics))
+    def metrics(self) -> list[str]:
+        """Every metric of a system; the first stands for the task."""
+        return list(dict.fromkeys(metric for report in self.reports for metric in report.metrics))
 
     @property
     def members(self) -> Sequence[str]:
@@ -79,22 +79,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Content:
-    """A report.
-
-    Attributes:
-        title: Of the page.
-        command: What made it.
-        tasks: In the order given.
-        trainings: In the order given.
-        runs: In the order given.
-        files: What was read.
-        versions: Of the programs that made the page.
-        curves: Scores over something that was varied.
-    """
+    """A report: tasks, trainings, runs and curves in the order given, and how the page was made."""
 
     title: str
     command: str
-    tasks: Sequence[Task]
+    tasks: Sequence[TaskResults]
     trainings: Sequence[Training]
     runs: Sequence[PipelineRun]
     files: Sequence[SourceFile]
@@ -102,7 +91,14 @@ class Content:
     curves: Sequence[CurveFamily] = ()
 
     @property
-    def headline(self) -> list[Task]:
+    def summary(self) -> str:
+        """One line that says what the report holds."""
+        counts = {"training": len(self.trainings), "run": len(self.runs)}
+        parts = [f"{_count(len(self.systems), 'system')} on {_count(len(self.tasks), 'task')}"] if self.tasks else []
+        return ", ".join([*parts, *(_count(count, noun) for noun, count in counts.items() if count)])
+
+    @property
+    def headline(self) -> list[TaskResults]:
         """The tasks without those that stand in the average of another."""
         averaged = {name for task in self.tasks for name in task.members}
         return [task for task in self.tasks if task.name not in averaged]
@@ -116,18 +112,18 @@ class Content:
 def build_content(sources: Sources, *, title: str = "", command: str = "", baseline: str = "") -> Content:
     """Put together what a report says.
 
-    Where a task has comparisons, those are shown; else each system whose values per query are known is tested
-    against the baseline by the task's first measure.
+    Comparisons of a task are shown as they are; without any, every system with values per query is tested against the
+    baseline by the task's first metric.
 
     Args:
         sources: What was read.
-        title: "" = one made of the tasks' names.
-        command: What made the page.
+        title: "" = made of the tasks' names.
+        command: What makes the page.
         baseline: System that the others are tested against; "" = the first of each task.
 
     Raises:
         EvaluationError: Two results of one system on one task, scores of one run that disagree, or results on
-            different corpora under the name of one task.
+            different corpora under one task's name.
         ConfigError: No task has the baseline.
         MissingDependencyError: scipy is not installed and there is something to test.
     """
@@ -150,31 +146,21 @@ def build_content(sources: Sources, *, title: str = "", command: str = "", basel
     )  # fmt: skip
 
 
-def averages(tasks: Sequence[Task]) -> dict[str, float]:
-    """Return the mean over the tasks of each system that was scored on all of them by one measure.
+def averages(tasks: Sequence[TaskResults]) -> dict[str, float]:
+    """Return the mean over the tasks of each system that was scored on all of them by one metric.
 
-    Empty where the tasks have different first measures, where one of them is such a mean already, or where there is one
-    task only.
+    Empty for a single task, for tasks with different first metrics, and if one of them is such a mean already.
     """
-    measures = {task.measures[0] for task in tasks}
-    if len(tasks) < 2 or len(measures) > 1 or any(task.is_mean for task in tasks):
+    metrics = {task.metrics[0] for task in tasks}
+    if len(tasks) < 2 or len(metrics) > 1 or any(task.is_mean for task in tasks):
         return {}
-    measure = measures.pop()
+    metric = metrics.pop()
     scores: dict[str, list[float]] = {}
     for task in tasks:
         for report in task.reports:
-            if measure in report.metrics:
-                scores.setdefault(report.system, []).append(report.metrics[measure])
+            if metric in report.metrics:
+                scores.setdefault(report.system, []).append(report.metrics[metric])
     return {system: math.fsum(found) / len(found) for system, found in scores.items() if len(found) == len(tasks)}
-
-
-def best_values(reports: Iterable[Report], measures: Iterable[str]) -> dict[str, float]:
-    """Return each measure's highest value; empty where there is one system only, and so nothing to be best of."""
-    reports = list(reports)
-    if len(reports) < 2:
-        return {}
-    found = {name: [report.metrics[name] for report in reports if name in report.metrics] for name in measures}
-    return {name: max(values) for name, values in found.items() if values}
 
 
 def content_to_json(content: Content) -> dict[str, Any]:
@@ -194,10 +180,7 @@ def content_to_json(content: Content) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------------- one task
-
-
-def _task(name: str, evaluations: Sequence[Evaluation], compared: Sequence[ComparedRuns], baseline: str) -> Task:
+def _task(name: str, evaluations: Sequence[Evaluation], compared: Sequence[ComparedRuns], baseline: str) -> TaskResults:
     label = name or "unnamed task"
     found: dict[str, Evaluation] = {}
     for evaluation in evaluations:
@@ -205,7 +188,7 @@ def _task(name: str, evaluations: Sequence[Evaluation], compared: Sequence[Compa
         if system in found:
             raise EvaluationError(
                 f"{label}: {found[system].where} and {evaluation.where} both hold results of {system!r}; "
-                "leave one out, or give one another --name"
+                "report only one, or evaluate one with another --name"
             )
         found[system] = evaluation
     _check_corpora(label, [*found.values()], compared)
@@ -214,7 +197,7 @@ def _task(name: str, evaluations: Sequence[Evaluation], compared: Sequence[Compa
         _add_compared(label, found, one)
     reports = [evaluation.report for evaluation in found.values()]
     comparisons = [one.comparison for one in compared] or _against_baseline(name, reports, baseline)
-    return Task(name, reports, comparisons, _notes(reports))
+    return TaskResults(name, reports, comparisons, _notes(reports))
 
 
 def _check_corpora(task: str, evaluations: Sequence[Evaluation], compared: Sequence[ComparedRuns]) -> None:
@@ -234,34 +217,34 @@ def _check_pairs(task: str, compared: Sequence[ComparedRuns]) -> None:
     seen: dict[tuple[str, str, str], str] = {}
     for one in compared:
         for pair in one.comparison.pairs:
-            key = (one.comparison.measure, pair.first, pair.second)
+            key = (one.comparison.metric, pair.first, pair.second)
             if key in seen:
                 raise EvaluationError(
                     f"{task}: {seen[key]} and {one.where} both compare {pair.first!r} with {pair.second!r} by "
-                    f"{one.comparison.measure}; leave one out"
+                    f"{one.comparison.metric}; report only one"
                 )
             seen[key] = one.where
 
 
 def _add_compared(task: str, found: dict[str, Evaluation], one: ComparedRuns) -> None:
     """Add what a comparison says about its systems; make sure that it is about the same runs as the reports."""
-    comparison, measure = one.comparison, one.comparison.measure
+    comparison, metric = one.comparison, one.comparison.metric
     # The mean of tasks' means is not the mean of the queries.
     pooled = "tasks" in comparison.settings
     for system, mean in comparison.systems.items():
         known = found.get(system, Evaluation(Report(comparison.task, system, {}), one.where))
         report = known.report
-        if abs(report.metrics.get(measure, mean) - mean) > SAME:
+        if abs(report.metrics.get(metric, mean) - mean) > SAME:
             raise EvaluationError(
-                f"{task}: {system!r} has {measure} {report.metrics[measure]:.4f} in {known.where} and {mean:.4f} in "
-                f"{one.where}; these are not the same run: compare again, or leave one out"
+                f"{task}: {system!r} has {metric} {report.metrics[metric]:.4f} in {known.where} and {mean:.4f} in "
+                f"{one.where}; these are not the same run: compare again, or report only one"
             )
-        if measure not in report.metrics:
-            values = {} if pooled else {measure: comparison.per_query[system]}
+        if metric not in report.metrics:
+            values = {} if pooled else {metric: comparison.per_query[system]}
             intervals = {name: bootstrap_interval([*by_query.values()]) for name, by_query in values.items()}
             report = dataclasses.replace(
                 report,
-                metrics={**report.metrics, measure: mean},
+                metrics={**report.metrics, metric: mean},
                 intervals={**report.intervals, **intervals},
                 per_query={**report.per_query, **values},
             )
@@ -269,22 +252,22 @@ def _add_compared(task: str, found: dict[str, Evaluation], one: ComparedRuns) ->
 
 
 def _against_baseline(task: str, reports: Sequence[Report], baseline: str) -> list[Comparison]:
-    """Test every system against the baseline by the task's first measure, where both have the same queries."""
-    measure = next(iter(reports[0].metrics))
+    """Test every system against the baseline by the task's first metric, where both have the same queries."""
+    metric = next(iter(reports[0].metrics))
     ordered = sorted(reports, key=lambda report: report.system != baseline)
-    known = [report for report in ordered if measure in report.per_query]
-    alike = [report for report in known if report.per_query[measure].keys() == known[0].per_query[measure].keys()]
-    if len(alike) < 2 or len(alike[0].per_query[measure]) < 2:
+    known = [report for report in ordered if metric in report.per_query]
+    alike = [report for report in known if report.per_query[metric].keys() == known[0].per_query[metric].keys()]
+    if len(alike) < 2 or len(alike[0].per_query[metric]) < 2:
         return []
     members = _members(alike[0])
     if not members:
-        return [compare_reports(alike, measure=measure, options=_OPTIONS)]
-    parts = [[_member_report(report, measure, task, member) for report in alike] for member in members]
-    if any(len(report.per_query[measure]) < 2 for part in parts for report in part):
+        return [compare_reports(alike, metric=metric, options=_OPTIONS)]
+    parts = [[_member_report(report, metric, task, member) for report in alike] for member in members]
+    if any(len(report.per_query[metric]) < 2 for part in parts for report in part):
         return []
     # Each member counts alike, as in the average itself; only the test over all of them is shown.
     untested = dataclasses.replace(_OPTIONS, flips=1, resamples=1)
-    compared = [compare_reports(part, measure=measure, options=untested) for part in parts]
+    compared = [compare_reports(part, metric=metric, options=untested) for part in parts]
     return [dataclasses.replace(pooled_comparison(compared, options=_OPTIONS), task=task)]
 
 
@@ -293,41 +276,45 @@ def _members(report: Report) -> list[str]:
     return [str(name) for name in found] if isinstance(found, list) else []
 
 
-def _member_report(report: Report, measure: str, task: str, member: str) -> Report:
-    """Return the part of an average that one member gave; its queries have its name in front."""
+def _member_report(report: Report, metric: str, task: str, member: str) -> Report:
+    """Return one member's part of an average, whose queries begin with the member's name."""
     prefix = f"{member.removeprefix(f'{task}/')}/"
-    values = report.per_query[measure]
+    values = report.per_query[metric]
     kept = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-    return Report(prefix.removesuffix("/"), report.system, {}, {}, {measure: kept})
+    return Report(prefix.removesuffix("/"), report.system, {}, {}, {metric: kept})
 
 
 def _notes(reports: Sequence[Report]) -> list[str]:
     notes = []
-    for measure in dict.fromkeys(measure for report in reports for measure in report.per_query):
-        asked = {one.system: one.per_query[measure].keys() for one in reports if measure in one.per_query}
+    for metric in dict.fromkeys(metric for report in reports for metric in report.per_query):
+        asked = {one.system: one.per_query[metric].keys() for one in reports if metric in one.per_query}
         common = set.intersection(*map(set, asked.values()))
         if any(len(ids) != len(common) for ids in asked.values()):
             counts = ", ".join(f"{system}: {len(ids):,}" for system, ids in asked.items())
             notes.append(
-                f"{measure} was computed on different queries ({counts}; in common: {len(common):,}), so these means "
+                f"{metric} was computed on different queries ({counts}; in common: {len(common):,}), so these means "
                 "cannot be compared."
             )
     for report in reports:
-        for measure, values in report.per_query.items():
+        for metric, values in report.per_query.items():
             mean = math.fsum(values.values()) / len(values)
-            if not _members(report) and abs(report.metrics.get(measure, mean) - mean) > SAME:
+            if not _members(report) and abs(report.metrics.get(metric, mean) - mean) > SAME:
                 notes.append(
-                    f"{measure} of {report.system} is {report.metrics[measure]:.4f}, but the mean of its values per "
+                    f"{metric} of {report.system} is {report.metrics[metric]:.4f}, but the mean of its values per "
                     f"query is {mean:.4f}: the values may be of another evaluation."
                 )
     return notes
 
 
-def _task_to_json(task: Task) -> dict[str, Any]:
+def _task_to_json(task: TaskResults) -> dict[str, Any]:
+    check_one_task(task.reports)
     return {
-        **reports_to_json(task.reports),
+        "task": task.name,
+        "systems": {report.system: dict(report.metrics) for report in task.reports},
+        "intervals": {report.system: dict(report.intervals) for report in task.reports},
+        "settings": {report.system: dict(report.settings) for report in task.reports},
         "per_query": {
-            report.system: {measure: dict(values) for measure, values in report.per_query.items()}
+            report.system: {metric: dict(values) for metric, values in report.per_query.items()}
             for report in task.reports
         },
         "comparisons": [comparison_to_json(comparison) for comparison in task.comparisons],
@@ -335,7 +322,11 @@ def _task_to_json(task: Task) -> dict[str, Any]:
     }
 
 
-def _title(tasks: Sequence[Task], trainings: Sequence[Training]) -> str:
+def _title(tasks: Sequence[TaskResults], trainings: Sequence[Training]) -> str:
     if not tasks:
         return "Training" if len(trainings) == 1 else "Trainings" if trainings else "Run"
     return f"Evaluation: {tasks[0].label}" if len(tasks) == 1 else f"Evaluation on {len(tasks)} tasks"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.errors import MissingDependencyError
-from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison, PairedTest
 from llama2vec.score.report import plots, wording
-from llama2vec.score.report.content import Content, Task, averages, best_values
+from llama2vec.score.report.content import Content, TaskResults, averages
 from llama2vec.score.report.plots import Curve, Estimate, Plot
 from llama2vec.score.report.sources import CurveFamily, Training
+from llama2vec.score.report.tables import Cell, best_values, score_cell
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_PAIRS = 6
@@ -54,30 +54,27 @@ def render_page(content: Content) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- over all tasks
-
-
 def _overview(content: Content) -> dict[str, Any]:
     """Return the table of systems and tasks, where there are several of both, and the plot of all differences."""
     tasks, systems = content.headline, content.systems
     by_task = [{report.system: report for report in task.reports} for task in tasks]
-    best = [best_values(task.reports, task.measures).get(task.measures[0]) for task in tasks]
+    best = [best_values(task.reports, task.metrics).get(task.metrics[0]) for task in tasks]
     means = averages(tasks)
     rows = []
     for system in systems:
         cells = [
-            _cell(reports.get(system), task.measures[0], top)
+            score_cell(reports.get(system), task.metrics[0], top)
             for task, reports, top in zip(tasks, by_task, best, strict=True)
         ]
         mean = means.get(system)
         top = len(means) > 1 and mean == max(means.values())
-        average = {"text": wording.NONE if mean is None else wording.score(mean), "interval": "", "best": top}
+        average = Cell(wording.NONE if mean is None else wording.score(mean), best=top)
         rows.append({"system": system, "cells": [*cells, *([average] if means else [])]})
     figures = [_systems_plot(tasks)] if len(tasks) > 1 and len(systems) > 1 else []
     pairs = [found for task in tasks for found in task.pairs]
     figures += [_forest("forest", pairs)] if len(tasks) > 1 and len(pairs) > 1 else []
     figures += [_family_plot(number, family) for number, family in enumerate(content.curves, start=1)]
-    columns = [(task.label, task.measures[0]) for task in tasks] + ([("average", "")] if means else [])
+    columns = [(task.label, task.metrics[0]) for task in tasks] + ([("average", "")] if means else [])
     return {"columns": columns, "rows": rows if len(tasks) > 1 else [], "figures": figures}
 
 
@@ -92,26 +89,26 @@ def _family_plot(number: int, family: CurveFamily) -> Plot:
     )
 
 
-def _systems_plot(tasks: Sequence[Task]) -> Plot:
-    measures = {task.measures[0] for task in tasks}
+def _systems_plot(tasks: Sequence[TaskResults]) -> Plot:
+    metrics = {task.metrics[0] for task in tasks}
     groups = {
-        task.label if len(measures) == 1 else f"{task.label} ({task.measures[0]})": _estimates(task) for task in tasks
+        task.label if len(metrics) == 1 else f"{task.label} ({task.metrics[0]})": _estimates(task) for task in tasks
     }
-    axis = measures.pop() if len(measures) == 1 else "score"
+    axis = metrics.pop() if len(metrics) == 1 else "score"
     caption = "Score of each system on each task, with its 95 % interval; further right is better."
     return plots.estimates_plot(groups, key="overview", title="Scores", axis=axis, caption=caption)
 
 
 def _forest(key: str, pairs: Sequence[tuple[Comparison, PairedTest]]) -> Plot:
     """Draw differences: under a heading for each pair of systems, or where there is one task, in one list."""
-    tasks, measures = ({getattr(one, part) for one, _ in pairs} for part in ("task", "measure"))
+    tasks, metrics = ({getattr(one, part) for one, _ in pairs} for part in ("task", "metric"))
     groups: dict[str, list[Estimate]] = {}
     for comparison, pair in pairs:
         name, task = wording.pair_name(pair), comparison.task or "unnamed task"
-        where = f"{task} ({comparison.measure})" if len(measures) > 1 else task
-        heading, label = (name, where) if len(tasks) > 1 else (comparison.measure if len(measures) > 1 else "", name)
+        where = f"{task} ({comparison.metric})" if len(metrics) > 1 else task
+        heading, label = (name, where) if len(tasks) > 1 else (comparison.metric if len(metrics) > 1 else "", name)
         groups.setdefault(heading, []).append(Estimate(label, pair.difference, pair.interval))
-    axis = f"difference in {measures.pop()}" if len(measures) == 1 else "difference"
+    axis = f"difference in {metrics.pop()}" if len(metrics) == 1 else "difference"
     caption = (
         "Mean differences with 95 % intervals. Right of 0 the system named first is better, left of it the other; "
         "what crosses 0 is grey."
@@ -119,13 +116,10 @@ def _forest(key: str, pairs: Sequence[tuple[Comparison, PairedTest]]) -> Plot:
     return plots.estimates_plot(groups, key=key, title="Differences", axis=axis, caption=caption, zero=True)
 
 
-# ------------------------------------------------------------------------------------------------------- one task
-
-
-def _task_view(number: int, task: Task) -> dict[str, Any]:
-    best = best_values(task.reports, task.measures)
+def _task_view(number: int, task: TaskResults) -> dict[str, Any]:
+    best = best_values(task.reports, task.metrics)
     rows = [
-        {"system": report.system, "cells": [_cell(report, measure, best.get(measure)) for measure in task.measures]}
+        {"system": report.system, "cells": [score_cell(report, metric, best.get(metric)) for metric in task.metrics]}
         for report in task.reports
     ]
     queries = {len(values) for report in task.reports for values in report.per_query.values()}
@@ -133,7 +127,7 @@ def _task_view(number: int, task: Task) -> dict[str, Any]:
     return {
         "id": f"task-{number}",
         "task": task,
-        "columns": [(measure, "") for measure in task.measures],
+        "columns": [(metric, "") for metric in task.metrics],
         "rows": rows,
         "queries": queries.pop() if len(queries) == 1 else None,
         "figures": _task_figures(number, task),
@@ -144,44 +138,36 @@ def _task_view(number: int, task: Task) -> dict[str, Any]:
     }
 
 
-def _cell(report: Report | None, measure: str, best: float | None) -> dict[str, Any]:
-    if report is None or measure not in report.metrics:
-        return {"text": wording.NONE, "interval": "", "best": False}
-    value = report.metrics[measure]
-    bounds = wording.interval(report.intervals.get(measure))
-    return {"text": wording.score(value), "interval": bounds, "best": value == best}
-
-
-def _estimates(task: Task) -> list[Estimate]:
-    measure = task.measures[0]
+def _estimates(task: TaskResults) -> list[Estimate]:
+    metric = task.metrics[0]
     return [
-        Estimate(report.system, report.metrics[measure], report.intervals.get(measure))
+        Estimate(report.system, report.metrics[metric], report.intervals.get(metric))
         for report in task.reports
-        if measure in report.metrics
+        if metric in report.metrics
     ]
 
 
-def _task_figures(number: int, task: Task) -> list[Plot]:
+def _task_figures(number: int, task: TaskResults) -> list[Plot]:
     scores = [_scores_plot(number, task)] if len(task.reports) > 1 else []
     return [*scores, *([_forest(f"task-{number}-forest", task.pairs)] if len(task.pairs) > 1 else [])]
 
 
-def _scores_plot(number: int, task: Task) -> Plot:
-    rows, measure = _estimates(task), task.measures[0]
-    caption = f"{measure} of each system with its 95 % interval; further right is better."
-    return plots.estimates_plot({"": rows}, key=f"task-{number}-scores", title=measure, axis=measure, caption=caption)
+def _scores_plot(number: int, task: TaskResults) -> Plot:
+    rows, metric = _estimates(task), task.metrics[0]
+    caption = f"{metric} of each system with its 95 % interval; further right is better."
+    return plots.estimates_plot({"": rows}, key=f"task-{number}-scores", title=metric, axis=metric, caption=caption)
 
 
 def _pair_view(key: str, comparison: Comparison, pair: PairedTest) -> dict[str, Any]:
-    names, measure = (pair.first, pair.second), comparison.measure
+    names, metric = (pair.first, pair.second), comparison.metric
     before, after = (comparison.per_query[name] for name in names)
     first, second = list(before.values()), [after[query_id] for query_id in before]
     return {
         "pair": pair,
-        "measure": measure,
+        "metric": metric,
         "figures": [
-            plots.scatter_plot(first, second, key=f"{key}-scatter", names=names, measure=measure),
-            plots.difference_plot(first, second, key=f"{key}-bars", names=names, measure=measure),
+            plots.scatter_plot(first, second, key=f"{key}-scatter", names=names, metric=metric),
+            plots.difference_plot(first, second, key=f"{key}-bars", names=names, metric=metric),
         ],
         "changed": [_changed_view(comparison, pair, *found) for found in pair.changed],
     }
@@ -194,9 +180,6 @@ def _changed_view(comparison: Comparison, pair: PairedTest, query_id: str, first
         "id": query_id, "text": shown.text if shown else "", "first": first, "second": second,
         "difference": second - first, "answers": [found for found in answers if found[1]],
     }  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------------- trainings
 
 
 def _trainings_view(trainings: Sequence[Training]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from llama2vec.errors import MissingDependencyError
-from llama2vec.score.paired_tests import query_differences
+from llama2vec.score.significance import query_differences
 
 _STAND_IN = {"ink": "#010201", "muted": "#010202", "grid": "#010203", "win": "#010204", "loss": "#010205"}
 SERIES = 8
@@ -140,7 +140,7 @@ def estimates_plot(
 
 
 def scatter_plot(
-    first: Sequence[float], second: Sequence[float], *, key: str, names: tuple[str, str], measure: str
+    first: Sequence[float], second: Sequence[float], *, key: str, names: tuple[str, str], metric: str
 ) -> Plot:
     """Draw each query as a dot: one system across, the other up. Queries on one spot make a larger dot.
 
@@ -149,7 +149,7 @@ def scatter_plot(
         second: [Q] values up, of the same queries.
         key: Unique on the page.
         names: Of the two systems.
-        measure: What was measured.
+        metric: What was measured.
     """
     points = Counter(zip(map(float, first), map(float, second), strict=True))
     if len(points) > _MOST_POINTS:
@@ -158,7 +158,7 @@ def scatter_plot(
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     low, high = min(0.0, *first, *second), max(1.0, *first, *second)
     caption = (
-        f"{measure} of every query: {names[0]} across, {names[1]} up. Above the line {names[1]} is better "
+        f"{metric} of every query: {names[0]} across, {names[1]} up. Above the line {names[1]} is better "
         f"({wins:,} of {len(first):,} queries), below it {names[0]} ({losses:,})."
     )
     with _figure(_WIDTH * 0.92) as (figure, axes):
@@ -171,14 +171,14 @@ def scatter_plot(
         axes.set_aspect("equal")
         margin = 0.04 * (high - low)
         axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
-        axes.set_xlabel(f"{measure}, {_short(names[0])}")
-        axes.set_ylabel(f"{measure}, {_short(names[1])}")
+        axes.set_xlabel(f"{metric}, {_short(names[0])}")
+        axes.set_ylabel(f"{metric}, {_short(names[1])}")
         axes.set_title("Query by query")
         return Plot(_svg(figure, key, f"{names[0]} against {names[1]}, query by query", caption), caption)
 
 
 def difference_plot(
-    first: Sequence[float], second: Sequence[float], *, key: str, names: tuple[str, str], measure: str
+    first: Sequence[float], second: Sequence[float], *, key: str, names: tuple[str, str], metric: str
 ) -> Plot:
     """Draw the queries' differences as bars, largest gain first.
 
@@ -187,13 +187,13 @@ def difference_plot(
         second: [Q] values of the second, of the same queries.
         key: Unique on the page.
         names: Of the first and the second system.
-        measure: What was measured.
+        metric: What was measured.
     """
     ordered = np.sort(query_differences(first, second))[::-1]
     wins, losses = int((ordered > 0).sum()), int((ordered < 0).sum())
     ties = len(ordered) - wins - losses
     caption = (
-        f"{measure} of {names[1]} minus {names[0]}, one bar a query, sorted: "
+        f"{metric} of {names[1]} minus {names[0]}, one bar a query, sorted: "
         f"{wins:,} better, {ties:,} equal, {losses:,} worse."
     )
     edges = np.arange(len(ordered) + 1, dtype=np.float64)
@@ -212,7 +212,7 @@ def difference_plot(
         axes.text(0.01, 0.985, won, color=_STAND_IN["win"], transform=axes.transAxes, ha="left", va="top")
         axes.text(0.99, 0.015, lost, color=_STAND_IN["loss"], transform=axes.transAxes, ha="right", va="bottom")
         axes.set_xlabel(f"{len(first):,} queries, {ties:,} of them equal")
-        axes.set_ylabel(f"difference in {measure}")
+        axes.set_ylabel(f"difference in {metric}")
         axes.set_title("Difference, sorted")
         return Plot(_svg(figure, key, f"Sorted differences of {names[1]} and {names[0]}", caption), caption)
 
@@ -280,7 +280,7 @@ def _svg(figure: Any, key: str, title: str, description: str) -> str:
     box = re.search(r'viewBox="([^"]*)"', text)
     assert box
     head = (
-        f'<svg class="plot" role="img" viewBox="{box[1]}" aria-labeledby="{key}-title {key}-description">'
+        f'<svg class="plot" role="img" viewBox="{box[1]}" aria-labelledby="{key}-title {key}-description">'
         f'<title id="{key}-title">{escape(title)}</title>'
         f'<desc id="{key}-description">{escape(description)}</desc>'
     )

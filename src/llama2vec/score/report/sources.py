@@ -1,9 +1,7 @@
-"""What a report is made of: folders and files that the other verbs wrote, read and checked."""
+"""What a report is made of: what the other verbs wrote, read and checked."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,24 +10,30 @@ from typing import Any
 from llama2vec.errors import ConfigError, DataError, EvaluationError
 from llama2vec.files import file_sha256
 from llama2vec.records import Report
-from llama2vec.score.comparison import Comparison, comparison_from_json
+from llama2vec.score.comparison import Comparison
+from llama2vec.score.results import (
+    comparison_from_json,
+    is_old_scores,
+    is_result,
+    mapping,
+    numbers,
+    parse_json,
+    query_values_file,
+    read_json,
+    read_result,
+    with_query_values,
+)
 
-LOG_FILE, MANIFEST_FILE, RUN_FILE, PER_QUERY = "log.jsonl", "manifest.json", "run.json", "per-query.tsv"
+LOG_FILE, MANIFEST_FILE, RUN_FILE = "log.jsonl", "manifest.json", "run.json"
 _RUN_FORMAT = "llama2vec-run"
-_KINDS = "what evaluate --output, evaluate --json or compare --json wrote, or a folder of adapt, finetune or run"
+_KINDS = "what evaluate --output or compare --json wrote, or a folder of adapt, finetune or run"
 
 Settings = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file that was read.
-
-    Attributes:
-        path: As it was named, or below the folder that was named.
-        kind: ``evaluation``, ``values per query``, ``comparison``, ``training``, ``run`` or ``study``.
-        sha256: Of its content.
-    """
+    """A file that was read: as it was named, what kind it is, and its content's SHA-256."""
 
     path: str
     kind: str
@@ -38,7 +42,7 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A report and the file that it was in."""
+    """A report and its file."""
 
     report: Report
     where: str
@@ -46,7 +50,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class ComparedRuns:
-    """A comparison and the file that it was in."""
+    """A comparison and its file."""
 
     comparison: Comparison
     where: str
@@ -54,13 +58,13 @@ class ComparedRuns:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A finished training, or one under way.
+    """A training, finished or under way.
 
     Attributes:
         where: The folder.
-        stage: ``adapt`` or ``finetune``; "" where the folder does not say.
+        stage: ``adapt`` or ``finetune``; "" if the folder does not say.
         log: The lines of ``log.jsonl``, with ``step`` and figures by name; at least one.
-        manifest: What ``manifest.json`` says; empty while the training is not finished.
+        manifest: What ``manifest.json`` says; empty until the training is finished.
     """
 
     where: str
@@ -81,13 +85,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class PipelineRun:
-    """What ``run.json`` says.
-
-    Attributes:
-        where: The folder.
-        stages: Stage name → state, folder, seconds, settings …
-        settings: Recipe, versions, machine.
-    """
+    """What ``run.json`` says: the state of each stage; recipe, versions and machine."""
 
     where: str
     stages: Mapping[str, Settings]
@@ -96,14 +94,7 @@ class PipelineRun:
 
 @dataclass(frozen=True, slots=True)
 class CurveFamily:
-    """Scores over something that was varied.
-
-    Attributes:
-        title: Above the plot.
-        axis: What is measured.
-        across: What was varied.
-        lines: Name → what was varied → score; two points or more each.
-    """
+    """Scores over something that was varied: line → value of ``across`` → score by ``axis``, two points or more."""
 
     title: str
     axis: str
@@ -124,11 +115,11 @@ class Sources:
 
 
 def read_sources(paths: Iterable[str | Path]) -> Sources:
-    """Read what a report shall show.
+    """Read what a report shows.
 
     Args:
-        paths: Folders of ``evaluate --output``, ``adapt``, ``finetune`` or ``run``; JSON files of ``evaluate --json``
-            (with ``.per-query.tsv`` beside) or ``compare --json``.
+        paths: Folders of ``evaluate --output``, ``adapt``, ``finetune`` or ``run``; files of ``evaluate --output`` or
+            ``compare --json``.
 
     Raises:
         ConfigError: No path, or one given twice.
@@ -137,22 +128,15 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
     sources, seen = Sources(), set[Path]()
     for path in map(Path, paths):
         if path.resolve() in seen:
-            raise ConfigError(f"{path}: is given twice; leave one out")
+            raise ConfigError(f"{path} is given twice")
         seen.add(path.resolve())
         if not path.exists():
-            raise DataError(f"{path}: no such file or folder; give {_KINDS}")
-        try:
-            known = _read_folder(path, sources) if path.is_dir() else _read_result(path, sources)
-        except UnicodeDecodeError:
-            raise DataError(f"{path}: holds bytes that are no UTF-8 text; give {_KINDS}") from None
-        if not known:
-            raise DataError(f"{path}: holds no result to report; give {_KINDS}")
+            raise DataError(f"{path} does not exist; give {_KINDS}")
+        if not (_read_folder(path, sources) if path.is_dir() else _read_file(path, sources)):
+            raise DataError(f"{path} holds no result to report; give {_KINDS}")
     if not seen:
         raise ConfigError(f"there is nothing to report; give {_KINDS}")
     return sources
-
-
-# ------------------------------------------------------------------------------------------------- folders
 
 
 def _read_folder(folder: Path, sources: Sources) -> bool:
@@ -161,24 +145,32 @@ def _read_folder(folder: Path, sources: Sources) -> bool:
     if (folder / LOG_FILE).is_file():
         sources.trainings.append(_read_training(folder, sources))
         return True
-    known = [_read_result(file, sources) for file in sorted(folder.glob("*.json"))]
-    return any(known)
+    return _read_results(folder, sources)
+
+
+def _read_results(folder: Path, sources: Sources) -> bool:
+    """Read every result of a folder; tell whether there is one."""
+    found = [_read_file(file, sources) for file in sorted(folder.glob("*.json"))]
+    return any(found)
 
 
 def _read_run(folder: Path, sources: Sources) -> bool:
-    content = _read_json(folder / RUN_FILE)
+    file = folder / RUN_FILE
+    content = read_json(file)
     if content.get("format") != _RUN_FORMAT:
         return False
-    stages = _mapping(content, "stages", folder / RUN_FILE)
-    sources.files.append(_source_file(folder / RUN_FILE, "run"))
+    stages = mapping(content, "stages", file)
+    sources.files.append(_source_file(file, "run"))
     settings = {key: value for key, value in content.items() if key not in ("format", "stages")}
     sources.runs.append(PipelineRun(str(folder), stages, settings))
     for stage in stages:
-        made = folder / str(_mapping(stages, stage, folder / RUN_FILE).get("folder", ""))
+        made = folder / str(mapping(stages, stage, file).get("folder", ""))
         if (made / LOG_FILE).is_file():
             sources.trainings.append(_read_training(made, sources))
-        elif (made / "summary.json").is_file():
-            _read_result(made / "summary.json", sources)
+        elif made != folder and made.is_dir():
+            # The evaluation of a run has a folder for each system.
+            for system in sorted(path for path in made.iterdir() if path.is_dir() and not path.name.startswith(".")):
+                _read_results(system, sources)
     return True
 
 
@@ -188,55 +180,49 @@ def _read_training(folder: Path, sources: Sources) -> Training:
     sources.files.append(_source_file(log, "training"))
     facts: Settings = {}
     if manifest.is_file():
-        facts = _read_json(manifest)
+        facts = read_json(manifest)
         sources.files.append(_source_file(manifest, "training"))
     begun = next((stage for stage in ("finetune", "adapt") if (folder / f"{stage}.json").is_file()), "")
     return Training(str(folder), str(facts.get("stage", begun)), lines, facts)
 
 
 def _read_log(path: Path) -> list[dict[str, float]]:
-    """Read a log; a last line that a kill cut short is left out."""
-    texts = path.read_text(encoding="utf-8").split("\n")
+    """Read a log, except a last line that a kill cut short."""
+    try:
+        whole = path.read_text(encoding="utf-8").split("\n")[:-1]
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is not valid UTF-8; is it a log of adapt or finetune?") from None
     lines = []
-    for number, text in enumerate(texts, start=1):
-        if number == len(texts):
-            # What ends in a newline has "" here; anything else was not finished.
-            break
-        line = _parse_json(text, f"{path}:{number}")
+    for number, text in enumerate(whole, start=1):
+        where = f"{path}:{number}"
+        line = parse_json(text, where)
         step = line.get("step")
         if not isinstance(step, int) or isinstance(step, bool):
-            raise DataError(f"{path}:{number}: has no step; is it a log of adapt or finetune?")
-        lines.append({"step": step, **_numbers({k: v for k, v in line.items() if k != "step"}, f"{path}:{number}")})
+            raise DataError(f"{where} has no step; is it a log of adapt or finetune?")
+        lines.append({"step": step, **numbers({name: line[name] for name in line if name != "step"}, where)})
     if not lines:
-        raise DataError(f"{path}: no step is logged yet; report again when the training has come further")
+        raise DataError(f"{path}: no step is logged yet; report again later")
     return lines
 
 
-# ------------------------------------------------------------------------------------------------- JSON results
-
-
-def _read_result(path: Path, sources: Sources) -> bool:
-    """Read a JSON file into the sources; False where it is no result."""
-    content = _read_json(path)
-    if isinstance(content.get("tasks"), list):
-        tasks = content["tasks"]
-        if not tasks or not all(isinstance(task, dict) and _is_table(task) for task in tasks):
-            return False
-        found = [report for task in tasks for report in _table_reports(task, path)]
-    elif isinstance(content.get("comparisons"), list) or "pairs" in content:
+def _read_file(path: Path, sources: Sources) -> bool:
+    """Read a JSON file into the sources; tell whether it is a result."""
+    content = read_json(path)
+    if is_result(content) or is_old_scores(content):
+        result = with_query_values(path, read_result(path))
+        sources.files.append(_source_file(path, "evaluation"))
+        if result.report.per_query:
+            sources.files.append(_source_file(query_values_file(path), "values per query"))
+        report = result.report
+        settings = {**report.settings, "seconds": result.seconds}
+        report = Report(report.task, report.system, report.metrics, report.intervals, report.per_query, settings)
+        sources.evaluations.append(Evaluation(report, str(path)))
+        return True
+    if isinstance(content.get("comparisons"), list) or "pairs" in content:
         sources.comparisons.extend(_comparisons(content, path))
         sources.files.append(_source_file(path, "comparison"))
         return True
-    elif _is_table(content):
-        found = _table_reports(content, path)
-    elif isinstance(content.get("metrics"), dict) and "system" in content:
-        found = [_report(content, str(content["system"]), content, path)]
-    else:
-        return False
-    sources.files.append(_source_file(path, "evaluation"))
-    found = _with_query_values(found, path, sources)
-    sources.evaluations.extend(Evaluation(report, str(path)) for report in found)
-    return True
+    return False
 
 
 def _comparisons(content: Settings, path: Path) -> list[ComparedRuns]:
@@ -245,122 +231,15 @@ def _comparisons(content: Settings, path: Path) -> list[ComparedRuns]:
     for one in content.get("comparisons", [content]):
         try:
             comparison = comparison_from_json(one)
-            _numbers(comparison.systems, str(path))
-            for system in comparison.systems:
-                _numbers(comparison.per_query[system], f"{path}: {system}")
         except EvaluationError as error:
             raise EvaluationError(f"{path}: {error}") from None
-        except (KeyError, AttributeError):
-            raise DataError(f"{path}: lacks the values per query of a system; compare again") from None
+        numbers(comparison.systems, str(path))
+        for system in comparison.systems:
+            if system not in comparison.per_query:
+                raise DataError(f"{path} lacks the values per query of {system!r}; compare again")
+            numbers(comparison.per_query[system], f"{path}: {system}")
         found.append(ComparedRuns(comparison, str(path)))
     return found
-
-
-def _is_table(content: Settings) -> bool:
-    return "task" in content and isinstance(content.get("systems"), dict) and "intervals" in content
-
-
-def _table_reports(content: Settings, path: Path) -> list[Report]:
-    """Return the reports that ``evaluate.report.reports_to_json`` wrote: the systems of one task."""
-    parts = {name: _mapping(content, name, path) for name in ("systems", "intervals", "settings")}
-    # What a script wrote about all systems, such as the machine.
-    shared = {key: value for key, value in content.items() if key not in ("task", *parts)}
-    found = []
-    for system, metrics in parts["systems"].items():
-        settings = {**_mapping(parts["settings"], system, path), **shared}
-        one = {"metrics": metrics, "intervals": parts["intervals"].get(system, {}), "settings": settings}
-        found.append(_report(content, system, one, path))
-    return found
-
-
-def _report(content: Settings, system: str, one: Settings, path: Path) -> Report:
-    where = f"{path}: {system}"
-    task = content.get("task")
-    if not isinstance(task, str) or not task:
-        raise DataError(f"{path}: has no name of a task; evaluate again")
-    metrics = _numbers(_mapping(one, "metrics", path), where)
-    if not metrics:
-        raise DataError(f"{where}: has no measure; evaluate again")
-    settings = dict(_mapping(one, "settings", path))
-    if "seconds" in content:
-        settings["seconds"] = content["seconds"]
-    intervals = {}
-    for measure, bounds in _mapping(one, "intervals", path).items():
-        if not isinstance(bounds, Sequence) or len(bounds) != 2:
-            raise DataError(f"{where}: the interval of {measure} is {bounds!r}; it should be two numbers")
-        low, high = _numbers(dict(zip(("low end", "high end"), bounds, strict=True)), where).values()
-        intervals[measure] = (low, high)
-    return Report(task, system, metrics, intervals, {}, settings)
-
-
-def _with_query_values(reports: Sequence[Report], path: Path, sources: Sources) -> list[Report]:
-    """Return the reports with their values per query where a TSV with them stands beside the JSON."""
-    found = []
-    read: dict[Path, dict[str, dict[str, dict[str, float]]]] = {}
-    for report in reports:
-        names = (f"{path.stem}.{PER_QUERY}", f"{report.task.replace('/', '-')}.{PER_QUERY}", PER_QUERY)
-        file = next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
-        if file is not None and file not in read:
-            read[file] = _read_query_values(file)
-            sources.files.append(_source_file(file, "values per query"))
-        values = read[file].get(report.system, {}) if file else {}
-        found.append(Report(report.task, report.system, report.metrics, report.intervals, values, report.settings))
-    return found
-
-
-def _read_query_values(path: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return system → measure → query id → value."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    with path.open(encoding="utf-8") as stream:
-        if next(stream, "").rstrip("\n") != "query\tsystem\tmeasure\tvalue":
-            raise DataError(f"{path}:1: the header should be query, system, measure, value with tabs between")
-        for number, line in enumerate(stream, start=2):
-            row = line.rstrip("\n").split("\t")
-            if len(row) != 4:
-                raise DataError(f"{path}:{number}: has {len(row)} columns instead of 4; evaluate again")
-            query_id, system, measure, text = row
-            values = found.setdefault(system, {}).setdefault(measure, {})
-            if query_id in values:
-                raise DataError(f"{path}:{number}: {query_id!r} has {measure} of {system!r} already; evaluate again")
-            try:
-                values[query_id] = float(text)
-            except ValueError:
-                values[query_id] = math.nan
-            if not math.isfinite(values[query_id]):
-                raise DataError(f"{path}:{number}: {text!r} is no finite number; evaluate again")
-    return found
-
-
-# ------------------------------------------------------------------------------------------------- checks
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return _parse_json(path.read_text(encoding="utf-8"), str(path))
-
-
-def _parse_json(text: str, where: str) -> dict[str, Any]:
-    def refuse(constant: str) -> float:
-        raise DataError(f"{where}: holds {constant}, which is no score; make the result again")
-
-    try:
-        content = json.loads(text, parse_constant=refuse)
-    except ValueError as error:
-        raise DataError(f"{where}: cannot be read as JSON ({error}); make the result again") from None
-    return content if isinstance(content, dict) else {}
-
-
-def _mapping(content: Settings, name: str, path: Path) -> dict[str, Any]:
-    found = content.get(name, {})
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: {name} is {found!r}; it should be names with values")
-    return found
-
-
-def _numbers(content: Settings, where: str) -> dict[str, float]:
-    for name, value in content.items():
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise DataError(f"{where}: {name} is {value!r}, which is no finite number; make the result again")
-    return dict(content)
 
 
 def _source_file(path: Path, kind: str) -> SourceFile:

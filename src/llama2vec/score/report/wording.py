@@ -1,4 +1,4 @@
-"""Numbers, settings and verdicts as words, the same in every format."""
+"""Numbers, settings and verdicts as text, the same in every format."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama2vec.score.comparison import PairedTest
-from llama2vec.score.comparison_report import ALPHA
-from llama2vec.score.report.content import Content
 from llama2vec.score.report.sources import Training
 
 MINUS, NONE = "−", "–"
+ALPHA = 0.05
+"""A corrected p-value below this counts as a difference."""
 
 _FIGURES = {
     "loss": "loss", "loss_self": "EBAE (self)", "loss_next": "EBAR (next)", "learning_rate": "learning rate",
@@ -20,16 +20,6 @@ _FIGURES = {
 }  # fmt: skip
 
 HELD_OUT = "validation_"
-
-
-def summary(content: Content) -> str:
-    """Say in one line what a report holds."""
-    parts = []
-    if content.tasks:
-        parts.append(f"{_count(len(content.systems), 'system')} on {_count(len(content.tasks), 'task')}")
-    parts += [_count(len(content.trainings), "training")] if content.trainings else []
-    parts += [_count(len(content.runs), "run")] if content.runs else []
-    return ", ".join(parts)
 
 
 def score(value: float) -> str:
@@ -60,15 +50,24 @@ def interval(bounds: tuple[float, float] | None, *, signed: bool = False) -> str
     return f"[{form(bounds[0])}, {form(bounds[1])}]" if bounds else ""
 
 
-def probability(value: float | None) -> str:
+def interval_text(bounds: tuple[float, float] | None, digits: int) -> str:
+    """Return an interval in brackets after a space, "" for none.
+
+    >>> interval_text((-0.1, 0.25), 2)
+    ' [-0.10, 0.25]'
+    """
+    return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
+
+
+def p_value_text(value: float | None) -> str:
     """Return a p-value.
 
-    >>> probability(0.00002), probability(0.0451), probability(None)
-    ('< 0.0001', '0.0451', '–')
+    >>> p_value_text(0.03), p_value_text(1e-9), p_value_text(None)
+    ('0.0300', '<0.0001', '–')
     """
     if value is None:
         return NONE
-    return "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
 
 
 def duration(seconds: float) -> str:
@@ -84,10 +83,7 @@ def duration(seconds: float) -> str:
 
 
 def verdict(pair: PairedTest) -> str:
-    """Say which of two systems is better, if the randomization test shows it.
-
-    The p-value is the one corrected for the number of comparisons.
-    """
+    """Say which of two systems is better, by the corrected p-value of the randomization test."""
     if pair.wins + pair.losses == 0:
         return "the same on every query"
     if pair.randomization_p_corrected >= ALPHA:
@@ -96,7 +92,7 @@ def verdict(pair: PairedTest) -> str:
 
 
 def pair_name(pair: PairedTest) -> str:
-    """Return what a difference is of."""
+    """Return the name of a difference."""
     return f"{pair.second} {MINUS} {pair.first}"
 
 
@@ -106,7 +102,7 @@ def stage_time(stage: Mapping[str, Any]) -> str:
 
 
 def training_time(training: Training) -> str:
-    """Return how long a finished training took, in the process that ended it."""
+    """Return how long a finished training took in its last process."""
     results = training.manifest.get("results")
     return stage_time(results) if isinstance(results, Mapping) else NONE
 
@@ -123,7 +119,7 @@ def judgment(gain: int | None) -> str:
 
 
 def figure_name(name: str) -> str:
-    """Return a figure of the log for people.
+    """Return the name of a logged figure.
 
     >>> figure_name("validation_loss_next")
     'EBAR (next), held out'
@@ -133,7 +129,7 @@ def figure_name(name: str) -> str:
 
 
 def figure_names(trainings: Sequence[Training]) -> list[str]:
-    """Return the figures that are drawn, in their order: losses, then the others; training before held out."""
+    """Return the figures that are drawn, losses first, and training before held-out text."""
     names = {name for training in trainings for line in training.log for name in line}
     kept = [name for name in names if name.startswith(("loss", HELD_OUT))]
     known = list(_FIGURES)
@@ -155,24 +151,19 @@ def last_figures(training: Training) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One setting of several things.
-
-    Attributes:
-        name: Dotted.
-        values: One of each thing; NONE where it has no such setting.
-    """
+    """One setting, dotted, and its value in each of several settings; NONE where it is absent."""
 
     name: str
     values: Sequence[str]
 
     @property
     def differs(self) -> bool:
-        """Whether the things disagree."""
+        """Whether the values differ."""
         return len(set(self.values)) > 1
 
 
 def setting_rows(things: Sequence[Mapping[str, Any]]) -> list[SettingRow]:
-    """Lay settings side by side.
+    """Return several settings side by side.
 
     >>> [(row.name, row.values) for row in setting_rows([{"a": {"b": 1}}, {"a": {"b": 2, "c": "x"}}])]
     [('a.b', ['1', '2']), ('a.c', ['–', 'x'])]
@@ -189,10 +180,6 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             found |= _flat(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
-            # As it would be written in code, so that a line break is seen.
+            # As in code, so that line breaks are visible.
             found[f"{prefix}{key}"] = text.replace("\n", "\\n")
     return found
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

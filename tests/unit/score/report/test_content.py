@@ -7,10 +7,10 @@ from made_results import NEW, OLD, QUERIES, make_report
 
 from llama2vec.errors import ConfigError, EvaluationError
 from llama2vec.records import Report
-from llama2vec.score.comparison import Comparison, compare_reports, write_comparisons
+from llama2vec.score.comparison import Comparison, compare_reports
 from llama2vec.score.report.content import Content, averages, build_content, content_to_json
 from llama2vec.score.report.sources import read_sources
-from llama2vec.score.tables import write_json
+from llama2vec.score.results import write_comparisons, write_json
 
 Writer = Callable[..., Path]
 
@@ -124,7 +124,7 @@ def test_an_average_of_tasks_is_tested_as_such_and_counts_once(evaluation: Write
     assert pair.wins + pair.ties + pair.losses == 8
 
 
-def test_the_average_is_over_systems_scored_everywhere_by_one_measure(evaluation: Writer) -> None:
+def test_the_average_is_over_systems_scored_everywhere_by_one_metric(evaluation: Writer) -> None:
     tasks = built(
         evaluation("a", make_report("old", OLD), make_report("old", NEW, task="other")),
         evaluation("b", make_report("new", NEW)),

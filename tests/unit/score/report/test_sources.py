@@ -7,10 +7,12 @@ import pytest
 from made_results import LOG, NEW, OLD, make_report
 
 from llama2vec.errors import ConfigError, DataError, EvaluationError
-from llama2vec.score.comparison import compare_reports, comparison_to_json, write_comparisons
+from llama2vec.score.comparison import compare_reports
 from llama2vec.score.report.sources import read_sources
+from llama2vec.score.results import comparison_to_json, write_comparisons
 
 Writer = Callable[..., Path]
+HEAD = '{"format": "llama2vec-evaluation", "version": 1'
 
 
 def test_a_folder_of_an_evaluation_gives_its_tasks_with_values_per_query(evaluation: Writer) -> None:
@@ -24,13 +26,11 @@ def test_a_folder_of_an_evaluation_gives_its_tasks_with_values_per_query(evaluat
     assert sorted(file.kind for file in sources.files) == ["evaluation"] * 2 + ["values per query"] * 2
 
 
-def test_a_file_of_scores_gives_every_system_and_needs_no_values_per_query(scores_file: Writer) -> None:
-    file = scores_file("scores", make_report("old", OLD, depth=7), make_report("new", NEW))
-    old, new = [one.report for one in read_sources([file]).evaluations]
-    assert (old.settings, list(new.per_query["nDCG@10"].values())) == ({"depth": 7}, NEW)
-    file.with_suffix(".per-query.tsv").unlink()
-    old, _ = [one.report for one in read_sources([file]).evaluations]
-    assert (old.per_query, old.intervals) == ({}, {"nDCG@10": (0.0, 0.7)})
+def test_a_single_result_needs_no_values_per_query(evaluation: Writer) -> None:
+    file = evaluation("new", make_report("new", NEW, depth=7)) / "tiny-test.json"
+    file.with_name("tiny-test.per-query.tsv").unlink()
+    [report] = [one.report for one in read_sources([file]).evaluations]
+    assert (report.per_query, report.intervals, report.settings["depth"]) == ({}, {"nDCG@10": (0.2, 1.0)}, 7)
 
 
 def test_comparisons_are_read_from_a_file_of_several_and_of_one(tmp_path: Path) -> None:
@@ -48,14 +48,11 @@ def test_a_training_is_read_without_the_line_that_a_kill_cut_short(training: Wri
 
 
 def test_a_run_gives_its_stages_its_trainings_and_its_scores(
-    tmp_path: Path, training: Writer, scores_file: Writer
+    tmp_path: Path, training: Writer, evaluation: Writer
 ) -> None:
     training("run/adapted")
-    scores = json.loads(scores_file("scores", make_report("raw", OLD), make_report("new", NEW)).read_bytes())
-    report = tmp_path / "run" / "report"
-    report.mkdir()
-    (report / "summary.json").write_text(json.dumps({"tasks": [scores]}), encoding="utf-8")
-    (tmp_path / "scores.per-query.tsv").rename(report / "tiny-test.per-query.tsv")
+    evaluation("run/report/raw", make_report("raw", OLD))
+    evaluation("run/report/new", make_report("new", NEW))
     stages = {
         "adapt": {"state": "finished", "folder": "adapted", "seconds": 75.0},
         "evaluate": {"state": "finished", "folder": "report", "seconds": 3.0},
@@ -66,7 +63,7 @@ def test_a_run_gives_its_stages_its_trainings_and_its_scores(
     sources = read_sources([tmp_path / "run"])
     assert [run.stages for run in sources.runs] == [stages]
     assert [one.stage for one in sources.trainings] == ["adapt"]
-    assert [list(one.report.per_query["nDCG@10"].values()) for one in sources.evaluations] == [OLD, NEW]
+    assert [list(one.report.per_query["nDCG@10"].values()) for one in sources.evaluations] == [NEW, OLD]
 
 
 @pytest.mark.parametrize(
@@ -75,19 +72,40 @@ def test_a_run_gives_its_stages_its_trainings_and_its_scores(
         ("[1, 2]", "holds no result to report"),
         ('{"tasks": {"cranfield": {}}}', "holds no result to report"),
         ("{", "cannot be read as JSON"),
-        ('{"task": "t", "system": "s", "metrics": {"AP": NaN}}', "holds NaN, which is no score"),
-        ('{"task": "t", "system": "s", "metrics": {"AP": 1e999}}', "AP is inf, which is no finite number"),
-        ('{"task": "t", "system": "s", "metrics": {"AP": "high"}}', "AP is 'high', which is no finite number"),
-        ('{"task": "t", "system": "s", "metrics": {}}', "has no measure"),
-        ('{"task": "", "system": "s", "metrics": {"AP": 1}}', "has no name of a task"),
-        ('{"task": "t", "system": "s", "metrics": {"AP": 1}, "intervals": {"AP": [1]}}', "should be two numbers"),
-        ('{"task": "t", "systems": {"s": 3}, "intervals": {}}', "metrics is 3; it should be names with values"),
-        ('{"format": "llama2vec-comparison", "version": 1, "comparisons": [{}]}', "give what `llama2vec compare`"),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {"AP": NaN}}',
+            "holds NaN, which is not a score",
+        ),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {"AP": 1e999}}',
+            "AP is inf, not a finite number",
+        ),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {"AP": "high"}}',
+            "AP is 'high', not a finite number",
+        ),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {}}',
+            "has no metric",
+        ),
+        (
+            '{RESULT, "task": "", "system": "s", "metrics": {"AP": 1}}',
+            "names no task",
+        ),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {"AP": 1}, "intervals": {"AP": [1]}}',
+            "two numbers are expected",
+        ),
+        ('{"task": "t", "systems": {"s": {}}, "intervals": {}}', "was written by an earlier version; score again"),
+        (
+            '{"format": "llama2vec-comparison", "version": 1, "comparisons": [{}]}',
+            "give what `llama2vec compare --json`",
+        ),
     ],
 )
 def test_files_that_hold_no_result_or_a_broken_one_are_refused(tmp_path: Path, content: str, problem: str) -> None:
     path = tmp_path / "a.json"
-    path.write_text(content, encoding="utf-8")
+    path.write_text(content.replace("{RESULT", HEAD), encoding="utf-8")
     with pytest.raises((DataError, EvaluationError), match=problem) as caught:
         read_sources([path])
     assert str(path) in str(caught.value)
@@ -97,7 +115,7 @@ def test_files_that_hold_no_result_or_a_broken_one_are_refused(tmp_path: Path, c
     ("content", "problem"),
     [
         ('{"format": "another"}', "holds no result to report"),
-        ('{"format": "llama2vec-run", "stages": {"adapt": 3}}', "adapt is 3; it should be names with values"),
+        ('{"format": "llama2vec-run", "stages": {"adapt": 3}}', "adapt is 3; names with values are expected"),
     ],
 )
 def test_a_run_that_is_foreign_or_broken_is_refused(tmp_path: Path, content: str, problem: str) -> None:
@@ -109,24 +127,24 @@ def test_a_run_that_is_foreign_or_broken_is_refused(tmp_path: Path, content: str
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("q9\tnew\tnDCG@10\tnan", r":10: 'nan' is no finite number"),
-        ("q9\tnew\tnDCG@10\tmuch", r":10: 'much' is no finite number"),
-        ("q9\tnew\t0.5", r":10: has 3 columns instead of 4"),
-        ("q1\tnew\tnDCG@10\t0.5", r":10: 'q1' has nDCG@10 of 'new' already"),
+        ("q9\tnew\tnDCG@10\tnan", r":10: 'nan' is not a finite number"),
+        ("q9\tnew\tnDCG@10\tmuch", r":10: 'much' is not a finite number"),
+        ("q9\tnew\t0.5", r":10 has 3 columns instead of 4"),
+        ("q1\tnew\tnDCG@10\t0.5", r":10: 'q1' already has nDCG@10 of 'new'"),
     ],
 )
-def test_faulty_values_per_query_are_named_with_their_line(scores_file: Writer, line: str, problem: str) -> None:
-    file = scores_file("scores", make_report("new", NEW))
-    with file.with_suffix(".per-query.tsv").open("a", encoding="utf-8") as stream:
+def test_faulty_values_per_query_are_named_with_their_line(evaluation: Writer, line: str, problem: str) -> None:
+    file = evaluation("new", make_report("new", NEW)) / "tiny-test.json"
+    with file.with_name("tiny-test.per-query.tsv").open("a", encoding="utf-8") as stream:
         stream.write(line + "\n")
     with pytest.raises(DataError, match=problem):
         read_sources([file])
 
 
-def test_values_per_query_without_their_header_are_refused(scores_file: Writer) -> None:
-    file = scores_file("scores", make_report("new", NEW))
-    file.with_suffix(".per-query.tsv").write_text("q1\tnew\tnDCG@10\t0.5\n", encoding="utf-8")
-    with pytest.raises(DataError, match="the header should be query, system, measure, value"):
+def test_values_per_query_without_their_header_are_refused(evaluation: Writer) -> None:
+    file = evaluation("new", make_report("new", NEW)) / "tiny-test.json"
+    file.with_name("tiny-test.per-query.tsv").write_text("q1\tnew\tnDCG@10\t0.5\n", encoding="utf-8")
+    with pytest.raises(DataError, match="the header must be query, system, metric, value"):
         read_sources([file])
 
 
@@ -135,9 +153,9 @@ def test_values_per_query_without_their_header_are_refused(scores_file: Writer) 
     [
         ([], "", "no step is logged yet"),
         ([], '{"step": 1}', "no step is logged yet"),
-        ([{"loss": 1.0}], "", r"log.jsonl:1: has no step"),
-        ([{"step": 1, "loss": math.nan}], "", r"log.jsonl:1: holds NaN"),
-        ([{"step": 1}], "not JSON\n{}\n", r"log.jsonl:2: cannot be read as JSON"),
+        ([{"loss": 1.0}], "", r"log.jsonl:1 has no step"),
+        ([{"step": 1, "loss": math.nan}], "", r"log.jsonl:1 holds NaN"),
+        ([{"step": 1}], "not JSON\n{}\n", r"log.jsonl:2 cannot be read as JSON"),
     ],
 )
 def test_a_broken_log_is_refused(training: Writer, log: list[dict[str, float]], rest: str, problem: str) -> None:
@@ -150,10 +168,10 @@ def test_paths_that_are_missing_foreign_doubled_or_none_at_all_are_refused(tmp_p
     (tmp_path / "picture.json").write_bytes(b"\xff\xfe")
     adapted = training("adapted")
     for paths, error, problem in (
-        ([tmp_path / "gone"], DataError, "gone: no such file or folder"),
-        ([tmp_path / "empty"], DataError, "empty: holds no result to report"),
-        ([tmp_path / "picture.json"], DataError, "no UTF-8 text"),
-        ([adapted, tmp_path / "." / "adapted"], ConfigError, "adapted: is given twice"),
+        ([tmp_path / "gone"], DataError, "gone does not exist"),
+        ([tmp_path / "empty"], DataError, "empty holds no result to report"),
+        ([tmp_path / "picture.json"], DataError, "not valid UTF-8"),
+        ([adapted, tmp_path / "." / "adapted"], ConfigError, "adapted is given twice"),
         ([], ConfigError, "nothing to report"),
     ):
         with pytest.raises(error, match=problem):

@@ -3,9 +3,13 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from llama2vec.errors import EvaluationError, MissingDependencyError
-from llama2vec.score.sts import score_similarities
+from llama2vec.score.similarity import correlation_interval, score_similarities
+
+GOLD = np.random.default_rng(4).normal(size=300)
+SIMILAR = GOLD + np.random.default_rng(5).normal(size=300)
 
 
 def test_correlations_equal_values_computed_by_hand() -> None:
@@ -40,3 +44,32 @@ def test_missing_scipy_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'llama2vec\[evaluate\]'"):
         score_similarities([0.1, 0.2], [1, 2])
+
+
+def test_the_spearman_interval_equals_resampling_with_scipy() -> None:
+    similar, gold = np.round(SIMILAR[:40], 1), np.round(GOLD[:40], 1)
+    rows = np.random.default_rng(2).integers(0, 40, size=(150, 40))
+    correlations = [stats.spearmanr(similar[row], gold[row]).statistic for row in rows]
+    expected = np.quantile(correlations, [0.025, 0.975])
+    assert correlation_interval("spearman", similar, gold, resamples=150, seed=2) == pytest.approx(tuple(expected))
+
+
+def test_the_spearman_interval_holds_the_correlation() -> None:
+    low, high = correlation_interval("spearman", SIMILAR, GOLD, resamples=300)
+    assert low < stats.spearmanr(SIMILAR, GOLD).statistic < high
+
+
+def test_constant_samples_of_a_few_pairs_are_skipped() -> None:
+    assert correlation_interval("spearman", [0.1, 0.2], [1, 2], resamples=50) == (1.0, 1.0)
+    with pytest.raises(EvaluationError, match="all 1"):
+        correlation_interval("spearman", [0.1, 0.2], [1, 1])
+
+
+def test_the_pearson_interval_equals_resampling_with_scipy() -> None:
+    rows = np.random.default_rng(2).integers(0, 40, size=(150, 40))
+    correlations = [stats.pearsonr(SIMILAR[row], GOLD[row]).statistic for row in rows]
+    expected = np.quantile(correlations, [0.025, 0.975])
+    found = correlation_interval("pearson", SIMILAR[:40], GOLD[:40], resamples=150, seed=2)
+    assert found == pytest.approx(tuple(expected))
+    # A constant sample whose mean is off by rounding is still constant.
+    assert correlation_interval("pearson", [0.1, 0.3], [0.1, 0.7], resamples=50) == pytest.approx((1.0, 1.0))

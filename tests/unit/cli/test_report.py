@@ -1,47 +1,39 @@
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
-from made_results import NEW, OLD, make_report
-
-from llama2vec.cli import main
+from made_results import NEW, OLD, make_report, write_evaluation
+from running import CommandLine
 
 Writer = Callable[..., Path]
-Outcome = tuple[int, str, str]
 
 
 @pytest.fixture
-def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Run ``llama2vec report``; return exit code, stdout and stderr."""
-
-    def run(*arguments: object) -> Outcome:
-        with pytest.raises(SystemExit) as stopped:
-            main(["report", *map(str, arguments)])
-        out, err = capsys.readouterr()
-        return (stopped.value.code or 0, out, err)  # type: ignore[return-value]
-
-    return run
+def evaluation(tmp_path: Path) -> Writer:
+    """Write a folder like ``evaluate --output`` and return it."""
+    return lambda name, *reports: write_evaluation(tmp_path / name, *reports)
 
 
 def test_the_page_and_its_twins_are_written_and_not_over_others(
-    report: Callable[..., Outcome], evaluation: Writer, tmp_path: Path
+    command_line: CommandLine, evaluation: Writer, tmp_path: Path
 ) -> None:
     sources = evaluation("a", make_report("old", OLD)), evaluation("b", make_report("new", NEW))
     page, text, data = (tmp_path / "out" / name for name in ("page.html", "page.md", "page.json"))
     arguments = [*sources, "--output", page, "--markdown", text, "--json", data, "--title", "Old and new"]
-    assert report(*arguments) == (0, f"Wrote {page}, {text}, {data}\n", "")
+    assert astuple(command_line("report", *arguments)) == (0, f"Wrote {page}, {text}, {data}\n", "")
     first = page.read_bytes(), text.read_bytes(), data.read_bytes()
     assert b"<title>Old and new</title>" in first[0]
     assert f"llama2vec report {sources[0]} {sources[1]} --output".encode() in first[0]
-    code, out, err = report(*arguments)
+    code, out, err = astuple(command_line("report", *arguments))
     assert (code, out) == (2, "")
-    assert err == f"llama2vec: {page} exists already; choose another path or --overwrite\n"
-    assert report(*arguments, "--overwrite")[0] == 0
+    assert err == f"llama2vec: {page} already exists; choose another path or --overwrite\n"
+    assert command_line("report", *arguments, "--overwrite").code == 0
     assert (page.read_bytes(), text.read_bytes(), data.read_bytes()) == first
 
 
 def test_a_mistake_is_one_line_and_leaves_nothing_behind(
-    report: Callable[..., Outcome], evaluation: Writer, tmp_path: Path
+    command_line: CommandLine, evaluation: Writer, tmp_path: Path
 ) -> None:
     one = evaluation("a", make_report("old", OLD, corpus_fingerprint="f00d"))
     two = evaluation("b", make_report("new", NEW, corpus_fingerprint="beef"))
@@ -51,13 +43,13 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(
     for arguments, problem in (
         ([], "there is nothing to report"),
         ([one, two], "different corpora"),
-        ([tmp_path / "foreign"], "foreign: holds no result to report"),
-        ([one, tmp_path / "gone"], "gone: no such file or folder"),
+        ([tmp_path / "foreign"], "foreign holds no result to report"),
+        ([one, tmp_path / "gone"], "gone does not exist"),
         ([one, "--baseline", "odl"], "--baseline odl: no such system in these results; there are: old"),
         ([one, "--json", page], "is named for two outputs"),
         ([one, "--json", scores, "--overwrite"], "is a source of this report"),
     ):
-        code, out, err = report(*arguments, "--output", page, "--markdown", text)
+        code, out, err = astuple(command_line("report", *arguments, "--output", page, "--markdown", text))
         assert (code, out, err.count("\n")) == (2, "", 1)
         assert problem in err
         assert not page.parent.exists()

@@ -1,9 +1,8 @@
-"""Run files of any system, the corpus they were made on, and the texts behind the queries that changed."""
+"""TREC runs of any system: their names, the corpus they were made on, and the texts that they returned."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,11 @@ from typing import Any
 
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.trec import read_run
-from llama2vec.errors import EvaluationError
+from llama2vec.errors import DataError, EvaluationError
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.search import snippet
 from llama2vec.score.comparison import Comparison, ShownPassage, ShownQuery
+from llama2vec.score.results import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ _SNIPPET_CHARACTERS = 160
 
 
 def read_named_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read TREC runs; where two have one tag, every run is named after its file, with as much of the path as needed.
+    """Read TREC runs; if two share a tag, name every run after its file, with as much of the path as needed.
 
     Raises:
         RunFormatError: A file that cannot be read, or a faulty line.
@@ -39,10 +39,10 @@ def read_named_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -> None:
-    """Make sure that runs were made on one corpus, as far as the JSON beside a run tells (``evaluate --output``).
+    """Check that runs were made on one corpus, as far as the results beside them tell.
 
     Args:
-        paths: Of the runs; one without such a file is taken on trust.
+        paths: Run files; one without a result of ``evaluate`` beside it is taken on trust.
         corpus_source: The corpus to show texts from, which must be the same, too.
 
     Raises:
@@ -59,7 +59,7 @@ def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -
 
 
 def task_beside(paths: Sequence[Path]) -> str | None:
-    """Return the task that the JSON files beside the runs name; None where one has no such file or they differ."""
+    """Return the task that the results beside the runs name; None if one is missing or they differ."""
     names = {_beside(path).get("task") for path in paths}
     name = names.pop() if len(names) == 1 else None
     return name if isinstance(name, str) else None
@@ -75,43 +75,38 @@ def with_texts(
         DataError: The corpus cannot be read.
     """
     returned = {run.tag: {passage_id for scores in run.results.values() for passage_id in scores} for run in runs}
-    wanted = set().union(*returned.values())
-    shown = {
-        passage.id
-        for comparison in comparisons
-        for query in comparison.shown.values()
-        for passages in query.answers.values()
-        for passage in passages
-    }
+    missing = set().union(*returned.values())
+    queries_shown = [query for comparison in comparisons for query in comparison.shown.values()]
+    shown = {passage.id for query in queries_shown for found in query.answers.values() for passage in found}
     texts: dict[str, Passage] = {}
     for passage in read_passages(corpus_source):
-        wanted.discard(passage.id)
+        missing.discard(passage.id)
         if passage.id in shown:
             texts[passage.id] = passage
     for tag, ids in returned.items():
-        _check_known(tag, len(ids & wanted), len(ids), corpus_source)
+        _check_known(tag, len(ids & missing), len(ids), corpus_source)
     asked = {query.id: query.text for query in queries}
+
+    def told(query_id: str, query: ShownQuery) -> ShownQuery:
+        text = asked.get(query_id, "")
+        answers = {
+            system: tuple(_with_text(passage, text, texts) for passage in found)
+            for system, found in query.answers.items()
+        }
+        return ShownQuery(text, answers)
+
     return [
-        dataclasses.replace(
-            comparison,
-            shown={
-                query_id: _shown_with_texts(query, asked.get(query_id, ""), texts)
-                for query_id, query in comparison.shown.items()
-            },
-        )
-        for comparison in comparisons
+        dataclasses.replace(one, shown={query_id: told(query_id, query) for query_id, query in one.shown.items()})
+        for one in comparisons
     ]
 
 
-def _shown_with_texts(query: ShownQuery, text: str, texts: Mapping[str, Passage]) -> ShownQuery:
-    def tell(passage: ShownPassage) -> ShownPassage:
-        found = texts.get(passage.id)
-        if found is None:
-            return passage
-        part = snippet(found.text, text, _SNIPPET_CHARACTERS)
-        return dataclasses.replace(passage, title=found.title, snippet=part)
-
-    return ShownQuery(text, {system: tuple(map(tell, passages)) for system, passages in query.answers.items()})
+def _with_text(shown: ShownPassage, query: str, texts: Mapping[str, Passage]) -> ShownPassage:
+    found = texts.get(shown.id)
+    if found is None:
+        return shown
+    part = snippet(found.text, query, _SNIPPET_CHARACTERS)
+    return dataclasses.replace(shown, title=found.title, snippet=part)
 
 
 def _check_known(tag: str, unknown: int, count: int, corpus_source: str) -> None:
@@ -123,19 +118,19 @@ def _check_known(tag: str, unknown: int, count: int, corpus_source: str) -> None
 
 
 def _fingerprint_beside(path: Path) -> str | None:
-    """Return the corpus fingerprint from the JSON beside a run file; None where there is none."""
+    """Return the corpus fingerprint in the result beside a run file; None if there is none."""
     settings = _beside(path).get("settings")
     found = settings.get("corpus_fingerprint") if isinstance(settings, dict) else None
     return found if isinstance(found, str) else None
 
 
 def _beside(path: Path) -> dict[str, Any]:
-    """Return the JSON that ``evaluate --output`` leaves beside a run; empty where there is none."""
+    """Return the result that ``evaluate`` wrote beside a run; empty if there is none."""
+    beside = path.with_name(f"{_stem(path)}.json")
     try:
-        data = json.loads(path.with_name(f"{_stem(path)}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(beside) if beside.is_file() else {}
+    except DataError:
         return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _stem(path: Path) -> str:

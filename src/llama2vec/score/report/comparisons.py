@@ -1,37 +1,33 @@
-"""Comparisons for the terminal and as Markdown."""
+"""Comparisons for the terminal and in Markdown."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
-from rich.table import Table
 from rich.text import Text
 
 from llama2vec.score.comparison import Comparison, PairedTest, ShownPassage, ShownQuery
+from llama2vec.score.report.tables import escape_markdown, markdown_table, terminal_table
+from llama2vec.score.report.wording import ALPHA, interval_text, p_value_text, pair_name
 from llama2vec.score.significance import SAME
 
-ALPHA = 0.05
-"""Below this a corrected p-value is told as a difference."""
-
-_MARKDOWN = re.compile(r"([\\`*_\[\]<>|#~&])")
 _NOTHING = ShownQuery("", {})
 
 
-def rich_comparison(comparison: Comparison) -> Group:
-    """Return systems, tests, what they say, and the queries that changed most, for the terminal."""
+def terminal_comparison(comparison: Comparison) -> Group:
+    """Return systems, tests, verdicts and the queries that changed most, for the terminal."""
     systems, pairs = _system_rows(comparison), _pair_rows(comparison, raw=False)
     parts: list[RenderableType] = [
-        _rich_table(systems, title=_title(comparison)),
-        _rich_table(pairs, caption=_method(comparison, raw=False)),
+        terminal_table(systems, title=_title(comparison)),
+        terminal_table(pairs, caption=_method(comparison, raw=False)),
     ]
     parts += [Text(_verdict(pair, comparison)) for pair in comparison.pairs]
     for pair in comparison.pairs:
         if not pair.changed:
             continue
-        parts.append(Text(f"\nQueries that changed most, {_pair_name(pair)}", style="bold"))
+        parts.append(Text(f"\nQueries that changed most, {pair_name(pair)}", style="bold"))
         for query_id, first, second in pair.changed:
             query = comparison.shown.get(query_id, _NOTHING)
             head = Text(f"{second - first:+.3f}  {query_id}  ({first:.3f} → {second:.3f})  {query.text}")
@@ -42,33 +38,33 @@ def rich_comparison(comparison: Comparison) -> Group:
 
 
 def markdown_comparison(comparison: Comparison) -> str:
-    """Return the same as Markdown, with headings from level 2."""
-    parts = [f"## {_plain(_title(comparison))}", _markdown_table(_system_rows(comparison))]
-    parts += [_markdown_table(_pair_rows(comparison, raw=True)), _plain(_method(comparison, raw=True))]
-    parts.append("\n".join(f"- {_plain(_verdict(pair, comparison))}" for pair in comparison.pairs))
+    """Return the same in Markdown, with headings from level 2."""
+    parts = [f"## {escape_markdown(_title(comparison))}", markdown_table(_system_rows(comparison))]
+    parts += [markdown_table(_pair_rows(comparison, raw=True)), escape_markdown(_method(comparison, raw=True))]
+    parts.append("\n".join(f"- {escape_markdown(_verdict(pair, comparison))}" for pair in comparison.pairs))
     for pair in comparison.pairs:
         if not pair.changed:
             continue
-        lines = [f"### Queries that changed most: {_plain(_pair_name(pair))}", ""]
+        lines = [f"### Queries that changed most: {escape_markdown(pair_name(pair))}", ""]
         for query_id, first, second in pair.changed:
             query = comparison.shown.get(query_id, _NOTHING)
             change = f"**{second - first:+.3f}** ({first:.3f} → {second:.3f})"
-            lines.append(f"- {change} {_plain(query_id)}: {_plain(query.text)}".removesuffix(": "))
-            lines += [f"    - {_plain(line)}" for line in _answers(query, pair)]
+            lines.append(f"- {change} {escape_markdown(query_id)}: {escape_markdown(query.text)}".removesuffix(": "))
+            lines += [f"    - {escape_markdown(line)}" for line in _answers(query, pair)]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
 def _title(comparison: Comparison) -> str:
     queries = len(next(iter(comparison.per_query.values())))
-    return " · ".join(part for part in (comparison.task, comparison.measure, f"{queries:,} judged queries") if part)
+    return " · ".join(part for part in (comparison.task, comparison.metric, f"{queries:,} judged queries") if part)
 
 
 def _system_rows(comparison: Comparison) -> list[list[str]]:
-    """Return a head and a row per system: means, the tasks' means where pooled, and what the run lacks."""
+    """Return a head and a row per system: mean, the tasks' means if pooled, and what the run lacks."""
     settings = comparison.settings
     tasks = settings.get("tasks", {})
-    columns = ["System", comparison.measure, *tasks]
+    columns = ["System", comparison.metric, *tasks]
     columns += [name for key, name in _RUN_COLUMNS.items() if key in settings]
     rows = [columns]
     for system, mean in comparison.systems.items():
@@ -81,7 +77,7 @@ _RUN_COLUMNS = {"unanswered_queries": "queries it lacks", "depth": "depth"}
 
 
 def _pair_rows(comparison: Comparison, *, raw: bool) -> list[list[str]]:
-    """Return a head and a row per pair; ``raw`` shows the p-values also as they were before the correction."""
+    """Return a head and a row per pair; ``raw`` adds the uncorrected p-values."""
     raw = raw and len(comparison.pairs) > 1
     rows = [["Pair", "difference", "d_z", "p, t-test", "p, randomized", "win/tie/loss"]]
     for pair in comparison.pairs:
@@ -91,39 +87,15 @@ def _pair_rows(comparison: Comparison, *, raw: bool) -> list[list[str]]:
         effect = "–" if pair.effect_size is None else f"{pair.effect_size:.2f}{interval_text(pair.effect_interval, 2)}"
         difference = f"{pair.difference:+.3f}{interval_text(pair.interval, 3)}"
         counts = f"{pair.wins}/{pair.ties}/{pair.losses}"
-        rows.append([_pair_name(pair), difference, effect, t_p, random_p, counts])
+        rows.append([pair_name(pair), difference, effect, t_p, random_p, counts])
     return rows
-
-
-def _pair_name(pair: PairedTest) -> str:
-    return f"{pair.second} − {pair.first}"
-
-
-def interval_text(bounds: tuple[float, float] | None, digits: int) -> str:
-    """Return an interval in brackets after a space, "" for none.
-
-    >>> interval_text((-0.1, 0.25), 2)
-    ' [-0.10, 0.25]'
-    """
-    return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
-
-
-def p_value_text(value: float | None) -> str:
-    """Return a p-value as text.
-
-    >>> p_value_text(0.03), p_value_text(1e-9), p_value_text(None)
-    ('0.0300', '<0.0001', '–')
-    """
-    if value is None:
-        return "–"
-    return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
 
 
 def _method(comparison: Comparison, *, raw: bool) -> str:
     count = len(comparison.pairs)
     sampled = [pair.flips for pair in comparison.pairs if pair.flips]
     before = " (in brackets: before)" if raw else ""
-    holm = f", after Holm over the {count} pairs of this measure{before}" if count > 1 else ""
+    holm = f", after Holm over the {count} pairs of this metric{before}" if count > 1 else ""
     drawn = f"{sampled[0]:,} random sign patterns" if sampled else "every sign pattern"
     return (
         f"[95 % bootstrap interval]. p: two-sided, paired{holm}; randomized: {drawn}. "
@@ -132,7 +104,7 @@ def _method(comparison: Comparison, *, raw: bool) -> str:
 
 
 def _verdict(pair: PairedTest, comparison: Comparison) -> str:
-    """Return in words what the randomization test says, and what so many queries could have shown."""
+    """Return what the randomization test says, and what difference so many queries could have shown."""
     if pair.wins + pair.losses == 0:
         return f"{pair.second} and {pair.first} score the same on every query."
     corrected = " after Holm" if len(comparison.pairs) > 1 else ""
@@ -162,28 +134,3 @@ def _passage(passage: ShownPassage) -> str:
     gain = "not judged" if passage.gain is None else f"gain {passage.gain}"
     text = " — ".join(part for part in (passage.title, passage.snippet) if part)
     return f"{passage.rank}. {passage.id} ({gain}) {text}".rstrip()
-
-
-def _rich_table(rows: Sequence[Sequence[str]], title: str = "", caption: str = "") -> Table:
-    # Text, not strings: square brackets would be read as markup.
-    table = Table(title=Text(title) if title else None, caption=Text(caption) if caption else None)
-    table.title_justify = table.caption_justify = "left"
-    for place, name in enumerate(rows[0]):
-        table.add_column(Text(name), justify="right" if place else "left", overflow="fold")
-    for row in rows[1:]:
-        table.add_row(*map(Text, row))
-    return table
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    cells = [[_plain(cell) for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [cells[0], ["---"] * len(rows[0]), *cells[1:]])
-
-
-def _plain(text: str) -> str:
-    """Return text that Markdown shows as it is.
-
-    >>> _plain("a*b  [c]")
-    'a\\\\*b \\\\[c\\\\]'
-    """
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

@@ -1,0 +1,197 @@
+"""The systems that are scored: a model, BM25, or both together, and how each searches a task's corpus."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from llama2vec.data.beir import BeirTask
+from llama2vec.data.corpus import read_passages
+from llama2vec.data.windows import TokenSpans, WindowSettings, cut_documents, word_spans
+from llama2vec.errors import StoreError, TokenizerError
+from llama2vec.records import Passage, Query, Report, Run, SentencePair
+from llama2vec.retrieve.documents import search_documents, without_own
+from llama2vec.retrieve.index import ExactIndex
+from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.modes import FUSED_DEPTH, Fusion, Retriever
+from llama2vec.retrieve.parts import store_passages
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
+from llama2vec.score.similarity import correlation_interval, score_similarities
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
+
+BM25 = "bm25"
+SearchMode = Literal["dense", "hybrid"]
+"""Search a model's corpus by its vectors, or by the vectors and BM25 together."""
+
+_SHARD_SIZE = 1024
+
+
+@dataclass(frozen=True)
+class System:
+    """What is evaluated.
+
+    Attributes:
+        name: One word, for reports and runs.
+        encoder: The model; None = BM25.
+        mode: How the model's corpora are searched.
+    """
+
+    name: str
+    encoder: Encoder | None = None
+    mode: SearchMode = "dense"
+
+    def reader_facts(self, language: str) -> dict[str, object]:
+        """Return what decides how a text is read: the contract of a model, the words of BM25."""
+        if self.encoder is None:
+            return {"contract_hash": None, "encoder": {"name": BM25, **bm25_settings(language)}}
+        contract = self.encoder.contract
+        return {
+            "contract_hash": self.encoder.contract_hash,
+            "dtype": str(self.encoder.backbone.model.dtype).removeprefix("torch."),
+            "prompts": contract.prompts.model_dump(),
+            "encoder": contract.encoder.model_dump(),
+        }
+
+    def facts(self, language: str) -> dict[str, object]:
+        """Return what decides the system's scores."""
+        if self.mode == "dense":
+            return self.reader_facts(language)
+        mixed = {"fusion": Fusion().method, "fused_depth": FUSED_DEPTH, "bm25": bm25_settings(language)}
+        return {**self.reader_facts(language), "search": {"mode": self.mode, **mixed}}
+
+
+def bm25_settings(language: str) -> dict[str, Any]:
+    """Return what decides BM25's scores."""
+    return {"language": language, "k1": 1.2, "b": 0.75}
+
+
+@dataclass(frozen=True, slots=True)
+class Searching:
+    """How a task's corpus is searched.
+
+    Attributes:
+        depth: Passages, or documents, per query; at most as many as there are.
+        exclude_same_id: Skip the passage that has its query's id.
+        windows: How documents are cut; None = uncut.
+        token_spans: Finds the tokens that windows are made of.
+        language: Language of BM25's words.
+    """
+
+    depth: int = 1000
+    exclude_same_id: bool = False
+    windows: WindowSettings | None = None
+    token_spans: TokenSpans = word_spans
+    language: str = "en"
+
+    def units(self, task: BeirTask) -> Iterator[Passage]:
+        """Stream what is indexed: passages, or windows of documents."""
+        passages = read_passages(task.corpus_source)
+        return cut_documents(passages, self.windows, self.token_spans) if self.windows else passages
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where encoded corpora are.
+
+    Attributes:
+        folder: Encoded corpora are kept here, and those found here are used; None = encode, and remove afterwards.
+        known: Further finished stores that may be used.
+    """
+
+    folder: Path | None = None
+    known: tuple[Path, ...] = ()
+
+    def find(self, contract_hash: str, fingerprint: str, windows: Mapping[str, Any] | None) -> VectorStore | None:
+        """Return a finished store of this corpus, cut like this, under this contract; None if there is none."""
+        folder = self.folder
+        places = [folder, *sorted(folder.iterdir())] if folder is not None and folder.is_dir() else []
+        for place in (*self.known, *places):
+            if not (place / "store.json").is_file():
+                continue
+            try:
+                store = VectorStore.open(place)
+            except StoreError:
+                # Damaged or of another version; encoding repairs its own.
+                continue
+            same = store.source.get("fingerprint") == fingerprint and store.source.get("windows") == windows
+            if same and store.contract_hash == contract_hash:
+                return store
+        return None
+
+
+def encoder_spans(encoder: Encoder) -> TokenSpans:
+    """Return the function that finds an encoder's tokens in a text.
+
+    Raises:
+        TokenizerError: The tokenizer does not report token positions.
+    """
+    tokenizer = encoder.backbone.tokenizer
+    if not tokenizer.is_fast:
+        raise TokenizerError("windows need a fast tokenizer, which reports token positions; use a model with one")
+
+    def spans(text: str) -> Sequence[tuple[int, int]]:
+        # Not verbose: a text longer than the model reads is expected here.
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return found["offset_mapping"]  # type: ignore[no-any-return]
+
+    return spans
+
+
+def encode_corpus(
+    encoder: Encoder, task: BeirTask, searching: Searching, folder: Path, *, fingerprint: str, total: int
+) -> VectorStore:
+    """Encode a task's passages or windows into a store; resumable, and several processes may share the work."""
+    source: dict[str, object] = {"corpus": task.corpus_source, "fingerprint": fingerprint}
+    if searching.windows:
+        source["windows"] = dataclasses.asdict(searching.windows)
+    return write_store(
+        lambda: searching.units(task), encoder, folder, source=source, shard_size=_SHARD_SIZE,
+        total=None if searching.windows else total,
+    )  # fmt: skip
+
+
+def search_task(system: System, task: BeirTask, searching: Searching, store: VectorStore | None) -> Run:
+    """Search a task's queries with BM25 (``store`` is None), or in the corpus as the system's encoder sees it."""
+    depth, exclude = searching.depth, searching.exclude_same_id
+    bm25 = None
+    if store is None or system.mode == "hybrid":
+        units = searching.units(task) if store is None else store_passages(store)
+        bm25 = Bm25Index.build(units, **bm25_settings(searching.language))
+    retriever = Retriever(ExactIndex(store), system.encoder, bm25=bm25) if store is not None else None
+
+    def search_units(queries: Sequence[Query], reach: int) -> Run:
+        if retriever is None:
+            assert bm25 is not None
+            return bm25.search(queries, depth=reach, tag=system.name)
+        assert store is not None
+        return retriever.search(queries, system.mode, min(reach, len(store)), tag=system.name)
+
+    if searching.windows:
+        return search_documents(search_units, task.queries, depth=depth, exclude_same_id=exclude)
+    run = search_units(task.queries, depth + exclude)
+    return without_own(run, depth) if exclude else run
+
+
+def score_pairs(encoder: Encoder, pairs: Sequence[SentencePair], *, task: str, name: str) -> Report:
+    """Score cosines of sentence pairs; both sides are embedded as queries."""
+    sentences = list(dict.fromkeys(sentence for pair in pairs for sentence in (pair.first, pair.second)))
+    row = {sentence: number for number, sentence in enumerate(sentences)}
+    vectors = encoder.encode_queries(sentences)
+    similarities = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
+    gold = [pair.score for pair in pairs]
+    return Report(
+        task=task,
+        system=name,
+        metrics=score_similarities(similarities, gold),
+        intervals={
+            "spearman": correlation_interval("spearman", similarities, gold),
+            "pearson": correlation_interval("pearson", similarities, gold),
+        },
+        settings={"pairs": len(pairs)},
+    )

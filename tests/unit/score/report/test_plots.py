@@ -1,0 +1,21 @@
+"""Plots: bounded in size, and readable."""
+
+from llama2vec.score.report.plots import Estimate, difference_plot, estimates_plot, scatter_plot
+
+
+def test_many_queries_make_a_picture_of_bounded_size() -> None:
+    first = [number / 9973 for number in range(7000)]
+    second = [(number * 7919 % 9973) / 9973 for number in range(7000)]
+    names = ("a", "b")
+    bars = difference_plot(first, second, key="bars", names=names, metric="AP")
+    dots = scatter_plot(first[:1600], second[:1600], key="dots", names=names, metric="AP")
+    assert len(bars.svg) < 120_000
+    assert dots.svg.count("<use") < 1_650
+    assert "7,000 queries" in bars.svg
+
+
+def test_a_groups_heading_has_the_width_of_the_picture_and_a_rows_label_that_beside_it() -> None:
+    heading, label = "EBAE + EBAR, released → labels, three seeds", "EBAE + EBAR, released → labels"
+    drawn = estimates_plot({heading: [Estimate(label, 0.5)]}, key="k", title="Scores", axis="nDCG@10", caption="c")
+    assert f">{heading}<" in drawn.svg
+    assert label not in drawn.svg.replace(heading, "")

@@ -1,0 +1,164 @@
+"""How each system searches a task: a model, BM25 or both, over passages or windows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from word_encoder import LIMIT, PASSAGES, WordEncoder, evaluate, options, saved, system, write_task
+
+from llama2vec.data.trec import read_run
+from llama2vec.errors import ConfigError, EvaluationError
+from llama2vec.retrieve.fusion import weighted_fusion
+from llama2vec.retrieve.store_writer import write_store
+
+LONG = {
+    "late": "mud " * 20 + "castle winter " + "mud " * 5,
+    "early": "winter " + "mud " * 30,
+    "short": "stone stone",
+}
+
+
+def test_hybrid_joins_the_models_run_with_that_of_bm25_over_one_store(tmp_path: Path) -> None:
+    write_task(tmp_path / "beir" / "scifact")
+    encoder, runs = WordEncoder(), {}
+    for name, one in (
+        ("words", system(encoder)), ("bm25", system(name="bm25")), ("both", system(encoder, "both", "hybrid"))
+    ):  # fmt: skip
+        found = options(tmp_path, name, stores=tmp_path / "stores")
+        evaluate(one, ["beir/scifact"], found)
+        runs[name] = read_run(tmp_path / name / "beir-scifact.trec")
+    expected = weighted_fusion([runs["words"], runs["bm25"]], depth=1000)
+    assert runs["both"].tag == "both"
+    for query_id, scores in expected.results.items():
+        assert runs["both"].results[query_id] == pytest.approx(scores, abs=1e-6)
+    assert encoder.read == list(PASSAGES)
+    facts = json.loads((tmp_path / "both" / "beir-scifact.json").read_text(encoding="utf-8"))["settings"]
+    assert facts["contract_hash"] == "c0ffee"
+    assert facts["search"]["fusion"] == "min-max"
+    assert facts["search"]["bm25"]["k1"] == 1.2
+    with pytest.raises(EvaluationError, match=r"was made with .*search.* choose another --output"):
+        evaluate(system(encoder, "words", "hybrid"), ["beir/scifact"], options(tmp_path, "words"))
+    with pytest.raises(ConfigError, match="sts/stsb: sentence pairs are not searched; evaluate them without --mode"):
+        evaluate(system(encoder, "both", "hybrid"), ["sts/stsb"], options(tmp_path))
+
+
+def test_hybrid_finds_a_document_by_its_best_window(tmp_path: Path) -> None:
+    late = " ".join([*(["stone"] * (3 * LIMIT)), "river"])
+    write_task(
+        tmp_path / "beir" / "scifact",
+        {"d1": late, "d2": "a stone", "d3": "the bridge"},
+        {"q1": "river"},
+        {"q1": {"d1": 1}},
+    )
+    both = system(WordEncoder(), "both", "hybrid")
+    [score] = evaluate(both, ["beir/scifact"], options(tmp_path, windows="maxp"))
+    assert score.report.metrics["nDCG@10"] == 1.0
+    assert read_run(tmp_path / "out" / "beir-scifact.trec").ranking("q1")[0][0] == "d1"
+
+
+def test_bm25_is_a_system_like_any_other(tmp_path: Path) -> None:
+    write_task(tmp_path / "beir" / "scifact")
+    [score] = evaluate(system(name="bm25"), ["beir/scifact"], options(tmp_path))
+    assert score.report.metrics["R@100"] == 1.0
+    assert saved(tmp_path, "beir-scifact")["settings"]["encoder"]["k1"] == 1.2
+    with pytest.raises(ConfigError, match="sts/stsb: bm25 does not score sentence pairs; give a model"):
+        evaluate(system(name="bm25"), ["beir/scifact", "sts/stsb"], options(tmp_path))
+
+
+def test_sentence_pairs_are_scored_by_the_tasks_headline(tmp_path: Path) -> None:
+    rows = ["river\triver\t1", "river\tstone\t0", "river stone\triver\t1", "winter\tmarket\t0"]
+    for name in ("lcqmc", "stsb"):
+        (tmp_path / "sts" / name).mkdir(parents=True)
+        text = "sentence1\tsentence2\tscore\n" + "\n".join(rows)
+        (tmp_path / "sts" / name / "test.tsv").write_text(text, encoding="utf-8")
+    scores = evaluate(system(WordEncoder()), ["sts/lcqmc", "sts/stsb"], options(tmp_path))
+    assert [next(iter(score.report.metrics)) for score in scores] == ["pearson", "spearman"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"sts-lcqmc.json", "sts-stsb.json"}
+    found = saved(tmp_path, "sts-lcqmc")
+    low, high = found["intervals"]["pearson"]
+    assert low <= found["metrics"]["pearson"] <= high
+    assert next(iter(found["metrics"])) == "pearson"
+    again = evaluate(system(WordEncoder()), ["sts/lcqmc"], options(tmp_path))
+    assert again[0].result.kept
+
+
+def test_a_store_that_encode_wrote_is_used_and_kept(tmp_path: Path) -> None:
+    from llama2vec.data.corpus import corpus_fingerprint, read_passages
+
+    folder = write_task(tmp_path / "scifact")
+    source = {"fingerprint": corpus_fingerprint(folder), "model": "whatever"}
+    write_store(lambda: read_passages(folder), WordEncoder(), tmp_path / "stores" / "mine", source=source)
+    encoder = WordEncoder()
+    evaluate(system(encoder), ["beir/scifact"], options(tmp_path, stores=tmp_path / "stores"))
+    assert encoder.read == []
+    # Vectors of another contract are not taken for these.
+    other = WordEncoder("another")
+    with_other = options(tmp_path, stores=tmp_path / "stores", overwrite=True)
+    evaluate(system(other), ["beir/scifact"], with_other)
+    assert other.read == list(PASSAGES)
+    assert len(list((tmp_path / "stores").iterdir())) == 2
+
+
+def test_maxp_finds_an_answer_past_the_limit_where_firstp_does_not(tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "long", LONG, {"q": "castle winter"}, {"q": {"late": 1}})
+    ranks = {}
+    for kind, tokens in (("firstp", None), ("maxp", None), ("maxp", 4), (None, None)):
+        given = options(tmp_path, f"{kind}{tokens}", windows=kind, window_tokens=tokens)
+        [score] = evaluate(system(WordEncoder()), [str(folder)], given)
+        ranks[kind, tokens] = score.report.metrics["MRR@10"]
+        run = read_run(given.output / "long-test.trec")
+        assert set(run.results["q"]) == set(LONG)
+    assert ranks["maxp", None] == ranks["maxp", 4] == 1.0
+    assert ranks["firstp", None] == ranks[None, None] < 1.0
+
+
+def test_tasks_of_long_documents_are_read_by_their_first_window_unless_told_otherwise(tmp_path: Path) -> None:
+    write_task(tmp_path / "msmarco-document", LONG, {"q": "castle winter"}, {"q": {"late": 1}}, split="dev")
+    encoder = WordEncoder()
+    [score] = evaluate(system(encoder), ["msmarco/document/dev"], options(tmp_path))
+    assert encoder.read == ["late#0", "early#0", "short#0"]
+    windows = score.report.settings["windows"]
+    assert windows == {"kind": "firstp", "tokens": LIMIT, "stride": LIMIT}
+    assert saved(tmp_path, "msmarco-document-dev")["settings"]["depth"] == 100
+    [bm25] = evaluate(system(name="bm25"), ["msmarco/document/dev"], options(tmp_path, "bm25"))
+    assert bm25.report.settings["windows"] is None
+    assert bm25.report.metrics["MRR@100"] == 1.0
+
+
+def test_bm25_reads_the_language_it_is_told(tmp_path: Path) -> None:
+    passages = {"d1": "羊驼在安第斯山脉背负重物。", "d2": "骆驼在沙漠里行走。"}
+    write_task(tmp_path / "beir" / "scifact", passages, {"q1": "安第斯的羊驼"}, {"q1": {"d1": 1}})
+    one = system(name="bm25")
+    [score] = evaluate(one, ["beir/scifact"], options(tmp_path, language="zh"))
+    assert score.report.metrics["nDCG@10"] == 1.0
+    assert saved(tmp_path, "beir-scifact")["settings"]["encoder"]["language"] == "zh"
+    with pytest.raises(EvaluationError, match=r"was made with encoder.*zh.*choose another --output"):
+        evaluate(system(name="bm25"), ["beir/scifact"], options(tmp_path))
+
+
+def test_bm25_counts_windows_in_words(tmp_path: Path) -> None:
+    write_task(tmp_path / "msmarco-document", LONG, {"q": "castle winter"}, {"q": {"late": 1}}, split="dev")
+    name = ["msmarco/document/dev"]
+    with pytest.raises(ConfigError, match="set window_tokens, counted in words"):
+        evaluate(system(name="bm25"), name, options(tmp_path, windows="maxp"))
+    ranks = {}
+    for kind in ("maxp", "firstp"):
+        given = options(tmp_path, kind, windows=kind, window_tokens=6)
+        [score] = evaluate(system(name="bm25"), name, given)
+        ranks[kind] = score.report.metrics["MRR@100"]
+    assert ranks == {"maxp": 1.0, "firstp": 0.0}
+
+
+def test_arguanas_queries_do_not_find_themselves(tmp_path: Path) -> None:
+    passages = {"d1": "river stone", "d2": "river bridge", "d3": "castle"}
+    write_task(tmp_path / "arguana", passages, {"d1": "river stone"}, {"d1": {"d2": 1}})
+    [score] = evaluate(system(WordEncoder()), ["beir/arguana"], options(tmp_path))
+    assert score.report.metrics["MRR@10"] == 1.0
+    assert set(read_run(tmp_path / "out" / "beir-arguana.trec").results["d1"]) == {"d2", "d3"}
+    # Elsewhere an id in common is a coincidence, and with its own passage in the way the query does worse.
+    other = options(tmp_path, "with", exclude_same_id=False)
+    assert evaluate(system(WordEncoder()), ["beir/arguana"], other)[0].report.metrics["MRR@10"] == 0.5
+    [bm25] = evaluate(system(name="bm25"), ["beir/arguana"], options(tmp_path, "bm25"))
+    assert bm25.report.metrics["MRR@10"] == 1.0
