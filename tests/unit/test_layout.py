@@ -62,7 +62,6 @@ WITHOUT_OWN_TEST: set[str] = {
     "cli/search.py",
     "cli/serve.py",
     "cli/verify.py",
-    "data/example_rows.py",
     "data/settings.py",
     "data/stop_words.py",
     "errors.py",

@@ -9,7 +9,9 @@ import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
 from llama2vec.data.lines import decode_line, raw_lines
 from llama2vec.data.text_key import text_key
@@ -23,15 +25,62 @@ ProblemKind = Literal[
 
 SUCH_AS = '{"query": "…", "pos": ["…"], "neg": ["…"]}'
 
-_QUERY, _POSITIVES, _NEGATIVES = ("query", "anchor"), ("pos", "positive"), ("neg", "negative")
-_POSITIVE_IDS, _NEGATIVE_IDS = ("pos_ids", "pos_id"), ("neg_ids", "neg_id")
-_FIELDS = (
-    *_QUERY, *_POSITIVES, *_NEGATIVES, "pos_scores", "neg_scores", "query_id", *_POSITIVE_IDS, *_NEGATIVE_IDS,
-)  # fmt: skip
-_TEVATRON_FIELDS = ("query_id", "query", "positive_passages", "negative_passages", "answers")
+_ALIASES = {
+    "anchor": "query", "positive": "pos", "negative": "neg", "pos_id": "pos_ids", "neg_id": "neg_ids",
+}  # fmt: skip
+_TEVATRON_ALIASES = {"positive_passages": "pos", "negative_passages": "neg"}
 _NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
 # FlagEmbedding's fields that change its prompts. Models here have their own, so only values without effect may stay.
 _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {"prompt": (None, ""), "type": (None, "", "normal")}
+_REMEDIES = {
+    "string_type": "write a string",
+    "list_type": "write a list",
+    "float_type": "write a finite number",
+    "string_pattern_mismatch": "an id is not empty",
+    "model_type": 'write objects such as {"docid": "1", "title": "…", "text": "…"}',
+    "missing": "write a text",
+}
+
+
+def _as_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+_Id = Annotated[str, BeforeValidator(_as_text), StringConstraints(pattern=r"\S")]
+
+
+class _Fields(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    query: str
+    pos: list[str] = []
+    neg: list[str] = []
+    pos_scores: list[float] = []
+    neg_scores: list[float] = []
+    query_id: _Id = ""
+    pos_ids: list[_Id] = []
+    neg_ids: list[_Id] = []
+
+
+class _TevatronPassage(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    text: str
+    title: str | None = None
+    docid: _Id = ""
+
+
+class _TevatronFields(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    query: str
+    pos: list[_TevatronPassage]
+    neg: list[_TevatronPassage] = []
+    query_id: _Id = ""
+
+
+_PLAIN = ("query", "pos", "neg", *_ALIASES, "pos_scores", "neg_scores", "query_id", "pos_ids", "neg_ids")
+_TEVATRON = ("query_id", "query", "positive_passages", "negative_passages", "answers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +113,9 @@ class Problems:
         place = where or self.where
         self.found.append(Problem(kind, place, f"{place} {text}"))
 
-    def row(self, example: TrainingExample) -> ExampleRow:
+    def row(self, example: TrainingExample | None = None) -> ExampleRow:
         """Return the example if it has no problem, else the problems."""
-        if not self.found:
+        if example and not self.found:
             self.found += example_problems(example, self.where)
         return ExampleRow(self.where, None if self.found else example, tuple(self.found))
 
@@ -88,9 +137,6 @@ def source_lines(path: Path) -> Iterator[tuple[str, str | Problem]]:
             yield where, line
 
 
-# ------------------------------------------------------------------------------------------------------- parsing
-
-
 def parse_row(values: Mapping[str, object], where: str, *, strict: bool = True) -> ExampleRow:
     """Parse an object with ``query``/``pos``/``neg``, ``anchor``/``positive``/``negative``, or Tevatron's fields.
 
@@ -102,155 +148,93 @@ def parse_row(values: Mapping[str, object], where: str, *, strict: bool = True) 
     problems = Problems(where)
     tevatron = "positive_passages" in values
     if strict:
-        _check_names(values, _TEVATRON_FIELDS if tevatron else _FIELDS, problems)
-    read = _tevatron_example if tevatron else _plain_example
-    return problems.row(read(values, problems))
+        _check_names(values, problems)
+    try:
+        if tevatron:
+            return problems.row(_tevatron_example(_TevatronFields.model_validate(_renamed(values, problems))))
+        found = _Fields.model_validate(_renamed(values, problems))
+    except ValidationError as error:
+        for one in error.errors(include_url=False):
+            _add_invalid(dict(one), values, problems)
+        return problems.row()
+    return problems.row(
+        TrainingExample(
+            found.query, tuple(found.pos), tuple(found.neg), tuple(found.pos_scores), tuple(found.neg_scores),
+            found.query_id, tuple(found.pos_ids), tuple(found.neg_ids),
+        )
+    )  # fmt: skip
 
 
 def unread_fields(values: Mapping[str, object]) -> list[str]:
     """Return the fields of a row that :func:`parse_row` ignores or reports."""
-    known = _TEVATRON_FIELDS if "positive_passages" in values else _FIELDS
+    known = _TEVATRON if "positive_passages" in values else _PLAIN
     return [name for name in map(str, values) if name not in known and not _NUMBERED_NEGATIVE.fullmatch(name)]
 
 
-def _check_names(values: Mapping[str, object], known: Sequence[str], problems: Problems) -> None:
+def _check_names(values: Mapping[str, object], problems: Problems) -> None:
+    known = _TEVATRON if "positive_passages" in values else _PLAIN
     for name in unread_fields(values):
-        if name in _WITHOUT_EFFECT:
-            if values[name] not in _WITHOUT_EFFECT[name]:
-                value = reprlib.repr(values[name])
-                problems.add(
-                    "unknown field", f'has the {name} {value}, which has no effect here; remove "{name}" from the row'
-                )
+        if name not in _WITHOUT_EFFECT:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
+            problems.add("unknown field", f"has the unknown field {name!r}; {hint}")
+        elif values[name] not in _WITHOUT_EFFECT[name]:
+            what = f"has the {name} {reprlib.repr(values[name])}, which has no effect here"
+            problems.add("unknown field", f'{what}; remove "{name}" from the row')
+
+
+def _renamed(values: Mapping[str, object], problems: Problems) -> dict[str, object]:
+    """Return a row under the names of ``query``/``pos``/``neg``, without absent values."""
+    found: dict[str, object] = {}
+    numbered: list[tuple[int, object]] = []
+    first: dict[str, str] = {}
+    for name, value in values.items():
+        if value is None:
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
-        problems.add("unknown field", f"has the unknown field {name!r}; {hint}")
+        if match := _NUMBERED_NEGATIVE.fullmatch(str(name)):
+            numbered.append((int(match[1]), value))
+            continue
+        new = (_TEVATRON_ALIASES if "positive_passages" in values else _ALIASES).get(name, name)
+        if new in found:
+            problems.add("wrong type", f'has both "{first[new]}" and "{name}"; keep one of them')
+        # "pos" and "neg" are lists in every known tool; the other names may hold a single text or id.
+        wrapped = name in _ALIASES and new != "query" and isinstance(value, (str, int))
+        found[new] = [value] if wrapped else value
+        first[new] = name
+    if numbered:
+        earlier = found.get("neg", [])
+        texts = [value for _, value in sorted(numbered, key=lambda pair: pair[0])]
+        found["neg"] = [*(earlier if isinstance(earlier, list) else [earlier]), *texts]
+    if not found.get("query_id", True):
+        del found["query_id"]
+    return found
 
 
-def _plain_example(values: Mapping[str, object], problems: Problems) -> TrainingExample:
-    negatives = list(_texts(values, _NEGATIVES, problems))
-    numbered = sorted((int(match[1]), name) for name in values if (match := _NUMBERED_NEGATIVE.fullmatch(str(name))))
-    for _, name in numbered:
-        negatives += _texts(values, (name,), problems)
-    return TrainingExample(
-        query=_query(values, problems),
-        positives=_texts(values, _POSITIVES, problems),
-        negatives=tuple(negatives),
-        positive_scores=_scores(values, "pos_scores", problems),
-        negative_scores=_scores(values, "neg_scores", problems),
-        query_id=_id(values.get("query_id"), "query_id", problems),
-        positive_ids=_ids(values, _POSITIVE_IDS, problems),
-        negative_ids=_ids(values, _NEGATIVE_IDS, problems),
-    )
-
-
-def _tevatron_example(values: Mapping[str, object], problems: Problems) -> TrainingExample:
-    positives = _passages(values, "positive_passages", problems)
-    negatives = _passages(values, "negative_passages", problems)
-    return TrainingExample(
-        query=_query(values, problems),
-        positives=tuple(passage.full_text for passage in positives),
-        negatives=tuple(passage.full_text for passage in negatives),
-        query_id=_id(values.get("query_id"), "query_id", problems),
-        positive_ids=_all_or_none(positives),
-        negative_ids=_all_or_none(negatives),
-    )
-
-
-def _all_or_none(passages: Sequence[Passage]) -> tuple[str, ...]:
-    ids = tuple(passage.id for passage in passages)
-    return ids if all(ids) else ()
-
-
-def _named(values: Mapping[str, object], names: Sequence[str], problems: Problems) -> tuple[str, object]:
-    """Return which of several names the row uses, and its value; None if it uses none."""
-    given = [name for name in names if values.get(name) is not None]
-    if len(given) > 1:
-        problems.add("wrong type", f'has both "{given[0]}" and "{given[1]}"; keep one of them')
-    return (given[0], values[given[0]]) if given else (names[0], None)
-
-
-def _query(values: Mapping[str, object], problems: Problems) -> str:
-    name, value = _named(values, _QUERY, problems)
-    if isinstance(value, str):
-        return value
-    if value is None and name not in values:
+def _add_invalid(error: dict[str, Any], values: Mapping[str, object], problems: Problems) -> None:
+    """Add what pydantic found, under the name that the row itself uses."""
+    field_name, *inside = error["loc"]
+    names = _ALIASES | _TEVATRON_ALIASES
+    name = next((name for name in values if names.get(name, name) == field_name), field_name)
+    if error["type"] == "missing" and name not in values:
         known = ", ".join(map(str, list(values)[:6])) or "nothing"
-        problems.add("empty query", f'has no "query" (only {known}); write objects such as {SUCH_AS}')
-    else:
-        problems.add("wrong type", f"has the query {reprlib.repr(value)}; a query is a string")
-    return ""
+        problems.add("empty query", f'has no "{name}" (only {known}); write objects such as {SUCH_AS}')
+        return
+    value = reprlib.repr(None if error["type"] == "missing" and not inside else error["input"])
+    place = f"has {value} in {name} (number {inside[0] + 1})" if inside else f"has the {name} {value}"
+    kind: ProblemKind = "ids" if field_name.endswith(("id", "ids")) else "wrong type"
+    problems.add(kind, f"{place}; {_REMEDIES.get(error['type'], error['msg'])}")
 
 
-def _texts(values: Mapping[str, object], names: Sequence[str], problems: Problems) -> tuple[str, ...]:
-    name, value = _named(values, names, problems)
-    if value is None:
-        return ()
-    # "positive" and "negative" may be single texts; "pos" and "neg" are lists in every known tool.
-    if isinstance(value, str) and name not in ("pos", "neg"):
-        return (value,)
-    if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
-        shown = reprlib.repr(value)
-        problems.add("wrong type", f'has the {name} {shown}; write a list of strings: "{name}": ["…"]')
-        return ()
-    return tuple(value)
-
-
-def _scores(values: Mapping[str, object], name: str, problems: Problems) -> tuple[float, ...]:
-    value = values.get(name)
-    if value is None:
-        return ()
-    if not isinstance(value, (list, tuple)) or not all(
-        isinstance(score, (int, float)) and not isinstance(score, bool) for score in value
-    ):
-        problems.add("wrong type", f"has the {name} {reprlib.repr(value)}; write a list of numbers")
-        return ()
-    try:
-        return tuple(float(score) for score in value)
-    except OverflowError:
-        problems.add("scores", f"has a score in {name} that is too large; scores are finite numbers")
-        return ()
-
-
-def _ids(values: Mapping[str, object], names: Sequence[str], problems: Problems) -> tuple[str, ...]:
-    name, value = _named(values, names, problems)
-    if value is None:
-        return ()
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return tuple(_id(item, name, problems) for item in items)
-
-
-def _id(value: object, name: str, problems: Problems) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if value is None and name == "query_id":
-        return ""
-    if isinstance(value, str) and (value.strip() or (name == "query_id" and not value)):
-        return value
-    problems.add("ids", f"has the {name} {reprlib.repr(value)}; an id is a string that is not empty, or a whole number")
-    return ""
-
-
-def _passages(values: Mapping[str, object], name: str, problems: Problems) -> list[Passage]:
-    items = values.get(name)
-    if items is None:
-        return []
-    shape = f'"{name}": [{{"docid": "1", "title": "…", "text": "…"}}]'
-    if not isinstance(items, (list, tuple)):
-        problems.add("wrong type", f"has the {name} {reprlib.repr(items)}; write {shape}")
-        return []
-    passages: list[Passage] = []
-    for item in items:
-        text, title = (item.get("text"), item.get("title") or "") if isinstance(item, Mapping) else (None, "")
-        if not isinstance(item, Mapping) or not isinstance(text, str) or not isinstance(title, str):
-            problems.add("wrong type", f"has {reprlib.repr(item)} among its {name}; write {shape}")
-            continue
-        passage_id = item.get("docid")
-        passages.append(Passage("" if passage_id is None else _id(passage_id, "docid", problems), text, title))
-    return passages
-
-
-# ------------------------------------------------------------------------------------------------------ checking
+def _tevatron_example(found: _TevatronFields) -> TrainingExample:
+    sides = []
+    for items in (found.pos, found.neg):
+        ids = tuple(item.docid for item in items)
+        texts = tuple(Passage("", item.text, item.title or "").full_text for item in items)
+        sides.append((texts, ids if all(ids) else ()))
+    (positives, positive_ids), (negatives, negative_ids) = sides
+    return TrainingExample(
+        found.query, positives, negatives, query_id=found.query_id, positive_ids=positive_ids, negative_ids=negative_ids
+    )
 
 
 def example_problems(example: TrainingExample, where: str) -> list[Problem]:
@@ -272,7 +256,12 @@ def example_problems(example: TrainingExample, where: str) -> list[Problem]:
         given, absent = ("pos", "neg") if example.positive_scores else ("neg", "pos")
         problems.add("scores", f"has {given}_scores without {absent}_scores; give both or neither")
     _check_overlap(example, problems)
-    _check_unicode(example, problems)
+    try:
+        "".join((example.query, *example.positives, *example.negatives, example.query_id)).encode()
+        "".join((*example.positive_ids, *example.negative_ids)).encode()
+    except UnicodeEncodeError as error:
+        half = f"\\u{ord(error.object[error.start]):04x}"
+        problems.add("unreadable", f"has half a surrogate pair ({half}) in a text or id; repair it")
     return problems.found
 
 
@@ -301,12 +290,3 @@ def _check_overlap(example: TrainingExample, problems: Problems) -> None:
         elif number < len(example.negative_ids) and example.negative_ids[number] in ids:
             what = f"the id {example.negative_ids[number]!r}"
             problems.add("overlap", f"has {what} among its positives and its negatives; remove the negative")
-
-
-def _check_unicode(example: TrainingExample, problems: Problems) -> None:
-    try:
-        "".join((example.query, *example.positives, *example.negatives)).encode()
-        "".join((example.query_id, *example.positive_ids, *example.negative_ids)).encode()
-    except UnicodeEncodeError as error:
-        half = f"\\u{ord(error.object[error.start]):04x}"
-        problems.add("unreadable", f"has half a surrogate pair ({half}) in a text or id; repair it")

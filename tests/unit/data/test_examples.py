@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from llama2vec.data.examples import examples_fingerprint, read_examples, scan_examples, write_examples
+from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
 from llama2vec.errors import ConfigError, DataError, ExampleFormatError, MissingDependencyError, OutputExistsError
 from llama2vec.records import TrainingExample
 
@@ -77,101 +77,6 @@ def test_a_write_that_fails_leaves_nothing_and_keeps_the_old_file(tmp_path: Path
     assert list(read_examples(path)) == [FULL]
     with pytest.raises(ExampleFormatError, match=r"written as \.jsonl"):
         write_examples([FULL], tmp_path / "a.parquet")
-
-
-def test_the_names_of_other_tools_mean_the_same(tmp_path: Path) -> None:
-    rows = [
-        {"query": "q", "pos": ["a"], "neg": ["b"], "pos_id": 1, "neg_ids": ["2"], "prompt": "", "type": "normal"},
-        {"anchor": "q", "positive": "a", "negative": "b"},
-        {"anchor": "q", "positive": ["a"], "negative_2": "c", "negative_1": "b"},
-        {"query": "q", "pos": ["a"], "neg": None},
-    ]
-    assert list(read_examples(written(tmp_path / "a.jsonl", jsonl(rows)))) == [
-        TrainingExample("q", ("a",), ("b",), positive_ids=("1",), negative_ids=("2",)),
-        TrainingExample("q", ("a",), ("b",)),
-        TrainingExample("q", ("a",), ("b", "c")),
-        TrainingExample("q", ("a",)),
-    ]
-
-
-def test_tevatron_rows_keep_ids_and_join_titles(tmp_path: Path) -> None:
-    row = {
-        "query_id": 7,
-        "query": "q",
-        "positive_passages": [{"docid": "p", "title": "Llama", "text": "A camelid."}],
-        "negative_passages": [{"docid": 3, "text": "A stone."}],
-        "answers": ["x"],
-    }
-    expected = TrainingExample(
-        "q", ("Llama A camelid.",), ("A stone.",), query_id="7", positive_ids=("p",), negative_ids=("3",)
-    )
-    assert list(read_examples(written(tmp_path / "a.jsonl", jsonl([row])))) == [expected]
-
-
-GOOD = {"query": "q", "pos": ["a"], "neg": ["b"]}
-
-
-@pytest.mark.parametrize(
-    ("line", "problem"),
-    [
-        ("{broken", "is not JSON (Expecting property name"),
-        ("[1]", "is a JSON list; write an object"),
-        ({"pos": ["a"]}, 'has no "query" (only pos)'),
-        ({**GOOD, "query": " "}, "has an empty query"),
-        ({**GOOD, "query": 7}, "has the query 7; a query is a string"),
-        ({**GOOD, "query": None}, "has the query None"),
-        ({"query": "q"}, 'has no positive; give "pos" at least one text'),
-        ({**GOOD, "pos": []}, "has no positive"),
-        ({**GOOD, "pos": "abc"}, "has the pos 'abc'; write a list of strings"),
-        ({**GOOD, "pos": ["a", 1]}, "write a list of strings"),
-        ({**GOOD, "neg": {"a": 1}}, 'write a list of strings: "neg"'),
-        ({**GOOD, "pos": [" "]}, 'has an empty text in "pos" (number 1)'),
-        ({**GOOD, "neg": ["b", ""]}, 'has an empty text in "neg" (number 2)'),
-        ({**GOOD, "neg": ["b", " a\n"]}, "has a negative (' a\\n', number 2) that is also a positive"),
-        ({**GOOD, "pos_ids": ["x"], "neg_ids": ["x"]}, "has the id 'x' among its positives and its negatives"),
-        ({**GOOD, "pos_ids": ["x", "y"]}, 'has 2 pos_ids for 1 texts in "pos"'),
-        ({**GOOD, "neg_ids": [" "]}, "has the neg_ids ' '; an id is a string that is not empty"),
-        ({**GOOD, "query_id": [1]}, "has the query_id [1]; an id is a string"),
-        ({**GOOD, "pos_scores": [1, 2]}, 'has 2 pos_scores for 1 texts in "pos"; give one each'),
-        ({**GOOD, "neg_scores": [1]}, "has neg_scores without pos_scores; give both or neither"),
-        ({**GOOD, "pos_scores": [1]}, "has pos_scores without neg_scores; give both or neither"),
-        ({**GOOD, "neg_scores": ["1"]}, "has the neg_scores ['1']; write a list of numbers"),
-        ({**GOOD, "neg_scores": [True]}, "write a list of numbers"),
-        ({**GOOD, "neg_scores": [10**400]}, "too large; scores are finite numbers"),
-        ('{"query": "q", "pos": ["a"], "pos_scores": [NaN]}', "has [nan] as pos_scores; scores are finite"),
-        ('{"query": "q", "pos": ["\\ud83d"]}', "has half a surrogate pair (\\ud83d)"),
-        ({**GOOD, "possitive": ["a"]}, "has the unknown field 'possitive'; did you mean 'positive'?"),
-        ({**GOOD, "zzz": 1}, "has the unknown field 'zzz'; known here: query, anchor, pos"),
-        ({**GOOD, "prompt": "Find: "}, "has the prompt 'Find: ', which has no effect here"),
-        ({**GOOD, "type": "symmetric_class"}, "has the type 'symmetric_class', which has no effect here"),
-        ({**GOOD, "anchor": "q"}, 'has both "query" and "anchor"; keep one'),
-        ({"query": "q", "positive_passages": "x"}, "has the positive_passages 'x'; write"),
-        ({"query": "q", "positive_passages": [{"docid": "1"}]}, "among its positive_passages; write"),
-        ({"query": "q", "positive_passages": [], "negative_pasages": []}, "did you mean 'negative_passages'?"),
-    ],
-)
-def test_a_faulty_row_is_reported_with_its_line(tmp_path: Path, line: object, problem: str) -> None:
-    text = line if isinstance(line, str) else json.dumps(line)
-    message = complaint(written(tmp_path / "a.jsonl", f"{json.dumps(GOOD)}\n\n{text}\n"))
-    assert message.startswith(f"{tmp_path / 'a.jsonl'}:3 ")
-    assert problem in message
-
-
-def test_every_problem_of_a_row_is_found_and_the_scan_goes_on(tmp_path: Path) -> None:
-    rows = [{"query": "", "pos": [], "neg": ["", "b"], "pos_scores": [], "neg_scores": [1.0]}, GOOD]
-    path = written(tmp_path / "a.jsonl", b"\xff\n" + jsonl(rows).encode())
-    undecodable, faulty, good = scan_examples(path)
-    assert [problem.kind for problem in undecodable.problems] == ["unreadable"]
-    assert [problem.kind for problem in faulty.problems] == [
-        "empty query",
-        "no positive",
-        "empty text",
-        "scores",
-        "scores",
-    ]
-    assert {problem.where for problem in faulty.problems} == {f"{path}:2"}
-    assert good.example == TrainingExample("q", ("a",), ("b",))
-    assert "a.jsonl:1 is not UTF-8 (byte 0xff)" in complaint(path)
 
 
 def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> None:

@@ -12,18 +12,6 @@ from llama2vec.data.msmarco import Collection
 from llama2vec.errors import DataError, ExampleFormatError
 from llama2vec.records import TrainingExample
 
-FULL = TrainingExample(
-    query="what hums?",
-    positives=("A llama\u2028hums.", "Alpacas hum."),
-    negatives=("Stones are still.",),
-    positive_scores=(0.1 + 0.2, 2.0),
-    negative_scores=(-1e-9,),
-    query_id="q1",
-    positive_ids=("p1", "p2"),
-    negative_ids=("n1",),
-)
-PLAIN = TrainingExample("how old?", ("Very.",))
-
 
 def written(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,14 +112,11 @@ def test_files_missing_beside_id_triples_are_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_faulty_collection_is_refused_when_it_is_opened(tmp_path: Path, content: str | bytes, problem: str) -> None:
-    with pytest.raises(ExampleFormatError, match=problem):
+    with pytest.raises(DataError, match=problem):
         Collection(written(tmp_path / "collection.tsv", content))
 
 
-def test_a_collection_finds_every_passage_even_where_keys_collide(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llama2vec.data.msmarco._key", lambda passage_id: len(passage_id))
+def test_a_collection_finds_every_passage_by_its_exact_id(tmp_path: Path) -> None:
     rows = [(str(number), f"text {number}") for number in range(120)]
     path = written(tmp_path / "collection.tsv", "".join(f"{key}\ttitle\t{text}\n" for key, text in rows))
     with Collection(path) as collection:
