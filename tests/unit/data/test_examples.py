@@ -89,7 +89,7 @@ def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> 
     assert "contains no qrels folder and no qidpidtriples" in complaint(tmp_path / "folder")
     with pytest.raises(ConfigError, match="at least 1"):
         read_examples(tmp_path / "a.jsonl", limit=0)
-    short = written(tmp_path / "a.jsonl.gz", jsonl([GOOD] * 1000))
+    short = written(tmp_path / "a.jsonl.gz", jsonl([{"query": "q", "pos": ["a"]}] * 1000))
     short.write_bytes(short.read_bytes()[:-20])
     assert "ends in the middle of its gzip data" in complaint(short)
 
