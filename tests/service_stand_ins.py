@@ -5,23 +5,23 @@ from __future__ import annotations
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.records import Passage
+from llama2vec.records import Passage, Query
 from llama2vec.retrieve.modes import Mode
 from llama2vec.retrieve.search import Hit
 from llama2vec.serve.app import create_app
-from llama2vec.serve.batcher import Lane
-from llama2vec.serve.model import PreparedQuestions
+from llama2vec.serve.model import PreparedQuery, ServedModel
 from llama2vec.serve.server import address_of, listen, new_server
-from llama2vec.serve.service import Loaded
+from llama2vec.serve.service import Loaded, SearchedIndex
 from llama2vec.serve.settings import ServeSettings
 
 PASSAGES = (
@@ -40,23 +40,24 @@ class StandInEncoder:
     dimension: int = 8
     contract_hash: str = "c0ffee"
     batch_tokens: int = 1000
-    calls: list[tuple[Lane, list[str]]] = field(default_factory=list)
+    calls: list[tuple[str, list[str]]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     working: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def count_tokens(self, texts: Sequence[str], lane: Lane) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
         return [len(text.split()) + 2 for text in texts]
 
-    def encode(self, texts: Sequence[str], lane: Lane) -> npt.NDArray[np.float32]:
-        self.calls.append((lane, list(texts)))
+    def encode(self, texts: Sequence[str], side: str) -> npt.NDArray[np.float32]:
+        self.calls.append((side, list(texts)))
         self.working.set()
         assert self.gate.wait(20)
         if "explode" in texts:
             raise RuntimeError("a secret: /etc/passwd")
-        return np.stack([vector_of(text, lane, self.dimension) for text in texts])
+        scale = np.float32(np.inf if "overflow" in texts else 1)
+        return scale * np.stack([vector_of(text, side, self.dimension) for text in texts])
 
 
 def vector_of(text: str, side: str, dimension: int = 8) -> npt.NDArray[np.float32]:
@@ -70,8 +71,8 @@ class StandInSearcher:
 
     modes: tuple[Mode, ...] = ("dense", "bm25", "hybrid")
 
-    def __init__(self, questions: PreparedQuestions) -> None:
-        self._questions = questions
+    def __init__(self, query: PreparedQuery) -> None:
+        self._query = query
         self.asked: list[tuple[str, Mode]] = []
 
     def hits(self, question: str, mode: Mode, depth: int) -> list[Hit]:
@@ -80,7 +81,7 @@ class StandInSearcher:
             raise RuntimeError("a secret: /etc/passwd")
         score = 12.5
         if mode != "bm25":
-            score = float(self._questions.encode_queries([question])[0] @ vector_of(question, "query"))
+            score = float(self._query.encode_queries([Query("question", question)])[0] @ vector_of(question, "query"))
         words = {word for word in question.casefold().split() if len(word) > 3}
         found = [passage for passage in PASSAGES if words & set(passage.full_text.casefold().split())]
         if mode == "dense":
@@ -115,18 +116,22 @@ def services() -> Iterator[Start]:
     def run(
         *, token: str | None = None, encoder: StandInEncoder | None = None, with_search: bool = True,
         wait: bool = True, load: Callable[[], None] = lambda: None, port: int = 0,
-        searcher: Any = None, questions: PreparedQuestions | None = None, **limits: float,
+        searcher: Any = None, query: PreparedQuery | None = None,
+        store_file: Path | None = None, hosts: Collection[str] | None = None, **limits: float,
     ) -> Running:  # fmt: skip
         encoder = encoder or StandInEncoder()
-        questions = questions or PreparedQuestions(encoder.contract_hash)
-        searcher = searcher or StandInSearcher(questions)
+        query = query or PreparedQuery(encoder.contract_hash)
+        searcher = searcher or StandInSearcher(query)
+        model = cast(ServedModel, encoder)
 
         def loaded() -> Loaded:
             load()
-            return Loaded(encoder, searcher, questions) if with_search else Loaded(encoder)
+            return Loaded(model, SearchedIndex(searcher, query, store_file) if with_search else None)
 
         ready, settings = threading.Event(), ServeSettings.model_validate(limits)
-        app = create_app(loaded, settings, token=token, with_search=with_search, on_ready=lambda _: ready.set())
+        app = create_app(
+            loaded, settings, token=token, hosts=hosts, with_search=with_search, on_ready=lambda _: ready.set()
+        )
         listening = listen("127.0.0.1", port)
         server = new_server(app, settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

@@ -22,7 +22,7 @@ from llama2vec.retrieve.index import ExactIndex
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.modes import Retriever
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.serve.model import PreparedQuestions
+from llama2vec.serve.model import PreparedQuery
 
 pytestmark = pytest.mark.slow
 
@@ -77,20 +77,20 @@ class TopicEncoder(StandInEncoder):
 
 
 @pytest.fixture
-def retriever(tmp_path: Path) -> tuple[Retriever, PreparedQuestions, TopicEncoder]:
+def retriever(tmp_path: Path) -> tuple[Retriever, PreparedQuery, TopicEncoder]:
     """The passages, searched by vectors, by BM25, and by both."""
     encoder = TopicEncoder()
     store = write_store(lambda: iter(PASSAGES), encoder, tmp_path / "store", source={})
-    questions = PreparedQuestions(encoder.contract_hash)
-    return Retriever(ExactIndex(store), questions, bm25=Bm25Index.build(PASSAGES)), questions, encoder
+    query = PreparedQuery(encoder.contract_hash)
+    return Retriever(ExactIndex(store), query, bm25=Bm25Index.build(PASSAGES)), query, encoder
 
 
 @pytest.fixture
-def serve(retriever: tuple[Retriever, PreparedQuestions, TopicEncoder]) -> Iterator[Serve]:
+def serve(retriever: tuple[Retriever, PreparedQuery, TopicEncoder]) -> Iterator[Serve]:
     """Return a function that starts the service."""
-    searcher, questions, encoder = retriever
+    searcher, query, encoder = retriever
     with services() as start:
-        yield lambda **more: start(encoder=encoder, searcher=searcher, questions=questions, **more)
+        yield lambda **more: start(encoder=encoder, searcher=searcher, query=query, **more)
 
 
 @pytest.fixture(scope="session")
@@ -314,10 +314,10 @@ def test_evidence_is_marked_in_scripts_without_spaces(page: Page, tmp_path: Path
     passages = [Passage("a", "GPU版本的羊驼模型在安第斯山脉。"), Passage("b", "라마는 안데스에서 짐을 나른다.")]
     encoder = TopicEncoder()
     store = write_store(lambda: iter(passages), encoder, tmp_path / "signs", source={})
-    questions = PreparedQuestions(encoder.contract_hash)
-    searcher = Retriever(ExactIndex(store), questions, bm25=Bm25Index.build(passages, language="zh"))
+    query = PreparedQuery(encoder.contract_hash)
+    searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages, language="zh"))
     with services() as start:
-        page.open(f"{start(encoder=encoder, searcher=searcher, questions=questions).url}/?mode=bm25&q=安第斯的羊驼")
+        page.open(f"{start(encoder=encoder, searcher=searcher, query=query).url}/?mode=bm25&q=安第斯的羊驼")
         page.status("1 passage by BM25")
         assert page.texts(".hit mark") == ["的羊驼", "安第斯"]
         page.ask("gpu 안데스 라마", "2 passages by BM25")
@@ -369,3 +369,10 @@ def test_dark_mode_is_as_readable(page: Page, serve: Serve) -> None:
         assert page.accessibility_problems() == []
     finally:
         page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_mode_that_the_index_lacks_is_reported_and_not_replaced(page: Page, serve: Serve) -> None:
+    page.open(f"{serve().url}/?q=camelid+wool&mode=sparse")
+    page.until(lambda: "mode" in page.one("#trouble-text").text)
+    assert page.all(".hit") == []
+    assert page.browser.current_url.endswith("mode=sparse")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -41,7 +42,7 @@ def model(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def index(model: Path, corpus_file: Path) -> Path:
     run("encode", model, corpus_file, "-o", model.parent / "store", *CPU)
-    run("index", model.parent / "store", "-o", model.parent / "index", "--bm25", "--sparse")
+    run("index", model.parent / "store", "-o", model.parent / "index", "--bm25")
     return model.parent / "index"
 
 
@@ -64,13 +65,11 @@ def test_a_real_index_is_served_in_all_its_modes_and_stops_with_requests_in_flig
     index: Path, model: Path, corpus_rows: list[dict[str, str]]
 ) -> None:
     with serving(index, *CPU) as (process, url, line):
-        assert line.startswith(
-            "Serving embeddings of adapted and search (hybrid, dense, bm25, sparse) on http://127.0.0.1"
-        )
+        assert line.startswith("Serving embeddings of adapted and search (hybrid, dense, bm25) on http://127.0.0.1")
         question = corpus_rows[5]["text"][:60]
-        for mode in ("dense", "bm25", "sparse", "hybrid"):
-            answer = httpx.get(f"{url}/search", params={"q": question, "mode": mode, "k": 24}, timeout=60).json()
-            assert answer["modes"] == ["hybrid", "dense", "bm25", "sparse"]
+        for mode in ("dense", "bm25", "hybrid"):
+            answer = httpx.get(f"{url}/search", params={"q": question, "mode": mode, "depth": 24}, timeout=60).json()
+            assert answer["modes"] == ["hybrid", "dense", "bm25"]
             assert _ranking(answer) == _expected(index, model, question, mode)
         text = "The castle of the river."
         vector = httpx.post(f"{url}/v1/embeddings", json={"input": text}, timeout=60).json()["data"][0]["embedding"]
@@ -132,15 +131,17 @@ def test_every_mistake_is_one_line(
 ) -> None:
     empty = tmp_path / "empty"
     empty.write_text("\n")
+    os.mkfifo(tmp_path / "fifo")
     taken = socket.create_server(("127.0.0.1", 0))
     mistakes: dict[str, list[object]] = {
         "name an index to search, or an encoder with --model": [],
         "there is no index at": [tmp_path / "nothing"],
         "address already in use": [index, "--port", taken.getsockname()[1]],
         "cannot be read": [index, "--token-file", tmp_path / "nothing"],
+        "not a regular file": [index, "--token-file", tmp_path / "fifo"],
         "is empty": [index, "--token-file", empty],
-        "the largest request would never be taken": [index, "--max-waiting", 1],
-        "max_batch": [index, "--max-batch", 0],
+        "--max-waiting 1 must be at least --max-texts 256": [index, "--max-waiting", 1],
+        "--max-batch 0: input should be greater than or equal to 1": [index, "--max-batch", 0],
         "no such model folder": ["--model", tmp_path / "nothing", "--port", 0],
         "was encoded under contract": [index, "--model", _another(llama_folder, tmp_path / "another"), "--port", 0],
     }
@@ -155,6 +156,15 @@ def test_every_mistake_is_one_line(
         assert "Traceback" not in err
         assert out == ""
     taken.close()
+
+
+def test_the_model_of_an_index_is_found_from_any_working_directory(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(index, *CPU) as (_, url, _line):
+        assert httpx.get(f"{url}/search", params={"q": "river"}, timeout=60).status_code == 200
+        assert httpx.get(f"{url}/healthz", headers={"Host": "evil.example"}).status_code == 421
 
 
 def _another(plain: Path, folder: Path) -> Path:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -37,7 +37,7 @@ from llama2vec.serve.schemas import (
     SearchRequest,
     request_models,
 )
-from llama2vec.serve.service import Loaded, Service
+from llama2vec.serve.service import Loaded, NotFiniteError, Service, StoreChangedError
 from llama2vec.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)
@@ -52,6 +52,12 @@ _PAGE_FILES = {
     "/page/icon.svg": "icon.svg",
 }
 _RETRY_WHILE_LOADING = {"Retry-After": "2"}
+_ERRORS = {
+    400: "The request does not fit", 401: "The token is missing or wrong", 404: "Unknown model",
+    408: "The request took too long to arrive", 413: "The body is too large", 421: "Unknown host name",
+    500: "The service failed", 503: "Loading, too many texts waiting, or the store has changed; see Retry-After",
+    504: "The answer took too long",
+}  # fmt: skip
 
 
 def create_app(
@@ -59,18 +65,20 @@ def create_app(
     settings: ServeSettings,
     *,
     token: str | None = None,
+    hosts: Collection[str] | None = None,
     with_search: bool = True,
     on_ready: Callable[[Loaded], None] = lambda loaded: None,
     on_failure: Callable[[BaseException], None] = lambda error: None,
 ) -> FastAPI:
-    """Return the service as an ASGI application; it loads when it is started and answers 503 until then.
+    """Return the service as an ASGI application; once started it loads, and answers 503 until that is done.
 
     Args:
         load: Opens model and index; called in a thread.
         settings: Limits.
-        token: Bearer token that requests must carry; None = none.
-        with_search: Offer search and its page; without it embeddings alone.
-        on_ready: Called once when the first request would be answered.
+        token: Bearer token that requests must carry; None = no token is needed.
+        hosts: Names that requests may call the service by; None = any.
+        with_search: Offer search and its page; False = embeddings only.
+        on_ready: Called once when requests can be answered.
         on_failure: Called when loading failed.
     """
     service = Service(load, settings, lambda batch: metrics.count_batch(batch))
@@ -79,7 +87,9 @@ def create_app(
     async def start() -> None:
         try:
             await service.start()
-        except Exception as error:  # the caller tells the user and stops the server
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # the caller tells the user and stops the server
             on_failure(error)
         else:
             assert service.loaded is not None
@@ -96,7 +106,7 @@ def create_app(
         title="llama2vec", version=llama2vec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         redirect_slashes=False,
     )  # fmt: skip
-    app.add_middleware(Gate, settings=settings, token=token, count=metrics.count_request)
+    app.add_middleware(Gate, settings=settings, token=token, hosts=hosts, count=metrics.count_request)
     _add_problem_answers(app)
     secured = [Depends(HTTPBearer(auto_error=False))] if token else []
     _add_status(app, service, metrics, secured)
@@ -109,7 +119,7 @@ def create_app(
 
 
 def _add_problem_answers(app: FastAPI) -> None:
-    """Answer every mistake in one shape; what is nobody's mistake is left to the gate."""
+    """Report every mistake of a client in one shape; failures of the service are the gate's."""
 
     @app.exception_handler(RequestValidationError)
     async def faulty(_: Request, error: RequestValidationError) -> Response:
@@ -126,19 +136,19 @@ def _add_problem_answers(app: FastAPI) -> None:
 
 
 def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[Any]) -> None:
-    @app.get("/healthz", response_model=Health, responses={503: {"model": Health, "description": "Still loading"}})
+    @app.get("/healthz", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
-        """Tell whether requests are answered: 503 until the model is loaded and has answered once."""
-        if service.loaded is None:
-            return JSONResponse({"status": "loading", "modes": []}, 503, headers=_RETRY_WHILE_LOADING)
-        searcher = service.loaded.searcher
-        return JSONResponse({"status": "ok", "modes": list(searcher.modes) if searcher else []})
+        """Report whether requests can be answered: 503 while loading, when the model fails, when the store changed."""
+        state, index = service.state, service.loaded.index if service.loaded else None
+        headers = _RETRY_WHILE_LOADING if state == "loading" else None
+        content = {"status": state, "modes": list(index.modes) if index else []}
+        return JSONResponse(content, 200 if state == "ok" else 503, headers=headers)
 
     @app.get("/metrics", dependencies=secured, response_class=Response, responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_errors(secured),
     })  # fmt: skip
     async def numbers() -> Response:
-        """Return requests, batches, tokens and the queue as Prometheus reads them."""
+        """Return requests, batches, tokens and the queue in Prometheus' format."""
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -149,7 +159,7 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
         model = _loaded(service).model
         _check_model(asked.model, model.name)
         if asked.dimensions is not None and asked.dimensions > model.dimension:
-            text = f"dimensions: {asked.dimensions} is more than the {model.dimension} that this model has"
+            text = f"dimensions: this model has {model.dimension}, fewer than {asked.dimensions}"
             raise Problem(400, text, "invalid_value", "dimensions")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         encoded = await _unless_gone(request, service.embed(texts, asked.input_type or "passage"), service.settings)
@@ -164,7 +174,7 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
 
     @app.post(
         "/v1/embeddings", response_model=EmbeddingAnswer, dependencies=secured,
-        responses=_errors(secured, 400, 404, 408, 413, 503, 504),
+        responses=_errors(secured, 400, 404, 408, 413, 500, 503, 504),
     )  # fmt: skip
     async def embeddings(request: Request, asked: Annotated[request_model, Body()]) -> Response:  # type: ignore[valid-type]
         """Embed texts, in OpenAI's format."""
@@ -191,16 +201,16 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
 
 def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
     _, address_model, body_model = request_models(service.settings)
-    responses = _errors(secured, 400, 408, 413, 503, 504)
+    responses = _errors(secured, 400, 408, 413, 500, 503, 504)
 
     async def answer(request: Request, asked: SearchRequest) -> SearchAnswer:
-        searcher = _loaded(service).searcher
-        assert searcher is not None
-        mode = asked.mode or searcher.modes[0]
-        if mode not in searcher.modes:
-            text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(searcher.modes)}"
+        index = _loaded(service).index
+        assert index is not None
+        mode = asked.mode or index.modes[0]
+        if mode not in index.modes:
+            text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(index.modes)}"
             raise Problem(400, text, "invalid_value", "mode")
-        hits = await _unless_gone(request, service.search(asked.q, mode, asked.k), service.settings)
+        hits = await _unless_gone(request, service.search(asked.q, mode, asked.depth), service.settings)
         found = [
             {
                 "rank": hit.rank, "id": hit.passage.id, "score": hit.score, "title": hit.passage.title,
@@ -210,7 +220,7 @@ def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
         ]  # fmt: skip
         took_ms = round(1000 * (time.monotonic() - request.scope["started"]), 2)
         return SearchAnswer.model_validate(
-            {"query": asked.q, "mode": mode, "modes": list(searcher.modes), "took_ms": took_ms, "hits": found}
+            {"query": asked.q, "mode": mode, "modes": list(index.modes), "took_ms": took_ms, "hits": found}
         )
 
     @app.get("/search", dependencies=secured, responses=responses)
@@ -220,7 +230,7 @@ def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
 
     @app.post("/search", dependencies=secured, responses=responses)
     async def search_by_body(request: Request, asked: Annotated[body_model, Body()]) -> SearchAnswer:  # type: ignore[valid-type]
-        """Search the index; for long questions, and those that should not stand in an address."""
+        """Search the index, for long questions and those that should not appear in an address."""
         return await answer(request, asked)
 
 
@@ -228,10 +238,10 @@ def _add_page(app: FastAPI) -> None:
     for path, name in _PAGE_FILES.items():
 
         def page(name: str = name) -> Response:
-            # A browser that kept it would show the page of an older version.
+            # Otherwise a browser would show the cached page of an older version.
             return FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache"})
 
-        app.add_api_route(path, lambda page=page: page(), include_in_schema=False, methods=["GET", "HEAD"])
+        app.add_api_route(path, lambda page=page: page(), include_in_schema=False)
 
 
 def _loaded(service: Service) -> Loaded:
@@ -242,11 +252,11 @@ def _loaded(service: Service) -> Loaded:
 
 def _check_model(asked: str | None, served: str) -> None:
     if asked is not None and asked != served:
-        raise Problem(404, f"model: this service has {served!r} and no other", "model_not_found", "model")
+        raise Problem(404, f"model: this service has only {served!r}", "model_not_found", "model")
 
 
 async def _unless_gone(request: Request, work: Awaitable[ResultT], settings: ServeSettings) -> ResultT:
-    """Wait for work as long as the client does, and no longer than the limit; then the work is cancelled."""
+    """Wait for work as long as the client does and the limit allows; then cancel it."""
     working = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_hung_up(request))
     left = settings.timeout_seconds - (time.monotonic() - request.scope["started"])
@@ -260,6 +270,12 @@ async def _unless_gone(request: Request, work: Awaitable[ResultT], settings: Ser
     except QueueFullError as error:
         headers = {"Retry-After": str(error.retry_seconds)}
         raise Problem(503, str(error), "queue_full", headers=headers) from None
+    except StoreChangedError:
+        text = "the index was rewritten while it was being served; restart the service"
+        raise Problem(503, text, "store_changed") from None
+    except NotFiniteError:
+        text = "the model gave numbers that are not finite for this text; serve it with --dtype float32"
+        raise Problem(500, text, "not_finite") from None
     finally:
         working.cancel()
         gone.cancel()
@@ -272,17 +288,12 @@ async def _hung_up(request: Request) -> None:
 
 def _errors(secured: list[Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe the errors of a route for the schema."""
-    texts = {
-        400: "The request does not fit", 401: "No token, or a wrong one", 404: "No such model",
-        408: "The request took too long to arrive", 413: "The body is too large",
-        503: "Still loading, or too many texts wait; see Retry-After", 504: "No answer in time",
-    }  # fmt: skip
-    wanted = sorted({*statuses, *([401] if secured else [])})
-    return {status: {"model": ErrorAnswer, "description": texts[status]} for status in wanted}
+    wanted = sorted({*statuses, 421, *([401] if secured else [])})
+    return {status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in wanted}
 
 
 def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
-    """Return the OpenAPI schema, with what only the loaded model knows; mistakes are 400, never FastAPI's 422."""
+    """Return the OpenAPI schema, completed by the loaded model; mistakes are 400, never FastAPI's 422."""
     schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
     for methods in schema["paths"].values():
         for operation in methods.values():
@@ -298,9 +309,9 @@ def _narrow(schema: dict[str, Any], loaded: Loaded) -> None:
     """Put the model's width and the index's modes into a schema."""
     models = schema["components"]["schemas"]
     models["EmbeddingRequest"]["properties"]["dimensions"]["anyOf"][0]["maximum"] = loaded.model.dimension
-    if loaded.searcher is not None:
+    if loaded.index is not None:
         in_address = schema["paths"]["/search"]["get"]["parameters"]
         places = [models["SearchRequest"]["properties"]["mode"]]
         places += [parameter["schema"] for parameter in in_address if parameter["name"] == "mode"]
         for place in places:
-            place["anyOf"][0] = {"type": "string", "enum": list(loaded.searcher.modes)}
+            place["anyOf"][0] = {"type": "string", "enum": list(loaded.index.modes)}

@@ -1,4 +1,4 @@
-"""Requests that come at the same time share the model's passes: one queue, one thread that runs the encoder."""
+"""Requests that arrive together share model passes: one queue, one thread that runs the encoder."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-Side = Literal["query", "passage"]
-Lane = Side | Literal["words"]
-"""What the model makes of a text: the vector of a query, that of a passage, or the words of a query."""
-LANES: tuple[Lane, ...] = ("query", "passage", "words")
-Vectors = npt.NDArray[np.float32]
+from llama2vec.model.golden import SIDES, Side
+from llama2vec.model.pooling import Vectors
+
+ResultT = TypeVar("ResultT")
 
 _LONGEST_RETRY_SECONDS = 30
+_FAILURES_IN_A_ROW = 3
 
 
 class TextEncoder(Protocol):
-    """What the batcher needs of a model."""
+    """What the batcher needs of a model; each method is called from one thread of its own."""
 
-    def count_tokens(self, texts: Sequence[str], lane: Lane) -> list[int]:
-        """Return how many tokens the model reads of each text, prompts included; called from one thread."""
+    def count_tokens(self, texts: Sequence[str], side: Side) -> list[int]:
+        """Return how many tokens the model reads of each text, prompts included."""
         ...
 
-    def encode(self, texts: Sequence[str], lane: Lane) -> Sequence[Any]:
-        """Return one row for each text: its unit vector [D], or its words as [1, W]; called from one other thread."""
+    def encode(self, texts: Sequence[str], side: Side) -> Vectors:
+        """Return [N, D] unit vectors of N texts."""
         ...
 
 
@@ -44,78 +43,71 @@ class QueueFullError(Exception):
     """
 
     def __init__(self, retry_seconds: int) -> None:
-        super().__init__(f"too many texts wait; try again in {retry_seconds} s")
+        super().__init__(f"too many texts are waiting; try again in {retry_seconds} s")
         self.retry_seconds = retry_seconds
+
+
+class EncodingError(Exception):
+    """The model failed on a batch; the cause is chained."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What one request gets.
+    """The answer to one request.
 
     Attributes:
-        rows: What the encoder returned for each of its texts, in their order.
+        vectors: [N, D] float32, in the order of its texts.
         tokens: How many tokens the model read for it, prompts included.
     """
 
-    rows: list[Any]
+    vectors: Vectors
     tokens: int
-
-    @property
-    def vectors(self) -> Vectors:
-        """[N, D] float32."""
-        return np.stack(self.rows)
-
-
-@dataclass(slots=True, eq=False)
-class _Request:
-    """Texts of one caller; parts of it may be in several batches."""
-
-    texts: Sequence[str]
-    tokens: Sequence[int]
-    done: asyncio.Future[list[Any]]
-    arrived: float = field(default_factory=time.monotonic)
-    taken: int = 0
-    rows: list[Any] = field(default_factory=list)
-    missing: int = 0
-
-    def __post_init__(self) -> None:
-        self.rows = [None] * len(self.texts)
-        self.missing = len(self.texts)
-
-    def put(self, place: int, row: Any) -> None:
-        self.rows[place] = row
-        self.missing -= 1
-        if not self.missing and not self.done.done():
-            self.done.set_result(self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """What the model read in one call."""
 
-    lane: Lane
+    side: Side
     texts: int
     tokens: int
     seconds: float
 
 
+@dataclass(slots=True, eq=False)
+class _Request:
+    """Texts of one caller; they may be spread over several batches."""
+
+    texts: Sequence[str]
+    tokens: Sequence[int]
+    done: asyncio.Future[list[Vectors]]
+    arrived: float = field(default_factory=time.monotonic)
+    taken: int = 0
+    rows: dict[int, Vectors] = field(default_factory=dict)
+
+    def put(self, place: int, row: Vectors) -> None:
+        self.rows[place] = row
+        if len(self.rows) == len(self.texts) and not self.done.done():
+            self.done.set_result([self.rows[number] for number in range(len(self.texts))])
+
+
 class Batcher:
     """Gather the texts of concurrent requests into batches for one encoder.
 
-    Queries and passages have prompts and lengths of their own, so they never share a batch; where several lanes
-    wait, they take turns. Within a lane the requests are asked in turn for one text each, so that a request with one
-    text does not wait behind another's hundreds. While the model is busy texts gather by themselves; an idle one waits
-    ``max_wait_seconds`` for company. A caller that is cancelled takes its texts along, if they are not in work yet.
+    Queries and passages have different prompts and lengths, so they never share a batch and take turns. Within a side
+    each request contributes one text in turn, so a single question does not wait for somebody's hundreds of passages.
+    While the model is busy texts gather by themselves; an idle one waits ``max_wait_seconds`` for company. Texts of a
+    cancelled caller leave the queue.
 
-    Make it and use it within one event loop.
+    Create and use it within one event loop.
 
     Args:
         encoder: Counts tokens and encodes, each on a thread of its own.
         max_batch: Most texts of a batch.
-        max_batch_tokens: Most tokens of a batch; a longer single text is a batch of its own.
+        max_batch_tokens: Most tokens of a batch; a longer text makes a batch of its own.
         max_wait_seconds: See above.
         max_waiting: Most texts admitted and not finished.
-        on_batch: Told of every finished batch.
+        on_batch: Called after every batch.
     """
 
     def __init__(
@@ -132,41 +124,54 @@ class Batcher:
         self._max_batch, self._max_batch_tokens = max_batch, max_batch_tokens
         self._max_wait_seconds, self._max_waiting = max_wait_seconds, max_waiting
         self._on_batch = on_batch
-        self._pending: dict[Lane, deque[_Request]] = {lane: deque() for lane in LANES}
+        self._pending: dict[Side, deque[_Request]] = {side: deque() for side in SIDES}
         self._arrived = asyncio.Event()
         self._seconds_per_text = 0.0
+        self._failures = 0
+        self._busy_since: float | None = None
         self._counter = ThreadPoolExecutor(1, thread_name_prefix="count-tokens")
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="encode")
         self._loop_task = asyncio.create_task(self._run())
         self.waiting = 0
         """Texts admitted and not finished."""
 
-    async def encode(self, texts: Sequence[str], lane: Lane) -> Encoded:
+    @property
+    def is_failing(self) -> bool:
+        """Whether the last batches all failed, or the queue is not being served."""
+        return self._failures >= _FAILURES_IN_A_ROW or self._loop_task.done()
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the model has been working on its current batch."""
+        return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+
+    async def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """Embed texts together with those of other callers.
 
         Raises:
             QueueFullError: Too many texts wait; nothing was queued.
+            EncodingError: The model failed.
         """
         if self.waiting + len(texts) > self._max_waiting:
             raise QueueFullError(self._retry_seconds())
         loop = asyncio.get_running_loop()
         self.waiting += len(texts)
         try:
-            tokens = await loop.run_in_executor(self._counter, self._encoder.count_tokens, texts, lane)
+            tokens = await _call(self._counter, self._encoder.count_tokens, texts, side)
             request = _Request(texts, tokens, loop.create_future())
-            self._pending[lane].append(request)
+            self._pending[side].append(request)
             self._arrived.set()
             try:
-                return Encoded(await request.done, sum(tokens))
+                return Encoded(np.stack(await request.done), sum(tokens))
             finally:
-                # Here too when the caller gave up: what was not taken yet is never computed.
+                # Also when the caller gave up: texts that are not in a batch yet are never encoded.
                 with suppress(ValueError):
-                    self._pending[lane].remove(request)
+                    self._pending[side].remove(request)
         finally:
             self.waiting -= len(texts)
 
     async def close(self) -> None:
-        """Stop the threads; who still waits gets a ``CancelledError``."""
+        """Stop the threads; callers that still wait get a ``CancelledError``."""
         self._loop_task.cancel()
         with suppress(asyncio.CancelledError):
             await self._loop_task
@@ -182,9 +187,19 @@ class Batcher:
                 self._arrived.clear()
                 await self._arrived.wait()
             await self._wait_for_company()
-            lane = self._next_lane()
-            if lane is not None:  # else all of them gave up in the meantime
-                await self._encode_batch(lane, self._take(lane))
+            side = self._next_side()
+            if side is None:  # all callers gave up in the meantime
+                continue
+            batch = self._take(side)
+            try:
+                await self._encode_batch(side, batch)
+            except Exception as error:  # whatever it was, its callers hear of it and the queue is served on
+                self._failures += 1
+                self._fail(side, batch, error)
+            else:
+                self._failures = 0
+            finally:
+                self._busy_since = None
 
     async def _wait_for_company(self) -> None:
         """Wait until the oldest text has waited long enough, or a batch is full."""
@@ -199,17 +214,17 @@ class Batcher:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), left)
 
-    def _next_lane(self) -> Lane | None:
-        """Return the lane whose turn it is, and put it behind the others."""
-        for lane in self._pending:
-            if self._pending[lane]:
-                self._pending[lane] = self._pending.pop(lane)
-                return lane
+    def _next_side(self) -> Side | None:
+        """Return the side whose turn it is, and move it to the end."""
+        for side in self._pending:
+            if self._pending[side]:
+                self._pending[side] = self._pending.pop(side)
+                return side
         return None
 
-    def _take(self, lane: Lane) -> list[tuple[_Request, int]]:
+    def _take(self, side: Side) -> list[tuple[_Request, int]]:
         """Take one text of each request in turn until the batch is full."""
-        pending, batch, tokens = self._pending[lane], list[tuple[_Request, int]](), 0
+        pending, batch, tokens = self._pending[side], list[tuple[_Request, int]](), 0
         while pending and len(batch) < self._max_batch:
             request = pending[0]
             tokens += request.tokens[request.taken]
@@ -222,23 +237,46 @@ class Batcher:
                 pending.append(request)
         return batch
 
-    async def _encode_batch(self, lane: Lane, batch: list[tuple[_Request, int]]) -> None:
+    async def _encode_batch(self, side: Side, batch: list[tuple[_Request, int]]) -> None:
         texts = [request.texts[place] for request, place in batch]
-        started = time.monotonic()
-        try:
-            rows = await asyncio.get_running_loop().run_in_executor(self._worker, self._encoder.encode, texts, lane)
-        except Exception as error:  # whatever it was, its callers must hear of it and the queue go on
-            for request in {request for request, _ in batch}:
-                with suppress(ValueError):
-                    self._pending[lane].remove(request)
-                if not request.done.done():
-                    request.done.set_exception(error)
-            return
+        self._busy_since = started = time.monotonic()
+        rows = await _call(self._worker, self._encoder.encode, texts, side)
+        if len(rows) != len(texts):
+            raise EncodingError(f"the model gave {len(rows)} vectors for {len(texts)} texts")
         seconds = time.monotonic() - started
         self._seconds_per_text = seconds / len(batch)
         for (request, place), row in zip(batch, rows, strict=True):
             request.put(place, row)
-        self._on_batch(Batch(lane, len(batch), sum(request.tokens[place] for request, place in batch), seconds))
+        self._on_batch(Batch(side, len(batch), sum(request.tokens[place] for request, place in batch), seconds))
+
+    def _fail(self, side: Side, batch: list[tuple[_Request, int]], cause: BaseException) -> None:
+        for request in {request for request, _ in batch}:
+            with suppress(ValueError):
+                self._pending[side].remove(request)
+            if not request.done.done():
+                error = EncodingError(str(cause))
+                error.__cause__ = cause
+                request.done.set_exception(error)
 
     def _retry_seconds(self) -> int:
         return max(1, min(_LONGEST_RETRY_SECONDS, math.ceil(self.waiting * self._seconds_per_text)))
+
+
+async def _call(
+    executor: ThreadPoolExecutor, function: Callable[[Sequence[str], Side], ResultT], texts: Sequence[str], side: Side
+) -> ResultT:
+    """Call the model in a thread; whatever it raises becomes an :class:`EncodingError`.
+
+    A panic in a Rust library is not an ``Exception``, and a ``CancelledError`` of the model's is not ours.
+    """
+
+    def caught() -> tuple[ResultT | None, BaseException | None]:
+        try:
+            return function(texts, side), None
+        except BaseException as error:
+            return None, error
+
+    result, error = await asyncio.get_running_loop().run_in_executor(executor, caught)
+    if error is not None:
+        raise EncodingError("the model failed") from error
+    return result  # type: ignore[return-value]

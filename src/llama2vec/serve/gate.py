@@ -1,4 +1,4 @@
-"""What every request passes: a number, the token, the size of its body, the headers of its answer, the count."""
+"""What every request passes: its number, host, token and body size; the headers of its answer; the count."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,32 +20,35 @@ from llama2vec.serve.settings import ServeSettings
 logger = logging.getLogger(__name__)
 
 OPEN_PATHS = ("/", "/healthz", "/openapi.json", "/page/page.css", "/page/page.js", "/page/icon.svg")
-"""What needs no token: the page is the same for everybody and holds no data; it asks people for their token."""
+"""Paths that need no token: the page is the same for all and holds no data; it asks people for their token."""
 
 _PATHS = (*OPEN_PATHS, "/search", "/metrics", "/v1/embeddings", "/v1/models")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+_CLOSE = {"Connection": "close"}
 
 CLIENT_GONE = 499
-"""nginx' status for a client that hung up; only ever counted, since nobody is there to read it."""
+"""nginx's status for a client that hung up; it is only counted, since nobody is there to read it."""
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
     "object-src 'none'",
     "X-Content-Type-Options": "nosniff",
-    # The page's address carries what was asked.
+    # The page's address contains the question.
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
 
 class Gate:
-    """Pure ASGI, so that a body is measured while it arrives and not after.
+    """Pure ASGI, so that a body is measured while it arrives and not afterwards.
 
     Args:
-        app: What is behind the gate.
+        app: The application it protects.
         settings: Largest body and longest time.
-        token: Bearer token; None = everybody may ask.
-        count: Told of route, method, status and seconds of every answer.
+        token: Bearer token; None = requests need none.
+        hosts: Names that requests may call the service by; None = any. On a loopback address this keeps out web pages
+            whose own name was made to resolve to it (DNS rebinding).
+        count: Called with route, method, status and seconds of every answer.
     """
 
     def __init__(
@@ -52,9 +56,10 @@ class Gate:
         app: ASGIApp,
         settings: ServeSettings,
         token: str | None,
+        hosts: Collection[str] | None,
         count: Callable[[str, str, int, float], None],
     ) -> None:
-        self._app, self._settings, self._count = app, settings, count
+        self._app, self._settings, self._hosts, self._count = app, settings, hosts, count
         self._token = token.encode() if token else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -63,7 +68,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started, request_id, status = time.monotonic(), uuid.uuid4().hex, CLIENT_GONE
-        scope["started"] = started
+        # The server sends no body for HEAD, so its answer is that of GET.
+        inner = {**scope, "started": started, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -76,35 +82,42 @@ class Gate:
             await send(message)
 
         try:
-            self._check_token(scope)
-            await self._app(scope, _Body(self._settings, scope, receive), send_with_headers)
+            self._check(scope)
+            await self._app(inner, _Body(self._settings, inner, receive), send_with_headers)
         except Problem as problem:
             await problem_answer(problem)(scope, receive, send_with_headers)
         except Exception:
             logger.exception("request %s failed", request_id)
             if status != CLIENT_GONE:  # the answer had begun; the server cuts the connection
                 raise
-            message = f"something went wrong here, not in your request; the log has it as request {request_id}"
+            message = f"the service failed on this request; its log explains why under request {request_id}"
             await problem_answer(Problem(500, message, "internal_error"))(scope, receive, send_with_headers)
         finally:
-            self._count(*_labels(scope), status, time.monotonic() - started)
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._count(_route_name(inner), method, status, time.monotonic() - started)
 
-    def _check_token(self, scope: Scope) -> None:
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # A proxy and this server could disagree on where the request ends (request smuggling).
+            text = "the request has both Content-Length and Transfer-Encoding; send one of them"
+            raise Problem(400, text, "invalid_framing", headers=_CLOSE)
+        host = _host_name(headers.get("host", ""))
+        # HTTP/1.0 needs no Host, and no browser leaves it out.
+        if self._hosts is not None and host and host not in self._hosts:
+            text = "this service does not answer to that host name; start it with --allow-host NAME to allow one more"
+            raise Problem(421, text, "unknown_host", headers=_CLOSE)
         if self._token is None or scope["path"] in OPEN_PATHS:
             return
-        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
-        # Headers are Latin-1 on the way, and a token may be any text.
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        # Headers travel as Latin-1, and a token may be any text.
         if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode("latin-1"), self._token):
-            raise Problem(
-                401,
-                "this service wants a token: send 'Authorization: Bearer …' with the right one",
-                "invalid_api_key",
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            text = "this service needs a token: send 'Authorization: Bearer …' with the right one"
+            raise Problem(401, text, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
 class _Body:
-    """Receives a request's body and refuses what is too large or too slow, before it is whole."""
+    """Receives a request's body and refuses one that is too large or too slow before it is complete."""
 
     def __init__(self, settings: ServeSettings, scope: Scope, receive: Receive) -> None:
         self._receive = receive
@@ -124,7 +137,7 @@ class _Body:
             message = await asyncio.wait_for(self._receive(), self._ends - time.monotonic())
         except TimeoutError:
             text = f"the request did not arrive within {self._seconds:g} s"
-            raise Problem(408, text, "request_timeout", headers={"Connection": "close"}) from None
+            raise Problem(408, text, "request_timeout", headers=_CLOSE) from None
         if message["type"] == "http.request":
             self._bytes += len(message.get("body", b""))
             self._whole = not message.get("more_body", False)
@@ -133,13 +146,24 @@ class _Body:
         return message
 
     def _too_large(self) -> Problem:
-        text = f"the body is larger than {self._most:,} bytes; send fewer or shorter texts at once"
-        # What is left of the body is not read, so nothing else can come over this connection.
-        return Problem(413, text, "body_too_large", headers={"Connection": "close"})
+        text = f"the body is larger than {self._most:,} bytes (--max-body-bytes); send fewer or shorter texts at once"
+        # The rest of the body is not read, so the connection cannot carry another request.
+        return Problem(413, text, "body_too_large", headers=_CLOSE)
 
 
-def _labels(scope: Scope) -> tuple[str, str]:
-    """Name a request's route and method for the metrics, never by what a client made up."""
+def _host_name(header: str) -> str:
+    """Return the name in a Host header without its port; "?" where there is none.
+
+    >>> _host_name("LocalHost:8080"), _host_name("[::1]:80"), _host_name("")
+    ('localhost', '::1', '')
+    """
+    try:
+        return (urlsplit(f"//{header}").hostname or "?").rstrip(".") if header else ""
+    except ValueError:
+        return "?"
+
+
+def _route_name(scope: Scope) -> str:
+    """Name a request's route for the metrics, never by what a client made up."""
     route: Any = scope.get("route")
-    path = getattr(route, "path", None) or (scope["path"] if scope["path"] in _PATHS else "other")
-    return str(path), scope["method"] if scope["method"] in _METHODS else "other"
+    return str(getattr(route, "path", None) or (scope["path"] if scope["path"] in _PATHS else "other"))

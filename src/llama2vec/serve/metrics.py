@@ -1,4 +1,4 @@
-"""What the service counts, in Prometheus' format."""
+"""The service's counters, in Prometheus' format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Metrics:
     """The counters of one service, in a registry of their own.
 
     Args:
-        waiting: Returns how many texts wait or are in work.
+        waiting: Returns how many texts are queued or being encoded.
     """
 
     def __init__(self, waiting: Callable[[], int]) -> None:
@@ -27,20 +27,24 @@ class Metrics:
             "llama2vec_requests", "Answered requests.", ("route", "method", "status"), registry=self.registry
         )
         self._seconds = Histogram(
-            "llama2vec_request_seconds", "From request to answer.", ("route",), buckets=_SECONDS, registry=self.registry
+            "llama2vec_request_seconds",
+            "Request to answer.",
+            ("route",),
+            buckets=_SECONDS,
+            registry=self.registry,
         )
-        self._texts = Counter("llama2vec_texts", "Texts that were encoded.", ("lane",), registry=self.registry)
-        self._tokens = Counter("llama2vec_tokens", "Tokens that the model read.", ("lane",), registry=self.registry)
+        self._texts = Counter("llama2vec_texts", "Texts encoded.", ("side",), registry=self.registry)
+        self._tokens = Counter("llama2vec_tokens", "Tokens that the model read.", ("side",), registry=self.registry)
         self._batch_texts = Histogram(
-            "llama2vec_batch_texts", "Texts of a batch.", ("lane",), buckets=_TEXTS, registry=self.registry
+            "llama2vec_batch_texts", "Texts of a batch.", ("side",), buckets=_TEXTS, registry=self.registry
         )
         self._batch_tokens = Histogram(
-            "llama2vec_batch_tokens", "Tokens of a batch.", ("lane",), buckets=_TOKENS, registry=self.registry
+            "llama2vec_batch_tokens", "Tokens of a batch.", ("side",), buckets=_TOKENS, registry=self.registry
         )
         self._batch_seconds = Histogram(
-            "llama2vec_batch_seconds", "Time of a batch.", ("lane",), buckets=_SECONDS, registry=self.registry
+            "llama2vec_batch_seconds", "Duration of a batch.", ("side",), buckets=_SECONDS, registry=self.registry
         )
-        gauge = Gauge("llama2vec_waiting_texts", "Texts that wait or are in work.", registry=self.registry)
+        gauge = Gauge("llama2vec_waiting_texts", "Texts queued or being encoded.", registry=self.registry)
         gauge.set_function(waiting)
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -50,12 +54,12 @@ class Metrics:
 
     def count_batch(self, batch: Batch) -> None:
         """Count one batch of the encoder."""
-        self._texts.labels(batch.lane).inc(batch.texts)
-        self._tokens.labels(batch.lane).inc(batch.tokens)
-        self._batch_texts.labels(batch.lane).observe(batch.texts)
-        self._batch_tokens.labels(batch.lane).observe(batch.tokens)
-        self._batch_seconds.labels(batch.lane).observe(batch.seconds)
+        self._texts.labels(batch.side).inc(batch.texts)
+        self._tokens.labels(batch.side).inc(batch.tokens)
+        self._batch_texts.labels(batch.side).observe(batch.texts)
+        self._batch_tokens.labels(batch.side).observe(batch.tokens)
+        self._batch_seconds.labels(batch.side).observe(batch.seconds)
 
     def text(self) -> bytes:
-        """Return all of them as Prometheus reads them."""
+        """Return all counters in Prometheus' text format."""
         return bytes(generate_latest(self.registry))

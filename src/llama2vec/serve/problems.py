@@ -1,4 +1,4 @@
-"""Everything a client can do wrong, and the one shape in which it is told: OpenAI's."""
+"""Every mistake that a client can make, and the one shape in which it is reported: OpenAI's."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 _NAME = re.compile(r"[a-z_]{1,40}")
+_TYPE_ERRORS = ("string_type", "list_type")
+_LIMITS = {
+    "too_long": ("has {actual_length} texts, more than the {max_length} of one request; send fewer", "--max-texts"),
+    "string_too_long": ("has more than {max_length} characters; shorten it", "--max-characters"),
+    "less_than_equal": ("must be at most {le}", "--max-depth"),
+}
 
 
 class Problem(HTTPException):
@@ -44,25 +50,29 @@ def problem_answer(problem: HTTPException) -> JSONResponse:
 
 
 def faulty_field(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """Tell of the field that does not fit, the deepest where a field may have one of several types."""
-    # That a list is no string is no news where the fault lies within the list.
+    """Report the field that does not fit; where a field may have several types, the deepest mismatch."""
+    # "Not a string" says nothing about a list whose own content is wrong.
     error = max(errors, key=lambda found: (len(found["loc"]), found["type"] != "string_type"))
     if error["type"] == "json_invalid":
         return Problem(400, "the body is not JSON", "invalid_json")
     if tuple(error["loc"]) == ("body",):
         return Problem(400, "send a JSON object, with 'Content-Type: application/json'", "invalid_json")
-    # The first part says where (body, query); pydantic's names for the members of a union mean nothing to a client.
+    # The first part is body or query; pydantic's names for the members of a union mean nothing to a client.
     places = [str(part) for part in error["loc"][1:] if isinstance(part, int) or _NAME.fullmatch(str(part))]
     param = ".".join(places) or None
-    if param and param.startswith("input.") and isinstance(error.get("input"), int | list):
-        text = (
-            f"{param}: token ids are not taken, only texts; LangChain sends texts with check_embedding_ctx_length=False"
-        )
-        return Problem(400, text, "invalid_value", param)
-    if param == "input" and error["type"] in ("string_type", "list_type"):
-        return Problem(400, "input: give a text or a list of texts", "invalid_value", param)
     if error["type"] == "extra_forbidden":
-        text = f"there is no field {param!r} here; leave it out" if param else "there is a field that nobody knows"
+        text = f"unknown field {param!r}; remove it" if param else "unknown field in request"
         return Problem(400, text, "unknown_field", param)
-    message = str(error["msg"]).removeprefix("Value error, ")
-    return Problem(400, f"{param or 'the request'}: {message}", "invalid_value", param)
+    return Problem(400, f"{param or 'the request'}{_what_is_wrong(error, param)}", "invalid_value", param)
+
+
+def _what_is_wrong(error: Mapping[str, Any], param: str | None) -> str:
+    kind, given = error["type"], error.get("input")
+    if param and param.startswith("input.") and isinstance(given, int | list):
+        return ": send texts, not token ids (LangChain: check_embedding_ctx_length=False)"
+    if param == "input" and kind in _TYPE_ERRORS:
+        return ": give a text or a list of texts"
+    if kind in _LIMITS:
+        text, option = _LIMITS[kind]
+        return f" {text.format(**error['ctx'])}, or start the service with a larger {option}"
+    return f": {str(error['msg']).removeprefix('Value error, ')}"

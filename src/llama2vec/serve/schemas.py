@@ -1,23 +1,24 @@
-"""What clients send and get, as pydantic models; the OpenAPI schema is made of them."""
+"""Requests and answers as pydantic models; the OpenAPI schema is made of them."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
+from llama2vec.model.golden import Side
 from llama2vec.retrieve.modes import Mode
-from llama2vec.serve.batcher import Side
+from llama2vec.serve.service import State
 from llama2vec.serve.settings import ServeSettings
 
 
 def _whole(value: object) -> object:
-    """Read 4.0 as 4, as JSON Schema does: JSON does not tell them apart."""
+    """Read 4.0 as 4, as JSON Schema does: JSON does not distinguish them."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class _Strict(BaseModel):
-    """A body: no guessing of types, no unknown fields."""
+    """A body: types are not converted, unknown fields are refused."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -26,19 +27,17 @@ class EmbeddingRequest(_Strict):
     """Texts to embed, as OpenAI's clients send them."""
 
     input: str | list[str]
-    model: Annotated[str | None, Field(description="Name of the served model, from /v1/models; may be left out.")] = (
-        None
-    )
+    model: Annotated[str | None, Field(description="Name of the served model, from /v1/models; optional.")] = None
     encoding_format: Annotated[
         Literal["float", "base64"] | None, Field(description="base64 = little-endian float32, bit for bit.")
     ] = None
     dimensions: Annotated[
         Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None,
-        Field(description="Keep only the first so many numbers of each vector, at unit length again."),
+        Field(description="Keep only this many leading numbers of each vector, scaled back to unit length."),
     ] = None
     input_type: Annotated[
         Side | None,
-        Field(description="query = a question or search phrase, passage (the default) = a text to be found."),
+        Field(description="query = a question or search phrase; passage (default) = a text to be found."),
     ] = None
     user: Annotated[str | None, Field(description="Ignored.")] = None
 
@@ -49,8 +48,15 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     q: str
-    mode: Annotated[Mode | None, Field(description="Left out = the first of the index's modes.")] = None
-    k: int = 10
+    mode: Annotated[Mode | None, Field(description="Default: the first of the index's modes.")] = None
+    depth: int = 10
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "k" in data and "depth" not in data:
+            return {"depth" if key == "k" else key: value for key, value in data.items()}
+        return data
 
 
 class SearchBody(SearchRequest, _Strict):
@@ -58,14 +64,14 @@ class SearchBody(SearchRequest, _Strict):
 
 
 def request_models(settings: ServeSettings) -> tuple[type[EmbeddingRequest], type[SearchRequest], type[SearchBody]]:
-    """Return the models of an embedding request, a search in the address and a search in the body, with the limits."""
+    """Return the models of an embedding request, a search by GET and a search by POST, with the limits in them."""
     text = Annotated[str, Field(min_length=1, max_length=settings.max_characters)]
     texts = Annotated[list[text], Field(min_length=1, max_length=settings.max_texts)]  # type: ignore[valid-type]
     question = Annotated[str, Field(min_length=1, max_length=settings.max_characters, description="The question.")]
     depth = Annotated[
         int, Field(ge=1, le=settings.max_depth, description="Most passages to return."), BeforeValidator(_whole)
     ]
-    search: dict[str, Any] = {"q": (question, ...), "k": (depth, min(10, settings.max_depth))}
+    search: dict[str, Any] = {"q": (question, ...), "depth": (depth, min(10, settings.max_depth))}
     return (
         create_model("EmbeddingRequest", __base__=EmbeddingRequest, input=(text | texts, ...)),
         create_model("SearchAddress", __base__=SearchRequest, **search),
@@ -98,7 +104,7 @@ class EmbeddingAnswer(BaseModel):
 
 
 class Model(BaseModel):
-    """A served model, with what a client needs to tell whether its vectors fit others."""
+    """A served model; vectors with the same contract hash can be compared."""
 
     id: str
     object: Literal["model"] = "model"
@@ -109,7 +115,7 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """All served models: one."""
+    """The served model, as a list of one."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -119,8 +125,8 @@ class FoundPassage(BaseModel):
     """One found passage.
 
     Attributes:
-        score: In the mode's own unit: cosine (dense), BM25, inner product (sparse), fused (hybrid).
-        snippet: The part of the text that has the most words of the question.
+        score: In the mode's own unit: cosine (dense), BM25, fused (hybrid).
+        snippet: The part of the text with the most words of the question.
     """
 
     rank: int
@@ -135,8 +141,8 @@ class SearchAnswer(BaseModel):
     """Passages, best first.
 
     Attributes:
-        modes: What this index can be searched by.
-        took_ms: Time from request to answer, waiting included.
+        modes: How this index can be searched.
+        took_ms: Time from request to answer, queueing included.
     """
 
     query: str
@@ -147,9 +153,9 @@ class SearchAnswer(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether requests are answered, and what the index can be searched by."""
+    """Whether requests are answered, and how the index can be searched."""
 
-    status: Literal["ok", "loading"]
+    status: State
     modes: list[Mode]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 
 import uvicorn
@@ -13,14 +13,16 @@ from fastapi import FastAPI
 
 from llama2vec.errors import ConfigError
 from llama2vec.serve.app import create_app
+from llama2vec.serve.connections import BACKLOG, limited_connections
 from llama2vec.serve.service import Loaded
 from llama2vec.serve.settings import ServeSettings
 
-_BACKLOG = 2048
+_NOISE = ("Invalid HTTP request received.", "Unsupported upgrade request.")
+"""What uvicorn logs of a client's faulty request: clients must not be able to fill the log."""
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Take a port; 0 = any that is free.
+    """Listen on a port; 0 = any that is free.
 
     Raises:
         ConfigError: The port is in use, or this machine has no such address.
@@ -33,7 +35,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(address)
-        taken.listen(_BACKLOG)
+        taken.listen(BACKLOG)
     except OSError as error:
         taken.close()
         reason = (error.strerror or str(error)).lower()
@@ -42,18 +44,18 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listening: socket.socket) -> str:
-    """Return the address that a browser takes."""
+    """Return the address to type into a browser."""
     host, port = listening.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def new_server(app: FastAPI, settings: ServeSettings) -> uvicorn.Server:
-    """Return a server that lets requests in flight end when it is stopped, and takes no new ones.
+    """Return a server that finishes open requests when it is stopped, and takes no new ones.
 
-    Nothing is logged of a request: questions are the users' own.
+    Requests are not logged: questions are the users' own.
     """
-    # Its 'no answer yet, canceling' and the like are warnings; every start and stop is not.
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
     return uvicorn.Server(
         uvicorn.Config(
             app,
@@ -62,9 +64,15 @@ def new_server(app: FastAPI, settings: ServeSettings) -> uvicorn.Server:
             server_header=False,
             lifespan="on",
             timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
-            backlog=_BACKLOG,
+            backlog=BACKLOG,
+            http=limited_connections(settings),
+            ws="none",
         )
     )
+
+
+def _is_worth_logging(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith(_NOISE)
 
 
 def serve(
@@ -73,15 +81,17 @@ def serve(
     listening: socket.socket,
     *,
     token: str | None = None,
+    hosts: Collection[str] | None = None,
     with_search: bool = True,
 ) -> None:
-    """Answer until SIGTERM or Ctrl-C; being told to stop is no failure, so this returns.
+    """Answer until SIGTERM or Ctrl-C, then return: being told to stop is not a failure.
 
     Args:
-        load: Opens model and index; until it is done requests get 503.
+        load: Opens model and index; requests get 503 until it is done.
         settings: Limits.
-        listening: What :func:`listen` gave.
-        token: Bearer token that requests must carry; None = none.
+        listening: From :func:`listen`.
+        token: Bearer token that requests must carry; None = no token is needed.
+        hosts: Names that requests may call the service by; None = any.
         with_search: Offer search and its page.
 
     Raises:
@@ -90,14 +100,16 @@ def serve(
     failures: list[BaseException] = []
 
     def ready(loaded: Loaded) -> None:
-        modes = f" and search ({', '.join(loaded.searcher.modes)})" if loaded.searcher else ""
+        modes = f" and search ({', '.join(loaded.index.modes)})" if loaded.index else ""
         print(f"Serving embeddings of {loaded.model.name}{modes} on {address_of(listening)}", flush=True)
 
     def failed(error: BaseException) -> None:
         failures.append(error)
         server.should_exit = True
 
-    app = create_app(load, settings, token=token, with_search=with_search, on_ready=ready, on_failure=failed)
+    app = create_app(
+        load, settings, token=token, hosts=hosts, with_search=with_search, on_ready=ready, on_failure=failed
+    )
     server = new_server(app, settings)
     with _signals_end_it():
         server.run(sockets=[listening])
@@ -107,9 +119,9 @@ def serve(
 
 @contextmanager
 def _signals_end_it() -> Iterator[None]:
-    """The server raises the signal that stopped it once more when it is done, for whoever had it before: for us."""
+    """Swallow the signal that stopped the server: uvicorn raises it again for the handler that was there before."""
     before: dict[int, Callable[..., object] | int | None] = {}
-    with suppress(ValueError):  # only the main thread has signals
+    with suppress(ValueError):  # only the main thread may set handlers
         before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield

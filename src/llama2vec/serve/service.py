@@ -1,41 +1,44 @@
-"""The service without HTTP: a model that loads in the background, the batcher, and the searcher."""
+"""The service without HTTP: a model that loads in the background, the batcher, and the index."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
-from llama2vec.retrieve.modes import Fusion, Mode
-from llama2vec.retrieve.search import Hit
-from llama2vec.serve.batcher import Batch, Batcher, Encoded, Lane, QueueFullError, Side, TextEncoder
-from llama2vec.serve.model import PreparedQuestions
+import numpy as np
+
+from llama2vec.errors import ModelError
+from llama2vec.model.golden import Side
+from llama2vec.model.pooling import Vectors
+from llama2vec.retrieve.modes import Mode, Retriever
+from llama2vec.retrieve.search import Hit, check_contract
+from llama2vec.serve.batcher import Batch, Batcher, Encoded, QueueFullError
+from llama2vec.serve.model import PreparedQuery, ServedModel
 from llama2vec.serve.settings import ServeSettings
 
-logger = logging.getLogger(__name__)
-
 ResultT = TypeVar("ResultT")
+State = Literal["ok", "loading", "failing", "store_changed"]
 
-_LANES_OF_MODE: dict[Mode, tuple[Lane, ...]] = {"dense": ("query",), "bm25": (), "sparse": ("words",)}
-"""What a search by each single mode needs of the model."""
+_PROBE = "Is it ready?"
 
 
-class NamedEncoder(TextEncoder, Protocol):
-    """What the service needs to know of a model beside how to call it."""
+class NotFiniteError(Exception):
+    """The model gave NaN or infinite numbers."""
 
-    name: str
-    dimension: int
-    contract_hash: str
-    batch_tokens: int
+
+class StoreChangedError(Exception):
+    """The store was rewritten while it was being served."""
 
 
 class Searcher(Protocol):
-    """What the service needs of an index; what the model makes of a question comes from :class:`PreparedQuestions`."""
+    """What the service needs of an index; its query vector comes from :class:`PreparedQuery`."""
 
     @property
     def modes(self) -> Sequence[Mode]:
@@ -47,19 +50,70 @@ class Searcher(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """What the service answers from.
+class SearchedIndex:
+    """An index and the store file that tells whether the passages are still those it was opened with.
 
-    Attributes:
-        model: The encoder.
-        searcher: The index; None = embeddings only.
-        questions: The encoder that the searcher was opened with.
+    Args:
+        searcher: The index.
+        query: What the index was opened with in place of an encoder.
+        store_file: File that is replaced whenever the store is written; None = never.
     """
 
-    model: NamedEncoder
-    searcher: Searcher | None = None
-    questions: PreparedQuestions | None = None
+    def __init__(self, searcher: Searcher, query: PreparedQuery, store_file: Path | None = None) -> None:
+        self.modes = tuple(searcher.modes)
+        self._searcher, self._query, self._store_file = searcher, query, store_file
+        self._opened = self._version()
+
+    @classmethod
+    def open(cls, retriever: Retriever, contract_hash: str) -> SearchedIndex:
+        """Return what serves a retriever that was opened without an encoder.
+
+        Raises:
+            StoreError: The index was made with another encoder.
+        """
+        query = PreparedQuery(contract_hash)
+        check_contract(retriever.index, query)
+        retriever.encoder = query
+        return cls(retriever, query, retriever.store.path / "store.json")
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the store was rewritten since it was opened."""
+        return self._version() != self._opened
+
+    def hits(self, question: str, mode: Mode, depth: int, vector: Vectors | None) -> list[Hit]:
+        """Search in the calling thread; one search at a time.
+
+        Raises:
+            StoreChangedError: The store was rewritten, before or during the search.
+        """
+        self._query.vector = vector
+        try:
+            found = self._searcher.hits(question, mode, depth)
+        except Exception as error:
+            if self.has_changed:
+                raise StoreChangedError from error
+            raise
+        if self.has_changed:
+            raise StoreChangedError
+        return found
+
+    def _version(self) -> tuple[int, ...]:
+        if self._store_file is None:
+            return ()
+        try:
+            facts = os.stat(self._store_file)
+        except OSError:
+            return ()
+        return facts.st_ino, facts.st_size, facts.st_mtime_ns
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the service answers from: the encoder, and the index unless it serves embeddings only."""
+
+    model: ServedModel
+    index: SearchedIndex | None = None
 
 
 class Service:
@@ -68,7 +122,7 @@ class Service:
     Args:
         load: Opens model and index; called once, in a thread.
         settings: Limits.
-        on_batch: Told of every batch of the encoder.
+        on_batch: Called after every batch of the encoder.
     """
 
     def __init__(
@@ -81,8 +135,6 @@ class Service:
         self.created = int(time.time())
         self.loaded: Loaded | None = None
         """None until the model has answered once."""
-        self.failure: BaseException | None = None
-        """Why loading failed."""
         self._load, self._on_batch = load, on_batch
         self._batcher: Batcher | None = None
         # One: BM25's stemmer must not be used by two threads at once, and a large product uses all cores by itself.
@@ -91,31 +143,43 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        """Texts that wait or are in work."""
+        """Texts queued or being encoded."""
         return self._batcher.waiting if self._batcher else 0
 
+    @property
+    def state(self) -> State:
+        """Whether requests can be answered, and if not, why."""
+        if self.loaded is None or self._batcher is None:
+            return "loading"
+        # A batch that outlasts the time limit has no caller left.
+        if self._batcher.is_failing or self._batcher.busy_seconds > 2 * self.settings.timeout_seconds:
+            return "failing"
+        return "store_changed" if self.loaded.index and self.loaded.index.has_changed else "ok"
+
     async def start(self) -> None:
-        """Load, and answer once: the first pass of a model is slow, and nobody should wait for it.
+        """Load, and answer once: the first pass of a model is slow, and no client should wait for it.
 
         Raises:
             Llama2VecError: The model or the index cannot be used.
         """
         loaded = await _in_daemon_thread(self._load)
-        most = self.settings.max_batch_tokens or loaded.model.batch_tokens
         self._batcher = Batcher(
             loaded.model,
             max_batch=self.settings.max_batch,
-            max_batch_tokens=most,
+            max_batch_tokens=self.settings.max_batch_tokens or loaded.model.batch_tokens,
             max_wait_seconds=self.settings.max_wait_ms / 1000,
             max_waiting=self.settings.max_waiting,
             on_batch=self._on_batch,
         )
-        await self._batcher.encode(["Is it ready?"], "passage")
-        if loaded.searcher is not None:
-            for mode in loaded.searcher.modes:
-                await self._search(loaded, "Is it ready?", mode, 1)
-        else:
-            await self._batcher.encode(["Is it ready?"], "query")
+        try:
+            await self.embed([_PROBE], "passage")
+            await self.embed([_PROBE], "query")
+        except NotFiniteError:
+            raise ModelError(
+                f"{loaded.model.name}: its vectors are not finite numbers; serve it with --dtype float32"
+            ) from None
+        for mode in loaded.index.modes if loaded.index else ():
+            await self._search(loaded, _PROBE, mode, 1)
         self.loaded = loaded
 
     async def stop(self) -> None:
@@ -129,71 +193,49 @@ class Service:
 
         Raises:
             QueueFullError: Too many texts wait.
+            EncodingError: The model failed.
+            NotFiniteError: The model gave NaN or infinite numbers.
         """
-        return await self._encode(texts, side)
+        assert self._batcher is not None
+        encoded = await self._batcher.encode(texts, side)
+        if not np.isfinite(encoded.vectors).all():
+            raise NotFiniteError
+        return encoded
 
     async def search(self, question: str, mode: Mode, depth: int) -> list[Hit]:
         """Return the best passages for a question.
 
         Raises:
             QueueFullError: Too many questions wait.
+            StoreChangedError: The store was rewritten while it was being served.
         """
         assert self.loaded is not None
         return await self._search(self.loaded, question, mode, depth)
 
     async def _search(self, loaded: Loaded, question: str, mode: Mode, depth: int) -> list[Hit]:
-        searcher, questions = loaded.searcher, loaded.questions
-        assert searcher is not None
-        assert questions is not None
+        assert loaded.index is not None
         if self._searching >= self.settings.max_waiting:
             raise QueueFullError(1)
         self._searching += 1
-        single = Fusion().shares(searcher.modes) if mode == "hybrid" else [mode]
-        lanes = [lane for one in single for lane in _LANES_OF_MODE[one]]
-
-        def found() -> list[Hit]:
-            with questions.use(made):
-                return searcher.hits(question, mode, depth)
-
         try:
-            # Both or none: where one is refused, the other's text leaves the queue, too.
-            async with asyncio.TaskGroup() as group:
-                tasks = {lane: group.create_task(self._encode([question], lane)) for lane in lanes}
-            made = {lane: task.result() for lane, task in tasks.items()}
-            return await asyncio.get_running_loop().run_in_executor(self._searches, found)
-        except* QueueFullError as refused:
-            raise refused.exceptions[0] from None
+            vector = None if mode == "bm25" else (await self.embed([question], "query")).vectors
+            running = asyncio.get_running_loop()
+            return await running.run_in_executor(self._searches, loaded.index.hits, question, mode, depth, vector)
         finally:
             self._searching -= 1
-
-    async def _encode(self, texts: Sequence[str], lane: Lane) -> Encoded:
-        assert self._batcher is not None
-        return await self._batcher.encode(texts, lane)
 
 
 async def _in_daemon_thread(function: Callable[[], ResultT]) -> ResultT:
     """Run a function in a thread that does not keep the process alive: a model may load for minutes."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[ResultT] = loop.create_future()
-
-    def settle(result: ResultT | None, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is not None:
-            done.set_exception(error)
-        else:
-            done.set_result(result)  # type: ignore[arg-type]
+    future: Future[ResultT] = Future()
 
     def run() -> None:
-        result, error = None, None
+        # From here on the future cannot be cancelled, so setting it cannot fail.
+        future.set_running_or_notify_cancel()
         try:
-            result = function()
-        except BaseException as caught:  # handed to the waiting task, whatever it is
-            error = caught
-        try:
-            loop.call_soon_threadsafe(settle, result, error)
-        except RuntimeError:
-            logger.debug("loaded after the service was stopped")
+            future.set_result(function())
+        except BaseException as error:  # handed to the waiting task, whatever it is
+            future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="load").start()
-    return await done
+    return await asyncio.wrap_future(future)

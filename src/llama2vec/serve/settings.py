@@ -1,4 +1,4 @@
-"""Settings of the HTTP service."""
+"""Settings of the HTTP service; each field is an option of ``llama2vec serve``."""
 
 from __future__ import annotations
 
@@ -10,37 +10,36 @@ from llama2vec.config import Settings
 
 
 class ServeSettings(Settings):
-    """Limits of the HTTP service and how it batches.
+    """Limits of the HTTP service, and how it batches."""
 
-    Attributes:
-        max_batch: Most texts that the model reads at once; 1 = no batching.
-        max_batch_tokens: Most tokens of such a batch; 0 = what suits the encoder's device. One text may be longer.
-        max_wait_ms: Time that an idle model waits for more texts after the first.
-        max_waiting: Most texts that may wait or be in work; beyond it requests get 503.
-        max_body_bytes: Largest request body.
-        max_texts: Most texts of a request.
-        max_characters: Longest text of a request; the model reads what its contract allows and cuts the rest.
-        max_depth: Most passages of an answer.
-        timeout_seconds: Longest time from a request's first byte to its answer.
-        grace_seconds: Time that requests in flight get when the service is told to stop.
-    """
-
-    max_batch: Annotated[int, Field(ge=1)] = 64
-    max_batch_tokens: Annotated[int, Field(ge=0)] = 0
-    max_wait_ms: Annotated[float, Field(ge=0, le=10_000)] = 5.0
-    max_waiting: Annotated[int, Field(ge=1)] = 2048
-    max_body_bytes: Annotated[int, Field(ge=1)] = 4 << 20
-    max_texts: Annotated[int, Field(ge=1)] = 256
-    max_characters: Annotated[int, Field(ge=1)] = 65_536
-    max_depth: Annotated[int, Field(ge=1)] = 100
-    timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
-    grace_seconds: Annotated[float, Field(ge=0)] = 30.0
+    max_batch: Annotated[int, Field(ge=1, description="Texts in one model pass; 1 = no batching.")] = 64
+    max_batch_tokens: Annotated[
+        int, Field(ge=0, description="Tokens in one model pass; 0 = what suits the device. One text may be longer.")
+    ] = 0
+    max_wait_ms: Annotated[
+        float, Field(ge=0, le=10_000, description="How long an idle model waits for more texts, in milliseconds.")
+    ] = 5.0
+    max_waiting: Annotated[int, Field(ge=1, description="Texts queued or being encoded before requests get 503.")] = (
+        2048
+    )
+    max_connections: Annotated[int, Field(ge=1, description="Open connections before new ones get 503.")] = 512
+    max_body_bytes: Annotated[int, Field(ge=1, description="Largest request body.")] = 4 << 20
+    max_texts: Annotated[int, Field(ge=1, description="Texts in one request.")] = 256
+    max_characters: Annotated[int, Field(ge=1, description="Characters in one text.")] = 65_536
+    max_depth: Annotated[int, Field(ge=1, description="Passages in one answer.")] = 100
+    timeout_seconds: Annotated[
+        float,
+        Field(gt=0, allow_inf_nan=False, description="Seconds for a request to arrive, to be answered, to be read."),
+    ] = 60.0
+    grace_seconds: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="Seconds that open requests get when the service stops.")
+    ] = 30.0
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> ServeSettings:
         if self.max_waiting < self.max_texts:
             raise ValueError(
-                f"max_waiting ({self.max_waiting}) is smaller than max_texts ({self.max_texts}): "
-                "the largest request would never be taken"
+                f"--max-waiting {self.max_waiting} must be at least --max-texts {self.max_texts}, "
+                "or the largest request could never be accepted"
             )
         return self

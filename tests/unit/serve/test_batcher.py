@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 from service_stand_ins import StandInEncoder, vector_of
 
-from llama2vec.serve.batcher import Batch, Batcher, QueueFullError
+from llama2vec.serve.batcher import Batch, Batcher, EncodingError, QueueFullError
 
 
 def run(encoder: StandInEncoder, work: Callable[[Batcher], Coroutine[Any, Any, None]], **settings: Any) -> list[Batch]:
@@ -59,7 +60,7 @@ def test_concurrent_requests_share_a_batch_and_each_gets_its_own_vectors_in_orde
             assert encoded.tokens == 4 + 5
 
     batches = run(encoder, work, max_wait_seconds=0.2, max_batch=10)
-    assert [(batch.lane, batch.texts, batch.tokens) for batch in batches] == [("passage", 10, 45)]
+    assert [(batch.side, batch.texts, batch.tokens) for batch in batches] == [("passage", 10, 45)]
     assert len(encoder.calls) == 1
 
 
@@ -155,8 +156,9 @@ def test_a_failing_batch_fails_its_callers_and_the_next_is_served() -> None:
     encoder = StandInEncoder()
 
     async def work(batcher: Batcher) -> None:
-        with pytest.raises(RuntimeError, match="secret"):
+        with pytest.raises(EncodingError) as failed:
             await batcher.encode(["explode", *("x" * 9)], "query")
+        assert "secret" in "".join(traceback.format_exception(failed.value))
         assert batcher.waiting == 0
         assert len((await batcher.encode(["fine"], "query")).vectors) == 1
 
@@ -189,5 +191,70 @@ def test_who_waits_when_the_batcher_closes_is_told() -> None:
             await queued
         encoder.gate.set()
         await closing
+
+    run(encoder, work)
+
+
+class Panic(BaseException):
+    """As a panic in a Rust library arrives: not an Exception."""
+
+
+class Faulty(StandInEncoder):
+    """Fails once in a given way, or gives too few rows."""
+
+    fault: BaseException | None = None
+    in_count: bool = False
+    too_few: bool = False
+
+    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
+        if self.in_count:
+            self.fail()
+        return super().count_tokens(texts, side)
+
+    def encode(self, texts: Sequence[str], side: str) -> Any:
+        if not self.in_count:
+            self.fail()
+        rows = super().encode(texts, side)
+        return rows[: len(texts) - self.too_few]
+
+    def fail(self) -> None:
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
+
+
+@pytest.mark.parametrize("in_count", [False, True])
+@pytest.mark.parametrize(
+    "fault", [Panic("panic"), SystemExit(3), KeyboardInterrupt(), StopIteration(), asyncio.CancelledError(), OSError()]
+)
+def test_whatever_the_model_raises_its_caller_hears_of_it_and_the_next_is_served(
+    fault: BaseException, in_count: bool
+) -> None:
+    encoder = Faulty()
+
+    async def work(batcher: Batcher) -> None:
+        encoder.fault, encoder.in_count = fault, in_count
+        with pytest.raises(EncodingError):
+            await batcher.encode(["a", "b"], "query")
+        assert len((await batcher.encode(["a"], "query")).vectors) == 1
+        assert batcher.waiting == 0
+        assert not batcher.is_failing
+
+    run(encoder, work)
+
+
+def test_too_few_vectors_are_an_error_and_a_model_that_keeps_failing_is_known() -> None:
+    encoder = Faulty()
+    encoder.too_few = True
+
+    async def work(batcher: Batcher) -> None:
+        for _ in range(3):
+            assert not batcher.is_failing
+            with pytest.raises(EncodingError, match="1 vectors for 2 texts"):
+                await batcher.encode(["a", "b"], "query")
+        assert batcher.is_failing
+        encoder.too_few = False
+        await batcher.encode(["a", "b"], "query")
+        assert not batcher.is_failing
 
     run(encoder, work)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
@@ -38,7 +39,7 @@ def raw(service: Running, content: bytes) -> socket.socket:
 
 
 def request(body: bytes, *headers: str) -> bytes:
-    lines = ("POST /v1/embeddings HTTP/1.1", "Host: here", "Content-Type: application/json", *headers)
+    lines = ("POST /v1/embeddings HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json", *headers)
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -75,15 +76,19 @@ def test_number_and_length_of_texts_are_limited_and_the_schema_says_so(start: St
     assert service.client.post("/v1/embeddings", json={"input": ["x" * 10, "y"]}).status_code == 200
     too_long = service.client.post("/v1/embeddings", json={"input": ["fine", "x" * 11]})
     assert code(too_long) == (400, "invalid_value")
-    assert "at most 10 characters" in too_long.text
-    assert "at most 2 items" in service.client.post("/v1/embeddings", json={"input": ["a", "b", "c"]}).text
+    assert "more than 10 characters; shorten it, or start the service with a larger --max-characters" in too_long.text
+    too_many = service.client.post("/v1/embeddings", json={"input": ["a", "b", "c"]})
+    assert (
+        "has 3 texts, more than the 2 of one request; send fewer, or start the service with a larger --max-texts"
+        in (too_many.text)
+    )
     assert service.client.get("/search", params={"q": "x" * 11}).status_code == 400
-    assert service.client.get("/search", params={"q": "llama", "k": 4}).status_code == 400
-    assert service.client.get("/search", params={"q": "llama", "k": 3}).status_code == 200
+    assert service.client.get("/search", params={"q": "llama", "depth": 4}).status_code == 400
+    assert service.client.get("/search", params={"q": "llama", "depth": 3}).status_code == 200
     schemas = service.client.get("/openapi.json").json()["components"]["schemas"]
     text, texts = schemas["EmbeddingRequest"]["properties"]["input"]["anyOf"]
     assert (text["maxLength"], texts["maxItems"], texts["items"]["maxLength"]) == (10, 2, 10)
-    assert schemas["SearchRequest"]["properties"]["k"]["maximum"] == 3
+    assert schemas["SearchRequest"]["properties"]["depth"]["maximum"] == 3
 
 
 def test_with_a_token_only_page_and_health_are_open(start: Start) -> None:
@@ -205,7 +210,7 @@ def test_health_is_given_when_the_model_has_answered_once(start: Start) -> None:
 
 def test_metrics_count_requests_by_route_and_status_texts_tokens_and_batches(service: Running) -> None:
     before = service.client.get("/metrics").text
-    assert 'llama2vec_texts_total{lane="passage"} 1.0' in before  # the one that made it ready
+    assert 'llama2vec_texts_total{side="passage"} 1.0' in before  # the one that made it ready
     service.client.post("/v1/embeddings", json={"input": ["one two", "three"]})
     service.client.post("/v1/embeddings", json={})
     service.client.get("/search", params={"q": "llama"})
@@ -221,9 +226,9 @@ def test_metrics_count_requests_by_route_and_status_texts_tokens_and_batches(ser
         'llama2vec_requests_total{method="GET",route="other",status="404"} 2.0',
         'llama2vec_requests_total{method="other",route="/search",status="405"} 1.0',
         'llama2vec_request_seconds_count{route="/search"} 2.0',
-        'llama2vec_texts_total{lane="passage"} 3.0',
-        'llama2vec_tokens_total{lane="passage"} 12.0',
-        'llama2vec_batch_texts_sum{lane="passage"} 3.0',
+        'llama2vec_texts_total{side="passage"} 3.0',
+        'llama2vec_tokens_total{side="passage"} 12.0',
+        'llama2vec_batch_texts_sum{side="passage"} 3.0',
         "llama2vec_waiting_texts 0.0",
     ):
         assert line in answer.text.splitlines(), line
@@ -256,7 +261,7 @@ def test_a_port_in_use_and_an_address_of_others_are_told(service: Running) -> No
 
 
 def test_limits_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ConfigError, match="the largest request would never be taken"):
+    with pytest.raises(ConfigError, match="the largest request could never be accepted"):
         load_config(ServeSettings, None, ["max_waiting=3", "max_texts=4"])
 
 
@@ -285,3 +290,93 @@ def test_requests_in_flight_are_answered_when_the_service_stops_and_new_ones_ref
     for thread in (*asking, stopping):
         thread.join(20)
     assert [answer.status_code for answer in answers] == [200] * 3
+
+
+def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(service: Running) -> None:
+    body = b"2\r\n{}\r\n0\r\n\r\n"
+    with closing(raw(service, request(body, "Content-Length: 2", "Transfer-Encoding: chunked"))) as connection:
+        answer = b""
+        while part := connection.recv(4096):
+            answer += part
+    assert b" 400 " in answer.split(b"\r\n")[0]
+    assert b"send one of them" in answer
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("LOCALHOST:9", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("search.example", 200),
+        ("evil.example", 421), ("localhost.evil.example", 421), ("127.0.0.1.nip.io", 421), ("[", 421),
+        ("localhost.", 200),
+    ],
+)  # fmt: skip
+def test_only_known_host_names_are_answered(start: Start, host: str, status: int) -> None:
+    service = start(hosts={"localhost", "127.0.0.1", "::1", "search.example"})
+    for path in ("/search?q=river", "/", "/healthz"):
+        answer = service.client.get(path, headers={"Host": host})
+        assert answer.status_code == status, path
+    if status == 421:
+        assert code(answer) == (421, "unknown_host")
+        assert "--allow-host" in answer.text
+
+
+def test_without_a_list_of_hosts_every_name_is_answered(service: Running) -> None:
+    assert service.client.get("/healthz", headers={"Host": "anything.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/", "/metrics", "/v1/models", "/openapi.json", "/search?q=llama"])
+def test_head_answers_as_get_does_without_a_body(service: Running, path: str) -> None:
+    head, get = service.client.head(path), service.client.get(path)
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Type"] == get.headers["Content-Type"]
+    assert service.client.head("/v1/embeddings").status_code == 405
+
+
+def test_vectors_that_are_not_finite_are_an_error_in_every_encoding(service: Running) -> None:
+    for encoding in ("float", "base64"):
+        answer = service.client.post("/v1/embeddings", json={"input": "overflow", "encoding_format": encoding})
+        assert code(answer) == (500, "not_finite")
+        assert "--dtype float32" in answer.text
+    assert code(service.client.get("/search", params={"q": "overflow"})) == (500, "not_finite")
+
+
+def test_a_store_rewritten_while_it_is_served_is_noticed(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "store.json"
+    file.write_text("1")
+    service = start(store_file=file)
+    assert service.client.get("/search", params={"q": "llama"}).status_code == 200
+    (tmp_path / "new").write_text("2")
+    (tmp_path / "new").replace(file)
+    for mode in ("dense", "bm25"):
+        assert code(service.client.get("/search", params={"q": "llama", "mode": mode})) == (503, "store_changed")
+    health = service.client.get("/healthz")
+    assert (health.status_code, health.json()["status"]) == (503, "store_changed")
+    # Embeddings need no store.
+    assert service.client.post("/v1/embeddings", json={"input": "llama"}).status_code == 200
+    file.unlink()
+    assert code(service.client.get("/search", params={"q": "llama"})) == (503, "store_changed")
+
+
+def test_a_search_that_fails_because_the_store_is_gone_says_so(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "store.json"
+    file.write_text("1")
+    service = start(store_file=file)
+    assert code(service.client.get("/search", params={"q": "explode", "mode": "bm25"})) == (500, "internal_error")
+    file.unlink()
+    answer = service.client.get("/search", params={"q": "explode", "mode": "bm25"})
+    assert code(answer) == (503, "store_changed")
+
+
+def test_a_model_that_keeps_failing_or_hangs_is_not_healthy(start: Start) -> None:
+    service = start(timeout_seconds=0.1)
+    for _ in range(3):
+        assert service.client.post("/v1/embeddings", json={"input": "explode"}).status_code == 500
+    health = service.client.get("/healthz")
+    assert (health.status_code, health.json()["status"]) == (503, "failing")
+    wait_until(lambda: service.client.post("/v1/embeddings", json={"input": "fine"}).status_code == 200)
+    assert service.client.get("/healthz").status_code == 200
+    service.encoder.gate.clear()
+    assert code(service.client.post("/v1/embeddings", json={"input": "hangs"})) == (504, "timeout")
+    wait_until(lambda: service.client.get("/healthz").json()["status"] == "failing")
+    service.encoder.gate.set()
+    wait_until(lambda: service.client.get("/healthz").status_code == 200)

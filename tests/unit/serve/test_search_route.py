@@ -9,7 +9,7 @@ from service_stand_ins import PASSAGES, Running, Start
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_every_mode_answers_with_ranked_passages(shared_service: Running, mode: str, method: str) -> None:
-    asked = {"q": "Amazon llama", "mode": mode, "k": 2}
+    asked = {"q": "Amazon llama", "mode": mode, "depth": 2}
     given = {"params": asked} if method == "GET" else {"json": asked}
     answer = shared_service.client.request(method, "/search", **given).json()
     assert {name: answer[name] for name in ("query", "mode", "modes")} == {
@@ -25,7 +25,7 @@ def test_every_mode_answers_with_ranked_passages(shared_service: Running, mode: 
 
 
 def test_a_long_passage_is_shown_by_the_part_that_answers(shared_service: Running) -> None:
-    (hit,) = shared_service.client.get("/search", params={"q": "where is the condor", "k": 1}).json()["hits"]
+    (hit,) = shared_service.client.get("/search", params={"q": "where is the condor", "depth": 1}).json()["hits"]
     assert hit["id"] == "birds/1"
     assert hit["snippet"].startswith("…")
     assert "condor" in hit["snippet"]
@@ -57,10 +57,10 @@ def test_word_search_does_not_ask_the_model(service: Running) -> None:
         ({"q": ""}, "q", "at least 1 character"),
         ({"q": "llama", "mode": "sparse"}, "mode", "cannot be searched by sparse; choose from dense, bm25, hybrid"),
         ({"q": "llama", "mode": "fuzzy"}, "mode", "'dense', 'bm25', 'sparse' or 'hybrid'"),
-        ({"q": "llama", "k": 0}, "k", "greater than or equal to 1"),
-        ({"q": "llama", "k": 101}, "k", "less than or equal to 100"),
-        ({"q": "llama", "k": "many"}, "k", "valid integer"),
-        ({"q": "llama", "depth": 3}, "depth", "no field 'depth'"),
+        ({"q": "llama", "depth": 0}, "depth", "greater than or equal to 1"),
+        ({"q": "llama", "depth": 101}, "depth", "must be at most 100, or start the service with a larger --max-depth"),
+        ({"q": "llama", "depth": "many"}, "depth", "valid integer"),
+        ({"q": "llama", "deep": 3}, "deep", "unknown field 'deep'"),
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])

@@ -1,7 +1,7 @@
 // The search page. What the server sends is only ever put into text nodes.
 "use strict";
 
-const NAMES = { dense: "Dense", bm25: "BM25", sparse: "Sparse", hybrid: "Hybrid" };
+const NAMES = { dense: "Dense", bm25: "BM25", hybrid: "Hybrid" };
 const DEPTH = 10;
 const PAUSE_MS = 350;
 const RETRY_MS = 3000;
@@ -17,12 +17,12 @@ const state = { question: "", modes: [], compare: false, available: [], asked: 0
 let pause = 0;
 let retry = 0;
 
-// ---- what the address says, and back
+// ---- the address
 
 function readAddress() {
   const address = new URLSearchParams(location.search);
   state.question = address.get("q") ?? "";
-  state.modes = (address.get("mode") ?? "").split(",").filter((mode) => mode in NAMES);
+  state.modes = (address.get("mode") ?? "").split(",").filter(Boolean);
   state.compare = state.modes.length > 1;
   at("question").value = state.question;
 }
@@ -31,12 +31,12 @@ function addressOf() {
   const address = new URLSearchParams();
   if (state.question) address.set("q", state.question);
   if (state.modes.length) address.set("mode", state.modes.join(","));
-  // A comma may stand in a query as it is, and reads better.
+  // A comma is legal in a query and easier to read.
   const text = address.toString().replaceAll("%2C", ",");
   return text ? `?${text}` : location.pathname;
 }
 
-// Typing changes the entry it is in; what was meant (Enter, a mode) gets one of its own to go back from.
+// Typing replaces the history entry; Enter and a choice of mode add one to go back to.
 function writeAddress(meant) {
   const next = addressOf();
   if (next === location.search) return;
@@ -54,7 +54,7 @@ class Trouble extends Error {
 }
 
 async function ask(mode, signal) {
-  const asked = new URLSearchParams({ q: state.question, k: String(DEPTH) });
+  const asked = new URLSearchParams({ q: state.question, depth: String(DEPTH) });
   if (mode) asked.set("mode", mode);
   const token = sessionStorage.getItem(TOKEN);
   let answer;
@@ -72,7 +72,7 @@ async function ask(mode, signal) {
   }
   if (answer.ok && body) return body;
   const message = body?.error?.message ?? `The server answered with ${answer.status}.`;
-  if (answer.status === 401) throw new Trouble("This search wants a token.", "token");
+  if (answer.status === 401) throw new Trouble("This search needs a token.", "token");
   if (answer.status === 503 && body?.error?.code === "loading") throw new Trouble("The model is still loading.", "gone");
   throw new Trouble(message[0].toUpperCase() + message.slice(1) + ".", "other");
 }
@@ -95,7 +95,7 @@ async function search({ meant = false, again = false } = {}) {
   const turn = ++state.asked;
   state.stop = new AbortController();
   document.body.classList.add("busy");
-  if (!again) say("Searching…"); // a screen reader need not hear of every new attempt
+  if (!again) say("Searching…"); // a screen reader need not announce every retry
   try {
     const modes = state.modes.length ? state.modes : [null];
     const answers = await Promise.all(modes.map((mode) => ask(mode, state.stop.signal)));
@@ -141,13 +141,13 @@ function showTrouble(error) {
   const hint = error.kind === "gone" ? " Trying again every few seconds." : "";
   at("trouble-text").textContent = (error.message ?? "Something went wrong.") + hint;
   if (error.kind === "token") at("token").focus();
-  // Who came back finds the answer without having to ask again.
+  // The answer appears by itself once the server is back.
   if (error.kind === "gone") retry = setTimeout(() => search({ again: true }), RETRY_MS);
 }
 
 function showModes(available) {
   state.available = available;
-  state.modes = state.modes.filter((mode) => available.includes(mode));
+  // A mode that the index does not have stays: the search then says so, instead of showing another mode's results.
   if (!state.modes.length) state.modes = [available[0]];
   state.compare &&= available.length > 1;
   at("compare-choice").hidden = available.length < 2;
@@ -183,7 +183,7 @@ function columnOf(answer, many) {
   return column;
 }
 
-// Which other columns found the passage, and where: what makes the modes comparable.
+// Ranks of the passage in the other columns.
 function othersWith(hit, answer) {
   return state.answers.filter((other) => other !== answer).flatMap((other) => {
     const there = other.hits.find((found) => found.id === hit.id);
@@ -205,7 +205,7 @@ function hitOf(hit, best, words, others) {
   part("also").textContent = `also ${others.join(", ")}`;
   const button = part("open");
   if (hit.snippet === hit.text.trim().replace(/\s+/g, " ")) {
-    button.removeAttribute("aria-expanded"); // all of it is there already
+    button.removeAttribute("aria-expanded"); // the whole text is visible already
     return item;
   }
   button.addEventListener("click", () => {
@@ -220,7 +220,7 @@ function hitOf(hit, best, words, others) {
 
 const fold = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
 
-// Words, and overlapping pairs of Chinese, Japanese and Korean signs, as BM25 reads them: [text, begin, end].
+// Words, and overlapping pairs of CJK characters, as BM25 reads them: [text, begin, end].
 const SIGNS = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}ー";
 const RUN = new RegExp(`([${SIGNS}]+)|(?:(?![${SIGNS}])[\\p{L}\\p{N}\\p{M}])+`, "gu");
 
@@ -242,7 +242,7 @@ function wordsOf(question) {
   return telling.length ? telling : words;
 }
 
-// The same word, or one that only ends otherwise: wing and wings, delay and delayed.
+// The same word with another ending: wing and wings, delay and delayed.
 function alike(word, wanted) {
   if (word === wanted) return true;
   const [short, long] = word.length < wanted.length ? [word, wanted] : [wanted, word];
@@ -316,7 +316,7 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-// ---- what people do
+// ---- events
 
 at("form").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -382,7 +382,7 @@ async function begin() {
     const health = await (await fetch("healthz")).json();
     if (health.modes.length) showModes(health.modes);
   } catch {
-    // The search itself will tell.
+    // The search reports what is wrong.
   }
   if (state.question) search();
 }

@@ -1,0 +1,143 @@
+"""Slow, idle and too many connections do not keep the service from others."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+
+import pytest
+from service_stand_ins import Running, Start, wait_until
+
+from llama2vec.serve.connections import most_connections
+from llama2vec.serve.server import new_server
+from llama2vec.serve.settings import ServeSettings
+
+
+def connect(service: Running, content: bytes = b"") -> socket.socket:
+    host, port = service.url.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=10)
+    connection.sendall(content)
+    return connection
+
+
+def status(connection: socket.socket) -> int | None:
+    """Return the status of an answer, all of which is read; None = the connection was closed without one."""
+    answer = b""
+    while part := connection.recv(4096):
+        answer += part
+        head, end, body = answer.partition(b"\r\n\r\n")
+        length = next((line[16:] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length: ")), b"0")
+        if end and len(body) >= int(length):
+            break
+    return int(answer.split(b" ")[1]) if answer else None
+
+
+HEALTH = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"])
+def test_a_request_whose_head_does_not_arrive_is_given_up(start: Start, content: bytes) -> None:
+    service = start(timeout_seconds=0.4)
+    started = time.monotonic()
+    with closing(connect(service, content)) as connection:
+        assert status(connection) == 408
+        assert connection.recv(100) == b""
+    assert 0.3 < time.monotonic() - started < 5
+
+
+def test_bytes_that_dribble_in_do_not_extend_the_time(start: Start) -> None:
+    service = start(timeout_seconds=0.5)
+    with closing(connect(service, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")) as connection:
+        started = time.monotonic()
+        with suppress(ConnectionError):
+            while time.monotonic() - started < 5:
+                connection.sendall(b"X: y\r\n")
+                time.sleep(0.05)
+        assert time.monotonic() - started < 3
+
+
+def test_the_second_request_of_a_connection_is_timed_too(start: Start) -> None:
+    service = start(timeout_seconds=0.4)
+    with closing(connect(service, HEALTH)) as connection:
+        assert status(connection) == 200
+        connection.sendall(HEALTH)
+        assert status(connection) == 200
+        connection.sendall(HEALTH[:20])
+        assert status(connection) == 408
+
+
+def test_a_connection_beyond_the_limit_gets_503_and_there_is_room_again_later(start: Start) -> None:
+    service = start(max_connections=3)
+    service.client.close()
+    with ExitStack() as open_ones:
+        held = [open_ones.enter_context(closing(connect(service))) for _ in range(3)]
+        wait_until(lambda: _status_of_another(service) == 503)
+        held[0].close()
+        wait_until(lambda: _status_of_another(service) == 200)
+
+
+def _status_of_another(service: Running) -> int | None:
+    try:
+        with closing(connect(service, HEALTH)) as connection:
+            return status(connection)
+    except ConnectionError:
+        return None
+
+
+@contextmanager
+def open_files(most: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_there_are_fewer_connections_than_files_and_the_user_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with open_files(256):
+        most = most_connections(ServeSettings())
+    assert 1 <= most < 256 - 128
+    assert "raise `ulimit -n`" in caplog.text
+    assert most_connections(ServeSettings(max_connections=1)) == 1
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(start: Start) -> None:
+    service = start(timeout_seconds=1, max_texts=2000)
+    service.encoder.dimension = 600
+    body = b'{"input": ["a"' + b', "a"' * 799 + b"]}"
+    head = b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    host, port = service.url.removeprefix("http://").split(":")
+    with closing(socket.socket()) as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(10)
+        connection.connect((host, int(port)))
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        received = 12
+        time.sleep(2.5)
+        # A cut connection shows as a reset or as an early end.
+        with suppress(ConnectionError):
+            while part := connection.recv(1 << 20):
+                received += len(part)
+        assert 0 < received < 800 * 600 * 10
+    assert service.client.get("/healthz").status_code == 200
+
+
+def test_faulty_requests_do_not_fill_the_log(service: Running, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="uvicorn"):
+        for content in (b"nonsense\r\n\r\n", HEALTH.replace(b"Host", b"Upgrade: x\r\nConnection: upgrade\r\nHost")):
+            with closing(connect(service, content)) as connection:
+                assert status(connection) in (400, 200)
+    assert "Invalid HTTP" not in caplog.text
+    assert "upgrade" not in caplog.text.lower()
+
+
+def test_a_second_server_does_not_log_less(service: Running) -> None:
+    filters = len(logging.getLogger("uvicorn.error").filters)
+    new_server(lambda: None, ServeSettings())  # type: ignore[arg-type]
+    assert len(logging.getLogger("uvicorn.error").filters) == filters
