@@ -222,7 +222,8 @@ def _merge_again(folder: Path, config: AdaptConfig | FinetuneConfig) -> None:
     """Merge a kept adapter into its base, as the end of training did."""
     from peft import PeftModel
 
-    from llama2vec.model.backbone import add_slot_tokens_and_rows, load_backbone, quiet_transformers
+    from llama2vec.model.adapters import add_slot_tokens_and_rows
+    from llama2vec.model.backbone import load_backbone, quiet_transformers
     from llama2vec.model.contract import saved_settings
 
     saved = saved_settings(folder)

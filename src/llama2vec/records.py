@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Relevance judgments: query id → passage id → gain (0 = judged not relevant)."""
+
+Side = Literal["query", "passage"]
+"""The two kinds of texts that an encoder reads, each with its own prompt and length."""
 
 
 @dataclass(frozen=True, slots=True)

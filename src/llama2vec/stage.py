@@ -16,7 +16,8 @@ from llama2vec.artifact import Kind, Work, claim, hashed_plan, planned_kind
 from llama2vec.config import ModelSettings
 from llama2vec.files import apply_umask, write_json
 from llama2vec.manifest import build_manifest
-from llama2vec.model.backbone import Backbone, add_lora, choose_device, choose_dtype, quiet_transformers, resolve_model
+from llama2vec.model.adapters import add_lora
+from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, quiet_transformers
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.model_card import write_model_card
 from llama2vec.model.publish.origin import origin_of

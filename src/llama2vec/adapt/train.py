@@ -21,7 +21,8 @@ from llama2vec.data.continuations import adaptation_examples
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.stop_words import stop_words
 from llama2vec.errors import ConfigError
-from llama2vec.model.backbone import Backbone, add_slot_tokens_and_rows, load_backbone
+from llama2vec.model.adapters import add_slot_tokens_and_rows
+from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import PromptIds, prompt_ids
 from llama2vec.processes import process_count

@@ -61,8 +61,9 @@ def check_command(
 
 def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], list[int]], tuple[int, int]]:
     """Return a function that counts tokens, and where queries and passages will be cut."""
-    from llama2vec.model.backbone import load_tokenizer, resolve_model
+    from llama2vec.model.backbone import load_tokenizer
     from llama2vec.model.contract import saved_settings
+    from llama2vec.model.source import resolve_model
 
     tokenizer = load_tokenizer(name)
     # A text longer than the model reads is what is looked for here; the tokenizer would warn of each.

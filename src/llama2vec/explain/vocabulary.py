@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,15 +23,14 @@ from llama2vec.data.stop_words import WORD, stop_words
 from llama2vec.errors import ConfigError, MissingDependencyError, ModelError
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import decoder
-from llama2vec.model.batching import token_budget_batches, windows
+from llama2vec.model.batching import padded_batches, windows
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.pooling import last_hidden_states, slot_states
 from llama2vec.model.prompt import Tokenizer, prompted_texts
+from llama2vec.records import Side as Side
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-
-Side = Literal["query", "passage"]
 
 WORDS_PER_TEXT: dict[Side, int] = {"query": 64, "passage": 256}
 """Most words of a sparse vector, as measured in benchmarks/hybrid.py."""
@@ -110,6 +109,7 @@ class VocabularyView:
                 f"{encoder.backbone.source.name}: vectors are means over the text's tokens (pooling=mean), which no "
                 "output head was trained to read; words and sparse vectors need an encoder with pooling=slots"
             )
+        encoder.backbone.require_head("explain")
         if not neutral_texts:
             raise ConfigError("the words of an embedding need at least one neutral text to compare with")
         self.encoder = encoder
@@ -210,17 +210,14 @@ class VocabularyView:
     @torch.inference_mode()
     def _slot_states(self, texts: Sequence[str], side: Side) -> Tensor:
         """Return the last layer's states [N, S, D] at the slots, whatever layers the vector is made of."""
-        encoder, settings = self.encoder, self.encoder.contract.encoder
-        prompt, most = (
-            (settings.query_prompt, settings.query_max_tokens)
-            if side == "query"
-            else (settings.passage_prompt, settings.passage_max_tokens)
-        )
+        encoder = self.encoder
+        prompt, most = encoder.reading(side)
         model, ids = encoder.backbone.model, encoder.contract.ids
         sequences = prompted_texts(encoder.backbone.tokenizer, texts, ids, prompt, most)
         body = decoder(model)
         found = torch.empty((len(texts), ids.slots, encoder.dimension), dtype=model.dtype, device=model.device)
-        for batch in token_budget_batches(sequences, encoder.batch_tokens, pad_id=encoder.pad_id):
+        boundary = encoder.backbone.rotary_boundary
+        for batch in padded_batches(sequences, encoder.batch_tokens, encoder.pad_id, boundary=boundary):
             (hidden,) = last_hidden_states(body, batch.input_ids.to(model.device), 1)
             found[batch.rows] = slot_states(hidden, batch.lengths.to(model.device), ids.slots)
         return found

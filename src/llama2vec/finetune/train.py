@@ -37,13 +37,14 @@ from llama2vec.finetune.validation import (
     validation_split,
 )
 from llama2vec.manifest import digest
-from llama2vec.model.backbone import Backbone, decoder, load_backbone, resolve_model
-from llama2vec.model.batching import PromptedBatch, token_budget_batches
+from llama2vec.model.backbone import Backbone, decoder, load_backbone
+from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.model.contract import saved_settings
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.publish.hub import local_copy
+from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import TrainingExample
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
@@ -115,9 +116,7 @@ class ContrastiveObjective:
         contrastive: ContrastiveBatch = batch["batch"]
         cache = GradientCache(partial(self._embed, plain), self.device, self.graph_tokens)
         pad_id = self.encoder.backbone.tokenizer.eos_token_id or 0
-        vectors = cache.represent(
-            list(token_budget_batches(contrastive.sequences, self.micro_batch_tokens, pad_id=pad_id))
-        )
+        vectors = cache.represent(list(padded_batches(contrastive.sequences, self.micro_batch_tokens, pad_id=pad_id)))
         with torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
             loss, parts = self._loss_at_vectors(vectors, contrastive)
         assert vectors.grad is not None

@@ -39,8 +39,8 @@ def windows(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
         yield window
 
 
-def token_budget_batches(
-    sequences: Sequence[Sequence[int]], max_tokens: int, pad_id: int, max_rows: int = 1024
+def padded_batches(
+    sequences: Sequence[Sequence[int]], max_cells: int, pad_id: int, *, max_rows: int = 1024, boundary: int = 0
 ) -> Iterator[PromptedBatch]:
     """Sort by length, longest first, and cut where rows x longest would pass the budget.
 
@@ -48,15 +48,19 @@ def token_budget_batches(
 
     Args:
         sequences: Token ids of each text, prompts included.
-        max_tokens: Most cells (rows x longest row) a batch may have; a longer single row is a batch of its own.
-        pad_id: Fills the cells behind a shorter row.
+        max_cells: Most cells (rows x longest row, padding included) of a batch; a longer single row is a batch of its
+            own.
+        pad_id: Fills the cells after a shorter row.
         max_rows: Most rows of a batch.
+        boundary: Rows of more tokens never share a batch with rows of at most as many; 0 = no boundary.
     """
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
+    beyond = sum(len(sequence) > boundary for sequence in sequences) if boundary else 0
     start = 0
     while start < len(order):
         longest = max(1, len(sequences[order[start]]))
-        stop = min(len(order), start + max(1, min(max_rows, max_tokens // longest)))
+        end = beyond if start < beyond else len(order)
+        stop = min(end, start + max(1, min(max_rows, max_cells // longest)))
         rows = order[start:stop]
         input_ids = torch.full((len(rows), longest), pad_id)
         for index, row in enumerate(rows):

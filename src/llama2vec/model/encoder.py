@@ -5,34 +5,31 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings
-from llama2vec.errors import ContractError, OutputExistsError
-from llama2vec.model.backbone import (
-    Backbone,
-    ModelSource,
-    add_slot_tokens_and_rows,
-    decoder,
-    load_backbone,
-    quiet_transformers,
-    resolve_model,
-    weights_fingerprint,
-)
-from llama2vec.model.batching import token_budget_batches, windows
-from llama2vec.model.contract import CONTRACT_FILE, Contract, carries_contract, load_contract
+from llama2vec.errors import ContractError, DataError, ModelError, OutputExistsError
+from llama2vec.files import apply_umask
+from llama2vec.model.adapters import add_slot_tokens_and_rows
+from llama2vec.model.backbone import Backbone, decoder, load_backbone, quiet_transformers
+from llama2vec.model.batching import padded_batches, windows
+from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import compute_golden, save_golden
 from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
 from llama2vec.model.prompt import prompt_ids, prompted_texts
-from llama2vec.model.publish.hub import local_copy, upload_encoder
+from llama2vec.model.publish.hub import upload_encoder
 from llama2vec.model.publish.publishing import add_public_files, name_card
+from llama2vec.model.source import ModelSource, fetched, resolve_model
 from llama2vec.model.spec import ModelSpec
-from llama2vec.records import Passage, Query
+from llama2vec.progress import ProgressReporter
+from llama2vec.records import Passage, Query, Side
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +47,10 @@ class Encoder:
     Args:
         backbone: Model and tokenizer; the tokenizer knows the prompt's slot tokens.
         contract: What turns a text into a vector.
-        batch_tokens: Most cells of one batch; None = what suits the device.
+        batch_tokens: Most tokens of one batch, padding included; None = what suits the device.
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        contract: Contract,
-        batch_tokens: int | None = None,
-    ) -> None:
+    def __init__(self, backbone: Backbone, contract: Contract, batch_tokens: int | None = None) -> None:
         self.backbone = backbone
         self.contract = contract
         most = BATCH_TOKENS.get(backbone.model.device.type, BATCH_TOKENS["cpu"])
@@ -67,9 +59,20 @@ class Encoder:
 
     @classmethod
     def from_backbone(
-        cls, backbone: Backbone, prompts: PromptSettings | None = None, settings: EncoderSettings | None = None
+        cls,
+        backbone: Backbone,
+        prompts: PromptSettings | None = None,
+        settings: EncoderSettings | None = None,
+        *,
+        contract_format: int = FORMAT,
     ) -> Encoder:
         """Wrap a loaded backbone; new slot tokens get their embedding rows here.
+
+        Args:
+            backbone: Model and tokenizer, changed in place.
+            prompts: Wording; None = the paper's.
+            settings: Pooling, lengths and prompt pairing.
+            contract_format: Version of the contract's format.
 
         Raises:
             TokenizerError: The prompt's slot is EOS and the tokenizer has none.
@@ -81,32 +84,42 @@ class Encoder:
             encoder=_within_model(backbone, prompts, settings),
             ids=prompt_ids(backbone.tokenizer, prompts),
             dtype=str(backbone.model.dtype).removeprefix("torch."),
-            weights=backbone.source.fingerprint(),
+            weights="",
         )
-        return cls(backbone, contract)
+        return cls(backbone, contract.of_files(backbone.source, contract_format))
 
     @classmethod
     def load(
         cls,
         name: str | Path,
         *,
-        settings: ModelSettings | None = None,
+        device: str | None = None,
+        dtype: str | None = None,
+        batch_tokens: int | None = None,
         prompts: PromptSettings | None = None,
         encoder: EncoderSettings | None = None,
+        settings: ModelSettings | None = None,
     ) -> Encoder:
         """Load a saved encoder, or any causal LM with a prompt of your choice.
 
         Args:
             name: Folder written by :meth:`save` (its contract decides), or any hub id, folder or GGUF file.
-            settings: Number format, device, attention kernel; its ``name`` is replaced.
+            device: ``auto``, ``cpu``, ``cuda``, ``cuda:1``, …
+            dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+            batch_tokens: Most tokens of one batch, padding included; None = what suits the device.
             prompts: Wording for a model without a contract.
             encoder: Pooling, lengths and prompt pairing for a model without a contract.
+            settings: Defaults of device and dtype, and the attention kernel; its ``name`` is ignored.
 
         Raises:
             ModelNotFoundError: Nothing there.
-            ContractError: The folder's contract does not match its hash, tokenizer or weights.
+            ContractError: The folder's contract does not match its hash, tokenizer, config or weights.
         """
-        return cls._load(resolve_model(str(name)), settings, prompts, encoder)
+        chosen = {key: value for key, value in (("device", device), ("dtype", dtype)) if value}
+        settings = ModelSettings.model_validate({**(settings or ModelSettings()).model_dump(), **chosen})
+        found = cls._load(resolve_model(str(name)), settings, prompts, encoder)
+        found.batch_tokens = batch_tokens or found.batch_tokens
+        return found
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, settings: ModelSettings | None = None) -> Encoder:
@@ -114,13 +127,13 @@ class Encoder:
 
         Args:
             spec: Which model, and how it reads texts.
-            settings: Number format, device, attention kernel; its ``name`` is replaced.
+            settings: Number format, device, attention kernel; its ``name`` is ignored.
 
         Raises:
             ModelNotFoundError: Nothing there.
-            ContractError: The folder's contract does not match its hash, tokenizer or weights.
+            ContractError: The folder's contract does not match its hash, tokenizer, config or weights.
         """
-        return cls._load(spec.source(), settings, spec.prompts, spec.encoder)
+        return cls._load(spec.source(), settings, spec.prompts, spec.encoder, spec.contract_format or FORMAT)
 
     @classmethod
     def _load(
@@ -129,31 +142,30 @@ class Encoder:
         settings: ModelSettings | None,
         prompts: PromptSettings | None,
         encoder: EncoderSettings | None,
+        contract_format: int = FORMAT,
     ) -> Encoder:
-        if source.hub_id:
-            source = replace(source, location=local_copy(source.hub_id))
-        backbone = load_backbone(settings or ModelSettings(), source=source)
-        if not carries_contract(source):
-            return cls.from_backbone(backbone, prompts, encoder)
-        if prompts or encoder:
+        source = fetched(source)
+        if source.carries_contract and (prompts or encoder):
             raise ContractError(
                 f"{source.name}: this model carries its own contract; prompts and lengths cannot be changed at load"
             )
+        backbone = load_backbone(settings or ModelSettings(), source=source)
+        if not source.carries_contract:
+            return cls.from_backbone(backbone, prompts, encoder, contract_format=contract_format)
         folder = Path(source.location)
         contract = load_contract(folder, backbone.tokenizer)
-        if weights_fingerprint(sorted(folder.glob("*.safetensors"))) != contract.weights:
-            raise ContractError(
-                f"{folder}: the weights are not those that {CONTRACT_FILE} was made for; save the model again"
-            )
+        contract.check_files(folder)
         return cls(backbone, contract)
 
     @property
     def spec(self) -> ModelSpec:
         """What a store records, so that :meth:`from_spec` loads this encoder again."""
-        source = self.backbone.source
-        if carries_contract(source):
+        source, contract = self.backbone.source, self.contract
+        if source.carries_contract:
             return ModelSpec.of_source(source)
-        return ModelSpec.of_source(source, self.contract.prompts, self.contract.encoder)
+        return ModelSpec.of_source(
+            source, prompts=contract.prompts, encoder=contract.encoder, contract_format=contract.format
+        )
 
     @property
     def dimension(self) -> int:
@@ -161,94 +173,139 @@ class Encoder:
         return int(self.backbone.model.get_input_embeddings().weight.shape[1])
 
     @property
+    def dtype(self) -> str:
+        """Number format that the model computes in, such as ``bfloat16``."""
+        return str(self.backbone.model.dtype).removeprefix("torch.")
+
+    @property
+    def model_layers(self) -> int:
+        """Number of layers of the model, whichever of them the vectors are made of."""
+        return int(self.backbone.model.config.get_text_config().num_hidden_layers)
+
+    @property
     def contract_hash(self) -> str:
         """SHA-256 of everything that decides a vector."""
         return self.contract.hash
 
     def encode_queries(
-        self, queries: Sequence[Query] | Sequence[str], on_done: Callable[[int], None] | None = None
+        self, queries: Sequence[Query] | Sequence[str] | Query | str, *, show_progress: bool = False
     ) -> Vectors:
         """Embed queries.
 
         Args:
-            queries: N queries or plain texts.
-            on_done: Called with the number of texts finished since the last call.
+            queries: N queries or plain texts, or a single one.
+            show_progress: Show a progress bar on stderr.
 
         Returns:
-            [N, D] unit vectors, float32, in the given order.
+            [N, D] unit vectors, float32, in the given order; [D] for a single query.
+
+        Raises:
+            DataError: An item is not a text.
+            ModelError: A vector is not finite.
         """
-        texts = [query.text if isinstance(query, Query) else query for query in queries]
-        settings = self.contract.encoder
-        return self._encode_side(texts, settings.query_prompt, settings.query_max_tokens, on_done)
+        single = isinstance(queries, str | Query)
+        prompt, max_tokens = self.reading("query")
+        vectors = self._encode([queries] if single else queries, prompt, max_tokens, show_progress)
+        return vectors[0] if single else vectors
 
     def encode_passages(
-        self, passages: Sequence[Passage] | Sequence[str], on_done: Callable[[int], None] | None = None
+        self, passages: Sequence[Passage] | Sequence[str] | Passage | str, *, show_progress: bool = False
     ) -> Vectors:
-        """Embed passages, title and text as one; arguments and result as in :meth:`encode_queries`."""
-        texts = [passage.full_text if isinstance(passage, Passage) else passage for passage in passages]
-        settings = self.contract.encoder
-        return self._encode_side(texts, settings.passage_prompt, settings.passage_max_tokens, on_done)
+        """Embed passages, title and text as one; arguments, result and errors as in :meth:`encode_queries`."""
+        single = isinstance(passages, str | Passage)
+        prompt, max_tokens = self.reading("passage")
+        vectors = self._encode([passages] if single else passages, prompt, max_tokens, show_progress)
+        return vectors[0] if single else vectors
+
+    def passage_batches(
+        self, passages: Sequence[Passage] | Sequence[str], skip: Sequence[bool] | None = None
+    ) -> Iterator[tuple[list[int], Vectors]]:
+        """Embed passages batch by batch, in an order that depends on the texts alone.
+
+        Args:
+            passages: N passages or plain texts.
+            skip: [N]; a batch whose texts are all marked is left out, the others keep their bits.
+
+        Yields:
+            Places of B texts in ``passages``, and their unit vectors [B, D], float32.
+        """
+        pooling = self.contract.encoder.pooling
+        for rows, vectors in self._batches(texts_of(passages), *self.reading("passage"), (pooling,), skip):
+            yield rows, vectors[pooling]
 
     def encode_poolings(self, texts: Sequence[str], prompt: PromptName, max_tokens: int) -> dict[Pooling, Vectors]:
         """Embed texts with every pooling in one pass: ``slots``, and ``mean`` over the text's own tokens.
 
-        Attention is causal, so the text's hidden states do not know of the prompt behind them: ``mean`` equals what
-        an encoder with ``pooling="mean"`` gives. Two baselines for the price of one.
+        Attention is causal, so the prompt that follows a text does not change the text's hidden states: ``mean`` equals
+        what an encoder with ``pooling="mean"`` gives. Two baselines for the price of one.
 
         Returns:
             Pooling name → [N, D] unit vectors, float32.
         """
-        return self._encode(texts, prompt, max_tokens, ("slots", "mean"), None)
+        poolings: tuple[Pooling, ...] = ("slots", "mean")
+        plain = texts_of(texts)
+        found: dict[Pooling, Vectors] = {name: np.empty((len(plain), self.dimension), np.float32) for name in poolings}
+        for rows, vectors in self._batches(plain, prompt, max_tokens, poolings):
+            for name, part in vectors.items():
+                found[name][rows] = part
+        return found
 
-    def _encode_side(
-        self, texts: list[str], prompt: PromptName, max_tokens: int, on_done: Callable[[int], None] | None
-    ) -> Vectors:
-        pooling = self.contract.encoder.pooling
-        return self._encode(texts, prompt if pooling == "slots" else None, max_tokens, (pooling,), on_done)[pooling]
+    def reading(self, side: Side) -> tuple[PromptName | None, int]:
+        """Return the prompt that follows the texts of a side, None with ``pooling=mean``, and their most tokens."""
+        settings = self.contract.encoder
+        prompt, most = (
+            (settings.query_prompt, settings.query_max_tokens)
+            if side == "query"
+            else (settings.passage_prompt, settings.passage_max_tokens)
+        )
+        return (prompt if settings.pooling == "slots" else None), most
 
-    def _encode(
-        self,
-        texts: Sequence[str],
-        prompt: PromptName | None,
-        max_tokens: int,
-        poolings: Sequence[Pooling],
-        on_done: Callable[[int], None] | None,
-    ) -> dict[Pooling, Vectors]:
-        """Tokenize and embed window by window: memory for tokens does not grow with the number of texts."""
-        vectors = {name: np.empty((len(texts), self.dimension), dtype=np.float32) for name in poolings}
-        start = 0
-        for window in windows(texts, _WINDOW):
-            self._encode_window(
-                window, prompt, max_tokens, {name: all_[start:] for name, all_ in vectors.items()}, on_done
-            )
-            start += len(window)
-        return vectors
+    def _encode(self, items: Any, prompt: PromptName | None, max_tokens: int, show_progress: bool) -> Vectors:
+        texts, pooling = texts_of(items), self.contract.encoder.pooling
+        found = np.empty((len(texts), self.dimension), dtype=np.float32)
+        with ProgressReporter("encoding", "texts") if show_progress else nullcontext() as progress:
+            if progress:
+                progress.start(len(texts))
+            for rows, vectors in self._batches(texts, prompt, max_tokens, (pooling,)):
+                found[rows] = vectors[pooling]
+                if progress:
+                    progress.advance(len(rows))
+        return found
 
     @torch.inference_mode()
-    def _encode_window(
+    def _batches(
         self,
         texts: list[str],
         prompt: PromptName | None,
         max_tokens: int,
-        vectors: Mapping[Pooling, Vectors],
-        on_done: Callable[[int], None] | None,
-    ) -> None:
-        """Write the vectors of one window of texts into the front of ``vectors``."""
-        tokenizer, model, settings = self.backbone.tokenizer, self.backbone.model, self.contract.encoder
-        sequences = prompted_texts(tokenizer, texts, self.contract.ids, prompt, max_tokens)
-        body = decoder(model)
-        for batch in token_budget_batches(sequences, self.batch_tokens, pad_id=self.pad_id):
-            hidden = last_hidden_states(body, batch.input_ids.to(model.device), settings.layers)
-            lengths = batch.lengths.to(model.device)
-            for name, rows in vectors.items():
-                pooled = pool(hidden, lengths, self.contract.ids, name, prompt)
-                rows[batch.rows] = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-            if on_done:
-                on_done(len(batch.rows))
+        poolings: Sequence[Pooling],
+        skip: Sequence[bool] | None = None,
+    ) -> Iterator[tuple[list[int], dict[Pooling, Vectors]]]:
+        """Yield places and vectors; texts are tokenized window by window, so that memory does not grow with them."""
+        model, settings, ids = self.backbone.model, self.contract.encoder, self.contract.ids
+        body, start = decoder(model), 0
+        for window in windows(texts, _WINDOW):
+            sequences = prompted_texts(self.backbone.tokenizer, window, ids, prompt, max_tokens)
+            for batch in padded_batches(
+                sequences, self.batch_tokens, self.pad_id, boundary=self.backbone.rotary_boundary
+            ):
+                rows = [start + row for row in batch.rows]
+                if skip is not None and all(skip[row] for row in rows):
+                    continue
+                hidden = last_hidden_states(body, batch.input_ids.to(model.device), settings.layers)
+                lengths = batch.lengths.to(model.device)
+                vectors = {name: unit_vectors(pool(hidden, lengths, ids, name, prompt)) for name in poolings}
+                if not all(np.isfinite(part).all() for part in vectors.values()):
+                    raise ModelError(
+                        f"{self.backbone.source.name}: a vector is not finite in {self.dtype} (text {rows[0] + 1} or "
+                        "one of its batch); load the model as bfloat16 or float32 (--dtype)"
+                    )
+                yield rows, vectors
+            start += len(window)
 
     @property
     def pad_id(self) -> int:
-        """What fills a batch behind its shorter rows; no slot sees it."""
+        """What fills a batch after its shorter rows; no slot sees it."""
         return self.backbone.tokenizer.eos_token_id or 0
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -267,19 +324,12 @@ class Encoder:
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
         try:
-            with quiet_transformers():
-                self.backbone.model.save_pretrained(partial)
-                # An encoder does not chat: with a template sentence-transformers wraps every text in a conversation.
-                self.backbone.tokenizer.chat_template = None
-                self.backbone.tokenizer.save_pretrained(partial)
-            self.contract = replace(
-                self.contract,
-                dtype=str(self.backbone.model.dtype).removeprefix("torch."),
-                weights=weights_fingerprint(sorted(partial.glob("*.safetensors"))),
-            )
+            self._save_model(partial)
+            self.contract = replace(self.contract, dtype=self.dtype).of_files(ModelSource(str(folder), str(partial)))
             self.contract.save(partial)
             save_golden(compute_golden(self), partial)
             add_public_files(partial, folder, self.backbone.source.name)
+            apply_umask(partial)
             (folder / "chat_template.jinja").unlink(missing_ok=True)
             # config.json last: it is what makes the folder a model.
             for file in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
@@ -288,6 +338,16 @@ class Encoder:
             shutil.rmtree(partial, ignore_errors=True)
         self.backbone.source = resolve_model(str(folder))
         return folder
+
+    def _save_model(self, folder: Path) -> None:
+        model, tokenizer, missing = self.backbone.model, self.backbone.tokenizer, self.backbone.missing_head
+        # A head that the files lacked is random here, and must not look like a trained one later.
+        kept = {name: value for name, value in model.state_dict().items() if name not in missing} if missing else None
+        with quiet_transformers():
+            model.save_pretrained(folder, state_dict=kept)
+            # An encoder does not chat: with a template sentence-transformers wraps every text in a conversation.
+            tokenizer.chat_template = None
+            tokenizer.save_pretrained(folder)
 
     def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
         """Upload the encoder to the Hugging Face Hub; a model card that somebody wrote, here or there, stays.
@@ -309,14 +369,47 @@ class Encoder:
             return upload_encoder(folder, repo_id, private=private, token=token)
 
 
+def unit_vectors(pooled: torch.Tensor) -> Vectors:
+    """Return [B, D] vectors at length 1 as numpy float32."""
+    unit: Vectors = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
+    return unit
+
+
+def texts_of(items: Any) -> list[str]:
+    """Return the plain texts of passages, queries or strings.
+
+    Raises:
+        DataError: An item is not a text, or holds half of a surrogate pair.
+    """
+    texts = []
+    for place, item in enumerate(items, start=1):
+        text = item.full_text if isinstance(item, Passage) else item.text if isinstance(item, Query) else item
+        if not isinstance(text, str):
+            raise DataError(f"text {place} is of type {type(text).__name__}; give strings, passages or queries")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"text {place} holds half of a surrogate pair at character {error.start + 1}; repair or remove it"
+            ) from None
+        texts.append(text)
+    return texts
+
+
 def _within_model(backbone: Backbone, prompts: PromptSettings, settings: EncoderSettings) -> EncoderSettings:
     """Cut layers and length limits to what the model has, and say so."""
     settings = EncoderSettings.model_validate(settings.model_dump())
-    depth = getattr(backbone.model.config, "num_hidden_layers", settings.layers)
+    config = backbone.model.config
+    depth = getattr(config, "num_hidden_layers", settings.layers)
     if settings.layers > depth:
         logger.warning("encoder.layers is cut from %d to %d: the model has no more", settings.layers, depth)
         settings = settings.model_copy(update={"layers": depth})
-    context = getattr(backbone.model.config, "max_position_embeddings", None)
+    # OPT-350M projects what its last layer gives to the width of its embeddings.
+    width = backbone.model.get_input_embeddings().weight.shape[1]
+    if settings.layers > 1 and getattr(config, "hidden_size", width) != width:
+        logger.warning("encoder.layers is cut from %d to 1: the layers below have another width", settings.layers)
+        settings = settings.model_copy(update={"layers": 1})
+    context = getattr(config, "max_position_embeddings", None)
     if not context:
         return settings
     ids = prompt_ids(backbone.tokenizer, prompts)

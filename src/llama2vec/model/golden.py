@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,16 +21,13 @@ from llama2vec.errors import GoldenVectorsError
 from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import digest
 from llama2vec.model.pooling import Vectors
-
-if TYPE_CHECKING:
-    from llama2vec.model.encoder import Encoder
+from llama2vec.records import Side as Side
 
 GOLDEN_FILE = "golden.json"
 # Not a safetensors file: inference servers read every *.safetensors of a folder as weights, and so do our fingerprints.
 GOLDEN_VECTORS = "golden.npy"
 _FORMAT = 1
 
-Side = Literal["query", "passage"]
 SIDES: tuple[Side, ...] = ("query", "passage")
 
 _FLOAT32_TOLERANCE = 1e-5
@@ -57,6 +54,32 @@ GOLDEN_TEXTS: tuple[str, ...] = (
 )
 
 
+class GoldenModel(Protocol):
+    """What golden vectors are made with: an encoder."""
+
+    @property
+    def contract_hash(self) -> str:
+        """Hash of everything that decides a vector."""
+
+    @property
+    def dimension(self) -> int:
+        """D, the width of a vector."""
+
+    @property
+    def dtype(self) -> str:
+        """Number format that the model computes in."""
+
+    @property
+    def model_layers(self) -> int:
+        """Number of layers of the model."""
+
+    def encode_queries(self, queries: str, /) -> Vectors:
+        """Return the vector [D] of one query."""
+
+    def encode_passages(self, passages: str, /) -> Vectors:
+        """Return the vector [D] of one passage."""
+
+
 @dataclass(frozen=True, slots=True)
 class Golden:
     """Golden vectors and what they belong to.
@@ -81,16 +104,14 @@ class Golden:
         return int(self.vectors["query"].shape[1])
 
 
-def compute_golden(encoder: Encoder) -> Golden:
+def compute_golden(encoder: GoldenModel) -> Golden:
     """Embed the golden texts, each by itself, so that no padding stands beside any of them."""
     vectors: dict[Side, Vectors] = {
-        "query": np.concatenate([encoder.encode_queries([text]) for text in GOLDEN_TEXTS]),
-        "passage": np.concatenate([encoder.encode_passages([text]) for text in GOLDEN_TEXTS]),
+        "query": np.stack([encoder.encode_queries(text) for text in GOLDEN_TEXTS]),
+        "passage": np.stack([encoder.encode_passages(text) for text in GOLDEN_TEXTS]),
     }
-    dtype = str(encoder.backbone.model.dtype).removeprefix("torch.")
-    layers = int(encoder.backbone.model.config.get_text_config().num_hidden_layers)
-    tolerance = default_tolerance(dtype, encoder.dimension, layers)
-    return Golden(GOLDEN_TEXTS, vectors, encoder.contract_hash, dtype, tolerance)
+    tolerance = default_tolerance(encoder.dtype, encoder.dimension, encoder.model_layers)
+    return Golden(GOLDEN_TEXTS, vectors, encoder.contract_hash, encoder.dtype, tolerance)
 
 
 def default_tolerance(dtype: str, dimension: int, layers: int) -> float:

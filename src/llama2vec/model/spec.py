@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError, model_validator
 
 from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_config
 from llama2vec.errors import ModelNotFoundError, StoreError
-from llama2vec.model.backbone import SMOLLM2_NAME, ModelSource, resolve_hub, resolve_model
-from llama2vec.model.contract import carries_contract
+from llama2vec.model.source import SMOLLM2_NAME, ModelSource, resolve_hub, resolve_model
 
 _ANCESTORS = 4
+_READING = ("prompts", "encoder", "contract_format")
 
 
 class ModelSpec(Settings):
@@ -27,12 +28,14 @@ class ModelSpec(Settings):
         name: Hub id, or ``smollm2-135m``; "" where ``path`` says which model it is.
         prompts: Wording for a model without a contract of its own; None = the contract decides.
         encoder: Pooling, lengths and prompt pairing for such a model; None = the contract decides.
+        contract_format: Version of the contract under which such a model made its vectors; None = the model's own.
     """
 
     path: str = ""
     name: str = ""
     prompts: PromptSettings | None = None
     encoder: EncoderSettings | None = None
+    contract_format: int | None = None
 
     @model_validator(mode="after")
     def _names_one_model(self) -> ModelSpec:
@@ -41,14 +44,11 @@ class ModelSpec(Settings):
         return self
 
     @classmethod
-    def of_source(
-        cls, source: ModelSource, prompts: PromptSettings | None = None, encoder: EncoderSettings | None = None
-    ) -> ModelSpec:
-        """Describe a model whose files have been found."""
-        if source.name == SMOLLM2_NAME or source.hub_id:
-            return cls(name=source.hub_id or source.name, prompts=prompts, encoder=encoder)
-        path = Path(source.location, source.gguf_file or "").resolve()
-        return cls(path=str(path), prompts=prompts, encoder=encoder)
+    def of_source(cls, source: ModelSource, **reading: Any) -> ModelSpec:
+        """Describe a model whose files have been found; ``reading`` are the fields of a model without a contract."""
+        if source.hub_id or source.name == SMOLLM2_NAME:
+            return cls(name=source.name if source.name == SMOLLM2_NAME else str(source.hub_id), **reading)
+        return cls(path=str(Path(source.location, source.gguf_file or "").resolve()), **reading)
 
     @classmethod
     def of_store(cls, source: Mapping[str, object], folder: str | Path, model: str | Path | None = None) -> ModelSpec:
@@ -71,7 +71,8 @@ class ModelSpec(Settings):
             raise StoreError(f"{folder}: does not say which model made it; name the model with --model") from None
         if model is not None:
             found = resolve_model(str(model))
-            return cls.of_source(found) if carries_contract(found) else cls.of_source(found, spec.prompts, spec.encoder)
+            reading = spec.model_dump(include=set(_READING))
+            return cls.of_source(found, **({} if found.carries_contract else reading))
         if old:
             return spec.model_copy(update=_old_location(str(kept), folder))
         return spec.model_copy(update={"path": os.path.normpath(folder / spec.path)}) if spec.path else spec
@@ -110,7 +111,7 @@ def _old_reading(source: Mapping[str, object]) -> ModelSpec:
     named, sets = source.get("prompts"), source.get("sets")
     prompts = load_config(_PromptChoice, None, [f"prompts={named}"]).prompts if named else None
     encoder = load_config(EncoderSettings, None, [str(value) for value in sets]) if isinstance(sets, list) else None
-    return ModelSpec(name=SMOLLM2_NAME, prompts=prompts, encoder=encoder)
+    return ModelSpec(name=SMOLLM2_NAME, prompts=prompts, encoder=encoder, contract_format=1)
 
 
 def _old_location(model: str, folder: Path) -> dict[str, str]:

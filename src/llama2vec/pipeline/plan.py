@@ -14,8 +14,8 @@ from llama2vec.data.examples import examples_fingerprint
 from llama2vec.errors import ConfigError
 from llama2vec.files import file_sha256
 from llama2vec.manifest import digest
-from llama2vec.model.backbone import resolve_model
 from llama2vec.model.contract import CONTRACT_FILE, saved_settings
+from llama2vec.model.source import resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import find_task, tasks_data

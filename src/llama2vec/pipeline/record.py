@@ -11,8 +11,7 @@ from typing import Any, Literal
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import canonical_json, code_version, digest, first_difference, machine, versions
-from llama2vec.model.backbone import weights_fingerprint
-from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
 
@@ -209,7 +208,7 @@ def output_fingerprint(kind: str, folder: Path) -> str | None:
 
 def _model_output(folder: Path) -> str | None:
     contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
-    if weights_fingerprint(sorted(folder.glob("*.safetensors"))) != contract["weights"]:
+    if saved_weights(folder, contract["format"]) != contract["weights"]:
         return None
     beside = [folder / "config.json", *sorted(folder.glob("tokenizer*.json"))]
     return digest([contract["hash"], *(file_sha256(file) for file in beside)])

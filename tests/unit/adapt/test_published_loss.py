@@ -13,8 +13,10 @@ from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import PROMPT_RECIPES
 from llama2vec.data.stop_words import stop_words
-from llama2vec.model.backbone import Backbone, ModelSource, add_slot_tokens_and_rows
+from llama2vec.model.adapters import add_slot_tokens_and_rows
+from llama2vec.model.backbone import Backbone
 from llama2vec.model.prompt import prompt_ids
+from llama2vec.model.source import ModelSource
 from llama2vec.records import AdaptationExample
 
 SELF = '", summarize the above passage within eight words: <s1><s2><s3><s4><s5><s6><s7><s8>'

@@ -15,9 +15,10 @@ import llama2vec.explain.vocabulary as vocabulary_module
 from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.errors import ConfigError, ModelError
 from llama2vec.explain.vocabulary import VocabularyView, words_of_tokens
-from llama2vec.model.backbone import Backbone, ModelSource
+from llama2vec.model.backbone import Backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import prompted_texts
+from llama2vec.model.source import ModelSource
 
 WORDS = ("wing", "stall", "river", "the")
 PIECES = ("ous", "ing", "Wing", "Ring")

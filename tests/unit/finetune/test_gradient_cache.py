@@ -14,7 +14,7 @@ from llama2vec.finetune.contrastive_loss import cosines, info_nce_loss
 from llama2vec.finetune.gradient_cache import GradientCache
 from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.model.backbone import decoder
-from llama2vec.model.batching import token_budget_batches
+from llama2vec.model.batching import padded_batches
 from llama2vec.records import TrainingExample
 
 KINDS = {"full": {"rank": 0}, "lora": {"rank": 4}, "lora with dropout": {"rank": 4, "dropout": 0.3}}
@@ -105,7 +105,7 @@ def read(held: int, sequences: list[list[int]], micro_batch: int = 12) -> tuple[
     with torch.no_grad():
         table.weight.copy_(torch.arange(150.0).view(50, 3))
     cache = GradientCache(lambda batch: table(batch.input_ids).sum(dim=1), torch.device("cpu"), held)
-    vectors = cache.represent(list(token_budget_batches(sequences, micro_batch, pad_id=0)))
+    vectors = cache.represent(list(padded_batches(sequences, micro_batch, pad_id=0)))
     cache.backpropagate(torch.ones_like(vectors))
     return cache, table
 
@@ -128,7 +128,7 @@ def test_vectors_come_back_in_the_order_of_the_texts() -> None:
 
 
 def cache_vectors(cache: GradientCache, texts: list[list[int]]) -> torch.Tensor:
-    return cache.represent(list(token_budget_batches(texts, 10, pad_id=0))).detach()
+    return cache.represent(list(padded_batches(texts, 10, pad_id=0))).detach()
 
 
 def test_a_text_that_stands_several_times_is_read_once(make_objective: Callable[..., Any]) -> None:
@@ -157,7 +157,7 @@ def test_training_vectors_are_those_of_the_encoder(
     rows = [drawn[row] for row in range(6)]
     batch = objective.collate(rows)["batch"]
     cache = GradientCache(lambda part: objective._embed(model, part), torch.device("cpu"), 1)
-    vectors = cache.represent(list(token_budget_batches(batch.sequences, 100, pad_id=2)))
+    vectors = cache.represent(list(padded_batches(batch.sequences, 100, pad_id=2)))
     found = torch.nn.functional.normalize(vectors, dim=1).detach()
     queries = objective.encoder.encode_queries([row.query for row in rows])
     passages = objective.encoder.encode_passages([text for row in rows for text in row.passages])

@@ -15,10 +15,11 @@ import torch
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.errors import ContractError, OutputExistsError
-from llama2vec.model.backbone import Backbone, ModelSource, load_backbone
-from llama2vec.model.batching import token_budget_batches
+from llama2vec.model.backbone import Backbone, load_backbone
+from llama2vec.model.batching import padded_batches
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.source import ModelSource
 from llama2vec.records import Passage, Query
 
 FLOAT32 = ModelSettings(dtype="float32", device="cpu")
@@ -442,7 +443,7 @@ def test_push_to_hub_uploads_what_save_writes(
 def test_batches_hold_every_row_once_longest_first_within_the_budget() -> None:
     draw = random.Random(0)
     sequences = [list(range(draw.randint(1, 30))) for _ in range(50)]
-    batches = list(token_budget_batches(sequences, max_tokens=64, pad_id=9))
+    batches = list(padded_batches(sequences, max_tokens=64, pad_id=9))
     assert sorted(row for batch in batches for row in batch.rows) == list(range(50))
     assert max(map(len, sequences)) == batches[0].input_ids.shape[1]
     for batch in batches:

@@ -11,9 +11,9 @@ import pytest
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import GoldenVectorsError
-from llama2vec.model.backbone import resolve_model, weights_fingerprint
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_TEXTS, compute_golden, load_golden, save_golden
+from llama2vec.model.source import resolve_model, weights_fingerprint
 
 FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 

@@ -5,33 +5,24 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import HfApi
 
 from llama2vec.errors import ModelError
-from llama2vec.model.backbone import resolve_model
-from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.publish.model_card import is_own_card
 from llama2vec.model.publish.origin import CARD_FILE
+from llama2vec.model.source import fetched, resolve_model
 
 logger = logging.getLogger(__name__)
 
 
 def local_copy(name: str) -> str:
-    """Return the folder that an encoder on the hub was downloaded to; any other model's name as it is."""
+    """Return the folder that an encoder on the hub was downloaded to; any other model's name as it is.
+
+    Raises:
+        ModelNotFoundError: The hub has no such model, or cannot be reached and the cache has none either.
+    """
     source = resolve_model(name)
-    if source.gguf_file or Path(source.location).is_dir():
-        return name
-    try:
-        contract = Path(hf_hub_download(source.location, CONTRACT_FILE))
-    except LocalEntryNotFoundError:
-        logger.warning("%s: the hub cannot be asked for %s; a contract there is not followed", name, CONTRACT_FILE)
-        return name
-    except (HfHubHTTPError, HFValidationError):
-        # No contract, or no such model: whoever loads it says so.
-        return name
-    # The cache names a snapshot's folder after its commit: all files of one version.
-    return str(snapshot_download(source.location, revision=contract.parent.name, ignore_patterns=["*/*"]))
+    return name if source.hub_id is None else fetched(source).location
 
 
 def upload_encoder(folder: Path, repo_id: str, *, private: bool, token: str | None) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub.repocard import metadata_load
 
-from llama2vec.model.backbone import SMOLLM2_HUB, SMOLLM2_NAME
 from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.source import SMOLLM2_HUB, SMOLLM2_NAME
 
 CARD_FILE = "README.md"
 _MANIFEST = "manifest.json"

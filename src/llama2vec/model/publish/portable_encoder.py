@@ -32,8 +32,13 @@ QUERY_MARK = "[llama2vec:query]"
 """What ``config_sentence_transformers.json`` has as the prompt called ``query``: it asks for the query side, and the
 model never reads it. The real prompt is token ids behind the text, where sentence-transformers has no place for one."""
 
-_FORMAT = 1
-_FINGERPRINT_BLOCK, _FINGERPRINT_BLOCKS = 1 << 20, 32
+_FORMATS = (1, 2)
+# As in llama2vec.model.contract, which this file must not import.
+_NOT_TOKENIZATION = ("truncation", "padding")
+_NOT_MODEL = (
+    "_name_or_path", "architectures", "attn_implementation", "auto_map", "dtype", "id2label", "label2id", "torch_dtype",
+    "transformers_version", "use_cache",
+)  # fmt: skip
 _HOOKED = "_output_capturing_hooks_installed"
 
 
@@ -257,7 +262,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         contract = {
             **self.contract,
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "weights": _weights_fingerprint(sorted(folder.glob("*.safetensors"))),
+            **_facts_of_files(folder),
         }
         text = json.dumps({**contract, "hash": _digest(contract)}, indent=2, ensure_ascii=False)
         (folder / CONTRACT_FILE).write_text(text + "\n", encoding="utf-8")
@@ -276,8 +281,8 @@ def _read_contract(path: str) -> dict[str, Any]:
         raise ValueError(f"{path}: cannot be read as an encoding contract ({error}); save the model again") from None
     if _digest(contract) != saved_hash:
         raise ValueError(f"{path}: the contract does not match its hash: it was edited by hand; restore it")
-    if contract.get("format") != _FORMAT:
-        raise ValueError(f"{path}: contract format {contract.get('format')} is not {_FORMAT}; save the model again")
+    if contract.get("format") not in _FORMATS:
+        raise ValueError(f"{path}: contract format {contract.get('format')} is neither 1 nor 2; save the model again")
     if "common_directions" in contract:
         raise ValueError(f"{path}: common directions are no longer supported; adapt the base model again")
     return contract
@@ -289,15 +294,28 @@ def _digest(data: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _weights_fingerprint(files: list[Path]) -> str:
-    """Hash names, sizes and evenly spaced blocks of weight files, as the contract's ``weights`` wants it."""
+def _facts_of_files(folder: Path) -> dict[str, Any]:
+    """Return what the contract holds of the model's files: hashes of weights and tokenizer, and the config."""
+    weights = [[file.name, _file_sha256(file)] for file in sorted(folder.glob("*.safetensors"))]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    return {
+        "format": _FORMATS[-1],
+        "weights": _digest(weights),
+        "config": _without(config, _NOT_MODEL),
+        "tokenizer": _digest({key: value for key, value in tokenizer.items() if key not in _NOT_TOKENIZATION}),
+    }
+
+
+def _without(value: Any, names: Sequence[str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without(inner, names) for key, inner in value.items() if key not in names}
+
+
+def _file_sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size};".encode())
-        step = max(1, (size - _FINGERPRINT_BLOCK) // (_FINGERPRINT_BLOCKS - 1))
-        with file.open("rb") as stream:
-            for offset in range(0, size, max(step, _FINGERPRINT_BLOCK)):
-                stream.seek(offset)
-                digest.update(stream.read(_FINGERPRINT_BLOCK))
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()

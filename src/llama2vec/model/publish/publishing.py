@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama2vec.files import write_atomic, write_json
-from llama2vec.model.backbone import ModelSource
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.publish.model_card import is_own_card, write_model_card
 from llama2vec.model.publish.origin import CARD_FILE, origin_of

@@ -11,7 +11,8 @@ import torch
 from llama2vec.adapt.joint import attention_inputs, joint_batch
 from llama2vec.adapt.targets import TokenizedText
 from llama2vec.config import LoraSettings, ModelSettings
-from llama2vec.model.backbone import add_lora, load_backbone
+from llama2vec.model.adapters import add_lora
+from llama2vec.model.backbone import load_backbone
 from llama2vec.model.prompt import PromptIds
 from llama2vec.model.speed import lean_attention
 from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention

@@ -12,7 +12,8 @@ import torch
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import LoraSettings, ModelSettings, load_config
-from llama2vec.model.backbone import add_lora, decoder, load_backbone
+from llama2vec.model.adapters import add_lora
+from llama2vec.model.backbone import decoder, load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.speed.lean_layers import keep_less
 

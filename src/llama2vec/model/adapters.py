@@ -1,0 +1,117 @@
+"""What training adds to a model: embedding rows for new slot tokens, and LoRA adapters."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+
+from llama2vec.config import LoraSettings, PromptSettings
+from llama2vec.errors import ConfigError, MissingDependencyError
+from llama2vec.model.backbone import Backbone, quiet_transformers
+from llama2vec.model.prompt import add_slot_tokens
+
+_NUMBERED = re.compile(r"\.\d+\.(?:.*\.)?(\w+)$")
+# peft refuses these names in models with Mamba layers, whose kernels read their weights directly.
+_MAMBA = ("falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h")
+_MAMBA_REFUSED = ("out_proj", "conv1d")
+
+
+def add_slot_tokens_and_rows(backbone: Backbone, prompts: PromptSettings) -> list[str]:
+    """Add the prompt's new slot tokens to the tokenizer and give them embedding rows.
+
+    Returns:
+        The tokens that were new.
+    """
+    new_tokens = add_slot_tokens(backbone.tokenizer, prompts)
+    grow_vocabulary(backbone, new_tokens, prompts.self_prompt + prompts.next_prompt)
+    return new_tokens
+
+
+def grow_vocabulary(backbone: Backbone, new_tokens: list[str], wording: str) -> None:
+    """Give new slot tokens embedding rows that start from real ones.
+
+    Each new row is the mean embedding of the prompt's own words plus a small share of one real row's deviation,
+    so that slots start as meaningful and different vectors instead of random noise.
+
+    Args:
+        backbone: Changed in place; a tied output head grows along.
+        new_tokens: Tokens that the tokenizer has just received.
+        wording: Text whose token embeddings serve as the start.
+    """
+    if not new_tokens:
+        return
+    model, tokenizer = backbone.model, backbone.tokenizer
+    old_rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > old_rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    seeds = sorted(set(tokenizer(wording, add_special_tokens=False)["input_ids"]) - set(tokenizer.all_special_ids))
+    new_ids = tokenizer.convert_tokens_to_ids(new_tokens)
+    tables = [model.get_input_embeddings()]
+    head = model.get_output_embeddings()
+    if head is not None and head.weight is not tables[0].weight:
+        tables.append(head)
+    with torch.no_grad():
+        for table in tables:
+            rows = table.weight[seeds].float()
+            center = rows.mean(dim=0)
+            for position, new_id in enumerate(new_ids):
+                row = center + 0.5 * (rows[position % len(seeds)] - center)
+                table.weight[new_id] = row.to(table.weight.dtype)
+
+
+def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], seed: int) -> Any:
+    """Put trainable low-rank adapters on the model; rows of new slot tokens stay trainable too.
+
+    Returns:
+        The peft model; its adapters are float32 whatever the backbone's format.
+
+    Raises:
+        ConfigError: ``lora.targets`` names a projection that the model does not have.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise MissingDependencyError("LoRA needs peft; pip install 'llama2vec[train]'") from error
+    model = backbone.model
+    extra: dict[str, Any] = {}
+    if new_tokens:
+        extra["trainable_token_indices"] = backbone.tokenizer.convert_tokens_to_ids(new_tokens)
+    if settings.depth < 1:
+        layers = int(model.config.num_hidden_layers)
+        extra["layers_to_transform"] = list(range(layers - max(1, round(layers * settings.depth)), layers))
+    torch.manual_seed(seed)
+    config = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=_targets(model, settings),
+        **extra,
+    )
+    with quiet_transformers():
+        return get_peft_model(model, config)
+
+
+def _targets(model: Any, settings: LoraSettings) -> str | list[str]:
+    """Return the projections that get adapters, as peft wants them: a keyword, or names."""
+    known = _projection_names(model)
+    mamba = model.config.model_type in _MAMBA
+    if isinstance(settings.targets, str) and settings.targets != "all-linear":
+        return settings.targets  # A regular expression of peft's.
+    if settings.targets == "all-linear":
+        # peft wants names, not the keyword, beside a choice of layers.
+        chosen = [name for name in known if not (mamba and name in _MAMBA_REFUSED)]
+        return chosen if mamba or settings.depth < 1 else "all-linear"
+    missing = sorted({name.rpartition(".")[2] for name in settings.targets} - set(known))
+    if missing:
+        raise ConfigError(f"lora.targets: the model has no projection '{missing[0]}'; it has {', '.join(known)}")
+    return settings.targets
+
+
+def _projection_names(model: Any) -> list[str]:
+    """Return the names of the linear projections inside the layers, such as ``q_proj``."""
+    kinds = ("Linear", "Conv1D")
+    found = (_NUMBERED.search(name) for name, module in model.named_modules() if type(module).__name__ in kinds)
+    return sorted({match[1] for match in found if match})

@@ -1,0 +1,153 @@
+"""What training adds: slot rows that start from real ones, and LoRA adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llama2vec.adapt.settings import ObjectiveSettings
+from llama2vec.adapt.targets import TargetTokenizer
+from llama2vec.adapt.train import PretextObjective
+from llama2vec.config import PROMPT_RECIPES, LoraSettings, ModelSettings, PromptSettings
+from llama2vec.model.adapters import add_lora, add_slot_tokens_and_rows
+from llama2vec.model.backbone import Backbone, load_backbone
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.prompt import prompt_ids
+from llama2vec.records import AdaptationExample
+
+RELEASED = PROMPT_RECIPES["released"]
+
+
+def load(folder: Path | str, **settings: Any) -> Backbone:
+    return load_backbone(ModelSettings(name=str(folder), dtype="float32", device="cpu", **settings))
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_new_slot_rows_start_from_real_embeddings_and_differ(
+    llama_folder: Path, tied_llama_folder: Path, tied: bool
+) -> None:
+    backbone = load(tied_llama_folder if tied else llama_folder)
+    model, tokenizer = backbone.model, backbone.tokenizer
+    old_inputs = model.get_input_embeddings().weight.detach().clone()
+    old_head = model.get_output_embeddings().weight.detach().clone()
+    new = add_slot_tokens_and_rows(backbone, RELEASED)
+    inputs, head = model.get_input_embeddings().weight.detach(), model.get_output_embeddings().weight.detach()
+    assert (inputs.data_ptr() == head.data_ptr()) is tied
+    assert inputs.shape[0] == head.shape[0] == len(tokenizer) == 136
+    assert model.config.vocab_size == 136
+    torch.testing.assert_close(inputs[:120], old_inputs, rtol=0, atol=0)
+    torch.testing.assert_close(head[:120], old_head, rtol=0, atol=0)
+    words = tokenizer(RELEASED.self_prompt + RELEASED.next_prompt, add_special_tokens=False)["input_ids"]
+    for table, old in ((inputs, old_inputs), (head, old_head)):
+        rows = table[tokenizer.convert_tokens_to_ids(new)]
+        real = old[sorted(set(words))]
+        assert bool(rows.isfinite().all())
+        # Inside the cloud of the wording's own embeddings, around its mean.
+        spread = (real - real.mean(0)).norm(dim=1)
+        assert bool(((rows - real.mean(0)).norm(dim=1) <= spread.max()).all())
+        assert bool((rows.norm(dim=1) <= real.norm(dim=1).max()).all())
+        distances = torch.cdist(rows, rows) + torch.eye(16)
+        assert float(distances.min()) > 1e-3
+
+
+def test_slots_that_are_there_already_keep_their_rows(llama_folder: Path) -> None:
+    backbone = load(llama_folder)
+    add_slot_tokens_and_rows(backbone, RELEASED)
+    before = backbone.model.get_input_embeddings().weight.detach().clone()
+    assert add_slot_tokens_and_rows(backbone, RELEASED) == []
+    torch.testing.assert_close(backbone.model.get_input_embeddings().weight.detach(), before, rtol=0, atol=0)
+
+
+def test_spare_rows_of_a_padded_vocabulary_are_used_and_not_left_as_they_are(
+    save_model: Callable[..., Path], tmp_path: Path
+) -> None:
+    backbone = load(save_model(tmp_path, "llama", vocabulary=160))
+    before = backbone.model.get_input_embeddings().weight.detach().clone()
+    new = add_slot_tokens_and_rows(backbone, RELEASED)
+    after = backbone.model.get_input_embeddings().weight.detach()
+    assert after.shape == before.shape
+    ids = backbone.tokenizer.convert_tokens_to_ids(new)
+    assert bool((after[ids] != before[ids]).any(dim=1).all())
+
+
+def objective_for(backbone: Backbone, prompts: PromptSettings) -> PretextObjective:
+    return PretextObjective(
+        TargetTokenizer(backbone.tokenizer, 24, None),
+        prompt_ids(backbone.tokenizer, prompts),
+        ObjectiveSettings(),
+        backbone.model.config,
+        backbone.model.dtype,
+        pad_id=2,
+    )
+
+
+def take_steps(model: Any, objective: PretextObjective, sentences: list[str], steps: int = 4) -> list[float]:
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-2, weight_decay=0.0)
+    batch = objective.collate([AdaptationExample(*sentences[row : row + 2]) for row in (0, 2, 4)])
+    losses = []
+    for _ in range(steps):
+        loss, _ = objective.loss(model, batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_slot_rows_are_trained_under_lora_and_saved(
+    llama_folder: Path, tied_llama_folder: Path, tied: bool, sentences: list[str], tmp_path: Path
+) -> None:
+    backbone = load(tied_llama_folder if tied else llama_folder)
+    new = add_slot_tokens_and_rows(backbone, RELEASED)
+    ids = backbone.tokenizer.convert_tokens_to_ids(new)
+    start_inputs = backbone.model.get_input_embeddings().weight.detach().clone()
+    start_head = backbone.model.get_output_embeddings().weight.detach().clone()
+    model = add_lora(backbone, LoraSettings(rank=4, alpha=8), new, seed=0)
+    objective = objective_for(backbone, RELEASED)
+    losses = take_steps(model, objective, sentences)
+    assert losses[-1] < losses[0]
+    probe = torch.tensor([[*range(5, 20), *ids]])
+    with torch.no_grad():
+        trained_logits = model(input_ids=probe).logits
+    backbone.model = model.merge_and_unload().eval()
+    merged_inputs = backbone.model.get_input_embeddings().weight.detach().clone()
+    merged_head = backbone.model.get_output_embeddings().weight.detach().clone()
+    assert bool(((merged_inputs[ids] - start_inputs[ids]).abs().amax(dim=1) > 1e-3).all())
+    torch.testing.assert_close(merged_inputs[:120], start_inputs[:120], rtol=0, atol=0)
+    if tied:
+        assert bool(((merged_head[ids] - start_head[ids]).abs().amax(dim=1) > 1e-3).all())
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.model(input_ids=probe).logits, trained_logits, rtol=1e-4, atol=1e-5)
+    Encoder.from_backbone(backbone, RELEASED).save(tmp_path)
+    again = load(tmp_path).model
+    torch.testing.assert_close(again.get_input_embeddings().weight.detach(), merged_inputs, rtol=0, atol=0)
+    torch.testing.assert_close(again.get_output_embeddings().weight.detach(), merged_head, rtol=0, atol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(again(input_ids=probe).logits, trained_logits, rtol=1e-4, atol=1e-5)
+
+
+def test_lora_trains_every_architecture(
+    save_model: Callable[..., Path], tmp_path: Path, architecture: str, sentences: list[str]
+) -> None:
+    backbone = load(save_model(tmp_path, architecture))
+    paper = PromptSettings()
+    model = add_lora(backbone, LoraSettings(rank=4), [], seed=0)
+    losses = take_steps(model, objective_for(backbone, paper), sentences, steps=6)
+    assert losses[-1] < losses[0]
+
+
+def test_the_adapters_start_from_the_seed(llama_folder: Path) -> None:
+    def adapters(seed: int) -> dict[str, torch.Tensor]:
+        model = add_lora(load(llama_folder), LoraSettings(rank=4), [], seed)
+        return {name: weight for name, weight in model.named_parameters() if "lora_A" in name}
+
+    first, second, other = adapters(0), adapters(0), adapters(1)
+    assert len(first) == 14
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
