@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import shutil
 import tempfile
@@ -256,6 +257,7 @@ def _unpack_gguf(source: ModelSource) -> str:
         with quiet_transformers():
             clean.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
+        _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
         write_atomic(partial / _UNPACKED_HASH, weights_fingerprint(sorted(partial.glob("*.safetensors"))).encode())
         if folder.exists() and not _is_whole(folder):
             shutil.rmtree(folder)
@@ -268,6 +270,13 @@ def _unpack_gguf(source: ModelSource) -> str:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return str(folder)
+
+
+def _drop_tokens_beyond(path: Path, rows: int) -> None:
+    """Take tokens that the model has no rows for out of a tokenizer; transformers adds such to one read from GGUF."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < rows]
+    write_atomic(path, json.dumps(content, ensure_ascii=False).encode())
 
 
 @contextmanager

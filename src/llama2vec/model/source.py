@@ -242,8 +242,8 @@ def _fault(file: Path) -> str | None:
             return "not a GGUF file"
         if file.suffix != ".safetensors":
             return None
-        length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else size
-        if length > size:
+        length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
+        if length == 0 or length > size:
             return "not a whole safetensors file: damaged or cut short"
         stream.seek(8)
         try:

@@ -117,7 +117,7 @@ def _old_reading(source: Mapping[str, object]) -> ModelSpec:
 def _old_location(model: str, folder: Path) -> dict[str, str]:
     """Find the model of an old store, whose paths start at the folder in which the command ran."""
     if model == SMOLLM2_NAME:
-        return {"name": model}
+        return {"name": model, "path": ""}
     given = Path(model).expanduser()
     bases = [Path.cwd(), *list(folder.parents)[:_ANCESTORS]]
     for path in [*(base / given for base in bases), folder.parent / given.name]:

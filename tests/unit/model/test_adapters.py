@@ -13,6 +13,7 @@ from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import PROMPT_RECIPES, LoraSettings, ModelSettings, PromptSettings
+from llama2vec.errors import ConfigError
 from llama2vec.model.adapters import add_lora, add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.encoder import Encoder
@@ -151,3 +152,24 @@ def test_the_adapters_start_from_the_seed(llama_folder: Path) -> None:
     assert len(first) == 14
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_a_projection_that_the_model_does_not_have_is_one_line(llama_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no projection 'nope'; it has down_proj, gate_proj, k_proj"):
+        add_lora(load(llama_folder), LoraSettings(targets=["q_proj", "nope"]), [], seed=0)
+
+
+def test_a_hybrid_mamba_model_gets_adapters_where_peft_allows_them(tmp_path: Path, tokenizer: Any) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "mamba_d_ssm": 64}
+    mamba = {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "mamba_d_state": 8, "mamba_chunk_size": 8}
+    config = AutoConfig.for_model(
+        "falcon_h1", **sizes, **mamba, num_key_value_heads=2, intermediate_size=48, bos_token_id=1, eos_token_id=2
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    model = add_lora(load(tmp_path), LoraSettings(rank=2), [], seed=0)
+    adapted = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if ".lora_A" in name}
+    assert {"q_proj", "in_proj", "down_proj"} <= adapted
+    assert not adapted & {"out_proj", "conv1d"}

