@@ -21,6 +21,7 @@ from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, quie
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.model_card import write_model_card
 from llama2vec.model.publish.origin import origin_of
+from llama2vec.model.source import resolve_model
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training.checkpoints import check_finite, has_checkpoint
 

@@ -255,6 +255,7 @@ def _prepare(
     """Load the backbone, make it trainable, and build the objective for its tokenizer."""
     settings, mixed = training_precision(config.model)
     backbone = load_backbone(settings)
+    backbone.require_head("adapt")
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)
     trainable = make_trainable(backbone, config.model, new_tokens, config.optimizer.seed)

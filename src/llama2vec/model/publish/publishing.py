@@ -8,6 +8,7 @@ from llama2vec.files import write_atomic, write_json
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.publish.model_card import is_own_card, write_model_card
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
+from llama2vec.model.source import ModelSource
 
 MODULE_FILE = "portable_encoder.py"
 # As in portable_encoder.py, which cannot be imported without sentence-transformers.
