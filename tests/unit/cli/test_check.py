@@ -110,13 +110,16 @@ def test_a_gguf_file_gives_its_tokenizer_without_its_weights(
 ) -> None:
     asked: list[dict[str, Any]] = []
 
-    def remember(location: str, **options: Any) -> str:
+    class Tokenizer:
+        truncation_side = "left"
+
+    def remember(location: str, **options: Any) -> Tokenizer:
         asked.append({"location": location, **options})
-        return "tokenizer"
+        return Tokenizer()
 
     monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("llama2vec.model.backbone.AutoTokenizer.from_pretrained", remember)
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
-    assert load_tokenizer(str(tmp_path / "tiny.gguf")) == "tokenizer"  # type: ignore[comparison-overlap]
-    assert asked == [{"location": str(tmp_path), "gguf_file": "tiny.gguf"}]
+    assert load_tokenizer(str(tmp_path / "tiny.gguf")).truncation_side == "right"
+    assert asked == [{"location": str(tmp_path), "gguf_file": "tiny.gguf", "trust_remote_code": False}]
     assert not (tmp_path / "cache").exists()

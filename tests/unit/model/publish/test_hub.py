@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
-from llama2vec.errors import ModelError
+from llama2vec.errors import ModelError, ModelNotFoundError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.hub import local_copy
 from llama2vec.model.publish.model_card import CARD_MARK
@@ -259,9 +259,17 @@ def test_a_push_leaves_the_encoder_where_it_came_from(
 def test_a_hub_that_cannot_be_asked_for_a_contract_is_said(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelNotFoundError, match=r"someone/model: .*the hub cannot be reached"):
+        local_copy("someone/model")
+    repository = tmp_path / "models--someone--model"
+    snapshot = repository / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
     with caplog.at_level(logging.WARNING):
-        assert local_copy("someone/model") == "someone/model"
+        assert local_copy("someone/model") == str(snapshot)
     assert "cannot be asked for llama2vec.json" in caplog.text
 
 
