@@ -35,7 +35,7 @@ def ours(model: str, texts: dict[str, list[str]]) -> Vectors:
 
 
 def plain_transformers(model: str, texts: dict[str, list[str]]) -> Vectors:
-    """Embed with AutoModel, led by the contract file alone."""
+    """Embed with AutoModel, following only the contract file."""
     import torch
 
     from llama2vec.verify.backends import PlainBackend
@@ -45,7 +45,7 @@ def plain_transformers(model: str, texts: dict[str, list[str]]) -> Vectors:
 
 
 def http(model: str, texts: dict[str, list[str]]) -> Vectors:
-    """Embed over HTTP, by a service in a process of its own."""
+    """Embed over HTTP, with a service in its own process."""
     from llama2vec.verify.server import EmbeddingServer
     from llama2vec.verify.settings import ServerSettings
 

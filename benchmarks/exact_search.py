@@ -2,11 +2,11 @@
 
     python benchmarks/exact_search.py --output benchmarks/results/exact-search-cpu.json
 
-Vectors and queries are random unit vectors: the time of a product does not depend on what is in it. Each side runs in
-a process of its own and they take turns, forwards and backwards; a ratio is the median of the ratios of the turns. Only
-the search is counted: FAISS has loaded its vectors into memory before, ours reads the store's files (a few warm-up
-queries have brought them into the system's cache). ``products`` is one large matrix product of all queries and vectors,
-which neither can do without.
+Vectors and queries are random unit vectors, because the time of a product does not depend on its numbers. Each side
+runs in its own process, and the sides take turns, forwards and backwards; a ratio is the median of the turns' ratios.
+Only the search counts: FAISS has loaded its vectors into memory before, and ours reads the store's files, which a few
+warm-up queries have brought into the system's cache. ``products`` is one large matrix product of all queries and
+vectors, which both sides need.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class RandomEncoder:
 
 
 def main() -> None:
-    """Measure every depth, or one side where a parent process asks for it."""
+    """Measure every depth, or one side for a parent process."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--output", type=Path)
     options.add_argument("--passages", type=int, default=400_000)
@@ -83,7 +83,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
 
 
 def compared(folder: Path, depth: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run all sides in turns at one depth; return medians, ratios and whether they found the same."""
+    """Run all sides in turns at one depth; return medians, ratios and how far their results agree."""
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for turn in range(arguments.repetitions):
         for side in SIDES if turn % 2 == 0 else reversed(SIDES):

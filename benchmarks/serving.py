@@ -2,13 +2,12 @@ r"""Put load on the HTTP service, with and without the batching of concurrent re
 
     python benchmarks/serving.py --model runs/adapted --output benchmarks/results/serving-cpu.json
 
-Each side is a service in a process of its own: ``batched`` as it comes, ``unbatched`` with ``--max-batch 1``. Both are
-asked in turns within one run, the order reversed each time. Every client sends its next request when the last one is
-answered: one text a request, cut from real passages, never the same twice in a row. The clients share this process and
-speak bare HTTP, so that they take as little as can be of the processor they share with the service. The ratio is the
-median of the turns' ratios. Memory is read every second from when the service has warmed up: its own, and all that is
-resident. The difference are pages of files, above all the weights, which are mapped: a token's embedding becomes
-resident when the token is first read.
+Each side is a service in its own process: ``batched`` with the defaults, ``unbatched`` with ``--max-batch 1``. Both
+take turns within one run, in reversed order each time. Every client sends one text per request, cut from real passages
+and never the same twice in a row, and waits for the answer. The clients share this process and speak bare HTTP, to
+leave the processor to the service. The ratio is the median of the turns' ratios. Once the service has warmed up, its
+own memory and all resident memory are read every second. They differ by pages of mapped files, above all the weights: a
+token's embedding becomes resident when the token is first read.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _WARM_UP_SECONDS = 2.0
 
 @contextmanager
 def service(settings: argparse.Namespace, options: Sequence[str]) -> Iterator[tuple[psutil.Process, str]]:
-    """Start a service on a free port; give its process and its address, and stop it at the end."""
+    """Start a service on a free port, yield its process and address, and stop it at the end."""
     command = [sys.executable, "-m", "llama2vec.cli", "serve", "--model", settings.model, "--port", "0"]
     command += ["--dtype", settings.dtype, *options]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -70,7 +69,7 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, body: 
 async def client(
     address: str, bodies: Sequence[bytes], ends: float, latencies: list[float], statuses: list[int]
 ) -> None:
-    """Ask one request after the other until the time is over; a connection that breaks counts as status 0."""
+    """Send one request after the other until the time is over; a broken connection counts as status 0."""
     place = urlsplit(address)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     number = 0
@@ -91,7 +90,7 @@ async def client(
 async def load(
     process: psutil.Process, address: str, settings: argparse.Namespace, texts: Sequence[str]
 ) -> dict[str, Any]:
-    """Let all clients ask at once; return what they saw and what the service took."""
+    """Run all clients at once; return what they measured and the memory of the service."""
     bodies = [
         json.dumps({"input": text, "input_type": "query", "encoding_format": "base64"}).encode() for text in texts
     ]
@@ -105,7 +104,7 @@ async def load(
         while True:
             memory = process.memory_info()
             resident.append(memory.rss / 2**20)
-            # Linux alone tells the two apart.
+            # Only Linux distinguishes the two.
             own.append((memory.rss - getattr(memory, "shared", 0)) / 2**20)
             await asyncio.sleep(min(1.0, settings.seconds / 8))
 
@@ -174,7 +173,7 @@ def rounded(value: float) -> float:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--model", default="smollm2-135m", help="what `llama2vec serve --model` takes")
+    options.add_argument("--model", default="smollm2-135m", help="as for `llama2vec serve --model`")
     options.add_argument("--dtype", default="auto")
     options.add_argument("--clients", type=int, default=32)
     options.add_argument("--seconds", type=float, default=60.0, help="of a turn, after warming up")

@@ -2,9 +2,9 @@
 
 Run ``python benchmarks/speed.py --output benchmarks/results/speed-cpu.json``.
 
-Every side runs in a process of its own; sides that are compared take turns within one run, forwards and backwards, and
-a ratio is the median of the ratios of the turns. benchmarks/README.md says what each ratio means. This process stays
-small and never imports torch: on Linux a child's peak of memory begins at its parent's.
+Every side runs in its own process. The sides of a comparison take turns within one run, forwards and backwards, and a
+ratio is the median of the turns' ratios. benchmarks/README.md explains each ratio. This process stays small and never
+imports torch, because on Linux a child's peak of memory starts at its parent's.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Workbench:
         )
 
     def turns(self, jobs: Mapping[str, Mapping[str, Any]]) -> Measured:
-        """Run every side once a repetition, in turns, the order reversed each time so that drift cancels."""
+        """Run every side once per repetition, in turns, reversing the order each time so that drift cancels."""
         found: Measured = {side: [] for side in jobs}
         for repetition in range(self.settings.repetitions):
             for side in list(jobs) if repetition % 2 == 0 else reversed(list(jobs)):
@@ -149,7 +149,7 @@ def encoding_rows(bench: Workbench, wanted: Sequence[str], skipped: list[Row]) -
     formats = {name: dtype for name, dtype in ENCODING.items() if name in wanted or SHARE in wanted}
     if not native and formats.pop("encode-bf16-vs-sentence-transformers", None):
         for name in {"encode-bf16-vs-sentence-transformers", SHARE} & set(wanted):
-            reason = "this processor does not multiply bfloat16 natively; --force-bf16 measures it all the same"
+            reason = "this processor does not multiply bfloat16 natively; pass --force-bf16 to measure it anyway"
             skipped.append({"name": name, "dtype": "bfloat16", "reason": reason})
     names = ("texts_source", "text_tokens", "tokens", "non_embedding_parameters")
     common = {"kind": "encode", "model": str(bench.folder / "model"), "encode_texts": bench.facts["texts"]}
@@ -255,7 +255,7 @@ def _round(value: float) -> float:
 
 
 def table(rows: Iterable[Row]) -> Table:
-    """Lay the ratios out for people."""
+    """Return the ratios as a table for the terminal."""
     found = Table(title="Speed and memory against peers")
     for column in ("comparison", "length", "format"):
         found.add_column(column)
@@ -326,7 +326,7 @@ def main() -> None:
 def _write(
     settings: argparse.Namespace, facts: Mapping[str, Any], rows: list[Row], skipped: list[Row], started: float
 ) -> None:
-    """Write what is measured so far, so that a run cut short is not lost."""
+    """Write the measurements so far, so that an interrupted run is not lost."""
     found = versions()
     with suppress(PackageNotFoundError):
         found["sentence-transformers"] = version("sentence-transformers")

@@ -1,4 +1,4 @@
-"""Real texts to measure on: Wikipedia passages joined to a length, Cranfield abstracts; else Python's documentation."""
+"""Real texts to measure on: joined Wikipedia passages and Cranfield abstracts, else Python's documentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BOUNDARY_MARGIN = 8
 
 
 def documents(data: Path) -> tuple[str, list[list[str]]]:
-    """Return where the running text comes from, and each document as its passages in reading order."""
+    """Return the name of the running text's source, and each document as its passages in reading order."""
     wiki = data / "wiki" / "dev.jsonl"
     if wiki.is_file():
         with wiki.open(encoding="utf-8") as lines:
@@ -30,10 +30,10 @@ def documents(data: Path) -> tuple[str, list[list[str]]]:
 
 
 def continuations(passages: list[list[str]], max_tokens: int, count: int) -> list[tuple[str, str]]:
-    """Join a document's passages until about ``max_tokens`` tokens stand together, and pair each piece with the next.
+    """Join a document's passages into pieces of about ``max_tokens`` tokens, and pair each piece with the next.
 
     Returns:
-        ``count`` pairs (T, U); where the documents run out, the pairs start again from the first.
+        ``count`` pairs (T, U); they repeat from the first if the documents run out.
     """
     pairs: list[tuple[str, str]] = []
     for document in passages:
@@ -49,7 +49,7 @@ def continuations(passages: list[list[str]], max_tokens: int, count: int) -> lis
 
 
 def question_pairs(data: Path, tokenizer: Any, max_tokens: int, count: int) -> tuple[str, list[tuple[str, str]]]:
-    """Return the source and ``count`` pairs (question, passage), each cut between two words to ``max_tokens``."""
+    """Return the source and ``count`` pairs (question, passage), each cut at a word boundary to ``max_tokens``."""
     path = data / "pairs" / "squad-passages.jsonl.gz"
     if path.is_file():
         with gzip.open(path, "rt", encoding="utf-8") as lines:
@@ -63,7 +63,7 @@ def question_pairs(data: Path, tokenizer: Any, max_tokens: int, count: int) -> t
 
 
 def retrieval_texts(data: Path, tokenizer: Any, max_tokens: int, count: int) -> tuple[str, list[str]]:
-    """Return the source and ``count`` texts to encode, each cut between two words to at most ``max_tokens`` tokens.
+    """Return the source and ``count`` texts to encode, each cut at a word boundary to at most ``max_tokens`` tokens.
 
     Cutting here, as text, gives every encoder the same input; a cut inside a word would tokenize differently.
     """
