@@ -49,12 +49,8 @@ MANY_PARAMETERS: set[str] = {
     "training.py:train",
 }
 WITHOUT_OWN_TEST: set[str] = {
-    "adapt/train.py",
-    "cli/adapt.py",
-    "cli/card.py",
     "cli/encode.py",
     "cli/explain.py",
-    "cli/finetune.py",
     "cli/index.py",
     "cli/mine.py",
     "cli/options.py",
@@ -66,9 +62,6 @@ WITHOUT_OWN_TEST: set[str] = {
     "data/stop_words.py",
     "errors.py",
     "files.py",
-    "finetune/settings.py",
-    "finetune/train.py",
-    "finetune/validation.py",
     "manifest.py",
     "mine/candidates.py",
     "mine/report.py",

@@ -12,8 +12,9 @@ from transformers import AutoConfig
 
 from llama2vec.errors import ContractError
 from llama2vec.files import write_atomic
-from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.contract import CONTRACT_FILE, saved_settings
 from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of, read_object
+from llama2vec.records import Report
 
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -24,7 +25,7 @@ Row = tuple[str, ...]
 
 
 def write_model_card(
-    folder: Path, *, name: str = "", origin: Origin | None = None, scores: Sequence[Mapping[str, Any]] = ()
+    folder: Path, *, name: str = "", origin: Origin | None = None, scores: Sequence[Report] = ()
 ) -> bool:
     """Write ``README.md`` into a saved encoder, unless its author wrote or took over the card.
 
@@ -32,7 +33,7 @@ def write_model_card(
         folder: The saved encoder.
         name: What loads the encoder: hub id or folder; "" for the folder's name.
         origin: Where it comes from; None for what its manifest says.
-        scores: Reports that ``evaluate`` wrote as JSON.
+        scores: Results of ``evaluate``.
 
     Returns:
         Whether the card was written.
@@ -42,11 +43,10 @@ def write_model_card(
     """
     if is_own_card(folder / CARD_FILE):
         return False
-    contract = read_object(folder / CONTRACT_FILE)
-    if not contract:
-        raise ContractError(f"{folder}: {CONTRACT_FILE} is missing or unreadable; give a model that llama2vec saved")
+    if saved_settings(folder) is None:
+        raise ContractError(f"{folder} has no {CONTRACT_FILE}; give a model that llama2vec saved")
     text = model_card(
-        contract,
+        read_object(folder / CONTRACT_FILE),
         origin or origin_of(str(folder)),
         name=name or folder.resolve().name,
         dimension=int(AutoConfig.from_pretrained(folder).get_text_config().hidden_size),
@@ -62,7 +62,7 @@ def is_own_card(path: Path) -> bool:
 
 
 def model_card(
-    contract: Mapping[str, Any], origin: Origin, *, name: str, dimension: int, scores: Sequence[Mapping[str, Any]] = ()
+    contract: Mapping[str, Any], origin: Origin, *, name: str, dimension: int, scores: Sequence[Report] = ()
 ) -> str:
     """Return the model card of a saved encoder as Markdown with the hub's front matter.
 
@@ -71,7 +71,7 @@ def model_card(
         origin: Where the model comes from.
         name: What loads the encoder: hub id or folder.
         dimension: D, the width of a vector.
-        scores: Reports that ``evaluate`` wrote as JSON.
+        scores: Results of ``evaluate``.
     """
     encoder, ids = contract["encoder"], contract["token_ids"]
     pools_slots = encoder["pooling"] == "slots"
@@ -138,7 +138,7 @@ def _contract_rows(contract: Mapping[str, Any], dimension: int) -> Iterator[Row]
     for side in ("query", "passage"):
         yield f"tokens of a {side}", f"at most {settings[f'{side}_max_tokens']}, plus the prompt"
     yield "weights", contract["dtype"]
-    yield "contract", _code(contract["hash"])
+    yield "contract", _code(str(contract.get("hash", "")))
 
 
 def _training_rows(manifest: Manifest) -> Iterator[Row]:
@@ -170,17 +170,11 @@ def _data(manifest: Manifest) -> str:
     return f"{shown} (fingerprint {_code(prints)})" if prints else shown
 
 
-def _score_rows(scores: Sequence[Mapping[str, Any]]) -> Iterator[Row]:
-    """Yield one row per metric of reports of one system or several."""
+def _score_rows(scores: Sequence[Report]) -> Iterator[Row]:
     for report in scores:
-        several = "systems" in report
-        systems = report["systems"] if several else {str(report.get("system", "")): report.get("metrics", {})}
-        for system, metrics in systems.items():
-            intervals = report.get("intervals", {})
-            bounds = intervals.get(system, {}) if several else intervals
-            for metric, value in metrics.items():
-                interval = "[{:.3f}, {:.3f}]".format(*bounds[metric]) if bounds.get(metric) else ""
-                yield str(report.get("task", "")), system, metric, f"{value:.3f} {interval}".strip()
+        for metric, value in report.metrics.items():
+            interval = "[{:.3f}, {:.3f}]".format(*report.intervals[metric]) if metric in report.intervals else ""
+            yield report.task, report.system, metric, f"{value:.3f} {interval}".strip()
 
 
 def _table(rows: Sequence[Row]) -> str:

@@ -1,11 +1,10 @@
-"""Fine-tuning from start to end on tiny models: it learns, it keeps the best, and it refuses what cannot work."""
+"""Fine-tuning from start to end on tiny models: it learns, keeps the best weights, and refuses what cannot work."""
 
 from __future__ import annotations
 
 import json
 import logging
 import random
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from llama2vec.config import PromptSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError, Llama2VecError, TrainingError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import finetune_model, resolve_contract
-from llama2vec.finetune.validation import examples_task, hold_out
+from llama2vec.finetune.validation import examples_task
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import TrainingExample
@@ -143,26 +142,6 @@ def test_bfloat16_multiplies_and_full_fine_tuning_keeps_float32_weights(
     encoder = finetune_model(made, tmp_path / "out", examples=examples)
     assert encoder.contract.dtype == saved
     assert all("nan" not in str(line["loss"]) for line in read_log(tmp_path / "out" / "log.jsonl") if "loss" in line)
-
-
-def test_the_command_trains_on_the_named_files_and_ends_with_facts(
-    make_jsonl: Callable[..., Path], llama_folder: Path, tmp_path: Path
-) -> None:
-    from typer.testing import CliRunner
-
-    from llama2vec.cli import app
-
-    file = str(make_jsonl(tmp_path / "pairs.jsonl", "x"))
-    sets = ["optimizer.steps=1", "optimizer.batch_size=4", "model.device=cpu", "encoder.passage_max_tokens=40"]
-    command = ["finetune", "--model", str(llama_folder), "--data", file, "--data", file, "-o", str(tmp_path / "out")]
-    found = CliRunner().invoke(app, command + [part for change in sets for part in ("--set", change)])
-    assert found.exit_code == 0, found.output
-    assert re.search(r"Fine-tuned .* \[D=32\] on 14 queries in 1 steps, \d+ s, mrr@10 \d\.\d+, ndcg@10 ", found.stdout)
-
-
-def test_the_recipe_that_is_shipped_is_read() -> None:
-    recipe = Path(__file__).parents[3] / "recipes" / "finetune-cpu.toml"
-    assert load_config(FinetuneConfig, recipe).optimizer.epochs == 2
 
 
 # ------------------------------------------------------------------------------------------------------ best checkpoint
@@ -314,50 +293,6 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
     assert (tmp_path / "out" / "checkpoints" / "checkpoint-2" / "complete.json").is_file()
     monkeypatch.setattr(module, "contrastive_loss", right)
     finetune_model(config(llama_folder, "optimizer.save_every=2"), tmp_path / "out", examples=examples)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ("contrastive.temprature=1", "did you mean 'temperature'"),
-        ("contrastive.temperature=0", "contrastive.temperature"),
-        ("contrastive.weight=0", "nothing to learn"),
-        ("encoder.query_prompt=both", "encoder.query_prompt"),
-    ],
-)
-def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        load_config(FinetuneConfig, None, [setting])
-
-
-# ------------------------------------------------------------------------------------------------------------- held out
-
-
-def test_rows_with_the_same_positive_are_held_out_together() -> None:
-    rows = [TrainingExample(f"q{row}", (f"p{row % 10}",)) for row in range(50)]
-    kept, held_out = hold_out(rows, 0.2, 100, seed=0)
-    assert sorted([*kept, *held_out]) == list(range(50))
-    assert len(held_out) == 10
-    assert not {row % 10 for row in kept} & {row % 10 for row in held_out}
-    assert hold_out(rows, 0.2, 100, seed=0) == (kept, held_out)
-    assert hold_out(rows, 0.2, 100, seed=1) != (kept, held_out)
-    assert hold_out(rows, 0.0, 100, seed=0) == (list(range(50)), [])
-    assert len(hold_out(rows, 0.5, 7, seed=0)[1]) == 5
-
-
-def test_a_beir_folder_serves_as_validation(
-    llama_folder: Path, examples: list[TrainingExample], corpus_rows: list[dict[str, str]], tmp_path: Path
-) -> None:
-    folder = tmp_path / "beir"
-    (folder / "qrels").mkdir(parents=True)
-    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus_rows), encoding="utf-8")
-    (folder / "queries.jsonl").write_text('{"_id": "1", "text": "river"}\n', encoding="utf-8")
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tdoc2-001\t1\n", encoding="utf-8")
-    made = config(llama_folder, f"validation.source={folder}", "validation.extra_passages=5", "optimizer.steps=1")
-    finetune_model(made, tmp_path / "out", examples=examples)
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["results"]["training_queries"] == 24
-    assert 0 <= manifest["results"]["losses"]["validation_mrr@10"] <= 1
 
 
 def test_examples_are_read_from_files_with_ids_apart(

@@ -1,0 +1,30 @@
+"""``llama2vec finetune``."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from running import CommandLine
+
+
+def test_it_trains_on_the_named_files_and_ends_with_facts(
+    command_line: CommandLine, llama_folder: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    rows = [{"query": f"river {row}", "pos": [f"stone {row}"], "neg": []} for row in range(8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    sets = ["optimizer.steps=1", "optimizer.batch_size=4", "model.device=cpu", "encoder.passage_max_tokens=40"]
+    command = ["finetune", "--model", llama_folder, "--data", file, "--data", file, "-o", tmp_path / "out"]
+    found = command_line(*command, *[part for change in sets for part in ("--set", change)])
+    assert found.code == 0, found.err
+    assert re.search(r"Fine-tuned .* \[D=32\] on 14 queries in 1 steps, \d+ s, mrr@10 \d\.\d+, ndcg@10 ", found.out)
+
+
+def test_without_examples_it_says_where_to_name_them(
+    command_line: CommandLine, llama_folder: Path, tmp_path: Path
+) -> None:
+    line = command_line.refused("finetune", "--model", llama_folder, "-o", tmp_path / "out")
+    assert "data.sources is empty" in line
+    assert not (tmp_path / "out").exists()

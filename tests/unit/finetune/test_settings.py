@@ -1,0 +1,29 @@
+"""Settings of fine-tuning."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from llama2vec.config import load_config
+from llama2vec.errors import ConfigError
+from llama2vec.finetune.settings import FinetuneConfig
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("contrastive.temprature=1", "did you mean 'temperature'"),
+        ("contrastive.temperature=0", "contrastive.temperature"),
+        ("contrastive.weight=0", "nothing to learn"),
+        ("encoder.query_prompt=both", "encoder.query_prompt"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(FinetuneConfig, None, [setting])
+
+
+def test_the_recipe_that_is_shipped_is_read() -> None:
+    assert load_config(FinetuneConfig, "finetune-cpu").optimizer.epochs == 2

@@ -1,0 +1,62 @@
+"""The held-out search task of fine-tuning."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llama2vec.errors import EvaluationError
+from llama2vec.finetune.settings import ValidationSettings
+from llama2vec.finetune.validation import examples_task, hold_out, read_validation
+from llama2vec.records import TrainingExample
+
+
+def test_rows_with_the_same_positive_are_held_out_together() -> None:
+    rows = [TrainingExample(f"q{row}", (f"p{row % 10}",)) for row in range(50)]
+    kept, held_out = hold_out(rows, 0.2, 100, seed=0)
+    assert sorted([*kept, *held_out]) == list(range(50))
+    assert len(held_out) == 10
+    assert not {row % 10 for row in kept} & {row % 10 for row in held_out}
+    assert hold_out(rows, 0.2, 100, seed=0) == (kept, held_out)
+    assert hold_out(rows, 0.2, 100, seed=1) != (kept, held_out)
+    assert hold_out(rows, 0.0, 100, seed=0) == (list(range(50)), [])
+    assert len(hold_out(rows, 0.5, 7, seed=0)[1]) == 5
+
+
+@pytest.fixture
+def beir(corpus_rows: list[dict[str, str]], tmp_path: Path) -> Path:
+    folder = tmp_path / "beir"
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus_rows), encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "1", "text": "river"}\n', encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tdoc2-001\t1\n", encoding="utf-8")
+    return folder
+
+
+def test_a_beir_folder_serves_as_validation(beir: Path, corpus_rows: list[dict[str, str]]) -> None:
+    settings = ValidationSettings(source=str(beir), extra_passages=5)
+    task = read_validation(settings, [], seed=0)
+    assert task.queries == ["river"]
+    (gains,) = task.qrels.values()
+    assert {task.passages[int(number)]: gain for number, gain in gains.items()} == {corpus_rows[9]["text"]: 1}
+    assert len(task.passages) == 1 + 5
+    assert set(task.passages) <= {row["text"] for row in corpus_rows}
+    assert read_validation(settings, [], seed=0) == task
+    assert read_validation(settings, [], seed=1) != task
+
+
+def test_a_beir_folder_whose_judged_passages_are_missing_is_refused(beir: Path) -> None:
+    (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tgone\t1\n", encoding="utf-8")
+    with pytest.raises(EvaluationError, match="corpus"):
+        read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+
+
+def test_a_task_of_examples_holds_their_positives_negatives_and_some_passages_of_others() -> None:
+    held_out = [TrainingExample("a", ("one", "two"), ("three",)), TrainingExample("b", ("one",))]
+    others = [TrainingExample("c", (f"other {number}",)) for number in range(9)]
+    task = examples_task(held_out, others, ValidationSettings(extra_passages=4), seed=0)
+    assert task.passages[:3] == ["one", "two", "three"]
+    assert len(task.passages) == 3 + 4
+    assert task.qrels == {"0": {"0": 1, "1": 1}, "1": {"0": 1}}
