@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 import uuid
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ from typing import Any
 
 from llama2vec.errors import DataError, Llama2VecError, OutputExistsError
 
+_RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 _FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter")
 """How the operating system, safetensors and torch say that a disk is full; the last two give no error number."""
 
@@ -148,3 +151,61 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def put_in_place(new: Path, target: Path) -> None:
+    """Move a file or folder to its place; what was there stays whole until then and is removed afterwards."""
+    if not (target.is_dir() and any(target.iterdir())):
+        os.replace(new, target)
+    else:
+        old = new
+        if not _exchange(new, target):
+            old = target.with_name(f".old-{target.name}")
+            remove(old)
+            target.rename(old)
+            new.rename(target)
+        sync_folder(target.parent)
+        remove(old)
+    sync_folder(target.parent)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two paths trade places in one step; return False where the system cannot."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+
+
+def finish_swap(target: Path) -> None:
+    """Undo a swap in two steps that a kill cut in between, and remove what a finished one left."""
+    old = target.with_name(f".old-{target.name}")
+    if os.path.lexists(old):
+        if os.path.lexists(target):
+            remove(old)
+        else:
+            old.rename(target)
+
+
+def remove(path: Path) -> None:
+    """Remove whatever is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def link_tree(source: Path, destination: Path) -> None:
+    """Let a file or folder appear in a second place, without copying where the file system can."""
+
+    def link(there: str, here: str) -> None:
+        try:
+            os.link(there, here)
+        except OSError:
+            shutil.copy2(there, here)
+
+    if source.is_dir():
+        shutil.copytree(source, destination, copy_function=link)
+    elif source.is_file():
+        link(str(source), str(destination))

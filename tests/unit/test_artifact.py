@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec import artifact
+from llama2vec import files
 from llama2vec.artifact import Found, Kind, Work, claim, hashed_plan, new_path, owned, planned_kind, read_object
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import write_json
@@ -185,7 +185,7 @@ def test_kept_parts_are_in_the_new_output_from_its_first_moment(
     (tmp_path / "t" / "bm25").mkdir()
     (tmp_path / "t" / "bm25" / "words").write_text("w")
     if not can_exchange:
-        monkeypatch.setattr(artifact, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     make_table(tmp_path / "t", {"kind": 2}, ("bm25", "absent"), overwrite=True)
     assert (tmp_path / "t" / "bm25" / "words").read_text() == "w"
     assert json.loads((tmp_path / "t" / "table.json").read_text())["plan"] == {"kind": 2}

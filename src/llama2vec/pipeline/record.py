@@ -1,4 +1,4 @@
-"""``run.json``: which stages a run has finished, from what; and what that means for the next call."""
+"""``run.json``: which stages a run has finished, and what that means for the next call."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llama2vec.errors import OutputExistsError
+from llama2vec.artifact import Found, Kind, find, read_object
+from llama2vec.errors import OutputExistsError, StoreError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import canonical_json, code_version, digest, first_difference, machine, versions
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.retrieve.store import STORE_FILE, VectorStore
 
 RUN_FILE, REPORT = "run.json", "report.md"
 _FORMAT = "llama2vec-run"
 
 Action = Literal["skip", "run", "resume", "replace", "follow"]
-"""``follow``: it depends on what a stage before it will make; unchanged where that comes out the same."""
+"""``follow``: it depends on what an earlier stage will make; unchanged where that comes out the same."""
+
+
+def _read_run(folder: Path) -> Found | None:
+    content = read_object(folder / RUN_FILE)
+    stages = content.get("stages") if content and content.get("format") == _FORMAT else None
+    return Found(stages, finished=False) if isinstance(stages, dict) else None
+
+
+RUN = Kind("a run", _read_run)
 
 
 class RunRecord:
@@ -40,24 +51,13 @@ class RunRecord:
         Raises:
             OutputExistsError: The folder holds something else.
         """
-        file = folder / RUN_FILE
-        if not folder.exists() or (folder.is_dir() and all(".tmp-" in path.name for path in folder.iterdir())):
-            return cls(folder, {})
-        foreign = OutputExistsError(
-            f"{folder}: exists and is no run of llama2vec; choose another --output (it is not touched)"
-        )
-        if not file.is_file():
-            raise foreign
-        try:
-            content = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise OutputExistsError(f"{file}: cannot be read as JSON; choose another --output") from None
-        if not isinstance(content, dict) or content.get("format") != _FORMAT:
-            raise foreign
-        return cls(folder, dict(content["stages"]))
+        found = find(folder, RUN)
+        return cls(folder, dict(found.plan) if found else {})
 
-    def begin(self, stage: PlannedStage, inputs: Mapping[str, str | None], config: RunConfig) -> None:
-        """Write down that a stage has begun, before it writes anything."""
+    def begin(
+        self, stage: PlannedStage, inputs: Mapping[str, str | None], config: RunConfig, *, replaces: bool = False
+    ) -> None:
+        """Write down that a stage has begun, before it writes anything, and whether it replaces an older output."""
         settings = json.loads(canonical_json(stage.settings))
         self.stages[stage.name] = {
             "state": "running",
@@ -66,6 +66,7 @@ class RunRecord:
             "settings_hash": digest(settings),
             "inputs": dict(inputs),
             "reads": {found.name: found.where for found in stage.inputs},
+            "replaces": replaces,
         }
         self._write(config)
 
@@ -90,10 +91,12 @@ class Decision:
     Attributes:
         action: What is done.
         why: In a few words.
+        replaces: An older output stays until the new one is whole.
     """
 
     action: Action
     why: str
+    replaces: bool = False
 
     @property
     def works(self) -> bool:
@@ -124,19 +127,19 @@ def decide(
         return Decision("run", "not done yet" if entry["state"] == "running" else "its output is gone")
     changed = _difference(stage, entry, inputs)
     if changed:
-        return Decision("replace", changed)
+        return Decision("replace", changed, replaces=True)
     pending = [found.stage for found in stage.inputs if found.stage and inputs[found.name] is None]
     if pending:
         return Decision("follow", f"reads what {pending[-1]} makes")
     if entry["state"] == "running":
-        return Decision("resume", "begun before")
+        return Decision("resume", "begun before", replaces=entry.get("replaces", False))
     if output_fingerprint(stage.kind, folder) != entry["output"]:
-        return Decision("replace", f"{stage.folder} was changed or damaged since")
+        return Decision("replace", f"{stage.folder} was changed or damaged since", replaces=True)
     return Decision("skip", "unchanged")
 
 
 def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage]) -> dict[str, Decision]:
-    """Decide about the selected stages before any of them runs; those in front are taken as they are.
+    """Decide about the selected stages before any of them runs; earlier ones are taken as they are.
 
     Raises:
         OutputExistsError: A stage that is needed and not selected is not finished.
@@ -151,14 +154,14 @@ def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage
             )
             made[stage.name] = None if decisions[stage.name].works else record.stages[stage.name]["output"]
         elif plan.stages.index(stage) < plan.stages.index(selected[0]):
-            made[stage.name] = finished_output(plan, record, stage, selected)
+            made[stage.name] = _finished_output(plan, record, stage, selected)
     return decisions
 
 
-def finished_output(
+def _finished_output(
     plan: RunPlan, record: RunRecord, stage: PlannedStage, selected: Iterable[PlannedStage]
 ) -> str | None:
-    """Return the fingerprint of what a stage in front of the selected ones has made; None where nobody reads it."""
+    """Return the fingerprint of what a stage before the selected ones has made; None where none of them reads it."""
     reader = next((one for one in selected if any(found.stage == stage.name for found in one.inputs)), None)
     if reader is None:
         return None
@@ -173,7 +176,7 @@ def finished_output(
 
 
 def _difference(stage: PlannedStage, entry: Mapping[str, Any], inputs: Mapping[str, str | None]) -> str:
-    """Return which setting or input is another one now, "" where all are the same or still open."""
+    """Return which setting or input has changed, "" where all are the same or still open."""
     differs = first_difference(entry["settings"], json.loads(canonical_json(stage.settings)))
     if differs:
         name, old, new = differs
@@ -193,16 +196,17 @@ def output_fingerprint(kind: str, folder: Path) -> str | None:
         if kind in ("adapt", "finetune"):
             return _model_output(folder)
         if kind == "encode":
-            return _store_output(folder)
+            VectorStore.open(folder)
+            return file_sha256(folder / STORE_FILE)
         if kind == "index":
             return digest([file_sha256(file) for file in sorted(folder.glob("index.*"))])
         if kind == "evaluate":
             return _report_output(folder)
         files = sorted(path for path in folder.glob("*.jsonl") if not path.name.startswith("."))
-        # Reports of mining hold seconds; what is read further is the examples.
+        # Reports of mining hold seconds; what later stages read is the examples.
         files = [path for path in files if not path.name.endswith(".report.json")]
         return digest([[path.name, file_sha256(path)] for path in files]) if files else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, StoreError):
         return None
 
 
@@ -224,14 +228,3 @@ def _report_output(folder: Path) -> str | None:
         scores = {**json.loads(path.read_bytes()), "seconds": 0} if path.suffix == ".json" else None
         found.append([path.relative_to(folder).as_posix(), digest(scores) if scores else file_sha256(path)])
     return digest(found)
-
-
-def _store_output(folder: Path) -> str | None:
-    from llama2vec.errors import StoreError
-    from llama2vec.retrieve.store import VectorStore
-
-    try:
-        VectorStore.open(folder)
-    except StoreError:
-        return None
-    return file_sha256(folder / "store.json")
