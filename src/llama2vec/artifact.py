@@ -235,25 +235,16 @@ def claim(
     if finished:  # also where nobody may write
         yield Work(output, path, finished, look, kind, plan, shared)
         return
-    missing = [folder for folder in path.parents if not folder.exists()]
-    with disk_errors(output):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with nullcontext() if shared else owned(output):
-            finished, path = look()
-            work = Work(output, path, finished, look, kind, plan, shared)
-            try:
-                yield work
-            except BaseException as problem:
-                work.give_up()
-                if is_disk_full(problem):
-                    raise disk_full(output) from problem
-                raise
-    except BaseException:
-        for folder in missing:
-            with suppress(OSError):
-                folder.rmdir()
-        raise
+    with nullcontext() if shared else owned(output):
+        finished, path = look()
+        work = Work(output, path, finished, look, kind, plan, shared)
+        try:
+            yield work
+        except BaseException as problem:
+            work.give_up()
+            if is_disk_full(problem):
+                raise disk_full(output) from problem
+            raise
 
 
 @contextmanager
@@ -273,7 +264,9 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     beside = target.parent if os.access(target.parent, os.W_OK) or not target.is_dir() else target
     lock = Lock(beside / f".lock-{target.name}")
     deadline = time.monotonic() + wait_seconds
+    missing = [folder for folder in target.parents if not folder.exists()]
     with disk_errors(output):
+        beside.mkdir(parents=True, exist_ok=True)
         while not (taken := lock.acquire()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
     if not taken:
@@ -284,6 +277,9 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()  # unless something was made in it
 
 
 def find(output: Path, kind: Kind) -> Found | None:
@@ -347,7 +343,7 @@ def _look(output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool)
 
 def _check_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
     target = output.resolve()
-    for name in filter(None, inputs):
+    for name in [name for name in inputs if name]:
         with suppress(OSError, ValueError):
             path = Path(name).resolve()
             if path.exists() and (path == target or target in path.parents):

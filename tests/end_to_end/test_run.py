@@ -396,7 +396,7 @@ def test_judgments_of_passages_that_are_not_there_show_before_the_first_stage(
     (other / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\tnowhere\t1\n", encoding="utf-8")
     code, _, err = llama2vec(recipe, "--output", tmp_path / "run", "--set", f'evaluate.tasks=["{other}"]')
     assert code == 2
-    assert "1 passage ('nowhere') not in the corpus" in err
+    assert "1 passage ('nowhere') missing from the corpus" in err
     assert not (tmp_path / "run").exists()
 
 
@@ -412,7 +412,7 @@ def test_a_folder_of_somebody_else_is_not_touched(
     (tmp_path / "thesis.tex").write_text("years of work", encoding="utf-8")
     code, _, err = llama2vec(recipe, "--output", tmp_path, "--overwrite")
     assert code == 2
-    assert "exists and is no run of llama2vec" in err
+    assert "exists and does not hold a run of llama2vec" in err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 

@@ -9,10 +9,12 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 
+from llama2vec.artifact import owned
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.read_once import read_once
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
@@ -65,7 +67,8 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
     check_same(digest([str(stage) for stage in plan.stages]), "recipe or inputs")
     selected = plan.between(first, last)
     actions: dict[str, str] = {}
-    with read_once():
+    with read_once(), ExitStack() as stack:
+        on_first_process(lambda: stack.enter_context(owned(plan.output)))
         on_first_process(lambda: _prepare(plan, selected, overwrite=overwrite))
         for number, stage in enumerate(selected, start=1):
             heading = f"[{number}/{len(selected)}] {stage.name}"
@@ -148,7 +151,7 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     logger.info("%s: %s → %s (%s)", heading, reads, folder, decision.why)
     started = time.monotonic()
     if stage.kind in TOGETHER or process_rank() == 0:
-        work(plan, stage)
+        work(plan, stage, overwrite=decision.replaces)
     _release()
     if process_rank() == 0:
         made = output_fingerprint(stage.kind, folder)
@@ -171,9 +174,10 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     if decision.action == "replace":
         if not overwrite:
             _refuse_replacing(plan, stage.name, decision)
-        shutil.rmtree(folder)
+        if stage.kind not in TOGETHER:
+            shutil.rmtree(folder)
     if decision.action != "resume":
-        record.begin(stage, inputs, plan.config)
+        record.begin(stage, inputs, plan.config, replaces=decision.replaces)
     return decision
 
 

@@ -50,16 +50,25 @@ TOGETHER = ("adapt", "finetune", "encode")
 """Stages that several processes (torchrun) work on together; the others are the first process's."""
 
 
-def work(plan: RunPlan, stage: PlannedStage) -> None:
-    """Do what a stage does; called again after a kill, it goes on from what is there."""
-    _WORK[stage.kind](plan, stage)
+def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False) -> None:
+    """Do what a stage does; called again after a kill, it resumes.
+
+    Args:
+        plan: The run.
+        stage: Which stage.
+        overwrite: An output that other settings or inputs made is there; it stays until the new one is whole.
+    """
+    if stage.kind in TOGETHER:
+        _WORK[stage.kind](plan, stage, overwrite)
+    else:
+        _WORK[stage.kind](plan, stage)
 
 
-def _adapt(plan: RunPlan, stage: PlannedStage) -> None:
+def _adapt(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config = plan.config.adapt
     assert config
     text = config.text.model_copy(update={"corpus": adaptation_corpus(plan.config)})
-    adapt_model(config.model_copy(update={"text": text}), plan.folder(stage))
+    adapt_model(config.model_copy(update={"text": text}), plan.folder(stage), overwrite=overwrite)
 
 
 def _pairs(plan: RunPlan, stage: PlannedStage) -> None:
@@ -92,7 +101,7 @@ def _mine(plan: RunPlan, stage: PlannedStage) -> None:
             logger.info("%s\n%s", report.summary(), f"report: {report_path(folder / name)}")
 
 
-def _finetune(plan: RunPlan, stage: PlannedStage) -> None:
+def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     section = plan.config.finetune
     examples, model = stage.input("examples"), stage.input("model")
     assert section
@@ -111,10 +120,10 @@ def _finetune(plan: RunPlan, stage: PlannedStage) -> None:
             name: getattr(config, name) for name in FinetuneConfig.model_fields if name not in ("prompts", "encoder")
         }
         config = FinetuneConfig(**parts, encoder=FinetuneEncoderSettings(**pairing))
-    finetune_model(config, plan.folder(stage))
+    finetune_model(config, plan.folder(stage), overwrite=overwrite)
 
 
-def _encode(plan: RunPlan, stage: PlannedStage) -> None:
+def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config, model = plan.config, stage.input("model")
     assert config.encode
     assert model
@@ -125,7 +134,7 @@ def _encode(plan: RunPlan, stage: PlannedStage) -> None:
     }  # fmt: skip
     write_store(
         lambda: read_passages(corpus), encoder, folder, source=source, shard_size=config.encode.shard_size,
-        dtype="float16" if config.encode.half else "float32", total=exact_count(corpus),
+        dtype="float16" if config.encode.half else "float32", total=exact_count(corpus), overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -193,7 +202,7 @@ def _reusable_stores(plan: RunPlan) -> tuple[Path, ...]:
 
 
 _WORK = cast(
-    "dict[str, Callable[[RunPlan, PlannedStage], Any]]",
+    "dict[str, Callable[..., Any]]",
     {
         "adapt": _adapt, "pairs": _pairs, "mine": _mine, "finetune": _finetune,
         "encode": _encode, "index": _index, "evaluate": _evaluate,
