@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llama2vec.records import Qrels, Report, Run
 from llama2vec.score.comparison import Comparison, ComparisonOptions, compare_reports, compare_runs
+from llama2vec.score.results import comparison_from_json, read_json
 
 QRELS = {f"q{number}": {"good": 2, "bad": 0} for number in range(6)}
 
@@ -45,3 +47,9 @@ def two_tasks() -> list[Comparison]:
         reports = [report(task, "a", list(base)), report(task, "b", list(base + draw.normal(shift, 0.1, size)))]
         found.append(compare_reports(reports, metric="AP", options=ComparisonOptions(changed=2)))
     return found
+
+
+def read_comparisons(path: Path) -> list[Comparison]:
+    """Return the comparisons in a file of ``compare --json``."""
+    data = read_json(path)
+    return [comparison_from_json(one, str(path)) for one in data.get("comparisons", [data])]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.errors import ConfigError, OutputExistsError
+from llama2vec.errors import ConfigError
 
 if TYPE_CHECKING:
     from llama2vec.data.beir import BeirTask
@@ -38,27 +38,30 @@ def compare_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --json and --markdown.")] = False,
 ) -> None:
     """Test whether one run is better than another, query by query."""
-    _check_outputs(json, markdown, overwrite)
     from rich.console import Console
 
     from llama2vec.data.trec import read_qrels
-    from llama2vec.files import write_output
+    from llama2vec.files import check_new, write_output
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs
     from llama2vec.score.report.comparisons import markdown_comparison, terminal_comparison
     from llama2vec.score.results import write_comparisons
-    from llama2vec.score.runs import check_same_corpus, read_named_runs, task_beside, with_texts
+    from llama2vec.score.runs import check_same_corpus, read_named_runs, task_of, with_texts
 
+    if json and json == markdown:
+        raise ConfigError(f"{json} cannot be both --json and --markdown; name two files")
+    for path in (json, markdown):
+        check_new(path, overwrite=overwrite)
     options = ComparisonOptions(all_pairs, changed, passages, flips, seed=seed)
     check_options(options)
     if task is None and qrels is None:
-        raise ConfigError("there are no judgments; give --task or --qrels FILE")
+        raise ConfigError("runs need judgments; give --task or --qrels FILE")
     data = _task_data(task) if task else None
     judgments = read_qrels(qrels) if qrels else data.qrels if data else {}
     name = _judgments_name(qrels) if qrels else data.name if data else ""
     named = read_named_runs(runs)
     check_same_corpus(runs, data.corpus_source if data else None)
     wanted = list(dict.fromkeys(metrics or ["nDCG@10"]))
-    comparisons = compare_runs(named, judgments, metrics=wanted, task=task_beside(runs) or name, options=options)
+    comparisons = compare_runs(named, judgments, metrics=wanted, task=task_of(runs) or name, options=options)
     if data:
         comparisons = with_texts(comparisons, named, data.queries, data.corpus_source)
     if json:
@@ -72,14 +75,6 @@ def compare_command(
     written = [str(path) for path in (json, markdown) if path]
     if written:
         typer.echo(f"Wrote {' and '.join(written)}")
-
-
-def _check_outputs(json: Path | None, markdown: Path | None, overwrite: bool) -> None:
-    if json and json == markdown:
-        raise ConfigError(f"{json} cannot be both --json and --markdown; name two files")
-    for path in (json, markdown):
-        if path and path.exists() and not overwrite:
-            raise OutputExistsError(f"{path} already exists; choose another path or --overwrite")
 
 
 def _task_data(name: str) -> BeirTask:

@@ -16,13 +16,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from llama2vec.data.trec import write_run
 from llama2vec.errors import DataError, EvaluationError
-from llama2vec.files import write_output
+from llama2vec.files import read_text, write_output
 from llama2vec.manifest import code_version
 from llama2vec.records import Report, Run
 from llama2vec.score.comparison import Comparison
@@ -31,6 +31,23 @@ FORMAT, COMPARISON_FORMAT, VERSION = "llama2vec-evaluation", "llama2vec-comparis
 QUERY_VALUES = "per-query.tsv"
 _HEADERS = ("query\tsystem\tmetric\tvalue", "query\tsystem\tmeasure\tvalue")
 """As written now, and by earlier versions."""
+T = TypeVar("T")
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+NUMBERS = TypeAdapter(dict[str, Number])
+
+
+class _Saved(BaseModel):
+    """What a result's JSON holds besides format and version."""
+
+    task: Annotated[str, Field(min_length=1)]
+    system: str
+    metrics: Annotated[dict[str, Number], Field(min_length=1)]
+    intervals: dict[str, tuple[Number, Number]]
+    settings: dict[str, Any]
+    seconds: Number
+
+
+_SAVED = TypeAdapter(_Saved)
 _COMPARISON = TypeAdapter(Comparison)
 
 
@@ -113,34 +130,21 @@ def read_result(file: Path) -> Result:
         raise DataError(f"{file} was written by an earlier version; score again: llama2vec evaluate MODEL --task …")
     if not is_result(content):
         raise DataError(f"{file} is not a result of `llama2vec evaluate`")
-    task, system = content.get("task"), content.get("system")
-    if not isinstance(task, str) or not task:
-        raise DataError(f"{file} names no task; evaluate again")
-    where = f"{file}: {system}"
-    metrics = numbers(mapping(content, "metrics", file), where)
-    if not metrics:
-        raise DataError(f"{where} has no metric; evaluate again")
-    settings = dict(mapping(content, "settings", file))
-    if "measures" in settings:
-        settings["metrics"] = settings.pop("measures")
-    intervals = {}
-    for metric, bounds in mapping(content, "intervals", file).items():
-        if not isinstance(bounds, list) or len(bounds) != 2:
-            raise DataError(f"{where}: the interval of {metric} is {bounds!r}; two numbers are expected")
-        low, high = numbers(dict(zip(("low end", "high end"), bounds, strict=True)), where).values()
-        intervals[metric] = (low, high)
-    seconds = numbers({"seconds": content.get("seconds", 0.0)}, where)["seconds"]
-    return Result(Report(task, str(system), metrics, intervals, {}, settings), seconds, kept=True)
+    saved = validated(_SAVED, content, str(file))
+    if "measures" in saved.settings:
+        saved.settings["metrics"] = saved.settings.pop("measures")
+    report = Report(saved.task, saved.system, saved.metrics, saved.intervals, {}, saved.settings)
+    return Result(report, saved.seconds, kept=True)
 
 
 def with_query_values(file: Path, result: Result) -> Result:
-    """Return a result with its values per query from the TSV beside ``file``, if there is one.
+    """Return a result with its values per query, if there are any; ``file`` is the result's own.
 
     Raises:
         DataError: A faulty line.
     """
-    beside = query_values_file(file)
-    values = _read_query_values(beside).get(result.report.system, {}) if beside.is_file() else {}
+    values_file = query_values_file(file)
+    values = _read_query_values(values_file, result.report.system) if values_file.is_file() else {}
     return replace(result, report=replace(result.report, per_query=values))
 
 
@@ -156,11 +160,9 @@ def is_result(content: Mapping[str, Any]) -> bool:
 
 def is_old_scores(content: Mapping[str, Any]) -> bool:
     """Tell whether JSON content is the scores of several systems, as earlier versions wrote them."""
-    tasks = content.get("tasks") if "format" not in content else None
-    return "format" not in content and (
-        {"task", "systems", "intervals"} <= content.keys()
-        or (isinstance(tasks, list) and bool(tasks) and isinstance(tasks[0], dict) and "systems" in tasks[0])
-    )
+    tasks = content.get("tasks")
+    first = tasks[0] if isinstance(tasks, list) and tasks and isinstance(tasks[0], dict) else content
+    return "format" not in content and {"task", "systems", "intervals"} <= first.keys()
 
 
 def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
@@ -168,48 +170,27 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     return {"format": COMPARISON_FORMAT, "version": VERSION, **asdict(comparison)}
 
 
-def comparison_from_json(data: object) -> Comparison:
+def comparison_from_json(data: object, where: str = "the comparison") -> Comparison:
     """Return the comparison that :func:`comparison_to_json` wrote.
 
     Raises:
-        EvaluationError: The data are not such a comparison.
+        DataError: The data are not such a comparison.
     """
     head = {"format": COMPARISON_FORMAT, "version": VERSION}
     if not isinstance(data, dict) or {key: data.get(key) for key in head} != head:
-        raise EvaluationError(
-            f"not a {COMPARISON_FORMAT} of version {VERSION}; give what `llama2vec compare --json` wrote"
+        raise DataError(
+            f"{where} is not a {COMPARISON_FORMAT} of version {VERSION}; give what `llama2vec compare --json` wrote"
         )
     content = {key: value for key, value in data.items() if key not in head}
     # Earlier versions called the metric a measure.
     content["metric"] = content.pop("measure", content.get("metric"))
-    try:
-        return _COMPARISON.validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = f"{where}: {first['msg'].lower()}"
-        raise EvaluationError(
-            f"the comparison is damaged ({problem}); write it again with `llama2vec compare`"
-        ) from None
+    return validated(_COMPARISON, content, where)
 
 
 def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], *, overwrite: bool = False) -> None:
     """Write comparisons as JSON: one as :func:`comparison_to_json` has it, several as ``{"comparisons": […]}``."""
     data = [comparison_to_json(one) for one in comparisons]
     write_json(path, data[0] if len(data) == 1 else {"comparisons": data}, overwrite=overwrite)
-
-
-def read_comparisons(path: str | Path) -> list[Comparison]:
-    """Return the comparisons that :func:`write_comparisons` wrote.
-
-    Raises:
-        EvaluationError: A file that is missing or holds something else.
-    """
-    data = read_json(Path(path))
-    try:
-        return [comparison_from_json(one) for one in data.get("comparisons", [data])]
-    except EvaluationError as error:
-        raise EvaluationError(f"{path}: {error}") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -219,7 +200,7 @@ def read_json(path: Path) -> dict[str, Any]:
         DataError: Not readable, not JSON, or NaN or infinity in it.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8"), str(path))
+        return parse_json(read_text(path), str(path))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path") from None
     except UnicodeDecodeError:
@@ -239,42 +220,36 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def mapping(content: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
-    """Return a part of JSON content that maps names to values; empty if it is absent."""
-    found = content.get(name, {})
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: {name} is {found!r}; names with values are expected")
-    return found
+def validated(kind: TypeAdapter[T], data: object, where: str) -> T:
+    """Return data as what they should be.
+
+    Raises:
+        DataError: They are something else; names the first problem.
+    """
+    try:
+        return kind.validate_python(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg'][0].lower()}{first['msg'][1:]}"
+        raise DataError(f"{where} is damaged ({problem}); make it again") from None
 
 
-def numbers(content: Mapping[str, Any], where: str) -> dict[str, float]:
-    """Return content after checking that every value is a finite number."""
-    for name, value in content.items():
-        # An int may be too big for isfinite.
-        known = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
-        if not known:
-            raise DataError(f"{where}: {name} is {value!r}, not a finite number; make the result again")
-    return dict(content)
-
-
-def _read_query_values(path: Path) -> dict[str, dict[str, dict[str, float]]]:
-    """Return system → metric → query id → value."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    with path.open(encoding="utf-8") as stream:
-        if next(stream, "").rstrip("\n") not in _HEADERS:
-            raise DataError(f"{path}:1: the header must be query, system, metric, value, separated by tabs")
-        for number, line in enumerate(stream, start=2):
-            row = line.rstrip("\n").split("\t")
-            if len(row) != 4:
-                raise DataError(f"{path}:{number} has {len(row)} columns instead of 4; evaluate again")
-            query_id, system, metric, text = row
-            values = found.setdefault(system, {}).setdefault(metric, {})
-            if query_id in values:
-                raise DataError(f"{path}:{number}: {query_id!r} already has {metric} of {system!r}; evaluate again")
-            try:
-                values[query_id] = float(text)
-            except ValueError:
-                values[query_id] = math.nan
-            if not math.isfinite(values[query_id]):
-                raise DataError(f"{path}:{number}: {text!r} is not a finite number; evaluate again")
+def _read_query_values(path: Path, system: str) -> dict[str, dict[str, float]]:
+    """Return metric → query id → value."""
+    found: dict[str, dict[str, float]] = {}
+    head, *lines = read_text(path).removesuffix("\n").split("\n")
+    if head not in _HEADERS:
+        raise DataError(f"{path}:1: the header must be query, system, metric, value, separated by tabs")
+    for number, line in enumerate(lines, start=2):
+        try:
+            query_id, name, metric, text = line.split("\t")
+            value = float(text)
+        except ValueError:
+            raise DataError(f"{path}:{number} is not query, system, metric and number; evaluate again") from None
+        if not math.isfinite(value):
+            raise DataError(f"{path}:{number}: {text!r} is not a finite number; evaluate again")
+        if name == system and query_id in found.get(metric, {}):
+            raise DataError(f"{path}:{number}: {query_id!r} already has {metric}; evaluate again")
+        if name == system:
+            found.setdefault(metric, {})[query_id] = value
     return found

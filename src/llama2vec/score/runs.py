@@ -22,7 +22,7 @@ _SNIPPET_CHARACTERS = 160
 
 
 def read_named_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read TREC runs; if two share a tag, name every run after its file, with as much of the path as needed.
+    """Read TREC runs; if two share a tag, name every run after its path.
 
     Raises:
         RunFormatError: A file that cannot be read, or a faulty line.
@@ -35,21 +35,22 @@ def read_named_runs(paths: Sequence[Path]) -> list[Run]:
     runs = [read_run(path) for path in paths]
     if len({run.tag for run in runs}) == len(runs):
         return runs
-    return [dataclasses.replace(run, tag=name) for run, name in zip(runs, _file_names(resolved), strict=True)]
+    names = [str(path.with_name(_stem(path))) for path in paths]
+    return [dataclasses.replace(run, tag=name) for run, name in zip(runs, names, strict=True)]
 
 
 def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -> None:
-    """Check that runs were made on one corpus, as far as the results beside them tell.
+    """Check that runs were made on one corpus, as far as their results tell.
 
     Args:
-        paths: Run files; one without a result of ``evaluate`` beside it is taken on trust.
+        paths: Run files; one without a result of ``evaluate`` in its folder is taken on trust.
         corpus_source: The corpus to show texts from, which must be the same, too.
 
     Raises:
         EvaluationError: The fingerprints of two corpora differ.
         CorpusFormatError: The corpus cannot be read.
     """
-    known = [(str(path), found) for path in paths if (found := _fingerprint_beside(path))]
+    known = [(str(path), found) for path in paths if (found := _corpus_of(path))]
     if known and corpus_source is not None:
         known.append((corpus_source, corpus_fingerprint(corpus_source)))
     for where, found in known[1:]:
@@ -58,9 +59,9 @@ def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -
             raise EvaluationError(f"{both} belong to different corpora, or one that changed; compare on one corpus")
 
 
-def task_beside(paths: Sequence[Path]) -> str | None:
-    """Return the task that the results beside the runs name; None if one is missing or they differ."""
-    names = {_beside(path).get("task") for path in paths}
+def task_of(paths: Sequence[Path]) -> str | None:
+    """Return the task that the results of the runs name; None if one is missing or they differ."""
+    names = {_result_of(path).get("task") for path in paths}
     name = names.pop() if len(names) == 1 else None
     return name if isinstance(name, str) else None
 
@@ -117,36 +118,21 @@ def _check_known(tag: str, unknown: int, count: int, corpus_source: str) -> None
         logger.warning("%s", message)
 
 
-def _fingerprint_beside(path: Path) -> str | None:
-    """Return the corpus fingerprint in the result beside a run file; None if there is none."""
-    settings = _beside(path).get("settings")
+def _corpus_of(path: Path) -> str | None:
+    """Return the corpus fingerprint in the result of a run; None if unknown."""
+    settings = _result_of(path).get("settings")
     found = settings.get("corpus_fingerprint") if isinstance(settings, dict) else None
     return found if isinstance(found, str) else None
 
 
-def _beside(path: Path) -> dict[str, Any]:
-    """Return the result that ``evaluate`` wrote beside a run; empty if there is none."""
-    beside = path.with_name(f"{_stem(path)}.json")
+def _result_of(path: Path) -> dict[str, Any]:
+    """Return the result that ``evaluate`` wrote with a run; empty for runs of other systems."""
+    file = path.with_name(f"{_stem(path)}.json")
     try:
-        return read_json(beside) if beside.is_file() else {}
+        return read_json(file) if file.is_file() else {}
     except DataError:
         return {}
 
 
 def _stem(path: Path) -> str:
     return Path(path.name.removesuffix(".gz")).stem
-
-
-def _file_names(paths: Sequence[Path]) -> list[str]:
-    """Return the shortest ends of paths, without suffixes, that tell them apart.
-
-    >>> _file_names([Path("/a/x/run.trec"), Path("/a/y/run.trec")])
-    ['x/run', 'y/run']
-    """
-    folders = [path.parent.parts for path in paths]
-    for kept in range(max(map(len, folders))):
-        ends = [parts[len(parts) - kept :] for parts in folders]
-        names = ["/".join([*end, _stem(path)]) for end, path in zip(ends, paths, strict=True)]
-        if len(set(names)) == len(names):
-            return names
-    return [str(path) for path in paths]

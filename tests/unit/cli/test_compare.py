@@ -6,12 +6,12 @@ from dataclasses import astuple
 from pathlib import Path
 
 import pytest
+from compared import read_comparisons
 from running import CommandLine
 
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import write_run
 from llama2vec.records import Run
-from llama2vec.score.results import read_comparisons
 
 PASSAGES = {
     "p1": ("Camelids", "The llama is a domesticated camelid of the Andes."),
@@ -88,7 +88,7 @@ def test_two_runs_are_compared_with_texts_and_written(
     assert (telling.title, len(telling.snippet) <= 160) == ("Wool", True)
     assert "what is a llama" in markdown_path.read_text(encoding="utf-8")
     code, _, err = compare(*runs, "--task", beir, "--json", json_path)
-    assert (code, "already exists" in err) == (2, True)
+    assert (code, "exists already" in err) == (2, True)
     assert compare(*runs, "--task", beir, "--json", json_path, "--overwrite")[0] == 0
 
 
@@ -130,8 +130,10 @@ def test_runs_with_one_tag_are_named_after_their_files(
         write_run(Run(run.results, "llama2vec"), plain)
         if plain != path:
             path.write_bytes(gzip.compress(plain.read_bytes()))
-    assert "y − x" in compare(paths[0], paths[2], "--task", beir)[1]
-    assert "b/x − a/x" in compare(*paths, "--task", beir)[1]
+    written = tmp_path / "c.json"
+    assert compare(*paths, "--task", beir, "--json", written)[0] == 0
+    [comparison] = read_comparisons(written)
+    assert list(comparison.systems) == [f"{tmp_path}/{name}" for name in ("a/x", "b/x", "b/y")]
 
 
 def test_runs_of_other_corpora_are_refused(
@@ -193,7 +195,7 @@ def test_mistakes_are_one_line(
         return tmp_path / name
 
     folder = ("--task", beir)
-    assert "no judgments; give --task or --qrels FILE" in refused(*runs)
+    assert "runs need judgments; give --task or --qrels FILE" in refused(*runs)
     assert "has no split 'tset'; choose from test" in refused(*runs, "--task", f"{beir}:tset")
     assert "did you mean 'beir/scifact'?" in refused(*runs, "--task", "beir/scfact")
     assert "runs are compared on one retrieval task" in refused(*runs, "--task", "sts/stsb")

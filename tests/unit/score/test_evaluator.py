@@ -292,7 +292,7 @@ def test_every_task_is_checked_before_the_first_is_encoded(tmp_path: Path) -> No
     (faulty / "corpus.jsonl").write_text('{"_id": "d1", "text": "x"}\n{"text": "no id"}\n', encoding="utf-8")
     refused(tmp_path, names, DataError, r'corpus\.jsonl:2 has no "_id"')
     write_task(faulty, qrels={"q1": {"d1": 1, "gone": 1}})
-    refused(tmp_path, names, EvaluationError, r"1 passage \('gone'\) not in the corpus")
+    refused(tmp_path, names, EvaluationError, r"1 passage \('gone'\) missing from the corpus")
     write_task(faulty, qrels={"q9": {"d1": 1}})
     refused(tmp_path, names, DataError, r"judges 1 query \('q9'\) that the query file lacks")
     write_task(faulty, passages={**PASSAGES, "two words": "x"})
@@ -317,7 +317,7 @@ def test_a_published_set_may_have_lost_few_passages_and_not_many(
     assert "beir/scifact: the corpus lacks 1 judged passages" in caplog.messages
     assert score.report.settings["lost_passages"] == 1
     write_task(tmp_path / "scifact", {"p0": "a river"}, QUERIES, judged)
-    with pytest.raises(EvaluationError, match=r"39 passages .* not in the corpus"):
+    with pytest.raises(EvaluationError, match=r"39 passages .* missing from the corpus"):
         evaluate(system(WordEncoder()), ["beir/scifact"], options(tmp_path, "other"))
 
 

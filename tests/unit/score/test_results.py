@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from compared import NEW, OLD, OTHER, QRELS, compare_one, report, two_tasks
+from compared import NEW, OLD, OTHER, QRELS, compare_one, read_comparisons, report, two_tasks
 
 from llama2vec.data.trec import read_run
 from llama2vec.errors import DataError, EvaluationError, OutputExistsError
@@ -16,7 +16,6 @@ from llama2vec.score.results import (
     Result,
     comparison_from_json,
     comparison_to_json,
-    read_comparisons,
     read_result,
     with_query_values,
     write_comparisons,
@@ -118,7 +117,7 @@ def test_json_gives_back_the_same_comparison(tmp_path: Path) -> None:
 def test_files_that_are_no_comparison_are_refused_with_their_name(tmp_path: Path, content: str, problem: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises((DataError, EvaluationError), match=rf"a\.json.*{problem}"):
+    with pytest.raises(DataError, match=rf"a\.json.*{problem}"):
         read_comparisons(path)
     with pytest.raises(DataError, match="cannot be read"):
         read_comparisons(tmp_path / "none.json")
@@ -127,7 +126,7 @@ def test_files_that_are_no_comparison_are_refused_with_their_name(tmp_path: Path
 def test_a_pair_with_missing_numbers_is_damaged() -> None:
     data = comparison_to_json(compare_one([OLD, NEW], QRELS))
     del data["pairs"][0]["t_p"]
-    with pytest.raises(EvaluationError, match=r"damaged.*t_p"):
+    with pytest.raises(DataError, match=r"damaged.*t_p"):
         comparison_from_json(data)
 
 

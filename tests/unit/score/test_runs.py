@@ -9,7 +9,7 @@ from compared import NEW, OLD, QRELS, compare_one
 from llama2vec.data.trec import write_run
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Query, Run
-from llama2vec.score.runs import check_same_corpus, read_named_runs, task_beside, with_texts
+from llama2vec.score.runs import check_same_corpus, read_named_runs, task_of, with_texts
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def beside(path: Path, task: str, fingerprint: str) -> None:
     path.with_suffix(".json").write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_runs_with_one_tag_are_named_after_their_folders(files: list[Path]) -> None:
-    assert [run.tag for run in read_named_runs(files)] == ["old/tiny", "new/tiny"]
+def test_runs_with_one_tag_are_named_after_their_paths(files: list[Path]) -> None:
+    assert [run.tag for run in read_named_runs(files)] == [str(path.with_suffix("")) for path in files]
     with pytest.raises(EvaluationError, match="is given twice"):
         read_named_runs([files[0], files[0].parent / "." / "tiny.trec"])
 
@@ -35,12 +35,12 @@ def test_runs_with_one_tag_are_named_after_their_folders(files: list[Path]) -> N
 def test_runs_of_two_corpora_are_refused_and_unknown_ones_trusted(files: list[Path]) -> None:
     beside(files[0], "a", "1" * 64)
     check_same_corpus(files)
-    assert task_beside(files) is None
+    assert task_of(files) is None
     beside(files[1], "a", "1" * 64)
     check_same_corpus(files)
-    assert task_beside(files) == "a"
+    assert task_of(files) == "a"
     beside(files[1], "b", "2" * 64)
-    assert task_beside(files) is None
+    assert task_of(files) is None
     with pytest.raises(EvaluationError, match="belong to different corpora"):
         check_same_corpus(files)
 

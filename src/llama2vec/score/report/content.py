@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from llama2vec.errors import ConfigError, EvaluationError
 from llama2vec.manifest import versions
@@ -27,11 +26,8 @@ from llama2vec.score.report.sources import (
     Sources,
     Training,
 )
-from llama2vec.score.report.tables import check_one_task
-from llama2vec.score.results import comparison_to_json
 from llama2vec.score.significance import SAME, bootstrap_interval
 
-_FORMAT, _FORMAT_VERSION = "llama2vec-report", 1
 _OPTIONS = ComparisonOptions(changed=10)
 
 
@@ -163,23 +159,6 @@ def averages(tasks: Sequence[TaskResults]) -> dict[str, float]:
     return {system: math.fsum(found) / len(found) for system, found in scores.items() if len(found) == len(tasks)}
 
 
-def content_to_json(content: Content) -> dict[str, Any]:
-    """Return the report as plain data: scores, values per query, tests, logs and settings."""
-    return {
-        "format": _FORMAT,
-        "version": _FORMAT_VERSION,
-        "title": content.title,
-        "command": content.command,
-        "average": averages(content.headline),
-        "tasks": [_task_to_json(task) for task in content.tasks],
-        "trainings": [dataclasses.asdict(training) for training in content.trainings],
-        "runs": [dataclasses.asdict(run) for run in content.runs],
-        "curves": [dataclasses.asdict(family) for family in content.curves],
-        "files": [dataclasses.asdict(file) for file in content.files],
-        "versions": dict(content.versions),
-    }
-
-
 def _task(name: str, evaluations: Sequence[Evaluation], compared: Sequence[ComparedRuns], baseline: str) -> TaskResults:
     label = name or "unnamed task"
     found: dict[str, Evaluation] = {}
@@ -192,7 +171,6 @@ def _task(name: str, evaluations: Sequence[Evaluation], compared: Sequence[Compa
             )
         found[system] = evaluation
     _check_corpora(label, [*found.values()], compared)
-    _check_pairs(label, compared)
     for one in compared:
         _add_compared(label, found, one)
     reports = [evaluation.report for evaluation in found.values()]
@@ -211,19 +189,6 @@ def _check_corpora(task: str, evaluations: Sequence[Evaluation], compared: Seque
                 f"{task}: {known[0][0]} and {other} were made on different {what}, or some that changed; "
                 "evaluate both on the same"
             )
-
-
-def _check_pairs(task: str, compared: Sequence[ComparedRuns]) -> None:
-    seen: dict[tuple[str, str, str], str] = {}
-    for one in compared:
-        for pair in one.comparison.pairs:
-            key = (one.comparison.metric, pair.first, pair.second)
-            if key in seen:
-                raise EvaluationError(
-                    f"{task}: {seen[key]} and {one.where} both compare {pair.first!r} with {pair.second!r} by "
-                    f"{one.comparison.metric}; report only one"
-                )
-            seen[key] = one.where
 
 
 def _add_compared(task: str, found: dict[str, Evaluation], one: ComparedRuns) -> None:
@@ -295,31 +260,7 @@ def _notes(reports: Sequence[Report]) -> list[str]:
                 f"{metric} was computed on different queries ({counts}; in common: {len(common):,}), so these means "
                 "cannot be compared."
             )
-    for report in reports:
-        for metric, values in report.per_query.items():
-            mean = math.fsum(values.values()) / len(values)
-            if not _members(report) and abs(report.metrics.get(metric, mean) - mean) > SAME:
-                notes.append(
-                    f"{metric} of {report.system} is {report.metrics[metric]:.4f}, but the mean of its values per "
-                    f"query is {mean:.4f}: the values may be of another evaluation."
-                )
     return notes
-
-
-def _task_to_json(task: TaskResults) -> dict[str, Any]:
-    check_one_task(task.reports)
-    return {
-        "task": task.name,
-        "systems": {report.system: dict(report.metrics) for report in task.reports},
-        "intervals": {report.system: dict(report.intervals) for report in task.reports},
-        "settings": {report.system: dict(report.settings) for report in task.reports},
-        "per_query": {
-            report.system: {metric: dict(values) for metric, values in report.per_query.items()}
-            for report in task.reports
-        },
-        "comparisons": [comparison_to_json(comparison) for comparison in task.comparisons],
-        "notes": list(task.notes),
-    }
 
 
 def _title(tasks: Sequence[TaskResults], trainings: Sequence[Training]) -> str:

@@ -1,10 +1,8 @@
-"""The report as one HTML page that needs nothing but itself."""
+"""The report as one self-contained HTML page."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,9 @@ _MOST_PAIRS = 6
 
 
 def render_page(content: Content) -> str:
-    """Return the page. Equal content gives equal text.
+    """Return the page; equal content gives equal text.
 
-    Texts of queries, passages and names are shown as they are, never read as markup; the page's policy forbids every
-    script but its own, and every request.
+    Texts of queries, passages and names are escaped, and the page's policy forbids scripts and requests.
 
     Raises:
         MissingDependencyError: jinja2 or matplotlib is not installed.
@@ -41,7 +38,6 @@ def render_page(content: Content) -> str:
     )  # fmt: skip
     environment.globals["say"] = wording
     environment.filters["markup"] = Markup
-    script = (_TEMPLATES / "sort.js").read_text(encoding="utf-8")
     return environment.get_template("page.html.jinja").render(
         content=content,
         overview=_overview(content),
@@ -49,8 +45,6 @@ def render_page(content: Content) -> str:
         trainings=_trainings_view(content.trainings),
         runs=[{"run": run, "settings": wording.setting_rows([run.settings])} for run in content.runs],
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -166,7 +160,6 @@ def _pair_view(key: str, comparison: Comparison, pair: PairedTest) -> dict[str, 
         "pair": pair,
         "metric": metric,
         "figures": [
-            plots.scatter_plot(first, second, key=f"{key}-scatter", names=names, metric=metric),
             plots.difference_plot(first, second, key=f"{key}-bars", names=names, metric=metric),
         ],
         "changed": [_changed_view(comparison, pair, *found) for found in pair.changed],
@@ -184,62 +177,34 @@ def _changed_view(comparison: Comparison, pair: PairedTest, query_id: str, first
 
 def _trainings_view(trainings: Sequence[Training]) -> dict[str, Any]:
     names = wording.figure_names(trainings)
+    drawn = dict.fromkeys(name.removeprefix(wording.HELD_OUT) for name in (*names, "learning_rate", "gradient_norm"))
+    plots_by_figure = [_training_plot(number, trainings, name) for number, name in enumerate(drawn, start=1)]
+    rows = []
+    for training in trainings:
+        last = wording.last_figures(training)
+        cells = [wording.score(last[name]) if name in last else wording.NONE for name in names]
+        rows.append({"training": training, "cells": cells})
     return {
         "columns": [wording.figure_name(name) for name in names],
-        "rows": [_training_row(training, names) for training in trainings],
-        "together": _compared_curves(trainings, names) if len(trainings) > 1 else [],
-        "each": [_training_figures(number, training) for number, training in enumerate(trainings, start=1)],
+        "rows": rows,
+        "figures": [plot for plot in plots_by_figure if plot],
         "settings": wording.setting_rows([training.manifest for training in trainings]),
     }
 
 
-def _training_row(training: Training, names: Iterable[str]) -> dict[str, Any]:
-    last = wording.last_figures(training)
-    return {
-        "training": training,
-        "cells": [wording.score(last[name]) if name in last else wording.NONE for name in names],
-    }
-
-
-def _training_figures(number: int, training: Training) -> dict[str, list[Plot]]:
-    """Return the plots of one training: those that all look at, and those of the optimizer."""
-    names = wording.figure_names([training])
-    groups = {
-        "Loss": ([name for name in names if "loss" in name], "loss (nats)"),
-        "On held-out queries": ([name for name in names if "loss" not in name], "score"),
-        "Learning rate": (["learning_rate"], "learning rate"),
-        "Gradient norm": (["gradient_norm"], "gradient norm"),
-    }
-    found: dict[str, list[Plot]] = {"results": [], "optimizer": []}
-    for title, (kept, axis) in groups.items():
-        # A figure and the same on held-out text have one color.
-        bases = list(dict.fromkeys(name.removeprefix(wording.HELD_OUT) for name in kept))
-        curves = [_curve(training, name, bases.index(name.removeprefix(wording.HELD_OUT))) for name in kept]
-        curves = [curve for curve in curves if curve.steps]
-        if curves:
-            caption = f"{title} of {training.where} over the optimizer steps."
-            key = f"training-{number}-{title.lower().replace(' ', '-')}"
-            place = "results" if kept[0] in names else "optimizer"
-            found[place].append(plots.curves_plot(curves, key=key, title=title, axis=axis, caption=caption))
-    return found
-
-
-def _compared_curves(trainings: Sequence[Training], names: Iterable[str]) -> list[Plot]:
-    """Draw each figure that several trainings have, one line a training."""
-    found = []
-    for number, name in enumerate(names, start=1):
-        curves = [_curve(training, name, place, training.where) for place, training in enumerate(trainings)]
-        curves = [curve for curve in curves if curve.steps]
-        if len(curves) > 1:
-            axis = wording.figure_name(name)
-            title = axis[0].upper() + axis[1:]
-            caption = f"{title} of {len(curves)} trainings over the optimizer steps."
-            found.append(plots.curves_plot(curves, key=f"trainings-{number}", title=title, axis=axis, caption=caption))
-    return found
-
-
-def _curve(training: Training, name: str, series: int, label: str = "") -> Curve:
-    points = [(line["step"], line[name]) for line in training.log if name in line]
-    held_out = name.startswith(wording.HELD_OUT)
-    steps, values = [step for step, _ in points], [value for _, value in points]
-    return Curve(label or wording.figure_name(name), steps, values, series, held_out)
+def _training_plot(number: int, trainings: Sequence[Training], name: str) -> Plot | None:
+    """Draw a logged figure: a line per training, dashed on held-out text."""
+    curves = []
+    for series, training in enumerate(trainings):
+        for held_out in (False, True):
+            key = f"{wording.HELD_OUT}{name}" if held_out else name
+            points = {line["step"]: line[key] for line in training.log if key in line}
+            label = f"{training.where}, held out" if held_out else training.where
+            curves += [Curve(label, [*points], [*points.values()], series, held_out)] if points else []
+    if not curves:
+        return None
+    axis = wording.figure_name(name)
+    caption = f"{axis[0].upper()}{axis[1:]} over the optimizer steps."
+    return plots.curves_plot(
+        curves, key=f"training-{number}", title=caption.partition(" over")[0], axis=axis, caption=caption
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ _VARIABLE = {color: f"var(--plot-{name})" for name, color in _STAND_IN.items()}
 
 _WIDTH = 4.2
 """Inches; narrow, so that the letters stay readable where a phone fits the plot to its width."""
-_MOST_POINTS = 1500
 _MOST_BARS = 800
 _MOST_LETTERS = 24
 _MOST_HEADING_LETTERS = 48
@@ -137,44 +135,6 @@ def estimates_plot(
         axes.set_xlabel(axis)
         axes.set_title(title)
         return Plot(_svg(figure, key, title, caption), caption)
-
-
-def scatter_plot(
-    first: Sequence[float], second: Sequence[float], *, key: str, names: tuple[str, str], metric: str
-) -> Plot:
-    """Draw each query as a dot: one system across, the other up. Queries on one spot make a larger dot.
-
-    Args:
-        first: [Q] values across.
-        second: [Q] values up, of the same queries.
-        key: Unique on the page.
-        names: Of the two systems.
-        metric: What was measured.
-    """
-    points = Counter(zip(map(float, first), map(float, second), strict=True))
-    if len(points) > _MOST_POINTS:
-        points = Counter((round(one, 2), round(two, 2)) for one, two in zip(first, second, strict=True))
-    differences = query_differences(first, second)
-    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
-    low, high = min(0.0, *first, *second), max(1.0, *first, *second)
-    caption = (
-        f"{metric} of every query: {names[0]} across, {names[1]} up. Above the line {names[1]} is better "
-        f"({wins:,} of {len(first):,} queries), below it {names[0]} ({losses:,})."
-    )
-    with _figure(_WIDTH * 0.92) as (figure, axes):
-        axes.plot([low, high], [low, high], color=_STAND_IN["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        ordered = sorted(points)
-        # Area grows with the number of queries, up to a dot that does not hide its neighbors.
-        sizes = [min(14.0 * points[point], 260.0) for point in ordered]
-        colors = [_STAND_IN["win" if y > x else "loss" if y < x else "muted"] for x, y in ordered]
-        axes.scatter(*zip(*ordered, strict=True), s=sizes, c=colors, alpha=0.55, linewidths=0)
-        axes.set_aspect("equal")
-        margin = 0.04 * (high - low)
-        axes.set(xlim=(low - margin, high + margin), ylim=(low - margin, high + margin))
-        axes.set_xlabel(f"{metric}, {_short(names[0])}")
-        axes.set_ylabel(f"{metric}, {_short(names[1])}")
-        axes.set_title("Query by query")
-        return Plot(_svg(figure, key, f"{names[0]} against {names[1]}, query by query", caption), caption)
 
 
 def difference_plot(

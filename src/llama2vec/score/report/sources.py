@@ -7,20 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llama2vec.errors import ConfigError, DataError, EvaluationError
-from llama2vec.files import file_sha256
+from pydantic import TypeAdapter
+
+from llama2vec.errors import ConfigError, DataError
+from llama2vec.files import file_sha256, read_text
 from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison
 from llama2vec.score.results import (
+    NUMBERS,
     comparison_from_json,
     is_old_scores,
     is_result,
-    mapping,
-    numbers,
     parse_json,
     query_values_file,
     read_json,
     read_result,
+    validated,
     with_query_values,
 )
 
@@ -29,6 +31,7 @@ _RUN_FORMAT = "llama2vec-run"
 _KINDS = "what evaluate --output or compare --json wrote, or a folder of adapt, finetune or run"
 
 Settings = Mapping[str, Any]
+_STAGES = TypeAdapter(dict[str, dict[str, Any]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +162,12 @@ def _read_run(folder: Path, sources: Sources) -> bool:
     content = read_json(file)
     if content.get("format") != _RUN_FORMAT:
         return False
-    stages = mapping(content, "stages", file)
+    stages = validated(_STAGES, content.get("stages"), str(file))
     sources.files.append(_source_file(file, "run"))
     settings = {key: value for key, value in content.items() if key not in ("format", "stages")}
     sources.runs.append(PipelineRun(str(folder), stages, settings))
     for stage in stages:
-        made = folder / str(mapping(stages, stage, file).get("folder", ""))
+        made = folder / str(stages[stage].get("folder", ""))
         if (made / LOG_FILE).is_file():
             sources.trainings.append(_read_training(made, sources))
         elif made != folder and made.is_dir():
@@ -189,9 +192,9 @@ def _read_training(folder: Path, sources: Sources) -> Training:
 def _read_log(path: Path) -> list[dict[str, float]]:
     """Read a log, except a last line that a kill cut short."""
     try:
-        whole = path.read_text(encoding="utf-8").split("\n")[:-1]
-    except UnicodeDecodeError:
-        raise DataError(f"{path} is not valid UTF-8; is it a log of adapt or finetune?") from None
+        whole = read_text(path).split("\n")[:-1]
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"{path} cannot be read as text; is it a log of adapt or finetune?") from None
     lines = []
     for number, text in enumerate(whole, start=1):
         where = f"{path}:{number}"
@@ -199,7 +202,7 @@ def _read_log(path: Path) -> list[dict[str, float]]:
         step = line.get("step")
         if not isinstance(step, int) or isinstance(step, bool):
             raise DataError(f"{where} has no step; is it a log of adapt or finetune?")
-        lines.append({"step": step, **numbers({name: line[name] for name in line if name != "step"}, where)})
+        lines.append({"step": step, **validated(NUMBERS, {name: line[name] for name in line if name != "step"}, where)})
     if not lines:
         raise DataError(f"{path}: no step is logged yet; report again later")
     return lines
@@ -227,19 +230,11 @@ def _read_file(path: Path, sources: Sources) -> bool:
 
 def _comparisons(content: Settings, path: Path) -> list[ComparedRuns]:
     """Return the comparisons of ``compare --json``, or a single one."""
-    found = []
-    for one in content.get("comparisons", [content]):
-        try:
-            comparison = comparison_from_json(one)
-        except EvaluationError as error:
-            raise EvaluationError(f"{path}: {error}") from None
-        numbers(comparison.systems, str(path))
-        for system in comparison.systems:
-            if system not in comparison.per_query:
-                raise DataError(f"{path} lacks the values per query of {system!r}; compare again")
-            numbers(comparison.per_query[system], f"{path}: {system}")
-        found.append(ComparedRuns(comparison, str(path)))
-    return found
+    found = [comparison_from_json(one, str(path)) for one in content.get("comparisons", [content])]
+    for comparison in found:
+        if comparison.systems.keys() > comparison.per_query.keys():
+            raise DataError(f"{path} lacks the values per query of a system; compare again")
+    return [ComparedRuns(comparison, str(path)) for comparison in found]
 
 
 def _source_file(path: Path, kind: str) -> SourceFile:

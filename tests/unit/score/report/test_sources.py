@@ -78,23 +78,23 @@ def test_a_run_gives_its_stages_its_trainings_and_its_scores(
         ),
         (
             '{RESULT, "task": "t", "system": "s", "metrics": {"AP": 1e999}}',
-            "AP is inf, not a finite number",
+            "metrics.AP: input should be a finite number",
         ),
         (
             '{RESULT, "task": "t", "system": "s", "metrics": {"AP": "high"}}',
-            "AP is 'high', not a finite number",
+            "metrics.AP: input should be a valid number",
         ),
         (
             '{RESULT, "task": "t", "system": "s", "metrics": {}}',
-            "has no metric",
+            "metrics: dictionary should have at least 1 item",
         ),
         (
             '{RESULT, "task": "", "system": "s", "metrics": {"AP": 1}}',
-            "names no task",
+            "task: string should have at least 1",
         ),
         (
             '{RESULT, "task": "t", "system": "s", "metrics": {"AP": 1}, "intervals": {"AP": [1]}}',
-            "two numbers are expected",
+            "intervals.AP.1: field required",
         ),
         ('{"task": "t", "systems": {"s": {}}, "intervals": {}}', "was written by an earlier version; score again"),
         (
@@ -115,7 +115,7 @@ def test_files_that_hold_no_result_or_a_broken_one_are_refused(tmp_path: Path, c
     ("content", "problem"),
     [
         ('{"format": "another"}', "holds no result to report"),
-        ('{"format": "llama2vec-run", "stages": {"adapt": 3}}', "adapt is 3; names with values are expected"),
+        ('{"format": "llama2vec-run", "stages": {"adapt": 3}}', "adapt: input should be a valid dictionary"),
     ],
 )
 def test_a_run_that_is_foreign_or_broken_is_refused(tmp_path: Path, content: str, problem: str) -> None:
@@ -128,9 +128,9 @@ def test_a_run_that_is_foreign_or_broken_is_refused(tmp_path: Path, content: str
     ("line", "problem"),
     [
         ("q9\tnew\tnDCG@10\tnan", r":10: 'nan' is not a finite number"),
-        ("q9\tnew\tnDCG@10\tmuch", r":10: 'much' is not a finite number"),
-        ("q9\tnew\t0.5", r":10 has 3 columns instead of 4"),
-        ("q1\tnew\tnDCG@10\t0.5", r":10: 'q1' already has nDCG@10 of 'new'"),
+        ("q9\tnew\tnDCG@10\tmuch", r":10 is not query, system, metric and number"),
+        ("q9\tnew\t0.5", r":10 is not query, system, metric and number"),
+        ("q1\tnew\tnDCG@10\t0.5", r":10: 'q1' already has nDCG@10"),
     ],
 )
 def test_faulty_values_per_query_are_named_with_their_line(evaluation: Writer, line: str, problem: str) -> None:
