@@ -116,15 +116,9 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonOptions:
-    """How systems are compared.
+    """How systems are compared: the first with each other one or ``all_pairs``, and how many samples are drawn.
 
-    Attributes:
-        all_pairs: Test every pair instead of the first system against each other one.
-        changed: Queries listed per pair: so many that gained most, and so many that lost most.
-        passages: Passages of each run shown for them.
-        flips: Random sign patterns of the randomization test.
-        resamples: Bootstrap samples.
-        seed: The same seed gives the same numbers.
+    ``changed`` queries that gained most, and that lost most, are listed per pair, with ``passages`` of each run.
     """
 
     all_pairs: bool = False

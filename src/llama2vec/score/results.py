@@ -53,13 +53,7 @@ _COMPARISON = TypeAdapter(Comparison)
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One system on one task.
-
-    Attributes:
-        report: Scores.
-        seconds: How long scoring took.
-        kept: Scored by an earlier call.
-    """
+    """One system on one task: scores, how long scoring took, and whether an earlier call did it (``kept``)."""
 
     report: Report
     seconds: float

@@ -70,20 +70,8 @@ def bootstrap_difference(
 ) -> tuple[tuple[float, float], tuple[float, float] | None]:
     """Return the percentile intervals of the mean difference and of its effect size d_z, from the same samples.
 
-    Every group is resampled by itself. Samples with a mean but no spread, which occur with a handful of queries only,
-    have no d_z and are skipped.
-
-    Args:
-        groups: Per task the [Q] differences of its queries, Q ≥ 2.
-        confidence: Share of the resampled statistics inside the interval, between 0 and 1.
-        resamples: Number of samples.
-        seed: The same seed gives the same intervals; those of one group's mean are :func:`bootstrap_interval`'s.
-
-    Returns:
-        (low, high) of the mean, and of d_z or None where no sample has one.
-
-    Raises:
-        EvaluationError: A setting out of range.
+    Every group is resampled by itself; one group's mean gets the interval of :func:`bootstrap_interval`. Samples with a
+    mean but no spread, which occur with a handful of queries only, have no d_z and are skipped; None if all are.
     """
     means, variances = np.zeros((2, max(resamples, 0)))
     for number, differences in enumerate(groups):
@@ -122,13 +110,10 @@ def percentiles(statistics: FloatVector, confidence: float) -> tuple[float, floa
 
 
 def query_differences(first: Numbers, second: Numbers) -> FloatVector:
-    """Return [Q] differences, second - first; those within rounding (1e-9) become exactly 0.
+    """Return [Q] differences, second - first, Q ≥ 2; those within rounding (1e-9) become exactly 0.
 
     >>> query_differences([0.1, 0.3], [0.6, 0.1 + 0.2])
     array([0.5, 0. ])
-
-    Raises:
-        EvaluationError: Different lengths, fewer than two queries, or a value that is not finite.
     """
     pair = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if pair[0].ndim != 1 or pair[0].shape != pair[1].shape or len(pair[0]) < 2:
@@ -151,13 +136,10 @@ def mean_difference(groups: Groups) -> float:
 
 
 def effect_size(groups: Groups) -> float | None:
-    """Return d_z: the mean difference over the root of the groups' mean variance.
+    """Return d_z: the mean difference over the root of the groups' mean variance; None if every query differs alike.
 
     >>> effect_size([np.array([1.0, 2.0, 3.0])])
     2.0
-
-    Returns:
-        0 where nothing differs; None where every query differs by the same amount, so that d_z is undefined.
     """
     spread = math.sqrt(math.fsum(map(_variance, groups)) / len(groups))
     mean = mean_difference(groups)
@@ -167,11 +149,7 @@ def effect_size(groups: Groups) -> float | None:
 def t_test(groups: Groups) -> float | None:
     """Return the two-sided p of the paired t-test; for several groups, Welch's test of the mean of their means.
 
-    Returns:
-        1 where nothing differs; None where every query differs by the same amount, so that the test is undefined.
-
-    Raises:
-        MissingDependencyError: scipy is not installed.
+    It is 1 if nothing differs, and None if every query differs by the same amount, so that the test is undefined.
     """
     error, freedom = _standard_error(groups)
     mean = mean_difference(groups)
@@ -186,13 +164,7 @@ def t_test(groups: Groups) -> float | None:
 def detectable_difference(groups: Groups, *, power: float = 0.8, alpha: float = 0.05) -> float | None:
     """Return the true difference that a two-sided t-test at ``alpha`` finds with probability ``power``, approximately.
 
-    It is the standard error times t(1 - alpha / 2) + t(power).
-
-    Returns:
-        None where the differences do not vary.
-
-    Raises:
-        MissingDependencyError: scipy is not installed.
+    It is the standard error times t(1 - alpha / 2) + t(power); None if the differences do not vary.
     """
     error, freedom = _standard_error(groups)
     if not error:

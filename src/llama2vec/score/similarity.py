@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from llama2vec.errors import EvaluationError, MissingDependencyError
 from llama2vec.score.significance import FloatVector, Numbers, percentiles, resampled_rows
 
 Correlation = Literal["spearman", "pearson"]
-
-Rows = npt.NDArray[np.float64]
-"""[R, N] float64, a sample of N pairs in each row."""
 
 
 def score_similarities(similarities: Numbers, gold: Numbers) -> dict[str, float]:
@@ -31,10 +27,7 @@ def score_similarities(similarities: Numbers, gold: Numbers) -> dict[str, float]
             which correlation is undefined.
         MissingDependencyError: scipy is not installed.
     """
-    try:
-        from scipy import stats
-    except ImportError:
-        raise MissingDependencyError("correlations need scipy; pip install 'llama2vec[evaluate]'") from None
+    stats = _scipy_stats()
     similar, wanted = _paired_scores(similarities, gold)
     spearman, pearson = stats.spearmanr(similar, wanted).statistic, stats.pearsonr(similar, wanted).statistic
     return {"spearman": float(spearman), "pearson": float(pearson)}
@@ -49,7 +42,7 @@ def correlation_interval(
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Return the (low, high) percentile bootstrap interval of a correlation; Spearman's ranks every sample anew.
+    """Return the (low, high) percentile bootstrap interval of a correlation.
 
     Constant samples, which occur with a handful of pairs only, have no correlation and are skipped.
 
@@ -66,13 +59,25 @@ def correlation_interval(
         MissingDependencyError: scipy is not installed.
     """
     similar, wanted = _paired_scores(similarities, gold)
-    correlate = _spearman if correlation == "spearman" else _pearson
-    found = [correlate(similar[rows], wanted[rows]) for rows in resampled_rows(len(similar), resamples, seed)]
-    correlations = np.concatenate(found)
-    defined = correlations[np.isfinite(correlations)]
-    if not len(defined):
+    stats = _scipy_stats()
+    correlate = stats.spearmanr if correlation == "spearman" else stats.pearsonr
+    samples = [rows for block in resampled_rows(len(similar), resamples, seed) for rows in block]
+    found = [
+        float(correlate(similar[rows], wanted[rows]).statistic)
+        for rows in samples
+        if np.ptp(similar[rows]) > 0 and np.ptp(wanted[rows]) > 0
+    ]
+    if not found:
         raise EvaluationError(f"no sample of {len(similar)} pairs has a correlation; give more pairs")
-    return percentiles(defined, confidence)
+    return percentiles(np.array(found), confidence)
+
+
+def _scipy_stats() -> Any:
+    try:
+        from scipy import stats
+    except ImportError:
+        raise MissingDependencyError("correlations need scipy; pip install 'llama2vec[evaluate]'") from None
+    return stats
 
 
 def _paired_scores(similarities: Numbers, gold: Numbers) -> tuple[FloatVector, FloatVector]:
@@ -88,23 +93,3 @@ def _paired_scores(similarities: Numbers, gold: Numbers) -> tuple[FloatVector, F
         if np.ptp(values) == 0:
             raise EvaluationError(f"the {name} are all {values[0]:g}, so no correlation is defined; check the encoder")
     return pair
-
-
-def _spearman(first: Rows, second: Rows) -> FloatVector:
-    """Return [R] rank correlations of [R, N] rows; NaN where a row is constant."""
-    try:
-        from scipy.stats import rankdata
-    except ImportError:
-        raise MissingDependencyError("correlations need scipy; pip install 'llama2vec[evaluate]'") from None
-    return _pearson(rankdata(first, axis=1), rankdata(second, axis=1))
-
-
-def _pearson(first: Rows, second: Rows) -> FloatVector:
-    """Return [R] correlations of [R, N] rows; NaN where a row is constant."""
-    centered = [rows - rows.mean(axis=1, keepdims=True) for rows in (first, second)]
-    product = (centered[0] * centered[1]).sum(axis=1)
-    norm = np.sqrt((centered[0] ** 2).sum(axis=1) * (centered[1] ** 2).sum(axis=1))
-    # The norm alone does not tell: rounding may move the mean of equal values.
-    varies = (np.ptp(first, axis=1) > 0) & (np.ptp(second, axis=1) > 0) & (norm > 0)
-    result: FloatVector = np.divide(product, norm, out=np.full_like(norm, np.nan), where=varies)
-    return result

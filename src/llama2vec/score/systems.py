@@ -34,13 +34,7 @@ _SHARD_SIZE = 1024
 
 @dataclass(frozen=True)
 class System:
-    """What is evaluated.
-
-    Attributes:
-        name: One word, for reports and runs.
-        encoder: The model; None = BM25.
-        mode: How the model's corpora are searched.
-    """
+    """What is evaluated: an encoder, or BM25 where it is None; the name is one word for reports and runs."""
 
     name: str
     encoder: Encoder | None = None
@@ -73,15 +67,7 @@ def bm25_settings(language: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Searching:
-    """How a task's corpus is searched.
-
-    Attributes:
-        depth: Passages, or documents, per query; at most as many as there are.
-        exclude_same_id: Skip the passage that has its query's id.
-        windows: How documents are cut; None = uncut.
-        token_spans: Finds the tokens that windows are made of.
-        language: Language of BM25's words.
-    """
+    """How a task's corpus is searched; documents are cut into ``windows`` of the tokens that ``token_spans`` finds."""
 
     depth: int = 1000
     exclude_same_id: bool = False

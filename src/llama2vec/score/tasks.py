@@ -225,13 +225,9 @@ def _holds(place: Path, task: Task) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """What a task is scored on.
+    """What a task is scored on, where it was found, and the fingerprints of its corpus, judgments or pairs.
 
-    Attributes:
-        source: Where it was found.
-        fingerprints: Of the corpus or the pairs, and of the judgments.
-        retrieval: Queries and judgments, with the corpus still to be streamed; None for sentence pairs.
-        pairs: Sentence pairs; empty for retrieval.
+    ``retrieval`` holds queries and judgments, the corpus still to be streamed; None for sentence pairs.
     """
 
     source: str
@@ -284,13 +280,7 @@ class TaskScore:
 
 @dataclass(frozen=True, slots=True)
 class CorpusFacts:
-    """What reading a task's corpus to its end shows.
-
-    Attributes:
-        passages: Their number.
-        own: Queries that the corpus holds under their own id and text.
-        lost: Judged passages that the corpus lacks.
-    """
+    """How many passages a corpus has, how many queries it holds as passages, and how many judged ones it lacks."""
 
     passages: int
     own: int

@@ -33,14 +33,7 @@ _OPTIONS = ComparisonOptions(changed=10)
 
 @dataclass(frozen=True)
 class TaskResults:
-    """Every system on one task.
-
-    Attributes:
-        name: Of the task; "" if the sources do not say.
-        reports: One per system, in the order given.
-        comparisons: Tests between the systems.
-        notes: What a reader must know before comparing rows.
-    """
+    """Every system on one task, with what a reader must know before comparing them (``notes``)."""
 
     name: str
     reports: Sequence[Report]

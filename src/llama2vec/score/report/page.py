@@ -64,7 +64,7 @@ def _overview(content: Content) -> dict[str, Any]:
         top = len(means) > 1 and mean == max(means.values())
         average = Cell(wording.NONE if mean is None else wording.score(mean), best=top)
         rows.append({"system": system, "cells": [*cells, *([average] if means else [])]})
-    figures = [_systems_plot(tasks)] if len(tasks) > 1 and len(systems) > 1 else []
+    figures = [_scores_plot("overview", tasks)] if len(tasks) > 1 and len(systems) > 1 else []
     pairs = [found for task in tasks for found in task.pairs]
     figures += [_forest("forest", pairs)] if len(tasks) > 1 and len(pairs) > 1 else []
     figures += [_family_plot(number, family) for number, family in enumerate(content.curves, start=1)]
@@ -83,14 +83,14 @@ def _family_plot(number: int, family: CurveFamily) -> Plot:
     )
 
 
-def _systems_plot(tasks: Sequence[TaskResults]) -> Plot:
+def _scores_plot(key: str, tasks: Sequence[TaskResults]) -> Plot:
+    """Draw the scores of all systems, under a heading for each of several tasks."""
     metrics = {task.metrics[0] for task in tasks}
-    groups = {
-        task.label if len(metrics) == 1 else f"{task.label} ({task.metrics[0]})": _estimates(task) for task in tasks
-    }
     axis = metrics.pop() if len(metrics) == 1 else "score"
-    caption = "Score of each system on each task, with its 95 % interval; further right is better."
-    return plots.estimates_plot(groups, key="overview", title="Scores", axis=axis, caption=caption)
+    names = [task.label if axis != "score" else f"{task.label} ({task.metrics[0]})" for task in tasks]
+    groups = {name if len(tasks) > 1 else "": _estimates(task) for name, task in zip(names, tasks, strict=True)}
+    caption = "Score of each system with its 95 % interval; further right is better."
+    return plots.estimates_plot(groups, key=key, title="Scores", axis=axis, caption=caption)
 
 
 def _forest(key: str, pairs: Sequence[tuple[Comparison, PairedTest]]) -> Plot:
@@ -142,14 +142,8 @@ def _estimates(task: TaskResults) -> list[Estimate]:
 
 
 def _task_figures(number: int, task: TaskResults) -> list[Plot]:
-    scores = [_scores_plot(number, task)] if len(task.reports) > 1 else []
+    scores = [_scores_plot(f"task-{number}-scores", [task])] if len(task.reports) > 1 else []
     return [*scores, *([_forest(f"task-{number}-forest", task.pairs)] if len(task.pairs) > 1 else [])]
-
-
-def _scores_plot(number: int, task: TaskResults) -> Plot:
-    rows, metric = _estimates(task), task.metrics[0]
-    caption = f"{metric} of each system with its 95 % interval; further right is better."
-    return plots.estimates_plot({"": rows}, key=f"task-{number}-scores", title=metric, axis=metric, caption=caption)
 
 
 def _pair_view(key: str, comparison: Comparison, pair: PairedTest) -> dict[str, Any]:

@@ -47,12 +47,7 @@ _STYLE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A picture.
-
-    Attributes:
-        svg: An ``<svg>`` element that may stand in an HTML page as it is.
-        caption: What it shows, for the line below it.
-    """
+    """A picture: an ``<svg>`` element for an HTML page, and the caption that says what it shows."""
 
     svg: str
     caption: str
@@ -60,13 +55,7 @@ class Plot:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval, where there is one.
-
-    Attributes:
-        label: What was measured.
-        value: The mean or difference.
-        interval: (low, high).
-    """
+    """A mean or difference with its 95 % interval, if known."""
 
     label: str
     value: float
@@ -77,13 +66,7 @@ class Estimate:
 class Curve:
     """Values over optimizer steps, or over something else that was varied.
 
-    Attributes:
-        label: For the legend.
-        steps: Where.
-        values: What, one for each step.
-        series: Number of its color.
-        held_out: Drawn dashed, with a dot at each value.
-        dots: Drawn with a dot at each value.
+    ``series`` chooses the color; ``dots`` marks each value, ``held_out`` draws a dashed line, too.
     """
 
     label: str
@@ -99,13 +82,8 @@ def estimates_plot(
 ) -> Plot:
     """Draw values with intervals as dots and lines, one row each, under the headings of their groups.
 
-    Args:
-        groups: Heading → rows, from the top; a heading "" is not drawn.
-        key: Unique on the page.
-        title: Above the plot.
-        axis: What is along it.
-        caption: Below it; read out instead of the picture.
-        zero: Mark 0, and color by the side of it that the whole interval is on.
+    ``groups`` maps a heading ("" = none) to its rows; ``key`` is unique on the page; ``zero`` marks 0 and colors rows
+    by the side of 0 that their whole interval is on.
     """
     rows: list[tuple[str, Estimate | None]] = []
     for heading, estimates in groups.items():
@@ -140,15 +118,7 @@ def estimates_plot(
 def difference_plot(
     first: Sequence[float], second: Sequence[float], *, key: str, names: tuple[str, str], metric: str
 ) -> Plot:
-    """Draw the queries' differences as bars, largest gain first.
-
-    Args:
-        first: [Q] values of the first system.
-        second: [Q] values of the second, of the same queries.
-        key: Unique on the page.
-        names: Of the first and the second system.
-        metric: What was measured.
-    """
+    """Draw the queries' differences as bars, largest gain first."""
     ordered = np.sort(query_differences(first, second))[::-1]
     wins, losses = int((ordered > 0).sum()), int((ordered < 0).sum())
     ties = len(ordered) - wins - losses
@@ -180,16 +150,7 @@ def difference_plot(
 def curves_plot(
     curves: Sequence[Curve], *, key: str, title: str, axis: str, caption: str, across: str = "optimizer step"
 ) -> Plot:
-    """Draw values over optimizer steps, or over something else.
-
-    Args:
-        curves: At least one.
-        key: Unique on the page.
-        title: Above the plot.
-        axis: What is measured.
-        caption: Below it; read out instead of the picture.
-        across: What the steps are.
-    """
+    """Draw values over optimizer steps, or over something else."""
     with _figure(2.9 + 0.09 * len(curves)) as (figure, axes):
         for curve in curves:
             style: dict[str, Any] = {"linewidth": 1.6}

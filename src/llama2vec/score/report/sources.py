@@ -202,7 +202,7 @@ def _read_log(path: Path) -> list[dict[str, float]]:
         step = line.get("step")
         if not isinstance(step, int) or isinstance(step, bool):
             raise DataError(f"{where} has no step; is it a log of adapt or finetune?")
-        lines.append({"step": step, **validated(NUMBERS, {name: line[name] for name in line if name != "step"}, where)})
+        lines.append(validated(NUMBERS, line, where))
     if not lines:
         raise DataError(f"{path}: no step is logged yet; report again later")
     return lines
