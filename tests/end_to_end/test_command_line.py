@@ -422,7 +422,7 @@ def test_judgments_that_name_unknown_passages_are_refused(
         "evaluate", "bm25" if model == "bm25" else work.model, "--task", task, "-o", scores,
         *(CPU if model != "bm25" else []),
     )  # fmt: skip
-    assert "1 passage ('nowhere') not in the corpus" in line
+    assert "1 passage ('nowhere') missing from the corpus" in line
     assert not scores.exists()
 
 

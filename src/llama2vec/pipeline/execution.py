@@ -1,4 +1,4 @@
-"""Run the stages of a plan in order: skip, resume, replace, and write down what was done."""
+"""Run the stages of a plan in order: skip, resume or replace each, and record what was done."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from llama2vec.artifact import owned
-from llama2vec.data.corpus import read_passages
+from llama2vec.data.corpus import exact_count
 from llama2vec.data.read_once import read_once
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.manifest import digest
@@ -34,32 +34,27 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a call did.
-
-    Attributes:
-        actions: Stage name → what was done.
-        seconds: Of this call.
-    """
+    """Stage name → action, and the seconds that the call took."""
 
     actions: Mapping[str, str]
     seconds: float
 
 
 def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: str = "") -> RunResult:
-    """Run the stages from ``first`` to ``last``; killed at any moment, the same call goes on.
+    """Run the stages from ``first`` to ``last``; after a kill at any moment, the same call resumes.
 
-    Finished stages with unchanged settings and inputs are skipped. Before the first stage begins, every input is
-    read to its end, so that a faulty line shows now and not after hours.
+    Finished stages with unchanged settings and inputs are skipped. Every input is read to its end before the first
+    stage begins, so a faulty line is reported at once rather than after hours.
 
     Args:
-        plan: What to do.
-        overwrite: Make stages again whose settings or inputs are other ones than those they were made with.
-        first: First stage; "" = the first there is. Those in front must be finished and are taken as they are.
-        last: Last stage; "" = the last there is.
+        plan: The run.
+        overwrite: Redo stages whose settings or inputs have changed.
+        first: First stage; "" = the first of the plan. Earlier ones must be finished and are used as they are.
+        last: Last stage; "" = the last of the plan.
 
     Raises:
-        OutputExistsError: Finished or begun work would be replaced and ``overwrite`` is not given; the folder is no
-            run; or ``first`` needs what is not finished.
+        OutputExistsError: Work would be replaced without ``overwrite``, the folder holds something else, or ``first``
+            needs an unfinished stage.
         Llama2VecError: An input cannot be read, or a stage must stop.
     """
     started = time.monotonic()
@@ -77,7 +72,7 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
 
 
 def _prepare(plan: RunPlan, selected: tuple[PlannedStage, ...], *, overwrite: bool) -> None:
-    """Refuse what cannot end well before anything is done."""
+    """Raise for everything that would fail later."""
     record = RunRecord.open(plan.output)
     decisions = decide_all(plan, record, selected)
     if not overwrite:
@@ -91,12 +86,12 @@ def _refuse_replacing(plan: RunPlan, name: str, decision: Decision) -> None:
     if decision.action == "replace":
         raise OutputExistsError(
             f"{plan.output}: {name} was made from something else ({decision.why}); "
-            f"pass --overwrite to make {name} and what depends on it again, or choose another --output"
+            f"pass --overwrite to redo {name} and what depends on it, or choose another --output"
         )
 
 
 def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
-    """Read every input of these stages to its end, and look for the packages that they need.
+    """Read every input of these stages to its end, and look for the packages they need.
 
     Raises:
         Llama2VecError: The first problem found.
@@ -107,13 +102,9 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
         load_model_config(config.model.name)
     if config.adapt and "adapt" in kinds and config.adapt.model.attention not in ("sdpa", "eager"):
         raise ConfigError(f"adapt.model.attention: {config.adapt.model.attention} cannot adapt; use sdpa or eager")
-    named = ("corpus",)
-    sources = {found.where for stage in stages for found in stage.inputs if found.name.partition(" ")[0] in named}
+    sources = {found.where for stage in stages for found in stage.inputs if found.name.startswith("corpus")}
     for source in sorted(sources):
-        # A remote source is not read twice.
-        if not source.startswith(("hf:", "ir:")):
-            for _ in read_passages(source):
-                pass
+        exact_count(source)
     if config.evaluate and "evaluate" in kinds:
         check_metrics(config.evaluate.metrics)
         list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=True))
@@ -141,7 +132,7 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
 
 
 def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: bool) -> str:
-    """Do one stage, on all processes or on the first, and return what was done."""
+    """Run one stage, on all processes or on the first, and return the action."""
     folder = plan.folder(stage)
     decision = on_first_process(lambda: _begin(plan, stage, overwrite=overwrite))
     if not decision.works:
@@ -156,7 +147,7 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     if process_rank() == 0:
         made = output_fingerprint(stage.kind, folder)
         if made is None:
-            raise TrainingError(f"{folder}: {stage.name} ended without a whole output; run the same command again")
+            raise TrainingError(f"{folder}: {stage.name} ended without a complete output; rerun the same command")
         RunRecord.open(plan.output).finish(stage, made, time.monotonic() - started, plan.config)
     elif process_count() > 1:
         _wait_until_finished(plan, stage)
@@ -164,7 +155,7 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
 
 
 def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
-    """Decide once more, with all inputs made; clear the way and write down that the stage begins."""
+    """Decide again now that all inputs exist; remove what is replaced and record that the stage has begun."""
     record, folder = RunRecord.open(plan.output), plan.folder(stage)
     made = {name: entry.get("output") for name, entry in record.stages.items()}
     inputs = stage.input_fingerprints(made)
@@ -182,7 +173,7 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
 
 
 def _wait_until_finished(plan: RunPlan, stage: PlannedStage) -> None:
-    """Wait for the first process by its file: a collective call would time out long before a mining ends."""
+    """Wait until the first process records the stage: a collective call would time out long before mining ends."""
     while True:
         content = json.loads((plan.output / RUN_FILE).read_text(encoding="utf-8"))
         if content["stages"][stage.name]["state"] == "finished":
@@ -191,7 +182,7 @@ def _wait_until_finished(plan: RunPlan, stage: PlannedStage) -> None:
 
 
 def _release() -> None:
-    """Give the memory of a stage's model back before the next one loads its own."""
+    """Free the memory of a stage's model before the next stage loads its own."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""A recipe → the stages of a run: what each reads, what it writes, and what decides its result."""
+"""Turn a recipe into the stages of a run: what each reads, where it writes, and what decides its result."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ OUTPUTS = {
     "index": "index",
     "evaluate": "report",
 }
-"""Folder of each stage below the run's; a further round has its number behind."""
+"""Folder of each stage in the run's folder; further rounds append their number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """One thing that a stage reads.
+    """Something that a stage reads.
 
     Attributes:
-        name: What it is to the stage: ``corpus``, ``model``, ``pairs`` …
-        where: Its source, or the folder below the run's.
-        stage: The stage that makes it; "" = it comes from outside.
-        fingerprint: Of something from outside.
+        name: Its role in the stage: ``corpus``, ``model``, ``pairs`` …
+        where: Its source, or its folder in the run's folder.
+        stage: The stage that makes it; "" = it comes from outside the run.
+        fingerprint: Hash of an input from outside.
     """
 
     name: str
@@ -54,10 +54,10 @@ class PlannedStage:
     """One stage of a run.
 
     Attributes:
-        name: ``adapt``, …; in a further round with its number: ``mine-2``.
+        name: ``adapt``, …; with its number in further rounds: ``mine-2``.
         kind: The name without the number.
-        folder: Its output below the run's folder.
-        settings: What decides the result beside the inputs.
+        folder: Its output in the run's folder.
+        settings: What decides the result, apart from the inputs.
         inputs: What it reads.
     """
 
@@ -68,56 +68,46 @@ class PlannedStage:
     inputs: tuple[Input, ...]
 
     def input(self, name: str) -> Input | None:
-        """Return one input by its name."""
+        """Return an input by name, or None."""
         return next((found for found in self.inputs if found.name == name), None)
 
     def input_fingerprints(self, made: Mapping[str, str | None]) -> dict[str, str | None]:
-        """Return name → fingerprint; None for what is still to be made.
-
-        Args:
-            made: Fingerprints of the finished stages' outputs.
-        """
+        """Return name → fingerprint, given those of finished stages; None for inputs that are yet to be made."""
         return {found.name: made.get(found.stage) if found.stage else found.fingerprint for found in self.inputs}
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlan:
-    """All stages in the order in which they run.
-
-    Attributes:
-        config: The recipe.
-        output: The run's folder.
-        stages: At least one.
-    """
+    """The recipe, the run's folder, and the stages in the order in which they run."""
 
     config: RunConfig
     output: Path
     stages: tuple[PlannedStage, ...]
 
     def folder(self, stage: PlannedStage) -> Path:
-        """Return where a stage writes."""
+        """Return the output folder of a stage."""
         return self.output / stage.folder
 
     def path(self, found: Input) -> str:
-        """Return where an input lies."""
+        """Return the path or name of an input."""
         return str(self.output / found.where) if found.stage else found.where
 
     def between(self, first: str = "", last: str = "") -> tuple[PlannedStage, ...]:
-        """Return the stages from the first to the last one named; a name without its round means the first or last.
+        """Return the stages between two names; without a number, a name means its first or last round.
 
         Raises:
-            ConfigError: There is no such stage, or they stand the other way round.
+            ConfigError: A stage does not exist, or they are in the wrong order.
         """
         names = [stage.name for stage in self.stages]
         begin = self._place(first, "--from") if first else 0
         end = self._place(last, "--until", last=True) if last else len(names) - 1
         if begin > end:
-            raise ConfigError(f"--from {first} comes behind --until {last}; the stages are {', '.join(names)}")
+            raise ConfigError(f"--from {first} comes after --until {last}; the stages are {', '.join(names)}")
         return self.stages[begin : end + 1]
 
     def _place(self, name: str, option: str, *, last: bool = False) -> int:
         exact = [place for place, stage in enumerate(self.stages) if stage.name == name]
-        # "mine" names all rounds, and is the exact name of the first.
+        # "mine" means every round, although it is also the exact name of the first.
         rounds = [place for place, stage in enumerate(self.stages) if stage.kind == name]
         found = rounds or exact
         if not found:
@@ -127,7 +117,7 @@ class RunPlan:
 
 
 def plan_run(config: RunConfig, output: str | Path) -> RunPlan:
-    """Plan a run; every input from outside is looked up and fingerprinted, nothing is written.
+    """Plan a run: look up and hash every input from outside; write nothing.
 
     Raises:
         Llama2VecError: An input is missing or cannot be read.
@@ -137,7 +127,7 @@ def plan_run(config: RunConfig, output: str | Path) -> RunPlan:
 
 
 class _Planner:
-    """Lay out one stage after the other; ``self._model`` is always the newest encoder."""
+    """Adds one stage after another; ``self._model`` is always the newest encoder."""
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
@@ -148,7 +138,7 @@ class _Planner:
     def stages(self) -> list[PlannedStage]:
         config = self._config
         if config.pairs:
-            # First, although mining is the first to need them: every row is read before the hours of training.
+            # Mining is the first to need pairs, but every row should be read before hours of training.
             self._add("pairs", _without(config.pairs.model_dump(), "source", "corpus"), self._pair_inputs())
         if config.adapt:
             self._adapt()
@@ -178,7 +168,7 @@ class _Planner:
         return Input(name, source, fingerprint=self._corpora[source])
 
     def _newest(self) -> None:
-        """From here on the model is what the stage just added makes."""
+        """Make the output of the stage just added the model of the following ones."""
         stage = self._stages[-1]
         self._model = Input("model", stage.folder, stage.name)
 
@@ -210,8 +200,8 @@ class _Planner:
             settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
         elif not config.mine.bm25:
             raise ConfigError(
-                "mine: there is nothing to mine with: no encoder is made before and bm25 is off; add [adapt], "
-                "or set mine.bm25 = true"
+                "mine: needs an encoder or BM25: no stage makes an encoder and bm25 is off; add [adapt], or set "
+                "mine.bm25 = true"
             )
         self._add("mine", settings, inputs, number)
 
@@ -259,6 +249,7 @@ class _Planner:
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
             settings |= {"prompts": config.prompts.model_dump(), "encoder": raw_encoder(config).model_dump()}
         for system in settings["systems"]:
+            scored_tasks(config.evaluate, system)
             if system != "bm25":
                 inputs.append(self._system(system))
         self._add("evaluate", settings, inputs)
@@ -274,14 +265,14 @@ class _Planner:
 
 
 def adaptation_corpus(config: RunConfig) -> str:
-    """Return what adaptation reads."""
+    """Return the corpus that adaptation reads."""
     return (config.adapt.text.corpus if config.adapt else "") or config.corpus
 
 
 def pair_files(config: RunConfig) -> dict[str, ExampleSource | None]:
-    """Return the files of pairs by name, and the labeled source of each; None = the corpus itself.
+    """Return the name of each file of pairs → its labeled source, or None for pairs from the corpus.
 
-    A source keeps a file of its own: passage ids count within their source.
+    Each source has its own file because passage ids are unique only within their source.
     """
     assert config.pairs
     files: dict[str, ExampleSource | None] = {}
@@ -292,7 +283,7 @@ def pair_files(config: RunConfig) -> dict[str, ExampleSource | None]:
 
 
 def mining_corpora(config: RunConfig) -> dict[str, str]:
-    """Return the corpus that is mined for each file of pairs; "" = the passages of the examples themselves."""
+    """Return the name of each file of pairs → the corpus to mine; "" = the passages of the examples."""
     found: dict[str, str] = {}
     for name, source in pair_files(config).items():
         own = source.source if source and _is_beir(source.source) else ""
@@ -301,7 +292,7 @@ def mining_corpora(config: RunConfig) -> dict[str, str]:
 
 
 def systems(config: RunConfig) -> tuple[str, ...]:
-    """Return who is scored."""
+    """Return the systems to score."""
     assert config.evaluate
     if config.evaluate.systems:
         return tuple(dict.fromkeys(config.evaluate.systems))
@@ -325,12 +316,12 @@ def scored_tasks(settings: EvaluateSettings, system: str) -> list[str]:
 
 
 def words_language(config: RunConfig) -> str:
-    """Return the language of BM25's words: that of the index."""
+    """Return the language of BM25's words, which is the index's."""
     return config.index.language if config.index else "en"
 
 
 def hybrid_model(config: RunConfig) -> str:
-    """Return the system whose vectors ``hybrid`` joins with BM25: the last model that the run makes."""
+    """Return the system that ``hybrid`` combines with BM25: the last model of the run."""
     return (_models_made(config) or ["raw"])[-1]
 
 
@@ -339,18 +330,18 @@ def _models_made(config: RunConfig) -> list[str]:
 
 
 def raw_encoder(config: RunConfig) -> EncoderSettings:
-    """Return how the LLM as it comes is pooled for comparison: mean, the usual way without training."""
+    """Return the settings of the untrained LLM for comparison: mean pooling, as usual without training."""
     return config.encoder.model_copy(update={"pooling": "mean"})
 
 
 def carries_contract(name: str) -> bool:
-    """Tell whether a model is a saved encoder."""
+    """Tell whether a model is a saved encoder with its contract."""
     source = resolve_model(name)
     return not source.gguf_file and saved_settings(Path(source.location)) is not None
 
 
 def model_fingerprint(name: str) -> str:
-    """Identify a model's weights and, where it carries one, its contract."""
+    """Return a hash of a model's weights and contract, if it has one."""
     source = resolve_model(name)
     contract = Path(source.location) / CONTRACT_FILE
     return digest([source.fingerprint(), file_sha256(contract) if contract.is_file() else ""])
@@ -372,7 +363,7 @@ def _is_beir(source: str) -> bool:
 
 
 def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
-    """Leave keys out at every depth: where an input lies decides nothing, its content does."""
+    """Drop keys at every depth: the content of an input decides a result, not its path."""
     found: dict[str, Any] = {}
     for key, value in settings.items():
         if key in names:

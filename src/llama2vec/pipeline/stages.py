@@ -1,4 +1,4 @@
-"""What each stage of a run does: the same calls as the verb of its name, with inputs and outputs of the run."""
+"""The work of each stage of a run: the same calls as the command of its name, on inputs and outputs of the run."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 _UNFINISHED = ".unfinished"
 
 TOGETHER = ("adapt", "finetune", "encode")
-"""Stages that several processes (torchrun) work on together; the others are the first process's."""
+"""Stages that several processes (torchrun) share; the first process alone runs the others."""
 
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False) -> None:
@@ -114,7 +114,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     }
     config = section.model_copy(update=update)
     if model.stage:
-        # The encoder brings its contract along; of that, only the pairing is the recipe's to choose.
+        # The encoder keeps its contract; the recipe may change only the pairing of prompts.
         pairing = {name: getattr(section.encoder, name) for name in ("query_prompt", "passage_prompt")}
         parts = {
             name: getattr(config, name) for name in FinetuneConfig.model_fields if name not in ("prompts", "encoder")
@@ -154,13 +154,7 @@ def _index(plan: RunPlan, stage: PlannedStage) -> None:
 
 
 def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None = None) -> Encoder:
-    """Load a model of the run: an encoder with its contract, or the LLM as it comes under the recipe's prompts.
-
-    Args:
-        plan: The run.
-        model: Which.
-        settings: Of an LLM without a contract; None = the recipe's.
-    """
+    """Load a model of the run: an encoder with its contract, or an LLM with the recipe's prompts and ``settings``."""
     config = plan.config
     if model.stage or carries_contract(model.where):
         return Encoder.load(plan.path(model), settings=config.model)

@@ -1,4 +1,4 @@
-"""A plan and the scores of a run as tables for the terminal."""
+"""Tables for the terminal: the plan of a run, and its scores."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _WORDS = {"replace": "run again (needs --overwrite)", "follow": "run"}
 
 
 def plan_table(plan: RunPlan, estimate: RunEstimate, first: str = "", last: str = "") -> Table:
-    """Return the plan: stage, what it reads and writes, what would be done and why, estimated memory and time."""
+    """Return a row per stage: inputs, output, action and reason, estimated memory and time."""
     selected = plan.between(first, last)
     decisions: Mapping[str, Decision] = decide_all(plan, RunRecord.open(plan.output), selected)
     table = Table(title=Text(f"Plan for {plan.output}"))

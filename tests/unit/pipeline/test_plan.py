@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError, CorpusFormatError, DataError, ExampleFormatError, ModelNotFoundError
+from llama2vec.errors import ConfigError, CorpusFormatError, ExampleFormatError, ModelNotFoundError
 from llama2vec.pipeline.plan import RunPlan, mining_corpora, pair_files, plan_run, systems
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
 
@@ -38,7 +38,7 @@ def beir(tmp_path: Path, corpus_rows: list[dict[str, str]]) -> Path:
 def everything(llama_folder: Path, corpus_file: Path, beir: Path) -> list[str]:
     return [
         f"model.name={llama_folder}", f"corpus={corpus_file}", "adapt=true", "pairs.from_corpus=true", "mine=true",
-        "finetune=true", "encode=true", "index=true", f'evaluate.data=["{beir}"]',
+        "finetune=true", "encode=true", "index=true", f'evaluate.tasks=["{beir}"]',
     ]  # fmt: skip
 
 
@@ -119,13 +119,9 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
             ["corpus=c", "adapt=true", "pairs.from_corpus=true", "finetune.prompts=released"],
             r"finetune\.prompts: fine-tuning keeps the wording",
         ),
-        (["corpus=c", "evaluate={}"], r"nothing to score on"),
+        (["corpus=c", "evaluate={}"], r"evaluate\.tasks: Field required"),
         (
-            ["corpus=c", "adapt=true", 'evaluate={sts=["x.tsv"], systems=["hybrid"]}'],
-            r"hybrid does not score sentence pairs; name BEIR folders in data, or a model",
-        ),
-        (
-            ["corpus=c", "adapt=true", 'evaluate={sts=["x.tsv"], systems=["finetuned"]}'],
+            ["corpus=c", "adapt=true", 'evaluate={tasks=["x.tsv"], systems=["finetuned"]}'],
             r"evaluate\.systems: finetuned is no model of this run",
         ),
     ],
@@ -171,7 +167,7 @@ def test_a_raw_model_does_not_mine(everything: list[str], tmp_path: Path) -> Non
     without = [*everything, "adapt=false"]
     mine = next(stage for stage in plan_run(configured(*without), tmp_path).stages if stage.kind == "mine")
     assert mine.input("model") is None
-    with pytest.raises(ConfigError, match="nothing to mine with: no encoder is made before and bm25 is off"):
+    with pytest.raises(ConfigError, match="needs an encoder or BM25: no stage makes an encoder and bm25 is off"):
         plan_run(configured(*without, "mine.bm25=false"), tmp_path)
 
 
@@ -199,11 +195,21 @@ def test_labeled_sources_keep_files_and_corpora_of_their_own(beir: Path, corpus_
 
 def test_the_systems_that_are_scored_are_those_that_the_run_makes(everything: list[str], beir: Path) -> None:
     assert systems(configured(*everything)) == ("bm25", "adapted", "finetuned")
-    assert systems(configured("corpus=c", "encode=true", f'evaluate.data=["{beir}"]')) == ("bm25", "raw")
+    assert systems(configured("corpus=c", "encode=true", f'evaluate.tasks=["{beir}"]')) == ("bm25", "raw")
     with_words = ("corpus=c", "adapt=true", "encode=true", "index.bm25=true")
-    assert systems(configured(*with_words, f'evaluate.data=["{beir}"]')) == ("bm25", "adapted", "hybrid")
-    assert systems(configured(*with_words, 'evaluate.sts=["x.tsv"]')) == ("adapted",)
-    assert systems(configured("corpus=c", "adapt=true", 'evaluate.sts=["x.tsv"]')) == ("adapted",)
+    assert systems(configured(*with_words, f'evaluate.tasks=["{beir}"]')) == ("bm25", "adapted", "hybrid")
+    pairs = beir / "pairs.tsv"
+    pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\n", encoding="utf-8")
+    assert systems(configured(*with_words, f'evaluate.tasks=["{pairs}"]')) == ("adapted",)
+    assert systems(configured("corpus=c", "adapt=true", f'evaluate.tasks=["{pairs}"]')) == ("adapted",)
+
+
+def test_hybrid_on_sentence_pairs_alone_is_refused_before_the_first_stage(everything: list[str], beir: Path) -> None:
+    pairs = beir / "pairs.tsv"
+    pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\n", encoding="utf-8")
+    config = configured(*everything, f'evaluate={{tasks=["{pairs}"], systems=["hybrid"]}}')
+    with pytest.raises(ConfigError, match="hybrid does not score sentence pairs; add a retrieval task or drop it"):
+        plan_run(config, beir / "run")
 
 
 @pytest.mark.parametrize(
@@ -211,9 +217,9 @@ def test_the_systems_that_are_scored_are_those_that_the_run_makes(everything: li
     [
         ("corpus=nowhere", CorpusFormatError, "nowhere: no such file or folder"),
         ('pairs.sources=["nowhere.jsonl"]', ExampleFormatError, r"nowhere\.jsonl: no such file or folder"),
-        ('evaluate.data=[{folder="BEIR", split="dev"}]', CorpusFormatError, "has no split 'dev'; choose from test"),
-        ('evaluate.data=["nowhere"]', CorpusFormatError, "nowhere: no such folder"),
-        ('evaluate.sts=["nowhere.tsv"]', DataError, r"nowhere\.tsv"),
+        ('evaluate.tasks=["BEIR:dev"]', CorpusFormatError, "has no split 'dev'; choose from test"),
+        ('evaluate.tasks=["nowhere"]', ConfigError, "there is no task and no folder 'nowhere'"),
+        ('evaluate.tasks=["nowhere.tsv"]', ConfigError, r"nowhere\.tsv: no such file"),
         ("finetune.validation.source=nowhere.jsonl", ExampleFormatError, r"nowhere\.jsonl: no such file"),
         ("model.name=./nowhere", ModelNotFoundError, "nowhere: no such model folder or file"),
     ],
@@ -231,5 +237,5 @@ def test_an_unknown_stage_and_a_range_the_wrong_way_round_are_refused(everything
     plan = plan_run(configured(*everything), tmp_path)
     with pytest.raises(ConfigError, match="--from train: this run has no such stage; choose from pairs, adapt"):
         plan.between("train")
-    with pytest.raises(ConfigError, match="--from index comes behind --until mine"):
+    with pytest.raises(ConfigError, match="--from index comes after --until mine"):
         plan.between("index", "mine")
