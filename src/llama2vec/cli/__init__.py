@@ -2,64 +2,75 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from llama2vec.cli import (
-    adapt,
-    card,
-    check,
-    compare,
-    encode,
-    evaluate,
-    explain,
-    finetune,
-    index,
-    mine,
-    recipes,
-    report,
-    run,
-    search,
-    serve,
-    verify,
-)
 from llama2vec.errors import ConfigError, Llama2VecError
 from llama2vec.terminal import PlainFormatter, plain_terminal, printable
 
+COMMANDS = {
+    "run": "Run every stage of a recipe.",
+    "adapt": "Turn a causal LLM into an encoder.",
+    "finetune": "Train an encoder on queries and passages.",
+    "check": "Report every problem in training data.",
+    "mine": "Find hard negatives.",
+    "encode": "Encode a corpus into a vector store.",
+    "index": "Build an index over a vector store.",
+    "search": "Search an index.",
+    "explain": "Show which words make two texts match.",
+    "serve": "Serve embeddings and search over HTTP.",
+    "evaluate": "Score models on retrieval and STS tasks.",
+    "compare": "Test whether one run beats another.",
+    "report": "Put scores and curves on one page.",
+    "verify": "Check that a model gives its own vectors.",
+    "card": "Write a model card with scores.",
+    "recipes": "List or show the recipes that come along.",
+}
+
+"""Name → what it does, in the order of a project."""
+
+
+class _Commands(TyperGroup):
+    """Imports a command's module only when the command is used, so that help comes at once."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.commands: dict[str, Any] = dict.fromkeys(COMMANDS)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        if name in COMMANDS and self.commands[name] is None:
+            module = importlib.import_module(f"llama2vec.cli.{name}")
+            alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+            alone.command(name)(getattr(module, f"{name}_command"))
+            self.commands[name] = typer.main.get_command(alone)
+        return self.commands.get(name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
 app = typer.Typer(
     name="llama2vec",
+    cls=_Commands,
     help="Turn any causal LLM into a dense retriever (Llama2Vec, arXiv 2312.15503).",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for _name, _command, _help in (
-    ("run", run.run_command, "Run every stage of a recipe."),
-    ("adapt", adapt.adapt_command, "Turn a causal LLM into an encoder."),
-    ("finetune", finetune.finetune_command, "Train an encoder on queries and passages."),
-    ("check", check.check_command, "Report every problem in training data."),
-    ("mine", mine.mine_command, "Find hard negatives."),
-    ("encode", encode.encode_command, "Encode a corpus into a vector store."),
-    ("index", index.index_command, "Build an index over a vector store."),
-    ("search", search.search_command, "Search an index."),
-    ("explain", explain.explain_command, "Show which words make two texts match."),
-    ("serve", serve.serve_command, "Serve embeddings and search over HTTP."),
-    ("evaluate", evaluate.evaluate_command, "Score models on retrieval and STS tasks."),
-    ("compare", compare.compare_command, "Test whether one run beats another."),
-    ("report", report.report_command, "Put scores and curves on one page."),
-    ("verify", verify.verify_command, "Check that a model gives its own vectors."),
-    ("card", card.card_command, "Write a model card with scores."),
-    ("recipes", recipes.recipes_command, "List or show the recipes that come along."),
-):
-    app.command(_name, short_help=_help)(_command)
 
-_INTERRUPTED, _BROKEN_PIPE = 130, 141
+_INTERRUPTED, _BROKEN_PIPE = 130, 1
 
 
 def _print_version(wanted: bool) -> None:
