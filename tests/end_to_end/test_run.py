@@ -142,8 +142,8 @@ def run_and_die(config: RunConfig, output: str, moment: str) -> None:
     elif kind == "begun":
         begin = record.RunRecord.begin
 
-        def begin_then_die(self: Any, stage: Any, *more: Any) -> None:
-            begin(self, stage, *more)
+        def begin_then_die(self: Any, stage: Any, *more: Any, **named: Any) -> None:
+            begin(self, stage, *more, **named)
             if stage.name == name:
                 die()
 
