@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,11 @@ def package_version() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, this package and the libraries that decide numbers, where installed."""
+    """Return the versions of Python, this package and the installed libraries that decide numbers."""
     found = {"python": platform.python_version(), "llama2vec": package_version()}
     for package in _PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 
@@ -83,11 +82,9 @@ def code_version() -> str:
 def machine() -> dict[str, Any]:
     """Describe this machine: processor, cores, memory in GiB."""
     name = platform.processor() or platform.machine()
-    try:
+    with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
-    except OSError:
-        pass
     memory = None
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
@@ -97,20 +94,6 @@ def machine() -> dict[str, Any]:
 def build_manifest(
     stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Any], results: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Put together what made an artifact.
-
-    Args:
-        stage: ``adapt``, ``encode``, …
-        settings: The resolved settings, defaults included.
-        inputs: Name → fingerprint of each input.
-        results: Facts of the run: seconds, steps, final losses.
-    """
-    return {
-        "stage": stage,
-        "settings": dict(settings),
-        "inputs": dict(inputs),
-        "results": dict(results),
-        "versions": versions(),
-        "code": code_version(),
-        "machine": machine(),
-    }
+    """Return what made an artifact: resolved settings, fingerprints of inputs by name, results, versions, machine."""
+    made = {"stage": stage, "settings": dict(settings), "inputs": dict(inputs), "results": dict(results)}
+    return {**made, "versions": versions(), "code": code_version(), "machine": machine()}

@@ -17,8 +17,6 @@ from llama2vec.errors import TrainingError
 
 ResultT = TypeVar("ResultT")
 
-_BUCKET_NUMBERS = 1 << 25
-
 
 def connect(device: torch.device) -> None:
     """Join the other processes that torchrun started; the same state serves transformers later."""
@@ -34,7 +32,7 @@ def process_count() -> int:
 
 
 def process_rank() -> int:
-    """Return this process' number, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -61,7 +59,7 @@ def on_first_process(work: Callable[[], ResultT]) -> ResultT:
 
 
 def check_same(digest: str, what: str) -> None:
-    """Make sure that all processes were started with the same.
+    """Make sure that all processes were started with the same ``what``.
 
     Raises:
         TrainingError: On every process; names those that differ from the first.
@@ -79,14 +77,7 @@ def check_same(digest: str, what: str) -> None:
 
 
 def gather_rows(rows: Tensor) -> list[Tensor]:
-    """Exchange tensors that differ in their number of rows only; no gradient flows back.
-
-    Args:
-        rows: [N, …] of this process; N may differ between processes.
-
-    Returns:
-        One tensor for each process, this process' own included.
-    """
+    """Return the rows [N, …] of every process by rank; N may differ, and no gradient flows back."""
     if process_count() == 1:
         return [rows]
     counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(process_count())]
@@ -107,27 +98,11 @@ def sum_everywhere(tensor: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace each gradient by its mean over all processes, in buckets of a bounded size."""
+    """Replace each gradient by its mean over all processes; the exchanges overlap."""
     if process_count() == 1:
         return
-    bucket: list[Tensor] = []
-    for parameter in parameters:
-        if parameter.grad is None:
-            continue
-        if bucket and (
-            bucket[0].dtype != parameter.grad.dtype
-            or sum(gradient.numel() for gradient in bucket) + parameter.grad.numel() > _BUCKET_NUMBERS
-        ):
-            _average(bucket)
-            bucket = []
-        bucket.append(parameter.grad)
-    if bucket:
-        _average(bucket)
-
-
-def _average(gradients: list[Tensor]) -> None:
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    dist.all_reduce(flat)
-    flat /= process_count()
-    for gradient, part in zip(gradients, torch.split(flat, [gradient.numel() for gradient in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    for exchange in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+        exchange.wait()
+    for gradient in gradients:
+        gradient /= process_count()

@@ -55,13 +55,7 @@ class Stage:
 
 
 class StageWork:
-    """The right to train into one folder, held by the first process for all (:class:`llama2vec.artifact.Work`).
-
-    Attributes:
-        output: As the user named it.
-        path: Where to write.
-        is_finished: The same plan made the output already.
-    """
+    """The right to train into one folder (:class:`llama2vec.artifact.Work`), held by the first process for all."""
 
     def __init__(self, output: Path, path: Path, is_finished: bool, work: Work | None) -> None:
         self.output, self.path, self.is_finished, self._work = output, path, is_finished, work
@@ -89,13 +83,7 @@ def claim_output(
 ) -> Iterator[StageWork]:
     """Take the output folder for this plan, once for all processes.
 
-    Args:
-        output: The folder.
-        stage: Which stage.
-        plan: What decides the result.
-        overwrite: Replace what another plan made there.
-        device: Of the training, by which the processes find each other.
-        inputs: Models and data that must not lie in the folder.
+    ``inputs`` are the models and data that must not lie in the folder.
 
     Raises:
         OutputExistsError: The folder is not free for this plan; it is not touched.
@@ -125,14 +113,7 @@ def training_precision(settings: ModelSettings) -> tuple[ModelSettings, bool]:
 
 
 def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list[str], seed: int) -> Any:
-    """Return the model to train: the backbone's own, or with LoRA on it.
-
-    Args:
-        backbone: The loaded model.
-        settings: Says which; rank 0 = every weight.
-        new_tokens: Slot tokens whose embedding rows are trained beside the adapters.
-        seed: Of the adapters' first values.
-    """
+    """Return the model to train: the backbone's own (rank 0), or LoRA on it, with the rows of new slot tokens."""
     return add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
 
 
@@ -148,14 +129,7 @@ def save_trained(
 ) -> Encoder:
     """Merge the adapter, save the encoder, write the manifest last, and put the folder in its place.
 
-    Args:
-        encoder: Around the trained backbone.
-        trainable: What was trained: the backbone's model, or the peft model around it.
-        work: The claimed output.
-        stage: Which stage.
-        plan: What decided the result.
-        facts: Results for the manifest: steps, seconds, losses, counts.
-        save_adapter: Keep the LoRA adapter beside the merged weights.
+    ``trainable`` is the backbone's model, or the peft model around it; ``facts`` are results for the manifest.
 
     Raises:
         TrainingError: A weight is not finite; nothing is saved.

@@ -240,7 +240,7 @@ def _adapt(
     started = time.monotonic()
     result = train(
         trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
-        mixed_precision=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
+        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
     )  # fmt: skip
     encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
     facts = result.facts(started) | {"training_pairs": len(examples)}

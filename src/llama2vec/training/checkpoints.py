@@ -51,36 +51,20 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def check_checkpoint(checkpoint: Path) -> None:
-    """Make sure that a checkpoint is what was written.
-
-    Raises:
-        TrainingError: A file is missing or has changed.
-    """
+    """Raise a TrainingError if a file of a checkpoint is missing or has changed."""
     fault = _fault(checkpoint)
     if fault:
         raise TrainingError(f"{checkpoint}: {fault}; delete the output folder and train again")
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the step of a checkpoint's folder; -1 for a name that is none.
-
-    >>> step_of(Path("checkpoints/checkpoint-40")), step_of(Path("checkpoint-best"))
-    (40, -1)
-    """
+    """Return the step in the name of a checkpoint's folder, else -1."""
     number = checkpoint.name.rpartition("-")[2]
     return int(number) if number.isdecimal() else -1
 
 
 def check_finite(model: torch.nn.Module, where: str) -> None:
-    """Make sure that every weight is a finite number.
-
-    Args:
-        model: The model.
-        where: Opens the message, such as ``step 3``.
-
-    Raises:
-        TrainingError: Names the first weight that is not.
-    """
+    """Raise a TrainingError that names the first weight that is not finite; ``where`` opens it, such as ``step 3``."""
     for name, weight in model.named_parameters():
         # The extremes carry NaN and infinity along, without a mask as large as the weight.
         if weight.numel() and not all(bool(torch.isfinite(value)) for value in torch.aminmax(weight.detach())):

@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
-from transformers import Trainer, TrainerCallback, TrainerState, TrainingArguments
+from torch.utils.data import Sampler
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
@@ -22,14 +22,7 @@ from llama2vec.model.backbone import quiet_transformers
 from llama2vec.model.speed.fast_paths import fast_paths
 from llama2vec.processes import on_first_process, process_count, wait_for_all
 from llama2vec.progress import ProgressReporter
-from llama2vec.training.checkpoints import (
-    CHECKPOINTS,
-    check_checkpoint,
-    check_finite,
-    last_checkpoint,
-    mark_complete,
-    step_of,
-)
+from llama2vec.training import checkpoints
 from llama2vec.training.log import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
 from llama2vec.training.order import EpochOrder
 
@@ -56,14 +49,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """Facts of a finished training.
-
-    Attributes:
-        steps: Optimizer steps in all.
-        seconds: Time of this process' share, resumed parts not counted.
-        losses: Last logged loss and its parts, and the validation figures (``validation_…``) of the weights.
-        best_step: The step whose weights the model has now: the last one, or the best where ``best`` was asked for.
-    """
+    """Steps in all, seconds of this call, last losses and validation figures, and the step of the final weights."""
 
     steps: int
     seconds: float
@@ -74,17 +60,6 @@ class TrainingResult:
         """Return what a manifest says of the training; ``started`` is when the work began (``time.monotonic``)."""
         seconds = round(time.monotonic() - started, 1)
         return {"steps": self.steps, "seconds": seconds, "losses": self.losses}
-
-
-class _Examples(Dataset[Any]):
-    def __init__(self, examples: Sequence[Any]) -> None:
-        self._examples = examples
-
-    def __len__(self) -> int:
-        return len(self._examples)
-
-    def __getitem__(self, row: int) -> Any:
-        return self._examples[row]
 
 
 class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
@@ -160,7 +135,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         # A log line that spanned a checkpoint would average fewer steps after a resume.
         control.should_log |= control.should_save
         if control.should_save and self.trainer is not None:
-            check_finite(self.trainer.model, f"step {step}")
+            checkpoints.check_finite(self.trainer.model, f"step {step}")
 
     def _keep_best(self, found: dict[str, float], state: Any, control: Any) -> None:
         """Save the weights where they are the best so far; transformers keeps the checkpoint that its state names."""
@@ -183,7 +158,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         # Each process writes a part; only a checkpoint that all have finished is marked as complete.
         wait_for_all()
         if state.is_world_process_zero:
-            mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            checkpoints.mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _write(self, line: dict[str, float], state: Any) -> None:
         if not state.is_world_process_zero:
@@ -201,11 +176,10 @@ def train(
     settings: OptimizerSettings,
     folder: Path,
     *,
-    mixed_precision: bool = False,
-    gradient_checkpointing: bool = False,
     best: str = "",
+    **options: bool,
 ) -> TrainingResult:
-    """Train a model in place; start again after a kill and the weights come out the same, bit for bit on a CPU.
+    """Train a model in place; started again after a kill it ends with the same weights, bit for bit on a CPU.
 
     Args:
         model: A (peft) model of transformers, on its device.
@@ -214,38 +188,32 @@ def train(
         objective: Batches and loss.
         settings: Steps, rates, seed, intervals.
         folder: Receives ``log.jsonl``, ``loss.png`` and ``checkpoints/``.
-        mixed_precision: bfloat16 autocast over float32 weights.
-        gradient_checkpointing: Recompute activations in the backward pass.
-        best: Name of the validation figure whose highest value decides which weights the model ends with, such as
-            ``validation_ndcg@10``; "" = the last ones.
-
-    Returns:
-        Steps, seconds and last losses.
+        best: Validation figure whose highest value picks the final weights, such as ``validation_ndcg@10``; "" = the
+            last ones.
+        options: ``bf16`` (autocast over float32 weights) and ``gradient_checkpointing``, for the trainer.
 
     Raises:
         TrainingError: Fewer examples than one batch for each process, or a loss that is not finite.
     """
     check_enough(len(examples), settings)
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = _arguments(settings, folder, model.device, mixed_precision, gradient_checkpointing)
     progress = ProgressReporter("training", unit="steps")
     recorder = _Recorder(
         folder, settings, lambda: _validate(model, held_out, objective, settings.batch_size), progress, best
     )
-    order = objective.order(examples, settings)
     trainer = _ObjectiveTrainer(
-        objective, order, model=model, args=arguments, train_dataset=_Examples(examples), callbacks=[recorder]
-    )
+        objective, objective.order(examples, settings), model=model, train_dataset=examples, callbacks=[recorder],
+        args=_arguments(settings, folder, model.device, **options),
+    )  # fmt: skip
     recorder.trainer = trainer
-    for unwanted in ("PrinterCallback", "ProgressCallback"):
-        for callback in [found for found in trainer.callback_handler.callbacks if type(found).__name__ == unwanted]:
-            trainer.remove_callback(callback)
-    checkpoint = last_checkpoint(folder)
+    for unwanted in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(unwanted)
+    checkpoint = checkpoints.last_checkpoint(folder)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     started = time.monotonic()
     with fast_paths(model), quiet_transformers(), progress:
-        if checkpoint and step_of(checkpoint) >= settings.steps:
+        if checkpoint and checkpoints.step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
             trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
             trainer._load_from_checkpoint(str(checkpoint))
@@ -254,8 +222,8 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         best_step = trainer.state.best_global_step or settings.steps
         if best_step != settings.steps:
-            best_checkpoint = folder / CHECKPOINTS / f"checkpoint-{best_step}"
-            check_checkpoint(best_checkpoint)
+            best_checkpoint = folder / checkpoints.CHECKPOINTS / f"checkpoint-{best_step}"
+            checkpoints.check_checkpoint(best_checkpoint)
             trainer._load_from_checkpoint(str(best_checkpoint))
             recorder.last |= validation_at(folder / LOG_FILE, best_step)
     seconds = time.monotonic() - started
@@ -265,11 +233,7 @@ def train(
 
 
 def check_enough(examples: int, settings: OptimizerSettings) -> None:
-    """Make sure that there is a whole batch for every process.
-
-    Raises:
-        TrainingError: There is not.
-    """
+    """Raise a TrainingError unless there is a whole batch for every process."""
     if examples < settings.batch_size * process_count():
         each = f" for each of {process_count()} processes" if process_count() > 1 else ""
         raise TrainingError(
@@ -279,13 +243,18 @@ def check_enough(examples: int, settings: OptimizerSettings) -> None:
 
 
 def _arguments(
-    settings: OptimizerSettings, folder: Path, device: torch.device, mixed_precision: bool, gradient_checkpointing: bool
+    settings: OptimizerSettings,
+    folder: Path,
+    device: torch.device,
+    *,
+    bf16: bool = False,
+    gradient_checkpointing: bool = False,
 ) -> TrainingArguments:
     # transformers renamed the option within 5.x and warns about the old name.
     fields = TrainingArguments.__dataclass_fields__
     recompute = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     return TrainingArguments(
-        output_dir=str(folder / CHECKPOINTS),
+        output_dir=str(folder / checkpoints.CHECKPOINTS),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
@@ -309,7 +278,7 @@ def _arguments(
         report_to=[],
         disable_tqdm=True,
         use_cpu=device.type == "cpu",
-        bf16=mixed_precision,
+        bf16=bf16,
         **{recompute: gradient_checkpointing},
         ddp_find_unused_parameters=False,
     )

@@ -15,7 +15,7 @@ class EpochOrder(Sampler[int]):
         self._seed, self._epoch = seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; transformers calls this."""
+        """Choose the epoch."""
         self._epoch = epoch
 
     def _draw(self) -> random.Random:
@@ -24,16 +24,7 @@ class EpochOrder(Sampler[int]):
 
 
 class LengthGroupedOrder(EpochOrder):
-    """Draw the order of an epoch from (seed, epoch), with texts of similar length in the same batch.
-
-    Rows are shuffled, cut into pools of 32 batches, sorted by length inside a pool, and the batches shuffled again:
-    hardly any padding, and an order that a resumed run finds again.
-
-    Args:
-        lengths: Length of each example, in any unit.
-        batch_size: Examples a step.
-        seed: Of the order.
-    """
+    """Texts of similar length share a batch: shuffled, sorted by length in pools of 32 batches, batches shuffled."""
 
     _POOL_BATCHES = 32
 
