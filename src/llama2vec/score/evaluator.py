@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -76,16 +77,15 @@ def evaluate_tasks(
     evaluation = _Evaluation(system, output, settings, stores or Stores(), overwrite=overwrite)
     wanted = _find_tasks(system, names)
     prepared = evaluation.prepare(wanted)
+    if all(one.finished for one in prepared) and evaluation.has_files([task for task in wanted if task.members]):
+        return evaluation.score_all(wanted, prepared)
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
     with owned(output):
         sweep_temporary(output)
-        done = evaluation.score_all(prepared)
-        for task in wanted:
-            if task.members:
-                done[task.name] = evaluation.average(task, [done[member] for member in task.members])
+        scores = evaluation.score_all(wanted, prepared)
         shutil.rmtree(output / _UNFINISHED, ignore_errors=True)
-    return [done[task.name] for task in wanted]
+    return scores
 
 
 def encode_tasks(
@@ -235,27 +235,31 @@ class _Evaluation:
 
         Raises:
             EvaluationError: It was scored with other settings or data.
-            OutputExistsError: The file is something else.
+            OutputExistsError: One of the task's files is not ours.
         """
         file = self.output / f"{task.stem}.json"
-        if self.overwrite or not file.is_file():
+        more: list[Path] = []
+        if task.kind == "retrieval":
+            more = [query_values_file(file), *([] if task.members else [file.with_suffix(".trec")])]
+        there = [path for path in (file, *more) if os.path.lexists(path)]
+        if not there:
             return None
+        if file not in there and not (self.output / _UNFINISHED / task.stem).is_file():
+            raise OutputExistsError(f"{there[0]} exists without {file.name}; move it away, or choose another --output")
         try:
-            found = read_result(file)
+            found = read_result(file) if file in there else None
         except DataError as error:
-            raise OutputExistsError(f"{error}; choose another --output, or --overwrite to replace it") from None
-        beside = [] if task.kind == "similarity" else [query_values_file(file)]
-        beside += [] if task.kind == "similarity" or task.members else [file.with_suffix(".trec")]
-        if not all(path.is_file() for path in beside):
+            raise OutputExistsError(f"{error}; move it away, or choose another --output") from None
+        if found is None or self.overwrite or len(there) <= len(more):
             return None
         saved = found.report.settings
         names = {"task": found.report.task, "system": found.report.system}
         difference = first_difference(names, {"task": task.name, "system": self.system.name})
         difference = difference or first_difference({key: saved.get(key) for key in settings}, settings)
         if difference:
-            key, there, now = difference
+            key, before, now = difference
             raise EvaluationError(
-                f"{file} was made with {key} {there!r}, and now it is {now!r}; choose another --output or --overwrite"
+                f"{file} was made with {key} {before!r}, and now it is {now!r}; choose another --output or --overwrite"
             )
         for name, fingerprint in fingerprints.items():
             if saved.get(name) != fingerprint:
@@ -266,8 +270,12 @@ class _Evaluation:
                 )
         return found
 
-    def score_all(self, prepared: Sequence[_Prepared]) -> dict[str, TaskScore]:
-        """Score what is not finished, this process being the only one that writes the folder."""
+    def has_files(self, tasks: Sequence[Task]) -> bool:
+        """Tell whether each task has a file of scores, whatever made it."""
+        return all((self.output / f"{task.stem}.json").is_file() for task in tasks)
+
+    def score_all(self, wanted: Sequence[Task], prepared: Sequence[_Prepared]) -> list[TaskScore]:
+        """Score what is not finished; averages last."""
         done: dict[str, TaskScore] = {}
         for one in prepared:
             # Another process may have scored it while this one was reading.
@@ -275,7 +283,10 @@ class _Evaluation:
         for number, one in enumerate(prepared):
             later = {other.store_key for other in prepared[number + 1 :] if not other.finished}
             done[one.task.name] = self._score(one, later)
-        return done
+        for task in wanted:
+            if task.members:
+                done[task.name] = self._average(task, [done[member] for member in task.members])
+        return [done[task.name] for task in wanted]
 
     def _score(self, one: _Prepared, needed_later: set[str]) -> TaskScore:
         """Score one task and write its files; its store is removed once no later task needs it."""
@@ -306,6 +317,9 @@ class _Evaluation:
     ) -> TaskScore:
         made = {**report.settings, **facts, "versions": versions(), "machine": machine()}
         result = Result(replace(report, settings=made), seconds)
+        # Should a kill leave half of the files, the mark tells that they are ours.
+        (self.output / _UNFINISHED).mkdir(exist_ok=True)
+        (self.output / _UNFINISHED / task.stem).touch()
         write_result(self.output, result, run)
         return TaskScore(task, result)
 
@@ -338,7 +352,7 @@ class _Evaluation:
         corpus = Path(one.data.retrieval.corpus_source.replace(":", "-")).name
         return (self.stores.folder or self.output / _UNFINISHED) / f"{corpus}-{one.store_key[:12]}"
 
-    def average(self, task: Task, members: Sequence[TaskScore]) -> TaskScore:
+    def _average(self, task: Task, members: Sequence[TaskScore]) -> TaskScore:
         """Average the scores of a task's members, each counting alike, and write a result of its own."""
         settings = {**self._settings(task), "members": [member.task.name for member in members]}
         names = ("corpus_fingerprint", "judgments_fingerprint")

@@ -107,6 +107,7 @@ class Stores:
                 continue
             same = store.source.get("fingerprint") == fingerprint and store.source.get("windows") == windows
             if same and store.contract_hash == contract_hash:
+                store.verify()
                 return store
         return None
 

@@ -24,6 +24,7 @@ from word_encoder import (
     write_task,
 )
 
+from llama2vec.artifact import owned
 from llama2vec.config import PromptSettings
 from llama2vec.data.trec import read_qrels, read_run
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError, RunFormatError, StoreError
@@ -31,6 +32,7 @@ from llama2vec.records import Passage, Query
 from llama2vec.score.evaluator import encode_tasks
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.report.tables import family_averages, task_table
+from llama2vec.score.systems import System
 from llama2vec.score.tasks import TASKS, Task
 
 
@@ -166,14 +168,57 @@ def test_scores_of_another_model_or_other_settings_are_not_replaced(
         evaluate(system(encoder), ["beir/scifact"], options(tmp_path, **changes))
 
 
-def test_a_file_that_is_no_evaluation_is_not_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_of_somebody_else_are_not_replaced(tmp_path: Path, overwrite: bool) -> None:
     write_task(tmp_path / "scifact")
     (tmp_path / "out").mkdir()
-    for content in ("mine", "{}", '{"format": "llama2vec-evaluation", "version": 1}'):
-        (tmp_path / "out" / "beir-scifact.json").write_text(content, encoding="utf-8")
-        with pytest.raises(OutputExistsError, match=r"beir-scifact\.json .*; choose another --output"):
+    for name, content in (
+        ("json", "mine"), ("json", "{}"), ("json", '{"a": []}'), ("trec", "q Q0 d 1 1.0 mine"), ("per-query.tsv", "")
+    ):  # fmt: skip
+        file = tmp_path / "out" / f"beir-scifact.{name}"
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(OutputExistsError, match=r"beir-scifact\..*; move it away, or choose another --output"):
+            evaluate(system(WordEncoder()), ["beir/scifact"], options(tmp_path, overwrite=overwrite))
+        assert file.read_text(encoding="utf-8") == content
+        file.unlink()
+
+
+def test_a_folder_has_one_writer_at_a_time(tmp_path: Path) -> None:
+    write_task(tmp_path / "scifact")
+    (tmp_path / "out").mkdir()
+    encoder = WordEncoder()
+    with owned(tmp_path / "out"), pytest.raises(OutputExistsError, match="is writing it; wait for it"):
+        evaluate(system(encoder), ["beir/scifact"], options(tmp_path))
+    assert encoder.read == []
+    evaluate(system(encoder), ["beir/scifact"], options(tmp_path))
+    # What is finished can be read while somebody writes.
+    with owned(tmp_path / "out"):
+        assert evaluate(system(encoder), ["beir/scifact"], options(tmp_path))[0].result.kept
+
+
+def test_killed_between_its_files_a_task_is_scored_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_task(tmp_path / "scifact")
+
+    def kill(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("llama2vec.score.results.write_json", kill)
+        with pytest.raises(KeyboardInterrupt):
             evaluate(system(WordEncoder()), ["beir/scifact"], options(tmp_path))
-        assert (tmp_path / "out" / "beir-scifact.json").read_text(encoding="utf-8") == content
+    assert (tmp_path / "out" / "beir-scifact.trec").is_file()
+    assert not evaluate(system(WordEncoder()), ["beir/scifact"], options(tmp_path))[0].result.kept
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".json", ".tsv", ".trec"}
+
+
+@pytest.mark.parametrize("one", [system(WordEncoder()), system(name="bm25"), system(WordEncoder(), mode="hybrid")])
+@pytest.mark.parametrize("windows", [None, "maxp"])
+def test_a_depth_beyond_the_corpus_finds_all_of_it(tmp_path: Path, one: System, windows: Any) -> None:
+    write_task(tmp_path / "scifact")
+    sizes = {} if windows is None else {"windows": windows, "window_tokens": 4}
+    [score] = evaluate(one, ["beir/scifact"], options(tmp_path, depth=10**30, **sizes))
+    assert score.report.settings["depth"] == 10**30
+    assert score.report.metrics["R@100"] == 1.0
 
 
 def test_a_task_whose_run_was_deleted_is_scored_again(tmp_path: Path) -> None:
