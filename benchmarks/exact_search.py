@@ -27,9 +27,9 @@ from provenance import made_by
 
 from llama2vec.files import write_json
 from llama2vec.records import Passage
-from llama2vec.retrieve.index import ExactIndex
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.vector_index import ExactIndex
 
 SIDES = ("ours", "faiss", "products")
 
@@ -77,7 +77,7 @@ def main() -> None:
 def prepare(folder: Path, arguments: argparse.Namespace) -> None:
     """Write the store and the queries once, for all sides."""
     encoder = RandomEncoder(arguments.dimension)
-    rows = (Passage(str(number), "") for number in range(arguments.passages))
+    rows = [Passage(str(number), "") for number in range(arguments.passages)]
     write_store(lambda: rows, encoder, folder / "store", source={}, shard_size=50_000)
     np.save(folder / "queries.npy", encoder.encode_passages([Passage("", "")] * arguments.queries))
 

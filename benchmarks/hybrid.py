@@ -1,14 +1,12 @@
-r"""Score dense, BM25, sparse and hybrid search on samples of every retrieval set, and how they differ per query.
+r"""Score dense, BM25 and hybrid search on samples of every retrieval set, and how they differ per query.
 
     python benchmarks/hybrid.py --data ../shared/data --model runs/adapted --work runs/hybrid \
         --output benchmarks/results/hybrid-smollm2-cpu.json
 
-Rows: ``dense`` (the vectors), ``bm25``, ``sparse`` (the words of the same embeddings), and fusions of two or three of
-them: ``rrf`` (reciprocal ranks) and ``min-max`` (scores on one scale, all weights alike: no weight is tuned). The
-samples are those of a budget of the study: easier than the whole sets, and the same for all rows. ``--peer`` adds
-all-MiniLM-L6-v2, alone and with BM25, so that a fusion stands beside a fusion. What is in the file
-is not run again; one task is one entry. Vectors and words stay in ``--work``. How sparse vectors are made (neutral
-texts, 64 and 256 words) was chosen on 40 queries each of cranfield, scifact and squad-dev; the other sets had no say.
+Rows: ``dense`` (the vectors), ``bm25``, and two fusions of them: ``rrf`` (reciprocal ranks) and ``min-max`` (scores on
+one scale, equal weights: no weight is tuned). The samples are those of a budget of the study: easier than the whole
+sets, and the same for all rows. ``--peer`` adds all-MiniLM-L6-v2, alone and with BM25, so that fusions are compared
+with fusions. A task that the file holds is not run again. Vectors stay in ``--work``.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,24 +26,24 @@ from quality import Embed, minilm
 from study.protocol import Sets, load_protocol
 from study.sets import SampledSet, dense_run, sampled_set
 
-from llama2vec.explain.vocabulary import WORDS_PER_TEXT, VocabularyView
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Report, Run
-from llama2vec.retrieve.fusion import reciprocal_rank_fusion, weighted_fusion
+from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode, reciprocal_rank_fusion, weighted_fusion
+from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.modes import FUSED_DEPTH, Retriever, carried_modes, index_store
+from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import bootstrap_interval
 
-SINGLE = ("dense", "bm25", "sparse")
-MIXES = (("dense", "sparse"), ("dense", "bm25"), ("bm25", "sparse"), SINGLE)
-ROWS = (*SINGLE, *(f"{method}({'+'.join(mix)})" for mix in MIXES for method in ("rrf", "min-max")))
+SINGLE: tuple[Mode, ...] = ("dense", "bm25")
+METHODS: tuple[FusionMethod, ...] = ("rrf", "min-max")
+MIXED = tuple(f"{method}(dense+bm25)" for method in METHODS)
+ROWS = (*SINGLE, *MIXED)
 PAIRS = (
     *(("dense", row) for row in ROWS[1:]),
     *(("bm25", row) for row in ROWS[2:]),
-    *((f"{method}(dense+bm25)", f"{method}(dense+bm25+sparse)") for method in ("rrf", "min-max")),
 )
 """(first, second): differences are second - first."""
 PEER = "all-MiniLM-L6-v2"
@@ -61,7 +58,6 @@ def main() -> None:
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--tasks", nargs="+", metavar="SET", help="some of the budget's sets; all unless told")
     options.add_argument("--budget", default="cpu", help="of the study: its sets are searched, texts cut as there")
-    options.add_argument("--no-sparse", action="store_true", help="without the rows of words, which take longest")
     options.add_argument("--peer", action="store_true", help=f"also {PEER}, alone and with BM25")
     arguments = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -73,14 +69,11 @@ def main() -> None:
     results: dict[str, Any] = {"tasks": {}}
     if arguments.output.exists():
         results = json.loads(arguments.output.read_text(encoding="utf-8"))
-    settings = {"model": arguments.model, "sets": sets.model_dump(), "words_per_text": dict(WORDS_PER_TEXT)}
-    settings |= {"depth": FUSED_DEPTH}
-    modes = tuple(mode for mode in SINGLE if not (arguments.no_sparse and mode == "sparse"))
-    if modes != SINGLE:
-        settings["modes"] = list(modes)
-    if results.setdefault("settings", settings) != settings:
+    settings = {"model": arguments.model, "sets": sets.model_dump(), "depth": FUSED_DEPTH}
+    # Older files also say how the sparse vectors of removed rows were made.
+    if {name: results.setdefault("settings", settings)[name] for name in settings} != settings:
         sys.exit(f"{arguments.output} was made with {results['settings']}; choose another file")
-    view: VocabularyView | None = None
+    encoder: Encoder | None = None
     peer: Embed | None = None
     for task in arguments.tasks or sets.retrieval:
         known = results["tasks"].get(task, {}).get("rows", {})
@@ -89,9 +82,9 @@ def main() -> None:
             continue
         sample = sampled_set(arguments.data / task, sets)
         if not known:
-            view = view or VocabularyView(_encoder(arguments.model, sets))
-            results["tasks"][task] = score(sample, view, arguments.work / task, modes)
-            results |= {"contract_hash": view.contract_hash, **made_by()}
+            encoder = encoder or _encoder(arguments.model, sets)
+            results["tasks"][task] = score(sample, encoder, arguments.work / task)
+            results |= {"contract_hash": encoder.contract_hash, **made_by()}
         rows = results["tasks"][task]["rows"]
         if lacks_peer:
             peer = peer or minilm(sets.max_tokens)
@@ -110,46 +103,37 @@ def _encoder(model: str, sets: Sets) -> Encoder:
     return encoder
 
 
-def score(sample: SampledSet, view: VocabularyView, work: Path, modes: Sequence[str] = SINGLE) -> dict[str, Any]:
-    """Search a sample by every row of these modes; return nDCG@10 with intervals, per query, and paired differences."""
+def score(sample: SampledSet, encoder: Encoder, work: Path) -> dict[str, Any]:
+    """Search a sample by every row; return nDCG@10 with intervals, per query, and paired differences."""
     task, passages = sample.task, sample.passages
     seconds: dict[str, float] = {}
-    runs = single_runs(view, sample, work, seconds, modes)
-    for mix in (mix for mix in MIXES if set(mix) <= set(modes)):
-        parts = [runs[name] for name in mix]
-        runs[f"rrf({'+'.join(mix)})"] = reciprocal_rank_fusion(parts)
-        runs[f"min-max({'+'.join(mix)})"] = weighted_fusion(parts)
-    reports = {row: evaluate_run(runs[row], task.qrels, task=task.name) for row in ROWS if row in runs}
+    single = single_runs(encoder, sample, work, seconds)
+    runs: dict[str, Run] = {**single}
+    for row, method in zip(MIXED, METHODS, strict=True):
+        runs[row] = Fusion(method).fuse(single, FUSED_DEPTH)
+    reports = {row: evaluate_run(runs[row], task.qrels, task=task.name) for row in ROWS}
     rows = {row: _row(report) for row, report in reports.items()}
     per_query = {row: report.per_query["nDCG@10"] for row, report in reports.items()}
-    differences = {
-        f"{second} - {first}": _difference(per_query[first], per_query[second])
-        for first, second in PAIRS
-        if {first, second} <= set(rows)
-    }
+    differences = {f"{second} - {first}": _difference(per_query[first], per_query[second]) for first, second in PAIRS}
     facts = {"queries": len(task.queries), "passages": len(passages), "seconds": seconds}
     return {**facts, "rows": rows, "differences": differences}
 
 
-def single_runs(
-    view: VocabularyView, sample: SampledSet, work: Path, seconds: dict[str, float], modes: Sequence[str]
-) -> dict[str, Run]:
-    """Encode and index the passages as `encode` and `index --bm25 --sparse` do; return a run of each mode.
+def single_runs(encoder: Encoder, sample: SampledSet, work: Path, seconds: dict[str, float]) -> dict[Mode, Run]:
+    """Encode and index the passages as `encode` and `index --bm25` do; return a run of each mode.
 
     What an earlier call left in the folder is used; the store refuses another model or other passages.
     """
     started = time.monotonic()
     source: dict[str, object] = {"sample": sample.facts["fingerprint"]}
-    store = write_store(lambda: iter(sample.passages), view.encoder, work / "store", source=source)
+    store = write_store(lambda: iter(sample.passages), encoder, work / "store", source=source)
     seconds["encode"] = round(time.monotonic() - started, 1)
     started = time.monotonic()
-    if not set(modes) <= set(carried_modes(work / "index")):
-        words = (lambda: view) if "sparse" in modes else None
-        index_store(store.path, work / "index", kind="exact", bm25="en", words=words, overwrite=True)
-    seconds[f"index {' and '.join(modes[1:])}"] = round(time.monotonic() - started, 1)
-    retriever = Retriever.open(work / "index", view.encoder, words=view)
-    runs = {}
-    for mode in modes:
+    build_index(store, work / "index", bm25="en")
+    seconds["index bm25"] = round(time.monotonic() - started, 1)
+    retriever = Retriever.open(work / "index", encoder)
+    runs: dict[Mode, Run] = {}
+    for mode in SINGLE:
         started = time.monotonic()
         runs[mode] = retriever.search(sample.task.queries, mode, FUSED_DEPTH)
         seconds[f"search {mode}"] = round(time.monotonic() - started, 2)
@@ -174,7 +158,7 @@ def peer_rows(sample: SampledSet, embed: Embed, bm25: dict[str, Any]) -> dict[st
     runs = {
         PEER: dense,
         f"rrf({PEER}+bm25)": reciprocal_rank_fusion([dense, words]),
-        f"min-max({PEER}+bm25)": weighted_fusion([dense, words]),
+        f"min-max({PEER}+bm25)": weighted_fusion([dense, words], lexical=[False, True]),
     }
     return {name: _row(evaluate_run(run, task.qrels, task=task.name)) for name, run in runs.items()}
 

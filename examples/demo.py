@@ -28,9 +28,11 @@ from llama2vec.data.trec import read_run
 from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Query, Report, Run
+from llama2vec.retrieve.fusion import Mode
+from llama2vec.retrieve.hits import snippet
+from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.modes import Mode, Retriever, carried_modes, index_store
-from llama2vec.retrieve.search import snippet
+from llama2vec.retrieve.retriever import Retriever, carried_modes
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.report.tables import system_markdown, system_tables
@@ -157,7 +159,7 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
     write_store(lambda: iter(passages), encoder, output / "store", source=source, shard_size=512, total=len(passages))
     folder = output / "index"
     if "bm25" not in carried_modes(folder):
-        index_store(output / "store", folder, kind="exact", bm25="en", overwrite=True)
+        build_index(output / "store", folder, kind="exact", bm25="en", overwrite=True)
     reports = []
     retriever = Retriever.open(folder, encoder)
     modes: dict[str, Mode] = {"adapted": "dense", "hybrid": "hybrid"}

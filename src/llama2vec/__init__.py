@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
     from llama2vec.records import Passage, Query
     from llama2vec.retrieve.index import build_index, open_index
-    from llama2vec.retrieve.modes import Retriever
-    from llama2vec.retrieve.search import search
+    from llama2vec.retrieve.retriever import Retriever
     from llama2vec.retrieve.store import VectorStore
     from llama2vec.score.metrics import evaluate_run
 
@@ -36,8 +35,7 @@ _HOMES = {
     "Query": "llama2vec.records",
     "build_index": "llama2vec.retrieve.index",
     "open_index": "llama2vec.retrieve.index",
-    "Retriever": "llama2vec.retrieve.modes",
-    "search": "llama2vec.retrieve.search",
+    "Retriever": "llama2vec.retrieve.retriever",
     "VectorStore": "llama2vec.retrieve.store",
 }
 
@@ -56,7 +54,6 @@ __all__ = [
     "finetune_model",
     "open_index",
     "read_passages",
-    "search",
 ]
 
 

@@ -24,7 +24,6 @@ PROMISED = [
     "finetune_model",
     "open_index",
     "read_passages",
-    "search",
 ]
 
 

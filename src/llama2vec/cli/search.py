@@ -8,64 +8,64 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, load_store_encoder
+from llama2vec.cli.options import Device, Dtype
 from llama2vec.errors import ConfigError
+from llama2vec.files import check_new
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.modes import Fusion, FusionMethod, Mode, Retriever
-    from llama2vec.retrieve.search import Hit
+    from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode
+    from llama2vec.retrieve.hits import Hit
+    from llama2vec.retrieve.retriever import Retriever
 
 
 def search_command(
     index: Annotated[Path, typer.Argument(help="Index that `index` wrote, or a vector store.")],
-    question: Annotated[str | None, typer.Argument(help="Left out = ask at a prompt.")] = None,
+    question: Annotated[str | None, typer.Argument(help="Omit for an interactive prompt.")] = None,
     mode: Annotated[
-        str | None, typer.Option(help="dense, bm25, sparse or hybrid; left out = hybrid where the index has BM25.")
+        str | None, typer.Option(help="dense, bm25 or hybrid; the default is hybrid if the index has BM25, else dense.")
     ] = None,
     queries: Annotated[str | None, typer.Option(help="File of queries (JSONL, TSV or BEIR folder).")] = None,
     run: Annotated[Path | None, typer.Option(help="TREC run to write for --queries.")] = None,
-    model: Annotated[str | None, typer.Option(help="Encoder; left out = the one the store was made with.")] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder; the default is the one that made the store.")] = None,
     depth: Annotated[
         int | None, typer.Option(min=1, help="Passages per query: 5 for a question, 1000 for a run.")
     ] = None,
     fusion: Annotated[
-        str, typer.Option(help="Of hybrid: scores scaled by min-max or z-score, or rrf (reciprocal ranks).")
+        str, typer.Option(help="How hybrid mixes: scores scaled by min-max or z-score, or rrf (reciprocal ranks).")
     ] = "min-max",
     weights: Annotated[
-        list[str] | None, typer.Option("--weight", help="Of a mode in hybrid, as dense=2 or sparse=1; may be repeated.")
+        list[str] | None, typer.Option("--weight", help="Weight of a mode in hybrid, such as dense=2; repeatable.")
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option(help="Replace the run file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run file.")] = False,
 ) -> None:
     """Search an index: one question, a prompt, or a file of queries to a TREC run."""
     if bool(queries) != bool(run):
         raise ConfigError("--queries and --run belong together: the queries to ask and the TREC run to write")
-    if run and run.exists() and not overwrite:
-        raise ConfigError(f"{run}: is there already; pass --overwrite to replace it")
-    from llama2vec.retrieve.index import open_index
-    from llama2vec.retrieve.modes import Retriever, carried_modes, check_mode
+    if question is not None and not question.strip():
+        raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
+    check_new(run, overwrite=overwrite)
+    from llama2vec.retrieve.retriever import Retriever
 
-    store, carried = open_index(index).store, carried_modes(index)
-    asked = cast("Mode", mode or carried[0])
-    mixing = _fusion(asked, fusion, weights or [])
+    mixing = _fusion(mode, fusion, weights or [])
+    retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing)
+    chosen = cast("Mode", mode or retriever.modes[0])
     # Before the model is loaded, which may take minutes.
-    check_mode(asked, carried, index)
-    encoder = None if asked == "bm25" else load_store_encoder(store, model, dtype, device)
-    retriever = Retriever.open(index, encoder, fusion=mixing)
+    retriever.check_mode(chosen)
     if queries and run:
-        _write_run(retriever, asked, queries, run, depth or 1000, overwrite)
+        _write_run(retriever, chosen, queries, run, depth or 1000, overwrite)
     elif question:
-        _answer(retriever, asked, question, depth or 5)
+        _answer(retriever, chosen, question, depth or 5)
     else:
-        _ask(retriever, asked, depth or 5)
+        _ask(retriever, chosen, depth or 5)
 
 
-def _fusion(mode: str, method: str, weights: list[str]) -> Fusion:
-    from llama2vec.retrieve.modes import Fusion
+def _fusion(mode: str | None, method: str, weights: list[str]) -> Fusion:
+    from llama2vec.retrieve.fusion import Fusion
 
-    if mode != "hybrid" and (method != "min-max" or weights):
-        raise ConfigError("--fusion and --weight say how hybrid mixes; they need --mode hybrid")
+    if mode not in (None, "hybrid") and (method != "min-max" or weights):
+        raise ConfigError("--fusion and --weight set how hybrid mixes; use them with --mode hybrid")
     shares = {}
     for weight in weights:
         name, _, number = weight.partition("=")
@@ -78,9 +78,14 @@ def _fusion(mode: str, method: str, weights: list[str]) -> Fusion:
 
 def _write_run(retriever: Retriever, mode: Mode, queries: str, run: Path, depth: int, overwrite: bool) -> None:
     from llama2vec.data.corpus import read_queries
-    from llama2vec.data.trec import write_run
+    from llama2vec.data.trec import check_id, write_run
 
     asked = read_queries(queries)
+    # TREC files hold only ids of one word: better said now than after the search.
+    for query in asked:
+        check_id(query.id, "query", run)
+    for passage_id in retriever.store.ids:
+        check_id(passage_id, "passage", run)
     tag = "llama2vec" if mode == "dense" else f"llama2vec-{mode}"
     write_run(retriever.search(asked, mode, depth, tag=tag), run, overwrite=overwrite)
     typer.echo(f"Searched {len(asked):,} queries to depth {depth:,}: {run}")
@@ -89,7 +94,7 @@ def _write_run(retriever: Retriever, mode: Mode, queries: str, run: Path, depth:
 def _ask(retriever: Retriever, mode: Mode, depth: int) -> None:
     """Read questions until an empty line or the end of input."""
     if sys.stdin.isatty():
-        print(f"{len(retriever.store):,} passages. Ask; an empty line ends.", file=sys.stderr)
+        print(f"{len(retriever.store):,} passages. Ask a question; an empty line ends.", file=sys.stderr)
     while True:
         try:
             print("? ", end="", flush=True, file=sys.stderr)
@@ -103,12 +108,15 @@ def _ask(retriever: Retriever, mode: Mode, depth: int) -> None:
 
 def _answer(retriever: Retriever, mode: Mode, question: str, depth: int) -> None:
     hits = retriever.hits(question, mode, depth)
-    typer.echo("\n".join(format_hit(hit, question) for hit in hits))
+    if hits:
+        typer.echo("\n".join(format_hit(hit, question) for hit in hits))
+    else:
+        typer.echo("Nothing found: no passage shares a word with the question.")
 
 
 def format_hit(hit: Hit, question: str) -> str:
     """Return one result as two or three lines: rank, score, id, title; then the telling part of the text."""
-    from llama2vec.retrieve.search import snippet
+    from llama2vec.retrieve.hits import snippet
 
     head = f"{hit.rank:>3}. {hit.score:.3f}  {hit.passage.id}"
     if hit.passage.title:

@@ -69,7 +69,7 @@ def serve_command(
         if index is None:
             assert model is not None
             return Loaded(ServedModel(load_encoder(model, dtype, device, prompts, sets), name or _public_name(model)))
-        from llama2vec.retrieve.modes import Retriever
+        from llama2vec.retrieve.retriever import Retriever
 
         retriever = Retriever.open(index, None)
         encoder = load_store_encoder(retriever.store, model, dtype, device, prompts, sets)

@@ -12,11 +12,11 @@ import numpy as np
 from llama2vec.data.text_key import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.index import Index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.nearest import Rows, Scores, best_rows
-from llama2vec.retrieve.search import QueryEncoder, check_contract
+from llama2vec.retrieve.retriever import QueryEncoder, check_contract
 from llama2vec.retrieve.store import PassageEncoder
+from llama2vec.retrieve.vector_index import Index
 
 Target = int | str
 """A passage to be scored: its row in the corpus, or its text where the corpus does not have it."""
@@ -109,7 +109,7 @@ class DenseSearcher:
     name = "model"
 
     def __init__(self, index: Index, encoder: MiningEncoder) -> None:
-        check_contract(index, encoder)
+        check_contract(index.store, encoder)
         self._index, self._encoder = index, encoder
 
     def __len__(self) -> int:

@@ -13,23 +13,23 @@ class MineSettings(Settings):
     """Which passages become hard negatives.
 
     Attributes:
-        bm25: Search with BM25, with or without a model beside it.
-        language: Of BM25's stop words and stemmer, as ISO 639 has it.
-        negatives: Negatives per query, those that are kept included.
+        bm25: Search with BM25, with or without a model as well.
+        language: ISO 639 code that chooses BM25's stop words and stemmer.
+        negatives: Negatives per query, including those that are kept.
         first_rank: First rank of the window, counted from 1 in each searcher's own ranking. What any searcher ranks
-            above it is left out: the top is where unlabeled answers stand.
+            higher is removed, because unlabeled answers stand at the top.
         last_rank: Last rank of the window (200 in the paper).
         choose: ``sample`` draws evenly from what the filters leave of the window, ``top`` takes the best ranked.
-        seed: Of the draw; together with the query and the passage's id it decides, whatever the order.
+        seed: Sampling seed; results do not depend on input order.
         max_share_of_positive: Drop candidates that score above this share of the positive's score (NV-Retriever,
             arXiv 2407.15831, finds 0.95 best); 0 = off.
-        margin: Drop candidates that score above the positive's score less this; 0 = off.
-        near_duplicate: Drop candidates that share this much of the shorter text's word 5-grams with a positive;
+        margin: Drop candidates that score above the positive's score minus this margin; 0 = off.
+        near_duplicate: Drop candidates that share this fraction of the shorter text's word 5-grams with a positive;
             0 = off.
-        keep_existing: Keep the negatives that the examples bring along; else they are replaced.
+        keep_existing: Keep the examples' own negatives; otherwise they are replaced.
         write_scores: Write the scores of positives and negatives, for distillation.
-        short: Queries that get fewer negatives than asked: ``keep`` them as they are, ``drop`` them, or ``error``.
-        report_examples: Examples that the report shows for each reason.
+        short: What to do with queries that get too few negatives: ``keep`` them, ``drop`` them, or ``error``.
+        report_examples: Examples per reason in the report.
     """
 
     bm25: bool = True
@@ -50,7 +50,7 @@ class MineSettings(Settings):
     @model_validator(mode="after")
     def _window(self) -> MineSettings:
         if self.first_rank > self.last_rank:
-            raise ValueError(f"first_rank ({self.first_rank}) is behind last_rank ({self.last_rank})")
+            raise ValueError(f"first_rank ({self.first_rank}) must be at most last_rank ({self.last_rank})")
         return self
 
 

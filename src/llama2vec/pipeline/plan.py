@@ -152,8 +152,7 @@ class _Planner:
             self._encode()
         if config.index:
             store = Input("store", OUTPUTS["encode"], "encode")
-            # The words of the embeddings are read with the model that made the store.
-            self._add("index", config.index.model_dump(), [store, *([self._model] if config.index.sparse else [])])
+            self._add("index", config.index.model_dump(), [store])
         if config.evaluate:
             self._evaluate()
         return self._stages

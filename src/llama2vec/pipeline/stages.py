@@ -13,7 +13,6 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint, exact_count, read_passages
 from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import read_examples, write_examples
-from llama2vec.explain.vocabulary import VocabularyView
 from llama2vec.files import write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.train import finetune_model
@@ -36,7 +35,7 @@ from llama2vec.pipeline.plan import (
 )
 from llama2vec.pipeline.record import REPORT
 from llama2vec.records import Report
-from llama2vec.retrieve.modes import index_store
+from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.tables import system_markdown
@@ -139,18 +138,11 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
 
 
 def _index(plan: RunPlan, stage: PlannedStage) -> None:
-    settings, store, model = plan.config.index, stage.input("store"), stage.input("model")
+    settings, store = plan.config.index, stage.input("store")
     assert settings
     assert store
-
-    def words() -> VocabularyView:
-        assert model
-        return VocabularyView(load_encoder(plan, model), language=settings.language)
-
-    index_store(
-        plan.path(store), plan.folder(stage), kind=settings.kind, words=words if settings.sparse else None,
-        bm25=settings.language if settings.bm25 else None, overwrite=True,
-    )  # fmt: skip
+    bm25 = settings.language if settings.bm25 else None
+    build_index(plan.path(store), plan.folder(stage), kind=settings.kind, bm25=bm25, overwrite=True)
 
 
 def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None = None) -> Encoder:

@@ -1,4 +1,4 @@
-"""Documents found by their windows: searched deeper until enough documents come out."""
+"""Documents found by their windows: search deeper until there are enough documents."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from llama2vec.data.windows import max_passage
 from llama2vec.records import Query, Run
 
 WindowSearch = Callable[[Sequence[Query], int], Run]
-"""Queries and a depth → the run of their best windows; fewer than the depth only where there are no more."""
+"""Queries and a depth → the run of their best windows; shorter than the depth only at the end of the index."""
 
 
 def search_documents(
     search_windows: WindowSearch, queries: Sequence[Query], *, depth: int, exclude_same_id: bool = False
 ) -> Run:
-    """Return each query's best documents, a document scoring as its best window (MaxP).
+    """Return each query's best documents; a document scores as its best window (MaxP).
 
-    A query is asked again, twice as deep, until ``depth`` documents score above the last window that came back (what
-    lies below cannot change them, nor the order of equal ones) or the index ends.
+    A query is searched again, twice as deep, until ``depth`` documents score above the last window that was found, or
+    the index ends. Windows below the last one can change neither those documents nor the order of equal scores.
 
     Args:
         search_windows: Asked for the queries that still lack documents.
-        queries: Q of them.
-        depth: K, documents per query.
-        exclude_same_id: Leave out the document that has its query's id.
+        queries: The queries.
+        depth: Documents per query.
+        exclude_same_id: Skip the document that has its query's id.
     """
     found: dict[str, dict[str, float]] = {}
     wanted = depth + exclude_same_id
@@ -47,7 +47,7 @@ def search_documents(
 
 
 def without_own(run: Run, depth: int) -> Run:
-    """Leave out passages that have their query's id; keep ``depth`` of the others.
+    """Return the run without passages that have their query's id, ``depth`` passages per query.
 
     >>> without_own(Run({"q": {"q": 9.0, "a": 1.0, "b": 2.0}}), 1).results
     {'q': {'b': 2.0}}

@@ -1,4 +1,4 @@
-"""BM25 over words, to compare with and to mine hard negatives from (bm25s, arXiv 2407.03618)."""
+"""BM25 over words (bm25s, arXiv 2407.03618): half of hybrid search, a baseline, and a source of hard negatives."""
 
 from __future__ import annotations
 
@@ -18,18 +18,30 @@ from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.nearest import Rows, Scores, best_rows
 from llama2vec.retrieve.words import new_tokenizer
 
+logger = logging.getLogger(__name__)
+
 _FACTS_FILE = "corpus.json"
 
 
 class Bm25Index:
     """A corpus in memory for BM25 as Lucene scores it: title and text as one field."""
 
-    def __init__(self, ids: Sequence[str], tokenizer: Any, scorer: Any, mean_words: float, language: str) -> None:
+    def __init__(
+        self,
+        ids: Sequence[str],
+        tokenizer: Any,
+        scorer: Any,
+        mean_words: float,
+        language: str,
+        *,
+        normalized: bool = True,
+    ) -> None:
         self._ids = ids
         self._tokenizer = tokenizer
         self._scorer = scorer
         self._mean_words = mean_words
         self._language = language
+        self._normalized = normalized
 
     @classmethod
     def build(cls, passages: Iterable[Passage], *, language: str = "en", k1: float = 1.2, b: float = 0.75) -> Bm25Index:
@@ -37,13 +49,13 @@ class Bm25Index:
 
         Args:
             passages: Read once.
-            language: ISO 639 code; decides stemmer and stop words (:mod:`llama2vec.retrieve.words`).
-            k1: How fast repeated words stop counting.
-            b: How much longer passages are marked down, 0..1.
+            language: ISO 639 code; chooses stemmer and stop words (:mod:`llama2vec.retrieve.words`).
+            k1: How quickly repetitions of a word stop adding to the score.
+            b: How strongly longer passages are penalized, 0..1.
 
         Raises:
-            EmptyCorpusError: there is no passage.
-            ConfigError: the language is not named by its code.
+            EmptyCorpusError: There is no passage.
+            ConfigError: The language is not an ISO 639 code.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
         bm25s, tokenization = _import_bm25s()
@@ -76,6 +88,7 @@ class Bm25Index:
             "mean_words": self._mean_words,
             "passages": len(self._ids),
             "empty": self._scorer is None,
+            "unicode": "NFKC" if self._normalized else None,
         }
         self._tokenizer.save_vocab(folder)
         if self._scorer is not None:
@@ -97,16 +110,22 @@ class Bm25Index:
         bm25s, _ = _import_bm25s()
         try:
             facts = json.loads((folder / _FACTS_FILE).read_bytes())
-            tokenizer = new_tokenizer(facts["language"])
+            normalized = facts.get("unicode") == "NFKC"
+            tokenizer = new_tokenizer(facts["language"], normalized=normalized)
             tokenizer.load_vocab(folder)
             scorer = None if facts["empty"] else bm25s.BM25.load(folder, mmap=True, show_progress=False)
             passages, mean_words = int(facts["passages"]), float(facts["mean_words"])
-        # A language that is no code: written before languages were named by codes.
+        # ConfigError: an index written before languages were named by codes.
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise StoreError(f"the BM25 index {folder} cannot be read ({error}); build it again") from error
         if passages != len(ids):
             raise StoreError(f"the BM25 index {folder} is over {passages:,} passages, not {len(ids):,}; build it again")
-        return cls(ids, tokenizer, scorer, mean_words, facts["language"])
+        if not normalized:
+            logger.warning(
+                "the BM25 index %s compares accents and full-width letters byte by byte; "
+                "`llama2vec index … --bm25 --overwrite` builds one that does not", folder,
+            )  # fmt: skip
+        return cls(ids, tokenizer, scorer, mean_words, facts["language"], normalized=normalized)
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
         """Return the passages that share words with each query; no ranking entries where there are none."""
@@ -153,6 +172,15 @@ class Bm25Index:
         found = np.flatnonzero(scores > 0)
         rows = found[best_rows(scores[found], depth)]
         return scores[rows], rows
+
+    def best_of_each(self, queries: Sequence[str], depth: int) -> tuple[Scores, Rows]:
+        """Return [Q, K] scores and rows as :meth:`best` finds them, filled up with -inf and -1."""
+        shape = (len(queries), min(depth, len(self)))
+        scores, rows = np.full(shape, -np.inf, dtype=np.float32), np.full(shape, -1, dtype=np.int64)
+        for place, query in enumerate(queries):
+            best_scores, best = self.best(query, depth)
+            scores[place, : len(best)], rows[place, : len(best)] = best_scores, best
+        return scores, rows
 
     def _ranking(self, text: str, depth: int) -> dict[str, float]:
         scores, rows = self.best(text, depth)

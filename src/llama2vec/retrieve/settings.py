@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import logging
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from llama2vec.config import Language, Settings
+
+logger = logging.getLogger(__name__)
+
+IndexKind = Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"]
 
 
 class EncodeSettings(Settings):
@@ -14,7 +19,7 @@ class EncodeSettings(Settings):
 
     Attributes:
         corpus: Passages; "" = the run's ``corpus``.
-        shard_size: Passages per shard; a killed run loses at most one shard.
+        shard_size: Passages per shard.
         half: Store vectors as float16.
     """
 
@@ -29,11 +34,41 @@ class IndexSettings(Settings):
     Attributes:
         kind: ``exact`` compares with every vector; ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
         bm25: Add BM25 over the same texts, so that search is hybrid.
-        sparse: Add the words of the embeddings; reads the texts with the model once more.
-        language: Of stop words and stemmer, as ISO 639 has it.
+        language: ISO 639 code that chooses BM25's stop words and stemmer.
     """
 
-    kind: Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"] = "exact"
+    kind: IndexKind = "exact"
     bm25: bool = False
-    sparse: bool = False
     language: Language = "en"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_sparse(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "sparse" in values:
+            logger.warning("index.sparse: sparse search was removed, so the key has no effect; please delete it")
+            return {name: value for name, value in values.items() if name != "sparse"}
+        return values
+
+
+class AnnSettings(Settings):
+    """Settings of the approximate kinds; each kind reads its own.
+
+    Attributes:
+        hnsw_m: Links per vector (arXiv 1603.09320, M).
+        hnsw_ef_construction: Candidates examined while building.
+        hnsw_ef_search: Candidates examined while searching; at least the depth is used.
+        ivf_nlist: Cells; None = 4·√N, or fewer where the corpus is too small to train that many.
+        ivf_nprobe: Cells examined while searching.
+        pq_m: Bytes per vector; must divide D; None = the largest divisor up to 64.
+        training_passages: Sample size for training cells and codes; None = 64 per centroid.
+        seed: Sampling seed.
+    """
+
+    hnsw_m: int = 32
+    hnsw_ef_construction: int = 200
+    hnsw_ef_search: int = 128
+    ivf_nlist: int | None = None
+    ivf_nprobe: int = 32
+    pq_m: int | None = None
+    training_passages: int | None = None
+    seed: int = 0

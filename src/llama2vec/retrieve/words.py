@@ -1,13 +1,15 @@
 """Texts → words for BM25, in any language.
 
-Words are runs of letters and digits, two at least. Chinese, Japanese and Korean runs become overlapping pairs of signs,
-as in Lucene's CJKAnalyzer: no dictionary is needed, and a query matches wherever its pairs stand. Where Snowball has a
-stemmer for the language, words are stemmed; where bm25s has a list, stop words are left out.
+Words are runs of at least two letters or digits. Chinese, Japanese and Korean runs become overlapping pairs of
+characters, as in Lucene's CJKAnalyzer, so that no dictionary is needed and a query matches wherever its pairs occur.
+Words are stemmed where Snowball has a stemmer for the language; stop words are dropped where bm25s has a list of them.
+Texts are normalized first (NFKC), so that composed and decomposed accents, and full-width letters, are the same.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Any
 
 from llama2vec.config import check_language
@@ -20,11 +22,11 @@ _STEMMERS = {
     "pt": "portuguese", "ro": "romanian", "ru": "russian", "sr": "serbian", "sv": "swedish", "ta": "tamil",
     "tr": "turkish", "yi": "yiddish",
 }  # fmt: skip
-"""Those that every PyStemmer since 2.0 has, so that an index reads the same elsewhere."""
+"""The stemmers that every PyStemmer since 2.0 has, so that an index reads the same on another machine."""
 
 _WITH_STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "pt", "ru", "sv", "tr"])
 SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-"""Chinese, Japanese and Korean signs, as what stands between the brackets of a regular expression."""
+"""Chinese, Japanese and Korean characters, for use inside the brackets of a regular expression."""
 
 _SIGN = re.compile(f"[{SIGNS}]")
 _WORD = re.compile(r"\b\w\w+\b")
@@ -32,7 +34,7 @@ _RUN = re.compile(f"([{SIGNS}]+)|[^\\W{SIGNS}]+")
 
 
 def split_words(text: str) -> list[str]:
-    """Return the words of a text as they stand.
+    """Return the words of a text, unchanged.
 
     >>> split_words("the llama, a camelid")
     ['the', 'llama', 'camelid']
@@ -45,7 +47,7 @@ def split_words(text: str) -> list[str]:
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Return where words stand, those of one letter included; pairs of signs overlap.
+    """Return where words begin and end, including those of one letter; pairs of characters overlap.
 
     >>> word_spans("a 羊驼毛")
     [(0, 1), (2, 4), (3, 5)]
@@ -65,14 +67,24 @@ def is_sign(letter: str) -> bool:
     return _SIGN.match(letter) is not None
 
 
-def new_tokenizer(language: str) -> Any:
+def split_normalized(text: str) -> list[str]:
+    """Return the words of a text in one Unicode form and in lower case.
+
+    >>> split_normalized("Cafe\u0301 ＧＰＵ")
+    ['café', 'gpu']
+    """
+    return split_words(unicodedata.normalize("NFKC", text).lower())
+
+
+def new_tokenizer(language: str, *, normalized: bool = True) -> Any:
     """Return a tokenizer of bm25s with an empty vocabulary.
 
     Args:
         language: ISO 639 code.
+        normalized: Bring texts to one Unicode form; False for indexes that were built without.
 
     Raises:
-        ConfigError: The language is not named by its code.
+        ConfigError: The language is not an ISO 639 code.
         MissingDependencyError: bm25s or PyStemmer is not installed.
     """
     try:
@@ -86,4 +98,5 @@ def new_tokenizer(language: str) -> Any:
         raise MissingDependencyError(f"{error.name} is not installed; run: pip install 'llama2vec[search]'") from error
     stemmer = Stemmer.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None
     stop_words = language if language in _WITH_STOP_WORDS else None
-    return tokenization.Tokenizer(splitter=split_words, stopwords=stop_words, stemmer=stemmer)
+    splitter = split_normalized if normalized else split_words
+    return tokenization.Tokenizer(splitter=splitter, stopwords=stop_words, stemmer=stemmer)

@@ -14,12 +14,13 @@ from llama2vec.data.windows import TokenSpans, WindowSettings, cut_documents, wo
 from llama2vec.errors import StoreError, TokenizerError
 from llama2vec.records import Passage, Query, Report, Run, SentencePair
 from llama2vec.retrieve.documents import search_documents, without_own
-from llama2vec.retrieve.index import ExactIndex
+from llama2vec.retrieve.fusion import Fusion
+from llama2vec.retrieve.index import store_passages
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.modes import FUSED_DEPTH, Fusion, Retriever
-from llama2vec.retrieve.parts import store_passages
+from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.score.similarity import correlation_interval, score_similarities
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
 
 from llama2vec.model.golden import Side
-from llama2vec.retrieve.modes import Mode
+from llama2vec.retrieve.fusion import Mode
 from llama2vec.serve.service import State
 from llama2vec.serve.settings import ServeSettings
 

@@ -17,8 +17,9 @@ import numpy as np
 from llama2vec.errors import ModelError
 from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
-from llama2vec.retrieve.modes import Mode, Retriever
-from llama2vec.retrieve.search import Hit, check_contract
+from llama2vec.retrieve.fusion import Mode
+from llama2vec.retrieve.hits import Hit
+from llama2vec.retrieve.retriever import Retriever, check_contract
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, QueueFullError
 from llama2vec.serve.model import PreparedQuery, ServedModel
 from llama2vec.serve.settings import ServeSettings
@@ -72,7 +73,7 @@ class SearchedIndex:
             StoreError: The index was made with another encoder.
         """
         query = PreparedQuery(contract_hash)
-        check_contract(retriever.index, query)
+        check_contract(retriever.store, query)
         retriever.encoder = query
         return cls(retriever, query, retriever.store.path / "store.json")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llama2vec.errors import ConfigError
 from llama2vec.records import Run
-from llama2vec.retrieve.fusion import reciprocal_rank_fusion, weighted_fusion
+from llama2vec.retrieve.fusion import Fusion, reciprocal_rank_fusion, weighted_fusion
 
 FIRST = Run({"q": {"a": 9.0, "b": 5.0, "c": 1.0}})
 SECOND = Run({"q": {"b": 0.9, "d": 0.2}})
@@ -131,7 +131,56 @@ def test_other_wrong_requests_are_told_in_one_line() -> None:
     for fuse in (reciprocal_rank_fusion, weighted_fusion):
         with pytest.raises(ConfigError, match="no run to fuse"):
             fuse([])
-    with pytest.raises(ConfigError, match="no scale 'rank'; choose one of min-max, z-score"):
+    with pytest.raises(ConfigError, match="unknown scale 'rank'; choose one of min-max, z-score"):
         weighted_fusion([FIRST], scale="rank")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least 0, not -1"):
         reciprocal_rank_fusion([FIRST], rank_constant=-1)
+
+
+NEAR = {f"p{number:02d}": 1 - number / 100 for number in range(50)}
+"""What the vectors find: p00 first."""
+
+
+@pytest.mark.parametrize("scale", ["min-max", "z-score"])
+@pytest.mark.parametrize("place", ["p00", "p20", "p49", "unseen"])
+def test_the_only_lexical_hit_ranks_first_wherever_the_vectors_rank_it(scale: str, place: str) -> None:
+    runs = [Run({"q": NEAR}), Run({"q": {place: 7.3}})]
+    best = weighted_fusion(runs, lexical=[False, True], scale=scale).ranking("q")  # type: ignore[arg-type]
+    assert best[0][0] == place
+    assert best[0][1] > best[1][1]
+    assert [name for name, _ in best[1:]] == [name for name in NEAR if name != place]
+
+
+def test_lexical_hits_with_equal_scores_are_ordered_by_the_vectors_and_stand_above_the_rest() -> None:
+    hits = dict.fromkeys([f"p{number:02d}" for number in range(20, 45)], 2.0)
+    fused = weighted_fusion([Run({"q": NEAR}), Run({"q": hits})], lexical=[False, True])
+    assert list(fused.results["q"])[:25] == list(hits)
+
+
+def test_the_weaker_of_two_lexical_hits_counts_by_its_score() -> None:
+    fused = weighted_fusion([Run({"q": NEAR}), Run({"q": {"p48": 8.0, "p49": 6.0}})], lexical=[False, True]).results[
+        "q"
+    ]
+    assert fused["p48"] == pytest.approx((1 / 49 + 1) / 2, rel=1e-5)
+    assert fused["p49"] == pytest.approx(0.75 / 2, rel=1e-5)
+
+
+def test_without_a_lexical_hit_the_vectors_decide_alone() -> None:
+    fused = weighted_fusion([Run({"q": NEAR}), Run({"q": {}})], lexical=[False, True])
+    assert list(fused.results["q"]) == list(NEAR)
+    assert weighted_fusion([Run({"q": {}}), Run({"q": {}})], lexical=[False, True]).results == {"q": {}}
+
+
+def test_ten_different_lexical_scores_are_scaled_as_measured() -> None:
+    hits = {f"p{number:02d}": 10.0 - number for number in range(10)}
+    runs = [Run({"q": NEAR}), Run({"q": hits})]
+    assert weighted_fusion(runs, lexical=[False, True]).results == weighted_fusion(runs).results
+
+
+def test_wrong_fusions_are_told_in_one_line() -> None:
+    with pytest.raises(ConfigError, match="unknown fusion 'average'; choose one of rrf, min-max, z-score"):
+        Fusion("average")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown mode 'sparse' in the fusion weights; choose from dense, bm25"):
+        Fusion(weights={"sparse": 1})
+    with pytest.raises(ConfigError, match="every mode has the weight 0"):
+        Fusion(weights={"dense": 0, "bm25": 0}).shares()

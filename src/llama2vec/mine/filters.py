@@ -1,0 +1,301 @@
+"""What may become a negative: one query's candidates, filtered and chosen.
+
+Whatever might be an unlabeled answer is removed: a false negative teaches the wrong thing, whereas a lost candidate
+costs nothing, because there are so many. One searcher alone judges scores, the encoder where there is one: BM25's score
+says how many words are shared, not whether they answer (NV-Retriever, arXiv 2407.15831, filters by a teacher's cosine).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from llama2vec.data.text_key import text_key
+from llama2vec.errors import DataError
+from llama2vec.mine.candidates import TEXT_ID, Found, Target
+from llama2vec.mine.near_duplicates import containment, shingles
+from llama2vec.mine.report import MiningReport
+from llama2vec.mine.settings import MineSettings
+from llama2vec.records import Passage, TrainingExample
+
+_CACHED_PASSAGES = 1 << 13
+
+
+@dataclass(frozen=True, slots=True)
+class _Text:
+    """A passage as the filters see it: text, keys that equal texts share, shingles."""
+
+    text: str
+    keys: frozenset[str]
+    shingles: frozenset[int]
+
+    @classmethod
+    def of(cls, passage: Passage) -> _Text:
+        """Use both the body and title with body as keys, because sources differ in what they call the text."""
+        keys = frozenset({text_key(passage.full_text), text_key(passage.text)}) - {""}
+        return cls(passage.full_text, keys, shingles(passage.full_text))
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known about a query before it is searched.
+
+    Attributes:
+        query_key: Key of the query's text.
+        ids: Ids of its positives.
+        rows: Rows of its positives in the corpus; other rows with the same texts are copies.
+        positives: Texts of its positives, as the examples and as the corpus have them.
+        keys: Keys of all these texts.
+        targets: What the judge must score: this example's positives, those of its namesakes, its own negatives.
+        own: Number of this example's positives.
+        all: Number of all positives.
+    """
+
+    query_key: str
+    ids: frozenset[str]
+    rows: frozenset[int]
+    positives: tuple[_Text, ...]
+    keys: frozenset[str]
+    targets: tuple[Target, ...]
+    own: int
+    all: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    row: int
+    ranks: Mapping[str, int]
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Negative:
+    """A chosen or kept negative; no id where none is known."""
+
+    text: str
+    id: str
+    score: float
+    keys: frozenset[str]
+
+
+class Filters:
+    """Filter and choose the negatives of one query after the other."""
+
+    def __init__(
+        self,
+        examples: Sequence[TrainingExample],
+        passages: Sequence[Passage],
+        names: Sequence[str],
+        settings: MineSettings,
+        report: MiningReport,
+    ) -> None:
+        self._passages, self._names, self._settings, self._report = passages, names, settings, report
+        self._namesakes: dict[tuple[str, str], list[TrainingExample]] = {}
+        wanted_ids: set[str] = set()
+        wanted_keys: set[str] = set()
+        for example in examples:
+            for name in _query_names(example):
+                self._namesakes.setdefault(name, []).append(example)
+            wanted_ids.update(example.positive_ids, example.negative_ids)
+            wanted_keys.update(map(text_key, (*example.positives, *example.negatives)))
+        # Only the rows that will be asked for, because a large corpus has many more.
+        self._row_of_id: dict[str, int] = {}
+        self._row_of_key: dict[str, int] = {}
+        for row, passage in enumerate(passages):
+            if passage.id in wanted_ids:
+                self._row_of_id.setdefault(passage.id, row)
+            for key in (text_key(passage.full_text), text_key(passage.text)):
+                if key in wanted_keys:
+                    self._row_of_key.setdefault(key, row)
+        self._text_of_row = lru_cache(maxsize=_CACHED_PASSAGES)(lambda row: _Text.of(passages[row]))
+
+    def known(self, example: TrainingExample) -> Known:
+        """Gather what is known about an example's query."""
+        family = {id(found): found for name in _query_names(example) for found in self._namesakes[name]}
+        others = [found for found in family.values() if found is not example]
+        positives = [pair for found in (example, *others) for pair in _with_ids(found.positives, found.positive_ids)]
+        rows = [self._row(text, passage_id) for text, passage_id in positives]
+        texts = {text: _Text.of(Passage("", text)) for text, _ in positives}
+        texts |= {found.text: found for found in (self._text_of_row(row) for row in rows if row is not None)}
+        targets: list[Target] = [text if row is None else row for (text, _), row in zip(positives, rows, strict=True)]
+        if self._settings.keep_existing:
+            for text, passage_id in _with_ids(example.negatives, example.negative_ids):
+                row = self._row(text, passage_id)
+                targets.append(text if row is None else row)
+        return Known(
+            query_key=text_key(example.query),
+            ids=frozenset(passage_id for _, passage_id in positives if passage_id),
+            rows=frozenset(row for row in rows if row is not None),
+            positives=tuple(texts.values()),
+            keys=frozenset().union(*(text.keys for text in texts.values())),
+            targets=tuple(targets),
+            own=len(example.positives),
+            all=len(positives),
+        )
+
+    def _row(self, text: str, passage_id: str) -> int | None:
+        row = self._row_of_id.get(passage_id) if passage_id else None
+        return self._row_of_key.get(text_key(text)) if row is None else row
+
+    def choose(self, example: TrainingExample, known: Known, found: Sequence[Found]) -> TrainingExample | None:
+        """Return the example with its negatives; None where it has too few and ``short`` drops it."""
+        settings, report = self._settings, self._report
+        report.queries += 1
+        report.unknown_positives += sum(isinstance(target, str) for target in known.targets[: known.own])
+        target_scores = found[0].target_scores
+        negatives = self._kept(example, known, target_scores[known.all :])
+        survivors = self._survivors(example, known, found, {key for negative in negatives for key in negative.keys})
+        for candidate in self._draw(example, survivors, settings.negatives - len(negatives)):
+            passage, text = self._passages[candidate.row], self._text_of_row(candidate.row)
+            passage_id = "" if passage.id.startswith(TEXT_ID) else passage.id
+            negatives.append(_Negative(text.text, passage_id, candidate.score, text.keys))
+            report.choose(candidate.ranks)
+        if len(negatives) < settings.negatives:
+            if settings.short == "error":
+                raise DataError(
+                    f"the query {example.query[:80]!r} got {len(negatives)} of {settings.negatives} negatives; widen "
+                    "the window (mine.last_rank), give a larger corpus, or set mine.short to keep or drop"
+                )
+            report.come_short(example, len(negatives))
+            if settings.short == "drop":
+                return None
+        return self._rewritten(example, negatives, target_scores[: known.own])
+
+    def _kept(self, example: TrainingExample, known: Known, scores: Sequence[float]) -> list[_Negative]:
+        """Return the example's own negatives without those that are positives."""
+        if not self._settings.keep_existing:
+            self._report.replaced += len(example.negatives)
+            return []
+        kept: list[_Negative] = []
+        keys: set[str] = set()
+        pairs = _with_ids(example.negatives, example.negative_ids)
+        for (text, passage_id), score in zip(pairs, scores, strict=True):
+            negative = _Text.of(Passage(passage_id, text))
+            row = self._row(text, passage_id)
+            own_id = passage_id or (self._passages[row].id if row is not None else "")
+            reason, positive = self._why_not(own_id, negative, known)
+            if reason is None and keys & negative.keys:
+                reason = "duplicate_negative"
+            if reason:
+                details = {"source": "the example's own negatives", "positive": positive}
+                self._report.remove(reason, example.query, own_id, text, details)
+                continue
+            keys |= negative.keys
+            kept.append(_Negative(text, "" if own_id.startswith(TEXT_ID) else own_id, score, negative.keys))
+        self._report.kept += len(kept)
+        return kept
+
+    def _survivors(
+        self, example: TrainingExample, known: Known, found: Sequence[Found], seen: set[str]
+    ) -> list[_Candidate]:
+        """Return the window's candidates that pass every filter, best ranked first; add their keys to ``seen``."""
+        positive_scores = found[0].target_scores[: known.all]
+        bound = self._bound(positive_scores)
+        survivors: list[_Candidate] = []
+        for candidate in self._window(found):
+            passage, text = self._passages[candidate.row], self._text_of_row(candidate.row)
+            reason, positive = self._why_not(passage.id, text, known)
+            if candidate.row in known.rows:
+                reason = "known_positive"
+            if reason is None and min(candidate.ranks.values()) < self._settings.first_rank:
+                reason = "above_window"
+            elif reason is None and candidate.score > bound:
+                reason = "too_close_to_positive"
+            elif reason is None and seen & text.keys:
+                reason = "duplicate_negative"
+            if reason is None:
+                seen |= text.keys
+                survivors.append(candidate)
+                continue
+            details = {"ranks": dict(candidate.ranks), "score": candidate.score}
+            details |= {"positive": positive, "least_positive_score": min(positive_scores)}
+            self._report.remove(reason, example.query, passage.id, text.text, details)
+        return survivors
+
+    def _window(self, found: Sequence[Found]) -> Iterator[_Candidate]:
+        """Yield what lies in any searcher's window, by best rank; the judge's come first among equal ranks."""
+        ranks: dict[int, dict[str, int]] = {}
+        lists = [(name, one.rows.tolist()) for name, one in zip(self._names, found, strict=True)]
+        for place in range(max(len(rows) for _, rows in lists)):
+            for name, rows in lists:
+                if place < len(rows):
+                    ranks.setdefault(rows[place], {})[name] = place + 1
+        scores = dict(zip(lists[0][1], found[0].scores.tolist(), strict=True))
+        unscored = [row for row in ranks if row not in scores]
+        if unscored:
+            scores |= dict(zip(unscored, found[0].score_rows(unscored), strict=True))
+        for row, by_name in ranks.items():
+            if max(by_name.values()) >= self._settings.first_rank:
+                self._report.candidates += 1
+                yield _Candidate(row, by_name, scores[row])
+
+    def _why_not(self, passage_id: str, text: _Text, known: Known) -> tuple[str | None, str]:
+        """Return why a text cannot be a negative of the query (None if it can), and the positive it resembles."""
+        first = known.positives[0].text
+        if passage_id in known.ids:
+            return "known_positive", first
+        if not text.keys:
+            return "empty", first
+        if text.keys & known.keys:
+            return "identical_to_positive", next(one.text for one in known.positives if one.keys & text.keys)
+        least = self._settings.near_duplicate
+        for positive in known.positives:
+            if least and containment(text.shingles, positive.shingles) >= least:
+                return "near_duplicate_of_positive", positive.text
+        return ("query_itself" if known.query_key in text.keys else None), first
+
+    def _bound(self, positive_scores: Sequence[float]) -> float:
+        """Return the highest score that a negative may have."""
+        share, margin = self._settings.max_share_of_positive, self._settings.margin
+        telling = [score for score in positive_scores if score != 0]
+        if not telling and (share or margin):
+            self._report.unbounded += 1
+        if not telling:
+            return math.inf
+        least = min(telling)
+        # share x least, but below the positive also if its cosine is negative.
+        by_share = least - (1 - share) * abs(least) if share else math.inf
+        return min(by_share, least - margin if margin else math.inf)
+
+    def _draw(self, example: TrainingExample, survivors: list[_Candidate], count: int) -> list[_Candidate]:
+        if self._settings.choose == "top" or len(survivors) <= count:
+            return survivors[: max(count, 0)]
+        # Taking the smallest hashes of (seed, query, passage) is an even draw that no order can change.
+        seed = f"{self._settings.seed}\0{example.query_id}\0{text_key(example.query)}\0"
+
+        def lot(candidate: _Candidate) -> bytes:
+            name = f"{seed}{self._passages[candidate.row].id}"
+            return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
+
+        drawn = {candidate.row for candidate in sorted(survivors, key=lot)[: max(count, 0)]}
+        return [candidate for candidate in survivors if candidate.row in drawn]
+
+    def _rewritten(
+        self, example: TrainingExample, negatives: Sequence[_Negative], positive_scores: Sequence[float]
+    ) -> TrainingExample:
+        """Return the example with these negatives; a teacher's scores of the old ones are dropped with them."""
+        ids = tuple(negative.id for negative in negatives)
+        with_scores = self._settings.write_scores
+        if not with_scores and (example.positive_scores or example.negative_scores):
+            self._report.scores_dropped += 1
+        return dataclasses.replace(
+            example,
+            negatives=tuple(negative.text for negative in negatives),
+            negative_ids=ids if all(ids) else (),
+            positive_scores=tuple(positive_scores) if with_scores else (),
+            negative_scores=tuple(negative.score for negative in negatives) if with_scores else (),
+        )
+
+
+def _query_names(example: TrainingExample) -> list[tuple[str, str]]:
+    """Return what identifies an example's query: its text, and its id if it has one."""
+    names = [("text", text_key(example.query))]
+    return [*names, ("id", example.query_id)] if example.query_id else names
+
+
+def _with_ids(texts: Sequence[str], ids: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(texts, ids or [""] * len(texts), strict=True))

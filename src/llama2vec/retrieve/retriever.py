@@ -1,0 +1,361 @@
+"""Search one corpus by vectors (dense), by words (BM25), or by both together (hybrid).
+
+Where an index has BM25, hybrid is the default: BM25 scores and cosines, each scaled by min-max. On seven data sets that
+beat either of the two alone, and reciprocal ranks (docs/results.md).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from llama2vec.config import ModelSettings, load_config
+from llama2vec.errors import ConfigError, StoreError
+from llama2vec.manifest import digest
+from llama2vec.records import Passage, Query, Run
+from llama2vec.retrieve.fusion import MODES, Fusion, Mode
+from llama2vec.retrieve.hits import Hit
+from llama2vec.retrieve.index import build_index, index_folder, open_bm25, open_index
+from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.nearest import Rows, Scores
+from llama2vec.retrieve.store import Vectors, VectorStore
+from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.texts import as_passages
+from llama2vec.retrieve.vector_index import Index
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
+
+FUSED_DEPTH = 1000
+"""Fewest passages that each mode contributes to hybrid, so that the first ranks do not depend on the depth."""
+
+
+class QueryEncoder(Protocol):
+    """What searching needs of a model: vectors for queries, and a name for how they are made."""
+
+    @property
+    def contract_hash(self) -> str:
+        """Hash of everything that decides what the vectors are."""
+        ...
+
+    def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
+        """Return [Q, D] float32 vectors of L2 norm 1; batches internally."""
+        ...
+
+
+class Retriever:
+    """A corpus that can be searched by any mode that its index carries.
+
+    Args:
+        index: Over the vectors.
+        encoder: For the queries; None = search by ``bm25`` alone.
+        bm25: Over the same passages, in the order of the store.
+        fusion: How ``hybrid`` mixes; None = the defaults of :class:`Fusion`.
+
+    Raises:
+        StoreError: The encoder's contract differs from the one the corpus was encoded under.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        encoder: QueryEncoder | None,
+        *,
+        bm25: Bm25Index | None = None,
+        fusion: Fusion | None = None,
+    ) -> None:
+        self.index = index
+        self.encoder = encoder
+        self.fusion = fusion or Fusion()
+        self._bm25 = bm25
+        self._manifest = _stamp(index.store)
+        if encoder is not None:
+            check_contract(index.store, encoder)
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        encoder: QueryEncoder | str | Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        fusion: Fusion | None = None,
+    ) -> Retriever:
+        """Open an index folder, or a vector store.
+
+        Args:
+            path: What `llama2vec index` or `encode` wrote, or the folder of :meth:`from_texts`.
+            encoder: The encoder that made the vectors, or a model's path or name; None = the model that the store
+                names. A model is loaded by the first search that needs vectors.
+            device: Where that model runs.
+            dtype: Its number format.
+            fusion: How ``hybrid`` mixes; None = the defaults of :class:`Fusion`.
+
+        Raises:
+            StoreError: There is no index, it is damaged or belongs to another store, or the encoder's contract differs.
+        """
+        index = open_index(path)
+        if encoder is None or isinstance(encoder, str | Path):
+            settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
+            encoder = _EncoderOfStore(index.store, encoder, settings)
+        return cls(index, encoder, bm25=open_bm25(path, index.store), fusion=fusion)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: Iterable[str | Mapping[str, Any] | Passage],
+        model: Encoder | str | Path,
+        folder: str | Path | None = None,
+        *,
+        language: str | None = "en",
+        device: str = "auto",
+        dtype: str = "auto",
+        overwrite: bool = False,
+    ) -> Retriever:
+        """Encode and index texts, and open the result for searching.
+
+        Args:
+            texts: Strings, or rows with a ``text`` and perhaps ``id`` (or ``_id``) and ``title``: a list, a pandas
+                column or data frame, a ``datasets`` column or data set. A text without an id has its number as its id.
+            model: An encoder, or a model's path or name.
+            folder: Where to keep store and index for :meth:`open`; the same call resumes an interrupted one. None = a
+                temporary folder that lasts as long as the retriever.
+            language: ISO 639 code for BM25; None = search by vectors alone.
+            device: Where a model that is named runs.
+            dtype: Its number format.
+            overwrite: Replace what the folder holds of other texts.
+
+        Raises:
+            DataError: Something is not a text, two texts have one id, or there is none.
+            OutputExistsError: The folder holds other texts.
+            ModelError: The model cannot be used.
+        """
+        from llama2vec.model.encoder import Encoder
+
+        passages = as_passages(texts)
+        settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
+        encoder = model if isinstance(model, Encoder) else Encoder.load(model, settings=settings)
+        home = Path(tempfile.mkdtemp(prefix="llama2vec-") if folder is None else folder)
+        fields = [[passage.id, passage.title, passage.text] for passage in passages]
+        source = {"corpus": "texts", "fingerprint": digest(fields), "model": encoder.spec.to_json(home / "store")}
+        store = write_store(
+            lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
+        )
+        build_index(store, home / "index", bm25=language, overwrite=overwrite)
+        retriever = cls.open(home / "index", encoder)
+        if folder is None:
+            weakref.finalize(retriever, shutil.rmtree, home, ignore_errors=True)
+        return retriever
+
+    @property
+    def store(self) -> VectorStore:
+        """Vectors and passages."""
+        return self.index.store
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """What can be asked for; the first is the default."""
+        return _modes(dense=self.encoder is not None, bm25=self._bm25 is not None)
+
+    def search(
+        self,
+        queries: Sequence[Query],
+        mode: Mode | None = None,
+        depth: int = 100,
+        *,
+        tag: str | None = None,
+        exclude_same_id: bool = False,
+    ) -> Run:
+        """Find the best passages of every query.
+
+        Args:
+            queries: The queries.
+            mode: One of :attr:`modes`; None = the first.
+            depth: Passages per query; ``bm25`` finds fewer where fewer share a word with the query.
+            tag: Name of the system in the run; None = the mode.
+            exclude_same_id: Skip a passage that has its query's id, for queries that are themselves passages.
+
+        Raises:
+            ConfigError: There is no such mode.
+            StoreError: The index does not carry the mode, or its store was rewritten since it was opened.
+        """
+        mode = mode or self._default_mode
+        run, _ = self._search(queries, mode, depth + exclude_same_id)
+        return Run(_first_of_each(run.results, depth, exclude_same_id=exclude_same_id), tag=tag or mode)
+
+    def hits(self, question: str, mode: Mode | None = None, depth: int = 10) -> list[Hit]:
+        """Find the best passages of one question, with their texts; arguments and errors as in :meth:`search`."""
+        with self._reading():
+            run, row_of_id = self._search([Query(id="question", text=question)], mode or self._default_mode, depth)
+            best = run.results["question"]
+            passages = self.store.passages([row_of_id[passage_id] for passage_id in best])
+        return [
+            Hit(rank, score, passage)
+            for rank, (score, passage) in enumerate(zip(best.values(), passages, strict=True), start=1)
+        ]
+
+    def check_mode(self, mode: str) -> None:
+        """Make sure that the index can be searched by a mode.
+
+        Raises:
+            ConfigError: There is no such mode.
+            StoreError: The index does not carry it; says what adds it.
+        """
+        if mode not in MODES:
+            raise ConfigError(f"unknown search mode {mode!r}; choose one of {', '.join(MODES)}")
+        if mode in self.modes:
+            return
+        how = "add it: `llama2vec index STORE -o INDEX --bm25`"
+        if mode == "dense" or self._bm25 is not None:
+            how = "give the model that encoded it"
+        carried = ", ".join(self.modes) or "nothing"
+        raise StoreError(f"{self.store.path} cannot be searched by {mode}, only by {carried}; {how}")
+
+    def check_unchanged(self) -> None:
+        """Make sure that the store is the one that was opened.
+
+        Raises:
+            StoreError: It was rewritten or removed since.
+        """
+        if _stamp(self.store) != self._manifest:
+            raise StoreError(f"{self.store.path} was rewritten or removed after it was opened; open the index again")
+
+    def _search(self, queries: Sequence[Query], mode: Mode, depth: int) -> tuple[Run, dict[str, int]]:
+        """Return a run whose results stand best first, and the row of each passage in it."""
+        self.check_mode(mode)
+        if depth < 1:
+            raise ConfigError(f"the depth must be at least 1, not {depth}")
+        if not queries:
+            return Run({}), {}
+        with self._reading():
+            if mode != "hybrid":
+                results, row_of_id = _results_by_id(self.store, queries, *self._rows(queries, mode, depth))
+                return Run(results), row_of_id
+            runs: dict[Mode, Run] = {}
+            row_of_id = {}
+            for single in self.fusion.shares():
+                found = self._rows(queries, single, max(depth, FUSED_DEPTH))
+                results, rows = _results_by_id(self.store, queries, *found)
+                runs[single] = Run(results)
+                row_of_id |= rows
+        return self.fusion.fuse(runs, depth), row_of_id
+
+    def _rows(self, queries: Sequence[Query], mode: Mode, depth: int) -> tuple[Scores, Rows]:
+        """Return the [Q, K] scores and rows of one mode; -inf and -1 where there are fewer than K."""
+        if mode == "bm25" and self._bm25 is not None:
+            return self._bm25.best_of_each([query.text for query in queries], depth)
+        assert self.encoder is not None
+        return self.index.search(self.encoder.encode_queries(queries), depth)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Notice, also where reading fails, that the store is not the one that was opened."""
+        try:
+            yield
+        except (StoreError, OSError, IndexError):
+            self.check_unchanged()
+            raise
+        self.check_unchanged()
+
+    @property
+    def _default_mode(self) -> Mode:
+        # With neither an encoder nor BM25, dense says what is missing.
+        return self.modes[0] if self.modes else "dense"
+
+
+class _EncoderOfStore:
+    """A model that is loaded by the first query.
+
+    Args:
+        store: What the model encoded.
+        model: Path or name of another model; None = the one that the store names.
+        settings: Device and number format.
+    """
+
+    def __init__(self, store: VectorStore, model: str | Path | None, settings: ModelSettings) -> None:
+        self.contract_hash = store.contract_hash
+        self._store, self._model, self._settings = store, model, settings
+        self._encoder: QueryEncoder | None = None
+
+    def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
+        """Return [Q, D] vectors.
+
+        Raises:
+            StoreError: The store names no model, or the model's contract differs from the store's.
+            ModelError: The model cannot be loaded.
+        """
+        if self._encoder is None:
+            from llama2vec.model.encoder import Encoder
+            from llama2vec.model.spec import ModelSpec
+
+            spec = ModelSpec.of_store(self._store.source, self._store.path, self._model)
+            encoder = Encoder.from_spec(spec, self._settings)
+            check_contract(self._store, encoder)
+            self._encoder = encoder
+        return self._encoder.encode_queries(queries)
+
+
+def check_contract(store: VectorStore, encoder: QueryEncoder) -> None:
+    """Make sure that queries are encoded the way the passages were.
+
+    Raises:
+        StoreError: The encoder's contract differs from the store's.
+    """
+    if store.contract_hash != encoder.contract_hash:
+        raise StoreError(
+            f"{store.path} was encoded under contract {store.contract_hash[:12]} and the query model has "
+            f"{encoder.contract_hash[:12]}; search with the model that encoded it, or encode the corpus again"
+        )
+
+
+def carried_modes(path: str | Path) -> tuple[Mode, ...]:
+    """Tell by its files what an index or a vector store can be searched by, the default first; nothing is opened."""
+    return _modes(dense=True, bm25=(index_folder(path) / "bm25").is_dir())
+
+
+def _modes(*, dense: bool, bm25: bool) -> tuple[Mode, ...]:
+    if dense and bm25:
+        return ("hybrid", "dense", "bm25")
+    return ("dense",) if dense else ("bm25",) if bm25 else ()
+
+
+def _stamp(store: VectorStore) -> tuple[int, int, int] | None:
+    """Return what changes when a store's manifest is written again; None where it is gone."""
+    try:
+        status = (store.path / "store.json").stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _results_by_id(
+    store: VectorStore, queries: Sequence[Query], scores: Scores, rows: Rows
+) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Name the passages of [Q, K] rows; return each query's scores, best first, and the row of every passage."""
+    found = np.unique(rows[rows >= 0])
+    id_of_row = dict(zip(found.tolist(), store.passage_ids(found), strict=True))
+    results = {
+        query.id: {id_of_row[row]: score for row, score in zip(best, values, strict=True) if row >= 0}
+        for query, best, values in zip(queries, rows.tolist(), scores.tolist(), strict=True)
+    }
+    return results, {passage_id: row for row, passage_id in id_of_row.items()}
+
+
+def _first_of_each(
+    results: Mapping[str, Mapping[str, float]], depth: int, *, exclude_same_id: bool
+) -> dict[str, dict[str, float]]:
+    """Return the first ``depth`` passages of each query, if asked for without the one that has the query's id."""
+    kept = {}
+    for query_id, scores in results.items():
+        others = (pair for pair in scores.items() if not (exclude_same_id and pair[0] == query_id))
+        kept[query_id] = dict(islice(others, depth))
+    return kept

@@ -1,0 +1,61 @@
+"""Texts from Python, in whatever form they come, as passages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llama2vec.errors import DataError, EmptyCorpusError
+from llama2vec.records import Passage
+
+
+def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Passage]:
+    """Return texts as passages.
+
+    Args:
+        texts: Strings, passages, or rows with a ``text`` and perhaps ``id`` (or ``_id``) and ``title``; also a pandas
+            data frame with such columns. A text without an id has its number as its id.
+
+    Raises:
+        DataError: Something is not a text, or two texts have one id.
+        EmptyCorpusError: There is no text.
+
+    >>> as_passages(["A camelid.", {"id": "x", "text": "A river.", "title": "Amazon"}])
+    [Passage(id='0', text='A camelid.', title=''), Passage(id='x', text='A river.', title='Amazon')]
+    """
+    if isinstance(texts, str | Mapping):
+        raise DataError(f"texts is one {type(texts).__name__}; put it into a list")
+    # Iterating over a data frame gives the names of its columns.
+    rows: Iterable[Any] = texts.to_dict("records") if hasattr(texts, "to_dict") and hasattr(texts, "columns") else texts
+    passages = [_passage(row, number) for number, row in enumerate(rows)]
+    if not passages:
+        raise EmptyCorpusError("there are no texts; give at least one")
+    numbers: dict[str, int] = {}
+    for number, passage in enumerate(passages):
+        if numbers.setdefault(passage.id, number) != number:
+            raise DataError(f"texts {numbers[passage.id]} and {number} share the id {passage.id!r}; make ids unique")
+    return passages
+
+
+def _passage(row: Any, number: int) -> Passage:
+    """Return one text as a passage, with every field checked."""
+    if isinstance(row, Mapping):
+        if "text" not in row:
+            known = ", ".join(map(str, list(row)[:6]))
+            raise DataError(f"text {number} has no 'text' (only {known}); name the field with the text so")
+        given = next((row[name] for name in ("_id", "id") if row.get(name) is not None), number)
+        title = row.get("title")
+        row = Passage(str(given), row["text"], "" if title is None else title)
+    passage = row if isinstance(row, Passage) else Passage(str(number), row)
+    for name in ("id", "text", "title"):
+        value = getattr(passage, name)
+        if not isinstance(value, str):
+            problem = f"the {name} of text {number} is of type {type(value).__name__}"
+            raise DataError(f"{problem}; give strings, rows with a 'text', or passages")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"the {name} of text {number} holds half a surrogate pair; decode it properly") from None
+    if not passage.id.strip():
+        raise DataError(f"text {number} has an empty id; give it one, or leave ids out")
+    return passage

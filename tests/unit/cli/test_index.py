@@ -1,0 +1,50 @@
+"""`llama2vec index`, over a store of a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from running import CommandLine
+
+from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.data.corpus import read_passages
+from llama2vec.model.encoder import Encoder
+from llama2vec.retrieve.store_writer import write_store
+
+CPU = ["--dtype", "float32", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def store(llama_folder: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = ModelSettings(dtype="float32", device="cpu")
+    encoder = Encoder.load(llama_folder, settings=settings, encoder=EncoderSettings(passage_max_tokens=48))
+    folder = tmp_path_factory.mktemp("made") / "store"
+    source = {"corpus": str(corpus_file), "model": encoder.spec.to_json(folder)}
+    write_store(lambda: read_passages(corpus_file), encoder, folder, source=source)
+    return folder
+
+
+def test_an_index_says_what_was_made_and_bm25_is_added(store: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    index = tmp_path / "i"
+    assert command_line("index", store, "-o", index).out == f"Indexed 24 passages [exact] to {index}\n"
+    assert command_line("index", store, "-o", index, "--bm25").out == f"Indexed 24 passages [bm25] to {index}\n"
+    done = command_line("index", store, "-o", index, "--bm25")
+    assert (done.code, done.out) == (0, f"{index} is already done; nothing to do\n")
+    assert "--overwrite" in command_line.refused("index", store, "-o", index, "--bm25", "--language", "de")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--bm25", "--language", "english"], "--language: 'english' is"),
+        (["--bm25", "--language", ""], "--language: '' is"),
+        (["--kind", ""], "unknown index kind ''"),
+        (["--kind", "annoy"], "choose one of exact, faiss-flat"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(
+    store: Path, tmp_path: Path, command_line: CommandLine, options: list[str], words: str
+) -> None:
+    assert words in command_line.refused("index", store, "-o", tmp_path / "i", *options)
+    assert not list(tmp_path.iterdir())

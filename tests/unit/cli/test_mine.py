@@ -1,0 +1,59 @@
+"""`llama2vec mine`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from made_examples import write_corpus_and_pairs
+from running import CommandLine
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Path]:
+    return write_corpus_and_pairs(tmp_path)
+
+
+def test_mining_reports_and_the_same_call_has_nothing_to_do(files: dict[str, Path], command_line: CommandLine) -> None:
+    call = ["mine", files["pairs"], "-o", files["output"], "--corpus", files["corpus"], "--set", "mine.negatives=2"]
+    done = command_line(*call)
+    assert done.code == 0
+    assert "removed         6  known_positive" in done.out
+    assert f"Mined 12 negatives for 6 of 6 queries to {files['output']}" in done.out
+    done = command_line(*call)
+    assert (done.code, "already done" in done.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--set", "mine.bm25=false"], "nothing to mine with"),
+        (["--set", "mine.first_rank=9", "--set", "mine.last_rank=3"], "first_rank (9) must be at most last_rank (3)"),
+        (["--set", "mine.negativs=3"], "did you mean 'negatives'?"),
+        (["--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["--store", "nowhere"], "there is no index at nowhere"),
+        (["--set", "mine.short=error", "--set", "mine.negatives=99"], "of 99 negatives; widen"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    options: list[str], message: str, files: dict[str, Path], command_line: CommandLine
+) -> None:
+    assert message in command_line.refused("mine", files["pairs"], "-o", files["output"], *options)
+    assert not files["output"].parent.exists()
+
+
+def test_a_saved_encoder_mines_with_and_without_its_store(
+    files: dict[str, Path], llama_folder: Path, command_line: CommandLine, tmp_path: Path
+) -> None:
+    cpu = ["--dtype", "float32", "--device", "cpu"]
+    filters = ["mine.max_share_of_positive=0", "mine.near_duplicate=0", "mine.bm25=false"]
+    call = ["mine", files["pairs"], "--corpus", files["corpus"], *cpu]
+    call += [option for value in filters for option in ("--set", value)]
+    done = command_line(*call, "--model", llama_folder, "-o", files["output"])
+    assert done.code == 0, done.err
+    assert "ranks by model" in done.out
+    assert command_line("encode", llama_folder, files["corpus"], "-o", tmp_path / "store", *cpu).code == 0
+    again = tmp_path / "again.jsonl"
+    done = command_line(*call, "--store", tmp_path / "store", "-o", again)
+    assert done.code == 0, done.err
+    assert again.read_bytes() == files["output"].read_bytes()

@@ -1,0 +1,126 @@
+"""`llama2vec search`, with a tiny model."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from counting_encoder import CountingEncoder
+from running import CommandLine
+
+from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.data.corpus import read_passages
+from llama2vec.data.trec import read_run
+from llama2vec.model.encoder import Encoder
+from llama2vec.records import Passage
+from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.store_writer import write_store
+
+CPU = ["--dtype", "float32", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def store(llama_folder: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    settings = ModelSettings(dtype="float32", device="cpu")
+    encoder = Encoder.load(llama_folder, settings=settings, encoder=EncoderSettings(passage_max_tokens=48))
+    folder = tmp_path_factory.mktemp("made") / "store"
+    source = {"corpus": str(corpus_file), "model": encoder.spec.to_json(folder)}
+    write_store(lambda: read_passages(corpus_file), encoder, folder, source=source)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def index(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("made") / "index"
+    build_index(store, folder, bm25="en")
+    return folder
+
+
+@pytest.fixture
+def queries(tmp_path: Path) -> Path:
+    path = tmp_path / "queries.tsv"
+    path.write_text("q1\triver stone\nq2\tmarket\n", encoding="utf-8")
+    return path
+
+
+def found_ids(output: str) -> list[str]:
+    return [line.split()[2] for line in output.splitlines() if line.lstrip()[1:2] == "."]
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+def test_each_mode_answers_a_question_and_writes_a_run(
+    index: Path, queries: Path, tmp_path: Path, command_line: CommandLine, mode: str
+) -> None:
+    done = command_line("search", index, "river stone bridge", "--mode", mode, "--depth", 3, *CPU)
+    expected = Retriever.open(index, device="cpu", dtype="float32").hits("river stone bridge", mode, 3)  # type: ignore[arg-type]
+    assert found_ids(done.out) == [hit.passage.id for hit in expected]
+    options = ["--mode", mode, "--queries", queries, "--run", tmp_path / "x.trec", "--depth", 10**12, *CPU]
+    assert command_line("search", index, *options).code == 0
+    run = read_run(tmp_path / "x.trec")
+    assert run.tag == ("llama2vec" if mode == "dense" else f"llama2vec-{mode}")
+    assert set(run.results) == {"q1", "q2"}
+    assert all(0 < len(scores) <= 24 for scores in run.results.values())
+
+
+def test_bm25_needs_no_model(index: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    nowhere = ["--model", tmp_path / "nowhere"]
+    assert len(found_ids(command_line("search", index, "river", "--mode", "bm25", *nowhere).out)) == 5
+    assert "nowhere" in command_line.refused("search", index, "river", *nowhere)
+
+
+def test_the_default_is_hybrid_by_min_max_and_weights_reach_it(index: Path, command_line: CommandLine) -> None:
+    def found(*options: str) -> list[str]:
+        return found_ids(command_line("search", index, "river stone bridge", "--depth", 4, *options, *CPU).out)
+
+    assert found() == found("--mode", "hybrid", "--fusion", "min-max")
+    assert found("--weight", "dense=0", "--fusion", "z-score") == found("--mode", "bm25")
+
+
+def test_nothing_found_is_said(index: Path, command_line: CommandLine) -> None:
+    done = command_line("search", index, "zygote", "--mode", "bm25")
+    assert (done.code, done.out) == (0, "Nothing found: no passage shares a word with the question.\n")
+
+
+def test_an_empty_question_never_waits_for_input(
+    index: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("river\n\ncastle\n"))
+    for empty in ("", "  "):
+        assert "the question is empty" in command_line.refused("search", index, empty)
+    # Without a question, questions are read up to an empty line.
+    assert len(found_ids(command_line("search", index, "--mode", "bm25").out)) == 5
+
+
+def test_an_id_that_a_run_cannot_hold_is_told_before_the_search(
+    index: Path, queries: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("searched")
+
+    monkeypatch.setattr(Retriever, "search", never)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(json.dumps({"_id": "q 1", "text": "river"}) + "\n", encoding="utf-8")
+    line = command_line.refused("search", index, "--queries", bad, "--run", tmp_path / "x.trec")
+    assert "the query 'q 1' is empty or not one word" in line
+    spaced = write_store(lambda: [Passage("Lake Garda", "river")], CountingEncoder(), tmp_path / "spaced", source={})
+    line = command_line.refused("search", spaced.path, "--queries", queries, "--run", tmp_path / "x.trec")
+    assert "the passage 'Lake Garda' is empty or not one word" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--mode", "lexical"], "unknown search mode 'lexical'"),
+        (["--mode", "bm25"], "only by dense; add it: `llama2vec index STORE -o INDEX --bm25`"),
+        (["--mode", "dense", "--fusion", "z-score"], "use them with --mode hybrid"),
+        (["--mode", "hybrid", "--weight", "dense"], "--weight dense: write a mode and a number"),
+        (["--mode", "hybrid", "--weight", "titles=2"], "unknown mode 'titles'"),
+        (["--mode", "hybrid", "--fusion", "sum"], "unknown fusion 'sum'; choose one of rrf, min-max, z-score"),
+        (["--queries", "q.tsv"], "--queries and --run belong together"),
+    ],
+)
+def test_wrong_searches_are_one_line(store: Path, command_line: CommandLine, options: list[str], words: str) -> None:
+    assert words in command_line.refused("search", store, "river", *options, *CPU)

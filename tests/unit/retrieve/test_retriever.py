@@ -1,0 +1,212 @@
+"""Searching one corpus by vectors, by words, and by both together."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from counting_encoder import CountingEncoder
+
+from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.errors import ConfigError, DataError, OutputExistsError, StoreError
+from llama2vec.model.encoder import Encoder
+from llama2vec.records import Passage, Query
+from llama2vec.retrieve.fusion import Fusion, reciprocal_rank_fusion, weighted_fusion
+from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.retriever import Retriever, carried_modes
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
+
+TEXTS = (
+    *("llama andes", "camel desert", "sheep wool", "llama camel"),
+    *("llama llama wool", "zebra", "", "wool wool camel desert"),
+)
+QUERIES = [Query("a", "llama wool"), Query("b", "desert"), Query("c", "andes sheep camel"), Query("d", "unknown")]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> VectorStore:
+    passages = [Passage(f"p{n}", text) for n, text in enumerate(TEXTS)]
+    return write_store(lambda: iter(passages), CountingEncoder(), tmp_path / "store", source={}, shard_size=3)
+
+
+@pytest.fixture
+def folder(store: VectorStore, tmp_path: Path) -> Path:
+    build_index(store, tmp_path / "index", bm25="en")
+    return tmp_path / "index"
+
+
+@pytest.fixture
+def encoder(llama_folder: Path) -> Encoder:
+    settings = ModelSettings(dtype="float32", device="cpu")
+    return Encoder.load(llama_folder, settings=settings, encoder=EncoderSettings(passage_max_tokens=48))
+
+
+def test_an_index_offers_the_modes_that_it_carries(store: VectorStore, folder: Path, tmp_path: Path) -> None:
+    assert Retriever.open(folder, CountingEncoder()).modes == carried_modes(folder) == ("hybrid", "dense", "bm25")
+    assert Retriever.open(store.path, CountingEncoder()).modes == carried_modes(store.path) == ("dense",)
+    build_index(store, tmp_path / "old")
+    opened = Retriever.open(tmp_path / "old", CountingEncoder())
+    assert opened.modes == ("dense",)
+    assert Retriever(opened.index, None, bm25=Bm25Index.build(store.passages(range(8)))).modes == ("bm25",)
+
+
+def test_dense_ranks_by_cosine_and_bm25_as_its_index_does(store: VectorStore, folder: Path) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    run = retriever.search(QUERIES, "dense", depth=3)
+    assert (run.tag, list(run.results)) == ("dense", ["a", "b", "c", "d"])
+    assert list(run.results["a"]) == ["p4", "p7", "p0"]
+    assert run.results["a"]["p0"] == pytest.approx(0.5)
+    bm25 = Bm25Index.build(store.passages(range(len(store)))).search(QUERIES, depth=4)
+    found = retriever.search(QUERIES, "bm25", depth=4, tag="words")
+    assert found.tag == "words"
+    for query, scores in bm25.results.items():
+        assert list(found.results[query]) == list(scores)
+        assert found.results[query] == pytest.approx(scores)
+
+
+def test_hybrid_fuses_the_two_by_weight_and_method(folder: Path) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    runs = [retriever.search(QUERIES, mode, depth=100) for mode in ("dense", "bm25")]
+
+    def weighted(fusion: Fusion) -> object:
+        return Retriever.open(folder, CountingEncoder(), fusion=fusion).search(QUERIES, "hybrid", depth=3).results
+
+    expected = weighted_fusion(runs, lexical=[False, True], depth=3).results
+    assert retriever.search(QUERIES, depth=3).results == weighted(Fusion()) == expected
+    tripled = weighted_fusion(runs, weights=[1, 3], lexical=[False, True], depth=3).results
+    assert weighted(Fusion("min-max", {"bm25": 3})) == tripled
+    assert weighted(Fusion("rrf")) == reciprocal_rank_fusion(runs, depth=3).results
+    assert list(weighted(Fusion(weights={"dense": 0}))) == list(runs[1].results)  # type: ignore[call-overload]
+
+
+def test_the_default_is_hybrid_where_there_is_bm25_and_dense_elsewhere(folder: Path, store: VectorStore) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    assert retriever.search(QUERIES).tag == "hybrid"
+    assert retriever.hits("llama wool") == retriever.hits("llama wool", "hybrid")
+    assert Retriever.open(store.path, CountingEncoder()).search(QUERIES).tag == "dense"
+
+
+def test_the_first_ranks_do_not_depend_on_the_depth(folder: Path) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    for mode in retriever.modes:
+        deep = retriever.search(QUERIES, mode, depth=10**12).results
+        shallow = retriever.search(QUERIES, mode, depth=2).results
+        for query, scores in deep.items():
+            assert list(scores.items())[:2] == list(shallow[query].items())
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+def test_hits_are_the_run_with_texts(folder: Path, mode: str) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    hits = retriever.hits("llama wool", mode, depth=3)  # type: ignore[arg-type]
+    run = retriever.search([Query("a", "llama wool")], mode, depth=3)  # type: ignore[arg-type]
+    assert {hit.passage.id: hit.score for hit in hits} == run.results["a"]
+    assert [hit.rank for hit in hits] == [1, 2, 3]
+    assert all(TEXTS[int(hit.passage.id[1:])] == hit.passage.text for hit in hits)
+
+
+def test_a_question_without_a_known_word_has_no_bm25_hits_and_no_queries_give_an_empty_run(folder: Path) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    assert retriever.hits("unknown", "bm25") == []
+    for mode in retriever.modes:
+        assert retriever.search([], mode).results == {}
+
+
+def test_a_passage_with_the_id_of_its_query_can_be_skipped(folder: Path) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    for mode in retriever.modes:
+        found = retriever.search([Query("p4", "llama wool")], mode, depth=2, exclude_same_id=True).results["p4"]
+        assert len(found) == 2
+        assert "p4" not in found
+
+
+def test_a_passage_that_bm25_alone_finds_ranks_first(tmp_path: Path) -> None:
+    # 1,500 passages resemble the question more than the only one with the error code.
+    passages = [Passage(f"p{number:04d}", "llama camel") for number in range(1500)]
+    passages.append(Passage("zz", "zebra E1234"))
+    store = write_store(lambda: iter(passages), CountingEncoder(), tmp_path / "store", source={})
+    build_index(store, tmp_path / "index", bm25="en")
+    retriever = Retriever.open(tmp_path / "index", CountingEncoder())
+    best = retriever.hits("E1234 of which beast", "hybrid", 3)
+    assert best[0].passage.id == "zz"
+    assert best[0].score > 0.5 >= best[1].score
+    # Where nothing shares a word, the vectors decide alone.
+    unknown = retriever.search([Query("q", "quagga")], "hybrid", 3).results["q"]
+    assert list(unknown) == list(retriever.search([Query("q", "quagga")], "dense", 3).results["q"])
+
+
+def test_a_mode_that_is_missing_names_what_adds_it(store: VectorStore, folder: Path, tmp_path: Path) -> None:
+    build_index(store, tmp_path / "plain")
+    retriever = Retriever.open(tmp_path / "plain", CountingEncoder())
+    for mode in ("bm25", "hybrid"):
+        with pytest.raises(StoreError, match=rf"by {mode}, only by dense; add it: `llama2vec index .* --bm25`"):
+            retriever.search(QUERIES, mode)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="unknown search mode 'sparse'; choose one of dense, bm25, hybrid"):
+        retriever.check_mode("sparse")
+    with pytest.raises(ConfigError, match="at least 1, not 0"):
+        retriever.search(QUERIES, "dense", depth=0)
+    words_only = Retriever(retriever.index, None, bm25=Bm25Index.build(store.passages(range(8))))
+    with pytest.raises(StoreError, match="cannot be searched by dense, only by bm25; give the model"):
+        words_only.search(QUERIES, "dense")
+    with pytest.raises(StoreError, match="encoded under contract c0ffee and the query model has beef"):
+        Retriever.open(folder, CountingEncoder("beef"))
+
+
+def test_a_store_that_is_rewritten_under_an_open_index_is_noticed(store: VectorStore, folder: Path) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    retriever.check_unchanged()
+    passages = [Passage(f"p{n}", "zebra") for n in range(5)]
+    write_store(lambda: iter(passages), CountingEncoder(), store.path, source={"new": 1}, shard_size=3, overwrite=True)
+    for search in (
+        lambda: retriever.hits("llama", "dense"),
+        lambda: retriever.hits("llama", "bm25"),
+        lambda: retriever.search(QUERIES, "hybrid"),
+        retriever.check_unchanged,
+    ):
+        with pytest.raises(StoreError, match="was rewritten or removed after it was opened; open the index again"):
+            search()
+    with pytest.raises(StoreError, match="built from other vectors"):
+        Retriever.open(folder, CountingEncoder())
+
+
+def test_five_lines_lead_from_texts_to_hits(encoder: Encoder) -> None:
+    texts = ["The river is wide.", "A stone bridge.", "The castle in winter."]
+    retriever = Retriever.from_texts(texts, encoder)
+    hits = retriever.hits("stone bridge", depth=2)
+    assert (hits[0].passage.id, hits[0].passage.text) == ("1", "A stone bridge.")
+    assert retriever.modes == ("hybrid", "dense", "bm25")
+    temporary = retriever.store.path
+    del retriever, hits
+    assert not temporary.exists()
+
+
+def test_texts_are_kept_in_a_folder_which_names_its_model(encoder: Encoder, llama_folder: Path, tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": "The river is wide.", "title": "River"}, {"_id": "b", "text": "A stone bridge."}]
+    made = Retriever.from_texts(rows, encoder, tmp_path / "kept")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "kept").rglob("*") if path.is_file()}
+    opened = Retriever.open(tmp_path / "kept", device="cpu", dtype="float32")
+    assert opened.hits("wide river") == made.hits("wide river")
+    assert opened.store.passage(0) == Passage("a", "The river is wide.", "River")
+    # The same call finds its own work; other texts are refused.
+    Retriever.from_texts(rows, encoder, tmp_path / "kept")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    with pytest.raises((OutputExistsError, StoreError), match="--overwrite"):
+        Retriever.from_texts(["other"], encoder, tmp_path / "kept")
+    again = Retriever.from_texts(["other"], encoder, tmp_path / "kept", overwrite=True)
+    assert [len(again.store), len(again.hits("other"))] == [1, 1]
+    with pytest.raises(DataError, match="is of type NoneType"):
+        Retriever.from_texts(["a", None], encoder)  # type: ignore[list-item]
+
+
+def test_bm25_never_loads_the_model_that_the_store_names(encoder: Encoder, tmp_path: Path) -> None:
+    made = Retriever.from_texts(["The river is wide.", "A stone bridge."], encoder, tmp_path / "kept")
+    manifest = tmp_path / "kept" / "store" / "store.json"
+    assert "model" in manifest.read_text(encoding="utf-8")
+    opened = Retriever.open(tmp_path / "kept", tmp_path / "nowhere")
+    assert [hit.passage for hit in opened.hits("river", "bm25")] == [hit.passage for hit in made.hits("river", "bm25")]
+    with pytest.raises(Exception, match="nowhere"):
+        opened.hits("river", "dense")
+    assert os.listdir(tmp_path) == ["kept"]

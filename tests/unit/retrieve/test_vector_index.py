@@ -1,0 +1,104 @@
+"""Exact and approximate search over a store."""
+
+from __future__ import annotations
+
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from made_stores import TableEncoder, clustered, store_of
+
+from llama2vec.errors import ConfigError, StoreError
+from llama2vec.records import Passage
+from llama2vec.retrieve.index import build_index, open_index
+from llama2vec.retrieve.settings import AnnSettings, IndexKind
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> VectorStore:
+    return store_of(clustered(4000, 32), tmp_path_factory.mktemp("index") / "store")
+
+
+def built(store: VectorStore, folder: Path, kind: IndexKind, settings: AnnSettings | None = None) -> Index:
+    build_index(store, folder, kind=kind, settings=settings)
+    return open_index(folder)
+
+
+def recall(found: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> float:
+    return float(np.mean([len(set(f) & set(w)) / len(w) for f, w in zip(found, wanted, strict=True)]))
+
+
+def test_faiss_flat_agrees_with_exact(store: VectorStore, tmp_path: Path) -> None:
+    queries = clustered(20, 32, seed=1)
+    scores, rows = ExactIndex(store).search(queries, 10)
+    flat_scores, flat_rows = built(store, tmp_path / "flat", "faiss-flat").search(queries, 10)
+    assert recall(flat_rows, rows) > 0.99
+    np.testing.assert_allclose(flat_scores, scores, atol=1e-5)
+
+
+def test_hnsw_finds_nine_of_ten_neighbors(store: VectorStore, tmp_path: Path) -> None:
+    queries = clustered(50, 32, seed=1)
+    index = built(store, tmp_path / "hnsw", "faiss-hnsw")
+    assert isinstance(index, FaissIndex)
+    assert index.kind == "faiss-hnsw"
+    assert recall(index.search(queries, 10)[1], ExactIndex(store).search(queries, 10)[1]) > 0.9
+
+
+def test_ivfpq_trains_on_a_sample_and_finds_most_neighbors(tmp_path: Path) -> None:
+    store = store_of(clustered(10_500, 16), tmp_path / "store", shard_size=4000)
+    settings = AnnSettings(ivf_nlist=20, training_passages=9984)
+    index = built(store, tmp_path / "ivfpq", "faiss-ivfpq", settings)
+    queries = clustered(50, 16, seed=1)
+    assert recall(index.search(queries, 10)[1], ExactIndex(store).search(queries, 10)[1]) > 0.6
+
+
+def test_ivfpq_says_how_many_passages_it_needs(store: VectorStore, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="needs 9,984 passages to train on and has 4,000; use exact or faiss-hnsw"):
+        build_index(store, tmp_path / "ivfpq", kind="faiss-ivfpq")
+    assert not list(tmp_path.iterdir())
+
+
+def test_exact_search_reads_half_precision(tmp_path: Path) -> None:
+    table = np.eye(4, dtype=np.float32)
+    store = write_store(
+        lambda: (Passage(str(n), "") for n in range(4)), TableEncoder(table), tmp_path, source={}, dtype="float16"
+    )
+    assert ExactIndex(store).search(table, 1)[1].tolist() == [[0], [1], [2], [3]]
+
+
+def test_exact_search_needs_the_same_memory_whatever_the_size_of_the_corpus(tmp_path: Path) -> None:
+    count, width, bound_bytes = 200_000, 32, 48 * 2**20
+    table = np.random.default_rng(0).normal(size=(count, width)).astype(np.float32)
+    store = store_of(table, tmp_path, shard_size=20_000)
+    queries = table[:200].copy()
+    del table
+    tracemalloc.start()
+    try:
+        ExactIndex(store).search(queries, 100)
+        assert tracemalloc.get_traced_memory()[1] < bound_bytes  # all scores at once would be 160 MB
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("kind", ["exact", "faiss-flat", "faiss-hnsw"])
+def test_a_depth_beyond_the_corpus_gives_the_whole_corpus(kind: IndexKind, tmp_path: Path) -> None:
+    table = np.eye(4, dtype=np.float32)[:3]
+    index = built(store_of(table, tmp_path / "store"), tmp_path / "index", kind)
+    scores, rows = index.search(np.array([[0.0, 1, 0, 0]], dtype=np.float32), 10**12)
+    assert rows.tolist() == [[1, 0, 2]]
+    assert scores.tolist() == [[1, 0, 0]]
+    assert index.search(np.empty((0, 4), dtype=np.float32), 5)[1].shape == (0, 3)
+
+
+def test_queries_that_cannot_be_compared_are_refused(store: VectorStore) -> None:
+    with pytest.raises(StoreError, match="have width 32"):
+        ExactIndex(store).search(np.zeros((1, 8), np.float32), 3)
+    with pytest.raises(StoreError, match="query 2 of 2 is not finite"):
+        ExactIndex(store).search(np.float32([[0.0] * 32, [np.nan] * 32]), 3)
+    with pytest.raises(ConfigError, match="at least 1"):
+        ExactIndex(store).search(np.zeros((1, 32), np.float32), 0)
