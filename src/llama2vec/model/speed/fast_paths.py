@@ -21,8 +21,8 @@ _MALLOC_OPTIONS = {"M_MMAP_THRESHOLD": (-3, 1 << 30, 32 << 20), "M_TRIM_THRESHOL
 def fast_paths(model: Any) -> Iterator[None]:
     """Train a model on its faster paths; on exit it computes exactly as transformers and peft wrote it.
 
-    Gradients agree with the stock paths up to rounding. A path is taken only where the model, the device and the
-    installed PyTorch support it.
+    Gradients agree with the stock paths up to rounding; a path is taken only by modules that support it. Measured by
+    ``benchmarks/fast_paths.py``: a step takes 1.19 times as long without them in float32, 1.53 times in bfloat16.
 
     Args:
         model: A (peft) model of transformers on its device; changed in place.

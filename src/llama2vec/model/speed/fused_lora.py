@@ -5,7 +5,8 @@ peft computes ``W x + s B (A x)`` with a cast, a product, a scaling and an addit
 the output of the frozen product in the backbone's number format; the float32 adapter weights stay the master copy.
 Results agree with peft's up to rounding.
 
-Measured by ``python benchmarks/speed.py --only adapt-vs-without-fused-lora``.
+Measured by ``benchmarks/fast_paths.py`` on one core, texts of 128 tokens: a step takes 1.13 times as long without it in
+float32 and 1.46 times in bfloat16, with 1.3 times the memory (``benchmarks/speed.py``).
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ For a gated block ``down(silu(gate) * up)`` autograd keeps four tensors of the i
 one cheap multiplication away from the others. For a root-mean-square norm it keeps a normalized copy of the input.
 Here the backward pass recomputes both, which costs little beside its matrix products. Results agree up to rounding.
 
-Measured by ``python benchmarks/speed.py --only adapt-vs-without-lean-layers``.
+Measured by ``benchmarks/fast_paths.py`` on one core, texts of 128 tokens: a step takes 1.04 times as long without it in
+float32 and 1.09 times in bfloat16, with 1.12 times the memory (``benchmarks/speed.py``).
 """
 
 from __future__ import annotations
