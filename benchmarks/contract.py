@@ -38,10 +38,9 @@ def plain_transformers(model: str, texts: dict[str, list[str]]) -> Vectors:
     """Embed with AutoModel, following only the contract file."""
     import torch
 
-    from llama2vec.verify.backends import PlainBackend
     from llama2vec.verify.plain import PlainModel
 
-    return _asked(PlainBackend(PlainModel(Path(model), "float32", torch.device("cpu"))), texts)
+    return _asked(PlainModel(Path(model), "float32", torch.device("cpu")), texts)
 
 
 def http(model: str, texts: dict[str, list[str]]) -> Vectors:

@@ -16,7 +16,7 @@ import pytest
 
 from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
-from llama2vec.verify.backends import BackendChoice, open_backend
+from llama2vec.verify.backends import open_backend
 from llama2vec.verify.settings import ServerSettings
 from llama2vec.verify.verification import Verification, read_golden, verify
 
@@ -120,8 +120,7 @@ def verified(folder: Path, pooling: str = "LAST", number_format: str = "F32", **
     golden = read_golden(folder)
     with llama_server(folder, pooling, number_format) as url:
         server = ServerSettings.model_validate({"url": url, "input_type_field": "none", **changes})
-        choice = BackendChoice(name="http", server=server)
-        return verify(folder, golden, open_backend(folder, golden, choice), device="cpu")
+        return verify(folder, golden, open_backend("http", folder, golden, server=server), device="cpu")
 
 
 def test_llama_cpp_gives_the_encoder_s_vectors_with_prompt_and_eos_sent_as_text(servable: Path) -> None:

@@ -64,12 +64,14 @@ def verify_command(
     if export_texts:
         _export(model, golden, export_texts, overwrite)
         return
-    from llama2vec.verify.backends import BackendChoice, open_backend
+    from llama2vec.verify.backends import open_backend
     from llama2vec.verify.verification import verify
 
     number_format = golden.dtype if dtype == _SAVED else dtype
-    choice = BackendChoice(backend, number_format, device, server, token, vectors)  # type: ignore[arg-type]
-    found = verify(model, golden, open_backend(model, golden, choice), tolerance=tolerance, device=device)
+    asked = open_backend(
+        backend, model, golden, dtype=number_format, device=device, server=server, token=token, vectors=vectors
+    )
+    found = verify(model, golden, asked, tolerance=tolerance, device=device)
     typer.echo("\n".join(found.lines()))
     if json:
         from llama2vec.files import write_output

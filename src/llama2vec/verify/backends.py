@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,134 +21,101 @@ from llama2vec.verify.plain import PlainModel
 from llama2vec.verify.settings import ServerSettings
 from llama2vec.verify.vector_file import read_vector_file
 
-BackendName = Literal["llama2vec", "transformers", "sentence-transformers", "http", "file"]
-BACKENDS: tuple[BackendName, ...] = get_args(BackendName)
+BACKENDS = ("llama2vec", "transformers", "sentence-transformers", "http", "file")
+Embed = Callable[[Side, Sequence[str]], Vectors]
+"""(side, N texts) → [N, D'] float32, normalized or not."""
 
 
-class Backend(Protocol):
-    """Gives vectors as they are, normalized or not.
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A program that is asked for vectors.
 
     Attributes:
         name: Shown to the user.
+        embed: Gives the vectors of texts, asked for at once.
         live: Whether it can be asked again, with other texts.
         unchecked: What it does not show, one sentence each.
     """
 
     name: str
-    live: bool
-    unchecked: tuple[str, ...]
-
-    def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Return [N, D'] float32 for N texts of one side, asked for at once."""
-        ...
+    embed: Embed
+    live: bool = True
+    unchecked: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class BackendChoice:
-    """Which backend, and how to reach it.
+def open_backend(
+    name: str,
+    folder: Path,
+    golden: Golden,
+    *,
+    dtype: str = "float32",
+    device: str = "auto",
+    server: ServerSettings | None = None,
+    token: str | None = None,
+    vectors: Path | None = None,
+) -> Backend:
+    """Load or reach a backend.
 
-    Attributes:
+    Args:
         name: One of ``BACKENDS``.
+        folder: The saved model.
+        golden: Its golden vectors.
         dtype: Number format of a model loaded here.
         device: Where such a model computes.
-        server: How to ask a server.
+        server: How to ask a server, for ``http``.
         token: The server's bearer token.
-        vectors: File of vectors.
-    """
-
-    name: BackendName = "llama2vec"
-    dtype: str = "float32"
-    device: str = "auto"
-    server: ServerSettings = field(default_factory=ServerSettings)
-    token: str | None = None
-    vectors: Path | None = None
-
-
-def open_backend(folder: Path, golden: Golden, choice: BackendChoice) -> Backend:
-    """Load or reach a backend.
+        vectors: File of vectors, for ``file``.
 
     Raises:
         ConfigError: A setting that it needs is missing.
         BackendError: It cannot be loaded or reached.
         ContractError: sentence-transformers would run code in the folder that llama2vec did not write.
     """
-    if choice.name not in BACKENDS:
-        raise ConfigError(f"--backend {choice.name}: unknown backend; choose from {', '.join(BACKENDS)}")
-    if (choice.server.url is not None) != (choice.name == "http"):
+    server = server or ServerSettings()
+    if name not in BACKENDS:
+        raise ConfigError(f"--backend {name}: unknown backend; choose from {', '.join(BACKENDS)}")
+    if (server.url is not None) != (name == "http"):
         raise ConfigError("--url and --backend http belong together: the address of the server to ask")
-    if (choice.vectors is not None) != (choice.name == "file"):
+    if (vectors is not None) != (name == "file"):
         raise ConfigError("--vectors and --backend file belong together: the vectors that another program made")
-    if choice.name == "http":
+    if name == "http":
         from llama2vec.verify.server import EmbeddingServer
 
-        return EmbeddingServer(folder, choice.server, choice.token)
-    if choice.vectors is not None:
-        return FileBackend(choice.vectors, golden)
-    if choice.name == "transformers":
-        return PlainBackend(PlainModel(folder, choice.dtype, choose_device(choice.device)))
-    if choice.name == "sentence-transformers":
-        return SentenceTransformersBackend(folder, choice.dtype, choice.device)
-    settings = ModelSettings.model_validate({"dtype": choice.dtype, "device": choice.device})
-    return EncoderBackend(Encoder.load(folder, settings=settings))
+        asked = EmbeddingServer(folder, server, token)
+        return Backend(name, asked.embed, unchecked=asked.unchecked)
+    if vectors is not None:
+        given = dict(zip(SIDES, read_vector_file(vectors, golden.texts), strict=True))
+        unchecked = "whether that program gives the same vectors for other texts, and in other batches"
+        return Backend(name, lambda side, _: given[side], live=False, unchecked=(unchecked,))
+    if name == "transformers":
+        return Backend(name, PlainModel(folder, dtype, choose_device(device)).embed)
+    if name == "sentence-transformers":
+        return Backend(name, _sentence_transformers(folder, dtype, device))
+    settings = ModelSettings.model_validate({"dtype": dtype, "device": device})
+    encoder = Encoder.load(folder, settings=settings)
+    return Backend(name, lambda side, texts: _encode(encoder, side)(list(texts)))
 
 
-class EncoderBackend:
-    """Our encoder."""
-
-    name = "llama2vec"
-    live = True
-    unchecked: tuple[str, ...] = ()
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.encoder = encoder
-
-    def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Embed all texts in one call."""
-        encode = self.encoder.encode_queries if side == "query" else self.encoder.encode_passages
-        return encode(list(texts))
+def _encode(encoder: Encoder, side: Side) -> Callable[[list[str]], Vectors]:
+    return encoder.encode_queries if side == "query" else encoder.encode_passages
 
 
-class PlainBackend:
-    """Stock ``AutoModel``, driven by the contract file alone."""
+def _sentence_transformers(folder: Path, dtype: str, device: str) -> Embed:
+    """Open a folder with ``SentenceTransformer``, without running code that is not ours."""
+    options: dict[str, Any] = {"device": str(choose_device(device)), "model_kwargs": {"dtype": getattr(torch, dtype)}}
+    try:
+        with quiet_transformers():
+            if (folder / MODULES_FILE).exists():
+                model: Any = load_sentence_transformer(folder, **options)
+            else:
+                from sentence_transformers import SentenceTransformer
 
-    name = "transformers"
-    live = True
-    unchecked: tuple[str, ...] = ()
+                model = SentenceTransformer(str(folder), trust_remote_code=False, **options)
+    except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        raise BackendError(f"{folder}: SentenceTransformer cannot open it: {_one_line(error)}") from error
 
-    def __init__(self, model: PlainModel) -> None:
-        self.model = model
-
-    def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Embed all texts as one padded batch."""
-        return self.model.embed(side, texts)
-
-
-class SentenceTransformersBackend:
-    """``SentenceTransformer(folder)`` with its ``encode_query`` and ``encode_document``."""
-
-    name = "sentence-transformers"
-    live = True
-    unchecked: tuple[str, ...] = ()
-
-    def __init__(self, folder: Path, dtype: str, device: str) -> None:
-        options = {"device": str(choose_device(device)), "model_kwargs": {"dtype": getattr(torch, dtype)}}
-        try:
-            with quiet_transformers():
-                self.model: Any = self._open(folder, options)
-        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-            raise BackendError(f"{folder}: SentenceTransformer cannot open it: {_one_line(error)}") from error
-
-    @staticmethod
-    def _open(folder: Path, options: dict[str, Any]) -> Any:
-        if (folder / MODULES_FILE).exists():
-            return load_sentence_transformer(folder, **options)
-        from sentence_transformers import SentenceTransformer
-
-        return SentenceTransformer(str(folder), trust_remote_code=False, **options)
-
-    def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Embed all texts as one batch."""
-        encode = self.model.encode_query if side == "query" else self.model.encode_document
+    def embed(side: Side, texts: Sequence[str]) -> Vectors:
+        encode = model.encode_query if side == "query" else model.encode_document
         try:
             found = encode(list(texts), convert_to_tensor=True, show_progress_bar=False, batch_size=len(texts))
         except (ValueError, TypeError, RuntimeError, KeyError) as error:
@@ -156,20 +123,7 @@ class SentenceTransformersBackend:
         vectors: Vectors = found.float().cpu().numpy()
         return vectors
 
-
-class FileBackend:
-    """Vectors that another program made of the exported texts."""
-
-    name = "file"
-    live = False
-    unchecked: tuple[str, ...] = ("whether that program gives the same vectors for other texts, and in other batches",)
-
-    def __init__(self, path: Path, golden: Golden) -> None:
-        self._vectors = dict(zip(SIDES, read_vector_file(path, golden.texts), strict=True))
-
-    def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Return the file's vectors; the texts are always the golden ones."""
-        return self._vectors[side]
+    return embed
 
 
 def vectors_of(backend: Backend, side: Side, texts: Sequence[str]) -> Vectors:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +22,6 @@ PlainLoader = Callable[[str], PlainModel]
 """Number format → the model behind plain transformers."""
 
 _NORM_SLACK = 1e-2
-# Differences below this are not worth a hint.
-_VISIBLE = 1e-4
 # Two readings that agree to this are the same one in another number format.
 _ROUNDED_COSINE = 0.999
 # Relative distance to the nearest number of a format.
@@ -33,8 +32,7 @@ _EQUAL_FACTOR = 4.0
 _IN_BATCHES = ("left padding", "pooling at a pad token")
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """A cause found on one side: its name, what is wrong, and what to do."""
 
     fault: str
@@ -44,28 +42,20 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """A cause and where it shows.
-
-    Attributes:
-        fault: Its name.
-        what: Side → what is wrong there.
-        remedy: What to do.
-        instead_of: Names of other faults that give the same vectors for these texts; it may be any of them.
-    """
+    """A cause, what is wrong on each side that shows it, what to do, and faults that give the same vectors."""
 
     fault: str
     what: Mapping[Side, str]
     remedy: str
-    instead_of: tuple[str, ...] = ()
+    equal: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """Return the cause as one sentence."""
         names = {"query": "queries", "passage": "passages"}
+        told = "; ".join(f"{names[side]}: {what}" for side, what in self.what.items())
         if len(self.what) > 1 and len(set(self.what.values())) == 1:
             told = f"queries and passages: {next(iter(self.what.values()))}"
-        else:
-            told = "; ".join(f"{names[side]}: {what}" for side, what in self.what.items())
-        same = f" (or {' or '.join(self.instead_of)}: the same vectors for these texts)" if self.instead_of else ""
+        same = f" (or {' or '.join(self.equal)}: the same vectors for these texts)" if self.equal else ""
         return f"{self.fault}{same}: {told}; {self.remedy}"
 
 
@@ -105,30 +95,32 @@ def diagnose(
     unnormalized: dict[Side, list[Finding]] = {}
     hints: list[str] = []
     for side, vectors in given.items():
-        right_alone = _right_alone(golden, side, alone)
-        plainly = _by_looking(golden, side, vectors)
-        if plainly is not None:
-            found[side] = [_BATCHING if right_alone else plainly]
+        expected = golden.vectors[side]
+        right_alone = _is_right(golden, side, alone.get(side))
+        seen = _by_looking(golden, side, vectors)
+        if seen is not None:
+            found[side] = [_BATCHING if right_alone else seen]
             continue
         straight = vectors
         if _is_unnormalized(vectors):
             # Judge length apart from direction: a missing normalization may accompany any other fault.
             straight = unit_rows(vectors)
             unnormalized[side] = [_NOT_NORMALIZED]
-            if largest_difference(straight, golden.vectors[side]) <= golden.tolerance:
+            if largest_difference(straight, expected) <= golden.tolerance:
                 continue
         if plain is None:
             logger.info("vectors differ; trying %d known faults (a minute on a small model)", len(FAULTS))
             plain = load(golden.dtype)
-        case = Case(plain, side, golden.texts, golden.vectors[side], straight)
-        matches = _matching_faults(case, golden.tolerance, _possible(case, right_alone, alone))
-        if right_alone:
-            matches = matches or [_BATCHING]
-        matches = matches or _precision(golden, case, load)
+        case = Case(plain, side, golden.texts, expected, straight)
+        matches = _matching_faults(case, golden.tolerance, _possible(case, right_alone, alone.get(side)))
+        if not matches:
+            matches = [_BATCHING] if right_alone else list(_precision(golden, case, load))
         if matches:
             found[side] = matches
-        else:
-            hints += _hints(case, alone)
+            continue
+        rows = int((np.abs(straight - expected).max(axis=1) > golden.tolerance).sum())
+        cosine = lowest_cosine(straight, expected)
+        hints.append(f"{side}: {rows} of {len(expected)} texts differ, lowest cosine {cosine:.4f}")
     return [*joined_causes(unnormalized), *joined_causes(found)], hints
 
 
@@ -152,17 +144,13 @@ def _by_looking(golden: Golden, side: Side, vectors: Vectors) -> Finding | None:
     if width != golden.dimension:
         what = f"vectors have {width} numbers, not {golden.dimension}"
         return Finding("other width", what, "serve this model; another one answers")
+    exact = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
     for dtype, step in _ROUNDING_STEPS.items():
-        is_rounded = _is_representable(vectors, dtype)
+        is_rounded = bool((exact.to(getattr(torch, dtype)).float() == exact).all())
         if is_rounded and (np.abs(vectors - expected) <= step * np.abs(expected) + golden.tolerance).all():
             what = f"the finished vectors were rounded to {dtype}"
             return Finding("rounded vectors", what, "send and store float32, or accept it with --tolerance")
     return None
-
-
-def _is_representable(vectors: Vectors, dtype: str) -> bool:
-    exact = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
-    return bool((exact.to(getattr(torch, dtype)).float() == exact).all())
 
 
 def _is_unnormalized(vectors: Vectors) -> bool:
@@ -171,21 +159,18 @@ def _is_unnormalized(vectors: Vectors) -> bool:
     return bool((np.abs(lengths - 1) > _NORM_SLACK)[lengths > _NORM_SLACK].any())
 
 
-def _right_alone(golden: Golden, side: Side, alone: Mapping[Side, Vectors]) -> bool:
-    if side not in alone or alone[side].shape != golden.vectors[side].shape or not np.isfinite(alone[side]).all():
+def _is_right(golden: Golden, side: Side, vectors: Vectors | None) -> bool:
+    if vectors is None or vectors.shape != golden.vectors[side].shape or not np.isfinite(vectors).all():
         return False
-    vectors = unit_rows(alone[side]) if _is_unnormalized(alone[side]) else alone[side]
-    return largest_difference(vectors, golden.vectors[side]) <= golden.tolerance
+    straight = unit_rows(vectors) if _is_unnormalized(vectors) else vectors
+    return largest_difference(straight, golden.vectors[side]) <= golden.tolerance
 
 
-def _possible(case: Case, right_alone: bool, alone: Mapping[Side, Vectors]) -> list[Fault]:
+def _possible(case: Case, right_alone: bool, alone: Vectors | None) -> list[Fault]:
     """Return the faults that asking for each text by itself does not rule out: only padding, or all but padding."""
     if right_alone:
         return [fault for fault in FAULTS if fault.name in _IN_BATCHES]
-    vectors = alone.get(case.side)
-    if vectors is None or vectors.shape != case.given.shape:
-        return list(FAULTS)
-    if lowest_cosine(vectors, case.given) < 1 - 1e-4:
+    if alone is None or alone.shape != case.given.shape or lowest_cosine(alone, case.given) < 1 - 1e-4:
         return list(FAULTS)
     return [fault for fault in FAULTS if fault.name not in _IN_BATCHES]
 
@@ -211,11 +196,9 @@ def _matching_faults(case: Case, tolerance: float, faults: Sequence[Fault]) -> l
                 exact.append((gap, finding))
             elif gap < to_golden / _EQUAL_FACTOR and _every_row_is_rounded(vectors, case.given, tolerance):
                 rounded.append((gap, finding))
-    found = sorted(exact or rounded, key=lambda pair: pair[0])
-    floor = max(_EQUAL_FACTOR * found[0][0], tolerance / 10) if found else 0.0
-    equal = [finding for gap, finding in found if gap <= floor]
-    names = [fault_name(fault, case) for fault in faults]
-    return sorted(equal, key=lambda finding: names.index(finding.fault))
+    found = exact or rounded
+    least = min((gap for gap, _ in found), default=0.0)
+    return [finding for gap, finding in found if gap <= max(_EQUAL_FACTOR * least, tolerance / 10)]
 
 
 def _every_row_is_rounded(expected: Vectors, given: Vectors, tolerance: float) -> bool:
@@ -223,11 +206,11 @@ def _every_row_is_rounded(expected: Vectors, given: Vectors, tolerance: float) -
     return least > tolerance and lowest_cosine(expected, given) > _ROUNDED_COSINE
 
 
-def _precision(golden: Golden, case: Case, load: PlainLoader) -> list[Finding]:
-    """Tell whether the differences are of the size that another number format gives."""
+def _precision(golden: Golden, case: Case, load: PlainLoader) -> Iterator[Finding]:
+    """Name the number format whose arithmetic gives differences of this size."""
     gap = largest_difference(case.given, case.golden)
     if not _every_row_is_rounded(case.golden, case.given, golden.tolerance):
-        return []
+        return
     for dtype in _DTYPES:
         if dtype == golden.dtype:
             continue
@@ -238,32 +221,22 @@ def _precision(golden: Golden, case: Case, load: PlainLoader) -> list[Finding]:
         if usual / 3 <= gap <= usual * 3:
             what = f"every vector is off by up to {gap:.1e}, as {dtype} arithmetic is here ({usual:.1e})"
             remedy = f"compute in {golden.dtype}, as the golden vectors were, or accept it with --tolerance"
-            return [Finding("lower precision" if golden.dtype == "float32" else "other precision", what, remedy)]
-    return []
-
-
-def _hints(case: Case, alone: Mapping[Side, Vectors]) -> list[str]:
-    side, rows = case.side, np.abs(case.given - case.golden).max(axis=1)
-    cosine = lowest_cosine(case.given, case.golden)
-    lines = [f"{side}: {int((rows > _VISIBLE).sum())} of {len(rows)} texts differ, lowest cosine {cosine:.4f}"]
-    if side in alone and alone[side].shape == case.given.shape:
-        apart = largest_difference(unit_rows(alone[side]), unit_rows(case.given))
-        if apart > _VISIBLE:
-            lines.append(f"{side}: a text's vector depends on which others it is sent with (by up to {apart:.1e})")
-    return lines
+            yield Finding("lower precision" if golden.dtype == "float32" else "other precision", what, remedy)
+            return
 
 
 def joined_causes(found: Mapping[Side, list[Finding]]) -> list[Cause]:
-    """Join what was found on the sides; a fault that explains all of them goes first."""
+    """Join the findings of both sides; a fault that explains all of them comes first."""
     names = [list(dict.fromkeys(finding.fault for finding in findings)) for findings in found.values()]
     shared = [name for name in names[0] if all(name in others for others in names)] if names else []
-    causes: dict[str, Cause] = {}
-    for findings in found.values():
-        same = list(dict.fromkeys(shared or [finding.fault for finding in findings]))
-        best = next(finding for finding in findings if finding.fault == same[0])
-        causes.setdefault(best.fault, Cause(best.fault, {}, best.remedy, tuple(same[1:])))
-    return [
-        Cause(name, {side: one.what for side, all_ in found.items() for one in all_[::-1] if one.fault == name},
-              cause.remedy, cause.instead_of)
-        for name, cause in causes.items()
-    ]  # fmt: skip
+    chosen = [shared] if shared else names
+    causes = []
+    for name, *equal in {tuple(one): None for one in chosen}:
+        shown = {
+            side: next(finding for finding in findings if finding.fault == name)
+            for side, findings in found.items()
+            if any(finding.fault == name for finding in findings)
+        }
+        what = {side: finding.what for side, finding in shown.items()}
+        causes.append(Cause(name, what, next(iter(shown.values())).remedy, tuple(equal)))
+    return causes

@@ -18,16 +18,7 @@ from llama2vec.verify.case import Case
 from llama2vec.verify.plain import PlainModel, Reading, input_as_text, other_side
 
 _USUAL_LIMITS = (16, 24, 32, 48, 64, 96, 100, 128, 160, 192, 256, 384, 500, 510, 512, 1000, 1024)
-_CHAT_TEMPLATES: dict[str, tuple[str, str]] = {
-    "ChatML": ("<|im_start|>user\n{}<|im_end|>\n", "<|im_start|>assistant\n"),
-    "Llama 2": ("[INST] {} [/INST]", ""),
-    "Llama 3": (
-        "<|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>",
-        "<|start_header_id|>assistant<|end_header_id|>\n\n",
-    ),
-    "Gemma": ("<start_of_turn>user\n{}<end_of_turn>\n", "<start_of_turn>model\n"),
-    "Zephyr": ("<|user|>\n{}</s>\n", "<|assistant|>\n"),
-}
+_LLAMA2_CHAT = "[INST] {} [/INST]"
 _TEXT_CHANGES: dict[str, Callable[[str], str]] = {
     "white space around the text is stripped": str.strip,
     "line breaks become spaces": lambda text: text.replace("\n", " "),
@@ -212,11 +203,7 @@ def _wrappers(plain: PlainModel) -> Iterator[tuple[str, Callable[[str], str]]]:
     if plain.tokenizer.chat_template:
         for generate in (False, True):
             yield "the tokenizer's own", partial(_own_template, plain.tokenizer, generate)
-    vocabulary = plain.tokenizer.get_vocab()
-    for name, (user, assistant) in _CHAT_TEMPLATES.items():
-        if not user.startswith("<") or user.split(">")[0] + ">" in vocabulary:
-            for template in dict.fromkeys((user, user + assistant)):
-                yield name, template.format
+    yield "Llama 2", _LLAMA2_CHAT.format
 
 
 def _own_template(tokenizer: Any, generate: bool, text: str) -> str:

@@ -39,9 +39,6 @@ class EmbeddingServer:
         token: Bearer token.
     """
 
-    name = "http"
-    live = True
-
     def __init__(self, folder: Path, settings: ServerSettings, token: str | None = None) -> None:
         self.url = embeddings_address(str(settings.url))
         self.unchecked: tuple[str, ...] = ()
@@ -59,10 +56,7 @@ class EmbeddingServer:
             self.unchecked = _PROMPTS_AS_TEXT
 
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Ask for all texts in one request.
-
-        Returns:
-            [N, D'] float32, in the given order.
+        """Return [N, D'] float32 of all texts, asked for in one request.
 
         Raises:
             BackendError: The server does not answer, refuses, or returns something other than embeddings.

@@ -36,13 +36,9 @@ _FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class SideComparison:
-    """How far one side's vectors are from the golden ones; all None where widths differ or a number is not finite.
+    """Largest difference of any number of one side, lowest cosine, row of that difference, and whether it passes.
 
-    Attributes:
-        largest_difference: Of any number.
-        lowest_cosine: Of any text.
-        worst_text: Row of the largest difference.
-        passed: Whether the difference is within the tolerance.
+    The first three are None where widths differ or a number is not finite.
     """
 
     largest_difference: float | None
@@ -89,10 +85,10 @@ class Verification:
             f"{'side':<10}{'largest difference':>20}{'lowest cosine':>16}{'worst text':>13}",
         ]
         for side, one in self.sides.items():
-            if one.largest_difference is None:
-                lines.append(f"{side:<10}{'-':>20}{'-':>16}{'-':>13}")
-            else:
-                lines.append(f"{side:<10}{one.largest_difference:>20.1e}{one.lowest_cosine:>16.7f}{one.worst_text:>13}")
+            cells = f"{'-':>20}{'-':>16}{'-':>13}"
+            if one.largest_difference is not None:
+                cells = f"{one.largest_difference:>20.1e}{one.lowest_cosine:>16.7f}{one.worst_text:>13}"
+            lines.append(f"{side:<10}{cells}")
         lines += [f"not checked: {what}" for what in self.unchecked]
         if self.passed:
             return [*lines, f"PASS: {self.backend} gives the vectors of {self.model}"]
@@ -117,10 +113,7 @@ class Verification:
             "dtype": self.golden.dtype,
             "tolerance": self.tolerance,
             "sides": {side: asdict(one) for side, one in self.sides.items()},
-            "causes": [
-                {"fault": one.fault, "what": dict(one.what), "remedy": one.remedy, "equal": list(one.instead_of)}
-                for one in self.causes
-            ],
+            "causes": [asdict(one) for one in self.causes],
             "hints": list(self.hints),
             "unchecked": list(self.unchecked),
             "versions": versions(),

@@ -31,7 +31,7 @@ def assert_names_only(found: Verification, name: str, sides: tuple[str, ...] = (
     assert not found.passed
     assert names(found) == [name], found.lines()
     assert tuple(found.causes[0].what) == sides
-    assert found.causes[0].instead_of == (), found.lines()
+    assert found.causes[0].equal == (), found.lines()
     assert not found.hints
     assert any(line.startswith(f"cause: {name}: ") for line in found.lines())
 
@@ -424,9 +424,9 @@ def test_a_bos_that_the_model_does_not_have_is_never_missing(saved_models: Model
 def test_a_fault_that_explains_both_sides_goes_before_one_that_explains_one() -> None:
     one, other = Finding("a", "one", "do"), Finding("b", "other", "act")
     (cause,) = joined_causes({"query": [one, other], "passage": [other]})
-    assert (cause.fault, cause.what, cause.instead_of) == ("b", {"query": "other", "passage": "other"}, ())
+    assert (cause.fault, cause.what, cause.equal) == ("b", {"query": "other", "passage": "other"}, ())
     (cause,) = joined_causes({"query": [one, other], "passage": [one, other]})
-    assert (cause.fault, cause.instead_of) == ("a", ("b",))
+    assert (cause.fault, cause.equal) == ("a", ("b",))
     assert cause.sentence() == "a (or b: the same vectors for these texts): queries and passages: one; do"
 
 
