@@ -43,10 +43,13 @@ class Reading:
 class PlainModel:
     """A saved model loaded with ``AutoModel`` and read to the letter of its contract.
 
-    Args:
-        folder: The saved model.
-        dtype: Number format to compute in.
-        device: Where to compute.
+    Attributes:
+        slots: S, the number of slots at the end of a suffix.
+        prefix: Ids before the text.
+        layers: How many of the last layers are averaged.
+        pools_slots: Whether the slots are pooled rather than the text's own tokens.
+        context: Longest sequence the model reads.
+        pad_ids: Ids that a stack might pad with: the tokenizer's padding token, its EOS, 0.
 
     Raises:
         ContractError: transformers cannot load the folder.
@@ -65,28 +68,16 @@ class PlainModel:
         self.model: Any = model.to(device).eval()
         # Texts are cut below; without this the tokenizer warns about long ones first.
         self.tokenizer.model_max_length = int(1e30)
+        settings, ids = self.contract["encoder"], self.contract["token_ids"]
+        self.slots = int(ids["slots"])
+        self.prefix: tuple[int, ...] = tuple(ids["prefix"])
+        self.layers = int(settings.get("layers", 1))
+        self.pools_slots = settings["pooling"] == "slots"
+        self.context = int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 40)
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        self.pad_ids = list(dict.fromkeys(one for one in known if one is not None)) or [0]
         self._ids: dict[str, tuple[int, ...]] = {}
         self._states: OrderedDict[tuple[int, ...], tuple[Tensor, ...]] = OrderedDict()
-
-    @property
-    def slots(self) -> int:
-        """S, the number of slots at the end of a suffix."""
-        return int(self.contract["token_ids"]["slots"])
-
-    @property
-    def layers(self) -> int:
-        """How many of the last layers are averaged."""
-        return int(self.contract["encoder"].get("layers", 1))
-
-    @property
-    def pools_slots(self) -> bool:
-        """Whether the slots are pooled rather than the text's own tokens."""
-        return bool(self.contract["encoder"]["pooling"] == "slots")
-
-    @property
-    def prefix(self) -> tuple[int, ...]:
-        """Ids before the text."""
-        return tuple(self.contract["token_ids"]["prefix"])
 
     def prompt(self, side: Side) -> PromptName:
         """Return the prompt of a side."""
@@ -100,17 +91,6 @@ class PlainModel:
     def suffix(self, prompt: PromptName) -> tuple[int, ...]:
         """Return the ids after the text; empty where the text itself is averaged."""
         return tuple(self.contract["token_ids"]["suffixes"][prompt]) if self.pools_slots else ()
-
-    @property
-    def context(self) -> int:
-        """Longest sequence the model reads."""
-        return int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 40)
-
-    @property
-    def pad_ids(self) -> list[int]:
-        """Ids that a stack might pad with: the tokenizer's padding token, its EOS, 0."""
-        known = [self.tokenizer.pad_token_id, self.tokenizer.eos_token_id]
-        return list(dict.fromkeys(one for one in known if one is not None)) or [0]
 
     def text_ids(self, text: str) -> tuple[int, ...]:
         """Return all token ids of a text by itself."""

@@ -23,7 +23,6 @@ try:
 except ImportError as _error:
     raise MissingDependencyError("asking a server needs httpx; run: pip install 'llama2vec[serve]'") from _error
 
-_MOST_BYTES = 1 << 28
 _PROMPTS_AS_TEXT = (
     "whether the server adds the prompts: they were sent as part of the text",
     "where the server cuts a long text: texts were cut at the contract's limits before sending",
@@ -72,30 +71,20 @@ class EmbeddingServer:
         seconds = self._settings.timeout_seconds
         try:
             # httpx does not follow redirects by itself: one would carry the token elsewhere.
-            with httpx.stream("POST", self.url, json=data, headers=self._headers, timeout=seconds) as answer:
-                content = _body(self.url, answer)
+            answer = httpx.post(self.url, json=data, headers=self._headers, timeout=seconds)
         except httpx.TimeoutException:
-            raise BackendError(f"{self.url}: no answer within {seconds:g} s; wait longer with --timeout") from None
+            problem = f"no answer within {seconds:g} s; wait longer with --timeout"
         except httpx.ConnectError as error:
-            raise BackendError(f"{self.url}: cannot be reached ({error}); start the server, or correct --url") from None
+            problem = f"cannot be reached ({error}); start the server, or correct --url"
         except (httpx.LocalProtocolError, httpx.InvalidURL, ValueError) as error:
-            raise BackendError(f"{self.url}: not a usable address or token ({type(error).__name__})") from None
-        except httpx.TransportError as error:
-            raise BackendError(
-                f"{self.url}: the connection broke ({type(error).__name__}); see the server's own log"
-            ) from None
-        if answer.status_code != 200:
-            raise BackendError(f"{self.url}: {_refusal(answer, content)}")
-        return content
-
-
-def _body(url: str, answer: httpx.Response) -> bytes:
-    content = bytearray()
-    for part in answer.iter_bytes():
-        content += part
-        if len(content) > _MOST_BYTES:
-            raise BackendError(f"{url}: answers more than {_MOST_BYTES >> 20} MiB; is this an embeddings server?")
-    return bytes(content)
+            problem = f"not a usable address or token ({type(error).__name__})"
+        except httpx.HTTPError as error:
+            problem = f"the connection broke ({type(error).__name__}); see the server's own log"
+        else:
+            if answer.status_code == 200:
+                return answer.content
+            problem = _refusal(answer)
+        raise BackendError(f"{self.url}: {problem}")
 
 
 def embeddings_address(url: str) -> str:
@@ -119,13 +108,13 @@ def embeddings_address(url: str) -> str:
     return f"{plain}/embeddings" if plain.endswith("/v1") else f"{plain}/v1/embeddings"
 
 
-def _refusal(answer: httpx.Response, content: bytes) -> str:
+def _refusal(answer: httpx.Response) -> str:
     code = answer.status_code
     if code in (401, 403):
         return f"refuses the token (HTTP {code}); set LLAMA2VEC_TOKEN or pass --token"
     if 300 <= code < 400:
         return f"redirects to {answer.headers.get('Location')} (HTTP {code}); give that address as --url"
-    told = " ".join(content[:4096].decode(errors="replace").split())[:160]
+    told = " ".join(answer.text[:4096].split())[:160]
     hint = "correct --url" if code in (404, 405) else "see the server's own log"
     return f"answers HTTP {code}{f': {told}' if told else ''}; {hint}"
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from llama2vec.errors import DataError
-from llama2vec.files import write_output
+from llama2vec.files import open_regular, read_text, write_output
 from llama2vec.model.backbone import load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import SIDES, Golden
 from llama2vec.model.pooling import Vectors
 from llama2vec.verify.plain import input_as_text
-
-_SUFFIXES = (".npy", ".npz", ".jsonl")
 
 
 def row_ids(count: int) -> list[str]:
@@ -38,16 +35,12 @@ def export_texts(folder: Path, golden: Golden, path: Path, *, overwrite: bool = 
     contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
     tokenizer = load_tokenizer(str(folder))
     tokenizer.model_max_length = int(1e30)
-    rows = [
-        {"side": side, "text": text, "prompted": input_as_text(contract, tokenizer, side, text)}
-        for side in SIDES
-        for text in golden.texts
-    ]
-    lines = [
-        json.dumps({"id": name, **row}, ensure_ascii=False)
-        for name, row in zip(row_ids(len(golden.texts)), rows, strict=True)
-    ]
-    write_output(path, "\n".join(lines) + "\n", overwrite=overwrite)
+    asked = [(side, text) for side in SIDES for text in golden.texts]
+    lines = []
+    for name, (side, text) in zip(row_ids(len(golden.texts)), asked, strict=True):
+        row = {"id": name, "side": side, "text": text, "prompted": input_as_text(contract, tokenizer, side, text)}
+        lines.append(json.dumps(row, ensure_ascii=False) + "\n")
+    write_output(path, "".join(lines), overwrite=overwrite)
     return len(lines)
 
 
@@ -65,13 +58,14 @@ def read_vector_file(path: Path, texts: Sequence[str]) -> tuple[Vectors, Vectors
     Raises:
         DataError: The file cannot be read, or does not hold one vector per text.
     """
-    if path.suffix not in _SUFFIXES:
-        raise DataError(f"{path}: vectors are read from {', '.join(_SUFFIXES)} files; convert it")
+    read = {".npy": _read_numpy, ".npz": _read_numpy, ".jsonl": _read_jsonl}.get(path.suffix)
+    if read is None:
+        raise DataError(f"{path}: vectors are read from .npy, .npz and .jsonl files; convert it")
     try:
-        stacked = _read_jsonl(path, len(texts)) if path.suffix == ".jsonl" else _read_numpy(path)
+        stacked = read(path, len(texts))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); give the file of vectors") from None
-    except (ValueError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, EOFError) as error:
         raise DataError(f"{path}: {' '.join(str(error).split())[:160]}; write it again") from None
     if stacked.ndim == 2 and len(stacked) == len(SIDES) * len(texts):
         stacked = stacked.reshape(len(SIDES), len(texts), -1)
@@ -83,31 +77,24 @@ def read_vector_file(path: Path, texts: Sequence[str]) -> tuple[Vectors, Vectors
     return stacked[0], stacked[1]
 
 
-def _read_numpy(path: Path) -> Vectors:
-    found: Any = np.load(path, allow_pickle=False)
-    if path.suffix == ".npz":
-        with found:
-            missing = [side for side in SIDES if side not in found.files]
-            if missing:
-                raise ValueError(f"has no array called '{missing[0]}'; name them query and passage")
-            found = np.stack([found[side] for side in SIDES])
-    return np.asarray(found, dtype=np.float32)
+def _read_numpy(path: Path, _: int) -> Vectors:
+    with open_regular(path) as file:
+        found = np.load(file, allow_pickle=False)
+        stacked = found if path.suffix == ".npy" else np.stack([found[side] for side in SIDES])
+        return np.asarray(stacked, dtype=np.float32)
 
 
 def _read_jsonl(path: Path, count: int) -> Vectors:
     found: dict[str, Vectors] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            found[str(row["id"])] = np.asarray(row["embedding"], dtype=np.float32)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"line {number} is not {{'id': …, 'embedding': […]}} ({type(error).__name__})") from None
-    expected = row_ids(count)
-    missing = [name for name in expected if name not in found]
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                found[str(row["id"])] = np.asarray(row["embedding"], dtype=np.float32)
+            except (ValueError, KeyError, TypeError) as error:
+                told = f"line {number} is not {{'id': …, 'embedding': […]}} ({type(error).__name__})"
+                raise ValueError(told) from None
+    missing = [name for name in row_ids(count) if name not in found]
     if missing:
-        raise ValueError(f"has no vector for {missing[0]}, {len(missing)} of {len(expected)} are missing")
-    if len({found[name].shape for name in expected}) != 1:
-        raise ValueError("its vectors have different widths")
-    return np.stack([found[name] for name in expected])
+        raise ValueError(f"has no vector for {missing[0]}, {len(missing)} of {len(SIDES) * count} are missing")
+    return np.stack([found[name] for name in row_ids(count)])
