@@ -18,6 +18,7 @@ import numpy.typing as npt
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
+from llama2vec.retrieve.retriever import Retriever
 from llama2vec.serve.app import create_app
 from llama2vec.serve.model import PreparedQuery, ServedModel
 from llama2vec.serve.server import address_of, listen, new_server
@@ -126,7 +127,7 @@ def services() -> Iterator[Start]:
 
         def loaded() -> Loaded:
             load()
-            return Loaded(model, SearchedIndex(searcher, query, store_file) if with_search else None)
+            return Loaded(model, SearchedIndex(cast(Retriever, searcher), query, store_file) if with_search else None)
 
         ready, settings = threading.Event(), ServeSettings.model_validate(limits)
         app = create_app(

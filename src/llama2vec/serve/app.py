@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Body, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -30,6 +30,7 @@ from llama2vec.serve.schemas import (
     EmbeddingAnswer,
     EmbeddingRequest,
     ErrorAnswer,
+    FoundPassage,
     Health,
     Model,
     Models,
@@ -86,14 +87,11 @@ def create_app(
 
     async def start() -> None:
         try:
-            await service.start()
+            on_ready(await service.start())
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # the caller tells the user and stops the server
             on_failure(error)
-        else:
-            assert service.loaded is not None
-            on_ready(service.loaded)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -155,8 +153,13 @@ def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[
 def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
     request_model, _, _ = request_models(service.settings)
 
-    async def answer(request: Request, asked: EmbeddingRequest) -> Response:
-        model = _loaded(service).model
+    @app.post(
+        "/v1/embeddings", response_model=EmbeddingAnswer, dependencies=secured,
+        responses=_errors(secured, 400, 404, 408, 413, 500, 503, 504),
+    )  # fmt: skip
+    async def embeddings(request: Request, body: Annotated[request_model, Body()]) -> Response:  # type: ignore[valid-type]
+        """Embed texts, in OpenAI's format."""
+        asked, model = cast(EmbeddingRequest, body), _loaded(service).model
         _check_model(asked.model, model.name)
         if asked.dimensions is not None and asked.dimensions > model.dimension:
             text = f"dimensions: this model has {model.dimension}, fewer than {asked.dimensions}"
@@ -164,21 +167,12 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         encoded = await _unless_gone(request, service.embed(texts, asked.input_type or "passage"), service.settings)
         vectors = shortened(encoded.vectors, asked.dimensions)
+        values: list[Any] = vectors.tolist()
         if asked.encoding_format == "base64":
-            values: list[Any] = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
-        else:
-            values = vectors.tolist()
+            values = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
         data = [{"object": "embedding", "index": place, "embedding": value} for place, value in enumerate(values)]
         usage = {"prompt_tokens": encoded.tokens, "total_tokens": encoded.tokens}
         return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": usage})
-
-    @app.post(
-        "/v1/embeddings", response_model=EmbeddingAnswer, dependencies=secured,
-        responses=_errors(secured, 400, 404, 408, 413, 500, 503, 504),
-    )  # fmt: skip
-    async def embeddings(request: Request, asked: Annotated[request_model, Body()]) -> Response:  # type: ignore[valid-type]
-        """Embed texts, in OpenAI's format."""
-        return await answer(request, asked)
 
     def described() -> Model:
         model = _loaded(service).model
@@ -212,16 +206,14 @@ def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
             raise Problem(400, text, "invalid_value", "mode")
         hits = await _unless_gone(request, service.search(asked.q, mode, asked.depth), service.settings)
         found = [
-            {
-                "rank": hit.rank, "id": hit.passage.id, "score": hit.score, "title": hit.passage.title,
-                "text": hit.passage.text, "snippet": snippet(hit.passage.text, asked.q),
-            }
+            FoundPassage(
+                rank=hit.rank, id=hit.passage.id, score=hit.score, title=hit.passage.title, text=hit.passage.text,
+                snippet=snippet(hit.passage.text, asked.q),
+            )
             for hit in hits
         ]  # fmt: skip
         took_ms = round(1000 * (time.monotonic() - request.scope["started"]), 2)
-        return SearchAnswer.model_validate(
-            {"query": asked.q, "mode": mode, "modes": list(index.modes), "took_ms": took_ms, "hits": found}
-        )
+        return SearchAnswer(query=asked.q, mode=mode, modes=list(index.modes), took_ms=took_ms, hits=found)
 
     @app.get("/search", dependencies=secured, responses=responses)
     async def search(request: Request, asked: Annotated[address_model, Query()]) -> SearchAnswer:  # type: ignore[valid-type]

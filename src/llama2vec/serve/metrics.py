@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -21,30 +22,19 @@ class Metrics:
     """
 
     def __init__(self, waiting: Callable[[], int]) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
-        self._requests = Counter(
-            "llama2vec_requests", "Answered requests.", ("route", "method", "status"), registry=self.registry
-        )
-        self._seconds = Histogram(
-            "llama2vec_request_seconds",
-            "Request to answer.",
-            ("route",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self._texts = Counter("llama2vec_texts", "Texts encoded.", ("side",), registry=self.registry)
-        self._tokens = Counter("llama2vec_tokens", "Tokens that the model read.", ("side",), registry=self.registry)
-        self._batch_texts = Histogram(
-            "llama2vec_batch_texts", "Texts of a batch.", ("side",), buckets=_TEXTS, registry=self.registry
-        )
-        self._batch_tokens = Histogram(
-            "llama2vec_batch_tokens", "Tokens of a batch.", ("side",), buckets=_TOKENS, registry=self.registry
-        )
-        self._batch_seconds = Histogram(
-            "llama2vec_batch_seconds", "Duration of a batch.", ("side",), buckets=_SECONDS, registry=self.registry
-        )
-        gauge = Gauge("llama2vec_waiting_texts", "Texts queued or being encoded.", registry=self.registry)
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        counter = partial(Counter, registry=self._registry)
+        histogram = partial(Histogram, registry=self._registry)
+        labels = ("route", "method", "status")
+        self._requests = counter("llama2vec_requests", "Answered requests.", labels)
+        self._seconds = histogram("llama2vec_request_seconds", "Request to answer.", ("route",), buckets=_SECONDS)
+        self._texts = counter("llama2vec_texts", "Texts encoded.", ("side",))
+        self._tokens = counter("llama2vec_tokens", "Tokens that the model read.", ("side",))
+        self._batch_texts = histogram("llama2vec_batch_texts", "Texts of a batch.", ("side",), buckets=_TEXTS)
+        self._batch_tokens = histogram("llama2vec_batch_tokens", "Tokens of a batch.", ("side",), buckets=_TOKENS)
+        self._batch_seconds = histogram("llama2vec_batch_seconds", "Time of a batch.", ("side",), buckets=_SECONDS)
+        gauge = Gauge("llama2vec_waiting_texts", "Texts queued or being encoded.", registry=self._registry)
         gauge.set_function(waiting)
 
     def count_request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -62,4 +52,4 @@ class Metrics:
 
     def text(self) -> bytes:
         """Return all counters in Prometheus' text format."""
-        return bytes(generate_latest(self.registry))
+        return bytes(generate_latest(self._registry))

@@ -17,17 +17,13 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-class _Strict(BaseModel):
-    """A body: types are not converted, unknown fields are refused."""
+class EmbeddingRequest(BaseModel):
+    """Texts to embed, as OpenAI's clients send them."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-
-class EmbeddingRequest(_Strict):
-    """Texts to embed, as OpenAI's clients send them."""
-
     input: str | list[str]
-    model: Annotated[str | None, Field(description="Name of the served model, from /v1/models; optional.")] = None
+    model: Annotated[str | None, Field(description="Name of the served model, from /v1/models.")] = None
     encoding_format: Annotated[
         Literal["float", "base64"] | None, Field(description="base64 = little-endian float32, bit for bit.")
     ] = None
@@ -59,8 +55,10 @@ class SearchRequest(BaseModel):
         return data
 
 
-class SearchBody(SearchRequest, _Strict):
+class SearchBody(SearchRequest):
     """A question and how to search for its answers."""
+
+    model_config = ConfigDict(strict=True)
 
 
 def request_models(settings: ServeSettings) -> tuple[type[EmbeddingRequest], type[SearchRequest], type[SearchBody]]:
@@ -80,7 +78,7 @@ def request_models(settings: ServeSettings) -> tuple[type[EmbeddingRequest], typ
 
 
 class Embedding(BaseModel):
-    """One text's vector."""
+    """One text's vector, as numbers or as base64."""
 
     object: Literal["embedding"] = "embedding"
     index: int
@@ -122,12 +120,7 @@ class Models(BaseModel):
 
 
 class FoundPassage(BaseModel):
-    """One found passage.
-
-    Attributes:
-        score: In the mode's own unit: cosine (dense), BM25, fused (hybrid).
-        snippet: The part of the text with the most words of the question.
-    """
+    """One passage; the score is in the mode's own unit, the snippet has the most words of the question."""
 
     rank: int
     id: str
@@ -138,12 +131,7 @@ class FoundPassage(BaseModel):
 
 
 class SearchAnswer(BaseModel):
-    """Passages, best first.
-
-    Attributes:
-        modes: How this index can be searched.
-        took_ms: Time from request to answer, queueing included.
-    """
+    """Passages, best first; ``took_ms`` runs from request to answer, queueing included."""
 
     query: str
     mode: Mode
@@ -160,9 +148,9 @@ class Health(BaseModel):
 
 
 class Error(BaseModel):
-    """What is wrong."""
+    """What is wrong and what to do."""
 
-    message: Annotated[str, Field(description="What is wrong, and what to do.")]
+    message: str
     type: str
     param: str | None
     code: str | None

@@ -28,19 +28,14 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: The port is in use, or this machine has no such address.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        taken = socket.socket(family, kind, protocol)
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except OSError as error:
         raise ConfigError(f"--host {host}: {error.strerror or error}; give an address of this machine") from None
     try:
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        taken.bind(address)
-        taken.listen(BACKLOG)
+        return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:
-        taken.close()
-        reason = (error.strerror or str(error)).lower()
+        reason = (error.strerror or str(error)).partition(" (while")[0].lower()
         raise ConfigError(f"cannot listen on {host}:{port} ({reason}); choose another --port or --host") from None
-    return taken
 
 
 def address_of(listening: socket.socket) -> str:

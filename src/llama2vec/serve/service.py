@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -38,31 +37,18 @@ class StoreChangedError(Exception):
     """The store was rewritten while it was being served."""
 
 
-class Searcher(Protocol):
-    """What the service needs of an index; its query vector comes from :class:`PreparedQuery`."""
-
-    @property
-    def modes(self) -> Sequence[Mode]:
-        """What the index can be searched by; the first is the default."""
-        ...
-
-    def hits(self, question: str, mode: Mode, depth: int) -> list[Hit]:
-        """Return the best passages, best first."""
-        ...
-
-
 class SearchedIndex:
-    """An index and the store file that tells whether the passages are still those it was opened with.
+    """An index whose query vectors the batcher makes, and whose store is watched for changes.
 
     Args:
-        searcher: The index.
-        query: What the index was opened with in place of an encoder.
-        store_file: File that is replaced whenever the store is written; None = never.
+        retriever: The index, opened with ``query`` as its encoder.
+        query: Takes the query vector of each search.
+        store_file: File that is replaced whenever the store is written; None = it is not watched.
     """
 
-    def __init__(self, searcher: Searcher, query: PreparedQuery, store_file: Path | None = None) -> None:
-        self.modes = tuple(searcher.modes)
-        self._searcher, self._query, self._store_file = searcher, query, store_file
+    def __init__(self, retriever: Retriever, query: PreparedQuery, store_file: Path | None = None) -> None:
+        self.modes = tuple(retriever.modes)
+        self._retriever, self._query, self._store_file = retriever, query, store_file
         self._opened = self._version()
 
     @classmethod
@@ -90,7 +76,7 @@ class SearchedIndex:
         """
         self._query.vector = vector
         try:
-            found = self._searcher.hits(question, mode, depth)
+            found = self._retriever.hits(question, mode, depth)
         except Exception as error:
             if self.has_changed:
                 raise StoreChangedError from error
@@ -100,13 +86,11 @@ class SearchedIndex:
         return found
 
     def _version(self) -> tuple[int, ...]:
-        if self._store_file is None:
-            return ()
         try:
-            facts = os.stat(self._store_file)
+            facts = self._store_file.stat() if self._store_file else None
         except OSError:
-            return ()
-        return facts.st_ino, facts.st_size, facts.st_mtime_ns
+            facts = None
+        return (facts.st_ino, facts.st_size, facts.st_mtime_ns) if facts else ()
 
 
 @dataclass(frozen=True)
@@ -157,7 +141,7 @@ class Service:
             return "failing"
         return "store_changed" if self.loaded.index and self.loaded.index.has_changed else "ok"
 
-    async def start(self) -> None:
+    async def start(self) -> Loaded:
         """Load, and answer once: the first pass of a model is slow, and no client should wait for it.
 
         Raises:
@@ -182,6 +166,7 @@ class Service:
         for mode in loaded.index.modes if loaded.index else ():
             await self._search(loaded, _PROBE, mode, 1)
         self.loaded = loaded
+        return loaded
 
     async def stop(self) -> None:
         """Stop the threads."""
