@@ -8,13 +8,13 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import numpy as np
 import numpy.typing as npt
 
+from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
@@ -22,7 +22,7 @@ from llama2vec.retrieve.retriever import Retriever
 from llama2vec.serve.app import create_app
 from llama2vec.serve.model import PreparedQuery, ServedModel
 from llama2vec.serve.server import address_of, listen, new_server
-from llama2vec.serve.service import Loaded, SearchedIndex
+from llama2vec.serve.service import Loaded
 from llama2vec.serve.settings import ServeSettings
 
 PASSAGES = (
@@ -75,8 +75,14 @@ class StandInSearcher:
     def __init__(self, query: PreparedQuery) -> None:
         self._query = query
         self.asked: list[tuple[str, Mode]] = []
+        self.store_changed = False
+
+    def check_unchanged(self) -> None:
+        if self.store_changed:
+            raise StoreError("/secret/store was rewritten")
 
     def hits(self, question: str, mode: Mode, depth: int) -> list[Hit]:
+        self.check_unchanged()
         self.asked.append((question, mode))
         if question == "explode":
             raise RuntimeError("a secret: /etc/passwd")
@@ -118,7 +124,7 @@ def services() -> Iterator[Start]:
         *, token: str | None = None, encoder: StandInEncoder | None = None, with_search: bool = True,
         wait: bool = True, load: Callable[[], None] = lambda: None, port: int = 0,
         searcher: Any = None, query: PreparedQuery | None = None,
-        store_file: Path | None = None, hosts: Collection[str] | None = None, **limits: float,
+        hosts: Collection[str] | None = None, **limits: float,
     ) -> Running:  # fmt: skip
         encoder = encoder or StandInEncoder()
         query = query or PreparedQuery(encoder.contract_hash)
@@ -127,7 +133,7 @@ def services() -> Iterator[Start]:
 
         def loaded() -> Loaded:
             load()
-            return Loaded(model, SearchedIndex(cast(Retriever, searcher), query, store_file) if with_search else None)
+            return Loaded(model, cast(Retriever, searcher), query) if with_search else Loaded(model)
 
         ready, settings = threading.Event(), ServeSettings.model_validate(limits)
         app = create_app(

@@ -64,17 +64,17 @@ def serve_command(
 
     def load() -> Loaded:
         from llama2vec.serve.model import ServedModel
-        from llama2vec.serve.service import Loaded, SearchedIndex
+        from llama2vec.serve.service import Loaded
 
         if index is None:
             assert model is not None
             return Loaded(ServedModel(load_encoder(model, dtype, device, prompts, sets), name or _public_name(model)))
         from llama2vec.retrieve.retriever import Retriever
 
-        retriever = Retriever.open(index, None)
+        retriever = Retriever.open(index)
         encoder = load_store_encoder(retriever.store, model, dtype, device, prompts, sets)
         title = name or (_public_name(model) if model else store_spec(retriever.store).title)
-        return Loaded(ServedModel(encoder, title), SearchedIndex.open(retriever, encoder.contract_hash))
+        return Loaded.with_index(ServedModel(encoder, title), retriever)
 
     serve(load, limits, listening, token=token, hosts=_allowed_hosts(host, allow_host), with_search=index is not None)
 

@@ -137,9 +137,9 @@ def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[
     @app.get("/healthz", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         """Report whether requests can be answered: 503 while loading, when the model fails, when the store changed."""
-        state, index = service.state, service.loaded.index if service.loaded else None
+        state = service.state
         headers = _RETRY_WHILE_LOADING if state == "loading" else None
-        content = {"status": state, "modes": list(index.modes) if index else []}
+        content = {"status": state, "modes": list(service.loaded.modes) if service.loaded else []}
         return JSONResponse(content, 200 if state == "ok" else 503, headers=headers)
 
     @app.get("/metrics", dependencies=secured, response_class=Response, responses={
@@ -198,11 +198,10 @@ def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
     responses = _errors(secured, 400, 408, 413, 500, 503, 504)
 
     async def answer(request: Request, asked: SearchRequest) -> SearchAnswer:
-        index = _loaded(service).index
-        assert index is not None
-        mode = asked.mode or index.modes[0]
-        if mode not in index.modes:
-            text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(index.modes)}"
+        modes = _loaded(service).modes
+        mode = asked.mode or modes[0]
+        if mode not in modes:
+            text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(modes)}"
             raise Problem(400, text, "invalid_value", "mode")
         hits = await _unless_gone(request, service.search(asked.q, mode, asked.depth), service.settings)
         found = [
@@ -213,7 +212,7 @@ def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
             for hit in hits
         ]  # fmt: skip
         took_ms = round(1000 * (time.monotonic() - request.scope["started"]), 2)
-        return SearchAnswer(query=asked.q, mode=mode, modes=list(index.modes), took_ms=took_ms, hits=found)
+        return SearchAnswer(query=asked.q, mode=mode, modes=list(modes), took_ms=took_ms, hits=found)
 
     @app.get("/search", dependencies=secured, responses=responses)
     async def search(request: Request, asked: Annotated[address_model, Query()]) -> SearchAnswer:  # type: ignore[valid-type]
@@ -301,9 +300,9 @@ def _narrow(schema: dict[str, Any], loaded: Loaded) -> None:
     """Put the model's width and the index's modes into a schema."""
     models = schema["components"]["schemas"]
     models["EmbeddingRequest"]["properties"]["dimensions"]["anyOf"][0]["maximum"] = loaded.model.dimension
-    if loaded.index is not None:
+    if loaded.modes:
         in_address = schema["paths"]["/search"]["get"]["parameters"]
         places = [models["SearchRequest"]["properties"]["mode"]]
         places += [parameter["schema"] for parameter in in_address if parameter["name"] == "mode"]
         for place in places:
-            place["anyOf"][0] = {"type": "string", "enum": list(loaded.index.modes)}
+            place["anyOf"][0] = {"type": "string", "enum": list(loaded.modes)}

@@ -95,7 +95,7 @@ def serve(
     failures: list[BaseException] = []
 
     def ready(loaded: Loaded) -> None:
-        modes = f" and search ({', '.join(loaded.index.modes)})" if loaded.index else ""
+        modes = f" and search ({', '.join(loaded.modes)})" if loaded.modes else ""
         print(f"Serving embeddings of {loaded.model.name}{modes} on {address_of(listening)}", flush=True)
 
     def failed(error: BaseException) -> None:

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 
-from llama2vec.errors import ModelError
+from llama2vec.errors import ModelError, StoreError
 from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
 from llama2vec.retrieve.fusion import Mode
@@ -37,36 +36,46 @@ class StoreChangedError(Exception):
     """The store was rewritten while it was being served."""
 
 
-class SearchedIndex:
-    """An index whose query vectors the batcher makes, and whose store is watched for changes.
+@dataclass(frozen=True)
+class Loaded:
+    """What the service answers from.
 
-    Args:
-        retriever: The index, opened with ``query`` as its encoder.
-        query: Takes the query vector of each search.
-        store_file: File that is replaced whenever the store is written; None = it is not watched.
+    Attributes:
+        model: The encoder.
+        retriever: The index, opened with ``query`` as its encoder; None = embeddings only.
+        query: Takes the vector of the query that is searched for.
     """
 
-    def __init__(self, retriever: Retriever, query: PreparedQuery, store_file: Path | None = None) -> None:
-        self.modes = tuple(retriever.modes)
-        self._retriever, self._query, self._store_file = retriever, query, store_file
-        self._opened = self._version()
+    model: ServedModel
+    retriever: Retriever | None = None
+    query: PreparedQuery | None = None
 
     @classmethod
-    def open(cls, retriever: Retriever, contract_hash: str) -> SearchedIndex:
-        """Return what serves a retriever that was opened without an encoder.
+    def with_index(cls, model: ServedModel, retriever: Retriever) -> Loaded:
+        """Serve an index that was opened without an encoder.
 
         Raises:
             StoreError: The index was made with another encoder.
         """
-        query = PreparedQuery(contract_hash)
+        query = PreparedQuery(model.contract_hash)
         check_contract(retriever.store, query)
         retriever.encoder = query
-        return cls(retriever, query, retriever.store.path / "store.json")
+        return cls(model, retriever, query)
 
     @property
-    def has_changed(self) -> bool:
-        """Whether the store was rewritten since it was opened."""
-        return self._version() != self._opened
+    def modes(self) -> tuple[Mode, ...]:
+        """How the index can be searched; the first is the default."""
+        return tuple(self.retriever.modes) if self.retriever else ()
+
+    @property
+    def store_changed(self) -> bool:
+        """Whether the store was rewritten since the index was opened."""
+        try:
+            if self.retriever:
+                self.retriever.check_unchanged()
+        except StoreError:
+            return True
+        return False
 
     def hits(self, question: str, mode: Mode, depth: int, vector: Vectors | None) -> list[Hit]:
         """Search in the calling thread; one search at a time.
@@ -74,31 +83,15 @@ class SearchedIndex:
         Raises:
             StoreChangedError: The store was rewritten, before or during the search.
         """
-        self._query.vector = vector
+        assert self.retriever is not None
+        assert self.query is not None
+        self.query.vector = vector
         try:
-            found = self._retriever.hits(question, mode, depth)
-        except Exception as error:
-            if self.has_changed:
+            return self.retriever.hits(question, mode, depth)
+        except StoreError as error:
+            if self.store_changed:
                 raise StoreChangedError from error
             raise
-        if self.has_changed:
-            raise StoreChangedError
-        return found
-
-    def _version(self) -> tuple[int, ...]:
-        try:
-            facts = self._store_file.stat() if self._store_file else None
-        except OSError:
-            facts = None
-        return (facts.st_ino, facts.st_size, facts.st_mtime_ns) if facts else ()
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What the service answers from: the encoder, and the index unless it serves embeddings only."""
-
-    model: ServedModel
-    index: SearchedIndex | None = None
 
 
 class Service:
@@ -139,7 +132,7 @@ class Service:
         # A batch that outlasts the time limit has no caller left.
         if self._batcher.is_failing or self._batcher.busy_seconds > 2 * self.settings.timeout_seconds:
             return "failing"
-        return "store_changed" if self.loaded.index and self.loaded.index.has_changed else "ok"
+        return "store_changed" if self.loaded.store_changed else "ok"
 
     async def start(self) -> Loaded:
         """Load, and answer once: the first pass of a model is slow, and no client should wait for it.
@@ -163,7 +156,7 @@ class Service:
             raise ModelError(
                 f"{loaded.model.name}: its vectors are not finite numbers; serve it with --dtype float32"
             ) from None
-        for mode in loaded.index.modes if loaded.index else ():
+        for mode in loaded.modes:
             await self._search(loaded, _PROBE, mode, 1)
         self.loaded = loaded
         return loaded
@@ -199,14 +192,13 @@ class Service:
         return await self._search(self.loaded, question, mode, depth)
 
     async def _search(self, loaded: Loaded, question: str, mode: Mode, depth: int) -> list[Hit]:
-        assert loaded.index is not None
         if self._searching >= self.settings.max_waiting:
             raise QueueFullError(1)
         self._searching += 1
         try:
             vector = None if mode == "bm25" else (await self.embed([question], "query")).vectors
             running = asyncio.get_running_loop()
-            return await running.run_in_executor(self._searches, loaded.index.hits, question, mode, depth, vector)
+            return await running.run_in_executor(self._searches, loaded.hits, question, mode, depth, vector)
         finally:
             self._searching -= 1
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from service_stand_ins import PASSAGES, Running, Start
+from service_stand_ins import PASSAGES, Running, StandInSearcher, Start
+
+from llama2vec.serve.model import PreparedQuery
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
@@ -55,8 +57,7 @@ def test_word_search_does_not_ask_the_model(service: Running) -> None:
     [
         ({}, "q", "required"),
         ({"q": ""}, "q", "at least 1 character"),
-        ({"q": "llama", "mode": "sparse"}, "mode", "cannot be searched by sparse; choose from dense, bm25, hybrid"),
-        ({"q": "llama", "mode": "fuzzy"}, "mode", "'dense', 'bm25', 'sparse' or 'hybrid'"),
+        ({"q": "llama", "mode": "fuzzy"}, "mode", "'dense', 'bm25' or 'hybrid'"),
         ({"q": "llama", "depth": 0}, "depth", "greater than or equal to 1"),
         ({"q": "llama", "depth": 101}, "depth", "must be at most 100, or start the service with a larger --max-depth"),
         ({"q": "llama", "depth": "many"}, "depth", "valid integer"),
@@ -86,3 +87,14 @@ def test_without_an_index_there_is_neither_search_nor_page(start: Start) -> None
     for path in ("/", "/search?q=llama", "/page/page.js"):
         assert service.client.get(path).status_code == 404
     assert "/search" not in service.client.get("/openapi.json").json()["paths"]
+
+
+def test_a_mode_that_the_index_lacks_is_refused_and_not_replaced(start: Start) -> None:
+    query = PreparedQuery("c0ffee")
+    searcher = StandInSearcher(query)
+    searcher.modes = ("dense",)
+    service = start(searcher=searcher, query=query)
+    answer = service.client.get("/search", params={"q": "llama", "mode": "bm25"})
+    assert answer.status_code == 400
+    assert "mode: this index cannot be searched by bm25; choose from dense" in answer.json()["error"]["message"]
+    assert searcher.asked == []
