@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from llama2vec.data.example_rows import ExampleRow, Problem, Problems
+from llama2vec.data.example_rows import ExampleRow
 from llama2vec.data.examples import no_rows, scan_examples
 from llama2vec.data.text_key import text_key
 from llama2vec.errors import DataError
@@ -144,11 +144,9 @@ def inspect_examples(
         DataError: No such source, or no row at all; problems of rows are in the report.
     """
     where = str(source)
-    rows = scan_examples(where, split=split)
-    limits: dict[Role, int] = dict(zip(_ROLES, (query_max_tokens, *2 * [passage_max_tokens]), strict=True))
     survey = _Survey(negatives, count_tokens)
     try:
-        for row in rows:
+        for row in scan_examples(where, split=split):
             survey.add(row)
     except DataError as error:
         # Of a truncated source, what was read so far is still worth reporting.
@@ -158,34 +156,33 @@ def inspect_examples(
         survey.faulty_rows += 1
     if not survey.rows:
         raise no_rows(where)
+    limits = dict(zip(_ROLES, (query_max_tokens, passage_max_tokens, passage_max_tokens), strict=True))
     return ExampleReport(
-        source=where,
-        split=split,
-        rows=survey.rows,
-        faulty_rows=survey.faulty_rows,
-        examples=survey.examples,
-        problems=survey.problems.findings(),
-        notes=(*survey.notes.findings(), *survey.between_rows()),
+        where, split, survey.rows, survey.faulty_rows, survey.examples, survey.problems.findings(),
+        (*survey.notes.findings(), *survey.between_rows()),
         words={role: _lengths(survey.words[role]) for role in _ROLES},
         tokens={role: _lengths(survey.tokens(role), limits[role]) for role in _ROLES if count_tokens},
-    )
+    )  # fmt: skip
 
 
 class _Tally:
-    """Counts by kind, with the first few of each."""
+    """Counts by kind, and keeps the first few of each."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._first: dict[str, list[str]] = {}
+        self._first: defaultdict[str, list[str]] = defaultdict(list)
 
     def add(self, kind: str, what: str) -> None:
         self._counts[kind] += 1
-        first = self._first.setdefault(kind, [])
-        if len(first) < _SHOWN:
-            first.append(what)
+        if len(self._first[kind]) < _SHOWN:
+            self._first[kind].append(what)
 
     def findings(self) -> tuple[Finding, ...]:
         return tuple(Finding(kind, count, tuple(self._first[kind])) for kind, count in self._counts.items())
+
+
+def _numbers() -> dict[Role, array[int]]:
+    return {role: array("Q") for role in _ROLES}
 
 
 class _Survey:
@@ -195,31 +192,33 @@ class _Survey:
         self._negatives, self._count_tokens = negatives, count_tokens
         self.rows = self.faulty_rows = self.examples = 0
         self.problems, self.notes = _Tally(), _Tally()
-        self.words: dict[Role, array[int]] = {role: array("Q") for role in _ROLES}
-        self._tokens: dict[Role, array[int]] = {role: array("Q") for role in _ROLES}
+        self.words, self._tokens = _numbers(), _numbers()
         self._waiting: dict[Role, list[str]] = {role: [] for role in _ROLES}
-        self._queries: set[int] = set()
-        self._pairs: set[int] = set()
-        # Hash of the text, and hash of the query and the text, one of each per positive and per negative.
-        self._texts = {role: array("Q") for role in ("positives", "negatives")}
-        self._labels = {role: array("Q") for role in ("positives", "negatives")}
+        self._queries, self._pairs = set[int](), set[int]()
+        # Of each positive and negative: the text, and the query with the text.
+        self._texts, self._labels = _numbers(), _numbers()
 
     def add(self, row: ExampleRow) -> None:
         self.rows += 1
-        problems = list(row.problems)
-        if row.example is not None:
-            problems += self._too_few(row.example, row.where)
+        where, problems = row.where.rstrip(","), [(problem.kind, problem.message) for problem in row.problems]
+        if row.example:
             self.examples += 1
-            self._measure("queries", (row.example.query,))
-            self._measure("positives", row.example.positives)
-            self._measure("negatives", row.example.negatives)
-            self._note(row.example, row.where.rstrip(","))
-        for problem in problems:
-            self.problems.add(problem.kind, problem.message)
+            there = len(row.example.negatives)
+            if there < self._negatives:
+                message = f"{row.where} has {there} of {self._negatives} negatives; mine more or ask for fewer"
+                problems.append(("too few negatives", message))
+            sides = (row.example.query,), row.example.positives, row.example.negatives
+            for role, texts in zip(_ROLES, sides, strict=True):
+                self._measure(role, texts)
+            self._note(row.example, where)
+        for kind, message in problems:
+            self.problems.add(kind, message)
         self.faulty_rows += bool(problems)
 
     def tokens(self, role: Role) -> array[int]:
-        self._tokenize(role)
+        if self._count_tokens and self._waiting[role]:
+            self._tokens[role].extend(self._count_tokens(self._waiting[role]))
+            self._waiting[role] = []
         return self._tokens[role]
 
     def between_rows(self) -> list[Finding]:
@@ -233,29 +232,17 @@ class _Survey:
         }
         return [Finding(kind, count) for kind, count in found.items() if count]
 
-    def _too_few(self, example: TrainingExample, where: str) -> list[Problem]:
-        problems = Problems(where)
-        if len(example.negatives) < self._negatives:
-            text = f"has {len(example.negatives)} of {self._negatives} negatives; mine more or ask for fewer"
-            problems.add("too few negatives", text)
-        return problems.found
-
     def _measure(self, role: Role, texts: tuple[str, ...]) -> None:
         self.words[role].extend(len(text.split()) for text in texts)
         if self._count_tokens:
             self._waiting[role] += texts
             if len(self._waiting[role]) >= _TOKENIZED_AT_ONCE:
-                self._tokenize(role)
-
-    def _tokenize(self, role: Role) -> None:
-        if self._count_tokens and self._waiting[role]:
-            self._tokens[role].extend(self._count_tokens(self._waiting[role]))
-            self._waiting[role] = []
+                self.tokens(role)
 
     def _note(self, example: TrainingExample, where: str) -> None:
-        query = text_key(example.query)
-        positives = list(map(text_key, example.positives))
-        negatives = list(map(text_key, example.negatives))
+        query, positives, negatives = (
+            text_key(example.query), [*map(text_key, example.positives)], [*map(text_key, example.negatives)]
+        )  # fmt: skip
         if _seen(self._queries, query):
             self.notes.add("queries that an earlier row has", where)
         for text in positives:
@@ -267,13 +254,14 @@ class _Survey:
             self.notes.add("rows with one negative twice", where)
         if not negatives:
             self.notes.add("rows without negatives", where)
-        for role, texts in (("positives", positives), ("negatives", negatives)):
+        sides: tuple[tuple[Role, list[str]], ...] = (("positives", positives), ("negatives", negatives))
+        for role, texts in sides:
             self._texts[role].extend(map(_hash, texts))
             self._labels[role].extend(_hash((query, text)) for text in texts)
 
 
 def _hash(item: object) -> int:
-    # Python's own hash differs between runs, which is fine for counting within one.
+    # Python's hash differs between processes, and these counts live in one.
     return hash(item) & 0xFFFF_FFFF_FFFF_FFFF
 
 
@@ -285,19 +273,14 @@ def _seen(known: set[int], item: object) -> bool:
 
 
 def _lengths(values: array[int], limit: int = 0) -> Lengths:
-    numbers = np.frombuffer(values, dtype=np.uint64) if values else np.zeros(0, dtype=np.uint64)
+    numbers = np.array(values, dtype=np.uint64)
     if not len(numbers):
         return Lengths(0, 0.0, dict.fromkeys(_PERCENTILES, 0), 0, limit)
     # A length that occurs: "95 % of the texts have at most so many".
     at = np.percentile(numbers, _PERCENTILES, method="inverted_cdf")
-    return Lengths(
-        count=len(numbers),
-        mean=round(float(numbers.mean()), 2),
-        percentiles=dict(zip(_PERCENTILES, map(int, at), strict=True)),
-        longest=int(numbers.max()),
-        limit=limit,
-        cut=int((numbers > limit).sum()) if limit else 0,
-    )
+    percentiles = dict(zip(_PERCENTILES, map(int, at), strict=True))
+    cut = int((numbers > limit).sum()) if limit else 0
+    return Lengths(len(numbers), round(float(numbers.mean()), 2), percentiles, int(numbers.max()), limit, cut)
 
 
 def _length_table(units: Mapping[str, Mapping[str, Lengths]]) -> list[str]:

@@ -61,30 +61,6 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     return qrels
 
 
-def write_qrels(qrels: Qrels, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write judgments: BEIR's columns with a header for a ``.tsv``, else TREC's four columns.
-
-    The write is atomic, and :func:`read_qrels` returns the same judgments. Queries without judgments get no line.
-
-    Raises:
-        OutputExistsError: The file is there already and ``overwrite`` is not given.
-        RunFormatError: No judgment, or an id that is not one word.
-        DataError: The file cannot be written.
-    """
-    path = Path(path)
-    if not any(qrels.values()):
-        raise RunFormatError(f"{path}: there are no judgments to write; give at least one")
-    beir = path.suffix.lower() == ".tsv"
-    lines = ["query-id\tcorpus-id\tscore\n"] if beir else []
-    for query_id, gains in qrels.items():
-        check_id(query_id, "query", path)
-        for passage_id, gain in gains.items():
-            check_id(passage_id, "passage", path)
-            middle = f"\t{passage_id}\t" if beir else f" 0 {passage_id} "
-            lines.append(f"{query_id}{middle}{int(gain)}\n")
-    write_output(path, "".join(lines), overwrite=overwrite)
-
-
 def read_run(path: str | Path) -> Run:
     """Return a TREC run: columns ``query Q0 passage rank score tag`` separated by white space, plain or gzip.
 

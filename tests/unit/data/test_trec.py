@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.trec import read_qrels, read_run, write_qrels, write_run
+from llama2vec.data.trec import read_qrels, read_run, write_run
 from llama2vec.errors import DataError, OutputExistsError, RunFormatError
 from llama2vec.records import Run
 
@@ -123,8 +123,6 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
     write_run(run, path, overwrite=True)
     assert read_run(path) == run
     with pytest.raises(OutputExistsError):
-        write_qrels({"q": {"d": 1}}, path)
-    with pytest.raises(OutputExistsError):
         write_run(run, tmp_path, overwrite=True)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.run"]
 
@@ -133,16 +131,6 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> N
     blocker = written(tmp_path / "file", "x")
     with pytest.raises(DataError, match="cannot be written"):
         write_run(Run({"q": {"d": 1.0}}), blocker / "a.run")
-
-
-def test_the_suffix_decides_the_kind_of_qrels(tmp_path: Path) -> None:
-    qrels = {"q": {"d": 1, "e": -1}}
-    write_qrels(qrels, tmp_path / "a.tsv")
-    write_qrels(qrels, tmp_path / "a.qrels")
-    assert (tmp_path / "a.tsv").read_text(encoding="utf-8") == "query-id\tcorpus-id\tscore\nq\td\t1\nq\te\t-1\n"
-    assert (tmp_path / "a.qrels").read_text(encoding="utf-8") == "q 0 d 1\nq 0 e -1\n"
-    with pytest.raises(RunFormatError, match="no judgments to write"):
-        write_qrels({"q": {}}, tmp_path / "b.tsv")
 
 
 @pytest.mark.parametrize("gain", ["99999999999999999999", "-1000001", "1_0", "٣", "1.0", "9" * 5000])
