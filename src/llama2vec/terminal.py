@@ -1,4 +1,4 @@
-"""What reaches the terminal: plain text in the terminal's own encoding, whatever passages, ids and paths contain."""
+"""Only printable text in the terminal's own encoding reaches it, even if passages, ids and paths contain more."""
 
 from __future__ import annotations
 

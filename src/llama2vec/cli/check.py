@@ -20,26 +20,22 @@ if TYPE_CHECKING:
 def check_command(
     data: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="JSONL, BEIR folder, MS MARCO triples or their folder, hf:…; left out = the recipe's data.sources.",
-        ),
+        typer.Argument(help="JSONL, BEIR folder, MS MARCO triples, hf:NAME; default: the recipe's data.sources."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Which qrels or split; overrides data.split (train).")] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Count tokens with this model's tokenizer; overrides model.name.")
-    ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="Fine-tuning recipe whose lengths the texts must fit.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split; replaces data.split (train).")] = None,
+    model: Annotated[str | None, typer.Option(help="Count tokens with this model; replaces model.name.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="Fine-tuning recipe whose length limits apply.")] = None,
     negatives: Annotated[
-        int | None, typer.Option(min=0, help="Fewer negatives in a row are a problem; overrides the recipe.")
+        int | None, typer.Option(min=0, help="Report rows with fewer negatives; replaces the recipe's number.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the reports here, too.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace --json.")] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")] = False,
 ) -> None:
-    """Read training data to the end and report every problem; exit code 2 where there is one."""
+    """Read training data to the end and report every problem; exit code 2 if there is one."""
     config = load_config(FinetuneConfig, recipe)
     sources = data or config.data.source_list
     if not sources:
-        raise ConfigError("there is nothing to check; name DATA, or a recipe with data.sources")
+        raise ConfigError("nothing to check; name DATA, or a recipe with data.sources")
     if json and json.exists() and not overwrite:
         raise OutputExistsError(f"{json} exists already; choose another path or --overwrite")
     if negatives is None:
@@ -60,19 +56,19 @@ def check_command(
 
 
 def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], list[int]], tuple[int, int]]:
-    """Return a function that counts tokens, and where queries and passages will be cut."""
+    """Return a function that counts tokens, and the lengths at which queries and passages are truncated."""
     from llama2vec.model.backbone import load_tokenizer
     from llama2vec.model.contract import saved_settings
     from llama2vec.model.source import resolve_model
 
     tokenizer = load_tokenizer(name)
-    # A text longer than the model reads is what is looked for here; the tokenizer would warn of each.
+    # Long texts are what this command looks for; the tokenizer would warn of each.
     tokenizer.model_max_length = int(1e30)
 
     def count(texts: list[str]) -> list[int]:
         return list(map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]))
 
-    # A saved encoder brings its own lengths along, as in fine-tuning.
+    # A saved encoder has its own lengths, as in fine-tuning.
     saved = saved_settings(Path(resolve_model(name).location))
     encoder = saved[1] if saved else config.encoder
     return count, (
@@ -92,4 +88,4 @@ def _finish(reports: list[ExampleReport], json: Path | None, overwrite: bool) ->
     if faulty:
         raise ExampleFormatError(f"{'; '.join(faulty)}; correct or delete these rows")
     rows = sum(report.rows for report in reports)
-    typer.echo(f"Checked {', '.join(report.source for report in reports)}: {rows:,} rows, no problem")
+    typer.echo(f"Checked {', '.join(report.source for report in reports)}: {rows:,} rows, no problems")

@@ -103,7 +103,7 @@ def _places(plan: RunPlan, output: Path) -> str:
     what = {
         "adapt": "the adapted encoder, its log and loss curve",
         "pairs": "queries with positives",
-        "mine": "the same with hard negatives, and reports of what was left out",
+        "mine": "the same with hard negatives, and reports on what was dropped",
         "finetune": "the fine-tuned encoder, its log and curves",
         "encode": "the corpus as vectors",
         "index": "ask it: llama2vec search {}",

@@ -1,4 +1,4 @@
-"""Ordered plain text → pairs (T, the text U that follows T), cut on sentence ends."""
+"""Pairs (T, the text U that follows T) from ordered plain text, split at sentence ends."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)$")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """Texts in reading order that belong together."""
+    """Consecutive texts of one document."""
 
     id: str
     texts: tuple[str, ...]
 
 
 def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
-    """Join neighboring passages of one document: ids ``<document>-<number>`` that count up without a gap.
+    """Group consecutive passages of a document: ids ``<document>-<number>`` with rising numbers and no gap.
 
-    Any other passage is a document of its own.
+    Every other passage is a document by itself.
 
     >>> rows = [Passage("a-0", "x"), Passage("a-1", "y"), Passage("b-0", "z"), Passage("c", "w")]
     >>> [(document.id, document.texts) for document in group_documents(rows)]
@@ -59,23 +59,23 @@ def follows(first_id: str, second_id: str) -> bool:
 
 
 def sentences(text: str, language: str = "en") -> list[str]:
-    """Cut a text on sentence ends; a line break that separates paragraphs ends a sentence too."""
+    """Split a text into sentences; a break between paragraphs ends a sentence."""
     try:
         import sentencex
     except ImportError as error:
-        raise MissingDependencyError("cutting sentences needs sentencex; pip install 'llama2vec[train]'") from error
+        raise MissingDependencyError("splitting sentences needs sentencex; pip install 'llama2vec[train]'") from error
     found = (" ".join(str(piece).split()) for piece in sentencex.segment(language, text))
     return [sentence for sentence in found if sentence]
 
 
 def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> list[str]:
-    """Cut a document into consecutive pieces of whole sentences.
+    """Split a document into consecutive pieces of whole sentences.
 
-    Each piece's target length is drawn evenly between ``min_words`` and ``max_words`` (seeded by the document's id,
-    so the cut does not depend on what stands around it); a single longer sentence stays whole.
+    The target length of each piece is drawn uniformly between ``min_words`` and ``max_words``, seeded by the document's
+    id. A longer sentence stays whole.
 
     Returns:
-        Pieces in reading order; the last one may be shorter than ``min_words`` only if it is the only one.
+        Pieces in reading order; only a single piece may be shorter than ``min_words``.
     """
     lengths = random.Random(f"{seed}:{document.id}")
     pieces: list[str] = []
@@ -100,14 +100,14 @@ def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> l
 def adaptation_examples(
     passages: Iterable[Passage], settings: TextSettings, seed: int = 0, need_next: bool = True
 ) -> tuple[list[AdaptationExample], list[AdaptationExample]]:
-    """Read ordered text into training and held-out pairs; whole documents go to one side or the other.
+    """Return training and held-out pairs from ordered text; a document belongs to one of the two as a whole.
 
     Args:
         passages: In reading order.
         settings: Cutting rules and the held-out share.
-        seed: Of the drawn lengths.
-        need_next: Leave out a document's last piece, which nothing follows (EBAR needs U). A document of one
-            single piece still serves, with an empty U, so that a pile of short texts is never useless.
+        seed: Seed of the drawn lengths.
+        need_next: Drop the last piece of a document, which has no following text (EBAR needs U). A document of a
+            single piece is kept, with an empty U, so that a corpus of short texts is usable.
 
     Returns:
         (training examples, held-out examples).

@@ -1,4 +1,4 @@
-"""An unlabeled corpus → pairs of query and positive, for fine-tuning without labels."""
+"""Pairs of query and positive from an unlabeled corpus, for fine-tuning without labels."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ _NOTHING: _Drawn = ("", ())
 def pairs_from_corpus(
     passages: Iterable[Passage], settings: CorpusPairSettings, seed: int = 0
 ) -> Iterator[TrainingExample]:
-    """Stream pairs that a corpus gives by itself, in its order.
+    """Stream pairs made from a corpus, in its order.
 
-    What is drawn hangs on the seed, the passage's id and the kind alone, not on the passages around it. A positive
-    carries the passage's title, as the passage will in an index; a query does not. The kind ``title`` is the other way
-    round, and a document's neighboring passages under one title are positives of one example: what is held in memory.
+    Each draw depends only on the seed, the passage's id and the kind of pair. A positive includes the title of its
+    passage, as the index will; a query does not. For the kind ``title`` it is the reverse, and consecutive passages of
+    a document under one title are the positives of one example.
 
-    All pairs from one passage, with ``neighbors`` the one that asks, have its id among their ``positive_ids``: they
-    are never each other's negatives, and mining never takes a query's own passage for a negative.
+    Every pair has the id of the passage that gave its query among its ``positive_ids``: pairs of one passage are never
+    each other's negatives, and mining never returns a query's own passage as a negative.
 
     Args:
         passages: In reading order; ids ``<document>-<number>`` that count up are one document.
         settings: Kinds, lengths and shares.
-        seed: Of every draw.
+        seed: Seed of all draws.
 
     Raises:
-        EmptyCorpusError: Not one pair could be made.
-        MissingDependencyError: Cutting sentences needs a package that is not there.
+        EmptyCorpusError: No pair could be made.
+        MissingDependencyError: The package that splits sentences is not installed.
     """
     empty = True
     for section, after in _sections(islice(passages, settings.limit or None)):
@@ -46,13 +46,13 @@ def pairs_from_corpus(
                 yield pair
     if empty:
         raise EmptyCorpusError(
-            f"the corpus gives no pair: no passage has {settings.passage_min_words} words and what the chosen kinds "
+            f"the corpus gives no pairs: no passage has {settings.passage_min_words} words and what the chosen kinds "
             "need; lower passage_min_words or choose other kinds"
         )
 
 
 def _sections(passages: Iterable[Passage]) -> Iterator[tuple[list[Passage], Passage | None]]:
-    """Yield neighboring passages of one document under one title, and the passage that follows them in it."""
+    """Yield consecutive passages of a document under one title, and the passage that follows them in it."""
     section: list[Passage] = []
     for passage in passages:
         goes_on = bool(section) and follows(section[-1].id, passage.id)
@@ -77,7 +77,7 @@ def _pairs(place: _Place, seed: int) -> Iterator[TrainingExample]:
             if len(passage.text.split()) >= place.settings.passage_min_words
             and text_key(passage.full_text) != text_key(query)
         ]
-        # A row of dashes or stars asks for nothing.
+        # A row of dashes or stars is not a query.
         if positives and any(letter.isalnum() for letter in query):
             yield TrainingExample(
                 query=query,
@@ -87,7 +87,7 @@ def _pairs(place: _Place, seed: int) -> Iterator[TrainingExample]:
 
 
 class _Place:
-    """A passage among its neighbors. Each kind of pair is a method that returns the query and its positives."""
+    """A passage and its neighbors; each kind of pair is a method that returns a query and its positives."""
 
     def __init__(
         self, section: Sequence[Passage], position: int, following: Passage | None, settings: CorpusPairSettings
@@ -127,8 +127,8 @@ class _Place:
     def neighbors(self, draw: random.Random) -> _Drawn:
         if self.following is None or not self._asks(self.passage.text):
             return _NOTHING
-        # The id is that of the passage that asks: mining must not take it for a negative of its own text, while it
-        # knows the following one by its text.
+        # The id is that of the query's passage, which mining must not return as a negative. Mining recognizes the
+        # following passage by its text.
         return self.passage.text, [Passage(self.passage.id, self.following.text, self.following.title)]
 
     def crop(self, draw: random.Random) -> _Drawn:

@@ -109,7 +109,7 @@ def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, ove
         How many were written.
 
     Raises:
-        OutputExistsError: The file is there already and ``overwrite`` is not given.
+        OutputExistsError: The file exists and ``overwrite`` is not given.
         ExampleFormatError: Another suffix, no example, or one with a problem.
         DataError: The file cannot be written.
     """
@@ -127,7 +127,7 @@ def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, ove
                 raise ExampleFormatError(problems[0].message)
             yield (json.dumps(_fields(example), ensure_ascii=False) + "\n").encode()
         if not count:
-            raise ExampleFormatError(f"{path}: there are no examples to write; give at least one")
+            raise ExampleFormatError(f"{path}: no examples to write; give at least one")
 
     write_output(path, _gzipped(lines()) if name.endswith(".gz") else lines(), overwrite=overwrite)
     return count

@@ -1,4 +1,4 @@
-"""Which files a local corpus or query source consists of, and which ones beside them are skipped."""
+"""The files of a local corpus or query source, and which other files of its folder are skipped."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Layout], ...] = (
     ((".txt", ".md"), "text"),
 )
 _ABOUT_THE_DATA = frozenset({"readme", "license", "notice", "changelog", "citation"})
-"""Texts that come with a folder of ``.jsonl`` parts and belong to nobody's corpus."""
+"""Texts that come with a folder of ``.jsonl`` parts and are not part of the corpus."""
 
 
 @dataclass(frozen=True, slots=True)

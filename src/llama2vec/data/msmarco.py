@@ -1,4 +1,4 @@
-"""MS MARCO's training files: triples of texts, or triples of ids with the queries and the collection beside them."""
+"""MS MARCO's training files: triples of texts, or triples of ids with queries and collection in the same folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words that carry no content, from a maintained list."""
+"""Words without content, from a maintained list."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llama2vec.errors import MissingDependencyError
 logger = logging.getLogger(__name__)
 
 WORD = re.compile(r"[^\W_]+")
-"""Letters and digits without a break."""
+"""A run of letters and digits."""
 
 
 def stop_words(language: str) -> frozenset[str]:
@@ -24,7 +24,7 @@ def stop_words(language: str) -> frozenset[str]:
     except ImportError as error:
         raise MissingDependencyError("stop words need stopwordsiso; pip install 'llama2vec[train]'") from error
     if not stopwordsiso.has_lang(language):
-        logger.warning("no stop-word list for language '%s': no word is left out", language)
+        logger.warning("no stop-word list for language '%s': all words count", language)
         return frozenset()
     # The list holds contractions ("don't"); texts are compared word by word, as the authors' code does.
     return frozenset(part for word in stopwordsiso.stopwords(language) for part in WORD.findall(word.lower()))

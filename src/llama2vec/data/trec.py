@@ -10,7 +10,7 @@ from pathlib import Path
 from llama2vec.data.lines import numbered_lines
 from llama2vec.errors import RunFormatError
 from llama2vec.files import write_output
-from llama2vec.records import Qrels, Run
+from llama2vec.records import Run
 
 # ASCII white space only, as trec_eval splits: an id may contain a no-break space.
 _FIELD = re.compile(r"[^ \t\r\f\v]+")
@@ -96,7 +96,7 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
     get no line.
 
     Raises:
-        OutputExistsError: The file is there already and ``overwrite`` is not given.
+        OutputExistsError: The file exists and ``overwrite`` is not given.
         RunFormatError: No result, a score that is not finite, or an id or tag that is not one word.
         DataError: The file cannot be written.
     """

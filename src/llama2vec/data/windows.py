@@ -1,4 +1,4 @@
-"""Long documents → overlapping windows that an encoder reads whole, and windows' scores → documents' scores.
+"""Split long documents into overlapping windows that an encoder reads whole; score documents by their windows.
 
 FirstP scores a document by its first window, MaxP by its best one (Dai & Callan, arXiv 1905.09217).
 """
@@ -15,20 +15,20 @@ from llama2vec.errors import ConfigError, EvaluationError, RunFormatError
 from llama2vec.records import Passage, Run
 
 TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
-"""Text → (begin, end) in characters of each of its tokens, in order, without special tokens."""
+"""Text → (start, end) in characters of each token, in order, without special tokens."""
 
 WindowKind = Literal["maxp", "firstp"]
 
 _WORD = re.compile(r"\S+")
 _SPACE = re.compile(r"\s")
 _CHARACTERS_A_TOKEN = 6
-"""First guess of how much text fills a window: more than natural languages need."""
+"""First guess of how much text fills a window; natural languages need less."""
 _LONGEST_WORD = 256
-"""A longer run of characters without a space counts as cut text, not as a word."""
+"""A longer run of characters without a space is split between tokens, like no other word."""
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
-    """Return where the words of a text are: the tokens of a system that has no tokenizer.
+    """Return the spans of the words in a text, which are the tokens of a system without a tokenizer.
 
     >>> word_spans("a  llama")
     [(0, 1), (3, 8)]
@@ -38,12 +38,12 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class WindowSettings:
-    """How documents are cut.
+    """How documents are split.
 
     Attributes:
-        kind: ``maxp`` = windows until the document ends, ``firstp`` = the first one alone.
-        tokens: Most tokens of a window, its title included.
-        stride: Tokens from the beginning of one window to that of the next; less than ``tokens`` = they overlap.
+        kind: ``maxp`` = windows over the whole document, ``firstp`` = only the first.
+        tokens: Longest window in tokens, including its title.
+        stride: Tokens from the start of one window to the start of the next; below ``tokens``, windows overlap.
     """
 
     kind: WindowKind
@@ -52,16 +52,16 @@ class WindowSettings:
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(WindowKind):
-            raise ConfigError(f"there is no window kind {self.kind!r}; choose maxp or firstp")
+            raise ConfigError(f"unknown window kind {self.kind!r}; choose maxp or firstp")
         if self.tokens < 2:
-            raise ConfigError(f"a window of {self.tokens} tokens holds no text; give at least 2")
+            raise ConfigError(f"a window of {self.tokens} tokens has no room for text; give at least 2")
         if not 1 <= self.stride <= self.tokens:
             problem = f"the stride of {self.stride} tokens does not fit windows of {self.tokens}"
-            raise ConfigError(f"{problem}; choose 1 to {self.tokens}, or text would be left out")
+            raise ConfigError(f"{problem}; choose 1 to {self.tokens}, so that no text is skipped")
 
 
 def cut_documents(documents: Iterable[Passage], settings: WindowSettings, token_spans: TokenSpans) -> Iterator[Passage]:
-    """Stream the windows of a corpus; memory is that of one document's text and one window's tokens."""
+    """Stream the windows of a corpus, with one document in memory at a time."""
     for document in documents:
         yield from cut_document(document, settings, token_spans)
 
@@ -69,11 +69,10 @@ def cut_documents(documents: Iterable[Passage], settings: WindowSettings, token_
 def cut_document(document: Passage, settings: WindowSettings, token_spans: TokenSpans) -> Iterator[Passage]:
     """Stream one document's windows as passages ``<document>#<number>``, numbered from 0.
 
-    The title stands in front of every window, cut to half of it where it is longer. With it a window has at most
-    ``settings.tokens`` tokens, so an encoder with that limit reads the window to its end. A window ends behind the last
-    whole word that fits, and the next one begins with a whole word; only text without spaces is cut between tokens.
-    No text is left out between two windows, even where a long title leaves a window less room than the stride.
-    A document without text is one window.
+    Every window starts with the title, truncated to half a window. Including it, a window has at most
+    ``settings.tokens`` tokens, so an encoder with that limit reads all of it. Windows start and end with whole words;
+    only text without spaces is split between tokens. Windows cover the whole text, even if a long title leaves less
+    room than the stride. A document without text gives one window.
 
     >>> settings = WindowSettings("maxp", tokens=3, stride=2)
     >>> [window.text for window in cut_document(Passage("d", "one two three four"), settings, word_spans)]
@@ -93,7 +92,7 @@ def cut_document(document: Passage, settings: WindowSettings, token_spans: Token
 
 
 def document_id(window_id: str) -> str:
-    """Return which document a window belongs to; a document's own id may hold ``#``.
+    """Return the id of a window's document, which may itself contain ``#``.
 
     >>> document_id("https://x.org/#top#12")
     'https://x.org/#top'
@@ -103,19 +102,19 @@ def document_id(window_id: str) -> str:
     """
     document, mark, number = window_id.rpartition("#")
     if not mark or not document or not number.isdecimal():
-        raise RunFormatError(f"{window_id!r} is no window's id; write <document>#<number>")
+        raise RunFormatError(f"{window_id!r} is not the id of a window; write <document>#<number>")
     return document
 
 
 def max_passage(run: Run) -> Run:
-    """Return a run over documents: each scores as its best window.
+    """Return a run over documents, each with the score of its best window.
 
     >>> max_passage(Run({"q": {"a#0": 1.0, "a#3": 2.0, "b#1": 1.5}})).results
     {'q': {'a': 2.0, 'b': 1.5}}
 
     Raises:
         RunFormatError: A passage is not a window.
-        EvaluationError: A score that is not a number; it would win or lose by chance.
+        EvaluationError: A score is NaN, which cannot be ranked.
     """
     results: dict[str, dict[str, float]] = {}
     for query_id, scores in run.results.items():
@@ -129,17 +128,17 @@ def max_passage(run: Run) -> Run:
 
 
 def _head(title: str, most: int, token_spans: TokenSpans) -> str:
-    """Return what stands in front of every window: the title, or the part of it that has ``most`` tokens."""
+    """Return the start of every window: the title, truncated to ``most`` tokens."""
     title = title.strip()
     while title and len(spans := token_spans(title)) > most:
-        # Shorter by a character at least: the tokens of a part may be more than those it had in the whole.
+        # Drop at least one character: a part of a text may have more tokens than it had within the whole.
         title = title[: min(spans[most][0], len(title) - 1)].rstrip()
     return f"{title} " if title else ""
 
 
 @dataclass
 class _Cutter:
-    """Finds the ends of one document's windows; reads no more of it at a time than a window needs."""
+    """Finds the windows of one document, tokenizing only as much text at a time as a window needs."""
 
     text: str
     head: str
@@ -150,7 +149,7 @@ class _Cutter:
         self._guess = _CHARACTERS_A_TOKEN * self.settings.tokens
 
     def cut(self, start: int) -> tuple[int, int]:
-        """Return where the window that begins at ``start`` ends, and where the next one begins."""
+        """Return the end of the window that starts at ``start``, and the start of the next one."""
         spans, stop = self._spans(start)
         if len(spans) <= self.settings.tokens:
             return stop, stop
@@ -162,12 +161,12 @@ class _Cutter:
         return end, following if start < following < end else end
 
     def _spans(self, start: int) -> tuple[Sequence[tuple[int, int]], int]:
-        """Return the tokens from ``start`` on, more than fill a window or to the end, and how far they reach."""
+        """Return the tokens from ``start``, enough for a window or up to the end, and where they end."""
         size = self._guess
         while True:
             stop = min(start + size, len(self.text))
             if stop < len(self.text):
-                # Half a word has other tokens than the whole one.
+                # Half a word is tokenized differently from a whole one.
                 space = _SPACE.search(self.text, stop, stop + _LONGEST_WORD)
                 stop = space.start() if space else stop
             spans = self.token_spans(self.head + self.text[start:stop])
@@ -176,21 +175,21 @@ class _Cutter:
             size *= 2
 
     def _place(self, spans: Sequence[tuple[int, int]], token: int, start: int) -> int:
-        """Return where a token of ``head + text[start:]`` begins in the text."""
+        """Return the place in the text of a token of ``head + text[start:]``."""
         return max(start, start + spans[token][0] - len(self.head))
 
     def _inside_word(self, place: int) -> bool:
         return 0 < place < len(self.text) and not (self.text[place - 1].isspace() or self.text[place].isspace())
 
     def _word_begin(self, start: int, place: int) -> int:
-        """Return where the word around ``place`` begins, or ``place`` where that is not behind ``start``."""
+        """Return the start of the word around ``place``; ``place`` itself if the word starts before ``start``."""
         begin = place
         while begin > start and self._inside_word(begin):
             begin -= 1
         return begin if begin > start else place
 
     def _whole_words(self, start: int, place: int) -> int:
-        """Return the end of the last whole word before ``place``; without one, a place that keeps to the limit."""
+        """Return the end of the last whole word before ``place``; without one, a place within the limit."""
         end = self._word_begin(start, place)
         while self._inside_word(end) and end > start + 1:
             spans = self.token_spans(self.head + self.text[start:end])

@@ -54,7 +54,7 @@ class RunEstimate:
 
 @dataclass(frozen=True)
 class _Lengths:
-    """Token counts of sampled texts without prompts, the number of texts in all, and their mean size in bytes."""
+    """Token counts of sampled texts without prompts, the total number of texts, and their mean size in bytes."""
 
     tokens: Sequence[int]
     total: int

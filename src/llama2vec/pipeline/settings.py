@@ -1,4 +1,4 @@
-"""Settings of a whole run: every stage in one recipe."""
+"""Settings of a run: every stage in one recipe."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class ExampleSource(Settings):
         source: BEIR folder, JSONL file, MS MARCO triples, ``hf:dataset`` …
         split: Split of a folder or hub dataset.
         limit: Read at most this many examples; 0 = all.
-        corpus: Passages to mine from; "" = the BEIR folder's own, else the run's ``corpus``, else the examples' own.
+        corpus: Passages to mine; "" = those of the BEIR folder, else the run's ``corpus``, else the examples' own.
     """
 
     source: Annotated[str, Field(min_length=1)]
@@ -37,12 +37,12 @@ class ExampleSource(Settings):
 
 
 class PairsSettings(Settings):
-    """Where the pairs of query and positive come from.
+    """Sources of the pairs of query and positive.
 
     Attributes:
-        sources: Labeled examples; a name alone stands for a source with its defaults.
-        from_corpus: Pairs that the run's corpus gives by itself, without a label.
-        seed: Of the pairs from the corpus.
+        sources: Labeled examples; a name alone means a source with default settings.
+        from_corpus: Make pairs from the run's corpus, without labels.
+        seed: Sampling seed of the pairs from the corpus.
     """
 
     sources: list[ExampleSource] = Field(default_factory=list)
@@ -57,18 +57,17 @@ class PairsSettings(Settings):
     @model_validator(mode="after")
     def _something_to_read(self) -> PairsSettings:
         if not self.sources and self.from_corpus is None:
-            raise ValueError("there are no pairs; name sources, or write from_corpus = true")
+            raise ValueError("no source of pairs; name sources, or write from_corpus = true")
         return self
 
 
 class MiningStageSettings(MineSettings):
-    """How a run mines; what is not named here is as in :class:`MineSettings`.
+    """How a run mines, in addition to :class:`MineSettings`.
 
     Attributes:
-        encoder: Search with the newest encoder of the run, too. A raw LLM, neither adapted nor fine-tuned, is no
-            retriever and is not asked.
-        rounds: Mine and fine-tune this often. Each further round mines with the encoder that the round before made,
-            and fine-tuning goes on from it.
+        encoder: Also search with the newest encoder of the run. An LLM without adaptation or fine-tuning is skipped.
+        rounds: Number of rounds of mining and fine-tuning. Each round mines with the encoder of the round before and
+            fine-tunes it further.
     """
 
     encoder: bool = True
@@ -79,23 +78,22 @@ RUN_STAGES = ("pairs", "adapt", "mine", "finetune", "encode", "index", "evaluate
 
 
 class RunConfig(Settings):
-    """All stages in one recipe. A stage whose section is absent, or ``false``, is not run; ``true`` = its defaults.
+    """All stages in one recipe. A stage without a section, or set to ``false``, is off; ``true`` runs it with defaults.
 
-    ``[model]``, ``[prompts]`` and ``[encoder]`` hold for every stage; ``[adapt]`` and ``[finetune]`` may change parts
-    of them in sections of their own, such as ``[finetune.model]``.
+    ``[model]``, ``[prompts]`` and ``[encoder]`` apply to every stage; ``[adapt]`` and ``[finetune]`` may override
+    parts of them, as in ``[finetune.model]``.
 
     Attributes:
-        corpus: Passages: what adaptation reads, pairs are made of, mining searches and ``encode`` encodes, unless the
-            stage names another.
-        model: The LLM that the run begins with.
-        prompts: The wording.
-        encoder: Lengths, pooling, pairing.
-        adapt: As in an adaptation recipe; ``text.corpus`` goes before ``corpus``.
+        corpus: Passages for adaptation, pairs, mining and encoding, unless a stage names its own.
+        model: The LLM to start from.
+        prompts: Wording of the prompts.
+        encoder: Lengths, pooling, pairing of prompts.
+        adapt: As in an adaptation recipe; ``text.corpus`` takes precedence over ``corpus``.
         pairs: Queries with positives.
-        mine: Hard negatives for them.
-        finetune: As in a fine-tuning recipe, but for ``data.sources``: it reads what ``mine`` or ``pairs`` wrote.
-        encode: The corpus as vectors.
-        index: The index over them.
+        mine: Hard negatives for the pairs.
+        finetune: As in a fine-tuning recipe without ``data.sources``: it reads the output of ``mine`` or ``pairs``.
+        encode: Vectors of the corpus.
+        index: Index over the vectors.
         evaluate: Scores of the models.
     """
 
@@ -131,7 +129,7 @@ class RunConfig(Settings):
             if getattr(self, stage) is not None and getattr(self, needed) is None:
                 raise ValueError(f"[{stage}] needs what [{needed}] makes; write a [{needed}] section too")
         if self.mine and self.mine.rounds > 1 and not self.finetune:
-            raise ValueError(f"mine.rounds is {self.mine.rounds}, but nothing is fine-tuned between; add [finetune]")
+            raise ValueError(f"mine.rounds is {self.mine.rounds}, but no stage fine-tunes in between; add [finetune]")
         self._check_corpus()
         self._check_models()
         return self
@@ -157,16 +155,16 @@ class RunConfig(Settings):
             _check_same_contract(self.adapt, self.finetune)
         missing = [name for name in (self.evaluate.systems if self.evaluate else []) if not self._makes(name)]
         if missing:
-            raise ValueError(f"evaluate.systems: {missing[0]} is no model of this run; add its stage or leave it out")
+            raise ValueError(f"evaluate.systems: {missing[0]} is not a model of this run; add its stage or drop it")
 
     def _makes(self, system: str) -> bool:
         return {"adapted": self.adapt is not None, "finetuned": self.finetune is not None}.get(system, True)
 
 
 def _check_same_contract(adapt: AdaptConfig, finetune: FinetuneConfig) -> None:
-    """Fine-tuning keeps the contract of the adapted encoder: what it repeats must be the same."""
+    """Raise if fine-tuning repeats a setting of the adapted encoder's contract with another value."""
     if "prompts" in finetune.model_fields_set and finetune.prompts != adapt.prompts:
-        raise ValueError("finetune.prompts: fine-tuning keeps the wording of the adaptation; write it in [prompts]")
+        raise ValueError("finetune.prompts: fine-tuning keeps the wording of the adaptation; set it in [prompts]")
     for name in ("pooling", "layers", "query_max_tokens", "passage_max_tokens"):
         there, now = getattr(adapt.encoder, name), getattr(finetune.encoder, name)
         if name in finetune.encoder.model_fields_set and there != now:
@@ -186,5 +184,5 @@ UNLABELED = (
 )
 """``llama2vec run --corpus CORPUS`` without a recipe, as ``--set`` would say it.
 
-This scored best without labels (docs/results.md): both prompts SELF, pairs from the corpus, BM25 beside the vectors.
+This scored best without labels (docs/results.md): both prompts SELF, pairs from the corpus, BM25 next to the vectors.
 """

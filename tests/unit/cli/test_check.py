@@ -34,7 +34,7 @@ def test_clean_data_end_with_code_zero(check: Callable[..., Outcome], tmp_path: 
     code, out, err = check(data)
     assert (code, err) == (0, "")
     assert "Problems: none" in out
-    assert out.endswith(f"Checked {data}: 2 rows, no problem\n")
+    assert out.endswith(f"Checked {data}: 2 rows, no problems\n")
 
 
 def test_problems_are_all_printed_and_end_with_code_two_and_one_line(
@@ -97,7 +97,7 @@ def test_a_saved_encoder_brings_its_own_lengths(
 
 
 def test_nothing_to_check_and_unknown_models_are_one_line(check: Callable[..., Outcome], tmp_path: Path) -> None:
-    assert "there is nothing to check" in check()[2]
+    assert "nothing to check" in check()[2]
     data = written(tmp_path / "a.jsonl", [GOOD])
     code, out, err = check(data, "--model", tmp_path / "gone.gguf")
     assert (code, out) == (2, "")

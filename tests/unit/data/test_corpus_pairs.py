@@ -152,7 +152,7 @@ def test_the_limit_counts_passages(corpus: list[Passage]) -> None:
 
 
 def test_a_corpus_without_a_pair_is_one_line() -> None:
-    with pytest.raises(EmptyCorpusError, match="gives no pair: no passage has 8 words"):
+    with pytest.raises(EmptyCorpusError, match="gives no pairs: no passage has 8 words"):
         pairs([Passage("a", "Short.")], CorpusPairSettings())
 
 

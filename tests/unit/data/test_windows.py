@@ -144,7 +144,7 @@ def test_a_windows_id_gives_back_its_document(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["d", "d#", "#3", "d#x", "d#-1"])
 def test_what_is_no_windows_id_is_refused(name: str) -> None:
-    with pytest.raises(RunFormatError, match="is no window's id"):
+    with pytest.raises(RunFormatError, match="is not the id of a window"):
         document_id(name)
 
 
@@ -164,10 +164,10 @@ def test_a_score_that_is_not_a_number_is_refused_wherever_it_stands() -> None:
 @pytest.mark.parametrize(
     ("kind", "tokens", "stride", "problem"),
     [
-        ("maxp", 1, 1, "holds no text"),
+        ("maxp", 1, 1, "has no room for text"),
         ("maxp", 8, 9, "stride of 9 tokens does not fit windows of 8"),
         ("maxp", 8, 0, "stride of 0 tokens"),
-        ("sump", 8, 4, "no window kind 'sump'"),
+        ("sump", 8, 4, "unknown window kind 'sump'"),
     ],
 )
 def test_settings_that_make_no_windows_are_refused(kind: Any, tokens: int, stride: int, problem: str) -> None:

@@ -103,9 +103,9 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
         (["corpus=c", "finetune=true"], r"\[finetune\] needs what \[pairs\] makes"),
         (["corpus=c", "index=true"], r"\[index\] needs what \[encode\] makes"),
         (["adapt=true"], r"corpus is empty and adapt reads it; name a corpus in the recipe or with --corpus"),
-        (["pairs={}"], r"there are no pairs; name sources, or write from_corpus = true"),
+        (["pairs={}"], r"no source of pairs; name sources, or write from_corpus = true"),
         (["corpus=c"], r"no stage to run"),
-        (["corpus=c", "pairs.from_corpus=true", "mine.rounds=2"], r"rounds is 2, but nothing is fine-tuned between"),
+        (["corpus=c", "pairs.from_corpus=true", "mine.rounds=2"], r"rounds is 2, but no stage fine-tunes in between"),
         (["corpus=c", "adapt.model.name=other"], r"adapt\.model\.name: a run has one model; name it in \[model\]"),
         (
             ["corpus=c", "pairs.from_corpus=true", "finetune.data.sources=x"],
@@ -122,7 +122,7 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
         (["corpus=c", "evaluate={}"], r"evaluate\.tasks: Field required"),
         (
             ["corpus=c", "adapt=true", 'evaluate={tasks=["x.tsv"], systems=["finetuned"]}'],
-            r"evaluate\.systems: finetuned is no model of this run",
+            r"evaluate\.systems: finetuned is not a model of this run",
         ),
     ],
 )
