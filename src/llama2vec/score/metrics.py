@@ -13,6 +13,7 @@ from llama2vec.score.significance import bootstrap_interval
 
 DEFAULT_METRICS = ("nDCG@10", "MRR@10", "R@100")
 """Ranking quality with grades, rank of the first relevant passage, and share of the relevant passages found."""
+_MOST_PASSAGES = 10_000_000  # more than trec_eval tells apart in single precision
 
 
 def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[str] = DEFAULT_METRICS) -> Report:
@@ -107,7 +108,7 @@ def _parse_metric(name: str) -> Any:
     try:
         metric = ir_measures.parse_measure(name)
         metric.validate_params()
-        if not _provider().supports(metric) or metric.params.get("cutoff", 1) < 1:
+        if not _provider().supports(metric) or not 1 <= metric.params.get("cutoff", 1) <= _MOST_PASSAGES:
             raise ValueError(name)
     except (NameError, ValueError, TypeError, SyntaxError, AssertionError):
         word = name.partition("@")[0]
