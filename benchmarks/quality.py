@@ -32,8 +32,7 @@ from llama2vec.manifest import code_version, machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Run
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.score.metrics import evaluate_run
-from llama2vec.score.similarity import correlation_interval, score_similarities
+from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
 
 RETRIEVAL = ("cranfield", "squad-dev", "scifact")
 STS = ("en-dev", "en-test")

@@ -33,8 +33,7 @@ from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Qrels, Query, Run, SentencePair
-from llama2vec.score.metrics import evaluate_run
-from llama2vec.score.similarity import score_similarities
+from llama2vec.score.metrics import evaluate_run, score_similarities
 
 COMMON = [
     "encoder.layers=1",

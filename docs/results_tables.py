@@ -34,7 +34,7 @@ from llama2vec.errors import Llama2VecError  # noqa: E402
 from llama2vec.files import write_atomic  # noqa: E402
 from llama2vec.records import Report  # noqa: E402
 from llama2vec.score.comparison import compare_reports, pooled_comparison  # noqa: E402
-from llama2vec.score.report.wording import p_value_text  # noqa: E402
+from llama2vec.score.report.text import p_value_text  # noqa: E402
 
 PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md"))
 RESULTS = REPOSITORY / "benchmarks" / "results"

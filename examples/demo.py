@@ -35,7 +35,7 @@ from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever, carried_modes
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.metrics import evaluate_run
-from llama2vec.score.report.tables import system_markdown, system_tables
+from llama2vec.score.report.text import system_markdown, system_tables
 from llama2vec.score.results import Result, write_result
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"

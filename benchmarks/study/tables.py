@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import fmean
 
-from llama2vec.score.report.wording import interval_text, p_value_text
+from llama2vec.score.report.text import interval_text, p_value_text
 from study.cells import REFERENCES, Arm, adapted, plan, raw_mean, tuned
 from study.comparisons import (
     Answer,

@@ -43,9 +43,15 @@ def compare_command(
     from llama2vec.data.trec import read_qrels
     from llama2vec.files import check_new, write_output
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs
-    from llama2vec.score.report.comparisons import markdown_comparison, terminal_comparison
+    from llama2vec.score.report.comparisons import (
+        check_same_corpus,
+        markdown_comparison,
+        read_named_runs,
+        task_of,
+        terminal_comparison,
+        with_texts,
+    )
     from llama2vec.score.results import write_comparisons
-    from llama2vec.score.runs import check_same_corpus, read_named_runs, task_of, with_texts
 
     if json and json == markdown:
         raise ConfigError(f"{json} cannot be both --json and --markdown; name two files")

@@ -126,7 +126,7 @@ def _evaluate(
     from rich.console import Console
 
     from llama2vec.score.evaluator import evaluate_tasks
-    from llama2vec.score.report.tables import task_table
+    from llama2vec.score.report.text import task_table
 
     scratch: Any = nullcontext(output) if output else tempfile.TemporaryDirectory(prefix="llama2vec-")
     with scratch as folder:

@@ -38,7 +38,7 @@ from llama2vec.records import Report
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.evaluator import evaluate_tasks
-from llama2vec.score.report.tables import system_markdown
+from llama2vec.score.report.text import system_markdown
 from llama2vec.score.systems import BM25, Stores, System
 
 logger = logging.getLogger(__name__)

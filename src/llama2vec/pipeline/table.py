@@ -10,7 +10,7 @@ from rich.text import Text
 from llama2vec.pipeline.estimates import RunEstimate
 from llama2vec.pipeline.plan import RunPlan, scored_tasks, systems
 from llama2vec.pipeline.record import REPORT, Decision, RunRecord, decide_all
-from llama2vec.score.report.tables import system_tables
+from llama2vec.score.report.text import system_tables
 from llama2vec.score.results import read_result
 from llama2vec.score.tasks import find_task
 

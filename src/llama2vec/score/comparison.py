@@ -32,40 +32,26 @@ class PairedTest:
     """What one system gains over another.
 
     Attributes:
-        first: The baseline.
-        second: The system compared with it.
-        difference: Mean of second - first.
-        interval: Its 95 % bootstrap interval.
-        effect_size: Cohen's d_z; None if every query differs by the same amount.
-        effect_interval: Its 95 % bootstrap interval.
-        t_p: Two-sided p of the paired t-test; None if every query differs by the same amount.
-        randomization_p: Two-sided p of the paired randomization test.
-        t_p_corrected: After Holm's correction over the pairs of the comparison.
-        randomization_p_corrected: The same.
-        wins: Queries on which second is better by more than 1e-9.
-        ties: Queries without a difference.
-        losses: Queries on which first is better.
         changed: (query id, value of first, value of second), largest gains first, then largest losses.
         detectable_difference: The true difference that so many queries show at p < 0.05 with 80 % power.
-        flips: Random sign patterns of the randomization test; None if all patterns were tried.
     """
 
-    first: str
-    second: str
-    difference: float
-    interval: tuple[float, float]
-    effect_size: float | None
-    effect_interval: tuple[float, float] | None
-    t_p: float | None
-    randomization_p: float
-    t_p_corrected: float | None
-    randomization_p_corrected: float
-    wins: int
-    ties: int
-    losses: int
+    first: str  # The baseline
+    second: str  # The system compared with it
+    difference: float  # Mean of second - first
+    interval: tuple[float, float]  # Its 95 % bootstrap interval
+    effect_size: float | None  # Cohen's d_z; None if every query differs by the same amount
+    effect_interval: tuple[float, float] | None  # Its 95 % bootstrap interval
+    t_p: float | None  # Two-sided p of the paired t-test; None if every query differs by the same amount
+    randomization_p: float  # Two-sided p of the paired randomization test
+    t_p_corrected: float | None  # After Holm's correction over the pairs of the comparison
+    randomization_p_corrected: float  # The same
+    wins: int  # Queries on which second is better by more than 1e-9
+    ties: int  # Queries without a difference
+    losses: int  # Queries on which first is better
     changed: tuple[tuple[str, float, float], ...] = ()
     detectable_difference: float | None = None
-    flips: int | None = None
+    flips: int | None = None  # Random sign patterns of the randomization test; None if all patterns were tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,20 +82,15 @@ class Comparison:
     """Systems compared on one task by one metric.
 
     Attributes:
-        task: What they were evaluated on.
-        metric: Such as ``nDCG@10``.
-        systems: System → mean over all judged queries.
-        per_query: System → query id → value; every system has the same queries.
-        pairs: One test per compared pair.
         settings: How it was made: queries, how many of them each run lacks, depths, samples, seed.
         shown: Query id → its text and passages, for the queries in :attr:`PairedTest.changed`.
     """
 
-    task: str
-    metric: str
-    systems: Mapping[str, float]
-    per_query: Mapping[str, Mapping[str, float]]
-    pairs: Sequence[PairedTest]
+    task: str  # What they were evaluated on
+    metric: str  # Such as ``nDCG@10``
+    systems: Mapping[str, float]  # System → mean over all judged queries
+    per_query: Mapping[str, Mapping[str, float]]  # System → query id → value; every system has the same queries
+    pairs: Sequence[PairedTest]  # One test per compared pair
     settings: Mapping[str, Any] = field(default_factory=dict)
     shown: Mapping[str, ShownQuery] = field(default_factory=dict)
 

@@ -155,7 +155,7 @@ def t_test(groups: Groups) -> float | None:
     mean = mean_difference(groups)
     if not error:
         return None if mean else 1.0
-    stats = _scipy_stats()
+    stats = scipy_stats()
     return float(
         stats.ttest_1samp(groups[0], 0).pvalue if len(groups) == 1 else 2 * stats.t.sf(abs(mean) / error, freedom)
     )
@@ -169,7 +169,7 @@ def detectable_difference(groups: Groups, *, power: float = 0.8, alpha: float = 
     error, freedom = _standard_error(groups)
     if not error:
         return None
-    student = _scipy_stats().t
+    student = scipy_stats().t
     return float(error * (student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)))
 
 
@@ -261,9 +261,14 @@ def _random_sums(sizes: FloatVector, flips: int, seed: int) -> Iterable[FloatVec
         yield np.take_along_axis(tables, signs.astype(np.intp), axis=0).sum(axis=1)
 
 
-def _scipy_stats() -> Any:
+def scipy_stats() -> Any:
+    """Return ``scipy.stats``.
+
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
     try:
         from scipy import stats
     except ImportError:
-        raise MissingDependencyError("comparing runs needs scipy; pip install 'llama2vec[evaluate]'") from None
+        raise MissingDependencyError("this needs scipy; pip install 'llama2vec[evaluate]'") from None
     return stats

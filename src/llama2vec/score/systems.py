@@ -21,7 +21,7 @@ from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
-from llama2vec.score.similarity import correlation_interval, score_similarities
+from llama2vec.score.metrics import correlation_interval, score_similarities
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -88,11 +88,10 @@ class Stores:
 
     Attributes:
         folder: Encoded corpora are kept here, and those found here are used; None = encode, and remove afterwards.
-        known: Further finished stores that may be used.
     """
 
     folder: Path | None = None
-    known: tuple[Path, ...] = ()
+    known: tuple[Path, ...] = ()  # Further finished stores that may be used
 
     def find(self, contract_hash: str, fingerprint: str, windows: Mapping[str, Any] | None) -> VectorStore | None:
         """Return a finished store of this corpus, cut like this, under this contract; None if there is none."""

@@ -41,31 +41,21 @@ class Task:
     """What is scored, and how.
 
     Attributes:
-        name: Such as ``beir/scifact``; ``<folder>/<split>`` for a user's own folder.
-        kind: Passages ranked for queries, or similarities of sentence pairs.
-        metrics: The first one is the headline.
-        split: Judgments of a BEIR folder.
-        places: Where the data may be, below the data root: BEIR folders, or files of sentence pairs.
-        remote: ``ir:ID`` or ``hf:NAME[:SPLIT]``, read if no place holds the data; "" = none.
-        members: Names of the tasks whose scores are averaged; such a task has no data of its own.
-        depth: Passages per query that are scored.
         exclude_same_id: Skip the passage that has its query's id; None = only if a query and a passage share both id
             and text.
-        long_documents: Documents longer than encoders read; they are cut into windows.
-        published: A public set as released; its corpus may lack a few judged passages.
     """
 
-    name: str
-    kind: Kind
-    metrics: tuple[str, ...]
-    split: str = "test"
-    places: tuple[str, ...] = ()
-    remote: str = ""
-    members: tuple[str, ...] = ()
-    depth: int = 1000
+    name: str  # Such as ``beir/scifact``; ``<folder>/<split>`` for a user's own folder
+    kind: Kind  # Passages ranked for queries, or similarities of sentence pairs
+    metrics: tuple[str, ...]  # The first one is the headline
+    split: str = "test"  # Judgments of a BEIR folder
+    places: tuple[str, ...] = ()  # Where the data may be, below the data root: BEIR folders, or files of sentence pairs
+    remote: str = ""  # ``ir:ID`` or ``hf:NAME[:SPLIT]``, read if no place holds the data; "" = none
+    members: tuple[str, ...] = ()  # Names of the tasks whose scores are averaged; such a task has no data of its own
+    depth: int = 1000  # Passages per query that are scored
     exclude_same_id: bool | None = False
-    long_documents: bool = False
-    published: bool = True
+    long_documents: bool = False  # Documents longer than encoders read; they are cut into windows
+    published: bool = True  # A public set as released; its corpus may lack a few judged passages
 
     @property
     def stem(self) -> str:

@@ -31,7 +31,7 @@ from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExis
 from llama2vec.records import Passage, Query
 from llama2vec.score.evaluator import encode_tasks
 from llama2vec.score.metrics import evaluate_run
-from llama2vec.score.report.tables import family_averages, task_table
+from llama2vec.score.report.text import family_averages, task_table
 from llama2vec.score.systems import System
 from llama2vec.score.tasks import TASKS, Task
 

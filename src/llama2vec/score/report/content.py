@@ -21,7 +21,6 @@ from llama2vec.score.report.sources import (
     ComparedRuns,
     CurveFamily,
     Evaluation,
-    PipelineRun,
     SourceFile,
     Sources,
     Training,
@@ -68,13 +67,12 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class Content:
-    """A report: tasks, trainings, runs and curves in the order given, and how the page was made."""
+    """A report: tasks, trainings and curves in the order given, and how the page was made."""
 
     title: str
     command: str
     tasks: Sequence[TaskResults]
     trainings: Sequence[Training]
-    runs: Sequence[PipelineRun]
     files: Sequence[SourceFile]
     versions: Mapping[str, str]
     curves: Sequence[CurveFamily] = ()
@@ -82,9 +80,8 @@ class Content:
     @property
     def summary(self) -> str:
         """One line that says what the report holds."""
-        counts = {"training": len(self.trainings), "run": len(self.runs)}
         parts = [f"{_count(len(self.systems), 'system')} on {_count(len(self.tasks), 'task')}"] if self.tasks else []
-        return ", ".join([*parts, *(_count(count, noun) for noun, count in counts.items() if count)])
+        return ", ".join([*parts, *([_count(len(self.trainings), "training")] if self.trainings else [])])
 
     @property
     def headline(self) -> list[TaskResults]:
@@ -130,7 +127,7 @@ def build_content(sources: Sources, *, title: str = "", command: str = "", basel
         raise ConfigError(f"--baseline {baseline}: no such system in these results; there are: {there}")
     tasks = [_task(name, evaluations.get(name, []), compared.get(name, []), baseline) for name in names]
     return Content(
-        title or _title(tasks, sources.trainings), command, tasks, sources.trainings, sources.runs, sources.files,
+        title or _title(tasks, sources.trainings), command, tasks, sources.trainings, sources.files,
         versions(), sources.curves,
     )  # fmt: skip
 
@@ -258,7 +255,7 @@ def _notes(reports: Sequence[Report]) -> list[str]:
 
 def _title(tasks: Sequence[TaskResults], trainings: Sequence[Training]) -> str:
     if not tasks:
-        return "Training" if len(trainings) == 1 else "Trainings" if trainings else "Run"
+        return "Training" if len(trainings) == 1 else "Trainings"
     return f"Evaluation: {tasks[0].label}" if len(tasks) == 1 else f"Evaluation on {len(tasks)} tasks"
 
 

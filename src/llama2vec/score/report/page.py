@@ -8,11 +8,12 @@ from typing import Any
 
 from llama2vec.errors import MissingDependencyError
 from llama2vec.score.comparison import Comparison, PairedTest
-from llama2vec.score.report import plots, wording
+from llama2vec.score.report import plots
+from llama2vec.score.report import text as wording
 from llama2vec.score.report.content import Content, TaskResults, averages
 from llama2vec.score.report.plots import Curve, Estimate, Plot
 from llama2vec.score.report.sources import CurveFamily, Training
-from llama2vec.score.report.tables import Cell, best_values, score_cell
+from llama2vec.score.report.text import Cell, best_values, score_cell
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_PAIRS = 6
@@ -43,7 +44,6 @@ def render_page(content: Content) -> str:
         overview=_overview(content),
         tasks=[_task_view(number, task) for number, task in enumerate(content.tasks, start=1)],
         trainings=_trainings_view(content.trainings),
-        runs=[{"run": run, "settings": wording.setting_rows([run.settings])} for run in content.runs],
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )
 

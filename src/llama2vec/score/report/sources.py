@@ -61,19 +61,12 @@ class ComparedRuns:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A training, finished or under way.
+    """A training, finished or under way."""
 
-    Attributes:
-        where: The folder.
-        stage: ``adapt`` or ``finetune``; "" if the folder does not say.
-        log: The lines of ``log.jsonl``, with ``step`` and figures by name; at least one.
-        manifest: What ``manifest.json`` says; empty until the training is finished.
-    """
-
-    where: str
-    stage: str
-    log: Sequence[Mapping[str, float]]
-    manifest: Settings
+    where: str  # The folder
+    stage: str  # ``adapt`` or ``finetune``; "" if the folder does not say
+    log: Sequence[Mapping[str, float]]  # The lines of ``log.jsonl``, with ``step`` and figures by name; at least one
+    manifest: Settings  # What ``manifest.json`` says; empty until the training is finished
 
     @property
     def state(self) -> str:
@@ -84,15 +77,6 @@ class Training:
     def steps(self) -> int:
         """Steps logged so far."""
         return int(self.log[-1]["step"])
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineRun:
-    """What ``run.json`` says: the state of each stage; recipe, versions and machine."""
-
-    where: str
-    stages: Mapping[str, Settings]
-    settings: Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +97,6 @@ class Sources:
     evaluations: list[Evaluation] = field(default_factory=list)
     comparisons: list[ComparedRuns] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
-    runs: list[PipelineRun] = field(default_factory=list)
     curves: list[CurveFamily] = field(default_factory=list)
 
 
@@ -164,8 +147,6 @@ def _read_run(folder: Path, sources: Sources) -> bool:
         return False
     stages = validated(_STAGES, content.get("stages"), str(file))
     sources.files.append(_source_file(file, "run"))
-    settings = {key: value for key, value in content.items() if key not in ("format", "stages")}
-    sources.runs.append(PipelineRun(str(folder), stages, settings))
     for stage in stages:
         made = folder / str(stages[stage].get("folder", ""))
         if (made / LOG_FILE).is_file():
@@ -199,8 +180,7 @@ def _read_log(path: Path) -> list[dict[str, float]]:
     for number, text in enumerate(whole, start=1):
         where = f"{path}:{number}"
         line = parse_json(text, where)
-        step = line.get("step")
-        if not isinstance(step, int) or isinstance(step, bool):
+        if "step" not in line:
             raise DataError(f"{where} has no step; is it a log of adapt or finetune?")
         lines.append(validated(NUMBERS, line, where))
     if not lines:
@@ -232,7 +212,7 @@ def _comparisons(content: Settings, path: Path) -> list[ComparedRuns]:
     """Return the comparisons of ``compare --json``, or a single one."""
     found = [comparison_from_json(one, str(path)) for one in content.get("comparisons", [content])]
     for comparison in found:
-        if comparison.systems.keys() > comparison.per_query.keys():
+        if comparison.systems.keys() - comparison.per_query.keys():
             raise DataError(f"{path} lacks the values per query of a system; compare again")
     return [ComparedRuns(comparison, str(path)) for comparison in found]
 
