@@ -29,7 +29,7 @@ from study.sets import SampledSet, dense_run, sampled_set
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Report, Run
-from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode, reciprocal_rank_fusion, weighted_fusion
+from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode, min_max_fusion, reciprocal_rank_fusion
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
@@ -158,7 +158,7 @@ def peer_rows(sample: SampledSet, embed: Embed, bm25: dict[str, Any]) -> dict[st
     runs = {
         PEER: dense,
         f"rrf({PEER}+bm25)": reciprocal_rank_fusion([dense, words]),
-        f"min-max({PEER}+bm25)": weighted_fusion([dense, words], lexical=[False, True]),
+        f"min-max({PEER}+bm25)": min_max_fusion([dense, words], lexical=[False, True]),
     }
     return {name: _row(evaluate_run(run, task.qrels, task=task.name)) for name, run in runs.items()}
 

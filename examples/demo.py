@@ -29,11 +29,11 @@ from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Query, Report, Run
 from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.hits import snippet
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever, carried_modes
+from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.texts import snippet
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.report.text import system_markdown, system_tables
 from llama2vec.score.results import Result, write_result
@@ -158,8 +158,7 @@ def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], out
     }
     write_store(lambda: iter(passages), encoder, output / "store", source=source, shard_size=512, total=len(passages))
     folder = output / "index"
-    if "bm25" not in carried_modes(folder):
-        build_index(output / "store", folder, kind="exact", bm25="en", overwrite=True)
+    build_index(output / "store", folder, bm25="en")
     reports = []
     retriever = Retriever.open(folder, encoder)
     modes: dict[str, Mode] = {"adapted": "dense", "hybrid": "hybrid"}

@@ -19,7 +19,7 @@ from llama2vec.cli import main
 from llama2vec.config import load_config
 from llama2vec.errors import OutputExistsError
 from llama2vec.pipeline.settings import RunConfig
-from llama2vec.retrieve.retriever import carried_modes
+from llama2vec.retrieve.retriever import Retriever
 from llama2vec.score.results import read_result
 
 pytestmark = pytest.mark.slow
@@ -85,7 +85,6 @@ save_every = 1
 shard_size = 8
 [index]
 bm25 = true
-sparse = true
 [evaluate]
 tasks = ["{task}", "{task / "pairs.tsv"}"]
 """,
@@ -242,9 +241,9 @@ def test_every_stage_is_made_and_recorded_with_what_made_it(whole: Path, task: P
 def test_the_index_answers_and_the_scores_are_those_of_evaluate(
     whole: Path, task: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert carried_modes(whole / "index") == ("hybrid", "dense", "bm25", "sparse")
+    assert Retriever.open(whole / "index").modes == ("hybrid", "dense", "bm25")
     for arguments in (
-        ["search", whole / "index", "The river", "--dtype", "float32", "--device", "cpu", "--mode", "sparse"],
+        ["search", whole / "index", "The river", "--dtype", "float32", "--device", "cpu", "--mode", "hybrid"],
         ["search", whole / "index", "The river", "--dtype", "float32", "--device", "cpu", "--depth", 2],
         ["evaluate", whole / "finetuned", "--task", task, "--name", "finetuned", "--dtype", "float32",
          "--device", "cpu", "-o", tmp_path / "finetuned"],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_stores import TableEncoder
 
 from llama2vec.records import Passage
-from llama2vec.retrieve import nearest as nearest_module
+from llama2vec.retrieve import vector_index as vector_index_module
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
 
@@ -48,11 +48,11 @@ def test_exact_search_equals_brute_force_ties_included(
     order = np.lexsort((np.broadcast_to(np.arange(passages), scores.shape), -scores), axis=1)[:, :depth]
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(nearest_module, "_BLOCK_FLOATS", block_floats),
-        mock.patch.object(nearest_module, "_BLOCK_ROWS", block_rows),
+        mock.patch.object(vector_index_module, "_BLOCK_FLOATS", block_floats),
+        mock.patch.object(vector_index_module, "_BLOCK_ROWS", block_rows),
         # None: FAISS is not installed.
-        mock.patch.object(nearest_module, "_HEAPS_FROM", heaps_from or 0),
-        mock.patch.object(nearest_module, "faiss", None if heaps_from is None else nearest_module.faiss),
+        mock.patch.object(vector_index_module, "_HEAPS_FROM", heaps_from or 0),
+        mock.patch.object(vector_index_module, "faiss", None if heaps_from is None else vector_index_module.faiss),
         mock.patch("os.fsync"),
     ):
         store = write_store(

@@ -14,8 +14,8 @@ from llama2vec.files import check_new
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode
-    from llama2vec.retrieve.hits import Hit
     from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.texts import Hit
 
 
 def search_command(
@@ -31,7 +31,7 @@ def search_command(
         int | None, typer.Option(min=1, help="Passages per query: 5 for a question, 1000 for a run.")
     ] = None,
     fusion: Annotated[
-        str, typer.Option(help="How hybrid mixes: scores scaled by min-max or z-score, or rrf (reciprocal ranks).")
+        str, typer.Option(help="How hybrid mixes: min-max (scaled scores) or rrf (reciprocal ranks).")
     ] = "min-max",
     weights: Annotated[
         list[str] | None, typer.Option("--weight", help="Weight of a mode in hybrid, such as dense=2; repeatable.")
@@ -116,7 +116,7 @@ def _answer(retriever: Retriever, mode: Mode, question: str, depth: int) -> None
 
 def format_hit(hit: Hit, question: str) -> str:
     """Return one result as two or three lines: rank, score, id, title; then the telling part of the text."""
-    from llama2vec.retrieve.hits import snippet
+    from llama2vec.retrieve.texts import snippet
 
     head = f"{hit.rank:>3}. {hit.score:.3f}  {hit.passage.id}"
     if hit.passage.title:

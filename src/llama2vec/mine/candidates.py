@@ -13,10 +13,9 @@ from llama2vec.data.text_key import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.nearest import Rows, Scores, best_rows
 from llama2vec.retrieve.retriever import QueryEncoder, check_contract
 from llama2vec.retrieve.store import PassageEncoder
-from llama2vec.retrieve.vector_index import Index
+from llama2vec.retrieve.vector_index import Index, Rows, Scores, best_rows
 
 Target = int | str
 """A passage to be scored: its row in the corpus, or its text where the corpus does not have it."""
@@ -24,42 +23,24 @@ Target = int | str
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one searcher says about one query.
+    """What one searcher says about one query."""
 
-    Attributes:
-        rows: [K] rows of the best passages, best first.
-        scores: [K] their scores.
-        target_scores: Score of each target.
-        score_rows: Scores any rows [n] for this query.
-    """
-
-    rows: Rows
-    scores: Scores
-    target_scores: Sequence[float]
-    score_rows: Callable[[Sequence[int]], Sequence[float]]
+    rows: Rows  # [K] rows of the best passages, best first
+    scores: Scores  # [K] their scores
+    target_scores: Sequence[float]  # Score of each target
+    score_rows: Callable[[Sequence[int]], Sequence[float]]  # Scores any rows [n] for this query
 
 
 class Searcher(Protocol):
     """A way to find candidates in a corpus of N passages."""
 
-    @property
-    def name(self) -> str:
-        """What the report calls it."""
-        ...
+    name: str  # what the report calls it
 
     def __len__(self) -> int:
         """Return N."""
-        ...
 
     def search(self, queries: Sequence[Query], targets: Sequence[Sequence[Target]], depth: int) -> Iterator[Found]:
-        """Yield, query by query, the K = ``depth`` best passages and the scores of that query's targets.
-
-        Args:
-            queries: Q of them.
-            targets: Q lists.
-            depth: K; fewer are returned where there are fewer.
-        """
-        ...
+        """Yield, query by query, up to K = ``depth`` best passages and the scores of that query's targets."""
 
 
 class MiningEncoder(QueryEncoder, PassageEncoder, Protocol):
@@ -96,15 +77,7 @@ class Bm25Searcher:
 
 
 class DenseSearcher:
-    """Candidates by the cosine between an encoder's vectors.
-
-    Args:
-        index: Over the encoded corpus; candidates of an approximate one may miss a few.
-        encoder: Must have the contract that the corpus was encoded under.
-
-    Raises:
-        StoreError: The encoder's contract is another than the index's.
-    """
+    """Candidates by the cosine between vectors of an encoder; an approximate index may miss a few."""
 
     name = "model"
 

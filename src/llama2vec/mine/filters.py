@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,12 +18,15 @@ from functools import lru_cache
 from llama2vec.data.text_key import text_key
 from llama2vec.errors import DataError
 from llama2vec.mine.candidates import TEXT_ID, Found, Target
-from llama2vec.mine.near_duplicates import containment, shingles
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, TrainingExample
+from llama2vec.retrieve.lexical import SIGNS
 
 _CACHED_PASSAGES = 1 << 13
+_SHINGLE_WORDS = 5
+# Scripts that are written without spaces: each kana, Han or Hangul sign counts as a word.
+_WORD = re.compile(f"[{SIGNS}]|[^\\W{SIGNS}]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,24 +49,17 @@ class Known:
     """What is known about a query before it is searched.
 
     Attributes:
-        query_key: Key of the query's text.
-        ids: Ids of its positives.
-        rows: Rows of its positives in the corpus; other rows with the same texts are copies.
-        positives: Texts of its positives, as the examples and as the corpus have them.
-        keys: Keys of all these texts.
         targets: What the judge must score: this example's positives, those of its namesakes, its own negatives.
-        own: Number of this example's positives.
-        all: Number of all positives.
     """
 
-    query_key: str
-    ids: frozenset[str]
-    rows: frozenset[int]
-    positives: tuple[_Text, ...]
-    keys: frozenset[str]
+    query_key: str  # Key of the query's text
+    ids: frozenset[str]  # Ids of its positives
+    rows: frozenset[int]  # Rows of its positives in the corpus; other rows with the same texts are copies
+    positives: tuple[_Text, ...]  # Texts of its positives, as the examples and as the corpus have them
+    keys: frozenset[str]  # Keys of all these texts
     targets: tuple[Target, ...]
-    own: int
-    all: int
+    own: int  # Number of this example's positives
+    all: int  # Number of all positives
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,3 +296,28 @@ def _query_names(example: TrainingExample) -> list[tuple[str, str]]:
 
 def _with_ids(texts: Sequence[str], ids: Sequence[str]) -> list[tuple[str, str]]:
     return list(zip(texts, ids or [""] * len(texts), strict=True))
+
+
+def shingles(text: str) -> frozenset[int]:
+    """Return the hashes of a text's word 5-grams, of all its words where they are fewer; equal within one process.
+
+    >>> len(shingles("one two three four five six, SIX")), len(shingles("one two")), len(shingles(""))
+    (3, 1, 0)
+    """
+    words = _WORD.findall(text.casefold())
+    if not words:
+        return frozenset()
+    width = min(_SHINGLE_WORDS, len(words))
+    return frozenset(map(hash, zip(*(words[start:] for start in range(width)), strict=False)))
+
+
+def containment(first: frozenset[int], second: frozenset[int]) -> float:
+    """Return the share of the smaller set that the other has too, 0..1 (Broder 1997, containment of shingles).
+
+    Never below the Jaccard similarity, and near 1 also where one text is the other with something added or cut off.
+
+    >>> containment(frozenset({1, 2}), frozenset({2, 3, 4, 5}))
+    0.5
+    """
+    smaller = min(len(first), len(second))
+    return len(first & second) / smaller if smaller else 0.0

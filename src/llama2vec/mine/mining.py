@@ -42,15 +42,10 @@ _SHARD_SIZE = 2048
 
 @dataclass(frozen=True, slots=True)
 class MiningResult:
-    """What :func:`mine` found.
+    """What :func:`mine` found."""
 
-    Attributes:
-        examples: In the order of the input, with their new negatives, best ranked first.
-        report: What was taken and what was removed.
-    """
-
-    examples: list[TrainingExample]
-    report: MiningReport
+    examples: list[TrainingExample]  # In the order of the input, with their new negatives, best ranked first
+    report: MiningReport  # What was taken and what was removed
 
 
 def mine(
@@ -143,21 +138,16 @@ class MiningInputs:
     """What :func:`mine_to_file` reads.
 
     Attributes:
-        examples: Source of the training examples.
-        split: Which of the source's splits.
         corpus: Source of the passages; "" = those of the index, else the corpus of the examples' BEIR folder, else
             the examples' own passages.
-        model: The encoder's name, for the report.
-        encoder: Searches too if it is given.
-        index: The corpus as this encoder sees it; None = it is encoded beside the output, resumably.
     """
 
-    examples: str
-    split: str = "train"
+    examples: str  # Source of the training examples
+    split: str = "train"  # Which of the source's splits
     corpus: str = ""
-    model: str = ""
-    encoder: MiningEncoder | None = None
-    index: Index | None = None
+    model: str = ""  # The encoder's name, for the report
+    encoder: MiningEncoder | None = None  # Searches too if it is given
+    index: Index | None = None  # The corpus as this encoder sees it; None = it is encoded beside the output, resumably
 
 
 def mine_to_file(

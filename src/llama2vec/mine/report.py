@@ -1,9 +1,11 @@
-"""What mining took, what it left out and why: counted, with examples."""
+"""What mining took, what it removed and why: counted, with examples."""
 
 from __future__ import annotations
 
+import dataclasses
+from bisect import bisect_right
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +21,7 @@ REASONS = {
     "too_close_to_positive": "scores too close to the positive's score, or above it",
     "duplicate_negative": "has the text of another negative of the query",
 }
-"""Why a candidate is left out, in the order of the tests: the first that fits is counted."""
+"""Why a candidate is removed, in the order of the tests; the first that fits is counted."""
 
 _RANK_BOUNDS = (1, 10, 20, 50, 100, 200, 500, 1000)
 _SHOWN_LETTERS = 240
@@ -32,40 +34,31 @@ class _Removed:
     passages: set[str] = field(default_factory=set)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
+    def to_dict(self, why: str) -> dict[str, Any]:
+        return {"why": why, **dataclasses.asdict(self), "passages": len(self.passages)}
+
 
 class MiningReport:
-    """Counts of one mining.
-
-    Args:
-        most_examples: Examples to keep of each reason and of the short queries.
-
-    Attributes:
-        queries: Queries mined for.
-        written: Queries that made it into the output.
-        mined: Negatives that were mined.
-        kept: Negatives that the examples brought along and keep.
-        replaced: Negatives that the examples brought along and lose.
-        candidates: Pairs of a query and a passage that were looked at.
-        unbounded: Queries whose positives score 0, so that no score was too close.
-        unknown_positives: Positives that the corpus does not have.
-        scores_dropped: Queries whose teacher scores went with the negatives they belonged to.
-        facts: What else the file says: seconds, passages.
-    """
+    """Counts of one mining, with up to ``most_examples`` examples for each reason and for short queries."""
 
     def __init__(self, most_examples: int = 5) -> None:
-        self.queries = self.written = self.mined = self.kept = self.replaced = 0
-        self.candidates = self.unbounded = self.unknown_positives = self.scores_dropped = 0
-        self.facts: dict[str, Any] = {}
+        self.queries = self.written = 0  # mined for, and written to the output
+        self.mined = self.kept = self.replaced = 0  # negatives: new, the examples' own, and those lost
+        self.candidates = 0  # pairs of a query and a passage that were examined
+        self.unbounded = 0  # queries whose positives all score 0, so that no score was too close
+        self.unknown_positives = 0  # positives that the corpus does not have
+        self.scores_dropped = 0  # queries whose teacher scores were dropped with the negatives they belonged to
+        self.facts: dict[str, Any] = {}  # what else the file says: seconds, passages
         self._most_examples = most_examples
         self._removed: dict[str, _Removed] = {}
         self._last_query: dict[str, int] = {}
-        self._ranks: dict[str, Counter[int]] = {}
+        self._ranks: dict[str, list[int]] = {}
         self._found_by: Counter[str] = Counter()
         self._short: Counter[int] = Counter()
         self._short_examples: list[dict[str, Any]] = []
 
     def removed(self, reason: str) -> int:
-        """Return how many candidates were left out for a reason."""
+        """Return how many candidates were removed for a reason."""
         return self._removed[reason].candidates if reason in self._removed else 0
 
     def removed_passages(self, reason: str) -> set[str]:
@@ -78,7 +71,7 @@ class MiningReport:
         return self._short.total()
 
     def remove(self, reason: str, query: str, passage_id: str, text: str, details: Mapping[str, Any]) -> None:
-        """Count a candidate that is left out; ``details`` (ranks, scores, positive) are shown with the examples."""
+        """Count a removed candidate; ``details`` (ranks, scores, positive) are shown with the examples."""
         entry = self._removed.setdefault(reason, _Removed())
         entry.candidates += 1
         entry.passages.add(passage_id)
@@ -94,7 +87,7 @@ class MiningReport:
         self.mined += 1
         self._found_by[" and ".join(sorted(ranks))] += 1
         for name, rank in ranks.items():
-            self._ranks.setdefault(name, Counter())[rank] += 1
+            self._ranks.setdefault(name, []).append(rank)
 
     def come_short(self, example: TrainingExample, got: int) -> None:
         """Count a query that got too few negatives."""
@@ -111,15 +104,7 @@ class MiningReport:
             "negatives": {"mined": self.mined, "kept": self.kept, "replaced": self.replaced},
             "candidates": self.candidates,
             "removed": {
-                reason: {
-                    "why": why,
-                    "candidates": self._removed[reason].candidates,
-                    "queries": self._removed[reason].queries,
-                    "passages": len(self._removed[reason].passages),
-                    "examples": self._removed[reason].examples,
-                }
-                for reason, why in REASONS.items()
-                if reason in self._removed
+                reason: self._removed[reason].to_dict(why) for reason, why in REASONS.items() if self.removed(reason)
             },
             "short": {
                 "queries": self.short,
@@ -127,7 +112,7 @@ class MiningReport:
                 "examples": self._short_examples,
             },
             "found_by": dict(self._found_by),
-            "ranks": {name: rank_distribution(counts) for name, counts in self._ranks.items()},
+            "ranks": {name: rank_distribution(ranks) for name, ranks in self._ranks.items()},
             "queries_without_bound": self.unbounded,
             "positives_not_in_corpus": self.unknown_positives,
             "teacher_scores_dropped": self.scores_dropped,
@@ -145,8 +130,8 @@ class MiningReport:
                     f"  removed {entry.candidates:>9,}  {reason}: {why} "
                     f"({len(entry.passages):,} passages, {entry.queries:,} queries)"
                 )
-        for name, counts in self._ranks.items():
-            spread = rank_distribution(counts)
+        for name, ranks in self._ranks.items():
+            spread = rank_distribution(ranks)
             lines.append(f"  ranks by {name}: median {spread['median']}, {spread['lowest']} to {spread['highest']}")
         if self.short:
             by_count = ", ".join(f"{count:,} got {got}" for got, count in sorted(self._short.items()))
@@ -160,25 +145,19 @@ class MiningReport:
         return "\n".join(lines)
 
 
-def rank_distribution(counts: Mapping[int, int]) -> dict[str, Any]:
-    """Return lowest, median and highest of counted ranks, and how many lie in each span.
+def rank_distribution(ranks: Sequence[int]) -> dict[str, Any]:
+    """Return lowest, median and highest of some ranks, and how many lie in each span.
 
-    >>> rank_distribution({1: 2, 7: 1, 15: 1})
+    >>> rank_distribution([7, 1, 15, 1])
     {'lowest': 1, 'median': 1, 'highest': 15, 'spans': {'1': 2, '2-10': 1, '11-20': 1}}
     """
-    ranks = sorted(counts)
-    total, seen, median = sum(counts.values()), 0, ranks[0]
-    for rank in ranks:
-        seen += counts[rank]
-        if 2 * seen >= total:
-            median = rank
-            break
-    spans: dict[str, int] = {}
-    for low, high in zip((0, *_RANK_BOUNDS), (*_RANK_BOUNDS, ranks[-1]), strict=True):
-        inside = sum(count for rank, count in counts.items() if low < rank <= high)
-        if inside:
+    ordered, spans = sorted(ranks), {}
+    for low, high in zip((0, *_RANK_BOUNDS), (*_RANK_BOUNDS, ordered[-1]), strict=True):
+        inside = bisect_right(ordered, high) - bisect_right(ordered, low)
+        if inside > 0:
             spans[str(high) if high == low + 1 else f"{low + 1}-{high}"] = inside
-    return {"lowest": ranks[0], "median": median, "highest": ranks[-1], "spans": spans}
+    median = ordered[(len(ordered) - 1) // 2]
+    return {"lowest": ordered[0], "median": median, "highest": ordered[-1], "spans": spans}
 
 
 def _cut(value: Any) -> Any:

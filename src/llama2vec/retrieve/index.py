@@ -19,11 +19,10 @@ from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
 from llama2vec.records import Passage
-from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
 from llama2vec.retrieve.settings import AnnSettings, IndexKind
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index, import_faiss, write_faiss_index
-from llama2vec.retrieve.words import new_tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -21,15 +20,13 @@ from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.manifest import digest
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.fusion import MODES, Fusion, Mode
-from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.index import build_index, index_folder, open_bm25, open_index
+from llama2vec.retrieve.fusion import MODES, Fusion, Mode, first_of_each
+from llama2vec.retrieve.index import build_index, open_bm25, open_index
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.nearest import Rows, Scores
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.texts import as_passages
-from llama2vec.retrieve.vector_index import Index
+from llama2vec.retrieve.texts import Hit, as_passages
+from llama2vec.retrieve.vector_index import Index, Rows, Scores
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -39,16 +36,14 @@ FUSED_DEPTH = 1000
 
 
 class QueryEncoder(Protocol):
-    """What searching needs of a model: vectors for queries, and a name for how they are made."""
+    """What searching needs of a model."""
 
     @property
     def contract_hash(self) -> str:
-        """Hash of everything that decides what the vectors are."""
-        ...
+        """Hash of what decides the vectors."""
 
     def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
-        """Return [Q, D] float32 vectors of L2 norm 1; batches internally."""
-        ...
+        """Return [Q, D] unit vectors."""
 
 
 class Retriever:
@@ -164,7 +159,8 @@ class Retriever:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """What can be asked for; the first is the default."""
-        return _modes(dense=self.encoder is not None, bm25=self._bm25 is not None)
+        has = {"dense": self.encoder is not None, "bm25": self._bm25 is not None}
+        return tuple(mode for mode in ("hybrid", "dense", "bm25") if has.get(mode, all(has.values())))
 
     def search(
         self,
@@ -190,7 +186,7 @@ class Retriever:
         """
         mode = mode or self._default_mode
         run, _ = self._search(queries, mode, depth + exclude_same_id)
-        return Run(_first_of_each(run.results, depth, exclude_same_id=exclude_same_id), tag=tag or mode)
+        return first_of_each(Run(run.results, tag or mode), depth, exclude_same_id=exclude_same_id)
 
     def hits(self, question: str, mode: Mode | None = None, depth: int = 10) -> list[Hit]:
         """Find the best passages of one question, with their texts; arguments and errors as in :meth:`search`."""
@@ -204,12 +200,7 @@ class Retriever:
         ]
 
     def check_mode(self, mode: str) -> None:
-        """Make sure that the index can be searched by a mode.
-
-        Raises:
-            ConfigError: There is no such mode.
-            StoreError: The index does not carry it; says what adds it.
-        """
+        """Raise an error that says what to do unless the index can be searched by a mode."""
         if mode not in MODES:
             raise ConfigError(f"unknown search mode {mode!r}; choose one of {', '.join(MODES)}")
         if mode in self.modes:
@@ -221,11 +212,7 @@ class Retriever:
         raise StoreError(f"{self.store.path} cannot be searched by {mode}, only by {carried}; {how}")
 
     def check_unchanged(self) -> None:
-        """Make sure that the store is the one that was opened.
-
-        Raises:
-            StoreError: It was rewritten or removed since.
-        """
+        """Raise a :class:`StoreError` if the store was rewritten or removed since it was opened."""
         if _stamp(self.store) != self._manifest:
             raise StoreError(f"{self.store.path} was rewritten or removed after it was opened; open the index again")
 
@@ -273,13 +260,7 @@ class Retriever:
 
 
 class _EncoderOfStore:
-    """A model that is loaded by the first query.
-
-    Args:
-        store: What the model encoded.
-        model: Path or name of another model; None = the one that the store names.
-        settings: Device and number format.
-    """
+    """The model that a store names, or another one, loaded by the first query."""
 
     def __init__(self, store: VectorStore, model: str | Path | None, settings: ModelSettings) -> None:
         self.contract_hash = store.contract_hash
@@ -287,12 +268,7 @@ class _EncoderOfStore:
         self._encoder: QueryEncoder | None = None
 
     def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
-        """Return [Q, D] vectors.
-
-        Raises:
-            StoreError: The store names no model, or the model's contract differs from the store's.
-            ModelError: The model cannot be loaded.
-        """
+        """See :class:`QueryEncoder`."""
         if self._encoder is None:
             from llama2vec.model.encoder import Encoder
             from llama2vec.model.spec import ModelSpec
@@ -305,27 +281,12 @@ class _EncoderOfStore:
 
 
 def check_contract(store: VectorStore, encoder: QueryEncoder) -> None:
-    """Make sure that queries are encoded the way the passages were.
-
-    Raises:
-        StoreError: The encoder's contract differs from the store's.
-    """
+    """Raise a :class:`StoreError` unless queries are encoded the way the passages were."""
     if store.contract_hash != encoder.contract_hash:
         raise StoreError(
             f"{store.path} was encoded under contract {store.contract_hash[:12]} and the query model has "
             f"{encoder.contract_hash[:12]}; search with the model that encoded it, or encode the corpus again"
         )
-
-
-def carried_modes(path: str | Path) -> tuple[Mode, ...]:
-    """Tell by its files what an index or a vector store can be searched by, the default first; nothing is opened."""
-    return _modes(dense=True, bm25=(index_folder(path) / "bm25").is_dir())
-
-
-def _modes(*, dense: bool, bm25: bool) -> tuple[Mode, ...]:
-    if dense and bm25:
-        return ("hybrid", "dense", "bm25")
-    return ("dense",) if dense else ("bm25",) if bm25 else ()
 
 
 def _stamp(store: VectorStore) -> tuple[int, int, int] | None:
@@ -348,14 +309,3 @@ def _results_by_id(
         for query, best, values in zip(queries, rows.tolist(), scores.tolist(), strict=True)
     }
     return results, {passage_id: row for row, passage_id in id_of_row.items()}
-
-
-def _first_of_each(
-    results: Mapping[str, Mapping[str, float]], depth: int, *, exclude_same_id: bool
-) -> dict[str, dict[str, float]]:
-    """Return the first ``depth`` passages of each query, if asked for without the one that has the query's id."""
-    kept = {}
-    for query_id, scores in results.items():
-        others = (pair for pair in scores.items() if not (exclude_same_id and pair[0] == query_id))
-        kept[query_id] = dict(islice(others, depth))
-    return kept

@@ -13,8 +13,7 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.windows import TokenSpans, WindowSettings, cut_documents, word_spans
 from llama2vec.errors import StoreError, TokenizerError
 from llama2vec.records import Passage, Query, Report, Run, SentencePair
-from llama2vec.retrieve.documents import search_documents, without_own
-from llama2vec.retrieve.fusion import Fusion
+from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
 from llama2vec.retrieve.index import store_passages
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
@@ -162,7 +161,7 @@ def search_task(system: System, task: BeirTask, searching: Searching, store: Vec
     if searching.windows:
         return search_documents(search_units, task.queries, depth=depth, exclude_same_id=exclude)
     run = search_units(task.queries, depth + exclude)
-    return without_own(run, depth) if exclude else run
+    return first_of_each(run, depth, exclude_same_id=exclude)
 
 
 def score_pairs(encoder: Encoder, pairs: Sequence[SentencePair], *, task: str, name: str) -> Report:

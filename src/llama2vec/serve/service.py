@@ -16,8 +16,8 @@ from llama2vec.errors import ModelError, StoreError
 from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
 from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.retriever import Retriever, check_contract
+from llama2vec.retrieve.texts import Hit
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, QueueFullError
 from llama2vec.serve.model import PreparedQuery, ServedModel
 from llama2vec.serve.settings import ServeSettings

@@ -76,7 +76,7 @@ def test_the_default_is_hybrid_by_min_max_and_weights_reach_it(index: Path, comm
         return found_ids(command_line("search", index, "river stone bridge", "--depth", 4, *options, *CPU).out)
 
     assert found() == found("--mode", "hybrid", "--fusion", "min-max")
-    assert found("--weight", "dense=0", "--fusion", "z-score") == found("--mode", "bm25")
+    assert found("--weight", "dense=0", "--fusion", "rrf") == found("--mode", "bm25")
 
 
 def test_nothing_found_is_said(index: Path, command_line: CommandLine) -> None:
@@ -115,10 +115,10 @@ def test_an_id_that_a_run_cannot_hold_is_told_before_the_search(
     [
         (["--mode", "lexical"], "unknown search mode 'lexical'"),
         (["--mode", "bm25"], "only by dense; add it: `llama2vec index STORE -o INDEX --bm25`"),
-        (["--mode", "dense", "--fusion", "z-score"], "use them with --mode hybrid"),
+        (["--mode", "dense", "--fusion", "rrf"], "use them with --mode hybrid"),
         (["--mode", "hybrid", "--weight", "dense"], "--weight dense: write a mode and a number"),
         (["--mode", "hybrid", "--weight", "titles=2"], "unknown mode 'titles'"),
-        (["--mode", "hybrid", "--fusion", "sum"], "unknown fusion 'sum'; choose one of rrf, min-max, z-score"),
+        (["--mode", "hybrid", "--fusion", "sum"], "unknown fusion 'sum'; choose one of min-max, rrf"),
         (["--queries", "q.tsv"], "--queries and --run belong together"),
     ],
 )

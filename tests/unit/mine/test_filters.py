@@ -10,8 +10,10 @@ import pytest
 from made_examples import OPEN, ListSearcher, TopicEncoder, chosen_rows, plain, with_bm25
 
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher
+from llama2vec.mine.filters import containment, shingles
 from llama2vec.mine.mining import mine
 from llama2vec.records import Passage, Query, TrainingExample
+from llama2vec.retrieve.lexical import is_sign
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex
 
@@ -220,3 +222,17 @@ def test_written_scores_are_the_judges_and_fit_the_texts(
         assert example.positive_scores == pytest.approx(expected[:1], abs=1e-6)
         assert example.negative_scores == pytest.approx(expected[1:], abs=1e-6)
         assert max(example.negative_scores) <= 0.95 * min(example.positive_scores)
+
+
+@pytest.mark.parametrize("sign", ["あ", "カ", "㐀", "羊", "한", "豈", "\U00020bb7"])
+def test_every_sign_that_bm25_pairs_is_a_word_of_its_own(sign: str) -> None:
+    assert is_sign(sign)
+    # Seven words have three different runs of five.
+    assert len(shingles(f"abc{sign}def{sign}ghi{sign}jkl")) == 3
+
+
+def test_a_text_without_spaces_holds_the_part_cut_out_of_it() -> None:
+    whole = "𠮷野家の牛丼は安くて早くて旨い"
+
+    assert containment(shingles(whole), shingles(whole[3:])) == 1
+    assert containment(shingles(whole), shingles("羊驼是南美洲的一种家畜")) == 0

@@ -6,7 +6,7 @@ from llama2vec.mine.report import MiningReport, rank_distribution
 
 
 def test_ranks_are_summed_up_by_span() -> None:
-    found = rank_distribution({1: 2, 7: 1, 15: 1, 300: 1})
+    found = rank_distribution([300, 1, 7, 1, 15])
     assert (found["lowest"], found["median"], found["highest"]) == (1, 7, 300)
     assert found["spans"] == {"1": 2, "2-10": 1, "11-20": 1, "201-500": 1}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.records import Passage, Query
-from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.lexical import Bm25Index, is_sign, new_tokenizer, split_normalized, split_words, word_spans
 
 CRANFIELD = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "cranfield"
 PASSAGES = [
@@ -119,3 +120,24 @@ def test_an_index_that_named_its_language_in_words_is_to_be_built_again(tmp_path
     facts.write_text(facts.read_text(encoding="utf-8").replace('"en"', '"english"'), encoding="utf-8")
     with pytest.raises(StoreError, match=r"cannot be read \(language: 'english' is not an ISO 639 .*build it again"):
         Bm25Index.load(tmp_path, ["a", "b", "c", "d"])
+
+
+TEXT = "Ein Café für ＧＰＵ１２３ ﾃｽﾄ"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
+def test_every_unicode_form_gives_the_same_words(form: str) -> None:
+    text = unicodedata.normalize(form, TEXT)
+    assert split_normalized(text) == ["ein", "café", "für", "gpu123", "テス", "スト"]
+
+
+def test_signs_become_overlapping_pairs_and_other_words_stay_whole() -> None:
+    assert split_words("GPU版本的 猫") == ["GPU", "版本", "本的", "猫"]
+    assert word_spans("a 羊驼毛") == [(0, 1), (2, 4), (3, 5)]
+    assert (is_sign("驼"), is_sign("a")) == (True, False)
+
+
+@pytest.mark.parametrize("language", ["", "zz9", "english", "EN"])
+def test_a_language_that_is_no_code_is_refused(language: str) -> None:
+    with pytest.raises(ConfigError, match="language"):
+        new_tokenizer(language)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
 import pytest
 
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage
-from llama2vec.retrieve.texts import as_passages
+from llama2vec.retrieve.texts import as_passages, snippet
 
 EXPECTED = [Passage("0", "A camelid."), Passage("1", "A river.")]
 
@@ -55,3 +56,27 @@ def test_what_is_not_a_text_is_one_line(texts: Any, message: str) -> None:
 def test_no_text_at_all_is_refused() -> None:
     with pytest.raises(EmptyCorpusError, match="no texts"):
         as_passages([])
+
+
+@pytest.mark.parametrize("width", [1, 2, 20, 60, 240])
+@pytest.mark.parametrize("text", ["word " * 100, "x" * 500, "llama. " * 80, "字" * 300, "a llama " + "b " * 200])
+def test_a_snippet_is_never_longer_than_asked(text: str, width: int) -> None:
+    assert len(snippet(text, "llama word", width).rstrip("…")) <= width
+    assert len(snippet(text, "llama", max(width, 3))) <= max(width, 3)
+
+
+def test_a_snippet_of_a_script_without_spaces_is_cut_between_signs() -> None:
+    text = "一 " + "骆驼在沙漠里行走。" * 20 + "羊驼在安第斯山脉背负重物。" + "骆驼在沙漠里行走。" * 20
+    part = snippet(text, "安第斯的羊驼", 40)
+    assert "羊驼在安第斯山脉" in part
+    assert 38 <= len(part) <= 40
+
+
+def test_a_snippet_prefers_different_words_to_repeated_ones() -> None:
+    text = "llama llama llama " + "filler " * 60 + "The llama lives in Peru. " + "filler " * 60
+    assert "llama lives in Peru" in snippet(text, "Where does the LLAMA live in peru?", 60)
+
+
+def test_a_snippet_finds_words_in_another_unicode_form() -> None:
+    text = unicodedata.normalize("NFD", "filler " * 60 + "Das Café am Fluß. " + "filler " * 60)
+    assert "Café am Fluß" in snippet(text, "ＣＡＦÉ", 60)

@@ -10,7 +10,7 @@ from word_encoder import LIMIT, PASSAGES, WordEncoder, evaluate, options, saved,
 
 from llama2vec.data.trec import read_run
 from llama2vec.errors import ConfigError, EvaluationError
-from llama2vec.retrieve.fusion import weighted_fusion
+from llama2vec.retrieve.fusion import min_max_fusion
 from llama2vec.retrieve.store_writer import write_store
 
 LONG = {
@@ -29,7 +29,7 @@ def test_hybrid_joins_the_models_run_with_that_of_bm25_over_one_store(tmp_path: 
         found = options(tmp_path, name, stores=tmp_path / "stores")
         evaluate(one, ["beir/scifact"], found)
         runs[name] = read_run(tmp_path / name / "beir-scifact.trec")
-    expected = weighted_fusion([runs["words"], runs["bm25"]], depth=1000)
+    expected = min_max_fusion([runs["words"], runs["bm25"]], depth=1000, lexical=[False, True])
     assert runs["both"].tag == "both"
     for query_id, scores in expected.results.items():
         assert runs["both"].results[query_id] == pytest.approx(scores, abs=1e-6)

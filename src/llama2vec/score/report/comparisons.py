@@ -16,7 +16,7 @@ from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.trec import read_run
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.hits import snippet
+from llama2vec.retrieve.texts import snippet
 from llama2vec.score.comparison import Comparison, PairedTest, ShownPassage, ShownQuery
 from llama2vec.score.report.text import (
     ALPHA,
