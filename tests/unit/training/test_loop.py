@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ class FitLine:
 
 @pytest.fixture(autouse=True)
 def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A line is no transformer that could be made faster.
+    monkeypatch.setattr(loop, "fast_paths", nullcontext)
     # Drawing takes longer than all of these trainings; two tests look at it.
     if "picture" not in request.node.name and "tells_the_facts" not in request.node.name:
         monkeypatch.setattr(loop, "draw_losses", lambda *_: None)
