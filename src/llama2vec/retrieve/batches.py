@@ -28,25 +28,14 @@ class BatchwiseEncoder(Protocol):
     def passage_batches(
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Sequence[int], Vectors]]:
-        """Yield (rows, [n, D] vectors) of each batch, in batches that depend on the passages alone.
-
-        Args:
-            passages: N passages.
-            skip: [N] True = known already; a batch of which all rows are known is not computed.
-        """
+        """Yield (rows, [n, D] vectors) of batches that depend on the passages alone, but those that are all ``skip``."""
         ...
 
 
 def encoder_batches(
     encoder: PassageEncoder, batch: Sequence[Passage], known: npt.NDArray[np.bool_] | None
 ) -> Iterator[tuple[Sequence[int], Vectors]]:
-    """Yield (rows, [n, D] vectors) as the encoder gives them: batch by batch, or all at once.
-
-    Args:
-        encoder: The model.
-        batch: N passages.
-        known: [N] True where no vector is needed any more.
-    """
+    """Yield (rows, [n, D] vectors) as the encoder gives them, but batches that are all ``known`` [N]."""
     if isinstance(encoder, BatchwiseEncoder):
         yield from encoder.passage_batches(batch, known.copy() if known is not None and known.any() else None)
     else:

@@ -74,12 +74,7 @@ class KnownVectors:
     def passage_batches(
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Sequence[int], Vectors]]:
-        """Yield (rows, [n, D] vectors): first what the store has, then the model's batches over the rest.
-
-        Args:
-            passages: N passages.
-            skip: [N] True = not needed; a batch of which all rows are marked is not computed.
-        """
+        """Yield (rows, [n, D] vectors): what the store has, then the model's batches over the rest but ``skip``."""
         stored = self._known_rows(passages)
         known, new = np.flatnonzero(stored >= 0), np.flatnonzero(stored < 0)
         if len(known):

@@ -84,9 +84,7 @@ class VectorStore:
     def open(cls, path: str | Path, *, verify: bool = False) -> VectorStore:
         """Open a finished store; the size of every file is checked.
 
-        Args:
-            path: The folder.
-            verify: Read every file at once, not only when it is needed.
+        With ``verify`` every file is read at once, and not only when it is needed.
 
         Raises:
             StoreError: There is no finished store.
@@ -124,14 +122,7 @@ class VectorStore:
             yield shard["first_row"], self._shard_vectors(shard["shard"])
 
     def vectors(self, rows: npt.ArrayLike) -> Vectors:
-        """Return the vectors of these rows, in their order.
-
-        Args:
-            rows: [n] row numbers.
-
-        Returns:
-            [n, D] float32.
-        """
+        """Return the vectors [n, D] float32 of these rows [n], in their order."""
         wanted = self._checked_rows(rows)
         found = np.empty((len(wanted), self.dimension), dtype=np.float32)
         for shard, places, local in self._by_shard(wanted):
@@ -151,19 +142,14 @@ class VectorStore:
         return [line["id"] for line in self._lines(rows)]
 
     def verify(self) -> None:
-        """Read every file and compare its checksum.
-
-        Raises:
-            CorruptShardError: Names the first file that differs and how to write it anew.
-        """
+        """Read every file; raise a CorruptShardError that names the first one that differs and how to repair it."""
         for name in self._files:
             self._checked(name)
 
     def _checked(self, name: str) -> Path:
         """Return a file whose content is what ``store.json`` says; it is read anew only after it has changed."""
         file, expected = self.path / name, self._files[name]
-        self._check_size(name, expected["bytes"])
-        status = file.stat()
+        status = self._check_size(name, expected["bytes"])
         seen = (expected["sha256"], (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
         if seen not in _verified:
             if file_sha256(file) != expected["sha256"]:
@@ -174,12 +160,16 @@ class VectorStore:
             _verified.add(seen)
         return file
 
-    def _check_size(self, name: str, expected: int) -> None:
-        file, size = self.path / name, file_size(self.path / name)
-        if size < 0:
-            raise CorruptShardError(f"{file} is missing; {_how_to_repair(file)}")
-        if size != expected:
-            raise CorruptShardError(f"{file} has {size:,} bytes instead of {expected:,}; {_how_to_repair(file)}")
+    def _check_size(self, name: str, expected: int) -> os.stat_result:
+        file = self.path / name
+        try:
+            status = file.stat()
+        except OSError as error:
+            raise CorruptShardError(f"{file} is missing; {_how_to_repair(file)}") from error
+        if status.st_size != expected:
+            problem = f"has {status.st_size:,} bytes instead of {expected:,}"
+            raise CorruptShardError(f"{file} {problem}; {_how_to_repair(file)}")
+        return status
 
     def _shard_vectors(self, shard: int) -> npt.NDArray[np.floating[Any]]:
         file = self._checked(f"{shard_name(shard)}.vectors.npy")
@@ -246,28 +236,12 @@ class _PassageIds(Sequence[str]):
 
 
 def shard_name(number: int) -> str:
-    """Return what the names of a shard's files begin with.
-
-    >>> shard_name(7)
-    'shard-00007'
-    """
+    """Return what the names of a shard's files begin with."""
     return f"shard-{number:05d}"
 
 
-def file_size(path: Path) -> int:
-    """Return the size in bytes, -1 without a file."""
-    try:
-        return path.stat().st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return -1
-
-
 def check_format(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Make sure that a manifest is one of a store that this version reads.
-
-    Raises:
-        StoreError: It is not.
-    """
+    """Raise a StoreError unless a manifest is that of a store that this version reads."""
     if manifest.get("format") != FORMAT["format"]:
         raise StoreError(f"{path} is not a vector store of llama2vec; give the folder that `llama2vec encode` wrote")
     if manifest.get("version") != FORMAT["version"]:

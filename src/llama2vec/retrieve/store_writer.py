@@ -38,7 +38,6 @@ from llama2vec.retrieve.store import (
     PassageEncoder,
     Vectors,
     VectorStore,
-    file_size,
     shard_name,
 )
 
@@ -85,15 +84,14 @@ def write_store(
 ) -> VectorStore:
     """Encode a corpus into a store, resume one that was begun, or help processes that write the same one.
 
-    Any number of processes may make the same call at the same time, also on machines that share a file system with
-    locks; each takes shards that nobody works on. All return when the store is finished.
+    Any number of processes may make the same call at the same time, on all machines that share a file system with
+    locks; each encodes the shards that no other works on. All return when the store is finished.
 
     Args:
-        passages: Opens the corpus anew; called once or more. The order must always be the same.
+        passages: Opens the corpus anew, always in the same order; called once or more.
         encoder: Called once per shard.
         output: The folder: new, empty, or a store that was begun with the same settings.
-        source: Names the corpus (its fingerprint), the model and whatever else equal stores have in common; goes
-            into ``store.json``.
+        source: Names the corpus (its fingerprint), the model and all else that equal stores have in common.
         shard_size: Passages per shard.
         dtype: Of the vectors on disk.
         overwrite: Replace a store with other settings, or a finished one, once the new one is whole.
@@ -117,15 +115,8 @@ def write_store(
         "shard_size": shard_size,
         "source": json.loads(json.dumps(dict(source), default=str)),
     }
-    corpus = str(source.get("corpus") or "")
-    with claim(
-        output,
-        STORE,
-        _plan(settings),
-        overwrite=overwrite,
-        shared=True,
-        inputs=[corpus],
-    ) as work:
+    inputs = [str(source.get("corpus") or "")]
+    with claim(output, STORE, _plan(settings), overwrite=overwrite, inputs=inputs, shared=True) as work:
         if not work.is_finished:
             work.begin(prepare=partial(_lay_down_plan, settings=settings, total=total))
         if work.is_finished:
@@ -317,8 +308,8 @@ def _is_whole(folder: Path, shards: object) -> bool:
     """Return whether every file that the manifests of shards name is there in its full size."""
     try:
         files = [item for shard in shards for item in shard["files"].items()]  # type: ignore[attr-defined]
-        return all(file_size(folder / name) == expected["bytes"] for name, expected in files)
-    except (KeyError, TypeError, AttributeError):
+        return all((folder / name).stat().st_size == expected["bytes"] for name, expected in files)
+    except (OSError, KeyError, TypeError, AttributeError):
         return False
 
 
