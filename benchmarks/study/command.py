@@ -22,7 +22,7 @@ from pathlib import Path
 
 from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError
 from llama2vec.files import write_output
-from llama2vec.locks import Lock
+from llama2vec.files import Lock
 from study.cells import Cell, chosen, plan
 from study.estimates import Pace, minutes
 from study.models import Models

@@ -20,7 +20,7 @@ from typing import Any
 import llama2vec.manifest as manifest
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import write_atomic
-from llama2vec.locks import Lock
+from llama2vec.files import Lock
 from study.cells import Cell, cell_of
 from study.protocol import Protocol
 

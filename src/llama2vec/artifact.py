@@ -36,6 +36,7 @@ from typing import Any
 
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import (
+    Lock,
     disk_errors,
     disk_full,
     finish_swap,
@@ -43,10 +44,8 @@ from llama2vec.files import (
     link_tree,
     put_in_place,
     remove,
-    write_json,
 )
-from llama2vec.locks import Lock
-from llama2vec.manifest import canonical_json, digest, first_difference
+from llama2vec.manifest import canonical_json, first_difference
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.1
@@ -76,7 +75,6 @@ class Kind:
     Attributes:
         noun: What messages call it, with its article: ``an adaptation``.
         read: Returns what a path holds of this kind, None where it holds something else.
-        plan_file: Receives the plan when work begins; "" = the verb writes its own.
         resumable: A new one grows in place and is resumed there; otherwise it appears only when it is whole.
         is_folder: The artifact is a folder; otherwise one file.
         entries: Patterns of the names that such a folder holds. Anything else is the user's, and is never deleted.
@@ -85,41 +83,10 @@ class Kind:
 
     noun: str
     read: Callable[[Path], Found | None]
-    plan_file: str = ""
     resumable: bool = True
     is_folder: bool = True
     entries: tuple[str, ...] = ("*",)
     advice: str = "choose another output or pass --overwrite"
-
-
-def planned_kind(
-    noun: str, plan_file: str, finished_file: str, worth_keeping: Callable[[Path], bool] = lambda folder: True
-) -> Kind:
-    """Return the kind of a folder whose ``plan_file`` carries its own hash and whose ``finished_file`` is written last.
-
-    Args:
-        noun: What messages call it, with its article.
-        plan_file: Holds what :func:`hashed_plan` returns.
-        finished_file: Is there in a finished folder.
-        worth_keeping: Says of an unfinished folder whether there is anything to resume.
-    """
-
-    def read(folder: Path) -> Found | None:
-        plan = read_object(folder / plan_file)
-        if plan is None or plan.get("hash") != digest({key: plan[key] for key in plan if key != "hash"}):
-            return None
-        return Found(plan, (folder / finished_file).is_file(), worth_keeping(folder))
-
-    return Kind(noun, read, plan_file)
-
-
-def hashed_plan(decides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plan with the hash by which its file is recognized later.
-
-    >>> sorted(hashed_plan({"settings": {"steps": 2}}))
-    ['hash', 'settings']
-    """
-    return {**decides, "hash": digest(decides)}
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
@@ -155,7 +122,7 @@ class Work:
 
         Args:
             keep: Entries of the output that is replaced which the new one carries on.
-            prepare: Lays down what others must see from the first moment, such as a plan of the verb's own.
+            prepare: Lays down what must be seen from the first moment: the plan.
         """
         kind, target = self._kind, self.output.resolve()
         with self._alone(), disk_errors(self.output):
@@ -175,8 +142,6 @@ class Work:
                     link_tree(target / name, self.path / name)
             if not self._is_shared:
                 sweep_temporary(self.path)
-            if kind.plan_file and not resumes:
-                write_json(self.path / kind.plan_file, dict(self._plan))
             prepare(self.path)
         return self.path
 

@@ -8,7 +8,9 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import stat
+import threading
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,6 +20,13 @@ from typing import Any
 
 from llama2vec.errors import DataError, Llama2VecError, OutputExistsError
 
+try:
+    import fcntl
+except ImportError:  # Windows: owners are told apart within one process only
+    fcntl = None  # type: ignore[assignment]
+
+_held: set[tuple[int, Path]] = set()
+_guard = threading.Lock()
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 _FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter")
 """How the operating system, safetensors and torch say that a disk is full; the last two give no error number."""
@@ -209,3 +218,100 @@ def link_tree(source: Path, destination: Path) -> None:
         shutil.copytree(source, destination, copy_function=link)
     elif source.is_file():
         link(str(source), str(destination))
+
+
+class Lock:
+    """The right to write something, held through a file that exists only meanwhile.
+
+    What the file says is for people; the right itself is a POSIX record lock. It works between processes, containers
+    and machines wherever the file system has locks (local disks, NFSv4, Lustre with ``-o flock``).
+
+    Args:
+        path: The file. Whatever already lies there is taken as the leftover of an earlier owner.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._handle = -1
+
+    def acquire(self) -> bool:
+        """Try to get the lock; return whether it is ours now.
+
+        Raises:
+            OSError: The file cannot be made, or the file system has no locks.
+        """
+        place = (os.getpid(), self.path.absolute())
+        with _guard:
+            # A record lock does not keep out the process that has it already.
+            if place in _held:
+                return False
+            while True:
+                handle = self._open()
+                if not self._lock(handle):
+                    os.close(handle)
+                    return False
+                if self._is_still_there(handle):
+                    break
+                os.close(handle)
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            self._handle = handle
+            _held.add(place)
+        return True
+
+    def release(self) -> None:
+        """Give the lock back, if it is ours."""
+        if self._handle < 0:
+            return
+        with _guard:
+            # Removed while it is held: whoever opened it meanwhile sees that it has gone and makes a new one.
+            with suppress(OSError):
+                self.path.unlink()
+            os.close(self._handle)
+            self._handle = -1
+            _held.discard((os.getpid(), self.path.absolute()))
+
+    def is_busy(self) -> bool:
+        """Return whether somebody else holds the lock."""
+        if not os.path.lexists(self.path):
+            return False
+        if self.acquire():
+            self.release()
+            return False
+        return True
+
+    def owner(self) -> str:
+        """Say who holds the lock, for a message."""
+        try:
+            return self.path.read_text(encoding="utf-8").strip() or "another process"
+        except (OSError, ValueError):
+            return "another process"
+
+    def _open(self) -> int:
+        flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+        while True:
+            try:
+                handle = os.open(self.path, flags, 0o666)
+            except OSError as error:
+                if error.errno not in (errno.ELOOP, errno.ENXIO):
+                    raise
+            else:
+                if stat.S_ISREG(os.fstat(handle).st_mode):
+                    return handle
+                os.close(handle)
+            self.path.unlink(missing_ok=True)  # a link, pipe or socket: nothing that a lock could be
+
+    def _lock(self, handle: int) -> bool:
+        if fcntl is None:
+            return True
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        return True
+
+    def _is_still_there(self, handle: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(handle), os.stat(self.path, follow_symlinks=False))
+        except FileNotFoundError:
+            return False

@@ -12,10 +12,10 @@ from typing import Any
 
 import torch
 
-from llama2vec.artifact import Kind, Work, claim, hashed_plan, planned_kind
+from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.files import apply_umask, write_json
-from llama2vec.manifest import build_manifest
+from llama2vec.manifest import build_manifest, digest
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, quiet_transformers
 from llama2vec.model.encoder import Encoder
@@ -23,7 +23,7 @@ from llama2vec.model.publish.model_card import write_model_card
 from llama2vec.model.publish.origin import origin_of
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
-from llama2vec.training.checkpoints import check_finite, has_checkpoint
+from llama2vec.training.state import check_finite, has_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -46,23 +46,41 @@ class Stage:
 
     def plan(self, settings: Mapping[str, Any], data: object) -> dict[str, Any]:
         """Return what decides the result, from all resolved settings and the fingerprint of the input."""
-        return hashed_plan({"settings": dict(settings), self.data: data})
+        decides = {"settings": dict(settings), self.data: data}
+        return {**decides, "hash": digest(decides)}
 
     @property
     def kind(self) -> Kind:
-        """How a finished or begun folder of this stage is recognized."""
-        return planned_kind(self.noun, f"{self.name}.json", MANIFEST, has_checkpoint)
+        """How a finished or begun folder of this stage is recognized: by a plan that carries its own hash."""
+
+        def read(folder: Path) -> Found | None:
+            plan = read_object(folder / f"{self.name}.json") or {}
+            is_ours = plan.get("hash") == digest({key: plan[key] for key in plan if key != "hash"})
+            return Found(plan, (folder / MANIFEST).is_file(), has_checkpoint(folder)) if is_ours else None
+
+        return Kind(self.noun, read)
 
 
 class StageWork:
     """The right to train into one folder (:class:`llama2vec.artifact.Work`), held by the first process for all."""
 
-    def __init__(self, output: Path, path: Path, is_finished: bool, work: Work | None) -> None:
-        self.output, self.path, self.is_finished, self._work = output, path, is_finished, work
+    def __init__(self, stage: Stage, plan: Mapping[str, Any], output: Path) -> None:
+        self.stage, self.plan, self.output = stage, plan, output
+        self.path, self.is_finished = output, False
+        self._work: Work | None = None
+
+    def take(self, work: Work) -> tuple[Path, bool]:
+        """Hold what :func:`claim` gave to the first process."""
+        self._work = work
+        return work.path, work.is_finished
 
     def begin(self) -> Path:
         """Make the folder, or find what an earlier call left, and write the plan."""
-        self.path = on_first_process(lambda: self._work and self._work.begin()) or self.path
+
+        def write_plan(folder: Path) -> None:
+            write_json(folder / f"{self.stage.name}.json", dict(self.plan))
+
+        self.path = on_first_process(lambda: self._work and self._work.begin(prepare=write_plan)) or self.path
         return self.path
 
     def finish(self) -> None:
@@ -83,23 +101,18 @@ def claim_output(
 ) -> Iterator[StageWork]:
     """Take the output folder for this plan, once for all processes.
 
-    ``inputs`` are the models and data that must not lie in the folder.
-
     Raises:
-        OutputExistsError: The folder is not free for this plan; it is not touched.
+        OutputExistsError: The folder is not free for this plan, or holds one of the ``inputs``.
         TrainingError: Another process was started with another plan.
     """
     connect(choose_device(device))
     check_same(str(plan["hash"]), f"settings or {stage.data}")
+    made = StageWork(stage, plan, output)
     with ExitStack() as stack:
-        held: list[Work] = []
-
-        def take() -> tuple[Path, bool]:
-            held.append(stack.enter_context(claim(output, stage.kind, plan, overwrite=overwrite, inputs=inputs)))
-            return held[0].path, held[0].is_finished
-
-        path, is_finished = on_first_process(take)
-        yield StageWork(output, path, is_finished, held[0] if held else None)
+        made.path, made.is_finished = on_first_process(
+            lambda: made.take(stack.enter_context(claim(output, stage.kind, plan, overwrite=overwrite, inputs=inputs)))
+        )
+        yield made
 
 
 def training_precision(settings: ModelSettings) -> tuple[ModelSettings, bool]:
@@ -118,14 +131,7 @@ def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list
 
 
 def save_trained(
-    encoder: Encoder,
-    trainable: Any,
-    work: StageWork,
-    *,
-    stage: Stage,
-    plan: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    save_adapter: bool,
+    encoder: Encoder, trainable: Any, work: StageWork, *, facts: Mapping[str, Any], save_adapter: bool
 ) -> Encoder:
     """Merge the adapter, save the encoder, write the manifest last, and put the folder in its place.
 
@@ -134,10 +140,10 @@ def save_trained(
     Raises:
         TrainingError: A weight is not finite; nothing is saved.
     """
-    first = process_rank() == 0
+    stage, plan = work.stage, work.plan
     check_finite(trainable, str(work.output))
     if hasattr(trainable, "merge_and_unload"):
-        if save_adapter and first:
+        if save_adapter and process_rank() == 0:
             with quiet_transformers():
                 trainable.save_pretrained(work.path / "adapter")
         encoder.backbone.model = trainable.merge_and_unload()

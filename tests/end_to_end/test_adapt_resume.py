@@ -46,7 +46,8 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
     from llama2vec import stage
     from llama2vec.adapt import train as adapt_module
     from llama2vec.model.encoder import Encoder
-    from llama2vec.training import checkpoints, log, loop
+    from llama2vec.training import loop
+    from llama2vec.training import state as training_state
 
     torch.set_num_threads(1)
 
@@ -57,7 +58,7 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
     if kind == "half a log line":
 
         def write_half(self: Any, line: dict[str, float], state: Any) -> None:
-            with (self.folder / log.LOG_FILE).open("a", encoding="utf-8") as stream:
+            with (self.folder / loop.LOG_FILE).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line)[:20])
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -75,14 +76,14 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
 
         Trainer._save_optimizer_and_scheduler = half_save
     elif kind == "before complete":
-        complete = checkpoints.write_json
+        complete = training_state.write_json
 
         def die_before(path: Path, data: Any) -> None:
             if data["step"] >= int(number):
                 die()
             complete(path, data)
 
-        checkpoints.write_json = die_before
+        training_state.write_json = die_before
     elif kind == "saving encoder":
         replace, moved = Path.replace, [0]
 

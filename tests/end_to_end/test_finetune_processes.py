@@ -139,7 +139,7 @@ def test_two_processes_end_with_the_weights_of_one_that_takes_twice_the_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from llama2vec.finetune.train import finetune_model
-    from llama2vec.training.log import read_log
+    from llama2vec.training.state import read_log
 
     monkeypatch.setattr("llama2vec.training.loop.draw_losses", lambda *_: None)
     encoder = finetune_model(config_for(llama_folder, 8, *TRAININGS[kind]), tmp_path / "one", examples=rows(sentences))

@@ -119,7 +119,7 @@ def run_and_die(config: RunConfig, output: str, moment: str) -> None:
     from llama2vec import stage as training_stage
     from llama2vec.pipeline import execution, record, stages
     from llama2vec.pipeline.plan import plan_run
-    from llama2vec.training import checkpoints
+    from llama2vec.training import state as training_state
 
     torch.set_num_threads(1)
 
@@ -128,14 +128,14 @@ def run_and_die(config: RunConfig, output: str, moment: str) -> None:
 
     kind, _, name = moment.partition(":")
     if kind == "checkpoint":
-        write = checkpoints.write_json
+        write = training_state.write_json
 
         def write_then_die(path: Path, data: Any) -> None:
             write(path, data)
             if name in str(path) and data.get("step") == 2:
                 die()
 
-        checkpoints.write_json = write_then_die
+        training_state.write_json = write_then_die
     elif kind == "manifest":
         training_stage.build_manifest = die  # type: ignore[assignment]
     elif kind == "begun":

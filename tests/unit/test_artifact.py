@@ -12,12 +12,20 @@ from pathlib import Path
 import pytest
 
 from llama2vec import files
-from llama2vec.artifact import Found, Kind, Work, claim, hashed_plan, new_path, owned, planned_kind, read_object
+from llama2vec.artifact import Found, Kind, Work, claim, new_path, owned, read_object
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import write_json
 
-ADAPTATION = planned_kind("an adaptation", "adapt.json", "done.json", lambda folder: (folder / "checkpoint").exists())
-PLAN, OTHER = (hashed_plan({"settings": {"steps": steps}, "corpus": "c" * 64}) for steps in (2, 3))
+PLAN, OTHER = ({"settings": {"steps": steps}, "corpus": "c" * 64, "format": "test"} for steps in (2, 3))
+
+
+def _read_adaptation(folder: Path) -> Found | None:
+    plan = read_object(folder / "adapt.json") or {}
+    is_ours = plan.get("format") == "test"
+    return Found(plan, (folder / "done.json").is_file(), (folder / "checkpoint").exists()) if is_ours else None
+
+
+ADAPTATION = Kind("an adaptation", _read_adaptation)
 
 
 def _read_table(path: Path) -> Found | None:
@@ -31,7 +39,7 @@ TABLE = Kind("a table", _read_table, resumable=False)
 def make(output: Path, plan: dict[str, object] = PLAN, text: str = "weights", *, overwrite: bool = False) -> Work:
     with claim(output, ADAPTATION, plan, overwrite=overwrite) as work:
         if not work.is_finished:
-            path = work.begin()
+            path = work.begin(prepare=lambda folder: write_json(folder / "adapt.json", plan))
             (path / "model").write_text(text)
             write_json(path / "done.json", {})
             work.finish()
@@ -40,7 +48,7 @@ def make(output: Path, plan: dict[str, object] = PLAN, text: str = "weights", *,
 
 def fail(output: Path, kind: Kind, plan: dict[str, object], *left: str, overwrite: bool = False) -> None:
     with claim(output, kind, plan, overwrite=overwrite) as work:
-        path = work.begin()
+        path = work.begin(prepare=lambda folder: write_json(folder / "adapt.json", plan))
         for name in left:
             (path / name).write_text(name)
         raise KeyboardInterrupt
@@ -97,7 +105,7 @@ def test_another_plan_is_refused_by_name_and_replaces_only_with_overwrite(tmp_pa
 def test_other_content_of_an_input_is_named_without_its_hash(tmp_path: Path) -> None:
     make(tmp_path / "a")
     with pytest.raises(OutputExistsError, match=r"\(the corpus has other content\)"):
-        make(tmp_path / "a", hashed_plan({"settings": {"steps": 2}, "corpus": "d" * 64}))
+        make(tmp_path / "a", {"settings": {"steps": 2}, "corpus": "d" * 64, "format": "test"})
 
 
 def test_a_failure_before_the_work_begins_changes_nothing(tmp_path: Path) -> None:
@@ -119,9 +127,9 @@ def test_the_old_output_stays_whole_until_the_new_one_is_finished(tmp_path: Path
     # The same call finds what it had made; a call with another plan begins anew.
     with claim(output, ADAPTATION, OTHER, overwrite=True) as work:
         assert (work.begin() / "checkpoint").read_text() == "checkpoint"
-    third = hashed_plan({"settings": {"steps": 4}})
+    third = {"settings": {"steps": 4}, "format": "test"}
     with claim(output, ADAPTATION, third, overwrite=True) as work:
-        assert names(work.begin()) == ["adapt.json"]
+        assert names(work.begin(prepare=lambda folder: write_json(folder / "adapt.json", third))) == ["adapt.json"]
         (work.path / "model").write_text("third")
         write_json(work.path / "done.json", {})
         work.finish()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.files import file_sha256, open_regular, read_text
+from llama2vec.files import Lock, file_sha256, open_regular, read_text
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes by name")
@@ -27,3 +27,51 @@ def test_a_device_or_folder_is_refused(place: str) -> None:
 def test_a_text_is_read_as_utf8(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes("橋\n".encode())
     assert read_text(tmp_path / "a") == "橋\n"
+
+
+def test_one_has_the_lock_until_it_is_released_and_the_file_goes_with_it(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path / "x"), Lock(tmp_path / "x")
+    assert first.acquire()
+    assert first.owner().startswith(f"process {os.getpid()} on ")
+    assert not second.acquire()
+    assert second.is_busy()
+    second.release()
+    assert second.is_busy()
+    first.release()
+    assert not second.is_busy()
+    assert list(tmp_path.iterdir()) == []
+    assert second.acquire()
+    second.release()
+
+
+def _fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def _dangling_link(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _link_to_a_file(path: Path) -> None:
+    (path.parent / "precious").write_text("mine")
+    path.symlink_to("precious")
+
+
+@pytest.mark.parametrize(
+    "leave",
+    [
+        *(lambda path, content=content: path.write_bytes(content) for content in (b"", b"[]", b"5", b"\xff\x00")),
+        lambda path: (path.touch(), os.utime(path, (4e9, 4e9))),
+        _fifo,
+        _dangling_link,
+        _link_to_a_file,
+    ],
+)  # fmt: skip
+def test_whatever_lies_in_its_place_is_a_leftover(tmp_path: Path, leave) -> None:  # type: ignore[no-untyped-def]
+    leave(tmp_path / "x")
+    lock = Lock(tmp_path / "x")
+    assert not lock.is_busy()
+    assert lock.acquire()
+    lock.release()
+    assert not os.path.lexists(tmp_path / "x")
+    assert not (tmp_path / "precious").exists() or (tmp_path / "precious").read_text() == "mine"

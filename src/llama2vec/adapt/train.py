@@ -28,8 +28,7 @@ from llama2vec.model.prompt import PromptIds, prompt_ids
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
-from llama2vec.training.loop import check_enough, mean_loss, train
-from llama2vec.training.order import LengthGroupedOrder
+from llama2vec.training.loop import LengthGroupedOrder, check_enough, mean_loss, train
 
 logger = logging.getLogger(__name__)
 
@@ -224,12 +223,10 @@ def adapt_model(
         if work.is_finished:
             logger.info("%s: this adaptation is finished; nothing to do", output)
             return Encoder.load(output, settings=config.model)
-        return _adapt(config, work, plan, read, save_adapter)
+        return _adapt(config, work, read, save_adapter)
 
 
-def _adapt(
-    config: AdaptConfig, work: StageWork, plan: Mapping[str, Any], passages: Iterable[Passage], save_adapter: bool
-) -> Encoder:
+def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage], save_adapter: bool) -> Encoder:
     """Train and save, once the output is ours; nothing is written before the model and the text have been read."""
     examples, held_out = adaptation_examples(
         passages, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
@@ -245,7 +242,7 @@ def _adapt(
     encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
     facts = result.facts(started) | {"training_pairs": len(examples)}
     return save_trained(
-        encoder, trainable, work, stage=STAGE, plan=plan, facts=facts, save_adapter=save_adapter,
+        encoder, trainable, work, facts=facts, save_adapter=save_adapter,
     )  # fmt: skip
 
 

@@ -198,13 +198,12 @@ def finetune_model(
         if work.is_finished:
             logger.info("%s: this fine-tuning is finished; nothing to do", output)
             return Encoder.load(output, settings=config.model)
-        return _finetune(config, work, plan, (prompts, encoder_settings), examples, save_adapter)
+        return _finetune(config, work, (prompts, encoder_settings), examples, save_adapter)
 
 
 def _finetune(
     config: FinetuneConfig,
     work: StageWork,
-    plan: Mapping[str, Any],
     contract: tuple[PromptSettings, EncoderSettings],
     examples: Sequence[TrainingExample] | None,
     save_adapter: bool,
@@ -231,7 +230,7 @@ def _finetune(
         best=BEST if config.validation.keep_best else "",
     )  # fmt: skip
     facts = result.facts(started) | {"training_queries": len(drawn), "best_step": result.best_step}
-    return save_trained(encoder, trainable, work, stage=STAGE, plan=plan, facts=facts, save_adapter=save_adapter)
+    return save_trained(encoder, trainable, work, facts=facts, save_adapter=save_adapter)
 
 
 def _load_backbone(settings: ModelSettings) -> Backbone:

@@ -1,21 +1,27 @@
-"""Reuse the vectors of an older store: when a corpus changes, the model reads only the texts that are new."""
+"""Vectors that need not be computed again: those of an older store, and those of a shard that was interrupted."""
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import time
+import zipfile
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import StoreError
+from llama2vec.files import write_atomic
 from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage
-from llama2vec.retrieve.batches import encoder_batches
 from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
 
 _CHUNK = 8192
+_SAVE_SECONDS = 60.0
 
 
 class KnownVectors:
@@ -113,3 +119,75 @@ def _keys(passages: Sequence[Passage]) -> npt.NDArray[np.uint64]:
     texts = (passage.full_text.encode(errors="surrogatepass") for passage in passages)
     digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+@runtime_checkable
+class BatchwiseEncoder(Protocol):
+    """An encoder that gives its vectors batch by batch."""
+
+    def passage_batches(
+        self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
+    ) -> Iterator[tuple[Sequence[int], Vectors]]:
+        """Yield (rows, [n, D] vectors) of batches that only the passages decide, but those that are all ``skip``."""
+        ...
+
+
+def encoder_batches(
+    encoder: PassageEncoder, batch: Sequence[Passage], known: npt.NDArray[np.bool_] | None
+) -> Iterator[tuple[Sequence[int], Vectors]]:
+    """Yield (rows, [n, D] vectors) as the encoder gives them, but batches that are all ``known`` [N]."""
+    if isinstance(encoder, BatchwiseEncoder):
+        yield from encoder.passage_batches(batch, known.copy() if known is not None and known.any() else None)
+    else:
+        yield range(len(batch)), np.asarray(encoder.encode_passages(batch))
+
+
+class PartialShard:
+    """The vectors of a shard so far, on the disk as of a minute ago.
+
+    Attributes:
+        known: [N] True where there is a vector.
+        vectors: [N, D] float32.
+    """
+
+    def __init__(self, path: Path, batch: Sequence[Passage], dimension: int) -> None:
+        self._path, self._saved = path, time.monotonic()
+        self._passages = hashlib.sha256(b"".join(map(passage_line, batch))).hexdigest()
+        self.known = np.zeros(len(batch), dtype=np.bool_)
+        self.vectors = np.zeros((len(batch), dimension), dtype=np.float32)
+        self._load()
+
+    def add(self, rows: Sequence[int], vectors: Vectors) -> int:
+        """Take in a batch; return how many of its rows are new."""
+        places = list(rows)
+        new = int((~self.known[places]).sum())
+        self.vectors[places], self.known[places] = vectors, True
+        if time.monotonic() - self._saved >= _SAVE_SECONDS and not self.known.all():
+            self.save()
+        return new
+
+    def save(self) -> None:
+        """Write down what is known, if anything is."""
+        if self.known.any():
+            content = io.BytesIO()
+            np.savez(content, passages=self._passages, known=self.known, vectors=self.vectors[self.known])
+            write_atomic(self._path, content.getvalue())
+        self._saved = time.monotonic()
+
+    def _load(self) -> None:
+        """Take what an interrupted writer left; anything else begins anew. The zip format has its own checksums."""
+        try:
+            with np.load(self._path) as found:
+                if str(found["passages"]) == self._passages:
+                    self.vectors[found["known"]], self.known = found["vectors"], found["known"]
+        except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile):
+            self.known[:] = False
+
+
+def passage_line(passage: Passage) -> bytes:
+    """Return a passage as one line of a shard."""
+    fields = {"id": passage.id, "title": passage.title, "text": passage.text}
+    try:
+        return (json.dumps(fields, ensure_ascii=False) + "\n").encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
+        return (json.dumps(fields) + "\n").encode()

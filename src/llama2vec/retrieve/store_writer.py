@@ -25,11 +25,10 @@ import numpy.typing as npt
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
-from llama2vec.files import disk_errors, sync_folder, write_atomic, write_hashed
-from llama2vec.locks import Lock
+from llama2vec.files import Lock, disk_errors, sync_folder, write_atomic, write_hashed
 from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage
-from llama2vec.retrieve.batches import PartialShard, encoder_batches, passage_line
+from llama2vec.retrieve.reuse import PartialShard, encoder_batches, passage_line
 from llama2vec.retrieve.store import (
     FORMAT,
     PLAN_FILE,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import math
+import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +23,55 @@ from llama2vec.model.backbone import quiet_transformers
 from llama2vec.model.speed.fast_paths import fast_paths
 from llama2vec.processes import on_first_process, process_count, wait_for_all
 from llama2vec.progress import ProgressReporter
-from llama2vec.training import checkpoints
-from llama2vec.training.log import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
-from llama2vec.training.order import EpochOrder
+from llama2vec.training import state as saved
+from llama2vec.training.state import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
 
 logger = logging.getLogger(__name__)
 
 _TRAINER_STATE = "trainer_state.json"
+
+
+class EpochOrder(Sampler[int]):
+    """An order of rows that is drawn from a seed and the epoch, so that a resumed run finds it again."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed, self._epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch."""
+        self._epoch = epoch
+
+    def _draw(self) -> random.Random:
+        """Return a generator for this epoch."""
+        return random.Random(f"{self._seed}:{self._epoch}")
+
+
+class LengthGroupedOrder(EpochOrder):
+    """Texts of similar length share a batch: shuffled, sorted by length in pools of 32 batches, batches shuffled."""
+
+    _POOL_BATCHES = 32
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        super().__init__(seed)
+        self._lengths, self._batch_size = lengths, batch_size
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        draw = self._draw()
+        rows = list(range(len(self._lengths)))
+        draw.shuffle(rows)
+        pool = self._POOL_BATCHES * self._batch_size
+        ordered: list[int] = []
+        for start in range(0, len(rows), pool):
+            ordered.extend(sorted(rows[start : start + pool], key=lambda row: self._lengths[row]))
+        batches = [ordered[start : start + self._batch_size] for start in range(0, len(ordered), self._batch_size)]
+        # A shorter last batch stays last, where drop_last leaves it out.
+        last = [batches.pop()] if len(batches[-1]) < self._batch_size else []
+        draw.shuffle(batches)
+        for batch in batches + last:
+            yield from batch
 
 
 class Objective(Protocol):
@@ -135,7 +178,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         # A log line that spanned a checkpoint would average fewer steps after a resume.
         control.should_log |= control.should_save
         if control.should_save and self.trainer is not None:
-            checkpoints.check_finite(self.trainer.model, f"step {step}")
+            saved.check_finite(self.trainer.model, f"step {step}")
 
     def _keep_best(self, found: dict[str, float], state: Any, control: Any) -> None:
         """Save the weights where they are the best so far; transformers keeps the checkpoint that its state names."""
@@ -158,7 +201,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         # Each process writes a part; only a checkpoint that all have finished is marked as complete.
         wait_for_all()
         if state.is_world_process_zero:
-            checkpoints.mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            saved.mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _write(self, line: dict[str, float], state: Any) -> None:
         if not state.is_world_process_zero:
@@ -208,12 +251,12 @@ def train(
     recorder.trainer = trainer
     for unwanted in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(unwanted)
-    checkpoint = checkpoints.last_checkpoint(folder)
+    checkpoint = saved.last_checkpoint(folder)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     started = time.monotonic()
     with fast_paths(model), quiet_transformers(), progress:
-        if checkpoint and checkpoints.step_of(checkpoint) >= settings.steps:
+        if checkpoint and saved.step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
             trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
             trainer._load_from_checkpoint(str(checkpoint))
@@ -222,8 +265,8 @@ def train(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         best_step = trainer.state.best_global_step or settings.steps
         if best_step != settings.steps:
-            best_checkpoint = folder / checkpoints.CHECKPOINTS / f"checkpoint-{best_step}"
-            checkpoints.check_checkpoint(best_checkpoint)
+            best_checkpoint = folder / saved.CHECKPOINTS / f"checkpoint-{best_step}"
+            saved.check_checkpoint(best_checkpoint)
             trainer._load_from_checkpoint(str(best_checkpoint))
             recorder.last |= validation_at(folder / LOG_FILE, best_step)
     seconds = time.monotonic() - started
@@ -254,7 +297,7 @@ def _arguments(
     fields = TrainingArguments.__dataclass_fields__
     recompute = "activation_checkpointing" if "activation_checkpointing" in fields else "gradient_checkpointing"
     return TrainingArguments(
-        output_dir=str(folder / checkpoints.CHECKPOINTS),
+        output_dir=str(folder / saved.CHECKPOINTS),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,

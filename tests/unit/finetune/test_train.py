@@ -19,7 +19,7 @@ from llama2vec.finetune.validation import examples_task
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import TrainingExample
-from llama2vec.training.log import read_log
+from llama2vec.training.state import read_log
 
 
 def config(model: Path, *more: str) -> FinetuneConfig:

@@ -16,9 +16,9 @@ import pytest
 from storing import WIDTH, HashEncoder, files, write
 
 from llama2vec.errors import ConfigError, CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
-from llama2vec.locks import Lock
+from llama2vec.files import Lock
 from llama2vec.records import Passage
-from llama2vec.retrieve import batches
+from llama2vec.retrieve import reuse
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.store_writer import write_store
 
@@ -190,7 +190,7 @@ def test_an_interrupted_shard_goes_on_where_it_was(tmp_path: Path, damage: str) 
 
 
 def test_progress_is_saved_every_minute_of_a_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(reuse, "_SAVE_SECONDS", 0.0)
     saved: list[bool] = []
 
     class Killed(Batchwise):

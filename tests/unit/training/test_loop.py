@@ -14,10 +14,8 @@ import torch
 from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
 from llama2vec.training import loop
-from llama2vec.training.checkpoints import last_checkpoint
-from llama2vec.training.log import read_log
-from llama2vec.training.loop import train
-from llama2vec.training.order import LengthGroupedOrder
+from llama2vec.training.loop import LengthGroupedOrder, train
+from llama2vec.training.state import last_checkpoint, read_log
 
 
 class Line(torch.nn.Module):
@@ -196,3 +194,41 @@ def test_a_finished_training_takes_no_step_more(tmp_path: Path, steps: int) -> N
     assert torch.equal(model.linear.weight, loaded.linear.weight)
     assert (again.steps, again.losses) == (steps, first.losses)
     assert (tmp_path / "log.jsonl").read_text(encoding="utf-8") == log
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (7, 3), (64, 8), (300, 4), (5, 5)])
+def test_the_order_of_an_epoch_is_a_permutation(count: int, batch_size: int) -> None:
+    draw = random.Random(count)
+    order = LengthGroupedOrder([draw.randint(1, 99) for _ in range(count)], batch_size, seed=0)
+    assert len(order) == count
+    assert sorted(order) == list(range(count))
+
+
+def test_the_order_is_fixed_by_seed_and_epoch() -> None:
+    lengths = [number % 13 for number in range(100)]
+
+    def order(seed: int, epoch: int) -> list[int]:
+        made = LengthGroupedOrder(lengths, 4, seed)
+        made.set_epoch(epoch)
+        return list(made)
+
+    assert order(0, 0) == order(0, 0)
+    assert order(0, 0) != order(0, 1)
+    assert order(0, 0) != order(1, 0)
+    made = LengthGroupedOrder(lengths, 4, 0)
+    assert list(made) == list(made) == order(0, 0)
+
+
+def test_texts_of_like_length_share_a_batch_and_batches_are_shuffled() -> None:
+    draw = random.Random(0)
+    lengths = [draw.randint(1, 100) for _ in range(128)]
+    rows = list(LengthGroupedOrder(lengths, 4, 0))
+    batches = [[lengths[row] for row in rows[start : start + 4]] for start in range(0, 128, 4)]
+    assert max(max(batch) - min(batch) for batch in batches) <= 12
+    assert [max(batch) for batch in batches] != sorted(max(batch) for batch in batches)
+
+
+def test_a_shorter_last_batch_stays_last() -> None:
+    lengths = list(range(10))
+    for seed in range(5):
+        assert sorted(list(LengthGroupedOrder(lengths, 4, seed))[-2:]) == [8, 9]

@@ -1,0 +1,149 @@
+"""What a training leaves on the disk: its log and picture, and checkpoints that can be trusted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama2vec.errors import MissingDependencyError, TrainingError
+from llama2vec.files import file_sha256, write_atomic, write_json
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE, LOSS_PLOT = "log.jsonl", "loss.png"
+CHECKPOINTS = "checkpoints"
+_COMPLETE = "complete.json"
+
+
+def truncate_log(path: Path, step: int) -> None:
+    """Drop log lines after the step that training resumes from, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    kept = [line for line in read_log(path) if line["step"] <= step]
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+
+
+def read_log(path: Path) -> list[dict[str, float]]:
+    """Read ``log.jsonl``; lines that a kill cut short are skipped."""
+    lines: list[dict[str, float]] = []
+    for text in path.read_text(encoding="utf-8").split("\n"):
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def validation_at(log: Path, step: int) -> dict[str, float]:
+    """Return the validation figures of one step."""
+    lines = [line for line in read_log(log) if line["step"] == step] if log.exists() else []
+    return {name: value for line in lines for name, value in line.items() if name.startswith("validation_")}
+
+
+def draw_losses(log: Path, picture: Path) -> None:
+    """Draw the curves of a log as PNG: losses, and on axes of their own the other validation figures."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise MissingDependencyError("the loss curve needs matplotlib; pip install 'llama2vec[train]'") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    lines = read_log(log)
+    names = sorted({name for line in lines for name in line if "loss" in name or name.startswith("validation_")})
+    losses, figures = [name for name in names if "loss" in name], [name for name in names if "loss" not in name]
+    rows = 1 + bool(figures)
+    plot, axes = pyplot.subplots(rows, figsize=(8, 4.5 + 2.5 * (rows - 1)), layout="constrained", squeeze=False)
+    _draw_curves(axes[0, 0], lines, losses, "loss (nats)")
+    axes[0, 0].set_title("Training" if lines else "no steps yet")
+    if figures:
+        _draw_curves(axes[1, 0], lines, figures, "on held-out queries")
+    axes[-1, 0].set_xlabel("optimizer step")
+    plot.savefig(picture, dpi=130)
+    pyplot.close(plot)
+
+
+def _draw_curves(axes: Any, lines: Sequence[Mapping[str, float]], names: Sequence[str], label: str) -> None:
+    colors: dict[str, Any] = {}
+    for name in names:
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        base = name.removeprefix("validation_")
+        held_out = name != base
+        style: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4} if held_out else {"linewidth": 1.5}
+        (curve,) = axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=colors.get(base), **style)
+        colors.setdefault(base, curve.get_color())
+    axes.set_ylabel(label)
+    axes.grid(alpha=0.3)
+    if names:
+        axes.legend(fontsize=8)
+
+
+def mark_complete(checkpoint: Path) -> None:
+    """Write down, as the last file of a checkpoint, what its files must be."""
+    files = {
+        path.relative_to(checkpoint).as_posix(): file_sha256(path)
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != _COMPLETE
+    }
+    write_json(checkpoint / _COMPLETE, {"step": step_of(checkpoint), "sha256": files})
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether a training folder holds anything to resume from."""
+    return any((folder / CHECKPOINTS).glob(f"checkpoint-*/{_COMPLETE}"))
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a training folder; half-written and damaged newer ones are deleted."""
+    found = sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=step_of, reverse=True)
+    whole: Path | None = None
+    for path in found:
+        if not (path / _COMPLETE).is_file():
+            shutil.rmtree(path, ignore_errors=True)
+        elif whole is None:
+            fault = _fault(path)
+            if fault:
+                logger.warning("%s: %s; resuming from an earlier checkpoint", path, fault)
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                whole = path
+    return whole
+
+
+def check_checkpoint(checkpoint: Path) -> None:
+    """Raise a TrainingError if a file of a checkpoint is missing or has changed."""
+    fault = _fault(checkpoint)
+    if fault:
+        raise TrainingError(f"{checkpoint}: {fault}; delete the output folder and train again")
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step in the name of a checkpoint's folder, else -1."""
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else -1
+
+
+def check_finite(model: torch.nn.Module, where: str) -> None:
+    """Raise a TrainingError that names the first weight that is not finite; ``where`` opens it, such as ``step 3``."""
+    for name, weight in model.named_parameters():
+        # The extremes carry NaN and infinity along, without a mask as large as the weight.
+        if weight.numel() and not all(bool(torch.isfinite(value)) for value in torch.aminmax(weight.detach())):
+            raise TrainingError(
+                f"{where}: the weight {name} is not finite and was not saved; lower optimizer.learning_rate"
+            )
+
+
+def _fault(checkpoint: Path) -> str:
+    """Say what is wrong with a complete checkpoint, "" where nothing is; those of older versions have no hashes."""
+    try:
+        expected = json.loads((checkpoint / _COMPLETE).read_bytes()).get("sha256", {})
+        changed = [name for name, sha256 in expected.items() if file_sha256(checkpoint / name) != sha256]
+    except (OSError, ValueError, AttributeError):
+        return "a file is missing or cannot be read"
+    return f"{changed[0]} has changed since it was written" if changed else ""
