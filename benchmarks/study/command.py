@@ -21,8 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError
-from llama2vec.files import write_output
-from llama2vec.files import Lock
+from llama2vec.files import Lock, write_output
 from study.cells import Cell, chosen, plan
 from study.estimates import Pace, minutes
 from study.models import Models

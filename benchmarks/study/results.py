@@ -19,8 +19,7 @@ from typing import Any
 
 import llama2vec.manifest as manifest
 from llama2vec.errors import DataError, EvaluationError
-from llama2vec.files import write_atomic
-from llama2vec.files import Lock
+from llama2vec.files import Lock, write_atomic
 from study.cells import Cell, cell_of
 from study.protocol import Protocol
 

@@ -53,19 +53,12 @@ _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An artifact of the kind that was asked for.
+    """An artifact of the kind that was asked for."""
 
-    Attributes:
-        plan: What decided it, as it was written down.
-        finished: Whether it is whole.
-        worth_keeping: Whether an unfinished one has come far enough to be resumed.
-        is_busy: Whether processes that share it are writing it at this moment.
-    """
-
-    plan: Mapping[str, Any]
-    finished: bool
-    worth_keeping: bool = True
-    is_busy: bool = False
+    plan: Mapping[str, Any]  # What decided it, as it was written down
+    finished: bool  # Whether it is whole
+    worth_keeping: bool = True  # Whether an unfinished one has come far enough to be resumed
+    is_busy: bool = False  # Whether processes that share it are writing it at this moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +66,15 @@ class Kind:
     """A kind of artifact.
 
     Attributes:
-        noun: What messages call it, with its article: ``an adaptation``.
-        read: Returns what a path holds of this kind, None where it holds something else.
-        resumable: A new one grows in place and is resumed there; otherwise it appears only when it is whole.
-        is_folder: The artifact is a folder; otherwise one file.
         entries: Patterns of the names that such a folder holds. Anything else is the user's, and is never deleted.
-        advice: Ends the line that refuses another plan.
     """
 
-    noun: str
-    read: Callable[[Path], Found | None]
-    resumable: bool = True
-    is_folder: bool = True
+    noun: str  # What messages call it, with its article: ``an adaptation``
+    read: Callable[[Path], Found | None]  # Returns what a path holds of this kind, None where it holds something else
+    resumable: bool = True  # A new one grows in place and is resumed there; otherwise it appears only when it is whole
+    is_folder: bool = True  # The artifact is a folder; otherwise one file
     entries: tuple[str, ...] = ("*",)
-    advice: str = "choose another output or pass --overwrite"
+    advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
@@ -100,17 +88,11 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 @dataclass(slots=True)
 class Work:
-    """The right to make one output, as :func:`claim` gives it.
+    """The right to make one output, as :func:`claim` gives it."""
 
-    Attributes:
-        output: As the user named it.
-        path: Where to write: the output itself, or its place beside an older one.
-        is_finished: The same plan made the output already; there is nothing to do.
-    """
-
-    output: Path
-    path: Path
-    is_finished: bool
+    output: Path  # As the user named it
+    path: Path  # Where to write: the output itself, or its place beside an older one
+    is_finished: bool  # The same plan made the output already; there is nothing to do
     _look: Callable[[], tuple[bool, Path]]
     _kind: Kind
     _plan: Mapping[str, Any]

@@ -32,17 +32,11 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A training stage as its output folder shows it.
+    """A training stage as its output folder shows it."""
 
-    Attributes:
-        name: The verb, ``adapt`` or ``finetune``; the plan is ``<name>.json``.
-        noun: What the folder holds, with its article.
-        data: What the stage learns from.
-    """
-
-    name: str
-    noun: str
-    data: str
+    name: str  # The verb, ``adapt`` or ``finetune``; the plan is ``<name>.json``
+    noun: str  # What the folder holds, with its article
+    data: str  # What the stage learns from
 
     def plan(self, settings: Mapping[str, Any], data: object) -> dict[str, Any]:
         """Return what decides the result, from all resolved settings and the fingerprint of the input."""

@@ -86,17 +86,11 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a stage.
+    """What becomes of a stage."""
 
-    Attributes:
-        action: What is done.
-        why: In a few words.
-        replaces: An older output stays until the new one is whole.
-    """
-
-    action: Action
-    why: str
-    replaces: bool = False
+    action: Action  # What is done
+    why: str  # In a few words
+    replaces: bool = False  # An older output stays until the new one is whole
 
     @property
     def works(self) -> bool:
