@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from llama2vec.data.stop_words import WORD
+from llama2vec.data.words import WORD
 from llama2vec.errors import TokenizerError
 from llama2vec.model.prompt import Tokenizer
 

@@ -17,9 +17,9 @@ from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_m
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import OptimizerSettings, PromptName
-from llama2vec.data.continuations import adaptation_examples
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.stop_words import stop_words
+from llama2vec.data.unlabeled import adaptation_examples
+from llama2vec.data.words import stop_words
 from llama2vec.errors import ConfigError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.cli.options import Device, Dtype, load_encoder, load_store_encoder
-from llama2vec.cli.settings_list import settings_option
+from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.mine.settings import MineConfig

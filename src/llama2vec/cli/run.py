@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import is_first_process, report
-from llama2vec.cli.settings_list import settings_option
+from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from llama2vec.pipeline.plan import RunPlan
+
+_ACTIONS = {"replace": "run again (needs --overwrite)", "follow": "run"}
 
 
 def run_command(
@@ -74,21 +76,61 @@ def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrid
 
 
 def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> None:
-    from llama2vec.pipeline.estimates import estimate_run
-    from llama2vec.pipeline.table import plan_table
+    """Print a row per stage: inputs, output, action and reason, estimated memory and time."""
+    from rich.table import Table
+    from rich.text import Text
 
-    found = estimate_run(plan, plan.between(first, last), flops)
+    from llama2vec.pipeline.estimates import estimate_run
+    from llama2vec.pipeline.record import RunRecord, decide_all
+    from llama2vec.progress import duration
+
+    selected = plan.between(first, last)
+    estimate = estimate_run(plan, selected, flops)
+    decisions = decide_all(plan, RunRecord.open(plan.output), selected)
+    table = Table(title=Text(f"Plan for {plan.output}"))
+    for column in ("Stage", "reads", "writes", "action", "why"):
+        table.add_column(column, overflow="fold")
+    for column in ("peak memory", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    seconds, most = 0.0, 0.0
+    for stage in selected:
+        decision, found = decisions[stage.name], estimate.stages[stage.name]
+        cells = ["–", "–"]
+        if decision.works:
+            seconds, most = seconds + found.seconds, max(most, found.memory_bytes)
+            cells = [_memory(found.memory_bytes), f"~ {duration(found.seconds)}"]
+        reads = "\n".join(dict.fromkeys(one.where for one in stage.inputs))
+        action = _ACTIONS.get(decision.action, decision.action)
+        table.add_row(*(Text(cell) for cell in (stage.name, reads, stage.folder, action, decision.why, *cells)))
+    table.add_section()
+    table.add_row("all", "", "", "", "estimates; see below", _memory(most), f"~ {duration(seconds)}")
     console = _console(140)
-    console.print(plan_table(plan, found, first, last))
-    for line in found.assumptions:
+    console.print(table)
+    for line in estimate.assumptions:
         console.print(f"- {line}", markup=False, highlight=False)
 
 
-def _show_scores(plan: RunPlan) -> None:
-    """Print the tables of a finished evaluation."""
-    from llama2vec.pipeline.table import score_tables
+def _memory(count: float) -> str:
+    return f"~ {count / 2**30:.1f} GiB" if count >= 2**30 / 10 else f"~ {max(1, count / 2**20):.0f} MiB"
 
-    for table in score_tables(plan) if is_first_process() else []:
+
+def _show_scores(plan: RunPlan) -> None:
+    """Print a table per task of a finished evaluation."""
+    from llama2vec.pipeline.plan import scored_tasks, systems
+    from llama2vec.pipeline.record import REPORT
+    from llama2vec.score.report.text import system_tables
+    from llama2vec.score.results import read_result
+    from llama2vec.score.tasks import find_task
+
+    stage, config = next((stage for stage in plan.stages if stage.kind == "evaluate"), None), plan.config.evaluate
+    if stage is None or config is None or not is_first_process() or not (plan.folder(stage) / REPORT).is_file():
+        return
+    files = [
+        plan.folder(stage) / system / f"{find_task(task).stem}.json"
+        for system in systems(plan.config)
+        for task in scored_tasks(config, system)
+    ]
+    for table in system_tables([read_result(file).report for file in files]):
         _console(120).print(table)
 
 

@@ -1,16 +1,19 @@
-"""Command-line options made from a settings model, so that a limit and its help are written once."""
+"""Settings on the command line: options made from a settings model, and ``--list-settings``."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 
-from llama2vec.config import Settings
+from llama2vec.config import Settings, section_of
 from llama2vec.errors import ConfigError
 
 ResultT = TypeVar("ResultT")
@@ -61,3 +64,33 @@ def _validated(schema: type[Settings], values: dict[str, Any], names: dict[str, 
         problem = first["msg"].removeprefix("Value error, ")
         option = "".join(f"--{names[str(field)].replace('_', '-')} {first['input']}: " for field in first["loc"])
         raise ConfigError(f"{option}{problem[0].lower()}{problem[1:]}") from None
+
+
+_ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {6,}.*)*)", re.MULTILINE)
+_WIDTH, _INDENT = 100, "    "
+
+
+def settings_option(schema: type[Settings]) -> Any:
+    """Return the option ``--list-settings``, which prints the keys of a schema and exits."""
+
+    def show(wanted: bool) -> None:
+        if wanted:
+            typer.echo("\n".join(settings_lines(schema)))
+            raise typer.Exit
+
+    return typer.Option("--list-settings", help="List all keys of --set and exit.", callback=show, is_eager=True)
+
+
+def settings_lines(schema: type[Settings], prefix: str = "") -> Iterator[str]:
+    """Yield ``key = default`` for every setting, each followed by its description, sections in full."""
+    # A subclass describes only what it adds or changes.
+    documents = [inspect.cleandoc(one.__doc__ or "").replace("``", "") for one in reversed(schema.__mro__)]
+    described = {name: " ".join(text.split()) for document in documents for name, text in _ATTRIBUTE.findall(document)}
+    for name, field in schema.model_fields.items():
+        section = section_of(field.annotation)
+        if section is not None and not isinstance(field.get_default(call_default_factory=True), list):
+            yield from settings_lines(section, f"{prefix}{name}.")
+            continue
+        default = None if field.is_required() else field.get_default(call_default_factory=True)
+        yield f"{prefix}{name}" + ("" if default is None else f" = {json.dumps(default, ensure_ascii=False)}")
+        yield from textwrap.wrap(described.get(name, ""), _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)

@@ -14,10 +14,9 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
-from llama2vec.data.folders import KINDS, LocalFiles, locate
-from llama2vec.data.hub import ir_rows, is_remote, open_hub_dataset, reported
 from llama2vec.data.lines import header_columns, json_object, numbered_lines, raw_lines, text_file_lines
 from llama2vec.data.read_once import kept_count, kept_hash, kept_passages
+from llama2vec.data.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset, reported
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
 from llama2vec.files import open_regular
 from llama2vec.records import Passage, Query

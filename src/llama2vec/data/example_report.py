@@ -13,7 +13,7 @@ import numpy as np
 
 from llama2vec.data.example_rows import ExampleRow
 from llama2vec.data.examples import no_rows, scan_examples
-from llama2vec.data.text_key import text_key
+from llama2vec.data.words import text_key
 from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
 

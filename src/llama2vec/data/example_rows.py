@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
 from llama2vec.data.lines import decode_line, raw_lines
-from llama2vec.data.text_key import text_key
+from llama2vec.data.words import text_key
 from llama2vec.errors import ExampleFormatError
 from llama2vec.records import Passage, TrainingExample
 

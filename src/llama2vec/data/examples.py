@@ -23,10 +23,10 @@ from llama2vec.data.example_rows import (
     source_lines,
     unread_fields,
 )
-from llama2vec.data.hub import open_hub_dataset, reported
 from llama2vec.data.lines import json_object
 from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
-from llama2vec.data.text_key import text_key
+from llama2vec.data.sources import open_hub_dataset, reported
+from llama2vec.data.words import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import write_output
 from llama2vec.records import TrainingExample

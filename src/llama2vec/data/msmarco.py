@@ -11,7 +11,7 @@ from pathlib import Path
 
 from llama2vec.data.corpus import read_passages, read_queries
 from llama2vec.data.example_rows import ExampleRow, Problem, Problems, source_lines
-from llama2vec.data.text_key import text_key
+from llama2vec.data.words import text_key
 from llama2vec.errors import ExampleFormatError
 from llama2vec.records import TrainingExample
 

@@ -7,8 +7,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from llama2vec.data.hub import open_hub_dataset, reported
 from llama2vec.data.lines import numbered_lines
+from llama2vec.data.sources import open_hub_dataset, reported
 from llama2vec.errors import CorpusFormatError, EmptyCorpusError
 from llama2vec.records import SentencePair
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llama2vec.data.continuations import sentences
+from llama2vec.data.unlabeled import sentences
 from llama2vec.explain.vocabulary import VocabularyView, WordWeight
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from llama2vec.data.stop_words import WORD, stop_words
+from llama2vec.data.words import WORD, stop_words
 from llama2vec.errors import ConfigError, MissingDependencyError, ModelError
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import decoder

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from llama2vec.data.text_key import text_key
+from llama2vec.data.words import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.lexical import Bm25Index

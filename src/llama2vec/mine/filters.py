@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llama2vec.data.text_key import text_key
+from llama2vec.data.words import text_key
 from llama2vec.errors import DataError
 from llama2vec.mine.candidates import TEXT_ID, Found, Target
 from llama2vec.mine.report import MiningReport

@@ -1,4 +1,4 @@
-"""How long a run will take and how much memory, before it starts: from its config, a sample of its texts, this machine.
+"""Estimate how long a run will take and how much memory, before it starts: from its config, its texts, this machine.
 
 No weights are loaded. Parameters are counted on a model without storage, tokens on a sample of the texts, and the
 machine's rate is that of a short matrix product.
@@ -6,6 +6,7 @@ machine's rate is that of a short matrix product.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,17 +17,70 @@ import torch
 from llama2vec.adapt.micro_batches import most_cells
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
-from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import read_examples
+from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.train import GRAPH_TOKENS
-from llama2vec.model.backbone import choose_device, choose_dtype, load_tokenizer
+from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer, quiet_transformers
 from llama2vec.model.encoder import BATCH_TOKENS
 from llama2vec.model.prompt import Tokenizer
-from llama2vec.pipeline.machine import ModelShape, measured_rate, model_shape
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, adaptation_corpus, mining_corpora, pair_files, systems
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import TrainingExample
 from llama2vec.score.tasks import tasks_data
+
+_TIMING_SECONDS = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class ModelShape:
+    """Sizes of a model, from its config alone.
+
+    Attributes:
+        parameters: All of them.
+        body: Parameters of the layers, which every token passes.
+        linear_width: Sum over the layers' linear projections of inputs + outputs: LoRA parameters per rank.
+        layers: Number of layers.
+        width: D.
+        vocabulary: V.
+    """
+
+    parameters: int
+    body: int
+    linear_width: int
+    layers: int
+    width: int
+    vocabulary: int
+
+
+def model_shape(name: str) -> ModelShape:
+    """Count a model's parameters without loading, or even holding, any of them."""
+    from transformers import AutoModelForCausalLM
+
+    config = load_model_config(name)
+    with torch.device("meta"), quiet_transformers():
+        model = AutoModelForCausalLM.from_config(config)
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    parameters = sum(weight.numel() for weight in model.parameters())
+    outside = table.numel() + (head.numel() if head is not table else 0)
+    inside = [module for module in model.base_model.modules() if type(module).__name__ in ("Linear", "Conv1D")]
+    width = sum(sum(module.weight.shape) for module in inside)
+    return ModelShape(
+        parameters, parameters - outside, width, int(config.num_hidden_layers), table.shape[1], table.shape[0]
+    )
+
+
+def measured_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """Return how many floating point operations a second a matrix product reaches here."""
+    size = 8192 if device.type == "cuda" else 1024
+    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    best, until = float("inf"), time.monotonic() + _TIMING_SECONDS
+    while time.monotonic() < until or best == float("inf"):
+        begin = time.perf_counter()
+        product = left @ right
+        product[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - begin)
+    return 2.0 * size**3 / best
+
 
 _SHARE_OF_RATE = 0.4
 """Share of a large matrix product's rate that a step reaches: 0.39 to 0.48 measured on a CPU (docs/lab-notes.md)."""

@@ -11,8 +11,8 @@ from typing import Any, cast
 from llama2vec.adapt.train import adapt_model
 from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint, exact_count, read_passages
-from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.examples import read_examples, write_examples
+from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.files import write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.train import finetune_model

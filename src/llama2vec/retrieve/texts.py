@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llama2vec.data.text_key import text_key
+from llama2vec.data.words import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage
 from llama2vec.retrieve.lexical import is_sign, word_spans

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from llama2vec.data.beir import BeirTask, check_judged_passages, check_judged_queries, missing_judged, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.hub import open_ir_dataset, reported
+from llama2vec.data.sources import open_ir_dataset, reported
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.data.trec import check_id
 from llama2vec.errors import ConfigError, CorpusFormatError, EvaluationError, MissingDependencyError

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import pytest
 
-from llama2vec.data.continuations import Document, adaptation_examples, cut_document, group_documents, sentences
 from llama2vec.data.settings import TextSettings
+from llama2vec.data.unlabeled import Document, adaptation_examples, cut_document, group_documents, sentences
 from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import Passage
 

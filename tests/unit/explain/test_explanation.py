@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from llama2vec.config import EncoderSettings, ModelSettings
-from llama2vec.data.continuations import sentences
+from llama2vec.data.unlabeled import sentences
 from llama2vec.explain.explanation import explain, sentence_evidence
 from llama2vec.explain.vocabulary import VocabularyView
 from llama2vec.model.encoder import Encoder

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from llama2vec.config import load_config
-from llama2vec.pipeline.estimates import StageEstimate, estimate_run
+from llama2vec.pipeline.estimates import StageEstimate, estimate_run, measured_rate, model_shape
 from llama2vec.pipeline.plan import plan_run
 from llama2vec.pipeline.settings import RunConfig
 
@@ -64,3 +65,24 @@ def test_what_an_estimate_rests_on_is_said(llama_folder: Path, corpus_file: Path
         assert expected in said
     assert "as --flops says" in "\n".join(estimate_run(plan, plan.stages, 1e12).assumptions)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_parameters_are_counted_from_the_config_alone(
+    llama_folder: Path, tied_llama_folder: Path, tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = tied_llama_folder if tied else llama_folder
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loads weights"))
+    shape = model_shape(str(folder))
+    assert shape.parameters == sum(weight.numel() for weight in model.parameters())
+    tables = 120 * 32 * (1 if tied else 2)
+    assert (shape.body, shape.layers, shape.width) == (shape.parameters - tables, 2, 32)
+    # q and o: 32 to 32; k and v: 32 to 16; three of the MLP: 32 to 48, or back.
+    assert shape.linear_width == 2 * (2 * 64 + 2 * 48 + 3 * 80)
+
+
+def test_the_rate_is_that_of_a_real_matrix_product() -> None:
+    assert 1e8 < measured_rate(torch.float32, torch.device("cpu")) < 1e14

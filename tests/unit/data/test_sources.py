@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
-from llama2vec.data.folders import locate
+from llama2vec.data.sources import locate
 from llama2vec.errors import CorpusFormatError
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 from running import CommandLine
 
-from llama2vec.cli.settings_list import settings_lines
+from llama2vec.cli.settings_options import settings_lines
 from llama2vec.config import Settings, load_config
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.pipeline.settings import RunConfig

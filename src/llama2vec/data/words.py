@@ -1,9 +1,10 @@
-"""Words without content, from a maintained list."""
+"""Words: which of them carry content, and when two texts consist of the same ones."""
 
 from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 
 from llama2vec.errors import MissingDependencyError
 
@@ -28,3 +29,16 @@ def stop_words(language: str) -> frozenset[str]:
         return frozenset()
     # The list holds contractions ("don't"); texts are compared word by word, as the authors' code does.
     return frozenset(part for word in stopwordsiso.stopwords(language) for part in WORD.findall(word.lower()))
+
+
+def text_key(text: str) -> str:
+    """Return what two texts share that differ only in case, white space, or Unicode form (composed, full-width).
+
+    This is Unicode's NFKC case folding, with runs of white space as single spaces.
+
+    >>> text_key(" The  Caf\\u0065\\u0301\\n") == text_key("the ｃafé")
+    True
+    """
+    # The second NFKC: folding may take composed letters apart.
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+    return " ".join(folded.split())

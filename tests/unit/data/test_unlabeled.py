@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from llama2vec.config import load_config
-from llama2vec.data.corpus_pairs import pairs_from_corpus
 from llama2vec.data.settings import CorpusPairSettings, PairShares
+from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.errors import ConfigError, EmptyCorpusError
 from llama2vec.records import Passage, TrainingExample
 

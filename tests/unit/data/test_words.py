@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama2vec.data.text_key import text_key
+from llama2vec.data.words import stop_words, text_key
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,10 @@ def test_texts_that_differ_in_case_space_or_form_are_the_same(first: str, second
 @pytest.mark.parametrize(("first", "second"), [("a b", "ab"), ("cafe", "café"), ("1", "l")])
 def test_other_texts_are_not(first: str, second: str) -> None:
     assert text_key(first) != text_key(second)
+
+
+def test_stop_words_come_from_the_list_of_the_language(caplog: pytest.LogCaptureFixture) -> None:
+    assert {"the", "don", "t"} <= stop_words("en")
+    assert "river" not in stop_words("en")
+    assert stop_words("xx") == frozenset()
+    assert "no stop-word list for language 'xx': all words count" in caplog.text
