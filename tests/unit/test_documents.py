@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ PAGES = [
 ]
 # A line of an indented or fenced block, the first line of a recipe, or words between backticks.
 COMMAND = re.compile(
-    r"(?:^(?: {4,}|# )?|`|\) )(?:[A-Z_]+=\S+ )?"
+    r"(?:^(?: {4,}|# )|`|\) )(?:[A-Z_]+=\S+ )?"
     r"(?:(?:\.venv/bin/)?llama2vec|\S*python -m llama2vec\.cli|torchrun .*?-m llama2vec\.cli) "
     r"([a-z]+\b(?: [^`\n]*)?)",
     re.MULTILINE,
@@ -30,6 +31,7 @@ COMMAND = re.compile(
 def commands(page: Path) -> list[tuple[str, set[str]]]:
     """Return (verb, its options) of every command on a page; continued lines are joined and comments dropped."""
     text = re.sub(r"\\\n\s*", "", page.read_text(encoding="utf-8"))
+    text = re.sub(r"```\w*\n.*?```", lambda block: indent(block[0], "    "), text, flags=re.DOTALL)
     found = []
     for line in COMMAND.findall(text):
         words = re.sub(r"""\$\([^)]*\)|"[^"]*"|'[^']*'| # .*|\s{2,}.*""", " ", line).split()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,6 +97,25 @@ def test_a_model_whose_earlier_positions_see_later_tokens_is_refused(tmp_path: P
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(NotCausalError, match="earlier positions see later tokens"):
         load(tmp_path)
+
+
+def test_code_in_a_model_folder_is_neither_run_nor_asked_about(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, mark = tmp_path / "model", tmp_path / "ran"
+    shutil.copytree(llama_folder, folder)
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\nEvil = EvilConfig = None\n", encoding="utf-8")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "evil.EvilConfig", "AutoModelForCausalLM": "evil.Evil"},
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 9))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked on standard input"))
+    with pytest.raises(ModelError, match="never runs such code"):
+        load(folder)
+    assert not mark.exists()
 
 
 def test_a_model_that_is_no_language_model_is_refused(tmp_path: Path, tokenizer: Any) -> None:
