@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from llama2vec.model.golden import Golden, load_golden
+from llama2vec.verify.verification import Verification
 
 KINDS = ("llama-paper", "llama-released", "llama-layers", "gpt2-paper", "gpt2-released", "llama-mean", "llama-no-bos")
 
@@ -81,3 +82,78 @@ class Planted:
 def copy_of(saved: Saved, folder: Path) -> Path:
     """Copy a saved model to change it."""
     return Path(shutil.copytree(saved.folder, folder / "copy"))
+
+
+def one_by_one(embed: Callable[[str, str], np.ndarray]) -> Callable[[str, list[str]], np.ndarray]:
+    return lambda side, texts: np.stack([embed(side, text) for text in texts])
+
+
+def names(found: Verification) -> list[str]:
+    return [cause.fault for cause in found.causes]
+
+
+def assert_names_only(found: Verification, name: str, sides: tuple[str, ...] = ("query", "passage")) -> None:
+    assert not found.passed
+    assert names(found) == [name], found.lines()
+    assert tuple(found.causes[0].what) == sides
+    assert found.causes[0].equal == (), found.lines()
+    assert not found.hints
+    assert any(line.startswith(f"cause: {name}: ") for line in found.lines())
+
+
+# Each fault as a stack would have it, at the last layer: (model, side, text) → vector.
+
+
+def slotless(saved: Saved, side: str, text: str) -> np.ndarray:
+    return saved.last(saved.row(side, text)[: -saved.contract["token_ids"]["slots"]])
+
+
+def bare_last_token(saved: Saved, side: str, text: str) -> np.ndarray:
+    return unit(saved.hidden([*saved.contract["token_ids"]["prefix"], *saved.body(side, text)])[-1])
+
+
+def swapped(saved: Saved, side: str, text: str) -> np.ndarray:
+    other = "passage" if side == "query" else "query"
+    return saved.last([*saved.contract["token_ids"]["prefix"], *saved.body(side, text), *saved.suffix(other)])
+
+
+def wordless(saved: Saved, side: str, text: str) -> np.ndarray:
+    slots = saved.suffix(side)[-saved.contract["token_ids"]["slots"] :]
+    return saved.last([*saved.contract["token_ids"]["prefix"], *saved.body(side, text), *slots])
+
+
+def averaged(saved: Saved, side: str, text: str) -> np.ndarray:
+    return unit(saved.hidden(saved.row(side, text)).mean(dim=0))
+
+
+def without_bos(saved: Saved, side: str, text: str) -> np.ndarray:
+    row = saved.row(side, text)
+    assert row[0] == saved.tokenizer.bos_token_id
+    return saved.last(row[1:])
+
+
+def with_two_bos(saved: Saved, side: str, text: str) -> np.ndarray:
+    return saved.last([1, *saved.row(side, text)])
+
+
+def with_two_eos(saved: Saved, side: str, text: str) -> np.ndarray:
+    return saved.last([*saved.row(side, text), saved.tokenizer.eos_token_id])
+
+
+def below(saved: Saved, side: str, text: str) -> np.ndarray:
+    return unit(saved.hidden(saved.row(side, text), layer=-2)[-saved.contract["token_ids"]["slots"] :].mean(dim=0))
+
+
+def lowered(saved: Saved, side: str, text: str) -> np.ndarray:
+    return saved.last(saved.row(side, text.lower()))
+
+
+def in_llama2_chat(saved: Saved, side: str, text: str) -> np.ndarray:
+    return saved.last(saved.row(side, f"[INST] {text} [/INST]"))
+
+
+def assert_unknown(found: Verification) -> None:
+    assert not found.passed
+    assert names(found) == []
+    assert any("no single known cause" in line for line in found.lines())
+    assert found.hints

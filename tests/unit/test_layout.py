@@ -44,7 +44,6 @@ WITHOUT_OWN_TEST: set[str] = {
     "cli/encode.py",
     "cli/options.py",
     "cli/run.py",
-    "cli/serve.py",
     "data/settings.py",
     "errors.py",
     "manifest.py",
@@ -59,17 +58,7 @@ WITHOUT_OWN_TEST: set[str] = {
     "records.py",
     "retrieve/batches.py",
     "retrieve/claims.py",
-    "serve/metrics.py",
-    "serve/model.py",
-    "serve/problems.py",
-    "serve/server.py",
-    "serve/service.py",
-    "serve/settings.py",
     "stage.py",
-    "verify/case.py",
-    "verify/faults.py",
-    "verify/plain.py",
-    "verify/settings.py",
 }
 
 

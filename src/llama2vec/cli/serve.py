@@ -63,8 +63,7 @@ def serve_command(
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
 
     def load() -> Loaded:
-        from llama2vec.serve.model import ServedModel
-        from llama2vec.serve.service import Loaded
+        from llama2vec.serve.service import Loaded, ServedModel
 
         if index is None:
             assert model is not None

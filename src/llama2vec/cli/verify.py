@@ -83,7 +83,7 @@ def verify_command(
 
 
 def _export(model: Path, golden: Golden, path: Path, overwrite: bool) -> None:
-    from llama2vec.verify.vector_file import export_texts
+    from llama2vec.verify.backends import export_texts
 
     rows = export_texts(model, golden, path, overwrite=overwrite)
     typer.echo(f"Wrote {rows} texts to {path}; give their vectors back with --backend file --vectors FILE")

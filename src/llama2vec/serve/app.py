@@ -24,8 +24,6 @@ from llama2vec.retrieve.texts import snippet
 from llama2vec.serve.batcher import QueueFullError
 from llama2vec.serve.gate import CLIENT_GONE, Gate
 from llama2vec.serve.metrics import Metrics
-from llama2vec.serve.model import shortened
-from llama2vec.serve.problems import Problem, faulty_field, problem_answer
 from llama2vec.serve.schemas import (
     EmbeddingAnswer,
     EmbeddingRequest,
@@ -34,11 +32,14 @@ from llama2vec.serve.schemas import (
     Health,
     Model,
     Models,
+    Problem,
     SearchAnswer,
     SearchRequest,
+    faulty_field,
+    problem_answer,
     request_models,
 )
-from llama2vec.serve.service import Loaded, NotFiniteError, Service, StoreChangedError
+from llama2vec.serve.service import Loaded, NotFiniteError, Service, StoreChangedError, shortened
 from llama2vec.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llama2vec.serve.problems import Problem, problem_answer
+from llama2vec.serve.schemas import Problem, problem_answer
 from llama2vec.serve.settings import ServeSettings
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,8 @@ import torch
 
 from llama2vec.model.golden import Golden, Side
 from llama2vec.model.pooling import Vectors
-from llama2vec.verify.case import NEAR_COSINE, Case
 from llama2vec.verify.faults import FAULTS, Fault, fault_name
-from llama2vec.verify.plain import PlainModel
+from llama2vec.verify.plain import NEAR_COSINE, Case, PlainModel
 
 logger = logging.getLogger(__name__)
 

@@ -14,8 +14,7 @@ from typing import Any
 
 from llama2vec.config import PromptName
 from llama2vec.model.pooling import Vectors
-from llama2vec.verify.case import Case
-from llama2vec.verify.plain import PlainModel, Reading, input_as_text, other_side
+from llama2vec.verify.plain import Case, PlainModel, Reading, input_as_text, other_side
 
 _USUAL_LIMITS = (16, 24, 32, 48, 64, 96, 100, 128, 160, 192, 256, 384, 500, 510, 512, 1000, 1024)
 _LLAMA2_CHAT = "[INST] {} [/INST]"

@@ -1,14 +1,18 @@
-"""``--list-settings`` shows every key that ``--set`` takes."""
+"""Options made from a settings model, and ``--list-settings``, which shows every key that ``--set`` takes."""
 
 from __future__ import annotations
 
+import inspect
 import json
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 from running import CommandLine
 
-from llama2vec.cli.settings_options import settings_lines
+from llama2vec.cli.settings_options import options_from, settings_lines
 from llama2vec.config import Settings, load_config
+from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.pipeline.settings import RunConfig
 
@@ -32,3 +36,31 @@ def test_the_command_prints_the_list_and_does_nothing_else(command_line: Command
     done = command_line("run", "--list-settings")
     assert done.code == 0
     assert "adapt.optimizer.steps = 32\n    Optimizer steps." in done.out
+
+
+class Limits(Settings):
+    most_texts: Annotated[int, Field(ge=1, description="Texts at once.")] = 3
+    timeout_seconds: Annotated[float, Field(gt=0, description="Longest wait.")] = 1.5
+
+
+@options_from(Limits, "limits", panel="Limits")
+def command(limits: Limits, name: str = "a") -> tuple[Limits, str]:
+    """Do it."""
+    return limits, name
+
+
+def test_each_field_is_an_option_with_its_help_and_default() -> None:
+    parameters = inspect.signature(command).parameters
+    assert list(parameters) == ["name", "most_texts", "timeout"]
+    assert parameters["most_texts"].default == 3
+    assert parameters["most_texts"].annotation.__metadata__[0].help == "Texts at once."
+    assert command.__doc__ == "Do it."
+
+
+def test_the_command_gets_the_settings() -> None:
+    assert command(name="b", most_texts=7, timeout=2.0) == (Limits(most_texts=7, timeout_seconds=2), "b")
+
+
+def test_a_value_that_does_not_fit_names_its_option() -> None:
+    with pytest.raises(ConfigError, match=r"^--most-texts 0: input should be greater than or equal to 1$"):
+        command(name="b", most_texts=0, timeout=2.0)

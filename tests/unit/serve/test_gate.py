@@ -13,11 +13,6 @@ import httpx
 import pytest
 from service_stand_ins import Running, StandInEncoder, Start, wait_until
 
-from llama2vec.config import load_config
-from llama2vec.errors import ConfigError
-from llama2vec.serve.server import listen
-from llama2vec.serve.settings import ServeSettings
-
 
 def code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
@@ -207,33 +202,6 @@ def test_health_is_given_when_the_model_has_answered_once(start: Start) -> None:
     assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["dense", "bm25", "hybrid"]}
 
 
-def test_metrics_count_requests_by_route_and_status_texts_tokens_and_batches(service: Running) -> None:
-    before = service.client.get("/metrics").text
-    assert 'llama2vec_texts_total{side="passage"} 1.0' in before  # the one that made it ready
-    service.client.post("/v1/embeddings", json={"input": ["one two", "three"]})
-    service.client.post("/v1/embeddings", json={})
-    service.client.get("/search", params={"q": "llama"})
-    for path in ("/made-up/1", "/made-up/2"):
-        service.client.get(path)
-    service.client.request("MADEUP", "/search")
-    answer = service.client.get("/metrics")
-    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-    for line in (
-        'llama2vec_requests_total{method="POST",route="/v1/embeddings",status="200"} 1.0',
-        'llama2vec_requests_total{method="POST",route="/v1/embeddings",status="400"} 1.0',
-        'llama2vec_requests_total{method="GET",route="/search",status="200"} 1.0',
-        'llama2vec_requests_total{method="GET",route="other",status="404"} 2.0',
-        'llama2vec_requests_total{method="other",route="/search",status="405"} 1.0',
-        'llama2vec_request_seconds_count{route="/search"} 2.0',
-        'llama2vec_texts_total{side="passage"} 3.0',
-        'llama2vec_tokens_total{side="passage"} 12.0',
-        'llama2vec_batch_texts_sum{side="passage"} 3.0',
-        "llama2vec_waiting_texts 0.0",
-    ):
-        assert line in answer.text.splitlines(), line
-    assert "made-up" not in answer.text
-
-
 def test_every_answer_forbids_foreign_content_and_the_page_needs_none(service: Running) -> None:
     for path in ("/", "/page/page.css", "/page/page.js", "/page/icon.svg", "/healthz", "/nothing"):
         headers = service.client.get(path).headers
@@ -249,46 +217,6 @@ def test_every_answer_forbids_foreign_content_and_the_page_needs_none(service: R
         assert "https://" not in text
     assert service.client.get("/page/../gate.py").status_code == 404
     assert service.client.get("/page/%2e%2e/gate.py").status_code == 404
-
-
-def test_a_port_in_use_and_an_address_of_others_are_told(service: Running) -> None:
-    port = int(service.url.rpartition(":")[2])
-    with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:{port} \(address already in use\); choose"):
-        listen("127.0.0.1", port)
-    with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
-        listen("192.0.2.1", 0)
-
-
-def test_limits_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ConfigError, match="the largest request could never be accepted"):
-        load_config(ServeSettings, None, ["max_waiting=3", "max_texts=4"])
-
-
-def test_requests_in_flight_are_answered_when_the_service_stops_and_new_ones_refused(start: Start) -> None:
-    service = start()
-    service.encoder.gate.clear()
-    answers: list[httpx.Response] = []
-
-    def ask() -> None:
-        answers.append(httpx.post(f"{service.url}/v1/embeddings", json={"input": "in flight"}, timeout=20))
-
-    asking = [in_thread(ask) for _ in range(3)]
-    wait_until(lambda: "llama2vec_waiting_texts 3.0" in service.client.get("/metrics").text)
-    stopping = in_thread(service.stop)
-
-    def refused() -> bool:
-        try:
-            httpx.get(f"{service.url}/healthz")
-        except httpx.TransportError:
-            return True
-        return False
-
-    wait_until(refused)
-    assert stopping.is_alive()
-    service.encoder.gate.set()
-    for thread in (*asking, stopping):
-        thread.join(20)
-    assert [answer.status_code for answer in answers] == [200] * 3
 
 
 def test_a_request_with_two_lengths_is_refused_and_its_connection_closed(service: Running) -> None:

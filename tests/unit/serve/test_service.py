@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from service_stand_ins import PASSAGES, Running, StandInSearcher, Start
 
-from llama2vec.serve.model import PreparedQuery
+from llama2vec.serve.service import PreparedQuery
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import resource
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
+import httpx
 import pytest
 from service_stand_ins import Running, Start, wait_until
 
-from llama2vec.serve.connections import most_connections
-from llama2vec.serve.server import new_server
+from llama2vec.errors import ConfigError
+from llama2vec.serve.server import listen, most_connections, new_server
 from llama2vec.serve.settings import ServeSettings
 
 
@@ -141,3 +143,44 @@ def test_a_second_server_does_not_log_less(service: Running) -> None:
     filters = len(logging.getLogger("uvicorn.error").filters)
     new_server(lambda: None, ServeSettings())  # type: ignore[arg-type]
     assert len(logging.getLogger("uvicorn.error").filters) == filters
+
+
+def in_thread(function: object) -> threading.Thread:
+    thread = threading.Thread(target=function)  # type: ignore[arg-type]
+    thread.start()
+    return thread
+
+
+def test_a_port_in_use_and_an_address_of_others_are_told(service: Running) -> None:
+    port = int(service.url.rpartition(":")[2])
+    with pytest.raises(ConfigError, match=rf"cannot listen on 127.0.0.1:{port} \(address already in use\); choose"):
+        listen("127.0.0.1", port)
+    with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
+        listen("192.0.2.1", 0)
+
+
+def test_requests_in_flight_are_answered_when_the_service_stops_and_new_ones_refused(start: Start) -> None:
+    service = start()
+    service.encoder.gate.clear()
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        answers.append(httpx.post(f"{service.url}/v1/embeddings", json={"input": "in flight"}, timeout=20))
+
+    asking = [in_thread(ask) for _ in range(3)]
+    wait_until(lambda: "llama2vec_waiting_texts 3.0" in service.client.get("/metrics").text)
+    stopping = in_thread(service.stop)
+
+    def refused() -> bool:
+        try:
+            httpx.get(f"{service.url}/healthz")
+        except httpx.TransportError:
+            return True
+        return False
+
+    wait_until(refused)
+    assert stopping.is_alive()
+    service.encoder.gate.set()
+    for thread in (*asking, stopping):
+        thread.join(20)
+    assert [answer.status_code for answer in answers] == [200] * 3

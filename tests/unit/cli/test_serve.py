@@ -1,0 +1,60 @@
+"""What ``llama2vec serve`` refuses before it listens, and which host names it answers to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from running import CommandLine
+
+from llama2vec.cli.serve import _allowed_hosts, _read_token
+from llama2vec.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], "name an index to search, or an encoder with --model"),
+        (["nothing"], "there is no index at nothing"),
+        (["--model", "m", "--max-batch", 0], "--max-batch 0: input should be greater than or equal to 1"),
+        (["--model", "m", "--timeout", "nan"], "--timeout nan: "),
+        (["--model", "m", "--grace", -1], "--grace -1.0: "),
+        (["--model", "m", "--max-waiting", 1], "--max-waiting 1 must be at least --max-texts 256"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[object], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert told in command_line.refused("serve", *options)
+
+
+def test_the_token_comes_from_a_regular_file_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA2VEC_TOKEN", " sesame ")
+    assert _read_token(None) == "sesame"
+    file = tmp_path / "token"
+    file.write_text("sésame\n", encoding="utf-8")
+    assert _read_token(file) == "sésame"
+    os.mkfifo(tmp_path / "fifo")
+    file.write_bytes(b"\xff\xfe\x00")
+    for path in (tmp_path / "fifo", tmp_path, tmp_path / "nothing", file):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            _read_token(path)
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match="is empty"):
+        _read_token(file)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.0.0.2"])
+def test_on_a_loopback_address_only_loopback_names_are_answered(host: str) -> None:
+    allowed = _allowed_hosts(host, ["Search.example"])
+    assert allowed is not None
+    assert {"localhost", "127.0.0.1", "::1", host, "search.example"} == set(allowed)
+
+
+def test_an_address_for_other_machines_answers_to_any_name_unless_told() -> None:
+    assert _allowed_hosts("192.0.2.7", None) is None
+    assert "search.example" in (_allowed_hosts("192.0.2.7", ["search.example"]) or ())
