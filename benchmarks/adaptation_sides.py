@@ -19,10 +19,9 @@ from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import PretextObjective, _prepare
 from llama2vec.config import PromptName, load_config
 from llama2vec.model.backbone import choose_device, decoder, load_backbone
-from llama2vec.model.speed.fast_paths import fast_paths
-from llama2vec.model.speed.fused_lora import fuse_lora
+from llama2vec.model.speed import fast_paths
 from llama2vec.model.speed.lean_attention import use_lean_attention
-from llama2vec.model.speed.lean_layers import keep_less
+from llama2vec.model.speed.lean_layers import fuse_lora, keep_less
 from llama2vec.records import AdaptationExample
 
 FAST_PATHS = {"fused-lora": fuse_lora, "lean-layers": keep_less, "lean-attention": use_lean_attention}

@@ -16,7 +16,7 @@ from llama2vec.finetune.train import ContrastiveObjective
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import choose_device, load_backbone
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.speed.fast_paths import fast_paths
+from llama2vec.model.speed import fast_paths
 from llama2vec.records import TrainingExample
 
 Pairs = Sequence[tuple[str, str]]

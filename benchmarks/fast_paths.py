@@ -25,10 +25,9 @@ from llama2vec.adapt.train import _prepare
 from llama2vec.config import load_config
 from llama2vec.files import write_json
 from llama2vec.model.backbone import load_backbone
-from llama2vec.model.speed.fast_paths import fast_paths
-from llama2vec.model.speed.fused_lora import fuse_lora
+from llama2vec.model.speed import fast_paths
 from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
-from llama2vec.model.speed.lean_layers import keep_less
+from llama2vec.model.speed.lean_layers import fuse_lora, keep_less
 from llama2vec.records import AdaptationExample
 
 

@@ -11,8 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.adapt.joint import JointBatch, attention_inputs, joint_batch
-from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches, most_cells
+from llama2vec.adapt.joint import (
+    JointBatch,
+    PiecewiseGradients,
+    attention_inputs,
+    joint_batch,
+    micro_batches,
+    most_cells,
+)
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, PromptSettings
+from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, PromptSettings, Settings
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError
 from llama2vec.finetune.batches import (
@@ -43,8 +43,7 @@ from llama2vec.model.contract import saved_settings
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
-from llama2vec.model.publish.hub import local_copy
-from llama2vec.model.source import resolve_model
+from llama2vec.model.source import fetched, resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import TrainingExample
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
@@ -62,10 +61,10 @@ class ContrastiveObjective:
     """The contrastive loss over a batch of any size, on any number of processes, with exact gradients.
 
     Args:
-        encoder: Says which prompt and length serves which side; its model is the one that is trained.
-        settings: Of the loss and of memory.
+        encoder: Gives prompts, lengths and pooling; its model is the one to train.
+        settings: Loss and memory.
         data: Length limits in training, and homogeneous batches.
-        mixed_precision: bfloat16 autocast over float32 weights.
+        mixed_precision: Multiply in bfloat16 over float32 weights (autocast).
     """
 
     def __init__(
@@ -78,40 +77,33 @@ class ContrastiveObjective:
         self.graph_tokens = max(settings.graph_tokens or GRAPH_TOKENS[kind], self.micro_batch_tokens)
 
     def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> ContrastiveOrder:
-        """Draw batches at random, duplicates apart, over the joined batch of all processes."""
+        """Draw the joined batches of all processes at random, with duplicates in different batches."""
         assert isinstance(examples, DrawnExamples)
         joined = settings.batch_size * process_count()
         return ContrastiveOrder(examples, joined, settings.seed, homogeneous=self.data.homogeneous_batches)
 
     def collate(self, examples: Sequence[DrawnExample]) -> Mapping[str, Any]:
         """Tokenize and lay out one batch."""
-        encoder = self.encoder.contract.encoder
-        query_ids = self._prompted(
-            [example.query for example in examples], "query", encoder.query_max_tokens, self.data.query_max_tokens
-        )
+        queries = [example.query for example in examples]
         passages = [text for example in examples for text in example.passages]
-        passage_ids = self._prompted(passages, "passage", encoder.passage_max_tokens, self.data.passage_max_tokens)
-        return {"batch": contrastive_batch(examples, query_ids, passage_ids)}
+        ids = self._prompted(queries, "query"), self._prompted(passages, "passage")
+        return {"batch": contrastive_batch(examples, *ids)}
 
-    def _prompted(self, texts: Sequence[str], side: str, most: int, most_in_training: int) -> list[list[int]]:
-        contract = self.encoder.contract
-        prompt = contract.encoder.query_prompt if side == "query" else contract.encoder.passage_prompt
-        return prompted_texts(
-            self.encoder.backbone.tokenizer,
-            texts,
-            contract.ids,
-            prompt if contract.encoder.pooling == "slots" else None,
-            min(most, most_in_training or most),
-        )
+    def _prompted(self, texts: Sequence[str], side: str) -> list[list[int]]:
+        contract, field = self.encoder.contract, f"{side}_max_tokens"
+        most = getattr(contract.encoder, field)
+        prompt = getattr(contract.encoder, f"{side}_prompt") if contract.encoder.pooling == "slots" else None
+        limit = min(most, getattr(self.data, field) or most)
+        return prompted_texts(self.encoder.backbone.tokenizer, texts, contract.ids, prompt, limit)
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Take the loss over the passages of all processes.
 
         Returns:
-            The mean loss over the processes, and its parts where there are several. Its ``backward`` gives the
-            weights the gradients of that mean; it reads the texts again that did not fit into memory.
+            The mean loss over the processes, and its parts if there are several. ``backward`` rereads the texts that
+            did not fit into memory and gives the weights the gradients of that mean.
         """
-        # Past the wrapper of several processes: its hooks expect one forward a step, and gradients meet here anyway.
+        # The wrapper of several processes expects one forward pass per step; gradients are averaged below instead.
         plain = getattr(model, "module", model)
         contrastive: ContrastiveBatch = batch["batch"]
         cache = GradientCache(partial(self._embed, plain), self.device, self.graph_tokens)
@@ -130,7 +122,7 @@ class ContrastiveObjective:
         return loss, {name: part.item() for name, part in parts.items()} if len(parts) > 1 else {}
 
     def _loss_at_vectors(self, vectors: Tensor, batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean loss over the processes; leave at the vectors the gradient of the sum over them."""
+        """Return the mean loss over the processes; leave the gradient of their sum in ``vectors.grad``."""
         queries = vectors[batch.query_rows.to(vectors.device)]
         passages = vectors[batch.passage_rows.to(vectors.device)]
         everywhere = gather_rows(passages.detach())
@@ -139,7 +131,7 @@ class ContrastiveObjective:
         keys = torch.cat(gather_rows(batch.passage_keys.to(vectors.device)))
         loss, parts = contrastive_loss(queries, joined, batch.labels(keys, first, vectors.device), self.settings)
         loss.backward()  # type: ignore[no-untyped-call]
-        # Every process' queries pull at our passages: full gradients, not just those of our own queries.
+        # Passages of this process also get gradients from the queries of all others.
         pulls = sum_everywhere(joined.grad)  # type: ignore[arg-type]
         passages.backward(pulls[first : first + len(passages)])  # type: ignore[no-untyped-call]
         means = {name: sum_everywhere(part) / process_count() for name, part in parts.items()}
@@ -147,15 +139,13 @@ class ContrastiveObjective:
 
     def _embed(self, model: Any, batch: PromptedBatch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
-            hidden = last_hidden_states(
-                decoder(model), batch.input_ids.to(self.device), self.encoder.contract.encoder.layers
-            )
+            layers = self.encoder.contract.encoder.layers
+            hidden = last_hidden_states(decoder(model), batch.input_ids.to(self.device), layers)
         contract = self.encoder.contract
-        lengths = batch.lengths.to(self.device)
-        return pool(hidden, lengths, contract.ids, contract.encoder.pooling, None)
+        return pool(hidden, batch.lengths.to(self.device), contract.ids, contract.encoder.pooling, None)
 
     def validate(self, model: Any, held_out: Sequence[ValidationTask], batch_size: int) -> dict[str, float]:
-        """Search the held-out queries with the weights as they are."""
+        """Search the held-out queries with the current weights."""
         backbone = Backbone(model, self.encoder.backbone.tokenizer, self.encoder.backbone.source)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
             return held_out[0].score(Encoder(backbone, self.encoder.contract))
@@ -171,23 +161,20 @@ def finetune_model(
 ) -> Encoder:
     """Fine-tune a causal LM or an adapted encoder on labeled queries (stage 2 of Llama2Vec) and save the encoder.
 
-    Killed at any moment, the same call goes on from the last checkpoint and ends with the same weights.
+    After an interruption, the same call resumes from the last checkpoint and ends with the same weights.
 
     Args:
         config: The recipe.
         output: Folder for the encoder, log, curves, checkpoints and manifest.
-        examples: Labeled queries; None = read ``config.data.sources``.
-        overwrite: Replace a finished fine-tuning of other settings.
-        save_adapter: Keep the LoRA adapter beside the merged weights.
-
-    Returns:
-        The encoder, as saved.
+        examples: Labeled queries; None reads ``config.data.sources``.
+        overwrite: Replace a fine-tuning with other settings.
+        save_adapter: Save the LoRA adapter as well as the merged weights.
 
     Raises:
         OutputExistsError: The folder holds another fine-tuning, or something else.
         ConfigError: No examples named, or nothing to contrast.
-        ContractError: The recipe contradicts the contract that the model carries.
-        DataError: Examples that cannot serve.
+        ContractError: The recipe contradicts the model's contract.
+        DataError: Unusable examples.
         TrainingError: Training cannot start, or must stop.
     """
     output = Path(output)
@@ -208,7 +195,7 @@ def _finetune(
     examples: Sequence[TrainingExample] | None,
     save_adapter: bool,
 ) -> Encoder:
-    """Train and save, once the output is ours; nothing is written before the model and the examples have been read."""
+    """Train and save; nothing is written before the model and the examples have been read."""
     prompts, encoder_settings = contract
     drawn, task = _read(config, examples)
     optimizer = _with_steps(config.optimizer, len(drawn))
@@ -219,7 +206,7 @@ def _finetune(
     backbone = _load_backbone(settings)
     encoder = Encoder.from_backbone(backbone, prompts, encoder_settings)
     _check_fits(config, encoder)
-    # Slot tokens have rows of their own to train, new or not.
+    # The embedding rows of slot tokens are trained, new or not.
     slots = [name for names in slot_names(prompts).values() for name in names]
     trainable = make_trainable(backbone, config.model, slots, optimizer.seed)
     objective = ContrastiveObjective(encoder, config.contrastive, config.data, mixed_precision=mixed)
@@ -234,44 +221,42 @@ def _finetune(
 
 
 def _load_backbone(settings: ModelSettings) -> Backbone:
-    """Load a raw model, or an encoder whose contract is checked against its weights."""
-    source = resolve_model(local_copy(settings.name))
-    if source.gguf_file or saved_settings(Path(source.location)) is None:
-        return load_backbone(settings)
-    return Encoder.load(settings.name, settings=settings).backbone
+    """Load a raw model, or an encoder with its contract checked against its weights."""
+    if fetched(resolve_model(settings.name)).carries_contract:
+        return Encoder.load(settings.name, settings=settings).backbone
+    return load_backbone(settings)
 
 
 def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings]:
-    """Return the prompts and encoder settings to train with: the recipe's, or those that the model carries.
+    """Return the prompts and encoder settings to train with: the model's own if it carries a contract.
 
     Raises:
-        ContractError: The recipe sets something else than the model's contract; names the field and both values.
+        ContractError: The recipe contradicts the contract; names the field and both values.
     """
     wanted = EncoderSettings.model_validate(config.encoder.model_dump())
-    source = resolve_model(local_copy(config.model.name))
-    saved = None if source.gguf_file else saved_settings(Path(source.location))
+    source = fetched(resolve_model(config.model.name))
+    saved = saved_settings(Path(source.location)) if source.carries_contract else None
     if saved is None:
         return config.prompts, wanted
     prompts, encoder = saved
-    # A recipe's name is for people; what counts is the wording.
-    explicit = sorted(config.prompts.model_fields_set - {"recipe"}) if "prompts" in config.model_fields_set else []
-    for field in explicit:
-        _check_field(config.model.name, f"prompts.{field}", getattr(prompts, field), getattr(config.prompts, field))
-    for field in sorted(config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT)):
-        _check_field(config.model.name, f"encoder.{field}", getattr(encoder, field), getattr(config.encoder, field))
+    # The wording counts, not the recipe's name.
+    explicit = config.prompts.model_fields_set - {"recipe"} if "prompts" in config.model_fields_set else set[str]()
+    repeated: list[tuple[str, str, Settings, Settings]] = [
+        ("prompts", field, prompts, config.prompts) for field in sorted(explicit)
+    ]
+    kept = sorted(config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT))
+    repeated += [("encoder", field, encoder, config.encoder) for field in kept]
+    for section, field, there, now in repeated:
+        if getattr(there, field) != getattr(now, field):
+            raise ContractError(
+                f"{section}.{field}: {config.model.name} was made with {getattr(there, field)!r}, the recipe says "
+                f"{getattr(now, field)!r}; remove {section}.{field} from the recipe, or start from a raw model"
+            )
     pairing = {name: getattr(wanted, name) for name in ("query_prompt", "passage_prompt")}
     for name, prompt in pairing.items():
         if getattr(encoder, name) != prompt:
             logger.info("encoder.%s: %s in %s, %s from here on", name, getattr(encoder, name), source.name, prompt)
     return prompts, encoder.model_copy(update=pairing)
-
-
-def _check_field(model: str, field: str, there: object, now: object) -> None:
-    if there != now:
-        raise ContractError(
-            f"{field}: {model} was made with {there!r}, the recipe says {now!r}; "
-            f"remove {field} from the recipe, or start from a model without a contract"
-        )
 
 
 def _plan(
@@ -280,7 +265,7 @@ def _plan(
     encoder: EncoderSettings,
     examples: Sequence[TrainingExample] | None,
 ) -> dict[str, Any]:
-    """What decides the result: settings and input."""
+    """Return what decides the result: settings and input."""
     sources = config.data.source_list
     if examples is None and not sources:
         raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
@@ -325,7 +310,7 @@ def _read(
 
 
 def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:
-    """Turn epochs into steps; a batch that is not full is left out of its epoch."""
+    """Turn epochs into steps; an epoch skips its last batch if that is not full."""
     if settings.steps:
         return settings
     a_step = settings.batch_size * settings.accumulation * process_count()
@@ -333,18 +318,17 @@ def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> Optimizer
 
 
 def _check_contrast(config: FinetuneConfig, examples: DrawnExamples) -> None:
-    """Make sure that every query meets a passage that is not its own."""
-    if config.optimizer.batch_size * process_count() > 1 or not config.contrastive.weight:
-        return
-    if not config.contrastive.negatives or not all(example.negatives for example in examples.examples):
+    """Make sure that every query meets another query's passage or a hard negative."""
+    alone = config.optimizer.batch_size * process_count() == 1 and config.contrastive.weight
+    if alone and not (config.contrastive.negatives and all(example.negatives for example in examples.examples)):
         raise ConfigError(
-            "optimizer.batch_size is 1 and there are queries without hard negatives: nothing to contrast with; "
+            "optimizer.batch_size is 1 and some queries have no hard negative: nothing to contrast with; "
             "raise the batch size or give each query negatives"
         )
 
 
 def _check_fits(config: FinetuneConfig, encoder: Encoder) -> None:
-    """Make sure that widths and training lengths are within what the encoder has."""
+    """Make sure that widths and training lengths lie within the encoder's."""
     widest = matryoshka_widths(config.contrastive.dimensions, encoder.dimension)[-1]
     if widest > encoder.dimension:
         raise ConfigError(f"contrastive.dimensions: {widest} is wider than the model's vectors [D={encoder.dimension}]")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from llama2vec.errors import ContractError, MissingDependencyError
 from llama2vec.manifest import package_version
-from llama2vec.model.publish.hub import local_copy
 from llama2vec.model.publish.publishing import MODULE_FILE, module_source
+from llama2vec.model.source import fetched, resolve_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -38,7 +38,7 @@ def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTrans
         raise MissingDependencyError(
             "this needs sentence-transformers; run: pip install 'llama2vec[sentence-transformers]'"
         ) from error
-    folder = Path(local_copy(str(name)))
+    folder = Path(fetched(resolve_model(str(name))).location)
     check_own_code(folder)
     return SentenceTransformer(str(folder), trust_remote_code=True, **options)
 

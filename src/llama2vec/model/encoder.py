@@ -24,8 +24,7 @@ from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import compute_golden, save_golden
 from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
 from llama2vec.model.prompt import prompt_ids, prompted_texts
-from llama2vec.model.publish.hub import upload_encoder
-from llama2vec.model.publish.publishing import add_public_files, name_card
+from llama2vec.model.publish.publishing import add_public_files, upload_encoder
 from llama2vec.model.source import ModelSource, fetched, resolve_model
 from llama2vec.model.spec import ModelSpec
 from llama2vec.progress import ProgressReporter
@@ -365,8 +364,7 @@ class Encoder:
                 self.save(folder)
             finally:
                 self.backbone.source = source
-            name_card(folder, repo_id, source)
-            return upload_encoder(folder, repo_id, private=private, token=token)
+            return upload_encoder(folder, repo_id, source, private=private, token=token)
 
 
 def unit_vectors(pooled: torch.Tensor) -> Vectors:

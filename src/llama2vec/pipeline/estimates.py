@@ -14,7 +14,7 @@ from statistics import fmean
 
 import torch
 
-from llama2vec.adapt.micro_batches import most_cells
+from llama2vec.adapt.joint import most_cells
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
 from llama2vec.data.examples import read_examples

@@ -20,7 +20,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
 from llama2vec.model.backbone import quiet_transformers
-from llama2vec.model.speed.fast_paths import fast_paths
+from llama2vec.model.speed import fast_paths
 from llama2vec.processes import on_first_process, process_count, wait_for_all
 from llama2vec.progress import ProgressReporter
 from llama2vec.training import state as saved

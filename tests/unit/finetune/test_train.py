@@ -206,7 +206,7 @@ def test_a_checkpoints_prompts_lengths_and_pooling_are_taken_over(
         ),
         ("prompts.self_prompt=' no'", r"prompts\.self_prompt: .*' That is: '.*remove prompts\.self_prompt"),
         ("encoder.passage_max_tokens=31", r"encoder\.passage_max_tokens: .* was made with 30, the recipe says 31"),
-        ("encoder.pooling=mean", r"encoder\.pooling: .*'slots'.*'mean'.*start from a model without a contract"),
+        ("encoder.pooling=mean", r"encoder\.pooling: .*'slots'.*'mean'.*start from a raw model"),
     ],
 )
 def test_a_recipe_that_contradicts_the_checkpoint_is_refused_by_field(

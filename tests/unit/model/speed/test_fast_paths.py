@@ -13,7 +13,7 @@ import torch
 from llama2vec.config import LoraSettings, ModelSettings
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import load_backbone
-from llama2vec.model.speed.fast_paths import fast_paths, freed_memory_kept
+from llama2vec.model.speed import fast_paths, freed_memory_kept
 
 IDS = torch.arange(2 * 9).reshape(2, 9) % 60 + 3
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from llama2vec.model.speed.fused_lora import fuse_lora
+from llama2vec.model.speed.lean_layers import fuse_lora
 
 
 def two_layers(

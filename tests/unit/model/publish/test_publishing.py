@@ -22,8 +22,8 @@ import pytest
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ModelError, ModelNotFoundError
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.publish.hub import local_copy
 from llama2vec.model.publish.model_card import CARD_MARK
+from llama2vec.model.source import fetched, resolve_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -239,7 +239,7 @@ class StubApi:
 def test_a_card_that_somebody_wrote_in_the_folder_is_pushed_as_it_is(
     encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama2vec.model.publish.hub.HfApi", StubApi)
+    monkeypatch.setattr("llama2vec.model.publish.publishing.HfApi", StubApi)
     folder = encoder.save(tmp_path / "saved")
     (folder / "README.md").write_text("# Mine\n", encoding="utf-8")
     Encoder.load(folder).push_to_hub("me/tiny")
@@ -249,7 +249,7 @@ def test_a_card_that_somebody_wrote_in_the_folder_is_pushed_as_it_is(
 def test_a_push_leaves_the_encoder_where_it_came_from(
     encoder: Encoder, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama2vec.model.publish.hub.HfApi", StubApi)
+    monkeypatch.setattr("llama2vec.model.publish.publishing.HfApi", StubApi)
     encoder.push_to_hub("me/tiny")
     assert StubApi.card
     assert CARD_MARK in StubApi.card
@@ -261,7 +261,7 @@ def test_a_hub_that_cannot_be_asked_for_a_contract_is_said(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelNotFoundError, match=r"someone/model: .*the hub cannot be reached"):
-        local_copy("someone/model")
+        fetched(resolve_model("someone/model"))
     repository = tmp_path / "models--someone--model"
     snapshot = repository / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
@@ -269,11 +269,11 @@ def test_a_hub_that_cannot_be_asked_for_a_contract_is_said(
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("abc")
     with caplog.at_level(logging.WARNING):
-        assert local_copy("someone/model") == str(snapshot)
+        assert fetched(resolve_model("someone/model")).location == str(snapshot)
     assert "cannot be asked for llama2vec.json" in caplog.text
 
 
 def test_folders_and_files_are_no_names_of_the_hub(llama_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "model.gguf").touch()
     for name in (str(llama_folder), str(tmp_path / "model.gguf")):
-        assert local_copy(name) == name
+        assert fetched(resolve_model(name)) == resolve_model(name)
