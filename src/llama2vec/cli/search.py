@@ -15,7 +15,6 @@ from llama2vec.files import check_new
 if TYPE_CHECKING:
     from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode
     from llama2vec.retrieve.retriever import Retriever
-    from llama2vec.retrieve.texts import Hit
 
 
 def search_command(
@@ -107,18 +106,12 @@ def _ask(retriever: Retriever, mode: Mode, depth: int) -> None:
 
 
 def _answer(retriever: Retriever, mode: Mode, question: str, depth: int) -> None:
-    hits = retriever.hits(question, mode, depth)
-    if hits:
-        typer.echo("\n".join(format_hit(hit, question) for hit in hits))
-    else:
-        typer.echo("Nothing found: no passage shares a word with the question.")
-
-
-def format_hit(hit: Hit, question: str) -> str:
-    """Return one result as two or three lines: rank, score, id, title; then the telling part of the text."""
     from llama2vec.retrieve.texts import snippet
 
-    head = f"{hit.rank:>3}. {hit.score:.3f}  {hit.passage.id}"
-    if hit.passage.title:
-        head += f"  {hit.passage.title}"
-    return f"{head}\n     {snippet(hit.passage.text, question)}"
+    hits = retriever.hits(question, mode, depth)
+    for hit in hits:
+        title = hit.passage.title and f"  {hit.passage.title}"
+        typer.echo(f"{hit.rank:>3}. {hit.score:.3f}  {hit.passage.id}{title}")
+        typer.echo(f"     {snippet(hit.passage.text, question)}")
+    if not hits:
+        typer.echo("Nothing found: no passage shares a word with the question.")

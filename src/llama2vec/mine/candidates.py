@@ -17,6 +17,8 @@ from llama2vec.retrieve.retriever import QueryEncoder, check_contract
 from llama2vec.retrieve.store import PassageEncoder
 from llama2vec.retrieve.vector_index import Index, Rows, Scores, best_rows
 
+TEXT_ID = "text:"
+"""Opens the ids of passages that have none of their own."""
 Target = int | str
 """A passage to be scored: its row in the corpus, or its text where the corpus does not have it."""
 
@@ -121,21 +123,21 @@ def passages_of_examples(examples: Iterable[TrainingExample]) -> list[Passage]:
     """
     by_id: dict[str, Passage] = {}
     for example in examples:
-        sides = ((example.positives, example.positive_ids), (example.negatives, example.negative_ids))
-        for texts, ids in sides:
-            for text, given in zip(texts, ids or [""] * len(texts), strict=True):
-                key = text_key(text)
-                passage_id = given or f"{TEXT_ID}{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()[:16]}"
-                known = by_id.setdefault(passage_id, Passage(passage_id, text))
-                if text is not known.text and key != text_key(known.text):
-                    raise DataError(
-                        f"passage id {passage_id!r} stands for two texts ({known.text[:40]!r} and {text[:40]!r}); "
-                        "give each text its own id, or pass the corpus with --corpus"
-                    )
+        positives = with_ids(example.positives, example.positive_ids)
+        for text, given in positives + with_ids(example.negatives, example.negative_ids):
+            key = text_key(text)
+            passage_id = given or f"{TEXT_ID}{hashlib.sha256(key.encode(errors='surrogatepass')).hexdigest()[:16]}"
+            known = by_id.setdefault(passage_id, Passage(passage_id, text))
+            if text is not known.text and key != text_key(known.text):
+                raise DataError(
+                    f"passage id {passage_id!r} stands for two texts ({known.text[:40]!r} and {text[:40]!r}); "
+                    "give each text its own id, or pass the corpus with --corpus"
+                )
     if not by_id:
         raise EmptyCorpusError("the examples hold no passages to mine from; pass a corpus with --corpus")
     return list(by_id.values())
 
 
-TEXT_ID = "text:"
-"""Opens the ids of passages that have none of their own."""
+def with_ids(texts: Sequence[str], ids: Sequence[str]) -> list[tuple[str, str]]:
+    """Return pairs of text and id, "" where there are no ids."""
+    return list(zip(texts, ids or [""] * len(texts), strict=True))

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from llama2vec.data.words import text_key
 from llama2vec.errors import DataError
-from llama2vec.mine.candidates import TEXT_ID, Found, Target
+from llama2vec.mine.candidates import TEXT_ID, Found, Target, with_ids
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, TrainingExample
@@ -46,20 +46,16 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known about a query before it is searched.
+    """What is known about a query before it is searched."""
 
-    Attributes:
-        targets: What the judge must score: this example's positives, those of its namesakes, its own negatives.
-    """
-
-    query_key: str  # Key of the query's text
-    ids: frozenset[str]  # Ids of its positives
-    rows: frozenset[int]  # Rows of its positives in the corpus; other rows with the same texts are copies
-    positives: tuple[_Text, ...]  # Texts of its positives, as the examples and as the corpus have them
-    keys: frozenset[str]  # Keys of all these texts
-    targets: tuple[Target, ...]
-    own: int  # Number of this example's positives
-    all: int  # Number of all positives
+    query_key: str
+    ids: frozenset[str]  # of its positives
+    rows: frozenset[int]  # of its positives in the corpus; other rows with the same texts are copies
+    positives: tuple[_Text, ...]  # their texts, as the examples and as the corpus have them
+    keys: frozenset[str]  # of all these texts
+    targets: tuple[Target, ...]  # to be scored: its positives, those of namesakes, its own negatives
+    own: int  # how many of the targets are this example's positives
+    all: int  # how many are positives
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +67,8 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _Negative:
-    """A chosen or kept negative; no id where none is known."""
-
     text: str
-    id: str
+    id: str  # "" where none is known
     score: float
     keys: frozenset[str]
 
@@ -114,13 +108,13 @@ class Filters:
         """Gather what is known about an example's query."""
         family = {id(found): found for name in _query_names(example) for found in self._namesakes[name]}
         others = [found for found in family.values() if found is not example]
-        positives = [pair for found in (example, *others) for pair in _with_ids(found.positives, found.positive_ids)]
+        positives = [pair for found in (example, *others) for pair in with_ids(found.positives, found.positive_ids)]
         rows = [self._row(text, passage_id) for text, passage_id in positives]
         texts = {text: _Text.of(Passage("", text)) for text, _ in positives}
         texts |= {found.text: found for found in (self._text_of_row(row) for row in rows if row is not None)}
         targets: list[Target] = [text if row is None else row for (text, _), row in zip(positives, rows, strict=True)]
         if self._settings.keep_existing:
-            for text, passage_id in _with_ids(example.negatives, example.negative_ids):
+            for text, passage_id in with_ids(example.negatives, example.negative_ids):
                 row = self._row(text, passage_id)
                 targets.append(text if row is None else row)
         return Known(
@@ -169,7 +163,7 @@ class Filters:
             return []
         kept: list[_Negative] = []
         keys: set[str] = set()
-        pairs = _with_ids(example.negatives, example.negative_ids)
+        pairs = with_ids(example.negatives, example.negative_ids)
         for (text, passage_id), score in zip(pairs, scores, strict=True):
             negative = _Text.of(Passage(passage_id, text))
             row = self._row(text, passage_id)
@@ -294,17 +288,13 @@ def _query_names(example: TrainingExample) -> list[tuple[str, str]]:
     return [*names, ("id", example.query_id)] if example.query_id else names
 
 
-def _with_ids(texts: Sequence[str], ids: Sequence[str]) -> list[tuple[str, str]]:
-    return list(zip(texts, ids or [""] * len(texts), strict=True))
-
-
 def shingles(text: str) -> frozenset[int]:
     """Return the hashes of a text's word 5-grams, of all its words where they are fewer; equal within one process.
 
     >>> len(shingles("one two three four five six, SIX")), len(shingles("one two")), len(shingles(""))
     (3, 1, 0)
     """
-    words = _WORD.findall(text.casefold())
+    words = _WORD.findall(text_key(text))
     if not words:
         return frozenset()
     width = min(_SHINGLE_WORDS, len(words))
@@ -313,8 +303,6 @@ def shingles(text: str) -> frozenset[int]:
 
 def containment(first: frozenset[int], second: frozenset[int]) -> float:
     """Return the share of the smaller set that the other has too, 0..1 (Broder 1997, containment of shingles).
-
-    Never below the Jaccard similarity, and near 1 also where one text is the other with something added or cut off.
 
     >>> containment(frozenset({1, 2}), frozenset({2, 3, 4, 5}))
     0.5

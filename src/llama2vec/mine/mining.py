@@ -7,7 +7,6 @@ Candidates come from BM25, from an encoder, or from both; each searcher contribu
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 import shutil
@@ -32,6 +31,7 @@ from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.retriever import check_contract
 from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.texts import passages_sha256
 from llama2vec.retrieve.vector_index import ExactIndex, Index
 
 logger = logging.getLogger(__name__)
@@ -135,19 +135,14 @@ def _check_inputs(
 
 @dataclass(frozen=True)
 class MiningInputs:
-    """What :func:`mine_to_file` reads.
+    """What :func:`mine_to_file` reads."""
 
-    Attributes:
-        corpus: Source of the passages; "" = those of the index, else the corpus of the examples' BEIR folder, else
-            the examples' own passages.
-    """
-
-    examples: str  # Source of the training examples
-    split: str = "train"  # Which of the source's splits
-    corpus: str = ""
-    model: str = ""  # The encoder's name, for the report
-    encoder: MiningEncoder | None = None  # Searches too if it is given
-    index: Index | None = None  # The corpus as this encoder sees it; None = it is encoded beside the output, resumably
+    examples: str
+    split: str = "train"
+    corpus: str = ""  # "" = passages of the index, else of the examples' BEIR folder, else of the examples
+    model: str = ""  # the encoder's name, for the report
+    encoder: MiningEncoder | None = None
+    index: Index | None = None  # the corpus as this encoder sees it; None = it is encoded beside the output, resumably
 
 
 def mine_to_file(
@@ -271,7 +266,7 @@ def _searchers(
     index, folder = inputs.index, None
     if inputs.encoder:
         if index is None:
-            content = _passages_digest(passages)
+            content = passages_sha256(passages)
             folder = output.with_name(f"{output.name}.store-{digest([inputs.encoder.contract_hash, content])[:12]}")
             store = write_store(
                 lambda: passages, inputs.encoder, folder,
@@ -282,11 +277,3 @@ def _searchers(
     if settings.bm25:
         searchers.append(Bm25Searcher(passages, language=settings.language))
     return searchers, folder
-
-
-def _passages_digest(passages: Sequence[Passage]) -> str:
-    total = hashlib.sha256()
-    for passage in passages:
-        fields = (passage.id, passage.title, passage.text)
-        total.update(hashlib.sha256(json.dumps(fields).encode()).digest())
-    return total.hexdigest()

@@ -69,10 +69,7 @@ def reciprocal_rank_fusion(
 ) -> Run:
     """Score each passage by the sum of weight / (60 + rank) over the runs that found it (Cormack et al., SIGIR 2009).
 
-    Args:
-        runs: They may differ in depth, and a query may be missing from some.
-        weights: One per run; None = equal.
-        depth: Most passages per query; None = all.
+    Runs may differ in depth and in their queries; weights None = equal, depth None = all passages.
 
     >>> fused = reciprocal_rank_fusion([Run({"q": {"a": 9.0, "b": 8.0}}), Run({"q": {"b": 0.3}})])
     >>> [(passage, round(score, 5)) for passage, score in fused.ranking("q")]

@@ -15,6 +15,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,25 +48,15 @@ _WORD = re.compile(r"\b\w\w+\b")
 _RUN = re.compile(f"([{SIGNS}]+)|[^\\W{SIGNS}]+")
 
 
+@dataclass(frozen=True)
 class Bm25Index:
     """A corpus in memory for BM25 as Lucene scores it: title and text as one field."""
 
-    def __init__(
-        self,
-        ids: Sequence[str],
-        tokenizer: Any,
-        scorer: Any,
-        mean_words: float,
-        language: str,
-        *,
-        normalized: bool = True,
-    ) -> None:
-        self._ids = ids
-        self._tokenizer = tokenizer
-        self._scorer = scorer
-        self._mean_words = mean_words
-        self._language = language
-        self._normalized = normalized
+    _ids: Sequence[str]
+    _tokenizer: Any
+    _scorer: Any  # None if no passage has a word
+    _mean_words: float
+    _language: str
 
     @classmethod
     def build(cls, passages: Iterable[Passage], *, language: str = "en", k1: float = 1.2, b: float = 0.75) -> Bm25Index:
@@ -73,7 +64,7 @@ class Bm25Index:
 
         Args:
             passages: Read once.
-            language: ISO 639 code; chooses stemmer and stop words (:mod:`llama2vec.retrieve.lexical`).
+            language: ISO 639 code; chooses stemmer and stop words.
             k1: How quickly repetitions of a word stop adding to the score.
             b: How strongly longer passages are penalized, 0..1.
 
@@ -112,7 +103,7 @@ class Bm25Index:
             "mean_words": self._mean_words,
             "passages": len(self._ids),
             "empty": self._scorer is None,
-            "unicode": "NFKC" if self._normalized else None,
+            "unicode": "NFKC",
         }
         self._tokenizer.save_vocab(folder)
         if self._scorer is not None:
@@ -121,14 +112,10 @@ class Bm25Index:
 
     @classmethod
     def load(cls, folder: Path, ids: Sequence[str]) -> Bm25Index:
-        """Open what :meth:`save` wrote; scores are read from disk when asked for.
-
-        Args:
-            folder: Where it is.
-            ids: [N] of the passages, in the order in which they were indexed.
+        """Open what :meth:`save` wrote for passages with these ids; scores are read from disk when asked for.
 
         Raises:
-            StoreError: A file is missing or not what it should be, or there are not N passages.
+            StoreError: A file is missing or not what it should be, or there is another number of passages.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
         bm25s, _ = _import_bm25s()
@@ -149,7 +136,7 @@ class Bm25Index:
                 "the BM25 index %s compares accents and full-width letters byte by byte; "
                 "`llama2vec index … --bm25 --overwrite` builds one that does not", folder,
             )  # fmt: skip
-        return cls(ids, tokenizer, scorer, mean_words, facts["language"], normalized=normalized)
+        return cls(ids, tokenizer, scorer, mean_words, facts["language"])
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
         """Return the passages that share words with each query; no ranking entries where there are none."""

@@ -18,14 +18,13 @@ import numpy as np
 
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import ConfigError, StoreError
-from llama2vec.manifest import digest
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.fusion import MODES, Fusion, Mode, first_of_each
 from llama2vec.retrieve.index import build_index, open_bm25, open_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.texts import Hit, as_passages
+from llama2vec.retrieve.texts import Hit, as_passages, passages_sha256
 from llama2vec.retrieve.vector_index import Index, Rows, Scores
 
 if TYPE_CHECKING:
@@ -137,11 +136,10 @@ class Retriever:
         from llama2vec.model.encoder import Encoder
 
         passages = as_passages(texts)
-        settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
-        encoder = model if isinstance(model, Encoder) else Encoder.load(model, settings=settings)
+        encoder = model if isinstance(model, Encoder) else Encoder.load(model, device=device, dtype=dtype)
         home = Path(tempfile.mkdtemp(prefix="llama2vec-") if folder is None else folder)
-        fields = [[passage.id, passage.title, passage.text] for passage in passages]
-        source = {"corpus": "texts", "fingerprint": digest(fields), "model": encoder.spec.to_json(home / "store")}
+        model_spec = encoder.spec.to_json(home / "store")
+        source = {"corpus": "texts", "fingerprint": passages_sha256(passages), "model": model_spec}
         store = write_store(
             lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
         )

@@ -51,24 +51,13 @@ class IndexSettings(Settings):
 
 
 class AnnSettings(Settings):
-    """Settings of the approximate kinds; each kind reads its own.
+    """Settings of the approximate kinds; each kind reads its own."""
 
-    Attributes:
-        hnsw_m: Links per vector (arXiv 1603.09320, M).
-        hnsw_ef_construction: Candidates examined while building.
-        hnsw_ef_search: Candidates examined while searching; at least the depth is used.
-        ivf_nlist: Cells; None = 4·√N, or fewer where the corpus is too small to train that many.
-        ivf_nprobe: Cells examined while searching.
-        pq_m: Bytes per vector; must divide D; None = the largest divisor up to 64.
-        training_passages: Sample size for training cells and codes; None = 64 per centroid.
-        seed: Sampling seed.
-    """
-
-    hnsw_m: int = 32
-    hnsw_ef_construction: int = 200
-    hnsw_ef_search: int = 128
-    ivf_nlist: int | None = None
-    ivf_nprobe: int = 32
-    pq_m: int | None = None
-    training_passages: int | None = None
-    seed: int = 0
+    hnsw_m: int = 32  # links per vector (arXiv 1603.09320, M)
+    hnsw_ef_construction: int = 200  # candidates examined while building
+    hnsw_ef_search: int = 128  # candidates examined while searching; at least the depth is used
+    ivf_nlist: int | None = None  # cells; None = 4·√N, or fewer where the corpus is too small to train that many
+    ivf_nprobe: int = 32  # cells examined while searching
+    pq_m: int | None = None  # bytes per vector; must divide D; None = the largest divisor up to 64
+    training_passages: int | None = None  # sample for training cells and codes; None = 64 per centroid
+    seed: int = 0  # of that sample

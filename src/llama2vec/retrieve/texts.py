@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -89,6 +91,15 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
         if numbers.setdefault(passage.id, number) != number:
             raise DataError(f"texts {numbers[passage.id]} and {number} share the id {passage.id!r}; make ids unique")
     return passages
+
+
+def passages_sha256(passages: Iterable[Passage]) -> str:
+    """Return a hash of the ids, titles and texts of passages, in their order."""
+    total = hashlib.sha256()
+    for passage in passages:
+        fields = (passage.id, passage.title, passage.text)
+        total.update(hashlib.sha256(json.dumps(fields).encode()).digest())
+    return total.hexdigest()
 
 
 def _passage(row: Any, number: int) -> Passage:
