@@ -15,17 +15,11 @@ Side = Literal["query", "passage"]
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text to search for.
+    """A text to search for."""
 
-    Attributes:
-        id: Unique within its corpus.
-        text: The body.
-        title: Precedes the body when the passage is encoded; may be empty.
-    """
-
-    id: str
-    text: str
-    title: str = ""
+    id: str  # Unique within its corpus
+    text: str  # The body
+    title: str = ""  # Precedes the body when the passage is encoded; may be empty
 
     @property
     def full_text(self) -> str:
@@ -47,15 +41,10 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class AdaptationExample:
-    """One unlabeled passage and the text that follows it in the same document.
+    """One unlabeled passage and the text that follows it in the same document."""
 
-    Attributes:
-        text: The passage T that is read and that EBAE predicts.
-        next_text: The following passage U that EBAR predicts; empty at the end of a document.
-    """
-
-    text: str
-    next_text: str
+    text: str  # The passage T that is read and that EBAE predicts
+    next_text: str  # The following passage U that EBAR predicts; empty at the end of a document
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,24 +52,17 @@ class TrainingExample:
     """One query with passages that answer it and passages that do not (stage 2).
 
     Attributes:
-        query: The query's text.
-        positives: At least one text that answers it.
-        negatives: Hard negatives: texts that resemble answers but are not.
         positive_scores: A teacher's score of each positive, for distillation; empty without a teacher.
-        negative_scores: The same for each negative.
-        query_id: The query's id; "" if the source has none.
-        positive_ids: Passage ids of the positives; empty if the source has none.
-        negative_ids: Passage ids of the negatives; empty if the source has none.
     """
 
-    query: str
-    positives: tuple[str, ...]
-    negatives: tuple[str, ...] = ()
+    query: str  # The query's text
+    positives: tuple[str, ...]  # At least one text that answers it
+    negatives: tuple[str, ...] = ()  # Hard negatives: texts that resemble answers but are not
     positive_scores: tuple[float, ...] = ()
-    negative_scores: tuple[float, ...] = ()
-    query_id: str = ""
-    positive_ids: tuple[str, ...] = ()
-    negative_ids: tuple[str, ...] = ()
+    negative_scores: tuple[float, ...] = ()  # The same for each negative
+    query_id: str = ""  # The query's id; "" if the source has none
+    positive_ids: tuple[str, ...] = ()  # Passage ids of the positives; empty if the source has none
+    negative_ids: tuple[str, ...] = ()  # Passage ids of the negatives; empty if the source has none
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +76,10 @@ class SentencePair:
 
 @dataclass(frozen=True)
 class Run:
-    """What one system returned: query id → passage id → score.
+    """What one system returned: query id → passage id → score."""
 
-    Attributes:
-        results: Per query the scores of the returned passages.
-        tag: Name of the system, the last column of a TREC run.
-    """
-
-    results: Mapping[str, Mapping[str, float]]
-    tag: str = "llama2vec"
+    results: Mapping[str, Mapping[str, float]]  # Per query the scores of the returned passages
+    tag: str = "llama2vec"  # Name of the system, the last column of a TREC run
 
     def ranking(self, query_id: str) -> list[tuple[str, float]]:
         """Return one query's passages, best first; equal scores are ordered by passage id.
@@ -118,17 +95,13 @@ class Report:
     """Scores of one system on one task.
 
     Attributes:
-        task: Name of the task, such as ``cranfield/test``.
-        system: Name of the system.
-        metrics: Measure name (``nDCG@10``) → mean over the queries.
         intervals: Measure name → (low, high) of the 95 % bootstrap interval of the mean.
-        per_query: Measure name → query id → value.
         settings: The settings behind the scores: contract hash, lengths, versions.
     """
 
-    task: str
-    system: str
-    metrics: Mapping[str, float]
+    task: str  # Name of the task, such as ``cranfield/test``
+    system: str  # Name of the system
+    metrics: Mapping[str, float]  # Measure name (``nDCG@10``) → mean over the queries
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    per_query: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    per_query: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # Measure name → query id → value
     settings: Mapping[str, object] = field(default_factory=dict)

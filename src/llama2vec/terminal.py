@@ -1,4 +1,4 @@
-"""Only printable text in the terminal's own encoding reaches it, even if passages, ids and paths contain more."""
+"""What the terminal shows: printable text in its own encoding, and progress of long work on stderr."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import logging
 import os
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+logger = logging.getLogger(__name__)
 
 # C0 and C1 control characters except tab and newline, bidirectional overrides, and half surrogate pairs.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -98,3 +105,112 @@ def plain_terminal() -> Iterator[None]:
 def unprotected(stream: TextIO) -> TextIO:
     """Return the stream below a :class:`PlainStream`, for progress bars that draw with control sequences."""
     return stream.stream if isinstance(stream, PlainStream) else stream
+
+
+_LOG_EVERY_SECONDS = 10.0
+
+
+def duration(seconds: float) -> str:
+    """Return a time in a few characters.
+
+    >>> duration(42.4), duration(754), duration(9000), duration(200_000)
+    ('42 s', '12:34', '2:30 h', '2 d 7 h')
+    """
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60}:{whole % 60:02}"
+    if whole < 48 * 3600:
+        return f"{whole // 3600}:{whole // 60 % 60:02} h"
+    return f"{whole // 86400} d {whole // 3600 % 24} h"
+
+
+class ProgressReporter:
+    """Report how far long work is; use as a context manager.
+
+    Args:
+        title: What is being done, such as ``encoding``.
+        unit: What is counted, in the plural.
+    """
+
+    def __init__(self, title: str, unit: str) -> None:
+        self._title, self._unit = title, unit
+        self._total: int | None = None
+        self._done = self._first = 0
+        self._note = ""
+        self._started = self._logged = time.monotonic()
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> ProgressReporter:
+        return self
+
+    def start(self, total: int | None, completed: int = 0) -> None:
+        """Begin counting.
+
+        Args:
+            total: How many there will be; None = unknown.
+            completed: How many an earlier run finished; they do not count towards the rate.
+        """
+        self._total, self._done, self._first = total, completed, completed
+        self._started = self._logged = time.monotonic()
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(None), TextColumn("{task.fields[facts]}"))
+            console = Console(file=unprotected(sys.stderr))
+            self._bar = Progress(*columns, console=console, expand=True)
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=total, completed=completed, facts="")
+
+    def advance(self, count: int) -> None:
+        """Count more as done."""
+        self._done += count
+        now = time.monotonic()
+        if self._bar is not None:
+            self._redraw(now)
+        elif now - self._logged >= _LOG_EVERY_SECONDS:
+            self._logged = now
+            logger.info("%s", self._line(now))
+
+    def skip(self, count: int) -> None:
+        """Take away work that another process or an earlier run does, so that rate and time left stay true."""
+        if self._total is not None:
+            self._total = max(self._total - count, self._done)
+            self._redraw(time.monotonic())
+
+    def describe(self, note: str) -> None:
+        """Show a short note after the numbers, such as the current loss."""
+        self._note = printable(note)
+        self._redraw(time.monotonic())
+
+    def _redraw(self, now: float) -> None:
+        if self._bar is not None and self._task is not None:
+            total = f"/{self._total:,}" if self._total is not None else ""
+            facts = ", ".join([f"{self._done:,}{total}", *self._pace(now)])
+            self._bar.update(
+                self._task, completed=self._done, total=self._total, facts=f"{facts} {self._note}".rstrip()
+            )
+
+    def _line(self, now: float) -> str:
+        total = f" of {self._total:,}" if self._total else ""
+        line = f"{self._title}: " + ", ".join([f"{self._done:,}{total} {self._unit}", *self._pace(now)])
+        return f"{line}  {self._note}".rstrip()
+
+    def _pace(self, now: float) -> list[str]:
+        """Return the rate, per second or in seconds each where it is slow, and the time left."""
+        rate = (self._done - self._first) / max(now - self._started, 1e-9)
+        if rate <= 0:
+            return []
+        pace = f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
+        return [pace, f"{duration((self._total - self._done) / rate)} left"] if self._total else [pace]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self._done > self._first:
+            logger.info("%s", self._line(time.monotonic()))

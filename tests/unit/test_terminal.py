@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 
 import pytest
 
-from llama2vec.terminal import PlainFormatter, PlainStream, plain_terminal, printable, unprotected
+from llama2vec import terminal
+from llama2vec.terminal import (
+    PlainFormatter,
+    PlainStream,
+    ProgressReporter,
+    plain_terminal,
+    printable,
+    unprotected,
+)
 
 OSC_LINK = "\x1b]8;;http://x\x07here\x1b]8;;\x07"
 
@@ -70,3 +79,55 @@ def test_click_cannot_write_past_the_stream() -> None:
 def test_log_lines_are_printable() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s", ("a\x1b[31m\rb",), None)
     assert PlainFormatter("%(message)s").format(record) == "a\\x1b[31m\\rb"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that stands still at its one item."""
+    now = [0.0]
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_progress_is_a_log_line_every_few_seconds_without_a_terminal(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), ProgressReporter("encoding", "passages") as progress:
+        progress.start(1000)
+        progress.skip(400)
+        clock[0] = 5
+        progress.advance(100)
+        clock[0] = 10
+        progress.advance(200)
+        assert caplog.messages == ["encoding: 300 of 600 passages, 30.0/s, 10 s left"]
+
+
+def test_what_an_earlier_run_finished_does_not_count_towards_the_rate(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), ProgressReporter("training", "steps") as progress:
+        progress.start(100, completed=50)
+        clock[0] = 100.0
+        progress.advance(10)
+    assert "training: 60 of 100 steps, 10.0 s each, 6:40 left" in caplog.messages
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_a_bar_is_whole_at_80_columns(clock: list[float], monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    screen = _Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    with ProgressReporter("reading what is known", "passages") as progress:
+        progress.start(8_841_823)
+        clock[0] = 3600
+        progress.advance(1_234_567)
+        progress.describe("loss 3.214")
+    lines = [line.rstrip() for line in re.split(r"\r|\n", re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue()))]
+    assert any(line.endswith(" 1,234,567/8,841,823, 342.9/s, 6:09 h left loss 3.214") for line in lines), lines
+    assert all(len(line) <= width for line in lines)

@@ -49,7 +49,7 @@ def run_command(
     Finished stages are skipped. After an interruption, rerun the same command to resume.
     """
     config = load_config(RunConfig, recipe, _changes(recipe, corpus, model, overrides or []))
-    from llama2vec.data.read_once import read_once
+    from llama2vec.data.corpus import read_once
     from llama2vec.pipeline.plan import plan_run
 
     with read_once():
@@ -82,7 +82,7 @@ def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> Non
 
     from llama2vec.pipeline.estimates import estimate_run
     from llama2vec.pipeline.record import RunRecord, decide_all
-    from llama2vec.progress import duration
+    from llama2vec.terminal import duration
 
     selected = plan.between(first, last)
     estimate = estimate_run(plan, selected, flops)

@@ -14,19 +14,12 @@ from llama2vec.records import Qrels, Query
 
 @dataclass(frozen=True)
 class BeirTask:
-    """Queries, their judgments, and the source of the passages.
+    """Queries, their judgments, and the source of the passages."""
 
-    Attributes:
-        name: Folder and split: ``cranfield/test``.
-        queries: Those that the split judges, in file order.
-        qrels: Relevance judgments.
-        corpus_source: What :func:`llama2vec.data.corpus.read_passages` reads.
-    """
-
-    name: str
-    queries: list[Query]
-    qrels: Qrels
-    corpus_source: str
+    name: str  # Folder and split: ``cranfield/test``
+    queries: list[Query]  # Those that the split judges, in file order
+    qrels: Qrels  # Relevance judgments
+    corpus_source: str  # What :func:`llama2vec.data.corpus.read_passages` reads
 
 
 def read_beir(folder: str | Path, split: str = "test") -> BeirTask:

@@ -26,20 +26,14 @@ _TOKENIZED_AT_ONCE = 512
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Lengths of the texts of one role.
-
-    Attributes:
-        percentiles: Percentage of the texts → length that they do not exceed.
-        limit: Length at which texts are truncated; 0 = never.
-        cut: Number of texts longer than that.
-    """
+    """Lengths of the texts of one role."""
 
     count: int
     mean: float
-    percentiles: Mapping[int, int]
+    percentiles: Mapping[int, int]  # Percentage of the texts → length that they do not exceed
     longest: int
-    limit: int = 0
-    cut: int = 0
+    limit: int = 0  # Length at which texts are truncated; 0 = never
+    cut: int = 0  # Number of texts longer than that
 
     @property
     def cut_share(self) -> float:
@@ -61,22 +55,17 @@ class ExampleReport:
     """What one source of training examples contains.
 
     Attributes:
-        faulty_rows: Rows with at least one problem.
-        examples: Usable rows; notes and lengths are about these.
-        problems: What training refuses, by kind.
-        notes: What training accepts but may be a mistake, by kind.
-        words: Role → lengths in words.
         tokens: Role → lengths in tokens without prompts; empty without a tokenizer.
     """
 
     source: str
     split: str
     rows: int
-    faulty_rows: int
-    examples: int
-    problems: tuple[Finding, ...]
-    notes: tuple[Finding, ...]
-    words: Mapping[str, Lengths]
+    faulty_rows: int  # Rows with at least one problem
+    examples: int  # Usable rows; notes and lengths are about these
+    problems: tuple[Finding, ...]  # What training refuses, by kind
+    notes: tuple[Finding, ...]  # What training accepts but may be a mistake, by kind
+    words: Mapping[str, Lengths]  # Role → lengths in words
     tokens: Mapping[str, Lengths] = field(default_factory=dict)
 
     @property

@@ -27,19 +27,12 @@ _ABOUT_THE_DATA = frozenset({"readme", "license", "notice", "changelog", "citati
 
 @dataclass(frozen=True, slots=True)
 class LocalFiles:
-    """The files of a local source.
+    """The files of a local source."""
 
-    Attributes:
-        root: The folder that ids and fingerprints count from.
-        paths: The files, in the order in which they are read.
-        layout: How they are read.
-        skipped: What else is in the folder, in words; "" = nothing.
-    """
-
-    root: Path
-    paths: tuple[Path, ...]
-    layout: Layout
-    skipped: str = ""
+    root: Path  # The folder that ids and fingerprints count from
+    paths: tuple[Path, ...]  # The files, in the order in which they are read
+    layout: Layout  # How they are read
+    skipped: str = ""  # What else is in the folder, in words; "" = nothing
 
 
 def locate(where: str, stem: Literal["corpus", "queries"]) -> LocalFiles:

@@ -38,17 +38,11 @@ def word_spans(text: str) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, slots=True)
 class WindowSettings:
-    """How documents are split.
+    """How documents are split."""
 
-    Attributes:
-        kind: ``maxp`` = windows over the whole document, ``firstp`` = only the first.
-        tokens: Longest window in tokens, including its title.
-        stride: Tokens from the start of one window to the start of the next; below ``tokens``, windows overlap.
-    """
-
-    kind: WindowKind
-    tokens: int
-    stride: int
+    kind: WindowKind  # ``maxp`` = windows over the whole document, ``firstp`` = only the first
+    tokens: int  # Longest window in tokens, including its title
+    stride: int  # Tokens from the start of one window to the start of the next; below ``tokens``, windows overlap
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(WindowKind):

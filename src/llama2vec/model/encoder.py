@@ -27,8 +27,8 @@ from llama2vec.model.prompt import prompt_ids, prompted_texts
 from llama2vec.model.publish.publishing import add_public_files, upload_encoder
 from llama2vec.model.source import ModelSource, fetched, resolve_model
 from llama2vec.model.spec import ModelSpec
-from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage, Query, Side
+from llama2vec.terminal import ProgressReporter
 
 logger = logging.getLogger(__name__)
 

@@ -33,23 +33,14 @@ _TIMING_SECONDS = 0.3
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """Sizes of a model, from its config alone.
+    """Sizes of a model, from its config alone."""
 
-    Attributes:
-        parameters: All of them.
-        body: Parameters of the layers, which every token passes.
-        linear_width: Sum over the layers' linear projections of inputs + outputs: LoRA parameters per rank.
-        layers: Number of layers.
-        width: D.
-        vocabulary: V.
-    """
-
-    parameters: int
-    body: int
-    linear_width: int
-    layers: int
-    width: int
-    vocabulary: int
+    parameters: int  # All of them
+    body: int  # Parameters of the layers, which every token passes
+    linear_width: int  # Sum over the layers' linear projections of inputs + outputs: LoRA parameters per rank
+    layers: int  # Number of layers
+    width: int  # D
+    vocabulary: int  # V
 
 
 def model_shape(name: str) -> ModelShape:

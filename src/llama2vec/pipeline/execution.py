@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from llama2vec.artifact import owned
-from llama2vec.data.corpus import exact_count
-from llama2vec.data.read_once import read_once
+from llama2vec.data.corpus import exact_count, read_once
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import choose_device, load_model_config

@@ -34,38 +34,23 @@ OUTPUTS = {
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """Something that a stage reads.
+    """Something that a stage reads."""
 
-    Attributes:
-        name: Its role in the stage: ``corpus``, ``model``, ``pairs`` …
-        where: Its source, or its folder in the run's folder.
-        stage: The stage that makes it; "" = it comes from outside the run.
-        fingerprint: Hash of an input from outside.
-    """
-
-    name: str
-    where: str
-    stage: str = ""
-    fingerprint: str = ""
+    name: str  # Its role in the stage: ``corpus``, ``model``, ``pairs`` …
+    where: str  # Its source, or its folder in the run's folder
+    stage: str = ""  # The stage that makes it; "" = it comes from outside the run
+    fingerprint: str = ""  # Hash of an input from outside
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
-    """One stage of a run.
+    """One stage of a run."""
 
-    Attributes:
-        name: ``adapt``, …; with its number in further rounds: ``mine-2``.
-        kind: The name without the number.
-        folder: Its output in the run's folder.
-        settings: What decides the result, apart from the inputs.
-        inputs: What it reads.
-    """
-
-    name: str
-    kind: str
-    folder: str
-    settings: Mapping[str, Any]
-    inputs: tuple[Input, ...]
+    name: str  # ``adapt``, …; with its number in further rounds: ``mine-2``
+    kind: str  # The name without the number
+    folder: str  # Its output in the run's folder
+    settings: Mapping[str, Any]  # What decides the result, apart from the inputs
+    inputs: tuple[Input, ...]  # What it reads
 
     def input(self, name: str) -> Input | None:
         """Return an input by name, or None."""

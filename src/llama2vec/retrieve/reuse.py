@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
-from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage
 from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
+from llama2vec.terminal import ProgressReporter
 
 _CHUNK = 8192
 _SAVE_SECONDS = 60.0

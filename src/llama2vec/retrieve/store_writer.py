@@ -26,7 +26,6 @@ import numpy.typing as npt
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.files import Lock, disk_errors, sync_folder, write_atomic, write_hashed
-from llama2vec.progress import ProgressReporter
 from llama2vec.records import Passage
 from llama2vec.retrieve.reuse import PartialShard, encoder_batches, passage_line
 from llama2vec.retrieve.store import (
@@ -39,6 +38,7 @@ from llama2vec.retrieve.store import (
     VectorStore,
     shard_name,
 )
+from llama2vec.terminal import ProgressReporter
 
 logger = logging.getLogger(__name__)
 

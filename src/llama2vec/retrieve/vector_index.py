@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import ConfigError, MissingDependencyError, StoreError
-from llama2vec.progress import ProgressReporter
 from llama2vec.retrieve.settings import AnnSettings
 from llama2vec.retrieve.store import Vectors, VectorStore
+from llama2vec.terminal import ProgressReporter
 
 faiss: Any
 try:

@@ -22,7 +22,7 @@ from llama2vec.errors import TrainingError
 from llama2vec.model.backbone import quiet_transformers
 from llama2vec.model.speed import fast_paths
 from llama2vec.processes import on_first_process, process_count, wait_for_all
-from llama2vec.progress import ProgressReporter
+from llama2vec.terminal import ProgressReporter
 from llama2vec.training import state as saved
 from llama2vec.training.state import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
 

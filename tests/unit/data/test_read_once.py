@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from opens import Opens
 
-from llama2vec.data import read_once as module
-from llama2vec.data.corpus import corpus_fingerprint, exact_count, read_passages
-from llama2vec.data.read_once import read_once
+from llama2vec.data import corpus as module
+from llama2vec.data.corpus import corpus_fingerprint, exact_count, read_once, read_passages
 
 
 @pytest.fixture
