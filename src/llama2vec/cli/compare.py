@@ -34,18 +34,16 @@ def compare_command(
     flips: Annotated[int, typer.Option(min=1, help="Random sign patterns of the randomization test.")] = 100_000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same numbers.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --json and --markdown.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")] = False,
 ) -> None:
     """Test whether one run is better than another, query by query."""
     from rich.console import Console
 
     from llama2vec.data.trec import read_qrels
-    from llama2vec.files import check_new, write_output
+    from llama2vec.files import check_new
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs
     from llama2vec.score.report.comparisons import (
         check_same_corpus,
-        markdown_comparison,
         read_named_runs,
         task_of,
         terminal_comparison,
@@ -53,10 +51,7 @@ def compare_command(
     )
     from llama2vec.score.results import write_comparisons
 
-    if json and json == markdown:
-        raise ConfigError(f"{json} cannot be both --json and --markdown; name two files")
-    for path in (json, markdown):
-        check_new(path, overwrite=overwrite)
+    check_new(json, overwrite=overwrite)
     options = ComparisonOptions(all_pairs, changed, passages, flips, seed=seed)
     check_options(options)
     if task is None and qrels is None:
@@ -72,15 +67,12 @@ def compare_command(
         comparisons = with_texts(comparisons, named, data.queries, data.corpus_source)
     if json:
         write_comparisons(json, comparisons, overwrite=overwrite)
-    if markdown:
-        write_output(markdown, "\n".join(map(markdown_comparison, comparisons)), overwrite=overwrite)
     console = Console(file=sys.stdout, color_system=None, width=None if sys.stdout.isatty() else 120, highlight=False)
     for comparison in comparisons:
         console.print(terminal_comparison(comparison))
         console.print()
-    written = [str(path) for path in (json, markdown) if path]
-    if written:
-        typer.echo(f"Wrote {' and '.join(written)}")
+    if json:
+        typer.echo(f"Wrote {json}")
 
 
 def _task_data(name: str) -> BeirTask:

@@ -29,12 +29,7 @@ from llama2vec.score.significance import (
 
 @dataclass(frozen=True, slots=True)
 class PairedTest:
-    """What one system gains over another.
-
-    Attributes:
-        changed: (query id, value of first, value of second), largest gains first, then largest losses.
-        detectable_difference: The true difference that so many queries show at p < 0.05 with 80 % power.
-    """
+    """What one system gains over another."""
 
     first: str  # The baseline
     second: str  # The system compared with it
@@ -49,8 +44,8 @@ class PairedTest:
     wins: int  # Queries on which second is better by more than 1e-9
     ties: int  # Queries without a difference
     losses: int  # Queries on which first is better
-    changed: tuple[tuple[str, float, float], ...] = ()
-    detectable_difference: float | None = None
+    changed: tuple[tuple[str, float, float], ...] = ()  # (query id, first, second): best gains, then worst losses
+    detectable_difference: float | None = None  # What so many queries show at p < 0.05 with 80 % power
     flips: int | None = None  # Random sign patterns of the randomization test; None if all patterns were tried
 
 
@@ -79,20 +74,15 @@ class ShownQuery:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Systems compared on one task by one metric.
-
-    Attributes:
-        settings: How it was made: queries, how many of them each run lacks, depths, samples, seed.
-        shown: Query id → its text and passages, for the queries in :attr:`PairedTest.changed`.
-    """
+    """Systems compared on one task by one metric."""
 
     task: str  # What they were evaluated on
     metric: str  # Such as ``nDCG@10``
     systems: Mapping[str, float]  # System → mean over all judged queries
     per_query: Mapping[str, Mapping[str, float]]  # System → query id → value; every system has the same queries
     pairs: Sequence[PairedTest]  # One test per compared pair
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    shown: Mapping[str, ShownQuery] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # How it was made
+    shown: Mapping[str, ShownQuery] = field(default_factory=dict)  # Query id → texts of the changed queries
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +123,7 @@ def compare_runs(
     task: str = "",
     options: ComparisonOptions = _DEFAULTS,
 ) -> list[Comparison]:
-    """Compare what systems returned for the same queries, by each metric.
-
-    Every judged query counts; a run that lacks one scores 0 there.
+    """Compare what systems returned for the same queries, by each metric; a missing query scores 0.
 
     >>> runs = [Run({"q1": {"b": 2.0, "a": 1.0}, "q2": {"c": 1.0}}, "old"), Run({"q1": {"a": 1.0}, "q2": {}}, "new")]
     >>> [comparison] = compare_runs(runs, {"q1": {"a": 1}, "q2": {"c": 1}}, metrics=["MRR@10"])
@@ -150,9 +138,7 @@ def compare_runs(
         options: Which pairs, how many samples.
 
     Raises:
-        EvaluationError: Fewer than two runs or judged queries, two runs with one tag, runs without a judged query in
-            common, or what :func:`llama2vec.score.metrics.evaluate_run` refuses.
-        MissingDependencyError: scipy or ir-measures is not installed.
+        EvaluationError: Runs that cannot be compared, or that :func:`llama2vec.score.metrics.evaluate_run` refuses.
     """
     _check_systems([run.tag for run in runs])
     reports = [evaluate_run(run, qrels, task=task, metrics=metrics) for run in runs]
@@ -179,17 +165,10 @@ def compare_runs(
 def compare_reports(
     reports: Sequence[Report], *, metric: str = "nDCG@10", options: ComparisonOptions = _DEFAULTS
 ) -> Comparison:
-    """Compare systems whose values per query are known.
-
-    Args:
-        reports: Two or more of one task, over the same queries; the first is the baseline.
-        metric: One that every report has per query.
-        options: Which pairs, how many samples.
+    """Compare systems by their values per query: two or more reports of one task over the same queries.
 
     Raises:
-        EvaluationError: Fewer than two reports or queries, different tasks or queries, two reports of one system, or a
-            report without the metric.
-        MissingDependencyError: scipy is not installed.
+        EvaluationError: Reports that do not fit together, or one without the metric.
     """
     _check_systems([report.system for report in reports])
     if len({report.task for report in reports}) > 1:
@@ -214,16 +193,10 @@ def compare_reports(
 def pooled_comparison(comparisons: Sequence[Comparison], *, options: ComparisonOptions = _DEFAULTS) -> Comparison:
     """Compare systems over several tasks at once by the mean of the tasks' means, so that every task counts alike.
 
-    Args:
-        comparisons: One per task, of the same systems and pairs by the same metric.
-        options: How many samples; the pairs are those of the comparisons.
-
-    Returns:
-        A comparison whose queries are named ``task:query`` and whose ``settings["tasks"]`` holds each task's means.
+    Queries are named ``task:query``, and ``settings["tasks"]`` holds each task's means.
 
     Raises:
         EvaluationError: No comparison, one task twice, or systems, pairs or metrics that differ.
-        MissingDependencyError: scipy is not installed.
     """
     if not comparisons:
         raise EvaluationError("there is no comparison to pool; compare runs on at least one task")

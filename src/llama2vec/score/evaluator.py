@@ -77,7 +77,8 @@ def evaluate_tasks(
     evaluation = _Evaluation(system, output, settings, stores or Stores(), overwrite=overwrite)
     wanted = _find_tasks(system, names)
     prepared = evaluation.prepare(wanted)
-    if all(one.finished for one in prepared) and evaluation.has_files([task for task in wanted if task.members]):
+    averages = [output / f"{task.stem}.json" for task in wanted if task.members]
+    if all(one.finished for one in prepared) and all(file.is_file() for file in averages):
         return evaluation.score_all(wanted, prepared)
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
@@ -91,12 +92,7 @@ def evaluate_tasks(
 def encode_tasks(
     system: System, names: Sequence[str], folder: Path, settings: ScoringSettings = _DEFAULTS
 ) -> list[VectorStore]:
-    """Encode the corpora of tasks into a folder of stores without scoring; several processes may share the work.
-
-    Raises:
-        ConfigError: BM25 is given, or as in :func:`evaluate_tasks`.
-        DataError: Missing or faulty data.
-    """
+    """Encode the corpora of tasks into a folder of stores without scoring; several processes may share the work."""
     if system.encoder is None:
         raise ConfigError("bm25 does not encode; give a model")
     # Whether a task was scored before is irrelevant here.
@@ -231,12 +227,7 @@ class _Evaluation:
         one.facts = {"passages": facts.passages, "lost_passages": facts.lost, "excluded_same_id": bool(exclude)}
 
     def _finished(self, task: Task, settings: Mapping[str, Any], fingerprints: Mapping[str, str]) -> Result | None:
-        """Return what an earlier call scored; None = the task is to be scored.
-
-        Raises:
-            EvaluationError: It was scored with other settings or data.
-            OutputExistsError: One of the task's files is not ours.
-        """
+        """Return what an earlier call scored, None if nothing; refuse other settings or data, and files not ours."""
         file = self.output / f"{task.stem}.json"
         more: list[Path] = []
         if task.kind == "retrieval":
@@ -269,10 +260,6 @@ class _Evaluation:
                     f"{fingerprint[:12]} now); restore the data or --overwrite"
                 )
         return found
-
-    def has_files(self, tasks: Sequence[Task]) -> bool:
-        """Tell whether each task has a file of scores, whatever made it."""
-        return all((self.output / f"{task.stem}.json").is_file() for task in tasks)
 
     def score_all(self, wanted: Sequence[Task], prepared: Sequence[_Prepared]) -> list[TaskScore]:
         """Score what is not finished; averages last."""

@@ -48,12 +48,10 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
         metrics: Names as ir_measures writes them: ``nDCG@10``, ``MRR@10`` (or ``RR@10``), ``R@100``, ``AP`` …
 
     Returns:
-        Means, 95 % bootstrap intervals over the queries, and per-query values (queries sorted by id), under the names
-        given.
+        Means, 95 % bootstrap intervals over the queries, and per-query values (queries sorted by id).
 
     Raises:
         EvaluationError: No judged query is in the run, an unknown metric, or a score that is not finite.
-        MissingDependencyError: ir-measures is not installed.
     """
     ir_measures = _ir_measures()
     parsed = {name: _parse_metric(name) for name in metrics}
@@ -87,12 +85,7 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
 
 
 def check_metrics(metrics: Iterable[str]) -> None:
-    """Check that every metric can be computed, before there is anything to compute it on.
-
-    Raises:
-        EvaluationError: An unknown metric; names the nearest one.
-        MissingDependencyError: ir-measures is not installed.
-    """
+    """Check that every metric can be computed; an unknown one raises an EvaluationError that names the nearest."""
     _ir_measures()
     for name in metrics:
         _parse_metric(name)
@@ -160,14 +153,9 @@ def score_similarities(similarities: Numbers, gold: Numbers) -> dict[str, float]
     >>> score_similarities([0.1, 0.4, 0.9], [0.0, 2.0, 5.0])["spearman"]
     1.0
 
-    Args:
-        similarities: [N] the system's scores.
-        gold: [N] people's scores, in the same order.
-
     Raises:
         EvaluationError: Different lengths, fewer than two pairs, a value that is not finite, or constant input, for
             which correlation is undefined.
-        MissingDependencyError: scipy is not installed.
     """
     stats = scipy_stats()
     similar, wanted = _paired_scores(similarities, gold)
@@ -186,19 +174,7 @@ def correlation_interval(
 ) -> tuple[float, float]:
     """Return the (low, high) percentile bootstrap interval of a correlation.
 
-    Constant samples, which occur with a handful of pairs only, have no correlation and are skipped.
-
-    Args:
-        correlation: ``spearman`` or ``pearson``.
-        similarities: [N] the system's scores.
-        gold: [N] people's scores, in the same order.
-        confidence: Share of the resampled correlations inside the interval, between 0 and 1.
-        resamples: Number of samples of N pairs, drawn with replacement.
-        seed: The same seed gives the same interval.
-
-    Raises:
-        EvaluationError: Input that :func:`score_similarities` refuses, or a setting out of range.
-        MissingDependencyError: scipy is not installed.
+    Pairs are resampled with replacement; constant samples have no correlation and are skipped.
     """
     similar, wanted = _paired_scores(similarities, gold)
     stats = scipy_stats()

@@ -70,12 +70,7 @@ def result_stem(task: str) -> str:
 
 
 def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
-    """Write the files of a result, the JSON last; ``run`` is None for sentence pairs and averages.
-
-    Raises:
-        DataError: A file cannot be written.
-        EvaluationError: A value that is not finite.
-    """
+    """Write the files of a result, the JSON last; ``run`` is None for sentence pairs and averages."""
     report, stem = result.report, result_stem(result.report.task)
     (folder / f"{stem}.json").unlink(missing_ok=True)
     if run is not None:
@@ -99,13 +94,7 @@ def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
 
 
 def write_json(path: str | Path, data: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Write data as indented JSON, atomically; paths and the like become text.
-
-    Raises:
-        OutputExistsError: The file exists and ``overwrite`` is not given.
-        EvaluationError: NaN or infinity, which JSON lacks.
-        DataError: The file cannot be written.
-    """
+    """Write data as indented JSON, atomically; NaN and infinity, which JSON lacks, raise an EvaluationError."""
     try:
         text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError as error:
@@ -114,11 +103,7 @@ def write_json(path: str | Path, data: Mapping[str, Any], *, overwrite: bool = F
 
 
 def read_result(file: Path) -> Result:
-    """Read a result without its values per query.
-
-    Raises:
-        DataError: The file is not a whole result.
-    """
+    """Read a result without its values per query; anything else raises a DataError."""
     content = read_json(file)
     if is_old_scores(content):
         raise DataError(f"{file} was written by an earlier version; score again: llama2vec evaluate MODEL --task …")
@@ -132,11 +117,7 @@ def read_result(file: Path) -> Result:
 
 
 def with_query_values(file: Path, result: Result) -> Result:
-    """Return a result with its values per query, if there are any; ``file`` is the result's own.
-
-    Raises:
-        DataError: A faulty line.
-    """
+    """Return a result with its values per query, if there are any; ``file`` is the result's own."""
     values_file = query_values_file(file)
     values = _read_query_values(values_file, result.report.system) if values_file.is_file() else {}
     return replace(result, report=replace(result.report, per_query=values))
@@ -165,11 +146,7 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
 
 
 def comparison_from_json(data: object, where: str = "the comparison") -> Comparison:
-    """Return the comparison that :func:`comparison_to_json` wrote.
-
-    Raises:
-        DataError: The data are not such a comparison.
-    """
+    """Return the comparison that :func:`comparison_to_json` wrote; anything else raises a DataError."""
     head = {"format": COMPARISON_FORMAT, "version": VERSION}
     if not isinstance(data, dict) or {key: data.get(key) for key in head} != head:
         raise DataError(
@@ -188,11 +165,7 @@ def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], *, ov
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file; empty if it holds something else.
-
-    Raises:
-        DataError: Not readable, not JSON, or NaN or infinity in it.
-    """
+    """Return the object in a JSON file; empty if it holds something else, a DataError if it is not JSON."""
     try:
         return parse_json(read_text(path), str(path))
     except OSError as error:
@@ -215,11 +188,7 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
 
 
 def validated(kind: TypeAdapter[T], data: object, where: str) -> T:
-    """Return data as what they should be.
-
-    Raises:
-        DataError: They are something else; names the first problem.
-    """
+    """Return data as what they should be; a DataError names the first problem."""
     try:
         return kind.validate_python(data)
     except ValidationError as error:

@@ -56,7 +56,13 @@ class System:
         """Return what decides the system's scores."""
         if self.mode == "dense":
             return self.reader_facts(language)
-        mixed = {"fusion": Fusion().method, "fused_depth": FUSED_DEPTH, "bm25": bm25_settings(language)}
+        mixed: dict[str, object] = {
+            "fusion": Fusion().method,
+            "fused_depth": FUSED_DEPTH,
+            "bm25": bm25_settings(language),
+        }
+        # Earlier versions scored a passage that BM25 lacks as the lowest it found, however few it found.
+        mixed["not_found"] = "0 if BM25 finds few"
         return {**self.reader_facts(language), "search": {"mode": self.mode, **mixed}}
 
 
@@ -112,11 +118,7 @@ class Stores:
 
 
 def encoder_spans(encoder: Encoder) -> TokenSpans:
-    """Return the function that finds an encoder's tokens in a text.
-
-    Raises:
-        TokenizerError: The tokenizer does not report token positions.
-    """
+    """Return the function that finds an encoder's tokens in a text."""
     tokenizer = encoder.backbone.tokenizer
     if not tokenizer.is_fast:
         raise TokenizerError("windows need a fast tokenizer, which reports token positions; use a model with one")

@@ -38,12 +38,7 @@ MOST_LOST = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is scored, and how.
-
-    Attributes:
-        exclude_same_id: Skip the passage that has its query's id; None = only if a query and a passage share both id
-            and text.
-    """
+    """What is scored, and how."""
 
     name: str  # Such as ``beir/scifact``; ``<folder>/<split>`` for a user's own folder
     kind: Kind  # Passages ranked for queries, or similarities of sentence pairs
@@ -53,7 +48,7 @@ class Task:
     remote: str = ""  # ``ir:ID`` or ``hf:NAME[:SPLIT]``, read if no place holds the data; "" = none
     members: tuple[str, ...] = ()  # Names of the tasks whose scores are averaged; such a task has no data of its own
     depth: int = 1000  # Passages per query that are scored
-    exclude_same_id: bool | None = False
+    exclude_same_id: bool | None = False  # Skip the passage with its query's id; None = only if it has its text, too
     long_documents: bool = False  # Documents longer than encoders read; they are cut into windows
     published: bool = True  # A public set as released; its corpus may lack a few judged passages
 
@@ -144,9 +139,6 @@ def find_task(name: str) -> Task:
     Args:
         name: A name in :data:`TASKS`; a BEIR folder as ``PATH`` or ``PATH:SPLIT``; ``ir:ID``; sentence pairs as a TSV
             or CSV file or ``hf:NAME[:CONFIG][:SPLIT]``.
-
-    Raises:
-        ConfigError: Neither; names the nearest task.
     """
     if name in TASKS:
         return TASKS[name]
@@ -227,12 +219,7 @@ class TaskData:
 
 
 def read_task(task: Task, root: str | Path) -> TaskData:
-    """Read a task's queries and judgments, or its sentence pairs, and fingerprint them and the corpus.
-
-    Raises:
-        DataError: Missing or faulty data; names the places where it was looked for.
-        MissingDependencyError: A remote source without its package.
-    """
+    """Read a task's queries and judgments, or its sentence pairs, and fingerprint them and the corpus."""
     source = locate(task, root)
     with naming_places(task, source, root):
         if task.kind == "similarity":
@@ -278,12 +265,7 @@ class CorpusFacts:
 
 
 def check_corpus(task: Task, data: TaskData, root: str | Path) -> CorpusFacts:
-    """Read the corpus of a retrieval task to its end, so that faulty lines show before any work and not after hours.
-
-    Raises:
-        EvaluationError: Judged passages that the corpus lacks; of a published task, more than :data:`MOST_LOST`.
-        DataError: A faulty line, or an id that a TREC run cannot hold.
-    """
+    """Read a task's corpus to its end, so that faulty lines and missing passages show before any work."""
     beir = data.retrieval
     assert beir is not None
     for query in beir.queries:
@@ -306,11 +288,7 @@ def check_corpus(task: Task, data: TaskData, root: str | Path) -> CorpusFacts:
 
 
 def check_self_retrieval(task: Task, qrels: Qrels) -> None:
-    """Refuse judgments by which a query should find its own passage, which is excluded.
-
-    Raises:
-        EvaluationError: Names the first such query.
-    """
+    """Refuse judgments by which a query should find its own passage, which is excluded."""
     own = next((query_id for query_id, gains in qrels.items() if gains.get(query_id, 0) > 0), None)
     if own is not None:
         problem = f"the passage {own!r} is judged relevant for the query of the same id, and such passages are excluded"
@@ -318,13 +296,7 @@ def check_self_retrieval(task: Task, qrels: Qrels) -> None:
 
 
 def read_retrieval(task: Task, source: str) -> BeirTask:
-    """Return the queries and judgments of a retrieval task from where :func:`locate` found it.
-
-    Raises:
-        CorpusFormatError: The source lacks documents, queries or judgments, or cannot be read.
-        RunFormatError: A faulty line in the judgments.
-        MissingDependencyError: ``ir:`` without its package.
-    """
+    """Return the queries and judgments of a retrieval task from where :func:`locate` found it."""
     if not source.startswith("ir:"):
         return replace(read_beir(source, task.split), name=task.name)
     dataset = open_ir_dataset(source)

@@ -63,10 +63,8 @@ def runs(tmp_path: Path) -> tuple[Path, Path]:
 def test_two_runs_are_compared_with_texts_and_written(
     compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    json_path, markdown_path = tmp_path / "out" / "c.json", tmp_path / "out" / "c.md"
-    code, out, err = compare(
-        *runs, "--task", beir, "--metric", "MRR@10", "--json", json_path, "--markdown", markdown_path
-    )
+    json_path = tmp_path / "out" / "c.json"
+    code, out, err = compare(*runs, "--task", beir, "--metric", "MRR@10", "--json", json_path)
     assert (code, err) == (0, "")
     for part in (
         "tiny/test · MRR@10 · 4 judged queries",
@@ -79,14 +77,13 @@ def test_two_runs_are_compared_with_texts_and_written(
         "new: returned nothing",
     ):
         assert part in out, part
-    assert out.endswith(f"Wrote {json_path} and {markdown_path}\n")
+    assert out.endswith(f"Wrote {json_path}\n")
     (comparison,) = read_comparisons(json_path)
     assert comparison.per_query["new"] == {"q1": 1.0, "q2": 1.0, "q3": 0.5, "q4": 0.0}
     assert comparison.settings["unanswered_queries"] == {"old": 0, "new": 1}
     # The part of the text that the query asks for, not its beginning.
     telling = comparison.shown["q4"].answers["old"][0]
     assert (telling.title, len(telling.snippet) <= 160) == ("Wool", True)
-    assert "what is a llama" in markdown_path.read_text(encoding="utf-8")
     code, _, err = compare(*runs, "--task", beir, "--json", json_path)
     assert (code, "exists already" in err) == (2, True)
     assert compare(*runs, "--task", beir, "--json", json_path, "--overwrite")[0] == 0
@@ -202,7 +199,6 @@ def test_mistakes_are_one_line(
     assert "comparing needs at least two runs, not 1" in refused(runs[0], *folder)
     assert "flips is 99999999999999; choose 1 to 10,000,000" in refused(*runs, *folder, "--flips", 99999999999999)
     assert "is given twice" in refused(runs[0], runs[0], *folder)
-    assert "cannot be both --json and --markdown" in refused(*runs, *folder, "--json", "x", "--markdown", "x")
     assert "did you mean nDCG?" in refused(*runs, *folder, "--metric", "nDGC@10")
     duplicate = run_file("d.trec", "q1 Q0 p1 1 2.0 d\nq1 Q0 p1 2 1.0 d\n")
     assert "d.trec:2 returns passage 'p1' for query 'q1' a second time" in refused(runs[0], duplicate, *folder)

@@ -1,4 +1,4 @@
-"""Comparisons of runs: the files, the texts that they returned, and what is shown in the terminal and in Markdown."""
+"""Comparisons of runs: the files, the texts that they returned, and what the terminal shows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from llama2vec.retrieve.texts import snippet
 from llama2vec.score.comparison import Comparison, PairedTest, ShownPassage, ShownQuery
 from llama2vec.score.report.text import (
     ALPHA,
-    escape_markdown,
     interval_text,
-    markdown_table,
     p_value_text,
     pair_name,
     terminal_table,
@@ -36,12 +34,7 @@ _SNIPPET_CHARACTERS = 160
 
 
 def read_named_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read TREC runs; if two share a tag, name every run after its path.
-
-    Raises:
-        RunFormatError: A file that cannot be read, or a faulty line.
-        EvaluationError: One file twice.
-    """
+    """Read TREC runs; if two share a tag, name every run after its path."""
     resolved = [path.resolve() for path in paths]
     twice = next((path for place, path in enumerate(paths) if resolved[place] in resolved[:place]), None)
     if twice is not None:
@@ -56,13 +49,8 @@ def read_named_runs(paths: Sequence[Path]) -> list[Run]:
 def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -> None:
     """Check that runs were made on one corpus, as far as their results tell.
 
-    Args:
-        paths: Run files; one without a result of ``evaluate`` in its folder is taken on trust.
-        corpus_source: The corpus to show texts from, which must be the same, too.
-
-    Raises:
-        EvaluationError: The fingerprints of two corpora differ.
-        CorpusFormatError: The corpus cannot be read.
+    A run without a result of ``evaluate`` in its folder is taken on trust. ``corpus_source``, from which texts are
+    shown, must be the same corpus, too.
     """
     known = [(str(path), found) for path in paths if (found := _corpus_of(path))]
     if known and corpus_source is not None:
@@ -87,7 +75,6 @@ def with_texts(
 
     Raises:
         EvaluationError: Most of what a run returned is not in the corpus.
-        DataError: The corpus cannot be read.
     """
     returned = {run.tag: {passage_id for scores in run.results.values() for passage_id in scores} for run in runs}
     missing = set().union(*returned.values())
@@ -157,10 +144,10 @@ _NOTHING = ShownQuery("", {})
 
 def terminal_comparison(comparison: Comparison) -> Group:
     """Return systems, tests, verdicts and the queries that changed most, for the terminal."""
-    systems, pairs = _system_rows(comparison), _pair_rows(comparison, raw=False)
+    systems, pairs = _system_rows(comparison), _pair_rows(comparison)
     parts: list[RenderableType] = [
         terminal_table(systems, title=_title(comparison)),
-        terminal_table(pairs, caption=_method(comparison, raw=False)),
+        terminal_table(pairs, caption=_method(comparison)),
     ]
     parts += [Text(_verdict(pair, comparison)) for pair in comparison.pairs]
     for pair in comparison.pairs:
@@ -174,24 +161,6 @@ def terminal_comparison(comparison: Comparison) -> Group:
             parts.append(head)
             parts += [Padding(Text(line, style="dim"), (0, 0, 0, 8)) for line in _answers(query, pair)]
     return Group(*parts)
-
-
-def markdown_comparison(comparison: Comparison) -> str:
-    """Return the same in Markdown, with headings from level 2."""
-    parts = [f"## {escape_markdown(_title(comparison))}", markdown_table(_system_rows(comparison))]
-    parts += [markdown_table(_pair_rows(comparison, raw=True)), escape_markdown(_method(comparison, raw=True))]
-    parts.append("\n".join(f"- {escape_markdown(_verdict(pair, comparison))}" for pair in comparison.pairs))
-    for pair in comparison.pairs:
-        if not pair.changed:
-            continue
-        lines = [f"### Queries that changed most: {escape_markdown(pair_name(pair))}", ""]
-        for query_id, first, second in pair.changed:
-            query = comparison.shown.get(query_id, _NOTHING)
-            change = f"**{second - first:+.3f}** ({first:.3f} → {second:.3f})"
-            lines.append(f"- {change} {escape_markdown(query_id)}: {escape_markdown(query.text)}".removesuffix(": "))
-            lines += [f"    - {escape_markdown(line)}" for line in _answers(query, pair)]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
 
 
 def _title(comparison: Comparison) -> str:
@@ -215,14 +184,11 @@ def _system_rows(comparison: Comparison) -> list[list[str]]:
 _RUN_COLUMNS = {"unanswered_queries": "queries it lacks", "depth": "depth"}
 
 
-def _pair_rows(comparison: Comparison, *, raw: bool) -> list[list[str]]:
-    """Return a head and a row per pair; ``raw`` adds the uncorrected p-values."""
-    raw = raw and len(comparison.pairs) > 1
+def _pair_rows(comparison: Comparison) -> list[list[str]]:
+    """Return a head and a row per pair."""
     rows = [["Pair", "difference", "d_z", "p, t-test", "p, randomized", "win/tie/loss"]]
     for pair in comparison.pairs:
         t_p, random_p = p_value_text(pair.t_p_corrected), p_value_text(pair.randomization_p_corrected)
-        if raw:
-            t_p, random_p = f"{t_p} ({p_value_text(pair.t_p)})", f"{random_p} ({p_value_text(pair.randomization_p)})"
         effect = "–" if pair.effect_size is None else f"{pair.effect_size:.2f}{interval_text(pair.effect_interval, 2)}"
         difference = f"{pair.difference:+.3f}{interval_text(pair.interval, 3)}"
         counts = f"{pair.wins}/{pair.ties}/{pair.losses}"
@@ -230,11 +196,10 @@ def _pair_rows(comparison: Comparison, *, raw: bool) -> list[list[str]]:
     return rows
 
 
-def _method(comparison: Comparison, *, raw: bool) -> str:
+def _method(comparison: Comparison) -> str:
     count = len(comparison.pairs)
     sampled = [pair.flips for pair in comparison.pairs if pair.flips]
-    before = " (in brackets: before)" if raw else ""
-    holm = f", after Holm over the {count} pairs of this metric{before}" if count > 1 else ""
+    holm = f", after Holm over the {count} pairs of this metric" if count > 1 else ""
     drawn = f"{sampled[0]:,} random sign patterns" if sampled else "every sign pattern"
     return (
         f"[95 % bootstrap interval]. p: two-sided, paired{holm}; randomized: {drawn}. "

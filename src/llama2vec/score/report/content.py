@@ -15,7 +15,6 @@ from llama2vec.score.comparison import (
     ComparisonOptions,
     PairedTest,
     compare_reports,
-    pooled_comparison,
 )
 from llama2vec.score.report.sources import (
     ComparedRuns,
@@ -101,17 +100,10 @@ def build_content(sources: Sources, *, title: str = "", command: str = "", basel
     Comparisons of a task are shown as they are; without any, every system with values per query is tested against the
     baseline by the task's first metric.
 
-    Args:
-        sources: What was read.
-        title: "" = made of the tasks' names.
-        command: What makes the page.
-        baseline: System that the others are tested against; "" = the first of each task.
-
     Raises:
         EvaluationError: Two results of one system on one task, scores of one run that disagree, or results on
             different corpora under one task's name.
         ConfigError: No task has the baseline.
-        MissingDependencyError: scipy is not installed and there is something to test.
     """
     evaluations: dict[str, list[Evaluation]] = {}
     for evaluation in sources.evaluations:
@@ -214,29 +206,13 @@ def _against_baseline(task: str, reports: Sequence[Report], baseline: str) -> li
     alike = [report for report in known if report.per_query[metric].keys() == known[0].per_query[metric].keys()]
     if len(alike) < 2 or len(alike[0].per_query[metric]) < 2:
         return []
-    members = _members(alike[0])
-    if not members:
-        return [compare_reports(alike, metric=metric, options=_OPTIONS)]
-    parts = [[_member_report(report, metric, task, member) for report in alike] for member in members]
-    if any(len(report.per_query[metric]) < 2 for part in parts for report in part):
-        return []
-    # Each member counts alike, as in the average itself; only the test over all of them is shown.
-    untested = dataclasses.replace(_OPTIONS, flips=1, resamples=1)
-    compared = [compare_reports(part, metric=metric, options=untested) for part in parts]
-    return [dataclasses.replace(pooled_comparison(compared, options=_OPTIONS), task=task)]
+    # The queries of an average belong to several tasks, which are tested one by one.
+    return [] if _members(alike[0]) else [compare_reports(alike, metric=metric, options=_OPTIONS)]
 
 
 def _members(report: Report) -> list[str]:
     found = report.settings.get("members")
     return [str(name) for name in found] if isinstance(found, list) else []
-
-
-def _member_report(report: Report, metric: str, task: str, member: str) -> Report:
-    """Return one member's part of an average, whose queries begin with the member's name."""
-    prefix = f"{member.removeprefix(f'{task}/')}/"
-    values = report.per_query[metric]
-    kept = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
-    return Report(prefix.removesuffix("/"), report.system, {}, {}, {metric: kept})
 
 
 def _notes(reports: Sequence[Report]) -> list[str]:

@@ -106,10 +106,6 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
     Args:
         paths: Folders of ``evaluate --output``, ``adapt``, ``finetune`` or ``run``; files of ``evaluate --output`` or
             ``compare --json``.
-
-    Raises:
-        ConfigError: No path, or one given twice.
-        DataError: A path that is none of these, damaged content, or a number that is not finite.
     """
     sources, seen = Sources(), set[Path]()
     for path in map(Path, paths):

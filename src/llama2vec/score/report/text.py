@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 from rich.text import Text
@@ -78,18 +78,6 @@ def p_value_text(value: float | None) -> str:
     return f"{value:.4f}" if value >= 0.0001 else "<0.0001"
 
 
-def duration(seconds: float) -> str:
-    """Return a time in the two largest units.
-
-    >>> duration(270.8), duration(7.04), duration(9000)
-    ('4 min 31 s', '7.0 s', '2 h 30 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
 def verdict(pair: PairedTest) -> str:
     """Say which of two systems is better, by the corrected p-value of the randomization test."""
     if pair.wins + pair.losses == 0:
@@ -104,15 +92,11 @@ def pair_name(pair: PairedTest) -> str:
     return f"{pair.second} {MINUS} {pair.first}"
 
 
-def stage_time(stage: Mapping[str, Any]) -> str:
-    """Return how long a stage of a run took."""
-    return duration(stage["seconds"]) if isinstance(stage.get("seconds"), int | float) else NONE
-
-
 def training_time(training: Training) -> str:
     """Return how long a finished training took in its last process."""
     results = training.manifest.get("results")
-    return stage_time(results) if isinstance(results, Mapping) else NONE
+    seconds = results.get("seconds") if isinstance(results, Mapping) else None
+    return f"{seconds:,.0f} s" if isinstance(seconds, int | float) else NONE
 
 
 def judgment(gain: int | None) -> str:
@@ -140,13 +124,7 @@ def figure_names(trainings: Sequence[Training]) -> list[str]:
     """Return the figures that are drawn, losses first, and training before held-out text."""
     names = {name for training in trainings for line in training.log for name in line}
     kept = [name for name in names if name.startswith(("loss", HELD_OUT))]
-    known = list(_FIGURES)
-
-    def place(name: str) -> tuple[bool, bool, int, str]:
-        base = name.removeprefix(HELD_OUT)
-        return "loss" not in name, base != name, known.index(base) if base in known else len(known), name
-
-    return sorted(kept, key=place)
+    return sorted(kept, key=lambda name: ("loss" not in name, name.startswith(HELD_OUT), len(name), name))
 
 
 def last_figures(training: Training) -> dict[str, float]:
@@ -157,17 +135,12 @@ def last_figures(training: Training) -> dict[str, float]:
     return {name: found[name] for name in figure_names([training])}
 
 
-@dataclass(frozen=True, slots=True)
-class SettingRow:
+class SettingRow(NamedTuple):
     """One setting, dotted, and its value in each of several settings; NONE where it is absent."""
 
     name: str
-    values: Sequence[str]
-
-    @property
-    def differs(self) -> bool:
-        """Whether the values differ."""
-        return len(set(self.values)) > 1
+    values: list[str]
+    differs: bool
 
 
 def setting_rows(things: Sequence[Mapping[str, Any]]) -> list[SettingRow]:
@@ -177,8 +150,8 @@ def setting_rows(things: Sequence[Mapping[str, Any]]) -> list[SettingRow]:
     [('a.b', ['1', '2']), ('a.c', ['–', 'x'])]
     """
     flat = [_flat(thing) for thing in things]
-    names = list(dict.fromkeys(name for one in flat for name in one))
-    return [SettingRow(name, [one.get(name, NONE) for one in flat]) for name in names]
+    rows = {name: [one.get(name, NONE) for one in flat] for name in dict.fromkeys(key for one in flat for key in one)}
+    return [SettingRow(name, values, len(set(values)) > 1) for name, values in rows.items()]
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

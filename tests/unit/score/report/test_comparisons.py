@@ -1,20 +1,18 @@
-import dataclasses
 import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from compared import NEW, OLD, OTHER, QRELS, compare_one, report, two_tasks
+from compared import NEW, OLD, OTHER, QRELS, compare_one, report
 from rich.console import Console
 
 from llama2vec.data.trec import write_run
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Query, Run
-from llama2vec.score.comparison import Comparison, ShownPassage, ShownQuery, compare_reports, pooled_comparison
+from llama2vec.score.comparison import Comparison, compare_reports
 from llama2vec.score.report.comparisons import (
     check_same_corpus,
-    markdown_comparison,
     read_named_runs,
     task_of,
     terminal_comparison,
@@ -62,27 +60,6 @@ def test_the_verdict_names_the_better_system_whichever_comes_first() -> None:
         assert "Holm" not in text
     same = [report("t", name, [0.1, 0.2]) for name in "ab"]
     assert "b and a score the same on every query." in terminal(compare_reports(same, metric="AP"))
-
-
-def test_markdown_shows_p_values_before_the_correction_and_texts_as_they_are() -> None:
-    comparison = compare_one([OLD, NEW, OTHER], QRELS, metric="MRR@10", task="a|b")
-    query = ShownQuery("what *is*\nit?", {"old": (ShownPassage(1, "p_1", 1.0, None, "<b>", "1 | 2"),)})
-    comparison = dataclasses.replace(comparison, shown={**comparison.shown, "q2": query})
-    lines = markdown_comparison(comparison).splitlines()
-    assert lines[0] == "## a\\|b · MRR@10 · 6 judged queries"
-    assert "| System | MRR@10 | queries it lacks | depth |" in lines
-    pair = comparison.pairs[1]
-    assert f"{pair.randomization_p_corrected:.4f} ({pair.randomization_p:.4f})" in "\n".join(lines)
-    assert "- **+0.750** (0.250 → 1.000) q2: what \\*is\\* it?" in lines
-    assert "    - old 1. p\\_1 (not judged) \\<b\\> — 1 \\| 2" in lines
-
-
-def test_the_pooled_table_has_a_column_per_task() -> None:
-    pooled = pooled_comparison(two_tasks())
-    lines = markdown_comparison(pooled).splitlines()
-    assert "| System | AP | big | small |" in lines
-    means = [pooled.systems["a"], *(task["a"] for task in pooled.settings["tasks"].values())]
-    assert f"| a | {' | '.join(f'{mean:.3f}' for mean in means)} |" in lines
 
 
 @pytest.fixture

@@ -49,10 +49,10 @@ def test_settings_side_by_side_show_what_is_absent_and_what_differs() -> None:
 def test_figures_are_named_and_ordered_losses_first() -> None:
     training = Training("runs/a", "adapt", LOG, {"results": {"seconds": 75}})
     names = wording.figure_names([training])
-    assert names == ["loss", "loss_self", "loss_next", "validation_loss", "validation_ndcg@10"]
+    assert names == ["loss", "loss_next", "loss_self", "validation_loss", "validation_ndcg@10"]
     assert wording.last_figures(training)["loss"] == 7.0
     assert wording.figure_name("validation_ndcg@10") == "nDCG@10, held out"
-    assert wording.training_time(training) == "1 min 15 s"
+    assert wording.training_time(training) == "75 s"
 
 
 def test_an_interval_says_nothing_where_there_is_none() -> None:
