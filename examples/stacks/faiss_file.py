@@ -1,9 +1,10 @@
-"""A llama2vec store as one FAISS file, which anything that knows FAISS can search; and back.
+"""Write a llama2vec store as one FAISS file, which any FAISS program can search, and read it back.
 
     pip install 'llama2vec[model,search]'
     python faiss_file.py MODEL --output vectors.faiss
 
-Row n of the file is passage n of ``vectors.faiss.ids.json``. ``--store`` takes a store that `llama2vec encode` wrote.
+Row n of the file is passage n of ``vectors.faiss.ids.json``. ``--store`` takes a store from `llama2vec encode`;
+its vectors are then compared with the encoder in the number format that `encode` chooses on this machine.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from llama2vec.retrieve.store_writer import write_store
 
 def main() -> None:
     parser = options(__doc__)
-    parser.add_argument("--store", type=Path, help="left out = the corpus is encoded into OUTPUT.store")
+    parser.add_argument("--store", type=Path, help="default: encode the corpus into OUTPUT.store")
     parser.add_argument("--output", type=Path, default=Path("vectors.faiss"))
     arguments = parser.parse_args()
-    encoder = load_encoder(arguments.model)
+    encoder = load_encoder(arguments.model, "auto" if arguments.store else "float32")
     if arguments.store:
         store = VectorStore.open(arguments.store)
         if store.contract_hash != encoder.contract_hash:
@@ -34,7 +35,7 @@ def main() -> None:
         source = {"model": arguments.model, "corpus": arguments.corpus}
         store = write_store(lambda: passages, encoder, Path(f"{arguments.output}.store"), source=source, overwrite=True)
 
-    # There: shard by shard, so that only FAISS holds the whole. Unit vectors: the inner product is the cosine.
+    # Shard by shard, so that only FAISS holds everything. For unit vectors the inner product is the cosine.
     index = faiss.IndexFlatIP(store.dimension)
     for _, vectors in store.shards():
         index.add(np.ascontiguousarray(vectors, dtype=np.float32))
@@ -42,7 +43,7 @@ def main() -> None:
     id_file = Path(f"{arguments.output}.ids.json")
     id_file.write_text(json.dumps(list(store.ids), ensure_ascii=False), encoding="utf-8")
 
-    # And back: from here on only the two files are read.
+    # From here on only the two files are read.
     index, ids = faiss.read_index(str(arguments.output)), json.loads(id_file.read_text(encoding="utf-8"))
     asked = encoder.encode_queries([arguments.question])
     scores, rows = index.search(asked, min(3, index.ntotal))
