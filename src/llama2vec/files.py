@@ -32,15 +32,23 @@ _FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "inlin
 """How the operating system, safetensors and torch say that a disk is full; the last two give no error number."""
 
 
-def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Write a file that appears whole or not at all, even after a power cut."""
+def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> dict[str, Any]:
+    """Write a file that appears whole or not at all, even after a power cut; return its ``bytes`` and ``sha256``."""
     temp = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
+    digest, size = hashlib.sha256(), 0
     try:
-        write_hashed(temp, [content] if isinstance(content, bytes) else content)
+        with temp.open("wb") as file:
+            for chunk in [content] if isinstance(content, bytes) else content:
+                file.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temp, path)
         sync_folder(path.parent)
     finally:
         temp.unlink(missing_ok=True)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def write_json(path: Path, data: object) -> None:
@@ -106,19 +114,6 @@ def apply_umask(folder: Path) -> None:
     for path in folder.rglob("*"):
         if path.is_file() and not path.is_symlink() and path.stat().st_mode & 0o777 == 0o600:
             path.chmod(mode)
-
-
-def write_hashed(path: Path, chunks: Iterable[bytes]) -> dict[str, Any]:
-    """Write the chunks through to the disk; return their ``bytes`` and ``sha256``."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("wb") as file:
-        for chunk in chunks:
-            file.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def open_regular(path: Path) -> BufferedReader:

@@ -11,9 +11,7 @@ import io
 import itertools
 import json
 import logging
-import os
 import time
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,7 +23,7 @@ import numpy.typing as npt
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
-from llama2vec.files import Lock, disk_errors, sync_folder, write_atomic, write_hashed
+from llama2vec.files import Lock, disk_errors, write_atomic
 from llama2vec.records import Passage
 from llama2vec.retrieve.reuse import PartialShard, encoder_batches, passage_line
 from llama2vec.retrieve.store import (
@@ -152,7 +150,17 @@ class _StoreWriter:
     def write(self, passages: Callable[[], Iterable[Passage]], encoder: PassageEncoder, total: int | None) -> None:
         """Encode what nobody else does, wait for the others, and finish the store."""
         try:
-            self._write_all(passages, encoder, total)
+            with ProgressReporter("encoding", "passages") as progress:
+                progress.start(total)
+                while True:
+                    chunks = enumerate(self._chunks(iter(passages())))
+                    rows = sum(self._write_or_skip(number, chunk, encoder, progress) for number, chunk in chunks)
+                    shards = self._done_shards(rows)
+                    missing = [number for number, shard in enumerate(shards) if shard is None]
+                    if not missing:
+                        break
+                    self._wait_for_others(missing)
+            self.work.finish(lambda: self._complete(rows, shards))
         except FileNotFoundError as error:
             # Another process with the same plan has finished the store and moved it to its place.
             found = _read_store(self.work.output)
@@ -162,24 +170,10 @@ class _StoreWriter:
             with disk_errors(self.work.output):
                 raise error
 
-    def _write_all(self, passages: Callable[[], Iterable[Passage]], encoder: PassageEncoder, total: int | None) -> None:
-        with ProgressReporter("encoding", "passages") as progress:
-            progress.start(total)
-            while True:
-                rows = 0
-                stream = iter(passages())
-                for number in itertools.count():
-                    first = next(stream, None)
-                    if first is None:
-                        break
-                    chunk = itertools.chain([first], itertools.islice(stream, self.shard_size - 1))
-                    rows += self._write_or_skip(number, chunk, encoder, progress)
-                shards = self._done_shards(rows)
-                missing = [number for number, shard in enumerate(shards) if shard is None]
-                if not missing:
-                    break
-                self._wait_for_others(missing)
-        self.work.finish(lambda: self._complete(rows, shards))
+    def _chunks(self, stream: Iterator[Passage]) -> Iterator[Iterator[Passage]]:
+        """Yield the passages of each shard, to be used up before the next."""
+        for first in stream:
+            yield itertools.chain([first], itertools.islice(stream, self.shard_size - 1))
 
     def _write_or_skip(
         self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder, progress: ProgressReporter
@@ -236,34 +230,24 @@ class _StoreWriter:
             )
 
     def _write_shard(self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]]) -> None:
-        """Write the files of a shard, the json last."""
+        """Write the files of a shard, its json last."""
         name = shard_name(number)
         (self.folder / f"{name}.json").unlink(missing_ok=True)
         for leftover in self.folder.glob(f"{name}.*.tmp-*"):
             leftover.unlink(missing_ok=True)
         lines = [passage_line(passage) for passage in batch]
         offsets = np.cumsum([0, *map(len, lines)], dtype="<i8")
-        contents = (_npy_chunks(vectors), lines, _npy_chunks(offsets))
-        token = uuid.uuid4().hex
-        temps = {f"{name}.{part}": self.folder / f"{name}.{part}.tmp-{token}" for part in SHARD_PARTS}
-        try:
-            files = {
-                file: write_hashed(temp, chunks) for (file, temp), chunks in zip(temps.items(), contents, strict=True)
-            }
-            for file, temp in temps.items():
-                os.replace(temp, self.folder / file)
-            sync_folder(self.folder)
-            shard = {"shard": number, "first_row": number * self.shard_size, "rows": len(batch)}
-            _write_json(self.folder / f"{name}.json", shard | {"first_id": batch[0].id, "files": files})
-        finally:
-            for temp in temps.values():
-                temp.unlink(missing_ok=True)
+        contents = zip(SHARD_PARTS, (_npy_chunks(vectors), lines, _npy_chunks(offsets)), strict=True)
+        files = {f"{name}.{part}": write_atomic(self.folder / f"{name}.{part}", chunks) for part, chunks in contents}
+        shard = {"shard": number, "first_row": number * self.shard_size, "rows": len(batch)}
+        _write_json(self.folder / f"{name}.json", shard | {"first_id": batch[0].id, "files": files})
         (self.folder / f"{name}.partial.npz").unlink(missing_ok=True)
 
     def _done_shard(self, number: int) -> dict[str, Any] | None:
         """Return the json of a shard whose files are all there in full, else None."""
         shard = read_object(self.folder / f"{shard_name(number)}.json")
-        return shard if shard is not None and _is_whole(self.folder, [shard]) else None
+        is_done = shard is not None and {"rows", "first_id"} <= shard.keys() and _is_whole(self.folder, [shard])
+        return shard if is_done else None
 
     def _done_shards(self, rows: int) -> list[dict[str, Any] | None]:
         """Return the json of every shard of a corpus of so many passages, None for those not done."""
@@ -307,7 +291,7 @@ def _is_whole(folder: Path, shards: object) -> bool:
     """Return whether every file that the manifests of shards name is there in its full size."""
     try:
         files = [item for shard in shards for item in shard["files"].items()]  # type: ignore[attr-defined]
-        return all((folder / name).stat().st_size == expected["bytes"] for name, expected in files)
+        return bool(files) and all((folder / name).stat().st_size == expected["bytes"] for name, expected in files)
     except (OSError, KeyError, TypeError, AttributeError):
         return False
 
