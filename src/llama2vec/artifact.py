@@ -38,9 +38,7 @@ from llama2vec.errors import OutputExistsError
 from llama2vec.files import (
     Lock,
     disk_errors,
-    disk_full,
     finish_swap,
-    is_disk_full,
     link_tree,
     put_in_place,
     remove,
@@ -186,21 +184,16 @@ def claim(
         finished, path = look()
         work = Work(output, path, finished, look, kind, plan, shared)
         try:
-            yield work
-        except BaseException as problem:
+            with disk_errors(output, only_full=True):
+                yield work
+        except BaseException:
             work.give_up()
-            if is_disk_full(problem):
-                raise disk_full(output) from problem
             raise
 
 
 @contextmanager
 def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Be the one live process that writes an output; remove what killed ones left beside it.
-
-    Args:
-        output: The folder or file.
-        wait_seconds: How long to wait for another owner.
+    """Be the one live process that writes an output; another one is waited for, then refused.
 
     Raises:
         OutputExistsError: Another process is writing it.
@@ -230,11 +223,7 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
 
 
 def find(output: Path, kind: Kind) -> Found | None:
-    """Return what an output holds; None where it is free.
-
-    Raises:
-        OutputExistsError: It holds something else.
-    """
+    """Return what an output holds, None where it is free; raise an OutputExistsError where it is something else."""
     target = output.resolve()
     is_fitting = target.is_dir() == kind.is_folder
     if not os.path.lexists(target) or (is_fitting and target.is_dir() and all(map(_is_litter, target.iterdir()))):
@@ -248,11 +237,7 @@ def find(output: Path, kind: Kind) -> Found | None:
 
 
 def new_path(target: Path) -> Path:
-    """Return where the successor of an output grows.
-
-    >>> new_path(Path("runs/mined.jsonl")).name
-    '.new-mined.jsonl'
-    """
+    """Return where the successor of an output grows; the suffix stays."""
     return target.with_name(f".new-{target.name}")
 
 

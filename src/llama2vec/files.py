@@ -57,12 +57,7 @@ def write_json(path: Path, data: object) -> None:
 
 
 def write_output(path: Path, content: str | Iterable[bytes], *, overwrite: bool = False) -> None:
-    """Write a result that the user asked for atomically, and make the folders above it.
-
-    Raises:
-        OutputExistsError: The file is there already and ``overwrite`` is not given.
-        DataError: The file cannot be written.
-    """
+    """Write a result that the user asked for atomically; refuse one that exists unless ``overwrite`` is given."""
     check_new(path, overwrite=overwrite)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,32 +65,23 @@ def write_output(path: Path, content: str | Iterable[bytes], *, overwrite: bool 
 
 
 def check_new(path: Path | None, *, overwrite: bool) -> None:
-    """Refuse, before the work, a file that :func:`write_output` would refuse after it; None is allowed.
-
-    Raises:
-        OutputExistsError: Something is there that may not be replaced.
-    """
+    """Raise an OutputExistsError, before the work, for a file that :func:`write_output` would refuse after it."""
     if path is not None and (path.is_dir() or (os.path.lexists(path) and not (overwrite and path.is_file()))):
         raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what a disk says while ``path`` is written into a one-line :class:`DataError`."""
+def disk_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
+    """Turn what the system says while ``path`` is written, or ``only_full`` disks, into a one-line DataError."""
     try:
         yield
     except Exception as problem:
         if is_disk_full(problem):
-            raise disk_full(path) from problem
-        if isinstance(problem, OSError):
+            raise DataError(f"disk full while writing {path}; free space and run the same command again") from problem
+        if isinstance(problem, OSError) and not only_full:
             reason = problem.strerror or problem
             raise DataError(f"{path} cannot be written ({reason}); check the folder and the disk") from problem
         raise
-
-
-def disk_full(path: Path) -> DataError:
-    """Return the error of a disk that filled up while ``path`` was written."""
-    return DataError(f"disk full while writing {path}; free space and run the same command again")
 
 
 def is_disk_full(problem: BaseException) -> bool:
@@ -117,11 +103,7 @@ def apply_umask(folder: Path) -> None:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Open a file for reading; refuse a pipe, socket, device or folder, where reading could wait for ever.
-
-    Raises:
-        OSError: No such file, no permission, or not a regular file.
-    """
+    """Open a file for reading; raise an OSError for a pipe, device or folder, where reading could wait for ever."""
     # Without O_NONBLOCK, opening a pipe would already wait for its writer.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -131,12 +113,7 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_text(path: Path) -> str:
-    """Return a regular file's UTF-8 text.
-
-    Raises:
-        OSError: As :func:`open_regular`.
-        UnicodeDecodeError: The file is not valid UTF-8.
-    """
+    """Return a regular file's UTF-8 text; raise as :func:`open_regular` and ``bytes.decode``."""
     with open_regular(path) as file:
         return file.read().decode("utf-8")
 
@@ -216,13 +193,10 @@ def link_tree(source: Path, destination: Path) -> None:
 
 
 class Lock:
-    """The right to write something, held through a file that exists only meanwhile.
+    """The right to write something, held through a file that exists only meanwhile and goes with its process.
 
-    What the file says is for people; the right itself is a POSIX record lock. It works between processes, containers
-    and machines wherever the file system has locks (local disks, NFSv4, Lustre with ``-o flock``).
-
-    Args:
-        path: The file. Whatever already lies there is taken as the leftover of an earlier owner.
+    The right is a POSIX record lock: it works between processes, containers and machines wherever the file system has
+    locks (local disks, NFSv4, Lustre with ``-o flock``). Whatever lies at ``path`` is the leftover of an earlier owner.
     """
 
     def __init__(self, path: Path) -> None:
@@ -230,11 +204,7 @@ class Lock:
         self._handle = -1
 
     def acquire(self) -> bool:
-        """Try to get the lock; return whether it is ours now.
-
-        Raises:
-            OSError: The file cannot be made, or the file system has no locks.
-        """
+        """Try to get the lock; return whether it is ours now."""
         place = (os.getpid(), self.path.absolute())
         with _guard:
             # A record lock does not keep out the process that has it already.
@@ -242,11 +212,12 @@ class Lock:
                 return False
             while True:
                 handle = self._open()
-                if not self._lock(handle):
+                if not _lock(handle):
                     os.close(handle)
                     return False
-                if self._is_still_there(handle):
-                    break
+                with suppress(FileNotFoundError):  # its owner has removed it since: open the next
+                    if os.path.samestat(os.fstat(handle), os.stat(self.path, follow_symlinks=False)):
+                        break
                 os.close(handle)
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -268,12 +239,9 @@ class Lock:
 
     def is_busy(self) -> bool:
         """Return whether somebody else holds the lock."""
-        if not os.path.lexists(self.path):
-            return False
-        if self.acquire():
-            self.release()
-            return False
-        return True
+        busy = os.path.lexists(self.path) and not self.acquire()
+        self.release()
+        return busy
 
     def owner(self) -> str:
         """Say who holds the lock, for a message."""
@@ -296,17 +264,11 @@ class Lock:
                 os.close(handle)
             self.path.unlink(missing_ok=True)  # a link, pipe or socket: nothing that a lock could be
 
-    def _lock(self, handle: int) -> bool:
-        if fcntl is None:
-            return True
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-        return True
 
-    def _is_still_there(self, handle: int) -> bool:
-        try:
-            return os.path.samestat(os.fstat(handle), os.stat(self.path, follow_symlinks=False))
-        except FileNotFoundError:
-            return False
+def _lock(handle: int) -> bool:
+    try:
+        if fcntl is not None:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True

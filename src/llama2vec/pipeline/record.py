@@ -34,23 +34,14 @@ RUN = Kind("a run", _read_run)
 
 
 class RunRecord:
-    """The state of a run's folder; every change is on the disk before the next step.
-
-    Args:
-        folder: The run's folder.
-        stages: Stage name → its entry.
-    """
+    """The state of a run's folder by stage name; every change is on the disk before the next step."""
 
     def __init__(self, folder: Path, stages: dict[str, dict[str, Any]]) -> None:
         self.folder, self.stages = folder, stages
 
     @classmethod
     def open(cls, folder: Path) -> RunRecord:
-        """Read a run's folder; one that is not there yet, or empty, has no stage.
-
-        Raises:
-            OutputExistsError: The folder holds something else.
-        """
+        """Read a run's folder; raise an OutputExistsError where it holds something else."""
         found = find(folder, RUN)
         return cls(folder, dict(found.plan) if found else {})
 
@@ -101,13 +92,7 @@ class Decision:
 def decide(
     stage: PlannedStage, entry: Mapping[str, Any] | None, inputs: Mapping[str, str | None], folder: Path
 ) -> Decision:
-    """Decide about one stage.
-
-    Args:
-        stage: As planned.
-        entry: What ``run.json`` says; None = nothing.
-        inputs: Name → fingerprint; None where it is still to be made.
-        folder: Of the stage's output.
+    """Decide about one stage from its entry in ``run.json`` and its inputs' fingerprints (None = still to be made).
 
     Raises:
         OutputExistsError: The folder is there and not from this run.
@@ -133,11 +118,7 @@ def decide(
 
 
 def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage]) -> dict[str, Decision]:
-    """Decide about the selected stages before any of them runs; earlier ones are taken as they are.
-
-    Raises:
-        OutputExistsError: A stage that is needed and not selected is not finished.
-    """
+    """Decide about the selected stages before any of them runs; earlier ones must be finished where they are read."""
     selected = list(selected)
     made: dict[str, str | None] = {}
     decisions: dict[str, Decision] = {}

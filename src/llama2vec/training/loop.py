@@ -74,20 +74,13 @@ class LengthGroupedOrder(EpochOrder):
             yield from batch
 
 
-class Objective(Protocol):
+class _Objective(Protocol):
     """What a stage optimizes."""
 
-    def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> EpochOrder:
-        """Return the order in which the examples are read."""
-
-    def collate(self, examples: Sequence[Any]) -> Mapping[str, Any]:
-        """Turn examples into one batch; runs in the data workers."""
-
-    def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss and its parts by name, for the log."""
-
-    def validate(self, model: Any, held_out: Sequence[Any], batch_size: int) -> dict[str, float]:
-        """Return figures of the held-out examples by name; draws no random number."""
+    def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> EpochOrder: ...  # how they are read
+    def collate(self, examples: Sequence[Any]) -> Mapping[str, Any]: ...  # in the data workers
+    def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]: ...  # and its named parts
+    def validate(self, model: Any, held_out: Sequence[Any], batch_size: int) -> dict[str, float]: ...  # no random draw
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +99,9 @@ class TrainingResult:
 
 
 class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
-    """A Trainer whose loss comes from an :class:`Objective`; it sums the parts between two log lines."""
+    """A Trainer whose loss comes from an :class:`_Objective`; it sums the parts between two log lines."""
 
-    def __init__(self, objective: Objective, order: EpochOrder, **arguments: Any) -> None:
+    def __init__(self, objective: _Objective, order: EpochOrder, **arguments: Any) -> None:
         super().__init__(data_collator=objective.collate, **arguments)
         self.objective = objective
         self.order = order
@@ -133,19 +126,11 @@ class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
 class _Recorder(TrainerCallback):  # type: ignore[misc]
     """Write the JSON log, drive the progress bar, validate, and mark checkpoints as complete."""
 
-    def __init__(
-        self,
-        folder: Path,
-        settings: OptimizerSettings,
-        validate: Callable[[], dict[str, float]],
-        progress: ProgressReporter,
-        best: str = "",
-    ) -> None:
+    def __init__(self, folder: Path, validate: Callable[[], dict[str, float]], every: int, best: str) -> None:
         self.trainer: _ObjectiveTrainer | None = None
-        self.folder, self.settings, self.validate, self.progress = folder, settings, validate, progress
-        self.best = best
+        self.folder, self.validate, self.every, self.best = folder, validate, every, best
+        self.progress = ProgressReporter("training", unit="steps")
         self.last: dict[str, float] = {}
-        self.started = time.monotonic()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.started = time.monotonic()
@@ -167,24 +152,20 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         step = state.global_step
         self.progress.advance(1)
-        due = self.settings.validate_every and step % self.settings.validate_every == 0
-        if due or step == state.max_steps:
+        if (self.every and step % self.every == 0) or step == state.max_steps:
             # Once for all processes: they must agree which step is the best.
             found = on_first_process(self.validate)
             if found:
                 self.last |= found
                 self._write({"step": step, **found}, state)
-                self._keep_best(found, state, control)
+            if self.best in found and (state.best_metric is None or found[self.best] > state.best_metric):
+                # transformers keeps the checkpoint that its state names.
+                state.best_metric, state.best_global_step = found[self.best], step
+                control.should_save = True
         # A log line that spanned a checkpoint would average fewer steps after a resume.
         control.should_log |= control.should_save
         if control.should_save and self.trainer is not None:
             saved.check_finite(self.trainer.model, f"step {step}")
-
-    def _keep_best(self, found: dict[str, float], state: Any, control: Any) -> None:
-        """Save the weights where they are the best so far; transformers keeps the checkpoint that its state names."""
-        if self.best in found and (state.best_metric is None or found[self.best] > state.best_metric):
-            state.best_metric, state.best_global_step = found[self.best], state.global_step
-            control.should_save = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs or self.trainer is None:
@@ -204,18 +185,17 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
             saved.mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
 
     def _write(self, line: dict[str, float], state: Any) -> None:
-        if not state.is_world_process_zero:
-            return
         line = {**line, "seconds": round(time.monotonic() - self.started, 2)}
-        with (self.folder / LOG_FILE).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(line) + "\n")
+        if state.is_world_process_zero:
+            with (self.folder / LOG_FILE).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
 
 
 def train(
     model: Any,
     examples: Sequence[Any],
     held_out: Sequence[Any],
-    objective: Objective,
+    objective: _Objective,
     settings: OptimizerSettings,
     folder: Path,
     *,
@@ -240,10 +220,11 @@ def train(
     """
     check_enough(len(examples), settings)
     folder.mkdir(parents=True, exist_ok=True)
-    progress = ProgressReporter("training", unit="steps")
-    recorder = _Recorder(
-        folder, settings, lambda: _validate(model, held_out, objective, settings.batch_size), progress, best
-    )
+
+    def validate() -> dict[str, float]:
+        return _validate(model, held_out, objective, settings.batch_size)
+
+    recorder = _Recorder(folder, validate, settings.validate_every, best)
     trainer = _ObjectiveTrainer(
         objective, objective.order(examples, settings), model=model, train_dataset=examples, callbacks=[recorder],
         args=_arguments(settings, folder, model.device, **options),
@@ -255,7 +236,7 @@ def train(
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
     started = time.monotonic()
-    with fast_paths(model), quiet_transformers(), progress:
+    with fast_paths(model), quiet_transformers(), recorder.progress:
         if checkpoint and saved.step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
             trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
@@ -328,7 +309,7 @@ def _arguments(
 
 
 @torch.no_grad()
-def _validate(model: Any, held_out: Sequence[Any], objective: Objective, batch_size: int) -> dict[str, float]:
+def _validate(model: Any, held_out: Sequence[Any], objective: _Objective, batch_size: int) -> dict[str, float]:
     """Let the objective look at the held-out examples, the model in evaluation mode."""
     if not held_out:
         return {}
@@ -339,7 +320,7 @@ def _validate(model: Any, held_out: Sequence[Any], objective: Objective, batch_s
     return {f"validation_{name}": value for name, value in found.items()}
 
 
-def mean_loss(objective: Objective, model: Any, held_out: Sequence[Any], batch_size: int) -> dict[str, float]:
+def mean_loss(objective: _Objective, model: Any, held_out: Sequence[Any], batch_size: int) -> dict[str, float]:
     """Return the mean loss and its parts over the held-out examples."""
     sums: dict[str, float] = {}
     for start in range(0, len(held_out), batch_size):
