@@ -347,7 +347,7 @@ def test_a_recipe_with_an_unknown_key_is_told_with_the_nearest_one(
         (["index", "gone", "-o", "out"], "gone"),
         (["evaluate", "bm25", "--task", "x.tsv"], "x.tsv: no such file"),
         (["evaluate", "bm25", "--task", "sts/stsb"], "bm25 does not score sentence pairs"),
-        (["evaluate", "bm25", "--task", "gone"], "no task and no folder 'gone'"),
+        (["evaluate", "bm25", "--task", "gone"], "unknown task or folder 'gone'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_one_line(

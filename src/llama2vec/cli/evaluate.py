@@ -83,7 +83,7 @@ def evaluate_command(
     if mode not in ("dense", "hybrid"):
         raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
     if mode == "hybrid" and model == BM25:
-        raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model in place of bm25")
+        raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
     rare, encoder_sets = _split(sets or [])
     if model == BM25 and encoder_sets:
         # Not the encoder's settings then: names the nearest of ours.

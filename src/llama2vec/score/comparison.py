@@ -199,7 +199,7 @@ def pooled_comparison(comparisons: Sequence[Comparison], *, options: ComparisonO
         EvaluationError: No comparison, one task twice, or systems, pairs or metrics that differ.
     """
     if not comparisons:
-        raise EvaluationError("there is no comparison to pool; compare runs on at least one task")
+        raise EvaluationError("nothing to pool; compare runs on at least one task")
     tasks = [comparison.task for comparison in comparisons]
     twice = next((task for task in tasks if tasks.count(task) > 1), None)
     if twice is not None:

@@ -119,7 +119,7 @@ class _Prepared:
 def _find_tasks(system: System, names: Sequence[str]) -> list[Task]:
     tasks = [find_task(name) for name in dict.fromkeys(names)]
     if not tasks:
-        raise ConfigError("there is no task to evaluate; name one, such as beir/scifact")
+        raise ConfigError("nothing to evaluate; name a task, such as beir/scifact")
     by_stem: dict[str, Task] = {}
     for task in tasks:
         if by_stem.setdefault(task.stem, task) != task:

@@ -88,7 +88,7 @@ def bootstrap_difference(
 
 
 def resampled_rows(size: int, resamples: int, seed: int | list[int]) -> Iterator[npt.NDArray[np.int64]]:
-    """Yield [R, size] indices drawn with replacement, ``resamples`` rows in all."""
+    """Yield [R, size] indices drawn with replacement."""
     if resamples < 1:
         raise EvaluationError(f"resamples is {resamples}; draw at least 1 sample")
     generator = np.random.default_rng(seed)

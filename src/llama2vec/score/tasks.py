@@ -160,7 +160,7 @@ def find_task(name: str) -> Task:
             return _own_folder(own)
     near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.6)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_short_names())}, or give a BEIR folder"
-    raise ConfigError(f"there is no task and no folder '{name}'; {hint}")
+    raise ConfigError(f"unknown task or folder '{name}'; {hint}")
 
 
 def _own_folder(task: Task) -> Task:

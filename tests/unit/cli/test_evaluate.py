@@ -118,7 +118,7 @@ def test_scores_without_a_folder_are_only_shown(folder: Path, tmp_path: Path, co
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["m", "--task", "beir/scfact"], "no task and no folder 'beir/scfact'; did you mean 'beir/scifact'?"),
+        (["m", "--task", "beir/scfact"], "unknown task or folder 'beir/scfact'; did you mean 'beir/scifact'?"),
         (["bm25", "--task", "sts/stsb"], "sts/stsb: bm25 does not score sentence pairs"),
         (["bm25", "--task", "beir/scifact", "--set", "windows=sump"], "windows"),
         (["bm25", "--task", "beir/scifact", "--set", "widnows=maxp"], "widnows"),

@@ -193,7 +193,7 @@ def test_pooled_comparisons_keep_the_texts_of_changed_queries() -> None:
 @pytest.mark.parametrize(
     ("comparisons", "problem"),
     [
-        ([], "no comparison to pool"),
+        ([], "nothing to pool"),
         (two_tasks()[:1] * 2, "two comparisons are of the task 'big'"),
         ([two_tasks()[0], dataclasses.replace(two_tasks()[1], metric="RR")], "different systems, pairs or metrics"),
         ([two_tasks()[0], dataclasses.replace(two_tasks()[1], pairs=[])], "different systems, pairs or metrics"),

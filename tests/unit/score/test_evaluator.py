@@ -344,7 +344,7 @@ def test_every_task_is_checked_before_the_first_is_encoded(tmp_path: Path) -> No
     refused(tmp_path, names, RunFormatError, "the passage 'two words' is empty or not one word")
     refused(tmp_path, ["beir/scifact", "beir/scfact"], ConfigError, "did you mean 'beir/scifact'")
     refused(tmp_path, ["beir/scifact"], EvaluationError, r"no metric 'nDGC@10'", metrics=["nDGC@10"])
-    refused(tmp_path, [], ConfigError, "no task to evaluate")
+    refused(tmp_path, [], ConfigError, "nothing to evaluate")
 
 
 def test_two_folders_of_one_name_do_not_write_over_each_other(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_no_two_tasks_share_a_file_name() -> None:
     [("beir/scfact", "beir/scifact"), ("msmarco/pasage/dev", "msmarco/passage/dev"), ("sts/stbs", "sts/stsb")],
 )
 def test_a_name_with_a_typo_is_answered_with_the_nearest_one(name: str, near: str) -> None:
-    with pytest.raises(ConfigError, match=f"no task and no folder '{name}'; did you mean '{near}'"):
+    with pytest.raises(ConfigError, match=f"unknown task or folder '{name}'; did you mean '{near}'"):
         find_task(name)
 
 

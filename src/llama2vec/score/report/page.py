@@ -54,7 +54,7 @@ def _overview(content: Content) -> dict[str, Any]:
     by_task = [{report.system: report for report in task.reports} for task in tasks]
     best = [best_values(task.reports, task.metrics).get(task.metrics[0]) for task in tasks]
     means = averages(tasks)
-    rows = []
+    rows: list[Sequence[str | Cell]] = []
     for system in systems:
         cells = [
             score_cell(reports.get(system), task.metrics[0], top)
@@ -63,13 +63,14 @@ def _overview(content: Content) -> dict[str, Any]:
         mean = means.get(system)
         top = len(means) > 1 and mean == max(means.values())
         average = Cell(wording.NONE if mean is None else wording.score(mean), best=top)
-        rows.append({"system": system, "cells": [*cells, *([average] if means else [])]})
+        rows.append([system, *cells, *([average] if means else [])])
     figures = [_scores_plot("overview", tasks)] if len(tasks) > 1 and len(systems) > 1 else []
     pairs = [found for task in tasks for found in task.pairs]
     figures += [_forest("forest", pairs)] if len(tasks) > 1 and len(pairs) > 1 else []
     figures += [_family_plot(number, family) for number, family in enumerate(content.curves, start=1)]
-    columns = [(task.label, task.metrics[0]) for task in tasks] + ([("average", "")] if means else [])
-    return {"columns": columns, "rows": rows if len(tasks) > 1 else [], "figures": figures}
+    columns = [Cell(task.label, task.metrics[0]) for task in tasks]
+    head: Sequence[str | Cell] = ["System", *columns, *(["average"] if means else [])]
+    return {"rows": [head, *rows] if len(tasks) > 1 else [], "figures": figures}
 
 
 def _family_plot(number: int, family: CurveFamily) -> Plot:
@@ -111,20 +112,17 @@ def _forest(key: str, pairs: Sequence[tuple[Comparison, PairedTest]]) -> Plot:
 
 
 def _task_view(number: int, task: TaskResults) -> dict[str, Any]:
-    best = best_values(task.reports, task.metrics)
-    rows = [
-        {"system": report.system, "cells": [score_cell(report, metric, best.get(metric)) for metric in task.metrics]}
-        for report in task.reports
-    ]
     queries = {len(values) for report in task.reports for values in report.per_query.values()}
     drawn = task.pairs[:_MOST_PAIRS]
     return {
         "id": f"task-{number}",
         "task": task,
-        "columns": [(metric, "") for metric in task.metrics],
-        "rows": rows,
+        "rows": wording.score_rows(task.reports),
         "queries": queries.pop() if len(queries) == 1 else None,
-        "figures": _task_figures(number, task),
+        "figures": [
+            *([_scores_plot(f"task-{number}-scores", [task])] if len(task.reports) > 1 else []),
+            *([_forest(f"task-{number}-forest", task.pairs)] if len(task.pairs) > 1 else []),
+        ],
         "pairs": [_pair_view(f"task-{number}-pair-{place}", *found) for place, found in enumerate(drawn, start=1)],
         "not_drawn": len(task.pairs) - len(drawn),
         "settings": wording.setting_rows([report.settings for report in task.reports]),
@@ -141,11 +139,6 @@ def _estimates(task: TaskResults) -> list[Estimate]:
     ]
 
 
-def _task_figures(number: int, task: TaskResults) -> list[Plot]:
-    scores = [_scores_plot(f"task-{number}-scores", [task])] if len(task.reports) > 1 else []
-    return [*scores, *([_forest(f"task-{number}-forest", task.pairs)] if len(task.pairs) > 1 else [])]
-
-
 def _pair_view(key: str, comparison: Comparison, pair: PairedTest) -> dict[str, Any]:
     names, metric = (pair.first, pair.second), comparison.metric
     before, after = (comparison.per_query[name] for name in names)
@@ -153,9 +146,7 @@ def _pair_view(key: str, comparison: Comparison, pair: PairedTest) -> dict[str, 
     return {
         "pair": pair,
         "metric": metric,
-        "figures": [
-            plots.difference_plot(first, second, key=f"{key}-bars", names=names, metric=metric),
-        ],
+        "figures": [plots.difference_plot(first, second, key=f"{key}-bars", names=names, metric=metric)],
         "changed": [_changed_view(comparison, pair, *found) for found in pair.changed],
     }
 

@@ -158,7 +158,7 @@ def curves_plot(
                 style |= {"marker": "o", "markersize": 4}
             if curve.held_out:
                 style |= {"linestyle": (0, (4, 2))}
-            # A name that begins with an underscore would be left out of the legend.
+            # The legend skips names that begin with an underscore.
             label = re.sub("^_", "\u200b_", _short(curve.label))
             axes.plot(curve.steps, curve.values, color=_series(curve.series), label=label, **style)
         axes.set_xlabel(across)
@@ -232,8 +232,8 @@ def _side(estimate: Estimate) -> str:
 def _short(label: str, most: int = _MOST_LETTERS) -> str:
     """Return a label of at most so many letters, so that it leaves room for the plot.
 
-    >>> _short("a-name-that-is-far-too-long-to-stand-beside-an-axis")
-    'a-name-that…ide-an-axis'
+    >>> _short("a-name-that-is-far-too-long-for-the-labels-of-an-axis")
+    'a-name-that…-of-an-axis'
     """
     label = " ".join(label.split())
     half = most // 2

@@ -171,7 +171,7 @@ _MARKUP = re.compile(r"([\\`*_\[\]<>|#~&])")
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A value, what stands beside it less prominently, and whether it is the best of its column."""
+    """A value, its interval in a lighter style, and whether it is the best of its column."""
 
     text: str
     interval: str = ""
@@ -262,7 +262,7 @@ def best_values(reports: Iterable[Report], metrics: Iterable[str]) -> dict[str, 
 def check_one_task(reports: Sequence[Report]) -> None:
     """Check that reports are of one task and of different systems."""
     if not reports:
-        raise EvaluationError("there is no report to show; evaluate a run first")
+        raise EvaluationError("no report to show; evaluate a run first")
     tasks = list(dict.fromkeys(report.task for report in reports))
     if len(tasks) > 1:
         raise EvaluationError(f"the reports belong to different tasks ({', '.join(tasks)}); show one task at a time")
