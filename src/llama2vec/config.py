@@ -25,11 +25,7 @@ _OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "m
 
 
 def check_language(code: str) -> str:
-    """Return a language's code in lower case.
-
-    Raises:
-        ValueError: It does not look like a language code.
-    """
+    """Return a language's code in lower case. Raises ValueError: it does not look like a language code."""
     if not re.fullmatch("[a-z]{2,3}", code):
         raise ValueError(f"{code!r} is not an ISO 639 code; write en, de, zh or the like")
     return code
@@ -215,7 +211,7 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
     where = str(path) if path else "--set"
     data = _with_new_keys(_read_toml(Path(path)), where) if path else {}
     for override in overrides:
-        _apply_override(data, _with_new_key(override))
+        _apply_override(data, override)
     _expand_prompt_recipe(data)
     try:
         return schema.model_validate(data)
@@ -237,22 +233,17 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _with_new_keys(data: dict[str, Any], where: str) -> dict[str, Any]:
     """Rename keys of earlier versions, with one warning each."""
-    found = {}
-    for key, value in data.items():
-        new = _OLD_KEYS.get(key, key)
-        if new != key:
-            logger.warning("%s: '%s' is now called '%s'; please rename it", where, key, new)
-        found[new] = _with_new_keys(value, where) if isinstance(value, dict) else value
-    return found
+    return {
+        _new_key(key, where): _with_new_keys(value, where) if isinstance(value, dict) else value
+        for key, value in data.items()
+    }
 
 
-def _with_new_key(override: str) -> str:
-    key, separator, value = override.partition("=")
-    parts = [_OLD_KEYS.get(part.strip(), part.strip()) for part in key.split(".")]
-    new = ".".join(parts)
-    if new != key.strip():
-        logger.warning("--set: '%s' is now called '%s'; please rename it", key.strip(), new)
-    return new + separator + value
+def _new_key(key: str, where: str) -> str:
+    new = _OLD_KEYS.get(key, key)
+    if new != key:
+        logger.warning("%s: '%s' is now called '%s'; please rename it", where, key, new)
+    return new
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -263,7 +254,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    *sections, last = key.strip().split(".")
+    *sections, last = (_new_key(part.strip(), "--set") for part in key.split("."))
     for section in sections:
         inner = data.setdefault(section, {})
         if isinstance(inner, str) and section == "prompts":

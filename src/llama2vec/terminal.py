@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -33,23 +33,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
-class PlainStream(io.TextIOBase):
-    """A text stream that passes on printable text only.
-
-    It hides the stream's ``buffer``: click would write past this class otherwise.
-
-    Args:
-        stream: Where the text goes.
-        bars: Let the cursor movements of progress bars through, for stderr.
-    """
+class PlainStream:
+    """A text stream that passes on printable text only; ``bars`` lets the cursor movements of progress bars through."""
 
     def __init__(self, stream: TextIO, *, bars: bool = False) -> None:
         self.stream, self._bars = stream, bars
-
-    @property
-    def encoding(self) -> str:  # type: ignore[override]
-        """The terminal's encoding."""
-        return self.stream.encoding
 
     def write(self, text: str) -> int:
         """Write printable text; return the length that was asked for, as every stream does."""
@@ -59,21 +47,11 @@ class PlainStream(io.TextIOBase):
         self.stream.write("".join(part if place % 2 else printable(part) for place, part in enumerate(parts)))
         return len(text)
 
-    def flush(self) -> None:
-        """Flush the stream."""
-        self.stream.flush()
-
-    def isatty(self) -> bool:
-        """Tell whether the stream is a terminal."""
-        return self.stream.isatty()
-
-    def fileno(self) -> int:
-        """Return the stream's file descriptor."""
-        return self.stream.fileno()
-
-    def writable(self) -> bool:
-        """Tell that the stream can be written to."""
-        return True
+    def __getattr__(self, name: str) -> Any:
+        # Without a buffer, or click would write past this class.
+        if name == "buffer":
+            raise AttributeError(name)
+        return getattr(self.stream, name)
 
 
 class PlainFormatter(logging.Formatter):

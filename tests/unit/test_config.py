@@ -149,5 +149,5 @@ def test_keys_of_earlier_versions_load_with_one_warning_each(tmp_path: Path, cap
     assert (config.optimizer.steps, config.optimizer.batch_size) == (7, 3)
     assert [record.getMessage() for record in caplog.records] == [
         f"{recipe}: 'optimiser' is now called 'optimizer'; please rename it",
-        "--set: 'optimiser.batch_size' is now called 'optimizer.batch_size'; please rename it",
+        "--set: 'optimiser' is now called 'optimizer'; please rename it",
     ]

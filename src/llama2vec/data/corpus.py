@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
-from llama2vec.data.lines import header_columns, json_object, numbered_lines, raw_lines, text_file_lines
+from llama2vec.data.lines import header_columns, json_object, numbered_lines, text_file_lines
 from llama2vec.data.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset, reported
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
 from llama2vec.files import open_regular
@@ -180,21 +180,6 @@ def read_queries(source: str | Path) -> list[Query]:
 
 
 def count_passages(source: str | Path) -> int | None:
-    """Return about how many passages a local source has, without parsing them; None for ``hf:`` and ``ir:``.
-
-    Raises:
-        CorpusFormatError: No such source, or a truncated gzip file.
-    """
-    where = str(source)
-    if is_remote(where):
-        return None
-    files = locate(where, "corpus")
-    if files.layout == "text":
-        return len(files.paths)
-    return sum(1 for path in files.paths for _, raw in raw_lines(path, CorpusFormatError) if raw.strip())
-
-
-def exact_count(source: str | Path) -> int | None:
     """Return how many passages a local source has, reading it unless that was done before; None for a remote one."""
     if is_remote(str(source)):
         return None

@@ -6,16 +6,13 @@ import difflib
 import math
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
 
-from llama2vec.data.lines import decode_line, raw_lines
 from llama2vec.data.words import text_key
-from llama2vec.errors import ExampleFormatError
 from llama2vec.records import Passage, TrainingExample
 
 ProblemKind = Literal[
@@ -118,23 +115,6 @@ class Problems:
         if example and not self.found:
             self.found += example_problems(example, self.where)
         return ExampleRow(self.where, None if self.found else example, tuple(self.found))
-
-
-def source_lines(path: Path) -> Iterator[tuple[str, str | Problem]]:
-    """Yield (file and line, text or the Problem of a line that cannot be decoded), skipping blank lines.
-
-    Raises:
-        ExampleFormatError: No such file, or truncated gzip.
-    """
-    for number, raw in raw_lines(path, ExampleFormatError):
-        where = f"{path}:{number}"
-        try:
-            line = decode_line(raw, path, number, ExampleFormatError)
-        except ExampleFormatError as error:
-            yield where, Problem("unreadable", where, str(error))
-            continue
-        if line and not line.isspace():
-            yield where, line
 
 
 def parse_row(values: Mapping[str, object], where: str, *, strict: bool = True) -> ExampleRow:

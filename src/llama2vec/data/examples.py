@@ -20,10 +20,9 @@ from llama2vec.data.example_rows import (
     Problems,
     example_problems,
     parse_row,
-    source_lines,
     unread_fields,
 )
-from llama2vec.data.lines import json_object
+from llama2vec.data.lines import json_object, numbered_lines
 from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
 from llama2vec.data.sources import open_hub_dataset, reported
 from llama2vec.data.words import text_key
@@ -219,10 +218,8 @@ def _locate_beir(folder: Path, split: str) -> _Located:
 
 
 def _jsonl_rows(path: Path) -> Iterator[ExampleRow]:
-    for where, line in source_lines(path):
-        if isinstance(line, Problem):
-            yield ExampleRow(where, None, (line,))
-            continue
+    for number, line in numbered_lines(path, ExampleFormatError):
+        where = f"{path}:{number}"
         try:
             values = json_object(line, where, SUCH_AS, ExampleFormatError)
         except ExampleFormatError as error:

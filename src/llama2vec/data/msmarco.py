@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama2vec.data.corpus import read_passages, read_queries
-from llama2vec.data.example_rows import ExampleRow, Problem, Problems, source_lines
+from llama2vec.data.example_rows import ExampleRow, Problems
+from llama2vec.data.lines import numbered_lines
 from llama2vec.data.words import text_key
 from llama2vec.errors import ExampleFormatError
 from llama2vec.records import TrainingExample
@@ -65,17 +66,14 @@ def _choose(folder: Path, stem: str, split: str) -> Path:
 
 def text_triple_rows(path: Path) -> Iterator[ExampleRow]:
     """Stream ``query⇥positive⇥negative`` lines, one example each; a header is skipped."""
-    for where, line in source_lines(path):
-        if isinstance(line, str) and line.lower().split("\t") in _HEADERS:
+    for number, line in numbered_lines(path, ExampleFormatError):
+        where, fields = f"{path}:{number}", line.split("\t")
+        if line.lower().split("\t") in _HEADERS:
             continue
-        if isinstance(line, Problem):
-            yield ExampleRow(where, None, (line,))
-            continue
-        fields = line.split("\t")
         problems = Problems(where)
         if len(fields) != 3:
             problems.add("unreadable", f"has {len(fields)} columns; write query, positive, negative with tabs between")
-            yield ExampleRow(where, None, tuple(problems.found))
+            yield problems.row()
             continue
         if all(column.isdecimal() for column in fields):
             problems.add("unreadable", f"contains three ids, not texts; call the file {ID_TRIPLES}.train.tsv")
@@ -90,12 +88,12 @@ def id_triple_rows(files: IdTripleFiles) -> Iterator[ExampleRow]:
     queries = {query.id: query.text for query in read_queries(files.queries)}
     with Collection(files.collection) as collection:
         group: _Group | None = None
-        for where, line in source_lines(files.triples):
-            fields = line.split("\t") if isinstance(line, str) else []
-            if isinstance(line, Problem) or len(fields) != 3:
+        for number, line in numbered_lines(files.triples, ExampleFormatError):
+            where, fields = f"{files.triples}:{number}", line.split("\t")
+            if len(fields) != 3:
                 problems = Problems(where)
                 problems.add("unreadable", f"has {len(fields)} columns; write query id, positive id, negative id")
-                yield ExampleRow(where, None, (line,) if isinstance(line, Problem) else tuple(problems.found))
+                yield problems.row()
                 continue
             if group and group.query_id != fields[0]:
                 yield group.row(queries, collection, files)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from llama2vec.artifact import owned
-from llama2vec.data.corpus import exact_count, read_once
+from llama2vec.data.corpus import count_passages, read_once
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import choose_device, load_model_config
@@ -103,7 +103,7 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
         raise ConfigError(f"adapt.model.attention: {config.adapt.model.attention} cannot adapt; use sdpa or eager")
     sources = {found.where for stage in stages for found in stage.inputs if found.name.startswith("corpus")}
     for source in sorted(sources):
-        exact_count(source)
+        count_passages(source)
     if config.evaluate and "evaluate" in kinds:
         check_metrics(config.evaluate.metrics)
         list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,22 +15,18 @@ from llama2vec.data.examples import examples_fingerprint
 from llama2vec.errors import ConfigError
 from llama2vec.files import file_sha256
 from llama2vec.manifest import digest
-from llama2vec.model.contract import CONTRACT_FILE, saved_settings
+from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.source import resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import find_task, tasks_data
 
+# Folder of each stage in the run's folder; further rounds append their number.
 OUTPUTS = {
-    "adapt": "adapted",
-    "pairs": "pairs",
-    "mine": "negatives",
-    "finetune": "finetuned",
-    "encode": "store",
-    "index": "index",
-    "evaluate": "report",
-}
-"""Folder of each stage in the run's folder; further rounds append their number."""
+    "adapt": "adapted", "pairs": "pairs", "mine": "negatives", "finetune": "finetuned",
+    "encode": "store", "index": "index", "evaluate": "report",
+}  # fmt: skip
+_LOADING = {"dtype", "device", "attention"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +88,8 @@ class RunPlan:
         return self.stages[begin : end + 1]
 
     def _place(self, name: str, option: str, *, last: bool = False) -> int:
-        exact = [place for place, stage in enumerate(self.stages) if stage.name == name]
-        # "mine" means every round, although it is also the exact name of the first.
-        rounds = [place for place, stage in enumerate(self.stages) if stage.kind == name]
-        found = rounds or exact
+        # "mine" means every round, although it is also the name of the first.
+        found = [place for place, stage in enumerate(self.stages) if name in (stage.kind, stage.name)]
         if not found:
             names = ", ".join(stage.name for stage in self.stages)
             raise ConfigError(f"{option} {name}: this run has no such stage; choose from {names}")
@@ -107,8 +102,7 @@ def plan_run(config: RunConfig, output: str | Path) -> RunPlan:
     Raises:
         Llama2VecError: An input is missing or cannot be read.
     """
-    planner = _Planner(config)
-    return RunPlan(config, Path(output).resolve(), tuple(planner.stages()))
+    return RunPlan(config, Path(output).resolve(), tuple(_Planner(config).stages()))
 
 
 class _Planner:
@@ -116,7 +110,6 @@ class _Planner:
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
-        self._corpora: dict[str, str] = {}
         self._model = Input("model", config.model.name, fingerprint=model_fingerprint(config.model.name))
         self._stages: list[PlannedStage] = []
 
@@ -144,44 +137,38 @@ class _Planner:
 
     def _add(self, kind: str, settings: Mapping[str, Any], inputs: list[Input], number: int = 1) -> None:
         suffix = f"-{number}" if number > 1 else ""
-        self._stages.append(PlannedStage(f"{kind}{suffix}", kind, f"{OUTPUTS[kind]}{suffix}", settings, tuple(inputs)))
+        stage = PlannedStage(f"{kind}{suffix}", kind, f"{OUTPUTS[kind]}{suffix}", settings, tuple(inputs))
+        self._stages.append(stage)
+        if kind in ("adapt", "finetune"):
+            self._model = Input("model", stage.folder, stage.name)
 
     def _corpus(self, source: str, name: str = "corpus") -> Input:
-        if source not in self._corpora:
-            self._corpora[source] = corpus_fingerprint(source)
-        return Input(name, source, fingerprint=self._corpora[source])
-
-    def _newest(self) -> None:
-        """Make the output of the stage just added the model of the following ones."""
-        stage = self._stages[-1]
-        self._model = Input("model", stage.folder, stage.name)
+        return Input(name, source, fingerprint=corpus_fingerprint(source))
 
     def _adapt(self) -> None:
         assert self._config.adapt
         settings = _without(self._config.adapt.model_dump(), "name", "corpus")
         self._add("adapt", settings, [self._model, self._corpus(adaptation_corpus(self._config))])
-        self._newest()
 
     def _pair_inputs(self) -> list[Input]:
         pairs = self._config.pairs
         assert pairs
-        inputs = [
-            Input(f"pairs.sources.{place}", source.source, fingerprint=_fingerprint(source))
-            for place, source in enumerate(pairs.sources)
-        ]
-        return [*inputs, *([self._corpus(self._config.corpus)] if pairs.from_corpus else [])]
+        inputs = [self._corpus(self._config.corpus)] if pairs.from_corpus else []
+        for place, one in enumerate(pairs.sources):
+            found = examples_fingerprint(one.source, split=one.split)
+            inputs.append(Input(f"pairs.sources.{place}", one.source, fingerprint=found))
+        return inputs
 
     def _mine(self, number: int) -> None:
         config = self._config
         assert config.mine
         inputs = [Input("pairs", OUTPUTS["pairs"], "pairs")]
-        for name, corpus in mining_corpora(config).items():
-            if corpus:
-                inputs.append(self._corpus(corpus, f"corpus of {name}"))
+        corpora = mining_corpora(config).items()
+        inputs += [self._corpus(corpus, f"corpus of {name}") for name, corpus in corpora if corpus]
         settings = config.mine.model_dump(exclude={"rounds"})
         if config.mine.encoder and self._is_encoder():
             inputs.append(self._model)
-            settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
+            settings["model"] = config.model.model_dump(include=_LOADING)
         elif not config.mine.bm25:
             raise ConfigError(
                 "mine: needs an encoder or BM25: no stage makes an encoder and bm25 is off; add [adapt], or set "
@@ -190,7 +177,7 @@ class _Planner:
         self._add("mine", settings, inputs, number)
 
     def _is_encoder(self) -> bool:
-        return bool(self._model.stage) or carries_contract(self._model.where)
+        return bool(self._model.stage) or resolve_model(self._model.where).carries_contract
 
     def _finetune(self, number: int) -> None:
         config = self._config
@@ -203,13 +190,12 @@ class _Planner:
             inputs.append(Input("validation", validation.source, fingerprint=_validation_fingerprint(config)))
         settings = _without(config.finetune.model_dump(), "name", "sources", "source")
         self._add("finetune", settings, inputs, number)
-        self._newest()
 
     def _encode(self) -> None:
         config = self._config
         assert config.encode
         settings = config.encode.model_dump(exclude={"corpus"})
-        settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
+        settings["model"] = config.model.model_dump(include=_LOADING)
         if not self._is_encoder():
             settings |= {"prompts": config.prompts.model_dump(), "encoder": config.encoder.model_dump()}
         self._add("encode", settings, [self._model, self._corpus(config.encode.corpus or config.corpus)])
@@ -223,13 +209,12 @@ class _Planner:
             Input(task.name, name, fingerprint=digest([dict(data.fingerprints) for data in tasks_data([name], root)]))
             for name, task in tasks.items()
         ]
-        names = [found.name for found in inputs]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice:
+        (twice, count), *_ = Counter(found.name for found in inputs).most_common(1)
+        if count > 1:
             raise ConfigError(f"evaluate: two tasks are called {twice}; rename a folder or drop one")
         settings = _without(config.evaluate.model_dump(), "tasks", "data_root")
-        settings |= {"systems": list(systems(config)), "language": words_language(config)}
-        settings["model"] = config.model.model_dump(include={"dtype", "device", "attention"})
+        settings |= {"systems": list(systems(config)), "language": config.words_language}
+        settings["model"] = config.model.model_dump(include=_LOADING)
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
             settings |= {"prompts": config.prompts.model_dump(), "encoder": raw_encoder(config).model_dump()}
         for system in settings["systems"]:
@@ -299,11 +284,6 @@ def scored_tasks(settings: EvaluateSettings, system: str) -> list[str]:
     return found
 
 
-def words_language(config: RunConfig) -> str:
-    """Return the language of BM25's words, which is the index's."""
-    return config.index.language if config.index else "en"
-
-
 def hybrid_model(config: RunConfig) -> str:
     """Return the system that ``hybrid`` combines with BM25: the last model of the run."""
     return (_models_made(config) or ["raw"])[-1]
@@ -318,21 +298,11 @@ def raw_encoder(config: RunConfig) -> EncoderSettings:
     return config.encoder.model_copy(update={"pooling": "mean"})
 
 
-def carries_contract(name: str) -> bool:
-    """Tell whether a model is a saved encoder with its contract."""
-    source = resolve_model(name)
-    return not source.gguf_file and saved_settings(Path(source.location)) is not None
-
-
 def model_fingerprint(name: str) -> str:
     """Return a hash of a model's weights and contract, if it has one."""
     source = resolve_model(name)
     contract = Path(source.location) / CONTRACT_FILE
     return digest([source.fingerprint(), file_sha256(contract) if contract.is_file() else ""])
-
-
-def _fingerprint(source: ExampleSource) -> str:
-    return examples_fingerprint(source.source, split=source.split)
 
 
 def _validation_fingerprint(config: RunConfig) -> str:
@@ -348,13 +318,10 @@ def _is_beir(source: str) -> bool:
 
 def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:
     """Drop keys at every depth: the content of an input decides a result, not its path."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        if key in names:
-            continue
-        if isinstance(value, dict):
-            value = _without(value, *names)
-        elif isinstance(value, list):
-            value = [_without(item, *names) if isinstance(item, dict) else item for item in value]
-        found[key] = value
-    return found
+
+    def kept(value: Any) -> Any:
+        if isinstance(value, list):
+            return [kept(item) for item in value]
+        return _without(value, *names) if isinstance(value, dict) else value
+
+    return {key: kept(value) for key, value in settings.items() if key not in names}

@@ -109,6 +109,11 @@ class RunConfig(Settings):
     index: IndexSettings | None = None
     evaluate: EvaluateSettings | None = None
 
+    @property
+    def words_language(self) -> str:
+        """Language of BM25's words: that of the index."""
+        return self.index.language if self.index else "en"
+
     @model_validator(mode="before")
     @classmethod
     def _share(cls, data: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from llama2vec.adapt.train import adapt_model
 from llama2vec.config import EncoderSettings
-from llama2vec.data.corpus import corpus_fingerprint, exact_count, read_passages
+from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
 from llama2vec.data.examples import read_examples, write_examples
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.files import write_output
@@ -19,19 +19,18 @@ from llama2vec.finetune.train import finetune_model
 from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.source import resolve_model
 from llama2vec.pipeline.plan import (
     Input,
     PlannedStage,
     RunPlan,
     adaptation_corpus,
-    carries_contract,
     hybrid_model,
     mining_corpora,
     pair_files,
     raw_encoder,
     scored_tasks,
     systems,
-    words_language,
 )
 from llama2vec.pipeline.record import REPORT
 from llama2vec.records import Report
@@ -133,7 +132,7 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     }  # fmt: skip
     write_store(
         lambda: read_passages(corpus), encoder, folder, source=source, shard_size=config.encode.shard_size,
-        dtype="float16" if config.encode.half else "float32", total=exact_count(corpus), overwrite=overwrite,
+        dtype="float16" if config.encode.half else "float32", total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -148,7 +147,7 @@ def _index(plan: RunPlan, stage: PlannedStage) -> None:
 def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None = None) -> Encoder:
     """Load a model of the run: an encoder with its contract, or an LLM with the recipe's prompts and ``settings``."""
     config = plan.config
-    if model.stage or carries_contract(model.where):
+    if model.stage or resolve_model(model.where).carries_contract:
         return Encoder.load(plan.path(model), settings=config.model)
     return Encoder.load(model.where, settings=config.model, prompts=config.prompts, encoder=settings or config.encoder)
 
@@ -157,7 +156,7 @@ def _evaluate(plan: RunPlan, stage: PlannedStage) -> None:
     """Score each system into a folder of its own; what a killed evaluation finished is kept."""
     config, folder = plan.config.evaluate, plan.folder(stage)
     assert config
-    settings = config.model_copy(update={"language": words_language(plan.config)})
+    settings = config.model_copy(update={"language": plan.config.words_language})
     stores = Stores(folder / _UNFINISHED, _reusable_stores(plan))
     reports: list[Report] = []
     loaded: dict[str, Encoder] = {}

@@ -104,8 +104,6 @@ def test_a_truncated_gzip_file_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "corpus.jsonl.gz"
     path.write_bytes(whole[: len(whole) // 2])
     assert "ends in the middle of its gzip data" in complaint(path)
-    with pytest.raises(CorpusFormatError, match="in the middle"):
-        count_passages(path)
     path.write_bytes(b'{"_id": "1", "text": "x"}\n')
     assert "is not a gzip file" in complaint(path)
 

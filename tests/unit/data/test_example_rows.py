@@ -112,9 +112,9 @@ def test_a_faulty_row_is_reported_with_its_line(tmp_path: Path, line: object, pr
 
 def test_every_problem_of_a_row_is_found_and_the_scan_goes_on(tmp_path: Path) -> None:
     rows = [{"query": "", "pos": [], "neg": ["", "b"], "pos_scores": [], "neg_scores": [1.0]}, GOOD]
-    path = written(tmp_path / "a.jsonl", b"\xff\n" + jsonl(rows).encode())
-    undecodable, faulty, good = scan_examples(path)
-    assert [problem.kind for problem in undecodable.problems] == ["unreadable"]
+    path = written(tmp_path / "a.jsonl", b"{broken\n" + jsonl(rows).encode())
+    unreadable, faulty, good = scan_examples(path)
+    assert [problem.kind for problem in unreadable.problems] == ["unreadable"]
     assert [problem.kind for problem in faulty.problems] == [
         "empty query",
         "no positive",
@@ -124,4 +124,5 @@ def test_every_problem_of_a_row_is_found_and_the_scan_goes_on(tmp_path: Path) ->
     ]
     assert {problem.where for problem in faulty.problems} == {f"{path}:2"}
     assert good.example == TrainingExample("q", ("a",), ("b",))
-    assert "a.jsonl:1 is not UTF-8 (byte 0xff)" in complaint(path)
+    assert "a.jsonl:1 is not JSON" in complaint(path)
+    assert "a.jsonl:1 is not UTF-8 (byte 0xff)" in complaint(written(path, b"\xff\n"))

@@ -9,7 +9,7 @@ import pytest
 from opens import Opens
 
 from llama2vec.data import corpus as module
-from llama2vec.data.corpus import corpus_fingerprint, exact_count, read_once, read_passages
+from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_once, read_passages
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def test_one_reading_serves_all_and_hashing_is_another(corpus: Path) -> None:
     with read_once():
         assert list(read_passages(corpus)) == list(read_passages(str(corpus))) == list(read_passages(corpus.parent))
         assert list(read_passages(corpus, limit=2)) == plain[:2]
-        assert exact_count(corpus) == 5
+        assert count_passages(corpus) == 5
         assert corpus_fingerprint(corpus) == corpus_fingerprint(corpus.parent)
     assert opens.of(corpus) == 2
     assert list(read_passages(corpus)) == plain
@@ -52,5 +52,5 @@ def test_a_corpus_that_is_too_large_is_streamed_each_time(corpus: Path, monkeypa
     opens = Opens()
     with read_once():
         assert list(read_passages(corpus)) == list(read_passages(corpus))
-        assert exact_count(corpus) == 5
+        assert count_passages(corpus) == 5
     assert opens.of(corpus) == 2
