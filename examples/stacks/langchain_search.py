@@ -1,6 +1,6 @@
 """LangChain through sentence-transformers, queries and passages each with their own prompt.
 
-    pip install langchain-core 'sentence-transformers>=5.2'
+    pip install langchain-core 'sentence-transformers>=5.4'
     python langchain_search.py MODEL
 
 ``--huggingface`` takes ``HuggingFaceEmbeddings`` of langchain-huggingface instead of the class below: the same vectors,

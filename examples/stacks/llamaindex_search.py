@@ -1,6 +1,6 @@
 """LlamaIndex through sentence-transformers, queries and passages each with their own prompt.
 
-pip install llama-index-core llama-index-embeddings-huggingface 'sentence-transformers>=5.2'
+pip install llama-index-core llama-index-embeddings-huggingface 'sentence-transformers>=5.4'
 python llamaindex_search.py MODEL
 """
 

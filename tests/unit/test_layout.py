@@ -37,9 +37,7 @@ LONG_FUNCTIONS: set[str] = {
     "retrieve/store_writer.py:write_store",
     "training/loop.py:train",
 }
-MANY_PARAMETERS: set[str] = {
-    "model/publish/portable_encoder.py:load",
-}
+MANY_PARAMETERS: set[str] = set()
 WITHOUT_OWN_TEST: set[str] = {
     "cli/encode.py",
     "cli/options.py",

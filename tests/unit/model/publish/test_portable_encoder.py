@@ -180,14 +180,6 @@ def test_encode_embeds_passages_unless_the_prompt_called_query_is_asked_for(
     np.testing.assert_allclose(model.encode(marked), encoder.encode_passages(marked), atol=1e-5, rtol=0)
 
 
-def test_older_releases_that_put_the_prompt_in_front_reach_the_query_side(saved: Path, texts: list[str]) -> None:
-    module = PortableEncoder.load(str(saved))
-    for task in ({}, {"task": "query"}):
-        marked = module.tokenize([portable_encoder.QUERY_MARK + text for text in texts], **task)
-        assert torch.equal(marked["input_ids"], module.preprocess(texts, portable_encoder.QUERY_MARK)["input_ids"])
-    assert not torch.equal(module.tokenize(texts)["input_ids"], marked["input_ids"])
-
-
 def test_bfloat16_weights_are_pooled_in_float32(
     encoders: dict[str, tuple[Encoder, Path]], texts: list[str], tmp_path: Path
 ) -> None:
@@ -366,7 +358,7 @@ def test_without_the_users_trust_sentence_transformers_runs_no_code_of_the_folde
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda folder: (folder / CONTRACT_FILE).unlink(), f"there is no {CONTRACT_FILE}"),
+        (lambda folder: (folder / CONTRACT_FILE).unlink(), f"{CONTRACT_FILE} is missing"),
         (lambda folder: (folder / CONTRACT_FILE).write_text("[]"), "cannot be read as an encoding contract"),
     ],
 )
@@ -377,6 +369,22 @@ def test_a_folder_with_gaps_is_refused_in_one_line(
     change(folder)
     with pytest.raises(ValueError, match=message):
         PortableEncoder.load(str(folder))
+
+
+def test_code_that_a_config_names_is_neither_run_nor_asked_about(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(saved, tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "model_type": "strange", "auto_map": {"AutoConfig": "evil.Config"}})
+    )
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    for options in ({}, {"model_kwargs": {"trust_remote_code": True}, "config_kwargs": {"trust_remote_code": True}}):
+        with pytest.raises(ValueError, match=r"trust_remote_code|strange"):
+            PortableEncoder.load(str(folder), **options)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_contract_edited_by_hand_or_of_another_format_is_refused(saved: Path, tmp_path: Path) -> None:
@@ -397,5 +405,5 @@ def test_a_contract_edited_by_hand_or_of_another_format_is_refused(saved: Path, 
 def test_other_backends_and_inputs_that_are_no_texts_are_refused(saved: Path) -> None:
     with pytest.raises(ValueError, match="backend='onnx' cannot pool slots"):
         PortableEncoder.load(str(saved), backend="onnx")
-    with pytest.raises(ValueError, match="one string each; got tuple"):
+    with pytest.raises(ValueError, match="embeds strings; got tuple"):
         opened(saved).encode([("a", "b")])
