@@ -39,13 +39,14 @@ def explain_command(
         if not text.strip():
             raise ConfigError(f"{option} is empty; give a text")
     encoder = load_encoder(model, dtype, device, prompts, sets)
-    from llama2vec.explain.explanation import explain
-    from llama2vec.explain.vocabulary import VocabularyView
+    from llama2vec.explain.explanation import Explainer
 
-    explanation = explain(VocabularyView(encoder, language=language), query, passage, top=top, evidence=evidence)
+    explanation = Explainer(encoder, language=language).explain(query, passage, top=top, evidence=evidence)
     if json:
-        shared = [{**dataclasses.asdict(word), "contribution": word.contribution} for word in explanation.shared]
-        content = {"query": query, "passage": passage, **dataclasses.asdict(explanation), "shared": shared}
+        content = {"query": query, "passage": passage}
+        for field in dataclasses.fields(explanation):
+            value = getattr(explanation, field.name)
+            content[field.name] = [item._asdict() for item in value] if isinstance(value, list) else value
         typer.echo(json_module.dumps(content, indent=2, ensure_ascii=False))
     else:
         typer.echo(format_explanation(explanation, top))
@@ -53,7 +54,7 @@ def explain_command(
 
 def format_explanation(explanation: Explanation, top: int) -> str:
     """Return an explanation as a page of plain text."""
-    lines = [f"dense cosine {explanation.cosine:.3f}, sparse score {explanation.sparse:.3f}", ""]
+    lines = [f"dense cosine {explanation.cosine:.3f}, word score {explanation.word_score:.3f}", ""]
     columns = [
         bars("query stands for", [(word.word, word.weight) for word in explanation.query_words]),
         bars("passage stands for", [(word.word, word.weight) for word in explanation.passage_words]),

@@ -1,43 +1,85 @@
-"""Why a passage matches a query: the words that both embeddings stand for, and the sentences that carry the score."""
+"""Why a passage matches a query: the words that both embeddings stand for, and the sentences that carry the score.
+
+EBAE trains the hidden state at the slots (last layer, after the final norm) so that the model's own head predicts the
+words of the text itself (SELF) or of the text that follows (NEXT). Reading the head there names what the embedding holds.
+Raw logits put much the same frequent tokens on top for every text, so a word's weight is log(1 + surplus): its largest
+logit over the slots and over its spellings, minus the same over a few neutral texts. The heaviest words of a text make
+its word vector, which has length 1.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
-from llama2vec.data.unlabeled import sentences
-from llama2vec.explain.vocabulary import VocabularyView, WordWeight
+import torch
+from torch import Tensor
+
+from llama2vec.data.continuations import sentences
+from llama2vec.data.stop_words import WORD, stop_words
+from llama2vec.errors import ModelError
+from llama2vec.model.backbone import decoder
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.pooling import last_hidden_states, slot_states
+from llama2vec.model.prompt import Tokenizer, prompted_texts
+from llama2vec.records import Side
+
+WORDS_PER_TEXT: dict[Side, int] = {"query": 64, "passage": 256}
+"""Most words of a word vector."""
+
+NEUTRAL_TEXTS = (
+    "",
+    "This is a text.",
+    "There are several kinds of them, and each has its own use.",
+    "People do many things every day.",
+    "In the following we describe how it works.",
+    "The results of the study are shown in the table below.",
+    "She said that she would come back later in the week.",
+    "The company announced new products for the next year.",
+    "The town lies on a river in the north of the country.",
+    "He was born in a small village and later moved to the city.",
+    "The government passed a law about schools and hospitals.",
+    "Plants need water and light to grow.",
+    "Patients were given the treatment for several months.",
+    "The book tells the story of a family over a long time.",
+    "The team won the last game of the season.",
+    "Heat the oil in a pan and add the vegetables.",
+    "The machine is driven by an electric motor.",
+    "What is the difference between the two methods?",
+    "How much does it cost, and where can I buy it?",
+    "The function returns the number of items in the list.",
+    "The war ended after many years, and peace was signed.",
+    "The painting hangs in a museum in the capital.",
+    "Prices rose faster than wages in most regions.",
+    "The animal lives in forests and feeds on small insects.",
+)
+"""One sentence from each of many subjects: what the head says about their mean it says about nearly every text."""
+
+# Scaled to length 1, a smaller surplus, which rounding alone can cause, would look like a word.
+_ROUNDING = 1e-3
+_WHOLE_WORD_LETTERS = 4
+_PIECE = "…"
 
 
-@dataclass(frozen=True, slots=True)
-class SharedWord:
-    """A word that both embeddings stand for.
+class WordWeight(NamedTuple):
+    """A word, lower case, with its entry of the word vector; a piece that only continues words starts with ``…``."""
 
-    Attributes:
-        word: As the vocabulary view names it.
-        query_weight: In the query's sparse vector.
-        passage_weight: In the passage's.
-    """
+    word: str
+    weight: float
+
+
+class SharedWord(NamedTuple):
+    """A word of both texts; its contribution to the word score is the product of its weights."""
 
     word: str
     query_weight: float
     passage_weight: float
-
-    @property
-    def contribution(self) -> float:
-        """What the word adds to the sparse score."""
-        return self.query_weight * self.passage_weight
+    contribution: float
 
 
-@dataclass(frozen=True, slots=True)
-class SentenceEvidence:
-    """One sentence of the passage.
-
-    Attributes:
-        text: The sentence.
-        drop: Cosine of the whole passage less the cosine without the sentence; below 0 = the passage does better
-            without it.
-    """
+class SentenceEvidence(NamedTuple):
+    """A sentence of the passage, and how far the cosine falls without it; below 0, it rises."""
 
     text: str
     drop: float
@@ -49,72 +91,151 @@ class Explanation:
 
     Attributes:
         cosine: Of the dense vectors: what dense search ranks by.
-        sparse: Dot product of the sparse vectors: what sparse search ranks by.
+        word_score: Dot product of the word vectors.
         query_words: What the query's embedding stands for, heaviest first.
-        passage_words: The same of the passage.
-        shared: Words of both, the largest contribution first; all of them add up to ``sparse``.
-        evidence: The passage's sentences, the largest drop first; empty where it was not asked for or there is one
-            sentence only.
+        passage_words: The same for the passage.
+        shared: Words of both, largest contribution first; together they add up to ``word_score``.
+        evidence: The passage's sentences, largest drop first; empty unless asked for, and for a single sentence.
     """
 
     cosine: float
-    sparse: float
+    word_score: float
     query_words: list[WordWeight]
     passage_words: list[WordWeight]
     shared: list[SharedWord]
     evidence: list[SentenceEvidence]
 
 
-def explain(view: VocabularyView, query: str, passage: str, *, top: int = 12, evidence: bool = False) -> Explanation:
-    """Explain a match by the words of both embeddings.
+class Explainer:
+    """Explain matches by the words and sentences behind them.
 
     Args:
-        view: Of the encoder.
-        query: Read with the query prompt.
-        passage: Title and text as one, read with the passage prompt.
-        top: Most words of each embedding; the words of both are all there.
-        evidence: Also leave out each sentence of the passage in turn and encode the rest: one more reading for each.
+        encoder: With slots; its prompts decide what each side's words are.
+        language: ISO 639-1 code of the stop words and sentence ends.
+
+    Raises:
+        ModelError: The vectors are means over the text's own tokens, or the weights have no output head.
+        MissingDependencyError: The stop words are not installed.
     """
-    asked, found = view.sparse([query], "query"), view.sparse([passage], "passage")
-    query_weights, passage_weights = (
-        dict(zip(row.indices.tolist(), row.data.tolist(), strict=True)) for row in (asked, found)
-    )
-    shared = [
-        SharedWord(view.words[word], weight, passage_weights[word])
-        for word, weight in query_weights.items()
-        if word in passage_weights
-    ]
-    shared.sort(key=lambda word: (-word.contribution, word.word))
-    (query_vector,) = view.encoder.encode_queries([query])
-    (passage_vector,) = view.encoder.encode_passages([passage])
-    return Explanation(
-        cosine=float(query_vector @ passage_vector),
-        sparse=sum(word.contribution for word in shared),
-        query_words=heaviest(view.words, query_weights, top),
-        passage_words=heaviest(view.words, passage_weights, top),
-        shared=shared,
-        evidence=sentence_evidence(view, query, passage) if evidence else [],
-    )
+
+    def __init__(self, encoder: Encoder, *, language: str = "en") -> None:
+        if encoder.contract.encoder.pooling != "slots":
+            raise ModelError(
+                f"{encoder.backbone.source.name}: vectors are means over the text's tokens (pooling=mean), which no "
+                "output head was trained to read; explain needs an encoder with pooling=slots"
+            )
+        encoder.backbone.require_head("explain")
+        self.encoder, self.language = encoder, language
+        self._head = encoder.backbone.model.get_output_embeddings()
+        rows = int(self._head.weight.shape[0])
+        named = words_of_tokens(encoder.backbone.tokenizer, rows, stop_words(language))
+        self.words = tuple(dict.fromkeys(named.values()))
+        place = {word: number for number, word in enumerate(self.words)}
+        device = encoder.backbone.model.device
+        self._tokens = torch.tensor(list(named), dtype=torch.long, device=device)  # [M]
+        self._places = torch.tensor([place[word] for word in named.values()], dtype=torch.long, device=device)
+
+    def explain(self, query: str, passage: str, *, top: int = 12, evidence: bool = False) -> Explanation:
+        """Explain a match.
+
+        Args:
+            query: Read with the query prompt.
+            passage: Title and text as one, read with the passage prompt.
+            top: Most words shown of each embedding; ``shared`` has all.
+            evidence: Also encode the passage without each of its sentences in turn.
+        """
+        asked, found = self.weights(query, "query"), self.weights(passage, "passage")
+        shared = [
+            SharedWord(word, asked[word], found[word], asked[word] * found[word]) for word in asked if word in found
+        ]
+        return Explanation(
+            cosine=float(self.encoder.encode_queries(query) @ self.encoder.encode_passages(passage)),
+            word_score=sum(word.contribution for word in shared),
+            query_words=[WordWeight(*pair) for pair in list(asked.items())[:top]],
+            passage_words=[WordWeight(*pair) for pair in list(found.items())[:top]],
+            shared=sorted(shared, key=lambda word: (-word.contribution, word.word)),
+            evidence=self.evidence(query, passage) if evidence else [],
+        )
+
+    def evidence(self, query: str, passage: str) -> list[SentenceEvidence]:
+        """Return how far the cosine falls without each sentence of a passage, the largest fall first.
+
+        Exact: every remainder is encoded. A sentence beyond the encoder's length limit was not read and changes nothing;
+        without an earlier one, it may come into view.
+        """
+        parts = sentences(passage, self.language)
+        if len(parts) < 2:
+            return []
+        without = [" ".join(parts[:place] + parts[place + 1 :]) for place in range(len(parts))]
+        vectors = self.encoder.encode_passages([" ".join(parts), *without])
+        whole, *rest = (vectors @ self.encoder.encode_queries(query)).tolist()
+        found = [SentenceEvidence(text, whole - score) for text, score in zip(parts, rest, strict=True)]
+        return sorted(found, key=lambda sentence: -sentence.drop)
+
+    def weights(self, text: str, side: Side) -> dict[str, float]:
+        """Return the word vector of a text: word → weight, heaviest first; empty if no word stands out."""
+        surplus = (self._word_logits(text, side) - self._neutral).clamp(min=0)
+        surplus[surplus < _ROUNDING] = 0
+        best, places = torch.log1p(surplus).topk(min(WORDS_PER_TEXT[side], len(self.words)))
+        best = torch.nn.functional.normalize(best, dim=0)
+        found = [(self.words[place], weight) for place, weight in zip(places.tolist(), best.tolist(), strict=True)]
+        return dict(sorted((pair for pair in found if pair[1] > 0), key=lambda pair: (-pair[1], pair[0])))
+
+    @cached_property
+    def _neutral(self) -> Tensor:
+        """[W] mean logit of each word over the neutral texts, read as passages."""
+        return torch.stack([self._word_logits(text, "passage") for text in NEUTRAL_TEXTS]).mean(dim=0)
+
+    @torch.inference_mode()
+    def _word_logits(self, text: str, side: Side) -> Tensor:
+        """Return each word's largest logit [W] over its spellings and the slots of the last layer."""
+        prompt, most = self.encoder.reading(side)
+        model, ids = self.encoder.backbone.model, self.encoder.contract.ids
+        (row,) = prompted_texts(self.encoder.backbone.tokenizer, [text], ids, prompt, most)
+        (hidden,) = last_hidden_states(decoder(model), torch.tensor([row], device=model.device), 1)
+        states = slot_states(hidden, torch.tensor([len(row)], device=model.device), ids.slots)
+        logits: Tensor = self._head(states[0]).float().amax(dim=0)[self._tokens]  # [M]
+        words = logits.new_full((len(self.words),), -torch.inf)
+        return words.scatter_reduce_(0, self._places, logits, "amax")
 
 
-def sentence_evidence(view: VocabularyView, query: str, passage: str) -> list[SentenceEvidence]:
-    """Return how much the dense score falls without each sentence of a passage, the largest fall first.
+def words_of_tokens(tokenizer: Tokenizer, vocabulary: int, skip: frozenset[str]) -> dict[int, str]:
+    """Name the word that each token stands for, as a reader would write it.
 
-    Exact: every remainder is encoded. Sentences behind the encoder's length limit were not read and change nothing;
-    without an earlier one, they may come into its view.
+    Case and leading space are folded. A token without a leading space may begin a text or continue a word: it counts as
+    a word if it is capitalized, or if it has four letters and the vocabulary also has it with a space; otherwise it is a
+    piece and starts with ``…``. Scripts without cases often have no spaces either: there every token is a word.
+
+    Returns:
+        Token id below ``vocabulary`` → word. Special tokens, punctuation, parts of a character, single letters and the
+        words in ``skip`` are missing.
     """
-    parts = sentences(passage, view.language)
-    if len(parts) < 2:
-        return []
-    without = [" ".join(parts[:place] + parts[place + 1 :]) for place in range(len(parts))]
-    vectors = view.encoder.encode_passages([" ".join(parts), *without])
-    (query_vector,) = view.encoder.encode_queries([query])
-    whole, *rest = (vectors @ query_vector).tolist()
-    evidence = [SentenceEvidence(text, whole - score) for text, score in zip(parts, rest, strict=True)]
-    return sorted(evidence, key=lambda sentence: -sentence.drop)
+    # After another token the decoders keep a token's leading space; alone, sentencepiece's drops it.
+    anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])
+    lead = tokenizer.decode(anchor, clean_up_tokenization_spaces=False)
+    special = frozenset(tokenizer.all_special_ids)
+    ids = [token for token in range(min(vocabulary, len(tokenizer))) if token not in special]
+    texts = tokenizer.batch_decode([[*anchor, token] for token in ids], clean_up_tokenization_spaces=False)
+    strings = [text[len(lead) :] for text in texts]
+    begins_words = frozenset(text.strip().casefold() for text in strings if text[:1].isspace())
+    words = {}
+    for token, text in zip(ids, strings, strict=True):
+        word = _word(text, begins_words)
+        if word and word.removeprefix(_PIECE) not in skip:
+            words[token] = word
+    return words
 
 
-def heaviest(words: Sequence[str], weights: dict[int, float], top: int) -> list[WordWeight]:
-    """Return the ``top`` heaviest of the weights by word number, heaviest first."""
-    order = sorted(weights, key=lambda word: (-weights[word], word))[:top]
-    return [WordWeight(words[word], weights[word]) for word in order]
+def _word(text: str, begins_words: frozenset[str]) -> str | None:
+    """Return a token's text as a word or a marked piece; None if it is neither."""
+    bare = text.strip()
+    word = bare.casefold()
+    if not WORD.fullmatch(word):
+        return None
+    cased = word != word.upper()
+    if len(word) == 1 and (cased or not word.isalpha()):
+        return None
+    whole = text[:1].isspace() or not cased or bare[:1].isupper()
+    if whole or (len(word) >= _WHOLE_WORD_LETTERS and word in begins_words):
+        return word
+    return _PIECE + word

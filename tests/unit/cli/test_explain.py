@@ -27,7 +27,7 @@ def test_explain_shows_both_sides_the_match_and_the_evidence(llama_folder: Path,
 def test_explain_as_json_adds_up(llama_folder: Path, command_line: CommandLine) -> None:
     options = ["-q", "river stone", "-p", "The river is wide.", "--json"]
     found = json.loads(command_line("explain", llama_folder, *options, *CPU).out)
-    assert found["sparse"] == pytest.approx(sum(word["contribution"] for word in found["shared"]))
+    assert found["word_score"] == pytest.approx(sum(word["contribution"] for word in found["shared"]))
     assert {"word", "query_weight", "passage_weight", "contribution"} == set(found["shared"][0])
     assert len(found["query_words"]) == 12 >= len(found["passage_words"]) > 0
     assert (found["query"], found["evidence"]) == ("river stone", [])
