@@ -35,7 +35,21 @@ def test_the_public_names_are_these_and_at_most_fifteen() -> None:
 @pytest.mark.parametrize("name", PROMISED)
 def test_every_public_name_can_be_imported_and_is_documented(name: str) -> None:
     assert (getattr(llama2vec, name).__doc__ or "").strip()
+    assert callable(getattr(llama2vec, name))
     assert name in dir(llama2vec)
+
+
+def test_importing_a_module_does_not_hide_a_public_name() -> None:
+    code = """
+import importlib, llama2vec, pathlib
+for module in pathlib.Path(llama2vec.__file__).parent.rglob("*.py"):
+    name = ".".join(["llama2vec", *module.relative_to(pathlib.Path(llama2vec.__file__).parent).with_suffix("").parts])
+    if not name.endswith(("__init__", "__main__")) and not set(name.split(".")[1:]) & {"integrations", "publish"}:
+        importlib.import_module(name)
+print([name for name in llama2vec.__all__ if not callable(getattr(llama2vec, name))])
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -50,7 +64,7 @@ def test_every_error_of_the_package_is_a_llama2vec_error_with_a_docstring() -> N
     assert len(classes) > 15
     for found in classes:
         assert issubclass(found, llama2vec.Llama2VecError)
-        assert found.__name__ in (errors.__doc__ or "")
+        assert (found.__doc__ or "").strip()
 
 
 def test_evaluation_data_and_settings_import_without_torch() -> None:

@@ -43,7 +43,7 @@ def explain_command(
 
     explanation = Explainer(encoder, language=language).explain(query, passage, top=top, evidence=evidence)
     if json:
-        content = {"query": query, "passage": passage}
+        content: dict[str, object] = {"query": query, "passage": passage}
         for field in dataclasses.fields(explanation):
             value = getattr(explanation, field.name)
             content[field.name] = [item._asdict() for item in value] if isinstance(value, list) else value

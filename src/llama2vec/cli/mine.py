@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, load_encoder, load_store_encoder
+from llama2vec.cli.options import Device, Dtype, load_encoder
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
@@ -43,11 +43,7 @@ def mine_command(
     from llama2vec.retrieve.index import open_index
 
     index = open_index(store) if store else None
-    encoder = None
-    if index:
-        encoder = load_store_encoder(index.store, model, dtype, device)
-    elif model:
-        encoder = load_encoder(model, dtype, device)
+    encoder = load_encoder(model, dtype, device, store=index.store if index else None) if model or index else None
     name = model or (encoder.backbone.source.name if encoder else "")
     inputs = MiningInputs(examples, split, corpus or "", name, encoder, index)
     report = mine_to_file(inputs, output, settings, overwrite=overwrite)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, check_language, load_config
+from llama2vec.config import ModelSettings, check_language, load_config
 from llama2vec.errors import ConfigError
+from llama2vec.model.source import ModelSpec, read_choices
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
-    from llama2vec.model.spec import ModelSpec
     from llama2vec.retrieve.store import VectorStore
 
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
@@ -40,50 +40,26 @@ def report(text: str) -> None:
 
 
 def load_encoder(
-    model: str, dtype: str, device: str, prompts: str | None = None, encoder_sets: list[str] | None = None
-) -> Encoder:
-    """Load the encoder that the options describe."""
-    settings, (wording, encoder) = _model_settings(dtype, device), _reading(prompts, encoder_sets)
-    from llama2vec.model.encoder import Encoder
-
-    return Encoder.load(model, settings=settings, prompts=wording, encoder=encoder)
-
-
-def load_store_encoder(
-    store: VectorStore,
     model: str | None,
     dtype: str,
     device: str,
     prompts: str | None = None,
     encoder_sets: list[str] | None = None,
+    store: VectorStore | None = None,
 ) -> Encoder:
-    """Load the encoder that a store names, or another model, which reads texts as the store's did."""
-    settings, (wording, encoder) = _model_settings(dtype, device), _reading(prompts, encoder_sets)
+    """Load the encoder that the options describe; with a store, the one that it names unless ``model`` is given.
+
+    Another model without a contract reads texts as the store's did.
+    """
+    settings = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
+    choices = read_choices(prompts, encoder_sets)
     from llama2vec.model.encoder import Encoder
 
-    spec = store_spec(store, model)
-    changes = {name: value for name, value in (("prompts", wording), ("encoder", encoder)) if value}
-    return Encoder.from_spec(spec.model_copy(update=changes), settings)
-
-
-def store_spec(store: VectorStore, model: str | None = None) -> ModelSpec:
-    """Return which model a store was made with, or another model in its place."""
-    from llama2vec.model.spec import ModelSpec
-
-    return ModelSpec.of_store(store.source, store.path, model)
-
-
-def _reading(prompts: str | None, sets: list[str] | None) -> tuple[PromptSettings | None, EncoderSettings | None]:
-    wording = load_config(_PromptChoice, None, [f"prompts={prompts}"]).prompts if prompts else None
-    return wording, load_config(EncoderSettings, None, sets) if sets else None
-
-
-def _model_settings(dtype: str, device: str) -> ModelSettings:
-    return load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
-
-
-class _PromptChoice(Settings):
-    prompts: PromptSettings = PromptSettings()
+    if store is None:
+        return Encoder.load(str(model), settings=settings, prompts=choices.prompts, encoder=choices.encoder)
+    changes = choices.model_dump(include={"prompts", "encoder"}, exclude_none=True)
+    spec = ModelSpec.of_store(store.source, store.path, model)
+    return Encoder.from_spec(ModelSpec.model_validate(spec.model_dump() | changes), settings)
 
 
 def check_language_option(language: str) -> None:

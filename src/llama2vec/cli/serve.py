@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder, load_store_encoder, store_spec
+from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
 from llama2vec.cli.settings_options import options_from
 from llama2vec.errors import ConfigError, MissingDependencyError
 from llama2vec.files import read_text
@@ -71,8 +71,8 @@ def serve_command(
         from llama2vec.retrieve.retriever import Retriever
 
         retriever = Retriever.open(index)
-        encoder = load_store_encoder(retriever.store, model, dtype, device, prompts, sets)
-        title = name or (_public_name(model) if model else store_spec(retriever.store).title)
+        encoder = load_encoder(model, dtype, device, prompts, sets, retriever.store)
+        title = name or (_public_name(model) if model else encoder.spec.title)
         return Loaded.with_index(ServedModel(encoder, title), retriever)
 
     serve(load, limits, listening, token=token, hosts=_allowed_hosts(host, allow_host), with_search=index is not None)

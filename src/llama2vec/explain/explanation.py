@@ -1,10 +1,10 @@
 """Why a passage matches a query: the words that both embeddings stand for, and the sentences that carry the score.
 
 EBAE trains the hidden state at the slots (last layer, after the final norm) so that the model's own head predicts the
-words of the text itself (SELF) or of the text that follows (NEXT). Reading the head there names what the embedding holds.
-Raw logits put much the same frequent tokens on top for every text, so a word's weight is log(1 + surplus): its largest
-logit over the slots and over its spellings, minus the same over a few neutral texts. The heaviest words of a text make
-its word vector, which has length 1.
+words of the text itself (SELF) or of the text that follows (NEXT). Reading the head there names what an embedding
+holds. Raw logits put much the same frequent tokens on top for every text, so a word's weight is log(1 + surplus): its
+largest logit over the slots and over its spellings, minus the same over a few neutral texts. The heaviest words of a
+text make its word vector, which has length 1.
 """
 
 from __future__ import annotations
@@ -160,8 +160,8 @@ class Explainer:
     def evidence(self, query: str, passage: str) -> list[SentenceEvidence]:
         """Return how far the cosine falls without each sentence of a passage, the largest fall first.
 
-        Exact: every remainder is encoded. A sentence beyond the encoder's length limit was not read and changes nothing;
-        without an earlier one, it may come into view.
+        Exact: every remainder is encoded. A sentence beyond the encoder's length limit was not read and changes
+        nothing; without an earlier one, it may come into view.
         """
         parts = sentences(passage, self.language)
         if len(parts) < 2:
@@ -203,8 +203,8 @@ def words_of_tokens(tokenizer: Tokenizer, vocabulary: int, skip: frozenset[str])
     """Name the word that each token stands for, as a reader would write it.
 
     Case and leading space are folded. A token without a leading space may begin a text or continue a word: it counts as
-    a word if it is capitalized, or if it has four letters and the vocabulary also has it with a space; otherwise it is a
-    piece and starts with ``…``. Scripts without cases often have no spaces either: there every token is a word.
+    a word if it is capitalized, or if it has four letters and the vocabulary also has it with a space; otherwise it is
+    a piece and starts with ``…``. Scripts without cases often have no spaces either: there every token is a word.
 
     Returns:
         Token id below ``vocabulary`` → word. Special tokens, punctuation, parts of a character, single letters and the

@@ -48,6 +48,11 @@ class Backbone:
     missing_head: tuple[str, ...] = ()
 
     @property
+    def dtype(self) -> str:
+        """Number format that the model computes in, such as ``bfloat16``."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    @property
     def rotary_boundary(self) -> int:
         """Length at which a model with two sets of rotary frequencies (longrope) changes over; 0 = it has one set."""
         config = self.model.config

@@ -9,15 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.errors import ContractError
 from llama2vec.files import write_json
 from llama2vec.manifest import digest, first_difference
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.source import CONTRACT_FILE as CONTRACT_FILE
-from llama2vec.model.source import ModelSource, sampled_fingerprint, weights_fingerprint
+from llama2vec.model.source import ModelSource, sampled_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -36,25 +34,15 @@ _NOT_MODEL = (
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What turns a text into a vector.
-
-    Attributes:
-        prompts: The wording.
-        encoder: Which prompt serves which side, lengths, pooling.
-        ids: Token ids of the prompts under this model's tokenizer.
-        dtype: Number format of the saved weights.
-        weights: Hash of the weight files.
-        config: The model's own config without what decides no vector; None = format 1.
-        tokenizer: Hash of ``tokenizer.json``; "" = there is no such file.
-    """
+    """What turns a text into a vector."""
 
     prompts: PromptSettings
     encoder: EncoderSettings
-    ids: PromptIds
-    dtype: str
-    weights: str
-    config: Mapping[str, Any] | None = None
-    tokenizer: str = ""
+    ids: PromptIds  # Of the prompts, under this model's tokenizer.
+    dtype: str  # Number format of the saved weights.
+    weights: str  # Hash of the weight files.
+    config: Mapping[str, Any] | None = None  # config.json without what decides no vector; None = format 1.
+    tokenizer: str = ""  # Hash of tokenizer.json.
 
     @property
     def format(self) -> int:
@@ -87,11 +75,14 @@ class Contract:
 
     def of_files(self, source: ModelSource, contract_format: int = FORMAT) -> Contract:
         """Return the contract with what a model's files say: hashes of weights and tokenizer, and the config."""
+        folder = Path(source.location)
         if contract_format == 1:
             return replace(self, weights=_sampled_weights(source), config=None, tokenizer="")
-        folder = Path(source.location)
-        # A GGUF file is config, tokenizer and weights in one.
-        config, tokenizer = ({}, "") if source.gguf_file else (config_facts(folder), tokenizer_hash(folder))
+        if source.gguf_file:  # Config, tokenizer and weights in one.
+            return replace(self, weights=source.fingerprint(), config={}, tokenizer="")
+        content = _read_json(folder / "tokenizer.json")
+        tokenizer = digest({key: content[key] for key in content if key not in _NOT_TOKENIZATION}) if content else ""
+        config = _about_model(_read_json(folder / "config.json"))
         return replace(self, weights=source.fingerprint(), config=config, tokenizer=tokenizer)
 
     def save(self, folder: Path) -> None:
@@ -99,70 +90,46 @@ class Contract:
         write_json(folder / CONTRACT_FILE, {**self.to_dict(), "hash": self.hash})
 
     def check_files(self, folder: Path) -> None:
-        """Compare the contract with the weights, config and tokenizer of its folder.
-
-        Raises:
-            ContractError: One of them is not what the contract was made for.
-        """
+        """Raise a ContractError if the weights, config or tokenizer of a folder are not those of the contract."""
         actual = self.of_files(ModelSource(str(folder), str(folder)), self.format)
-        if actual.weights != self.weights:
-            raise ContractError(
-                f"{folder}: the weights are not those that {CONTRACT_FILE} was made for; restore them, or save the "
-                "model again"
-            )
         change = first_difference(self.config or {}, actual.config or {})
-        if change:
-            raise ContractError(
-                f"{folder / 'config.json'}: {change[0]} is {change[2]!r}, and {CONTRACT_FILE} was made for "
-                f"{change[1]!r}; restore it, or save the model again"
-            )
-        if actual.tokenizer != self.tokenizer:
-            raise ContractError(
-                f"{folder / 'tokenizer.json'}: not the tokenizer that {CONTRACT_FILE} was made for; restore it, or "
-                "save the model again"
-            )
-        if self.format < FORMAT:
-            logger.info(
-                "%s: contract format %d, which samples the weights and does not cover config.json", folder, self.format
-            )
+        if actual.weights != self.weights:
+            fault = "the weights are not those"
+        elif change:
+            fault = f"config.json has {change[0]} = {change[2]!r} and not the {change[1]!r}"
+        elif actual.tokenizer != self.tokenizer:
+            fault = "tokenizer.json is not the one"
+        else:
+            if self.format < FORMAT:
+                logger.info("%s: contract of format 1: samples the weights, does not cover config.json", folder)
+            return
+        raise ContractError(f"{folder}: {fault} that {CONTRACT_FILE} was made for; restore it, or save the model again")
 
 
-def config_facts(folder: Path) -> dict[str, Any]:
-    """Return what ``config.json`` says about the model, without what decides no vector.
-
-    Read from the file and not from transformers, whose versions add defaults of their own.
-    """
-    try:
-        content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        return {key: _facts(value) for key, value in content.items() if key not in _NOT_MODEL}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError) as error:
-        raise ContractError(f"{folder / 'config.json'}: cannot be read ({error}); restore it") from None
-
-
-def _facts(value: Any) -> Any:
+def _about_model(value: Any) -> Any:
+    """Return config.json, or a part of it, without what decides no vector."""
     if not isinstance(value, dict):
         return value
-    return {key: _facts(inner) for key, inner in value.items() if key not in _NOT_MODEL}
+    return {key: _about_model(inner) for key, inner in value.items() if key not in _NOT_MODEL}
 
 
-def tokenizer_hash(folder: Path) -> str:
-    """Return the SHA-256 in hex of what ``tokenizer.json`` does to a text; "" where there is no such file."""
-    path = folder / "tokenizer.json"
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a file of a model as it stands, since transformers' versions add defaults of their own; {} if missing."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return digest({key: value for key, value in content.items() if key not in _NOT_TOKENIZATION})
     except FileNotFoundError:
-        return ""
-    except (OSError, ValueError, AttributeError) as error:
+        return {}
+    except (OSError, ValueError) as error:
         raise ContractError(f"{path}: cannot be read ({error}); restore it") from None
+    if not isinstance(content, dict):
+        raise ContractError(f"{path}: not a JSON object; restore it")
+    return content
 
 
 def saved_weights(folder: Path, contract_format: int) -> str:
     """Return what a contract of a format calls the weights of a saved model."""
     source = ModelSource(str(folder), str(folder))
-    return _sampled_weights(source) if contract_format == 1 else weights_fingerprint(source.weight_files())
+    return _sampled_weights(source) if contract_format == 1 else source.fingerprint()
 
 
 def _sampled_weights(source: ModelSource) -> str:
@@ -172,13 +139,13 @@ def _sampled_weights(source: ModelSource) -> str:
 
 
 def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
-    """Read a saved contract and check it against its own hash and the tokenizer beside it.
+    """Read a saved contract and check it against its own hash and the tokenizer in its folder.
 
     Raises:
         ContractError: The file was edited, is of another format, or the tokenizer gives other prompt ids.
     """
     path = folder / CONTRACT_FILE
-    data = _read(path)
+    data = _read_json(path)
     saved_hash = data.pop("hash", None)
     if digest(data) != saved_hash:
         raise ContractError(
@@ -193,7 +160,7 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
 
 
 def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | None:
-    """Return the prompts and encoder settings of a saved contract without loading its model; None = there is none.
+    """Return the prompts and encoder settings of a saved contract without loading its model; None = it has none.
 
     Raises:
         ContractError: The file cannot be read.
@@ -201,46 +168,30 @@ def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | Non
     path = folder / CONTRACT_FILE
     if not path.is_file():
         return None
-    contract = _parse(path, _read(path))
+    contract = _parse(path, _read_json(path))
     return contract.prompts, contract.encoder
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ContractError(f"{path}: cannot be read as an encoding contract ({error}); save the model again") from None
-    if not isinstance(data, dict):
-        raise ContractError(f"{path}: cannot be read as an encoding contract (not an object); save the model again")
-    return data
 
 
 def _parse(path: Path, data: Mapping[str, Any]) -> Contract:
     if data.get("format") not in (1, FORMAT):
-        raise ContractError(
-            f"{path}: contract format {data.get('format')} is neither 1 nor {FORMAT}; use a matching llama2vec"
-        )
+        raise ContractError(f"{path}: contract format {data.get('format')}; this llama2vec reads 1 and {FORMAT}")
     if "common_directions" in data:
         raise ContractError(
             f"{path}: this model takes common directions away from its vectors, which llama2vec no longer does; "
             "adapt the base model again"
         )
     try:
-        tokens = data["token_ids"]
-        ids = PromptIds(
-            prefix=tuple(tokens["prefix"]),
-            suffixes={name: tuple(values) for name, values in tokens["suffixes"].items()},
-            slots=int(tokens["slots"]),
-        )
+        tokens, new = data["token_ids"], data["format"] == FORMAT
+        suffixes = {name: tuple(values) for name, values in tokens["suffixes"].items()}
         return Contract(
             prompts=PromptSettings.model_validate(data["prompts"]),
             encoder=EncoderSettings.model_validate(data["encoder"]),
-            ids=ids,
+            ids=PromptIds(tuple(tokens["prefix"]), suffixes, int(tokens["slots"])),
             dtype=str(data["dtype"]),
             weights=str(data["weights"]),
-            config=dict(data["config"]) if data["format"] == FORMAT else None,
-            tokenizer=str(data["tokenizer"]) if data["format"] == FORMAT else "",
+            config=dict(data["config"]) if new else None,
+            tokenizer=str(data["tokenizer"]) if new else "",
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ValidationError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         problem = " ".join(str(error).split())
         raise ContractError(f"{path}: incomplete contract ({problem}); save the model again") from None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings
 from llama2vec.errors import ContractError, DataError, ModelError, OutputExistsError
@@ -21,12 +22,11 @@ from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, decoder, load_backbone, quiet_transformers
 from llama2vec.model.batching import padded_batches, windows
 from llama2vec.model.contract import FORMAT, Contract, load_contract
-from llama2vec.model.golden import compute_golden, save_golden
+from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
 from llama2vec.model.prompt import prompt_ids, prompted_texts
-from llama2vec.model.publish.publishing import add_public_files, upload_encoder
-from llama2vec.model.source import ModelSource, fetched, resolve_model
-from llama2vec.model.spec import ModelSpec
+from llama2vec.model.publish.publishing import add_public_files
+from llama2vec.model.source import ModelSource, ModelSpec, fetched, resolve_model
 from llama2vec.records import Passage, Query, Side
 from llama2vec.terminal import ProgressReporter
 
@@ -67,12 +67,6 @@ class Encoder:
     ) -> Encoder:
         """Wrap a loaded backbone; new slot tokens get their embedding rows here.
 
-        Args:
-            backbone: Model and tokenizer, changed in place.
-            prompts: Wording; None = the paper's.
-            settings: Pooling, lengths and prompt pairing.
-            contract_format: Version of the contract's format.
-
         Raises:
             TokenizerError: The prompt's slot is EOS and the tokenizer has none.
         """
@@ -82,7 +76,7 @@ class Encoder:
             prompts=prompts,
             encoder=_within_model(backbone, prompts, settings),
             ids=prompt_ids(backbone.tokenizer, prompts),
-            dtype=str(backbone.model.dtype).removeprefix("torch."),
+            dtype=backbone.dtype,
             weights="",
         )
         return cls(backbone, contract.of_files(backbone.source, contract_format))
@@ -116,41 +110,28 @@ class Encoder:
         """
         chosen = {key: value for key, value in (("device", device), ("dtype", dtype)) if value}
         settings = ModelSettings.model_validate({**(settings or ModelSettings()).model_dump(), **chosen})
-        found = cls._load(resolve_model(str(name)), settings, prompts, encoder)
+        source = resolve_model(str(name))
+        found = cls._load(source, settings, ModelSpec.of_source(source, prompts=prompts, encoder=encoder))
         found.batch_tokens = batch_tokens or found.batch_tokens
         return found
 
     @classmethod
     def from_spec(cls, spec: ModelSpec, settings: ModelSettings | None = None) -> Encoder:
-        """Load the encoder that a store, an index or a run names.
-
-        Args:
-            spec: Which model, and how it reads texts.
-            settings: Number format, device, attention kernel; its ``name`` is ignored.
-
-        Raises:
-            ModelNotFoundError: Nothing there.
-            ContractError: The folder's contract does not match its hash, tokenizer, config or weights.
-        """
-        return cls._load(spec.source(), settings, spec.prompts, spec.encoder, spec.contract_format or FORMAT)
+        """Load the encoder that a store names; settings and errors as in :meth:`load`."""
+        return cls._load(spec.source(), settings or ModelSettings(), spec)
 
     @classmethod
-    def _load(
-        cls,
-        source: ModelSource,
-        settings: ModelSettings | None,
-        prompts: PromptSettings | None,
-        encoder: EncoderSettings | None,
-        contract_format: int = FORMAT,
-    ) -> Encoder:
+    def _load(cls, source: ModelSource, settings: ModelSettings, spec: ModelSpec) -> Encoder:
         source = fetched(source)
-        if source.carries_contract and (prompts or encoder):
+        if source.carries_contract and (spec.prompts or spec.encoder):
             raise ContractError(
                 f"{source.name}: this model carries its own contract; prompts and lengths cannot be changed at load"
             )
-        backbone = load_backbone(settings or ModelSettings(), source=source)
+        backbone = load_backbone(settings, source=source)
         if not source.carries_contract:
-            return cls.from_backbone(backbone, prompts, encoder, contract_format=contract_format)
+            return cls.from_backbone(
+                backbone, spec.prompts, spec.encoder, contract_format=spec.contract_format or FORMAT
+            )
         folder = Path(source.location)
         contract = load_contract(folder, backbone.tokenizer)
         contract.check_files(folder)
@@ -174,12 +155,7 @@ class Encoder:
     @property
     def dtype(self) -> str:
         """Number format that the model computes in, such as ``bfloat16``."""
-        return str(self.backbone.model.dtype).removeprefix("torch.")
-
-    @property
-    def model_layers(self) -> int:
-        """Number of layers of the model, whichever of them the vectors are made of."""
-        return int(self.backbone.model.config.get_text_config().num_hidden_layers)
+        return self.backbone.dtype
 
     @property
     def contract_hash(self) -> str:
@@ -202,19 +178,13 @@ class Encoder:
             DataError: An item is not a text.
             ModelError: A vector is not finite.
         """
-        single = isinstance(queries, str | Query)
-        prompt, max_tokens = self.reading("query")
-        vectors = self._encode([queries] if single else queries, prompt, max_tokens, show_progress)
-        return vectors[0] if single else vectors
+        return self._encode(queries, "query", show_progress)
 
     def encode_passages(
         self, passages: Sequence[Passage] | Sequence[str] | Passage | str, *, show_progress: bool = False
     ) -> Vectors:
         """Embed passages, title and text as one; arguments, result and errors as in :meth:`encode_queries`."""
-        single = isinstance(passages, str | Passage)
-        prompt, max_tokens = self.reading("passage")
-        vectors = self._encode([passages] if single else passages, prompt, max_tokens, show_progress)
-        return vectors[0] if single else vectors
+        return self._encode(passages, "passage", show_progress)
 
     def passage_batches(
         self, passages: Sequence[Passage] | Sequence[str], skip: Sequence[bool] | None = None
@@ -259,17 +229,18 @@ class Encoder:
         )
         return (prompt if settings.pooling == "slots" else None), most
 
-    def _encode(self, items: Any, prompt: PromptName | None, max_tokens: int, show_progress: bool) -> Vectors:
-        texts, pooling = texts_of(items), self.contract.encoder.pooling
+    def _encode(self, items: Any, side: Side, show_progress: bool) -> Vectors:
+        single = isinstance(items, str | Query | Passage)
+        texts, pooling = texts_of([items] if single else items), self.contract.encoder.pooling
         found = np.empty((len(texts), self.dimension), dtype=np.float32)
         with ProgressReporter("encoding", "texts") if show_progress else nullcontext() as progress:
             if progress:
                 progress.start(len(texts))
-            for rows, vectors in self._batches(texts, prompt, max_tokens, (pooling,)):
+            for rows, vectors in self._batches(texts, *self.reading(side), (pooling,)):
                 found[rows] = vectors[pooling]
                 if progress:
                     progress.advance(len(rows))
-        return found
+        return found[0] if single else found
 
     @torch.inference_mode()
     def _batches(
@@ -293,7 +264,8 @@ class Encoder:
                     continue
                 hidden = last_hidden_states(body, batch.input_ids.to(model.device), settings.layers)
                 lengths = batch.lengths.to(model.device)
-                vectors = {name: unit_vectors(pool(hidden, lengths, ids, name, prompt)) for name in poolings}
+                pooled = {name: pool(hidden, lengths, ids, name, prompt) for name in poolings}
+                vectors = {name: normalize(part, dim=-1).cpu().numpy() for name, part in pooled.items()}
                 if not all(np.isfinite(part).all() for part in vectors.values()):
                     raise ModelError(
                         f"{self.backbone.source.name}: a vector is not finite in {self.dtype} (text {rows[0] + 1} or "
@@ -306,6 +278,16 @@ class Encoder:
     def pad_id(self) -> int:
         """What fills a batch after its shorter rows; no slot sees it."""
         return self.backbone.tokenizer.eos_token_id or 0
+
+    def golden(self) -> Golden:
+        """Embed the golden texts, each by itself, so that no padding stands next to any of them."""
+        vectors: dict[Side, Vectors] = {
+            "query": np.stack([self.encode_queries(text) for text in GOLDEN_TEXTS]),
+            "passage": np.stack([self.encode_passages(text) for text in GOLDEN_TEXTS]),
+        }
+        layers = int(self.backbone.model.config.get_text_config().num_hidden_layers)
+        tolerance = default_tolerance(self.dtype, self.dimension, layers)
+        return Golden(GOLDEN_TEXTS, vectors, self.contract_hash, self.dtype, tolerance)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Save weights, tokenizer and contract as one ordinary transformers folder.
@@ -326,7 +308,7 @@ class Encoder:
             self._save_model(partial)
             self.contract = replace(self.contract, dtype=self.dtype).of_files(ModelSource(str(folder), str(partial)))
             self.contract.save(partial)
-            save_golden(compute_golden(self), partial)
+            save_golden(self.golden(), partial)
             add_public_files(partial, folder, self.backbone.source.name)
             apply_umask(partial)
             (folder / "chat_template.jinja").unlink(missing_ok=True)
@@ -347,30 +329,6 @@ class Encoder:
             # An encoder does not chat: with a template sentence-transformers wraps every text in a conversation.
             tokenizer.chat_template = None
             tokenizer.save_pretrained(folder)
-
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Upload the encoder to the Hugging Face Hub; a model card that somebody wrote, here or there, stays.
-
-        Returns:
-            The address of the commit.
-
-        Raises:
-            ModelError: The hub refused, or cannot be reached.
-        """
-        source = self.backbone.source
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
-            try:
-                self.save(folder)
-            finally:
-                self.backbone.source = source
-            return upload_encoder(folder, repo_id, source, private=private, token=token)
-
-
-def unit_vectors(pooled: torch.Tensor) -> Vectors:
-    """Return [B, D] vectors at length 1 as numpy float32."""
-    unit: Vectors = torch.nn.functional.normalize(pooled, dim=-1).cpu().numpy()
-    return unit
 
 
 def texts_of(items: Any) -> list[str]:
@@ -396,29 +354,21 @@ def texts_of(items: Any) -> list[str]:
 
 def _within_model(backbone: Backbone, prompts: PromptSettings, settings: EncoderSettings) -> EncoderSettings:
     """Cut layers and length limits to what the model has, and say so."""
-    settings = EncoderSettings.model_validate(settings.model_dump())
-    config = backbone.model.config
-    depth = getattr(config, "num_hidden_layers", settings.layers)
-    if settings.layers > depth:
-        logger.warning("encoder.layers is cut from %d to %d: the model has no more", settings.layers, depth)
-        settings = settings.model_copy(update={"layers": depth})
-    # OPT-350M projects what its last layer gives to the width of its embeddings.
+    config, limits = backbone.model.config, {"layers": getattr(backbone.model.config, "num_hidden_layers", 1)}
     width = backbone.model.get_input_embeddings().weight.shape[1]
-    if settings.layers > 1 and getattr(config, "hidden_size", width) != width:
-        logger.warning("encoder.layers is cut from %d to 1: the layers below have another width", settings.layers)
-        settings = settings.model_copy(update={"layers": 1})
-    context = getattr(config, "max_position_embeddings", None)
-    if not context:
-        return settings
-    ids = prompt_ids(backbone.tokenizer, prompts)
-    room = context - len(ids.prefix) - max(len(suffix) for suffix in ids.suffixes.values())
-    if room < 1:
-        raise ContractError(f"{backbone.source.name}: its context of {context} tokens has no room beside the prompts")
-    limits = {}
-    for name in ("query_max_tokens", "passage_max_tokens"):
-        if getattr(settings, name) > room:
-            logger.warning(
-                "%s is cut from %d to %d: the model reads %d tokens", name, getattr(settings, name), room, context
+    if getattr(config, "hidden_size", width) != width:
+        limits["layers"] = 1  # OPT-350M projects what its last layer gives to the width of its embeddings.
+    if context := getattr(config, "max_position_embeddings", None):
+        ids = prompt_ids(backbone.tokenizer, prompts)
+        room = context - len(ids.prefix) - max(len(suffix) for suffix in ids.suffixes.values())
+        if room < 1:
+            raise ContractError(
+                f"{backbone.source.name}: its context of {context} tokens has no room for text next to the prompts"
             )
-            limits[name] = room
-    return settings.model_copy(update=limits)
+        limits |= {"query_max_tokens": room, "passage_max_tokens": room}
+    cut = {name: limit for name, limit in limits.items() if getattr(settings, name) > limit}
+    for name, limit in cut.items():
+        logger.warning(
+            "encoder.%s is cut to %d from %d: the model supports no more", name, limit, getattr(settings, name)
+        )
+    return EncoderSettings.model_validate(settings.model_dump() | cut)

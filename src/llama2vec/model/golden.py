@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -54,64 +54,20 @@ GOLDEN_TEXTS: tuple[str, ...] = (
 )
 
 
-class GoldenModel(Protocol):
-    """What golden vectors are made with: an encoder."""
-
-    @property
-    def contract_hash(self) -> str:
-        """Hash of everything that decides a vector."""
-
-    @property
-    def dimension(self) -> int:
-        """D, the width of a vector."""
-
-    @property
-    def dtype(self) -> str:
-        """Number format that the model computes in."""
-
-    @property
-    def model_layers(self) -> int:
-        """Number of layers of the model."""
-
-    def encode_queries(self, queries: str, /) -> Vectors:
-        """Return the vector [D] of one query."""
-
-    def encode_passages(self, passages: str, /) -> Vectors:
-        """Return the vector [D] of one passage."""
-
-
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Golden vectors and what they belong to.
+    """Golden vectors and what they belong to."""
 
-    Attributes:
-        texts: N texts.
-        vectors: Side → [N, D] unit vectors, float32.
-        contract_hash: Of the model that gave them.
-        dtype: Number format they were computed in.
-        tolerance: Largest difference of a number that counts as the same vector.
-    """
-
-    texts: tuple[str, ...]
-    vectors: Mapping[Side, Vectors]
+    texts: tuple[str, ...]  # N texts.
+    vectors: Mapping[Side, Vectors]  # Side → [N, D] unit vectors, float32.
     contract_hash: str
-    dtype: str
-    tolerance: float
+    dtype: str  # Number format they were computed in.
+    tolerance: float  # Largest difference of a number that counts as the same vector.
 
     @property
     def dimension(self) -> int:
         """D, the width of a vector."""
         return int(self.vectors["query"].shape[1])
-
-
-def compute_golden(encoder: GoldenModel) -> Golden:
-    """Embed the golden texts, each by itself, so that no padding stands beside any of them."""
-    vectors: dict[Side, Vectors] = {
-        "query": np.stack([encoder.encode_queries(text) for text in GOLDEN_TEXTS]),
-        "passage": np.stack([encoder.encode_passages(text) for text in GOLDEN_TEXTS]),
-    }
-    tolerance = default_tolerance(encoder.dtype, encoder.dimension, encoder.model_layers)
-    return Golden(GOLDEN_TEXTS, vectors, encoder.contract_hash, encoder.dtype, tolerance)
 
 
 def default_tolerance(dtype: str, dimension: int, layers: int) -> float:
@@ -157,12 +113,8 @@ def save_golden(golden: Golden, folder: Path) -> None:
 def load_golden(folder: Path, contract_hash: str) -> Golden:
     """Read the golden vectors of a saved model.
 
-    Args:
-        folder: The model.
-        contract_hash: Of the model's contract; the vectors must belong to it.
-
     Raises:
-        GoldenVectorsError: There are none, they were edited, or they are those of another model.
+        GoldenVectorsError: There are none, they were edited, or they belong to another contract than ``contract_hash``.
     """
     path = folder / GOLDEN_FILE
     if not path.is_file():
@@ -170,55 +122,35 @@ def load_golden(folder: Path, contract_hash: str) -> Golden:
             f"{folder}: no {GOLDEN_FILE}: the model was saved before golden vectors were; run `llama2vec verify "
             f"{folder} --write`, which makes them once our encoder and plain transformers agree"
         )
-    facts = _read_facts(path)
-    if facts["contract"] != contract_hash:
-        raise GoldenVectorsError(
-            f"{path}: made for contract {facts['contract'][:12]}…, and the model's is {contract_hash[:12]}…; "
-            "restore the file, or make new ones with --write --overwrite"
-        )
-    stacked = _read_vectors(folder / GOLDEN_VECTORS, facts["vectors"]["sha256"])
-    texts = tuple(facts["texts"])
-    if stacked.ndim != 3 or stacked.shape[:2] != (len(SIDES), len(texts)):
-        raise GoldenVectorsError(
-            f"{path}: {len(texts)} texts on {len(SIDES)} sides, and vectors of shape {list(stacked.shape)}; "
-            "make new ones with --write --overwrite"
-        )
-    return Golden(
-        texts, dict(zip(SIDES, stacked, strict=True)), contract_hash, facts["dtype"], float(facts["tolerance"])
-    )
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
+    restore = "restore it, or make new ones with --write --overwrite"
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         saved = facts.pop("hash")
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise GoldenVectorsError(
-            f"{path}: cannot be read as golden vectors ({error}); restore it, or make new ones with --write --overwrite"
-        ) from None
+        raise GoldenVectorsError(f"{path}: cannot be read as golden vectors ({error}); {restore}") from None
     if digest(facts) != saved:
-        raise GoldenVectorsError(
-            f"{path}: does not match its hash: it was edited by hand; restore it, or make new ones with "
-            "--write --overwrite"
-        )
+        raise GoldenVectorsError(f"{path}: does not match its hash: it was edited by hand; {restore}")
     if facts.get("format") != _FORMAT or facts.get("sides") != list(SIDES):
         raise GoldenVectorsError(
             f"{path}: golden format {facts.get('format')} is not {_FORMAT}; use a matching llama2vec"
         )
-    return facts
-
-
-def _read_vectors(path: Path, expected: str) -> Vectors:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
+    if facts["contract"] != contract_hash:
         raise GoldenVectorsError(
-            f"{path}: cannot be read ({error.strerror}); restore it, or make new ones with --write --overwrite"
-        ) from None
-    if sha256(content).hexdigest() != expected:
-        raise GoldenVectorsError(
-            f"{path}: not the vectors that {GOLDEN_FILE} names: damaged or edited; restore it, or make new ones with "
-            "--write --overwrite"
+            f"{path}: made for contract {facts['contract'][:12]}…, and the model's is {contract_hash[:12]}…; {restore}"
         )
-    vectors: Vectors = np.load(io.BytesIO(content), allow_pickle=False)
-    return vectors
+    try:
+        content = (folder / GOLDEN_VECTORS).read_bytes()
+    except OSError as error:
+        raise GoldenVectorsError(f"{folder / GOLDEN_VECTORS}: cannot be read ({error.strerror}); {restore}") from None
+    if sha256(content).hexdigest() != facts["vectors"]["sha256"]:
+        raise GoldenVectorsError(
+            f"{folder / GOLDEN_VECTORS}: not the vectors that {GOLDEN_FILE} names: damaged or edited; {restore}"
+        )
+    stacked: Vectors = np.load(io.BytesIO(content), allow_pickle=False)
+    texts = tuple(facts["texts"])
+    if stacked.ndim != 3 or stacked.shape[:2] != (len(SIDES), len(texts)):
+        raise GoldenVectorsError(
+            f"{path}: {len(texts)} texts on {len(SIDES)} sides, and vectors of shape {list(stacked.shape)}; {restore}"
+        )
+    vectors = dict(zip(SIDES, stacked, strict=True))
+    return Golden(texts, vectors, contract_hash, facts["dtype"], float(facts["tolerance"]))

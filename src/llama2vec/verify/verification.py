@@ -20,7 +20,6 @@ from llama2vec.model.golden import (
     SIDES,
     Golden,
     Side,
-    compute_golden,
     default_tolerance,
     load_golden,
     number_of_layers,
@@ -202,7 +201,7 @@ def write_golden(folder: Path, *, device: str = "auto", overwrite: bool = False)
         raise OutputExistsError(f"{folder / GOLDEN_FILE} exists; pass --overwrite to replace it")
     settings = ModelSettings.model_validate({"dtype": contract.dtype, "device": device})
     encoder = Encoder.load(folder, settings=settings)
-    golden = compute_golden(encoder)
+    golden = encoder.golden()
     del encoder
     plain = PlainModel(folder, contract.dtype, choose_device(device))
     for side in SIDES:

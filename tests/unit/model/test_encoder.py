@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, PromptSettings
-from llama2vec.errors import ContractError, OutputExistsError
-from llama2vec.model.backbone import Backbone, load_backbone
+from llama2vec.errors import ConfigError, ContractError, DataError, ModelError, OutputExistsError
+from llama2vec.model.backbone import Backbone
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSource
@@ -172,14 +172,14 @@ def test_limits_beyond_the_context_are_cut_to_what_the_model_reads(
     ids, limits = encoder.contract.ids, encoder.contract.encoder
     longest = max(len(suffix) for suffix in ids.suffixes.values())
     assert limits.passage_max_tokens == limits.query_max_tokens == 64 - len(ids.prefix) - longest
-    assert "passage_max_tokens is cut from 512" in caplog.text
+    assert "encoder.passage_max_tokens is cut to" in caplog.text
     long = " ".join(sentences)
     expected = stock_loop(encoder, [long], "self", limits.passage_max_tokens)
     np.testing.assert_allclose(encoder.encode_passages([long]), expected, atol=1e-5)
 
 
 def test_a_context_without_room_for_the_prompts_is_refused(save_model: Callable[..., Path], tmp_path: Path) -> None:
-    with pytest.raises(ContractError, match="no room beside the prompts"):
+    with pytest.raises(ContractError, match="no room for text next to the prompts"):
         encoder_for(save_model(tmp_path, "llama", max_position_embeddings=8))
 
 
@@ -275,76 +275,6 @@ def test_a_saved_encoder_is_an_ordinary_transformers_folder_that_can_move(
     assert AutoTokenizer.from_pretrained(moved).eos_token_id == 2
 
 
-def test_a_contract_hash_tells_prompts_lengths_and_weights_apart(llama_folder: Path, tied_llama_folder: Path) -> None:
-    hashes = {
-        encoder_for(llama_folder).contract_hash,
-        encoder_for(llama_folder, RELEASED).contract_hash,
-        encoder_for(llama_folder, None, EncoderSettings(passage_max_tokens=9)).contract_hash,
-        encoder_for(tied_llama_folder).contract_hash,
-    }
-    assert len(hashes) == 4
-    assert encoder_for(llama_folder).contract_hash in hashes
-
-
-def edit_contract(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    path = folder / CONTRACT_FILE
-    data = json.loads(path.read_text(encoding="utf-8"))
-    change(data)
-    path.write_text(json.dumps(data), encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda data: data["prompts"].update(self_prompt=" other: "),
-        lambda data: data["encoder"].update(passage_max_tokens=3),
-        lambda data: data["token_ids"]["suffixes"]["self"].pop(),
-        lambda data: data.update(dtype="bfloat16"),
-        lambda data: data.update(hash="0" * 64),
-        lambda data: data.update(extra=1),
-    ],
-)
-def test_a_contract_edited_by_hand_is_refused(saved: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    edit_contract(saved, change)
-    with pytest.raises(ContractError, match="does not match its hash"):
-        encoder_for(saved)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "null"])
-def test_a_contract_that_is_no_contract_is_refused(saved: Path, content: str) -> None:
-    (saved / CONTRACT_FILE).write_text(content, encoding="utf-8")
-    with pytest.raises(ContractError, match="cannot be read as an encoding contract"):
-        encoder_for(saved)
-
-
-def test_a_contract_of_another_format_and_one_with_gaps_are_refused(saved: Path) -> None:
-    from llama2vec.manifest import digest
-
-    def rehash(data: dict[str, Any]) -> None:
-        data.pop("hash", None)
-        data["hash"] = digest(data)
-
-    edit_contract(saved, lambda data: (data.update(format=3), rehash(data)))
-    with pytest.raises(ContractError, match="contract format 3 is neither 1 nor 2"):
-        encoder_for(saved)
-    edit_contract(saved, lambda data: (data.update(format=1), data.pop("encoder"), rehash(data)))
-    with pytest.raises(ContractError, match="incomplete contract"):
-        encoder_for(saved)
-
-
-def test_swapped_weights_are_refused(saved: Path, save_model: Callable[..., Path], tmp_path: Path) -> None:
-    other = save_model(tmp_path / "other", "llama", seed=5)
-    shutil.copy(other / "model.safetensors", saved / "model.safetensors")
-    with pytest.raises(ContractError, match="the weights are not those"):
-        encoder_for(saved)
-
-
-def test_a_changed_tokenizer_is_refused(saved: Path, make_tokenizer: Callable[..., Any]) -> None:
-    make_tokenizer(vocabulary=100).save_pretrained(saved)
-    with pytest.raises(ContractError, match="other prompt ids"):
-        encoder_for(saved)
-
-
 def test_prompts_and_lengths_cannot_be_changed_at_load(saved: Path) -> None:
     with pytest.raises(ContractError, match="carries its own contract"):
         encoder_for(saved, RELEASED)
@@ -403,35 +333,131 @@ def test_a_failed_save_over_an_old_encoder_leaves_the_old_one(saved: Path, monke
     assert {path.name: path.read_bytes() for path in saved.iterdir()} == before
 
 
-def test_push_to_hub_uploads_what_save_writes(
-    llama_folder: Path, monkeypatch: pytest.MonkeyPatch, texts: list[str], tmp_path: Path
-) -> None:
-    calls: list[tuple[str, dict[str, Any]]] = []
+# ------------------------------------------------------------------------------------------------- one text, no texts
 
-    class StubApi:
-        def __init__(self, token: str | None = None) -> None:
-            calls.append(("token", {"token": token}))
 
-        def create_repo(self, repo_id: str, **options: Any) -> Any:
-            calls.append(("create", {"repo_id": repo_id, **options}))
-            return type("Url", (), {"repo_id": repo_id})
-
-        def file_exists(self, repo_id: str, name: str) -> bool:
-            return False
-
-        def upload_folder(self, *, repo_id: str, folder_path: Path, commit_message: str, **_: Any) -> str:
-            calls.append(("upload", {"repo_id": repo_id, "message": commit_message}))
-            shutil.copytree(folder_path, tmp_path / "uploaded")
-            return "https://hub/commit/1"
-
-    monkeypatch.setattr("llama2vec.model.publish.hub.HfApi", StubApi)
+def test_a_single_text_gives_one_vector_with_the_bits_of_a_list_of_one(llama_folder: Path) -> None:
     encoder = encoder_for(llama_folder)
-    expected = encoder.encode_passages(texts)
-    assert encoder.push_to_hub("me/tiny", private=True, token="t") == "https://hub/commit/1"
-    assert [name for name, _ in calls] == ["token", "create", "upload"]
-    assert calls[1][1] == {"repo_id": "me/tiny", "private": True, "exist_ok": True}
-    np.testing.assert_array_equal(encoder_for(tmp_path / "uploaded").encode_passages(texts), expected)
-    # The encoder still works, and can be saved, after the upload's folder is gone.
-    np.testing.assert_array_equal(encoder.encode_passages(texts), expected)
-    encoder.save(tmp_path / "later")
-    assert load_backbone(FLOAT32.model_copy(update={"name": str(tmp_path / "later")})).source.location
+    for single, many in (
+        (encoder.encode_queries("river"), encoder.encode_queries(["river"])),
+        (encoder.encode_queries(Query("q", "river")), encoder.encode_queries(["river"])),
+        (encoder.encode_passages("river"), encoder.encode_passages(["river"])),
+        (encoder.encode_passages(Passage("p", "river", "Title")), encoder.encode_passages(["Title river"])),
+    ):
+        assert single.shape == (32,)
+        np.testing.assert_array_equal(single, many[0])
+
+
+@pytest.mark.parametrize(
+    ("item", "fault"),
+    [
+        (None, "text 2 is of type NoneType; give strings, passages or queries"),
+        ({"title": "a", "text": "b"}, "text 2 is of type dict"),
+        (b"bytes", "text 2 is of type bytes"),
+        (float("nan"), "text 2 is of type float"),
+        ("ab\ud800", "text 2 holds half of a surrogate pair at character 3"),
+        (Passage("p", None), "text 2 is of type NoneType"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_not_a_text_is_one_line(llama_folder: Path, item: object, fault: str) -> None:
+    encoder = encoder_for(llama_folder)
+    for encode in (encoder.encode_queries, encoder.encode_passages):
+        with pytest.raises(DataError, match=fault):
+            encode(["fine", item])  # type: ignore[list-item]
+
+
+def test_any_iterable_of_texts_is_read_once(llama_folder: Path) -> None:
+    encoder = encoder_for(llama_folder)
+    texts = ["river", "castle stone"]
+    np.testing.assert_array_equal(encoder.encode_passages(np.array(texts)), encoder.encode_passages(texts))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(encoder.encode_passages(iter(texts)), encoder.encode_passages(texts))  # type: ignore[arg-type]
+
+
+def test_device_dtype_and_batch_tokens_are_taken_at_load(llama_folder: Path) -> None:
+    encoder = Encoder.load(llama_folder, device="cpu", dtype="bfloat16", batch_tokens=77)
+    assert (encoder.dtype, encoder.batch_tokens) == ("bfloat16", 77)
+    assert Encoder.load(llama_folder, settings=FLOAT32, dtype="bfloat16").dtype == "bfloat16"
+    with pytest.raises(ConfigError, match="device banana: not usable here"):
+        Encoder.load(llama_folder, device="banana")
+
+
+def test_progress_is_shown_when_asked_for(llama_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = encoder_for(llama_folder)
+    with caplog.at_level("INFO"):
+        silent = encoder.encode_passages(["river", "stone"])
+        assert "encoding" not in caplog.text
+        np.testing.assert_array_equal(encoder.encode_passages(["river", "stone"], show_progress=True), silent)
+    assert "encoding: 2 of 2 texts" in caplog.text
+
+
+def test_passage_batches_give_the_same_bits_and_skip_whole_batches(llama_folder: Path, sentences: list[str]) -> None:
+    encoder = encoder_for(llama_folder)
+    encoder.batch_tokens = 150
+    expected = encoder.encode_passages(sentences)
+    batches = list(encoder.passage_batches(sentences))
+    assert sorted(row for rows, _ in batches for row in rows) == list(range(len(sentences)))
+    for rows, vectors in batches:
+        np.testing.assert_array_equal(vectors, expected[rows])
+    done = {row for rows, _ in batches[:2] for row in rows}
+    rest = list(encoder.passage_batches(sentences, [row in done for row in range(len(sentences))]))
+    assert [rows for rows, _ in rest] == [rows for rows, _ in batches[2:]]
+    for (_, again), (_, first) in zip(rest, batches[2:], strict=True):
+        np.testing.assert_array_equal(again, first)
+
+
+def test_a_vector_that_is_not_finite_is_refused(llama_folder: Path) -> None:
+    encoder = encoder_for(llama_folder)
+    row = encoder.backbone.tokenizer("castle", add_special_tokens=False)["input_ids"][-1]
+    with torch.no_grad():
+        encoder.backbone.model.get_input_embeddings().weight[row] = torch.inf
+    with pytest.raises(ModelError, match="a vector is not finite in float32"):
+        encoder.encode_passages(["castle"])
+
+
+def test_a_text_keeps_its_beginning_whatever_side_the_tokenizer_cuts(llama_folder: Path, tmp_path: Path) -> None:
+    left = Path(shutil.copytree(llama_folder, tmp_path / "left"))
+    config = json.loads((left / "tokenizer_config.json").read_text())
+    (left / "tokenizer_config.json").write_text(json.dumps(config | {"truncation_side": "left"}))
+    text = "river " * 5 + "castle " * 400
+    np.testing.assert_array_equal(
+        encoder_for(left).encode_passages(text), encoder_for(llama_folder).encode_passages(text)
+    )
+
+
+def test_a_longrope_vector_does_not_depend_on_its_batch(tmp_path: Path, make_tokenizer: Callable[..., Any]) -> None:
+    from transformers import AutoModelForCausalLM, Phi3Config
+
+    torch.manual_seed(0)
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4,
+        "long_factor": [1.5, 3.0, 6.0, 9.0], "original_max_position_embeddings": 32,
+    }  # fmt: skip
+    sizes = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+    config = Phi3Config(
+        **sizes, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+        original_max_position_embeddings=32, pad_token_id=0, bos_token_id=1, eos_token_id=2, rope_parameters=rope,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(3)
+    model.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    encoder = encoder_for(tmp_path)
+    texts = ["river castle", "castle " * 30]
+    alone = np.stack([encoder.encode_passages(text) for text in texts])
+    np.testing.assert_allclose(encoder.encode_passages(texts), alone, atol=1e-6)
+    assert encoder.backbone.rotary_boundary == 32
+
+
+def test_a_missing_head_is_not_saved_as_if_it_had_been_trained(
+    make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    make_model("llama").model.save_pretrained(tmp_path / "headless")
+    make_tokenizer().save_pretrained(tmp_path / "headless")
+    encoder = encoder_for(tmp_path / "headless")
+    assert encoder.backbone.missing_head == ("lm_head.weight",)
+    again = encoder_for(encoder.save(tmp_path / "saved"))
+    assert again.backbone.missing_head == ("lm_head.weight",)
+    np.testing.assert_array_equal(again.encode_queries("river"), encoder.encode_queries("river"))

@@ -12,7 +12,7 @@ import pytest
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import GoldenVectorsError
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.golden import GOLDEN_TEXTS, compute_golden, load_golden, save_golden
+from llama2vec.model.golden import GOLDEN_TEXTS, load_golden, save_golden
 from llama2vec.model.source import resolve_model, weights_fingerprint
 
 FLOAT32 = ModelSettings(dtype="float32", device="cpu")
@@ -37,7 +37,7 @@ def test_a_save_leaves_the_vectors_that_a_loaded_encoder_gives(saved: Path) -> N
 
 def test_golden_vectors_are_the_same_bytes_again(saved: Path, tmp_path: Path) -> None:
     encoder = Encoder.load(saved, settings=FLOAT32)
-    save_golden(compute_golden(encoder), tmp_path)
+    save_golden(encoder.golden(), tmp_path)
     for name in ("golden.json", "golden.npy"):
         assert (tmp_path / name).read_bytes() == (saved / name).read_bytes()
 

@@ -1,0 +1,45 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from running import CommandLine
+
+from llama2vec.cli.options import check_language_option, is_first_process, load_encoder, report
+from llama2vec.config import PROMPT_RECIPES
+from llama2vec.errors import ConfigError
+
+
+def test_results_are_printed_by_the_first_of_several_processes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for rank, expected in (("0", "done\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        report("done")
+        assert is_first_process() is (rank == "0")
+        assert capsys.readouterr().out == expected
+
+
+def test_a_language_that_is_no_code_names_the_option() -> None:
+    check_language_option("de")
+    with pytest.raises(ConfigError, match="--language: "):
+        check_language_option("German")
+
+
+def test_prompts_and_settings_reach_the_encoder(llama_folder: Path) -> None:
+    sets = ["pooling=mean", "passage_max_tokens=9"]
+    encoder = load_encoder(str(llama_folder), "float32", "cpu", "released", sets)
+    assert encoder.contract.prompts == PROMPT_RECIPES["released"]
+    assert (encoder.contract.encoder.pooling, encoder.contract.encoder.passage_max_tokens) == ("mean", 9)
+    with pytest.raises(ConfigError, match="no recipe called 'nope'"):
+        load_encoder(str(llama_folder), "float32", "cpu", "nope")
+    with pytest.raises(ConfigError, match=r"unknown key 'encoder\.poling'; did you mean 'pooling'"):
+        load_encoder(str(llama_folder), "float32", "cpu", None, ["poling=mean"])
+
+
+@pytest.mark.parametrize("device", ["banana", "meta", "cuda:7"])
+def test_a_device_that_is_not_here_is_one_line(llama_folder: Path, command_line: CommandLine, device: str) -> None:
+    line = command_line.refused("explain", llama_folder, "-q", "x", "-p", "y", "--device", device)
+    assert f"device {device}: not usable here" in line
