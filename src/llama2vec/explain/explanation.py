@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llama2vec.data.continuations import sentences
-from llama2vec.data.stop_words import WORD, stop_words
+from llama2vec.data.unlabeled import sentences
+from llama2vec.data.words import WORD, stop_words
 from llama2vec.errors import ModelError
 from llama2vec.model.backbone import decoder
 from llama2vec.model.encoder import Encoder

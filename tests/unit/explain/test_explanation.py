@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from llama2vec.data.continuations import sentences
 from transformers import PreTrainedTokenizerFast
 
 import llama2vec.explain.explanation as explanation_module
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
+from llama2vec.data.unlabeled import sentences
 from llama2vec.errors import ModelError
 from llama2vec.explain.explanation import NEUTRAL_TEXTS, WORDS_PER_TEXT, Explainer, words_of_tokens
 from llama2vec.model.backbone import Backbone, decoder

@@ -110,7 +110,7 @@ def test_a_changed_tokenizer_is_refused(saved: Path, make_tokenizer: Callable[..
         ("hidden_act", "gelu"),
         ("rope_parameters", {"rope_type": "default", "rope_theta": 500.0}),
         ("max_position_embeddings", 128),
-        ("attention_bias", True),
+        ("attention_dropout", 0.5),
     ],
 )
 def test_an_edited_config_is_named(saved: Path, key: str, value: object) -> None:
