@@ -279,7 +279,7 @@ class _Estimator:
         queries, _ = self.texts.pairs()
         corpora = [self.texts.corpus(source) for source in {*mining_corpora(self.config).values()} - {""}]
         memory = 3 * sum(texts.total * texts.bytes for texts in corpora)
-        if not stage.input("model"):
+        if not stage.find_input("model"):
             return StageEstimate(0.0, memory + _PROCESS_BYTES)
         seconds = sum(self._reading(texts, self._encoder.passage_max_tokens) for texts in corpora)
         seconds += self._reading(queries, self._encoder.query_max_tokens)

@@ -49,9 +49,13 @@ class PlannedStage:
     settings: Mapping[str, Any]  # What decides the result, apart from the inputs
     inputs: tuple[Input, ...]  # What it reads
 
-    def input(self, name: str) -> Input | None:
+    def find_input(self, name: str) -> Input | None:
         """Return an input by name, or None."""
         return next((found for found in self.inputs if found.name == name), None)
+
+    def input(self, name: str) -> Input:
+        """Return an input that every stage of this kind has."""
+        return next(found for found in self.inputs if found.name == name)
 
     def input_fingerprints(self, made: Mapping[str, str | None]) -> dict[str, str | None]:
         """Return name → fingerprint, given those of finished stages; None for inputs that are yet to be made."""

@@ -49,13 +49,7 @@ TOGETHER = ("adapt", "finetune", "encode")
 
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False) -> None:
-    """Do what a stage does; called again after a kill, it resumes.
-
-    Args:
-        plan: The run.
-        stage: Which stage.
-        overwrite: An output that other settings or inputs made is there; it stays until the new one is whole.
-    """
+    """Run a stage; after a kill, it resumes. With ``overwrite``, an older output stays until the new one is whole."""
     if stage.kind in TOGETHER:
         _WORK[stage.kind](plan, stage, overwrite)
     else:
@@ -87,13 +81,10 @@ def _mine(plan: RunPlan, stage: PlannedStage) -> None:
     config, folder = plan.config, plan.folder(stage)
     assert config.mine
     settings = MineSettings.model_validate(config.mine.model_dump(include=set(MineSettings.model_fields)))
-    pairs, model = stage.input("pairs"), stage.input("model")
-    assert pairs
-    encoder = load_encoder(plan, model) if model else None
+    pairs, model = Path(plan.path(stage.input("pairs"))), stage.find_input("model")
+    encoder, where = (load_encoder(plan, model), model.where) if model else (None, "")
     for name, corpus in mining_corpora(config).items():
-        inputs = MiningInputs(
-            str(Path(plan.path(pairs)) / name), corpus=corpus, model=model.where if model else "", encoder=encoder
-        )
+        inputs = MiningInputs(str(pairs / name), corpus=corpus, model=where, encoder=encoder)
         report = mine_to_file(inputs, folder / name, settings)
         if report:
             logger.info("%s\n%s", report.summary(), f"report: {report_path(folder / name)}")
@@ -101,47 +92,39 @@ def _mine(plan: RunPlan, stage: PlannedStage) -> None:
 
 def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     section = plan.config.finetune
-    examples, model = stage.input("examples"), stage.input("model")
     assert section
-    assert examples
-    assert model
-    folder = Path(plan.path(examples))
+    examples, model = Path(plan.path(stage.input("examples"))), stage.input("model")
+    sources = [str(examples / name) for name in pair_files(plan.config)]
     update = {
         "model": section.model.model_copy(update={"name": plan.path(model)}),
-        "data": section.data.model_copy(update={"sources": [str(folder / name) for name in pair_files(plan.config)]}),
+        "data": section.data.model_copy(update={"sources": sources}),
     }
     config = section.model_copy(update=update)
     if model.stage:
         # The encoder keeps its contract; the recipe may change only the pairing of prompts.
         pairing = {name: getattr(section.encoder, name) for name in ("query_prompt", "passage_prompt")}
-        parts = {
-            name: getattr(config, name) for name in FinetuneConfig.model_fields if name not in ("prompts", "encoder")
-        }
-        config = FinetuneConfig(**parts, encoder=FinetuneEncoderSettings(**pairing))
+        kept = {name: getattr(config, name) for name in {*FinetuneConfig.model_fields} - {"prompts", "encoder"}}
+        config = FinetuneConfig(**kept, encoder=FinetuneEncoderSettings(**pairing))
     finetune_model(config, plan.folder(stage), overwrite=overwrite)
 
 
 def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
-    config, model = plan.config, stage.input("model")
+    config = plan.config
     assert config.encode
-    assert model
     corpus = config.encode.corpus or config.corpus
-    encoder, folder = load_encoder(plan, model), plan.folder(stage)
-    source = {
-        "corpus": corpus, "fingerprint": corpus_fingerprint(corpus), "model": encoder.spec.to_json(folder)
-    }  # fmt: skip
+    encoder, folder = load_encoder(plan, stage.input("model")), plan.folder(stage)
+    made_from = {"corpus": corpus, "fingerprint": corpus_fingerprint(corpus), "model": encoder.spec.to_json(folder)}
     write_store(
-        lambda: read_passages(corpus), encoder, folder, source=source, shard_size=config.encode.shard_size,
+        lambda: read_passages(corpus), encoder, folder, source=made_from, shard_size=config.encode.shard_size,
         dtype="float16" if config.encode.half else "float32", total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
 
 
 def _index(plan: RunPlan, stage: PlannedStage) -> None:
-    settings, store = plan.config.index, stage.input("store")
+    settings = plan.config.index
     assert settings
-    assert store
     bm25 = settings.language if settings.bm25 else None
-    build_index(plan.path(store), plan.folder(stage), kind=settings.kind, bm25=bm25, overwrite=True)
+    build_index(plan.path(stage.input("store")), plan.folder(stage), kind=settings.kind, bm25=bm25, overwrite=True)
 
 
 def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None = None) -> Encoder:
@@ -167,9 +150,9 @@ def _evaluate(plan: RunPlan, stage: PlannedStage) -> None:
             model = hybrid_model(plan.config) if name == "hybrid" else name
             if model not in loaded:
                 loaded.clear()
-                read = stage.input(name)
-                assert read
-                loaded[model] = load_encoder(plan, read, raw_encoder(plan.config) if model == "raw" else None)
+                loaded[model] = load_encoder(
+                    plan, stage.input(name), raw_encoder(plan.config) if model == "raw" else None
+                )
             encoder = loaded[model]
         system = System(name, encoder, "hybrid" if name == "hybrid" else "dense")
         scores = evaluate_tasks(system, scored_tasks(config, name), folder / name, settings, stores=stores)

@@ -150,7 +150,7 @@ def test_a_further_round_mines_and_trains_with_the_newest_encoder(everything: li
     plan = plan_run(configured(*everything, "mine.rounds=2"), tmp_path)
     assert names(plan)[2:6] == ["mine", "finetune", "mine-2", "finetune-2"]
     stages = {stage.name: stage for stage in plan.stages}
-    assert [stages[name].input("model").stage for name in ("mine-2", "finetune-2", "encode")] == [  # type: ignore[union-attr]
+    assert [stages[name].input("model").stage for name in ("mine-2", "finetune-2", "encode")] == [
         "finetune", "finetune", "finetune-2",
     ]  # fmt: skip
     assert stages["finetune-2"].folder == "finetuned-2"
@@ -166,7 +166,7 @@ def test_more_rounds_leave_the_first_one_as_it_was(everything: list[str], tmp_pa
 def test_a_raw_model_does_not_mine(everything: list[str], tmp_path: Path) -> None:
     without = [*everything, "adapt=false"]
     mine = next(stage for stage in plan_run(configured(*without), tmp_path).stages if stage.kind == "mine")
-    assert mine.input("model") is None
+    assert mine.find_input("model") is None
     with pytest.raises(ConfigError, match="needs an encoder or BM25: no stage makes an encoder and bm25 is off"):
         plan_run(configured(*without, "mine.bm25=false"), tmp_path)
 
@@ -218,7 +218,7 @@ def test_hybrid_on_sentence_pairs_alone_is_refused_before_the_first_stage(everyt
         ("corpus=nowhere", CorpusFormatError, "nowhere: no such file or folder"),
         ('pairs.sources=["nowhere.jsonl"]', ExampleFormatError, r"nowhere\.jsonl: no such file or folder"),
         ('evaluate.tasks=["BEIR:dev"]', CorpusFormatError, "has no split 'dev'; choose from test"),
-        ('evaluate.tasks=["nowhere"]', ConfigError, "there is no task and no folder 'nowhere'"),
+        ('evaluate.tasks=["nowhere"]', ConfigError, "unknown task or folder 'nowhere'"),
         ('evaluate.tasks=["nowhere.tsv"]', ConfigError, r"nowhere\.tsv: no such file"),
         ("finetune.validation.source=nowhere.jsonl", ExampleFormatError, r"nowhere\.jsonl: no such file"),
         ("model.name=./nowhere", ModelNotFoundError, "nowhere: no such model folder or file"),
