@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json as json_module
 from collections.abc import Sequence
+from itertools import zip_longest
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -55,21 +57,17 @@ def explain_command(
 def format_explanation(explanation: Explanation, top: int) -> str:
     """Return an explanation as a page of plain text."""
     lines = [f"dense cosine {explanation.cosine:.3f}, word score {explanation.word_score:.3f}", ""]
-    columns = [
-        bars("query stands for", [(word.word, word.weight) for word in explanation.query_words]),
-        bars("passage stands for", [(word.word, word.weight) for word in explanation.passage_words]),
-    ]
-    height = max(map(len, columns))
-    left, right = ([*column, *[""] * (height - len(column))] for column in columns)
-    width = max(map(len, left))
-    lines += [f"{first:<{width}}    {second}".rstrip() for first, second in zip(left, right, strict=True)]
+    asked = bars("query stands for", explanation.query_words)
+    width = max(map(len, asked))
+    for first, second in zip_longest(asked, bars("passage stands for", explanation.passage_words), fillvalue=""):
+        lines.append(f"{first:<{width}}    {second}".rstrip())
     rows = [(word.word, word.contribution) for word in explanation.shared[:top]]
     lines += ["", *bars("the match: query weight × passage weight", rows)]
     if rest := explanation.shared[top:]:
         lines.append(f"  and {sum(word.contribution for word in rest):.3f} from {len(rest)} more words")
     if explanation.evidence:
         lines += ["", "dense cosine lost without the sentence"]
-        lines += [f"  {item.drop:+.3f}  {_shortened(item.text)}" for item in explanation.evidence]
+        lines += [f"  {drop:+.3f}  {shorten(text, _SENTENCE, placeholder='…')}" for text, drop in explanation.evidence]
     return "\n".join(lines)
 
 
@@ -83,7 +81,3 @@ def bars(title: str, rows: Sequence[tuple[str, float]]) -> list[str]:
         return [title, "  (nothing)"]
     width, largest = max(len(name) for name, _ in rows), max(value for _, value in rows)
     return [title, *(f"  {name:<{width}}  {value:.3f} {'█' * round(_BAR * value / largest)}" for name, value in rows)]
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SENTENCE else text[: _SENTENCE - 1].rstrip() + "…"

@@ -63,11 +63,7 @@ def load_encoder(
 
 
 def check_language_option(language: str) -> None:
-    """Refuse what is no language code before any work.
-
-    Raises:
-        ConfigError: Names the option.
-    """
+    """Raise a ConfigError that names the option if it is not a language code."""
     try:
         check_language(language)
     except ValueError as error:

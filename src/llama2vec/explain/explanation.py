@@ -87,27 +87,18 @@ class SentenceEvidence(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A query and a passage side by side.
+    """A query and a passage side by side."""
 
-    Attributes:
-        cosine: Of the dense vectors: what dense search ranks by.
-        word_score: Dot product of the word vectors.
-        query_words: What the query's embedding stands for, heaviest first.
-        passage_words: The same for the passage.
-        shared: Words of both, largest contribution first; together they add up to ``word_score``.
-        evidence: The passage's sentences, largest drop first; empty unless asked for, and for a single sentence.
-    """
-
-    cosine: float
-    word_score: float
-    query_words: list[WordWeight]
+    cosine: float  # What dense search ranks by.
+    word_score: float  # Dot product of the word vectors.
+    query_words: list[WordWeight]  # What the query's embedding stands for, heaviest first.
     passage_words: list[WordWeight]
-    shared: list[SharedWord]
-    evidence: list[SentenceEvidence]
+    shared: list[SharedWord]  # Largest contribution first; together they add up to word_score.
+    evidence: list[SentenceEvidence]  # Largest drop first; empty unless asked for, and for a single sentence.
 
 
 class Explainer:
-    """Explain matches by the words and sentences behind them.
+    """Explain matches by the words and sentences that make them.
 
     Args:
         encoder: With slots; its prompts decide what each side's words are.
@@ -115,7 +106,6 @@ class Explainer:
 
     Raises:
         ModelError: The vectors are means over the text's own tokens, or the weights have no output head.
-        MissingDependencyError: The stop words are not installed.
     """
 
     def __init__(self, encoder: Encoder, *, language: str = "en") -> None:
@@ -161,7 +151,7 @@ class Explainer:
         """Return how far the cosine falls without each sentence of a passage, the largest fall first.
 
         Exact: every remainder is encoded. A sentence beyond the encoder's length limit was not read and changes
-        nothing; without an earlier one, it may come into view.
+        nothing; without an earlier one, it may move within the limit.
         """
         parts = sentences(passage, self.language)
         if len(parts) < 2:

@@ -65,7 +65,7 @@ def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], 
     """Put trainable low-rank adapters on the model; rows of new slot tokens stay trainable too.
 
     Returns:
-        The peft model; its adapters are float32 whatever the backbone's format.
+        The peft model; its adapters are float32 in every format of the backbone.
 
     Raises:
         ConfigError: ``lora.targets`` names a projection that the model does not have.
@@ -101,7 +101,7 @@ def _targets(model: Any, settings: LoraSettings) -> str | list[str]:
     if isinstance(settings.targets, str) and settings.targets != "all-linear":
         return settings.targets  # A regular expression of peft's.
     if settings.targets == "all-linear":
-        # peft wants names, not the keyword, beside a choice of layers.
+        # Together with a choice of layers peft wants names, not the keyword.
         chosen = [name for name in known if not (mamba and name in _MAMBA_REFUSED)]
         return chosen if mamba or settings.depth < 1 else "all-linear"
     missing = sorted({name.rpartition(".")[2] for name in settings.targets} - set(known))

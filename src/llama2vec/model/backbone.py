@@ -25,7 +25,7 @@ from llama2vec.model.source import ModelSource, cache_folder, cached, fetched, r
 
 logger = logging.getLogger(__name__)
 
-# Code that lies beside a model never runs; without this, transformers asks on stdin whether it may.
+# Code in a model's folder never runs; without this, transformers asks on stdin for permission.
 _SAFE = {"trust_remote_code": False}
 _UNPACKED_HASH = "weights.sha256"
 _NAMES_SHOWN = 3
@@ -33,19 +33,12 @@ _NAMES_SHOWN = 3
 
 @dataclass(slots=True)
 class Backbone:
-    """A causal LM with its tokenizer.
+    """A causal LM with its tokenizer."""
 
-    Attributes:
-        model: Of transformers, in evaluation mode.
-        tokenizer: Cuts texts at their end.
-        source: Where both come from.
-        missing_head: Names of output-head weights that the files lack; such a head is random and is never read.
-    """
-
-    model: Any
-    tokenizer: Tokenizer
+    model: Any  # Of transformers, in evaluation mode.
+    tokenizer: Tokenizer  # Cuts texts at their end.
     source: ModelSource
-    missing_head: tuple[str, ...] = ()
+    missing_head: tuple[str, ...] = ()  # Output-head weights that the files lack; such a head is random, never read.
 
     @property
     def dtype(self) -> str:
@@ -66,11 +59,7 @@ class Backbone:
         return 0
 
     def require_head(self, use: str) -> None:
-        """Refuse work that reads the output head where the weights do not have one.
-
-        Raises:
-            ModelError: The head is missing.
-        """
+        """Raise a ModelError if the weights have no output head, which ``use`` needs."""
         if self.missing_head:
             raise ModelError(
                 f"{self.source.name}: the weights have no output head ({', '.join(self.missing_head)}), which {use} "
@@ -79,11 +68,7 @@ class Backbone:
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """Return the device that a setting means; ``auto`` is CUDA where there is a GPU, else the CPU.
-
-    Raises:
-        ConfigError: No such device, or this machine does not have it.
-    """
+    """Return the device that a setting means; ``auto`` is CUDA on a machine with a GPU, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -98,7 +83,7 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the number format that ``auto`` means: bfloat16 where the hardware multiplies it natively, else float32.
+    """Return the number format that a setting means; ``auto`` is bfloat16 on hardware that multiplies it natively.
 
     On a CPU without AVX512-BF16 or AMX bfloat16 is emulated: about three times slower than float32.
     """
@@ -124,7 +109,7 @@ def load_backbone(
     Args:
         settings: Name, number format and attention kernel.
         device: Overrides ``settings.device``.
-        source: Where the files are, in place of ``settings.name``.
+        source: Where the files are; overrides ``settings.name``.
 
     Returns:
         The model in evaluation mode.
@@ -160,26 +145,15 @@ def load_backbone(
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Load a model's tokenizer alone: the weights, also those in a GGUF file, are not read.
-
-    Raises:
-        ModelNotFoundError: Nothing to load under this name.
-    """
-    source = fetched(resolve_model(name))
-    location, only = _where_to_read(source)
+    """Load a model's tokenizer alone: the weights, also those in a GGUF file, are not read."""
+    source, location, only = _where_to_read(name)
     with quiet_transformers(), _model_errors(source):
         return _load_tokenizer(location, **only)
 
 
 def load_model_config(name: str) -> Any:
-    """Load a model's config alone and check that it is a causal LM; the weights are not read.
-
-    Raises:
-        ModelNotFoundError: Nothing to load under this name.
-        NotCausalError: The config is that of another kind of model.
-    """
-    source = fetched(resolve_model(name))
-    location, only = _where_to_read(source)
+    """Load a model's config alone and check that it is a causal LM; the weights are not read."""
+    source, location, only = _where_to_read(name)
     with quiet_transformers(), _model_errors(source):
         config = AutoConfig.from_pretrained(location, **only, **_SAFE)
         _check_causal_config(source.name, config)
@@ -212,18 +186,21 @@ def quiet_transformers() -> Iterator[None]:
 
 def _load_tokenizer(location: str, **only: str) -> Tokenizer:
     tokenizer: Tokenizer = AutoTokenizer.from_pretrained(location, **only, **_SAFE)
-    # Texts keep their beginning, as the contract says, whatever the tokenizer's own files ask for.
+    # Texts keep their beginning, as the contract says, even if the tokenizer's own files ask to cut it.
     tokenizer.truncation_side = "right"
     return tokenizer
 
 
-def _where_to_read(source: ModelSource) -> tuple[str, dict[str, str]]:
-    """Return the location, and options for transformers, that spare reading a GGUF file which is unpacked already."""
+def _where_to_read(name: str) -> tuple[ModelSource, str, dict[str, str]]:
+    """Find a model, and the options for transformers that spare reading a GGUF file that has been unpacked."""
+    source = fetched(resolve_model(name))
     if not source.gguf_file:
-        return source.location, {}
+        return source, source.location, {}
     source.check_files()
     unpacked = _unpacked_folder(source)
-    return (str(unpacked), {}) if unpacked.is_dir() else (source.location, {"gguf_file": source.gguf_file})
+    return (
+        (source, str(unpacked), {}) if unpacked.is_dir() else (source, source.location, {"gguf_file": source.gguf_file})
+    )
 
 
 def _unpacked_folder(source: ModelSource) -> Path:
@@ -231,7 +208,7 @@ def _unpacked_folder(source: ModelSource) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Tell whether an unpacked model is there, with the weights that were written then."""
+    """Tell whether a folder holds an unpacked model with the weights that were written to it."""
     try:
         return (folder / _UNPACKED_HASH).read_text() == weights_fingerprint(sorted(folder.glob("*.safetensors")))
     except (OSError, UnicodeDecodeError):
@@ -286,7 +263,7 @@ def _drop_tokens_beyond(path: Path, rows: int) -> None:
 
 @contextmanager
 def _model_errors(source: ModelSource) -> Iterator[None]:
-    """Turn whatever transformers raises over a model's files into one line."""
+    """Turn any error that transformers raises over a model's files into one line."""
     try:
         yield
     except ModelError:
@@ -302,7 +279,7 @@ def _model_errors(source: ModelSource) -> Iterator[None]:
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise ModelError(
-                f"{source.name}: needs code that lies beside the model, and llama2vec never runs such code; "
+                f"{source.name}: needs code from the model's folder, and llama2vec never runs such code; "
                 "take a model that transformers itself supports"
             ) from None
         raise ModelError(f"{source.name}: transformers cannot load this model: {_one_line(error)}") from error
@@ -335,22 +312,19 @@ def _check_weights(name: str, model: Any, found: dict[str, Any]) -> tuple[str, .
     """Refuse a model that transformers filled up with random weights, or read only in part.
 
     Returns:
-        Names of missing weights of the output head; it alone may be missing.
+        Missing weights of the output head, which alone may be missing.
     """
     head = model.get_output_embeddings()
-    heads = {f"{place}." for place, module in model.named_modules() if module is head}
-    missing = sorted(found["missing_keys"])
-    of_head = tuple(key for key in missing if f"{key.rpartition('.')[0]}." in heads)
-    lost = [key for key in missing if key not in of_head]
-    # Other parts, such as a vision tower, are none of a language model's business.
+    heads = [place for place, module in model.named_modules() if module is head]
+    of_head = tuple(sorted(key for key in found["missing_keys"] if key.rpartition(".")[0] in heads))
+    lost = sorted(found["missing_keys"] - set(of_head))
+    # Weights of other parts, such as a vision tower, do not concern a language model.
     parts = {key.partition(".")[0] for key in model.state_dict()}
     extra = sorted(key for key in found["unexpected_keys"] if lost or key.partition(".")[0] in parts)
-    if lost or extra:
-        described = [f"{_listed(lost)} missing"] if lost else []
-        described += [f"{_listed(extra)} unexpected"] if extra else []
+    faults = [f"{_listed(keys)} {what}" for keys, what in ((lost, "missing"), (extra, "unexpected")) if keys]
+    if faults:
         raise ModelError(
-            f"{name}: the weights do not fit the model's config: {'; '.join(described)}; take the files that belong "
-            "together"
+            f"{name}: the weights do not fit the model's config: {'; '.join(faults)}; take files that belong together"
         )
     return of_head
 

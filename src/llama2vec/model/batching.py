@@ -15,17 +15,11 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True, slots=True)
 class PromptedBatch:
-    """A padded batch of prompted texts.
+    """A padded batch of prompted texts."""
 
-    Attributes:
-        rows: Where each text stands in the caller's order, B of them.
-        input_ids: [B, L] prefix + text + suffix, padded on the right.
-        lengths: [B] tokens of each row without padding.
-    """
-
-    rows: list[int]
-    input_ids: Tensor
-    lengths: Tensor
+    rows: list[int]  # Where each of the B texts stands in the caller's order.
+    input_ids: Tensor  # [B, L] prefix + text + suffix, padded on the right.
+    lengths: Tensor  # [B] tokens of each row without padding.
 
 
 def windows(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:

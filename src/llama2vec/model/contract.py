@@ -38,7 +38,7 @@ class Contract:
 
     prompts: PromptSettings
     encoder: EncoderSettings
-    ids: PromptIds  # Of the prompts, under this model's tokenizer.
+    ids: PromptIds  # Prompts as this model's tokenizer reads them.
     dtype: str  # Number format of the saved weights.
     weights: str  # Hash of the weight files.
     config: Mapping[str, Any] | None = None  # config.json without what decides no vector; None = format 1.

@@ -193,7 +193,7 @@ class Encoder:
 
         Args:
             passages: N passages or plain texts.
-            skip: [N]; a batch whose texts are all marked is left out, the others keep their bits.
+            skip: [N]; a batch is skipped if all of its texts are marked, and the others keep their bits.
 
         Yields:
             Places of B texts in ``passages``, and their unit vectors [B, D], float32.
@@ -222,12 +222,8 @@ class Encoder:
     def reading(self, side: Side) -> tuple[PromptName | None, int]:
         """Return the prompt that follows the texts of a side, None with ``pooling=mean``, and their most tokens."""
         settings = self.contract.encoder
-        prompt, most = (
-            (settings.query_prompt, settings.query_max_tokens)
-            if side == "query"
-            else (settings.passage_prompt, settings.passage_max_tokens)
-        )
-        return (prompt if settings.pooling == "slots" else None), most
+        prompt = getattr(settings, f"{side}_prompt") if settings.pooling == "slots" else None
+        return prompt, getattr(settings, f"{side}_max_tokens")
 
     def _encode(self, items: Any, side: Side, show_progress: bool) -> Vectors:
         single = isinstance(items, str | Query | Passage)
@@ -290,18 +286,14 @@ class Encoder:
         return Golden(GOLDEN_TEXTS, vectors, self.contract_hash, self.dtype, tolerance)
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Save weights, tokenizer and contract as one ordinary transformers folder.
-
-        The folder appears whole or not at all; nothing else in an existing folder is touched.
+        """Save weights, tokenizer and contract as one transformers folder, whole or not at all, and keep other files.
 
         Raises:
-            OutputExistsError: A model is there already.
+            OutputExistsError: The folder holds a model, and ``overwrite`` is false.
         """
         folder = Path(folder)
         if (folder / "config.json").exists() and not overwrite:
-            raise OutputExistsError(
-                f"{folder}: a model is there already; pass overwrite=True (--overwrite) to replace it"
-            )
+            raise OutputExistsError(f"{folder}: holds a model already; pass overwrite=True (--overwrite) to replace it")
         folder.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
         try:
@@ -332,11 +324,7 @@ class Encoder:
 
 
 def texts_of(items: Any) -> list[str]:
-    """Return the plain texts of passages, queries or strings.
-
-    Raises:
-        DataError: An item is not a text, or holds half of a surrogate pair.
-    """
+    """Return the plain texts of passages, queries or strings; anything else is a DataError."""
     texts = []
     for place, item in enumerate(items, start=1):
         text = item.full_text if isinstance(item, Passage) else item.text if isinstance(item, Query) else item

@@ -1,4 +1,4 @@
-"""Golden vectors: what a saved model gives for a few fixed texts, kept beside its contract.
+"""Golden vectors: what a saved model gives for a few fixed texts, kept next to its contract.
 
 A contract says how a vector comes about; golden vectors say which vector that is. Any program that claims to read the
 model can be held against them (``llama2vec verify``), without ours being there.
@@ -35,7 +35,7 @@ _FLOAT32_TOLERANCE = 1e-5
 _UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 _ROUNDINGS = 16.0
 
-# Each is there for what goes wrong with it: a question, a sentence, a text beyond 128 tokens, letters beyond ASCII,
+# Each is known to go wrong somewhere: a question, a sentence, a text beyond 128 tokens, letters beyond ASCII,
 # line breaks and white space at the end, a single word. An empty text would be refused by many servers.
 GOLDEN_TEXTS: tuple[str, ...] = (
     "How do bees find their way back to the hive?",

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from llama2vec.config import PromptName
 from llama2vec.model.prompt import PromptIds
@@ -18,15 +19,10 @@ Vectors = NDArray[np.float32]
 
 
 def last_hidden_states(body: Any, input_ids: Tensor, layers: int) -> tuple[Tensor, ...]:
-    """Read a batch and return what the last layers give, the topmost last.
-
-    Args:
-        body: The part of a causal LM below its head.
-        input_ids: [B, L].
-        layers: How many.
+    """Read a batch [B, L] with the part of a causal LM below its head.
 
     Returns:
-        ``layers`` tensors [B, L, D]; the topmost one has been through the model's final norm.
+        [B, L, D] of each of the last ``layers`` layers; the topmost has been through the model's final norm.
     """
     output = body(input_ids=input_ids, use_cache=False, output_hidden_states=layers > 1)
     return (output.last_hidden_state,) if layers == 1 else tuple(output.hidden_states[-layers:])
@@ -45,18 +41,14 @@ def pool(
         lengths: [B] tokens of each row without padding.
         ids: Token ids of the prompts around the texts.
         pooling: ``slots`` = mean over the slots, ``mean`` = mean over the text's own tokens.
-        prompt: The prompt behind the texts; None = none. Only ``mean`` looks at it.
+        prompt: The prompt that follows the texts, if any; only ``mean`` needs to know it.
 
     Returns:
         [B, D] float32, not normalized.
     """
-    pooled = [
-        _slot_mean(layer, lengths, ids.slots) if pooling == "slots" else _text_mean(layer, lengths, ids, prompt)
-        for layer in hidden
-    ]
-    if len(pooled) == 1:
-        return pooled[0]
-    return torch.stack([torch.nn.functional.normalize(vectors, dim=-1) for vectors in pooled]).mean(dim=0)
+    mean_of = slot_mean if pooling == "slots" else text_mean
+    pooled = [mean_of(layer, lengths, ids, prompt) for layer in hidden]
+    return pooled[0] if len(pooled) == 1 else torch.stack([normalize(part, dim=-1) for part in pooled]).mean(dim=0)
 
 
 def slot_states(hidden: Tensor, lengths: Tensor, slots: int) -> Tensor:
@@ -65,12 +57,13 @@ def slot_states(hidden: Tensor, lengths: Tensor, slots: int) -> Tensor:
     return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2]))
 
 
-def _slot_mean(hidden: Tensor, lengths: Tensor, slots: int) -> Tensor:
-    return slot_states(hidden, lengths, slots).float().mean(dim=1)
+def slot_mean(hidden: Tensor, lengths: Tensor, ids: PromptIds, _prompt: PromptName | None) -> Tensor:
+    """Return the mean hidden state [B, D] over the slots."""
+    return slot_states(hidden, lengths, ids.slots).float().mean(dim=1)
 
 
-def _text_mean(hidden: Tensor, lengths: Tensor, ids: PromptIds, prompt: PromptName | None) -> Tensor:
-    """Mean hidden state [B, D] over the text's own tokens; over the prefix where the text is empty."""
+def text_mean(hidden: Tensor, lengths: Tensor, ids: PromptIds, prompt: PromptName | None) -> Tensor:
+    """Return the mean hidden state [B, D] over the text's own tokens, or over the prefix of an empty text."""
     ends = lengths - len(ids.suffixes[prompt] if prompt else ())
     starts = torch.clamp(torch.full_like(ends, len(ids.prefix)), max=ends - 1).clamp(min=0)
     columns = torch.arange(hidden.shape[1], device=hidden.device)

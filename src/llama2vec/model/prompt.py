@@ -15,17 +15,11 @@ Tokenizer = Any
 
 @dataclass(frozen=True, slots=True)
 class PromptIds:
-    """Token ids of one prompt set; every text becomes ``prefix + text + suffix``.
-
-    Attributes:
-        prefix: Ids in front of the text.
-        suffixes: Per prompt name the ids behind the text; the last ``slots`` of them are the slots.
-        slots: Number of slots S of each prompt.
-    """
+    """Token ids of one prompt set; every text becomes ``prefix + text + suffix``."""
 
     prefix: tuple[int, ...]
-    suffixes: dict[PromptName, tuple[int, ...]]
-    slots: int
+    suffixes: dict[PromptName, tuple[int, ...]]  # Of each prompt; the last `slots` ids are the slots.
+    slots: int  # Number of slots S of each prompt.
 
     def wrap(self, text_ids: Sequence[int], prompt: PromptName | None, max_text_tokens: int) -> list[int]:
         """Put the prompt around a text; the text is cut, the prompt never is.
@@ -40,23 +34,12 @@ class PromptIds:
 def prompted_texts(
     tokenizer: Tokenizer, texts: Sequence[str], ids: PromptIds, prompt: PromptName | None, max_text_tokens: int
 ) -> list[list[int]]:
-    """Turn texts into token ids with the prompt around them.
-
-    Args:
-        tokenizer: The model's.
-        texts: N texts.
-        ids: Token ids of the prompts.
-        prompt: Which prompt goes behind the text; None = none.
-        max_text_tokens: The text is cut there; the prompt comes on top.
-
-    Returns:
-        N rows, none of them empty.
-    """
+    """Return the token ids of N texts, each cut to ``max_text_tokens`` and followed by the prompt; no row is empty."""
     token_ids = tokenizer(
         list(texts), add_special_tokens=False, truncation=True, max_length=max_text_tokens, return_attention_mask=False
     )["input_ids"]
     if tokenizer.is_fast:
-        # Else the limit of this call would be saved with the tokenizer.
+        # Otherwise the limit of this call would be saved with the tokenizer.
         tokenizer.backend_tokenizer.no_truncation()
     # An empty text without prefix and prompt has nothing to pool: the EOS token stands in for it.
     stand_in = [tokenizer.eos_token_id or 0]
@@ -64,7 +47,7 @@ def prompted_texts(
 
 
 def slot_names(settings: PromptSettings) -> dict[PromptName, list[str]]:
-    """Name the new slot tokens as the authors' code does: ``<s1>`` … for SELF, then on for NEXT.
+    """Name the new slot tokens as the authors' code does: ``<s1>`` … for SELF, the next numbers for NEXT.
 
     >>> slot_names(PromptSettings(slots=2))
     {'self': ['<s1>', '<s2>'], 'next': ['<s3>', '<s4>']}
@@ -77,14 +60,9 @@ def slot_names(settings: PromptSettings) -> dict[PromptName, list[str]]:
 
 
 def add_slot_tokens(tokenizer: Tokenizer, settings: PromptSettings) -> list[str]:
-    """Add the prompt's slot tokens that the tokenizer does not have yet.
-
-    Returns:
-        The tokens that were added; the model's embedding must grow by as many rows.
-    """
-    names = [name for group in slot_names(settings).values() for name in group]
+    """Add the prompt's slot tokens that the tokenizer lacks, and return them; the embedding must grow by as many."""
     vocabulary = tokenizer.get_vocab()
-    missing = [name for name in names if name not in vocabulary]
+    missing = [name for group in slot_names(settings).values() for name in group if name not in vocabulary]
     if missing:
         tokenizer.add_special_tokens({"additional_special_tokens": missing}, replace_extra_special_tokens=False)
     return missing
@@ -96,29 +74,27 @@ def prompt_ids(tokenizer: Tokenizer, settings: PromptSettings) -> PromptIds:
     Raises:
         TokenizerError: The recipe's slot is EOS and the tokenizer has none, or slot tokens are missing.
     """
-    begin = _begin_ids(tokenizer, settings)
-    prefix = (*begin, *_plain_ids(tokenizer, settings.prefix))
+    prefix = (*_begin_ids(tokenizer, settings), *_plain_ids(tokenizer, settings.prefix))
     names = slot_names(settings)
     suffixes: dict[PromptName, tuple[int, ...]] = {}
     wordings: dict[PromptName, str] = {"self": settings.self_prompt, "next": settings.next_prompt}
     for name, wording in wordings.items():
+        # One string, as the authors tokenize it: sentencepiece may add a token between wording and slots.
+        ids = _plain_ids(tokenizer, wording + "".join(names[name]))
         if settings.slots:
-            # One string, as the authors tokenize it: sentencepiece may add a token between wording and slots.
-            ids = _plain_ids(tokenizer, wording + "".join(names[name]))
-            expected = [tokenizer.convert_tokens_to_ids(slot) for slot in names[name]]
-            if ids[-settings.slots :] != expected:
+            if ids[-settings.slots :] != [tokenizer.convert_tokens_to_ids(slot) for slot in names[name]]:
                 raise TokenizerError(
                     f"the tokenizer lacks the slot tokens {names[name][0]}…{names[name][-1]}; add them before use"
                 )
+        elif tokenizer.eos_token_id is None:
+            raise TokenizerError(
+                "the tokenizer has no EOS token, which is the slot of this prompt; "
+                "set tokenizer.eos_token or choose prompts with new slot tokens (prompts=released)"
+            )
         else:
-            if tokenizer.eos_token_id is None:
-                raise TokenizerError(
-                    "the tokenizer has no EOS token, which is the slot of this prompt; "
-                    "set tokenizer.eos_token or choose prompts with new slot tokens (prompts=released)"
-                )
-            ids = [*_plain_ids(tokenizer, wording), tokenizer.eos_token_id]
+            ids.append(tokenizer.eos_token_id)
         suffixes[name] = tuple(ids)
-    return PromptIds(prefix=prefix, suffixes=suffixes, slots=settings.slots or 1)
+    return PromptIds(prefix, suffixes, settings.slots or 1)
 
 
 def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
@@ -133,9 +109,6 @@ def _begin_ids(tokenizer: Tokenizer, settings: PromptSettings) -> tuple[int, ...
         if token is None:
             raise TokenizerError("the tokenizer has neither BOS nor EOS; set prompts.begin to 'auto' or 'none'")
         return (token,)
-    plain = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    full = list(tokenizer("a")["input_ids"])
-    for start in range(len(full) - len(plain) + 1):
-        if full[start : start + len(plain)] == plain:
-            return tuple(full[:start])
-    return ()
+    plain, full = _plain_ids(tokenizer, "a"), list(tokenizer("a")["input_ids"])
+    starts = range(len(full) - len(plain) + 1)
+    return next((tuple(full[:start]) for start in starts if full[start : start + len(plain)] == plain), ())

@@ -77,7 +77,7 @@ class ModelSpec(Settings):
 
     path: str = ""  # Absolute path of a model folder or GGUF file.
     name: str = ""  # Hub id, or smollm2-135m.
-    # Of a model without a contract of its own:
+    # For a model without a contract:
     prompts: PromptSettings | None = None
     encoder: EncoderSettings | None = None
     contract_format: int | None = None
@@ -183,7 +183,7 @@ def resolve_model(name: str) -> ModelSource:
     """Find out what a model name means: ``smollm2-135m``, a GGUF file, a folder, or a hub id.
 
     Raises:
-        ModelNotFoundError: The name looks like a path, and no model is there.
+        ModelNotFoundError: The name looks like a path, and leads to no model.
     """
     if name == SMOLLM2_NAME:
         return resolve_hub(name)

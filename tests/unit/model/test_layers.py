@@ -49,7 +49,7 @@ def test_more_layers_than_the_model_has_are_cut_and_said(llama_folder: Path, cap
         encoder = load(llama_folder, layers=99)
     depth = encoder.backbone.model.config.num_hidden_layers
     assert encoder.contract.encoder.layers == depth
-    assert f"from 99 to {depth}" in caplog.text
+    assert f"cut to {depth} from 99" in caplog.text
 
 
 def test_layers_are_part_of_the_contract_and_survive_saving(llama_folder: Path, tmp_path: Path) -> None:
