@@ -10,9 +10,9 @@ from statistics import fmean
 from llama2vec.files import file_sha256
 from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison
-from llama2vec.score.report.content import Content, build_content
+from llama2vec.score.report.content import ComparedRuns, Content, Evaluation, SourceFile, Sources, build_content
 from llama2vec.score.report.page import render_page
-from llama2vec.score.report.sources import ComparedRuns, CurveFamily, Evaluation, SourceFile, Sources
+from llama2vec.score.report.plots import CurveFamily
 from llama2vec.score.significance import bootstrap_interval
 from study.cells import Arm
 from study.comparisons import Answer, Scores, answers, arm_name, questions, seeded

@@ -26,9 +26,8 @@ def report_command(
 ) -> None:
     """Put scores, tests and training curves on one page that needs no network."""
     from llama2vec.files import write_output
-    from llama2vec.score.report.content import build_content
+    from llama2vec.score.report.content import build_content, read_sources
     from llama2vec.score.report.page import render_page
-    from llama2vec.score.report.sources import read_sources
 
     check_new(output, overwrite=overwrite)
     found = read_sources(sources or [])

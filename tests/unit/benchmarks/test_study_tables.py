@@ -124,7 +124,7 @@ def test_the_page_draws_curves_of_two_points_or_more(toy: Protocol, made_results
     path = tmp_path / "study.json"
     results = made_results({(raw_mean(), 0): sets, (adapted(toy, "both"), 0): sets})
     add(path, results)
-    curves = study_content(Scores(results, toy), path, "").curves
+    curves = study_content(Scores(results, toy), path, "").sources.curves
     assert [(family.title, dict(family.lines)) for family in curves] == [
         ("Over adaptation steps", {"no labels": {0.0: pytest.approx(0.3), 2.0: pytest.approx(0.3)}})
     ]

@@ -40,7 +40,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(
     page = tmp_path / "out" / "page.html"
     scores = one / "tiny-test.json"
     for arguments, problem in (
-        ([], "there is nothing to report"),
+        ([], "nothing to report"),
         ([one, two], "different corpora"),
         ([tmp_path / "foreign"], "foreign holds no result to report"),
         ([one, tmp_path / "gone"], "gone does not exist"),

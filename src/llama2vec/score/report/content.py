@@ -1,32 +1,194 @@
-"""What a report says, in any format: scores, tests between systems, trainings."""
+"""What a report says: results and logs that the other verbs wrote, read and checked, and tests between systems."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from llama2vec.errors import ConfigError, EvaluationError
+from pydantic import TypeAdapter
+
+from llama2vec.errors import ConfigError, DataError, EvaluationError
+from llama2vec.files import file_sha256, read_text
 from llama2vec.manifest import versions
 from llama2vec.records import Report
-from llama2vec.score.comparison import (
-    Comparison,
-    ComparisonOptions,
-    PairedTest,
-    compare_reports,
-)
-from llama2vec.score.report.sources import (
-    ComparedRuns,
-    CurveFamily,
-    Evaluation,
-    SourceFile,
-    Sources,
-    Training,
+from llama2vec.score.comparison import Comparison, ComparisonOptions, PairedTest, compare_reports
+from llama2vec.score.report.plots import CurveFamily
+from llama2vec.score.report.text import Training
+from llama2vec.score.results import (
+    NUMBERS,
+    comparison_from_json,
+    is_old_scores,
+    is_result,
+    parse_json,
+    query_values_file,
+    read_json,
+    read_result,
+    validated,
+    with_query_values,
 )
 from llama2vec.score.significance import SAME, bootstrap_interval
 
 _OPTIONS = ComparisonOptions(changed=10)
+LOG_FILE, MANIFEST_FILE, RUN_FILE = "log.jsonl", "manifest.json", "run.json"
+_RUN_FORMAT = "llama2vec-run"
+_KINDS = "what evaluate --output or compare --json wrote, or a folder of adapt, finetune or run"
+
+Settings = Mapping[str, Any]
+_STAGES = TypeAdapter(dict[str, dict[str, Any]])
+
+
+class SourceFile(NamedTuple):
+    """A file that was read: as it was named, what kind it is, and its content's SHA-256."""
+
+    path: str
+    kind: str
+    sha256: str
+
+
+class Evaluation(NamedTuple):
+    """A report and its file."""
+
+    report: Report
+    where: str
+
+
+class ComparedRuns(NamedTuple):
+    """A comparison and its file."""
+
+    comparison: Comparison
+    where: str
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything that was read, in the order given."""
+
+    files: list[SourceFile] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
+    comparisons: list[ComparedRuns] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    curves: list[CurveFamily] = field(default_factory=list)
+
+
+def read_sources(paths: Iterable[str | Path]) -> Sources:
+    """Read what a report shows.
+
+    Args:
+        paths: Folders of ``evaluate --output``, ``adapt``, ``finetune`` or ``run``; files of ``evaluate --output`` or
+            ``compare --json``.
+    """
+    sources, seen = Sources(), set[Path]()
+    for path in map(Path, paths):
+        if path.resolve() in seen:
+            raise ConfigError(f"{path} is given twice")
+        seen.add(path.resolve())
+        if not path.exists():
+            raise DataError(f"{path} does not exist; give {_KINDS}")
+        if not (_read_folder(path, sources) if path.is_dir() else _read_file(path, sources)):
+            raise DataError(f"{path} holds no result to report; give {_KINDS}")
+    if not seen:
+        raise ConfigError(f"nothing to report; give {_KINDS}")
+    return sources
+
+
+def _read_folder(folder: Path, sources: Sources) -> bool:
+    if (folder / RUN_FILE).is_file():
+        return _read_run(folder, sources)
+    if (folder / LOG_FILE).is_file():
+        sources.trainings.append(_read_training(folder, sources))
+        return True
+    return _read_results(folder, sources)
+
+
+def _read_results(folder: Path, sources: Sources) -> bool:
+    """Read every result of a folder; tell whether there is one."""
+    found = [_read_file(file, sources) for file in sorted(folder.glob("*.json"))]
+    return any(found)
+
+
+def _read_run(folder: Path, sources: Sources) -> bool:
+    file = folder / RUN_FILE
+    content = read_json(file)
+    if content.get("format") != _RUN_FORMAT:
+        return False
+    stages = validated(_STAGES, content.get("stages"), str(file))
+    sources.files.append(_source_file(file, "run"))
+    for stage in stages:
+        made = folder / str(stages[stage].get("folder", ""))
+        if (made / LOG_FILE).is_file():
+            sources.trainings.append(_read_training(made, sources))
+        elif made != folder and made.is_dir():
+            # The evaluation of a run has a folder for each system.
+            for system in sorted(path for path in made.iterdir() if path.is_dir() and not path.name.startswith(".")):
+                _read_results(system, sources)
+    return True
+
+
+def _read_training(folder: Path, sources: Sources) -> Training:
+    log, manifest = folder / LOG_FILE, folder / MANIFEST_FILE
+    lines = _read_log(log)
+    sources.files.append(_source_file(log, "training"))
+    facts: Settings = {}
+    if manifest.is_file():
+        facts = read_json(manifest)
+        sources.files.append(_source_file(manifest, "training"))
+    begun = next((stage for stage in ("finetune", "adapt") if (folder / f"{stage}.json").is_file()), "")
+    return Training(str(folder), str(facts.get("stage", begun)), lines, facts)
+
+
+def _read_log(path: Path) -> list[dict[str, float]]:
+    """Read a log, except a last line that a kill cut short."""
+    try:
+        whole = read_text(path).split("\n")[:-1]
+    except (OSError, UnicodeDecodeError):
+        raise DataError(f"{path} cannot be read as text; is it a log of adapt or finetune?") from None
+    lines = []
+    for number, text in enumerate(whole, start=1):
+        where = f"{path}:{number}"
+        line = parse_json(text, where)
+        if "step" not in line:
+            raise DataError(f"{where} has no step; is it a log of adapt or finetune?")
+        lines.append(validated(NUMBERS, line, where))
+    if not lines:
+        raise DataError(f"{path}: no step is logged yet; report again later")
+    return lines
+
+
+def _read_file(path: Path, sources: Sources) -> bool:
+    """Read a JSON file into the sources; tell whether it is a result."""
+    content = read_json(path)
+    if is_result(content) or is_old_scores(content):
+        result = with_query_values(path, read_result(path))
+        sources.files.append(_source_file(path, "evaluation"))
+        if result.report.per_query:
+            sources.files.append(_source_file(query_values_file(path), "values per query"))
+        report = result.report
+        settings = {**report.settings, "seconds": result.seconds}
+        report = Report(report.task, report.system, report.metrics, report.intervals, report.per_query, settings)
+        sources.evaluations.append(Evaluation(report, str(path)))
+        return True
+    if isinstance(content.get("comparisons"), list) or "pairs" in content:
+        sources.comparisons.extend(_comparisons(content, path))
+        sources.files.append(_source_file(path, "comparison"))
+        return True
+    return False
+
+
+def _comparisons(content: Settings, path: Path) -> list[ComparedRuns]:
+    """Return the comparisons of ``compare --json``, or a single one."""
+    found = [comparison_from_json(one, str(path)) for one in content.get("comparisons", [content])]
+    for comparison in found:
+        if comparison.systems.keys() - comparison.per_query.keys():
+            raise DataError(f"{path} lacks the values per query of a system; compare again")
+    return [ComparedRuns(comparison, str(path)) for comparison in found]
+
+
+def _source_file(path: Path, kind: str) -> SourceFile:
+    return SourceFile(str(path), kind, file_sha256(path))
 
 
 @dataclass(frozen=True)
@@ -66,21 +228,21 @@ class TaskResults:
 
 @dataclass(frozen=True)
 class Content:
-    """A report: tasks, trainings and curves in the order given, and how the page was made."""
+    """A report: what was read, in the order given, and how the page is made."""
 
     title: str
     command: str
     tasks: Sequence[TaskResults]
-    trainings: Sequence[Training]
-    files: Sequence[SourceFile]
+    sources: Sources
     versions: Mapping[str, str]
-    curves: Sequence[CurveFamily] = ()
 
     @property
     def summary(self) -> str:
         """One line that says what the report holds."""
         parts = [f"{_count(len(self.systems), 'system')} on {_count(len(self.tasks), 'task')}"] if self.tasks else []
-        return ", ".join([*parts, *([_count(len(self.trainings), "training")] if self.trainings else [])])
+        return ", ".join(
+            [*parts, *([_count(len(self.sources.trainings), "training")] if self.sources.trainings else [])]
+        )
 
     @property
     def headline(self) -> list[TaskResults]:
@@ -118,10 +280,7 @@ def build_content(sources: Sources, *, title: str = "", command: str = "", basel
         there = ", ".join(sorted(known)) or "none"
         raise ConfigError(f"--baseline {baseline}: no such system in these results; there are: {there}")
     tasks = [_task(name, evaluations.get(name, []), compared.get(name, []), baseline) for name in names]
-    return Content(
-        title or _title(tasks, sources.trainings), command, tasks, sources.trainings, sources.files,
-        versions(), sources.curves,
-    )  # fmt: skip
+    return Content(title or _title(tasks, sources.trainings), command, tasks, sources, versions())
 
 
 def averages(tasks: Sequence[TaskResults]) -> dict[str, float]:

@@ -11,9 +11,8 @@ from llama2vec.score.comparison import Comparison, PairedTest
 from llama2vec.score.report import plots
 from llama2vec.score.report import text as wording
 from llama2vec.score.report.content import Content, TaskResults, averages
-from llama2vec.score.report.plots import Curve, Estimate, Plot
-from llama2vec.score.report.sources import CurveFamily, Training
-from llama2vec.score.report.text import Cell, best_values, score_cell
+from llama2vec.score.report.plots import Curve, CurveFamily, Estimate, Plot
+from llama2vec.score.report.text import Cell, Training, best_values, score_cell
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _MOST_PAIRS = 6
@@ -43,7 +42,7 @@ def render_page(content: Content) -> str:
         content=content,
         overview=_overview(content),
         tasks=[_task_view(number, task) for number, task in enumerate(content.tasks, start=1)],
-        trainings=_trainings_view(content.trainings),
+        trainings=_trainings_view(content.sources.trainings),
         style=(_TEMPLATES / "page.css").read_text(encoding="utf-8"),
     )
 
@@ -67,7 +66,7 @@ def _overview(content: Content) -> dict[str, Any]:
     figures = [_scores_plot("overview", tasks)] if len(tasks) > 1 and len(systems) > 1 else []
     pairs = [found for task in tasks for found in task.pairs]
     figures += [_forest("forest", pairs)] if len(tasks) > 1 and len(pairs) > 1 else []
-    figures += [_family_plot(number, family) for number, family in enumerate(content.curves, start=1)]
+    figures += [_family_plot(number, family) for number, family in enumerate(content.sources.curves, start=1)]
     columns = [Cell(task.label, task.metrics[0]) for task in tasks]
     head: Sequence[str | Cell] = ["System", *columns, *(["average"] if means else [])]
     return {"rows": [head, *rows] if len(tasks) > 1 else [], "figures": figures}

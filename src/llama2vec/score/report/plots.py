@@ -77,6 +77,16 @@ class Curve:
     dots: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class CurveFamily:
+    """Scores over something that was varied: line → value of ``across`` → score by ``axis``, two points or more."""
+
+    title: str
+    axis: str
+    across: str
+    lines: Mapping[str, Mapping[float, float]]
+
+
 def estimates_plot(
     groups: Mapping[str, Sequence[Estimate]], *, key: str, title: str, axis: str, caption: str, zero: bool = False
 ) -> Plot:

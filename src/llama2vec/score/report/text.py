@@ -15,7 +15,6 @@ from rich.text import Text
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Report
 from llama2vec.score.comparison import PairedTest
-from llama2vec.score.report.sources import Training
 from llama2vec.score.tasks import TaskScore
 
 MINUS, NONE = "−", "–"
@@ -28,6 +27,26 @@ _FIGURES = {
 }  # fmt: skip
 
 HELD_OUT = "validation_"
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A training, finished or under way."""
+
+    where: str  # The folder
+    stage: str  # ``adapt`` or ``finetune``; "" if the folder does not say
+    log: Sequence[Mapping[str, float]]  # The lines of ``log.jsonl``, with ``step`` and figures by name; at least one
+    manifest: Mapping[str, Any]  # What ``manifest.json`` says; empty until the training is finished
+
+    @property
+    def state(self) -> str:
+        """``finished``, or not."""
+        return "finished" if self.manifest else "not finished"
+
+    @property
+    def steps(self) -> int:
+        """Steps logged so far."""
+        return int(self.log[-1]["step"])
 
 
 def score(value: float) -> str:

@@ -1,16 +1,17 @@
 import dataclasses
+import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from made_results import NEW, OLD, QUERIES, make_report
+from made_results import LOG, NEW, OLD, QUERIES, make_report
 
-from llama2vec.errors import ConfigError, EvaluationError
+from llama2vec.errors import ConfigError, DataError, EvaluationError
 from llama2vec.records import Report
 from llama2vec.score.comparison import compare_reports
-from llama2vec.score.report.content import Content, averages, build_content
-from llama2vec.score.report.sources import read_sources
-from llama2vec.score.results import write_comparisons
+from llama2vec.score.report.content import Content, averages, build_content, read_sources
+from llama2vec.score.results import comparison_to_json, write_comparisons
 
 Writer = Callable[..., Path]
 
@@ -115,3 +116,168 @@ def test_the_average_is_over_systems_scored_everywhere_by_one_metric(evaluation:
     assert averages(tasks[:1]) == {}
     similarity = evaluation("c", Report("sts", "old", {"spearman": 0.8}))
     assert averages([*tasks, *built(similarity).tasks]) == {}
+
+
+HEAD = '{"format": "llama2vec-evaluation", "version": 1'
+
+
+def test_a_folder_of_an_evaluation_gives_its_tasks_with_values_per_query(evaluation: Writer) -> None:
+    folder = evaluation("new", make_report("new", NEW), make_report("new", OLD, task="other"))
+    sources = read_sources([folder])
+    (other, tiny) = [one.report for one in sources.evaluations]
+    assert (tiny.task, tiny.system, other.task) == ("tiny/test", "new", "other")
+    assert list(tiny.per_query["nDCG@10"].values()) == NEW
+    assert tiny.settings["corpus_fingerprint"] == "c0ffee"
+    assert tiny.settings["seconds"] == 1.5
+    assert sorted(file.kind for file in sources.files) == ["evaluation"] * 2 + ["values per query"] * 2
+
+
+def test_a_single_result_needs_no_values_per_query(evaluation: Writer) -> None:
+    file = evaluation("new", make_report("new", NEW, depth=7)) / "tiny-test.json"
+    file.with_name("tiny-test.per-query.tsv").unlink()
+    [report] = [one.report for one in read_sources([file]).evaluations]
+    assert (report.per_query, report.intervals, report.settings["depth"]) == ({}, {"nDCG@10": (0.2, 1.0)}, 7)
+
+
+def test_comparisons_are_read_from_a_file_of_several_and_of_one(tmp_path: Path) -> None:
+    comparison = compare_reports([make_report("old", OLD), make_report("new", NEW)])
+    write_comparisons(tmp_path / "many.json", [comparison])
+    (tmp_path / "one.json").write_text(json.dumps(comparison_to_json(comparison)), encoding="utf-8")
+    for name in ("many.json", "one.json"):
+        assert [one.comparison for one in read_sources([tmp_path / name]).comparisons] == [comparison]
+
+
+def test_a_training_is_read_without_the_line_that_a_kill_cut_short(training: Writer) -> None:
+    (done, begun) = read_sources([training("done"), training("begun", finished=False, rest='{"step": 1')]).trainings
+    assert (done.stage, done.state, done.steps, list(done.log)) == ("adapt", "finished", 10, LOG)
+    assert (begun.stage, begun.state, list(begun.log)) == ("adapt", "not finished", LOG)
+
+
+def test_a_run_gives_its_stages_its_trainings_and_its_scores(
+    tmp_path: Path, training: Writer, evaluation: Writer
+) -> None:
+    training("run/adapted")
+    evaluation("run/report/raw", make_report("raw", OLD))
+    evaluation("run/report/new", make_report("new", NEW))
+    stages = {
+        "adapt": {"state": "finished", "folder": "adapted", "seconds": 75.0},
+        "evaluate": {"state": "finished", "folder": "report", "seconds": 3.0},
+        "index": {"state": "running", "folder": "index"},
+    }
+    content = {"format": "llama2vec-run", "recipe": {"corpus": "texts"}, "stages": stages}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    sources = read_sources([tmp_path / "run"])
+    assert [one.stage for one in sources.trainings] == ["adapt"]
+    assert [list(one.report.per_query["nDCG@10"].values()) for one in sources.evaluations] == [NEW, OLD]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("[1, 2]", "holds no result to report"),
+        ('{"tasks": {"cranfield": {}}}', "holds no result to report"),
+        ("{", "cannot be read as JSON"),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {"AP": NaN}}',
+            "holds NaN, which is not a score",
+        ),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {"AP": 1e999}}',
+            "metrics.AP: input should be a finite number",
+        ),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {"AP": "high"}}',
+            "metrics.AP: input should be a valid number",
+        ),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {}}',
+            "metrics: dictionary should have at least 1 item",
+        ),
+        (
+            '{RESULT, "task": "", "system": "s", "metrics": {"AP": 1}}',
+            "task: string should have at least 1",
+        ),
+        (
+            '{RESULT, "task": "t", "system": "s", "metrics": {"AP": 1}, "intervals": {"AP": [1]}}',
+            "intervals.AP.1: field required",
+        ),
+        ('{"task": "t", "systems": {"s": {}}, "intervals": {}}', "was written by an earlier version; score again"),
+        (
+            '{"format": "llama2vec-comparison", "version": 1, "comparisons": [{}]}',
+            "give what `llama2vec compare --json`",
+        ),
+    ],
+)
+def test_files_that_hold_no_result_or_a_broken_one_are_refused(tmp_path: Path, content: str, problem: str) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(content.replace("{RESULT", HEAD), encoding="utf-8")
+    with pytest.raises((DataError, EvaluationError), match=problem) as caught:
+        read_sources([path])
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"format": "another"}', "holds no result to report"),
+        ('{"format": "llama2vec-run", "stages": {"adapt": 3}}', "adapt: input should be a valid dictionary"),
+    ],
+)
+def test_a_run_that_is_foreign_or_broken_is_refused(tmp_path: Path, content: str, problem: str) -> None:
+    (tmp_path / "run.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=problem):
+        read_sources([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("q9\tnew\tnDCG@10\tnan", r":10: 'nan' is not a finite number"),
+        ("q9\tnew\tnDCG@10\tmuch", r":10 is not query, system, metric and number"),
+        ("q9\tnew\t0.5", r":10 is not query, system, metric and number"),
+        ("q1\tnew\tnDCG@10\t0.5", r":10: 'q1' already has nDCG@10"),
+    ],
+)
+def test_faulty_values_per_query_are_named_with_their_line(evaluation: Writer, line: str, problem: str) -> None:
+    file = evaluation("new", make_report("new", NEW)) / "tiny-test.json"
+    with file.with_name("tiny-test.per-query.tsv").open("a", encoding="utf-8") as stream:
+        stream.write(line + "\n")
+    with pytest.raises(DataError, match=problem):
+        read_sources([file])
+
+
+def test_values_per_query_without_their_header_are_refused(evaluation: Writer) -> None:
+    file = evaluation("new", make_report("new", NEW)) / "tiny-test.json"
+    file.with_name("tiny-test.per-query.tsv").write_text("q1\tnew\tnDCG@10\t0.5\n", encoding="utf-8")
+    with pytest.raises(DataError, match="the header must be query, system, metric, value"):
+        read_sources([file])
+
+
+@pytest.mark.parametrize(
+    ("log", "rest", "problem"),
+    [
+        ([], "", "no step is logged yet"),
+        ([], '{"step": 1}', "no step is logged yet"),
+        ([{"loss": 1.0}], "", r"log.jsonl:1 has no step"),
+        ([{"step": 1, "loss": math.nan}], "", r"log.jsonl:1 holds NaN"),
+        ([{"step": 1}], "not JSON\n{}\n", r"log.jsonl:2 cannot be read as JSON"),
+    ],
+)
+def test_a_broken_log_is_refused(training: Writer, log: list[dict[str, float]], rest: str, problem: str) -> None:
+    with pytest.raises(DataError, match=problem):
+        read_sources([training("broken", log=log, rest=rest)])
+
+
+def test_paths_that_are_missing_foreign_doubled_or_none_at_all_are_refused(tmp_path: Path, training: Writer) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "picture.json").write_bytes(b"\xff\xfe")
+    adapted = training("adapted")
+    for paths, error, problem in (
+        ([tmp_path / "gone"], DataError, "gone does not exist"),
+        ([tmp_path / "empty"], DataError, "empty holds no result to report"),
+        ([tmp_path / "picture.json"], DataError, "not valid UTF-8"),
+        ([adapted, tmp_path / "." / "adapted"], ConfigError, "adapted is given twice"),
+        ([], ConfigError, "nothing to report"),
+    ):
+        with pytest.raises(error, match=problem):
+            read_sources(paths)

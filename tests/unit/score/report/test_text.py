@@ -12,8 +12,7 @@ from llama2vec.errors import EvaluationError
 from llama2vec.records import Report
 from llama2vec.score.comparison import PairedTest, compare_reports
 from llama2vec.score.report import text as wording
-from llama2vec.score.report.sources import Training
-from llama2vec.score.report.text import markdown_table, score_rows, system_markdown, system_tables
+from llama2vec.score.report.text import Training, markdown_table, score_rows, system_markdown, system_tables
 
 LOW, HIGH = [0.01 * number for number in range(20)], [0.5 + 0.02 * number for number in range(20)]
 
