@@ -1,0 +1,49 @@
+"""``llama2vec run`` before its first stage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from running import CommandLine
+
+
+def test_neither_recipe_nor_corpus_is_one_line(command_line: CommandLine) -> None:
+    assert command_line.refused("run") == (
+        "llama2vec: give a recipe, or --corpus for the default run over a corpus without labels"
+    )
+
+
+def test_a_dry_run_shows_every_stage_with_time_and_memory_and_writes_nothing(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    done = command_line(
+        "run", "--corpus", corpus_file, "--model", llama_folder, "-o", output, "--dry-run", "--flops", 1e9
+    )
+    assert done.code == 0
+    for stage in ("pairs", "adapt", "finetune", "encode", "index"):
+        assert f"│ {stage} " in done.out
+    assert "not done yet" in done.out
+    assert "MiB" in done.out or "GiB" in done.out
+    assert "- expect them to be right within a factor of 2" in done.out
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--from", "index", "--until", "pairs"], "--from index comes after --until pairs"),
+        (["--set", "adapt.optimiser.stepz=3"], "unknown key 'adapt.optimizer.stepz'; did you mean 'steps'?"),
+        (["--set", "adapt"], "--set adapt: write it as section.key=value"),
+        (["--corpus", ""], "give a recipe, or --corpus"),
+        (["--model", "./nowhere"], "nowhere: no such model folder or file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    output = tmp_path / "run"
+    base = ["--corpus", corpus_file, "--model", llama_folder, "--output", output]
+    assert message in command_line.refused("run", *base, *arguments)
+    assert not output.exists()

@@ -1,0 +1,112 @@
+"""A recipe for a whole run: its sections, what they share, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llama2vec.config import load_config
+from llama2vec.errors import ConfigError
+from llama2vec.pipeline.settings import UNLABELED, RunConfig
+
+RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("run-*.toml"))
+
+
+def configured(*overrides: str) -> RunConfig:
+    return load_config(RunConfig, None, overrides)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_run_recipe_is_valid_and_opens_with_its_command(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert f" run {path.stem} " in text.splitlines()[0]
+    config = load_config(RunConfig, path, ["corpus=CORPUS"])
+    assert config.finetune
+    assert config.index
+
+
+def test_there_are_recipes_for_a_cpu_a_gpu_and_the_published_settings() -> None:
+    assert [path.stem for path in RECIPES] == ["run-cpu-minutes", "run-one-gpu", "run-published-msmarco"]
+
+
+def test_a_section_that_is_absent_or_false_is_not_run_and_true_means_the_defaults() -> None:
+    config = configured("corpus=c", "adapt=true", "encode={}", "index=false")
+    assert config.adapt is not None
+    assert config.encode is not None
+    assert (config.pairs, config.mine, config.finetune, config.index, config.evaluate) == (None,) * 5
+
+
+def test_shared_sections_lie_under_those_of_the_stages() -> None:
+    config = configured(
+        "corpus=c", "model.lora.rank=8", "model.dtype=float32", "prompts=released", "encoder.passage_max_tokens=99",
+        "adapt.model.lora.rank=0", "pairs.from_corpus=true", "finetune.model.lora.alpha=5",
+    )  # fmt: skip
+    assert config.adapt
+    assert config.finetune
+    assert (config.adapt.model.lora.rank, config.finetune.model.lora.rank) == (0, 8)
+    assert (config.finetune.model.lora.alpha, config.adapt.model.dtype) == (5, "float32")
+    assert config.adapt.prompts == config.finetune.prompts == config.prompts
+    assert config.prompts.slots == 8
+    assert config.finetune.encoder.passage_max_tokens == 99
+    assert (config.adapt.encoder.query_prompt, config.finetune.encoder.query_prompt) == ("self", "next")
+
+
+def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes() -> None:
+    config = configured(*UNLABELED, "corpus=c")
+    assert config.pairs
+    assert config.pairs.from_corpus
+    assert not config.pairs.sources
+    assert all(section is not None for section in (config.adapt, config.finetune, config.encode, config.index))
+    assert config.finetune
+    assert (config.finetune.encoder.query_prompt, config.finetune.encoder.passage_prompt) == ("self", "self")
+    assert config.index
+    assert config.index.bm25
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["adpt=true"], r"unknown key 'adpt'; did you mean 'adapt'\?"),
+        (["corpus=c", "adapt.optimizer.stepz=3"], r"unknown key 'adapt\.optimizer\.stepz'; did you mean 'steps'\?"),
+        (["corpus=c", "adapt=true", "model.nme=x"], r"unknown key 'model\.nme'; did you mean 'name'\?"),
+        (["corpus=c", "pairs.from_corpus.limt=3"], r"'pairs\.from_corpus\.limt'; did you mean 'limit'\?"),
+        (['pairs.sources=[{source="x", splitt="a"}]'], r"'pairs\.sources\.0\.splitt'; did you mean 'split'\?"),
+        (["corpus=c", "finetune=true"], r"\[finetune\] needs what \[pairs\] makes"),
+        (["corpus=c", "index=true"], r"\[index\] needs what \[encode\] makes"),
+        (["adapt=true"], r"corpus is empty and adapt reads it; name a corpus in the recipe or with --corpus"),
+        (["pairs={}"], r"no source of pairs; name sources, or write from_corpus = true"),
+        (["corpus=c"], r"no stage to run"),
+        (["corpus=c", "pairs.from_corpus=true", "mine.rounds=2"], r"rounds is 2, but no stage fine-tunes in between"),
+        (["corpus=c", "adapt.model.name=other"], r"adapt\.model\.name: a run has one model; name it in \[model\]"),
+        (
+            ["corpus=c", "pairs.from_corpus=true", "finetune.data.sources=x"],
+            r"finetune\.data: a run fine-tunes on what \[pairs\] reads",
+        ),
+        (
+            ["corpus=c", "adapt=true", "pairs.from_corpus=true", "finetune.encoder.passage_max_tokens=7"],
+            r"finetune\.encoder\.passage_max_tokens is 7 and the adapted encoder has 512",
+        ),
+        (
+            ["corpus=c", "adapt=true", "pairs.from_corpus=true", "finetune.prompts=released"],
+            r"finetune\.prompts: fine-tuning keeps the wording",
+        ),
+        (["corpus=c", "evaluate={}"], r"evaluate\.tasks: Field required"),
+        (
+            ["corpus=c", "adapt=true", 'evaluate={tasks=["x.tsv"], systems=["finetuned"]}'],
+            r"evaluate\.systems: finetuned is not a model of this run",
+        ),
+    ],
+)
+def test_a_recipe_that_does_not_hold_together_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        configured(*overrides)
+
+
+def test_a_source_may_be_its_name_alone() -> None:
+    config = configured('pairs.sources=["a.jsonl", {source="b", split="dev", limit=3}]')
+    assert config.pairs
+    assert [(one.source, one.split, one.limit) for one in config.pairs.sources] == [
+        ("a.jsonl", "train", 0),
+        ("b", "dev", 3),
+    ]
