@@ -26,8 +26,9 @@ from llama2vec.retrieve.vector_index import ExactIndex
     depth=st.integers(1, 50),
     shard_size=st.integers(1, 45),
     block_rows=st.integers(1, 20),
-    block_floats=st.integers(1, 60),
-    heaps_from=st.sampled_from([0, 1, None]),
+    block_queries=st.integers(1, 4),
+    room=st.integers(1, 3),
+    sampled=st.booleans(),
 )
 def test_exact_search_equals_brute_force_ties_included(
     seed: int,
@@ -37,8 +38,9 @@ def test_exact_search_equals_brute_force_ties_included(
     depth: int,
     shard_size: int,
     block_rows: int,
-    block_floats: int,
-    heaps_from: int | None,
+    block_queries: int,
+    room: int,
+    sampled: bool,
 ) -> None:
     # Small whole numbers: every product is exact in float32 and many scores are equal.
     random = np.random.default_rng(seed)
@@ -48,11 +50,11 @@ def test_exact_search_equals_brute_force_ties_included(
     order = np.lexsort((np.broadcast_to(np.arange(passages), scores.shape), -scores), axis=1)[:, :depth]
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(vector_index_module, "_BLOCK_FLOATS", block_floats),
+        mock.patch.object(vector_index_module, "_BLOCK_QUERIES", block_queries),
         mock.patch.object(vector_index_module, "_BLOCK_ROWS", block_rows),
-        # None: FAISS is not installed.
-        mock.patch.object(vector_index_module, "_HEAPS_FROM", heaps_from or 0),
-        mock.patch.object(vector_index_module, "faiss", None if heaps_from is None else vector_index_module.faiss),
+        mock.patch.object(vector_index_module, "_ROOM", room),
+        mock.patch.object(vector_index_module, "_SAMPLED_DEPTH", 1 if sampled else 10**9),
+        mock.patch.object(vector_index_module, "_IN_SAMPLE", 1),
         mock.patch("os.fsync"),
     ):
         store = write_store(

@@ -1,14 +1,13 @@
 """Find the nearest vectors of a store: exactly, or approximately through FAISS.
 
 Similarity is the inner product, which is the cosine because a store's vectors are normalized. Exact search multiplies
-block by block, so that memory does not grow with the corpus. FAISS's heaps merge a block's scores into the best so far
-where FAISS is installed; elsewhere NumPy does the same, more slowly. Both keep the lower row where scores are equal.
+block by block, so that memory does not grow with the corpus.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +35,12 @@ _ADDED_VECTORS = 8192
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-_BLOCK_ROWS = 2048
-_BLOCK_FLOATS = 1 << 21
-"""Most scores at once: 8 MiB in float32, whatever the number of queries."""
-_HEAPS_FROM = 2
-"""Vectors per wanted result from which heaps are quicker than sorting (benchmarks/exact_search.py)."""
+_BLOCK_ROWS, _BLOCK_QUERIES = 1024, 1024
+"""Vectors and queries that are multiplied at once: their scores take 4 MiB."""
+_ROOM = 4
+"""How many times the wanted scores a query may collect."""
+_SAMPLED_DEPTH, _SAMPLE, _IN_SAMPLE = 50, 1 << 12, 10
+"""From which depth a sample pays, most of its vectors, and how many results it should hold (exact_search.py)."""
 _LAST_ROW = (1 << 32) - 1
 _EMPTY = np.iinfo(np.int64).min
 
@@ -65,7 +65,20 @@ class ExactIndex:
             number of passages. Equal scores are in row order. An approximate index that finds fewer than K passages
             fills the rest with score -inf and row -1.
         """
-        found = Nearest(_checked_queries(vectors, depth, self.store), min(depth, len(self.store)))
+        queries, depth = _checked_queries(vectors, depth, self.store), min(depth, len(self.store))
+        scores = np.empty((len(queries), depth), dtype=np.float32)
+        rows = np.empty((len(queries), depth), dtype=np.int64)
+        for begin in range(0, len(queries), _BLOCK_QUERIES):
+            part = slice(begin, begin + _BLOCK_QUERIES)
+            floors = _floors(queries[part], depth, self.store)
+            scores[part], rows[part] = self._nearest(queries[part], depth, floors)
+        missed = np.flatnonzero(rows[:, -1] < 0)
+        if len(missed):
+            scores[missed], rows[missed] = self._nearest(queries[missed], depth, None)
+        return scores, rows
+
+    def _nearest(self, queries: Scores, depth: int, floors: Scores | None) -> tuple[Scores, Rows]:
+        found = Nearest(queries, depth, floors)
         for first_row, shard in self.store.shards():
             found.add(shard, first_row)
         return found.best()
@@ -200,85 +213,78 @@ def best_rows(scores: Scores, depth: int) -> Rows:
 
 
 class Nearest:
-    """The best ``depth`` of all vectors seen so far, for each of the queries [Q, D]."""
+    """The best ``depth`` of all vectors seen so far, for each of the queries [Q, D].
 
-    def __init__(self, queries: Scores, depth: int) -> None:
-        self._queries, self._depth, self._seen = queries, depth, 0
-        self._best: _Keys | _Heaps = _Keys(len(queries), depth)
-        self._scores = np.empty(0, dtype=np.float32)
+    Scores above a query's floor are collected; when a query has several times as many as it wants, only the best are
+    kept, and the worst of them becomes the floor. Few scores pass it, so merging costs little beside the products.
+    """
+
+    def __init__(self, queries: Scores, depth: int, floors: Scores | None = None) -> None:
+        self._queries, self._depth = queries, depth
+        self._floors = np.full(len(queries), -np.inf, dtype=np.float32) if floors is None else floors.copy()
+        self._counts = np.zeros(len(queries), dtype=np.int64)
+        self._collected: list[tuple[Rows, Rows]] = []  # query and key of each score
+        # Used again for every block, because fresh pages are slow to get.
+        self._scores = np.empty(len(queries) * _BLOCK_ROWS, dtype=np.float32)
+        self._above = np.empty(len(queries) * _BLOCK_ROWS, dtype=np.bool_)
 
     def add(self, vectors: npt.NDArray[np.floating], first_row: int) -> None:
         """Compare all queries with the next vectors [N, D]; calls come in ascending order of rows."""
         for begin in range(0, len(vectors), _BLOCK_ROWS):
-            if faiss and isinstance(self._best, _Keys) and self._seen >= _HEAPS_FROM * self._depth:
-                self._best = _Heaps(*self._best.sorted())
             block = np.asarray(vectors[begin : begin + _BLOCK_ROWS], dtype=np.float32)
-            rows = np.arange(first_row + begin, first_row + begin + len(block))
-            for part in self._parts(len(block)):
-                self._best.merge(part, self._products(self._queries[part], block), rows)
-            self._seen += len(block)
+            size, shape = len(self._queries) * len(block), (len(self._queries), len(block))
+            scores, above = self._scores[:size], self._above[:size]
+            np.matmul(self._queries, block.T, out=scores.reshape(shape))
+            np.greater(scores.reshape(shape), self._floors[:, None], out=above.reshape(shape))
+            places = np.flatnonzero(above)
+            query, column = np.divmod(places, len(block))
+            self._collected.append((query, _keys(scores[places], column + (first_row + begin))))
+            self._counts += np.bincount(query, minlength=len(self._queries))
+            if self._counts.max(initial=0) > _ROOM * self._depth:
+                self._cut()
 
     def best(self) -> tuple[Scores, Rows]:
         """Return [Q, K] scores and rows, best first, equal scores in row order; -inf and -1 where there are fewer."""
-        return self._best.sorted()
+        keys = self._cut()
+        return _scores_of(keys), np.where(keys == _EMPTY, -1, _LAST_ROW - (keys & _LAST_ROW))
 
-    def _parts(self, rows: int) -> Iterator[slice]:
-        """Split the queries so that no part has more scores than a block holds."""
-        step = max(1, _BLOCK_FLOATS // rows)
-        for begin in range(0, len(self._queries), step):
-            yield slice(begin, min(begin + step, len(self._queries)))
-
-    def _products(self, queries: Scores, block: Scores) -> Scores:
-        """Return [q, n] products in a buffer that is used again, because fresh pages are slow to get."""
-        size = len(queries) * len(block)
-        if self._scores.size < size:
-            self._scores = np.empty(size, dtype=np.float32)
-        return np.matmul(queries, block.T, out=self._scores[:size].reshape(len(queries), len(block)))
-
-
-class _Keys:
-    """The best K of each query as whole numbers, one per score and row; quickest for the first vectors."""
-
-    def __init__(self, queries: int, depth: int) -> None:
-        self._keys = np.full((queries, depth), _EMPTY)
-
-    def merge(self, part: slice, scores: Scores, rows: Rows) -> None:
-        """Merge the scores [q, n] that a part of the queries has for these rows [n]."""
-        candidates = np.concatenate([self._keys[part], _keys(scores, rows)], axis=1)
-        self._keys[part] = np.partition(candidates, len(rows), axis=1)[:, len(rows) :]
-
-    def sorted(self) -> tuple[Scores, Rows]:
-        """Return [Q, K] scores and rows, best first."""
-        keys = np.sort(self._keys, axis=1)[:, ::-1]
-        ordered = (keys >> 32).astype(np.int32)
-        scores = (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(np.float32)
-        is_empty = keys == _EMPTY
-        return np.where(is_empty, np.float32(-np.inf), scores), np.where(is_empty, -1, _LAST_ROW - (keys & _LAST_ROW))
-
-
-class _Heaps:
-    """The best K of each query in FAISS's heaps, which are quickest once few scores enter.
-
-    A heap gives up the lowest label among equal scores, so labels are -2 - row; -1 is FAISS's own label for "empty".
-    """
-
-    def __init__(self, scores: Scores, rows: Rows) -> None:
-        self._found = faiss.ResultHeap(*scores.shape, keep_max=True)
-        # Worst first: a sorted list is a heap.
-        self._found.D[:], self._found.I[:] = scores[:, ::-1], np.where(rows < 0, -1, -2 - rows)[:, ::-1]
-
-    def merge(self, part: slice, scores: Scores, rows: Rows) -> None:
-        """Merge the scores [q, n] that a part of the queries has for these rows [n]."""
-        labels = -2 - rows
-        self._found.heaps.addn_with_ids(
-            len(rows), faiss.swig_ptr(scores), faiss.swig_ptr(labels), 0, part.start, len(scores)
+    def _cut(self) -> Rows:
+        """Keep the best of each query; return their keys [Q, K], best first."""
+        query, keys = (np.concatenate(parts) for parts in zip(*self._collected, strict=True))
+        order = np.argsort(query, kind="stable")
+        query, place = (
+            query[order],
+            np.arange(len(query)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts),
         )
+        table = np.full((len(self._queries), max(self._depth, self._counts.max(initial=0))), _EMPTY)
+        table[query, place] = keys[order]
+        best = np.sort(np.partition(table, -self._depth, axis=1)[:, -self._depth :], axis=1)[:, ::-1]
+        is_full = best[:, -1] != _EMPTY
+        self._floors[is_full] = _scores_of(best[is_full, -1])
+        query, place = np.nonzero(best != _EMPTY)
+        self._collected, self._counts = [(query, best[query, place])], (best != _EMPTY).sum(axis=1)
+        return best
 
-    def sorted(self) -> tuple[Scores, Rows]:
-        """Return [Q, K] scores and rows, best first; call it once."""
-        self._found.finalize()
-        scores, labels = self._found.D, self._found.I
-        return np.where(labels == -1, np.float32(-np.inf), scores), np.where(labels == -1, -1, -2 - labels)
+
+def _floors(queries: Scores, depth: int, store: VectorStore) -> Scores | None:
+    """Estimate from a sample of the store a score [Q] that more than ``depth`` vectors exceed; None if it is no use."""
+    size = min(_SAMPLE, _IN_SAMPLE * len(store) // depth)
+    if depth < _SAMPLED_DEPTH or 2 * size > len(store):
+        return None
+    sample = store.vectors(np.linspace(0, len(store) - 1, size).astype(np.int64))
+    expected = depth * size / len(store)
+    place = max(0, size - math.ceil(expected + 4 * math.sqrt(expected)) - 1)
+    return np.partition(queries @ sample.T, place, axis=1)[:, place]
+
+
+def _scores_of(keys: Rows) -> Scores:
+    """Return the scores of keys; -inf for an empty one.
+
+    >>> _scores_of(_keys(np.float32([0.5, -2.0]), np.array([7, 8]))).tolist()
+    [0.5, -2.0]
+    """
+    ordered = (keys >> 32).astype(np.int32)
+    return np.where(keys == _EMPTY, np.float32(-np.inf), (ordered ^ ((ordered >> 31) & 0x7FFFFFFF)).view(np.float32))
 
 
 def _keys(scores: Scores, rows: Rows) -> npt.NDArray[np.int64]:

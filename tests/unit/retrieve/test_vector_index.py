@@ -105,17 +105,12 @@ def test_queries_that_cannot_be_compared_are_refused(store: VectorStore) -> None
         ExactIndex(store).search(np.zeros((1, 32), np.float32), 0)
 
 
-@pytest.fixture(params=["faiss", "numpy", "both"])
-def merging(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Merge with FAISS from the first block on, with NumPy alone, or with one after the other."""
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vector_index_module, "_BLOCK_ROWS", 20)
-    if request.param == "numpy":
-        monkeypatch.setattr(vector_index_module, "faiss", None)
-    elif request.param == "faiss":
-        monkeypatch.setattr(vector_index_module, "_HEAPS_FROM", 0)
 
 
-@pytest.mark.usefixtures("merging")
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("order", [1, -1], ids=["each block better than all before", "each block worse"])
 def test_blocks_in_the_worst_order_leave_the_best(order: int) -> None:
     table = np.linspace(-1, 1, 1000, dtype=np.float32)[::order, None]
@@ -128,7 +123,7 @@ def test_blocks_in_the_worst_order_leave_the_best(order: int) -> None:
     np.testing.assert_array_equal(scores[0], table[rows[0], 0])
 
 
-@pytest.mark.usefixtures("merging")
+@pytest.mark.usefixtures("small_blocks")
 def test_vectors_that_are_not_numbers_are_never_found() -> None:
     table = np.float32([[np.nan], [0.5], [np.nan], [-np.inf], [0.25]])
     found = Nearest(np.float32([[1]]), depth=3)
@@ -136,7 +131,7 @@ def test_vectors_that_are_not_numbers_are_never_found() -> None:
     assert found.best()[1].tolist() == [[1, 4, -1]]
 
 
-@pytest.mark.usefixtures("merging")
+@pytest.mark.usefixtures("small_blocks")
 def test_equal_scores_keep_the_lower_rows() -> None:
     found = Nearest(np.float32([[1]]), depth=3)
     found.add(np.ones((100, 1), np.float32), 0)
@@ -145,7 +140,7 @@ def test_equal_scores_keep_the_lower_rows() -> None:
     assert best_rows(np.ones(10, np.float32), 3).tolist() == [0, 1, 2]
 
 
-@pytest.mark.usefixtures("merging")
+@pytest.mark.usefixtures("small_blocks")
 def test_fewer_vectors_than_wanted_leave_the_rest_empty() -> None:
     found = Nearest(np.float32([[1], [-1]]), depth=4)
     found.add(np.float32([[2], [3]]), 0)
