@@ -1,0 +1,63 @@
+"""``llama2vec encode``: a corpus into a store, resumed, reused, refused before any work."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import CommandLine
+
+from llama2vec.retrieve.store import VectorStore
+
+
+@pytest.fixture
+def store(command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path) -> Path:
+    done = command_line("encode", llama_folder, corpus_file, "--output", tmp_path / "store", "--shard-size", 10)
+    assert done.code == 0, done.err
+    assert "Encoded 24 passages [D=32] to" in done.err + done.out
+    return tmp_path / "store"
+
+
+def test_the_same_command_again_changes_nothing(
+    command_line: CommandLine, store: Path, llama_folder: Path, corpus_file: Path
+) -> None:
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in store.iterdir()}
+    assert command_line("encode", llama_folder, corpus_file, "-o", store, "--shard-size", 10).code == 0
+    assert {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in store.iterdir()} == before
+
+
+def test_an_older_store_gives_the_vectors_of_texts_that_it_has(
+    command_line: CommandLine, store: Path, llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    longer = tmp_path / "longer.jsonl"
+    new = json.dumps({"_id": "new", "text": "A lantern stands on the bridge."})
+    longer.write_text(f"{corpus_file.read_text(encoding='utf-8')}{new}\n", encoding="utf-8")
+    done = command_line("encode", llama_folder, longer, "-o", tmp_path / "next", "--reuse", store)
+    assert "24 of them taken from" in done.err + done.out
+    old, found = VectorStore.open(store), VectorStore.open(tmp_path / "next")
+    np.testing.assert_array_equal(found.vectors(range(24)), old.vectors(range(24)))
+    assert found.passage(24).id == "new"
+
+
+def test_half_precision_and_other_settings_need_overwrite(
+    command_line: CommandLine, store: Path, llama_folder: Path, corpus_file: Path
+) -> None:
+    again = ("encode", llama_folder, corpus_file, "-o", store, "--shard-size", 10, "--half")
+    assert "--overwrite" in command_line.refused(*again)
+    assert command_line(*again, "--overwrite").code == 0
+    assert {shard.dtype for _, shard in VectorStore.open(store).shards()} == {np.dtype("float16")}
+
+
+def test_mistakes_are_refused_before_anything_is_written(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "new"
+    assert "--reuse and --output are both" in command_line.refused(
+        "encode", llama_folder, corpus_file, "-o", output, "--reuse", output
+    )
+    faulty = tmp_path / "faulty.jsonl"
+    faulty.write_text('{"_id": "a", "text": "fine"}\n{"_id": "b"}\n', encoding="utf-8")
+    assert "faulty.jsonl:2" in command_line.refused("encode", llama_folder, faulty, "-o", output)
+    assert not output.exists()

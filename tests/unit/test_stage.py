@@ -1,0 +1,82 @@
+"""What both training stages share: how their folder is recognized, and in which number format they train."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llama2vec.config import LoraSettings, ModelSettings
+from llama2vec.errors import OutputExistsError
+from llama2vec.files import write_json
+from llama2vec.stage import MANIFEST, Stage, claim_output, make_trainable, training_precision
+
+STAGE = Stage("adapt", "an adaptation", "corpus")
+PLAN = STAGE.plan({"steps": 2}, "fingerprint")
+
+
+def test_a_folder_is_recognized_by_a_plan_that_carries_its_own_hash(tmp_path: Path) -> None:
+    assert STAGE.kind.read(tmp_path) is None
+    write_json(tmp_path / "adapt.json", PLAN)
+    found = STAGE.kind.read(tmp_path)
+    assert found is not None
+    assert (dict(found.plan), found.finished) == (PLAN, False)
+    write_json(tmp_path / MANIFEST, {})
+    found = STAGE.kind.read(tmp_path)
+    assert found is not None
+    assert found.finished
+    (tmp_path / "adapt.json").write_text(json.dumps({**PLAN, "settings": {"steps": 3}}), encoding="utf-8")
+    assert STAGE.kind.read(tmp_path) is None
+
+
+def test_settings_and_data_decide_the_plan() -> None:
+    hashes = {
+        plan["hash"]
+        for plan in (PLAN, STAGE.plan({"steps": 3}, "fingerprint"), STAGE.plan({"steps": 2}, "another fingerprint"))
+    }
+    assert len(hashes) == 3
+    assert STAGE.plan({"steps": 2}, "fingerprint") == PLAN
+
+
+def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_path: Path) -> None:
+    output = tmp_path / "adapted"
+    with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu") as work:
+        assert not work.is_finished
+        assert not output.exists()
+        path = work.begin()
+        assert json.loads((path / "adapt.json").read_text(encoding="utf-8")) == PLAN
+        write_json(path / MANIFEST, {})
+        work.finish()
+    assert (output / MANIFEST).is_file()
+    with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu") as again:
+        assert again.is_finished
+    other = STAGE.plan({"steps": 9}, "fingerprint")
+    with (
+        pytest.raises(OutputExistsError, match="steps"),
+        claim_output(output, STAGE, other, overwrite=False, device="cpu"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rank", "loaded", "mixed"),
+    [("bfloat16", 0, "float32", True), ("bfloat16", 8, "bfloat16", False), ("float32", 0, "float32", False)],
+)
+def test_full_training_in_bfloat16_keeps_float32_weights(dtype: str, rank: int, loaded: str, mixed: bool) -> None:
+    settings = ModelSettings.model_validate({"dtype": dtype, "device": "cpu", "lora": {"rank": rank}})
+    found, is_mixed = training_precision(settings)
+    assert (found.dtype, is_mixed) == (loaded, mixed)
+
+
+def test_rank_0_trains_the_model_itself_and_lora_only_its_adapters(llama_folder: Path) -> None:
+    from llama2vec.model.backbone import load_backbone
+
+    settings = ModelSettings(name=str(llama_folder), dtype="float32", device="cpu", lora=LoraSettings(rank=0))
+    backbone = load_backbone(settings)
+    assert make_trainable(backbone, settings, [], 0) is backbone.model
+    lora = settings.model_copy(update={"lora": LoraSettings(rank=2, alpha=4)})
+    model = make_trainable(load_backbone(lora), lora, [], 0)
+    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
