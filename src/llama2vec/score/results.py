@@ -31,6 +31,11 @@ FORMAT, COMPARISON_FORMAT, VERSION = "llama2vec-evaluation", "llama2vec-comparis
 QUERY_VALUES = "per-query.tsv"
 _HEADERS = ("query\tsystem\tmetric\tvalue", "query\tsystem\tmeasure\tvalue")
 """As written now, and by earlier versions."""
+_RENAMED = {
+    "measure": "metric", "measures": "metrics", "judgements_fingerprint": "judgments_fingerprint",
+    "randomisation_p": "randomization_p", "randomisation_p_corrected": "randomization_p_corrected",
+}  # fmt: skip
+"""Keys as earlier versions wrote them → as they are now."""
 T = TypeVar("T")
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NUMBERS = TypeAdapter(dict[str, Number])
@@ -110,9 +115,8 @@ def read_result(file: Path) -> Result:
     if not is_result(content):
         raise DataError(f"{file} is not a result of `llama2vec evaluate`")
     saved = validated(_SAVED, content, str(file))
-    if "measures" in saved.settings:
-        saved.settings["metrics"] = saved.settings.pop("measures")
-    report = Report(saved.task, saved.system, saved.metrics, saved.intervals, {}, saved.settings)
+    settings = _with_new_names(saved.settings)
+    report = Report(saved.task, saved.system, saved.metrics, saved.intervals, {}, settings)
     return Result(report, saved.seconds, kept=True)
 
 
@@ -152,9 +156,9 @@ def comparison_from_json(data: object, where: str = "the comparison") -> Compari
         raise DataError(
             f"{where} is not a {COMPARISON_FORMAT} of version {VERSION}; give what `llama2vec compare --json` wrote"
         )
-    content = {key: value for key, value in data.items() if key not in head}
-    # Earlier versions called the metric a measure.
-    content["metric"] = content.pop("measure", content.get("metric"))
+    content = _with_new_names({key: value for key, value in data.items() if key not in head})
+    if isinstance(content.get("pairs"), list):
+        content["pairs"] = [_with_new_names(pair) if isinstance(pair, dict) else pair for pair in content["pairs"]]
     return validated(_COMPARISON, content, where)
 
 
@@ -162,6 +166,10 @@ def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], *, ov
     """Write comparisons as JSON: one as :func:`comparison_to_json` has it, several as ``{"comparisons": […]}``."""
     data = [comparison_to_json(one) for one in comparisons]
     write_json(path, data[0] if len(data) == 1 else {"comparisons": data}, overwrite=overwrite)
+
+
+def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {_RENAMED.get(key, key): value for key, value in data.items()}
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -52,11 +52,12 @@ def test_a_result_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     write_result(tmp_path, Result(BM25, 1.25))
     file, values = tmp_path / "tiny-test.json", tmp_path / "tiny-test.per-query.tsv"
     content = json.loads(file.read_text(encoding="utf-8"))
-    content["settings"]["measures"] = ["nDCG@10"]
+    content["settings"] |= {"measures": ["nDCG@10"], "judgements_fingerprint": "c0ffee"}
     file.write_text(json.dumps(content), encoding="utf-8")
     values.write_text(values.read_text(encoding="utf-8").replace("metric", "measure"), encoding="utf-8")
     found = with_query_values(file, read_result(file)).report
     assert (found.settings["metrics"], found.per_query) == (["nDCG@10"], BM25.per_query)
+    assert found.settings["judgments_fingerprint"] == "c0ffee"
 
 
 @pytest.mark.parametrize(
@@ -134,4 +135,6 @@ def test_a_comparison_of_an_earlier_version_is_read() -> None:
     comparison = compare_one([OLD, NEW], QRELS)
     data = json.loads(json.dumps(comparison_to_json(comparison)))
     data["measure"] = data.pop("metric")
+    for name in ("_p", "_p_corrected"):
+        data["pairs"][0][f"randomisation{name}"] = data["pairs"][0].pop(f"randomization{name}")
     assert comparison_from_json(data) == comparison
