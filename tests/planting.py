@@ -148,10 +148,6 @@ def lowered(saved: Saved, side: str, text: str) -> np.ndarray:
     return saved.last(saved.row(side, text.lower()))
 
 
-def in_llama2_chat(saved: Saved, side: str, text: str) -> np.ndarray:
-    return saved.last(saved.row(side, f"[INST] {text} [/INST]"))
-
-
 def assert_unknown(found: Verification) -> None:
     assert not found.passed
     assert names(found) == []

@@ -63,17 +63,13 @@ def serve_command(
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
 
     def load() -> Loaded:
+        from llama2vec.retrieve.retriever import Retriever
         from llama2vec.serve.service import Loaded, ServedModel
 
-        if index is None:
-            assert model is not None
-            return Loaded(ServedModel(load_encoder(model, dtype, device, prompts, sets), name or _public_name(model)))
-        from llama2vec.retrieve.retriever import Retriever
-
-        retriever = Retriever.open(index)
-        encoder = load_encoder(model, dtype, device, prompts, sets, retriever.store)
-        title = name or (_public_name(model) if model else encoder.spec.title)
-        return Loaded.with_index(ServedModel(encoder, title), retriever)
+        retriever = Retriever.open(index) if index else None
+        encoder = load_encoder(model, dtype, device, prompts, sets, retriever.store if retriever else None)
+        served = ServedModel(encoder, name or encoder.spec.title)
+        return Loaded.with_index(served, retriever) if retriever else Loaded(served)
 
     serve(load, limits, listening, token=token, hosts=_allowed_hosts(host, allow_host), with_search=index is not None)
 
@@ -103,14 +99,3 @@ def _allowed_hosts(host: str, more: list[str] | None) -> Collection[str] | None:
     if not more and not _is_loopback(host):
         return None
     return {name.lower() for name in (*_LOOPBACK_NAMES, host, *(more or ()))}
-
-
-def _public_name(model: str) -> str:
-    """Return what clients call a model: a hub id in full, of a path the last part.
-
-    >>> _public_name("runs/2024/adapted/"), _public_name("BAAI/LLARA-passage")
-    ('adapted', 'BAAI/LLARA-passage')
-    """
-    path = Path(model).expanduser()
-    is_path = path.exists() or path.is_absolute() or len(path.parts) > 2
-    return path.resolve().name if is_path else model

@@ -76,27 +76,19 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
 def model_meta(encoder: Encoder, name: str) -> ModelMeta:
     """Describe an encoder to MTEB; its revision is the contract's hash, so results of two models never mix."""
     model, settings = encoder.backbone.model, encoder.contract.encoder
-    embedding = int(model.get_input_embeddings().weight.numel())
     folder = Path(name)
-    return ModelMeta(
-        loader=MtebEncoder,
-        loader_kwargs={"path": name},
-        name=f"llama2vec/{folder.resolve().name}" if folder.exists() or "/" not in name else name,
-        revision=encoder.contract_hash,
-        release_date=None,
-        languages=None,
-        n_parameters=int(model.num_parameters()),
-        n_embedding_parameters=embedding,
-        memory_usage_mb=model.get_memory_footprint() / 2**20,
-        max_tokens=settings.passage_max_tokens,
-        embed_dim=encoder.dimension,
-        license=None,
-        open_weights=None,
-        public_training_code=None,
-        public_training_data=None,
-        framework=["PyTorch", "Transformers"],
-        reference=None,
-        similarity_fn_name=ScoringFunction.COSINE,
-        use_instructions=True,
-        training_datasets=None,
-    )
+    known = {
+        "loader": MtebEncoder,
+        "loader_kwargs": {"path": name},
+        "name": f"llama2vec/{folder.resolve().name}" if folder.exists() or "/" not in name else name,
+        "revision": encoder.contract_hash,
+        "n_parameters": int(model.num_parameters()),
+        "n_embedding_parameters": int(model.get_input_embeddings().weight.numel()),
+        "memory_usage_mb": model.get_memory_footprint() / 2**20,
+        "max_tokens": settings.passage_max_tokens,
+        "embed_dim": encoder.dimension,
+        "framework": ["PyTorch", "Transformers"],
+        "similarity_fn_name": ScoringFunction.COSINE,
+        "use_instructions": True,
+    }
+    return ModelMeta.create_empty(known)

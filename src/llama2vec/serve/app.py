@@ -113,7 +113,7 @@ def create_app(
     if with_search:
         _add_search(app, service, secured)
         _add_page(app)
-    app.openapi = lambda: _schema(app, service)  # type: ignore[method-assign]
+    app.openapi = lambda: _schema(app)  # type: ignore[method-assign]
     return app
 
 
@@ -284,26 +284,12 @@ def _errors(secured: list[Any], *statuses: int) -> dict[int | str, dict[str, Any
     return {status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in wanted}
 
 
-def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
-    """Return the OpenAPI schema, completed by the loaded model; mistakes are 400, never FastAPI's 422."""
+def _schema(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI schema; mistakes are 400, never FastAPI's 422."""
     schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
     for methods in schema["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)
     for name in ("HTTPValidationError", "ValidationError"):
         schema["components"]["schemas"].pop(name, None)
-    if service.loaded is not None:
-        _narrow(schema, service.loaded)
     return schema
-
-
-def _narrow(schema: dict[str, Any], loaded: Loaded) -> None:
-    """Put the model's width and the index's modes into a schema."""
-    models = schema["components"]["schemas"]
-    models["EmbeddingRequest"]["properties"]["dimensions"]["anyOf"][0]["maximum"] = loaded.model.dimension
-    if loaded.modes:
-        in_address = schema["paths"]["/search"]["get"]["parameters"]
-        places = [models["SearchRequest"]["properties"]["mode"]]
-        places += [parameter["schema"] for parameter in in_address if parameter["name"] == "mode"]
-        for place in places:
-            place["anyOf"][0] = {"type": "string", "enum": list(loaded.modes)}

@@ -36,11 +36,7 @@ class TextEncoder(Protocol):
 
 
 class QueueFullError(Exception):
-    """Too many texts wait already.
-
-    Attributes:
-        retry_seconds: When there should be room again.
-    """
+    """Too many texts wait already; there should be room again after ``retry_seconds``."""
 
     def __init__(self, retry_seconds: int) -> None:
         super().__init__(f"too many texts are waiting; try again in {retry_seconds} s")
@@ -53,15 +49,10 @@ class EncodingError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """The answer to one request.
+    """The answer to one request."""
 
-    Attributes:
-        vectors: [N, D] float32, in the order of its texts.
-        tokens: How many tokens the model read for it, prompts included.
-    """
-
-    vectors: Vectors
-    tokens: int
+    vectors: Vectors  # [N, D] float32, in the order of its texts
+    tokens: int  # How many tokens the model read for it, prompts included
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +83,17 @@ class _Request:
 
 
 class Batcher:
-    """Gather the texts of concurrent requests into batches for one encoder.
+    """Gather the texts of concurrent requests into batches for one encoder, within one event loop.
 
     Queries and passages have different prompts and lengths, so they never share a batch and take turns. Within a side
     each request contributes one text in turn, so a single question does not wait for somebody's hundreds of passages.
-    While the model is busy texts gather by themselves; an idle one waits ``max_wait_seconds`` for company. Texts of a
-    cancelled caller leave the queue.
-
-    Create and use it within one event loop.
+    Texts of a cancelled caller leave the queue.
 
     Args:
         encoder: Counts tokens and encodes, each on a thread of its own.
         max_batch: Most texts of a batch.
         max_batch_tokens: Most tokens of a batch; a longer text makes a batch of its own.
-        max_wait_seconds: See above.
+        max_wait_seconds: How long an idle model waits for more texts; while it is busy they gather anyway.
         max_waiting: Most texts admitted and not finished.
         on_batch: Called after every batch.
     """
@@ -193,7 +181,7 @@ class Batcher:
             batch = self._take(side)
             try:
                 await self._encode_batch(side, batch)
-            except Exception as error:  # whatever it was, its callers hear of it and the queue is served on
+            except Exception as error:  # its callers hear of it, and the queue continues
                 self._failures += 1
                 self._fail(side, batch, error)
             else:
@@ -265,7 +253,7 @@ class Batcher:
 async def _call(
     executor: ThreadPoolExecutor, function: Callable[[Sequence[str], Side], ResultT], texts: Sequence[str], side: Side
 ) -> ResultT:
-    """Call the model in a thread; whatever it raises becomes an :class:`EncodingError`.
+    """Call the model in a thread; anything that it raises becomes an :class:`EncodingError`.
 
     A panic in a Rust library is not an ``Exception``, and a ``CancelledError`` of the model's is not ours.
     """

@@ -27,7 +27,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 _CLOSE = {"Connection": "close"}
 
 CLIENT_GONE = 499
-"""nginx's status for a client that hung up; it is only counted, since nobody is there to read it."""
+"""nginx's status for a client that hung up; it is counted and never sent."""
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "

@@ -63,11 +63,7 @@ class ServedModel:
 class PreparedQuery:
     """Takes the encoder's place in a search whose query vector the batcher has made.
 
-    Searches run on one thread beside the model's: they never call the model, and while a query waits for its vector the
-    search can still be cancelled.
-
-    Args:
-        contract_hash: The encoder's.
+    Searches run on a thread of their own and never call the model, so a search can be cancelled while it waits.
     """
 
     def __init__(self, contract_hash: str) -> None:
@@ -110,17 +106,11 @@ class StoreChangedError(Exception):
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the service answers from.
+    """What the service answers from."""
 
-    Attributes:
-        model: The encoder.
-        retriever: The index, opened with ``query`` as its encoder; None = embeddings only.
-        query: Takes the vector of the query that is searched for.
-    """
-
-    model: ServedModel
-    retriever: Retriever | None = None
-    query: PreparedQuery | None = None
+    model: ServedModel  # The encoder
+    retriever: Retriever | None = None  # The index, opened with ``query`` as its encoder; None = embeddings only
+    query: PreparedQuery | None = None  # Takes the vector of the query that is searched for
 
     @classmethod
     def with_index(cls, model: ServedModel, retriever: Retriever) -> Loaded:
@@ -284,7 +274,7 @@ async def _in_daemon_thread(function: Callable[[], ResultT]) -> ResultT:
         future.set_running_or_notify_cancel()
         try:
             future.set_result(function())
-        except BaseException as error:  # handed to the waiting task, whatever it is
+        except BaseException as error:  # handed to the waiting task
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True, name="load").start()

@@ -30,19 +30,12 @@ Embed = Callable[[Side, Sequence[str]], Vectors]
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A program that is asked for vectors.
+    """A program that is asked for vectors."""
 
-    Attributes:
-        name: Shown to the user.
-        embed: Gives the vectors of texts, asked for at once.
-        live: Whether it can be asked again, with other texts.
-        unchecked: What it does not show, one sentence each.
-    """
-
-    name: str
-    embed: Embed
-    live: bool = True
-    unchecked: tuple[str, ...] = ()
+    name: str  # Shown to the user
+    embed: Embed  # Gives the vectors of texts, asked for at once
+    live: bool = True  # Whether it can be asked again, with other texts
+    unchecked: tuple[str, ...] = ()  # What it does not show, one sentence each
 
 
 def open_backend(

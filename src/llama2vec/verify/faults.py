@@ -10,14 +10,12 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from llama2vec.config import PromptName
 from llama2vec.model.pooling import Vectors
-from llama2vec.verify.plain import Case, PlainModel, Reading, input_as_text, other_side
+from llama2vec.verify.plain import Case, Reading, input_as_text, other_side
 
 _USUAL_LIMITS = (16, 24, 32, 48, 64, 96, 100, 128, 160, 192, 256, 384, 500, 510, 512, 1000, 1024)
-_LLAMA2_CHAT = "[INST] {} [/INST]"
 _TEXT_CHANGES: dict[str, Callable[[str], str]] = {
     "white space around the text is stripped": str.strip,
     "line breaks become spaces": lambda text: text.replace("\n", " "),
@@ -35,13 +33,11 @@ class Fault:
     """A known fault.
 
     Attributes:
-        name: A few words.
-        remedy: What to do.
         candidates: Each way it shows: what is wrong, and the vectors [N, D] under it (None = cannot happen here).
     """
 
-    name: str
-    remedy: str
+    name: str  # A few words
+    remedy: str  # What to do
     candidates: Callable[[Case], Iterator[Candidate]]
 
 
@@ -178,38 +174,6 @@ def _altered_text(case: Case) -> Iterator[Candidate]:
         yield what, case.read_with(change=change)
 
 
-def _chat_template(case: Case) -> Iterator[Candidate]:
-    """Instead of the text, alone, or around text and prompt."""
-    plain = case.plain
-    prompts = plain.contract["prompts"]
-    before, after = prompts["prefix"], prompts[f"{case.prompt}_prompt"] + plain.tokenizer.decode(case.slot_ids)
-    for name, wrap in _wrappers(plain):
-        what = f"a chat template ({name}) is wrapped around the text"
-        yield what, case.read_with(change=wrap)
-        if plain.pools_slots:
-            yield what, case.read_with(change=wrap, suffix=case.slot_ids)
-            # The template's output is the whole input, and its last tokens are pooled.
-            yield what, case.read_with(change=wrap, suffix=())
-            around = partial(_wrapped_prompt, wrap, before, after)
-            yield what, case.read_with(change=around, prefix=case.begin, suffix=())
-
-
-def _wrapped_prompt(wrap: Callable[[str], str], before: str, after: str, text: str) -> str:
-    return wrap(f"{before}{text}{after}")
-
-
-def _wrappers(plain: PlainModel) -> Iterator[tuple[str, Callable[[str], str]]]:
-    if plain.tokenizer.chat_template:
-        for generate in (False, True):
-            yield "the tokenizer's own", partial(_own_template, plain.tokenizer, generate)
-    yield "Llama 2", _LLAMA2_CHAT.format
-
-
-def _own_template(tokenizer: Any, generate: bool, text: str) -> str:
-    message = {"role": "user", "content": text}
-    return str(tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=generate))
-
-
 def _truncation(case: Case) -> Iterator[Candidate]:
     """Try the usual lengths."""
     plain, side = case.plain, case.side
@@ -280,7 +244,6 @@ FAULTS: tuple[Fault, ...] = (
     Fault("pooling at a pad token", _PADDING_REMEDY, _pad_pooled),
     Fault("joined tokens", "tokenize the text alone, then append the contract's suffix ids", _joined),
     Fault("altered text", "pass the text to the tokenizer unchanged", _altered_text),
-    Fault("chat template", "delete the tokenizer's chat_template, or use the embeddings endpoint", _chat_template),
 )
 """Every fault that is tried, in the order in which equal ones are named."""
 

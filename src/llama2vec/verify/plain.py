@@ -29,15 +29,10 @@ _KEPT_STATES = 16
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One text as the model reads it.
+    """One text as the model reads it."""
 
-    Attributes:
-        ids: prefix + text + suffix.
-        text: The columns of the text.
-    """
-
-    ids: tuple[int, ...]
-    text: range
+    ids: tuple[int, ...]  # prefix + text + suffix
+    text: range  # The columns of the text
 
 
 class PlainModel:
@@ -221,21 +216,13 @@ NEAR_COSINE = 0.99
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One side of a model, and what a backend gave for it.
+    """One side of a model, and what a backend gave for it."""
 
-    Attributes:
-        plain: The model.
-        side: Query or passage.
-        texts: N golden texts.
-        golden: [N, D] golden vectors.
-        given: [N, D] the backend's, at unit length.
-    """
-
-    plain: PlainModel
-    side: Side
-    texts: tuple[str, ...]
-    golden: Vectors
-    given: Vectors
+    plain: PlainModel  # The model
+    side: Side  # Query or passage
+    texts: tuple[str, ...]  # N golden texts
+    golden: Vectors  # [N, D] golden vectors
+    given: Vectors  # [N, D] the backend's, at unit length
 
     @property
     def prompt(self) -> PromptName:

@@ -48,27 +48,16 @@ class SideComparison:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """What a verification found.
+    """What a verification found."""
 
-    Attributes:
-        model: Folder of the model.
-        backend: The program that was asked.
-        golden: The expected vectors.
-        tolerance: Largest difference that passes.
-        sides: Per side.
-        causes: Known faults that give exactly these vectors.
-        hints: Observations where no single known fault explains the difference.
-        unchecked: What this backend does not show.
-    """
-
-    model: Path
-    backend: str
-    golden: Golden
-    tolerance: float
-    sides: Mapping[Side, SideComparison]
-    causes: tuple[Cause, ...] = ()
-    hints: tuple[str, ...] = ()
-    unchecked: tuple[str, ...] = ()
+    model: Path  # Folder of the model
+    backend: str  # The program that was asked
+    golden: Golden  # The expected vectors
+    tolerance: float  # Largest difference that passes
+    sides: Mapping[Side, SideComparison]  # Per side
+    causes: tuple[Cause, ...] = ()  # Known faults that give exactly these vectors
+    hints: tuple[str, ...] = ()  # Observations where no single known fault explains the difference
+    unchecked: tuple[str, ...] = ()  # What this backend does not show
 
     @property
     def passed(self) -> bool:

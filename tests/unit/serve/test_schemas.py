@@ -16,6 +16,7 @@ def test_whatever_fits_the_schema_or_not_is_answered_as_the_schema_says(start: S
     """Valid and invalid requests of every kind: no 5xx, no undocumented status or body, no hint of our insides."""
     from hypothesis import HealthCheck, Phase, given, settings
     from schemathesis.generation import GenerationMode
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
 
     service = start(max_texts=4, max_characters=300, max_depth=20)
     schema = schemathesis.openapi.from_url(f"{service.url}/openapi.json")
@@ -34,7 +35,10 @@ def test_whatever_fits_the_schema_or_not_is_answered_as_the_schema_says(start: S
             def check(case: Any) -> None:
                 nonlocal tried
                 tried += 1
-                answer = case.call_and_validate()
+                answer = case.call_and_validate(excluded_checks=[positive_data_acceptance])
+                if case.meta.generation.mode is GenerationMode.POSITIVE and answer.status_code == 400:
+                    # What depends on the loaded model and index is not in the schema.
+                    assert answer.json()["error"]["param"] in ("dimensions", "mode")
                 body = answer.content.decode()
                 assert "Traceback" not in body
                 assert "site-packages" not in body
