@@ -7,40 +7,67 @@ machine's rate is that of a short matrix product.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from statistics import fmean
+from typing import NamedTuple, cast
 
 import torch
 
 from llama2vec.adapt.joint import most_cells
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
+from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
 from llama2vec.data.examples import read_examples
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.train import GRAPH_TOKENS
 from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer, quiet_transformers
 from llama2vec.model.encoder import BATCH_TOKENS
-from llama2vec.model.prompt import Tokenizer
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, adaptation_corpus, mining_corpora, pair_files, systems
-from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import TrainingExample
 from llama2vec.score.tasks import tasks_data
 
-_TIMING_SECONDS = 0.3
+_SHARE_OF_RATE = 0.4
+"""Share of a large matrix product's rate that a step reaches: 0.39 to 0.48 measured on a CPU (docs/lab-notes.md)."""
+_PROCESS_BYTES = 0.6 * 2**30
+"""Python, torch and transformers themselves."""
+_SAMPLE, _SAMPLED_FROM, _MOST_EXAMPLES = 256, 20_000, 200_000
+_SECONDS_A_PAIR, _TIMING_SECONDS = 1e-4, 0.3
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShape:
+class StageEstimate(NamedTuple):
+    """Seconds of work of one stage, and bytes at its peak: the process's memory, on a GPU the device's."""
+
+    seconds: float
+    memory_bytes: float
+
+
+class RunEstimate(NamedTuple):
+    """The estimate of each stage by name, and what they assume, in sentences."""
+
+    stages: dict[str, StageEstimate]
+    assumptions: list[str]
+
+
+class ModelShape(NamedTuple):
     """Sizes of a model, from its config alone."""
 
-    parameters: int  # All of them
-    body: int  # Parameters of the layers, which every token passes
-    linear_width: int  # Sum over the layers' linear projections of inputs + outputs: LoRA parameters per rank
-    layers: int  # Number of layers
+    parameters: int  # all of them
+    body: int  # parameters of the layers, which every token passes
+    linear_width: int  # sum over the layers' linear projections of inputs + outputs: LoRA parameters per rank
+    layers: int
     width: int  # D
     vocabulary: int  # V
+
+
+class _Lengths(NamedTuple):
+    """Token counts of sampled texts without prompts, the total number of texts, and their mean size in bytes."""
+
+    tokens: Sequence[int]
+    total: int
+    bytes: float = 0.0
+
+    def mean(self, most: int, prompt: int) -> float:
+        return fmean(min(count, most) for count in self.tokens) + prompt if self.tokens else float(prompt)
 
 
 def model_shape(name: str) -> ModelShape:
@@ -55,9 +82,7 @@ def model_shape(name: str) -> ModelShape:
     outside = table.numel() + (head.numel() if head is not table else 0)
     inside = [module for module in model.base_model.modules() if type(module).__name__ in ("Linear", "Conv1D")]
     width = sum(sum(module.weight.shape) for module in inside)
-    return ModelShape(
-        parameters, parameters - outside, width, int(config.num_hidden_layers), table.shape[1], table.shape[0]
-    )
+    return ModelShape(parameters, parameters - outside, width, int(config.num_hidden_layers), *table.shape[::-1])
 
 
 def measured_rate(dtype: torch.dtype, device: torch.device) -> float:
@@ -73,60 +98,30 @@ def measured_rate(dtype: torch.dtype, device: torch.device) -> float:
     return 2.0 * size**3 / best
 
 
-_SHARE_OF_RATE = 0.4
-"""Share of a large matrix product's rate that a step reaches: 0.39 to 0.48 measured on a CPU (docs/lab-notes.md)."""
-_PROCESS_BYTES = 0.6 * 2**30
-"""Python, torch and transformers themselves."""
-_SAMPLE, _SAMPLED_FROM, _MOST_EXAMPLES = 256, 20_000, 200_000
-_SECONDS_A_PAIR = 1e-4
+class _Estimator:
+    """Estimates stages; samples each source of texts once."""
 
-
-@dataclass(frozen=True, slots=True)
-class StageEstimate:
-    """Seconds of work of one stage, and bytes at its peak: the process's memory, on a GPU the device's."""
-
-    seconds: float
-    memory_bytes: float
-
-
-@dataclass(frozen=True, slots=True)
-class RunEstimate:
-    """The estimate of each stage by name, and what they assume, in sentences."""
-
-    stages: dict[str, StageEstimate]
-    assumptions: list[str]
-
-
-@dataclass(frozen=True)
-class _Lengths:
-    """Token counts of sampled texts without prompts, the total number of texts, and their mean size in bytes."""
-
-    tokens: Sequence[int]
-    total: int
-    bytes: float = 0.0
-
-    def mean(self, most: int, prompt: int) -> float:
-        return fmean(min(count, most) for count in self.tokens) + prompt if self.tokens else float(prompt)
-
-
-class _Texts:
-    """Samples the texts of a run, each source once."""
-
-    def __init__(self, config: RunConfig, tokenizer: Tokenizer) -> None:
-        self._config, self._tokenizer = config, tokenizer
+    def __init__(self, plan: RunPlan, flops: float | None) -> None:
+        self.config = plan.config
+        settings = self.config.model
+        self.device = choose_device(settings.device)
+        self.dtype = choose_dtype(settings.dtype, self.device)
+        self.shape, self._tokenizer = model_shape(settings.name), load_tokenizer(settings.name)
+        # Texts are counted before they are truncated; the tokenizer would warn of each long one.
+        self._tokenizer.model_max_length = int(1e30)
+        self.rate = flops or measured_rate(self.dtype, self.device)
         self.notes: list[str] = []
-        self.negatives: list[int] = []
+        self._negatives: list[int] = []
         self._corpora: dict[str, _Lengths] = {}
-        self._pairs: tuple[_Lengths, _Lengths] | None = None
+        self._sampled: tuple[_Lengths, _Lengths] | None = None
+        prompts = self.config.prompts
+        both = [prompts.prefix + prompts.self_prompt, prompts.prefix + prompts.next_prompt]
+        # Tokens of the longer prompt with its slots.
+        self.prompt = max(self.count(both)) + max(prompts.slots, 1)
 
     def count(self, texts: Iterable[str]) -> list[int]:
         texts = list(texts)
         return [len(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
-
-    def prompt(self, prompts: PromptSettings) -> int:
-        """Return the tokens of the longer prompt with its slots."""
-        longer = max(self.count([prompts.prefix + prompts.self_prompt, prompts.prefix + prompts.next_prompt]))
-        return longer + max(prompts.slots, 1)
 
     def corpus(self, source: str) -> _Lengths:
         """Sample a corpus evenly from its first passages."""
@@ -144,10 +139,10 @@ class _Texts:
 
     def pairs(self) -> tuple[_Lengths, _Lengths]:
         """Return the lengths of the queries and of the passages of the training pairs."""
-        if self._pairs is None:
+        if self._sampled is None:
             sample: list[TrainingExample] = []
             total = 0
-            for source in pair_files(self._config).values():
+            for source in pair_files(self.config).values():
                 if source is None:
                     found, count = self._own_pairs()
                 else:
@@ -158,13 +153,13 @@ class _Texts:
                     self.notes.append(f"{source.source}: {count:,} labeled queries{capped}")
                 total += count
                 sample += found
-            self.negatives = [len(example.negatives) for example in sample]
+            self._negatives = [len(example.negatives) for example in sample]
             queries, passages = zip(*((one.query, one.positives[0]) for one in sample), strict=True)
-            self._pairs = _Lengths(self.count(queries), total), _Lengths(self.count(passages), total)
-        return self._pairs
+            self._sampled = _Lengths(self.count(queries), total), _Lengths(self.count(passages), total)
+        return self._sampled
 
     def _own_pairs(self) -> tuple[list[TrainingExample], int]:
-        settings, source = self._config.pairs, self._config.corpus
+        settings, source = self.config.pairs, self.config.corpus
         assert settings
         assert settings.from_corpus
         head = list(islice(read_passages(source), 2 * _SAMPLE))
@@ -174,27 +169,8 @@ class _Texts:
         count = round(each * min(settings.from_corpus.limit or total, total))
         return found[:: max(1, len(found) // _SAMPLE)], count
 
-
-@dataclass
-class _Estimator:
-    plan: RunPlan
-    shape: ModelShape
-    texts: _Texts
-    rate: float
-    device: torch.device
-    dtype: torch.dtype
-    prompt: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.config = self.plan.config
-        self.prompt = self.texts.prompt(self.config.prompts)
-
     def of(self, stage: PlannedStage) -> StageEstimate:
-        estimates: dict[str, Callable[[PlannedStage], StageEstimate]] = {
-            "adapt": self._adapt, "pairs": self._write_pairs, "mine": self._mine, "finetune": self._finetune,
-            "encode": self._encode, "index": self._index, "evaluate": self._evaluate,
-        }  # fmt: skip
-        return estimates[stage.kind](stage)
+        return cast(StageEstimate, getattr(self, f"_{stage.kind}")(stage))
 
     def _seconds(self, operations: float) -> float:
         return operations / (self.rate * _SHARE_OF_RATE)
@@ -206,15 +182,9 @@ class _Estimator:
     def _training(
         self, settings: ModelSettings, steps: int, tokens: float, cells: float, reread: float, length: float
     ) -> StageEstimate:
-        """Estimate a training stage.
+        """Estimate training: ``tokens`` are read per step in sequences of mean ``length``, a share ``reread`` twice.
 
-        Args:
-            settings: LoRA or full training, gradient checkpointing.
-            steps: Optimizer steps.
-            tokens: Tokens read in one step.
-            cells: Tokens and padding whose activations are held at once.
-            reread: Share of the tokens that is read a second time.
-            length: Mean tokens of a sequence.
+        ``cells`` are the tokens and padding whose activations are held at once.
         """
         lora = settings.lora.rank > 0
         depth = settings.lora.depth if lora else 1.0
@@ -253,7 +223,7 @@ class _Estimator:
     def _adapt(self, stage: PlannedStage) -> StageEstimate:
         config = self.config.adapt
         assert config
-        texts = self.texts.corpus(adaptation_corpus(self.config))
+        texts = self.corpus(adaptation_corpus(self.config))
         # The length in words is drawn evenly; the sample says how many tokens there are per byte, at six bytes a word.
         per_word = 6 * fmean(texts.tokens) / max(texts.bytes, 1.0)
         words = (config.text.min_words + config.text.max_words) / 2
@@ -271,13 +241,13 @@ class _Estimator:
         head = settings.steps * settings.accumulation * slots * 4 * self.shape.vocabulary * self.shape.width
         return StageEstimate(found.seconds + self._seconds(head), found.memory_bytes + logits)
 
-    def _write_pairs(self, stage: PlannedStage) -> StageEstimate:
-        queries, passages = self.texts.pairs()
+    def _pairs(self, stage: PlannedStage) -> StageEstimate:
+        queries, passages = self.pairs()
         return StageEstimate(_SECONDS_A_PAIR * (queries.total + passages.total), _PROCESS_BYTES)
 
     def _mine(self, stage: PlannedStage) -> StageEstimate:
-        queries, _ = self.texts.pairs()
-        corpora = [self.texts.corpus(source) for source in {*mining_corpora(self.config).values()} - {""}]
+        queries, _ = self.pairs()
+        corpora = [self.corpus(source) for source in {*mining_corpora(self.config).values()} - {""}]
         memory = 3 * sum(texts.total * texts.bytes for texts in corpora)
         if not stage.find_input("model"):
             return StageEstimate(0.0, memory + _PROCESS_BYTES)
@@ -288,12 +258,12 @@ class _Estimator:
     def _finetune(self, stage: PlannedStage) -> StageEstimate:
         config = self.config.finetune
         assert config
-        queries, passages = self.texts.pairs()
+        queries, passages = self.pairs()
         encoder, data, settings = self._encoder, config.data, config.optimizer
         asked = queries.mean(min(encoder.query_max_tokens, data.query_max_tokens or 10**9), self.prompt)
         length = passages.mean(min(encoder.passage_max_tokens, data.passage_max_tokens or 10**9), self.prompt)
         # What mining will find is unknown yet; without mining, a query has the negatives of its source.
-        there = [self.config.mine.negatives] if self.config.mine else self.texts.negatives
+        there = [self.config.mine.negatives] if self.config.mine else self._negatives
         each = config.contrastive.positives + fmean(min(count, config.contrastive.negatives) for count in there)
         a_step = settings.batch_size * settings.accumulation
         trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
@@ -305,13 +275,13 @@ class _Estimator:
 
     def _encode(self, stage: PlannedStage) -> StageEstimate:
         assert self.config.encode
-        texts = self.texts.corpus(self.config.encode.corpus or self.config.corpus)
+        texts = self.corpus(self.config.encode.corpus or self.config.corpus)
         return StageEstimate(self._reading(texts, self._encoder.passage_max_tokens), self._inference_bytes)
 
     def _index(self, stage: PlannedStage) -> StageEstimate:
         assert self.config.encode
         assert self.config.index
-        texts = self.texts.corpus(self.config.encode.corpus or self.config.corpus)
+        texts = self.corpus(self.config.encode.corpus or self.config.corpus)
         held = 0 if self.config.index.kind == "exact" else texts.total * self.shape.width * 4
         return StageEstimate(1.0, held + _PROCESS_BYTES)
 
@@ -323,14 +293,12 @@ class _Estimator:
         for data in tasks_data(self.config.evaluate.tasks, self.config.evaluate.data_root):
             if data.retrieval:
                 encoded = self._is_encoded(data.fingerprints["corpus_fingerprint"])
-                reading = self._reading(
-                    self.texts.corpus(data.retrieval.corpus_source), self._encoder.passage_max_tokens
-                )
+                reading = self._reading(self.corpus(data.retrieval.corpus_source), self._encoder.passage_max_tokens)
                 seconds += reading * (models - encoded)
                 asked, sides = [query.text for query in data.retrieval.queries], 1
             else:
                 asked, sides = [pair.first for pair in data.pairs], 2
-            lengths = _Lengths(self.texts.count(asked[:_SAMPLE]), len(asked) * sides)
+            lengths = _Lengths(self.count(asked[:_SAMPLE]), len(asked) * sides)
             seconds += models * self._reading(lengths, self._encoder.query_max_tokens)
         return StageEstimate(seconds, self._inference_bytes)
 
@@ -343,30 +311,17 @@ class _Estimator:
 
 
 def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | None = None) -> RunEstimate:
-    """Estimate stages of a run.
-
-    Args:
-        plan: The run.
-        stages: Stages to estimate.
-        flops: FLOP/s of a matrix product on the machine of the run; None = measured here.
-    """
-    settings = plan.config.model
-    device = choose_device(settings.device)
-    dtype = choose_dtype(settings.dtype, device)
-    shape, tokenizer = model_shape(settings.name), load_tokenizer(settings.name)
-    # Texts are counted before they are truncated; the tokenizer would warn of each long one.
-    tokenizer.model_max_length = int(1e30)
-    rate = flops or measured_rate(dtype, device)
-    texts = _Texts(plan.config, tokenizer)
-    estimator = _Estimator(plan, shape, texts, rate, device, dtype)
+    """Estimate stages of a run; ``flops`` = FLOP/s of a matrix product on its machine, None = measured here."""
+    estimator = _Estimator(plan, flops)
     found = {stage.name: estimator.of(stage) for stage in stages}
-    source = "as --flops says" if flops else f"measured here, {str(dtype).removeprefix('torch.')} on {device.type}"
+    shape, on = estimator.shape, f"{str(estimator.dtype).removeprefix('torch.')} on {estimator.device.type}"
+    source = "as --flops says" if flops else f"measured here, {on}"
     notes = [
-        f"{settings.name}: {shape.parameters / 1e6:,.1f} million parameters, {shape.body / 1e6:,.1f} million in the "
-        "layers (from its config; no weights loaded)",
-        f"{rate / 1e9:,.0f} GFLOP/s in matrix products ({source}), of which training and encoding reach "
-        f"{_SHARE_OF_RATE:.0%}; one process, padding not counted",
-        *texts.notes,
+        f"{plan.config.model.name}: {shape.parameters / 1e6:,.1f} million parameters, {shape.body / 1e6:,.1f} million "
+        "in the layers (from its config; no weights loaded)",
+        f"{estimator.rate / 1e9:,.0f} GFLOP/s in matrix products ({source}), "
+        f"of which training and encoding reach {_SHARE_OF_RATE:.0%}; one process, padding not counted",
+        *estimator.notes,
         "not counted: BM25, reading and writing files, validation during training",
         "expect them to be right within a factor of 2",
     ]
