@@ -191,9 +191,6 @@ def corpus_fingerprint(source: str | Path) -> str:
     """Return a sha256 over the names and bytes of a local source's files; for ``hf:`` and ``ir:`` the source itself.
 
     Names count relative to the source, so a corpus keeps its fingerprint when its folder moves.
-
-    Raises:
-        CorpusFormatError: No such source, or an unreadable file.
     """
     where = str(source)
     if is_remote(where):
@@ -203,11 +200,7 @@ def corpus_fingerprint(source: str | Path) -> str:
 
 
 def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] = CorpusFormatError) -> str:
-    """Return a sha256 over the bytes of files and their names relative to ``root``.
-
-    Raises:
-        DataError: As ``fault``: an unreadable file.
-    """
+    """Return a sha256 over the bytes of files and their names relative to ``root``."""
     total = hashlib.sha256()
     for path in paths:
         try:

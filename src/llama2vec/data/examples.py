@@ -75,11 +75,7 @@ def read_examples(source: str | Path, *, split: str = "train", limit: int | None
 
 
 def scan_examples(source: str | Path, *, split: str = "train") -> Iterator[ExampleRow]:
-    """Stream every row of a source of :func:`read_examples`: an example or the row's problems.
-
-    Raises:
-        DataError: No such source, or one that cannot be read further.
-    """
+    """Stream every row of a source of :func:`read_examples`: an example or the row's problems."""
     where = str(source)
     if where.startswith("hf:"):
         return _hub_rows(open_hub_dataset(where, split), where)

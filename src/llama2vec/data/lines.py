@@ -1,4 +1,4 @@
-"""The lines of a UTF-8 file, plain or gzip: every fault names its file and line."""
+"""The lines of a UTF-8 file, plain or gzip. Every fault is a DataError (``fault``) that names its file and line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from io import BufferedIOBase
 from pathlib import Path
 
@@ -25,38 +24,23 @@ _ROLES = {
 
 
 def numbered_lines(path: Path, fault: type[DataError] = CorpusFormatError) -> Iterator[tuple[int, str]]:
-    r"""Yield (line number, text without its line end) of a file, skipping blank lines.
+    r"""Yield (line number, text without its line end), skipping blank lines and a byte order mark at the start.
 
-    Lines end at ``\n`` or ``\r\n`` only: texts may hold other Unicode line separators. A byte order mark at the start
-    is dropped.
-
-    Args:
-        path: The file; gzip where the name ends in ``.gz``.
-        fault: The error class that fits the kind of file.
-
-    Raises:
-        DataError: As ``fault``: an unreadable file, a line that is too long or not UTF-8, or a bare ``\r`` in it.
-    """
-    for number, raw in raw_lines(path, fault):
-        line = decode_line(raw, path, number, fault)
-        if line and not line.isspace():
-            yield number, line
-
-
-def raw_lines(path: Path, fault: type[DataError] = CorpusFormatError) -> Iterator[tuple[int, bytes]]:
-    """Yield (line number, bytes with their line end).
-
-    Raises:
-        DataError: As ``fault``: no such regular file, truncated gzip, or a line above 64 MiB.
+    Lines end with ``\n`` or ``\r\n`` only: texts may contain other Unicode line separators.
     """
     number = 0
     try:
-        with _opened(path) as stream:
+        with open_regular(path) as file:
+            stream: BufferedIOBase = gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
             while raw := stream.readline(MOST_BYTES + 1):
                 number += 1
                 if len(raw) > MOST_BYTES:
                     raise fault(f"{path}:{number} is longer than {MOST_BYTES >> 20} MiB; write one row per line")
-                yield number, raw
+                line = _decoded(raw, path, number, fault).removesuffix("\n").removesuffix("\r")
+                if "\r" in line:
+                    raise fault(f"{path}:{number} contains a carriage return (\\r); end each line with \\n")
+                if line and not line.isspace():
+                    yield number, line
     except (EOFError, zlib.error):
         raise fault(f"{path}:{number + 1} ends in the middle of its gzip data; copy the file again") from None
     except gzip.BadGzipFile:
@@ -65,35 +49,17 @@ def raw_lines(path: Path, fault: type[DataError] = CorpusFormatError) -> Iterato
         raise fault(f"{path} cannot be read ({error.strerror}); check the path") from None
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BufferedIOBase]:
-    with open_regular(path) as stream:
-        yield gzip.GzipFile(fileobj=stream) if path.name.lower().endswith(".gz") else stream
-
-
-def decode_line(raw: bytes, path: Path, number: int, fault: type[DataError] = CorpusFormatError) -> str:
-    r"""Return a line's text without its line end, on the first line without a byte order mark.
-
-    Raises:
-        DataError: As ``fault``: not UTF-8, or a ``\r`` inside, which would join rows or cut one.
-    """
+def _decoded(raw: bytes, path: Path, number: int, fault: type[DataError]) -> str:
     try:
-        line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        return raw.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        byte = raw[error.start]
-        raise fault(f"{path}:{number} is not UTF-8 (byte 0x{byte:02x}); convert the file to UTF-8") from None
-    line = line.removesuffix("\n").removesuffix("\r")
-    if "\r" in line:
-        raise fault(f"{path}:{number} contains a carriage return (\\r); end each line with \\n")
-    return line
+        number += raw.count(b"\n", 0, error.start)
+        problem = f"is not UTF-8 (byte 0x{raw[error.start]:02x})"
+        raise fault(f"{path}:{number} {problem}; convert the file to UTF-8") from None
 
 
 def text_file_lines(path: Path) -> list[str]:
-    r"""Return every line of a text file, blank ones too; ``\n``, ``\r\n`` or, in a file without these, ``\r`` ends one.
-
-    Raises:
-        CorpusFormatError: Unreadable, not UTF-8, or above 64 MiB.
-    """
+    r"""Return every line of a text file; ``\n``, ``\r\n`` or, in a file without these, ``\r`` ends a line."""
     try:
         with open_regular(path) as stream:
             raw = stream.read(MOST_BYTES + 1)
@@ -101,29 +67,13 @@ def text_file_lines(path: Path) -> list[str]:
         raise CorpusFormatError(f"{path} cannot be read ({error.strerror}); check the path") from None
     if len(raw) > MOST_BYTES:
         raise CorpusFormatError(f"{path} is larger than {MOST_BYTES >> 20} MiB; split it into several files")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        number, byte = raw.count(b"\n", 0, error.start) + 1, raw[error.start]
-        raise CorpusFormatError(
-            f"{path}:{number} is not UTF-8 (byte 0x{byte:02x}); convert the file to UTF-8"
-        ) from None
+    text = _decoded(raw, path, 1, CorpusFormatError)
     lines = text.replace("\r\n", "\n").split("\n") if "\n" in text else text.split("\r")
     return [line if line.strip() else "" for line in lines]
 
 
 def json_object(line: str, where: str, such_as: str, fault: type[DataError] = CorpusFormatError) -> dict[str, object]:
-    """Return the JSON object that a line holds.
-
-    Args:
-        line: The text.
-        where: File and line, for the message.
-        such_as: What a right line looks like, for the message.
-        fault: The error class that fits the kind of file.
-
-    Raises:
-        DataError: As ``fault``: not JSON, or not an object.
-    """
+    """Return the JSON object of a line; for messages: its file and line, and what a right line looks like."""
     try:
         values = json.loads(line)
     except json.JSONDecodeError as error:
@@ -142,9 +92,6 @@ def header_columns(fields: Sequence[str], where: str, fault: type[DataError] = C
 
     >>> header_columns(["id", "text", "title"], "psgs.tsv:1"), header_columns(["7", "A llama."], "c.tsv:1")
     ({'id': 0, 'text': 1, 'title': 2}, {})
-
-    Raises:
-        DataError: As ``fault``: the first row looks like a header and has a column that is neither.
     """
     names = [field.strip().lower() for field in fields]
     found = {role: names.index(name) for role, known in _ROLES.items() for name in known if name in names}

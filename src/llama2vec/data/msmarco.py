@@ -38,9 +38,6 @@ def find_id_triples(source: Path, split: str) -> IdTripleFiles:
     Args:
         source: The folder, or the file of triples.
         split: Name of the split.
-
-    Raises:
-        ExampleFormatError: No file, or more than one, fits.
     """
     folder = source if source.is_dir() else source.parent
     triples = _choose(folder, ID_TRIPLES, split) if source.is_dir() else source
@@ -158,9 +155,6 @@ class Collection:
 
     Args:
         path: ``id⇥text`` or ``id⇥title⇥text`` lines, plain or gzip (``.gz``).
-
-    Raises:
-        CorpusFormatError: No such file, a faulty line, or a repeated id.
     """
 
     def __init__(self, path: Path) -> None:

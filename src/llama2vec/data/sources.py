@@ -1,4 +1,4 @@
-"""Where data come from: files and folders here, ``hf:`` (Hugging Face) and ``ir:`` (ir_datasets)."""
+"""Where data come from: files and folders, ``hf:`` and ``ir:``. What cannot be found or read is a CorpusFormatError."""
 
 from __future__ import annotations
 
@@ -36,12 +36,7 @@ class LocalFiles:
 
 
 def locate(where: str, stem: Literal["corpus", "queries"]) -> LocalFiles:
-    """Find the files of a local source; in a BEIR folder, ``<stem>.jsonl``.
-
-    Raises:
-        CorpusFormatError: No such source, or one of an unknown kind.
-        EmptyCorpusError: A folder without a file that can be read.
-    """
+    """Find the files of a local source; in a BEIR folder, ``<stem>.jsonl``."""
     source = Path(where)
     if not where.strip():
         raise CorpusFormatError(f"the name of the {stem} is empty; give {KINDS}")
@@ -127,10 +122,6 @@ def open_hub_dataset(where: str, default_split: str = "train") -> Iterable[Mappi
     Args:
         where: The source; a split that it names goes before ``default_split``.
         default_split: Taken where the source names none; ``train`` stands for the only split, too.
-
-    Raises:
-        CorpusFormatError: No such data set, configuration or split.
-        MissingDependencyError: The package datasets is not installed.
     """
     try:
         import datasets
@@ -158,12 +149,7 @@ def open_hub_dataset(where: str, default_split: str = "train") -> Iterable[Mappi
 
 
 def open_ir_dataset(where: str) -> Any:
-    """Return the data set of ``ir:ID``; nothing is downloaded before its rows are asked for.
-
-    Raises:
-        CorpusFormatError: No such data set.
-        MissingDependencyError: The package ir_datasets is not installed.
-    """
+    """Return the data set of ``ir:ID``; nothing is downloaded before its rows are asked for."""
     try:
         import ir_datasets
     except ImportError:
@@ -175,12 +161,7 @@ def open_ir_dataset(where: str) -> Any:
 
 
 def ir_rows(where: str) -> Iterator[dict[str, object]]:
-    """Stream the documents of ``ir:ID`` as objects with ``_id``, ``text`` and, where they have one, ``title``.
-
-    Raises:
-        CorpusFormatError: No such data set, or one without documents.
-        MissingDependencyError: The package ir_datasets is not installed.
-    """
+    """Stream the documents of ``ir:ID`` as objects with ``_id``, ``text`` and, where they have one, ``title``."""
     documents = _ir_documents(open_ir_dataset(where), where)
     return _ir_objects(reported(documents, where))
 

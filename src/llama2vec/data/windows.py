@@ -90,9 +90,6 @@ def document_id(window_id: str) -> str:
 
     >>> document_id("https://x.org/#top#12")
     'https://x.org/#top'
-
-    Raises:
-        RunFormatError: Not a window's id.
     """
     document, mark, number = window_id.rpartition("#")
     if not mark or not document or not number.isdecimal():

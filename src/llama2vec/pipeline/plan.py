@@ -79,11 +79,7 @@ class RunPlan:
         return str(self.output / found.where) if found.stage else found.where
 
     def between(self, first: str = "", last: str = "") -> tuple[PlannedStage, ...]:
-        """Return the stages between two names; without a number, a name means its first or last round.
-
-        Raises:
-            ConfigError: A stage does not exist, or they are in the wrong order.
-        """
+        """Return the stages between two names; without a number, a name means its first or last round."""
         names = [stage.name for stage in self.stages]
         begin = self._place(first, "--from") if first else 0
         end = self._place(last, "--until", last=True) if last else len(names) - 1
@@ -276,11 +272,7 @@ def systems(config: RunConfig) -> tuple[str, ...]:
 
 
 def scored_tasks(settings: EvaluateSettings, system: str) -> list[str]:
-    """Return the tasks that a system is scored on: only models score sentence pairs.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """Return the tasks that a system is scored on: only models score sentence pairs."""
     searches_words = system in ("bm25", "hybrid")
     found = [name for name in settings.tasks if not searches_words or find_task(name).kind == "retrieval"]
     if not found:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.data import lines
-from llama2vec.data.lines import header_columns, json_object, numbered_lines, raw_lines, text_file_lines
+from llama2vec.data.lines import header_columns, json_object, numbered_lines, text_file_lines
 from llama2vec.errors import CorpusFormatError, RunFormatError
 
 
@@ -26,7 +26,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
     raw = b"short\n" + b"x" * (2**20 + 1)
     (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
     with pytest.raises(RunFormatError, match=r":2 is longer than 1 MiB; write one row per line"):
-        list(raw_lines(tmp_path / name, RunFormatError))
+        list(numbered_lines(tmp_path / name, RunFormatError))
 
 
 def test_a_text_file_of_that_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
