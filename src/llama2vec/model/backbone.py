@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, MissingDependencyError, ModelError, ModelNotFoundError, NotCausalError
@@ -135,12 +135,12 @@ def load_backbone(
             output_loading_info=True,
             **_SAFE,
         )
-    missing_head = _check_weights(source.name, model, found)
-    _check_token_ids(source.name, model, tokenizer)
-    model.config.use_cache = False
-    # Not the dtype as well: rotary frequencies stay float32, in bfloat16 they turn by 0.2 rad too far at position 500.
-    model = model.to(device=place).eval()
-    _check_behavior(source.name, model)
+        missing_head = _check_weights(source.name, model, found)
+        _check_token_ids(source.name, model, tokenizer)
+        model.config.use_cache = False
+        # Not the dtype as well: rotary frequencies stay float32; in bfloat16 they are 0.2 rad off at position 500.
+        model = model.to(device=place).eval()
+        _check_behavior(source.name, model)
     return Backbone(model, tokenizer, cached(source), missing_head)
 
 
@@ -163,8 +163,10 @@ def load_model_config(name: str) -> Any:
 def decoder(model: Any) -> Any:
     """Return the part of a causal LM below the output head; its result has ``last_hidden_state`` [B, L, D]."""
     plain = model.get_base_model() if hasattr(model, "peft_config") else model
-    # Where a family's prefix names another part of it (Llama 4), ``base_model`` is the whole model.
-    return plain.base_model if plain.base_model is not plain else plain.get_decoder()
+    if plain.base_model is not plain:
+        return plain.base_model
+    # Llama 4's prefix names another part, so that ``base_model`` is the whole model.
+    return next(child for child in plain.children() if isinstance(child, PreTrainedModel))
 
 
 @contextmanager

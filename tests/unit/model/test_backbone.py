@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from llama2vec.config import PROMPT_RECIPES, ModelSettings
-from llama2vec.errors import ModelError, ModelNotFoundError, NotCausalError
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
+from llama2vec.errors import ConfigError, ModelError, ModelNotFoundError, NotCausalError
 from llama2vec.model import backbone as backbone_module
-from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, decoder, load_backbone
+from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, decoder, load_backbone, load_tokenizer
 from llama2vec.model.encoder import Encoder
 
 CPU = torch.device("cpu")
@@ -64,6 +64,29 @@ def test_every_supported_architecture_loads(save_model: Callable[..., Path], tmp
     hidden = decoder(backbone.model)(input_ids=ids, use_cache=False).last_hidden_state
     logits = backbone.model(input_ids=ids).logits
     torch.testing.assert_close(backbone.model.get_output_embeddings()(hidden), logits)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "llama4_text", "opt"])
+def test_less_usual_architectures_load_and_encode(
+    kind: str, tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes: dict[str, Any] = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    grouped = {"num_key_value_heads": 2, "intermediate_size": 48, "head_dim": 8, "max_position_embeddings": 256}
+    more = {
+        "gemma2": grouped,
+        "llama4_text": {**grouped, "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 48},
+        "opt": {"ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
+    }[kind]
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **more)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    with caplog.at_level("INFO"):
+        encoder = Encoder.load(tmp_path, dtype="float32", encoder=EncoderSettings(layers=2))
+    assert encoder.encode_queries("river").shape == (encoder.dimension,)
+    assert encoder.dimension == (16 if kind == "opt" else 32)
+    assert ("does not support SDPA attention; using eager attention" in caplog.text) is (kind == "gemma2")
+    assert encoder.contract.encoder.layers == (1 if kind == "opt" else 2)
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])
@@ -280,3 +303,98 @@ def test_a_file_that_only_claims_to_be_gguf_is_one_line_and_leaves_no_folder(
         load(fake)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
+
+
+# ----------------------------------------------------------------------------------------------- models that do not fit
+
+
+def test_weights_that_are_missing_or_not_expected_are_named_and_never_random(
+    llama_folder: Path, make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    def folder_with(name: str, weights: dict[str, torch.Tensor], **config: Any) -> Path:
+        folder = Path(shutil.copytree(llama_folder, tmp_path / name))
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        content = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps(content | config))
+        return folder
+
+    weights = load_file(llama_folder / "model.safetensors")
+    wrapped = {f"module.{name}": weight for name, weight in weights.items()}
+    with pytest.raises(ModelError, match=r"model\.embed_tokens\.weight.* missing; module\.lm_head.* unexpected"):
+        load(folder_with("wrapped", wrapped))
+    without = {name: weight for name, weight in weights.items() if name != "model.norm.weight"}
+    with pytest.raises(ModelError, match=r"config: model\.norm\.weight missing; take"):
+        load(folder_with("without", without))
+    with pytest.raises(ModelError, match=r"config: model\.layers\.1\.\S+, .* and 6 more unexpected"):
+        load(folder_with("shallow", weights, num_hidden_layers=1))
+    tower = {**weights, "visual.proj.weight": torch.zeros(2)}
+    assert load(folder_with("tower", tower)).missing_head == ()
+    with pytest.raises(ModelError, match=r"mlp\.\w+_proj\.weight|size mismatch|shape"):
+        load(folder_with("wide", weights, intermediate_size=64))
+
+
+def test_token_ids_beyond_the_rows_are_told_at_load(
+    make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    make_model("llama").save_pretrained(tmp_path)
+    tokenizer = make_tokenizer()
+    tokenizer.add_tokens(["[SEP]"])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="ids up to 120, and the model has 120 embedding rows"):
+        load(tmp_path)
+
+
+def test_numbers_that_overflow_in_float16_are_told_at_load(
+    make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    model = make_model("llama")
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.down_proj.weight.mul_(3000)
+            layer.mlp.up_proj.weight.mul_(3000)
+    model.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    load(tmp_path)
+    with pytest.raises(ModelError, match=r"not finite in float16; load it as bfloat16 or float32 \(--dtype\)"):
+        load_backbone(ModelSettings(name=str(tmp_path), dtype="float16", device="cpu"))
+
+
+def test_code_in_a_model_folder_never_runs_and_nothing_is_asked(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(llama_folder, tmp_path / "evil"))
+    (folder / "evil.py").write_text(
+        f"open({str(tmp_path / 'RAN')!r}, 'w')\nfrom transformers import PreTrainedTokenizerFast\n"
+        "class Tok(PreTrainedTokenizerFast): pass\n"
+    )
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    auto = {"auto_map": {"AutoTokenizer": ["evil.Tok", None]}, "tokenizer_class": "EvilTok"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | auto))
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked for permission"))
+    with pytest.raises(ModelError, match="llama2vec never runs such code"):
+        load(folder)
+    with pytest.raises(ModelError, match="llama2vec never runs such code"):
+        load_tokenizer(str(folder))
+    assert not (tmp_path / "RAN").exists()
+
+
+@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
+def test_a_device_that_this_machine_lacks_is_one_line(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device {device}: not usable here"):
+        choose_device(device)
+
+
+def test_a_damaged_copy_of_an_unpacked_gguf_file_is_made_again(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    # Copied: weights are mapped from the file that is damaged below.
+    expected = {name: weight.clone() for name, weight in load(gguf_file).model.state_dict().items()}
+    (copy,) = (tmp_path / "cache" / "gguf").iterdir()
+    content = bytearray((copy / "model.safetensors").read_bytes())
+    content[-100] ^= 0x40
+    (copy / "model.safetensors").write_bytes(content)
+    for name, weight in load(gguf_file).model.state_dict().items():
+        torch.testing.assert_close(weight, expected[name], rtol=0, atol=0)
