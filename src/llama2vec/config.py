@@ -38,7 +38,7 @@ Language = Annotated[str, AfterValidator(check_language)]
 class Settings(BaseModel):
     """Base of every settings model: frozen, and strict about names."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class PromptSettings(Settings):
@@ -143,7 +143,7 @@ class OptimizerSettings(Settings):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     log_every: Annotated[int, Field(ge=1)] = 5
     validate_every: Annotated[int, Field(ge=0)] = 50
     save_every: Annotated[int, Field(ge=1)] = 50

@@ -31,17 +31,11 @@ TASKS: tuple[PromptName, ...] = ("self", "next")
 
 @dataclass(frozen=True, slots=True)
 class JointLayout:
-    """The columns of a joint batch.
+    """The columns of a joint batch."""
 
-    Attributes:
-        text_columns: Columns of prefix and text, padding included.
-        blocks: Columns (start, end) of each task's prompt.
-        slots: Number of slots at the end of each block.
-    """
-
-    text_columns: int
-    blocks: dict[PromptName, tuple[int, int]]
-    slots: int
+    text_columns: int  # Columns of prefix and text, padding included
+    blocks: dict[PromptName, tuple[int, int]]  # Columns (start, end) of each task's prompt
+    slots: int  # Number of slots at the end of each block
 
     @property
     def columns(self) -> int:
@@ -55,25 +49,15 @@ class JointLayout:
 
 @dataclass(frozen=True, slots=True)
 class JointBatch:
-    """The input of one training step.
+    """The input of one training step."""
 
-    Attributes:
-        input_ids: [B, L].
-        position_ids: [B, L].
-        text_lengths: [B] length of prefix and text, without padding.
-        text_starts: Columns of the prefix; LM labels begin after them.
-        targets: [B, T] distinct target ids per task, right-padded with 0.
-        target_weights: [B, T] weights per task; 0 = padding.
-        layout: The columns.
-    """
-
-    input_ids: Tensor
-    position_ids: Tensor
-    text_lengths: Tensor
-    text_starts: int
-    targets: dict[PromptName, Tensor]
-    target_weights: dict[PromptName, Tensor]
-    layout: JointLayout
+    input_ids: Tensor  # [B, L]
+    position_ids: Tensor  # [B, L]
+    text_lengths: Tensor  # [B] length of prefix and text, without padding
+    text_starts: int  # Columns of the prefix; LM labels begin after them
+    targets: dict[PromptName, Tensor]  # [B, T] distinct target ids per task, right-padded with 0
+    target_weights: dict[PromptName, Tensor]  # [B, T] weights per task; 0 = padding
+    layout: JointLayout  # The columns
 
     def to(self, device: torch.device | str, **_: object) -> JointBatch:
         """Return the batch on another device."""
@@ -190,19 +174,19 @@ def attention_inputs(batch: JointBatch, config: Any, dtype: torch.dtype) -> dict
     Models with sliding-window layers get one mask per kind of layer, as they expect.
 
     Raises:
-        ModelError: The texts exceed the window of a model whose mix of layer kinds we cannot mask.
+        ModelError: Some layers do not attend, or attend in a way that we cannot mask.
     """
     window = getattr(config, "sliding_window", None)
     if getattr(config, "use_sliding_window", True) is False:
         window = None
-    longest = int(batch.position_ids.max()) + 1
     kinds = set(getattr(config, "layer_types", None) or ())
-    if window is None or longest <= window:
-        if kinds - {"full_attention", "sliding_attention", "attention"}:
-            raise ModelError(
-                f"layers of kind {', '.join(sorted(kinds))} cannot read a joint sequence; "
-                "set self_weight or next_weight to 0"
-            )
+    strange = kinds - {"full_attention", "sliding_attention", "attention"}
+    if strange:
+        raise ModelError(
+            f"layers of kind {', '.join(sorted(strange))} cannot read a joint sequence; "
+            "adapt a model whose layers all attend, or use this one without adaptation"
+        )
+    if window is None or int(batch.position_ids.max()) < window:
         return {"attention_mask": joint_mask(batch, dtype)}
     if not kinds:
         return {"attention_mask": joint_mask(batch, dtype, window)}
@@ -254,26 +238,18 @@ class PiecewiseGradients:
     def __init__(self, model: Any) -> None:
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._before = [weight.grad for weight in self._weights]
-        self._total: Tensor | None = None
         for weight in self._weights:
             weight.grad = None
 
-    def add(self, loss: Tensor) -> None:
-        """Run the backward pass of one part of the sum and free its activations."""
+    def add(self, loss: Tensor) -> Tensor:
+        """Run the backward pass of one part of the sum, free its activations, and return its value."""
         with torch.autocast(loss.device.type, enabled=False):
             loss.backward()  # type: ignore[no-untyped-call]
-        value = loss.detach()
-        self._total = value if self._total is None else self._total + value
+        return loss.detach()
 
-    def total(self) -> Tensor:
-        """Return the sum; its ``backward``, called once, scales the collected gradients by the incoming gradient.
-
-        Raises:
-            ValueError: Nothing was added.
-        """
-        if self._total is None:
-            raise ValueError("a sum of no parts has no gradient")
-        total = self._total.clone().requires_grad_()
+    def scaled_by_backward(self, total: Tensor) -> Tensor:
+        """Return the sum; its ``backward``, called once, scales the collected gradients by the incoming gradient."""
+        total = total.clone().requires_grad_()
         total.register_hook(self._scale)  # type: ignore[no-untyped-call]
         return total
 

@@ -14,15 +14,10 @@ from llama2vec.model.prompt import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class TokenizedText:
-    """A text's tokens, and those to predict.
+    """A text's tokens, and those to predict."""
 
-    Attributes:
-        ids: Token ids, cut to the length limit.
-        targets: Distinct ids among them that carry content, in order of first appearance.
-    """
-
-    ids: tuple[int, ...]
-    targets: tuple[int, ...]
+    ids: tuple[int, ...]  # Token ids, cut to the length limit
+    targets: tuple[int, ...]  # Distinct ids among them that carry content, in order of first appearance
 
 
 class TargetTokenizer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
+import operator
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -44,7 +46,7 @@ _IDF_SAMPLE = 20_000
 
 
 class PretextObjective:
-    """EBAE and EBAR in one joint pass, with the LM loss on T where asked.
+    """EBAE and EBAR in one joint pass, plus the LM loss on T if its weight is set.
 
     Args:
         tokenize: Turns texts into ids and targets.
@@ -53,8 +55,8 @@ class PretextObjective:
         config: The model's config, for the attention mask.
         dtype: Number format of the attention mask.
         pad_id: Fills padding columns.
-        token_weights: [V] target weights; None = uniform.
-        micro_batch_tokens: Most cells (rows x columns) that are read in one pass; 0 = whole batches.
+        token_weights: [V] target weights; None for uniform ones.
+        micro_batch_tokens: Most cells (rows x columns) of one pass; 0 for whole batches.
     """
 
     def __init__(
@@ -71,18 +73,15 @@ class PretextObjective:
         self.tokenize, self.prompts, self.settings = tokenize, prompts, settings
         self.config, self.dtype, self.pad_id, self.token_weights = config, dtype, pad_id, token_weights
         self.micro_batch_tokens = micro_batch_tokens
-        self.weights: dict[PromptName, float] = {}
-        if settings.self_weight:
-            self.weights["self"] = settings.self_weight
-        if settings.next_weight:
-            self.weights["next"] = settings.next_weight
+        weights: dict[PromptName, float] = {"self": settings.self_weight, "next": settings.next_weight}
+        self.weights = {task: weight for task, weight in weights.items() if weight}
 
     def order(self, examples: Sequence[AdaptationExample], settings: OptimizerSettings) -> LengthGroupedOrder:
-        """Put texts of about as many words into one batch."""
+        """Put texts of about the same number of words into one batch."""
         return LengthGroupedOrder([example.text.count(" ") for example in examples], settings.batch_size, settings.seed)
 
     def collate(self, examples: Sequence[AdaptationExample]) -> Mapping[str, Any]:
-        """Lay the examples out as joint batches, one for each micro-batch, the longest texts first."""
+        """Lay the examples out as joint batches, one per micro-batch, the longest texts first."""
         texts = self.tokenize([example.text for example in examples])
         next_texts = self.tokenize([example.next_text for example in examples])
         tasks = tuple(self.weights)
@@ -99,8 +98,8 @@ class PretextObjective:
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Read each joint sequence once and score both embeddings.
 
-        Of a batch in several pieces each is taken back to the weights as soon as it is read, where gradients are
-        wanted; the ``backward`` of the loss that is returned then only brings its factor to them.
+        With several pieces, the backward pass of each follows at once; ``backward`` of the returned loss then only
+        scales the gradients.
 
         Returns:
             The loss in nats, and its parts ``loss_self``, ``loss_next`` and ``loss_lm``.
@@ -111,29 +110,22 @@ class PretextObjective:
         factors = self._factors(totals)
         parts = {f"loss_{name}": 0.0 for name in factors}
         piecewise = PiecewiseGradients(model) if len(pieces) > 1 and torch.is_grad_enabled() else None
-        summed: Tensor | None = None
+        values = []
         for piece, count in zip(pieces, counts, strict=True):
             losses, value = self._losses(model, piece, count)
             for name, loss in losses.items():
                 share = count[name] / totals[name]
                 value = value + factors[name] * share * loss
                 parts[f"loss_{name}"] += share * loss.item()
-            if piecewise is not None:
-                piecewise.add(value)
-            else:
-                summed = value if summed is None else summed + value
-        if piecewise is not None:
-            return piecewise.total(), parts
-        assert summed is not None
-        return summed, parts
+            values.append(piecewise.add(value) if piecewise else value)
+        total = functools.reduce(operator.add, values)
+        return piecewise.scaled_by_backward(total) if piecewise else total, parts
 
     def _factors(self, totals: Mapping[str, int]) -> dict[str, float]:
         """Return the factor of each part that has something to score in the batch."""
-        asked = sum(weight for task, weight in self.weights.items() if totals[task])
+        scored = {str(task): weight for task, weight in self.weights.items() if totals[task]}
         factors = {
-            str(task): self.settings.pretext_weight * weight / asked
-            for task, weight in self.weights.items()
-            if totals[task]
+            task: self.settings.pretext_weight * weight / sum(scored.values()) for task, weight in scored.items()
         }
         return factors | ({"lm": self.settings.language_model_weight} if totals.get("lm") else {})
 
@@ -141,12 +133,12 @@ class PretextObjective:
         """Count what each part of the loss is a mean over: rows that have targets, and scored tokens."""
         counts = {str(task): int((joint.target_weights[task].sum(dim=1) > 0).sum()) for task in self.weights}
         if self.settings.language_model_weight > 0:
-            # The first token of all has nothing in front of it.
+            # Nothing precedes the very first token.
             counts["lm"] = int((joint.text_lengths - max(joint.text_starts, 1)).clamp(min=0).sum())
         return counts
 
     def _losses(self, model: Any, joint: JointBatch, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], Tensor]:
-        """Return each part of a piece's loss that has something to score, and a zero to add them to."""
+        """Return the parts of a piece's loss that have something to score, and a zero to add them to."""
         joint = joint.to(next(model.parameters()).device)
         slots = torch.tensor(joint.layout.slot_columns(), device=joint.input_ids.device)
         with_lm = self.settings.language_model_weight > 0
@@ -164,7 +156,7 @@ class PretextObjective:
                 losses[task] = bag_of_tokens_loss(logits, joint.targets[task], joint.target_weights[task])
         if counts.get("lm"):
             losses["lm"] = self._language_model_loss(model, output.hidden_states[-1], joint)
-        # Nothing to predict in this piece (EBAR alone, documents of one piece): a zero that still has a gradient.
+        # A piece with nothing to predict (EBAR alone, documents of one piece) gives a zero that has a gradient.
         return losses, output.logits.sum() * 0.0 if not losses else output.logits.new_zeros((), dtype=torch.float32)
 
     def validate(self, model: Any, held_out: Sequence[AdaptationExample], batch_size: int) -> dict[str, float]:
@@ -176,7 +168,7 @@ class PretextObjective:
         labels = torch.full_like(joint.input_ids[:, :columns], IGNORED)
         labels[:, :-1] = joint.input_ids[:, 1:columns]
         position = torch.arange(columns, device=labels.device)
-        # Position p predicts p + 1, which must be text: not the prefix, not padding.
+        # Position p predicts p + 1, which must be text and neither prefix nor padding.
         scored = (position + 1 >= joint.text_starts) & (position + 1 < joint.text_lengths[:, None])
         labels.masked_fill_(~scored, IGNORED)
         head = getattr(model, "module", model).get_output_embeddings().weight
@@ -193,17 +185,14 @@ def adapt_model(
 ) -> Encoder:
     """Adapt a causal LM on plain text (stage 1 of Llama2Vec, arXiv 2312.15503) and save the encoder.
 
-    Killed at any moment, the same call goes on from the last checkpoint and ends with the same weights.
+    After an interruption, the same call resumes from the last checkpoint and ends with the same weights.
 
     Args:
         config: The recipe.
         output: Folder for the encoder, log, loss curve, checkpoints and manifest.
-        passages: Text in reading order; None = read ``config.text.corpus``.
-        overwrite: Replace a finished adaptation of other settings.
-        save_adapter: Keep the LoRA adapter beside the merged weights.
-
-    Returns:
-        The encoder, as saved.
+        passages: Text in reading order; None reads ``config.text.corpus``.
+        overwrite: Replace an adaptation with other settings.
+        save_adapter: Save the LoRA adapter as well as the merged weights.
 
     Raises:
         OutputExistsError: The folder holds another adaptation, or something else.
@@ -219,7 +208,7 @@ def adapt_model(
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
     corpus = corpus_fingerprint(config.text.corpus) if passages is None else "given"
-    # In how many pieces a batch is read decides memory, not the result: a run that was short of it goes on with less.
+    # The size of the pieces decides memory, not the result: a run that ran out of it may resume with smaller ones.
     plan = STAGE.plan(config.model_dump(exclude={"objective": {"micro_batch_tokens"}}), corpus)
     read = passages if passages is not None else read_passages(config.text.corpus, limit=config.text.limit or None)
     with claim_output(
@@ -233,7 +222,7 @@ def adapt_model(
 
 
 def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage], save_adapter: bool) -> Encoder:
-    """Train and save, once the output is ours; nothing is written before the model and the text have been read."""
+    """Train and save; nothing is written before the model and the text have been read."""
     examples, held_out = adaptation_examples(
         passages, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
     )
@@ -270,7 +259,7 @@ def _prepare(
         rows = backbone.model.get_input_embeddings().weight.shape[0]
         weights = torch.tensor(inverse_document_frequency([text.targets for text in tokenize(texts)], rows))
     eos = backbone.tokenizer.eos_token_id
-    # The wrapper of several processes expects one forward pass a step.
+    # The wrapper of several processes expects one forward pass per step.
     alone = process_count() == 1
     micro_batch_tokens = most_cells(config.objective.micro_batch_tokens, backbone.model.device.type) if alone else 0
     objective = PretextObjective(
@@ -281,13 +270,11 @@ def _prepare(
 
 
 def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:
-    """Cut the length limit to what the context leaves beside the prompts, and say so."""
+    """Cut the length limit to what the prompts leave of the context, with a warning."""
     context = getattr(backbone.model.config, "max_position_embeddings", None) or wanted + 10_000
     room = context - len(prompts.prefix) - max(len(suffix) for suffix in prompts.suffixes.values())
     if room < 1:
-        raise ConfigError(
-            f"{backbone.source.name}: its context of {context} tokens has no room for text beside the prompts"
-        )
+        raise ConfigError(f"{backbone.source.name}: the prompts fill its context of {context} tokens")
     if wanted > room:
         logger.warning("text.max_tokens is cut from %d to %d: the model reads %d tokens", wanted, room, context)
     return min(wanted, room)

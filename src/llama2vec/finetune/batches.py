@@ -43,23 +43,14 @@ def _id_key(source: int, passage_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class DrawnExample:
-    """The draw of one epoch from a row.
+    """The draw of one epoch from a row."""
 
-    Attributes:
-        query: The query's text.
-        passages: Positives, then hard negatives.
-        positive_count: Number of positives among them.
-        passage_keys: The keys of each passage's text and id; 0 = none.
-        answer_keys: Keys of all known answers to the query, from any row.
-        teacher_scores: One per passage; empty without a teacher.
-    """
-
-    query: str
-    passages: tuple[str, ...]
-    positive_count: int
-    passage_keys: tuple[tuple[int, int], ...]
-    answer_keys: tuple[int, ...]
-    teacher_scores: tuple[float, ...]
+    query: str  # The query's text
+    passages: tuple[str, ...]  # Positives, then hard negatives
+    positive_count: int  # Number of positives among them
+    passage_keys: tuple[tuple[int, int], ...]  # The keys of each passage's text and id; 0 = none
+    answer_keys: tuple[int, ...]  # Keys of all known answers to the query, from any row
+    teacher_scores: tuple[float, ...]  # One per passage; empty without a teacher
 
 
 class DrawnExamples(Sequence[DrawnExample]):
@@ -253,27 +244,16 @@ def spread(rows: Sequence[int], conflicts: Sequence[Collection[int]], batch_size
 
 @dataclass(frozen=True, slots=True)
 class ContrastiveBatch:
-    """One batch of one process.
+    """One batch of one process."""
 
-    Attributes:
-        sequences: U distinct prompted texts as token ids; a repeated text is read once.
-        query_rows: [Q] index of each query among them.
-        passage_rows: [N] index of each passage among them.
-        positives: [Q, K] columns among the N passages; -1 = none.
-        own: [Q, C] columns of the passages that a teacher has scored; -1 = none.
-        teacher_scores: [Q, C].
-        answer_keys: [Q, A] keys of each query's known answers; 0 = none.
-        passage_keys: [N, 2] keys of each passage's text and id; 0 = none.
-    """
-
-    sequences: list[list[int]]
-    query_rows: Tensor
-    passage_rows: Tensor
-    positives: Tensor
-    own: Tensor
-    teacher_scores: Tensor
-    answer_keys: Tensor
-    passage_keys: Tensor
+    sequences: list[list[int]]  # U distinct prompted texts as token ids; a repeated text is read once
+    query_rows: Tensor  # [Q] index of each query among them
+    passage_rows: Tensor  # [N] index of each passage among them
+    positives: Tensor  # [Q, K] columns among the N passages; -1 = none
+    own: Tensor  # [Q, C] columns of the passages that a teacher has scored; -1 = none
+    teacher_scores: Tensor  # [Q, C]
+    answer_keys: Tensor  # [Q, A] keys of each query's known answers; 0 = none
+    passage_keys: Tensor  # [N, 2] keys of each passage's text and id; 0 = none
 
     def labels(self, passage_keys: Tensor, first_column: int, device: torch.device) -> Labels:
         """Return the labels of the passages of all processes.

@@ -20,19 +20,12 @@ NO_KEY = 0
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Labels of the passages of a batch.
+    """Labels of the passages of a batch."""
 
-    Attributes:
-        positives: [Q, K] columns of each query's positives.
-        answers: [Q, N] True = known to answer the query, so never its negative.
-        own: [Q, C] columns of the passages that a teacher has scored for the query; all -1 without teacher scores.
-        teacher_scores: [Q, C] the teacher's scores.
-    """
-
-    positives: Tensor
-    answers: Tensor
-    own: Tensor
-    teacher_scores: Tensor
+    positives: Tensor  # [Q, K] columns of each query's positives
+    answers: Tensor  # [Q, N] True = known to answer the query, so never its negative
+    own: Tensor  # [Q, C] columns of the passages that a teacher has scored for the query; all -1 without teacher scores
+    teacher_scores: Tensor  # [Q, C] the teacher's scores
 
 
 def known_answers(answer_keys: Tensor, passage_keys: Tensor) -> Tensor:

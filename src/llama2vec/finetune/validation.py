@@ -26,17 +26,11 @@ BEST = "validation_ndcg@10"
 
 @dataclass(frozen=True, slots=True)
 class ValidationTask:
-    """Queries, passages, and the judgments between them.
+    """Queries, passages, and the judgments between them."""
 
-    Attributes:
-        queries: Texts; a query's number is its id.
-        passages: Different texts; a passage's number is its id.
-        qrels: Query number → passage number → gain.
-    """
-
-    queries: list[str]
-    passages: list[str]
-    qrels: Qrels
+    queries: list[str]  # Texts; a query's number is its id
+    passages: list[str]  # Different texts; a passage's number is its id
+    qrels: Qrels  # Query number → passage number → gain
 
     def score(self, encoder: Encoder) -> dict[str, float]:
         """Search every query and return ``mrr@10`` and ``ndcg@10``."""

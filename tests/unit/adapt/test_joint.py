@@ -184,5 +184,9 @@ def test_layer_kinds_that_cannot_be_masked_are_refused(make_model: Callable[...,
     config = make_model("llama").config
     config.layer_types = ["linear_attention", "full_attention"]
     batch = joint_batch(texts_of([4]), texts_of([4]), PROMPTS)
-    with pytest.raises(ModelError, match="linear_attention"):
+    with pytest.raises(ModelError, match="layers of kind linear_attention cannot read"):
+        attention_inputs(batch, config, torch.float32)
+    # Texts longer than a window, too.
+    config.layer_types, config.sliding_window = ["chunked_attention", "sliding_attention"], 2
+    with pytest.raises(ModelError, match="layers of kind chunked_attention cannot read"):
         attention_inputs(batch, config, torch.float32)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama2vec.adapt.joint import PiecewiseGradients, micro_batches
+from llama2vec.adapt.joint import micro_batches
 from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
@@ -142,8 +142,3 @@ def test_a_piece_with_nothing_to_predict_beside_others_changes_nothing(
     assert (found, found_parts) == (pytest.approx(loss, rel=1e-6), pytest.approx(parts, rel=1e-6))
     for name, value in gradients.items():
         torch.testing.assert_close(found_gradients[name], value, rtol=1e-5, atol=1e-6)
-
-
-def test_nothing_added_has_no_total(make_model: Callable[..., Any]) -> None:
-    with pytest.raises(ValueError, match="no parts"):
-        PiecewiseGradients(make_model("llama")).total()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,19 @@ def test_recipes_with_common_directions_switched_off_still_load(tmp_path: Path) 
 def test_recipes_that_take_common_directions_away_are_refused() -> None:
     with pytest.raises(ConfigError, match="common_directions was removed from llama2vec; delete this section"):
         load_config(AdaptConfig, None, ["common_directions.count=12"])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "optimizer.seed=-1", f"optimizer.seed={2**32}", "optimizer.learning_rate=inf", "optimizer.weight_decay=inf",
+        "objective.pretext_weight=inf", "objective.self_weight=nan", "text.max_tokens=0", "text.min_words=0",
+        "text.max_words=0",
+    ],
+)  # fmt: skip
+def test_a_number_that_training_cannot_use_is_refused_by_name(setting: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(setting.partition("=")[0])):
+        load_config(AdaptConfig, None, [setting])
 
 
 def test_an_objective_without_a_task_is_refused() -> None:

@@ -25,17 +25,11 @@ Manifest = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a model comes from.
+    """Where a model comes from."""
 
-    Attributes:
-        base: Hub id of the original LLM, or the name of its folder or file; "" if unknown.
-        license: License of the base, as the hub spells it; "" if unknown.
-        manifests: Manifests of the training stages since, oldest first.
-    """
-
-    base: str = ""
-    license: str = ""
-    manifests: tuple[Manifest, ...] = ()
+    base: str = ""  # Hub id of the original LLM, or the name of its folder or file; "" if unknown
+    license: str = ""  # License of the base, as the hub spells it; "" if unknown
+    manifests: tuple[Manifest, ...] = ()  # Manifests of the training stages since, oldest first
 
     @property
     def hub_base(self) -> str:
