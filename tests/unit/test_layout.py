@@ -6,6 +6,7 @@ import ast
 import graphlib
 import importlib
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,9 +18,7 @@ import llama2vec
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "src" / "llama2vec"
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
-FILES = sorted(
-    path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".pyc" and path.name != "__init__.py"
-)
+FILES = sorted(path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".pyc")
 
 MAX_PYTHON_LINES = 26_000
 MAX_PYTHON_FILES = 175
@@ -57,6 +56,22 @@ def parameter_count(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     arguments = function.args
     named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
     return sum(argument.arg not in ("self", "cls") for argument in named)
+
+
+def mapped_files(page: str) -> list[str]:
+    """Return the files that the tree in docs/architecture.md names, relative to the package."""
+    folders: list[str] = []
+    found = []
+    for line in page.splitlines():
+        entry = re.match(r"^    ((?:│   |    )*)(?:├── |└── )(\S+) +\S", line)
+        if entry is None:
+            continue
+        del folders[len(entry[1]) // 4 :]
+        if entry[2].endswith("/"):
+            folders.append(entry[2])
+        else:
+            found.append("".join(folders) + entry[2])
+    return found
 
 
 def test_no_file_is_longer_than_the_limit() -> None:
@@ -106,6 +121,12 @@ def test_imports_form_no_cycle_type_only_imports_included() -> None:
         graphlib.TopologicalSorter(imports).prepare()
     except graphlib.CycleError as error:
         pytest.fail(f"import cycle: {' imports '.join(error.args[1])}")
+
+
+def test_the_architecture_page_names_every_file_once_but_packages_that_hold_only_a_docstring() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = [path for path in FILES if path.name != "__init__.py" or len(ast.parse(path.read_text()).body) > 1]
+    assert sorted(mapped_files(page)) == [relative(path) for path in named]
 
 
 def test_public_names_stay_callable_after_every_subpackage_is_imported() -> None:
