@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import Any, cast
 from urllib.parse import quote
 
 from llama2vec.data.lines import header_columns, json_object, numbered_lines, text_file_lines
@@ -29,91 +30,54 @@ MOST_BYTES = 2**30
 _BYTES_A_PASSAGE = 250
 """Python's own share of a passage: three strings and the object that holds them."""
 
-_Files = tuple[tuple[str, int, int, int], ...]
+_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*$")
+_CODE_FENCE = re.compile(r"^ {0,3}(```|~~~)")
 
 
-class _Memory:
-    """What was read: keyed by the files' paths, sizes, times and inodes, so a changed file is read again."""
-
-    def __init__(self) -> None:
-        self.hashes: dict[_Files, bytes] = {}
-        self.passages: dict[_Files, list[Passage]] = {}
-        self.counts: dict[_Files, int] = {}
-
-    def keep(self, files: _Files, rows: Iterable[Passage]) -> Iterator[Passage]:
-        """Pass passages on; keep them if they are few enough, and their number in any case."""
-        kept: list[Passage] | None = []
-        size = count = 0
-        for passage in rows:
-            count += 1
-            if kept is not None:
-                kept.append(passage)
-                size += len(passage.text) + len(passage.title) + _BYTES_A_PASSAGE
-                if size > MOST_BYTES:
-                    kept = None
-                    logger.info("%s: larger than 1 GiB in memory; each stage reads it again", files[0][0])
-            yield passage
-        self.counts[files] = count
-        if kept is not None:
-            self.passages[files] = kept
-
-
-_memory: ContextVar[_Memory | None] = ContextVar("read_once", default=None)
+# What was read: (paths, sizes, times and inodes of the files) → their hash or passages. A changed file is read again.
+_memory: ContextVar[dict[object, Any] | None] = ContextVar("read_once", default=None)
 
 
 @contextmanager
 def read_once() -> Iterator[None]:
     """Keep hashes and passages of local files in memory until the block, or an outer one, ends."""
-    token = _memory.set(_memory.get() or _Memory())
+    known = _memory.get()
+    token = _memory.set({} if known is None else known)
     try:
         yield
     finally:
         _memory.reset(token)
 
 
-def kept_hash(path: Path, read: Callable[[Path], bytes]) -> bytes:
-    """Return a file's hash; ``read`` it where it is not known yet."""
-    memory = _memory.get()
-    if memory is None:
-        return read(path)
-    files = _identity([path])
-    if files not in memory.hashes:
-        memory.hashes[files] = read(path)
-    return memory.hashes[files]
-
-
-def kept_passages(paths: Sequence[Path], read: Callable[[], Iterator[Passage]]) -> Iterator[Passage]:
-    """Return a corpus' passages; ``read`` them where they are not known yet."""
-    memory = _memory.get()
-    if memory is None:
-        return read()
-    files = _identity(paths)
-    return iter(memory.passages[files]) if files in memory.passages else memory.keep(files, read())
-
-
-def kept_count(paths: Sequence[Path]) -> int | None:
-    """Return how many passages a corpus has if it was read to its end, else None."""
-    memory = _memory.get()
-    return memory.counts.get(_identity(paths)) if memory else None
-
-
-def _identity(paths: Iterable[Path]) -> _Files:
-    found = []
+def _identity(what: str, paths: Iterable[Path]) -> object:
+    found: list[object] = [what]
     for path in paths:
-        try:
-            status = path.stat()
-        except OSError:
-            # Whoever opens the file reports the problem.
-            found.append((str(path), -1, -1, -1))
-        else:
-            found.append((str(path.resolve()), status.st_size, status.st_mtime_ns, status.st_ino))
+        # Whoever opens a missing file reports it.
+        status = path.stat() if path.exists() else None
+        found.append((path.resolve(), status and (status.st_size, status.st_mtime_ns, status.st_ino)))
     return tuple(found)
 
 
-logger = logging.getLogger(__name__)
+def _kept_passages(paths: Sequence[Path], read: Callable[[], Iterator[Passage]]) -> Iterator[Passage]:
+    memory, files = _memory.get(), _identity("passages", paths)
+    if memory is None:
+        return read()
+    return iter(memory[files]) if files in memory else _keeping(memory, files, read(), paths[0])
 
-_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*$")
-_CODE_FENCE = re.compile(r"^ {0,3}(```|~~~)")
+
+def _keeping(memory: dict[object, Any], files: object, rows: Iterable[Passage], first: Path) -> Iterator[Passage]:
+    kept: list[Passage] | None = []
+    size = 0
+    for passage in rows:
+        if kept is not None:
+            kept.append(passage)
+            size += len(passage.text) + len(passage.title) + _BYTES_A_PASSAGE
+            if size > MOST_BYTES:
+                kept = None
+                logger.info("%s: larger than 1 GiB in memory; each stage reads it again", first)
+        yield passage
+    if kept is not None:
+        memory[files] = kept
 
 
 def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[Passage]:
@@ -161,7 +125,7 @@ def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[P
     files = locate(where, "corpus")
     if files.skipped:
         _say_once(files.skipped)
-    return islice(kept_passages(files.paths, lambda: _distinct(_local_rows(files), where)), limit)
+    return islice(_kept_passages(files.paths, lambda: _distinct(_local_rows(files), where)), limit)
 
 
 def read_queries(source: str | Path) -> list[Query]:
@@ -180,11 +144,8 @@ def read_queries(source: str | Path) -> list[Query]:
 
 
 def count_passages(source: str | Path) -> int | None:
-    """Return how many passages a local source has, reading it unless that was done before; None for a remote one."""
-    if is_remote(str(source)):
-        return None
-    known = kept_count(locate(str(source), "corpus").paths)
-    return sum(1 for _ in read_passages(source)) if known is None else known
+    """Return how many passages a local source has, reading it to its end; None for a remote one."""
+    return None if is_remote(str(source)) else sum(1 for _ in read_passages(source))
 
 
 def corpus_fingerprint(source: str | Path) -> str:
@@ -204,7 +165,7 @@ def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] 
     total = hashlib.sha256()
     for path in paths:
         try:
-            content = kept_hash(path, _sha256)
+            content = _sha256(path)
         except OSError as error:
             raise fault(f"{path} cannot be read ({error.strerror}); check the path") from None
         # Hashing the name first gives each part a fixed length, so no two lists of files can run into each other.
@@ -213,8 +174,12 @@ def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] 
 
 
 def _sha256(path: Path) -> bytes:
-    with open_regular(path) as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
+    memory, file = _memory.get(), _identity("sha256", [path])
+    memory = {} if memory is None else memory
+    if file not in memory:
+        with open_regular(path) as stream:
+            memory[file] = hashlib.file_digest(stream, "sha256").digest()
+    return cast(bytes, memory[file])
 
 
 @cache

@@ -52,5 +52,4 @@ def test_a_corpus_that_is_too_large_is_streamed_each_time(corpus: Path, monkeypa
     opens = Opens()
     with read_once():
         assert list(read_passages(corpus)) == list(read_passages(corpus))
-        assert count_passages(corpus) == 5
     assert opens.of(corpus) == 2
