@@ -34,7 +34,6 @@ LONG_FUNCTIONS: set[str] = {
 }
 MANY_PARAMETERS: set[str] = set()
 WITHOUT_OWN_TEST: set[str] = {
-    "pipeline/record.py",
 }
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder, report
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.corpus import corpus_fingerprint, read_once, read_passages
 from llama2vec.errors import ConfigError
 
 
@@ -17,7 +17,7 @@ def encode_command(
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     corpus: Annotated[str, typer.Argument(help="BEIR folder, JSONL, TSV, folder of texts, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
-    shard_size: Annotated[int, typer.Option(help="Passages per shard; a killed run loses at most one shard.")] = 2048,
+    shard_size: Annotated[int, typer.Option(help="Passages per shard.")] = 2048,
     half: Annotated[bool, typer.Option(help="Store vectors as float16.")] = False,
     reuse: Annotated[
         Path | None,
@@ -31,23 +31,26 @@ def encode_command(
 ) -> None:
     """Encode a corpus into a vector store; run the same command again to resume, or on more machines to share."""
     if reuse and reuse.resolve() == output.resolve():
-        raise ConfigError(f"--reuse and --output are both {output}; write the new store beside the old one")
-    fingerprint = corpus_fingerprint(corpus)
-    # Read everything once: a faulty line shows now, not after hours, and leaves nothing behind.
-    total = sum(1 for _ in read_passages(corpus))
-    encoder = load_encoder(model, dtype, device, prompts, sets)
+        raise ConfigError(f"--reuse and --output are both {output}; encode to another folder")
     from llama2vec.retrieve.reuse import KnownVectors
     from llama2vec.retrieve.store import VectorStore
-    from llama2vec.retrieve.store_writer import write_store
+    from llama2vec.retrieve.store_writer import STORE, write_store
 
-    started = time.monotonic()
-    vector_dtype: Literal["float32", "float16"] = "float16" if half else "float32"
-    known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vector_dtype) if reuse else None
-    store = write_store(
-        lambda: read_passages(corpus), known or encoder, output,
-        source={"corpus": corpus, "fingerprint": fingerprint, "model": encoder.spec.to_json(output)},
-        shard_size=shard_size, dtype=vector_dtype, overwrite=overwrite, total=total,
-    )  # fmt: skip
-    seconds = time.monotonic() - started
+    with read_once():
+        # Read everything first: a faulty line shows now, not after hours, and leaves nothing behind.
+        fingerprint, total = corpus_fingerprint(corpus), sum(1 for _ in read_passages(corpus))
+        encoder = load_encoder(model, dtype, device, prompts, sets)
+        started, before = time.monotonic(), STORE.read(output)
+        vectors: Literal["float32", "float16"] = "float16" if half else "float32"
+        known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
+        store = write_store(
+            lambda: read_passages(corpus), known or encoder, output,
+            source={"corpus": corpus, "fingerprint": fingerprint, "model": encoder.spec.to_json(output)},
+            shard_size=shard_size, dtype=vectors, overwrite=overwrite, total=total,
+        )  # fmt: skip
+    facts = f"{len(store):,} passages [D={store.dimension}]"
+    if before and before.finished and not overwrite:
+        report(f"{output} is finished already: {facts}")
+        return
     taken = f", {known.reused:,} of them taken from {reuse}" if known else ""
-    report(f"Encoded {len(store):,} passages [D={store.dimension}] to {output} in {seconds:,.0f} s{taken}")
+    report(f"Encoded {facts} to {output} in {time.monotonic() - started:,.0f} s{taken}")

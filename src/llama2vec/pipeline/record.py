@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llama2vec.artifact import Found, Kind, find, read_object
-from llama2vec.errors import OutputExistsError, StoreError
+from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import canonical_json, code_version, digest, first_difference, machine, versions
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
@@ -181,7 +181,7 @@ def output_fingerprint(kind: str, folder: Path) -> str | None:
         # Reports of mining hold seconds; what later stages read is the examples.
         files = [path for path in files if not path.name.endswith(".report.json")]
         return digest([[path.name, file_sha256(path)] for path in files]) if files else None
-    except (OSError, ValueError, KeyError, StoreError):
+    except (OSError, ValueError, KeyError, TypeError, Llama2VecError):
         return None
 
 

@@ -18,7 +18,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -43,16 +43,13 @@ class PassageEncoder(Protocol):
     @property
     def dimension(self) -> int:
         """Width D of the vectors."""
-        ...
 
     @property
     def contract_hash(self) -> str:
         """Hash of everything that decides what the vectors are."""
-        ...
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Return [N, D] float32 vectors of L2 norm 1; batches internally."""
-        ...
 
 
 class VectorStore:
@@ -222,11 +219,7 @@ class _PassageIds(Sequence[str]):
     def __len__(self) -> int:
         return len(self._store)
 
-    @overload
-    def __getitem__(self, place: int) -> str: ...
-    @overload
-    def __getitem__(self, place: slice) -> list[str]: ...
-    def __getitem__(self, place: int | slice) -> str | list[str]:
+    def __getitem__(self, place: int | slice) -> Any:
         rows = range(len(self))[place]
         return self._store.passage_ids(rows) if isinstance(rows, range) else self._store.passage_ids([rows])[0]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -58,30 +56,23 @@ def draw_losses(log: Path, picture: Path) -> None:
     lines = read_log(log)
     names = sorted({name for line in lines for name in line if "loss" in name or name.startswith("validation_")})
     losses, figures = [name for name in names if "loss" in name], [name for name in names if "loss" not in name]
-    rows = 1 + bool(figures)
-    plot, axes = pyplot.subplots(rows, figsize=(8, 4.5 + 2.5 * (rows - 1)), layout="constrained", squeeze=False)
-    _draw_curves(axes[0, 0], lines, losses, "loss (nats)")
-    axes[0, 0].set_title("Training" if lines else "no steps yet")
-    if figures:
-        _draw_curves(axes[1, 0], lines, figures, "on held-out queries")
+    panels = [("loss (nats)", losses), *([("on held-out queries", figures)] if figures else [])]
+    plot, axes = pyplot.subplots(len(panels), figsize=(8, 2 + 2.5 * len(panels)), layout="constrained", squeeze=False)
+    colors: dict[str, str] = {}
+    for axis, (label, shown) in zip(axes[:, 0], panels, strict=True):
+        for name in shown:
+            points = [(line["step"], line[name]) for line in lines if name in line]
+            base = name.removeprefix("validation_")
+            color, held_out = colors.setdefault(base, f"C{len(colors)}"), {"linestyle": "--", "marker": "o"}
+            style = held_out if base != name else {}
+            axis.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=color, **style)
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+        if shown:
+            axis.legend(fontsize=8)
     axes[-1, 0].set_xlabel("optimizer step")
     plot.savefig(picture, dpi=130)
     pyplot.close(plot)
-
-
-def _draw_curves(axes: Any, lines: Sequence[Mapping[str, float]], names: Sequence[str], label: str) -> None:
-    colors: dict[str, Any] = {}
-    for name in names:
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        base = name.removeprefix("validation_")
-        held_out = name != base
-        style: dict[str, Any] = {"linestyle": "--", "marker": "o", "markersize": 4} if held_out else {"linewidth": 1.5}
-        (curve,) = axes.plot(*zip(*points, strict=True), label=name.replace("_", " "), color=colors.get(base), **style)
-        colors.setdefault(base, curve.get_color())
-    axes.set_ylabel(label)
-    axes.grid(alpha=0.3)
-    if names:
-        axes.legend(fontsize=8)
 
 
 def mark_complete(checkpoint: Path) -> None:

@@ -1,0 +1,97 @@
+"""What ``run.json`` says about a stage, and what that means for the next call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from storing import write
+
+from llama2vec.errors import OutputExistsError
+from llama2vec.pipeline.plan import Input, PlannedStage
+from llama2vec.pipeline.record import Decision, RunRecord, decide, output_fingerprint
+from llama2vec.pipeline.settings import RunConfig
+
+STAGE = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("corpus", "c.jsonl", fingerprint="1"),))
+FED = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("model", "adapted", stage="adapt"),))
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    write(folder)
+    return {
+        "state": "finished",
+        "settings": {"shard_size": 4},
+        "inputs": {"corpus": "1"},
+        "output": output_fingerprint("encode", folder),
+    }
+
+
+def test_a_stage_is_run_until_it_is_finished_and_skipped_while_nothing_changes(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    assert decide(STAGE, None, {"corpus": "1"}, folder) == Decision("run", "not done yet")
+    entry = finished(folder)
+    assert decide(STAGE, entry, {"corpus": "1"}, folder) == Decision("skip", "unchanged")
+    assert decide(STAGE, {**entry, "state": "running"}, {"corpus": "1"}, folder) == Decision("resume", "begun before")
+
+
+@pytest.mark.parametrize(
+    ("change", "inputs", "why"),
+    [
+        ({"settings": {"shard_size": 5}}, {"corpus": "1"}, "encode.shard_size: 5 there, 4 now"),
+        ({}, {"corpus": "2"}, "the corpus has other content"),
+        ({"inputs": {}}, {"corpus": "1"}, "the corpus is new"),
+        ({"output": "another"}, {"corpus": "1"}, "store was changed or damaged since"),
+    ],
+)
+def test_a_change_replaces_the_output_which_stays_until_then(
+    tmp_path: Path, change: dict[str, Any], inputs: dict[str, str | None], why: str
+) -> None:
+    entry = {**finished(tmp_path / "store"), **change}
+    assert decide(STAGE, entry, inputs, tmp_path / "store") == Decision("replace", why, replaces=True)
+
+
+def test_a_replacement_that_was_interrupted_still_replaces(tmp_path: Path) -> None:
+    entry = {**finished(tmp_path / "store"), "state": "running", "replaces": True}
+    assert decide(STAGE, entry, {"corpus": "1"}, tmp_path / "store").replaces
+
+
+def test_a_stage_waits_for_what_it_reads(tmp_path: Path) -> None:
+    entry = {**finished(tmp_path / "store"), "inputs": {"model": "1"}}
+    assert decide(FED, entry, {"model": None}, tmp_path / "store") == Decision("follow", "reads what adapt makes")
+
+
+def test_a_folder_that_the_run_has_not_made_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    with pytest.raises(OutputExistsError, match="this run has not made it"):
+        decide(STAGE, None, {"corpus": "1"}, tmp_path / "store")
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    record = RunRecord.open(tmp_path / "run")
+    assert record.stages == {}
+    config = RunConfig.model_construct()
+    record.begin(STAGE, {"corpus": "1"}, config, replaces=True)
+    assert RunRecord.open(tmp_path / "run").stages["encode"]["state"] == "running"
+    record.finish(STAGE, "abc", 1.25, config)
+    entry = RunRecord.open(tmp_path / "run").stages["encode"]
+    assert (entry["state"], entry["output"], entry["seconds"], entry["replaces"]) == ("finished", "abc", 1.2, True)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "", '{"format": "other"}', '{"format": "llama2vec-run", "stages": 5}'])
+def test_another_folder_is_not_a_run(tmp_path: Path, content: str) -> None:
+    (tmp_path / "run.json").write_text(content)
+    with pytest.raises(OutputExistsError, match="does not hold a run of llama2vec"):
+        RunRecord.open(tmp_path)
+    assert (tmp_path / "run.json").read_text() == content
+
+
+def test_a_damaged_output_has_no_fingerprint(tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    assert output_fingerprint("encode", tmp_path / "store") is not None
+    (tmp_path / "store" / "shard-00000.vectors.npy").write_bytes(b"short")
+    assert output_fingerprint("encode", tmp_path / "store") is None
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "llama2vec.json").write_text(json.dumps([]))
+    assert output_fingerprint("adapt", tmp_path / "model") is None
