@@ -19,29 +19,18 @@ _MAMBA_REFUSED = ("out_proj", "conv1d")
 
 
 def add_slot_tokens_and_rows(backbone: Backbone, prompts: PromptSettings) -> list[str]:
-    """Add the prompt's new slot tokens to the tokenizer and give them embedding rows.
+    """Add the prompt's new slot tokens to the tokenizer, and give them embedding rows that start from real ones.
+
+    Each new row is the mean embedding of the prompt's own words plus half of one real row's deviation from it, so that
+    slots start as meaningful and different vectors instead of random noise. A tied output head grows along.
 
     Returns:
         The tokens that were new.
     """
     new_tokens = add_slot_tokens(backbone.tokenizer, prompts)
-    grow_vocabulary(backbone, new_tokens, prompts.self_prompt + prompts.next_prompt)
-    return new_tokens
-
-
-def grow_vocabulary(backbone: Backbone, new_tokens: list[str], wording: str) -> None:
-    """Give new slot tokens embedding rows that start from real ones.
-
-    Each new row is the mean embedding of the prompt's own words plus a small share of one real row's deviation,
-    so that slots start as meaningful and different vectors instead of random noise.
-
-    Args:
-        backbone: Changed in place; a tied output head grows along.
-        new_tokens: Tokens that the tokenizer has just received.
-        wording: Text whose token embeddings serve as the start.
-    """
     if not new_tokens:
-        return
+        return []
+    wording = prompts.self_prompt + prompts.next_prompt
     model, tokenizer = backbone.model, backbone.tokenizer
     old_rows = model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > old_rows:
@@ -59,6 +48,7 @@ def grow_vocabulary(backbone: Backbone, new_tokens: list[str], wording: str) -> 
             for position, new_id in enumerate(new_ids):
                 row = center + 0.5 * (rows[position % len(seeds)] - center)
                 table.weight[new_id] = row.to(table.weight.dtype)
+    return new_tokens
 
 
 def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], seed: int) -> Any:

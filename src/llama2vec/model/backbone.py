@@ -133,6 +133,7 @@ def load_backbone(
             dtype=dtype,
             attn_implementation=_attention(source.name, config, settings.attention),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # Refused below, by name.
             **_SAFE,
         )
         missing_head = _check_weights(source.name, model, found)
@@ -323,7 +324,9 @@ def _check_weights(name: str, model: Any, found: dict[str, Any]) -> tuple[str, .
     # Weights of other parts, such as a vision tower, do not concern a language model.
     parts = {key.partition(".")[0] for key in model.state_dict()}
     extra = sorted(key for key in found["unexpected_keys"] if lost or key.partition(".")[0] in parts)
-    faults = [f"{_listed(keys)} {what}" for keys, what in ((lost, "missing"), (extra, "unexpected")) if keys]
+    other = sorted(entry[0] for entry in found["mismatched_keys"])
+    kinds = {"missing": lost, "unexpected": extra, "of another shape": other}
+    faults = [f"{_listed(keys)} {what}" for what, keys in kinds.items() if keys]
     if faults:
         raise ModelError(
             f"{name}: the weights do not fit the model's config: {'; '.join(faults)}; take files that belong together"
