@@ -15,11 +15,7 @@ _TOKENS = (16, 64, 256, 1024, 2048, 4096, 16384, 65536)
 
 
 class Metrics:
-    """The counters of one service, in a registry of their own.
-
-    Args:
-        waiting: Returns how many texts are queued or being encoded.
-    """
+    """The counters of one service; ``waiting`` returns how many texts are queued or being encoded."""
 
     def __init__(self, waiting: Callable[[], int]) -> None:
         self._registry = CollectorRegistry()

@@ -177,15 +177,7 @@ _LIMITS = {
 
 
 class Problem(HTTPException):
-    """An answer that is an error.
-
-    Args:
-        status: HTTP status code.
-        message: What is wrong and what to do; never a path or an exception's text.
-        code: For programs.
-        param: Which part of the request is meant.
-        headers: Such as ``Retry-After``.
-    """
+    """An answer that is an error, in OpenAI's terms; the message never holds a path or an exception's text."""
 
     def __init__(
         self, status: int, message: str, code: str, param: str | None = None, headers: Mapping[str, str] | None = None

@@ -9,7 +9,8 @@ import signal
 import socket
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -54,43 +55,31 @@ def most_connections(settings: ServeSettings) -> int:
     return min(room, settings.max_connections)
 
 
-def limited_connections(settings: ServeSettings) -> type[H11Protocol]:
-    """Return uvicorn's protocol with the limits of the settings."""
-
-    class Limited(LimitedConnection):
-        most = most_connections(settings)
-        head_seconds = min(_HEAD_SECONDS, settings.timeout_seconds)
-        read_seconds = settings.timeout_seconds
-
-    return Limited
-
-
 class LimitedConnection(H11Protocol):
-    """One client's connection.
+    """A client's connection with limits that uvicorn lacks: how many there are, and how long each may take.
 
-    Attributes:
+    uvicorn closes idle kept-alive connections. It waits without end for the first request, for the rest of a request's
+    head, and for a client that does not read its answer.
+
+    Args:
         most: Open connections before a new one gets 503.
-        head_seconds: Longest time for the head of a request to arrive.
-        read_seconds: Longest time for a client to read its answer.
+        seconds: Longest time for a client to read its answer, and for a request's head to arrive (at most 10 s).
     """
 
-    most: int
-    head_seconds: float
-    read_seconds: float
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, most: int, seconds: float, /, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._most, self._head_seconds, self._read_seconds = most, min(_HEAD_SECONDS, seconds), seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a new connection, or refuse it where there are too many."""
         super().connection_made(transport)
-        if len(self.connections) > self.most:
+        if len(self.connections) > self._most:
             transport.write(_FULL)
             transport.close()
         else:
-            self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
+            self._head_timer = self.loop.call_later(self._head_seconds, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timers."""
@@ -107,18 +96,18 @@ class LimitedConnection(H11Protocol):
             self._head_timer.cancel()
             self._head_timer = None
         elif not in_request and self._head_timer is None and self.conn.trailing_data[0]:
-            self._head_timer = self.loop.call_later(self.head_seconds, self._give_up)
+            self._head_timer = self.loop.call_later(self._head_seconds, self._give_up)
 
     def on_response_complete(self) -> None:
         """Give the client time to read the answer before the connection is cut."""
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
-            self.loop.call_later(self.read_seconds, self._abort_if_unread)
+            self.loop.call_later(self._read_seconds, self._abort_if_unread)
 
     def pause_writing(self) -> None:
         """Time a client that does not read."""
         super().pause_writing()
-        self._read_timer = self.loop.call_later(self.read_seconds, self.transport.abort)
+        self._read_timer = self.loop.call_later(self._read_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         """Stop timing: the client has read."""
@@ -180,7 +169,7 @@ def new_server(app: FastAPI, settings: ServeSettings) -> uvicorn.Server:
             lifespan="on",
             timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
             backlog=BACKLOG,
-            http=limited_connections(settings),
+            http=cast(Any, partial(LimitedConnection, most_connections(settings), settings.timeout_seconds)),
             ws="none",
         )
     )

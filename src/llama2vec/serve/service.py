@@ -29,12 +29,7 @@ if TYPE_CHECKING:
 
 
 class ServedModel:
-    """An encoder with the two calls that the batcher makes, each from a thread of its own.
-
-    Args:
-        encoder: The loaded encoder.
-        name: What clients call it.
-    """
+    """An encoder under the name that clients call it by, with the two calls that the batcher makes."""
 
     def __init__(self, encoder: Encoder, name: str) -> None:
         self.encoder = encoder
@@ -157,13 +152,7 @@ class Loaded:
 
 
 class Service:
-    """Loads in the background, then embeds and searches.
-
-    Args:
-        load: Opens model and index; called once, in a thread.
-        settings: Limits.
-        on_batch: Called after every batch of the encoder.
-    """
+    """Loads in the background (``load`` is called once, in a thread), then embeds and searches."""
 
     def __init__(
         self,

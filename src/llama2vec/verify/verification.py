@@ -56,7 +56,7 @@ class Verification:
     tolerance: float  # Largest difference that passes
     sides: Mapping[Side, SideComparison]  # Per side
     causes: tuple[Cause, ...] = ()  # Known faults that give exactly these vectors
-    hints: tuple[str, ...] = ()  # Observations where no single known fault explains the difference
+    hints: tuple[str, ...] = ()  # What is off on sides that no single known fault explains
     unchecked: tuple[str, ...] = ()  # What this backend does not show
 
     @property
