@@ -170,7 +170,7 @@ def finish_swap(target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove whatever is there."""
+    """Remove a file, folder or link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

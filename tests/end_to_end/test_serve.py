@@ -135,7 +135,7 @@ def test_every_mistake_is_one_line(
     taken = socket.create_server(("127.0.0.1", 0))
     mistakes: dict[str, list[object]] = {
         "name an index to search, or an encoder with --model": [],
-        "there is no index at": [tmp_path / "nothing"],
+        "no index at": [tmp_path / "nothing"],
         "address already in use": [index, "--port", taken.getsockname()[1]],
         "cannot be read": [index, "--token-file", tmp_path / "nothing"],
         "not a regular file": [index, "--token-file", tmp_path / "fifo"],

@@ -16,7 +16,7 @@ from llama2vec.mine.settings import MineConfig
 
 def mine_command(
     examples: Annotated[str, typer.Argument(help="Training examples: JSONL, BEIR folder, TSV, hf:….")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; OUTPUT.report.json goes beside it.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
     corpus: Annotated[
         str | None,
         typer.Option(help="Passages to mine from; default: the store's, the BEIR folder's, or the examples' own."),

@@ -24,7 +24,7 @@ def recipes_command(
 ) -> None:
     """List or show the recipes and stack examples that come with llama2vec.
 
-    adapt, finetune and run take a recipe's name in place of a file.
+    adapt, finetune and run take a recipe's name instead of a file.
     """
     recipes, stacks = recipe_files(), stack_files()
     if action is Action.SHOW:

@@ -296,7 +296,7 @@ def _read(
         rows.extend(found)
         sources += [number] * (len(rows) - before)
     if not rows:
-        raise EmptyCorpusError("there are no labeled examples to learn from; give at least one query with a positive")
+        raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
     share = 0.0 if config.validation.source else config.validation.share
     check_examples(rows, config.contrastive)
     kept, held_out = hold_out(rows, share, config.validation.max_queries, seed)

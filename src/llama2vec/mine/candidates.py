@@ -25,7 +25,7 @@ Target = int | str
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What one searcher says about one query."""
+    """The answer of one searcher to one query."""
 
     rows: Rows  # [K] rows of the best passages, best first
     scores: Scores  # [K] their scores
@@ -118,8 +118,8 @@ def passages_of_examples(examples: Iterable[TrainingExample]) -> list[Passage]:
     A passage has the id that its example gives it, else one made from its text (``text:`` and 16 hex digits).
 
     Raises:
-        DataError: One id stands for two texts.
-        EmptyCorpusError: There is no passage.
+        DataError: One id names two texts.
+        EmptyCorpusError: The examples hold no passages.
     """
     by_id: dict[str, Passage] = {}
     for example in examples:
@@ -130,7 +130,7 @@ def passages_of_examples(examples: Iterable[TrainingExample]) -> list[Passage]:
             known = by_id.setdefault(passage_id, Passage(passage_id, text))
             if text is not known.text and key != text_key(known.text):
                 raise DataError(
-                    f"passage id {passage_id!r} stands for two texts ({known.text[:40]!r} and {text[:40]!r}); "
+                    f"passage id {passage_id!r} names two texts ({known.text[:40]!r} and {text[:40]!r}); "
                     "give each text its own id, or pass the corpus with --corpus"
                 )
     if not by_id:

@@ -46,7 +46,7 @@ class _Text:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What is known about a query before it is searched."""
+    """Facts about a query before its search."""
 
     query_key: str
     ids: frozenset[str]  # of its positives
@@ -105,7 +105,7 @@ class Filters:
         self._text_of_row = lru_cache(maxsize=_CACHED_PASSAGES)(lambda row: _Text.of(passages[row]))
 
     def known(self, example: TrainingExample) -> Known:
-        """Gather what is known about an example's query."""
+        """Gather the facts about an example's query."""
         family = {id(found): found for name in _query_names(example) for found in self._namesakes[name]}
         others = [found for found in family.values() if found is not example]
         positives = [pair for found in (example, *others) for pair in with_ids(found.positives, found.positive_ids)]
@@ -208,7 +208,7 @@ class Filters:
         return survivors
 
     def _window(self, found: Sequence[Found]) -> Iterator[_Candidate]:
-        """Yield what lies in any searcher's window, by best rank; the judge's come first among equal ranks."""
+        """Yield the candidates in any searcher's window by best rank; the judge's come first among equal ranks."""
         ranks: dict[int, dict[str, int]] = {}
         lists = [(name, one.rows.tolist()) for name, one in zip(self._names, found, strict=True)]
         for place in range(max(len(rows) for _, rows in lists)):
@@ -289,7 +289,7 @@ def _query_names(example: TrainingExample) -> list[tuple[str, str]]:
 
 
 def shingles(text: str) -> frozenset[int]:
-    """Return the hashes of a text's word 5-grams, of all its words where they are fewer; equal within one process.
+    """Return the hashes of a text's word 5-grams, or of all its words if there are fewer; stable within one process.
 
     >>> len(shingles("one two three four five six, SIX")), len(shingles("one two")), len(shingles(""))
     (3, 1, 0)

@@ -117,9 +117,9 @@ def _check_inputs(
     settings: MineSettings,
 ) -> None:
     if not searchers:
-        raise ConfigError("there is nothing to mine with; set mine.bm25=true, give a model (--model), or both")
+        raise ConfigError("nothing to mine with; set mine.bm25=true, give a model (--model), or both")
     if not examples:
-        raise DataError("there are no examples to mine negatives for")
+        raise DataError("the data holds no examples to mine negatives for")
     for searcher in searchers:
         if len(searcher) != len(passages):
             raise StoreError(
@@ -148,7 +148,7 @@ class MiningInputs:
 def mine_to_file(
     inputs: MiningInputs, output: str | Path, settings: MineSettings | None = None, *, overwrite: bool = False
 ) -> MiningReport | None:
-    """Mine negatives for a file of training examples and write them, with ``OUTPUT.report.json`` beside them.
+    """Mine negatives for a file of training examples; write them and ``OUTPUT.report.json``.
 
     Both appear whole or not at all. The vectors of a corpus that has no index yet are kept in ``OUTPUT.store-…`` until
     the output is written, so that the same call resumes after a kill or a refused setting.
@@ -158,7 +158,7 @@ def mine_to_file(
 
     Raises:
         ConfigError: Neither BM25 nor a model, or an output that cannot hold training examples.
-        OutputExistsError: The output is there, from other inputs or settings and without ``overwrite``, or it is
+        OutputExistsError: The output exists, made from other inputs or settings (without ``overwrite``), or holds
             something else.
         StoreError: The index has another contract than the encoder, or other passages than the corpus.
         DataError: See :func:`mine`; or an input cannot be read.
@@ -219,7 +219,7 @@ def _is_beir(source: str) -> bool:
 def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -> None:
     """Refuse, before anything is read, what cannot be mined."""
     if not settings.bm25 and inputs.encoder is None:
-        raise ConfigError("there is nothing to mine with; set mine.bm25=true, give a model (--model), or both")
+        raise ConfigError("nothing to mine with; set mine.bm25=true, give a model (--model), or both")
     if inputs.index and inputs.encoder is None:
         raise ConfigError(f"{inputs.index.store.path} needs the model that encoded it; give --model")
     if inputs.index and inputs.encoder:

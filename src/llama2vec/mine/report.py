@@ -1,4 +1,4 @@
-"""What mining took, what it removed and why: counted, with examples."""
+"""The report of mining: what it took, what it removed and why, with counts and examples."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class MiningReport:
         }
 
     def summary(self) -> str:
-        """Return the counts as a few lines for people."""
+        """Return the counts as a few lines of text."""
         lines = [f"{self.candidates:,} candidates for {self.queries:,} queries; {self.mined:,} negatives mined"]
         lines[0] += f", {self.kept:,} kept" if self.kept else ""
         lines[0] += f", {self.replaced:,} replaced" if self.replaced else ""

@@ -23,7 +23,7 @@ FusionMethod = Literal["min-max", "rrf"]
 _RANK_CONSTANT = 60
 """The constant of reciprocal rank fusion that Cormack, Clarke and Büttcher chose (SIGIR 2009)."""
 _FEW_HITS = 10
-"""With fewer lexical hits, the lowest of them is no measure of a passage that was not found."""
+"""With fewer lexical hits, the lowest of them says nothing about a passage that was not found."""
 _EDGE = 1 + 2**-20
 """Lets the only passage with the query's words win the tie against the nearest vector."""
 
@@ -97,7 +97,7 @@ def min_max_fusion(
 
     A passage that a run did not return counts there as the lowest that it did return. A lexical run that found fewer
     than 10 passages, or gave all of them the same score, scores the others 0, which is what they share with the query.
-    A run that found nothing for a query has no say in it.
+    A run that found nothing for a query does not count for it.
 
     Args:
         runs: They may differ in depth, and a query may be missing from some.

@@ -1,8 +1,8 @@
 """An index folder: how a store's vectors are searched, and BM25 over its texts.
 
-index.json     kind, settings, where the store is and what it must be
+index.json     kind, settings, path and hash of the store
 index.faiss    for the FAISS kinds
-bm25/          BM25 over the same texts, where it was asked for; part.json names its files and their checksums
+bm25/          BM25 over the same texts, on request; part.json names its files and their checksums
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _StorePlace(BaseModel):
 
 
 class _Manifest(BaseModel):
-    """What ``index.json`` holds."""
+    """Content of ``index.json``."""
 
     format: Literal["llama2vec-index"] = "llama2vec-index"
     version: Literal[1] = 1
@@ -59,7 +59,7 @@ class _File(BaseModel):
 
 
 class _Part(BaseModel):
-    """What ``bm25/part.json`` holds."""
+    """Content of ``bm25/part.json``."""
 
     format: Literal["llama2vec-index-part"] = "llama2vec-index-part"
     version: Literal[1] = 1
@@ -78,24 +78,24 @@ def build_index(
     settings: AnnSettings | None = None,
     overwrite: bool = False,
 ) -> list[str]:
-    """Make an index over a store, or add to one; what was not asked for stays as it is.
+    """Make an index over a store, or add to one; the other parts of an index stay unchanged.
 
     Args:
         store: A finished store or its folder; the index refers to it, so it must stay.
         output: The index folder, new or not; all changes appear at once, when they are complete.
-        kind: How vectors are searched; None = as the index there does, else ``exact``, which needs neither a file nor
+        kind: How to search vectors; None = the existing index's kind, else ``exact``, which needs neither a file nor
             FAISS. ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
-        bm25: ISO 639 code of the language in which BM25 reads the texts; None = not asked for.
-        settings: Settings of the approximate kinds; None = those of the index there, else the defaults.
-        overwrite: Make again what was asked for. An index over another store is replaced as a whole.
+        bm25: ISO 639 code of the language in which BM25 reads the texts; None = do not add BM25.
+        settings: Settings of the approximate kinds; None = the existing index's, else the defaults.
+        overwrite: Make the requested parts again. An index over another store is replaced as a whole.
 
     Returns:
-        What was made: the kind of vector index, ``bm25``; nothing where the index had it all.
+        The parts that were made: the kind of vector index, ``bm25``; empty if the index had them already.
 
     Raises:
-        OutputExistsError: Something that was asked for is there with other settings, the folder is an index over
-            another store, or it holds something else.
-        StoreError: No finished store, too few passages to train on, or the folder cannot be written.
+        OutputExistsError: A requested part exists with other settings, the index is over another store, or the folder
+            holds something else.
+        StoreError: The store is not finished, has too few passages to train on, or the folder cannot be written.
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
@@ -131,13 +131,13 @@ def open_index(path: str | Path) -> Index:
     """Open an index that :func:`build_index` wrote; a store's folder opens as an exact index.
 
     Raises:
-        StoreError: There is no index, its file is damaged, or its store is gone or another one now.
+        StoreError: The index does not exist, its file is damaged, or its store is gone or was replaced.
     """
     path = index_folder(path)
     if (path / "store.json").exists():
         return ExactIndex(VectorStore.open(path))
     if not (path / _MANIFEST).is_file():
-        raise StoreError(f"there is no index at {path}; make one with `llama2vec index`")
+        raise StoreError(f"no index at {path}; make one with `llama2vec index`")
     manifest = _validated(_Manifest, path / _MANIFEST, "build the index again")
     store = _find_store(path, manifest.store)
     if (path / _SPARSE).is_dir():
@@ -151,10 +151,10 @@ def open_index(path: str | Path) -> Index:
 
 
 def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
-    """Open the BM25 index that an index folder carries; None where it carries none.
+    """Open the BM25 index of an index folder; None if it has none.
 
     Raises:
-        StoreError: It was made of another store, or a file is missing or damaged.
+        StoreError: It was made from another store, or a file is missing or damaged.
         MissingDependencyError: bm25s or PyStemmer is not installed.
     """
     folder = index_folder(path) / _BM25
@@ -163,7 +163,7 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     again = f"add it again with `llama2vec index {store.path} --output {folder.parent} --bm25 --overwrite`"
     part = _validated(_Part, folder / _PART, again)
     if part.store_sha256 != store_sha256(store):
-        raise StoreError(f"{folder} was made of another store than {store.path}; {again}")
+        raise StoreError(f"{folder} was made from another store than {store.path}; {again}")
     for name, expected in part.files.items():
         if not (folder / name).is_file() or file_sha256(folder / name) != expected.sha256:
             raise StoreError(f"{folder / name} is missing or damaged; {again}")
@@ -188,7 +188,7 @@ def store_sha256(store: VectorStore) -> str:
 
 
 def _check_request(kind: str | None, language: str | None) -> None:
-    """Refuse what cannot be built before anything is read."""
+    """Refuse an impossible request before reading anything."""
     if kind is not None and kind not in get_args(IndexKind):
         raise ConfigError(f"unknown index kind {kind!r}; choose one of {', '.join(get_args(IndexKind))}")
     if kind not in (None, "exact"):
@@ -204,7 +204,7 @@ def _plan(
     settings: AnnSettings | None,
     there: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what decides an index: what is there over the same store, with what was asked for on top."""
+    """Return the plan of an index: the existing parts over the same store, plus the requested ones."""
     kind, ann = kind or there.get("kind", "exact"), None
     if kind != "exact":
         is_kept = settings is None and there.get("kind") == kind
@@ -214,7 +214,7 @@ def _plan(
 
 
 def _read_index(folder: Path) -> Found | None:
-    """Return the plan of the index in a folder, None where there is none."""
+    """Return the plan of the index in a folder, or None."""
     content = read_object(folder / _MANIFEST)
     if content is None or content.get("format") != _FORMAT:
         return None
@@ -266,7 +266,7 @@ def _write_bm25(folder: Path, store: VectorStore, language: str) -> None:
 
 
 def _validated(model: type[ModelT], file: Path, remedy: str) -> ModelT:
-    """Read a JSON file as what it should be."""
+    """Read and validate a JSON file."""
     content = read_object(file)
     if content is None:
         raise StoreError(f"{file} cannot be read as a JSON object; {remedy}")
@@ -279,7 +279,7 @@ def _validated(model: type[ModelT], file: Path, remedy: str) -> ModelT:
 
 
 def _find_store(path: Path, place: _StorePlace) -> VectorStore:
-    """Open the store of an index: where it lies relative to the index, else where it lay before."""
+    """Open the store of an index, at its path relative to the index, else at its former absolute path."""
     places = (Path(os.path.normpath(path.resolve() / place.relative)), Path(place.absolute))
     found = next((folder for folder in places if (folder / "store.json").exists()), None)
     if found is None:

@@ -69,7 +69,7 @@ class Bm25Index:
             b: How strongly longer passages are penalized, 0..1.
 
         Raises:
-            EmptyCorpusError: There is no passage.
+            EmptyCorpusError: The corpus has no passages.
             ConfigError: The language is not an ISO 639 code.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
@@ -115,7 +115,7 @@ class Bm25Index:
         """Open what :meth:`save` wrote for passages with these ids; scores are read from disk when asked for.
 
         Raises:
-            StoreError: A file is missing or not what it should be, or there is another number of passages.
+            StoreError: A file is missing or invalid, or the number of passages differs.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
         bm25s, _ = _import_bm25s()
@@ -139,7 +139,7 @@ class Bm25Index:
         return cls(ids, tokenizer, scorer, mean_words, facts["language"])
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
-        """Return the passages that share words with each query; no ranking entries where there are none."""
+        """Return the passages that share words with each query."""
         return Run({query.id: self._ranking(query.text, depth) for query in queries}, tag=tag)
 
     def scores(self, query: str) -> Scores:
@@ -160,7 +160,7 @@ class Bm25Index:
         if self._scorer is None:
             return 0.0
         stop_words = set(self._tokenizer.stopwords)
-        # Words that the corpus does not have count in the length alone.
+        # Words that the corpus lacks count only towards the length.
         length = sum(word not in stop_words for word in self._tokenizer.splitter(text.lower()))
         k1, b, passages = self._scorer.k1, self._scorer.b, len(self._ids)
         spread = k1 * (1 - b + b * length / self._mean_words)

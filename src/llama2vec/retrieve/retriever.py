@@ -95,7 +95,8 @@ class Retriever:
             fusion: How ``hybrid`` mixes; None = the defaults of :class:`Fusion`.
 
         Raises:
-            StoreError: There is no index, it is damaged or belongs to another store, or the encoder's contract differs.
+            StoreError: The index does not exist, is damaged or belongs to another store, or the encoder's contract
+                differs.
         """
         index = open_index(path)
         if encoder is None or isinstance(encoder, str | Path):
@@ -179,7 +180,7 @@ class Retriever:
             exclude_same_id: Skip a passage that has its query's id, for queries that are themselves passages.
 
         Raises:
-            ConfigError: There is no such mode.
+            ConfigError: The mode is unknown.
             StoreError: The index does not carry the mode, or its store was rewritten since it was opened.
         """
         mode = mode or self._default_mode

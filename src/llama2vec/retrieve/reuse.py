@@ -33,7 +33,7 @@ class KnownVectors:
     Args:
         encoder: The model.
         store: An earlier state of the corpus. 16 bytes a passage are kept of it.
-        dtype: Of the store that is to be written.
+        dtype: Number format of the new store.
 
     Attributes:
         reused: How many vectors came from the store so far.
@@ -175,7 +175,7 @@ class PartialShard:
         self._saved = time.monotonic()
 
     def _load(self) -> None:
-        """Take what an interrupted writer left; anything else begins anew. The zip format has its own checksums."""
+        """Resume from what an interrupted writer left, else start over. The zip format has its own checksums."""
         try:
             with np.load(self._path) as found:
                 if str(found["passages"]) == self._passages:

@@ -84,7 +84,7 @@ class VectorStore:
         With ``verify`` every file is read at once, and not only when it is needed.
 
         Raises:
-            StoreError: There is no finished store.
+            StoreError: The folder holds no finished store.
             CorruptShardError: A file is missing or has another size (with ``verify``: another checksum).
         """
         path = Path(path)
@@ -144,7 +144,7 @@ class VectorStore:
             self._checked(name)
 
     def _checked(self, name: str) -> Path:
-        """Return a file whose content is what ``store.json`` says; it is read anew only after it has changed."""
+        """Return a file after checking it against ``store.json``; it is checked again only after it changes."""
         file, expected = self.path / name, self._files[name]
         status = self._check_size(name, expected["bytes"])
         seen = (expected["sha256"], (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
@@ -253,7 +253,7 @@ def _why_not_a_store(path: Path) -> str:
         return f"{path / STORE_FILE} cannot be read as a JSON object; restore it or encode to another folder"
     plan = read_object(path / PLAN_FILE)
     if plan is None:
-        return f"there is no vector store at {path}; make one with `llama2vec encode`"
+        return f"no vector store at {path}; make one with `llama2vec encode`"
     done, expected = len(list(path.glob("shard-*.json"))), plan.get("expected_passages")
     size = plan.get("settings", {}).get("shard_size")
     of_all = f" of {-(-expected // size)}" if expected and size else ""

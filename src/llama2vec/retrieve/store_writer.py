@@ -85,17 +85,17 @@ def write_store(
     locks; each encodes the shards that no other works on. All return when the store is finished.
 
     Args:
-        passages: Opens the corpus anew, always in the same order; called once or more.
+        passages: Opens the corpus, always in the same order; called once or more.
         encoder: Called once per shard.
         output: The folder: new, empty, or a store that was begun with the same settings.
         source: Names the corpus (its fingerprint), the model and all else that equal stores have in common.
         shard_size: Passages per shard.
-        dtype: Of the vectors on disk.
+        dtype: Number format of the vectors on disk.
         overwrite: Replace a store with other settings, or a finished one, once the new one is whole.
         total: How many passages there are, if that is known; only for the progress bar.
 
     Raises:
-        EmptyCorpusError: There is no passage; nothing is written.
+        EmptyCorpusError: The corpus has no passages; nothing is written.
         OutputExistsError: The folder holds something else, or a store with other settings.
         StoreError: The encoder or the corpus do not fit the store that was begun.
         DataError: The disk is full, or the folder cannot be written.

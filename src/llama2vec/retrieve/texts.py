@@ -61,7 +61,7 @@ def _cut_at_words(text: str, begin: int, end: int) -> str:
 
 
 def _is_cut(text: str, place: int) -> bool:
-    """Tell whether a word goes on at a place; scripts without spaces may be cut anywhere."""
+    """Return whether a position lies inside a word; scripts without spaces may be cut anywhere."""
     return not any(letter.isspace() or is_sign(letter) for letter in text[place - 1 : place + 1])
 
 
@@ -74,7 +74,7 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
 
     Raises:
         DataError: Something is not a text, or two texts have one id.
-        EmptyCorpusError: There is no text.
+        EmptyCorpusError: The list is empty.
 
     >>> as_passages(["A camelid.", {"id": "x", "text": "A river.", "title": "Amazon"}])
     [Passage(id='0', text='A camelid.', title=''), Passage(id='x', text='A river.', title='Amazon')]
@@ -85,7 +85,7 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
     rows: Iterable[Any] = texts.to_dict("records") if hasattr(texts, "to_dict") and hasattr(texts, "columns") else texts
     passages = [_passage(row, number) for number, row in enumerate(rows)]
     if not passages:
-        raise EmptyCorpusError("there are no texts; give at least one")
+        raise EmptyCorpusError("the list of texts is empty; give at least one")
     numbers: dict[str, int] = {}
     for number, passage in enumerate(passages):
         if numbers.setdefault(passage.id, number) != number:

@@ -216,7 +216,7 @@ class Nearest:
     """The best ``depth`` of all vectors seen so far, for each of the queries [Q, D].
 
     Scores above a query's floor are collected; when a query has several times as many as it wants, only the best are
-    kept, and the worst of them becomes the floor. Few scores pass it, so merging costs little beside the products.
+    kept, and the worst of them becomes the floor. Few scores pass it, so merging is cheap next to the products.
     """
 
     def __init__(self, queries: Scores, depth: int, floors: Scores | None = None) -> None:
@@ -267,7 +267,7 @@ class Nearest:
 
 
 def _floors(queries: Scores, depth: int, store: VectorStore) -> Scores | None:
-    """Estimate from a sample of the store a score [Q] that more than ``depth`` vectors exceed; None if it is no use."""
+    """Estimate from a sample a score [Q] that more than ``depth`` vectors exceed; None if that would not help."""
     size = min(_SAMPLE, _IN_SAMPLE * len(store) // depth)
     if depth < _SAMPLED_DEPTH or 2 * size > len(store):
         return None

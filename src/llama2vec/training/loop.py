@@ -85,7 +85,7 @@ class _Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """Steps in all, seconds of this call, last losses and validation figures, and the step of the final weights."""
+    """Total steps, seconds of this call, last losses and validation figures, and the step of the final weights."""
 
     steps: int
     seconds: float

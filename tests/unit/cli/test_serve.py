@@ -16,7 +16,7 @@ from llama2vec.errors import ConfigError
     ("options", "told"),
     [
         ([], "name an index to search, or an encoder with --model"),
-        (["nothing"], "there is no index at nothing"),
+        (["nothing"], "no index at nothing"),
         (["--model", "m", "--max-batch", 0], "--max-batch 0: input should be greater than or equal to 1"),
         (["--model", "m", "--timeout", "nan"], "--timeout nan: "),
         (["--model", "m", "--grace", -1], "--grace -1.0: "),

@@ -29,7 +29,7 @@ def test_without_a_corpus_the_distinct_passages_of_the_examples_are_one() -> Non
     assert [passage.text for passage in passages] == ["one", "two", "three", "four", "five"]
     assert [passage.id for passage in passages[:3]] == ["1", "2", "3"]
     assert passages[3].id.startswith("text:")
-    with pytest.raises(DataError, match="'1' stands for two texts"):
+    with pytest.raises(DataError, match="'1' names two texts"):
         passages_of_examples([*rows, TrainingExample("d", ("other",), positive_ids=("1",))])
     with pytest.raises(EmptyCorpusError, match="no passages to mine from"):
         passages_of_examples([])

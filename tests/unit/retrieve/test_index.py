@@ -175,7 +175,7 @@ def test_a_flipped_byte_or_a_missing_file_of_bm25_is_noticed(store: VectorStore,
 def test_bm25_of_another_store_is_refused(other: VectorStore, folder: Path, tmp_path: Path) -> None:
     build_index(other, tmp_path / "others")
     (folder / "bm25").rename(tmp_path / "others" / "bm25")
-    with pytest.raises(StoreError, match="bm25 was made of another store"):
+    with pytest.raises(StoreError, match="bm25 was made from another store"):
         open_bm25(tmp_path / "others", other)
 
 

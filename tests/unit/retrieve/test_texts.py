@@ -54,7 +54,7 @@ def test_what_is_not_a_text_is_one_line(texts: Any, message: str) -> None:
 
 
 def test_no_text_at_all_is_refused() -> None:
-    with pytest.raises(EmptyCorpusError, match="no texts"):
+    with pytest.raises(EmptyCorpusError, match="the list of texts is empty"):
         as_passages([])
 
 
