@@ -124,9 +124,7 @@ def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list
     return add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
 
 
-def save_trained(
-    encoder: Encoder, trainable: Any, work: StageWork, *, facts: Mapping[str, Any], save_adapter: bool
-) -> Encoder:
+def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Mapping[str, Any]) -> Encoder:
     """Merge the adapter, save the encoder, write the manifest last, and put the folder in its place.
 
     ``trainable`` is the backbone's model, or the peft model around it; ``facts`` are results for the manifest.
@@ -137,7 +135,7 @@ def save_trained(
     stage, plan = work.stage, work.plan
     check_finite(trainable, str(work.output))
     if hasattr(trainable, "merge_and_unload"):
-        if save_adapter and process_rank() == 0:
+        if process_rank() == 0:
             with quiet_transformers():
                 trainable.save_pretrained(work.path / "adapter")
         encoder.backbone.model = trainable.merge_and_unload()

@@ -181,7 +181,6 @@ def adapt_model(
     *,
     passages: Iterable[Passage] | None = None,
     overwrite: bool = False,
-    save_adapter: bool = True,
 ) -> Encoder:
     """Adapt a causal LM on plain text (stage 1 of Llama2Vec, arXiv 2312.15503) and save the encoder.
 
@@ -192,7 +191,6 @@ def adapt_model(
         output: Folder for the encoder, log, loss curve, checkpoints and manifest.
         passages: Text in reading order; None reads ``config.text.corpus``.
         overwrite: Replace an adaptation with other settings.
-        save_adapter: Save the LoRA adapter as well as the merged weights.
 
     Raises:
         OutputExistsError: The folder holds another adaptation, or something else.
@@ -218,10 +216,10 @@ def adapt_model(
         if work.is_finished:
             logger.info("%s: this adaptation is finished; nothing to do", output)
             return Encoder.load(output, settings=config.model)
-        return _adapt(config, work, read, save_adapter)
+        return _adapt(config, work, read)
 
 
-def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage], save_adapter: bool) -> Encoder:
+def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
     """Train and save; nothing is written before the model and the text have been read."""
     examples, held_out = adaptation_examples(
         passages, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
@@ -237,7 +235,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage], sa
     encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
     facts = result.facts(started) | {"training_pairs": len(examples)}
     return save_trained(
-        encoder, trainable, work, facts=facts, save_adapter=save_adapter,
+        encoder, trainable, work, facts=facts,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any
 
 import torch
@@ -82,21 +82,22 @@ class DrawnExamples(Sequence[DrawnExample]):
         epoch, row = divmod(index, len(self.examples))
         example, source = self.examples[row], self.sources[row]
         draw = random.Random(f"{self._seed}:{epoch}:{row}")
-        positives = _choose(draw, len(example.positives), self._settings.positives)
-        negatives = _choose(draw, len(example.negatives), self._settings.negatives)
-        chosen = [(example.positives[number], _at(example.positive_ids, number)) for number in positives]
-        chosen += [(example.negatives[number], _at(example.negative_ids, number)) for number in negatives]
-        scores: tuple[float, ...] = ()
-        if example.positive_scores and (example.negative_scores or not negatives):
-            scores = tuple(example.positive_scores[number] for number in positives)
-            scores += tuple(example.negative_scores[number] for number in negatives)
+        chosen, counts = [], []
+        for texts, ids, scores, wanted in (
+            (example.positives, example.positive_ids, example.positive_scores, self._settings.positives),
+            (example.negatives, example.negative_ids, example.negative_scores, self._settings.negatives),
+        ):
+            numbers = draw.sample(range(len(texts)), min(len(texts), wanted))
+            counts.append(len(numbers))
+            chosen += [(texts[at], ids[at] if ids else "", scores[at] if scores else None) for at in numbers]
+        teacher = [score for *_, score in chosen if score is not None]
         return DrawnExample(
             query=example.query,
-            passages=tuple(text for text, _ in chosen),
-            positive_count=len(positives),
-            passage_keys=tuple((_text_key(text), _id_key(source, passage_id)) for text, passage_id in chosen),
+            passages=tuple(text for text, *_ in chosen),
+            positive_count=counts[0],
+            passage_keys=tuple((_text_key(text), _id_key(source, passage_id)) for text, passage_id, _ in chosen),
             answer_keys=tuple(sorted(set().union(*(self._answers[key] for key in self._query_keys(row))))),
-            teacher_scores=scores,
+            teacher_scores=tuple(teacher) if len(teacher) == len(chosen) else (),
         )
 
     def conflicts(self, row: int) -> frozenset[int]:
@@ -156,14 +157,6 @@ def check_examples(examples: Sequence[TrainingExample], settings: ContrastiveSet
         )
 
 
-def _choose(draw: random.Random, count: int, wanted: int) -> list[int]:
-    return draw.sample(range(count), min(count, wanted))
-
-
-def _at(ids: Sequence[str], number: int) -> str:
-    return ids[number] if ids else ""
-
-
 class ContrastiveOrder(EpochOrder):
     """Draw the batches of an epoch at random; rows with the same query or positive get different batches if possible.
 
@@ -181,12 +174,10 @@ class ContrastiveOrder(EpochOrder):
         super().__init__(seed)
         self._count, self._batch_size = len(examples), batch_size
         self._conflicts = [examples.conflicts(row) for row in range(len(examples))]
-        self._groups: list[list[int]] = [list(range(len(examples)))]
-        if homogeneous:
-            by_source: dict[int, list[int]] = {}
-            for row, source in enumerate(examples.sources):
-                by_source.setdefault(source, []).append(row)
-            self._groups = list(by_source.values())
+        groups: dict[int, list[int]] = {}
+        for row, source in enumerate(examples.sources):
+            groups.setdefault(source if homogeneous else 0, []).append(row)
+        self._groups = list(groups.values())
 
     def __len__(self) -> int:
         return self._count
@@ -256,13 +247,7 @@ class ContrastiveBatch:
     passage_keys: Tensor  # [N, 2] keys of each passage's text and id; 0 = none
 
     def labels(self, passage_keys: Tensor, first_column: int, device: torch.device) -> Labels:
-        """Return the labels of the passages of all processes.
-
-        Args:
-            passage_keys: [N, 2] keys of all passages.
-            first_column: Index of this process' first passage among them.
-            device: Device of the result.
-        """
+        """Return the labels of the passages [N] of all processes; those of this one begin at ``first_column``."""
 
         def shifted(columns: Tensor) -> Tensor:
             return torch.where(columns >= 0, columns + first_column, columns).to(device)
@@ -274,20 +259,13 @@ class ContrastiveBatch:
 def contrastive_batch(
     examples: Sequence[DrawnExample], query_ids: Sequence[list[int]], passage_ids: Sequence[list[int]]
 ) -> ContrastiveBatch:
-    """Lay out drawn examples.
-
-    Args:
-        examples: Q rows.
-        query_ids: Prompted token ids of each query.
-        passage_ids: Prompted token ids of all passages, row by row.
-    """
+    """Lay out Q drawn examples, given the prompted token ids of their queries and, row by row, of their passages."""
     places: dict[tuple[int, ...], int] = {}
     rows = [places.setdefault(tuple(ids), len(places)) for ids in (*query_ids, *passage_ids)]
-    starts = [0]
-    for example in examples:
-        starts.append(starts[-1] + len(example.passages))
-    positives = [list(range(start, start + row.positive_count)) for start, row in zip(starts, examples, strict=False)]
-    own = [list(range(start, start + len(row.teacher_scores))) for start, row in zip(starts, examples, strict=False)]
+    starts = [0, *accumulate(len(example.passages) for example in examples)]
+    placed = list(zip(starts, examples, strict=False))
+    positives = [list(range(start, start + row.positive_count)) for start, row in placed]
+    own = [list(range(start, start + len(row.teacher_scores))) for start, row in placed]
     return ContrastiveBatch(
         sequences=[list(ids) for ids in places],
         query_rows=torch.tensor(rows[: len(query_ids)]),

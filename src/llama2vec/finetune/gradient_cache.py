@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,27 +17,19 @@ from torch import Tensor
 from llama2vec.model.batching import PromptedBatch
 
 
-@dataclass(frozen=True, slots=True)
-class _RandomState:
-    """A saved state of the random number generators."""
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
-    cpu: Tensor
-    cuda: Tensor | None
-    device: torch.device
 
-    @classmethod
-    def now(cls, device: torch.device) -> _RandomState:
-        cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        return cls(torch.get_rng_state(), cuda, device)
-
-    @contextmanager
-    def replayed(self) -> Iterator[None]:
-        """Repeat the same random numbers within the block; restore the generators' present state afterwards."""
-        with torch.random.fork_rng(devices=[] if self.cuda is None else [self.device]):
-            torch.set_rng_state(self.cpu)
-            if self.cuda is not None:
-                torch.cuda.set_rng_state(self.cuda, self.device)
-            yield
+@contextmanager
+def _replayed(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
+    """Repeat the random numbers of a state within the block; restore the generators afterwards."""
+    cpu, cuda = state
+    with torch.random.fork_rng(devices=[] if cuda is None else [device]):
+        torch.set_rng_state(cpu)
+        if cuda is not None:
+            torch.cuda.set_rng_state(cuda, device)
+        yield
 
 
 class GradientCache:
@@ -54,7 +45,7 @@ class GradientCache:
     def __init__(self, embed: Callable[[PromptedBatch], Tensor], device: torch.device, graph_tokens: int) -> None:
         self._embed, self._device, self._graph_tokens = embed, device, graph_tokens
         self._graphs: list[tuple[list[int], Tensor]] = []
-        self._replays: list[tuple[PromptedBatch, _RandomState]] = []
+        self._replays: list[tuple[PromptedBatch, tuple[Tensor, Tensor | None]]] = []
         self.cells_read = 0
 
     def represent(self, batches: Sequence[PromptedBatch]) -> Tensor:
@@ -73,7 +64,7 @@ class GradientCache:
         pieces: list[tuple[list[int], Tensor]] = []
         with torch.no_grad():
             for batch in reversed(batches[first_without_graph:]):
-                self._replays.append((batch, _RandomState.now(self._device)))
+                self._replays.append((batch, _random_state(self._device)))
                 pieces.append((batch.rows, self._read(batch)))
         with torch.enable_grad():
             self._graphs = [(batch.rows, self._read(batch)) for batch in reversed(batches[:first_without_graph])]
@@ -92,7 +83,7 @@ class GradientCache:
             del vectors
         while self._replays:
             batch, state = self._replays.pop()
-            with torch.enable_grad(), state.replayed():
+            with torch.enable_grad(), _replayed(state, self._device):
                 self._read(batch).backward(gradients[batch.rows])  # type: ignore[no-untyped-call]
 
     def _divide(self, batches: Sequence[PromptedBatch]) -> int:

@@ -157,7 +157,6 @@ def finetune_model(
     *,
     examples: Sequence[TrainingExample] | None = None,
     overwrite: bool = False,
-    save_adapter: bool = True,
 ) -> Encoder:
     """Fine-tune a causal LM or an adapted encoder on labeled queries (stage 2 of Llama2Vec) and save the encoder.
 
@@ -168,7 +167,6 @@ def finetune_model(
         output: Folder for the encoder, log, curves, checkpoints and manifest.
         examples: Labeled queries; None reads ``config.data.sources``.
         overwrite: Replace a fine-tuning with other settings.
-        save_adapter: Save the LoRA adapter as well as the merged weights.
 
     Raises:
         OutputExistsError: The folder holds another fine-tuning, or something else.
@@ -185,7 +183,7 @@ def finetune_model(
         if work.is_finished:
             logger.info("%s: this fine-tuning is finished; nothing to do", output)
             return Encoder.load(output, settings=config.model)
-        return _finetune(config, work, (prompts, encoder_settings), examples, save_adapter)
+        return _finetune(config, work, (prompts, encoder_settings), examples)
 
 
 def _finetune(
@@ -193,7 +191,6 @@ def _finetune(
     work: StageWork,
     contract: tuple[PromptSettings, EncoderSettings],
     examples: Sequence[TrainingExample] | None,
-    save_adapter: bool,
 ) -> Encoder:
     """Train and save; nothing is written before the model and the examples have been read."""
     prompts, encoder_settings = contract
@@ -217,7 +214,7 @@ def _finetune(
         best=BEST if config.validation.keep_best else "",
     )  # fmt: skip
     facts = result.facts(started) | {"training_queries": len(drawn), "best_step": result.best_step}
-    return save_trained(encoder, trainable, work, facts=facts, save_adapter=save_adapter)
+    return save_trained(encoder, trainable, work, facts=facts)
 
 
 def _load_backbone(settings: ModelSettings) -> Backbone:
