@@ -183,7 +183,7 @@ class ProgressReporter:
         if rate <= 0:
             return []
         pace = f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
-        return [pace, f"{duration((self._total - self._done) / rate)} left"] if self._total else [pace]
+        return [pace, f"{duration(max(0, self._total - self._done) / rate)} left"] if self._total else [pace]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

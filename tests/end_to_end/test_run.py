@@ -459,3 +459,19 @@ def test_a_run_begun_with_other_settings_is_refused_by_name(
     changed = plan_run(load_config(RunConfig, recipe, ["adapt.optimizer.steps=5"]), output)
     with pytest.raises(OutputExistsError, match=r"adapt\.optimizer\.steps: 4 there, 5 now"):
         execute(changed)
+
+
+def test_a_start_that_failed_does_not_block_the_corrected_command(
+    llama2vec: Callable[..., tuple[int, str, str]], recipe: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    short = tmp_path / "short.jsonl"
+    short.write_text('{"_id": "1", "text": "Too short."}\n', encoding="utf-8")
+    labeled = tmp_path / "labeled.jsonl"
+    labeled.write_text('{"query": "q", "pos": ["a"]}\n', encoding="utf-8")
+    options = ["-o", output, "--until", "pairs", "--set", f'pairs.sources=["{labeled}"]']
+    code, _, err = llama2vec(recipe, *options, "--corpus", short)
+    assert (code, "the corpus gives no pairs" in err) == (2, True)
+    code, _, err = llama2vec(recipe, *options, "--corpus", corpus_file)
+    assert code == 0, err
+    assert sorted(path.name for path in (output / "pairs").iterdir()) == ["01-labeled.jsonl", "corpus.jsonl"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -151,3 +152,10 @@ def test_keys_of_earlier_versions_load_with_one_warning_each(tmp_path: Path, cap
         f"{recipe}: 'optimiser' is now called 'optimizer'; please rename it",
         "--set: 'optimiser' is now called 'optimizer'; please rename it",
     ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes by name")
+def test_a_recipe_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "recipe.toml")
+    with pytest.raises(ConfigError, match=r"recipe\.toml: cannot be read \(not a regular file\)"):
+        load_config(AdaptConfig, tmp_path / "recipe.toml")

@@ -97,7 +97,7 @@ def decide(
     Raises:
         OutputExistsError: The folder is there and not from this run.
     """
-    there = folder.exists()
+    there = folder.exists() and not (folder.is_dir() and all(".tmp-" in path.name for path in folder.iterdir()))
     if entry is None:
         if there:
             raise OutputExistsError(f"{folder}: exists, but this run has not made it; move it away")
@@ -105,6 +105,9 @@ def decide(
     if not there:
         return Decision("run", "not done yet" if entry["state"] == "running" else "its output is gone")
     changed = _difference(stage, entry, inputs)
+    if changed and entry["state"] == "running" and stage.kind in ("pairs", "index"):
+        # These resume nothing, so a start that failed must not block the corrected command.
+        return Decision("run", "begun before with other settings or inputs", replaces=True)
     if changed:
         return Decision("replace", changed, replaces=True)
     pending = [found.stage for found in stage.inputs if found.stage and inputs[found.name] is None]
