@@ -244,7 +244,7 @@ def test_a_file_of_pairs_that_was_changed_is_refused(toy: Protocol, toy_data: Pa
     assert {pair.positive_ids[0].partition("/")[0] for pair in pairs} == {"one", "two"}
     path = next((tmp_path / "pairs").glob("*.gz"))
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match="or changed"):
+    with pytest.raises(DataError, match="or was edited"):
         training_pairs("corpus", ALL_PAIRS, 0, toy.finetuning, toy_data, tmp_path)
 
 
