@@ -167,6 +167,20 @@ def test_the_model_of_an_index_is_found_from_any_working_directory(
         assert httpx.get(f"{url}/healthz", headers={"Host": "evil.example"}).status_code == 421
 
 
+def test_a_store_rewritten_under_the_service_is_noticed(model: Path, corpus_file: Path, tmp_path: Path) -> None:
+    run("encode", model, corpus_file, "-o", tmp_path / "store", *CPU)
+    run("index", tmp_path / "store", "-o", tmp_path / "index", "--bm25")
+    fewer = tmp_path / "fewer.jsonl"
+    fewer.write_text("".join(corpus_file.read_text(encoding="utf-8").splitlines(keepends=True)[:5]), encoding="utf-8")
+    with serving(tmp_path / "index", *CPU) as (_, url, _line):
+        assert httpx.get(f"{url}/search", params={"q": "river"}, timeout=60).status_code == 200
+        run("encode", model, fewer, "-o", tmp_path / "store", "--overwrite", *CPU)
+        for mode in ("dense", "bm25", "hybrid"):
+            answer = httpx.get(f"{url}/search", params={"q": "river", "mode": mode}, timeout=60)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_changed")
+        assert httpx.get(f"{url}/healthz").json()["status"] == "store_changed"
+
+
 def _another(plain: Path, folder: Path) -> Path:
     """Return an encoder with another contract."""
     return Encoder.load(plain, settings=FLOAT32, encoder=EncoderSettings(query_max_tokens=7)).save(folder)
