@@ -1,22 +1,22 @@
-"""One protocol for every output: what is there, who may write it, and when a new one takes its place.
+"""One protocol for every output: what it holds, who may write it, and when a new one replaces it.
 
-A verb that makes something at ``output`` does this, and nothing else resumes or overwrites::
+Every verb makes its output like this; nothing else resumes or overwrites::
 
     with claim(output, KIND, plan, overwrite=overwrite, inputs=[corpus, model]) as work:
-        if work.is_finished:            # the same plan made what is there
+        if work.is_finished:            # the same plan made this output before
             return open_it(output)
         ...                             # check settings and read every input: a failure here changes nothing
-        path = work.begin()             # from here on, write to `path`
+        path = work.begin()             # from now on, write to `path`
         ...
-        work.finish()                   # what was made takes the place of `output` in one step
+        work.finish()                   # the result replaces `output` in one step
 
 - An output is recognized by its content (:class:`Kind`), never by a file's name alone. Anything else is not touched.
 - One live process owns an output. The lock ends with its process; a second owner gets one line. Only vector stores are
   shared: processes with the same plan write one together, and hold the lock just to begin and to finish.
-- A new output that can be resumed grows in place. One that replaces another grows beside it, in ``.new-NAME``, and
-  the old one stays whole until the new one is. Killed at any moment, the same call resumes.
-- Each owner removes what killed ones left beside the output.
-- A start that fails before it made anything worth keeping leaves nothing that blocks a corrected one.
+- A new, resumable output grows in place. A replacement grows next to it, in ``.new-NAME``, and the old one stays whole
+  until the new one is complete. After a kill at any moment, the same call resumes.
+- Each owner removes the leftovers of killed ones.
+- A start that fails before it made anything worth keeping never blocks a corrected one.
 
 Every refusal is an :class:`~llama2vec.errors.OutputExistsError`.
 """
@@ -51,7 +51,7 @@ _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.1
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An artifact of the kind that was asked for."""
+    """An artifact of the requested kind."""
 
     plan: Mapping[str, Any]  # What decided it, as it was written down
     finished: bool  # Whether it is whole
@@ -76,7 +76,7 @@ class Kind:
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """Return the object in a JSON file; None where there is no such regular file or it holds something else."""
+    """Return the object in a JSON file; None if the file is missing, irregular or holds something else."""
     try:
         content = json.loads(path.read_bytes()) if path.is_file() else None
     except (OSError, ValueError, RecursionError):
@@ -101,8 +101,8 @@ class Work:
         """Make room for the output, or find what an earlier call with the same plan left; return where to write.
 
         Args:
-            keep: Entries of the output that is replaced which the new one carries on.
-            prepare: Lays down what must be seen from the first moment: the plan.
+            keep: Entries of the replaced output to carry over.
+            prepare: Writes what must exist from the first moment, such as the plan.
         """
         kind, target = self._kind, self.output.resolve()
         with self._alone(), disk_errors(self.output):
@@ -126,7 +126,7 @@ class Work:
         return self.path
 
     def finish(self, complete: Callable[[], None] = lambda: None) -> None:
-        """Let what was made take the place of the output in one step, after ``complete`` did what is left to do."""
+        """Put the result in the output's place in one step, after calling ``complete``."""
         target = self.output.resolve()
         with self._alone(), disk_errors(self.output):
             if os.path.lexists(self.path):
@@ -136,7 +136,7 @@ class Work:
         self.path, self._begun = target, False
 
     def give_up(self) -> None:
-        """Remove what was begun, unless it is worth resuming."""
+        """Remove an unfinished result, unless it is worth resuming."""
         with self._alone():
             found = self._kind.read(self.path) if self._begun and self._kind.resumable else None
             if self._begun and not (found and (found.finished or found.worth_keeping or found.is_busy)):
@@ -160,10 +160,10 @@ def claim(
 
     Args:
         output: The folder or file to make.
-        kind: What it will be.
-        plan: What decides the result; JSON types. Equal plans make equal artifacts.
+        kind: The kind of artifact.
+        plan: Everything that decides the result; JSON types. Equal plans make equal artifacts.
         overwrite: Replace an artifact of this kind that another plan made, or make a finished one again.
-        inputs: What the result is made from. Names that are no path on this machine are ignored.
+        inputs: The inputs of the result. Names other than local paths are ignored.
         shared: Several processes with the same plan may make the output together.
 
     Raises:
@@ -223,7 +223,7 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
 
 
 def find(output: Path, kind: Kind) -> Found | None:
-    """Return what an output holds, None where it is free; raise an OutputExistsError where it is something else."""
+    """Return the artifact at an output, None if the place is free; raise an OutputExistsError for anything else."""
     target = output.resolve()
     is_fitting = target.is_dir() == kind.is_folder
     if not os.path.lexists(target) or (is_fitting and target.is_dir() and all(map(_is_litter, target.iterdir()))):
@@ -237,19 +237,19 @@ def find(output: Path, kind: Kind) -> Found | None:
 
 
 def new_path(target: Path) -> Path:
-    """Return where the successor of an output grows; the suffix stays."""
+    """Return the path where the replacement of an output grows; it keeps the suffix."""
     return target.with_name(f".new-{target.name}")
 
 
 def sweep_temporary(folder: Path) -> None:
-    """Remove half-written files that a killed owner left in a folder; only its owner may."""
+    """Remove half-written files of killed owners from a folder; only its present owner may."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _TEMPORARY.search(path.name):
             remove(path)
 
 
 def _look(output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool) -> tuple[bool, Path]:
-    """Return whether the plan has made the output already, and where to write otherwise."""
+    """Return whether the plan has already made the output, and otherwise where to write."""
     target = output.resolve()
     in_place = target if kind.resumable and kind.is_folder else new_path(target)
     found = find(output, kind)
@@ -311,7 +311,7 @@ def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def _clear(path: Path, kind: Kind) -> None:
-    """Remove what llama2vec has made at a path, and the folder if nothing else is in it."""
+    """Remove llama2vec's own files at a path, and the folder if it is then empty."""
     if not path.is_dir() or path.is_symlink():
         path.unlink(missing_ok=True)
         return

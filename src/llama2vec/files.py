@@ -29,7 +29,7 @@ _held: set[tuple[int, Path]] = set()
 _guard = threading.Lock()
 _RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
 _FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter")
-"""How the operating system, safetensors and torch say that a disk is full; the last two give no error number."""
+"""How the operating system, safetensors and torch report a full disk; the last two give no error number."""
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def check_new(path: Path | None, *, overwrite: bool) -> None:
 
 @contextmanager
 def disk_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
-    """Turn what the system says while ``path`` is written, or ``only_full`` disks, into a one-line DataError."""
+    """Turn the system's errors while ``path`` is written (or ``only_full``: a full disk) into a one-line DataError."""
     try:
         yield
     except Exception as problem:
@@ -135,7 +135,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def put_in_place(new: Path, target: Path) -> None:
-    """Move a file or folder to its place; what was there stays whole until then and is removed afterwards."""
+    """Move a file or folder to its place; the old one stays whole until then and is removed afterwards."""
     if not (target.is_dir() and any(target.iterdir())):
         os.replace(new, target)
     else:

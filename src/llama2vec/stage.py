@@ -1,4 +1,4 @@
-"""What both training stages do around the loop: claim the output, make the backbone trainable, save the encoder."""
+"""The steps that both training stages share: claim the output, make the backbone trainable, save the encoder."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class StageWork:
         return self.path
 
     def finish(self) -> None:
-        """Let what was made take the place of the output."""
+        """Put the result in the output's place."""
         on_first_process(self._work.finish if self._work else lambda: None)
         self.path = self.output
 

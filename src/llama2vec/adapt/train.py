@@ -81,7 +81,7 @@ class PretextObjective:
         return LengthGroupedOrder([example.text.count(" ") for example in examples], settings.batch_size, settings.seed)
 
     def collate(self, examples: Sequence[AdaptationExample]) -> Mapping[str, Any]:
-        """Lay the examples out as joint batches, one per micro-batch, the longest texts first."""
+        """Return the examples as joint batches, one per micro-batch, the longest texts first."""
         texts = self.tokenize([example.text for example in examples])
         next_texts = self.tokenize([example.next_text for example in examples])
         tasks = tuple(self.weights)

@@ -77,7 +77,7 @@ class ContrastiveObjective:
         self.graph_tokens = max(settings.graph_tokens or GRAPH_TOKENS[kind], self.micro_batch_tokens)
 
     def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> ContrastiveOrder:
-        """Draw the joined batches of all processes at random, with duplicates in different batches."""
+        """Return a sampler of random batches over all processes, with duplicates in different batches."""
         assert isinstance(examples, DrawnExamples)
         joined = settings.batch_size * process_count()
         return ContrastiveOrder(examples, joined, settings.seed, homogeneous=self.data.homogeneous_batches)

@@ -312,10 +312,10 @@ def _attention(name: str, config: Any, wanted: str) -> str:
 
 
 def _check_weights(name: str, model: Any, found: dict[str, Any]) -> tuple[str, ...]:
-    """Refuse a model that transformers filled up with random weights, or read only in part.
+    """Refuse a model that transformers completed with random weights, or read only in part.
 
     Returns:
-        Missing weights of the output head, which alone may be missing.
+        Missing weights of the output head, the only ones that may be missing.
     """
     head = model.get_output_embeddings()
     heads = [place for place, module in model.named_modules() if module is head]

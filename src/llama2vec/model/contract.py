@@ -34,7 +34,7 @@ _NOT_MODEL = (
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """What turns a text into a vector."""
+    """Everything that decides a vector."""
 
     prompts: PromptSettings
     encoder: EncoderSettings
@@ -127,7 +127,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def saved_weights(folder: Path, contract_format: int) -> str:
-    """Return what a contract of a format calls the weights of a saved model."""
+    """Return the fingerprint of a saved model's weights in a format of the contract."""
     source = ModelSource(str(folder), str(folder))
     return _sampled_weights(source) if contract_format == 1 else source.fingerprint()
 

@@ -33,7 +33,7 @@ from llama2vec.terminal import ProgressReporter
 logger = logging.getLogger(__name__)
 
 _WINDOW = 4096
-# On a CPU what one layer reads and writes should stay in the caches (docs/results.md, "Speed and memory").
+# On a CPU, the data of one layer should stay in the caches (docs/lab-notes.md, "Training and encoding speed").
 BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 
 
@@ -45,7 +45,7 @@ class Encoder:
 
     Args:
         backbone: Model and tokenizer; the tokenizer knows the prompt's slot tokens.
-        contract: What turns a text into a vector.
+        contract: Everything that decides a vector.
         batch_tokens: Most tokens of one batch, padding included; None = what suits the device.
     """
 
@@ -139,7 +139,7 @@ class Encoder:
 
     @property
     def spec(self) -> ModelSpec:
-        """What a store records, so that :meth:`from_spec` loads this encoder again."""
+        """The spec that a store records, with which :meth:`from_spec` loads this encoder again."""
         source, contract = self.backbone.source, self.contract
         if source.carries_contract:
             return ModelSpec.of_source(source)

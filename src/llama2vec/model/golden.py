@@ -1,7 +1,7 @@
-"""Golden vectors: what a saved model gives for a few fixed texts, kept next to its contract.
+"""Golden vectors: a saved model's vectors of a few fixed texts, kept next to its contract.
 
-A contract says how a vector comes about; golden vectors say which vector that is. Any program that claims to read the
-model can be held against them (``llama2vec verify``), without ours being there.
+The contract says how to compute a vector; golden vectors say which vector that gives. Any program that claims to read
+the model can be compared with them (``llama2vec verify``), without llama2vec installed.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ GOLDEN_TEXTS: tuple[str, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Golden:
-    """Golden vectors and what they belong to."""
+    """Golden vectors with their texts and contract."""
 
     texts: tuple[str, ...]  # N texts.
     vectors: Mapping[Side, Vectors]  # Side → [N, D] unit vectors, float32.

