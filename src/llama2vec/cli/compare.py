@@ -29,8 +29,10 @@ def compare_command(
     all_pairs: Annotated[
         bool, typer.Option("--all-pairs", help="Compare every pair, not just with the first.")
     ] = False,
-    changed: Annotated[int, typer.Option(min=0, help="Queries listed per pair that gained, and that lost, most.")] = 5,
-    passages: Annotated[int, typer.Option(min=0, help="Passages shown per listed query and run.")] = 2,
+    changed: Annotated[
+        int, typer.Option(min=0, max=1000, help="Queries listed per pair that gained, and that lost, most.")
+    ] = 5,
+    passages: Annotated[int, typer.Option(min=0, max=1000, help="Passages shown per listed query and run.")] = 2,
     flips: Annotated[int, typer.Option(min=1, help="Random sign patterns of the randomization test.")] = 100_000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same numbers.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
