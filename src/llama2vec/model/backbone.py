@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import re
 import shutil
 import tempfile
 import warnings
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 _SAFE = {"trust_remote_code": False}
 _UNPACKED_HASH = "weights.sha256"
 _NAMES_SHOWN = 3
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(slots=True)
@@ -321,9 +323,15 @@ def _check_weights(name: str, model: Any, found: dict[str, Any]) -> tuple[str, .
     heads = [place for place, module in model.named_modules() if module is head]
     of_head = tuple(sorted(key for key in found["missing_keys"] if key.rpartition(".")[0] in heads))
     lost = sorted(found["missing_keys"] - set(of_head))
-    # Weights of other parts, such as a vision tower, do not concern a language model.
-    parts = {key.partition(".")[0] for key in model.state_dict()}
-    extra = sorted(key for key in found["unexpected_keys"] if lost or key.partition(".")[0] in parts)
+    # A further layer, or a bias that the config denies. Other parts, such as a vision tower or the buffers of old
+    # checkpoints, do not concern the model.
+    layers = {_NUMBER.sub("", key) for key in model.state_dict()}
+    modules = dict(model.named_modules())
+    extra = sorted(
+        key
+        for key in found["unexpected_keys"]
+        if lost or _NUMBER.sub("", key) in layers or hasattr(modules.get(key.rpartition(".")[0]), "weight")
+    )
     other = sorted(entry[0] for entry in found["mismatched_keys"])
     kinds = {"missing": lost, "unexpected": extra, "of another shape": other}
     faults = [f"{_listed(keys)} {what}" for what, keys in kinds.items() if keys]

@@ -329,8 +329,11 @@ def test_weights_that_are_missing_or_not_expected_are_named_and_never_random(
         load(folder_with("without", without))
     with pytest.raises(ModelError, match=r"config: model\.layers\.1\.\S+, .* and 6 more unexpected"):
         load(folder_with("shallow", weights, num_hidden_layers=1))
-    tower = {**weights, "visual.proj.weight": torch.zeros(2)}
-    assert load(folder_with("tower", tower)).missing_head == ()
+    biased = {**weights, "model.layers.0.self_attn.q_proj.bias": torch.ones(32)}
+    with pytest.raises(ModelError, match=r"config: model\.layers\.0\.self_attn\.q_proj\.bias unexpected"):
+        load(folder_with("biased", biased))
+    old_buffers = {"visual.proj.weight": torch.zeros(2), "model.layers.0.self_attn.masked_bias": torch.zeros(1)}
+    assert load(folder_with("harmless", {**weights, **old_buffers})).missing_head == ()
     with pytest.raises(
         ModelError, match=r"config: model\.layers\.0\.mlp\.down_proj\.weight, .* of another shape; take"
     ):

@@ -260,12 +260,15 @@ def _facts_of_files(folder: Path) -> dict[str, Any]:
     """Return what the contract holds of the model's files: hashes of weights and tokenizer, and the config."""
     weights = [[file.name, _file_sha256(file)] for file in sorted(folder.glob("*.safetensors"))]
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return {
         "format": _FORMATS[-1],
         "weights": _digest(weights),
         "config": _without(config, _NOT_MODEL),
-        "tokenizer": _digest({key: value for key, value in tokenizer.items() if key not in _NOT_TOKENIZATION}),
+        "tokenizer": _digest({key: tokenizer[key] for key in tokenizer if key not in _NOT_TOKENIZATION})
+        if tokenizer
+        else "",
     }
 
 
