@@ -33,7 +33,7 @@ LONG_FUNCTIONS: set[str] = {
     "training/loop.py:train",
 }
 MANY_PARAMETERS: set[str] = set()
-WITHOUT_OWN_TEST: set[str] = {}
+WITHOUT_OWN_TEST: set[str] = set()
 
 
 def relative(path: Path) -> str:

@@ -1,1 +1,1 @@
-"""Stage 4: score models on tasks, compare runs, report; imports torch in its evaluator alone."""
+"""Stage 4: score models on tasks, compare runs, report; only its evaluator imports torch."""

@@ -1,1 +1,1 @@
-"""Results to one self-contained page: HTML with plots, Markdown, JSON; never imports torch."""
+"""Results as one self-contained HTML page with plots, and as tables for the terminal; never imports torch."""
