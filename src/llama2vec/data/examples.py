@@ -6,10 +6,9 @@ import json
 import logging
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import files_fingerprint, read_passages
@@ -145,15 +144,12 @@ def no_rows(where: str) -> ExampleFormatError:
 
 
 def _fields(example: TrainingExample) -> dict[str, Any]:
-    optional = {
-        "query_id": example.query_id,
-        "pos_ids": example.positive_ids,
-        "neg_ids": example.negative_ids,
-        "pos_scores": example.positive_scores,
-        "neg_scores": example.negative_scores,
-    }
-    given = {name: value for name, value in optional.items() if value}
-    return {"query": example.query, "pos": example.positives, "neg": example.negatives, **given}
+    fields = {
+        "query": example.query, "pos": example.positives, "neg": example.negatives, "query_id": example.query_id,
+        "pos_ids": example.positive_ids, "neg_ids": example.negative_ids,
+        "pos_scores": example.positive_scores, "neg_scores": example.negative_scores,
+    }  # fmt: skip
+    return {name: value for name, value in fields.items() if value or name == "neg"}
 
 
 def _gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -167,8 +163,7 @@ def _gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
 # ------------------------------------------------------------------------------------------------------- sources
 
 
-@dataclass(frozen=True, slots=True)
-class _Located:
+class _Located(NamedTuple):
     root: Path
     paths: tuple[Path, ...]
     rows: Callable[[], Iterator[ExampleRow]]
@@ -198,9 +193,7 @@ def _locate(where: str, split: str) -> _Located:
 
 def _locate_id_triples(source: Path, split: str) -> _Located:
     files = find_id_triples(source, split)
-    return _Located(
-        files.triples.parent, (files.triples, files.queries, files.collection), lambda: id_triple_rows(files)
-    )
+    return _Located(files.triples.parent, files, lambda: id_triple_rows(files))
 
 
 def _locate_beir(folder: Path, split: str) -> _Located:
@@ -257,8 +250,8 @@ def _beir_rows(folder: Path, split: str) -> Iterator[ExampleRow]:
         yield problems.row(
             TrainingExample(
                 query=query.text,
-                positives=tuple(texts[passage_id] for passage_id in positives),
-                negatives=tuple(texts[passage_id] for passage_id in negatives),
+                positives=tuple(map(texts.__getitem__, positives)),
+                negatives=tuple(map(texts.__getitem__, negatives)),
                 query_id=query.id,
                 positive_ids=tuple(positives),
                 negative_ids=tuple(negatives),

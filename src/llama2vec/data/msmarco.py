@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from llama2vec.data.corpus import read_passages, read_queries
 from llama2vec.data.example_rows import ExampleRow, Problems
@@ -21,8 +22,7 @@ _HEADERS = (["query", "positive", "negative"], ["query", "pos", "neg"], ["anchor
 ID_TRIPLES = "qidpidtriples"
 
 
-@dataclass(frozen=True, slots=True)
-class IdTripleFiles:
+class IdTripleFiles(NamedTuple):
     """A file of id triples and the two files that the ids refer to."""
 
     triples: Path

@@ -6,9 +6,9 @@ import hashlib
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import NamedTuple
 
 from llama2vec.data.settings import CorpusPairSettings, TextSettings
 from llama2vec.data.words import text_key
@@ -18,8 +18,7 @@ from llama2vec.records import AdaptationExample, Passage, TrainingExample
 _NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)$")
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(NamedTuple):
     """Consecutive texts of one document."""
 
     id: str
@@ -149,7 +148,7 @@ _NOTHING: _Drawn = ("", ())
 def pairs_from_corpus(
     passages: Iterable[Passage], settings: CorpusPairSettings, seed: int = 0
 ) -> Iterator[TrainingExample]:
-    """Stream pairs made from a corpus, in its order.
+    """Stream pairs made from passages in reading order, of which those that follow each other are one document.
 
     Each draw depends only on the seed, the passage's id and the kind of pair. A positive includes the title of its
     passage, as the index will; a query does not. For the kind ``title`` it is the reverse, and consecutive passages of
@@ -157,11 +156,6 @@ def pairs_from_corpus(
 
     Every pair has the id of the passage that gave its query among its ``positive_ids``: pairs of one passage are never
     each other's negatives, and mining never returns a query's own passage as a negative.
-
-    Args:
-        passages: In reading order; ids ``<document>-<number>`` that count up are one document.
-        settings: Kinds, lengths and shares.
-        seed: Seed of all draws.
 
     Raises:
         EmptyCorpusError: No pair could be made.
@@ -200,12 +194,8 @@ def _pairs(place: _Place, seed: int) -> Iterator[TrainingExample]:
             continue
         query, found = getattr(place, kind)(draw)
         query = " ".join(query.split()[: place.settings.query_max_words])
-        positives = [
-            passage
-            for passage in found
-            if len(passage.text.split()) >= place.settings.passage_min_words
-            and text_key(passage.full_text) != text_key(query)
-        ]
+        shortest, asked = place.settings.passage_min_words, text_key(query)
+        positives = [one for one in found if len(one.text.split()) >= shortest and text_key(one.full_text) != asked]
         # A row of dashes or stars is not a query.
         if positives and any(letter.isalnum() for letter in query):
             yield TrainingExample(

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
@@ -31,8 +31,7 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
+class RunResult(NamedTuple):
     """Stage name → action, and the seconds that the call took."""
 
     actions: Mapping[str, str]
