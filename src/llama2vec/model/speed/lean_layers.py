@@ -20,39 +20,56 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import silu
 
 _PROBE_ROWS = 3
 
 
-class _FusedLora(torch.autograd.Function):
-    """y = x W^T + b + s (x A^T) B^T with W and b frozen."""
+class _Projection(torch.autograd.Function):
+    """y = h W^T + b + s (h A^T) B^T, where h is x, or in a gated block silu(x) * up, which is not kept."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor, scale: float
-    ) -> Tensor:
+        ctx: Any, x: Tensor, up: Tensor | None, weight: Tensor, bias: Tensor | None,
+        lora_down: Tensor | None, lora_up: Tensor | None, scale: float,
+    ) -> Tensor:  # fmt: skip
         flat = x.reshape(-1, x.shape[-1])
-        down_cast, up_cast = down.to(x.dtype), up.to(x.dtype)
-        low = flat @ down_cast.T  # [N, r]
-        out = torch.nn.functional.linear(flat, weight, bias)
-        out.addmm_(low, up_cast.T, alpha=scale)
-        ctx.save_for_backward(flat, weight, down, up, low)
+        flat_up = None if up is None else up.reshape(flat.shape)
+        inner = flat if flat_up is None else silu(flat).mul_(flat_up)  # [N, I]
+        out = torch.nn.functional.linear(inner, weight, bias)
+        low = None
+        if lora_down is not None and lora_up is not None:
+            low = inner @ lora_down.to(inner.dtype).T  # [N, r]
+            out.addmm_(low, lora_up.to(inner.dtype).T, alpha=scale)
+        ctx.save_for_backward(flat, flat_up, weight, lora_down, lora_up, low)
         ctx.scale, ctx.shape = scale, x.shape
         return out.view(*x.shape[:-1], out.shape[-1])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        flat, weight, down, up, low = ctx.saved_tensors
+        x, up, weight, lora_down, lora_up, low = ctx.saved_tensors
+        needs = ctx.needs_input_grad
         gradient = gradients[0].reshape(-1, gradients[0].shape[-1])
-        scaled = (gradient @ up.to(gradient.dtype)).mul_(ctx.scale)  # [N, r]
-        grad_down = (scaled.T @ flat).to(down.dtype) if ctx.needs_input_grad[3] else None
-        grad_up = (gradient.T @ low).mul_(ctx.scale).to(up.dtype) if ctx.needs_input_grad[4] else None
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = gradient @ weight
-            grad_x.addmm_(scaled, down.to(gradient.dtype))
-            grad_x = grad_x.view(ctx.shape)
-        return grad_x, None, None, grad_down, grad_up, None
+        grad_inner = gradient @ weight if needs[0] or needs[1] else None  # [N, I]
+        activated = None if up is None else silu(x)
+        grad_weight = grad_bias = grad_down = grad_up = of_up = None
+        if needs[2]:
+            grad_weight = gradient.T @ (x if activated is None else activated * up)
+        if needs[3]:
+            grad_bias = gradient.sum(dim=0)
+        if low is not None:
+            scaled = (gradient @ lora_up.to(gradient.dtype)).mul_(ctx.scale)  # [N, r]
+            if grad_inner is not None:
+                grad_inner.addmm_(scaled, lora_down.to(gradient.dtype))
+            if needs[4]:
+                grad_down = (scaled.T @ (x if activated is None else activated * up)).to(lora_down.dtype)
+            if needs[5]:
+                grad_up = (gradient.T @ low).mul_(ctx.scale).to(lora_up.dtype)
+        if activated is not None and grad_inner is not None:
+            of_up = activated.mul_(grad_inner).view(ctx.shape)
+            grad_inner = torch.ops.aten.silu_backward(grad_inner.mul_(up), x)
+        of_x = None if grad_inner is None else grad_inner.view(ctx.shape)
+        return of_x, of_up, grad_weight, grad_bias, grad_down, grad_up, None
 
 
 def fuse_lora(model: Any) -> list[torch.nn.Module]:
@@ -76,12 +93,17 @@ def fuse_lora(model: Any) -> list[torch.nn.Module]:
 
 def _fused_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     name = None if args or kwargs else plain_adapter(self, x)
-    if name is None:
-        return type(self).forward(self, x, *args, **kwargs)
-    base = self.base_layer
-    return _FusedLora.apply(  # type: ignore[no-untyped-call]
-        x, base.weight, base.bias, self.lora_A[name].weight, self.lora_B[name].weight, self.scaling[name]
-    )
+    return type(self).forward(self, x, *args, **kwargs) if name is None else _projected(self, x, None, name)
+
+
+def _projected(linear: Any, x: Tensor, up: Tensor | None, adapter: str | None) -> Tensor:
+    """Apply a linear layer, or a LoRA layer with one adapter, to x or to silu(x) * up."""
+    base = _base_of(linear)
+    lora: tuple[Any, ...] = (None, None, 0.0)
+    if adapter is not None:
+        lora = linear.lora_A[adapter].weight, linear.lora_B[adapter].weight, linear.scaling[adapter]
+    out: Tensor = _Projection.apply(x, up, base.weight, base.bias, *lora)  # type: ignore[no-untyped-call]
+    return out
 
 
 def plain_adapter(layer: Any, x: Tensor) -> str | None:
@@ -102,59 +124,6 @@ def plain_adapter(layer: Any, x: Tensor) -> str | None:
         and not torch.is_autocast_enabled(x.device.type)
     )
     return name if plain else None
-
-
-class _GatedDown(torch.autograd.Function):
-    """y = h W^T + b + s (h A^T) B^T with h = silu(gate) * up, which is not kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        gate: Tensor,
-        up: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        lora_down: Tensor | None,
-        lora_up: Tensor | None,
-        scale: float,
-    ) -> Tensor:
-        flat_gate, flat_up = gate.reshape(-1, gate.shape[-1]), up.reshape(-1, up.shape[-1])
-        inner = torch.nn.functional.silu(flat_gate).mul_(flat_up)  # [N, I]
-        out = torch.nn.functional.linear(inner, weight, bias)
-        low = None
-        if lora_down is not None and lora_up is not None:
-            low = inner @ lora_down.to(inner.dtype).T  # [N, r]
-            out.addmm_(low, lora_up.to(inner.dtype).T, alpha=scale)
-        ctx.save_for_backward(flat_gate, flat_up, weight, lora_down, lora_up, low)
-        ctx.scale, ctx.shape = scale, gate.shape
-        return out.view(*gate.shape[:-1], out.shape[-1])
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        gate, up, weight, lora_down, lora_up, low = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        gradient = gradients[0].reshape(-1, gradients[0].shape[-1])
-        grad_inner = gradient @ weight  # [N, I]
-        activated = torch.nn.functional.silu(gate)
-        grad_weight = grad_bias = grad_down = grad_up = None
-        if needs[2]:
-            grad_weight = gradient.T @ (activated * up)
-        if needs[3]:
-            grad_bias = gradient.sum(dim=0)
-        if low is not None:
-            scaled = (gradient @ lora_up.to(gradient.dtype)).mul_(ctx.scale)  # [N, r]
-            grad_inner.addmm_(scaled, lora_down.to(gradient.dtype))
-            if needs[4]:
-                grad_down = (scaled.T @ (activated * up)).to(lora_down.dtype)
-            if needs[5]:
-                grad_up = (gradient.T @ low).mul_(ctx.scale).to(lora_up.dtype)
-        of_up = activated.mul_(grad_inner) if needs[1] else None
-        of_gate = torch.ops.aten.silu_backward(grad_inner.mul_(up), gate) if needs[0] else None
-        return (
-            None if of_gate is None else of_gate.view(ctx.shape),
-            None if of_up is None else of_up.view(ctx.shape),
-            grad_weight, grad_bias, grad_down, grad_up, None,
-        )  # fmt: skip
 
 
 class _RootMeanSquareNorm(torch.autograd.Function):
@@ -239,22 +208,12 @@ def _base_of(linear: Any) -> Any:
 
 
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
-    gate, up = self.gate_proj(x), self.up_proj(x)
-    linear = self.down_proj
-    out: Tensor
+    gate, up, linear = self.gate_proj(x), self.up_proj(x), self.down_proj
     if not torch.is_autocast_enabled(x.device.type) and gate.dtype == _base_of(linear).weight.dtype:
-        if type(linear) is torch.nn.Linear:
-            out = _GatedDown.apply(gate, up, linear.weight, linear.bias, None, None, 0.0)  # type: ignore[no-untyped-call]
-            return out
         name = plain_adapter(linear, gate)
-        if name is not None:
-            base = linear.base_layer
-            out = _GatedDown.apply(  # type: ignore[no-untyped-call]
-                gate, up, base.weight, base.bias,
-                linear.lora_A[name].weight, linear.lora_B[name].weight, linear.scaling[name],
-            )  # fmt: skip
-            return out
-    out = linear(torch.nn.functional.silu(gate) * up)
+        if name is not None or type(linear) is torch.nn.Linear:
+            return _projected(linear, gate, up, name)
+    out: Tensor = linear(silu(gate) * up)
     return out
 
 
