@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,6 @@ from llama2vec.records import Report
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 _TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense-retrieval", "llama2vec"]
-_STAGES = {"adapt": "Adaptation (unsupervised)", "finetune": "Fine-tuning (contrastive)"}
-
-Row = tuple[str, ...]
 
 
 def write_model_card(
@@ -82,7 +79,7 @@ def model_card(
         quoted_name=json.dumps(name, ensure_ascii=False),
         title=" ".join((name.rstrip("/").rpartition("/")[2] or name).split()),
         origin=origin,
-        stages={stage: bool(origin.of_stage(stage)) for stage in _STAGES},
+        stages={stage: bool(origin.of_stage(stage)) for stage in ("adapt", "finetune")},
         dimension=dimension,
         dtype=contract["dtype"],
         encoder=encoder,
@@ -93,14 +90,12 @@ def model_card(
             for side in ("query", "passage")
         },
         pooled=f"state[0, -{ids['slots']}:]" if pools_slots else f"state[0, {len(ids['prefix'])}:]",
-        contract_table=_table([("", ""), *_contract_rows(contract, dimension)]),
-        trainings=[
-            (_STAGES.get(str(manifest.get("stage")), "Training"), _table([("", ""), *_training_rows(manifest)]))
-            for manifest in origin.manifests
-        ],
-        score_table=_table([("Task", "System", "Metric", "Value [95 % interval]"), *_score_rows(scores)])
-        if scores
-        else "",
+        contract=contract,
+        wording={"self": contract["prompts"]["self_prompt"], "next": contract["prompts"]["next_prompt"]},
+        slots=ids["slots"],
+        code=_code,
+        data_of=_data,
+        scores=scores,
     )
     return f"{str(card.content).strip()}\n"
 
@@ -117,49 +112,6 @@ def _metadata(origin: Origin) -> ModelCardData:
     )
 
 
-def _contract_rows(contract: Mapping[str, Any], dimension: int) -> Iterator[Row]:
-    prompts, settings, slots = contract["prompts"], contract["encoder"], contract["token_ids"]["slots"]
-    wording = {"self": prompts["self_prompt"], "next": prompts["next_prompt"]}
-    layers = settings.get("layers", 1)
-    yield "prompt recipe", prompts["recipe"]
-    if prompts["prefix"]:
-        yield "before a text", _code(prompts["prefix"])
-    if settings["pooling"] == "slots":
-        end = f"{slots} slot tokens" if prompts["slots"] else "the EOS token"
-        for side in ("query", "passage"):
-            yield f"after a {side}", f"{_code(wording[settings[f'{side}_prompt']])}, then {end}"
-        pooling = "the last hidden state there" if slots == 1 else f"the mean of the {slots} last hidden states there"
-    else:
-        yield "after a text", "nothing"
-        pooling = "the mean of the last hidden states of the text's tokens"
-    if layers > 1:
-        pooling += f", for each of the last {layers} layers at unit length, and their mean"
-    yield "vector", f"{pooling}; {dimension} numbers, unit length, float32"
-    for side in ("query", "passage"):
-        yield f"tokens of a {side}", f"at most {settings[f'{side}_max_tokens']}, plus the prompt"
-    yield "weights", contract["dtype"]
-    yield "contract", _code(str(contract.get("hash", "")))
-
-
-def _training_rows(manifest: Manifest) -> Iterator[Row]:
-    settings, results = manifest.get("settings", {}), manifest.get("results", {})
-    # Manifests of earlier versions spell it as the British do.
-    optimizer = settings.get("optimizer") or settings.get("optimiser", {})
-    lora = settings.get("model", {}).get("lora", {})
-    rows = [
-        ("data", _data(manifest)),
-        ("steps", results.get("steps")),
-        ("batch size", optimizer.get("batch_size")),
-        ("learning rate", optimizer.get("learning_rate")),
-        ("trained", f"LoRA of rank {lora['rank']}, merged" if lora.get("rank") else "every weight"),
-        *((name.replace("_", " "), f"{value:.4g}") for name, value in results.get("losses", {}).items()),
-        ("seconds", results.get("seconds")),
-        ("versions", ", ".join(f"{name} {number}" for name, number in manifest.get("versions", {}).items())),
-        ("code", _code(str(manifest.get("code", "")))),
-    ]
-    yield from ((key, str(value)) for key, value in rows if value not in (None, ""))
-
-
 def _data(manifest: Manifest) -> str:
     """Name the inputs and their fingerprint, without the folders of this machine."""
     settings = manifest.get("settings", {})
@@ -170,22 +122,10 @@ def _data(manifest: Manifest) -> str:
     return f"{shown} (fingerprint {_code(prints)})" if prints else shown
 
 
-def _score_rows(scores: Sequence[Report]) -> Iterator[Row]:
-    for report in scores:
-        for metric, value in report.metrics.items():
-            interval = "[{:.3f}, {:.3f}]".format(*report.intervals[metric]) if metric in report.intervals else ""
-            yield report.task, report.system, metric, f"{value:.3f} {interval}".strip()
-
-
-def _table(rows: Sequence[Row]) -> str:
-    lines = [rows[0], ("---",) * len(rows[0]), *rows[1:]]
-    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-
-
 def _code(text: str) -> str:
     """Show a text as code, with invisible characters written out: a line break as ``\\n``.
 
     >>> _code("\\nThe sentence: ")
     '`\\\\nThe sentence: `'
     """
-    return f"`{json.dumps(text, ensure_ascii=False)[1:-1]}`"
+    return f"`{json.dumps(str(text), ensure_ascii=False)[1:-1]}`".replace("|", r"\|")
