@@ -10,10 +10,11 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 from transformers import AutoConfig
 
+from llama2vec.artifact import read_object
 from llama2vec.errors import ContractError
 from llama2vec.files import write_atomic
 from llama2vec.model.contract import CONTRACT_FILE, saved_settings
-from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of, read_object
+from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of
 from llama2vec.records import Report
 
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
@@ -43,7 +44,7 @@ def write_model_card(
     if saved_settings(folder) is None:
         raise ContractError(f"{folder} has no {CONTRACT_FILE}; give a model that llama2vec saved")
     text = model_card(
-        read_object(folder / CONTRACT_FILE),
+        read_object(folder / CONTRACT_FILE) or {},
         origin or origin_of(str(folder)),
         name=name or folder.resolve().name,
         dimension=int(AutoConfig.from_pretrained(folder).get_text_config().hidden_size),

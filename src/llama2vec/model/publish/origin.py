@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 from huggingface_hub.repocard import metadata_load
 
+from llama2vec.artifact import read_object
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.source import SMOLLM2_HUB, SMOLLM2_NAME
 
@@ -65,15 +65,6 @@ def origin_of(name: str) -> Origin:
         manifests.insert(0, manifest)
         seen.add(folder.resolve())
         name, beside = str(manifest.get("settings", {}).get("model", {}).get("name", "")), folder.parent
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file, or {} if there is no readable one."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _local_model(name: str, beside: Path) -> Path | None:
