@@ -10,16 +10,20 @@ import typer
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.cli.options import report
+from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 
 
 def adapt_command(
-    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe; left out = the defaults.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="TOML recipe, or the name of one of ours; default: none.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/adapted"),
     corpus: Annotated[str | None, typer.Option(help="Plain text; overrides text.corpus.")] = None,
-    model: Annotated[str | None, typer.Option(help="Backbone; overrides model.name.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace an adaptation with other settings.")] = False,
+    model: Annotated[str | None, typer.Option(help="LLM to adapt; overrides model.name.")] = None,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; repeatable.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adaptation with other settings.")] = False,
+    list_settings: Annotated[bool, settings_option(AdaptConfig)] = False,
 ) -> None:
     """Adapt a causal LLM on plain text and save it as an encoder."""
     changes = list(overrides or [])

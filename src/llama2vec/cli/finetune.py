@@ -9,19 +9,23 @@ from typing import Annotated
 import typer
 
 from llama2vec.cli.options import report
+from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.finetune.settings import FinetuneConfig
 
 
 def finetune_command(
-    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe; left out = the defaults.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="TOML recipe, or the name of one of ours; default: none.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/finetuned"),
     data: Annotated[
-        list[str] | None, typer.Option(help="Labeled examples; may be repeated. Overrides data.sources.")
+        list[str] | None, typer.Option(help="Labeled examples; repeatable. Overrides data.sources.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Raw LLM or adapted encoder; overrides model.name.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; may be repeated.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a fine-tuning with other settings.")] = False,
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; repeatable.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a fine-tuning with other settings.")] = False,
+    list_settings: Annotated[bool, settings_option(FinetuneConfig)] = False,
 ) -> None:
     """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
     changes = list(overrides or [])
