@@ -6,55 +6,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llama2vec.adapt.settings import AdaptConfig
-    from llama2vec.adapt.train import adapt_model
-    from llama2vec.data.corpus import read_passages
-    from llama2vec.errors import Llama2VecError
-    from llama2vec.finetune.settings import FinetuneConfig
-    from llama2vec.finetune.train import finetune_model
-    from llama2vec.model.encoder import Encoder
-    from llama2vec.records import Passage, Query
-    from llama2vec.retrieve.index import build_index, open_index
-    from llama2vec.retrieve.retriever import Retriever
-    from llama2vec.retrieve.store import VectorStore
-    from llama2vec.score.metrics import evaluate_run
+    from llama2vec.adapt.settings import AdaptConfig as AdaptConfig
+    from llama2vec.adapt.train import adapt_model as adapt_model
+    from llama2vec.data.corpus import read_passages as read_passages
+    from llama2vec.errors import Llama2VecError as Llama2VecError
+    from llama2vec.finetune.settings import FinetuneConfig as FinetuneConfig
+    from llama2vec.finetune.train import finetune_model as finetune_model
+    from llama2vec.model.encoder import Encoder as Encoder
+    from llama2vec.records import Passage as Passage
+    from llama2vec.records import Query as Query
+    from llama2vec.retrieve.index import build_index as build_index
+    from llama2vec.retrieve.index import open_index as open_index
+    from llama2vec.retrieve.retriever import Retriever as Retriever
+    from llama2vec.retrieve.store import VectorStore as VectorStore
+    from llama2vec.score.metrics import evaluate_run as evaluate_run
 
 __version__ = "0.1.0"
 
 # Resolved on first use, so that `import llama2vec.data` never imports torch.
 _HOMES = {
-    "adapt_model": "llama2vec.adapt.train",
     "AdaptConfig": "llama2vec.adapt.settings",
-    "FinetuneConfig": "llama2vec.finetune.settings",
-    "read_passages": "llama2vec.data.corpus",
-    "Llama2VecError": "llama2vec.errors",
-    "evaluate_run": "llama2vec.score.metrics",
-    "finetune_model": "llama2vec.finetune.train",
     "Encoder": "llama2vec.model.encoder",
+    "FinetuneConfig": "llama2vec.finetune.settings",
+    "Llama2VecError": "llama2vec.errors",
     "Passage": "llama2vec.records",
     "Query": "llama2vec.records",
-    "build_index": "llama2vec.retrieve.index",
-    "open_index": "llama2vec.retrieve.index",
     "Retriever": "llama2vec.retrieve.retriever",
     "VectorStore": "llama2vec.retrieve.store",
+    "adapt_model": "llama2vec.adapt.train",
+    "build_index": "llama2vec.retrieve.index",
+    "evaluate_run": "llama2vec.score.metrics",
+    "finetune_model": "llama2vec.finetune.train",
+    "open_index": "llama2vec.retrieve.index",
+    "read_passages": "llama2vec.data.corpus",
 }
 
-__all__ = [
-    "AdaptConfig",
-    "Encoder",
-    "FinetuneConfig",
-    "Llama2VecError",
-    "Passage",
-    "Query",
-    "Retriever",
-    "VectorStore",
-    "adapt_model",
-    "build_index",
-    "evaluate_run",
-    "finetune_model",
-    "open_index",
-    "read_passages",
-]
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
@@ -67,4 +54,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted({*globals(), *_HOMES})

@@ -98,11 +98,7 @@ class Explanation:
 
 
 class Explainer:
-    """Explain matches by the words and sentences that make them.
-
-    Args:
-        encoder: With slots; its prompts decide what each side's words are.
-        language: ISO 639-1 code of the stop words and sentence ends.
+    """Explain matches by the words and sentences that make them; ``language`` decides stop words and sentence ends.
 
     Raises:
         ModelError: The vectors are means over the text's own tokens, or the weights have no output head.
@@ -126,14 +122,7 @@ class Explainer:
         self._places = torch.tensor([place[word] for word in named.values()], dtype=torch.long, device=device)
 
     def explain(self, query: str, passage: str, *, top: int = 12, evidence: bool = False) -> Explanation:
-        """Explain a match.
-
-        Args:
-            query: Read with the query prompt.
-            passage: Title and text as one, read with the passage prompt.
-            top: Most words shown of each embedding; ``shared`` has all.
-            evidence: Also encode the passage without each of its sentences in turn.
-        """
+        """Explain a match by up to ``top`` words of each embedding and, with ``evidence``, by its sentences."""
         asked, found = self.weights(query, "query"), self.weights(passage, "passage")
         shared = [
             SharedWord(word, asked[word], found[word], asked[word] * found[word]) for word in asked if word in found

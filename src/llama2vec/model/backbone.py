@@ -108,13 +108,7 @@ def load_backbone(
 ) -> Backbone:
     """Load a causal LM and its tokenizer; a GGUF file is dequantized into a trainable, savable model.
 
-    Args:
-        settings: Name, number format and attention kernel.
-        device: Overrides ``settings.device``.
-        source: Where the files are; overrides ``settings.name``.
-
-    Returns:
-        The model in evaluation mode.
+    ``device`` and ``source`` override what the settings say.
 
     Raises:
         ModelNotFoundError: Nothing to load under this name.

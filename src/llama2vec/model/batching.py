@@ -36,17 +36,10 @@ def windows(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
 def padded_batches(
     sequences: Sequence[Sequence[int]], max_cells: int, pad_id: int, *, max_rows: int = 1024, boundary: int = 0
 ) -> Iterator[PromptedBatch]:
-    """Sort by length, longest first, and cut where rows x longest would pass the budget.
+    """Sort token ids by length, longest first, and cut where rows x longest row would exceed ``max_cells``.
 
-    The longest batch comes first, so that too large a budget fails at once and not after an hour.
-
-    Args:
-        sequences: Token ids of each text, prompts included.
-        max_cells: Most cells (rows x longest row, padding included) of a batch; a longer single row is a batch of its
-            own.
-        pad_id: Fills the cells after a shorter row.
-        max_rows: Most rows of a batch.
-        boundary: Rows of more tokens never share a batch with rows of at most as many; 0 = no boundary.
+    The longest batch comes first, so that too large a budget fails at once and not after an hour. A longer single row
+    is a batch of its own. Rows of more than ``boundary`` tokens, unless it is 0, never share a batch with shorter ones.
     """
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     beyond = sum(len(sequence) > boundary for sequence in sequences) if boundary else 0

@@ -77,7 +77,7 @@ class Contract:
         """Return the contract with what a model's files say: hashes of weights and tokenizer, and the config."""
         folder = Path(source.location)
         if contract_format == 1:
-            return replace(self, weights=_sampled_weights(source), config=None, tokenizer="")
+            return replace(self, weights=sampled_fingerprint(source), config=None, tokenizer="")
         if source.gguf_file:  # Config, tokenizer and weights in one.
             return replace(self, weights=source.fingerprint(), config={}, tokenizer="")
         content = _read_json(folder / "tokenizer.json")
@@ -129,13 +129,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def saved_weights(folder: Path, contract_format: int) -> str:
     """Return the fingerprint of a saved model's weights in a format of the contract."""
     source = ModelSource(str(folder), str(folder))
-    return _sampled_weights(source) if contract_format == 1 else source.fingerprint()
-
-
-def _sampled_weights(source: ModelSource) -> str:
-    if source.hub_id:
-        return ModelSource(source.name, source.hub_id).fingerprint()
-    return sampled_fingerprint(sorted(Path(source.location).glob(source.gguf_file or "*.safetensors")))
+    return sampled_fingerprint(source) if contract_format == 1 else source.fingerprint()
 
 
 def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:

@@ -292,10 +292,12 @@ def weights_fingerprint(files: Iterable[Path]) -> str:
     return digest([[file.name, value] for file, value in zip(files, hashes, strict=True)])
 
 
-def sampled_fingerprint(files: Iterable[Path]) -> str:
-    """Hash names, sizes and up to 32 blocks of 1 MiB of each weight file, as contracts of format 1 did."""
+def sampled_fingerprint(source: ModelSource) -> str:
+    """Hash names, sizes and up to 32 blocks of 1 MiB of each weight file, or a hub id, as contracts of format 1 did."""
+    if source.hub_id:
+        return hashlib.sha256(source.hub_id.encode()).hexdigest()
     found = hashlib.sha256()
-    for file in files:
+    for file in sorted(Path(source.location).glob(source.gguf_file or "*.safetensors")):
         size = file.stat().st_size
         found.update(f"{file.name}:{size};".encode())
         step = max(1, (size - _SAMPLE_BYTES) // (_SAMPLES - 1))

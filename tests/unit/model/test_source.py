@@ -83,10 +83,11 @@ def test_the_fingerprint_covers_every_byte_where_the_sample_of_format_1_did_not(
     file = tmp_path / "model.safetensors"
     content = bytearray(64 << 20)
     file.write_bytes(content)
-    whole, sampled = weights_fingerprint([file]), sampled_fingerprint([file])
+    source = ModelSource("tiny", str(tmp_path))
+    whole, sampled = weights_fingerprint([file]), sampled_fingerprint(source)
     content[(1 << 20) + 5] ^= 0x40
     file.write_bytes(content)
-    assert sampled_fingerprint([file]) == sampled
+    assert sampled_fingerprint(source) == sampled
     assert weights_fingerprint([file]) != whole
 
 
