@@ -18,18 +18,18 @@ def encode_command(
     corpus: Annotated[str, typer.Argument(help="BEIR folder, JSONL, TSV, folder of texts, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
     shard_size: Annotated[int, typer.Option(help="Passages per shard.")] = 2048,
-    half: Annotated[bool, typer.Option(help="Store vectors as float16.")] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store vectors as float16.")] = False,
     reuse: Annotated[
         Path | None,
-        typer.Option(help="Store of an earlier state of the corpus; texts that it has are not encoded again."),
+        typer.Option(help="Store of an earlier version of the corpus; only texts that it lacks are encoded."),
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     prompts: Prompts = None,
     sets: EncoderSets = None,
-    overwrite: Annotated[bool, typer.Option(help="Replace a store with other settings.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store with other settings.")] = False,
 ) -> None:
-    """Encode a corpus into a vector store; run the same command again to resume, or on more machines to share."""
+    """Encode a corpus into a vector store; rerun to resume, or run on several machines to share the work."""
     if reuse and reuse.resolve() == output.resolve():
         raise ConfigError(f"--reuse and --output are both {output}; encode to another folder")
     from llama2vec.retrieve.reuse import KnownVectors

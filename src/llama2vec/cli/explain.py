@@ -24,13 +24,13 @@ _SENTENCE = 96
 def explain_command(
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     query: Annotated[str, typer.Option("--query", "-q", help="The question.")],
-    passage: Annotated[str, typer.Option("--passage", "-p", help="The text that it is compared with.")],
-    top: Annotated[int, typer.Option(min=1, help="Words shown of each embedding.")] = 12,
+    passage: Annotated[str, typer.Option("--passage", "-p", help="The text to compare with the question.")],
+    top: Annotated[int, typer.Option(min=1, help="Words to show per embedding.")] = 12,
     evidence: Annotated[
         bool, typer.Option("--evidence", help="Also show which sentences of the passage carry the dense score.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    language: Annotated[str, typer.Option(help="Of stop words and sentence ends: en, de, …")] = "en",
+    language: Annotated[str, typer.Option(help="Language of stop words and sentence ends: en, de, …")] = "en",
     dtype: Dtype = "auto",
     device: Device = "auto",
     prompts: Prompts = None,
