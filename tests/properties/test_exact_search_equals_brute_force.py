@@ -53,8 +53,7 @@ def test_exact_search_equals_brute_force_ties_included(
         mock.patch.object(vector_index_module, "_BLOCK_QUERIES", block_queries),
         mock.patch.object(vector_index_module, "_BLOCK_ROWS", block_rows),
         mock.patch.object(vector_index_module, "_ROOM", room),
-        mock.patch.object(vector_index_module, "_SAMPLED_DEPTH", 1 if sampled else 10**9),
-        mock.patch.object(vector_index_module, "_IN_SAMPLE", 1),
+        mock.patch.object(vector_index_module, "_IN_SAMPLE", 1 if sampled else 10**9),
         mock.patch("os.fsync"),
     ):
         store = write_store(

@@ -10,7 +10,6 @@ import typer
 from llama2vec.cli.options import Device, Dtype, load_encoder
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError
 from llama2vec.mine.settings import MineConfig
 
 
@@ -37,8 +36,6 @@ def mine_command(
 ) -> None:
     """Mine hard negatives with BM25, a model, or both; report what was removed."""
     settings = load_config(MineConfig, recipe, overrides or []).mine
-    if not settings.bm25 and not model and not store:
-        raise ConfigError("there is nothing to mine with; set mine.bm25=true, give a model (--model), or both")
     from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
     from llama2vec.retrieve.index import open_index
 

@@ -56,16 +56,14 @@ def mine(
 ) -> MiningResult:
     """Give each query hard negatives from the searchers' windows of ranks.
 
-    The positive-aware filters bound a candidate's score by the query's *lowest*-scored positive: a candidate above it
-    looks more like an answer than something that is known to be one. A positive that scores exactly 0 (BM25: no shared
-    word) says nothing and sets no bound.
-
+    The filters bound a candidate's score by the query's *lowest*-scored positive: a candidate above it looks more like
+    an answer than something known to be one. A positive that scores exactly 0 (BM25: no shared word) sets no bound.
     Positives of other examples with the same query, or query id, count as positives too. Which passages are drawn
     depends on the seed, the query and the passages' ids, not on the order of examples or corpus.
 
     Args:
         examples: Queries with their positives.
-        passages: The corpus in the order of the searchers' rows; held in memory.
+        passages: The corpus in the order of the searchers' rows.
         searchers: At least one; the scores of the first are judged and written.
         settings: Window, filters, numbers.
 

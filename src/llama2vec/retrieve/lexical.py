@@ -140,7 +140,13 @@ class Bm25Index:
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
         """Return the passages that share words with each query."""
-        return Run({query.id: self._ranking(query.text, depth) for query in queries}, tag=tag)
+        results = {}
+        for query in queries:
+            scores, rows = self.best(query.text, depth)
+            results[query.id] = {
+                self._ids[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
+            }
+        return Run(results, tag=tag)
 
     def scores(self, query: str) -> Scores:
         """Return the [N] scores of all passages for a query; 0 where they share no word."""
@@ -192,10 +198,6 @@ class Bm25Index:
             best_scores, best = self.best(query, depth)
             scores[place, : len(best)], rows[place, : len(best)] = best_scores, best
         return scores, rows
-
-    def _ranking(self, text: str, depth: int) -> dict[str, float]:
-        scores, rows = self.best(text, depth)
-        return {self._ids[row]: score for row, score in zip(rows.tolist(), scores.tolist(), strict=True)}
 
 
 def _import_bm25s() -> tuple[Any, Any]:

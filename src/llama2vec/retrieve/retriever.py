@@ -19,7 +19,7 @@ import numpy as np
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.fusion import MODES, Fusion, Mode, first_of_each
+from llama2vec.retrieve.fusion import MODES, Fusion, Mode
 from llama2vec.retrieve.index import build_index, open_bm25, open_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.store import Vectors, VectorStore
@@ -162,13 +162,7 @@ class Retriever:
         return tuple(mode for mode in ("hybrid", "dense", "bm25") if has.get(mode, all(has.values())))
 
     def search(
-        self,
-        queries: Sequence[Query],
-        mode: Mode | None = None,
-        depth: int = 100,
-        *,
-        tag: str | None = None,
-        exclude_same_id: bool = False,
+        self, queries: Sequence[Query], mode: Mode | None = None, depth: int = 100, *, tag: str | None = None
     ) -> Run:
         """Find the best passages of every query.
 
@@ -177,15 +171,14 @@ class Retriever:
             mode: One of :attr:`modes`; None = the first.
             depth: Passages per query; ``bm25`` finds fewer where fewer share a word with the query.
             tag: Name of the system in the run; None = the mode.
-            exclude_same_id: Skip a passage that has its query's id, for queries that are themselves passages.
 
         Raises:
             ConfigError: The mode is unknown.
             StoreError: The index does not carry the mode, or its store was rewritten since it was opened.
         """
         mode = mode or self._default_mode
-        run, _ = self._search(queries, mode, depth + exclude_same_id)
-        return first_of_each(Run(run.results, tag or mode), depth, exclude_same_id=exclude_same_id)
+        run, _ = self._search(queries, mode, depth)
+        return Run(run.results, tag or mode)
 
     def hits(self, question: str, mode: Mode | None = None, depth: int = 10) -> list[Hit]:
         """Find the best passages of one question, with their texts; arguments and errors as in :meth:`search`."""

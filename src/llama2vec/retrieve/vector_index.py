@@ -35,12 +35,12 @@ _ADDED_VECTORS = 8192
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
 
-_BLOCK_ROWS, _BLOCK_QUERIES = 1024, 1024
-"""Vectors and queries that are multiplied at once: their scores take 4 MiB."""
+_BLOCK_ROWS, _BLOCK_QUERIES = 16384, 1024
+"""Vectors and queries that are multiplied at once: their scores take 64 MiB."""
 _ROOM = 4
 """How many times the wanted scores a query may collect."""
-_SAMPLED_DEPTH, _SAMPLE, _IN_SAMPLE = 50, 1 << 12, 10
-"""From which depth a sample pays, most of its vectors, and how many results it should hold (exact_search.py)."""
+_SAMPLE, _IN_SAMPLE = 1 << 12, 10
+"""Most vectors of the sample that floors come from, and how many of the results it should hold."""
 _LAST_ROW = (1 << 32) - 1
 _EMPTY = np.iinfo(np.int64).min
 
@@ -70,11 +70,10 @@ class ExactIndex:
         rows = np.empty((len(queries), depth), dtype=np.int64)
         for begin in range(0, len(queries), _BLOCK_QUERIES):
             part = slice(begin, begin + _BLOCK_QUERIES)
-            floors = _floors(queries[part], depth, self.store)
-            scores[part], rows[part] = self._nearest(queries[part], depth, floors)
-        missed = np.flatnonzero(rows[:, -1] < 0)
-        if len(missed):
-            scores[missed], rows[missed] = self._nearest(queries[missed], depth, None)
+            scores[part], rows[part] = self._nearest(queries[part], depth, _floors(queries[part], depth, self.store))
+            missed = begin + np.flatnonzero(rows[part, -1] < 0)
+            if len(missed):
+                scores[missed], rows[missed] = self._nearest(queries[missed], depth, None)
         return scores, rows
 
     def _nearest(self, queries: Scores, depth: int, floors: Scores | None) -> tuple[Scores, Rows]:
@@ -245,31 +244,33 @@ class Nearest:
 
     def best(self) -> tuple[Scores, Rows]:
         """Return [Q, K] scores and rows, best first, equal scores in row order; -inf and -1 where there are fewer."""
-        keys = self._cut()
+        keys = self._best_keys()
         return _scores_of(keys), np.where(keys == _EMPTY, -1, _LAST_ROW - (keys & _LAST_ROW))
 
-    def _cut(self) -> Rows:
-        """Keep the best of each query; return their keys [Q, K], best first."""
+    def _best_keys(self) -> Rows:
+        """Return the keys [Q, K] of the best of each query, best first."""
         query, keys = (np.concatenate(parts) for parts in zip(*self._collected, strict=True))
-        order = np.argsort(query, kind="stable")
-        query, place = (
-            query[order],
-            np.arange(len(query)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts),
-        )
+        order = np.argsort(query.astype(np.uint16), kind="stable")  # sixteen bits are sorted in linear time
+        query = query[order]
+        place = np.arange(len(query)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
         table = np.full((len(self._queries), max(self._depth, self._counts.max(initial=0))), _EMPTY)
         table[query, place] = keys[order]
-        best = np.sort(np.partition(table, -self._depth, axis=1)[:, -self._depth :], axis=1)[:, ::-1]
+        table.partition(table.shape[1] - self._depth, axis=1)
+        return np.sort(table[:, -self._depth :], axis=1)[:, ::-1]
+
+    def _cut(self) -> None:
+        """Keep the best of each query."""
+        best = self._best_keys()
         is_full = best[:, -1] != _EMPTY
         self._floors[is_full] = _scores_of(best[is_full, -1])
         query, place = np.nonzero(best != _EMPTY)
         self._collected, self._counts = [(query, best[query, place])], (best != _EMPTY).sum(axis=1)
-        return best
 
 
 def _floors(queries: Scores, depth: int, store: VectorStore) -> Scores | None:
     """Estimate from a sample a score [Q] that more than ``depth`` vectors exceed; None if that would not help."""
-    size = min(_SAMPLE, _IN_SAMPLE * len(store) // depth)
-    if depth < _SAMPLED_DEPTH or 2 * size > len(store):
+    size = min(_SAMPLE, _IN_SAMPLE * len(store) // depth, len(store) // 4)
+    if size < _IN_SAMPLE or 2 * depth > len(store):
         return None
     sample = store.vectors(np.linspace(0, len(store) - 1, size).astype(np.int64))
     expected = depth * size / len(store)

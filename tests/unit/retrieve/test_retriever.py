@@ -115,14 +115,6 @@ def test_a_question_without_a_known_word_has_no_bm25_hits_and_no_queries_give_an
         assert retriever.search([], mode).results == {}
 
 
-def test_a_passage_with_the_id_of_its_query_can_be_skipped(folder: Path) -> None:
-    retriever = Retriever.open(folder, CountingEncoder())
-    for mode in retriever.modes:
-        found = retriever.search([Query("p4", "llama wool")], mode, depth=2, exclude_same_id=True).results["p4"]
-        assert len(found) == 2
-        assert "p4" not in found
-
-
 def test_a_passage_that_bm25_alone_finds_ranks_first(tmp_path: Path) -> None:
     # 1,500 passages resemble the question more than the only one with the error code.
     passages = [Passage(f"p{number:04d}", "llama camel") for number in range(1500)]
