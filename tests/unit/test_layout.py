@@ -29,9 +29,7 @@ MAX_COMMAND_PARAMETERS = 12
 
 # What still breaks a rule; nothing may join these lists.
 LONG_FILES: set[str] = set()
-LONG_FUNCTIONS: set[str] = {
-    "training/loop.py:train",
-}
+LONG_FUNCTIONS: set[str] = set()
 MANY_PARAMETERS: set[str] = set()
 WITHOUT_OWN_TEST: set[str] = set()
 

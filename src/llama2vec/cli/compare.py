@@ -54,8 +54,7 @@ def compare_command(
     from llama2vec.score.results import write_comparisons
 
     check_new(json, overwrite=overwrite)
-    options = ComparisonOptions(all_pairs, changed, passages, flips, seed=seed)
-    check_options(options)
+    check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))
     if task is None and qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
     data = _task_data(task) if task else None

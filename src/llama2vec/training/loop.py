@@ -202,17 +202,14 @@ def train(
     best: str = "",
     **options: bool,
 ) -> TrainingResult:
-    """Train a model in place; started again after a kill it ends with the same weights, bit for bit on a CPU.
+    """Train a model in place; rerun after a kill, it ends with the same weights, bit for bit on a CPU.
 
     Args:
         model: A (peft) model of transformers, on its device.
         examples: Training examples; their order is drawn from the seed.
-        held_out: What the objective validates on; may be empty.
-        objective: Batches and loss.
-        settings: Steps, rates, seed, intervals.
+        held_out: Validation examples; may be empty.
         folder: Receives ``log.jsonl``, ``loss.png`` and ``checkpoints/``.
-        best: Validation figure whose highest value picks the final weights, such as ``validation_ndcg@10``; "" = the
-            last ones.
+        best: Validation figure whose highest value chooses the final weights, ``validation_ndcg@10``; "" = the last.
         options: ``bf16`` (autocast over float32 weights) and ``gradient_checkpointing``, for the trainer.
 
     Raises:
