@@ -181,13 +181,13 @@ class Explainer:
 def words_of_tokens(tokenizer: Tokenizer, vocabulary: int, skip: frozenset[str]) -> dict[int, str]:
     """Name the word that each token stands for, as a reader would write it.
 
-    Case and leading space are folded. A token without a leading space may begin a text or continue a word: it counts as
-    a word if it is capitalized, or if it has four letters and the vocabulary also has it with a space; otherwise it is
-    a piece and starts with ``…``. Scripts without cases often have no spaces either: there every token is a word.
+    Case and leading space are folded. A token without a leading space counts as a word if it is capitalized, or if it
+    has four letters and the vocabulary also has it with a space; otherwise it is a piece and starts with ``…``. In
+    scripts without cases, which often lack spaces too, every token is a word.
 
     Returns:
-        Token id below ``vocabulary`` → word. Special tokens, punctuation, parts of a character, single letters and the
-        words in ``skip`` are missing.
+        Token id below ``vocabulary`` → word, without special tokens, punctuation, parts of a character, single letters
+        and the words in ``skip``.
     """
     # After another token the decoders keep a token's leading space; alone, sentencepiece's drops it.
     anchor = list(tokenizer("a", add_special_tokens=False)["input_ids"])

@@ -215,10 +215,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _unpack_gguf(source: ModelSource) -> str:
-    """Dequantize a GGUF file into an ordinary float32 model folder, once; parsing it takes most of a minute.
-
-    transformers reads GGUF but refuses to save what it read, so the weights are copied into a clean model.
-    """
+    """Dequantize a GGUF file into a float32 model folder, once; transformers refuses to save what it read from GGUF."""
     folder = _unpacked_folder(source)
     if _is_whole(folder):
         return str(folder)

@@ -122,35 +122,27 @@ def load_golden(folder: Path, contract_hash: str) -> Golden:
             f"{folder}: no {GOLDEN_FILE}: the model was saved before golden vectors were; run `llama2vec verify "
             f"{folder} --write`, which makes them once our encoder and plain transformers agree"
         )
-    restore = "restore it, or make new ones with --write --overwrite"
     try:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         saved = facts.pop("hash")
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise GoldenVectorsError(f"{path}: cannot be read as golden vectors ({error}); {restore}") from None
-    if digest(facts) != saved:
-        raise GoldenVectorsError(f"{path}: does not match its hash: it was edited by hand; {restore}")
-    if facts.get("format") != _FORMAT or facts.get("sides") != list(SIDES):
-        raise GoldenVectorsError(
-            f"{path}: golden format {facts.get('format')} is not {_FORMAT}; use a matching llama2vec"
-        )
-    if facts["contract"] != contract_hash:
-        raise GoldenVectorsError(
-            f"{path}: made for contract {facts['contract'][:12]}…, and the model's is {contract_hash[:12]}…; {restore}"
-        )
-    try:
         content = (folder / GOLDEN_VECTORS).read_bytes()
-    except OSError as error:
-        raise GoldenVectorsError(f"{folder / GOLDEN_VECTORS}: cannot be read ({error.strerror}); {restore}") from None
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _fault(path, f"cannot be read as golden vectors ({error})") from None
+    if digest(facts) != saved:
+        raise _fault(path, "does not match its hash: it was edited by hand")
+    if facts.get("format") != _FORMAT or facts.get("sides") != list(SIDES):
+        raise _fault(path, f"golden format {facts.get('format')} is not {_FORMAT}")
+    if facts["contract"] != contract_hash:
+        raise _fault(path, f"made for contract {facts['contract'][:12]}…, and the model's is {contract_hash[:12]}…")
     if sha256(content).hexdigest() != facts["vectors"]["sha256"]:
-        raise GoldenVectorsError(
-            f"{folder / GOLDEN_VECTORS}: not the vectors that {GOLDEN_FILE} names: damaged or edited; {restore}"
-        )
+        raise _fault(folder / GOLDEN_VECTORS, f"not the vectors that {GOLDEN_FILE} names: damaged or edited")
     stacked: Vectors = np.load(io.BytesIO(content), allow_pickle=False)
     texts = tuple(facts["texts"])
     if stacked.ndim != 3 or stacked.shape[:2] != (len(SIDES), len(texts)):
-        raise GoldenVectorsError(
-            f"{path}: {len(texts)} texts on {len(SIDES)} sides, and vectors of shape {list(stacked.shape)}; {restore}"
-        )
+        raise _fault(path, f"{len(texts)} texts on {len(SIDES)} sides, but vectors of shape {list(stacked.shape)}")
     vectors = dict(zip(SIDES, stacked, strict=True))
     return Golden(texts, vectors, contract_hash, facts["dtype"], float(facts["tolerance"]))
+
+
+def _fault(path: Path, what: str) -> GoldenVectorsError:
+    return GoldenVectorsError(f"{path}: {what}; restore it, or make new ones with --write --overwrite")
