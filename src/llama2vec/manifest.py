@@ -27,7 +27,7 @@ def canonical_json(data: object) -> str:
 
 def digest(data: object) -> str:
     """Return the SHA-256 in hex of data's canonical JSON."""
-    return hashlib.sha256(canonical_json(data).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(data).encode(errors="surrogatepass")).hexdigest()
 
 
 def first_difference(

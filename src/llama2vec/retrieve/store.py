@@ -73,6 +73,10 @@ class VectorStore:
         self._shards: list[dict[str, Any]] = manifest["shards"]
         self._first_rows = np.array([shard["first_row"] for shard in self._shards], dtype=np.int64)
         self._rows: int = manifest["passages"]
+        begins = np.cumsum([0, *(shard["rows"] for shard in self._shards)]).tolist()
+        places = [(shard["shard"], shard["first_row"]) for shard in self._shards]
+        if places != list(enumerate(begins[:-1])) or begins[-1] != self._rows:
+            raise ValueError("its shards do not follow each other")
         self._files: dict[str, dict[str, Any]] = {
             name: expected for shard in self._shards for name, expected in shard["files"].items()
         }
@@ -146,18 +150,15 @@ class VectorStore:
     def _checked(self, name: str) -> Path:
         """Return a file after checking it against ``store.json``; it is checked again only after it changes."""
         file, expected = self.path / name, self._files[name]
-        status = self._check_size(name, expected["bytes"])
-        seen = (expected["sha256"], (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-        if seen not in _verified:
-            if file_sha256(file) != expected["sha256"]:
-                raise CorruptShardError(
-                    f"{file} has another checksum than {STORE_FILE} says: it is damaged, or the store was replaced "
-                    f"after it was opened; {_how_to_repair(file)}"
-                )
-            _verified.add(seen)
+        self._check_size(name, expected["bytes"])
+        if not is_intact(file, expected):
+            raise CorruptShardError(
+                f"{file} has another checksum than {STORE_FILE} says: it is damaged, or the store was replaced "
+                f"after it was opened; {_how_to_repair(file)}"
+            )
         return file
 
-    def _check_size(self, name: str, expected: int) -> os.stat_result:
+    def _check_size(self, name: str, expected: int) -> None:
         file = self.path / name
         try:
             status = file.stat()
@@ -166,12 +167,13 @@ class VectorStore:
         if status.st_size != expected:
             problem = f"has {status.st_size:,} bytes instead of {expected:,}"
             raise CorruptShardError(f"{file} {problem}; {_how_to_repair(file)}")
-        return status
 
     def _shard_vectors(self, shard: int) -> npt.NDArray[np.floating[Any]]:
         file = self._checked(f"{shard_name(shard)}.vectors.npy")
         try:
             vectors: npt.NDArray[np.floating[Any]] = np.load(file, mmap_mode="r")
+            if vectors.shape != (self._shards[shard]["rows"], self.dimension):
+                raise ValueError(vectors.shape)
         except (OSError, ValueError) as error:
             raise CorruptShardError(f"{file} cannot be read; {_how_to_repair(file)}") from error
         return vectors
@@ -226,6 +228,15 @@ class _PassageIds(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for begin in range(0, len(self), 8192):
             yield from self[begin : begin + 8192]
+
+
+def is_intact(file: Path, expected: Mapping[str, Any]) -> bool:
+    """Return whether a file has the ``bytes`` and ``sha256`` expected; each of its states is hashed once."""
+    status = file.stat()
+    seen = (expected["sha256"], (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    if status.st_size == expected["bytes"] and seen not in _verified and file_sha256(file) == expected["sha256"]:
+        _verified.add(seen)
+    return seen in _verified
 
 
 def shard_name(number: int) -> str:

@@ -34,6 +34,7 @@ from llama2vec.retrieve.store import (
     PassageEncoder,
     Vectors,
     VectorStore,
+    is_intact,
     shard_name,
 )
 from llama2vec.terminal import ProgressReporter
@@ -244,9 +245,9 @@ class _StoreWriter:
         (self.folder / f"{name}.partial.npz").unlink(missing_ok=True)
 
     def _done_shard(self, number: int) -> dict[str, Any] | None:
-        """Return the json of a shard whose files are all there in full, else None."""
-        shard = read_object(self.folder / f"{shard_name(number)}.json")
-        is_done = shard is not None and {"rows", "first_id"} <= shard.keys() and _is_whole(self.folder, [shard])
+        """Return the json of a shard whose files are as they were written, else None."""
+        shard = read_object(self.folder / f"{shard_name(number)}.json") or {}
+        is_done = {"rows", "first_id"} <= shard.keys() and _is_whole(self.folder, [shard], is_intact)
         return shard if is_done else None
 
     def _done_shards(self, rows: int) -> list[dict[str, Any] | None]:
@@ -287,11 +288,15 @@ class _StoreWriter:
         )
 
 
-def _is_whole(folder: Path, shards: object) -> bool:
-    """Return whether every file that the manifests of shards name is there in its full size."""
+def _has_size(file: Path, expected: Mapping[str, Any]) -> bool:
+    return bool(file.stat().st_size == expected["bytes"])
+
+
+def _is_whole(folder: Path, shards: object, check: Callable[[Path, Mapping[str, Any]], bool] = _has_size) -> bool:
+    """Return whether every file that the manifests of shards name is there and passes the check."""
     try:
         files = [item for shard in shards for item in shard["files"].items()]  # type: ignore[attr-defined]
-        return bool(files) and all((folder / name).stat().st_size == expected["bytes"] for name, expected in files)
+        return bool(files) and all(check(folder / name, expected) for name, expected in files)
     except (OSError, KeyError, TypeError, AttributeError):
         return False
 

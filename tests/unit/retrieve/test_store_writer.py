@@ -87,6 +87,18 @@ def test_an_unfinished_store_says_so_and_is_resumed(tmp_path: Path) -> None:
     assert encoder.encoded == ["p8", "p9"]
 
 
+def test_a_shard_that_was_damaged_before_the_store_was_finished_is_encoded_again(tmp_path: Path) -> None:
+    begin(tmp_path, 2)
+    file = tmp_path / "shard-00000.vectors.npy"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    encoder = HashEncoder()
+    write(tmp_path, encoder=encoder)
+    assert encoder.encoded == ["p0", "p1", "p2", "p3", "p8", "p9"]
+    VectorStore.open(tmp_path, verify=True)
+
+
 def test_a_store_that_came_nowhere_does_not_block_other_settings(tmp_path: Path) -> None:
     begin(tmp_path / "s", 0)
     assert not (tmp_path / "s").exists()
