@@ -80,7 +80,6 @@ def joint_batch(
     tasks: Sequence[PromptName] = TASKS,
     token_weights: Tensor | None = None,
     pad_id: int = 0,
-    pad_to_multiple_of: int = 1,
 ) -> JointBatch:
     """Lay out texts and both prompts as one padded batch.
 
@@ -91,16 +90,14 @@ def joint_batch(
         tasks: Which prompts to append.
         token_weights: [V] weight of each token as a target; None = 1.
         pad_id: Fills the columns after a short text.
-        pad_to_multiple_of: Round the number of text columns up to a multiple of this.
 
     Returns:
         A batch of B = len(texts) rows.
     """
     prefix = len(prompts.prefix)
     lengths = torch.tensor([prefix + len(text.ids) for text in texts])
-    text_columns = -(-int(lengths.max()) // pad_to_multiple_of) * pad_to_multiple_of
+    text_columns = end = int(lengths.max())
     blocks: dict[PromptName, tuple[int, int]] = {}
-    end = text_columns
     for task in tasks:
         blocks[task] = (end, end + len(prompts.suffixes[task]))
         end = blocks[task][1]
@@ -112,8 +109,6 @@ def joint_batch(
     for task, (start, stop) in blocks.items():
         input_ids[:, start:stop] = torch.tensor(prompts.suffixes[task])
         position_ids[:, start:stop] = lengths[:, None] + torch.arange(stop - start)
-    # No row attends to padding columns; a small position id keeps them within any context length.
-    position_ids[:, :text_columns].clamp_(max=int(lengths.max()) - 1)
     sources = {"self": texts, "next": next_texts}
     targets, weights = {}, {}
     for task in tasks:
@@ -160,11 +155,8 @@ def joint_mask(batch: JointBatch, dtype: torch.dtype, window: int | None = None)
         distance = batch.position_ids[:, :, None] - batch.position_ids[:, None, :]
         # The diagonal stays open: padding rows must attend to something.
         seen &= (distance < window) | torch.eye(len(columns), dtype=torch.bool, device=device)
-    hidden = (
-        torch.zeros((), dtype=dtype, device=device),
-        torch.tensor(torch.finfo(dtype).min, dtype=dtype, device=device),
-    )
-    mask = torch.where(seen[:, None], hidden[0], hidden[1])
+    mask = torch.zeros(seen[:, None].shape, dtype=dtype, device=device)
+    mask.masked_fill_(~seen[:, None], torch.finfo(dtype).min)
     return mask if window is not None else mark_causal_columns(mask, layout.text_columns)
 
 
@@ -204,14 +196,9 @@ def most_cells(wanted: int, device: str) -> int:
 
 
 def micro_batches(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Divide a batch among as few passes as its cells allow, with similar lengths together and passes of similar size.
+    """Divide rows of given lengths among as few passes of at most ``most`` cells (rows x longest row) as possible.
 
-    Args:
-        lengths: Number of columns of each row.
-        most: Most cells (rows x longest row) of a pass; a single row may exceed it. 0 = no limit.
-
-    Returns:
-        The rows of each pass, the longest first; a batch that fits in one pass keeps its order.
+    A pass holds rows of similar length, the longest first; a batch that fits in one pass keeps its order. 0 = no limit.
 
     >>> micro_batches([3, 9, 4, 8], most=18)
     [[1, 3], [2, 0]]
@@ -229,11 +216,7 @@ def micro_batches(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 
 class PiecewiseGradients:
-    """Runs the backward pass of each part of a sum, for a training loop that expects one loss and one ``backward``.
-
-    Args:
-        model: Its weights collect the gradients, added to those that they already hold.
-    """
+    """Runs the backward pass of each part of a sum, for a training loop that expects one loss and one ``backward``."""
 
     def __init__(self, model: Any) -> None:
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]

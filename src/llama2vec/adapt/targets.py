@@ -25,51 +25,36 @@ class TargetTokenizer:
 
     Targets are the tokens that overlap a word other than a stop word; punctuation, space and special tokens are
     excluded. The authors' code removes stop words first and tokenizes the remaining text. Character offsets keep the
-    ids of the original text, which matters for tokens that carry their leading space.
-
-    Args:
-        tokenizer: A fast tokenizer.
-        max_tokens: Texts are cut to this many tokens.
-        skip: Lower-case words to exclude; None = predict every non-special token.
+    ids of the original text, which matters for tokens that carry their leading space. ``skip`` holds the lower-case
+    words to exclude; None predicts every token that is not special.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_tokens: int, skip: frozenset[str] | None) -> None:
         if not tokenizer.is_fast:
             raise TokenizerError("adaptation needs a fast tokenizer (one with tokenizer.json) to find word borders")
-        self._tokenizer = tokenizer
-        self._max_tokens = max_tokens
-        self._skip = skip
+        self._tokenizer, self._max_tokens, self._skip = tokenizer, max_tokens, skip
         self._special = frozenset(tokenizer.all_special_ids)
 
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Tokenize texts; an empty text has no ids and no targets."""
         encoded = self._tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            truncation=True,
-            max_length=self._max_tokens,
-            return_offsets_mapping=True,
-            return_attention_mask=False,
-        )
+            list(texts), add_special_tokens=False, truncation=True, max_length=self._max_tokens,
+            return_offsets_mapping=True, return_attention_mask=False,
+        )  # fmt: skip
         return [
             TokenizedText(tuple(ids), self._targets(text, ids, offsets))
             for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
         ]
 
     def _targets(self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+        plain = [(token, span) for token, span in zip(ids, offsets, strict=True) if token not in self._special]
         if self._skip is None:
-            return tuple(dict.fromkeys(token for token in ids if token not in self._special))
+            return tuple(dict.fromkeys(token for token, _ in plain))
         content = bytearray(len(text))
         for word in WORD.finditer(text):
             if word.group().lower() not in self._skip:
                 content[word.start() : word.end()] = b"\x01" * (word.end() - word.start())
-        return tuple(
-            dict.fromkeys(
-                token
-                for token, (start, end) in zip(ids, offsets, strict=True)
-                if token not in self._special and any(content[start:end])
-            )
-        )
+        return tuple(dict.fromkeys(token for token, (start, end) in plain if any(content[start:end])))
 
 
 def inverse_document_frequency(target_sets: Iterable[Sequence[int]], vocabulary: int) -> list[float]:

@@ -48,15 +48,8 @@ _IDF_SAMPLE = 20_000
 class PretextObjective:
     """EBAE and EBAR in one joint pass, plus the LM loss on T if its weight is set.
 
-    Args:
-        tokenize: Turns texts into ids and targets.
-        prompts: Token ids of both prompts.
-        settings: Weights of the parts.
-        config: The model's config, for the attention mask.
-        dtype: Number format of the attention mask.
-        pad_id: Fills padding columns.
-        token_weights: [V] target weights; None for uniform ones.
-        micro_batch_tokens: Most cells (rows x columns) of one pass; 0 for whole batches.
+    ``token_weights`` [V] weigh the targets (None: uniformly); the attention mask follows the model's ``config`` in
+    ``dtype``; one pass reads at most ``micro_batch_tokens`` cells (rows x columns; 0: whole batches).
     """
 
     def __init__(

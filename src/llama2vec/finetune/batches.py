@@ -56,13 +56,8 @@ class DrawnExample:
 class DrawnExamples(Sequence[DrawnExample]):
     """Rows of training data, drawn again in each epoch.
 
-    Index ``epoch * len + row`` gives the draw of (seed, epoch, row), so a resumed run draws the same.
-
-    Args:
-        examples: The rows.
-        sources: The source of each row; passage ids are unique within a source. None = a single source.
-        settings: Numbers of positives and negatives.
-        seed: Sampling seed.
+    Index ``epoch * len + row`` gives the draw of (seed, epoch, row), so a resumed run draws the same. Passage ids are
+    unique within a source; ``sources`` names each row's (None: a single one).
     """
 
     def __init__(
@@ -161,13 +156,8 @@ class ContrastiveOrder(EpochOrder):
     """Draw the batches of an epoch at random; rows with the same query or positive get different batches if possible.
 
     Unlike in adaptation, batches do not group texts of similar length: every text is a negative for the others, and
-    length must not give the answer away. Micro-batches are sorted by length instead.
-
-    Args:
-        examples: The rows.
-        batch_size: Rows per step, over all processes.
-        seed: Seed of the order.
-        homogeneous: Fill each batch from one source.
+    length must not give the answer away. Micro-batches are sorted by length instead. ``homogeneous`` fills each batch
+    from one source.
     """
 
     def __init__(self, examples: DrawnExamples, batch_size: int, seed: int, *, homogeneous: bool = False) -> None:

@@ -29,14 +29,7 @@ class Labels:
 
 
 def known_answers(answer_keys: Tensor, passage_keys: Tensor) -> Tensor:
-    """Find the passages that answer a query by id or by equal text.
-
-    Args:
-        answer_keys: [Q, A] keys of each query's known answers, 0 = none.
-        passage_keys: [N, M] keys of each passage (text, id), 0 = none.
-
-    Returns:
-        [Q, N] True = the passage shares a key with an answer of the query.
+    """Return [Q, N]: whether a passage with keys [N, M] (text, id) shares one with a query's answers [Q, A]; 0 = none.
 
     >>> known_answers(torch.tensor([[7, 0], [5, 9]]), torch.tensor([[7, 0], [8, 9]])).tolist()
     [[True, False], [False, True]]

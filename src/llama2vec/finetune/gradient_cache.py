@@ -35,11 +35,8 @@ def _replayed(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iter
 class GradientCache:
     """Vectors of one batch, and the backward pass from their gradients to the weights.
 
-    Args:
-        embed: Turns a micro-batch into vectors [B, D]; draws random numbers from torch only.
-        device: The device of ``embed``.
-        graph_tokens: Most cells (rows x longest row) whose activations are held at once; a single micro-batch may
-            exceed it.
+    ``embed`` turns a micro-batch into vectors [B, D] and draws random numbers from torch only. The activations of at
+    most ``graph_tokens`` cells (rows x longest row) are held at once, or of a single larger micro-batch.
     """
 
     def __init__(self, embed: Callable[[PromptedBatch], Tensor], device: torch.device, graph_tokens: int) -> None:
@@ -69,11 +66,9 @@ class GradientCache:
         with torch.enable_grad():
             self._graphs = [(batch.rows, self._read(batch)) for batch in reversed(batches[:first_without_graph])]
         pieces += [(rows, vectors.detach()) for rows, vectors in self._graphs]
-        first = pieces[0][1]
-        joined = first.new_empty((sum(len(rows) for rows, _ in pieces), first.shape[1]))
-        for rows, vectors in pieces:
-            joined[rows] = vectors
-        return joined.requires_grad_()
+        vectors = torch.cat([vectors for _, vectors in pieces])
+        order = torch.tensor([row for rows, _ in pieces for row in rows], device=vectors.device)
+        return vectors[order.argsort()].requires_grad_()
 
     def backpropagate(self, gradients: Tensor) -> None:
         """Propagate the vectors' gradients [N, D] into the weights' gradients; call once per batch."""

@@ -60,11 +60,7 @@ _KEPT_BY_CONTRACT = ("pooling", "layers", "query_max_tokens", "passage_max_token
 class ContrastiveObjective:
     """The contrastive loss over a batch of any size, on any number of processes, with exact gradients.
 
-    Args:
-        encoder: Gives prompts, lengths and pooling; its model is the one to train.
-        settings: Loss and memory.
-        data: Length limits in training, and homogeneous batches.
-        mixed_precision: Multiply in bfloat16 over float32 weights (autocast).
+    The encoder gives prompts, lengths and pooling; its model is the one to train.
     """
 
     def __init__(

@@ -46,11 +46,7 @@ class Origin:
 
 
 def origin_of(name: str) -> Origin:
-    """Follow the manifests of a model, and of the models it was made from, back to the base.
-
-    Args:
-        name: A saved encoder's folder, or anything else that loads a model.
-    """
+    """Follow the manifests of a model, and of the models it was made from, back to the base."""
     manifests: list[Manifest] = []
     beside, seen = Path(), set[Path]()
     while True:

@@ -14,13 +14,7 @@ _QUERY_MARK = "[llama2vec:query]"
 
 
 def add_public_files(folder: Path, destination: Path, made_from: str) -> None:
-    """Complete a saved encoder.
-
-    Args:
-        folder: The encoder's files, contract included, before they are moved.
-        destination: Where they go; a card with an author of its own stays.
-        made_from: Name of the model that was loaded.
-    """
+    """Complete a saved encoder in ``folder``, on its way to ``destination``; a card there with an author stays."""
     write_sentence_transformers_files(folder)
     if not is_own_card(destination / CARD_FILE):
         write_model_card(folder, name=destination.resolve().name, origin=origin_of(made_from))
