@@ -227,7 +227,7 @@ def test_a_corpus_that_changed_is_encoded_where_it_changed(
     corpus = write(tmp_path / "corpus.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     encode = ["encode", work.model, corpus, "--shard-size", 7, *CPU]
     line = refused(*encode, "-o", work.store)
-    assert f"encode into another folder with --reuse {work.store}" in line
+    assert "with --reuse of this store only new texts are encoded" in line
     finished = cli(*encode, "-o", tmp_path / "reused", "--reuse", work.store)
     assert finished.code == 0, finished.err
     assert f"Encoded {len(rows)} passages" in finished.out
@@ -373,13 +373,20 @@ def test_an_output_that_exists_is_not_replaced_without_overwrite(
     for command, message in (
         (adapt, "optimizer.seed: 0 there, 7 now"),
         (["encode", work.model, work.corpus, "-o", work.store, "--shard-size", 9, *CPU], "--overwrite"),
-        (["index", work.store, "-o", work.index], "--overwrite"),
-        (["evaluate", "bm25", "--task", work.beir, "-o", report.parent], "--overwrite"),
+        (["index", work.store, "-o", work.index, "--kind", "faiss-flat"], "--overwrite"),
+        (["evaluate", "bm25", "--task", work.beir, "-o", report.parent], f"{report} cannot be read as JSON"),
         (["encode", work.model, work.corpus, "-o", work.model, *CPU], str(work.model)),
     ):
         assert message in refused(*command)
     assert snapshot() == before
     assert report.read_text(encoding="utf-8") == "mine"
+
+
+def test_a_finished_command_again_is_already_done(work: Work, cli: Callable[..., Finished]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in work.index.rglob("*")}
+    done = cli("index", work.store, "-o", work.index)
+    assert (done.code, done.out) == (0, f"{work.index} is already done; nothing to do\n")
+    assert {path: path.stat().st_mtime_ns for path in work.index.rglob("*")} == before
 
 
 def test_a_contract_edited_by_hand_is_refused(work: Work, tmp_path: Path, refused: Callable[..., str]) -> None:
@@ -441,7 +448,7 @@ def test_a_full_disk_is_one_line_without_a_traceback(
 
     monkeypatch.setattr("llama2vec.stage.write_json", full)
     line = refused("adapt", "-o", tmp_path / "out", "--corpus", work.corpus, "--model", llama_folder, *sets(SMALL))
-    assert "No space left on device" in line
+    assert f"disk full while writing {tmp_path / 'out'}; free space" in line
 
 
 # --------------------------------------------------------------------------------------------------------- Ctrl-C
@@ -481,7 +488,7 @@ def test_ctrl_c_while_encoding_exits_with_130_and_the_same_command_goes_on(
 ) -> None:
     from llama2vec.model.encoder import Encoder
 
-    encode, calls = Encoder.encode_passages, [0]
+    encode, calls = Encoder.passage_batches, [0]
 
     def interrupted(self: Encoder, *arguments: Any, **options: Any) -> Any:
         calls[0] += 1
@@ -489,7 +496,7 @@ def test_ctrl_c_while_encoding_exits_with_130_and_the_same_command_goes_on(
             raise KeyboardInterrupt
         return encode(self, *arguments, **options)
 
-    monkeypatch.setattr(Encoder, "encode_passages", interrupted)
+    monkeypatch.setattr(Encoder, "passage_batches", interrupted)
     command = ["encode", work.model, work.corpus, "-o", tmp_path / "store", "--shard-size", 7, *CPU]
     stopped = cli(*command)
     assert stopped.code == 130
