@@ -163,7 +163,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
 
 
 def render(page: str, results: Path = RESULTS) -> str:
-    """Return the page with every marked table made anew.
+    """Return the page with every marked table rebuilt.
 
     Raises:
         TableError: A table that does not exist, has no end, or rests on a file that cannot be read.
@@ -199,7 +199,7 @@ def main() -> None:
 
 
 def update(path: Path, results: Path, *, check: bool) -> None:
-    """Write one page anew, or exit where a table of it is out of date."""
+    """Rebuild one page, or exit if a table of it is out of date."""
     page = path.read_text(encoding="utf-8")
     try:
         new = render(page, results)

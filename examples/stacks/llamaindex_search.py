@@ -17,7 +17,7 @@ from reference import hold_against, load_encoder, options, read_corpus
 
 def embedding_of(model: str) -> HuggingFaceEmbedding:
     """Return LlamaIndex's embedding class over a saved encoder."""
-    # It puts prompts of its own in place of the model's: hand it the model's, or questions are embedded as passages.
+    # It replaces the model's prompts by its own: pass it the model's, or questions are embedded as passages.
     settings = json.loads((Path(model) / "config_sentence_transformers.json").read_text(encoding="utf-8"))
     return HuggingFaceEmbedding(
         model_name=model,

@@ -89,7 +89,7 @@ class Work:
     """The right to make one output, as :func:`claim` gives it."""
 
     output: Path  # As the user named it
-    path: Path  # Where to write: the output itself, or its place beside an older one
+    path: Path  # Where to write: the output itself, or next to an older one
     is_finished: bool  # The same plan made the output already; there is nothing to do
     _look: Callable[[], tuple[bool, Path]]
     _kind: Kind
@@ -177,7 +177,7 @@ def claim(
         return _look(output, kind, plan, overwrite=overwrite)
 
     finished, path = look()
-    if finished:  # also where nobody may write
+    if finished:  # even in a read-only folder
         yield Work(output, path, finished, look, kind, plan, shared)
         return
     with nullcontext() if shared else owned(output):
@@ -200,7 +200,7 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
     """
     output = Path(output)
     target = output.resolve()
-    # Where nothing can be made beside the output (the root of a volume), the lock lies inside.
+    # If nothing can be made next to the output (the root of a volume), the lock lies inside.
     beside = target.parent if os.access(target.parent, os.W_OK) or not target.is_dir() else target
     lock = Lock(beside / f".lock-{target.name}")
     deadline = time.monotonic() + wait_seconds

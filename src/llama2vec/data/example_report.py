@@ -138,7 +138,7 @@ def inspect_examples(
         for row in scan_examples(where, split=split):
             survey.add(row)
     except DataError as error:
-        # Of a truncated source, what was read so far is still worth reporting.
+        # A truncated source is still worth reporting up to the fault.
         if not survey.rows:
             raise
         survey.problems.add("unreadable", str(error))

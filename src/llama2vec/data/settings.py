@@ -85,9 +85,9 @@ class CorpusPairSettings(Settings):
     def _possible(self) -> CorpusPairSettings:
         if not self.query_min_words <= self.crop_max_words <= self.query_max_words:
             raise ValueError(
-                f"query_min_words ({self.query_min_words}), crop_max_words ({self.crop_max_words}) and "
-                f"query_max_words ({self.query_max_words}) must not fall"
+                f"query_min_words ({self.query_min_words}) ≤ crop_max_words ({self.crop_max_words}) ≤ "
+                f"query_max_words ({self.query_max_words}) must hold"
             )
         if not any(self.kinds.model_dump().values()):
-            raise ValueError("the share of every kind is 0: there is no pair to make")
+            raise ValueError("the share of every kind is 0, which gives no pairs; set at least one above 0")
         return self

@@ -139,5 +139,5 @@ def passages_of_examples(examples: Iterable[TrainingExample]) -> list[Passage]:
 
 
 def with_ids(texts: Sequence[str], ids: Sequence[str]) -> list[tuple[str, str]]:
-    """Return pairs of text and id, "" where there are no ids."""
+    """Return pairs of text and id; "" for a missing id."""
     return list(zip(texts, ids or [""] * len(texts), strict=True))

@@ -140,7 +140,7 @@ class MiningInputs:
     corpus: str = ""  # "" = passages of the index, else of the examples' BEIR folder, else of the examples
     model: str = ""  # the encoder's name, for the report
     encoder: MiningEncoder | None = None
-    index: Index | None = None  # the corpus as this encoder sees it; None = it is encoded beside the output, resumably
+    index: Index | None = None  # the corpus as this encoder sees it; None = encode it next to the output, resumably
 
 
 def mine_to_file(

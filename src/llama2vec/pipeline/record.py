@@ -95,7 +95,7 @@ def decide(
     """Decide about one stage from its entry in ``run.json`` and its inputs' fingerprints (None = still to be made).
 
     Raises:
-        OutputExistsError: The folder is there and not from this run.
+        OutputExistsError: The folder exists and does not come from this run.
     """
     there = folder.exists() and not (folder.is_dir() and all(".tmp-" in path.name for path in folder.iterdir()))
     if entry is None:

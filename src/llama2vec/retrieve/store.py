@@ -60,7 +60,7 @@ class VectorStore:
         dimension: Width D.
         contract_hash: How the vectors were made; queries must be encoded under the same contract.
         source: What the writer said about corpus and model.
-        dtype: Of the vectors on disk, ``float32`` or ``float16``.
+        dtype: Number format of the vectors on disk, ``float32`` or ``float16``.
     """
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:

@@ -149,7 +149,7 @@ class _StoreWriter:
         self.shard_size: int = settings["shard_size"]
 
     def write(self, passages: Callable[[], Iterable[Passage]], encoder: PassageEncoder, total: int | None) -> None:
-        """Encode what nobody else does, wait for the others, and finish the store."""
+        """Encode the shards that no other process works on, wait for the others, and finish the store."""
         try:
             with ProgressReporter("encoding", "passages") as progress:
                 progress.start(total)
@@ -179,7 +179,7 @@ class _StoreWriter:
     def _write_or_skip(
         self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder, progress: ProgressReporter
     ) -> int:
-        """Use up the passages of one shard, encode them if nobody else does, and return how many they are."""
+        """Consume the passages of one shard, encode them unless another process does, and return their number."""
         if self._done_shard(number) is None:
             lock = Lock(self.folder / f"{shard_name(number)}.claim")
             claimed = lock.acquire()
@@ -293,7 +293,7 @@ def _has_size(file: Path, expected: Mapping[str, Any]) -> bool:
 
 
 def _is_whole(folder: Path, shards: object, check: Callable[[Path, Mapping[str, Any]], bool] = _has_size) -> bool:
-    """Return whether every file that the manifests of shards name is there and passes the check."""
+    """Return whether every file that the manifests of shards name exists and passes the check."""
     try:
         files = [item for shard in shards for item in shard["files"].items()]  # type: ignore[attr-defined]
         return bool(files) and all(check(folder / name, expected) for name, expected in files)

@@ -171,7 +171,7 @@ def test_a_corpus_without_a_pair_is_one_line() -> None:
 def test_settings_that_cannot_give_a_pair_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the share of every kind is 0"):
         load_config(CorpusPairSettings, None, [f"kinds.{kind}=0" for kind in NONE])
-    with pytest.raises(ConfigError, match="must not fall"):
+    with pytest.raises(ConfigError, match="must hold"):
         load_config(CorpusPairSettings, None, ["crop_max_words=2"])
     with pytest.raises(ConfigError, match="did you mean 'halves'"):
         load_config(CorpusPairSettings, None, ["kinds.halfs=1"])
