@@ -4,12 +4,11 @@
 
 import asyncio
 import base64
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from fastapi import Body, Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -42,17 +41,9 @@ from llama2vec.serve.schemas import (
 from llama2vec.serve.service import Loaded, NotFiniteError, Service, StoreChangedError, shortened
 from llama2vec.serve.settings import ServeSettings
 
-logger = logging.getLogger(__name__)
-
 ResultT = TypeVar("ResultT")
 
 _PAGE = Path(__file__).parent / "page"
-_PAGE_FILES = {
-    "/": "index.html",
-    "/page/page.css": "page.css",
-    "/page/page.js": "page.js",
-    "/page/icon.svg": "icon.svg",
-}
 _RETRY_WHILE_LOADING = {"Retry-After": "2"}
 _ERRORS = {
     400: "The request does not fit", 401: "The token is missing or wrong", 404: "Unknown model",
@@ -227,13 +218,11 @@ def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
-    for path, name in _PAGE_FILES.items():
-
-        def page(name: str = name) -> Response:
-            # Otherwise a browser would show the cached page of an older version.
-            return FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache"})
-
-        app.add_api_route(path, lambda page=page: page(), include_in_schema=False)
+    @app.get("/", include_in_schema=False)
+    @app.get("/page/{name}", include_in_schema=False)
+    async def page(name: Literal["index.html", "page.css", "page.js", "icon.svg"] = "index.html") -> Response:
+        # Otherwise a browser would show the cached page of an older version.
+        return FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache"})
 
 
 def _loaded(service: Service) -> Loaded:
