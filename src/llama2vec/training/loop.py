@@ -85,17 +85,15 @@ class _Objective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """Total steps, seconds of this call, last losses and validation figures, and the step of the final weights."""
+    """A finished training: steps in all, last losses and validation figures, and the step of the final weights."""
 
     steps: int
-    seconds: float
     losses: dict[str, float]
     best_step: int
 
     def facts(self, started: float) -> dict[str, Any]:
         """Return what a manifest says of the training; ``started`` is when the work began (``time.monotonic``)."""
-        seconds = round(time.monotonic() - started, 1)
-        return {"steps": self.steps, "seconds": seconds, "losses": self.losses}
+        return {"steps": self.steps, "seconds": round(time.monotonic() - started, 1), "losses": self.losses}
 
 
 class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
@@ -224,7 +222,7 @@ def train(
     recorder = _Recorder(folder, validate, settings.validate_every, best)
     trainer = _ObjectiveTrainer(
         objective, objective.order(examples, settings), model=model, train_dataset=examples, callbacks=[recorder],
-        args=_arguments(settings, folder, model.device, **options),
+        args=_arguments(settings, folder, model.device, options),
     )  # fmt: skip
     recorder.trainer = trainer
     for unwanted in (PrinterCallback, ProgressCallback):
@@ -232,7 +230,6 @@ def train(
     checkpoint = saved.last_checkpoint(folder)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
-    started = time.monotonic()
     with fast_paths(model), quiet_transformers(), recorder.progress:
         if checkpoint and saved.step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
@@ -247,10 +244,9 @@ def train(
             saved.check_checkpoint(best_checkpoint)
             trainer._load_from_checkpoint(str(best_checkpoint))
             recorder.last |= validation_at(folder / LOG_FILE, best_step)
-    seconds = time.monotonic() - started
     if trainer.is_world_process_zero():
         draw_losses(folder / LOG_FILE, folder / LOSS_PLOT)
-    return TrainingResult(trainer.state.global_step, seconds, recorder.last, best_step)
+    return TrainingResult(trainer.state.global_step, recorder.last, best_step)
 
 
 def check_enough(examples: int, settings: OptimizerSettings) -> None:
@@ -264,12 +260,7 @@ def check_enough(examples: int, settings: OptimizerSettings) -> None:
 
 
 def _arguments(
-    settings: OptimizerSettings,
-    folder: Path,
-    device: torch.device,
-    *,
-    bf16: bool = False,
-    gradient_checkpointing: bool = False,
+    settings: OptimizerSettings, folder: Path, device: torch.device, options: Mapping[str, bool]
 ) -> TrainingArguments:
     # transformers renamed the option within 5.x and warns about the old name.
     fields = TrainingArguments.__dataclass_fields__
@@ -299,8 +290,8 @@ def _arguments(
         report_to=[],
         disable_tqdm=True,
         use_cpu=device.type == "cpu",
-        bf16=bf16,
-        **{recompute: gradient_checkpointing},
+        bf16=options.get("bf16", False),
+        **{recompute: options.get("gradient_checkpointing", False)},
         ddp_find_unused_parameters=False,
     )
 

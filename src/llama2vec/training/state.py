@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -31,10 +32,8 @@ def read_log(path: Path) -> list[dict[str, float]]:
     """Read ``log.jsonl``; lines that a kill cut short are skipped."""
     lines: list[dict[str, float]] = []
     for text in path.read_text(encoding="utf-8").split("\n"):
-        try:
+        with suppress(ValueError):
             lines.append(json.loads(text))
-        except ValueError:
-            continue
     return lines
 
 
