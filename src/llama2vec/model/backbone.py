@@ -298,7 +298,7 @@ def _attention(name: str, config: Any, wanted: str) -> str:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
-    if wanted != "sdpa" or architecture._supports_sdpa:
+    if wanted != "sdpa" or getattr(architecture, "_supports_sdpa", True):
         return wanted
     logger.info("%s: %s does not support SDPA attention; using eager attention", name, architecture.__name__)
     return "eager"

