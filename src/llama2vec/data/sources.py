@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-from llama2vec.errors import CorpusFormatError, EmptyCorpusError, Llama2VecError, MissingDependencyError
+from llama2vec.errors import CorpusFormatError, EmptyCorpusError, MissingDependencyError
 
 KINDS = (
     "a BEIR folder, .jsonl, .tsv (either also .gz), .txt, .md, a folder of .jsonl parts or of .txt and .md files, "
@@ -154,35 +154,29 @@ def open_ir_dataset(where: str) -> Any:
         import ir_datasets
     except ImportError:
         raise MissingDependencyError(f"{where} needs the package ir_datasets; pip install 'llama2vec[hub]'") from None
-    try:
-        return ir_datasets.load(where.removeprefix("ir:"))
-    except Exception as error:
-        raise _unreachable(where, error) from error
+    return _reached(where, lambda: ir_datasets.load(where.removeprefix("ir:")))
 
 
 def ir_rows(where: str) -> Iterator[dict[str, object]]:
     """Stream the documents of ``ir:ID`` as objects with ``_id``, ``text`` and, where they have one, ``title``."""
-    documents = _ir_documents(open_ir_dataset(where), where)
-    return _ir_objects(reported(documents, where))
+    dataset = open_ir_dataset(where)
+    if not _reached(where, dataset.has_docs):
+        raise CorpusFormatError(f"{where} has no documents of its own; name the data set that holds them")
+    return map(_ir_object, reported(_reached(where, dataset.docs_iter), where))
 
 
-def _ir_objects(documents: Iterable[Any]) -> Iterator[dict[str, object]]:
-    for document in documents:
-        # MS MARCO documents call their text the body.
-        text = getattr(document, "text", getattr(document, "body", None))
-        if hasattr(document, "title") and text is not None:
-            yield {"_id": document.doc_id, "title": document.title, "text": text}
-        else:
-            yield {"_id": document.doc_id, "text": document.default_text()}
+def _ir_object(document: Any) -> dict[str, object]:
+    # MS MARCO documents call their text the body.
+    text = getattr(document, "text", getattr(document, "body", None))
+    if hasattr(document, "title") and text is not None:
+        return {"_id": document.doc_id, "title": document.title, "text": text}
+    return {"_id": document.doc_id, "text": document.default_text()}
 
 
-def _ir_documents(dataset: Any, where: str) -> Iterable[Any]:
+def _reached(where: str, ask: Callable[[], Any]) -> Any:
+    """Return an answer from outside; a failure of any kind becomes one line."""
     try:
-        if not dataset.has_docs():
-            raise CorpusFormatError(f"{where} has no documents of its own; name the data set that holds them")
-        return cast("Iterable[Any]", dataset.docs_iter())
-    except Llama2VecError:
-        raise
+        return ask()
     except Exception as error:
         raise _unreachable(where, error) from error
 
