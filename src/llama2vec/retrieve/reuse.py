@@ -25,22 +25,13 @@ _SAVE_SECONDS = 60.0
 
 
 class KnownVectors:
-    """An encoder that asks a store first, and the model for what the store lacks.
+    """An encoder that asks an earlier store of the corpus first, and the model for what that store lacks.
 
-    A passage is known where the store has its very title and text, under any id. Known vectors are copied, after the
-    checksums of their files; in another batch the model might have given them another last bit.
-
-    Args:
-        encoder: The model.
-        store: An earlier state of the corpus. 16 bytes a passage are kept of it.
-        dtype: Number format of the new store.
-
-    Attributes:
-        reused: How many vectors came from the store so far.
+    A passage is known if the store has its very title and text, under any id. Known vectors are copied after their
+    checksums; in another batch the model might have given them another last bit. Memory: 16 bytes per stored passage.
 
     Raises:
-        StoreError: The store was encoded under another contract, or is less exact than the new one.
-        CorruptShardError: A file of the store is not what was written.
+        StoreError: The store was encoded under another contract, is less exact than ``dtype``, or is damaged.
     """
 
     def __init__(
@@ -55,7 +46,7 @@ class KnownVectors:
                 f"{store.path} has float16 vectors and the new store float32; add --half, or leave out --reuse"
             )
         self._encoder, self._store = encoder, store
-        self.reused = 0
+        self.reused = 0  # vectors that came from the store so far
         keys = self._keys_of_store()
         self._rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._rows]

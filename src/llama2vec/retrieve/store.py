@@ -53,23 +53,15 @@ class PassageEncoder(Protocol):
 
 
 class VectorStore:
-    """A finished store: vectors and passages by row, read from disk when asked for.
-
-    Attributes:
-        path: The folder.
-        dimension: Width D.
-        contract_hash: How the vectors were made; queries must be encoded under the same contract.
-        source: What the writer said about corpus and model.
-        dtype: Number format of the vectors on disk, ``float32`` or ``float16``.
-    """
+    """A finished store: vectors and passages by row, read from disk when needed."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         settings = manifest["settings"]
         self.path = path
         self.dimension: int = settings["dimension"]
-        self.contract_hash: str = settings["contract_hash"]
-        self.source: Mapping[str, object] = settings["source"]
-        self.dtype: str = settings["dtype"]
+        self.contract_hash: str = settings["contract_hash"]  # queries must be encoded under the same contract
+        self.source: Mapping[str, object] = settings["source"]  # what the writer said about corpus and model
+        self.dtype: str = settings["dtype"]  # of the vectors on disk: float32 or float16
         self._shards: list[dict[str, Any]] = manifest["shards"]
         self._first_rows = np.array([shard["first_row"] for shard in self._shards], dtype=np.int64)
         self._rows: int = manifest["passages"]

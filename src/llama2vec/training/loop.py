@@ -202,13 +202,10 @@ def train(
 ) -> TrainingResult:
     """Train a model in place; rerun after a kill, it ends with the same weights, bit for bit on a CPU.
 
-    Args:
-        model: A (peft) model of transformers, on its device.
-        examples: Training examples; their order is drawn from the seed.
-        held_out: Validation examples; may be empty.
-        folder: Receives ``log.jsonl``, ``loss.png`` and ``checkpoints/``.
-        best: Validation figure whose highest value chooses the final weights, ``validation_ndcg@10``; "" = the last.
-        options: ``bf16`` (autocast over float32 weights) and ``gradient_checkpointing``, for the trainer.
+    ``model`` is a (peft) model of transformers on its device; ``folder`` receives ``log.jsonl``, ``loss.png`` and
+    ``checkpoints/``; ``best`` names the validation figure whose highest value picks the final weights, such as
+    ``validation_ndcg@10`` ("" = the last ones); ``options`` are ``bf16`` (autocast over float32 weights) and
+    ``gradient_checkpointing``.
 
     Raises:
         TrainingError: Fewer examples than one batch for each process, or a loss that is not finite.
