@@ -227,21 +227,19 @@ def _row(values: Mapping[str, object], where: str, id_names: tuple[str, ...], nu
     id_name = next((name for name in id_names if name in values), None)
     if id_name is None and number is None:
         raise CorpusFormatError(f'{where} has no "{id_names[0]}"; give each row an id')
-    row_id = number if id_name is None else values[id_name]
+    if "text" not in values:
+        known = ", ".join(map(str, list(values)[:6]))
+        raise CorpusFormatError(f'{where} has no "text" (only {known}); put the passage or query there')
+    row_id, text, title = values[id_name] if id_name else number, values["text"], values.get("title")
     if isinstance(row_id, int) and not isinstance(row_id, bool):
         row_id = str(row_id)
     if not isinstance(row_id, str) or not row_id.strip():
         problem = f"has the {id_name} {reprlib.repr(row_id)}"
         raise CorpusFormatError(f"{where} {problem}; an id is a string that is not empty, or a whole number")
-    if "text" not in values:
-        known = ", ".join(map(str, list(values)[:6]))
-        raise CorpusFormatError(f'{where} has no "text" (only {known}); put the passage or query there')
-    text, title = values["text"], values.get("title")
-    if not isinstance(text, str):
-        raise CorpusFormatError(f"{where} has the text {reprlib.repr(text)}; a text is a string")
-    if title is not None and not isinstance(title, str):
-        raise CorpusFormatError(f"{where} has the title {reprlib.repr(title)}; a title is a string")
-    return _Row(where, row_id, text, title or "")
+    for name, value in (("text", text), ("title", title or "")):
+        if not isinstance(value, str):
+            raise CorpusFormatError(f"{where} has the {name} {reprlib.repr(value)}; a {name} is a string")
+    return _Row(where, row_id, cast(str, text), cast(str, title or ""))
 
 
 def _check_unicode(row: _Row) -> None:

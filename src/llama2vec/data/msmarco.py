@@ -34,10 +34,6 @@ def find_id_triples(source: Path, split: str) -> IdTripleFiles:
     """Find ``qidpidtriples*.tsv``, ``queries*.tsv`` and ``collection*.tsv`` (each also ``.gz``) of one split.
 
     Among several, the one that names the split between dots is meant, such as ``queries.train.tsv``.
-
-    Args:
-        source: The folder, or the file of triples.
-        split: Name of the split.
     """
     folder = source if source.is_dir() else source.parent
     triples = _choose(folder, ID_TRIPLES, split) if source.is_dir() else source
@@ -49,16 +45,13 @@ def _choose(folder: Path, stem: str, split: str) -> Path:
     found = sorted(path for path in folder.iterdir() if path.is_file() and shape.fullmatch(path.name))
     of_split = [path for path in found if split in path.name.lower().split(".")]
     of_any = [path for path in found if _SPLITS.isdisjoint(path.name.lower().split("."))]
-    chosen = of_split or of_any
-    if len(chosen) == 1:
+    if len(chosen := of_split or of_any) == 1:
         return chosen[0]
-    wanted = f"{stem}.{split}.tsv or {stem}.tsv"
-    names = ", ".join(path.name for path in chosen or found)
-    if chosen:
-        advice = "give the file itself" if stem == ID_TRIPLES else "keep one of them"
-        raise ExampleFormatError(f"{folder} holds {names}; {advice}")
-    has = f"only {names}" if names else "no such file"
-    raise ExampleFormatError(f"{folder}: {wanted} is needed next to the triples, but there is {has}; put it there")
+    names = ", ".join(path.name for path in chosen or found) or "no such file"
+    raise ExampleFormatError(
+        f"{folder}: one {stem}.{split}.tsv or {stem}.tsv is needed next to the triples, and there is {names}; "
+        "keep one, or give the file itself"
+    )
 
 
 def text_triple_rows(path: Path) -> Iterator[ExampleRow]:

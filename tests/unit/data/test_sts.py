@@ -16,10 +16,10 @@ def test_a_tsv_has_no_quoting(tmp_path: Path) -> None:
     assert read_sentence_pairs(path) == [SentencePair('"A llama', 'He said "no"', 4.75)]
 
 
-def test_a_csv_is_quoted_and_its_columns_may_stand_in_any_order(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text('score,sentence1,split,sentence2\n\n5,"one, two",dev,"a\n\nb"\n', encoding="utf-8")
-    assert read_sentence_pairs(str(path)) == [SentencePair("one, two", "a\n\nb", 5.0)]
+def test_the_columns_may_come_in_any_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_text("score\tsentence1\tsplit\tsentence2\n\n5\tone, two\tdev\ta b\n", encoding="utf-8")
+    assert read_sentence_pairs(str(path)) == [SentencePair("one, two", "a b", 5.0)]
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,7 @@ def test_a_csv_is_quoted_and_its_columns_may_stand_in_any_order(tmp_path: Path) 
         ("a.tsv", "sentence1\tsentence2\tscore\nx\ty\t1\n\nx\ty\n", r"a\.tsv:4 has 2 columns where the header has 3"),
         ("a.tsv", "sentence1\tsentence2\tscore\nx\ty\tgood\n", r"a\.tsv:2 has the score 'good'"),
         ("a.tsv", "sentence1\tsentence2\tscore\nx\ty\tnan\n", r"a\.tsv:2 has the score 'nan'"),
-        ("a.csv", 'sentence1,sentence2,score\nx,"y"z,1\n', r"a\.csv:2 is not CSV"),
-        ("a.csv", 'sentence1,sentence2,score\nx,"y,1\n', r"a\.csv:2 is not CSV"),
-        ("a.json", "[]", "unknown kind of sentence-pair file"),
+        ("a.csv", "[]", "unknown kind of sentence-pair file"),
     ],
 )
 def test_a_faulty_pair_file_is_reported_with_its_line(tmp_path: Path, name: str, content: str, problem: str) -> None:
@@ -67,7 +65,9 @@ def test_a_hub_dataset_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> N
     assert read_sentence_pairs("hf:good:validation") == read_sentence_pairs("hf:good")
     with pytest.raises(EmptyCorpusError, match="hf:empty has no pairs"):
         read_sentence_pairs("hf:empty")
-    with pytest.raises(CorpusFormatError, match="hf:other has the columns text, without sentence1 and sentence2"):
+    with pytest.raises(
+        CorpusFormatError, match="hf:other, row 0, has the columns text, without sentence1 and sentence2"
+    ):
         read_sentence_pairs("hf:other")
     with pytest.raises(CorpusFormatError, match="hf:bad, row 0, has the score 'None'"):
         read_sentence_pairs("hf:bad")
