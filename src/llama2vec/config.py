@@ -45,19 +45,15 @@ class PromptSettings(Settings):
     """The wording that turns a text into an embedding prompt (Llama2Vec, arXiv 2312.15503).
 
     Attributes:
-        recipe: Where the wording comes from; a name for people.
-        prefix: Text before T.
-        self_prompt: Text after T that asks for T itself (EBAE).
-        next_prompt: Text after T that asks for the text that follows T (EBAR).
         slots: Number of new slot tokens per prompt; 0 = the tokenizer's EOS is the only slot.
         begin: ``auto`` = what the tokenizer itself puts before a text, ``bos`` = always its BOS (EOS if it has no
             BOS), ``none`` = nothing.
     """
 
-    recipe: str = "paper"
-    prefix: str = ""
-    self_prompt: str = "\nThe original sentence: "
-    next_prompt: str = "\nThe next sentence: "
+    recipe: str = "paper"  # Where the wording comes from; a name for people
+    prefix: str = ""  # Text before T
+    self_prompt: str = "\nThe original sentence: "  # Text after T that asks for T itself (EBAE)
+    next_prompt: str = "\nThe next sentence: "  # Text after T that asks for the text that follows T (EBAR)
     slots: Annotated[int, Field(ge=0, le=64)] = 0
     begin: Literal["auto", "bos", "none"] = "auto"
 
@@ -79,18 +75,14 @@ class LoraSettings(Settings):
     """Low-rank adapters on the linear projections (peft).
 
     Attributes:
-        rank: Width of the adapters; 0 = train every weight instead.
-        alpha: Scale of the update, which is alpha / rank.
-        dropout: Dropout on the adapters' input.
-        targets: ``all-linear`` or the names of the projections.
         depth: Share of the layers, counted from the top, that get adapters. The backward pass ends below them: 0.5
             saves a quarter of the step and half of the activations' memory.
     """
 
-    rank: Annotated[int, Field(ge=0)] = 16
-    alpha: Annotated[float, Field(gt=0)] = 32
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: str | list[str] = "all-linear"
+    rank: Annotated[int, Field(ge=0)] = 16  # Width of the adapters; 0 = train every weight instead
+    alpha: Annotated[float, Field(gt=0)] = 32  # Scale of the update, which is alpha / rank
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Dropout on the adapters' input
+    targets: str | list[str] = "all-linear"  # ``all-linear`` or the names of the projections
     depth: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
@@ -98,19 +90,16 @@ class ModelSettings(Settings):
     """Which backbone to load, and how.
 
     Attributes:
-        name: Hub id, local folder, GGUF file, or ``smollm2-135m``.
         dtype: ``auto`` = bfloat16 where the hardware multiplies it natively, else float32.
         attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` work for encoding only.
-        device: ``auto`` = a GPU if the machine has one.
-        lora: Adapters; rank 0 = full fine-tuning.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
     """
 
-    name: str = "smollm2-135m"
+    name: str = "smollm2-135m"  # Hub id, local folder, GGUF file, or ``smollm2-135m``
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
-    device: str = "auto"
-    lora: LoraSettings = LoraSettings()
+    device: str = "auto"  # ``auto`` = a GPU if the machine has one
+    lora: LoraSettings = LoraSettings()  # Adapters; rank 0 = full fine-tuning
     gradient_checkpointing: bool = False
 
 
@@ -119,56 +108,40 @@ class OptimizerSettings(Settings):
 
     Attributes:
         steps: Optimizer steps. The default suits SmolLM2-135M (docs/lab-notes.md); the paper uses 10,000 for 7B.
-        batch_size: Examples per step and process.
-        accumulation: Micro-batches summed into one step.
         learning_rate: Peak of the schedule. The default suits small models under LoRA; use 1e-4 to 3e-4 for billions
             of parameters, 1e-5 for full fine-tuning.
-        schedule: Shape after the warm-up.
-        warmup: Share of the steps over which the rate rises from 0.
-        weight_decay: AdamW's weight decay.
-        max_grad_norm: Gradients are clipped to this norm.
-        seed: Seed of new weights, order and dropout.
-        log_every: Steps between log lines; checkpoints add lines of their own.
-        validate_every: Steps between validation losses; 0 = only at the end.
-        save_every: Steps between checkpoints.
-        keep_checkpoints: Number of checkpoints to keep; older ones are deleted.
-        workers: Processes that prepare batches; 0 = the training process itself.
     """
 
     steps: Annotated[int, Field(ge=1)] = 32
-    batch_size: Annotated[int, Field(ge=1)] = 16
-    accumulation: Annotated[int, Field(ge=1)] = 1
+    batch_size: Annotated[int, Field(ge=1)] = 16  # Examples per step and process
+    accumulation: Annotated[int, Field(ge=1)] = 1  # Micro-batches summed into one step
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    log_every: Annotated[int, Field(ge=1)] = 5
-    validate_every: Annotated[int, Field(ge=0)] = 50
-    save_every: Annotated[int, Field(ge=1)] = 50
-    keep_checkpoints: Annotated[int, Field(ge=1)] = 2
-    workers: Annotated[int, Field(ge=0)] = 0
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"  # Shape after the warm-up
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # Share of the steps over which the rate rises from 0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # AdamW's weight decay
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # Gradients are clipped to this norm
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Seed of new weights, order and dropout
+    log_every: Annotated[int, Field(ge=1)] = 5  # Steps between log lines; checkpoints add lines of their own
+    validate_every: Annotated[int, Field(ge=0)] = 50  # Steps between validation losses; 0 = only at the end
+    save_every: Annotated[int, Field(ge=1)] = 50  # Steps between checkpoints
+    keep_checkpoints: Annotated[int, Field(ge=1)] = 2  # Number of checkpoints to keep; older ones are deleted
+    workers: Annotated[int, Field(ge=0)] = 0  # Processes that prepare batches; 0 = the training process itself
 
 
 class EncoderSettings(Settings):
     """How the finished model embeds texts; part of the saved contract.
 
     Attributes:
-        query_prompt: Prompt that follows a query.
-        passage_prompt: Prompt that follows a passage.
-        query_max_tokens: Length limit of queries in tokens, without the prompt.
-        passage_max_tokens: Length limit of passages in tokens, without the prompt.
         pooling: ``slots`` = mean of the hidden states at the slots; ``mean`` = mean over the text's tokens without any
             prompt (a baseline for models that were not adapted).
         layers: Number of last layers whose states, each at unit length, are averaged. 1 = only the last layer, as
             published. That layer has to speak the vocabulary; the ones below it say more about the text.
     """
 
-    query_prompt: PromptName = "self"
-    passage_prompt: PromptName = "self"
-    query_max_tokens: Annotated[int, Field(ge=1)] = 128
-    passage_max_tokens: Annotated[int, Field(ge=1)] = 512
+    query_prompt: PromptName = "self"  # Prompt that follows a query
+    passage_prompt: PromptName = "self"  # Prompt that follows a passage
+    query_max_tokens: Annotated[int, Field(ge=1)] = 128  # Length limit of queries in tokens, without the prompt
+    passage_max_tokens: Annotated[int, Field(ge=1)] = 512  # Length limit of passages in tokens, without the prompt
     pooling: Literal["slots", "mean"] = "slots"
     layers: Annotated[int, Field(ge=1)] = 1
 

@@ -68,6 +68,7 @@ def _validated(schema: type[Settings], values: dict[str, Any], names: dict[str, 
         raise ConfigError(f"{option}{problem[0].lower()}{problem[1:]}") from None
 
 
+_COMMENT = re.compile(r"^    (\w+): .*  # (.+)$", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {6,}.*)*)", re.MULTILINE)
 _WIDTH, _INDENT = 100, "    "
 
@@ -85,9 +86,11 @@ def settings_option(schema: type[Settings]) -> Any:
 
 def settings_lines(schema: type[Settings], prefix: str = "") -> Iterator[str]:
     """Yield ``key = default`` for every setting, each followed by its description, sections in full."""
-    # A subclass describes only what it adds or changes.
-    documents = [inspect.cleandoc(one.__doc__ or "").replace("``", "") for one in reversed(schema.__mro__)]
-    described = {name: " ".join(text.split()) for document in documents for name, text in _ATTRIBUTE.findall(document)}
+    described: dict[str, str] = {}
+    for one in reversed(schema.__mro__):
+        if issubclass(one, Settings):
+            found = _ATTRIBUTE.findall(inspect.cleandoc(one.__doc__ or "")) + _COMMENT.findall(inspect.getsource(one))
+            described |= {name: " ".join(text.replace("``", "").split()) for name, text in found}
     for name, field in schema.model_fields.items():
         section = section_of(field.annotation)
         if section is not None and not isinstance(field.get_default(call_default_factory=True), list):

@@ -13,23 +13,17 @@ class TextSettings(Settings):
     """Which plain text to read, and how to cut it into pairs (T, following U).
 
     Attributes:
-        corpus: BEIR folder, JSONL, TSV, folder of .txt/.md, ``hf:dataset`` or ``ir:dataset``.
-        language: ISO 639-1 code for sentence ends and stop words.
-        min_words: Shortest T and U; shorter leftovers merge into the adjacent piece.
         max_words: Longest T and U. The length of each piece is drawn between the two, so that the model sees texts as
             short as queries and as long as passages; equal numbers switch this off.
-        max_tokens: Longest T in tokens, without prompts.
-        held_out: Share of the documents held out for the validation loss.
-        limit: Read at most this many passages; 0 = all.
     """
 
-    corpus: str = ""
-    language: Language = "en"
-    min_words: Annotated[int, Field(ge=1)] = 8
+    corpus: str = ""  # BEIR folder, JSONL, TSV, folder of .txt/.md, ``hf:dataset`` or ``ir:dataset``
+    language: Language = "en"  # ISO 639-1 code for sentence ends and stop words
+    min_words: Annotated[int, Field(ge=1)] = 8  # Shortest T and U; shorter leftovers merge into the adjacent piece
     max_words: Annotated[int, Field(ge=1)] = 64
-    max_tokens: Annotated[int, Field(ge=4)] = 128
-    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    limit: Annotated[int, Field(ge=0)] = 0
+    max_tokens: Annotated[int, Field(ge=4)] = 128  # Longest T in tokens, without prompts
+    held_out: Annotated[float, Field(ge=0, lt=1)] = 0.02  # Share of the documents held out for the validation loss
+    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many passages; 0 = all
 
     @model_validator(mode="after")
     def _order(self) -> TextSettings:
@@ -42,18 +36,15 @@ class PairShares(Settings):
     """How often a passage gives a pair of each kind: 0 = never, 1 = whenever possible.
 
     Attributes:
-        title: Title → text.
-        first_sentence: First sentence → the rest.
         halves: One half → the other, cut at the sentence end nearest to the middle; the query half is drawn.
-        neighbors: A passage → the next one in the same document.
         crop: A few neighboring words → their passage (inverse cloze task, arXiv 1906.00300; cropping,
             arXiv 2112.09118).
     """
 
-    title: Annotated[float, Field(ge=0, le=1)] = 1.0
-    first_sentence: Annotated[float, Field(ge=0, le=1)] = 1.0
+    title: Annotated[float, Field(ge=0, le=1)] = 1.0  # Title → text
+    first_sentence: Annotated[float, Field(ge=0, le=1)] = 1.0  # First sentence → the rest
     halves: Annotated[float, Field(ge=0, le=1)] = 1.0
-    neighbors: Annotated[float, Field(ge=0, le=1)] = 0.0
+    neighbors: Annotated[float, Field(ge=0, le=1)] = 0.0  # A passage → the next one in the same document
     crop: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
@@ -61,25 +52,21 @@ class CorpusPairSettings(Settings):
     """How an unlabeled corpus becomes pairs of query and positive.
 
     Attributes:
-        kinds: Share of the passages that give a pair of each kind.
-        language: ISO 639-1 code for sentence ends.
         query_min_words: Shortest query, titles excepted; a shorter first sentence is joined with the next one.
-        query_max_words: Longest query; the rest is cut.
         crop_max_words: Longest crop; its length is drawn between ``query_min_words`` and this.
         passage_min_words: Shortest positive, without its title; shorter texts give no pair.
         keep_query_in_passage: Share of the crops whose positive keeps the cropped words (0.1 in arXiv 1906.00300).
             These teach that equal words matter; the other crops teach that they are not everything.
-        limit: Read at most this many passages; 0 = all.
     """
 
-    kinds: PairShares = PairShares()
-    language: Language = "en"
+    kinds: PairShares = PairShares()  # Share of the passages that give a pair of each kind
+    language: Language = "en"  # ISO 639-1 code for sentence ends
     query_min_words: Annotated[int, Field(ge=1)] = 3
-    query_max_words: Annotated[int, Field(ge=1)] = 64
+    query_max_words: Annotated[int, Field(ge=1)] = 64  # Longest query; the rest is cut
     crop_max_words: Annotated[int, Field(ge=1)] = 12
     passage_min_words: Annotated[int, Field(ge=1)] = 8
     keep_query_in_passage: Annotated[float, Field(ge=0, le=1)] = 0.1
-    limit: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many passages; 0 = all
 
     @model_validator(mode="after")
     def _possible(self) -> CorpusPairSettings:

@@ -19,15 +19,12 @@ class ExampleSource(Settings):
     """One source of labeled examples.
 
     Attributes:
-        source: BEIR folder, JSONL file, MS MARCO triples, ``hf:dataset`` …
-        split: Split of a folder or hub dataset.
-        limit: Read at most this many examples; 0 = all.
         corpus: Passages to mine; "" = those of the BEIR folder, else the run's ``corpus``, else the examples' own.
     """
 
-    source: Annotated[str, Field(min_length=1)]
-    split: str = "train"
-    limit: Annotated[int, Field(ge=0)] = 0
+    source: Annotated[str, Field(min_length=1)]  # BEIR folder, JSONL file, MS MARCO triples, ``hf:dataset`` …
+    split: str = "train"  # Split of a folder or hub dataset
+    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many examples; 0 = all
     corpus: str = ""
 
     @model_validator(mode="before")
@@ -41,13 +38,11 @@ class PairsSettings(Settings):
 
     Attributes:
         sources: Labeled examples; a name alone means a source with default settings.
-        from_corpus: Make pairs from the run's corpus, without labels.
-        seed: Sampling seed of the pairs from the corpus.
     """
 
     sources: list[ExampleSource] = Field(default_factory=list)
-    from_corpus: CorpusPairSettings | None = None
-    seed: int = 0
+    from_corpus: CorpusPairSettings | None = None  # Make pairs from the run's corpus, without labels
+    seed: int = 0  # Sampling seed of the pairs from the corpus
 
     @model_validator(mode="before")
     @classmethod
@@ -84,30 +79,20 @@ class RunConfig(Settings):
     parts of them, as in ``[finetune.model]``.
 
     Attributes:
-        corpus: Passages for adaptation, pairs, mining and encoding, unless a stage names its own.
-        model: The LLM to start from.
-        prompts: Wording of the prompts.
-        encoder: Lengths, pooling, pairing of prompts.
-        adapt: As in an adaptation recipe; ``text.corpus`` takes precedence over ``corpus``.
-        pairs: Queries with positives.
-        mine: Hard negatives for the pairs.
         finetune: As in a fine-tuning recipe without ``data.sources``: it reads the output of ``mine`` or ``pairs``.
-        encode: Vectors of the corpus.
-        index: Index over the vectors.
-        evaluate: Scores of the models.
     """
 
-    corpus: str = ""
-    model: ModelSettings = ModelSettings()
-    prompts: PromptSettings = PromptSettings()
-    encoder: EncoderSettings = EncoderSettings()
-    adapt: AdaptConfig | None = None
-    pairs: PairsSettings | None = None
-    mine: MiningStageSettings | None = None
+    corpus: str = ""  # Passages for adaptation, pairs, mining and encoding, unless a stage names its own
+    model: ModelSettings = ModelSettings()  # The LLM to start from
+    prompts: PromptSettings = PromptSettings()  # Wording of the prompts
+    encoder: EncoderSettings = EncoderSettings()  # Lengths, pooling, pairing of prompts
+    adapt: AdaptConfig | None = None  # As in an adaptation recipe; ``text.corpus`` takes precedence over ``corpus``
+    pairs: PairsSettings | None = None  # Queries with positives
+    mine: MiningStageSettings | None = None  # Hard negatives for the pairs
     finetune: FinetuneConfig | None = None
-    encode: EncodeSettings | None = None
-    index: IndexSettings | None = None
-    evaluate: EvaluateSettings | None = None
+    encode: EncodeSettings | None = None  # Vectors of the corpus
+    index: IndexSettings | None = None  # Index over the vectors
+    evaluate: EvaluateSettings | None = None  # Scores of the models
 
     @property
     def words_language(self) -> str:
