@@ -23,9 +23,7 @@ def add_slot_tokens_and_rows(backbone: Backbone, prompts: PromptSettings) -> lis
 
     Each new row is the mean embedding of the prompt's own words plus half of one real row's deviation from it, so that
     slots start as meaningful and different vectors instead of random noise. A tied output head grows along.
-
-    Returns:
-        The tokens that were new.
+    Returns the tokens that were new.
     """
     new_tokens = add_slot_tokens(backbone.tokenizer, prompts)
     if not new_tokens:
@@ -52,14 +50,7 @@ def add_slot_tokens_and_rows(backbone: Backbone, prompts: PromptSettings) -> lis
 
 
 def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], seed: int) -> Any:
-    """Put trainable low-rank adapters on the model; rows of new slot tokens stay trainable too.
-
-    Returns:
-        The peft model; its adapters are float32 in every format of the backbone.
-
-    Raises:
-        ConfigError: ``lora.targets`` names a projection that the model does not have.
-    """
+    """Return the model with trainable low-rank adapters, float32; rows of new slot tokens stay trainable too."""
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:

@@ -22,7 +22,7 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, MissingDependencyError, ModelError, ModelNotFoundError, NotCausalError
 from llama2vec.files import write_atomic
 from llama2vec.model.prompt import Tokenizer
-from llama2vec.model.source import ModelSource, cache_folder, cached, fetched, resolve_model, weights_fingerprint
+from llama2vec.model.source import ModelSource, cache_folder, cached, fetched, resolve_model
 
 logger = logging.getLogger(__name__)
 
@@ -192,14 +192,13 @@ def _load_tokenizer(location: str, **only: str) -> Tokenizer:
 
 def _where_to_read(name: str) -> tuple[ModelSource, str, dict[str, str]]:
     """Find a model, and the options for transformers that spare reading a GGUF file that has been unpacked."""
-    source = fetched(resolve_model(name))
-    if not source.gguf_file:
-        return source, source.location, {}
-    source.check_files()
-    unpacked = _unpacked_folder(source)
-    return (
-        (source, str(unpacked), {}) if unpacked.is_dir() else (source, source.location, {"gguf_file": source.gguf_file})
-    )
+    source, only = fetched(resolve_model(name)), {}
+    location = source.location
+    if source.gguf_file:
+        source.check_files()
+        unpacked = _unpacked_folder(source)
+        location, only = (str(unpacked), {}) if unpacked.is_dir() else (location, {"gguf_file": source.gguf_file})
+    return source, location, only
 
 
 def _unpacked_folder(source: ModelSource) -> Path:
@@ -209,7 +208,7 @@ def _unpacked_folder(source: ModelSource) -> Path:
 def _is_whole(folder: Path) -> bool:
     """Tell whether a folder holds an unpacked model with the weights that were written to it."""
     try:
-        return (folder / _UNPACKED_HASH).read_text() == weights_fingerprint(sorted(folder.glob("*.safetensors")))
+        return (folder / _UNPACKED_HASH).read_text() == ModelSource("", str(folder)).fingerprint()
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -236,7 +235,7 @@ def _unpack_gguf(source: ModelSource) -> str:
             clean.save_pretrained(partial)
             tokenizer.save_pretrained(partial)
         _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
-        write_atomic(partial / _UNPACKED_HASH, weights_fingerprint(sorted(partial.glob("*.safetensors"))).encode())
+        write_atomic(partial / _UNPACKED_HASH, ModelSource("", str(partial)).fingerprint().encode())
         if folder.exists() and not _is_whole(folder):
             shutil.rmtree(folder)
         try:
@@ -305,11 +304,7 @@ def _attention(name: str, config: Any, wanted: str) -> str:
 
 
 def _check_weights(name: str, model: Any, found: dict[str, Any]) -> tuple[str, ...]:
-    """Refuse a model that transformers completed with random weights, or read only in part.
-
-    Returns:
-        Missing weights of the output head, the only ones that may be missing.
-    """
+    """Refuse a model with missing or unread weights; return missing weights of the head, which alone may be missing."""
     head = model.get_output_embeddings()
     heads = [place for place, module in model.named_modules() if module is head]
     of_head = tuple(sorted(key for key in found["missing_keys"] if key.rpartition(".")[0] in heads))

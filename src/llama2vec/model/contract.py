@@ -133,11 +133,7 @@ def saved_weights(folder: Path, contract_format: int) -> str:
 
 
 def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
-    """Read a saved contract and check it against its own hash and the tokenizer in its folder.
-
-    Raises:
-        ContractError: The file was edited, is of another format, or the tokenizer gives other prompt ids.
-    """
+    """Read a saved contract; raise a ContractError if it was edited, or if the tokenizer gives other prompt ids."""
     path = folder / CONTRACT_FILE
     data = _read_json(path)
     saved_hash = data.pop("hash", None)
@@ -154,11 +150,7 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
 
 
 def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | None:
-    """Return the prompts and encoder settings of a saved contract without loading its model; None = it has none.
-
-    Raises:
-        ContractError: The file cannot be read.
-    """
+    """Return the prompts and encoder settings of a saved contract without loading its model; None = it has none."""
     path = folder / CONTRACT_FILE
     if not path.is_file():
         return None

@@ -189,27 +189,19 @@ class Encoder:
     def passage_batches(
         self, passages: Sequence[Passage] | Sequence[str], skip: Sequence[bool] | None = None
     ) -> Iterator[tuple[list[int], Vectors]]:
-        """Embed passages batch by batch, in an order that depends on the texts alone.
+        """Yield the places of B passages at a time and their vectors [B, D], in an order that the texts alone decide.
 
-        Args:
-            passages: N passages or plain texts.
-            skip: [N]; a batch is skipped if all of its texts are marked, and the others keep their bits.
-
-        Yields:
-            Places of B texts in ``passages``, and their unit vectors [B, D], float32.
+        A batch whose texts are all marked in ``skip`` [N] is not computed; the other batches keep their bits.
         """
         pooling = self.contract.encoder.pooling
         for rows, vectors in self._batches(texts_of(passages), *self.reading("passage"), (pooling,), skip):
             yield rows, vectors[pooling]
 
     def encode_poolings(self, texts: Sequence[str], prompt: PromptName, max_tokens: int) -> dict[Pooling, Vectors]:
-        """Embed texts with every pooling in one pass: ``slots``, and ``mean`` over the text's own tokens.
+        """Return the vectors [N, D] of texts by every pooling, from one pass.
 
         Attention is causal, so the prompt that follows a text does not change the text's hidden states: ``mean`` equals
-        what an encoder with ``pooling="mean"`` gives. Two baselines for the price of one.
-
-        Returns:
-            Pooling name → [N, D] unit vectors, float32.
+        what an encoder with ``pooling="mean"`` gives.
         """
         poolings: tuple[Pooling, ...] = ("slots", "mean")
         plain = texts_of(texts)

@@ -114,7 +114,7 @@ def load_golden(folder: Path, contract_hash: str) -> Golden:
     """Read the golden vectors of a saved model.
 
     Raises:
-        GoldenVectorsError: There are none, they were edited, or they belong to another contract than ``contract_hash``.
+        GoldenVectorsError: They are missing, were edited, or belong to another contract than ``contract_hash``.
     """
     path = folder / GOLDEN_FILE
     if not path.is_file():

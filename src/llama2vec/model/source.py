@@ -97,12 +97,9 @@ class ModelSpec(Settings):
 
     @classmethod
     def of_store(cls, source: Mapping[str, object], folder: str | Path, model: str | Path | None = None) -> ModelSpec:
-        """Read the spec of a vector store.
+        """Read the spec that the store in ``folder`` keeps in its ``source``.
 
-        Args:
-            source: The store's record of its corpus and model.
-            folder: The store; relative paths start there.
-            model: Replaces the store's model; without a contract it reads texts as the store's did.
+        Another ``model`` replaces the store's; without a contract it reads texts as the store's did.
 
         Raises:
             StoreError: The store does not say which model made it.

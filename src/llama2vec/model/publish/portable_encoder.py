@@ -174,10 +174,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         room = int(tokens) - self._prompt_tokens
         if room < 1:
             raise ValueError(f"max_seq_length={tokens} has no room for a text; the prompt takes {self._prompt_tokens}")
-        limits = {
-            "passage_max_tokens": room,
-            "query_max_tokens": min(int(self._settings["query_max_tokens"]), room),
-        }
+        limits = {"passage_max_tokens": room, "query_max_tokens": min(int(self._settings["query_max_tokens"]), room)}
         self.contract = {**self.contract, "encoder": {**self._settings, **limits}}
 
     @property
@@ -221,11 +218,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         folder = Path(output_path)
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        contract = {
-            **self.contract,
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            **_facts_of_files(folder),
-        }
+        contract = {**self.contract, "dtype": str(self.model.dtype).removeprefix("torch."), **_facts_of_files(folder)}
         text = json.dumps({**contract, "hash": _digest(contract)}, indent=2, ensure_ascii=False)
         (folder / CONTRACT_FILE).write_text(text + "\n", encoding="utf-8")
 
