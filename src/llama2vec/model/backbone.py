@@ -192,13 +192,13 @@ def _load_tokenizer(location: str, **only: str) -> Tokenizer:
 
 def _where_to_read(name: str) -> tuple[ModelSource, str, dict[str, str]]:
     """Find a model, and the options for transformers that spare reading a GGUF file that has been unpacked."""
-    source, only = fetched(resolve_model(name)), {}
-    location = source.location
-    if source.gguf_file:
-        source.check_files()
-        unpacked = _unpacked_folder(source)
-        location, only = (str(unpacked), {}) if unpacked.is_dir() else (location, {"gguf_file": source.gguf_file})
-    return source, location, only
+    source = fetched(resolve_model(name))
+    if not source.gguf_file:
+        return source, source.location, {}
+    source.check_files()
+    if (unpacked := _unpacked_folder(source)).is_dir():
+        return source, str(unpacked), {}
+    return source, source.location, {"gguf_file": source.gguf_file}
 
 
 def _unpacked_folder(source: ModelSource) -> Path:
