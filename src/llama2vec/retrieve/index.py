@@ -20,7 +20,7 @@ from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
 from llama2vec.records import Passage
 from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
-from llama2vec.retrieve.settings import AnnSettings, IndexKind
+from llama2vec.retrieve.settings import IndexKind
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index, import_faiss, write_faiss_index
 
@@ -45,7 +45,6 @@ class _Manifest(BaseModel):
     format: Literal["llama2vec-index"] = "llama2vec-index"
     version: Literal[1] = 1
     kind: IndexKind
-    settings: AnnSettings
     store: _StorePlace
     contract_hash: str
     dimension: int
@@ -75,7 +74,6 @@ def build_index(
     *,
     kind: IndexKind | None = None,
     bm25: str | None = None,
-    settings: AnnSettings | None = None,
     overwrite: bool = False,
 ) -> list[str]:
     """Make an index over a store, or add to one; the other parts of an index stay unchanged.
@@ -86,7 +84,6 @@ def build_index(
         kind: How to search vectors; None = the existing index's kind, else ``exact``, which needs neither a file nor
             FAISS. ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
         bm25: ISO 639 code of the language in which BM25 reads the texts; None = do not add BM25.
-        settings: Settings of the approximate kinds; None = the existing index's, else the defaults.
         overwrite: Make the requested parts again. An index over another store is replaced as a whole.
 
     Returns:
@@ -103,7 +100,7 @@ def build_index(
     found = _read_index(output)
     same_store = found is not None and found.plan.get("store") == store_sha256(store)
     there: Mapping[str, Any] = found.plan["settings"] if found and same_store else {}
-    plan = _plan(store, kind, bm25, settings, there)
+    plan = _plan(store, kind, bm25, there)
     wanted = plan["settings"]
     adds = same_store and wanted != there and all(there[name] in (None, wanted[name]) for name in there)
     with claim(output, _INDEX, plan, overwrite=overwrite or adds, inputs=[store.path]) as work:
@@ -147,7 +144,7 @@ def open_index(path: str | Path) -> Index:
     file = path / _FAISS
     if not file.is_file() or file_sha256(file) != manifest.faiss_sha256:
         raise StoreError(f"{file} is missing or damaged; build the index again")
-    return FaissIndex.read(store, manifest.kind, file, manifest.settings)
+    return FaissIndex(store, manifest.kind, file)
 
 
 def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
@@ -197,19 +194,9 @@ def _check_request(kind: str | None, language: str | None) -> None:
         new_tokenizer(language)
 
 
-def _plan(
-    store: VectorStore,
-    kind: IndexKind | None,
-    bm25: str | None,
-    settings: AnnSettings | None,
-    there: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the plan of an index: the existing parts over the same store, plus the requested ones."""
-    kind, ann = kind or there.get("kind", "exact"), None
-    if kind != "exact":
-        is_kept = settings is None and there.get("kind") == kind
-        ann = there["settings"] if is_kept else (settings or AnnSettings()).model_dump()
-    wanted = {"kind": kind, "settings": ann, "bm25": bm25 or there.get("bm25")}
+def _plan(store: VectorStore, kind: str | None, bm25: str | None, there: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what decides an index: what exists over the same store, with what was asked for on top."""
+    wanted = {"kind": kind or there.get("kind", "exact"), "bm25": bm25 or there.get("bm25")}
     return {"settings": wanted, "store": store_sha256(store)}
 
 
@@ -222,7 +209,6 @@ def _read_index(folder: Path) -> Found | None:
         manifest = _Manifest.model_validate(content)
     except ValidationError:
         return Found({}, finished=True)
-    ann = None if manifest.kind == "exact" else manifest.settings.model_dump()
     try:
         part = _Part.model_validate(read_object(folder / _BM25 / _PART))
     except ValidationError:
@@ -230,7 +216,7 @@ def _read_index(folder: Path) -> Found | None:
     sizes = {folder / _BM25 / name: file.bytes for name, file in part.files.items()} if part else {}
     is_whole = manifest.kind == "exact" or (folder / _FAISS).is_file()
     is_whole = is_whole and all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
-    settings = {"kind": manifest.kind, "settings": ann, "bm25": part.language if part else None}
+    settings = {"kind": manifest.kind, "bm25": part.language if part else None}
     return Found({"settings": settings, "store": manifest.store.sha256}, is_whole, worth_keeping=is_whole)
 
 
@@ -239,13 +225,12 @@ _INDEX = Kind("an index", _read_index, resumable=False)
 
 def _write_vectors(folder: Path, output: Path, store: VectorStore, wanted: Mapping[str, Any]) -> None:
     """Write ``index.json`` and, for the FAISS kinds, ``index.faiss``."""
-    settings, sha256, place = AnnSettings(**(wanted["settings"] or {})), None, store.path.resolve()
+    sha256, place = None, store.path.resolve()
     if wanted["kind"] != "exact":
-        write_faiss_index(store, wanted["kind"], settings, folder / _FAISS)
+        write_faiss_index(store, wanted["kind"], folder / _FAISS)
         sha256 = _flushed(folder / _FAISS).sha256
     manifest = _Manifest(
         kind=wanted["kind"],
-        settings=settings,
         store=_StorePlace(
             absolute=str(place), relative=os.path.relpath(place, output.resolve()), sha256=store_sha256(store)
         ),

@@ -48,16 +48,3 @@ class IndexSettings(Settings):
             logger.warning("index.sparse: sparse search was removed, so the key has no effect; please delete it")
             return {name: value for name, value in values.items() if name != "sparse"}
         return values
-
-
-class AnnSettings(Settings):
-    """Settings of the approximate kinds; each kind reads its own."""
-
-    hnsw_m: int = 32  # links per vector (arXiv 1603.09320, M)
-    hnsw_ef_construction: int = 200  # candidates examined while building
-    hnsw_ef_search: int = 128  # candidates examined while searching; at least the depth is used
-    ivf_nlist: int | None = None  # cells; None = 4·√N, or fewer where the corpus is too small to train that many
-    ivf_nprobe: int = 32  # cells examined while searching
-    pq_m: int | None = None  # bytes per vector; must divide D; None = the largest divisor up to 64
-    training_passages: int | None = None  # sample for training cells and codes; None = 64 per centroid
-    seed: int = 0  # of that sample

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import ConfigError, MissingDependencyError, StoreError
-from llama2vec.retrieve.settings import AnnSettings
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.terminal import ProgressReporter
 
@@ -29,7 +28,9 @@ logger = logging.getLogger(__name__)
 
 _TRAIN_PER_CENTROID = 39
 """Training vectors per centroid below which FAISS warns (ClusteringParameters.min_points_per_centroid)."""
-_PQ_BITS = 8
+_HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128
+"""Links per vector, and candidates examined while building and searching (arXiv 1603.09320: M, efConstruction, ef)."""
+_CELLS_SEARCHED = 32
 _ADDED_VECTORS = 8192
 
 Scores = npt.NDArray[np.float32]
@@ -86,17 +87,10 @@ class ExactIndex:
 class FaissIndex:
     """Search an index that FAISS holds in memory."""
 
-    def __init__(self, store: VectorStore, kind: str, faiss_index: Any, settings: AnnSettings) -> None:
-        self.store = store
-        self.kind = kind
-        self.settings = settings
-        self._faiss_index = faiss_index
-
-    @classmethod
-    def read(cls, store: VectorStore, kind: str, file: Path, settings: AnnSettings) -> FaissIndex:
-        """Open an index file of FAISS."""
+    def __init__(self, store: VectorStore, kind: str, file: Path) -> None:
+        self.store, self.kind = store, kind
         try:
-            return cls(store, kind, import_faiss().read_index(str(file)), settings)
+            self._faiss_index = import_faiss().read_index(str(file))
         except RuntimeError as error:
             raise StoreError(f"{file} cannot be read by FAISS; build the index again") from error
 
@@ -108,9 +102,9 @@ class FaissIndex:
             return np.empty((0, depth), dtype=np.float32), np.empty((0, depth), dtype=np.int64)
         parameters = None
         if self.kind == "faiss-hnsw":
-            parameters = faiss.SearchParametersHNSW(efSearch=max(self.settings.hnsw_ef_search, depth))
+            parameters = faiss.SearchParametersHNSW(efSearch=max(_HNSW_SEARCH, depth))
         elif self.kind == "faiss-ivfpq":
-            parameters = faiss.SearchParametersIVF(nprobe=self.settings.ivf_nprobe)
+            parameters = faiss.SearchParametersIVF(nprobe=_CELLS_SEARCHED)
         scores, rows = self._faiss_index.search(queries, depth, params=parameters)
         scores = np.where(rows < 0, np.float32(-np.inf), scores)
         order = np.lexsort((rows, -scores), axis=1)
@@ -121,9 +115,9 @@ Index = ExactIndex | FaissIndex
 """The vectors of a store, ready to be searched."""
 
 
-def write_faiss_index(store: VectorStore, kind: str, settings: AnnSettings, file: Path) -> None:
+def write_faiss_index(store: VectorStore, kind: str, file: Path) -> None:
     """Build a FAISS index of a store's vectors and write it to a file."""
-    index = _new_faiss_index(store, kind, settings)
+    index = _new_faiss_index(store, kind)
     with ProgressReporter("indexing", "passages") as progress:
         progress.start(len(store))
         for _, shard in store.shards():
@@ -162,40 +156,28 @@ def _checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vector
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def _new_faiss_index(store: VectorStore, kind: str, settings: AnnSettings) -> Any:
+def _new_faiss_index(store: VectorStore, kind: str) -> Any:
     """Return an empty FAISS index, trained if its kind needs that."""
     if kind == "faiss-flat":
         return faiss.IndexFlatIP(store.dimension)
     if kind == "faiss-hnsw":
-        index = faiss.IndexHNSWFlat(store.dimension, settings.hnsw_m, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = settings.hnsw_ef_construction
+        index = faiss.IndexHNSWFlat(store.dimension, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = _HNSW_BUILD
         return index
-    nlist, pq_m, sample = _ivfpq_plan(store, settings)
-    logger.info("training %d cells and %d codes on %d of %d passages", nlist, pq_m, sample, len(store))
-    rows = np.random.default_rng(settings.seed).choice(len(store), size=sample, replace=False)
-    cells = faiss.IndexFlatIP(store.dimension)
-    index = faiss.IndexIVFPQ(cells, store.dimension, nlist, pq_m, _PQ_BITS, faiss.METRIC_INNER_PRODUCT)
-    index.train(store.vectors(np.sort(rows)))
-    return index
-
-
-def _ivfpq_plan(store: VectorStore, settings: AnnSettings) -> tuple[int, int, int]:
-    """Return the number of cells, the bytes per vector and the size of the training sample."""
-    passages, width = len(store), store.dimension
-    most_cells = max(1, passages // _TRAIN_PER_CENTROID)
-    nlist = settings.ivf_nlist or min(round(4 * passages**0.5), most_cells)
-    centroids = max(nlist, 2**_PQ_BITS)
-    needed = _TRAIN_PER_CENTROID * centroids
-    sample = min(passages, settings.training_passages or 64 * centroids)
+    cells = min(round(4 * len(store) ** 0.5), max(1, len(store) // _TRAIN_PER_CENTROID))
+    centroids = max(cells, 256)
+    sample, needed = min(len(store), 64 * centroids), _TRAIN_PER_CENTROID * centroids
     if sample < needed:
         raise StoreError(
-            f"{store.path}: faiss-ivfpq with {nlist} cells needs {needed:,} passages to train on and has {sample:,}; "
+            f"{store.path}: faiss-ivfpq with {cells} cells needs {needed:,} passages to train on and has {sample:,}; "
             "use exact or faiss-hnsw"
         )
-    pq_m = settings.pq_m or max(divisor for divisor in range(1, min(width, 64) + 1) if width % divisor == 0)
-    if width % pq_m:
-        raise ConfigError(f"pq_m = {pq_m} does not divide the width {width} of {store.path}; choose a divisor")
-    return nlist, pq_m, sample
+    code_bytes = max(divisor for divisor in range(1, min(store.dimension, 64) + 1) if store.dimension % divisor == 0)
+    logger.info("training %d cells and %d codes on %d of %d passages", cells, code_bytes, sample, len(store))
+    rows = np.random.default_rng(0).choice(len(store), size=sample, replace=False)
+    index = faiss.index_factory(store.dimension, f"IVF{cells},PQ{code_bytes}np", faiss.METRIC_INNER_PRODUCT)
+    index.train(store.vectors(np.sort(rows)))
+    return index
 
 
 def best_rows(scores: Scores, depth: int) -> Rows:

@@ -179,7 +179,7 @@ def test_bm25_of_another_store_is_refused(other: VectorStore, folder: Path, tmp_
         open_bm25(tmp_path / "others", other)
 
 
-@pytest.mark.parametrize("key", ["kind", "settings", "store", "contract_hash"])
+@pytest.mark.parametrize("key", ["kind", "store", "contract_hash"])
 def test_an_index_that_lacks_a_key_is_one_line(folder: Path, key: str) -> None:
     manifest = json.loads((folder / "index.json").read_text())
     del manifest[key]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from llama2vec.retrieve.settings import AnnSettings, EncodeSettings, IndexSettings
+from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 
 
 def test_the_removed_key_sparse_loads_with_one_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -15,8 +15,7 @@ def test_the_removed_key_sparse_loads_with_one_line(caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize(
     ("schema", "values"),
-    [(IndexSettings, {"kind": ""}), (IndexSettings, {"language": "english"}), (EncodeSettings, {"shard_size": 0}),
-     (AnnSettings, {"hnsw": 1})],
+    [(IndexSettings, {"kind": ""}), (IndexSettings, {"language": "english"}), (EncodeSettings, {"shard_size": 0})]
 )  # fmt: skip
 def test_values_that_do_not_fit_are_refused(schema: type[IndexSettings], values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):

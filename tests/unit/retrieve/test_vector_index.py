@@ -14,7 +14,7 @@ from llama2vec.errors import ConfigError, StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve import vector_index as vector_index_module
 from llama2vec.retrieve.index import build_index, open_index
-from llama2vec.retrieve.settings import AnnSettings, IndexKind
+from llama2vec.retrieve.settings import IndexKind
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index, Nearest, best_rows
@@ -25,8 +25,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VectorStore:
     return store_of(clustered(4000, 32), tmp_path_factory.mktemp("index") / "store")
 
 
-def built(store: VectorStore, folder: Path, kind: IndexKind, settings: AnnSettings | None = None) -> Index:
-    build_index(store, folder, kind=kind, settings=settings)
+def built(store: VectorStore, folder: Path, kind: IndexKind) -> Index:
+    build_index(store, folder, kind=kind)
     return open_index(folder)
 
 
@@ -52,8 +52,7 @@ def test_hnsw_finds_nine_of_ten_neighbors(store: VectorStore, tmp_path: Path) ->
 
 def test_ivfpq_trains_on_a_sample_and_finds_most_neighbors(tmp_path: Path) -> None:
     store = store_of(clustered(10_500, 16), tmp_path / "store", shard_size=4000)
-    settings = AnnSettings(ivf_nlist=20, training_passages=9984)
-    index = built(store, tmp_path / "ivfpq", "faiss-ivfpq", settings)
+    index = built(store, tmp_path / "ivfpq", "faiss-ivfpq")
     queries = clustered(50, 16, seed=1)
     assert recall(index.search(queries, 10)[1], ExactIndex(store).search(queries, 10)[1]) > 0.6
 
