@@ -4,8 +4,8 @@ With grouped queries (GQA) and a mask, transformers repeats keys and values up t
 autograd keeps the copies; PyTorch's CPU kernel reads the shared heads in place. In a joint sequence, moreover, only
 the prompts need a mask: the text before them is plainly causal, and a causal kernel skips the half that no row sees.
 
-Measured by ``benchmarks/fast_paths.py`` on one core, texts of 128 tokens: a step takes 1.06 times as long without it in
-float32 and 1.04 times in bfloat16; at 448 tokens in bfloat16 1.12 times.
+Measured by ``benchmarks/fast_paths.py`` on one core, texts of 128 tokens: without it a step takes 1.04 to 1.08 times as
+long.
 """
 
 from __future__ import annotations
