@@ -105,12 +105,7 @@ def duration(seconds: float) -> str:
 
 
 class ProgressReporter:
-    """Report how far long work is; use as a context manager.
-
-    Args:
-        title: What is being done, such as ``encoding``.
-        unit: What is counted, in the plural.
-    """
+    """Report how far ``title`` is, counted in ``unit`` (a plural); use as a context manager."""
 
     def __init__(self, title: str, unit: str) -> None:
         self._title, self._unit = title, unit
@@ -125,12 +120,7 @@ class ProgressReporter:
         return self
 
     def start(self, total: int | None, completed: int = 0) -> None:
-        """Begin counting.
-
-        Args:
-            total: How many there will be; None = unknown.
-            completed: How many an earlier run finished; they do not count towards the rate.
-        """
+        """Begin counting to ``total`` (None = unknown); what an earlier run completed does not count in the rate."""
         self._total, self._done, self._first = total, completed, completed
         self._started = self._logged = time.monotonic()
         if sys.stderr.isatty():

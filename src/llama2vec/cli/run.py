@@ -151,9 +151,5 @@ def _places(plan: RunPlan, output: Path) -> str:
         "index": "ask it: llama2vec search {}",
         "evaluate": "report.md; scores, runs and values per query of each system",
     }
-    rows = []
-    for stage in plan.stages:
-        folder = output / stage.folder
-        if folder.exists():
-            rows.append(f"  {folder!s:<32} {what[stage.kind].format(folder)}")
-    return "\n".join(rows)
+    folders = {output / stage.folder: what[stage.kind] for stage in plan.stages}
+    return "\n".join(f"  {folder!s:<32} {text.format(folder)}" for folder, text in folders.items() if folder.exists())

@@ -28,8 +28,7 @@ def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
     Call :func:`check_judged_passages` once the ids of the corpus are known.
 
     Raises:
-        CorpusFormatError: No such folder, corpus, queries or split, or judgments of unknown queries.
-        RunFormatError: A faulty line in the judgments.
+        DataError: No such folder, corpus, queries or split, or faulty judgments.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -57,12 +56,7 @@ def check_judged_queries(qrels: Qrels, queries: Iterable[Query], where: str) -> 
 
 
 def check_judged_passages(qrels: Qrels, known_ids: Container[str]) -> None:
-    """Raise EvaluationError if the corpus lacks a judged passage, which no system could find.
-
-    Args:
-        qrels: Relevance judgments.
-        known_ids: Passage ids of the corpus, preferably as a set.
-    """
+    """Raise EvaluationError if a corpus with these passage ids lacks a judged one, which no system could find."""
     unknown = missing_judged(qrels, known_ids)
     if unknown:
         some = _some(unknown, "passage", "passages")

@@ -81,7 +81,7 @@ def _keeping(memory: dict[object, Any], files: object, rows: Iterable[Passage], 
 
 
 def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[Passage]:
-    r"""Stream the passages of a corpus, in the order of the source.
+    r"""Stream the passages of a corpus, in the order of the source, with one passage in memory at a time.
 
     Sources, and where id, title and text come from:
 
@@ -104,9 +104,6 @@ def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[P
     Args:
         source: One of the above.
         limit: Stop after this many passages; None = all.
-
-    Returns:
-        A generator that holds one passage at a time, plus eight bytes per id already seen.
 
     Raises:
         ConfigError: ``limit`` is below 1.

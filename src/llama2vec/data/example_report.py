@@ -125,8 +125,7 @@ def inspect_examples(
         source: Any source that :func:`llama2vec.data.examples.read_examples` reads.
         split: Its split.
         count_tokens: Texts → their numbers of tokens; None = report words only.
-        query_max_tokens: Length at which queries are truncated; 0 = never.
-        passage_max_tokens: Length at which positives and negatives are truncated; 0 = never.
+        query_max_tokens, passage_max_tokens: Lengths at which texts are truncated; 0 = never.
         negatives: Fewer negatives in a row than this are a problem.
 
     Raises:

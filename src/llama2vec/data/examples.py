@@ -63,9 +63,7 @@ def read_examples(source: str | Path, *, split: str = "train", limit: int | None
 
     Raises:
         ConfigError: ``limit`` is below 1.
-        ExampleFormatError: No such source, no row, or a faulty one: the message names file and line.
-        CorpusFormatError: A faulty line in a corpus or query file that the source refers to.
-        RunFormatError: A faulty line in a BEIR folder's judgments.
+        DataError: No such source, no row, or a faulty one: the message names file and line.
         MissingDependencyError: ``hf:`` without its package.
     """
     if limit is not None and limit < 1:
@@ -97,15 +95,11 @@ def examples_fingerprint(source: str | Path, *, split: str = "train") -> str:
 def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, overwrite: bool = False) -> int:
     """Write examples as JSONL, or gzip (``.gz``); :func:`read_examples` returns the same examples.
 
-    The write is atomic and streams: equal examples give equal bytes.
-
-    Returns:
-        How many were written.
+    The write is atomic and streams: equal examples give equal bytes. Returns how many were written.
 
     Raises:
         OutputExistsError: The file exists and ``overwrite`` is not given.
-        ExampleFormatError: Another suffix, no example, or one with a problem.
-        DataError: The file cannot be written.
+        DataError: Another suffix, no example, one with a problem, or a file that cannot be written.
     """
     path = Path(path)
     name = path.name.lower()

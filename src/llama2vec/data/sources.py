@@ -117,12 +117,7 @@ def is_remote(source: str) -> bool:
 
 
 def open_hub_dataset(where: str, default_split: str = "train") -> Iterable[Mapping[str, object]]:
-    """Open ``hf:NAME[:CONFIG][:SPLIT]`` for streaming.
-
-    Args:
-        where: The source; a split that it names goes before ``default_split``.
-        default_split: Taken where the source names none; ``train`` stands for the only split, too.
-    """
+    """Open ``hf:NAME[:CONFIG][:SPLIT]`` for streaming; the default ``train`` also means the only split."""
     try:
         import datasets
     except ImportError:

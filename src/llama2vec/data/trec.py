@@ -29,7 +29,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
     four (``query  0  passage  gain``), plain or gzip (``.gz``). Negative gains are kept.
 
     Raises:
-        RunFormatError: No such file, no judgment, a faulty line, or a pair with two different gains.
+        RunFormatError: No such file, no judgment, or a faulty line.
     """
     path = Path(path)
     qrels: dict[str, dict[str, int]] = {}
@@ -67,8 +67,7 @@ def read_run(path: str | Path) -> Run:
     As in trec_eval, scores decide the order and ranks are ignored. The tag is the first line's.
 
     Raises:
-        RunFormatError: No such file, no line, or a faulty one: not six columns, a score that is not finite, or a
-            passage returned twice for one query.
+        RunFormatError: No such file, no line, or a faulty one.
     """
     path = Path(path)
     results: dict[str, dict[str, float]] = {}
@@ -97,8 +96,7 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
 
     Raises:
         OutputExistsError: The file exists and ``overwrite`` is not given.
-        RunFormatError: No result, a score that is not finite, or an id or tag that is not one word.
-        DataError: The file cannot be written.
+        DataError: No result, a score that is not finite, an id or tag that is not one word, or a full disk.
     """
     path = Path(path)
     if not any(run.results.values()):

@@ -74,10 +74,7 @@ def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> l
     """Split a document into consecutive pieces of whole sentences.
 
     The target length of each piece is drawn uniformly between ``min_words`` and ``max_words``, seeded by the document's
-    id. A longer sentence stays whole.
-
-    Returns:
-        Pieces in reading order; only a single piece may be shorter than ``min_words``.
+    id. A longer sentence stays whole; only a single piece may be shorter than ``min_words``.
     """
     lengths = random.Random(f"{seed}:{document.id}")
     pieces: list[str] = []
@@ -104,15 +101,8 @@ def adaptation_examples(
 ) -> tuple[list[AdaptationExample], list[AdaptationExample]]:
     """Return training and held-out pairs from ordered text; a document belongs to one of the two as a whole.
 
-    Args:
-        passages: In reading order.
-        settings: Cutting rules and the held-out share.
-        seed: Seed of the drawn lengths.
-        need_next: Drop the last piece of a document, which has no following text (EBAR needs U). A document of a
-            single piece is kept, with an empty U, so that a corpus of short texts is usable.
-
-    Returns:
-        (training examples, held-out examples).
+    With ``need_next``, the last piece of a document is dropped, because no text follows it (EBAR needs U). A document
+    of a single piece is kept, with an empty U, so that a corpus of short texts is usable.
 
     Raises:
         EmptyCorpusError: No text at all.

@@ -102,10 +102,6 @@ def max_passage(run: Run) -> Run:
 
     >>> max_passage(Run({"q": {"a#0": 1.0, "a#3": 2.0, "b#1": 1.5}})).results
     {'q': {'a': 2.0, 'b': 1.5}}
-
-    Raises:
-        RunFormatError: A passage is not a window.
-        EvaluationError: A score is NaN, which cannot be ranked.
     """
     results: dict[str, dict[str, float]] = {}
     for query_id, scores in run.results.items():

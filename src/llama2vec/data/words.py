@@ -15,11 +15,7 @@ WORD = re.compile(r"[^\W_]+")
 
 
 def stop_words(language: str) -> frozenset[str]:
-    """Return the stop words of a language from the maintained list stopwords-iso; empty for languages without one.
-
-    Args:
-        language: ISO 639-1 code, such as ``en``.
-    """
+    """Return the stop words of an ISO 639-1 code from the maintained list stopwords-iso; empty if it has none."""
     try:
         import stopwordsiso
     except ImportError as error:

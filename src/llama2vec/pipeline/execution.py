@@ -44,11 +44,8 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
     Finished stages with unchanged settings and inputs are skipped. Every input is read to its end before the first
     stage begins, so a faulty line is reported at once rather than after hours.
 
-    Args:
-        plan: The run.
-        overwrite: Redo stages whose settings or inputs have changed.
-        first: First stage; "" = the first of the plan. Earlier ones must be finished and are used as they are.
-        last: Last stage; "" = the last of the plan.
+    Stages before ``first`` must be finished and are used as they are; "" = the first or last of the plan. With
+    ``overwrite``, stages whose settings or inputs have changed are redone.
 
     Raises:
         OutputExistsError: Work would be replaced without ``overwrite``, the folder holds something else, or ``first``
