@@ -43,15 +43,9 @@ def compare_command(
 
     from llama2vec.data.trec import read_qrels
     from llama2vec.files import check_new
-    from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs
-    from llama2vec.score.report.comparisons import (
-        check_same_corpus,
-        read_named_runs,
-        task_of,
-        terminal_comparison,
-        with_texts,
-    )
-    from llama2vec.score.results import write_comparisons
+    from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs, with_texts
+    from llama2vec.score.report.text import terminal_comparison
+    from llama2vec.score.results import check_same_corpus, read_named_runs, task_of, write_comparisons
 
     check_new(json, overwrite=overwrite)
     check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))

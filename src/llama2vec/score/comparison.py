@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llama2vec.data.corpus import read_passages
 from llama2vec.errors import EvaluationError
-from llama2vec.records import Qrels, Report, Run
+from llama2vec.records import Passage, Qrels, Query, Report, Run
+from llama2vec.retrieve.texts import snippet
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import (
     MOST_FLIPS,
@@ -25,6 +28,10 @@ from llama2vec.score.significance import (
     randomization_test,
     t_test,
 )
+
+logger = logging.getLogger(__name__)
+
+_SNIPPET_CHARACTERS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +167,50 @@ def compare_runs(
         settings = {**facts, **comparison.settings}
         found.append(dataclasses.replace(comparison, settings=settings, shown=shown))
     return found
+
+
+def with_texts(
+    comparisons: Sequence[Comparison], runs: Sequence[Run], queries: Iterable[Query], corpus_source: str
+) -> list[Comparison]:
+    """Return the comparisons with the texts of the queries and passages they show; the corpus is read once.
+
+    Raises:
+        EvaluationError: Most of what a run returned is not in the corpus.
+    """
+    returned = {run.tag: set[str]().union(*run.results.values()) for run in runs}
+    missing = set[str]().union(*returned.values())
+    queries_shown = [query for comparison in comparisons for query in comparison.shown.values()]
+    shown = {passage.id for query in queries_shown for found in query.answers.values() for passage in found}
+    texts: dict[str, Passage] = {}
+    for passage in read_passages(corpus_source):
+        missing.discard(passage.id)
+        if passage.id in shown:
+            texts[passage.id] = passage
+    for tag, ids in returned.items():
+        unknown = len(ids & missing)
+        problem = f"run '{tag}': {unknown:,} of the {len(ids):,} passages it returned are not in {corpus_source}"
+        if 2 * unknown > len(ids):
+            raise EvaluationError(f"{problem}; give the corpus that was searched")
+        if unknown:
+            logger.warning("%s", problem)
+    asked = {query.id: query.text for query in queries}
+
+    def told(passage: ShownPassage, query: str) -> ShownPassage:
+        found = texts.get(passage.id)
+        if found is None:
+            return passage
+        part = snippet(found.text, query, _SNIPPET_CHARACTERS)
+        return dataclasses.replace(passage, title=found.title, snippet=part)
+
+    def filled(query_id: str, query: ShownQuery) -> ShownQuery:
+        text = asked.get(query_id, "")
+        answers = {system: tuple(told(one, text) for one in found) for system, found in query.answers.items()}
+        return ShownQuery(text, answers)
+
+    return [
+        dataclasses.replace(one, shown={query_id: filled(query_id, query) for query_id, query in one.shown.items()})
+        for one in comparisons
+    ]
 
 
 def compare_reports(

@@ -20,7 +20,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from llama2vec.data.trec import write_run
+from llama2vec.data.corpus import corpus_fingerprint
+from llama2vec.data.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import read_text, write_output
 from llama2vec.manifest import code_version
@@ -130,6 +131,51 @@ def with_query_values(file: Path, result: Result) -> Result:
 def query_values_file(file: Path) -> Path:
     """Return where the values per query of a result file are."""
     return file.with_name(f"{file.stem}.{QUERY_VALUES}")
+
+
+def read_named_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read TREC runs; if two share a tag, name every run after its path."""
+    resolved = [path.resolve() for path in paths]
+    twice = next((path for place, path in enumerate(paths) if resolved[place] in resolved[:place]), None)
+    if twice is not None:
+        raise EvaluationError(f"{twice} is given twice; compare two different runs")
+    runs = [read_run(path) for path in paths]
+    if len({run.tag for run in runs}) == len(runs):
+        return runs
+    return [replace(run, tag=str(_run_stem(path))) for run, path in zip(runs, paths, strict=True)]
+
+
+def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -> None:
+    """Check that runs were made on one corpus, as far as their results tell, and on that of ``corpus_source``."""
+    settings = [(str(path), _result_of(path).get("settings")) for path in paths]
+    found_in = [(path, facts.get("corpus_fingerprint")) for path, facts in settings if isinstance(facts, dict)]
+    known = [(path, found) for path, found in found_in if isinstance(found, str)]
+    if known and corpus_source is not None:
+        known.append((corpus_source, corpus_fingerprint(corpus_source)))
+    for where, found in known[1:]:
+        if found != known[0][1]:
+            both = f"{known[0][0]} ({known[0][1][:12]}) and {where} ({found[:12]})"
+            raise EvaluationError(f"{both} belong to different corpora, or one that changed; compare on one corpus")
+
+
+def task_of(paths: Sequence[Path]) -> str | None:
+    """Return the task that the results of the runs name; None if one is missing or they differ."""
+    names = {_result_of(path).get("task") for path in paths}
+    name = names.pop() if len(names) == 1 else None
+    return name if isinstance(name, str) else None
+
+
+def _run_stem(path: Path) -> Path:
+    return path.with_name(Path(path.name.removesuffix(".gz")).stem)
+
+
+def _result_of(path: Path) -> dict[str, Any]:
+    """Return the result that ``evaluate`` wrote with a run; empty for runs of other systems."""
+    file = Path(f"{_run_stem(path)}.json")
+    try:
+        return read_json(file) if file.is_file() else {}
+    except DataError:
+        return {}
 
 
 def is_result(content: Mapping[str, Any]) -> bool:

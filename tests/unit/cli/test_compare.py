@@ -69,11 +69,11 @@ def test_two_runs_are_compared_with_texts_and_written(
     for part in (
         "tiny/test · MRR@10 · 4 judged queries",
         "new − old",
-        "-0.125",
+        "−0.125",
         "2/0/2",
         "+0.500  q1  (0.500 → 1.000)  what is a llama",
-        "new 1. p1 (gain 1) Camelids — The llama is a domesticated camelid of the Andes.",
-        "-1.000  q4  (1.000 → 0.000)  which animal gives wool",
+        "new 1. p1 [relevant (gain 1)] Camelids — The llama is a domesticated camelid of the Andes.",
+        "−1.000  q4  (1.000 → 0.000)  which animal gives wool",
         "new: returned nothing",
     ):
         assert part in out, part
@@ -112,7 +112,7 @@ def test_the_default_is_the_first_against_the_others_and_all_pairs_is_every_pair
     out = compare(*runs, third, "--task", beir)[1]
     assert "third − old" in out
     assert "third − new" not in out
-    assert "third and old score the same on every query." in out
+    assert "third − old: the same on every query (p = 1.0000 after Holm)." in out
     every = compare(*runs, third, "--task", beir, "--all-pairs")[1]
     assert "third − new" in every
     assert "after Holm over the 3 pairs" in every

@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from compared import NEW, OLD, OTHER, QRELS, compare_one, ranked, report, two_ta
 from scipy import stats
 
 from llama2vec.errors import EvaluationError
-from llama2vec.records import Report, Run
+from llama2vec.records import Query, Report, Run
 from llama2vec.score.comparison import (
     Comparison,
     ComparisonOptions,
@@ -16,6 +18,7 @@ from llama2vec.score.comparison import (
     compare_reports,
     compare_runs,
     pooled_comparison,
+    with_texts,
 )
 from llama2vec.score.metrics import evaluate_run
 
@@ -203,3 +206,19 @@ def test_pooled_comparisons_keep_the_texts_of_changed_queries() -> None:
 def test_comparisons_that_do_not_fit_together_are_not_pooled(comparisons: list[Comparison], problem: str) -> None:
     with pytest.raises(EvaluationError, match=problem):
         pooled_comparison(comparisons)
+
+
+def test_texts_of_queries_and_passages_are_filled_in(tmp_path: Path) -> None:
+    others = {name for run in (OLD, NEW) for found in run.results.values() for name in found}
+    rows = [{"_id": name, "title": name.upper(), "text": f"text of {name}"} for name in sorted(others)]
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    comparison = compare_one([OLD, NEW], QRELS)
+    [told] = with_texts([comparison], [OLD, NEW], [Query("q2", "what is it?")], str(corpus))
+    shown = told.shown["q2"]
+    assert shown.text == "what is it?"
+    best = shown.answers["new"][0]
+    assert (best.id, best.title, best.snippet) == ("good", "GOOD", "text of good")
+    corpus.write_text('{"_id": "good", "text": "x"}\n', encoding="utf-8")
+    with pytest.raises(EvaluationError, match=r"are not in .*; give the corpus that was searched"):
+        with_texts([comparison], [OLD, NEW], [], str(corpus))

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from llama2vec.errors import EvaluationError
 from llama2vec.records import Report
-from llama2vec.score.comparison import PairedTest
+from llama2vec.score.comparison import Comparison, PairedTest, ShownQuery
+from llama2vec.score.significance import SAME
 from llama2vec.score.tasks import TaskScore
 
 MINUS, NONE = "−", "–"
@@ -75,15 +77,6 @@ def interval(bounds: tuple[float, float] | None, *, signed: bool = False) -> str
     """
     form = difference if signed else score
     return f"[{form(bounds[0])}, {form(bounds[1])}]" if bounds else ""
-
-
-def interval_text(bounds: tuple[float, float] | None, digits: int) -> str:
-    """Return an interval in brackets after a space, "" for none.
-
-    >>> interval_text((-0.1, 0.25), 2)
-    ' [-0.10, 0.25]'
-    """
-    return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
 
 
 def p_value_text(value: float | None) -> str:
@@ -248,12 +241,7 @@ def escape_markdown(text: str) -> str:
 
 
 def score_rows(reports: Sequence[Report]) -> list[list[str | Cell]]:
-    """Return a row per system and a column per metric.
-
-    Raises:
-        EvaluationError: No report, reports of different tasks, or two of one system.
-    """
-    check_one_task(reports)
+    """Return a row per system of one task and a column per metric."""
     metrics = list(dict.fromkeys(metric for report in reports for metric in report.metrics))
     best = best_values(reports, metrics)
     rows: list[list[str | Cell]] = [["System", *metrics]]
@@ -276,19 +264,6 @@ def best_values(reports: Iterable[Report], metrics: Iterable[str]) -> dict[str, 
         return {}
     found = {name: [report.metrics[name] for report in reports if name in report.metrics] for name in metrics}
     return {name: max(values) for name, values in found.items() if values}
-
-
-def check_one_task(reports: Sequence[Report]) -> None:
-    """Check that reports are of one task and of different systems."""
-    if not reports:
-        raise EvaluationError("no report to show; evaluate a run first")
-    tasks = list(dict.fromkeys(report.task for report in reports))
-    if len(tasks) > 1:
-        raise EvaluationError(f"the reports belong to different tasks ({', '.join(tasks)}); show one task at a time")
-    systems = [report.system for report in reports]
-    twice = next((system for system in systems if systems.count(system) > 1), None)
-    if twice is not None:
-        raise EvaluationError(f"two reports are called '{twice}'; give each run its own tag")
 
 
 def system_tables(reports: Sequence[Report]) -> list[Table]:
@@ -333,3 +308,82 @@ def family_averages(scores: Sequence[TaskScore]) -> dict[tuple[str, str], tuple[
             headline = next(iter(one.report.metrics))
             groups.setdefault((family, headline), []).append(one.report.metrics[headline])
     return {key: (len(values), fmean(values)) for key, values in groups.items() if len(values) > 1}
+
+
+_RUN_COLUMNS = {"unanswered_queries": "queries it lacks", "depth": "depth"}
+
+
+def terminal_comparison(comparison: Comparison) -> Group:
+    """Return systems, tests, verdicts and the queries that changed most, for the terminal."""
+    pairs, queries = comparison.pairs, len(next(iter(comparison.per_query.values())))
+    title = " · ".join(part for part in (comparison.task, comparison.metric, f"{queries:,} judged queries") if part)
+    parts: list[RenderableType] = [
+        terminal_table(_compared_systems(comparison), title),
+        terminal_table([_PAIR_HEAD, *map(_pair_row, pairs)], caption=_method(comparison)),
+        *(Text(_sentence(pair, corrected=len(pairs) > 1)) for pair in pairs),
+    ]
+    for pair in pairs:
+        if pair.changed:
+            parts.append(Text(f"\nQueries that changed most, {pair_name(pair)}", style="bold"))
+        for query_id, first, second in pair.changed:
+            query, change = comparison.shown.get(query_id, ShownQuery("", {})), difference(second - first)
+            head = Text(f"{change}  {query_id}  ({score(first)} → {score(second)})  {query.text}")
+            head.stylize("green" if second > first else "red", 0, len(change))
+            parts.append(head)
+            parts += [Padding(Text(line, style="dim"), (0, 0, 0, 8)) for line in _answers(query, pair)]
+    return Group(*parts)
+
+
+def _compared_systems(comparison: Comparison) -> list[list[str]]:
+    """Return a head and a row per system: mean, the tasks' means if pooled, and what the run lacks."""
+    settings, tasks = comparison.settings, comparison.settings.get("tasks", {})
+    known = {key: name for key, name in _RUN_COLUMNS.items() if key in settings}
+    rows = [["System", comparison.metric, *tasks, *known.values()]]
+    for system, mean in comparison.systems.items():
+        means = [score(value) for value in (mean, *(by_system[system] for by_system in tasks.values()))]
+        rows.append([system, *means, *(f"{settings[key][system]:,}" for key in known)])
+    return rows
+
+
+_PAIR_HEAD = ["Pair", "difference", "d_z", "p, t-test", "p, randomized", "win/tie/loss"]
+
+
+def _pair_row(pair: PairedTest) -> list[str]:
+    effect = NONE if pair.effect_size is None else score(pair.effect_size)
+    return [
+        pair_name(pair),
+        f"{difference(pair.difference)} {interval(pair.interval, signed=True)}",
+        f"{effect} {interval(pair.effect_interval, signed=True)}".rstrip(),
+        p_value_text(pair.t_p_corrected),
+        p_value_text(pair.randomization_p_corrected),
+        f"{pair.wins}/{pair.ties}/{pair.losses}",
+    ]
+
+
+def _method(comparison: Comparison) -> str:
+    count, flips = len(comparison.pairs), next((pair.flips for pair in comparison.pairs if pair.flips), None)
+    holm = f", after Holm over the {count} pairs of this metric" if count > 1 else ""
+    drawn = f"{flips:,} random sign patterns" if flips else "every sign pattern"
+    tie = f"{comparison.settings.get('tie_tolerance', SAME):g}"
+    method = f"p: two-sided, paired{holm}; randomized: {drawn}. Tie: at most {tie} apart."
+    return f"[95 % bootstrap interval]. {method}"
+
+
+def _sentence(pair: PairedTest, *, corrected: bool) -> str:
+    """Return what the randomization test says, and what difference so many queries could have shown."""
+    p_value = f"p = {p_value_text(pair.randomization_p_corrected)}".replace("= <", "< ")
+    said = f"{pair_name(pair)}: {verdict(pair)} ({p_value}{' after Holm' if corrected else ''})"
+    if pair.detectable_difference is None:
+        return f"{said}."
+    queries = f"{pair.wins + pair.ties + pair.losses:,} queries of this spread"
+    return f"{said}; {queries} show a true difference of {score(pair.detectable_difference)} with 80 % power."
+
+
+def _answers(query: ShownQuery, pair: PairedTest) -> Iterator[str]:
+    """Yield a line per passage that each of the two systems returned."""
+    for system in (pair.first, pair.second):
+        if system in query.answers and not query.answers[system]:
+            yield f"{system}: returned nothing"
+        for passage in query.answers.get(system, ()):
+            text = " — ".join(part for part in (passage.title, passage.snippet) if part)
+            yield f"{system} {passage.rank}. {passage.id} [{judgment(passage.gain)}] {text}".rstrip()

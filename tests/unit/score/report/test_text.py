@@ -3,16 +3,23 @@
 import io
 from typing import Any
 
+import numpy as np
 import pytest
-from compared import report
+from compared import NEW, OLD, OTHER, QRELS, compare_one, report
 from made_results import LOG
 from rich.console import Console
 
-from llama2vec.errors import EvaluationError
 from llama2vec.records import Report
-from llama2vec.score.comparison import PairedTest, compare_reports
+from llama2vec.score.comparison import Comparison, PairedTest, compare_reports
 from llama2vec.score.report import text as wording
-from llama2vec.score.report.text import Training, markdown_table, score_rows, system_markdown, system_tables
+from llama2vec.score.report.text import (
+    Training,
+    markdown_table,
+    score_rows,
+    system_markdown,
+    system_tables,
+    terminal_comparison,
+)
 
 LOW, HIGH = [0.01 * number for number in range(20)], [0.5 + 0.02 * number for number in range(20)]
 
@@ -55,7 +62,7 @@ def test_figures_are_named_and_ordered_losses_first() -> None:
 
 
 def test_an_interval_says_nothing_where_there_is_none() -> None:
-    assert (wording.interval(None), wording.interval_text(None, 3), wording.score(-0.5)) == ("", "", "−0.500")
+    assert (wording.interval(None), wording.score(-0.5)) == ("", "−0.500")
 
 
 BM25 = Report("tiny/test", "bm25", {"nDCG@10": 0.36, "R@100": 0.731}, {"nDCG@10": (0.33, 0.39)})
@@ -92,14 +99,44 @@ def test_every_task_has_its_own_section() -> None:
     assert lines[-1] == "| bm25 | 0.250 |"
 
 
-@pytest.mark.parametrize(
-    ("reports", "problem"),
-    [
-        ([], "no report to show"),
-        ([BM25, BM25], "two reports are called 'bm25'"),
-        ([BM25, Report("other/test", "x", {})], r"different tasks \(tiny/test, other/test\)"),
-    ],
-)
-def test_reports_that_do_not_belong_together_are_refused(reports: list[Report], problem: str) -> None:
-    with pytest.raises(EvaluationError, match=problem):
-        score_rows(reports)
+def terminal(comparison: Comparison) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=150, highlight=False).print(terminal_comparison(comparison))
+    return stream.getvalue()
+
+
+def test_the_terminal_shows_tests_verdicts_and_changed_queries() -> None:
+    comparison = compare_one([OLD, NEW, OTHER], QRELS, metric="MRR@10", task="tiny [x]")
+    # Captions wrap at the width of their table.
+    text = " ".join(terminal(comparison).split())
+    (pair, _) = comparison.pairs
+    for part in (
+        "tiny [x] · MRR@10 · 6 judged queries",
+        "new − old",
+        f"+0.050 {wording.interval(pair.interval, signed=True)}",
+        f"{pair.randomization_p_corrected:.4f}",
+        "3/1/2",
+        "after Holm over the 2 pairs",
+        "every sign pattern",
+        "new − old: no difference shown (p = ",
+        "with 80 % power",
+        "+0.750 q2 (0.250 → 1.000)",
+        "old 1. other1 [not judged]",
+        "new 1. good [relevant (gain 2)]",
+        "new: returned nothing",
+    ):
+        assert part in text, part
+
+
+def test_the_verdict_names_the_better_system_whichever_comes_first() -> None:
+    draw = np.random.default_rng(2)
+    low, high = list(draw.random(30) / 10), list(draw.random(30) / 10 + 0.5)
+    for values in ((low, high), (high, low)):
+        reports = [report("t", name, numbers) for name, numbers in zip("ab", values, strict=True)]
+        better = "b is better" if values[0] is low else "a is better"
+        text = terminal(compare_reports(reports, metric="AP"))
+        assert f"b − a: {better} (p < 0.0001)" in text
+        assert "100,000 random sign patterns" in text
+        assert "Holm" not in text
+    same = [report("t", name, [0.1, 0.2]) for name in "ab"]
+    assert "b − a: the same on every query (p = 1.0000)." in terminal(compare_reports(same, metric="AP"))
