@@ -38,8 +38,8 @@ Rows = npt.NDArray[np.int64]
 
 _BLOCK_ROWS, _BLOCK_QUERIES = 16384, 1024
 """Vectors and queries that are multiplied at once: their scores take 64 MiB."""
-_ROOM = 4
-"""How many times the wanted scores a query may collect."""
+_ROOM = 8
+"""A query's best are chosen when it has collected half so many times the wanted number."""
 _SAMPLE, _IN_SAMPLE = 1 << 12, 10
 """Most vectors of the sample that floors come from, and how many of the results it should hold."""
 _LAST_ROW = (1 << 32) - 1
@@ -204,7 +204,7 @@ class Nearest:
         self._queries, self._depth = queries, depth
         self._floors = np.full(len(queries), -np.inf, dtype=np.float32) if floors is None else floors.copy()
         self._counts = np.zeros(len(queries), dtype=np.int64)
-        self._collected: list[tuple[Rows, Rows]] = []  # query and key of each score
+        self._table = np.full((len(queries), _ROOM * depth), _EMPTY)  # keys collected for each query, empty ones last
         # Used again for every block, because fresh pages are slow to get.
         self._scores = np.empty(len(queries) * _BLOCK_ROWS, dtype=np.float32)
         self._above = np.empty(len(queries) * _BLOCK_ROWS, dtype=np.bool_)
@@ -219,9 +219,15 @@ class Nearest:
             np.greater(scores.reshape(shape), self._floors[:, None], out=above.reshape(shape))
             places = np.flatnonzero(above)
             query, column = np.divmod(places, len(block))
-            self._collected.append((query, _keys(scores[places], column + (first_row + begin))))
-            self._counts += np.bincount(query, minlength=len(self._queries))
-            if self._counts.max(initial=0) > _ROOM * self._depth:
+            new = np.bincount(query, minlength=len(self._queries))
+            lacking = (self._counts + new).max(initial=0) - self._table.shape[1]
+            if lacking > 0:
+                self._table = np.pad(self._table, ((0, 0), (0, lacking)), constant_values=_EMPTY)
+            # A score's place is after those that its query has collected, in this block or before.
+            place = (self._counts + new - new.cumsum())[query] + np.arange(len(query))
+            self._table[query, place] = _keys(scores[places], column + (first_row + begin))
+            self._counts += new
+            if self._counts.max(initial=0) > _ROOM * self._depth // 2:
                 self._cut()
 
     def best(self) -> tuple[Scores, Rows]:
@@ -231,22 +237,17 @@ class Nearest:
 
     def _best_keys(self) -> Rows:
         """Return the keys [Q, K] of the best of each query, best first."""
-        query, keys = (np.concatenate(parts) for parts in zip(*self._collected, strict=True))
-        order = np.argsort(query.astype(np.uint16), kind="stable")  # sixteen bits are sorted in linear time
-        query = query[order]
-        place = np.arange(len(query)) - np.repeat(np.cumsum(self._counts) - self._counts, self._counts)
-        table = np.full((len(self._queries), max(self._depth, self._counts.max(initial=0))), _EMPTY)
-        table[query, place] = keys[order]
-        table.partition(table.shape[1] - self._depth, axis=1)
+        table = np.partition(self._table[:, : max(self._depth, self._counts.max(initial=0))], -self._depth, axis=1)
         return np.sort(table[:, -self._depth :], axis=1)[:, ::-1]
 
     def _cut(self) -> None:
-        """Keep the best of each query."""
+        """Keep the best of each query, and let the worst of them become the floor."""
         best = self._best_keys()
+        self._table = np.full((len(best), _ROOM * self._depth), _EMPTY)
+        self._table[:, : self._depth] = best
         is_full = best[:, -1] != _EMPTY
         self._floors[is_full] = _scores_of(best[is_full, -1])
-        query, place = np.nonzero(best != _EMPTY)
-        self._collected, self._counts = [(query, best[query, place])], (best != _EMPTY).sum(axis=1)
+        self._counts = (best != _EMPTY).sum(axis=1)
 
 
 def _floors(queries: Scores, depth: int, store: VectorStore) -> Scores | None:
