@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json as json_format
 from collections.abc import Callable
 from pathlib import Path
@@ -81,7 +82,7 @@ def _finish(reports: list[ExampleReport], json: Path | None, overwrite: bool) ->
     if json:
         from llama2vec.files import write_output
 
-        facts = {"reports": [report.to_dict() for report in reports]}
+        facts = {"reports": [dataclasses.asdict(report) for report in reports]}
         write_output(json, json_format.dumps(facts, indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
         typer.echo(f"Wrote {json}")
     faulty = [report.summary() for report in reports if report.problem_count]

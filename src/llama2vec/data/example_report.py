@@ -5,9 +5,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -79,15 +79,6 @@ class ExampleReport:
             return ""
         kinds = ", ".join(f"{finding.kind}: {finding.count:,}" for finding in self.problems)
         return f"{self.source} has problems in {self.faulty_rows:,} of {self.rows:,} rows ({kinds})"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data for JSON."""
-        facts = asdict(self)
-        for unit in ("words", "tokens"):
-            for role, lengths in getattr(self, unit).items():
-                facts[unit][role]["percentiles"] = {str(at): value for at, value in lengths.percentiles.items()}
-                facts[unit][role]["cut_share"] = round(lengths.cut_share, 6)
-        return facts
 
     def __str__(self) -> str:
         lines = [

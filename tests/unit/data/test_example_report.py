@@ -1,5 +1,6 @@
 import gzip
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -106,14 +107,14 @@ def test_lengths_are_percentiles_that_occur_and_say_what_is_cut(tmp_path: Path) 
 
 def test_a_report_becomes_json(tmp_path: Path) -> None:
     report = inspect_examples(written(tmp_path / "a.jsonl", FAULTY), count_tokens=words, query_max_tokens=1)
-    facts = json.loads(json.dumps(report.to_dict()))
+    facts = json.loads(json.dumps(asdict(report)))
     assert facts["rows"] == 5
     assert facts["problems"][0] == {
         "kind": "empty query", "count": 1, "first": [f"{tmp_path / 'a.jsonl'}:2 has an empty query; write one or "
         "delete the row"],
     }  # fmt: skip
     assert facts["tokens"]["queries"]["percentiles"] == {"50": 1, "90": 1, "95": 1, "99": 1}
-    assert facts["tokens"]["queries"]["cut_share"] == 0
+    assert facts["tokens"]["queries"]["cut"] == 0
 
 
 def test_a_file_that_ends_in_the_middle_is_reported_with_what_stands_before(tmp_path: Path) -> None:
