@@ -28,19 +28,17 @@ class EmbeddingRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     input: str | list[str]
-    model: Annotated[str | None, Field(description="Name of the served model, from /v1/models.")] = None
-    encoding_format: Annotated[
-        Literal["float", "base64"] | None, Field(description="base64 = little-endian float32, bit for bit.")
-    ] = None
-    dimensions: Annotated[
-        Annotated[int, Field(ge=1), BeforeValidator(_whole)] | None,
-        Field(description="Keep only this many leading numbers of each vector, scaled back to unit length."),
-    ] = None
-    input_type: Annotated[
-        Side | None,
-        Field(description="query = a question or search phrase; passage (default) = a text to be found."),
-    ] = None
-    user: Annotated[str | None, Field(description="Ignored.")] = None
+    model: str | None = Field(None, description="Name of the served model, from /v1/models.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="base64 = little-endian float32, bit for bit."
+    )
+    dimensions: Annotated[Annotated[int, Field(ge=1)], BeforeValidator(_whole)] | None = Field(
+        None, description="Keep only this many leading numbers of each vector, scaled back to unit length."
+    )
+    input_type: Side | None = Field(
+        None, description="query = a question or search phrase; passage (default) = a text to be found."
+    )
+    user: str | None = Field(None, description="Ignored.")
 
 
 class SearchRequest(BaseModel):
@@ -49,7 +47,7 @@ class SearchRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     q: str
-    mode: Annotated[Mode | None, Field(description="Default: the first of the index's modes.")] = None
+    mode: Mode | None = Field(None, description="Default: the first of the index's modes.")
     depth: int = 10
 
     @model_validator(mode="before")

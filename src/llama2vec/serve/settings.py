@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 from pydantic import Field, model_validator
 
 from llama2vec.config import Settings
@@ -12,28 +10,24 @@ from llama2vec.config import Settings
 class ServeSettings(Settings):
     """Limits of the HTTP service, and how it batches."""
 
-    max_batch: Annotated[int, Field(ge=1, description="Texts in one model pass; 1 = no batching.")] = 64
-    max_batch_tokens: Annotated[
-        int, Field(ge=0, description="Tokens in one model pass; 0 = what suits the device. One text may be longer.")
-    ] = 0
-    max_wait_ms: Annotated[
-        float, Field(ge=0, le=10_000, description="How long an idle model waits for more texts, in milliseconds.")
-    ] = 5.0
-    max_waiting: Annotated[int, Field(ge=1, description="Texts queued or being encoded before requests get 503.")] = (
-        2048
+    max_batch: int = Field(default=64, ge=1, description="Texts in one model pass; 1 = no batching.")
+    max_batch_tokens: int = Field(0, ge=0, description="Tokens in one model pass; 0 = what suits the device.")
+    max_wait_ms: float = Field(5.0, ge=0, le=10_000, description="How long an idle model waits for more texts.")
+    max_waiting: int = Field(default=2048, ge=1, description="Texts queued or being encoded before requests get 503.")
+    max_connections: int = Field(default=512, ge=1, description="Open connections before new ones get 503.")
+    max_body_bytes: int = Field(default=4 << 20, ge=1, description="Largest request body.")
+    max_texts: int = Field(default=256, ge=1, description="Texts in one request.")
+    max_characters: int = Field(default=65_536, ge=1, description="Characters in one text.")
+    max_depth: int = Field(default=100, ge=1, description="Passages in one answer.")
+    timeout_seconds: float = Field(
+        default=60.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Seconds for a request to arrive, to be answered, to be read.",
     )
-    max_connections: Annotated[int, Field(ge=1, description="Open connections before new ones get 503.")] = 512
-    max_body_bytes: Annotated[int, Field(ge=1, description="Largest request body.")] = 4 << 20
-    max_texts: Annotated[int, Field(ge=1, description="Texts in one request.")] = 256
-    max_characters: Annotated[int, Field(ge=1, description="Characters in one text.")] = 65_536
-    max_depth: Annotated[int, Field(ge=1, description="Passages in one answer.")] = 100
-    timeout_seconds: Annotated[
-        float,
-        Field(gt=0, allow_inf_nan=False, description="Seconds for a request to arrive, to be answered, to be read."),
-    ] = 60.0
-    grace_seconds: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="Seconds that open requests get when the service stops.")
-    ] = 30.0
+    grace_seconds: float = Field(
+        default=30.0, ge=0, allow_inf_nan=False, description="Seconds that open requests get when the service stops."
+    )
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> ServeSettings:

@@ -88,11 +88,8 @@ def open_backend(
         return Backend(name, _sentence_transformers(folder, dtype, device))
     settings = ModelSettings.model_validate({"dtype": dtype, "device": device})
     encoder = Encoder.load(folder, settings=settings)
-    return Backend(name, lambda side, texts: _encode(encoder, side)(list(texts)))
-
-
-def _encode(encoder: Encoder, side: Side) -> Callable[[list[str]], Vectors]:
-    return encoder.encode_queries if side == "query" else encoder.encode_passages
+    encode = {"query": encoder.encode_queries, "passage": encoder.encode_passages}
+    return Backend(name, lambda side, texts: encode[side](list(texts)))
 
 
 def _sentence_transformers(folder: Path, dtype: str, device: str) -> Embed:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from llama2vec.config import PromptName
+from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
-from llama2vec.verify.plain import Case, Reading, input_as_text, other_side
+from llama2vec.verify.plain import Case, Reading, input_as_text
 
 _USUAL_LIMITS = (16, 24, 32, 48, 64, 96, 100, 128, 160, 192, 256, 384, 500, 510, 512, 1000, 1024)
 _TEXT_CHANGES: dict[str, Callable[[str], str]] = {
@@ -26,6 +27,7 @@ _TEXT_CHANGES: dict[str, Callable[[str], str]] = {
 }
 
 Candidate = tuple[str, Vectors | None]
+Candidates = Callable[[Case], Iterator[Candidate]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,23 @@ class Fault:
     candidates: Callable[[Case], Iterator[Candidate]]
 
 
+FAULTS: list[Fault] = []
+"""Every fault that is tried, in the order in which equal ones are named."""
+
+_PADDING_REMEDY = "pad on the right and pool at each row's own last tokens (the contract's padding_side)"
+
+
+def _fault(name: str, remedy: str) -> Callable[[Candidates], Candidates]:
+    """Register the ways in which a fault shows."""
+
+    def register(candidates: Candidates) -> Candidates:
+        FAULTS.append(Fault(name, remedy, candidates))
+        return candidates
+
+    return register
+
+
+@_fault("no EOS", "append the contract's suffix ids, the slot included")
 def _no_slot(case: Case) -> Iterator[Candidate]:
     """Attention is causal, so the state before the slots is that of a sequence without them."""
     if not case.plain.pools_slots:
@@ -59,6 +78,7 @@ def _no_slot(case: Case) -> Iterator[Candidate]:
         yield text_end, case.pool(lambda one: range(one.text.stop - slots, one.text.stop))
 
 
+@_fault("one slot", "average the last hidden states of all slots")
 def _one_slot(case: Case) -> Iterator[Candidate]:
     slots = case.plain.slots
     if case.plain.pools_slots and slots > 1:
@@ -66,6 +86,7 @@ def _one_slot(case: Case) -> Iterator[Candidate]:
         yield f"only the first of the {slots} slots is pooled", case.pool(lambda one: [len(one.ids) - slots])
 
 
+@_fault("mean pooling", "pool the slots, the last tokens of the sequence")
 def _mean_pooling(case: Case) -> Iterator[Candidate]:
     if not case.plain.pools_slots:
         return
@@ -78,12 +99,14 @@ def _mean_pooling(case: Case) -> Iterator[Candidate]:
     yield "all tokens but the first are averaged instead of the slots", case.pool(lambda one: range(1, len(one.ids)))
 
 
+@_fault("other pooling", "average the text's own tokens")
 def _token_instead_of_mean(case: Case) -> Iterator[Candidate]:
     if not case.plain.pools_slots:
         yield "the last token is pooled instead of the mean over the text", case.pool(lambda one: [len(one.ids) - 1])
         yield "the tokens before the text are averaged with it", case.pool(lambda one: range(len(one.ids)))
 
 
+@_fault("other layers", "average as many last layers as the contract says, each at unit length")
 def _other_layers(case: Case) -> Iterator[Candidate]:
     own = case.plain.layers
     depth = len(case.plain.states(case.readings()[0].ids)) - 1
@@ -97,11 +120,12 @@ def _other_layers(case: Case) -> Iterator[Candidate]:
         yield f"the layer {below} below the last is read instead of {instead}", case.pool(columns, [-1 - below])
 
 
+@_fault("wrong prompt", "send queries as queries and passages as passages (input_type, prompt_name)")
 def _wrong_prompt(case: Case) -> Iterator[Candidate]:
     plain, side = case.plain, case.side
     if not plain.pools_slots:
         return
-    other = other_side(side)
+    other: Side = "passage" if side == "query" else "query"
     wrong: PromptName = "next" if case.prompt == "self" else "self"
     whose = f", the {other}'s" if plain.prompt(other) == wrong else ""
     what = f"read with the {wrong.upper()} prompt{whose}, instead of {case.prompt.upper()}"
@@ -110,6 +134,7 @@ def _wrong_prompt(case: Case) -> Iterator[Candidate]:
         yield what, case.read_with(suffix=plain.suffix(wrong), limit=limit)
 
 
+@_fault("no prompt", "append the contract's suffix ids to every text")
 def _no_prompt(case: Case) -> Iterator[Candidate]:
     if case.plain.pools_slots:
         what = "the slots follow the text directly, without the prompt's words"
@@ -118,6 +143,7 @@ def _no_prompt(case: Case) -> Iterator[Candidate]:
             yield what, case.read_with(prefix=case.begin, suffix=case.slot_ids)
 
 
+@_fault("prompt twice", "send bare texts and name the side (--input-type-field)")
 def _prompt_twice(case: Case) -> Iterator[Candidate]:
     """The caller writes the prompt into the text, and the server adds it once more."""
     plain = case.plain
@@ -126,11 +152,13 @@ def _prompt_twice(case: Case) -> Iterator[Candidate]:
         yield "the text already contains the prompt when it arrives, and gets it again", case.read_with(change=prompted)
 
 
+@_fault("missing BOS", "begin with the contract's prefix ids (add_special_tokens)")
 def _missing_bos(case: Case) -> Iterator[Candidate]:
     if case.begin:
         yield "BOS is missing", case.read_with(prefix=case.prefix_words)
 
 
+@_fault("extra BOS", "begin with BOS only once: from the tokenizer or from the prompt")
 def _extra_bos(case: Case) -> Iterator[Candidate]:
     plain = case.plain
     if case.begin:
@@ -142,18 +170,21 @@ def _extra_bos(case: Case) -> Iterator[Candidate]:
             yield what, case.read_with(prefix=(token, *plain.prefix))
 
 
+@_fault("missing prefix", "begin with the contract's prefix ids")
 def _missing_prefix(case: Case) -> Iterator[Candidate]:
     if case.prefix_words:
         words = case.plain.contract["prompts"]["prefix"]
         yield f"the prompt's {words!r} before the text is missing", case.read_with(prefix=case.begin)
 
 
+@_fault("extra EOS", "switch off the tokenizer's or the server's own EOS")
 def _extra_eos(case: Case) -> Iterator[Candidate]:
     eos = case.plain.tokenizer.eos_token_id
     if case.plain.pools_slots and eos is not None:
         yield "one more EOS follows the slots", case.read_with(suffix=(*case.plain.suffix(case.prompt), eos))
 
 
+@_fault("joined tokens", "tokenize the text alone, then append the contract's suffix ids")
 def _joined(case: Case) -> Iterator[Candidate]:
     """Tokens may merge where the text meets the prompt."""
     plain = case.plain
@@ -169,15 +200,17 @@ def _joined(case: Case) -> Iterator[Candidate]:
     yield "text and prompt are tokenized as one string, so tokens merge at the seam", case.read(readings)
 
 
+@_fault("altered text", "pass the text to the tokenizer unchanged")
 def _altered_text(case: Case) -> Iterator[Candidate]:
     for what, change in _TEXT_CHANGES.items():
         yield what, case.read_with(change=change)
 
 
+@_fault("truncation", "cut the text, not the prompt, at the contract's limits")
 def _truncation(case: Case) -> Iterator[Candidate]:
     """Try the usual lengths."""
     plain, side = case.plain, case.side
-    own, other = plain.limit(side), plain.limit(other_side(side))
+    own, other = plain.limit(side), plain.limit("passage" if side == "query" else "query")
     around = len(plain.prefix) + len(plain.suffix(case.prompt))
     longest = max(len(plain.text_ids(text)) for text in case.texts)
     for limit in sorted({*_USUAL_LIMITS, other, longest} - {own}):
@@ -194,6 +227,7 @@ def _truncation(case: Case) -> Iterator[Candidate]:
             yield cut, case.read([Reading(one.ids[:limit], range(0)) for one in case.readings()])
 
 
+@_fault("left padding", _PADDING_REMEDY)
 def _left_padding(case: Case) -> Iterator[Candidate]:
     width = max(len(one.ids) for one in case.readings())
     columns = case.plain.columns
@@ -211,6 +245,7 @@ def _left_padding(case: Case) -> Iterator[Candidate]:
         yield misplaced, case.pool_batch(lambda one, _: columns(one), left=True, mask=mask)
 
 
+@_fault("pooling at a pad token", _PADDING_REMEDY)
 def _pad_pooled(case: Case) -> Iterator[Candidate]:
     """Padding on the right, and the last columns of the batch instead of the row's."""
     width = max(len(one.ids) for one in case.readings())
@@ -222,30 +257,6 @@ def _pad_pooled(case: Case) -> Iterator[Candidate]:
         for pad_id in case.plain.pad_ids:
             last = range(width - count, width)
             yield what, case.pool_batch(lambda *_, last=last: last, left=False, mask=mask, pad_id=pad_id)  # type: ignore[misc]
-
-
-_PADDING_REMEDY = "pad on the right and pool at each row's own last tokens (the contract's padding_side)"
-
-FAULTS: tuple[Fault, ...] = (
-    Fault("no EOS", "append the contract's suffix ids, the slot included", _no_slot),
-    Fault("wrong prompt", "send queries as queries and passages as passages (input_type, prompt_name)", _wrong_prompt),
-    Fault("no prompt", "append the contract's suffix ids to every text", _no_prompt),
-    Fault("prompt twice", "send bare texts and name the side (--input-type-field)", _prompt_twice),
-    Fault("mean pooling", "pool the slots, the last tokens of the sequence", _mean_pooling),
-    Fault("other pooling", "average the text's own tokens", _token_instead_of_mean),
-    Fault("one slot", "average the last hidden states of all slots", _one_slot),
-    Fault("missing BOS", "begin with the contract's prefix ids (add_special_tokens)", _missing_bos),
-    Fault("extra BOS", "begin with BOS only once: from the tokenizer or from the prompt", _extra_bos),
-    Fault("missing prefix", "begin with the contract's prefix ids", _missing_prefix),
-    Fault("extra EOS", "switch off the tokenizer's or the server's own EOS", _extra_eos),
-    Fault("other layers", "average as many last layers as the contract says, each at unit length", _other_layers),
-    Fault("truncation", "cut the text, not the prompt, at the contract's limits", _truncation),
-    Fault("left padding", _PADDING_REMEDY, _left_padding),
-    Fault("pooling at a pad token", _PADDING_REMEDY, _pad_pooled),
-    Fault("joined tokens", "tokenize the text alone, then append the contract's suffix ids", _joined),
-    Fault("altered text", "pass the text to the tokenizer unchanged", _altered_text),
-)
-"""Every fault that is tried, in the order in which equal ones are named."""
 
 
 def fault_name(fault: Fault, case: Case) -> str:

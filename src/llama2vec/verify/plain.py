@@ -21,7 +21,7 @@ from llama2vec.config import PromptName
 from llama2vec.errors import ContractError
 from llama2vec.model.backbone import quiet_transformers
 from llama2vec.model.contract import CONTRACT_FILE
-from llama2vec.model.golden import SIDES, Side
+from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
 
 _KEPT_STATES = 16
@@ -199,15 +199,6 @@ def input_as_text(contract: dict[str, Any], tokenizer: Any, side: Side, text: st
     ids = contract["token_ids"]["suffixes"][name][-contract["token_ids"]["slots"] :]
     slots = "".join(tokenizer.convert_ids_to_tokens(ids))
     return f"{prompts['prefix']}{text}{prompts[f'{name}_prompt']}{slots}"
-
-
-def other_side(side: Side) -> Side:
-    """Return the other one of query and passage.
-
-    >>> other_side("query")
-    'passage'
-    """
-    return SIDES[1 - SIDES.index(side)]
 
 
 NEAR_COSINE = 0.99
