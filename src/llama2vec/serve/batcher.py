@@ -123,15 +123,10 @@ class Batcher:
         self.waiting = 0
         """Texts admitted and not finished."""
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether the last batches all failed, or the queue is not being served."""
-        return self._failures >= _FAILURES_IN_A_ROW or self._loop_task.done()
-
-    @property
-    def busy_seconds(self) -> float:
-        """How long the model has been working on its current batch."""
-        return 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+    def is_failing(self, longest_seconds: float) -> bool:
+        """Return whether the last batches all failed, or the current one takes longer than a batch may."""
+        busy = 0.0 if self._busy_since is None else time.monotonic() - self._busy_since
+        return self._failures >= _FAILURES_IN_A_ROW or busy > longest_seconds or self._loop_task.done()
 
     async def encode(self, texts: Sequence[str], side: Side) -> Encoded:
         """Embed texts together with those of other callers.

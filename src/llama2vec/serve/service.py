@@ -181,7 +181,7 @@ class Service:
         if self.loaded is None or self._batcher is None:
             return "loading"
         # A batch that outlasts the time limit has no caller left.
-        if self._batcher.is_failing or self._batcher.busy_seconds > 2 * self.settings.timeout_seconds:
+        if self._batcher.is_failing(2 * self.settings.timeout_seconds):
             return "failing"
         return "store_changed" if self.loaded.store_changed else "ok"
 

@@ -20,10 +20,7 @@ class ServeSettings(Settings):
     max_characters: int = Field(default=65_536, ge=1, description="Characters in one text.")
     max_depth: int = Field(default=100, ge=1, description="Passages in one answer.")
     timeout_seconds: float = Field(
-        default=60.0,
-        gt=0,
-        allow_inf_nan=False,
-        description="Seconds for a request to arrive, to be answered, to be read.",
+        default=60.0, gt=0, allow_inf_nan=False, description="Seconds to receive, answer and deliver a request."
     )
     grace_seconds: float = Field(
         default=30.0, ge=0, allow_inf_nan=False, description="Seconds that open requests get when the service stops."

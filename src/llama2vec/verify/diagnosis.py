@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ import torch
 
 from llama2vec.model.golden import Golden, Side
 from llama2vec.model.pooling import Vectors
-from llama2vec.verify.faults import FAULTS, Fault, fault_name
+from llama2vec.verify.faults import FAULTS, fault_name
 from llama2vec.verify.plain import NEAR_COSINE, Case, PlainModel
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ _ROUNDING_STEPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 _DTYPES = ("float32", "bfloat16", "float16")
 # Further matches are as good as the best one, and not merely near it.
 _EQUAL_FACTOR = 4.0
-_IN_BATCHES = ("left padding", "pooling at a pad token")
 
 
 class Finding(NamedTuple):
@@ -111,7 +110,7 @@ def diagnose(
             logger.info("vectors differ; trying %d known faults (a minute on a small model)", len(FAULTS))
             plain = load(golden.dtype)
         case = Case(plain, side, golden.texts, expected, straight)
-        matches = _matching_faults(case, golden.tolerance, _possible(case, right_alone, alone.get(side)))
+        matches = _matching_faults(case, golden.tolerance)
         if not matches:
             matches = [_BATCHING] if right_alone else list(_precision(golden, case, load))
         if matches:
@@ -165,16 +164,7 @@ def _is_right(golden: Golden, side: Side, vectors: Vectors | None) -> bool:
     return largest_difference(straight, golden.vectors[side]) <= golden.tolerance
 
 
-def _possible(case: Case, right_alone: bool, alone: Vectors | None) -> list[Fault]:
-    """Return the faults that asking for each text by itself does not rule out: only padding, or all but padding."""
-    if right_alone:
-        return [fault for fault in FAULTS if fault.name in _IN_BATCHES]
-    if alone is None or alone.shape != case.given.shape or lowest_cosine(alone, case.given) < 1 - 1e-4:
-        return list(FAULTS)
-    return [fault for fault in FAULTS if fault.name not in _IN_BATCHES]
-
-
-def _matching_faults(case: Case, tolerance: float, faults: Sequence[Fault]) -> list[Finding]:
+def _matching_faults(case: Case, tolerance: float) -> list[Finding]:
     """Return the fault that gives the backend's vectors, and those that match equally well.
 
     A fault that this model cannot show gives the golden vectors and proves nothing. Where the backend computes in
@@ -183,7 +173,7 @@ def _matching_faults(case: Case, tolerance: float, faults: Sequence[Fault]) -> l
     exact: list[tuple[float, Finding]] = []
     rounded: list[tuple[float, Finding]] = []
     to_golden = largest_difference(case.given, case.golden)
-    for fault in faults:
+    for fault in FAULTS:
         for what, vectors in fault.candidates(case):
             if vectors is None or not np.isfinite(vectors).all():
                 continue

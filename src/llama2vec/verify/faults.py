@@ -26,21 +26,17 @@ _TEXT_CHANGES: dict[str, Callable[[str], str]] = {
     "non-ASCII letters are dropped": lambda text: text.encode("ascii", "ignore").decode(),
 }
 
-Candidate = tuple[str, Vectors | None]
+Candidate = tuple[str, Vectors | None]  # What is wrong, and [N, D]; None = cannot happen here
 Candidates = Callable[[Case], Iterator[Candidate]]
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A known fault.
+    """A known fault, what to do, and each way it shows: what is wrong, and the vectors under it."""
 
-    Attributes:
-        candidates: Each way it shows: what is wrong, and the vectors [N, D] under it (None = cannot happen here).
-    """
-
-    name: str  # A few words
-    remedy: str  # What to do
-    candidates: Callable[[Case], Iterator[Candidate]]
+    name: str
+    remedy: str
+    candidates: Candidates
 
 
 FAULTS: list[Fault] = []

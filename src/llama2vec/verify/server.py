@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,16 +97,11 @@ def embeddings_address(url: str) -> str:
     Raises:
         ConfigError: Not an http address.
     """
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL:
-        parsed = httpx.URL("")
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigError(f"--url {url}: not an address of a server; write it as http://host:port")
-    plain = url.rstrip("/")
-    if plain.endswith("/embeddings"):
-        return plain
-    return f"{plain}/embeddings" if plain.endswith("/v1") else f"{plain}/v1/embeddings"
+    with suppress(httpx.InvalidURL):
+        if httpx.URL(url).scheme in ("http", "https") and httpx.URL(url).host:
+            plain = url.rstrip("/")
+            return plain if plain.endswith("/embeddings") else f"{plain.removesuffix('/v1')}/v1/embeddings"
+    raise ConfigError(f"--url {url}: not an address of a server; write it as http://host:port")
 
 
 def _refusal(answer: httpx.Response) -> str:

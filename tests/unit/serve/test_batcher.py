@@ -238,7 +238,7 @@ def test_whatever_the_model_raises_its_caller_hears_of_it_and_the_next_is_served
             await batcher.encode(["a", "b"], "query")
         assert len((await batcher.encode(["a"], "query")).vectors) == 1
         assert batcher.waiting == 0
-        assert not batcher.is_failing
+        assert not batcher.is_failing(60)
 
     run(encoder, work)
 
@@ -249,12 +249,12 @@ def test_too_few_vectors_are_an_error_and_a_model_that_keeps_failing_is_known() 
 
     async def work(batcher: Batcher) -> None:
         for _ in range(3):
-            assert not batcher.is_failing
+            assert not batcher.is_failing(60)
             with pytest.raises(EncodingError, match="1 vectors for 2 texts"):
                 await batcher.encode(["a", "b"], "query")
-        assert batcher.is_failing
+        assert batcher.is_failing(60)
         encoder.too_few = False
         await batcher.encode(["a", "b"], "query")
-        assert not batcher.is_failing
+        assert not batcher.is_failing(60)
 
     run(encoder, work)
