@@ -73,7 +73,7 @@ class StoreAndIndex(RuleBasedStateMachine):
 
     @rule(
         version=st.sampled_from([0, 1]), shard_size=st.sampled_from([2, 3]), overwrite=st.booleans(),
-        calls=st.sampled_from([0, 1, 2, 1000]),
+        calls=st.sampled_from([1, 1000, 2, 1000]),
     )  # fmt: skip
     def add_or_resume(self, version: int, shard_size: int, overwrite: bool, calls: int) -> None:
         if self.encode(version, self.store, Encoder(calls), shard_size=shard_size, overwrite=overwrite):
@@ -107,6 +107,7 @@ class StoreAndIndex(RuleBasedStateMachine):
     def flip_a_bit(self, data: st.DataObject) -> None:
         folders = [folder for folder in (self.store, self.index) if folder.is_dir()]
         files = sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
+        files = [path for path in files if path.suffix != ".json"] * 3 + files
         file = data.draw(st.sampled_from(files))
         content = bytearray(file.read_bytes())
         if content:
@@ -171,7 +172,7 @@ class StoreAndIndex(RuleBasedStateMachine):
 
 
 class TestStoreAndIndex(StoreAndIndex.TestCase):  # type: ignore[misc, name-defined]
-    settings = settings(deadline=None, max_examples=20, stateful_step_count=12, suppress_health_check=list(HealthCheck))
+    settings = settings(deadline=None, max_examples=60, stateful_step_count=15, suppress_health_check=list(HealthCheck))
 
     def runTest(self) -> None:
         with mock.patch("os.fsync"):
