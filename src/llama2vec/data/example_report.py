@@ -35,11 +35,6 @@ class Lengths:
     limit: int = 0  # Length at which texts are truncated; 0 = never
     cut: int = 0  # Number of texts longer than that
 
-    @property
-    def cut_share(self) -> float:
-        """Share of the texts that are truncated."""
-        return self.cut / self.count if self.count else 0.0
-
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -269,6 +264,7 @@ def _length_table(units: Mapping[str, Mapping[str, Lengths]]) -> list[str]:
         for role, lengths in roles.items():
             numbers = [*lengths.percentiles.values(), lengths.longest]
             row = f"{lengths.count:>10,}{lengths.mean:>10,.1f}" + "".join(f"{number:>10,}" for number in numbers)
-            cut = f"   {lengths.cut_share:.1%} longer than {lengths.limit:,}" if lengths.limit else ""
+            share = lengths.cut / max(1, lengths.count)
+            cut = f"   {share:.1%} longer than {lengths.limit:,}" if lengths.limit else ""
             lines.append(f"  {f'{role}, {unit}':<22}{row}{cut}")
     return lines
