@@ -62,11 +62,7 @@ class MtebEncoder(AbsEncoder):  # type: ignore[misc]
         prompt_type: PromptType | None = None,
         **_: Any,
     ) -> NDArray[np.float32]:
-        """Embed the ``text`` of every batch.
-
-        Returns:
-            [N, D] unit vectors, float32.
-        """
+        """Return [N, D] float32 unit vectors of the ``text`` of every batch."""
         texts = [text for batch in inputs for text in batch["text"]]
         if prompt_type == PromptType.query:
             return self.encoder.encode_queries(texts)

@@ -190,13 +190,7 @@ def serve(
 ) -> None:
     """Answer until SIGTERM or Ctrl-C, then return: being told to stop is not a failure.
 
-    Args:
-        load: Opens model and index; requests get 503 until it is done.
-        settings: Limits.
-        listening: From :func:`listen`.
-        token: Bearer token that requests must carry; None = no token is needed.
-        hosts: Names that requests may call the service by; None = any.
-        with_search: Offer search and its page.
+    ``listening`` comes from :func:`listen`; the other arguments are those of :func:`create_app`.
 
     Raises:
         Llama2VecError: The model or the index cannot be used.

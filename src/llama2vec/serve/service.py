@@ -135,11 +135,7 @@ class Loaded:
         return False
 
     def hits(self, question: str, mode: Mode, depth: int, vector: Vectors | None) -> list[Hit]:
-        """Search in the calling thread; one search at a time.
-
-        Raises:
-            StoreChangedError: The store was rewritten, before or during the search.
-        """
+        """Search in the calling thread, one search at a time; :class:`StoreChangedError` if the store was rewritten."""
         assert self.retriever is not None
         assert self.query is not None
         self.query.vector = vector
@@ -219,13 +215,7 @@ class Service:
             await self._batcher.close()
 
     async def embed(self, texts: Sequence[str], side: Side) -> Encoded:
-        """Embed texts together with those of other requests.
-
-        Raises:
-            QueueFullError: Too many texts wait.
-            EncodingError: The model failed.
-            NotFiniteError: The model gave NaN or infinite numbers.
-        """
+        """Embed texts together with those of other requests; errors of :meth:`Batcher.encode`, and of NaN vectors."""
         assert self._batcher is not None
         encoded = await self._batcher.encode(texts, side)
         if not np.isfinite(encoded.vectors).all():
@@ -233,12 +223,7 @@ class Service:
         return encoded
 
     async def search(self, question: str, mode: Mode, depth: int) -> list[Hit]:
-        """Return the best passages for a question.
-
-        Raises:
-            QueueFullError: Too many questions wait.
-            StoreChangedError: The store was rewritten while it was being served.
-        """
+        """Return the best passages for a question; errors as in :meth:`embed` and :meth:`Loaded.hits`."""
         assert self.loaded is not None
         return await self._search(self.loaded, question, mode, depth)
 

@@ -63,8 +63,7 @@ def open_backend(
 
     Raises:
         ConfigError: A setting that it needs is missing.
-        BackendError: It cannot be loaded or reached.
-        ContractError: sentence-transformers would run code in the folder that llama2vec did not write.
+        ModelError: It cannot be loaded or reached, or would run code that llama2vec did not write.
     """
     server = server or ServerSettings()
     if name not in BACKENDS:
@@ -119,11 +118,7 @@ def _sentence_transformers(folder: Path, dtype: str, device: str) -> Embed:
 
 
 def vectors_of(backend: Backend, side: Side, texts: Sequence[str]) -> Vectors:
-    """Ask a backend and check that it gives one row per text.
-
-    Raises:
-        BackendError: It gives another number of vectors, or something other than vectors.
-    """
+    """Ask a backend and check that it gives one row per text; else raise :class:`BackendError`."""
     vectors = np.asarray(backend.embed(side, texts), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.shape[1]:
         raise BackendError(
@@ -147,11 +142,7 @@ def row_ids(count: int) -> list[str]:
 
 
 def export_texts(folder: Path, golden: Golden, path: Path, *, overwrite: bool = False) -> int:
-    """Write the golden texts as JSONL: ``id``, ``side``, ``text``, and ``prompted`` for programs without prompts.
-
-    Returns:
-        The number of rows.
-    """
+    """Write the golden texts as JSONL: ``id``, ``side``, ``text`` and ``prompted``; return the number of rows."""
     contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
     tokenizer = load_tokenizer(str(folder))
     tokenizer.model_max_length = int(1e30)

@@ -167,8 +167,7 @@ def _is_right(golden: Golden, side: Side, vectors: Vectors | None) -> bool:
 def _matching_faults(case: Case, tolerance: float) -> list[Finding]:
     """Return the fault that gives the backend's vectors, and those that match equally well.
 
-    A fault that this model cannot show gives the golden vectors and proves nothing. Where the backend computes in
-    another number format, every row is slightly off; a match must then be much nearer than the golden vectors.
+    Matches in another number format count only if they are much nearer than the golden vectors.
     """
     exact: list[tuple[float, Finding]] = []
     rounded: list[tuple[float, Finding]] = []

@@ -131,11 +131,7 @@ class PlainModel:
     def batch_states(
         self, rows: Sequence[Sequence[int]], *, left: bool, mask: bool, pad_id: int
     ) -> tuple[list[tuple[Tensor, ...]], list[int]]:
-        """Pad sequences into one batch and read it.
-
-        Returns:
-            For each row the hidden states [L, D] of every layer, padding included, and the column where the row begins.
-        """
+        """Read one padded batch: per row the states [L, D] of each layer, and the column where it begins."""
         width = max(map(len, rows))
         starts = [width - len(row) if left else 0 for row in rows]
         ids = torch.full((len(rows), width), pad_id)
@@ -152,12 +148,9 @@ class PlainModel:
         return [tuple(layer[number] for layer in layers) for number in range(len(rows))], starts
 
     def pooled(self, states: Sequence[Tensor], columns: Sequence[int], layers: Sequence[int] | None = None) -> Vectors:
-        """Average columns over the contract's layers, or over others (indices into ``hidden_states``).
+        """Return a unit vector [D]: columns averaged over the contract's layers, or ``layers`` of ``hidden_states``.
 
         With several layers, the average of each is brought to unit length first.
-
-        Returns:
-            Unit vector [D] float32.
         """
         chosen = range(len(states) - self.layers, len(states)) if layers is None else layers
         means = [states[layer][list(columns)].mean(dim=0) for layer in chosen]
@@ -167,11 +160,7 @@ class PlainModel:
         return vector
 
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Embed texts as one batch, padded on the right and with an attention mask.
-
-        Returns:
-            [N, D] unit vectors, float32.
-        """
+        """Return [N, D] float32 unit vectors of texts embedded as one batch, padded on the right and masked."""
         readings = [self.reading(text, side) for text in texts]
         rows, _ = self.batch_states([one.ids for one in readings], left=False, mask=True, pad_id=self.pad_ids[0])
         return np.stack([self.pooled(row, self.columns(one)) for row, one in zip(rows, readings, strict=True)])

@@ -56,11 +56,7 @@ class EmbeddingServer:
             self.unchecked = _PROMPTS_AS_TEXT
 
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
-        """Return [N, D'] float32 of all texts, asked for in one request.
-
-        Raises:
-            BackendError: The server does not answer, refuses, or returns something other than embeddings.
-        """
+        """Return [N, D'] float32 of all texts, asked for in one request; :class:`BackendError` if that fails."""
         if self._contract is None:
             data = {**self._fixed, "input": list(texts), self._settings.input_type_field: side}
         else:
