@@ -99,8 +99,11 @@ def evaluate_command(
     name = name or (f"{model}+bm25" if mode == "hybrid" else model)
     system = System(name, encoder, "hybrid" if mode == "hybrid" else "dense")
     if rare.encode_only:
+        from llama2vec.score.evaluator import encode_tasks
+
         assert rare.stores
-        _encode(system, tasks, rare.stores, settings)
+        for store in encode_tasks(system, tasks, rare.stores, settings):
+            typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {store.path}")
     else:
         _evaluate(system, tasks, output, settings, Stores(rare.stores), overwrite=overwrite)
 
@@ -109,13 +112,6 @@ def _split(sets: Sequence[str]) -> tuple[_Rare, list[str]]:
     """Return our own settings, and those of the encoder as they were given."""
     own = [text for text in sets if text.partition("=")[0].strip() in _Rare.model_fields]
     return load_config(_Rare, None, own), [text for text in sets if text not in own]
-
-
-def _encode(system: System, tasks: Sequence[str], folder: Path, settings: ScoringSettings) -> None:
-    from llama2vec.score.evaluator import encode_tasks
-
-    for store in encode_tasks(system, tasks, folder, settings):
-        typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {store.path}")
 
 
 def _evaluate(
@@ -134,7 +130,5 @@ def _evaluate(
     Console(file=sys.stdout, color_system=None, width=None if sys.stdout.isatty() else 140).print(task_table(scores))
     if output:
         kept = sum(score.result.kept for score in scores)
-        done = (
-            "All tasks were already done" if kept == len(scores) else f"Scored {len(scores) - kept} tasks, kept {kept}"
-        )
-        typer.echo(f"{done}: {output}")
+        new = len(scores) - kept
+        typer.echo(f"{f'Scored {new} tasks, kept {kept}' if new else 'All tasks were already done'}: {output}")

@@ -16,6 +16,7 @@ from llama2vec.records import Passage, Qrels, Query, Report, Run
 from llama2vec.retrieve.texts import snippet
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import (
+    CONFIDENCE,
     MOST_FLIPS,
     SAME,
     Groups,
@@ -111,11 +112,7 @@ _DEFAULTS = ComparisonOptions()
 
 
 def check_options(options: ComparisonOptions) -> None:
-    """Check the options before any work.
-
-    Raises:
-        EvaluationError: One is out of range.
-    """
+    """Check the options before any work; one that is out of range raises an EvaluationError."""
     if options.changed < 0:
         raise EvaluationError(f"changed is {options.changed}; list 0 queries or more")
     if not 1 <= options.flips <= MOST_FLIPS:
@@ -130,19 +127,14 @@ def compare_runs(
     task: str = "",
     options: ComparisonOptions = _DEFAULTS,
 ) -> list[Comparison]:
-    """Compare what systems returned for the same queries, by each metric; a missing query scores 0.
+    """Compare what two or more systems returned for the same queries, by each metric; a missing query scores 0.
+
+    Tags must be distinct; the first run is the baseline.
 
     >>> runs = [Run({"q1": {"b": 2.0, "a": 1.0}, "q2": {"c": 1.0}}, "old"), Run({"q1": {"a": 1.0}, "q2": {}}, "new")]
     >>> [comparison] = compare_runs(runs, {"q1": {"a": 1}, "q2": {"c": 1}}, metrics=["MRR@10"])
     >>> comparison.pairs[0].difference, comparison.pairs[0].randomization_p
     (-0.25, 1.0)
-
-    Args:
-        runs: Two or more, with distinct tags; the first is the baseline.
-        qrels: Relevance judgments.
-        metrics: As ir_measures writes them.
-        task: Name for the result.
-        options: Which pairs, how many samples.
 
     Raises:
         EvaluationError: Runs that cannot be compared, or that :func:`llama2vec.score.metrics.evaluate_run` refuses.
@@ -318,7 +310,7 @@ def _compare(
         pairs=tests,
         settings={
             "correction": f"Holm, over the {len(tests)} pairs of this comparison",
-            "confidence": 0.95,
+            "confidence": CONFIDENCE,
             "tie_tolerance": SAME,
             "flips": options.flips,
             "resamples": options.resamples,
@@ -371,14 +363,13 @@ def _name(task: str, query_id: str) -> str:
 
 def _shown_queries(comparison: Comparison, runs: Sequence[Run], qrels: Qrels, depth: int) -> dict[str, ShownQuery]:
     """Return the changed queries with the best passages of every run, without texts."""
-    shown: dict[str, ShownQuery] = {}
-    for query_id in dict.fromkeys(query_id for pair in comparison.pairs for query_id, _, _ in pair.changed):
-        answers = {}
-        for run in runs:
-            ranking = run.ranking(query_id)[:depth] if query_id in run.results else []
-            answers[run.tag] = tuple(
-                ShownPassage(rank, passage_id, float(score), qrels[query_id].get(passage_id))
-                for rank, (passage_id, score) in enumerate(ranking, start=1)
-            )
-        shown[query_id] = ShownQuery("", answers)
-    return shown
+
+    def best(run: Run, query_id: str) -> tuple[ShownPassage, ...]:
+        ranking = run.ranking(query_id)[:depth] if query_id in run.results else []
+        return tuple(
+            ShownPassage(rank, passage_id, float(score), qrels[query_id].get(passage_id))
+            for rank, (passage_id, score) in enumerate(ranking, start=1)
+        )
+
+    changed = dict.fromkeys(query_id for pair in comparison.pairs for query_id, _, _ in pair.changed)
+    return {query_id: ShownQuery("", {run.tag: best(run, query_id) for run in runs}) for query_id in changed}

@@ -28,16 +28,7 @@ from llama2vec.score.results import Result, query_values_file, read_result, with
 from llama2vec.score.settings import ScoringSettings
 from llama2vec.score.significance import bootstrap_difference
 from llama2vec.score.systems import Searching, Stores, System, encode_corpus, encoder_spans, score_pairs, search_task
-from llama2vec.score.tasks import (
-    TASKS,
-    Task,
-    TaskData,
-    TaskScore,
-    check_corpus,
-    check_self_retrieval,
-    find_task,
-    read_task,
-)
+from llama2vec.score.tasks import TASKS, Task, TaskData, TaskScore, check_corpus, find_task, read_task
 
 logger = logging.getLogger(__name__)
 
@@ -57,22 +48,14 @@ def evaluate_tasks(
     """Score a system on tasks, in order; each is finished on disk before the next one begins.
 
     Everything is read and checked before the first corpus is encoded. Tasks that an earlier call scored with the same
-    system, settings and data are kept. One process at a time writes a folder.
-
-    Args:
-        system: What is evaluated.
-        names: As :func:`llama2vec.score.tasks.find_task` reads them.
-        output: Folder of the results.
-        settings: How the tasks are scored.
-        stores: Where encoded corpora are; None = encode, and remove afterwards.
-        overwrite: Score finished tasks again.
+    system, settings and data are kept unless ``overwrite`` is set. One process at a time writes the folder ``output``.
+    Corpora are encoded into ``stores``; None = encode, and remove afterwards.
 
     Raises:
         ConfigError: An unknown task, a system that cannot do it, or settings that do not fit.
         DataError: Missing or faulty data.
         OutputExistsError: Another process is writing the folder, or a file in it is something else.
-        EvaluationError: The folder holds the task's scores from other data or settings and ``overwrite`` is not set;
-            or the data do not fit together.
+        EvaluationError: The folder holds scores from other data or settings, or the data do not fit together.
     """
     evaluation = _Evaluation(system, output, settings, stores or Stores(), overwrite=overwrite)
     wanted = _find_tasks(system, names)
@@ -208,23 +191,27 @@ class _Evaluation:
     def _check(self, one: _Prepared) -> None:
         """Read the corpus to its end and decide what that leaves open."""
         assert one.data.retrieval
-        name, facts = one.task.name, check_corpus(one.task, one.data, self.given.data_root)
-        if facts.lost:
-            logger.warning("%s: the corpus lacks %d judged passages", name, facts.lost)
+        name, (passages, own, lost) = one.task.name, check_corpus(one.task, one.data, self.given.data_root)
+        if lost:
+            logger.warning("%s: the corpus lacks %d judged passages", name, lost)
         exclude = one.settings["exclude_same_id"]
-        if exclude is None and facts.own:
+        if exclude is None and own:
             exclude = True
             logger.warning(
                 "%s: %d queries are passages of the corpus; each one's own passage is excluded (exclude_same_id=false "
-                "keeps it)", name, facts.own,
+                "keeps it)", name, own,
             )  # fmt: skip
-        elif not exclude and facts.own:
-            logger.warning("%s: %d queries are passages of the corpus and find themselves", name, facts.own)
-        if exclude:
-            check_self_retrieval(one.task, one.data.retrieval.qrels)
-        depth = min(one.searching.depth, facts.passages)
-        one.searching, one.passages = replace(one.searching, depth=depth, exclude_same_id=bool(exclude)), facts.passages
-        one.facts = {"passages": facts.passages, "lost_passages": facts.lost, "excluded_same_id": bool(exclude)}
+        elif not exclude and own:
+            logger.warning("%s: %d queries are passages of the corpus and find themselves", name, own)
+        found = [query_id for query_id, gains in one.data.retrieval.qrels.items() if gains.get(query_id, 0) > 0]
+        if exclude and found:
+            raise EvaluationError(
+                f"{name}: the passage {found[0]!r} is judged relevant for the query of the same id, and such passages "
+                "are excluded; set exclude_same_id=false, or correct the judgments"
+            )
+        depth = min(one.searching.depth, passages)
+        one.searching, one.passages = replace(one.searching, depth=depth, exclude_same_id=bool(exclude)), passages
+        one.facts = {"passages": passages, "lost_passages": lost, "excluded_same_id": bool(exclude)}
 
     def _finished(self, task: Task, settings: Mapping[str, Any], fingerprints: Mapping[str, str]) -> Result | None:
         """Return what an earlier call scored, None if nothing; refuse other settings or data, and files not ours."""
@@ -283,7 +270,10 @@ class _Evaluation:
         started, name, run = time.monotonic(), self.system.name, None
         logger.info("%s: %s", one.task.name, one.data.source)
         if one.data.retrieval:
-            run = self._run(one)
+            store = self.store(one) if self.system.encoder else None
+            if store:
+                one.facts["vector_dtype"] = store.dtype
+            run = search_task(self.system, one.data.retrieval, one.searching, store)
             if not any(run.results.values()):
                 problem = f"{name} finds nothing for any of the {len(one.data.retrieval.queries)} queries"
                 raise EvaluationError(f"{one.task.name}: {problem}; do queries and corpus share a language?")
@@ -310,20 +300,10 @@ class _Evaluation:
         write_result(self.output, result, run)
         return TaskScore(task, result)
 
-    def _run(self, one: _Prepared) -> Run:
-        assert one.data.retrieval
-        store = self.store(one) if self.system.encoder else None
-        if store:
-            one.facts["vector_dtype"] = store.dtype
-        return search_task(self.system, one.data.retrieval, one.searching, store)
-
     def store(self, one: _Prepared) -> VectorStore:
         """Open the store that holds a task's corpus, or encode it."""
-        encoder, data, fingerprint = (
-            self.system.encoder,
-            one.data.retrieval,
-            one.data.fingerprints["corpus_fingerprint"],
-        )
+        encoder, data = self.system.encoder, one.data.retrieval
+        fingerprint = one.data.fingerprints["corpus_fingerprint"]
         assert encoder
         assert data
         found = self.stores.find(encoder.contract_hash, fingerprint, one.settings["windows"])
@@ -346,7 +326,14 @@ class _Evaluation:
         found = {name: digest([member.report.settings[name] for member in members]) for name in names}
         if finished := self._finished(task, settings, found):
             return TaskScore(task, finished)
-        values = {member.task.name: self._query_values(member) for member in members}
+        # An earlier call's values are still on the disk.
+        results = [
+            with_query_values(self.output / f"{member.task.stem}.json", member.result)
+            if member.result.kept
+            else member.result
+            for member in members
+        ]
+        values = {result.report.task: result.report.per_query for result in results}
         metrics = settings["metrics"]
         report = Report(
             task=task.name,
@@ -368,12 +355,6 @@ class _Evaluation:
         by_member = {member.task.name: dict(member.report.metrics) for member in members}
         facts = {**settings, **found, "member_metrics": by_member}
         return self._write(task, report, facts, sum(member.result.seconds for member in members))
-
-    def _query_values(self, member: TaskScore) -> Mapping[str, Mapping[str, float]]:
-        """Return metric → query id → value, from the disk if an earlier call scored the task."""
-        if not member.result.kept:
-            return member.report.per_query
-        return with_query_values(self.output / f"{member.task.stem}.json", member.result).report.per_query
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -168,7 +168,6 @@ def correlation_interval(
     similarities: Numbers,
     gold: Numbers,
     *,
-    confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -179,15 +178,15 @@ def correlation_interval(
     similar, wanted = _paired_scores(similarities, gold)
     stats = scipy_stats()
     correlate = stats.spearmanr if correlation == "spearman" else stats.pearsonr
-    samples = [rows for block in resampled_rows(len(similar), resamples, seed) for rows in block]
     found = [
         float(correlate(similar[rows], wanted[rows]).statistic)
-        for rows in samples
+        for block in resampled_rows(len(similar), resamples, seed)
+        for rows in block
         if np.ptp(similar[rows]) > 0 and np.ptp(wanted[rows]) > 0
     ]
     if not found:
         raise EvaluationError(f"no sample of {len(similar)} pairs has a correlation; give more pairs")
-    return percentiles(np.array(found), confidence)
+    return percentiles(np.array(found))
 
 
 def _paired_scores(similarities: Numbers, gold: Numbers) -> tuple[FloatVector, FloatVector]:

@@ -31,6 +31,9 @@ Groups = Sequence[FloatVector]
 SAME = 1e-9
 """Values at most this far apart count as equal: metrics of one ranking agree to rounding only."""
 
+CONFIDENCE = 0.95
+"""Share of the resampled statistics inside every interval."""
+
 MOST_FLIPS = 10_000_000
 """More random sign patterns only take longer: so many settle p = 0.05 to within 0.0002."""
 
@@ -41,29 +44,21 @@ _ENUMERATED = 16
 _BYTE = 8
 
 
-def bootstrap_interval(
-    values: Numbers, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the (low, high) percentile bootstrap interval of the mean.
+def bootstrap_interval(values: Numbers, *, resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Return the (low, high) percentile bootstrap interval of the mean of [Q] values, one per query.
 
     >>> bootstrap_interval([0.5, 0.5, 0.5])
     (0.5, 0.5)
-
-    Args:
-        values: [Q] one value per query.
-        confidence: Share of the resampled means inside the interval, between 0 and 1.
-        resamples: Number of samples of Q values, drawn with replacement.
-        seed: The same seed gives the same interval.
     """
     numbers = np.asarray(values, dtype=np.float64)
     if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
         raise EvaluationError("an interval needs one finite value per query, and at least one; check the scores")
     means = np.concatenate([numbers[rows].mean(axis=1) for rows in resampled_rows(len(numbers), resamples, seed)])
-    return percentiles(means, confidence)
+    return percentiles(means)
 
 
 def bootstrap_difference(
-    groups: Groups, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+    groups: Groups, *, resamples: int = 2000, seed: int = 0
 ) -> tuple[tuple[float, float], tuple[float, float] | None]:
     """Return the percentile intervals of the mean difference and of its effect size d_z, from the same samples.
 
@@ -84,7 +79,7 @@ def bootstrap_difference(
     undefined = np.where(np.abs(means) <= SAME, 0.0, np.nan)
     effects = np.divide(means, spread, out=undefined, where=spread > SAME)
     defined = effects[np.isfinite(effects)]
-    return percentiles(means, confidence), percentiles(defined, confidence) if len(defined) else None
+    return percentiles(means), percentiles(defined) if len(defined) else None
 
 
 def resampled_rows(size: int, resamples: int, seed: int | list[int]) -> Iterator[npt.NDArray[np.int64]]:
@@ -97,11 +92,9 @@ def resampled_rows(size: int, resamples: int, seed: int | list[int]) -> Iterator
         yield generator.integers(0, size, size=(min(rows, resamples - start), size))
 
 
-def percentiles(statistics: FloatVector, confidence: float) -> tuple[float, float]:
-    """Return the two percentiles that enclose a share ``confidence`` of the statistics."""
-    if not 0 < confidence < 1:
-        raise EvaluationError(f"confidence is {confidence}; choose a share between 0 and 1, such as 0.95")
-    tail = (1 - confidence) / 2
+def percentiles(statistics: FloatVector) -> tuple[float, float]:
+    """Return the two percentiles that enclose 95 % of the statistics."""
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(statistics, [tail, 1 - tail])
     return float(low), float(high)
 
@@ -158,16 +151,16 @@ def t_test(groups: Groups) -> float | None:
     )
 
 
-def detectable_difference(groups: Groups, *, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """Return the true difference that a two-sided t-test at ``alpha`` finds with probability ``power``, approximately.
+def detectable_difference(groups: Groups) -> float | None:
+    """Return the true difference that a two-sided t-test at 0.05 finds with 80 % power, approximately.
 
-    It is the standard error times t(1 - alpha / 2) + t(power); None if the differences do not vary.
+    It is the standard error times t(0.975) + t(0.8); None if the differences do not vary.
     """
     error, freedom = _standard_error(groups)
     if not error:
         return None
     student = scipy_stats().t
-    return float(error * (student.ppf(1 - alpha / 2, freedom) + student.ppf(power, freedom)))
+    return float(error * (student.ppf(1 - 0.05 / 2, freedom) + student.ppf(0.8, freedom)))
 
 
 def randomization_test(groups: Groups, *, flips: int = 100_000, seed: int = 0) -> tuple[float, int | None]:
@@ -248,11 +241,7 @@ def _random_sums(sizes: FloatVector, flips: int, seed: int) -> Iterable[FloatVec
 
 
 def scipy_stats() -> Any:
-    """Return ``scipy.stats``.
-
-    Raises:
-        MissingDependencyError: scipy is not installed.
-    """
+    """Return ``scipy.stats``, or raise a MissingDependencyError."""
     try:
         from scipy import stats
     except ImportError:

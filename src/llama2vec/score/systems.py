@@ -56,14 +56,15 @@ class System:
         """Return what decides the system's scores."""
         if self.mode == "dense":
             return self.reader_facts(language)
-        mixed: dict[str, object] = {
+        search = {
+            "mode": self.mode,
             "fusion": Fusion().method,
             "fused_depth": FUSED_DEPTH,
             "bm25": bm25_settings(language),
+            # Earlier versions scored a passage that BM25 lacks as the lowest it found, however few it found.
+            "not_found": "0 if BM25 finds few",
         }
-        # Earlier versions scored a passage that BM25 lacks as the lowest it found, however few it found.
-        mixed["not_found"] = "0 if BM25 finds few"
-        return {**self.reader_facts(language), "search": {"mode": self.mode, **mixed}}
+        return {**self.reader_facts(language), "search": search}
 
 
 def bm25_settings(language: str) -> dict[str, Any]:
@@ -177,9 +178,6 @@ def score_pairs(encoder: Encoder, pairs: Sequence[SentencePair], *, task: str, n
         task=task,
         system=name,
         metrics=score_similarities(similarities, gold),
-        intervals={
-            "spearman": correlation_interval("spearman", similarities, gold),
-            "pearson": correlation_interval("pearson", similarities, gold),
-        },
+        intervals={name: correlation_interval(name, similarities, gold) for name in ("spearman", "pearson")},
         settings={"pairs": len(pairs)},
     )

@@ -19,9 +19,9 @@ from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.sources import open_ir_dataset, reported
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.data.trec import check_id
-from llama2vec.errors import ConfigError, CorpusFormatError, EvaluationError, MissingDependencyError
+from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
 from llama2vec.manifest import digest
-from llama2vec.records import Qrels, Query, Report, SentencePair
+from llama2vec.records import Query, Report, SentencePair
 from llama2vec.score.results import Result, result_stem
 
 Kind = Literal["retrieval", "similarity"]
@@ -145,7 +145,7 @@ def find_task(name: str) -> Task:
     if name.startswith("hf:"):
         return Task(name, "similarity", ("spearman", "pearson"), remote=name, published=False)
     if name.startswith("ir:"):
-        return _own_folder(Task(name, "retrieval", FOLDER_METRICS, remote=name))
+        return Task(name, "retrieval", FOLDER_METRICS, remote=name, exclude_same_id=None, published=False)
     if name.lower().endswith(_PAIR_FILES):
         if not Path(name).is_file():
             raise ConfigError(f"{name}: no such file; give sentence pairs or the name of a task")
@@ -156,19 +156,14 @@ def find_task(name: str) -> Task:
     for folder, chosen in ((name, "test"), (path, split)):
         if folder and Path(folder).is_dir():
             place = Path(folder).resolve()
-            own = Task(f"{place.name}/{chosen}", "retrieval", FOLDER_METRICS, split=chosen, places=(str(place),))
-            return _own_folder(own)
+            return Task(
+                f"{place.name}/{chosen}", "retrieval", FOLDER_METRICS, split=chosen, places=(str(place),),
+                exclude_same_id=None, published=False,
+            )  # fmt: skip
     near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.6)
-    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(_short_names())}, or give a BEIR folder"
+    known = ", ".join(name for name in TASKS if not name.startswith("beir/cqadupstack/"))
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {known}, or give a BEIR folder"
     raise ConfigError(f"unknown task or folder '{name}'; {hint}")
-
-
-def _own_folder(task: Task) -> Task:
-    return replace(task, exclude_same_id=None, published=False)
-
-
-def _short_names() -> list[str]:
-    return [name for name in TASKS if not name.startswith("beir/cqadupstack/")]
 
 
 def locate(task: Task, root: str | Path) -> str:
@@ -255,17 +250,12 @@ class TaskScore:
         return self.result.report
 
 
-@dataclass(frozen=True, slots=True)
-class CorpusFacts:
-    """How many passages a corpus has, how many queries it holds as passages, and how many judged ones it lacks."""
+def check_corpus(task: Task, data: TaskData, root: str | Path) -> tuple[int, int, int]:
+    """Read a task's corpus to its end, so that faulty lines and missing passages show before any work.
 
-    passages: int
-    own: int
-    lost: int
-
-
-def check_corpus(task: Task, data: TaskData, root: str | Path) -> CorpusFacts:
-    """Read a task's corpus to its end, so that faulty lines and missing passages show before any work."""
+    Returns:
+        How many passages it has, how many queries it holds as passages, and how many judged passages it lacks.
+    """
     beir = data.retrieval
     assert beir is not None
     for query in beir.queries:
@@ -284,15 +274,7 @@ def check_corpus(task: Task, data: TaskData, root: str | Path) -> CorpusFacts:
     lost = len(missing_judged(beir.qrels, known))
     if not task.published or lost > MOST_LOST * len(judged):
         check_judged_passages(beir.qrels, known)
-    return CorpusFacts(total, own, lost)
-
-
-def check_self_retrieval(task: Task, qrels: Qrels) -> None:
-    """Refuse judgments by which a query should find its own passage, which is excluded."""
-    own = next((query_id for query_id, gains in qrels.items() if gains.get(query_id, 0) > 0), None)
-    if own is not None:
-        problem = f"the passage {own!r} is judged relevant for the query of the same id, and such passages are excluded"
-        raise EvaluationError(f"{task.name}: {problem}; set exclude_same_id=false, or correct the judgments")
+    return total, own, lost
 
 
 def read_retrieval(task: Task, source: str) -> BeirTask:
@@ -312,7 +294,11 @@ def read_retrieval(task: Task, source: str) -> BeirTask:
         if query.query_id in qrels
     ]
     check_judged_queries(qrels, queries, source)
-    return BeirTask(task.name, queries, qrels, f"ir:{_documents_of(source)}")
+    import ir_datasets
+
+    # Tasks over one corpus share its source.
+    ir_id = source.removeprefix("ir:")
+    return BeirTask(task.name, queries, qrels, f"ir:{ir_datasets.docs_parent_id(ir_id) or ir_id}")
 
 
 def _rows(iterate: Callable[[], Iterable[Any]], source: str) -> Iterator[Any]:
@@ -322,11 +308,3 @@ def _rows(iterate: Callable[[], Iterable[Any]], source: str) -> Iterator[Any]:
         yield from iterate()
 
     return reported(rows(), source)
-
-
-def _documents_of(source: str) -> str:
-    """Return the id of the data set that the documents belong to; tasks over one corpus share it."""
-    import ir_datasets
-
-    ir_id = source.removeprefix("ir:")
-    return str(ir_datasets.docs_parent_id(ir_id) or ir_id)

@@ -75,12 +75,7 @@ class Sources:
 
 
 def read_sources(paths: Iterable[str | Path]) -> Sources:
-    """Read what a report shows.
-
-    Args:
-        paths: Folders of ``evaluate --output``, ``adapt``, ``finetune`` or ``run``; files of ``evaluate --output`` or
-            ``compare --json``.
-    """
+    """Read what a report shows: folders and files that other verbs wrote."""
     sources, seen = Sources(), set[Path]()
     for path in map(Path, paths):
         if path.resolve() in seen:
@@ -96,16 +91,12 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
 
 
 def _read_folder(folder: Path, sources: Sources) -> bool:
+    """Read a run, a training or every result of a folder; tell whether there is one."""
     if (folder / RUN_FILE).is_file():
         return _read_run(folder, sources)
     if (folder / LOG_FILE).is_file():
         sources.trainings.append(_read_training(folder, sources))
         return True
-    return _read_results(folder, sources)
-
-
-def _read_results(folder: Path, sources: Sources) -> bool:
-    """Read every result of a folder; tell whether there is one."""
     found = [_read_file(file, sources) for file in sorted(folder.glob("*.json"))]
     return any(found)
 
@@ -124,7 +115,7 @@ def _read_run(folder: Path, sources: Sources) -> bool:
         elif made != folder and made.is_dir():
             # The evaluation of a run has a folder for each system.
             for system in sorted(path for path in made.iterdir() if path.is_dir() and not path.name.startswith(".")):
-                _read_results(system, sources)
+                _read_folder(system, sources)
     return True
 
 
@@ -166,25 +157,18 @@ def _read_file(path: Path, sources: Sources) -> bool:
         sources.files.append(_source_file(path, "evaluation"))
         if result.report.per_query:
             sources.files.append(_source_file(query_values_file(path), "values per query"))
-        report = result.report
-        settings = {**report.settings, "seconds": result.seconds}
-        report = Report(report.task, report.system, report.metrics, report.intervals, report.per_query, settings)
-        sources.evaluations.append(Evaluation(report, str(path)))
+        settings = {**result.report.settings, "seconds": result.seconds}
+        sources.evaluations.append(Evaluation(dataclasses.replace(result.report, settings=settings), str(path)))
         return True
     if isinstance(content.get("comparisons"), list) or "pairs" in content:
-        sources.comparisons.extend(_comparisons(content, path))
+        for one in content.get("comparisons", [content]):
+            comparison = comparison_from_json(one, str(path))
+            if comparison.systems.keys() - comparison.per_query.keys():
+                raise DataError(f"{path} lacks the values per query of a system; compare again")
+            sources.comparisons.append(ComparedRuns(comparison, str(path)))
         sources.files.append(_source_file(path, "comparison"))
         return True
     return False
-
-
-def _comparisons(content: Settings, path: Path) -> list[ComparedRuns]:
-    """Return the comparisons of ``compare --json``, or a single one."""
-    found = [comparison_from_json(one, str(path)) for one in content.get("comparisons", [content])]
-    for comparison in found:
-        if comparison.systems.keys() - comparison.per_query.keys():
-            raise DataError(f"{path} lacks the values per query of a system; compare again")
-    return [ComparedRuns(comparison, str(path)) for comparison in found]
 
 
 def _source_file(path: Path, kind: str) -> SourceFile:
@@ -214,11 +198,6 @@ class TaskResults:
     def members(self) -> Sequence[str]:
         """The tasks that this one averages, each counting alike; empty for an ordinary task."""
         return next((members for report in self.reports if (members := _members(report))), [])
-
-    @property
-    def is_mean(self) -> bool:
-        """Whether this is a mean over tasks that a comparison made."""
-        return any("tasks" in comparison.settings for comparison in self.comparisons)
 
     @property
     def pairs(self) -> list[tuple[Comparison, PairedTest]]:
@@ -274,8 +253,8 @@ def build_content(sources: Sources, *, title: str = "", command: str = "", basel
     for one in sources.comparisons:
         compared.setdefault(one.comparison.task, []).append(one)
     names = list(dict.fromkeys([*evaluations, *compared]))
-    known = {report.system for task in evaluations.values() for report in (one.report for one in task)}
-    known |= {system for task in compared.values() for one in task for system in one.comparison.systems}
+    known = {evaluation.report.system for evaluation in sources.evaluations}
+    known |= {system for one in sources.comparisons for system in one.comparison.systems}
     if baseline and baseline not in known:
         there = ", ".join(sorted(known)) or "none"
         raise ConfigError(f"--baseline {baseline}: no such system in these results; there are: {there}")
@@ -289,7 +268,8 @@ def averages(tasks: Sequence[TaskResults]) -> dict[str, float]:
     Empty for a single task, for tasks with different first metrics, and if one of them is such a mean already.
     """
     metrics = {task.metrics[0] for task in tasks}
-    if len(tasks) < 2 or len(metrics) > 1 or any(task.is_mean for task in tasks):
+    is_mean = any("tasks" in comparison.settings for task in tasks for comparison in task.comparisons)
+    if len(tasks) < 2 or len(metrics) > 1 or is_mean:
         return {}
     metric = metrics.pop()
     scores: dict[str, list[float]] = {}

@@ -40,16 +40,6 @@ class Training:
     log: Sequence[Mapping[str, float]]  # The lines of ``log.jsonl``, with ``step`` and figures by name; at least one
     manifest: Mapping[str, Any]  # What ``manifest.json`` says; empty until the training is finished
 
-    @property
-    def state(self) -> str:
-        """``finished``, or not."""
-        return "finished" if self.manifest else "not finished"
-
-    @property
-    def steps(self) -> int:
-        """Steps logged so far."""
-        return int(self.log[-1]["step"])
-
 
 def score(value: float) -> str:
     """Return a score with three decimals.
