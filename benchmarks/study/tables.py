@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import fmean
 
-from llama2vec.score.report.text import interval_text, p_value_text
+from llama2vec.score.report.text import p_value_text
 from study.cells import REFERENCES, Arm, adapted, plan, raw_mean, tuned
 from study.comparisons import (
     Answer,
@@ -107,12 +107,17 @@ _TEST_COLUMNS = ("difference", "d_z", "p, t-test", "p, randomized", "win/tie/los
 _METHOD = "[95 % bootstrap interval]; p is two-sided, paired, and corrected (Holm) over"
 
 
+def _interval(bounds: tuple[float, float] | None, digits: int) -> str:
+    """Return an interval in brackets after a space, "" for none."""
+    return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
+
+
 def _test_cells(answer: Answer) -> list[str]:
     test = answer.test
     assert test is not None
-    effect = "–" if test.effect_size is None else f"{test.effect_size:.2f}{interval_text(test.effect_interval, 2)}"
+    effect = "–" if test.effect_size is None else f"{test.effect_size:.2f}{_interval(test.effect_interval, 2)}"
     return [
-        f"{test.difference:+.3f}{interval_text(test.interval, 3)}",
+        f"{test.difference:+.3f}{_interval(test.interval, 3)}",
         effect,
         p_value_text(test.t_p_corrected),
         p_value_text(test.randomization_p_corrected),
