@@ -14,22 +14,19 @@ class ObjectiveSettings(Settings):
     """The pretext losses: what the embedding must predict.
 
     Attributes:
-        self_weight: Weight of EBAE; 0 switches it off.
-        next_weight: Weight of EBAR; 0 switches it off.
         language_model_weight: Weight of the ordinary next-token loss on T (1 in the authors' code, 0 in the paper).
         pretext_weight: Factor on the mean of EBAE and EBAR (0.1 in the authors' code).
-        stop_words: Drop stop words and punctuation from the targets, for languages with a list.
         token_weights: ``uniform``, or ``idf`` = each token's inverse document frequency in the corpus.
         micro_batch_tokens: Most cells (texts x longest sequence) of one pass through the model. A larger batch is read
             in pieces: the same gradients in the memory of one piece. 0 = 2,048 on a CPU, whole batches on a GPU.
             Several processes always read whole batches.
     """
 
-    self_weight: Annotated[float, Field(ge=0)] = 1.0
-    next_weight: Annotated[float, Field(ge=0)] = 1.0
+    self_weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of EBAE; 0 switches it off
+    next_weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of EBAR; 0 switches it off
     language_model_weight: Annotated[float, Field(ge=0)] = 0.0
     pretext_weight: Annotated[float, Field(gt=0)] = 1.0
-    stop_words: bool = True
+    stop_words: bool = True  # Drop stop words and punctuation from the targets, for languages with a list
     token_weights: Literal["uniform", "idf"] = "idf"
     micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
 
@@ -41,13 +38,9 @@ class ObjectiveSettings(Settings):
 
 
 class AdaptEncoderSettings(EncoderSettings):
-    """:class:`EncoderSettings` with the best default for an adapted model (docs/lab-notes.md).
+    """:class:`EncoderSettings` with the best default for an adapted model (docs/lab-notes.md)."""
 
-    Attributes:
-        layers: 8 by default; a model with fewer layers uses them all.
-    """
-
-    layers: Annotated[int, Field(ge=1)] = 8
+    layers: Annotated[int, Field(ge=1)] = 8  # 8 by default; a model with fewer layers uses them all
 
 
 class AdaptConfig(Settings):

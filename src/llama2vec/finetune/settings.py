@@ -14,18 +14,15 @@ class ExamplesSettings(Settings):
 
     Attributes:
         sources: BEIR folders, JSONL files, ``hf:dataset`` …; one name or a list.
-        split: Split of BEIR folders and hub datasets.
-        limit: Read at most this many examples of each source; 0 = all.
-        query_max_tokens: Length limit of training queries; 0 = the encoder's.
         passage_max_tokens: Length limit of training passages; 0 = the encoder's. Shorter texts train faster, and the
             saved encoder keeps its own limit.
         homogeneous_batches: Fill each batch from one source; the leftovers of all sources share the last batches.
     """
 
     sources: str | list[str] = Field(default_factory=list)
-    split: str = "train"
-    limit: Annotated[int, Field(ge=0)] = 0
-    query_max_tokens: Annotated[int, Field(ge=0)] = 0
+    split: str = "train"  # Split of BEIR folders and hub datasets
+    limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many examples of each source; 0 = all
+    query_max_tokens: Annotated[int, Field(ge=0)] = 0  # Length limit of training queries; 0 = the encoder's
     passage_max_tokens: Annotated[int, Field(ge=0)] = 0
     homogeneous_batches: bool = False
 
@@ -39,17 +36,14 @@ class ContrastiveSettings(Settings):
     """The contrastive loss (InfoNCE) and its memory.
 
     Attributes:
-        temperature: Divides the cosines; 0.01 in the authors' code.
         positives: Positives per query and epoch, drawn by (seed, epoch, row). Each of several is scored against the
             negatives only, and the loss is their mean.
         negatives: Hard negatives per query and epoch, drawn the same way. All other passages of the batch, on every
             process, are negatives too, except known answers (by id or equal text).
         missing_negatives: For queries with fewer negatives: ``fill`` = use the other passages of the batch, ``error`` =
             stop.
-        weight: Weight of InfoNCE.
         distillation_weight: Weight of the KL divergence between the teacher's scores (``pos_scores``, ``neg_scores``)
             and the model's, each as a softmax over the query's own passages; queries without scores count 0.
-        distillation_temperature: Divides the teacher's scores.
         dimensions: Further widths to train, so that a vector can be cut to them (Matryoshka, arXiv 2205.13147); the
             loss is the mean over them and the full width.
         micro_batch_tokens: Most cells (texts x longest text) of one pass through the model; 0 = 1,024 on a CPU, 16,384
@@ -59,13 +53,13 @@ class ContrastiveSettings(Settings):
             16,384 on a GPU; never less than a micro-batch.
     """
 
-    temperature: Annotated[float, Field(gt=0)] = 0.02
+    temperature: Annotated[float, Field(gt=0)] = 0.02  # Divides the cosines; 0.01 in the authors' code
     positives: Annotated[int, Field(ge=1)] = 1
     negatives: Annotated[int, Field(ge=0)] = 1
     missing_negatives: Literal["fill", "error"] = "fill"
-    weight: Annotated[float, Field(ge=0)] = 1.0
+    weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of InfoNCE
     distillation_weight: Annotated[float, Field(ge=0)] = 0.0
-    distillation_temperature: Annotated[float, Field(gt=0)] = 1.0
+    distillation_temperature: Annotated[float, Field(gt=0)] = 1.0  # Divides the teacher's scores
     dimensions: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
     graph_tokens: Annotated[int, Field(ge=0)] = 0
@@ -81,50 +75,39 @@ class ValidationSettings(Settings):
     """The held-out queries that validate during training (MRR@10, nDCG@10).
 
     Attributes:
-        source: Labeled examples or a BEIR folder; "" = hold out a share of the training examples.
-        split: Split of a folder or hub dataset.
         share: Share of the training examples to hold out; examples with the same positive stay together.
-        max_queries: Most queries; drawn from the seed.
         extra_passages: Further passages to search, from the training examples or the BEIR corpus, in addition to the
             queries' positives and negatives.
-        keep_best: Save the weights with the best nDCG@10 instead of the last ones.
     """
 
-    source: str = ""
-    split: str = "test"
+    source: str = ""  # Labeled examples or a BEIR folder; "" = hold out a share of the training examples
+    split: str = "test"  # Split of a folder or hub dataset
     share: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    max_queries: Annotated[int, Field(ge=1)] = 100
+    max_queries: Annotated[int, Field(ge=1)] = 100  # Most queries; drawn from the seed
     extra_passages: Annotated[int, Field(ge=0)] = 200
-    keep_best: bool = True
+    keep_best: bool = True  # Save the weights with the best nDCG@10 instead of the last ones
 
 
 class FinetuneOptimizerSettings(OptimizerSettings):
     """Optimization in fine-tuning; settings not listed here are as in adaptation.
 
     Attributes:
-        steps: Optimizer steps; 0 = as many as ``epochs`` take.
-        epochs: Passes over the examples; may be a fraction.
         batch_size: Queries per step and process. More queries mean more negatives at the same memory.
         accumulation: Batches summed into one step; each has its own in-batch negatives, so raise batch_size instead.
     """
 
-    steps: Annotated[int, Field(ge=0)] = 0
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    steps: Annotated[int, Field(ge=0)] = 0  # Optimizer steps; 0 = as many as ``epochs`` take
+    epochs: Annotated[float, Field(gt=0)] = 1.0  # Passes over the examples; may be a fraction
     batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 class FinetuneEncoderSettings(EncoderSettings):
-    """:class:`EncoderSettings` with the paper's pairing of prompts.
+    """:class:`EncoderSettings` with the paper's pairing of prompts."""
 
-    Attributes:
-        query_prompt: NEXT by default: which passage would follow this query?
-        passage_prompt: SELF by default.
-    """
-
-    query_prompt: PromptName = "next"
-    passage_prompt: PromptName = "self"
+    query_prompt: PromptName = "next"  # NEXT by default: which passage would follow this query?
+    passage_prompt: PromptName = "self"  # SELF by default
 
 
 class FinetuneConfig(Settings):

@@ -13,39 +13,31 @@ class MineSettings(Settings):
     """Which passages become hard negatives.
 
     Attributes:
-        bm25: Search with BM25, with or without a model as well.
-        language: ISO 639 code that chooses BM25's stop words and stemmer.
-        negatives: Negatives per query, including those that are kept.
         first_rank: First rank of the window, counted from 1 in each searcher's own ranking. What any searcher ranks
             higher is removed, because unlabeled answers stand at the top.
-        last_rank: Last rank of the window (200 in the paper).
         choose: ``sample`` draws evenly from what the filters leave of the window, ``top`` takes the best ranked.
-        seed: Sampling seed; results do not depend on input order.
         max_share_of_positive: Drop candidates that score above this share of the positive's score (NV-Retriever,
             arXiv 2407.15831, finds 0.95 best); 0 = off.
         margin: Drop candidates that score above the positive's score minus this margin; 0 = off.
         near_duplicate: Drop candidates that share this fraction of the shorter text's word 5-grams with a positive;
             0 = off.
-        keep_existing: Keep the examples' own negatives; otherwise they are replaced.
-        write_scores: Write the scores of positives and negatives, for distillation.
         short: What to do with queries that get too few negatives: ``keep`` them, ``drop`` them, or ``error``.
-        report_examples: Examples per reason in the report.
     """
 
-    bm25: bool = True
-    language: Language = "en"
-    negatives: Annotated[int, Field(ge=1)] = 7
+    bm25: bool = True  # Search with BM25, with or without a model as well
+    language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
+    negatives: Annotated[int, Field(ge=1)] = 7  # Negatives per query, including those that are kept
     first_rank: Annotated[int, Field(ge=1)] = 1
-    last_rank: Annotated[int, Field(ge=1)] = 200
+    last_rank: Annotated[int, Field(ge=1)] = 200  # Last rank of the window (200 in the paper)
     choose: Literal["sample", "top"] = "sample"
-    seed: int = 0
+    seed: int = 0  # Sampling seed; results do not depend on input order
     max_share_of_positive: Annotated[float, Field(ge=0, le=1)] = 0.95
     margin: Annotated[float, Field(ge=0)] = 0.0
     near_duplicate: Annotated[float, Field(ge=0, le=1)] = 0.5
-    keep_existing: bool = False
-    write_scores: bool = False
+    keep_existing: bool = False  # Keep the examples' own negatives; otherwise they are replaced
+    write_scores: bool = False  # Write the scores of positives and negatives, for distillation
     short: Literal["keep", "drop", "error"] = "keep"
-    report_examples: Annotated[int, Field(ge=0)] = 5
+    report_examples: Annotated[int, Field(ge=0)] = 5  # Examples per reason in the report
 
     @model_validator(mode="after")
     def _window(self) -> MineSettings:

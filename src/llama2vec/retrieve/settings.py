@@ -15,17 +15,11 @@ IndexKind = Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"]
 
 
 class EncodeSettings(Settings):
-    """How the corpus is encoded into a vector store.
+    """How the corpus is encoded into a vector store."""
 
-    Attributes:
-        corpus: Passages; "" = the run's ``corpus``.
-        shard_size: Passages per shard.
-        half: Store vectors as float16.
-    """
-
-    corpus: str = ""
-    shard_size: Annotated[int, Field(ge=1)] = 2048
-    half: bool = False
+    corpus: str = ""  # Passages; "" = the run's ``corpus``
+    shard_size: Annotated[int, Field(ge=1)] = 2048  # Passages per shard
+    half: bool = False  # Store vectors as float16
 
 
 class IndexSettings(Settings):
@@ -33,13 +27,11 @@ class IndexSettings(Settings):
 
     Attributes:
         kind: ``exact`` compares with every vector; ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
-        bm25: Add BM25 over the same texts, so that search is hybrid.
-        language: ISO 639 code that chooses BM25's stop words and stemmer.
     """
 
     kind: IndexKind = "exact"
-    bm25: bool = False
-    language: Language = "en"
+    bm25: bool = False  # Add BM25 over the same texts, so that search is hybrid
+    language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
 
     @model_validator(mode="before")
     @classmethod
