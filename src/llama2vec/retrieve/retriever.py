@@ -59,12 +59,7 @@ class Retriever:
     """
 
     def __init__(
-        self,
-        index: Index,
-        encoder: QueryEncoder | None,
-        *,
-        bm25: Bm25Index | None = None,
-        fusion: Fusion | None = None,
+        self, index: Index, encoder: QueryEncoder | None, *, bm25: Bm25Index | None = None, fusion: Fusion | None = None
     ) -> None:
         self.index = index
         self.encoder = encoder
@@ -125,7 +120,7 @@ class Retriever:
             folder: Where to keep store and index for :meth:`open`; the same call resumes an interrupted one. None = a
                 temporary folder that lasts as long as the retriever.
             language: ISO 639 code for BM25; None = search by vectors alone.
-            device: Where a model that is named runs.
+            device: Where a named model runs.
             dtype: Its number format.
             overwrite: Replace what the folder holds of other texts.
 
@@ -138,17 +133,23 @@ class Retriever:
 
         passages = as_passages(texts)
         encoder = model if isinstance(model, Encoder) else Encoder.load(model, device=device, dtype=dtype)
-        home = Path(tempfile.mkdtemp(prefix="llama2vec-") if folder is None else folder)
+        if folder is None:
+            home = Path(tempfile.mkdtemp(prefix="llama2vec-"))
+            try:
+                retriever = cls.from_texts(passages, encoder, home, language=language)
+            except BaseException:
+                shutil.rmtree(home, ignore_errors=True)
+                raise
+            weakref.finalize(retriever, shutil.rmtree, home, ignore_errors=True)
+            return retriever
+        home = Path(folder)
         model_spec = encoder.spec.to_json(home / "store")
         source = {"corpus": "texts", "fingerprint": passages_sha256(passages), "model": model_spec}
         store = write_store(
             lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
         )
         build_index(store, home / "index", bm25=language, overwrite=overwrite)
-        retriever = cls.open(home / "index", encoder)
-        if folder is None:
-            weakref.finalize(retriever, shutil.rmtree, home, ignore_errors=True)
-        return retriever
+        return cls.open(home / "index", encoder)
 
     @property
     def store(self) -> VectorStore:
