@@ -22,17 +22,11 @@ if TYPE_CHECKING:
 
 
 class _Rare(ScoringSettings):
-    """What ``--set`` takes besides the encoder's own settings.
+    """What ``--set`` takes besides the encoder's own settings."""
 
-    Attributes:
-        stores: Folder of encoded corpora: those in it are used, new ones are kept there.
-        encode_only: Only encode the tasks' corpora into ``stores``; several processes may share the work.
-        prompts: Prompt recipe of a model that was not saved by llama2vec: ``paper`` or ``released``.
-    """
-
-    stores: Path | None = None
-    encode_only: bool = False
-    prompts: str | None = None
+    stores: Path | None = None  # Folder of encoded corpora: those in it are used, new ones are kept there
+    encode_only: bool = False  # Only encode the corpora into ``stores``; several processes may share the work
+    prompts: str | None = None  # Prompt recipe of a model that was not saved by llama2vec: ``paper`` or ``released``
 
 
 _Tasks = Annotated[

@@ -59,16 +59,13 @@ class PairedTest:
 
 @dataclass(frozen=True, slots=True)
 class ShownPassage:
-    """A passage near the top of a run; title and snippet are empty until texts are looked up.
-
-    ``gain`` is what the judgments say; None = not judged.
-    """
+    """A passage near the top of a run."""
 
     rank: int
     id: str
     score: float
-    gain: int | None
-    title: str = ""
+    gain: int | None  # What the judgments say; None = not judged
+    title: str = ""  # Empty, like the snippet, until texts are looked up
     snippet: str = ""
 
 
@@ -95,14 +92,11 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class ComparisonOptions:
-    """How systems are compared: the first with each other one or ``all_pairs``, and how many samples are drawn.
+    """How systems are compared."""
 
-    ``changed`` queries that gained most, and that lost most, are listed per pair, with ``passages`` of each run.
-    """
-
-    all_pairs: bool = False
-    changed: int = 5
-    passages: int = 2
+    all_pairs: bool = False  # Compare every pair, not just the first system with each other one
+    changed: int = 5  # Queries listed per pair that gained most, and that lost most
+    passages: int = 2  # Passages of each run shown per listed query
     flips: int = 100_000
     resamples: int = 2000
     seed: int = 0

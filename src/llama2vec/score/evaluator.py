@@ -144,20 +144,21 @@ class _Evaluation:
 
     def _settings(self, task: Task) -> dict[str, Any]:
         """Return what decides the scores besides the data, as it comes back from JSON."""
-        if task.kind == "similarity":
-            return _plain({"metrics": task.metrics, **self.facts})
-        metrics = list(self.given.metrics or task.metrics)
-        check_metrics(metrics)
-        windows, exclude = self._windows(task), self.given.exclude_same_id
-        settings = {
-            "split": task.split,
-            "metrics": metrics,
-            "depth": self.given.depth or task.depth,
-            "windows": asdict(windows) if windows else None,
-            "exclude_same_id": task.exclude_same_id if exclude is None else exclude,
-            **self.facts,
-        }
-        return _plain(settings)
+        settings: dict[str, Any] = {"metrics": task.metrics, **self.facts}
+        if task.kind == "retrieval":
+            metrics = list(self.given.metrics or task.metrics)
+            check_metrics(metrics)
+            windows, exclude = self._windows(task), self.given.exclude_same_id
+            settings = {
+                "split": task.split,
+                "metrics": metrics,
+                "depth": self.given.depth or task.depth,
+                "windows": asdict(windows) if windows else None,
+                "exclude_same_id": task.exclude_same_id if exclude is None else exclude,
+                **self.facts,
+            }
+        # A round trip through JSON, so that they compare equal with saved ones.
+        return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
     def _windows(self, task: Task) -> WindowSettings | None:
         given, encoder = self.given, self.system.encoder
@@ -355,8 +356,3 @@ class _Evaluation:
         by_member = {member.task.name: dict(member.report.metrics) for member in members}
         facts = {**settings, **found, "member_metrics": by_member}
         return self._write(task, report, facts, sum(member.result.seconds for member in members))
-
-
-def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as they come back from JSON, so that they compare equal with saved ones."""
-    return json.loads(json.dumps(settings))  # type: ignore[no-any-return]

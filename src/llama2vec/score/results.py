@@ -30,8 +30,7 @@ from llama2vec.score.comparison import Comparison
 
 FORMAT, COMPARISON_FORMAT, VERSION = "llama2vec-evaluation", "llama2vec-comparison", 1
 QUERY_VALUES = "per-query.tsv"
-_HEADERS = ("query\tsystem\tmetric\tvalue", "query\tsystem\tmeasure\tvalue")
-"""As written now, and by earlier versions."""
+_HEADERS = ("query\tsystem\tmetric\tvalue", "query\tsystem\tmeasure\tvalue")  # Now, and in earlier versions
 _RENAMED = {
     "measure": "metric", "measures": "metrics", "judgements_fingerprint": "judgments_fingerprint",
     "randomisation_p": "randomization_p", "randomisation_p_corrected": "randomization_p_corrected",

@@ -19,18 +19,15 @@ class ScoringSettings(Settings):
     """How tasks are scored; what is not set follows each task.
 
     Attributes:
-        depth: Passages per query that are scored; None = the task's, usually 1000.
         windows: Cut documents into windows: ``maxp`` scores a document by its best window, ``firstp`` by its first.
             None = ``firstp`` for an encoder on tasks with long documents, otherwise uncut.
-        window_tokens: Longest window in tokens (words for BM25); None = what the encoder reads of a passage.
-        stride: Tokens from the start of one window to the next; None = half a window.
     """
 
     metrics: list[str] = Field(default_factory=list)  # Metrics of retrieval tasks; empty = the task's own
-    depth: Annotated[int, Field(ge=1)] | None = None
+    depth: Annotated[int, Field(ge=1)] | None = None  # Passages scored per query; None = the task's, usually 1000
     windows: WindowKind | None = None
-    window_tokens: Annotated[int, Field(ge=2)] | None = None
-    stride: Annotated[int, Field(ge=1)] | None = None
+    window_tokens: Annotated[int, Field(ge=2)] | None = None  # In tokens, words for BM25; None = as much as it reads
+    stride: Annotated[int, Field(ge=1)] | None = None  # Tokens from one window's start to the next; None = half a one
     exclude_same_id: bool | None = None  # Skip the passage that has its query's id; None = as the task says
     language: Language = "en"  # Language of BM25's words
     data_root: str = "data"  # Folder in which named tasks are looked for, as ``beir/NAME`` and the like

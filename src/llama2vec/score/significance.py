@@ -19,28 +19,15 @@ import numpy.typing as npt
 
 from llama2vec.errors import EvaluationError, MissingDependencyError
 
-FloatVector = npt.NDArray[np.float64]
-"""[N] float64."""
+FloatVector = npt.NDArray[np.float64]  # [N]
+Numbers = Sequence[float] | npt.NDArray[np.floating]  # [N]
+Groups = Sequence[FloatVector]  # Per task the [Q] differences of its queries
 
-Numbers = Sequence[float] | npt.NDArray[np.floating]
-"""[N] numbers."""
-
-Groups = Sequence[FloatVector]
-"""Per task the [Q] differences of its queries."""
-
-SAME = 1e-9
-"""Values at most this far apart count as equal: metrics of one ranking agree to rounding only."""
-
-CONFIDENCE = 0.95
-"""Share of the resampled statistics inside every interval."""
-
-MOST_FLIPS = 10_000_000
-"""More random sign patterns only take longer: so many settle p = 0.05 to within 0.0002."""
-
-# Sampled numbers held at once, 8 bytes each.
-_CHUNK = 2_000_000
-# Up to this many differing queries, all 2 ** 16 sign patterns are tried.
-_ENUMERATED = 16
+SAME = 1e-9  # Values at most this far apart count as equal: metrics of one ranking agree to rounding only
+CONFIDENCE = 0.95  # Share of the resampled statistics inside every interval
+MOST_FLIPS = 10_000_000  # Random sign patterns; more only take longer: so many settle p = 0.05 to within 0.0002
+_CHUNK = 2_000_000  # Sampled numbers held at once, 8 bytes each
+_ENUMERATED = 16  # Up to this many differing queries, all 2 ** 16 sign patterns are tried
 _BYTE = 8
 
 

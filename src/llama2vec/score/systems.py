@@ -90,13 +90,9 @@ class Searching:
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Where encoded corpora are.
+    """Where encoded corpora are."""
 
-    Attributes:
-        folder: Encoded corpora are kept here, and those found here are used; None = encode, and remove afterwards.
-    """
-
-    folder: Path | None = None
+    folder: Path | None = None  # Corpora are kept here, and those found here used; None = encode, and remove afterwards
     known: tuple[Path, ...] = ()  # Further finished stores that may be used
 
     def find(self, contract_hash: str, fingerprint: str, windows: Mapping[str, Any] | None) -> VectorStore | None:

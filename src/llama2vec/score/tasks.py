@@ -26,14 +26,11 @@ from llama2vec.score.results import Result, result_stem
 
 Kind = Literal["retrieval", "similarity"]
 
-FOLDER_METRICS = ("nDCG@10", "MRR@10", "R@100")
-"""Metrics of a user's own folder."""
+FOLDER_METRICS = ("nDCG@10", "MRR@10", "R@100")  # Of a user's own folder
 _BEIR_METRICS = ("nDCG@10", "R@100", "MRR@10")
 _PAIR_FILES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")
-
-
+# Published sets judge a few passages that their corpora lost; a corpus that lacks a larger share is a wrong one.
 MOST_LOST = 0.05
-"""Published sets judge a few passages that their corpora lost; a corpus that lacks a larger share is a wrong one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +51,7 @@ class Task:
 
     @property
     def stem(self) -> str:
-        """Return the task's name as the stem of its files.
-
-        >>> Task("beir/scifact", "retrieval", ("nDCG@10",)).stem
-        'beir-scifact'
-        """
+        """The task's name as the stem of its files."""
         return result_stem(self.name)
 
 
@@ -131,14 +124,11 @@ TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _all()
 def find_task(name: str) -> Task:
     """Return a named task, or the task in a user's own folder, file or remote source.
 
-    Names win over folders: write ``./beir/scifact`` for a folder of that name.
+    That is a BEIR folder (``PATH`` or ``PATH:SPLIT``), ``ir:ID``, or sentence pairs as a TSV or CSV file or
+    ``hf:NAME[:CONFIG][:SPLIT]``. Names win over folders: write ``./beir/scifact`` for a folder of that name.
 
     >>> find_task("beir/arguana").exclude_same_id, find_task("msmarco/document/dev").metrics
     (True, ('MRR@100', 'R@100'))
-
-    Args:
-        name: A name in :data:`TASKS`; a BEIR folder as ``PATH`` or ``PATH:SPLIT``; ``ir:ID``; sentence pairs as a TSV
-            or CSV file or ``hf:NAME[:CONFIG][:SPLIT]``.
     """
     if name in TASKS:
         return TASKS[name]
@@ -202,14 +192,11 @@ def _holds(place: Path, task: Task) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class TaskData:
-    """What a task is scored on, where it was found, and the fingerprints of its corpus, judgments or pairs.
+    """What a task is scored on."""
 
-    ``retrieval`` holds queries and judgments, the corpus still to be streamed; None for sentence pairs.
-    """
-
-    source: str
-    fingerprints: Mapping[str, str]
-    retrieval: BeirTask | None = None
+    source: str  # Where it was found
+    fingerprints: Mapping[str, str]  # Of its corpus, judgments or pairs
+    retrieval: BeirTask | None = None  # Queries and judgments, the corpus still to be streamed; None for sentence pairs
     pairs: Sequence[SentencePair] = ()
 
 

@@ -295,7 +295,7 @@ def _task(name: str, evaluations: Sequence[Evaluation], compared: Sequence[Compa
     for one in compared:
         _add_compared(label, found, one)
     reports = [evaluation.report for evaluation in found.values()]
-    comparisons = [one.comparison for one in compared] or _against_baseline(name, reports, baseline)
+    comparisons = [one.comparison for one in compared] or _against_baseline(reports, baseline)
     return TaskResults(name, reports, comparisons, _notes(reports))
 
 
@@ -337,7 +337,7 @@ def _add_compared(task: str, found: dict[str, Evaluation], one: ComparedRuns) ->
         found[system] = Evaluation(report, known.where)
 
 
-def _against_baseline(task: str, reports: Sequence[Report], baseline: str) -> list[Comparison]:
+def _against_baseline(reports: Sequence[Report], baseline: str) -> list[Comparison]:
     """Test every system against the baseline by the task's first metric, where both have the same queries."""
     metric = next(iter(reports[0].metrics))
     ordered = sorted(reports, key=lambda report: report.system != baseline)

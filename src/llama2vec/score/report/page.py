@@ -15,8 +15,7 @@ from llama2vec.score.report.plots import Curve, CurveFamily, Estimate, Plot
 from llama2vec.score.report.text import Cell, Training, best_values, score_cell
 
 _TEMPLATES = Path(__file__).parent / "templates"
-_MOST_PAIRS = 6
-"""Pairs of systems that are drawn in each task; the table has all."""
+_MOST_PAIRS = 6  # Pairs of systems that are drawn in each task; the table has all
 
 
 def render_page(content: Content) -> str:

@@ -21,13 +21,11 @@ from llama2vec.errors import MissingDependencyError
 from llama2vec.score.significance import query_differences
 
 _STAND_IN = {"ink": "#010201", "muted": "#010202", "grid": "#010203", "win": "#010204", "loss": "#010205"}
-SERIES = 8
-"""Number of colors; further series begin again."""
+SERIES = 8  # Number of colors; further series begin again
 _STAND_IN |= {f"series-{number}": f"#0102{16 + number:02x}" for number in range(SERIES)}
 _VARIABLE = {color: f"var(--plot-{name})" for name, color in _STAND_IN.items()}
 
-_WIDTH = 4.2
-"""Inches; narrow, so that the letters stay readable where a phone fits the plot to its width."""
+_WIDTH = 4.2  # Inches; narrow, so that the letters stay readable where a phone fits the plot to its width
 _MOST_BARS = 800
 _MOST_LETTERS = 24
 _MOST_HEADING_LETTERS = 48
@@ -64,17 +62,14 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Values over optimizer steps, or over something else that was varied.
-
-    ``series`` chooses the color; ``dots`` marks each value, ``held_out`` draws a dashed line, too.
-    """
+    """Values over optimizer steps, or over something else that was varied."""
 
     label: str
     steps: Sequence[float]
     values: Sequence[float]
-    series: int = 0
-    held_out: bool = False
-    dots: bool = False
+    series: int = 0  # Chooses the color
+    held_out: bool = False  # A dashed line with dots
+    dots: bool = False  # Marks each value
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +98,7 @@ def estimates_plot(
         for place, (_, estimate) in enumerate(rows):
             if estimate is None:
                 continue
-            color = _side(estimate) if zero else _series(0)
+            color = _side(estimate) if zero else _STAND_IN["series-0"]
             if estimate.interval:
                 axes.plot(estimate.interval, [place, place], color=color, linewidth=2, solid_capstyle="round")
             axes.plot([estimate.value], [place], "o", color=color, markersize=5.5)
@@ -163,14 +158,14 @@ def curves_plot(
     """Draw values over optimizer steps, or over something else."""
     with _figure(2.9 + 0.09 * len(curves)) as (figure, axes):
         for curve in curves:
-            style: dict[str, Any] = {"linewidth": 1.6}
+            style: dict[str, Any] = {"linewidth": 1.6, "color": _STAND_IN[f"series-{curve.series % SERIES}"]}
             if curve.held_out or curve.dots or len(curve.steps) == 1:
                 style |= {"marker": "o", "markersize": 4}
             if curve.held_out:
                 style |= {"linestyle": (0, (4, 2))}
             # The legend skips names that begin with an underscore.
             label = re.sub("^_", "\u200b_", _short(curve.label))
-            axes.plot(curve.steps, curve.values, color=_series(curve.series), label=label, **style)
+            axes.plot(curve.steps, curve.values, label=label, **style)
         axes.set_xlabel(across)
         axes.set_ylabel(axis)
         axes.set_title(title)
@@ -228,10 +223,6 @@ def _heading(figure: Any, axes: Any, place: float, text: str) -> None:
         0.01, place, _short(text, _MOST_HEADING_LETTERS), transform=where, ha="left", va="center", fontweight="bold"
     )
     heading.set_in_layout(False)
-
-
-def _series(number: int) -> str:
-    return _STAND_IN[f"series-{number % SERIES}"]
 
 
 def _side(estimate: Estimate) -> str:

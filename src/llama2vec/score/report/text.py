@@ -20,8 +20,7 @@ from llama2vec.score.significance import SAME
 from llama2vec.score.tasks import TaskScore
 
 MINUS, NONE = "−", "–"
-ALPHA = 0.05
-"""A corrected p-value below this counts as a difference."""
+ALPHA = 0.05  # A corrected p-value below this counts as a difference
 
 _FIGURES = {
     "loss": "loss", "loss_self": "EBAE (self)", "loss_next": "EBAR (next)", "learning_rate": "learning rate",
