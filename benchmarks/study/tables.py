@@ -107,11 +107,6 @@ _TEST_COLUMNS = ("difference", "d_z", "p, t-test", "p, randomized", "win/tie/los
 _METHOD = "[95 % bootstrap interval]; p is two-sided, paired, and corrected (Holm) over"
 
 
-def _interval(bounds: tuple[float, float] | None, digits: int) -> str:
-    """Return an interval in brackets after a space, "" for none."""
-    return f" [{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]" if bounds else ""
-
-
 def _test_cells(answer: Answer) -> list[str]:
     test = answer.test
     assert test is not None
