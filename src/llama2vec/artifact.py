@@ -35,14 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.errors import OutputExistsError
-from llama2vec.files import (
-    Lock,
-    disk_errors,
-    finish_swap,
-    link_tree,
-    put_in_place,
-    remove,
-)
+from llama2vec.files import Lock, disk_errors, finish_swap, link_tree, put_in_place, remove
 from llama2vec.manifest import canonical_json, first_difference
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
@@ -61,17 +54,13 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of artifact.
-
-    Attributes:
-        entries: Patterns of the names that such a folder holds. Anything else is the user's, and is never deleted.
-    """
+    """A kind of artifact."""
 
     noun: str  # What messages call it, with its article: ``an adaptation``
     read: Callable[[Path], Found | None]  # Returns what a path holds of this kind, None where it holds something else
     resumable: bool = True  # A new one grows in place and is resumed there; otherwise it appears only when it is whole
     is_folder: bool = True  # The artifact is a folder; otherwise one file
-    entries: tuple[str, ...] = ("*",)
+    entries: tuple[str, ...] = ("*",)  # Patterns of the names that such a folder holds; nothing else is deleted
     advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
 
@@ -100,9 +89,7 @@ class Work:
     def begin(self, keep: Sequence[str] = (), prepare: Callable[[Path], None] = lambda path: None) -> Path:
         """Make room for the output, or find what an earlier call with the same plan left; return where to write.
 
-        Args:
-            keep: Entries of the replaced output to carry over.
-            prepare: Writes what must exist from the first moment, such as the plan.
+        ``keep`` names entries of the replaced output to carry over; ``prepare`` writes what must exist at once.
         """
         kind, target = self._kind, self.output.resolve()
         with self._alone(), disk_errors(self.output):
@@ -137,9 +124,11 @@ class Work:
 
     def give_up(self) -> None:
         """Remove an unfinished result, unless it is worth resuming."""
+        if not self._begun:
+            return
         with self._alone():
-            found = self._kind.read(self.path) if self._begun and self._kind.resumable else None
-            if self._begun and not (found and (found.finished or found.worth_keeping or found.is_busy)):
+            found = self._kind.read(self.path) if self._kind.resumable else None
+            if not (found and (found.finished or found.worth_keeping or found.is_busy)):
                 _clear(self.path, self._kind)
 
     def _alone(self) -> AbstractContextManager[None]:
@@ -177,11 +166,9 @@ def claim(
         return _look(output, kind, plan, overwrite=overwrite)
 
     finished, path = look()
-    if finished:  # even in a read-only folder
-        yield Work(output, path, finished, look, kind, plan, shared)
-        return
-    with nullcontext() if shared else owned(output):
-        finished, path = look()
+    with nullcontext() if shared or finished else owned(output):  # a finished one may lie in a read-only folder
+        if not finished:
+            finished, path = look()
         work = Work(output, path, finished, look, kind, plan, shared)
         try:
             with disk_errors(output, only_full=True):
@@ -193,11 +180,7 @@ def claim(
 
 @contextmanager
 def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Be the one live process that writes an output; another one is waited for, then refused.
-
-    Raises:
-        OutputExistsError: Another process is writing it.
-    """
+    """Be the one live process that writes an output; wait for another one, then raise an OutputExistsError."""
     output = Path(output)
     target = output.resolve()
     # If nothing can be made next to the output (the root of a volume), the lock lies inside.

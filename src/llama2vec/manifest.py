@@ -35,7 +35,7 @@ def first_difference(
 ) -> tuple[str, object, object] | None:
     """Return the first setting that differs, dotted, with its old and new value; None where all agree.
 
-    >>> first_difference({"a": 1, "source": {"corpus": "x"}}, {"a": 1, "source": {"corpus": "y"}})
+    >>> first_difference({"source": {"corpus": "x"}}, {"source": {"corpus": "y"}})
     ('source.corpus', 'x', 'y')
     """
     for key in sorted({*old, *new}):
@@ -68,15 +68,13 @@ def versions() -> dict[str, str]:
 
 def code_version() -> str:
     """Return the git commit of a source checkout (``-dirty`` with uncommitted changes), else the package version."""
-    folder = Path(__file__).parent
     try:
-        commit = subprocess.run(
+        return subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=folder, capture_output=True, text=True, check=True, timeout=10,
-        )  # fmt: skip
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10,
+        ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return package_version()
-    return commit.stdout.strip()
 
 
 def machine() -> dict[str, Any]:

@@ -59,11 +59,7 @@ def on_first_process(work: Callable[[], ResultT]) -> ResultT:
 
 
 def check_same(digest: str, what: str) -> None:
-    """Make sure that all processes were started with the same ``what``.
-
-    Raises:
-        TrainingError: On every process; names those that differ from the first.
-    """
+    """Raise a TrainingError on every process, naming those that were started with another ``what`` than the first."""
     if process_count() == 1:
         return
     digests: list[Any] = [None] * process_count()

@@ -19,8 +19,8 @@ from llama2vec.manifest import build_manifest, digest
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, quiet_transformers
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.publish.model_card import write_model_card
 from llama2vec.model.publish.origin import origin_of
+from llama2vec.model.publish.publishing import write_model_card
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training.state import check_finite, has_checkpoint
@@ -61,7 +61,6 @@ class StageWork:
     def __init__(self, stage: Stage, plan: Mapping[str, Any], output: Path) -> None:
         self.stage, self.plan, self.output = stage, plan, output
         self.path, self.is_finished = output, False
-        self._work: Work | None = None
 
     def take(self, work: Work) -> tuple[Path, bool]:
         """Hold what :func:`claim` gave to the first process."""
@@ -74,12 +73,12 @@ class StageWork:
         def write_plan(folder: Path) -> None:
             write_json(folder / f"{self.stage.name}.json", dict(self.plan))
 
-        self.path = on_first_process(lambda: self._work and self._work.begin(prepare=write_plan)) or self.path
+        self.path = on_first_process(lambda: self._work.begin(prepare=write_plan))
         return self.path
 
     def finish(self) -> None:
         """Put the result in the output's place."""
-        on_first_process(self._work.finish if self._work else lambda: None)
+        on_first_process(lambda: self._work.finish())
         self.path = self.output
 
 

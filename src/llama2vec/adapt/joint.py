@@ -13,7 +13,7 @@ right. NEXT does not see SELF. Both embeddings therefore equal those of two sepa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,14 +61,13 @@ class JointBatch:
 
     def to(self, device: torch.device | str, **_: object) -> JointBatch:
         """Return the batch on another device."""
-        return JointBatch(
-            self.input_ids.to(device),
-            self.position_ids.to(device),
-            self.text_lengths.to(device),
-            self.text_starts,
-            {task: tensor.to(device) for task, tensor in self.targets.items()},
-            {task: tensor.to(device) for task, tensor in self.target_weights.items()},
-            self.layout,
+        return replace(
+            self,
+            input_ids=self.input_ids.to(device),
+            position_ids=self.position_ids.to(device),
+            text_lengths=self.text_lengths.to(device),
+            targets={task: tensor.to(device) for task, tensor in self.targets.items()},
+            target_weights={task: tensor.to(device) for task, tensor in self.target_weights.items()},
         )
 
 
@@ -81,18 +80,9 @@ def joint_batch(
     token_weights: Tensor | None = None,
     pad_id: int = 0,
 ) -> JointBatch:
-    """Lay out texts and both prompts as one padded batch.
+    """Lay out B texts T and the prompts of the tasks as one padded batch.
 
-    Args:
-        texts: T of each row.
-        next_texts: U of each row; only its targets are used.
-        prompts: Token ids of the prompts.
-        tasks: Which prompts to append.
-        token_weights: [V] weight of each token as a target; None = 1.
-        pad_id: Fills the columns after a short text.
-
-    Returns:
-        A batch of B = len(texts) rows.
+    Of ``next_texts``, U of each row, only the targets are used; ``token_weights`` [V] weigh the targets (None: 1).
     """
     prefix = len(prompts.prefix)
     lengths = torch.tensor([prefix + len(text.ids) for text in texts])
@@ -104,8 +94,7 @@ def joint_batch(
     input_ids = torch.full((len(texts), end), pad_id)
     position_ids = torch.arange(end).repeat(len(texts), 1)
     for row, text in enumerate(texts):
-        input_ids[row, :prefix] = torch.tensor(prompts.prefix, dtype=torch.long)
-        input_ids[row, prefix : prefix + len(text.ids)] = torch.tensor(text.ids, dtype=torch.long)
+        input_ids[row, : prefix + len(text.ids)] = torch.tensor([*prompts.prefix, *text.ids], dtype=torch.long)
     for task, (start, stop) in blocks.items():
         input_ids[:, start:stop] = torch.tensor(prompts.suffixes[task])
         position_ids[:, start:stop] = lengths[:, None] + torch.arange(stop - start)
@@ -129,15 +118,9 @@ def _pad_targets(rows: Sequence[Sequence[int]], token_weights: Tensor | None) ->
 
 
 def joint_mask(batch: JointBatch, dtype: torch.dtype, window: int | None = None) -> Tensor:
-    """Build the additive attention mask of a joint batch.
+    """Build the additive attention mask [B, 1, L, L] of a joint batch: 0 where a row may attend to a column.
 
-    Args:
-        batch: The batch.
-        dtype: The model's number format; masked pairs get its most negative number.
-        window: Sliding window of the layer in tokens; None = full attention.
-
-    Returns:
-        [B, 1, L, L]: 0 where a row (query) may attend to a column (key).
+    Masked pairs get the most negative number of ``dtype``; ``window`` is a layer's sliding window in tokens, if any.
     """
     # Additive, not boolean: eager attention silently misreads a boolean mask.
     layout, device = batch.layout, batch.input_ids.device
@@ -187,11 +170,7 @@ def attention_inputs(batch: JointBatch, config: Any, dtype: torch.dtype) -> dict
 
 
 def most_cells(wanted: int, device: str) -> int:
-    """Return the most cells of a pass: the requested number, else a default for the kind of device; 0 = no limit.
-
-    >>> most_cells(0, "cpu"), most_cells(0, "cuda"), most_cells(500, "cpu")
-    (2048, 0, 500)
-    """
+    """Return the most cells of a pass: the requested number, else a default for the kind of device; 0 = no limit."""
     return wanted or _MOST_CELLS.get(device, 0)
 
 
@@ -200,10 +179,8 @@ def micro_batches(lengths: Sequence[int], most: int) -> list[list[int]]:
 
     A pass holds rows of similar length, the longest first; a batch that fits in one pass keeps its order. 0 = no limit.
 
-    >>> micro_batches([3, 9, 4, 8], most=18)
-    [[1, 3], [2, 0]]
-    >>> micro_batches([3, 9, 4, 8], most=36)
-    [[0, 1, 2, 3]]
+    >>> micro_batches([3, 9, 4, 8], most=18), micro_batches([3, 9, 4, 8], most=36)
+    ([[1, 3], [2, 0]], [[0, 1, 2, 3]])
     """
     rows = list(range(len(lengths)))
     widest = max(lengths, default=1) or 1

@@ -24,10 +24,7 @@ def bag_of_tokens_loss(slot_logits: Tensor, targets: Tensor, weights: Tensor) ->
         weights: [B, T] weight of each target; 0 = padding. Each row is normalized to sum 1.
 
     Returns:
-        Mean loss in nats over the rows that have targets.
-
-    Raises:
-        EmptyTargetsError: No row has a target.
+        Mean loss in nats over the rows that have targets; without any, an EmptyTargetsError is raised.
 
     >>> uniform = torch.zeros(1, 1, 4)
     >>> round(bag_of_tokens_loss(uniform, torch.tensor([[0, 2]]), torch.ones(1, 2)).item(), 4) == 1.3863
@@ -86,8 +83,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     grad_weight = grad_weight.add_(product) if start else grad_weight.copy_(product)
         ctx.rows, ctx.shape = rows, hidden.shape
         ctx.save_for_backward(*(tensor for tensor in (grad_kept, grad_weight) if tensor is not None))
-        ctx.has = (need_hidden, need_weight)
-        ctx.weight_dtype = weight.dtype
+        ctx.has, ctx.weight_dtype = (need_hidden, need_weight), weight.dtype
         return loss / max(count, 1)
 
     @staticmethod
@@ -104,15 +100,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
 
 def language_model_loss(hidden: Tensor, head: Tensor, labels: Tensor) -> Tensor:
-    """Compute the next-token loss on T in chunks: the [B, L, V] logits never exist at once.
+    """Return the mean next-token loss in nats over the scored positions, 0 without any; logits exist chunk by chunk.
 
-    Args:
-        hidden: [N, D] hidden states.
-        head: [V, D] weight of the output head.
-        labels: [N] the token that follows each position; -100 = not scored.
-
-    Returns:
-        Mean cross-entropy in nats over the scored positions; 0 without any.
+    ``hidden`` [N, D], ``head`` [V, D] (weight of the output head), ``labels`` [N] (the next token; -100 = not scored).
     """
     result: Tensor = _ChunkedCrossEntropy.apply(hidden, head, labels)  # type: ignore[no-untyped-call]
     return result

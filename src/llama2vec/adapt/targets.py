@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from llama2vec.data.words import WORD
 from llama2vec.errors import TokenizerError
@@ -57,19 +58,11 @@ class TargetTokenizer:
         return tuple(dict.fromkeys(token for token, (start, end) in plain if any(content[start:end])))
 
 
-def inverse_document_frequency(target_sets: Iterable[Sequence[int]], vocabulary: int) -> list[float]:
-    """Weight each token by its inverse document frequency: ``log((N + 1) / (df + 1))``, at least 0.
-
-    Args:
-        target_sets: Distinct target ids of every training text.
-        vocabulary: V; the length of the result.
+def inverse_document_frequency(target_sets: Sequence[Sequence[int]], vocabulary: int) -> list[float]:
+    """Return [V] inverse document frequencies, ``log((N + 1) / (df + 1))``, from the distinct targets of N texts.
 
     >>> [round(weight, 3) for weight in inverse_document_frequency([[0, 1], [1]], 3)]
     [0.405, 0.0, 1.099]
     """
-    counts: Counter[int] = Counter()
-    texts = 0
-    for targets in target_sets:
-        counts.update(targets)
-        texts += 1
-    return [math.log((texts + 1) / (counts.get(token, 0) + 1)) for token in range(vocabulary)]
+    counts = Counter(chain.from_iterable(target_sets))
+    return [math.log((len(target_sets) + 1) / (counts.get(token, 0) + 1)) for token in range(vocabulary)]

@@ -89,13 +89,10 @@ class PretextObjective:
         return {"joint": pieces}
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """Read each joint sequence once and score both embeddings.
+        """Read each joint sequence once; return the loss in nats, and ``loss_self``, ``loss_next`` and ``loss_lm``.
 
         With several pieces, the backward pass of each follows at once; ``backward`` of the returned loss then only
         scales the gradients.
-
-        Returns:
-            The loss in nats, and its parts ``loss_self``, ``loss_next`` and ``loss_lm``.
         """
         pieces: list[JointBatch] = batch["joint"]
         counts = [self._counts(piece) for piece in pieces]
@@ -117,9 +114,8 @@ class PretextObjective:
     def _factors(self, totals: Mapping[str, int]) -> dict[str, float]:
         """Return the factor of each part that has something to score in the batch."""
         scored = {str(task): weight for task, weight in self.weights.items() if totals[task]}
-        factors = {
-            task: self.settings.pretext_weight * weight / sum(scored.values()) for task, weight in scored.items()
-        }
+        factor, total = self.settings.pretext_weight, sum(scored.values())
+        factors = {task: factor * weight / total for task, weight in scored.items()}
         return factors | ({"lm": self.settings.language_model_weight} if totals.get("lm") else {})
 
     def _counts(self, joint: JointBatch) -> dict[str, int]:
@@ -136,13 +132,9 @@ class PretextObjective:
         slots = torch.tensor(joint.layout.slot_columns(), device=joint.input_ids.device)
         with_lm = self.settings.language_model_weight > 0
         output = model(
-            input_ids=joint.input_ids,
-            position_ids=joint.position_ids,
-            logits_to_keep=slots,
-            use_cache=False,
-            output_hidden_states=with_lm,
-            **attention_inputs(joint, self.config, self.dtype),
-        )
+            input_ids=joint.input_ids, position_ids=joint.position_ids, logits_to_keep=slots, use_cache=False,
+            output_hidden_states=with_lm, **attention_inputs(joint, self.config, self.dtype),
+        )  # fmt: skip
         losses: dict[str, Tensor] = {}
         for task, logits in zip(joint.layout.blocks, output.logits.split(joint.layout.slots, dim=1), strict=True):
             if counts[task]:
@@ -169,11 +161,7 @@ class PretextObjective:
 
 
 def adapt_model(
-    config: AdaptConfig,
-    output: str | Path,
-    *,
-    passages: Iterable[Passage] | None = None,
-    overwrite: bool = False,
+    config: AdaptConfig, output: str | Path, *, passages: Iterable[Passage] | None = None, overwrite: bool = False
 ) -> Encoder:
     """Adapt a causal LM on plain text (stage 1 of Llama2Vec, arXiv 2312.15503) and save the encoder.
 

@@ -21,8 +21,8 @@ def card_command(
     from llama2vec.score.results import read_result
 
     reports = [read_result(path).report for path in scores or []]
-    from llama2vec.model.publish.model_card import CARD_MARK, write_model_card
     from llama2vec.model.publish.origin import CARD_FILE
+    from llama2vec.model.publish.publishing import CARD_MARK, write_model_card
 
     if not write_model_card(model, name=name or "", scores=reports):
         raise OutputExistsError(

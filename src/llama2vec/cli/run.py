@@ -96,7 +96,7 @@ def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> Non
     for stage in selected:
         decision, found = decisions[stage.name], estimate.stages[stage.name]
         cells = ["–", "–"]
-        if decision.works:
+        if decision.action != "skip":
             seconds, most = seconds + found.seconds, max(most, found.memory_bytes)
             cells = [_memory(found.memory_bytes), f"~ {duration(found.seconds)}"]
         reads = "\n".join(dict.fromkeys(one.where for one in stage.inputs))

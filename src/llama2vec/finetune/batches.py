@@ -121,12 +121,7 @@ class DrawnExamples(Sequence[DrawnExample]):
 
 
 def check_examples(examples: Sequence[TrainingExample], settings: ContrastiveSettings) -> None:
-    """Check that every row can be trained on, and log how many have too few negatives.
-
-    Raises:
-        ExampleFormatError: A row has no positive, or a passage as both positive and negative.
-        TrainingError: Too few negatives under ``missing_negatives = "error"``, or distillation without teacher scores.
-    """
+    """Raise an ExampleFormatError or TrainingError unless every row can be trained on; log missing negatives."""
     asked, short, without, scored = settings.negatives, 0, 0, 0
     for row, example in enumerate(examples):
         where = f"example {row + 1} ({example.query[:60]!r})"
@@ -192,9 +187,7 @@ class ContrastiveOrder(EpochOrder):
 
 
 def spread(rows: Sequence[int], conflicts: Sequence[Collection[int]], batch_size: int) -> list[list[int]]:
-    """Cut rows into batches in order, deferring a row whose keys are already in the batch.
-
-    Conflicting rows share a batch only at the end, when no other rows remain.
+    """Cut rows into batches in order; rows that share a key share a batch only when no other rows remain.
 
     >>> spread([0, 1, 2, 3], [{7}, {7}, {8}, {9}], 2)
     [[0, 2], [1, 3]]

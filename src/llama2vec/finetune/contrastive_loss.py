@@ -84,8 +84,7 @@ def distillation_loss(scores: Tensor, own: Tensor, teacher_scores: Tensor, tempe
         temperature: Divides the teacher's scores.
 
     Returns:
-        Mean over all Q queries in nats; those without teacher scores count 0, so that the mean over several processes
-        is that of their joined batch.
+        Mean over all Q queries in nats; those without teacher scores count 0, also over several processes.
     """
     real = own >= 0
     lowest = torch.finfo(scores.dtype).min
@@ -100,14 +99,7 @@ def contrastive_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the weighted sum of InfoNCE and distillation, averaged over the Matryoshka widths (arXiv 2205.13147).
 
-    Args:
-        queries: [Q, D], not normalized.
-        passages: [N, D], not normalized.
-        labels: Labels of the passages.
-        settings: Temperature, weights, widths.
-
-    Returns:
-        The loss, and its unweighted parts by name.
+    ``queries`` [Q, D] and ``passages`` [N, D] need no normalization; returns the loss and its unweighted parts by name.
     """
     sums: dict[str, Tensor] = {}
     widths = matryoshka_widths(settings.dimensions, queries.shape[1])
@@ -132,9 +124,5 @@ def cosines(queries: Tensor, passages: Tensor) -> Tensor:
 
 
 def matryoshka_widths(dimensions: Sequence[int], whole: int) -> list[int]:
-    """Return the trained widths, each once, the full width last.
-
-    >>> matryoshka_widths([64, 32], 128)
-    [32, 64, 128]
-    """
+    """Return the trained widths, each once, the full width last."""
     return sorted({*dimensions, whole})

@@ -46,16 +46,10 @@ class GradientCache:
         self.cells_read = 0
 
     def represent(self, batches: Sequence[PromptedBatch]) -> Tensor:
-        """Read all micro-batches, the last one first.
+        """Read all micro-batches (the longest texts first); return [N, D] vectors, a leaf that collects its gradient.
 
-        Those without a graph come before those with one, and gradients are added in the opposite order. Both orders are
-        the same for every ``graph_tokens``, and so are random numbers and sums.
-
-        Args:
-            batches: Micro-batches, the longest texts first.
-
-        Returns:
-            [N, D] vectors of the batch's N rows, a leaf that collects its gradient.
+        The last one is read first, and gradients are added in the opposite order. Both orders are the same for every
+        ``graph_tokens``, and so are random numbers and sums.
         """
         first_without_graph = self._divide(batches)
         pieces: list[tuple[list[int], Tensor]] = []

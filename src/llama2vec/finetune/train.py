@@ -28,14 +28,7 @@ from llama2vec.finetune.batches import (
 from llama2vec.finetune.contrastive_loss import contrastive_loss, matryoshka_widths
 from llama2vec.finetune.gradient_cache import GradientCache
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
-from llama2vec.finetune.validation import (
-    BEST,
-    ValidationTask,
-    examples_task,
-    hold_out,
-    read_validation,
-    validation_split,
-)
+from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import Backbone, decoder, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
@@ -93,11 +86,9 @@ class ContrastiveObjective:
         return prompted_texts(self.encoder.backbone.tokenizer, texts, contract.ids, prompt, limit)
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """Take the loss over the passages of all processes.
+        """Return the mean loss over the processes, and its parts if there are several.
 
-        Returns:
-            The mean loss over the processes, and its parts if there are several. ``backward`` rereads the texts that
-            did not fit into memory and gives the weights the gradients of that mean.
+        ``backward`` rereads the texts that did not fit into memory and gives the weights the gradients of that mean.
         """
         # The wrapper of several processes expects one forward pass per step; gradients are averaged below instead.
         plain = getattr(model, "module", model)
@@ -172,14 +163,14 @@ def finetune_model(
         TrainingError: Training cannot start, or must stop.
     """
     output = Path(output)
-    prompts, encoder_settings = resolve_contract(config)
-    plan = _plan(config, prompts, encoder_settings, examples)
+    contract = resolve_contract(config)
+    plan = _plan(config, contract, examples)
     inputs = [config.model.name, *config.data.source_list, config.validation.source]
     with claim_output(output, STAGE, plan, overwrite=overwrite, device=config.model.device, inputs=inputs) as work:
         if work.is_finished:
             logger.info("%s: this fine-tuning is finished; nothing to do", output)
             return Encoder.load(output, settings=config.model)
-        return _finetune(config, work, (prompts, encoder_settings), examples)
+        return _finetune(config, work, contract, examples)
 
 
 def _finetune(
@@ -189,7 +180,6 @@ def _finetune(
     examples: Sequence[TrainingExample] | None,
 ) -> Encoder:
     """Train and save; nothing is written before the model and the examples have been read."""
-    prompts, encoder_settings = contract
     drawn, task = _read(config, examples)
     optimizer = _with_steps(config.optimizer, len(drawn))
     check_enough(len(drawn), optimizer)
@@ -197,10 +187,10 @@ def _finetune(
     started = time.monotonic()
     settings, mixed = training_precision(config.model)
     backbone = _load_backbone(settings)
-    encoder = Encoder.from_backbone(backbone, prompts, encoder_settings)
+    encoder = Encoder.from_backbone(backbone, *contract)
     _check_fits(config, encoder)
     # The embedding rows of slot tokens are trained, new or not.
-    slots = [name for names in slot_names(prompts).values() for name in names]
+    slots = [name for names in slot_names(contract[0]).values() for name in names]
     trainable = make_trainable(backbone, config.model, slots, optimizer.seed)
     objective = ContrastiveObjective(encoder, config.contrastive, config.data, mixed_precision=mixed)
     logger.info("%d training queries, %d held out", len(drawn), len(task.queries) if task else 0)
@@ -234,16 +224,14 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
     prompts, encoder = saved
     # The wording counts, not the recipe's name.
     explicit = config.prompts.model_fields_set - {"recipe"} if "prompts" in config.model_fields_set else set[str]()
-    repeated: list[tuple[str, str, Settings, Settings]] = [
-        ("prompts", field, prompts, config.prompts) for field in sorted(explicit)
-    ]
-    kept = sorted(config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT))
-    repeated += [("encoder", field, encoder, config.encoder) for field in kept]
-    for section, field, there, now in repeated:
-        if getattr(there, field) != getattr(now, field):
+    kept = config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT)
+    repeated: list[tuple[str, set[str], Settings]] = [("prompts", explicit, prompts), ("encoder", kept, encoder)]
+    for section, field, settings in ((name, field, its) for name, fields, its in repeated for field in sorted(fields)):
+        there, now = getattr(settings, field), getattr(getattr(config, section), field)
+        if there != now:
             raise ContractError(
-                f"{section}.{field}: {config.model.name} was made with {getattr(there, field)!r}, the recipe says "
-                f"{getattr(now, field)!r}; remove {section}.{field} from the recipe, or start from a raw model"
+                f"{section}.{field}: {config.model.name} was made with {there!r}, the recipe says {now!r}; "
+                f"remove {section}.{field} from the recipe, or start from a raw model"
             )
     pairing = {name: getattr(wanted, name) for name in ("query_prompt", "passage_prompt")}
     for name, prompt in pairing.items():
@@ -253,25 +241,20 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
 
 
 def _plan(
-    config: FinetuneConfig,
-    prompts: PromptSettings,
-    encoder: EncoderSettings,
-    examples: Sequence[TrainingExample] | None,
+    config: FinetuneConfig, contract: tuple[PromptSettings, EncoderSettings], examples: Sequence[TrainingExample] | None
 ) -> dict[str, Any]:
     """Return what decides the result: settings and input."""
-    sources = config.data.source_list
-    if examples is None and not sources:
+    if examples is not None:
+        text = "".join(map(repr, examples))
+        found = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()]
+    elif not config.data.source_list:
         raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
-    if examples is None:
-        found = [examples_fingerprint(source, split=config.data.split) for source in sources]
     else:
-        total = hashlib.sha256()
-        for example in examples:
-            total.update(repr(example).encode("utf-8", "surrogatepass"))
-        found = [total.hexdigest()]
+        found = [examples_fingerprint(source, split=config.data.split) for source in config.data.source_list]
     validation = config.validation
     if validation.source:
-        found.append(examples_fingerprint(validation.source, split=validation_split(validation)))
+        found.append(examples_fingerprint(validation.source, split=source_split(validation)))
+    prompts, encoder = contract
     settings = config.model_copy(update={"prompts": prompts}).model_dump()
     return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found))
 
@@ -281,13 +264,11 @@ def _read(
 ) -> tuple[DrawnExamples, ValidationTask | None]:
     """Read the examples, hold some out, and make the search task of them."""
     seed, data = config.optimizer.seed, config.data
-    rows: list[TrainingExample] = []
-    sources: list[int] = []
-    for number, source in enumerate(data.source_list if given is None else [""]):
-        found = given if given is not None else read_examples(source, split=data.split, limit=data.limit or None)
-        before = len(rows)
-        rows.extend(found)
-        sources += [number] * (len(rows) - before)
+    rows: list[TrainingExample] = list(given or ())
+    sources = [0] * len(rows)
+    for number, source in enumerate(data.source_list if given is None else ()):
+        rows += read_examples(source, split=data.split, limit=data.limit or None)
+        sources += [number] * (len(rows) - len(sources))
     if not rows:
         raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
     share = 0.0 if config.validation.source else config.validation.share

@@ -41,9 +41,8 @@ class ValidationTask:
 
 
 def _search(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> Run:
-    scores = queries @ passages.T
     results = {}
-    for number, row in enumerate(scores):
+    for number, row in enumerate(queries @ passages.T):
         # Stable: equal scores keep the order of the passages.
         best = np.argsort(-row, kind="stable")[:_DEPTH]
         results[str(number)] = {str(column): float(row[column]) for column in best}
@@ -51,11 +50,7 @@ def _search(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> Run:
 
 
 def hold_out(examples: Sequence[TrainingExample], share: float, most: int, seed: int) -> tuple[list[int], list[int]]:
-    """Split rows into training and held-out ones; rows with the same first positive stay together.
-
-    Returns:
-        Row numbers for training, in order, and held-out ones.
-    """
+    """Return row numbers for training, in order, and held-out ones; the same first positive keeps rows together."""
     wanted = min(most, round(len(examples) * share) or bool(share))
     groups: dict[str, list[int]] = {}
     for row, example in enumerate(examples):
@@ -78,9 +73,7 @@ def examples_task(
 ) -> ValidationTask:
     """Make a search task from labeled examples: their positives, negatives, and some passages of other examples."""
     draw = random.Random(f"{seed}:validation")
-    chosen = list(held_out)
-    if len(chosen) > settings.max_queries:
-        chosen = draw.sample(chosen, settings.max_queries)
+    chosen = draw.sample(held_out, settings.max_queries) if len(held_out) > settings.max_queries else held_out
     numbers: dict[str, int] = {}
     qrels: dict[str, dict[str, int]] = {}
     for number, example in enumerate(chosen):
@@ -88,23 +81,17 @@ def examples_task(
         qrels[str(number)] = {str(passage): 1 for passage in sorted(positives)}
         for text in example.negatives:
             numbers.setdefault(text, len(numbers))
-    extra = draw.sample(range(len(others)), min(settings.extra_passages, len(others)))
-    for row in extra:
+    for row in draw.sample(range(len(others)), min(settings.extra_passages, len(others))):
         numbers.setdefault(others[row].positives[0], len(numbers))
     return ValidationTask([example.query for example in chosen], list(numbers), qrels)
 
 
 def beir_validation(folder: str, settings: ValidationSettings, seed: int) -> ValidationTask:
-    """Make a search task from a BEIR folder: the judged passages of some queries and a sample of the corpus.
-
-    Raises:
-        EvaluationError: None of the judged passages is in the corpus.
-    """
+    """Make a search task from a BEIR folder: the judged passages of some queries and a sample of the corpus."""
     task = read_beir(folder, settings.split)
     draw = random.Random(f"{seed}:validation")
-    queries = task.queries
-    if len(queries) > settings.max_queries:
-        queries = draw.sample(queries, settings.max_queries)
+    most = settings.max_queries
+    queries = draw.sample(task.queries, most) if len(task.queries) > most else task.queries
     wanted = {passage_id for query in queries for passage_id in task.qrels[query.id]}
     judged: dict[str, str] = {}
     sample: list[str] = []
@@ -130,9 +117,9 @@ def read_validation(settings: ValidationSettings, others: Sequence[TrainingExamp
     source = Path(settings.source)
     if (source / "queries.jsonl").is_file() or (source / "queries.jsonl.gz").is_file():
         return beir_validation(settings.source, settings, seed)
-    return examples_task(list(read_examples(settings.source, split=validation_split(settings))), others, settings, seed)
+    return examples_task(list(read_examples(settings.source, split=source_split(settings))), others, settings, seed)
 
 
-def validation_split(settings: ValidationSettings) -> str:
+def source_split(settings: ValidationSettings) -> str:
     """Return the split of ``validation.source``; "" for a single file, which has no splits."""
     return "train" if Path(settings.source).is_file() else settings.split

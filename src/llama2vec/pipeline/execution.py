@@ -73,7 +73,7 @@ def _prepare(plan: RunPlan, selected: tuple[PlannedStage, ...], *, overwrite: bo
     if not overwrite:
         for name, decision in decisions.items():
             _refuse_replacing(plan, name, decision)
-    working = [stage for stage in selected if decisions[stage.name].works]
+    working = [stage for stage in selected if decisions[stage.name].action != "skip"]
     check_inputs(plan, working)
 
 
@@ -130,7 +130,7 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     """Run one stage, on all processes or on the first, and return the action."""
     folder = plan.folder(stage)
     decision = on_first_process(lambda: _begin(plan, stage, overwrite=overwrite))
-    if not decision.works:
+    if decision.action == "skip":
         logger.info("%s: skipped, %s (%s)", heading, decision.why, folder)
         return decision.action
     reads = ", ".join(found.where for found in stage.inputs)
@@ -155,7 +155,7 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     made = {name: entry.get("output") for name, entry in record.stages.items()}
     inputs = stage.input_fingerprints(made)
     decision = decide(stage, record.stages.get(stage.name), inputs, folder)
-    if not decision.works:
+    if decision.action == "skip":
         return decision
     if decision.action == "replace" and not overwrite:
         _refuse_replacing(plan, stage.name, decision)

@@ -83,11 +83,6 @@ class Decision:
     why: str  # In a few words
     replaces: bool = False  # An older output stays until the new one is whole
 
-    @property
-    def works(self) -> bool:
-        """Whether the stage has something to do, or may have."""
-        return self.action != "skip"
-
 
 def decide(
     stage: PlannedStage, entry: Mapping[str, Any] | None, inputs: Mapping[str, str | None], folder: Path
@@ -130,7 +125,7 @@ def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage
             decisions[stage.name] = decide(
                 stage, record.stages.get(stage.name), stage.input_fingerprints(made), plan.folder(stage)
             )
-            made[stage.name] = None if decisions[stage.name].works else record.stages[stage.name]["output"]
+            made[stage.name] = None if decisions[stage.name].action != "skip" else record.stages[stage.name]["output"]
         elif plan.stages.index(stage) < plan.stages.index(selected[0]):
             made[stage.name] = _finished_output(plan, record, stage, selected)
     return decisions
@@ -181,8 +176,6 @@ def output_fingerprint(kind: str, folder: Path) -> str | None:
         if kind == "evaluate":
             return _report_output(folder)
         files = sorted(path for path in folder.glob("*.jsonl") if not path.name.startswith("."))
-        # Reports of mining hold seconds; what later stages read is the examples.
-        files = [path for path in files if not path.name.endswith(".report.json")]
         return digest([[path.name, file_sha256(path)] for path in files]) if files else None
     except (OSError, ValueError, KeyError, TypeError, Llama2VecError):
         return None

@@ -46,20 +46,11 @@ class KnownVectors:
                 f"{store.path} has float16 vectors and the new store float32; add --half, or leave out --reuse"
             )
         self._encoder, self._store = encoder, store
+        self.dimension, self.contract_hash = encoder.dimension, encoder.contract_hash
         self.reused = 0  # vectors that came from the store so far
         keys = self._keys_of_store()
         self._rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._rows]
-
-    @property
-    def dimension(self) -> int:
-        """Width D of the vectors."""
-        return self._encoder.dimension
-
-    @property
-    def contract_hash(self) -> str:
-        """Hash of everything that decides what the vectors are."""
-        return self._encoder.contract_hash
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Return [N, D] float32 vectors, the store's where it has the text."""
@@ -120,7 +111,6 @@ class BatchwiseEncoder(Protocol):
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Sequence[int], Vectors]]:
         """Yield (rows, [n, D] vectors) of batches that only the passages decide, but those that are all ``skip``."""
-        ...
 
 
 def encoder_batches(
@@ -134,18 +124,13 @@ def encoder_batches(
 
 
 class PartialShard:
-    """The vectors of a shard so far, on the disk as of a minute ago.
-
-    Attributes:
-        known: [N] True where there is a vector.
-        vectors: [N, D] float32.
-    """
+    """The vectors of a shard so far, on the disk as of a minute ago."""
 
     def __init__(self, path: Path, batch: Sequence[Passage], dimension: int) -> None:
         self._path, self._saved = path, time.monotonic()
         self._passages = hashlib.sha256(b"".join(map(passage_line, batch))).hexdigest()
-        self.known = np.zeros(len(batch), dtype=np.bool_)
-        self.vectors = np.zeros((len(batch), dimension), dtype=np.float32)
+        self.known = np.zeros(len(batch), dtype=np.bool_)  # [N] True where there is a vector
+        self.vectors = np.zeros((len(batch), dimension), dtype=np.float32)  # [N, D]
         self._load()
 
     def add(self, rows: Sequence[int], vectors: Vectors) -> int:

@@ -72,6 +72,7 @@ class VectorStore:
         self._files: dict[str, dict[str, Any]] = {
             name: expected for shard in self._shards for name, expected in shard["files"].items()
         }
+        self._sizes = {name: expected["bytes"] for name, expected in self._files.items()}
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> VectorStore:
@@ -90,13 +91,12 @@ class VectorStore:
         check_format(path, manifest)
         try:
             store = cls(path, manifest)
-            sizes = [(name, expected["bytes"]) for name, expected in store._files.items()]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(
                 f"{path / STORE_FILE} lacks what a store must say ({error}); restore it or encode to another folder"
             ) from error
-        for name, size in sizes:
-            store._check_size(name, size)
+        for name in store._sizes:
+            store._check_size(name)
         if verify:
             store.verify()
         return store
@@ -142,7 +142,7 @@ class VectorStore:
     def _checked(self, name: str) -> Path:
         """Return a file after checking it against ``store.json``; it is checked again only after it changes."""
         file, expected = self.path / name, self._files[name]
-        self._check_size(name, expected["bytes"])
+        self._check_size(name)
         if not is_intact(file, expected):
             raise CorruptShardError(
                 f"{file} has another checksum than {STORE_FILE} says: it is damaged, or the store was replaced "
@@ -150,14 +150,11 @@ class VectorStore:
             )
         return file
 
-    def _check_size(self, name: str, expected: int) -> None:
-        file = self.path / name
-        try:
-            status = file.stat()
-        except OSError as error:
-            raise CorruptShardError(f"{file} is missing; {_how_to_repair(file)}") from error
-        if status.st_size != expected:
-            problem = f"has {status.st_size:,} bytes instead of {expected:,}"
+    def _check_size(self, name: str) -> None:
+        file, expected = self.path / name, self._sizes[name]
+        size = file.stat().st_size if os.path.exists(file) else None
+        if size != expected:
+            problem = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
             raise CorruptShardError(f"{file} {problem}; {_how_to_repair(file)}")
 
     def _shard_vectors(self, shard: int) -> npt.NDArray[np.floating[Any]]:

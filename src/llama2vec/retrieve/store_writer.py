@@ -87,7 +87,7 @@ def write_store(
 
     Args:
         passages: Opens the corpus, always in the same order; called once or more.
-        encoder: Called once per shard.
+        encoder: Gives the vectors.
         output: The folder: new, empty, or a store that was begun with the same settings.
         source: Names the corpus (its fingerprint), the model and all else that equal stores have in common.
         shard_size: Passages per shard.
@@ -154,8 +154,10 @@ class _StoreWriter:
             with ProgressReporter("encoding", "passages") as progress:
                 progress.start(total)
                 while True:
-                    chunks = enumerate(self._chunks(iter(passages())))
-                    rows = sum(self._write_or_skip(number, chunk, encoder, progress) for number, chunk in chunks)
+                    rows, stream = 0, iter(passages())
+                    for number, first in enumerate(stream):
+                        chunk = itertools.chain([first], itertools.islice(stream, self.shard_size - 1))
+                        rows += self._write_or_skip(number, chunk, encoder, progress)
                     shards = self._done_shards(rows)
                     missing = [number for number, shard in enumerate(shards) if shard is None]
                     if not missing:
@@ -170,11 +172,6 @@ class _StoreWriter:
         except OSError as error:
             with disk_errors(self.work.output):
                 raise error
-
-    def _chunks(self, stream: Iterator[Passage]) -> Iterator[Iterator[Passage]]:
-        """Yield the passages of each shard, to be used up before the next."""
-        for first in stream:
-            yield itertools.chain([first], itertools.islice(stream, self.shard_size - 1))
 
     def _write_or_skip(
         self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder, progress: ProgressReporter
@@ -247,7 +244,7 @@ class _StoreWriter:
     def _done_shard(self, number: int) -> dict[str, Any] | None:
         """Return the json of a shard whose files are as they were written, else None."""
         shard = read_object(self.folder / f"{shard_name(number)}.json") or {}
-        is_done = {"rows", "first_id"} <= shard.keys() and _is_whole(self.folder, [shard], is_intact)
+        is_done = {"rows", "first_id"} <= shard.keys() and _is_whole(self.folder, [shard], verify=True)
         return shard if is_done else None
 
     def _done_shards(self, rows: int) -> list[dict[str, Any] | None]:
@@ -288,15 +285,12 @@ class _StoreWriter:
         )
 
 
-def _has_size(file: Path, expected: Mapping[str, Any]) -> bool:
-    return bool(file.stat().st_size == expected["bytes"])
-
-
-def _is_whole(folder: Path, shards: object, check: Callable[[Path, Mapping[str, Any]], bool] = _has_size) -> bool:
-    """Return whether every file that the manifests of shards name exists and passes the check."""
+def _is_whole(folder: Path, shards: Any, *, verify: bool = False) -> bool:
+    """Return whether every file that the manifests of shards name has its size (``verify``: its checksum)."""
     try:
-        files = [item for shard in shards for item in shard["files"].items()]  # type: ignore[attr-defined]
-        return bool(files) and all(check(folder / name, expected) for name, expected in files)
+        files = [(folder / name, expected) for shard in shards for name, expected in shard["files"].items()]
+        sizes_fit = all(file.stat().st_size == expected["bytes"] for file, expected in files)
+        return bool(files) and sizes_fit and (not verify or all(is_intact(*each) for each in files))
     except (OSError, KeyError, TypeError, AttributeError):
         return False
 

@@ -42,7 +42,6 @@ class EpochOrder(Sampler[int]):
         self._epoch = epoch
 
     def _draw(self) -> random.Random:
-        """Return a generator for this epoch."""
         return random.Random(f"{self._seed}:{self._epoch}")
 
 
@@ -101,10 +100,8 @@ class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
 
     def __init__(self, objective: _Objective, order: EpochOrder, **arguments: Any) -> None:
         super().__init__(data_collator=objective.collate, **arguments)
-        self.objective = objective
-        self.order = order
+        self.objective, self.order, self.model_accepts_loss_kwargs = objective, order, False
         self.parts: dict[str, list[float]] = {}
-        self.model_accepts_loss_kwargs = False
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
@@ -139,7 +136,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         """Go back to what the log said at a step."""
         log = self.folder / LOG_FILE
         truncate_log(log, step)
-        for line in read_log(log) if log.exists() else []:
+        for line in read_log(log):
             self.last |= {name: value for name, value in line.items() if name.startswith(("loss", "validation_"))}
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -249,11 +246,9 @@ def train(
 def check_enough(examples: int, settings: OptimizerSettings) -> None:
     """Raise a TrainingError unless there is a whole batch for every process."""
     if examples < settings.batch_size * process_count():
-        each = f" for each of {process_count()} processes" if process_count() > 1 else ""
-        raise TrainingError(
-            f"{examples} training examples are fewer than one batch of {settings.batch_size}{each}; "
-            "give more of them or lower optimizer.batch_size"
-        )
+        needed = f"one batch of {settings.batch_size}" + (" per process" if process_count() > 1 else "")
+        problem = f"{examples} training examples are fewer than {needed}"
+        raise TrainingError(f"{problem}; give more of them or lower optimizer.batch_size")
 
 
 def _arguments(

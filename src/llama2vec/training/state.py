@@ -22,16 +22,15 @@ _COMPLETE = "complete.json"
 
 def truncate_log(path: Path, step: int) -> None:
     """Drop log lines after the step that training resumes from, and a last line that a kill cut short."""
-    if not path.exists():
-        return
-    kept = [line for line in read_log(path) if line["step"] <= step]
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+    if path.exists():
+        kept = [json.dumps(line) + "\n" for line in read_log(path) if line["step"] <= step]
+        write_atomic(path, "".join(kept).encode())
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
     """Read ``log.jsonl``; lines that a kill cut short are skipped."""
     lines: list[dict[str, float]] = []
-    for text in path.read_text(encoding="utf-8").split("\n"):
+    for text in path.read_text(encoding="utf-8").split("\n") if path.exists() else ():
         with suppress(ValueError):
             lines.append(json.loads(text))
     return lines
@@ -39,7 +38,7 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 def validation_at(log: Path, step: int) -> dict[str, float]:
     """Return the validation figures of one step."""
-    lines = [line for line in read_log(log) if line["step"] == step] if log.exists() else []
+    lines = [line for line in read_log(log) if line["step"] == step]
     return {name: value for line in lines for name, value in line.items() if name.startswith("validation_")}
 
 
@@ -91,18 +90,16 @@ def has_checkpoint(folder: Path) -> bool:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest whole checkpoint of a training folder; half-written and damaged newer ones are deleted."""
-    found = sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=step_of, reverse=True)
     whole: Path | None = None
-    for path in found:
-        if not (path / _COMPLETE).is_file():
+    for path in sorted((folder / CHECKPOINTS).glob("checkpoint-*"), key=step_of, reverse=True):
+        is_complete = (path / _COMPLETE).is_file()
+        fault = _fault(path) if is_complete and whole is None else ""
+        if fault:
+            logger.warning("%s: %s; resuming from an earlier checkpoint", path, fault)
+        if fault or not is_complete:
             shutil.rmtree(path, ignore_errors=True)
         elif whole is None:
-            fault = _fault(path)
-            if fault:
-                logger.warning("%s: %s; resuming from an earlier checkpoint", path, fault)
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                whole = path
+            whole = path
     return whole
 
 

@@ -52,7 +52,9 @@ def origin_of(name: str) -> Origin:
     while True:
         folder = _local_model(name, beside)
         if folder is None or not (folder / CONTRACT_FILE).is_file():
-            return Origin(_public_name(name), _license(name, folder), tuple(manifests))
+            public = _public_name(name)
+            known = _front_matter(folder / CARD_FILE).get("license") if folder else _KNOWN_LICENSES.get(public)
+            return Origin(public, str(known or ""), tuple(manifests))
         manifest = read_object(folder / _MANIFEST)
         if not manifest or folder.resolve() in seen:
             # An encoder without a manifest names its base in its own card.
@@ -76,12 +78,6 @@ def _public_name(name: str) -> str:
     if name == SMOLLM2_NAME:
         return SMOLLM2_HUB
     return name if _HUB_ID.fullmatch(name) and not Path(name).exists() else Path(name).name
-
-
-def _license(name: str, folder: Path | None) -> str:
-    if folder is None:
-        return _KNOWN_LICENSES.get(_public_name(name), "")
-    return str(_front_matter(folder / CARD_FILE).get("license") or "")
 
 
 def _front_matter(path: Path) -> dict[str, Any]:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from llama2vec.files import write_atomic, write_json
-from llama2vec.model.publish.model_card import is_own_card, write_model_card
-from llama2vec.model.publish.origin import CARD_FILE, origin_of
+from huggingface_hub import ModelCard, ModelCardData
+from transformers import AutoConfig
 
+from llama2vec.artifact import read_object
+from llama2vec.errors import ContractError
+from llama2vec.files import write_atomic, write_json
+from llama2vec.model.contract import CONTRACT_FILE, saved_settings
+from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of
+from llama2vec.records import Report
+
+CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
 MODULE_FILE = "portable_encoder.py"
 # As in portable_encoder.py, which cannot be imported without sentence-transformers.
 _QUERY_MARK = "[llama2vec:query]"
+_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+_TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense-retrieval", "llama2vec"]
 
 
 def add_public_files(folder: Path, destination: Path, made_from: str) -> None:
@@ -38,3 +49,90 @@ def write_sentence_transformers_files(folder: Path) -> None:
 def module_source() -> bytes:
     """Return the file of this package that sentence-transformers runs."""
     return Path(__file__).with_name(MODULE_FILE).read_bytes()
+
+
+def write_model_card(
+    folder: Path, *, name: str = "", origin: Origin | None = None, scores: Sequence[Report] = ()
+) -> bool:
+    """Write ``README.md`` into a saved encoder; return False where its author wrote or took over the card.
+
+    Args:
+        folder: The saved encoder.
+        name: What loads the encoder: hub id or folder; "" for the folder's name.
+        origin: Where it comes from; None for what its manifest says.
+        scores: Results of ``evaluate``.
+
+    Raises:
+        ContractError: The folder has no readable contract.
+    """
+    if is_own_card(folder / CARD_FILE):
+        return False
+    if saved_settings(folder) is None:
+        raise ContractError(f"{folder} has no {CONTRACT_FILE}; give a model that llama2vec saved")
+    contract = read_object(folder / CONTRACT_FILE) or {}
+    origin, name = origin or origin_of(str(folder)), name or folder.resolve().name
+    encoder, ids = contract["encoder"], contract["token_ids"]
+    pools_slots = encoder["pooling"] == "slots"
+    card = ModelCard.from_template(
+        _metadata(origin),
+        template_path=str(_TEMPLATE),
+        mark=CARD_MARK,
+        quoted_name=json.dumps(name, ensure_ascii=False),
+        title=" ".join((name.rstrip("/").rpartition("/")[2] or name).split()),
+        origin=origin,
+        stages={stage: bool(origin.of_stage(stage)) for stage in ("adapt", "finetune")},
+        dimension=int(AutoConfig.from_pretrained(folder).get_text_config().hidden_size),
+        dtype=contract["dtype"],
+        encoder=encoder,
+        layers=encoder.get("layers", 1),
+        prefix=ids["prefix"],
+        suffixes={
+            encoder[f"{side}_prompt"]: ids["suffixes"][encoder[f"{side}_prompt"]] if pools_slots else []
+            for side in ("query", "passage")
+        },
+        pooled=f"state[0, -{ids['slots']}:]" if pools_slots else f"state[0, {len(ids['prefix'])}:]",
+        contract=contract,
+        wording={"self": contract["prompts"]["self_prompt"], "next": contract["prompts"]["next_prompt"]},
+        slots=ids["slots"],
+        code=_code,
+        data_of=_data,
+        scores=scores,
+    )
+    write_atomic(folder / CARD_FILE, f"{str(card.content).strip()}\n".encode())
+    return True
+
+
+def is_own_card(path: Path) -> bool:
+    """Return whether the card at ``path`` belongs to its author rather than to llama2vec."""
+    return path.is_file() and CARD_MARK not in path.read_text(encoding="utf-8", errors="replace")
+
+
+def _metadata(origin: Origin) -> ModelCardData:
+    texts = [manifest.get("settings", {}).get("text", {}) for manifest in origin.of_stage("adapt")]
+    return ModelCardData(
+        library_name="sentence-transformers",
+        pipeline_tag="sentence-similarity",
+        tags=_TAGS,
+        base_model=origin.hub_base or None,
+        license=origin.license or None,
+        language=sorted({str(text["language"]) for text in texts if text.get("language")}) or None,
+    )
+
+
+def _data(manifest: Manifest) -> str:
+    """Name the inputs and their fingerprint, without the folders of this machine."""
+    settings = manifest.get("settings", {})
+    sources = settings.get("data", {}).get("sources") or settings.get("text", {}).get("corpus") or []
+    names = [sources] if isinstance(sources, str) else list(sources)
+    shown = ", ".join(_code(name if name.startswith(("hf:", "ir:")) else Path(name).name) for name in names)
+    prints = ", ".join(str(value)[:12] for value in manifest.get("inputs", {}).values())
+    return f"{shown} (fingerprint {_code(prints)})" if prints else shown
+
+
+def _code(text: str) -> str:
+    """Show a text as code, with invisible characters written out: a line break as ``\\n``.
+
+    >>> _code("\\nThe sentence: ")
+    '`\\\\nThe sentence: `'
+    """
+    return f"`{json.dumps(str(text), ensure_ascii=False)[1:-1]}`".replace("|", r"\|")

@@ -10,8 +10,8 @@ from cards import FLOAT32, MANIFEST, card_of
 from huggingface_hub.repocard import metadata_load
 
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.publish.model_card import write_model_card
 from llama2vec.model.publish.origin import Origin, origin_of
+from llama2vec.model.publish.publishing import write_model_card
 
 
 def test_origins_are_followed_through_the_stages_also_after_a_run_was_moved(

@@ -1,17 +1,159 @@
-"""The files that open a saved encoder elsewhere."""
+"""Files that open a saved encoder elsewhere; model cards: what they say, code that runs, and whose they are."""
 
 from __future__ import annotations
 
 import json
+import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+from cards import FLOAT32, MANIFEST, card_of
+from huggingface_hub.repocard import metadata_load
+
+from llama2vec.errors import ContractError
+from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.publishing import (
+    CARD_MARK,
     MODULE_FILE,
     add_public_files,
     module_source,
+    write_model_card,
     write_sentence_transformers_files,
 )
+from llama2vec.records import Report
+
+QUERY = "How do bees find their way home?"
+PASSAGES = ["Bees find their way by the sun.", "The bridge was opened in 1932."]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        ("paper", {"layers": 2}),
+        ("released", {}),
+        ("released", {"pooling": "mean", "layers": 2}),
+        ("paper", {"query_prompt": "self"}),
+    ],
+)
+def test_the_code_on_the_card_runs_and_gives_the_encoders_vectors(
+    save: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: str,
+    settings: dict[str, Any],
+) -> None:
+    folder = save(recipe, **settings)
+    encoder = Encoder.load(folder, settings=FLOAT32)
+    query, passages = encoder.encode_queries([QUERY])[0], encoder.encode_passages(PASSAGES)
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", card_of(folder), flags=re.DOTALL)):
+        found: dict[str, Any] = {}
+        exec(block, found)
+        if number < 2:
+            np.testing.assert_allclose(found["queries"][0], query, atol=1e-5, rtol=0)
+            np.testing.assert_allclose(found["passages"], passages, atol=1e-5, rtol=0)
+        else:
+            assert found["query"].dtype == torch.float32
+            np.testing.assert_allclose(found["query"], query, atol=1e-5, rtol=0)
+            np.testing.assert_allclose(found["passage"], passages[0], atol=1e-5, rtol=0)
+    assert number == 2
+
+
+def test_the_hub_reads_library_task_base_license_and_language(save: Callable[..., Path]) -> None:
+    folder = save()
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
+    assert write_model_card(folder)
+    facts = metadata_load(folder / "README.md")
+    assert facts is not None
+    assert facts["library_name"] == "sentence-transformers"
+    assert facts["pipeline_tag"] == "sentence-similarity"
+    assert facts["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert facts["license"] == "apache-2.0"
+    assert facts["language"] == ["de"]
+    assert {"llama2vec", "sentence-transformers"} <= set(facts["tags"])
+
+
+def test_the_card_tells_contract_training_and_limits_and_no_folder_of_this_machine(
+    save: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = save("released", passage_max_tokens=77)
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST), encoding="utf-8")
+    write_model_card(folder)
+    card = card_of(folder)
+    for said in (
+        "# tiny", "arXiv 2312.15503", "unsupervised adaptation", Encoder.load(folder).contract_hash,
+        "| prompt recipe | released |", "then 8 slot tokens", "passages at 77.", "| data | `news.jsonl`",
+        "fingerprint `5adb8dec48cd`", "| loss self | 7.104 |", "LoRA of rank 16, merged", "Training used no labels",
+        "| tokens of a passage | at most 77", "@inproceedings{li2024llama2vec",
+    ):  # fmt: skip
+        assert said in card
+    for hidden in ("/home/someone", "secret", str(tmp_path)):
+        assert hidden not in card
+
+
+def test_scores_are_shown_with_their_intervals(save: Callable[..., Path]) -> None:
+    folder = save()
+    retrieval = Report("cranfield/test", "bm25", {"nDCG@10": 0.36, "AP": 0.3}, {"nDCG@10": (0.33, 0.39)})
+    similarity = Report("sts|b", "tiny", {"rho": 0.8}, {"rho": (0.7, 0.9)})
+    write_model_card(folder, scores=[retrieval, similarity])
+    card = card_of(folder)
+    assert "| cranfield/test | bm25 | nDCG@10 | 0.360 [0.330, 0.390] |" in card
+    assert "| cranfield/test | bm25 | AP | 0.300 |" in card
+    assert "| sts\\|b | tiny | rho | 0.800 [0.700, 0.900] |" in card
+
+
+def test_a_card_that_somebody_wrote_is_never_written_over(save: Callable[..., Path], tmp_path: Path) -> None:
+    folder = save()
+    own = card_of(folder).replace(CARD_MARK, "").replace("# tiny", "# Mine")
+    (folder / "README.md").write_text(own, encoding="utf-8")
+    encoder = Encoder.load(folder, settings=FLOAT32)
+    encoder.save(folder, overwrite=True)
+    assert card_of(folder) == own
+    assert not write_model_card(folder)
+    assert card_of(folder) == own
+    # A card before there was a model is somebody's, too.
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "README.md").write_text("Notes.", encoding="utf-8")
+    encoder.save(tmp_path / "new")
+    assert card_of(tmp_path / "new") == "Notes."
+
+
+def test_a_card_of_ours_is_renewed_with_the_model(save: Callable[..., Path]) -> None:
+    folder = save()
+    write_model_card(folder, name="me/other")
+    assert 'Encoder.load("me/other"' in card_of(folder)
+    Encoder.load(folder, settings=FLOAT32).save(folder, overwrite=True)
+    assert 'Encoder.load("tiny"' in card_of(folder)
+
+
+def test_a_name_with_quotes_stays_one_string_of_the_code(save: Callable[..., Path]) -> None:
+    folder = save()
+    write_model_card(folder, name='x"; import os; "\n## Use')
+    blocks = re.findall(r"```python\n(.*?)```", card_of(folder), flags=re.DOTALL)
+    assert len(blocks) == 3
+    assert all("import os" in block and "\nimport os" not in block for block in blocks)
+    for block in blocks:
+        compile(block, "card", "exec")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"settings": {}}'])
+def test_a_manifest_with_gaps_does_not_keep_a_card_from_being_written(save: Callable[..., Path], content: str) -> None:
+    folder = save()
+    (folder / "manifest.json").write_text(content, encoding="utf-8")
+    assert write_model_card(folder)
+
+
+def test_a_folder_without_a_contract_gets_no_card(llama_folder: Path) -> None:
+    with pytest.raises(ContractError, match=r"has no llama2vec\.json"):
+        write_model_card(llama_folder)
+    assert not (llama_folder / "README.md").exists()
 
 
 def test_sentence_transformers_finds_one_module_that_is_our_own_source(tmp_path: Path) -> None:
