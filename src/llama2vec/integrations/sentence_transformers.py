@@ -44,11 +44,7 @@ def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTrans
 
 
 def check_own_code(folder: Path) -> None:
-    """Make sure that sentence-transformers would run no code in a folder but this package's own.
-
-    Raises:
-        ContractError: It would, or the module is missing.
-    """
+    """Raise a :class:`ContractError` unless this package's own module is all the code that a folder names."""
     module = folder / MODULE_FILE
     if not module.is_file():
         raise ContractError(f"{folder}: {MODULE_FILE} is missing; load and save the model again with llama2vec")

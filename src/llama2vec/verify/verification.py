@@ -147,15 +147,12 @@ def verify(
     given = {side: vectors_of(backend, side, golden.texts) for side in SIDES}
     sides = {side: _compare(golden.vectors[side], vectors, most) for side, vectors in given.items()}
     wrong = {side: given[side] for side, one in sides.items() if not one.passed}
-    off = {
-        side: vectors
-        for side, vectors in wrong.items()
-        if not _compare(golden.vectors[side], vectors, golden.tolerance).passed
-    }
+    off = {side: one for side, one in wrong.items() if not _compare(golden.vectors[side], one, golden.tolerance).passed}
     causes: list[Cause] = []
     hints: list[str] = []
     if off:
-        alone = {side: _one_by_one(backend, side, golden) for side in off} if backend.live else {}
+        asked = off if backend.live else ()
+        alone = {side: np.concatenate([vectors_of(backend, side, [one]) for one in golden.texts]) for side in asked}
         causes, hints = diagnose(golden, off, alone, lambda dtype: PlainModel(folder, dtype, choose_device(device)))
     elif wrong:
         what = f"within the golden vectors' own tolerance of {golden.tolerance:.2g}"
@@ -171,10 +168,6 @@ def _compare(expected: Vectors, given: Vectors, tolerance: float) -> SideCompari
     gap = largest_difference(given, expected)
     worst = int(np.abs(given - expected).max(axis=1).argmax())
     return SideComparison(gap, lowest_cosine(given, expected), worst, gap <= tolerance)
-
-
-def _one_by_one(backend: Backend, side: Side, golden: Golden) -> Vectors:
-    return np.concatenate([vectors_of(backend, side, [text]) for text in golden.texts])
 
 
 def write_golden(folder: Path, *, device: str = "auto", overwrite: bool = False) -> Golden:
