@@ -129,12 +129,7 @@ class Batcher:
         return self._failures >= _FAILURES_IN_A_ROW or busy > longest_seconds or self._loop_task.done()
 
     async def encode(self, texts: Sequence[str], side: Side) -> Encoded:
-        """Embed texts together with those of other callers.
-
-        Raises:
-            QueueFullError: Too many texts wait; nothing was queued.
-            EncodingError: The model failed.
-        """
+        """Embed texts together with those of other callers, or raise QueueFullError or EncodingError."""
         if self.waiting + len(texts) > self._max_waiting:
             raise QueueFullError(self._retry_seconds())
         loop = asyncio.get_running_loop()

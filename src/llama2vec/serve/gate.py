@@ -22,7 +22,6 @@ logger = logging.getLogger(__name__)
 OPEN_PATHS = ("/", "/healthz", "/openapi.json", "/page/page.css", "/page/page.js", "/page/icon.svg")
 """Paths that need no token: the page is the same for all and holds no data; it asks people for their token."""
 
-_PATHS = (*OPEN_PATHS, "/search", "/metrics", "/v1/embeddings", "/v1/models")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 _CLOSE = {"Connection": "close"}
 
@@ -166,4 +165,4 @@ def _host_name(header: str) -> str:
 def _route_name(scope: Scope) -> str:
     """Name a request's route for the metrics, never by what a client made up."""
     route: Any = scope.get("route")
-    return str(getattr(route, "path", None) or (scope["path"] if scope["path"] in _PATHS else "other"))
+    return str(getattr(route, "path", "other"))
