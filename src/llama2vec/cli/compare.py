@@ -85,10 +85,6 @@ def _task_data(name: str) -> BeirTask:
 
 
 def _judgments_name(qrels: Path) -> str:
-    """Return a name for a judgment file.
-
-    >>> _judgments_name(Path("data/cranfield/qrels/test.tsv")), _judgments_name(Path("dl19.txt.gz"))
-    ('cranfield/test', 'dl19')
-    """
+    """Return a name for a judgment file: that of a BEIR folder and its split, or of the file."""
     stem = Path(qrels.name.removesuffix(".gz")).stem
     return f"{qrels.parent.parent.name}/{stem}" if qrels.parent.name == "qrels" and qrels.parent.parent.name else stem

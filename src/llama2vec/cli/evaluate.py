@@ -78,7 +78,8 @@ def evaluate_command(
         raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
     if mode == "hybrid" and model == BM25:
         raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
-    rare, encoder_sets = _split(sets or [])
+    own = [text for text in sets or [] if text.partition("=")[0].strip() in _Rare.model_fields]
+    rare, encoder_sets = load_config(_Rare, None, own), [text for text in sets or [] if text not in own]
     if model == BM25 and encoder_sets:
         # Not the encoder's settings then: names the nearest of ours.
         load_config(_Rare, None, encoder_sets)
@@ -100,12 +101,6 @@ def evaluate_command(
             typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {store.path}")
     else:
         _evaluate(system, tasks, output, settings, Stores(rare.stores), overwrite=overwrite)
-
-
-def _split(sets: Sequence[str]) -> tuple[_Rare, list[str]]:
-    """Return our own settings, and those of the encoder as they were given."""
-    own = [text for text in sets if text.partition("=")[0].strip() in _Rare.model_fields]
-    return load_config(_Rare, None, own), [text for text in sets if text not in own]
 
 
 def _evaluate(

@@ -158,7 +158,7 @@ def find_task(name: str) -> Task:
 
 def locate(task: Task, root: str | Path) -> str:
     """Return where a task's data is: the first of its places that holds it, else its remote source."""
-    paths = _paths(task, root)
+    paths = [Path(root, place) for place in task.places]
     found = next((place for place in paths if _holds(place, task)), None)
     if found is not None:
         return str(found)
@@ -174,13 +174,9 @@ def naming_places(task: Task, source: str, root: str | Path) -> Iterator[None]:
     except (CorpusFormatError, MissingDependencyError) as error:
         if source != task.remote or not task.places:
             raise
-        looked = ", ".join(map(str, _paths(task, root)))
+        looked = ", ".join(str(Path(root, place)) for place in task.places)
         what = f"{task.name} is not at {looked}, and {error}; or name the folder that holds it with --data-root"
         raise type(error)(what) from error
-
-
-def _paths(task: Task, root: str | Path) -> list[Path]:
-    return [Path(root, place) for place in task.places]
 
 
 def _holds(place: Path, task: Task) -> bool:

@@ -9,6 +9,7 @@ import pytest
 from compared import read_comparisons
 from running import CommandLine
 
+from llama2vec.cli.compare import _judgments_name
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import write_run
 from llama2vec.records import Run
@@ -223,3 +224,10 @@ def test_comparing_never_loads_torch(beir: Path, runs: tuple[Path, Path]) -> Non
     )
     command = [sys.executable, "-c", script, "compare", *map(str, runs), "--task", str(beir)]
     subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("data/cranfield/qrels/test.tsv", "cranfield/test"), ("dl19.txt.gz", "dl19")]
+)
+def test_a_judgment_file_names_the_task(file: str, name: str) -> None:
+    assert _judgments_name(Path(file)) == name

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.errors import MissingDependencyError
-from llama2vec.score.comparison import Comparison, PairedTest
+from llama2vec.score.comparison import Comparison, PairedTest, ShownQuery
 from llama2vec.score.report import plots
 from llama2vec.score.report import text as wording
 from llama2vec.score.report.content import Content, TaskResults, averages
@@ -21,10 +21,8 @@ _MOST_PAIRS = 6  # Pairs of systems that are drawn in each task; the table has a
 def render_page(content: Content) -> str:
     """Return the page; equal content gives equal text.
 
-    Texts of queries, passages and names are escaped, and the page's policy forbids scripts and requests.
-
-    Raises:
-        MissingDependencyError: jinja2 or matplotlib is not installed.
+    Texts of queries, passages and names are escaped, and the page's policy forbids scripts and requests. Raises a
+    MissingDependencyError without jinja2 or matplotlib.
     """
     try:
         import jinja2
@@ -87,7 +85,12 @@ def _scores_plot(key: str, tasks: Sequence[TaskResults]) -> Plot:
     metrics = {task.metrics[0] for task in tasks}
     axis = metrics.pop() if len(metrics) == 1 else "score"
     names = [task.label if axis != "score" else f"{task.label} ({task.metrics[0]})" for task in tasks]
-    groups = {name if len(tasks) > 1 else "": _estimates(task) for name, task in zip(names, tasks, strict=True)}
+    groups: dict[str, list[Estimate]] = {}
+    for name, task in zip(names, tasks, strict=True):
+        metric, known = task.metrics[0], [report for report in task.reports if task.metrics[0] in report.metrics]
+        groups[name if len(tasks) > 1 else ""] = [
+            Estimate(report.system, report.metrics[metric], report.intervals.get(metric)) for report in known
+        ]
     caption = "Score of each system with its 95 % interval; further right is better."
     return plots.estimates_plot(groups, key=key, title="Scores", axis=axis, caption=caption)
 
@@ -128,34 +131,18 @@ def _task_view(number: int, task: TaskResults) -> dict[str, Any]:
     }
 
 
-def _estimates(task: TaskResults) -> list[Estimate]:
-    metric = task.metrics[0]
-    return [
-        Estimate(report.system, report.metrics[metric], report.intervals.get(metric))
-        for report in task.reports
-        if metric in report.metrics
-    ]
-
-
 def _pair_view(key: str, comparison: Comparison, pair: PairedTest) -> dict[str, Any]:
     names, metric = (pair.first, pair.second), comparison.metric
     before, after = (comparison.per_query[name] for name in names)
-    first, second = list(before.values()), [after[query_id] for query_id in before]
-    return {
-        "pair": pair,
-        "metric": metric,
-        "figures": [plots.difference_plot(first, second, key=f"{key}-bars", names=names, metric=metric)],
-        "changed": [_changed_view(comparison, pair, *found) for found in pair.changed],
-    }
-
-
-def _changed_view(comparison: Comparison, pair: PairedTest, query_id: str, first: float, second: float) -> Any:
-    shown = comparison.shown.get(query_id)
-    answers = [(name, shown.answers.get(name, ())) for name in (pair.first, pair.second)] if shown else []
-    return {
-        "id": query_id, "text": shown.text if shown else "", "first": first, "second": second,
-        "difference": second - first, "answers": [found for found in answers if found[1]],
-    }  # fmt: skip
+    values = list(before.values()), [after[query_id] for query_id in before]
+    changed = []
+    for query_id, first, second in pair.changed:
+        shown = comparison.shown.get(query_id, ShownQuery("", {}))
+        answers = [(name, shown.answers[name]) for name in names if shown.answers.get(name)]
+        row = {"id": query_id, "text": shown.text, "first": first, "second": second, "difference": second - first}
+        changed.append({**row, "answers": answers})
+    figure = plots.difference_plot(*values, key=f"{key}-bars", names=names, metric=metric)
+    return {"pair": pair, "metric": metric, "figures": [figure], "changed": changed}
 
 
 def _trainings_view(trainings: Sequence[Training]) -> dict[str, Any]:
