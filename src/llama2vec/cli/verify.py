@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,9 @@ from llama2vec.cli.options import Device
 from llama2vec.cli.settings_options import options_from
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.verify.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from llama2vec.model.golden import Golden
 
 _SAVED = "saved"
 _DTYPES = (_SAVED, "float32", "bfloat16", "float16")
@@ -61,10 +64,7 @@ def verify_command(
     if write:
         typer.echo(f"Wrote {len(golden.texts)} golden vectors a side to {model}")
     if export_texts:
-        from llama2vec.verify.backends import export_texts as export
-
-        rows = export(model, golden, export_texts, overwrite=overwrite)
-        typer.echo(f"Wrote {rows} texts to {export_texts}; give their vectors back with --backend file --vectors FILE")
+        _export(model, golden, export_texts, overwrite)
         return
     from llama2vec.verify.backends import open_backend
     from llama2vec.verify.verification import verify
@@ -82,3 +82,10 @@ def verify_command(
         typer.echo(f"Wrote {json}")
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _export(model: Path, golden: Golden, path: Path, overwrite: bool) -> None:
+    from llama2vec.verify.backends import export_texts
+
+    rows = export_texts(model, golden, path, overwrite=overwrite)
+    typer.echo(f"Wrote {rows} texts to {path}; give their vectors back with --backend file --vectors FILE")
