@@ -47,9 +47,7 @@ def verify_command(
     device: Device = "auto",
     write: Annotated[bool, typer.Option("--write", help="Make golden vectors for a model that has none.")] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace golden vectors, --json or --export-texts.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
     """Recompute a model's golden vectors elsewhere and name what differs; exit code 1 if anything does."""
     if json and json.exists() and not overwrite:

@@ -26,7 +26,7 @@ from llama2vec.score.results import Result, result_stem
 
 Kind = Literal["retrieval", "similarity"]
 
-FOLDER_METRICS = ("nDCG@10", "MRR@10", "R@100")  # Of a user's own folder
+FOLDER_METRICS = ("nDCG@10", "MRR@10", "R@100")  # for a user's own folder
 _BEIR_METRICS = ("nDCG@10", "R@100", "MRR@10")
 _PAIR_FILES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")
 # Published sets judge a few passages that their corpora lost; a corpus that lacks a larger share is a wrong one.
