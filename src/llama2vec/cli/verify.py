@@ -56,7 +56,8 @@ def verify_command(
         raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
     if dtype != _SAVED and backend not in _LOADED_HERE:
         raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
-    from llama2vec.verify.verification import read_golden, write_golden
+    from llama2vec.verify import backends
+    from llama2vec.verify.verification import read_golden, verify, write_golden
 
     golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)
     if write:
@@ -64,11 +65,8 @@ def verify_command(
     if export_texts:
         _export(model, golden, export_texts, overwrite)
         return
-    from llama2vec.verify.backends import open_backend
-    from llama2vec.verify.verification import verify
-
     number_format = golden.dtype if dtype == _SAVED else dtype
-    asked = open_backend(
+    asked = backends.open_backend(
         backend, model, golden, dtype=number_format, device=device, server=server, token=token, vectors=vectors
     )
     found = verify(model, golden, asked, tolerance=tolerance, device=device)
