@@ -136,18 +136,16 @@ def sync_folder(folder: Path) -> None:
 
 def put_in_place(new: Path, target: Path) -> None:
     """Move a file or folder to its place; the old one stays whole until then and is removed afterwards."""
+    old = new
     if not (target.is_dir() and any(target.iterdir())):
         os.replace(new, target)
-    else:
-        old = new
-        if not _exchange(new, target):
-            old = target.with_name(f".old-{target.name}")
-            remove(old)
-            target.rename(old)
-            new.rename(target)
-        sync_folder(target.parent)
+    elif not _exchange(new, target):
+        old = target.with_name(f".old-{target.name}")
         remove(old)
+        target.rename(old)
+        new.rename(target)
     sync_folder(target.parent)
+    remove(old)
 
 
 def _exchange(one: Path, other: Path) -> bool:
@@ -162,11 +160,10 @@ def _exchange(one: Path, other: Path) -> bool:
 def finish_swap(target: Path) -> None:
     """Undo a swap in two steps that a kill cut in between, and remove what a finished one left."""
     old = target.with_name(f".old-{target.name}")
-    if os.path.lexists(old):
-        if os.path.lexists(target):
-            remove(old)
-        else:
-            old.rename(target)
+    if os.path.lexists(target):
+        remove(old)
+    elif os.path.lexists(old):
+        old.rename(target)
 
 
 def remove(path: Path) -> None:

@@ -61,11 +61,7 @@ class StageWork:
     def __init__(self, stage: Stage, plan: Mapping[str, Any], output: Path) -> None:
         self.stage, self.plan, self.output = stage, plan, output
         self.path, self.is_finished = output, False
-
-    def take(self, work: Work) -> tuple[Path, bool]:
-        """Hold what :func:`claim` gave to the first process."""
-        self._work = work
-        return work.path, work.is_finished
+        self._work: Work  # On the first process
 
     def begin(self) -> Path:
         """Make the folder, or find what an earlier call left, and write the plan."""
@@ -84,13 +80,7 @@ class StageWork:
 
 @contextmanager
 def claim_output(
-    output: Path,
-    stage: Stage,
-    plan: Mapping[str, Any],
-    *,
-    overwrite: bool,
-    device: str,
-    inputs: Iterable[str | None] = (),
+    output: Path, stage: Stage, plan: dict[str, Any], *, overwrite: bool, device: str, inputs: Iterable[str | None] = ()
 ) -> Iterator[StageWork]:
     """Take the output folder for this plan, once for all processes.
 
@@ -102,9 +92,12 @@ def claim_output(
     check_same(str(plan["hash"]), f"settings or {stage.data}")
     made = StageWork(stage, plan, output)
     with ExitStack() as stack:
-        made.path, made.is_finished = on_first_process(
-            lambda: made.take(stack.enter_context(claim(output, stage.kind, plan, overwrite=overwrite, inputs=inputs)))
-        )
+
+        def take() -> tuple[Path, bool]:
+            made._work = stack.enter_context(claim(output, stage.kind, plan, overwrite=overwrite, inputs=inputs))
+            return made._work.path, made._work.is_finished
+
+        made.path, made.is_finished = on_first_process(take)
         yield made
 
 

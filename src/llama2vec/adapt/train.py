@@ -207,23 +207,6 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     )
     check_enough(len(examples), config.optimizer)
     logger.info("%d training pairs, %d held out", len(examples), len(held_out))
-    backbone, trainable, objective, mixed = _prepare(config, examples)
-    started = time.monotonic()
-    result = train(
-        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
-        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
-    )  # fmt: skip
-    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
-    facts = result.facts(started) | {"training_pairs": len(examples)}
-    return save_trained(
-        encoder, trainable, work, facts=facts,
-    )  # fmt: skip
-
-
-def _prepare(
-    config: AdaptConfig, examples: Sequence[AdaptationExample]
-) -> tuple[Backbone, Any, PretextObjective, bool]:
-    """Load the backbone, make it trainable, and build the objective for its tokenizer."""
     settings, mixed = training_precision(config.model)
     backbone = load_backbone(settings)
     backbone.require_head("adapt")
@@ -245,7 +228,14 @@ def _prepare(
         tokenize, prompts, config.objective, backbone.model.config, backbone.model.dtype, eos or 0, weights,
         micro_batch_tokens,
     )  # fmt: skip
-    return backbone, trainable, objective, mixed
+    started = time.monotonic()
+    result = train(
+        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
+        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
+    )  # fmt: skip
+    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
+    facts = result.facts(started) | {"training_pairs": len(examples)}
+    return save_trained(encoder, trainable, work, facts=facts)
 
 
 def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:

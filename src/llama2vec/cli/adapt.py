@@ -15,9 +15,7 @@ from llama2vec.config import load_config
 
 
 def adapt_command(
-    recipe: Annotated[
-        Path | None, typer.Argument(help="TOML recipe, or the name of one of ours; default: none.")
-    ] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe, or the name of one of ours.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/adapted"),
     corpus: Annotated[str | None, typer.Option(help="Plain text; overrides text.corpus.")] = None,
     model: Annotated[str | None, typer.Option(help="LLM to adapt; overrides model.name.")] = None,

@@ -19,10 +19,7 @@ def encode_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
     shard_size: Annotated[int, typer.Option(help="Passages per shard.")] = 2048,
     half: Annotated[bool, typer.Option("--half", help="Store vectors as float16.")] = False,
-    reuse: Annotated[
-        Path | None,
-        typer.Option(help="Store of an earlier version of the corpus; only texts that it lacks are encoded."),
-    ] = None,
+    reuse: Annotated[Path | None, typer.Option(help="Earlier store; only texts that it lacks are encoded.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     prompts: Prompts = None,

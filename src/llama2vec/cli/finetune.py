@@ -15,9 +15,7 @@ from llama2vec.finetune.settings import FinetuneConfig
 
 
 def finetune_command(
-    recipe: Annotated[
-        Path | None, typer.Argument(help="TOML recipe, or the name of one of ours; default: none.")
-    ] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe, or the name of one of ours.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/finetuned"),
     data: Annotated[
         list[str] | None, typer.Option(help="Labeled examples; repeatable. Overrides data.sources.")
@@ -37,10 +35,10 @@ def finetune_command(
 
     encoder = finetune_model(config, output, overwrite=overwrite)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
-    scores = [
-        f"{name.removeprefix('validation_')} {value:.3f}" for name, value in facts["losses"].items() if "@" in name
-    ]
+    scores = "".join(
+        f", {name.removeprefix('validation_')} {value:.3f}" for name, value in facts["losses"].items() if "@" in name
+    )
     report(
         f"Fine-tuned {config.model.name} [D={encoder.dimension}] on {facts['training_queries']:,} queries in "
-        f"{facts['steps']} steps, {facts['seconds']:,.0f} s{''.join(f', {score}' for score in scores)}, to {output}"
+        f"{facts['steps']} steps, {facts['seconds']:,.0f} s{scores}, to {output}"
     )

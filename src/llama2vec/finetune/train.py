@@ -218,8 +218,7 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
     """
     wanted = EncoderSettings.model_validate(config.encoder.model_dump())
     source = fetched(resolve_model(config.model.name))
-    saved = saved_settings(Path(source.location)) if source.carries_contract else None
-    if saved is None:
+    if not source.carries_contract or (saved := saved_settings(Path(source.location))) is None:
         return config.prompts, wanted
     prompts, encoder = saved
     # The wording counts, not the recipe's name.
@@ -233,7 +232,7 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
                 f"{section}.{field}: {config.model.name} was made with {there!r}, the recipe says {now!r}; "
                 f"remove {section}.{field} from the recipe, or start from a raw model"
             )
-    pairing = {name: getattr(wanted, name) for name in ("query_prompt", "passage_prompt")}
+    pairing = wanted.model_dump(include={"query_prompt", "passage_prompt"})
     for name, prompt in pairing.items():
         if getattr(encoder, name) != prompt:
             logger.info("encoder.%s: %s in %s, %s from here on", name, getattr(encoder, name), source.name, prompt)
@@ -275,12 +274,10 @@ def _read(
     check_examples(rows, config.contrastive)
     kept, held_out = hold_out(rows, share, config.validation.max_queries, seed)
     examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
-    task = None
     if config.validation.source:
-        task = read_validation(config.validation, examples.examples, seed)
-    elif held_out:
-        task = examples_task([rows[row] for row in held_out], examples.examples, config.validation, seed)
-    return examples, task
+        return examples, read_validation(config.validation, examples.examples, seed)
+    chosen = [rows[row] for row in held_out]
+    return examples, examples_task(chosen, examples.examples, config.validation, seed) if chosen else None
 
 
 def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:

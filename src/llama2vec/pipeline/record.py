@@ -93,12 +93,10 @@ def decide(
         OutputExistsError: The folder exists and does not come from this run.
     """
     there = folder.exists() and not (folder.is_dir() and all(".tmp-" in path.name for path in folder.iterdir()))
-    if entry is None:
-        if there:
-            raise OutputExistsError(f"{folder}: exists, but this run has not made it; move it away")
-        return Decision("run", "not done yet")
-    if not there:
-        return Decision("run", "not done yet" if entry["state"] == "running" else "its output is gone")
+    if entry is None and there:
+        raise OutputExistsError(f"{folder}: exists, but this run has not made it; move it away")
+    if entry is None or not there:
+        return Decision("run", "its output is gone" if entry and entry["state"] != "running" else "not done yet")
     changed = _difference(stage, entry, inputs)
     if changed and entry["state"] == "running" and stage.kind in ("pairs", "index"):
         # These resume nothing, so a start that failed must not block the corrected command.
@@ -122,18 +120,16 @@ def decide_all(plan: RunPlan, record: RunRecord, selected: Iterable[PlannedStage
     decisions: dict[str, Decision] = {}
     for stage in plan.stages:
         if stage in selected:
-            decisions[stage.name] = decide(
-                stage, record.stages.get(stage.name), stage.input_fingerprints(made), plan.folder(stage)
-            )
-            made[stage.name] = None if decisions[stage.name].action != "skip" else record.stages[stage.name]["output"]
+            entry = record.stages.get(stage.name)
+            decision = decide(stage, entry, stage.input_fingerprints(made), plan.folder(stage))
+            decisions[stage.name] = decision
+            made[stage.name] = entry["output"] if entry and decision.action == "skip" else None
         elif plan.stages.index(stage) < plan.stages.index(selected[0]):
             made[stage.name] = _finished_output(plan, record, stage, selected)
     return decisions
 
 
-def _finished_output(
-    plan: RunPlan, record: RunRecord, stage: PlannedStage, selected: Iterable[PlannedStage]
-) -> str | None:
+def _finished_output(plan: RunPlan, record: RunRecord, stage: PlannedStage, selected: list[PlannedStage]) -> str | None:
     """Return the fingerprint of what a stage before the selected ones has made; None where none of them reads it."""
     reader = next((one for one in selected if any(found.stage == stage.name for found in one.inputs)), None)
     if reader is None:

@@ -88,7 +88,15 @@ class VectorStore:
         manifest = read_object(path / STORE_FILE)
         if manifest is None:
             raise StoreError(_why_not_a_store(path))
-        check_format(path, manifest)
+        if manifest.get("format") != FORMAT["format"]:
+            raise StoreError(
+                f"{path} is not a vector store of llama2vec; give the folder that `llama2vec encode` wrote"
+            )
+        if manifest.get("version") != FORMAT["version"]:
+            problem = (
+                f"{path} has format version {manifest.get('version')} and this llama2vec reads {FORMAT['version']}"
+            )
+            raise StoreError(f"{problem}; use the llama2vec that wrote it, or encode again")
         try:
             store = cls(path, manifest)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -231,17 +239,6 @@ def is_intact(file: Path, expected: Mapping[str, Any]) -> bool:
 def shard_name(number: int) -> str:
     """Return what the names of a shard's files begin with."""
     return f"shard-{number:05d}"
-
-
-def check_format(path: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise a StoreError unless a manifest is that of a store that this version reads."""
-    if manifest.get("format") != FORMAT["format"]:
-        raise StoreError(f"{path} is not a vector store of llama2vec; give the folder that `llama2vec encode` wrote")
-    if manifest.get("version") != FORMAT["version"]:
-        raise StoreError(
-            f"{path} has format version {manifest.get('version')} and this llama2vec reads {FORMAT['version']}; "
-            "use the llama2vec that wrote it, or encode again"
-        )
 
 
 def _how_to_repair(file: Path) -> str:
