@@ -4,7 +4,7 @@
     python faiss_file.py MODEL --output vectors.faiss
 
 Row n of the file is passage n of ``vectors.faiss.ids.json``. ``--store`` takes a store from `llama2vec encode`;
-its vectors are then compared with the encoder in the number format that `encode` chooses on this machine.
+its vectors are then compared with the encoder's in the number format of ``--dtype``: the one that `encode` was given.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from llama2vec.retrieve.store_writer import write_store
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--store", type=Path, help="default: encode the corpus into OUTPUT.store")
+    parser.add_argument("--dtype", default="auto", help="number format that --store was encoded in")
     parser.add_argument("--output", type=Path, default=Path("vectors.faiss"))
     arguments = parser.parse_args()
-    encoder = load_encoder(arguments.model, "auto" if arguments.store else "float32")
+    encoder = load_encoder(arguments.model, arguments.dtype if arguments.store else "float32")
     if arguments.store:
         store = VectorStore.open(arguments.store)
         if store.contract_hash != encoder.contract_hash:

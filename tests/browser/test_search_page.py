@@ -373,6 +373,6 @@ def test_dark_mode_is_as_readable(page: Page, serve: Serve) -> None:
 
 def test_a_mode_that_the_index_lacks_is_reported_and_not_replaced(page: Page, serve: Serve) -> None:
     page.open(f"{serve().url}/?q=camelid+wool&mode=sparse")
-    page.until(lambda: "mode" in page.one("#trouble-text").text)
+    wait_until(lambda: "mode" in page.one("#trouble-text").text)
     assert page.all(".hit") == []
     assert page.browser.current_url.endswith("mode=sparse")

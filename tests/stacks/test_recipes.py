@@ -58,7 +58,8 @@ def test_a_store_of_another_model_does_not_become_a_faiss_file(
     passages = [Passage("1", "a river"), Passage("2", "a stone bridge"), Passage("3", "winter")]
     encoder = Encoder.load(model, settings=ModelSettings(dtype="float32", device="cpu"))
     write_store(lambda: passages, encoder, tmp_path / "store", source={}, shard_size=2)
-    assert_found(recipe("faiss_file.py", model, "--store", tmp_path / "store"), ["1", "2", "3"])
+    finished = recipe("faiss_file.py", model, "--store", tmp_path / "store", "--dtype", "float32")
+    assert_found(finished, ["1", "2", "3"])
     (tmp_path / "vectors.faiss").unlink()
     finished = recipe("faiss_file.py", other_model, "--store", tmp_path / "store")
     assert finished.returncode == 1
