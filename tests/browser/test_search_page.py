@@ -373,6 +373,7 @@ def test_dark_mode_is_as_readable(page: Page, serve: Serve) -> None:
 
 def test_a_mode_that_the_index_lacks_is_reported_and_not_replaced(page: Page, serve: Serve) -> None:
     page.open(f"{serve().url}/?q=camelid+wool&mode=sparse")
-    wait_until(lambda: "mode" in page.one("#trouble-text").text)
+    wait_until(lambda: page.one("#trouble").is_displayed())
+    assert page.one("#trouble-text").text == "Mode: Input should be 'dense', 'bm25' or 'hybrid'."
     assert page.all(".hit") == []
     assert page.browser.current_url.endswith("mode=sparse")
