@@ -137,7 +137,7 @@ def test_signs_become_overlapping_pairs_and_other_words_stay_whole() -> None:
     assert (is_sign("驼"), is_sign("a")) == (True, False)
 
 
-@pytest.mark.parametrize("language", ["", "zz9", "english", "EN"])
+@pytest.mark.parametrize("language", ["", "zz", "zz9", "english", "EN"])
 def test_a_language_that_is_no_code_is_refused(language: str) -> None:
     with pytest.raises(ConfigError, match="language"):
         new_tokenizer(language)
