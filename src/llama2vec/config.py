@@ -192,7 +192,7 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
         ConfigError: The file cannot be read, a key is unknown (with the nearest known one), or a value is invalid.
     """
     where = str(path) if path else "--set"
-    data = _with_new_keys(_read_toml(Path(path)), where) if path else {}
+    data = _read_toml(Path(path), where) if path else {}
     for override in overrides:
         _apply_override(data, override)
     _expand_prompt_recipe(data)
@@ -202,18 +202,21 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
         raise ConfigError(_first_problem(schema, error, where)) from None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path, where: str) -> dict[str, Any]:
     path = find_recipe(path)
     try:
-        return tomllib.loads(read_text(path))
+        return _with_new_keys(tomllib.loads(read_text(path)), where)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such recipe; give the path of a TOML file, or one of {', '.join(recipe_files())}"
         ) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); give the path of a TOML file") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not valid UTF-8; save it as UTF-8 text") from None
+    except (ValueError, RecursionError) as error:
+        fault = error if isinstance(error, tomllib.TOMLDecodeError) else "it has numbers too long or values too nested"
+        raise ConfigError(f"{path}: cannot be read as TOML: {fault}") from None
 
 
 def _with_new_keys(data: dict[str, Any], where: str) -> dict[str, Any]:
@@ -237,7 +240,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
         raise ConfigError(f"--set {override}: write it as section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *sections, last = (_new_key(part.strip(), "--set") for part in key.split("."))
     for section in sections:
@@ -280,7 +283,7 @@ def _first_problem(schema: type[Settings], error: ValidationError, where: str) -
         hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
         return f"{where}: unknown key '{key}'; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r:.200})"
     return f"{where}: {key or 'recipe'}: {message}{given}"
 
 

@@ -114,12 +114,33 @@ def test_an_override_that_is_no_assignment_to_a_key_is_refused(override: str) ->
         load_config(AdaptConfig, None, ["model.name=x", override])
 
 
-@pytest.mark.parametrize("content", [b"[text\n", b"name = \xff\n", b"a = 1\na = 2\n"])
-def test_an_unreadable_recipe_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"[text\n", "cannot be read as TOML: Expected"),
+        (b"a = 1\na = 2\n", "cannot be read as TOML: Cannot overwrite"),
+        (b"name = \xff\n", "is not valid UTF-8; save it"),
+        (b"steps = " + b"1" * 5000, "cannot be read as TOML: it has numbers too long or"),
+        (b"steps = " + b"[" * 5000, "cannot be read as TOML: .* values too nested$"),
+        (b".".join([b"a"] * 5000) + b" = 1", "cannot be read as TOML: .* values too nested$"),
+    ],
+    ids=["syntax", "twice", "utf-8", "digits", "nested list", "nested keys"],
+)
+def test_an_unreadable_recipe_is_named(tmp_path: Path, content: bytes, told: str) -> None:
     path = tmp_path / "recipe.toml"
     path.write_bytes(content)
-    with pytest.raises(ConfigError, match=r"recipe\.toml: cannot be read as TOML"):
+    with pytest.raises(ConfigError, match=rf"recipe\.toml: {told}"):
         load_config(AdaptConfig, path)
+
+
+@pytest.mark.parametrize("text", ["1" * 5000, "[" * 5000])
+def test_an_override_that_python_cannot_read_is_one_short_line(text: str) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"--set: optimizer\.steps: (Input should be a valid|Unable to parse input string as an) integer",
+    ) as caught:
+        load_config(AdaptConfig, None, [f"optimizer.steps={text}"])
+    assert len(str(caught.value)) < 400
 
 
 def test_a_missing_recipe_is_named(tmp_path: Path) -> None:

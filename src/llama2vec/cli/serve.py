@@ -81,7 +81,8 @@ def _read_token(path: Path | None) -> str | None:
     try:
         token = read_text(path).strip()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"--token-file {path}: cannot be read ({error}); give a text file with the token") from None
+        fault = error.strerror if isinstance(error, OSError) else "not valid UTF-8"
+        raise ConfigError(f"--token-file {path}: cannot be read ({fault}); give a text file with the token") from None
     if not token:
         raise ConfigError(f"--token-file {path}: is empty; write the token into it")
     return token

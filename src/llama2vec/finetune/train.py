@@ -235,7 +235,8 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
     pairing = wanted.model_dump(include={"query_prompt", "passage_prompt"})
     for name, prompt in pairing.items():
         if getattr(encoder, name) != prompt:
-            logger.info("encoder.%s: %s in %s, %s from here on", name, getattr(encoder, name), source.name, prompt)
+            side, before = name.replace("_", " "), getattr(encoder, name)
+            logger.info("the %s changes from %s (in %s) to %s", side, before, source.name, prompt)
     return prompts, encoder.model_copy(update=pairing)
 
 

@@ -101,7 +101,7 @@ class Contract:
             fault = "tokenizer.json is not the one"
         else:
             if self.format < FORMAT:
-                logger.info("%s: contract of format 1: samples the weights, does not cover config.json", folder)
+                logger.info("%s: saved by an older llama2vec: its contract checks only part of the weights", folder)
             return
         raise ContractError(f"{folder}: {fault} that {CONTRACT_FILE} was made for; restore it, or save the model again")
 
@@ -119,7 +119,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ContractError(f"{path}: cannot be read ({error}); restore it") from None
     if not isinstance(content, dict):
         raise ContractError(f"{path}: not a JSON object; restore it")

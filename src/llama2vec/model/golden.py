@@ -126,7 +126,7 @@ def load_golden(folder: Path, contract_hash: str) -> Golden:
         facts: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         saved = facts.pop("hash")
         content = (folder / GOLDEN_VECTORS).read_bytes()
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise _fault(path, f"cannot be read as golden vectors ({error})") from None
     if digest(facts) != saved:
         raise _fault(path, "does not match its hash: it was edited by hand")

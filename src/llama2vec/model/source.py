@@ -193,7 +193,8 @@ def resolve_model(name: str) -> ModelSource:
         return ModelSource(name, str(path))
     if path.is_file():
         raise ModelNotFoundError(f"{name}: not a model; give a folder with config.json, a .gguf file or a hub id")
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or path.suffix == ".gguf" or not name.strip():
+    is_path = name.startswith((".", "/", "~")) or name.endswith(("/", os.sep)) or name.count("/") > 1
+    if is_path or path.suffix == ".gguf" or not name.strip():
         raise ModelNotFoundError(f"{name}: no such model folder or file")
     if len(path.parts) > 1 and path.parent.is_dir():
         # Anybody could own that name on the hub.
@@ -324,6 +325,6 @@ def _fault(file: Path) -> str | None:
             header = json.loads(stream.read(min(length, size)))
             ends = [facts["data_offsets"][1] for name, facts in header.items() if name != "__metadata__"]
             whole = 8 + length + max(ends, default=0) == size
-        except (ValueError, AttributeError, KeyError, TypeError, IndexError, struct.error):
+        except (ValueError, AttributeError, KeyError, TypeError, IndexError, RecursionError, struct.error):
             whole = False
     return None if whole else "not a whole safetensors file: damaged or cut short"

@@ -121,7 +121,8 @@ def min_max_fusion(
             (share, scores, min(scores.values(), default=0.0)) for share, scores in zip(shares, scaled, strict=True)
         ]
         fused = {name: math.fsum(share * scores.get(name, low) for share, scores, low in sides) for name in found}
-        results[query_id] = _best({name: score / total for name, score in fused.items()}, depth)
+        most = max([total, *fused.values()])  # Above the total where a lexical score got its edge.
+        results[query_id] = _best({name: score / most for name, score in fused.items()}, depth)
     return Run(results, tag="hybrid")
 
 

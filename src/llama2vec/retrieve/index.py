@@ -21,7 +21,7 @@ from llama2vec.files import disk_errors, file_sha256, write_json
 from llama2vec.records import Passage
 from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
 from llama2vec.retrieve.settings import IndexKind
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store import PLAN_FILE, STORE_FILE, VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index, import_faiss, write_faiss_index
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ def open_index(path: str | Path) -> Index:
         StoreError: The index does not exist, its file is damaged, or its store is gone or was replaced.
     """
     path = index_folder(path)
-    if (path / "store.json").exists():
+    if (path / STORE_FILE).exists() or (path / PLAN_FILE).exists():
         return ExactIndex(VectorStore.open(path))
     if not (path / _MANIFEST).is_file():
         raise StoreError(f"no index at {path}; make one with `llama2vec index`")
@@ -181,7 +181,7 @@ def store_passages(store: VectorStore) -> Iterator[Passage]:
 
 def store_sha256(store: VectorStore) -> str:
     """Return the hash of a store's manifest, which holds the checksums of all its files."""
-    return file_sha256(store.path / "store.json")
+    return file_sha256(store.path / STORE_FILE)
 
 
 def _check_request(kind: str | None, language: str | None) -> None:
@@ -266,12 +266,12 @@ def _validated(model: type[ModelT], file: Path, remedy: str) -> ModelT:
 def _find_store(path: Path, place: _StorePlace) -> VectorStore:
     """Open the store of an index, at its path relative to the index, else at its former absolute path."""
     places = (Path(os.path.normpath(path.resolve() / place.relative)), Path(place.absolute))
-    found = next((folder for folder in places if (folder / "store.json").exists()), None)
+    found = next((folder for folder in places if (folder / STORE_FILE).exists()), None)
     if found is None:
         raise StoreError(
             f"{path} belongs to the store {place.absolute}, which is gone; put it back or build the index again"
         )
-    if file_sha256(found / "store.json") != place.sha256:
+    if file_sha256(found / STORE_FILE) != place.sha256:
         raise StoreError(f"{path} was built from other vectors than {found} holds now; build the index again")
     return VectorStore.open(found)
 

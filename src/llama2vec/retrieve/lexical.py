@@ -133,8 +133,8 @@ class Bm25Index:
             raise StoreError(f"the BM25 index {folder} is over {passages:,} passages, not {len(ids):,}; build it again")
         if not normalized:
             logger.warning(
-                "the BM25 index %s compares accents and full-width letters byte by byte; "
-                "`llama2vec index … --bm25 --overwrite` builds one that does not", folder,
+                "the BM25 index %s was built without Unicode normalization, so accented words may not match; rebuild "
+                "it with `llama2vec index STORE -o INDEX --bm25 --language %s --overwrite`", folder, facts["language"],
             )  # fmt: skip
         return cls(ids, tokenizer, scorer, mean_words, facts["language"])
 

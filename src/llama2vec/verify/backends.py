@@ -202,7 +202,7 @@ def _read_jsonl(path: Path, count: int) -> Vectors:
             try:
                 row = json.loads(line)
                 found[str(row["id"])] = np.asarray(row["embedding"], dtype=np.float32)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 told = f"line {number} is not {{'id': …, 'embedding': […]}} ({type(error).__name__})"
                 raise ValueError(told) from None
     missing = [name for name in row_ids(count) if name not in found]

@@ -115,7 +115,7 @@ def _vectors(url: str, content: bytes, count: int) -> Vectors:
     try:
         rows = json.loads(content)["data"]
         found = {int(row.get("index", place)): _vector(row["embedding"]) for place, row in enumerate(rows)}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BackendError(
             f"{url}: the answer is not a list of embeddings in OpenAI's format ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:80]}); is this an embeddings server?"

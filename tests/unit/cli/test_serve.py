@@ -40,9 +40,15 @@ def test_the_token_comes_from_a_regular_file_or_the_environment(
     assert _read_token(file) == "sésame"
     os.mkfifo(tmp_path / "fifo")
     file.write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path / "fifo", tmp_path, tmp_path / "nothing", file):
-        with pytest.raises(ConfigError, match="cannot be read"):
-            _read_token(path)
+    faults = {
+        "fifo": "not a regular file",
+        "": "not a regular file",
+        "nothing": "No such file",
+        "token": "not valid UTF",
+    }
+    for name, fault in faults.items():
+        with pytest.raises(ConfigError, match=rf"cannot be read \({fault}"):
+            _read_token(tmp_path / name)
     file.write_text("\n")
     with pytest.raises(ConfigError, match="is empty"):
         _read_token(file)

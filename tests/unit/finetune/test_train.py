@@ -194,7 +194,7 @@ def test_a_checkpoints_prompts_lengths_and_pooling_are_taken_over(
     assert encoder.contract.prompts.self_prompt == " That is: "
     assert encoder.contract.encoder.passage_max_tokens == 30
     assert encoder.contract.encoder.query_prompt == "next"
-    assert any("encoder.query_prompt: self in" in record.getMessage() for record in caplog.records)
+    assert f"the query prompt changes from self (in {adapted}) to next" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_smollm2_is_found_in_its_package_and_else_on_the_hub(monkeypatch: pytest
     assert resolve_model("smollm2-135m") == ModelSource("smollm2-135m", str(tmp_path), "smol.gguf")
 
 
-@pytest.mark.parametrize("name", ["./gone", "/gone/model", "~/gone", "a/b/c", "gone.gguf"])
+@pytest.mark.parametrize("name", ["./gone", "/gone/model", "~/gone", "a/b/c", "gone/", "gone.gguf"])
 def test_a_path_to_nothing_is_not_taken_for_a_hub_id(name: str) -> None:
     with pytest.raises(ModelNotFoundError, match="no such model folder or file"):
         resolve_model(name)

@@ -117,6 +117,15 @@ def test_the_only_lexical_hit_ranks_first_wherever_the_vectors_rank_it(place: st
     assert [name for name, _ in best[1:]] == [name for name in NEAR if name != place]
 
 
+@pytest.mark.parametrize("weights", [None, [0.3, 0.7], [1e-3, 5.0]])
+def test_no_score_is_above_1_where_both_ways_agree(weights: list[float] | None) -> None:
+    runs = [Run({"q": NEAR, "r": NEAR}), Run({"q": {"p00": 7.3}, "r": {"p20": 1.0}})]
+    fused = min_max_fusion(runs, weights, lexical=[False, True])
+    assert fused.ranking("q")[0] == ("p00", 1.0)
+    assert list(fused.results["q"]) == list(NEAR)
+    assert max(fused.results["r"].values()) <= 1
+
+
 def test_lexical_hits_with_equal_scores_are_ordered_by_the_vectors_and_stand_above_the_rest() -> None:
     hits = dict.fromkeys([f"p{number:02d}" for number in range(20, 45)], 2.0)
     fused = min_max_fusion([Run({"q": NEAR}), Run({"q": hits})], lexical=[False, True])

@@ -72,6 +72,13 @@ def test_a_store_opens_as_an_exact_index(store: VectorStore) -> None:
     assert open_bm25(store.path, store) is None
 
 
+def test_an_unfinished_store_says_so(store: VectorStore) -> None:
+    (store.path / "writing.json").write_text('{"expected_passages": 4, "settings": {"shard_size": 2}}')
+    (store.path / "store.json").unlink()
+    with pytest.raises(StoreError, match="not finished: 2 of 2 shards; run the same encode command again"):
+        open_index(store.path)
+
+
 def test_what_is_missing_is_added_without_touching_the_rest(store: VectorStore, tmp_path: Path) -> None:
     output = tmp_path / "index"
     assert build_index(store, output, kind="faiss-flat") == ["faiss-flat"]

@@ -125,6 +125,17 @@ def test_an_index_that_named_its_language_in_words_is_to_be_built_again(tmp_path
 TEXT = "Ein Café für ＧＰＵ１２３ ﾃｽﾄ"
 
 
+def test_an_index_without_normalization_says_how_to_rebuild_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Bm25Index.build(PASSAGES, language="de").save(tmp_path)
+    facts = json.loads((tmp_path / "corpus.json").read_text(encoding="utf-8"))
+    (tmp_path / "corpus.json").write_text(json.dumps({**facts, "unicode": None}), encoding="utf-8")
+    Bm25Index.load(tmp_path, [passage.id for passage in PASSAGES])
+    assert "without Unicode normalization, so accented words may not match; rebuild it with" in caplog.text
+    assert "`llama2vec index STORE -o INDEX --bm25 --language de --overwrite`" in caplog.text
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD", "NFKC", "NFKD"])
 def test_every_unicode_form_gives_the_same_words(form: str) -> None:
     text = unicodedata.normalize(form, TEXT)

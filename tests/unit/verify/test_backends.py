@@ -120,6 +120,7 @@ def test_exported_texts_come_back_as_vectors_in_every_format(saved_models: Model
         ("a.npy", np.zeros((5, 32), np.float32), "shape [5, 32] for 6 queries"),
         ("a.npy", b"no numpy", "write it again"),
         ("a.jsonl", b'{"id": "query-0"}\n', "line 1 is not"),
+        ("a.jsonl", b'{"id": "query-0", "embedding": ' + b"[" * 100_000, "line 1 is not"),
         ("a.jsonl", b'{"id": "query-0", "embedding": [1.0]}\n', "no vector for query-1, 11 of 12 are missing"),
     ],
 )
