@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.errors import OutputExistsError
-from llama2vec.files import Lock, disk_errors, finish_swap, link_tree, put_in_place, remove
+from llama2vec.files import Lock, check_inputs, disk_errors, finish_swap, link_tree, put_in_place, remove
 from llama2vec.manifest import canonical_json, first_difference
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
@@ -160,7 +160,7 @@ def claim(
         DataError: The disk is full, or the output cannot be written.
     """
     output = Path(output)
-    _check_inputs(output, inputs)
+    check_inputs(output, inputs)
 
     def look() -> tuple[bool, Path]:
         return _look(output, kind, plan, overwrite=overwrite)
@@ -254,16 +254,6 @@ def _look(output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool)
                 f"{output}: holds {path.name}, which llama2vec did not write and would delete; move it away"
             )
     return False, new_path(target) if found.finished or found.worth_keeping else in_place
-
-
-def _check_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
-    target = output.resolve()
-    for name in [name for name in inputs if name]:
-        with suppress(OSError, ValueError):
-            path = Path(name).resolve()
-            if path.exists() and (path == target or target in path.parents):
-                where = "is the output itself" if path == target else f"lies inside the output {output}"
-                raise OutputExistsError(f"the input {name} {where}; choose another output")
 
 
 def _refuse_busy(output: Path, found: Found | None) -> None:

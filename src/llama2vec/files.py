@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from llama2vec.errors import DataError, Llama2VecError, OutputExistsError
 
@@ -64,10 +65,41 @@ def write_output(path: Path, content: str | Iterable[bytes], *, overwrite: bool 
         write_atomic(path, content.encode() if isinstance(content, str) else content)
 
 
-def check_new(path: Path | None, *, overwrite: bool) -> None:
-    """Raise an OutputExistsError, before the work, for a file that :func:`write_output` would refuse after it."""
-    if path is not None and (path.is_dir() or (os.path.lexists(path) and not (overwrite and path.is_file()))):
+class FileKind(NamedTuple):
+    """What a command writes to one file, and the only thing that its ``--overwrite`` replaces."""
+
+    noun: str
+    start: bytes  # Regular expression of the file's first bytes
+
+
+def check_new(
+    path: Path | None, *, overwrite: bool, inputs: Iterable[str | Path | None] = (), kind: FileKind | None = None
+) -> None:
+    """Raise an OutputExistsError, before the work, for an output that is or lies in an input, or that must stay."""
+    if path is None:
+        return
+    check_inputs(path, inputs, inside=True)
+    if path.is_dir() or (os.path.lexists(path) and not (overwrite and path.is_file())):
         raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
+    if kind and path.is_file():
+        with disk_errors(path), open_regular(path) as file:
+            start = file.read(4096)
+        if start and not re.match(kind.start, start, re.DOTALL):
+            raise OutputExistsError(f"{path} does not hold {kind.noun}; choose another path (nothing was changed)")
+
+
+def check_inputs(output: Path, inputs: Iterable[str | Path | None], *, inside: bool = False) -> None:
+    """Raise an OutputExistsError if an input is the output or lies in it or, with ``inside``, the output lies in it."""
+    target = output.resolve()
+    for name in [name for name in inputs if name]:
+        with suppress(OSError, ValueError):
+            path = Path(name).resolve(strict=True)
+            if target.exists() and path.samefile(target):
+                raise OutputExistsError(f"the input {name} is the output itself; choose another output")
+            if target in path.parents:
+                raise OutputExistsError(f"the input {name} lies inside the output {output}; choose another output")
+            if inside and path in target.parents:
+                raise OutputExistsError(f"the output {output} lies inside the input {name}; choose another output")
 
 
 @contextmanager

@@ -7,7 +7,37 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.files import Lock, file_sha256, open_regular, read_text
+from llama2vec.errors import OutputExistsError
+from llama2vec.files import FileKind, Lock, check_new, file_sha256, open_regular, read_text
+
+NOTES = FileKind("notes of ours", rb"# Notes .*\n")
+
+
+def test_overwrite_replaces_only_an_empty_file_or_one_of_the_kind(tmp_path: Path) -> None:
+    path = tmp_path / "notes.md"
+    check_new(path, overwrite=False, kind=NOTES)
+    for content in (b"", b"# Notes of May\n"):
+        path.write_bytes(content)
+        check_new(path, overwrite=True, kind=NOTES)
+        with pytest.raises(OutputExistsError, match="exists already; choose another path or --overwrite"):
+            check_new(path, overwrite=False, kind=NOTES)
+    for content in (b"My # Notes of May\n", b"\x00\xff"):
+        path.write_bytes(content)
+        with pytest.raises(OutputExistsError, match=r"does not hold notes of ours; .*\(nothing was changed\)"):
+            check_new(path, overwrite=True, kind=NOTES)
+
+
+def test_an_output_may_neither_be_an_input_nor_lie_inside_one(tmp_path: Path) -> None:
+    folder, file = tmp_path / "model", tmp_path / "notes.md"
+    folder.mkdir()
+    file.write_bytes(b"# Notes of May\n")
+    (tmp_path / "link.md").symlink_to(file)
+    for name in (file, tmp_path / "link.md", folder / ".." / "notes.md"):
+        with pytest.raises(OutputExistsError, match="is the output itself"):
+            check_new(name, overwrite=True, inputs=[file], kind=NOTES)
+    with pytest.raises(OutputExistsError, match="lies inside the input"):
+        check_new(folder / "new" / "notes.md", overwrite=True, inputs=[None, "hf:some/data", folder], kind=NOTES)
+    check_new(tmp_path / "model-notes.md", overwrite=True, inputs=[folder, file, "gone"], kind=NOTES)
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes by name")

@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError, ExampleFormatError, OutputExistsError
+from llama2vec.errors import ConfigError, ExampleFormatError
+from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.finetune.settings import FinetuneConfig
 
 if TYPE_CHECKING:
     from llama2vec.data.example_report import ExampleReport
+
+_REPORT = FileKind("a report of `llama2vec check`", rb'\{\s*"reports": \[\s*\{\s*"source": ')
 
 
 def check_command(
@@ -37,11 +40,10 @@ def check_command(
     sources = data or config.data.source_list
     if not sources:
         raise ConfigError("nothing to check; name DATA, or a recipe with data.sources")
-    if json and json.exists() and not overwrite:
-        raise OutputExistsError(f"{json} exists already; choose another path or --overwrite")
     if negatives is None:
         negatives = config.contrastive.negatives if config.contrastive.missing_negatives == "error" else 0
     name = model or (config.model.name if recipe else None)
+    check_new(json, overwrite=overwrite, inputs=[*sources, name, recipe], kind=_REPORT)
     count_tokens, limits = _tokens(name, config) if name else (None, (0, 0))
     from llama2vec.data.example_report import inspect_examples
 
@@ -80,8 +82,6 @@ def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], li
 
 def _finish(reports: list[ExampleReport], json: Path | None, overwrite: bool) -> None:
     if json:
-        from llama2vec.files import write_output
-
         facts = {"reports": [dataclasses.asdict(report) for report in reports]}
         write_output(json, json_format.dumps(facts, indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
         typer.echo(f"Wrote {json}")

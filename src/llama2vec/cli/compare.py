@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.errors import ConfigError
+from llama2vec.files import FileKind, check_new
 
 if TYPE_CHECKING:
     from llama2vec.data.beir import BeirTask
+
+_KIND = FileKind("a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"')
 
 
 def compare_command(
@@ -42,12 +45,11 @@ def compare_command(
     from rich.console import Console
 
     from llama2vec.data.trec import read_qrels
-    from llama2vec.files import check_new
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs, with_texts
     from llama2vec.score.report.text import terminal_comparison
     from llama2vec.score.results import check_same_corpus, read_named_runs, task_of, write_comparisons
 
-    check_new(json, overwrite=overwrite)
+    check_new(json, overwrite=overwrite, inputs=[*runs, qrels], kind=_KIND)
     check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))
     if task is None and qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")

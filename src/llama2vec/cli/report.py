@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.errors import ConfigError
-from llama2vec.files import check_new
+from llama2vec.files import FileKind, check_new, write_output
+
+_PAGE = FileKind("a page of `llama2vec report`", rb'<!DOCTYPE html>.*<meta name="generator" content="llama2vec ')
 
 
 def report_command(
@@ -25,14 +26,11 @@ def report_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page.")] = False,
 ) -> None:
     """Put scores, tests and training curves on one page that needs no network."""
-    from llama2vec.files import write_output
     from llama2vec.score.report.content import build_content, read_sources
     from llama2vec.score.report.page import render_page
 
-    check_new(output, overwrite=overwrite)
     found = read_sources(sources or [])
-    if output.resolve() in {Path(file.path).resolve() for file in found.files}:
-        raise ConfigError(f"{output} is a source of this report; write to another file")
+    check_new(output, overwrite=overwrite, inputs=[file.path for file in found.files], kind=_PAGE)
     named = {"--output": output, "--title": title, "--baseline": baseline}
     options = [word for name, value in named.items() if value for word in (name, str(value))]
     command = shlex.join(["llama2vec", "report", *map(str, sources or []), *options])

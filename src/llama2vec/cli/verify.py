@@ -10,12 +10,15 @@ import typer
 
 from llama2vec.cli.options import Device
 from llama2vec.cli.settings_options import options_from
-from llama2vec.errors import ConfigError, OutputExistsError
+from llama2vec.errors import ConfigError
+from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.verify.settings import ServerSettings
 
 if TYPE_CHECKING:
     from llama2vec.model.golden import Golden
 
+_RESULT = FileKind("a result of `llama2vec verify`", rb'\{\s*"format": \d+,\s*"model": "[^\n]*",\s*"backend": ')
+_TEXTS = FileKind("texts that `llama2vec verify` exported", rb'\{"id": "query-0", "side": "query", "text": ')
 _SAVED = "saved"
 _DTYPES = (_SAVED, "float32", "bfloat16", "float16")
 _LOADED_HERE = ("llama2vec", "transformers", "sentence-transformers")
@@ -50,8 +53,8 @@ def verify_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
     """Recompute a model's golden vectors elsewhere and name what differs; exit code 1 if anything does."""
-    if json and json.exists() and not overwrite:
-        raise OutputExistsError(f"{json} exists; choose another path or pass --overwrite")
+    for path, kind in ((json, _RESULT), (export_texts, _TEXTS)):
+        check_new(path, overwrite=overwrite, inputs=[model, vectors], kind=kind)
     if dtype not in _DTYPES:
         raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
     if dtype != _SAVED and backend not in _LOADED_HERE:
@@ -72,8 +75,6 @@ def verify_command(
     found = verify(model, golden, asked, tolerance=tolerance, device=device)
     typer.echo("\n".join(found.lines()))
     if json:
-        from llama2vec.files import write_output
-
         write_output(json, json_format.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
         typer.echo(f"Wrote {json}")
     if not found.passed:

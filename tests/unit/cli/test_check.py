@@ -62,6 +62,21 @@ def test_the_report_is_written_as_json_and_not_over_another(check: Callable[...,
     assert check(data, "--json", report, "--overwrite")[0] == 0
 
 
+def test_overwrite_replaces_neither_the_data_nor_a_foreign_file(
+    command_line: CommandLine, tmp_path: Path, llama_folder: Path
+) -> None:
+    data, foreign = written(tmp_path / "a.jsonl", [GOOD]), written(tmp_path / "b.jsonl", [GOOD])
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(f'model.name = "{llama_folder}"\ndata.sources = ["{data}"]\n', encoding="utf-8")
+    kept = {path: path.read_bytes() for path in (data, foreign, recipe, llama_folder / "config.json")}
+    command = ["check", "--recipe", recipe, "--overwrite", "--json"]
+    assert "is the output itself" in command_line.refused(*command, data)
+    assert "is the output itself" in command_line.refused(*command, recipe)
+    assert "lies inside the input" in command_line.refused(*command, llama_folder / "config.json")
+    assert "does not hold a report of `llama2vec check`" in command_line.refused(*command, foreign)
+    assert {path: path.read_bytes() for path in kept} == kept
+
+
 def test_a_recipe_brings_sources_lengths_and_the_number_of_negatives(
     check: Callable[..., Outcome], tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

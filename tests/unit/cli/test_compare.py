@@ -90,6 +90,23 @@ def test_two_runs_are_compared_with_texts_and_written(
     assert compare(*runs, "--task", beir, "--json", json_path, "--overwrite")[0] == 0
 
 
+def test_overwrite_replaces_comparisons_and_nothing_else(
+    compare: Callable[..., Outcome], refused: Callable[..., str], beir: Path, runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    qrels, found, scores = beir / "qrels" / "test.tsv", tmp_path / "c.json", tmp_path / "scores.json"
+    scores.write_text('{"format": "llama2vec-evaluation"}', encoding="utf-8")
+    kept = {path: path.read_bytes() for path in (*runs, qrels, scores, beir / "corpus.jsonl")}
+    for path in (*runs, qrels):
+        assert "is the output itself" in refused(*runs, "--qrels", qrels, "--json", path, "--overwrite")
+    for path in (scores, beir / "corpus.jsonl"):
+        assert "does not hold a comparison of runs" in refused(*runs, "--task", beir, "--json", path, "--overwrite")
+    assert {path: path.read_bytes() for path in kept} == kept
+    for metrics in (["MRR@10", "R@1"], ["R@1"], ["R@1"]):  # several comparisons in a file, then one
+        options = [word for metric in metrics for word in ("--metric", metric)]
+        assert compare(*runs, "--qrels", qrels, *options, "--json", found, "--overwrite")[0] == 0
+        assert [one.metric for one in read_comparisons(found)] == metrics
+
+
 def test_judgments_alone_are_enough_and_every_metric_gets_its_tables(
     compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:

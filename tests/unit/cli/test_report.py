@@ -48,5 +48,10 @@ def test_a_mistake_is_one_line_and_leaves_nothing_behind(
     ):
         assert problem in command_line.refused("report", *arguments, "--output", page)
         assert not page.parent.exists()
-    assert "is a source of this report" in command_line.refused("report", one, "--output", scores, "--overwrite")
+    assert "is the output itself" in command_line.refused("report", one, "--output", scores, "--overwrite")
     assert b"llama2vec-evaluation" in scores.read_bytes()
+    for name, content in (("corpus.jsonl", '{"_id": "p1"}\n'), ("own.html", "<!DOCTYPE html>\n<title>Mine</title>\n")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        line = command_line.refused("report", one, "--output", tmp_path / name, "--overwrite")
+        assert "does not hold a page of `llama2vec report`" in line
+        assert (tmp_path / name).read_text(encoding="utf-8") == content

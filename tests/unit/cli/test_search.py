@@ -94,6 +94,25 @@ def test_an_empty_question_never_waits_for_input(
     assert len(found_ids(command_line("search", index, "--mode", "bm25").out)) == 5
 
 
+def test_overwrite_replaces_a_run_and_nothing_else(
+    index: Path, queries: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    run, notes = tmp_path / "x.trec", tmp_path / "notes.jsonl"
+    command = ["search", index, "--mode", "bm25", "--queries", queries, "--overwrite", *CPU, "--run"]
+    assert command_line(*command, run).code == 0
+    first = run.read_bytes()
+    assert command_line(*command, run).code == 0
+    assert run.read_bytes() == first
+    notes.write_text('{"_id": "n1", "text": "what is wing"}\n', encoding="utf-8")  # six words
+    asked, inside = queries.read_bytes(), index / "new.trec"
+    assert "is the output itself" in command_line.refused(*command, queries)
+    assert "does not hold a TREC run" in command_line.refused(*command, notes)
+    assert "lies inside the input" in command_line.refused(*command, inside)
+    assert queries.read_bytes() == asked
+    assert notes.read_text(encoding="utf-8").startswith('{"_id": "n1"')
+    assert not inside.exists()
+
+
 def test_an_id_that_a_run_cannot_hold_is_told_before_the_search(
     index: Path, queries: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

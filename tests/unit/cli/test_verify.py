@@ -35,3 +35,22 @@ def test_options_that_do_not_fit_are_one_line(
     saved_encoder: Path, command_line: CommandLine, options: list[str], told: str
 ) -> None:
     assert told in command_line.refused("verify", saved_encoder, *options)
+
+
+@pytest.mark.parametrize("option", ["--json", "--export-texts"])
+def test_overwrite_replaces_what_verify_wrote_and_nothing_else(
+    saved_encoder: Path, tmp_path: Path, command_line: CommandLine, option: str
+) -> None:
+    kept = {path: path.read_bytes() for path in saved_encoder.iterdir() if path.is_file()}
+    for name in ("model.safetensors", "llama2vec.json", "new.json"):
+        line = command_line.refused("verify", saved_encoder, option, saved_encoder / name, "--overwrite")
+        assert "lies inside the input" in line
+    assert {path: path.read_bytes() for path in saved_encoder.iterdir() if path.is_file()} == kept
+    foreign, written = tmp_path / "foreign.json", tmp_path / "written.json"
+    foreign.write_bytes(kept[saved_encoder / "llama2vec.json"])
+    assert "does not hold" in command_line.refused("verify", saved_encoder, option, foreign, "--overwrite")
+    assert foreign.read_bytes() == kept[saved_encoder / "llama2vec.json"]
+    for options in ([], ["--overwrite"]):
+        assert command_line("verify", saved_encoder, option, written, *options).code == 0
+    line = command_line.refused("verify", saved_encoder, option, written)
+    assert line == f"llama2vec: {written} exists already; choose another path or --overwrite"
