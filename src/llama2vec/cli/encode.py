@@ -45,7 +45,7 @@ def encode_command(
             source={"corpus": corpus, "fingerprint": fingerprint, "model": encoder.spec.to_json(output)},
             shard_size=shard_size, dtype=vectors, overwrite=overwrite, total=total,
         )  # fmt: skip
-    facts = f"{len(store):,} passages [D={store.dimension}]"
+    facts = f"{len(store):,} passage{'s' if len(store) > 1 else ''} [D={store.dimension}]"
     if before and before.finished and not overwrite:
         report(f"{output} is finished already: {facts}")
         return

@@ -120,4 +120,5 @@ def _evaluate(
     if output:
         kept = sum(score.result.kept for score in scores)
         new = len(scores) - kept
-        typer.echo(f"{f'Scored {new} tasks, kept {kept}' if new else 'All tasks were already done'}: {output}")
+        scored = f"Scored {new} task{'s' if new > 1 else ''}, kept {kept}"
+        typer.echo(f"{scored if new else 'All tasks were already done'}: {output}")

@@ -33,6 +33,6 @@ def index_command(
         opened, output, kind=cast("IndexKind | None", kind), bm25=language if bm25 else None, overwrite=overwrite
     )
     if made:
-        typer.echo(f"Indexed {len(opened):,} passages [{', '.join(made)}] to {output}")
+        typer.echo(f"Indexed {len(opened):,} passage{'s' if len(opened) > 1 else ''} [{', '.join(made)}] to {output}")
     else:
         typer.echo(f"{output} is already done; nothing to do")

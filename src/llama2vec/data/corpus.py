@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote
 
-from llama2vec.data.lines import header_columns, json_object, numbered_lines, text_file_lines
+from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines, text_file_lines
 from llama2vec.data.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset, reported
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
 from llama2vec.files import open_regular
@@ -257,7 +257,7 @@ def _tsv_rows(path: Path, most_columns: int) -> Iterator[_Row]:
         fields = line.split("\t")
         if not 2 <= len(fields) <= most_columns:
             wanted = "id, text" if most_columns == 2 else "id, text or id, title, text"
-            raise CorpusFormatError(f"{where} has {len(fields)} columns; write {wanted} with tabs between")
+            raise CorpusFormatError(f"{where} has {columns_in(fields)}; write {wanted} with tabs between")
         if not width:
             width, first_line = len(fields), number
             header = header_columns(fields, where)
@@ -265,7 +265,7 @@ def _tsv_rows(path: Path, most_columns: int) -> Iterator[_Row]:
             if header:
                 continue
         if len(fields) != width:
-            problem = f"has {len(fields)} columns where line {first_line} has {width}"
+            problem = f"has {columns_in(fields)} where line {first_line} has {width}"
             raise CorpusFormatError(f"{where} {problem}; is a tab inside a text?")
         if not fields[columns["id"]].strip():
             raise CorpusFormatError(f"{where} has no id in column {columns['id'] + 1}; give each row an id")

@@ -87,6 +87,11 @@ def json_object(line: str, where: str, such_as: str, fault: type[DataError] = Co
     return values
 
 
+def columns_in(fields: Sequence[str]) -> str:
+    """Return how many columns a row has, in words for a message: 1 column, 2 columns."""
+    return f"{len(fields)} column{'' if len(fields) == 1 else 's'}"
+
+
 def header_columns(fields: Sequence[str], where: str, fault: type[DataError] = CorpusFormatError) -> dict[str, int]:
     """Return role (``id``, ``text``, ``title``) → column where a table's first row is a header, else nothing.
 

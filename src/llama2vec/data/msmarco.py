@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from llama2vec.data.corpus import read_passages, read_queries
 from llama2vec.data.example_rows import ExampleRow, Problems
-from llama2vec.data.lines import numbered_lines
+from llama2vec.data.lines import columns_in, numbered_lines
 from llama2vec.data.words import text_key
 from llama2vec.errors import ExampleFormatError
 from llama2vec.records import TrainingExample
@@ -62,7 +62,7 @@ def text_triple_rows(path: Path) -> Iterator[ExampleRow]:
             continue
         problems = Problems(where)
         if len(fields) != 3:
-            problems.add("unreadable", f"has {len(fields)} columns; write query, positive, negative with tabs between")
+            problems.add("unreadable", f"has {columns_in(fields)}; write query, positive, negative with tabs between")
             yield problems.row()
             continue
         if all(column.isdecimal() for column in fields):
@@ -82,7 +82,7 @@ def id_triple_rows(files: IdTripleFiles) -> Iterator[ExampleRow]:
             where, fields = f"{files.triples}:{number}", line.split("\t")
             if len(fields) != 3:
                 problems = Problems(where)
-                problems.add("unreadable", f"has {len(fields)} columns; write query id, positive id, negative id")
+                problems.add("unreadable", f"has {columns_in(fields)}; write query id, positive id, negative id")
                 yield problems.row()
                 continue
             if group and group.query_id != fields[0]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from llama2vec.data.lines import numbered_lines
+from llama2vec.data.lines import columns_in, numbered_lines
 from llama2vec.data.sources import open_hub_dataset, reported
 from llama2vec.errors import CorpusFormatError, EmptyCorpusError
 from llama2vec.records import SentencePair
@@ -47,7 +47,7 @@ def _table_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
             header = fields
             _check_columns(header, f"{where} has the header")
         elif len(fields) != len(header):
-            problem = f"has {len(fields)} columns where the header has {len(header)}"
+            problem = f"has {columns_in(fields)} where the header has {len(header)}"
             raise CorpusFormatError(f"{where} {problem}; correct the row")
         else:
             yield where, dict(zip(header, fields, strict=True))

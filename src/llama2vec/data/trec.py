@@ -7,7 +7,7 @@ import re
 import reprlib
 from pathlib import Path
 
-from llama2vec.data.lines import numbered_lines
+from llama2vec.data.lines import columns_in, numbered_lines
 from llama2vec.errors import RunFormatError
 from llama2vec.files import write_output
 from llama2vec.records import Run
@@ -44,7 +44,7 @@ def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
                 continue
         if len(fields) != columns or columns not in (3, 4):
             raise RunFormatError(
-                f"{path}:{number} has {len(fields)} columns; write query-id, corpus-id, score (BEIR) or "
+                f"{path}:{number} has {columns_in(fields)}; write query-id, corpus-id, score (BEIR) or "
                 "query, 0, passage, gain (TREC)"
             )
         query_id, passage_id, gain = fields[0], fields[-2], _gain(fields[-1], f"{path}:{number}")
@@ -75,7 +75,7 @@ def read_run(path: str | Path) -> Run:
     for number, line in numbered_lines(path, RunFormatError):
         fields = _FIELD.findall(line)
         if len(fields) != 6:
-            raise RunFormatError(f"{path}:{number} has {len(fields)} columns; write query Q0 passage rank score tag")
+            raise RunFormatError(f"{path}:{number} has {columns_in(fields)}; write query Q0 passage rank score tag")
         query_id, _, passage_id, _, score, this_tag = fields
         scores = results.setdefault(query_id, {})
         if passage_id in scores:

@@ -234,9 +234,8 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
             )
     pairing = wanted.model_dump(include={"query_prompt", "passage_prompt"})
     for name, prompt in pairing.items():
-        if getattr(encoder, name) != prompt:
-            side, before = name.replace("_", " "), getattr(encoder, name)
-            logger.info("the %s changes from %s (in %s) to %s", side, before, source.name, prompt)
+        if (before := getattr(encoder, name)) != prompt:
+            logger.info("the %s changes from %s (in %s) to %s", name.replace("_", " "), before, source.name, prompt)
     return prompts, encoder.model_copy(update=pairing)
 
 

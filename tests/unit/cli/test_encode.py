@@ -20,6 +20,15 @@ def store(command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_
     return tmp_path / "store"
 
 
+def test_one_passage_is_told_in_the_singular(command_line: CommandLine, llama_folder: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"_id": "a", "text": "A llama."}\n', encoding="utf-8")
+    done = command_line("encode", llama_folder, corpus, "-o", tmp_path / "store")
+    assert "Encoded 1 passage [D=32] to" in done.err + done.out
+    indexed = command_line("index", tmp_path / "store", "-o", tmp_path / "index").out
+    assert indexed == f"Indexed 1 passage [exact] to {tmp_path / 'index'}\n"
+
+
 def test_the_same_command_again_changes_nothing(
     command_line: CommandLine, store: Path, llama_folder: Path, corpus_file: Path
 ) -> None:

@@ -70,7 +70,7 @@ def test_a_model_is_scored_on_documents_cut_into_windows(
     assert not (tmp_path / "out").exists()
     code, out, _ = astuple(command_line(*command, "--set", f"stores={tmp_path / 'stores'}"))
     assert code == 0
-    assert "Scored 1 tasks" in out
+    assert "Scored 1 task, kept" in out
     saved = json.loads((tmp_path / "out" / "beir-scifact.json").read_text(encoding="utf-8"))
     assert saved["settings"]["windows"] == {"kind": "maxp", "tokens": 24, "stride": 12}
     assert saved["settings"]["prompts"]["self_prompt"]

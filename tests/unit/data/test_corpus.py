@@ -123,7 +123,7 @@ def test_a_table_has_two_or_three_columns(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ("1\tx\nalone\n", ":2 has 1 columns"),
+        ("1\tx\nalone\n", ":2 has 1 column; write"),
         ("1\tx\n2\tx\ty\n", ":2 has 3 columns where line 1 has 2"),
         ("1\ta\tb\tc\n", ":1 has 4 columns"),
         ("1\tx\n\ty\n", ":2 has no id"),

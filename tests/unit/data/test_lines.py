@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.data import lines
-from llama2vec.data.lines import header_columns, json_object, numbered_lines, text_file_lines
+from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines, text_file_lines
 from llama2vec.errors import CorpusFormatError, RunFormatError
 
 
@@ -58,3 +58,7 @@ def test_a_value_that_is_not_an_object_is_named() -> None:
 @pytest.mark.parametrize("fields", [["17", "id"], ["id", "An id, written out."], ["a", "b", "c"]])
 def test_a_row_of_data_is_not_a_header(fields: list[str]) -> None:
     assert header_columns(fields, "f:1") == {}
+
+
+def test_one_column_is_not_a_plural() -> None:
+    assert [columns_in(row) for row in ([], ["a"], ["a", "b"])] == ["0 columns", "1 column", "2 columns"]

@@ -105,7 +105,7 @@ def test_files_missing_beside_id_triples_are_named(tmp_path: Path) -> None:
     ("content", "problem"),
     [
         ("1\tx\n1\ty\n", "repeats the id '1'"),
-        ("1\tx\nno tab\n", ":2 has 1 columns"),
+        ("1\tx\nno tab\n", ":2 has 1 column; write"),
         ("1\tx\n \ty\n", ":2 has no id"),
         (b"1\tx\n2\t\xff\n", ":2 is not UTF-8"),
         ("\n", "is empty"),
