@@ -168,7 +168,7 @@ def services() -> Iterator[Start]:
             service.stop()
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Wait for something that another thread does."""
     ends = time.monotonic() + seconds
     while not condition():
