@@ -10,26 +10,13 @@ import pytest
 from counting_encoder import CountingEncoder
 from running import CommandLine
 
-from llama2vec.config import EncoderSettings, ModelSettings
-from llama2vec.data.corpus import read_passages
 from llama2vec.data.trec import read_run
-from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
-
-
-@pytest.fixture(scope="module")
-def store(llama_folder: Path, corpus_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    settings = ModelSettings(dtype="float32", device="cpu")
-    encoder = Encoder.load(llama_folder, settings=settings, encoder=EncoderSettings(passage_max_tokens=48))
-    folder = tmp_path_factory.mktemp("made") / "store"
-    source = {"corpus": str(corpus_file), "model": encoder.spec.to_json(folder)}
-    write_store(lambda: read_passages(corpus_file), encoder, folder, source=source)
-    return folder
 
 
 @pytest.fixture(scope="module")

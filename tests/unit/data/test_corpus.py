@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 from opens import Opens
+from sample_files import jsonl, written
 
 from llama2vec.data import corpus as module
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_once, read_passages, read_queries
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query
-
-
-def written(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    raw = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return path
-
-
-def jsonl(rows: Iterable[object]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def complaint(source: str | Path, error: type[DataError] = CorpusFormatError) -> str:

@@ -1,35 +1,13 @@
 """One row of training data: what it may be called, and every problem in it."""
 
-import gzip
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from sample_files import complaint, jsonl, written
 
 from llama2vec.data.examples import read_examples, scan_examples
-from llama2vec.errors import DataError, ExampleFormatError
 from llama2vec.records import TrainingExample
-
-
-def written(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    raw = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return path
-
-
-def jsonl(rows: Iterable[object]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def complaint(source: str | Path, split: str = "train") -> str:
-    with pytest.raises(DataError) as caught:
-        list(read_examples(source, split=split))
-    assert isinstance(caught.value, ExampleFormatError)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 def test_the_names_of_other_tools_mean_the_same(tmp_path: Path) -> None:

@@ -1,11 +1,9 @@
-import gzip
-import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sample_files import complaint, jsonl, written
 
 from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
 from llama2vec.errors import ConfigError, DataError, ExampleFormatError, MissingDependencyError, OutputExistsError
@@ -22,26 +20,6 @@ FULL = TrainingExample(
     negative_ids=("n1",),
 )
 PLAIN = TrainingExample("how old?", ("Very.",))
-
-
-def written(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    raw = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return path
-
-
-def jsonl(rows: Iterable[object]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def complaint(source: str | Path, split: str = "train") -> str:
-    with pytest.raises(DataError) as caught:
-        list(read_examples(source, split=split))
-    assert isinstance(caught.value, ExampleFormatError)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 # ----------------------------------------------------------------------------------------------------------- JSONL

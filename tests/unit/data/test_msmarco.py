@@ -1,36 +1,14 @@
 """MS MARCO's triples: of texts, or of ids with queries and collection."""
 
-import gzip
-import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from sample_files import complaint, written
 
 from llama2vec.data.examples import read_examples
 from llama2vec.data.msmarco import Collection
-from llama2vec.errors import DataError, ExampleFormatError
+from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
-
-
-def written(path: Path, content: str | bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    raw = content.encode() if isinstance(content, str) else content
-    path.write_bytes(gzip.compress(raw) if path.suffix == ".gz" else raw)
-    return path
-
-
-def jsonl(rows: Iterable[object]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def complaint(source: str | Path, split: str = "train") -> str:
-    with pytest.raises(DataError) as caught:
-        list(read_examples(source, split=split))
-    assert isinstance(caught.value, ExampleFormatError)
-    message = str(caught.value)
-    assert "\n" not in message
-    return message
 
 
 @pytest.mark.parametrize("name", ["triples.train.small.tsv", "triples.tsv.gz"])
