@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llama2vec.data.corpus import read_queries
+from llama2vec.data.sources import beir_file
 from llama2vec.data.trec import read_qrels
 from llama2vec.errors import CorpusFormatError, EvaluationError
 from llama2vec.records import Qrels, Query
@@ -33,7 +34,7 @@ def read_beir(folder: str | Path, split: str = "test") -> BeirTask:
     folder = Path(folder)
     if not folder.is_dir():
         raise CorpusFormatError(f"{folder}: no such folder; give a BEIR folder")
-    if not any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz")):
+    if beir_file(folder, "corpus") is None:
         raise CorpusFormatError(f"{folder} has no corpus.jsonl or corpus.jsonl.gz; give a BEIR folder")
     qrels_path = folder / "qrels" / f"{split}.tsv"
     if not qrels_path.is_file():

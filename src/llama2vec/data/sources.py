@@ -41,9 +41,8 @@ def locate(where: str, stem: Literal["corpus", "queries"]) -> LocalFiles:
     if not where.strip():
         raise CorpusFormatError(f"the name of the {stem} is empty; give {KINDS}")
     if source.is_dir():
-        for name in (f"{stem}.jsonl", f"{stem}.jsonl.gz"):
-            if (source / name).is_file():
-                return LocalFiles(source, (source / name,), "jsonl")
+        if path := beir_file(source, stem):
+            return LocalFiles(source, (path,), "jsonl")
         if stem == "queries":
             raise EmptyCorpusError(f"{where} holds no queries.jsonl; give a BEIR folder, a .jsonl or a .tsv file")
         return _parts(source) or _texts(source)
@@ -53,6 +52,12 @@ def locate(where: str, stem: Literal["corpus", "queries"]) -> LocalFiles:
         if source.name.lower().endswith(endings):
             return LocalFiles(source.parent, (source,), layout)
     raise CorpusFormatError(f"{where}: unknown kind of file; give {KINDS}")
+
+
+def beir_file(folder: str | Path, stem: Literal["corpus", "queries"]) -> Path | None:
+    """Return the corpus or the queries of a BEIR folder, None where there are none."""
+    files = (Path(folder, f"{stem}{suffix}") for suffix in (".jsonl", ".jsonl.gz"))
+    return next((path for path in files if path.is_file()), None)
 
 
 def _parts(folder: Path) -> LocalFiles | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import read_examples
+from llama2vec.data.sources import beir_file
 from llama2vec.errors import EvaluationError
 from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.model.encoder import Encoder
@@ -115,7 +116,7 @@ def beir_validation(folder: str, settings: ValidationSettings, seed: int) -> Val
 def read_validation(settings: ValidationSettings, others: Sequence[TrainingExample], seed: int) -> ValidationTask:
     """Read ``validation.source``."""
     source = Path(settings.source)
-    if (source / "queries.jsonl").is_file() or (source / "queries.jsonl.gz").is_file():
+    if beir_file(source, "queries"):
         return beir_validation(settings.source, settings, seed)
     return examples_task(list(read_examples(settings.source, split=source_split(settings))), others, settings, seed)
 

@@ -19,6 +19,7 @@ from typing import Any
 from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.sources import beir_file
 from llama2vec.errors import ConfigError, DataError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
 from llama2vec.manifest import build_manifest, canonical_json, digest
@@ -162,7 +163,7 @@ def mine_to_file(
         DataError: See :func:`mine`; or an input cannot be read.
     """
     output, settings = Path(output), settings or MineSettings()
-    if not inputs.corpus and inputs.index is None and _is_beir(inputs.examples):
+    if not inputs.corpus and inputs.index is None and beir_file(inputs.examples, "corpus"):
         inputs = dataclasses.replace(inputs, corpus=inputs.examples)
     _check_sources(inputs, output, settings)
     plan = json.loads(canonical_json({"settings": settings.model_dump(), "inputs": _fingerprints(inputs)}))
@@ -208,10 +209,6 @@ def _read_mined(output: Path) -> Found | None:
 
 
 _MINED = Kind("a file of mined examples", _read_mined, resumable=False, is_folder=False)
-
-
-def _is_beir(source: str) -> bool:
-    return any((Path(source) / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
 
 
 def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -> None:

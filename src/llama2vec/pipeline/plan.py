@@ -12,6 +12,7 @@ from typing import Any
 from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.examples import examples_fingerprint
+from llama2vec.data.sources import beir_file
 from llama2vec.errors import ConfigError
 from llama2vec.files import file_sha256
 from llama2vec.manifest import digest
@@ -255,7 +256,7 @@ def mining_corpora(config: RunConfig) -> dict[str, str]:
     """Return the name of each file of pairs → the corpus to mine; "" = the passages of the examples."""
     found: dict[str, str] = {}
     for name, source in pair_files(config).items():
-        own = source.source if source and _is_beir(source.source) else ""
+        own = source.source if source and beir_file(source.source, "corpus") else ""
         found[name] = (source.corpus if source else "") or own or config.corpus
     return found
 
@@ -305,11 +306,7 @@ def _validation_fingerprint(config: RunConfig) -> str:
     assert config.finetune
     validation = config.finetune.validation
     found = examples_fingerprint(validation.source, split=validation.split)
-    return digest([found, corpus_fingerprint(validation.source)]) if _is_beir(validation.source) else found
-
-
-def _is_beir(source: str) -> bool:
-    return any((Path(source) / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+    return digest([found, corpus_fingerprint(validation.source)]) if beir_file(validation.source, "corpus") else found
 
 
 def _without(settings: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from llama2vec.data.beir import BeirTask, check_judged_passages, check_judged_queries, missing_judged, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.sources import open_ir_dataset, reported
+from llama2vec.data.sources import beir_file, open_ir_dataset, reported
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.data.trec import check_id
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
@@ -182,8 +182,7 @@ def naming_places(task: Task, source: str, root: str | Path) -> Iterator[None]:
 def _holds(place: Path, task: Task) -> bool:
     if task.kind == "similarity":
         return place.is_file()
-    corpus = any((place / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
-    return corpus and (place / "qrels" / f"{task.split}.tsv").is_file()
+    return beir_file(place, "corpus") is not None and (place / "qrels" / f"{task.split}.tsv").is_file()
 
 
 @dataclass(frozen=True, slots=True)
