@@ -5,9 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llama2vec.config import ModelSettings
-
-FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 MANIFEST: dict[str, Any] = {
     "stage": "adapt",
     "settings": {

@@ -17,15 +17,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from encoders import FLOAT32
 
 from llama2vec.cli import main
-from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.config import EncoderSettings
 from llama2vec.model.encoder import Encoder
 
 pytestmark = pytest.mark.slow
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
-FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 
 
 def run(*arguments: object) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from cards import FLOAT32, card_of
+from cards import card_of
+from encoders import FLOAT32
 from running import CommandLine
 
 from llama2vec.model.encoder import Encoder

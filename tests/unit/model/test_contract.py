@@ -10,22 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from encoders import encoder_for
 
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, PromptSettings
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings, PromptSettings
 from llama2vec.errors import ContractError
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE, saved_settings
-from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSource, sampled_fingerprint
 
-FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 RELEASED = PROMPT_RECIPES["released"]
-
-
-def encoder_for(
-    folder: Path, prompts: PromptSettings | None = None, settings: EncoderSettings | None = None
-) -> Encoder:
-    return Encoder.load(folder, settings=FLOAT32, prompts=prompts, encoder=settings)
 
 
 @pytest.fixture

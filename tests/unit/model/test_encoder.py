@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoders import FLOAT32, encoder_for
 
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, PromptSettings
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ConfigError, ContractError, DataError, ModelError, OutputExistsError
 from llama2vec.model.backbone import Backbone
 from llama2vec.model.contract import CONTRACT_FILE
@@ -21,14 +22,7 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSource
 from llama2vec.records import Passage, Query
 
-FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 RELEASED = PROMPT_RECIPES["released"]
-
-
-def encoder_for(
-    folder: Path, prompts: PromptSettings | None = None, settings: EncoderSettings | None = None
-) -> Encoder:
-    return Encoder.load(folder, settings=FLOAT32, prompts=prompts, encoder=settings)
 
 
 @pytest.fixture

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoders import FLOAT32
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import GoldenVectorsError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_TEXTS, default_tolerance, load_golden, save_golden
 from llama2vec.model.source import resolve_model, weights_fingerprint
-
-FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 
 
 @pytest.fixture

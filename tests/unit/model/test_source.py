@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from encoders import FLOAT32
 
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
 from llama2vec.model import source as source_module
 from llama2vec.model.encoder import Encoder
@@ -24,7 +25,6 @@ from llama2vec.model.source import (
     weights_fingerprint,
 )
 
-FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 TEXTS = ["The river by the castle.", "winter"]
 
 

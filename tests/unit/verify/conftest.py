@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from encoders import FLOAT32
 from planting import Planted, Saved, Vectorize
 
 from llama2vec.cli import main
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.verify.verification import Verification, verify
-
-FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cards import FLOAT32
+from encoders import FLOAT32
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings
 from llama2vec.model.encoder import Encoder

@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from cards import FLOAT32, MANIFEST, card_of
+from cards import MANIFEST, card_of
+from encoders import FLOAT32
 from huggingface_hub.repocard import metadata_load
 
 from llama2vec.model.encoder import Encoder

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encoders import FLOAT32
 from sentence_transformers import SentenceTransformer
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
@@ -24,7 +25,6 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish import portable_encoder, publishing
 from llama2vec.model.publish.portable_encoder import PortableEncoder
 
-FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 LIMITS = {"query_prompt": "next", "query_max_tokens": 9, "passage_max_tokens": 30}
 
 # name → architecture, recipe, settings

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cards import FLOAT32, MANIFEST, card_of
+from cards import MANIFEST, card_of
+from encoders import FLOAT32
 from huggingface_hub.repocard import metadata_load
 
 from llama2vec.errors import ContractError
