@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.cli.options import report
+from llama2vec.cli.options import as_overrides, report
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 
@@ -24,10 +24,8 @@ def adapt_command(
     list_settings: Annotated[bool, settings_option(AdaptConfig)] = False,
 ) -> None:
     """Adapt a causal LLM on plain text and save it as an encoder."""
-    changes = list(overrides or [])
-    changes += [f"text.corpus={json.dumps(corpus)}"] if corpus else []
-    changes += [f"model.name={json.dumps(model)}"] if model else []
-    config = load_config(AdaptConfig, recipe, changes)
+    options = as_overrides({"text.corpus": corpus, "model.name": model})
+    config = load_config(AdaptConfig, recipe, [*(overrides or []), *options])
     from llama2vec.adapt.train import adapt_model
     from llama2vec.stage import MANIFEST
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import report
+from llama2vec.cli.options import as_overrides, report
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.finetune.settings import FinetuneConfig
@@ -26,10 +26,8 @@ def finetune_command(
     list_settings: Annotated[bool, settings_option(FinetuneConfig)] = False,
 ) -> None:
     """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
-    changes = list(overrides or [])
-    changes += [f"data.sources={json.dumps(data, ensure_ascii=False)}"] if data else []
-    changes += [f"model.name={json.dumps(model, ensure_ascii=False)}"] if model else []
-    config = load_config(FinetuneConfig, recipe, changes)
+    options = as_overrides({"data.sources": data, "model.name": model})
+    config = load_config(FinetuneConfig, recipe, [*(overrides or []), *options])
     from llama2vec.finetune.train import finetune_model
     from llama2vec.stage import MANIFEST
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +39,17 @@ def report(text: str) -> None:
     """Print a result, once where several processes run the command."""
     if is_first_process():
         typer.echo(text)
+
+
+def as_overrides(given: Mapping[str, str | list[str] | None]) -> list[str]:
+    """Write options that set a recipe's keys as ``--set`` takes them; those that were not given are dropped.
+
+    >>> as_overrides({"text.corpus": "cranes.jsonl", "model.name": None})
+    ['text.corpus="cranes.jsonl"']
+    """
+    # A TOML string takes what JSON's does, except two \u escapes for one character and a bare DEL.
+    written = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items() if value}
+    return [f"{key}={value}".replace("\x7f", "\\u007f") for key, value in written.items()]
 
 
 def load_encoder(

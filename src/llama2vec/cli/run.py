@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import is_first_process, report
+from llama2vec.cli.options import as_overrides, is_first_process, report
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
@@ -70,9 +69,7 @@ def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrid
     if recipe is None and not corpus:
         raise ConfigError("give a recipe, or --corpus for the default run over a corpus without labels")
     changes = list(UNLABELED) if recipe is None else []
-    changes += [f"corpus={json.dumps(corpus, ensure_ascii=False)}"] if corpus else []
-    changes += [f"model.name={json.dumps(model, ensure_ascii=False)}"] if model else []
-    return changes + overrides
+    return [*changes, *as_overrides({"corpus": corpus, "model.name": model}), *overrides]
 
 
 def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> None:

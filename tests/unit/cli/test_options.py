@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from running import CommandLine
 
-from llama2vec.cli.options import check_language_option, is_first_process, load_encoder, report
-from llama2vec.config import PROMPT_RECIPES
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.cli.options import as_overrides, check_language_option, is_first_process, load_encoder, report
+from llama2vec.config import PROMPT_RECIPES, load_config
 from llama2vec.errors import ConfigError
 
 
@@ -20,6 +21,12 @@ def test_results_are_printed_by_the_first_of_several_processes(
         report("done")
         assert is_first_process() is (rank == "0")
         assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("name", ["kraniche/größe.jsonl", "🦙.jsonl", 'a "b" = c\\d', "a\x7fb\tc", "true"])
+def test_a_path_reaches_the_settings_letter_by_letter(name: str) -> None:
+    config = load_config(AdaptConfig, None, as_overrides({"text.corpus": name, "model.name": None}))
+    assert (config.text.corpus, config.model.name) == (name, AdaptConfig().model.name)
 
 
 def test_a_language_that_is_no_code_names_the_option() -> None:
