@@ -42,13 +42,8 @@ class ServedModel:
 
     def count_tokens(self, texts: Sequence[str], side: Side) -> list[int]:
         """Return how many tokens the model reads of each text, prompts included."""
-        contract = self.encoder.contract
-        settings = contract.encoder
-        prompt, most = settings.query_prompt, settings.query_max_tokens
-        if side == "passage":
-            prompt, most = settings.passage_prompt, settings.passage_max_tokens
-        wording = prompt if settings.pooling == "slots" else None
-        return [len(ids) for ids in prompted_texts(self._tokenizer, texts, contract.ids, wording, most)]
+        read = prompted_texts(self._tokenizer, texts, self.encoder.contract.ids, *self.encoder.reading(side))
+        return [len(ids) for ids in read]
 
     def encode(self, texts: Sequence[str], side: Side) -> Vectors:
         """Return [N, D] unit vectors."""
