@@ -7,6 +7,7 @@ import base64
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -104,7 +105,7 @@ def create_app(
     if with_search:
         _add_search(app, service, secured)
         _add_page(app)
-    app.openapi = lambda: _schema(app)  # type: ignore[method-assign]
+    app.openapi = cache(lambda: _schema(app))  # type: ignore[method-assign]
     return app
 
 
