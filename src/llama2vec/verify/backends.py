@@ -15,12 +15,11 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, DataError
 from llama2vec.files import open_regular, read_text, write_output
 from llama2vec.integrations.sentence_transformers import MODULES_FILE, load_sentence_transformer
-from llama2vec.model.backbone import choose_device, load_tokenizer, quiet_transformers
-from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.backbone import choose_device, quiet_transformers
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import SIDES, Golden, Side
 from llama2vec.model.pooling import Vectors
-from llama2vec.verify.plain import PlainModel, input_as_text
+from llama2vec.verify.plain import PlainModel, text_input
 from llama2vec.verify.settings import ServerSettings
 
 BACKENDS = ("llama2vec", "transformers", "sentence-transformers", "http", "file")
@@ -143,13 +142,11 @@ def row_ids(count: int) -> list[str]:
 
 def export_texts(folder: Path, golden: Golden, path: Path, *, overwrite: bool = False) -> int:
     """Write the golden texts as JSONL: ``id``, ``side``, ``text`` and ``prompted``; return the number of rows."""
-    contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
-    tokenizer = load_tokenizer(str(folder))
-    tokenizer.model_max_length = int(1e30)
+    prompted = text_input(folder)
     asked = [(side, text) for side in SIDES for text in golden.texts]
     lines = []
     for name, (side, text) in zip(row_ids(len(golden.texts)), asked, strict=True):
-        row = {"id": name, "side": side, "text": text, "prompted": input_as_text(contract, tokenizer, side, text)}
+        row = {"id": name, "side": side, "text": text, "prompted": prompted(side, text)}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
     write_output(path, "".join(lines), overwrite=overwrite)
     return len(lines)

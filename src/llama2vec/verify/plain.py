@@ -10,6 +10,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from llama2vec.config import PromptName
 from llama2vec.errors import ContractError
-from llama2vec.model.backbone import quiet_transformers
+from llama2vec.model.backbone import load_tokenizer, quiet_transformers
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
@@ -188,6 +189,15 @@ def input_as_text(contract: dict[str, Any], tokenizer: Any, side: Side, text: st
     ids = contract["token_ids"]["suffixes"][name][-contract["token_ids"]["slots"] :]
     slots = "".join(tokenizer.convert_ids_to_tokens(ids))
     return f"{prompts['prefix']}{text}{prompts[f'{name}_prompt']}{slots}"
+
+
+def text_input(folder: Path) -> Callable[[Side, str], str]:
+    """Return :func:`input_as_text` for a saved model."""
+    contract: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+    tokenizer = load_tokenizer(str(folder))
+    # Texts are cut there; without this the tokenizer warns about long ones first.
+    tokenizer.model_max_length = int(1e30)
+    return partial(input_as_text, contract, tokenizer)
 
 
 NEAR_COSINE = 0.99

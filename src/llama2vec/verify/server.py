@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 
 from llama2vec.errors import BackendError, ConfigError, MissingDependencyError
-from llama2vec.model.backbone import load_tokenizer
-from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
-from llama2vec.verify.plain import input_as_text
+from llama2vec.verify.plain import text_input
 from llama2vec.verify.settings import ServerSettings
 
 try:
@@ -48,20 +46,16 @@ class EmbeddingServer:
             "encoding_format": "base64" if settings.base64 else "float",
         }
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._contract: dict[str, Any] | None = None
+        self._prompted: Callable[[Side, str], str] | None = None
         if settings.input_type_field == "none":
-            self._contract = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
-            self._tokenizer: Any = load_tokenizer(str(folder))
-            self._tokenizer.model_max_length = int(1e30)
-            self.unchecked = _PROMPTS_AS_TEXT
+            self._prompted, self.unchecked = text_input(folder), _PROMPTS_AS_TEXT
 
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
         """Return [N, D'] float32 of all texts, asked for in one request; :class:`BackendError` if that fails."""
-        if self._contract is None:
+        if self._prompted is None:
             data = {**self._fixed, "input": list(texts), self._settings.input_type_field: side}
         else:
-            prompted = [input_as_text(self._contract, self._tokenizer, side, text) for text in texts]
-            data = {**self._fixed, "input": prompted}
+            data = {**self._fixed, "input": [self._prompted(side, text) for text in texts]}
         return _vectors(self.url, self._post(data), len(texts))
 
     def _post(self, data: dict[str, Any]) -> bytes:
