@@ -23,7 +23,7 @@ from llama2vec.data.example_rows import (
 )
 from llama2vec.data.lines import json_object, numbered_lines
 from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
-from llama2vec.data.sources import open_hub_dataset, reported
+from llama2vec.data.sources import beir_file, open_hub_dataset, reported
 from llama2vec.data.words import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import write_output
@@ -195,9 +195,9 @@ def _locate_beir(folder: Path, split: str) -> _Located:
     if not qrels.is_file():
         splits = ", ".join(sorted(path.stem for path in qrels.parent.glob("*.tsv"))) or "none"
         raise ExampleFormatError(f"{folder} has no qrels/{split}.tsv; splits here: {splits}")
-    stems = [[folder / f"{stem}.jsonl", folder / f"{stem}.jsonl.gz"] for stem in ("corpus", "queries")]
-    found = [next((path for path in paths if path.is_file()), paths[0]) for paths in stems]
-    return _Located(folder, (*found, qrels), lambda: _beir_rows(folder, split))
+    corpus = beir_file(folder, "corpus") or folder / "corpus.jsonl"
+    queries = beir_file(folder, "queries") or folder / "queries.jsonl"
+    return _Located(folder, (corpus, queries, qrels), lambda: _beir_rows(folder, split))
 
 
 def _jsonl_rows(path: Path) -> Iterator[ExampleRow]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import math
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -87,12 +88,23 @@ def json_object(line: str, where: str, such_as: str, fault: type[DataError] = Co
     return values
 
 
+def finite_score(text: str, where: str, fault: type[DataError] = CorpusFormatError) -> float:
+    """Return the score in a column; for the message: its file and line."""
+    try:
+        score = float(text)
+    except ValueError:
+        score = math.nan
+    if not math.isfinite(score):
+        raise fault(f"{where} has the score {text!r}; a score is a finite number")
+    return score
+
+
 def columns_in(fields: Sequence[str]) -> str:
     """Return how many columns a row has, in words for a message: 1 column, 2 columns."""
     return f"{len(fields)} column{'' if len(fields) == 1 else 's'}"
 
 
-def header_columns(fields: Sequence[str], where: str, fault: type[DataError] = CorpusFormatError) -> dict[str, int]:
+def header_columns(fields: Sequence[str], where: str) -> dict[str, int]:
     """Return role (``id``, ``text``, ``title``) → column where a table's first row is a header, else nothing.
 
     >>> header_columns(["id", "text", "title"], "psgs.tsv:1"), header_columns(["7", "A llama."], "c.tsv:1")
@@ -103,5 +115,5 @@ def header_columns(fields: Sequence[str], where: str, fault: type[DataError] = C
     if len(found) == len(names) and {"id", "text"} <= found.keys():
         return found
     if names[0] in _ROLES["id"] and all(re.fullmatch(r"[\w-]+", name) for name in names):
-        raise fault(f"{where} looks like a header; name the columns id, text and title, or delete the line")
+        raise CorpusFormatError(f"{where} looks like a header; name the columns id, text and title, or delete the line")
     return {}

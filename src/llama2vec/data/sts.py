@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from llama2vec.data.lines import columns_in, numbered_lines
+from llama2vec.data.lines import columns_in, finite_score, numbered_lines
 from llama2vec.data.sources import open_hub_dataset, reported
 from llama2vec.errors import CorpusFormatError, EmptyCorpusError
 from llama2vec.records import SentencePair
@@ -27,8 +26,7 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     """
     where = str(path)
     if where.startswith("hf:"):
-        dataset = enumerate(reported(open_hub_dataset(where, default_split="test"), where))
-        rows: Iterator[tuple[str, Mapping[str, object]]] = ((f"{where}, row {number},", row) for number, row in dataset)
+        rows = _hub_rows(where)
     elif where.lower().endswith((".tsv", ".tsv.gz")):
         rows = _table_rows(Path(path))
     else:
@@ -37,6 +35,12 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     if not pairs:
         raise EmptyCorpusError(f"{path} has no pairs; give rows below a header with {', '.join(_COLUMNS)}")
     return pairs
+
+
+def _hub_rows(where: str) -> Iterator[tuple[str, Mapping[str, object]]]:
+    for number, row in enumerate(reported(open_hub_dataset(where, default_split="test"), where)):
+        _check_columns(list(row), f"{where}, row {number}, has the columns")
+        yield f"{where}, row {number},", row
 
 
 def _table_rows(path: Path) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -61,12 +65,5 @@ def _check_columns(names: list[str], where: str) -> None:
 
 
 def _pair(row: Mapping[str, object], where: str) -> SentencePair:
-    _check_columns(list(row), f"{where} has the columns")
     first, second, score = (str(row[column]) for column in _COLUMNS)
-    try:
-        value = float(score)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise CorpusFormatError(f"{where} has the score {score!r}; a score is a finite number")
-    return SentencePair(first, second, value)
+    return SentencePair(first, second, finite_score(score, where))

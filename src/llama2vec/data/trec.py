@@ -7,7 +7,7 @@ import re
 import reprlib
 from pathlib import Path
 
-from llama2vec.data.lines import columns_in, numbered_lines
+from llama2vec.data.lines import columns_in, finite_score, numbered_lines
 from llama2vec.errors import RunFormatError
 from llama2vec.files import write_output
 from llama2vec.records import Run
@@ -81,7 +81,7 @@ def read_run(path: str | Path) -> Run:
         if passage_id in scores:
             problem = f"returns passage {passage_id!r} for query {query_id!r} a second time"
             raise RunFormatError(f"{path}:{number} {problem}; keep one")
-        scores[passage_id] = _score(score, f"{path}:{number}")
+        scores[passage_id] = finite_score(score, f"{path}:{number}", RunFormatError)
         tag = tag or this_tag
     if tag is None:
         raise RunFormatError(f"{path} is empty; give a run with at least one line")
@@ -119,16 +119,6 @@ def _gain(text: str, where: str) -> int:
         problem = f"has the gain {reprlib.repr(text)}"
         raise RunFormatError(f"{where} {problem}; a gain is a whole number from -{_MOST_GAIN:,} to {_MOST_GAIN:,}")
     return int(text)
-
-
-def _score(text: str, where: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
-    if not math.isfinite(score):
-        raise RunFormatError(f"{where} has the score {text!r}; a score is a finite number")
-    return score
 
 
 def check_id(name: str, kind: str, where: str | Path) -> None:

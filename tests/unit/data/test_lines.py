@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.data import lines
-from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines, text_file_lines
+from llama2vec.data.lines import columns_in, finite_score, header_columns, json_object, numbered_lines, text_file_lines
 from llama2vec.errors import CorpusFormatError, RunFormatError
 
 
@@ -58,6 +58,13 @@ def test_a_value_that_is_not_an_object_is_named() -> None:
 @pytest.mark.parametrize("fields", [["17", "id"], ["id", "An id, written out."], ["a", "b", "c"]])
 def test_a_row_of_data_is_not_a_header(fields: list[str]) -> None:
     assert header_columns(fields, "f:1") == {}
+
+
+@pytest.mark.parametrize("text", ["", "good", "nan", "-inf", "1e999"])
+def test_a_score_is_a_finite_number(text: str) -> None:
+    assert finite_score(" -1.5e-3", "f:1") == -0.0015
+    with pytest.raises(RunFormatError, match=f"f:1 has the score '{text}'; a score is a finite number"):
+        finite_score(text, "f:1", RunFormatError)
 
 
 def test_one_column_is_not_a_plural() -> None:
