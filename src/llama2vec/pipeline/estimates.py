@@ -274,14 +274,12 @@ class _Estimator:
         return self._training(config.model, steps, a_step * (asked + each * length), held, 1 - held / cells, length)
 
     def _encode(self, stage: PlannedStage) -> StageEstimate:
-        assert self.config.encode
-        texts = self.corpus(self.config.encode.corpus or self.config.corpus)
+        texts = self.corpus(self.config.encoded_corpus)
         return StageEstimate(self._reading(texts, self._encoder.passage_max_tokens), self._inference_bytes)
 
     def _index(self, stage: PlannedStage) -> StageEstimate:
-        assert self.config.encode
         assert self.config.index
-        texts = self.corpus(self.config.encode.corpus or self.config.corpus)
+        texts = self.corpus(self.config.encoded_corpus)
         held = 0 if self.config.index.kind == "exact" else texts.total * self.shape.width * 4
         return StageEstimate(1.0, held + _PROCESS_BYTES)
 
@@ -307,7 +305,7 @@ class _Estimator:
         encode = self.config.encode
         if encode is None or encode.half or not (self.config.adapt or self.config.finetune):
             return False
-        return fingerprint == corpus_fingerprint(encode.corpus or self.config.corpus)
+        return fingerprint == corpus_fingerprint(self.config.encoded_corpus)
 
 
 def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | None = None) -> RunEstimate:

@@ -199,7 +199,7 @@ class _Planner:
         settings["model"] = config.model.model_dump(include=_LOADING)
         if not self._is_encoder():
             settings |= {"prompts": config.prompts.model_dump(), "encoder": config.encoder.model_dump()}
-        self._add("encode", settings, [self._model, self._corpus(config.encode.corpus or config.corpus)])
+        self._add("encode", settings, [self._model, self._corpus(config.encoded_corpus)])
 
     def _evaluate(self) -> None:
         config = self._config

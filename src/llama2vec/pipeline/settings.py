@@ -99,6 +99,11 @@ class RunConfig(Settings):
         """Language of BM25's words: that of the index."""
         return self.index.language if self.index else "en"
 
+    @property
+    def encoded_corpus(self) -> str:
+        """The corpus that is encoded and indexed."""
+        return (self.encode.corpus if self.encode else "") or self.corpus
+
     @model_validator(mode="before")
     @classmethod
     def _share(cls, data: Any) -> Any:

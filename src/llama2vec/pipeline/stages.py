@@ -111,7 +111,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
 def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config = plan.config
     assert config.encode
-    corpus = config.encode.corpus or config.corpus
+    corpus = config.encoded_corpus
     encoder, folder = load_encoder(plan, stage.input("model")), plan.folder(stage)
     made_from = {"corpus": corpus, "fingerprint": corpus_fingerprint(corpus), "model": encoder.spec.to_json(folder)}
     write_store(
