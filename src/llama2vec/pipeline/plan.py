@@ -39,6 +39,11 @@ class Input:
     stage: str = ""  # The stage that makes it; "" = it comes from outside the run
     fingerprint: str = ""  # Hash of an input from outside
 
+    @property
+    def is_encoder(self) -> bool:
+        """Whether this model brings its contract: a stage makes it, or it was saved as an encoder."""
+        return bool(self.stage) or resolve_model(self.where).carries_contract
+
 
 @dataclass(frozen=True, slots=True)
 class PlannedStage:
@@ -167,7 +172,7 @@ class _Planner:
         corpora = mining_corpora(config).items()
         inputs += [self._corpus(corpus, f"corpus of {name}") for name, corpus in corpora if corpus]
         settings = config.mine.model_dump(exclude={"rounds"})
-        if config.mine.encoder and self._is_encoder():
+        if config.mine.encoder and self._model.is_encoder:
             inputs.append(self._model)
             settings["model"] = config.model.model_dump(include=_LOADING)
         elif not config.mine.bm25:
@@ -176,9 +181,6 @@ class _Planner:
                 "mine.bm25 = true"
             )
         self._add("mine", settings, inputs, number)
-
-    def _is_encoder(self) -> bool:
-        return bool(self._model.stage) or resolve_model(self._model.where).carries_contract
 
     def _finetune(self, number: int) -> None:
         config = self._config
@@ -197,7 +199,7 @@ class _Planner:
         assert config.encode
         settings = config.encode.model_dump(exclude={"corpus"})
         settings["model"] = config.model.model_dump(include=_LOADING)
-        if not self._is_encoder():
+        if not self._model.is_encoder:
             settings |= {"prompts": config.prompts.model_dump(), "encoder": config.encoder.model_dump()}
         self._add("encode", settings, [self._model, self._corpus(config.encoded_corpus)])
 

@@ -19,7 +19,6 @@ from llama2vec.finetune.train import finetune_model
 from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.source import resolve_model
 from llama2vec.pipeline.plan import (
     Input,
     PlannedStage,
@@ -130,7 +129,7 @@ def _index(plan: RunPlan, stage: PlannedStage) -> None:
 def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None = None) -> Encoder:
     """Load a model of the run: an encoder with its contract, or an LLM with the recipe's prompts and ``settings``."""
     config = plan.config
-    if model.stage or resolve_model(model.where).carries_contract:
+    if model.is_encoder:
         return Encoder.load(plan.path(model), settings=config.model)
     return Encoder.load(model.where, settings=config.model, prompts=config.prompts, encoder=settings or config.encoder)
 
