@@ -157,11 +157,11 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     decision = decide(stage, record.stages.get(stage.name), inputs, folder)
     if decision.action == "skip":
         return decision
-    if decision.action == "replace" and not overwrite:
+    if not overwrite:
         _refuse_replacing(plan, stage.name, decision)
-    if decision.action in ("replace", "run") and decision.replaces and stage.kind not in TOGETHER:
-        shutil.rmtree(folder)
     if decision.action != "resume":
+        if decision.replaces and stage.kind not in TOGETHER:
+            shutil.rmtree(folder)
         record.begin(stage, inputs, plan.config, replaces=decision.replaces)
     return decision
 

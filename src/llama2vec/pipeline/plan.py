@@ -135,8 +135,7 @@ class _Planner:
         if config.encode:
             self._encode()
         if config.index:
-            store = Input("store", OUTPUTS["encode"], "encode")
-            self._add("index", config.index.model_dump(), [store])
+            self._add("index", config.index.model_dump(), [self._made("store", "encode")])
         if config.evaluate:
             self._evaluate()
         return self._stages
@@ -146,7 +145,12 @@ class _Planner:
         stage = PlannedStage(f"{kind}{suffix}", kind, f"{OUTPUTS[kind]}{suffix}", settings, tuple(inputs))
         self._stages.append(stage)
         if kind in ("adapt", "finetune"):
-            self._model = Input("model", stage.folder, stage.name)
+            self._model = self._made("model", kind)
+
+    def _made(self, name: str, kind: str) -> Input:
+        """Return what the newest stage of a kind makes, as an input of that name."""
+        stage = [stage for stage in self._stages if stage.kind == kind][-1]
+        return Input(name, stage.folder, stage.name)
 
     def _corpus(self, source: str, name: str = "corpus") -> Input:
         return Input(name, source, fingerprint=corpus_fingerprint(source))
@@ -168,7 +172,7 @@ class _Planner:
     def _mine(self, number: int) -> None:
         config = self._config
         assert config.mine
-        inputs = [Input("pairs", OUTPUTS["pairs"], "pairs")]
+        inputs = [self._made("pairs", "pairs")]
         corpora = mining_corpora(config).items()
         inputs += [self._corpus(corpus, f"corpus of {name}") for name, corpus in corpora if corpus]
         settings = config.mine.model_dump(exclude={"rounds"})
@@ -185,9 +189,7 @@ class _Planner:
     def _finetune(self, number: int) -> None:
         config = self._config
         assert config.finetune
-        made = "mine" if config.mine else "pairs"
-        suffix = f"-{number}" if number > 1 else ""
-        inputs = [Input("examples", f"{OUTPUTS[made]}{suffix}", f"{made}{suffix}"), self._model]
+        inputs = [self._made("examples", "mine" if config.mine else "pairs"), self._model]
         validation = config.finetune.validation
         if validation.source:
             inputs.append(Input("validation", validation.source, fingerprint=_validation_fingerprint(config)))
@@ -231,9 +233,7 @@ class _Planner:
         if model == "raw":
             name = self._config.model.name
             return Input(system, name, fingerprint=model_fingerprint(name))
-        kind = {"adapted": "adapt", "finetuned": "finetune"}[model]
-        stage = [stage for stage in self._stages if stage.kind == kind][-1]
-        return Input(system, stage.folder, stage.name)
+        return self._made(system, {"adapted": "adapt", "finetuned": "finetune"}[model])
 
 
 def adaptation_corpus(config: RunConfig) -> str:
