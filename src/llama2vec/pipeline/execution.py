@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import json
 import logging
 import shutil
 import time
@@ -20,7 +19,7 @@ from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsEr
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import choose_device, load_model_config
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
-from llama2vec.pipeline.record import RUN_FILE, Decision, RunRecord, decide, decide_all, output_fingerprint
+from llama2vec.pipeline.record import Decision, RunRecord, decide, decide_all, output_fingerprint
 from llama2vec.pipeline.stages import TOGETHER, work
 from llama2vec.processes import check_same, connect, on_first_process, process_count, process_rank
 from llama2vec.score.metrics import check_metrics
@@ -168,10 +167,7 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
 
 def _wait_until_finished(plan: RunPlan, stage: PlannedStage) -> None:
     """Wait until the first process records the stage: a collective call would time out long before mining ends."""
-    while True:
-        content = json.loads((plan.output / RUN_FILE).read_text(encoding="utf-8"))
-        if content["stages"][stage.name]["state"] == "finished":
-            return
+    while RunRecord.open(plan.output).stages[stage.name]["state"] != "finished":
         time.sleep(_POLL_SECONDS)
 
 
