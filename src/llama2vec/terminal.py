@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,14 @@ def plain_terminal() -> Iterator[None]:
 def unprotected(stream: TextIO) -> TextIO:
     """Return the stream below a :class:`PlainStream`, for progress bars that draw with control sequences."""
     return stream.stream if isinstance(stream, PlainStream) else stream
+
+
+def table_console(width: int) -> Console:
+    """Return a console for tables on stdout, as wide as the terminal, or ``width`` where there is none."""
+    from rich.console import Console
+
+    # Without color: only plain text may reach the terminal.
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else width, color_system=None)
 
 
 _LOG_EVERY_SECONDS = 10.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,12 +41,11 @@ def compare_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")] = False,
 ) -> None:
     """Test whether one run is better than another, query by query."""
-    from rich.console import Console
-
     from llama2vec.data.trec import read_qrels
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs, with_texts
     from llama2vec.score.report.text import terminal_comparison
     from llama2vec.score.results import check_same_corpus, read_named_runs, task_of, write_comparisons
+    from llama2vec.terminal import table_console
 
     check_new(json, overwrite=overwrite, inputs=[*runs, qrels], kind=_KIND)
     check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))
@@ -64,7 +62,7 @@ def compare_command(
         comparisons = with_texts(comparisons, named, data.queries, data.corpus_source)
     if json:
         write_comparisons(json, comparisons, overwrite=overwrite)
-    console = Console(file=sys.stdout, color_system=None, width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = table_console(120)
     for comparison in comparisons:
         console.print(terminal_comparison(comparison))
         console.print()

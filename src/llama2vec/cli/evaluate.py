@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -108,15 +107,14 @@ def _evaluate(
     overwrite: bool,
 ) -> None:  # fmt: skip
     """Score into a folder, or only show the scores."""
-    from rich.console import Console
-
     from llama2vec.score.evaluator import evaluate_tasks
     from llama2vec.score.report.text import task_table
+    from llama2vec.terminal import table_console
 
     scratch: Any = nullcontext(output) if output else tempfile.TemporaryDirectory(prefix="llama2vec-")
     with scratch as folder:
         scores = evaluate_tasks(system, tasks, Path(folder), settings, stores=stores, overwrite=overwrite)
-    Console(file=sys.stdout, color_system=None, width=None if sys.stdout.isatty() else 140).print(task_table(scores))
+    table_console(140).print(task_table(scores))
     if output:
         kept = sum(score.result.kept for score in scores)
         new = len(scores) - kept

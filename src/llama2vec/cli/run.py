@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +14,6 @@ from llama2vec.errors import ConfigError
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from llama2vec.pipeline.plan import RunPlan
 
 _ACTIONS = {"replace": "run again (needs --overwrite)", "follow": "run"}
@@ -79,7 +76,7 @@ def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> Non
 
     from llama2vec.pipeline.estimates import estimate_run
     from llama2vec.pipeline.record import RunRecord, decide_all
-    from llama2vec.terminal import duration
+    from llama2vec.terminal import duration, table_console
 
     selected = plan.between(first, last)
     estimate = estimate_run(plan, selected, flops)
@@ -101,7 +98,7 @@ def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> Non
         table.add_row(*(Text(cell) for cell in (stage.name, reads, stage.folder, action, decision.why, *cells)))
     table.add_section()
     table.add_row("all", "", "", "", "estimates; see below", _memory(most), f"~ {duration(seconds)}")
-    console = _console(140)
+    console = table_console(140)
     console.print(table)
     for line in estimate.assumptions:
         console.print(f"- {line}", markup=False, highlight=False)
@@ -118,6 +115,7 @@ def _show_scores(plan: RunPlan) -> None:
     from llama2vec.score.report.text import system_tables
     from llama2vec.score.results import read_result
     from llama2vec.score.tasks import find_task
+    from llama2vec.terminal import table_console
 
     stage, config = next((stage for stage in plan.stages if stage.kind == "evaluate"), None), plan.config.evaluate
     if stage is None or config is None or not is_first_process() or not (plan.folder(stage) / REPORT).is_file():
@@ -127,15 +125,9 @@ def _show_scores(plan: RunPlan) -> None:
         for system in systems(plan.config)
         for task in scored_tasks(config, system)
     ]
+    console = table_console(120)
     for table in system_tables([read_result(file).report for file in files]):
-        _console(120).print(table)
-
-
-def _console(width: int) -> Console:
-    from rich.console import Console
-
-    # Without color: only plain text may reach the terminal.
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else width, color_system=None)
+        console.print(table)
 
 
 def _places(plan: RunPlan, output: Path) -> str:
