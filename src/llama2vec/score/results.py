@@ -109,7 +109,11 @@ def write_json(path: str | Path, data: Mapping[str, Any], *, overwrite: bool = F
 
 def read_result(file: Path) -> Result:
     """Read a result without its values per query; anything else raises a DataError."""
-    content = read_json(file)
+    return result_from_json(read_json(file), file)
+
+
+def result_from_json(content: Mapping[str, Any], file: Path) -> Result:
+    """Return the result that a file's JSON content holds; arguments and errors as in :func:`read_result`."""
     if is_old_scores(content):
         raise DataError(f"{file} was written by an earlier version; score again: llama2vec evaluate MODEL --task …")
     if not is_result(content):

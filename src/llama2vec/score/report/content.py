@@ -26,7 +26,7 @@ from llama2vec.score.results import (
     parse_json,
     query_values_file,
     read_json,
-    read_result,
+    result_from_json,
     validated,
     with_query_values,
 )
@@ -153,7 +153,7 @@ def _read_file(path: Path, sources: Sources) -> bool:
     """Read a JSON file into the sources; tell whether it is a result."""
     content = read_json(path)
     if is_result(content) or is_old_scores(content):
-        result = with_query_values(path, read_result(path))
+        result = with_query_values(path, result_from_json(content, path))
         sources.files.append(_source_file(path, "evaluation"))
         if result.report.per_query:
             sources.files.append(_source_file(query_values_file(path), "values per query"))
