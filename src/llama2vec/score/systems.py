@@ -17,7 +17,7 @@ from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
 from llama2vec.retrieve.index import store_passages
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store import STORE_FILE, VectorStore
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.score.metrics import correlation_interval, score_similarities
@@ -100,7 +100,7 @@ class Stores:
         folder = self.folder
         places = [folder, *sorted(folder.iterdir())] if folder is not None and folder.is_dir() else []
         for place in (*self.known, *places):
-            if not (place / "store.json").is_file():
+            if not (place / STORE_FILE).is_file():
                 continue
             try:
                 store = VectorStore.open(place)

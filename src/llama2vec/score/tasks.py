@@ -22,11 +22,11 @@ from llama2vec.data.trec import check_id
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
 from llama2vec.manifest import digest
 from llama2vec.records import Query, Report, SentencePair
+from llama2vec.score.metrics import DEFAULT_METRICS
 from llama2vec.score.results import Result, result_stem
 
 Kind = Literal["retrieval", "similarity"]
 
-FOLDER_METRICS = ("nDCG@10", "MRR@10", "R@100")  # for a user's own folder
 _BEIR_METRICS = ("nDCG@10", "R@100", "MRR@10")
 _PAIR_FILES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")
 # Published sets judge a few passages that their corpora lost; a corpus that lacks a larger share is a wrong one.
@@ -135,7 +135,7 @@ def find_task(name: str) -> Task:
     if name.startswith("hf:"):
         return Task(name, "similarity", ("spearman", "pearson"), remote=name, published=False)
     if name.startswith("ir:"):
-        return Task(name, "retrieval", FOLDER_METRICS, remote=name, exclude_same_id=None, published=False)
+        return Task(name, "retrieval", DEFAULT_METRICS, remote=name, exclude_same_id=None, published=False)
     if name.lower().endswith(_PAIR_FILES):
         if not Path(name).is_file():
             raise ConfigError(f"{name}: no such file; give sentence pairs or the name of a task")
@@ -147,7 +147,7 @@ def find_task(name: str) -> Task:
         if folder and Path(folder).is_dir():
             place = Path(folder).resolve()
             return Task(
-                f"{place.name}/{chosen}", "retrieval", FOLDER_METRICS, split=chosen, places=(str(place),),
+                f"{place.name}/{chosen}", "retrieval", DEFAULT_METRICS, split=chosen, places=(str(place),),
                 exclude_same_id=None, published=False,
             )  # fmt: skip
     near = difflib.get_close_matches(name, TASKS, n=1, cutoff=0.6)
