@@ -9,8 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from llama2vec.records import Report
-from llama2vec.score.comparison import PairedTest, compare_reports, pooled_comparison
-from llama2vec.score.significance import holm
+from llama2vec.score.comparison import PairedTest, compare_reports, corrected, pooled_comparison
 from study.cells import REFERENCES, Arm, Cell, adapted, cell_of, raw_mean, tuned
 from study.protocol import Protocol
 from study.results import Results
@@ -153,13 +152,8 @@ def _answer(scores: Scores, question: Question, sets: Sequence[str]) -> Answer:
 
 
 def _corrected(found: Sequence[Answer]) -> list[Answer]:
-    tests = [answer.test for answer in found if answer.test is not None]
-    t_p, randomization_p = holm([test.t_p for test in tests]), holm([test.randomization_p for test in tests])
-    corrected = iter(
-        replace(test, t_p_corrected=t, randomization_p_corrected=1.0 if other is None else other)
-        for test, t, other in zip(tests, t_p, randomization_p, strict=True)
-    )
-    return [answer if answer.test is None else replace(answer, test=next(corrected)) for answer in found]
+    tests = iter(corrected([answer.test for answer in found if answer.test is not None]))
+    return [answer if answer.test is None else replace(answer, test=next(tests)) for answer in found]
 
 
 def spread(values: Sequence[float]) -> float | None:

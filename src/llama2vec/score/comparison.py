@@ -287,12 +287,7 @@ def _compare(
         for system in systems
     }
     check_options(options)
-    tests = [_test_pair(first, second, values, options) for first, second in pairs]
-    t_p, randomization_p = holm([test.t_p for test in tests]), holm([test.randomization_p for test in tests])
-    tests = [
-        dataclasses.replace(test, t_p_corrected=t, randomization_p_corrected=1.0 if other is None else other)
-        for test, t, other in zip(tests, t_p, randomization_p, strict=True)
-    ]
+    tests = corrected([_test_pair(first, second, values, options) for first, second in pairs])
     return Comparison(
         task=task,
         metric=metric,
@@ -311,6 +306,15 @@ def _compare(
             "seed": options.seed,
         },
     )
+
+
+def corrected(tests: Sequence[PairedTest]) -> list[PairedTest]:
+    """Return tests with their p-values corrected (Holm) over all of them."""
+    t_p, randomization_p = holm([test.t_p for test in tests]), holm([test.randomization_p for test in tests])
+    return [
+        dataclasses.replace(test, t_p_corrected=t, randomization_p_corrected=1.0 if other is None else other)
+        for test, t, other in zip(tests, t_p, randomization_p, strict=True)
+    ]
 
 
 def _test_pair(
