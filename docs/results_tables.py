@@ -93,7 +93,7 @@ def quality_table(budget: str, results: Path) -> str:
         rows.append(
             [f"{_TASK_NAMES.get(task, task)}, {size}", first["measure"].replace("spearman", "Spearman"), *cells]
         )
-    return _markdown(rows)
+    return study_tables.markdown(rows)
 
 
 def hybrid_table(model: str, results: Path) -> str:
@@ -123,7 +123,7 @@ def hybrid_table(model: str, results: Path) -> str:
             cells.append(_difference(values[reference], found, averaged) if tested else "–")
         rows.append([_SEARCH_NAMES[system], *cells])
     over = f"The average and its tests go over {', '.join(averaged)}, each set alike."
-    return f"{_markdown(rows)}\n\n{over} p: paired randomization test, two-sided, uncorrected."
+    return f"{study_tables.markdown(rows)}\n\n{over} p: paired randomization test, two-sided, uncorrected."
 
 
 def _difference(
@@ -139,11 +139,6 @@ def _difference(
     p_value = p_value_text(test.randomization_p)
     sign = "" if p_value.startswith("<") else "= "
     return f"{test.difference:+.3f} [{low:+.3f}, {high:+.3f}], p {sign}{p_value}".replace("p <", "p < ")
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
 def _with_interval(found: Mapping[str, Any] | None) -> str:

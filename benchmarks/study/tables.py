@@ -44,7 +44,7 @@ def main_table(scores: Scores, *, all_seeds: bool = False) -> str:
         average = _mean(list(scores.average(arm).values()), strong=True)
         rows.append([arm_name(arm, protocol), f"{done}/{planned}", *columns, average])
     over = f"The average goes over {', '.join(protocol.sets.average)}." if protocol.sets.average != sets else ""
-    return f"{_markdown(rows)}\n\n{' '.join(filter(None, (over, _PLUS_MINUS)))}"
+    return f"{markdown(rows)}\n\n{' '.join(filter(None, (over, _PLUS_MINUS)))}"
 
 
 _PLUS_MINUS = "± is the standard deviation over the seeds."
@@ -73,7 +73,7 @@ def pairs_table(scores: Scores) -> str:
         if arm.stage == "none" and arm.adaptation != "bm25" and done:
             found = [list(scores.of(arm, task, "spearman").values()) for task in protocol.sets.sts]
             rows.append([arm_name(arm, protocol), f"{done}/{planned}", *map(_mean, found)])
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def significance_table(scores: Scores) -> str:
@@ -84,7 +84,7 @@ def significance_table(scores: Scores) -> str:
         names = [arm_name(arm, scores.protocol) for arm in (answer.question.first, answer.question.second)]
         rows.append([*names, str(len(answer.seeds)), *_test_cells(answer)])
     return (
-        f"{_markdown(rows)}\n\nOver {', '.join(scores.protocol.sets.average)}, each set alike; a query's value is its "
+        f"{markdown(rows)}\n\nOver {', '.join(scores.protocol.sets.average)}, each set alike; a query's value is its "
         f"mean over the seeds. {_METHOD} the {len(found)} comparisons of this table."
     )
 
@@ -99,7 +99,7 @@ def sets_table(scores: Scores) -> str:
             if answer.test:
                 rows.append([task, str(len(answer.seeds)), *_test_cells(answer)])
         if len(rows) > 1:
-            parts.append(f"{names[0]} against {names[1]}:\n\n{_markdown(rows)}")
+            parts.append(f"{names[0]} against {names[1]}:\n\n{markdown(rows)}")
     return "\n\n".join([*parts, f"{_METHOD} the sets of one table."])
 
 
@@ -147,7 +147,7 @@ def _curve_table(scores: Scores, what: str, curves: dict[str, dict[int, Arm]]) -
     rows = [[what, *("all" if point == ALL_PAIRS else f"{point:,}" for point in points)]]
     for name, arms in curves.items():
         rows.append([name, *(_mean(list(scores.average(arm).values())) for arm in arms.values())])
-    return f"{_markdown(rows)}\n\nnDCG@10, average over {', '.join(scores.protocol.sets.average)}. {_PLUS_MINUS}"
+    return f"{markdown(rows)}\n\nnDCG@10, average over {', '.join(scores.protocol.sets.average)}. {_PLUS_MINUS}"
 
 
 def steps_table(scores: Scores) -> str:
@@ -174,7 +174,7 @@ def cost_table(scores: Scores) -> str:
     rows += [
         [name, str(steps), f"{fmean(values):.1f}", machine] for (name, steps, machine), values in sorted(found.items())
     ]
-    return _markdown(rows) if found else "No training is in the results."
+    return markdown(rows) if found else "No training is in the results."
 
 
 def coverage_table(scores: Scores) -> str:
@@ -193,7 +193,7 @@ def coverage_table(scores: Scores) -> str:
         rows.append(
             [arm_name(arm, protocol), str(done), str(len(wanted)), "all" if untouched else ", ".join(some) or "–"]
         )
-    return f"Cells: {whole}.\n\n{_markdown(rows)}"
+    return f"Cells: {whole}.\n\n{markdown(rows)}"
 
 
 TABLES: dict[str, tuple[str, Callable[[Scores], str]]] = {
@@ -244,7 +244,8 @@ def _mean(values: Sequence[float], *, strong: bool = False) -> str:
     return text if apart is None else f"{text} ± {apart:.3f}"
 
 
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table of texts that are Markdown already; the first row is the head."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
