@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from provenance import made_by
+from study.sets import SampledSet, dense_run
 
 from llama2vec.config import EncoderSettings
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 from llama2vec.model.encoder import Encoder
-from llama2vec.records import Run
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
 
@@ -74,16 +74,8 @@ def main() -> None:
             logging.info(
                 "%s %s: %s (%d s)", task, group, {name: value["score"] for name, value in found.items()}, seconds
             )
-            results |= {
-                "machine": machine(),
-                "versions": versions(),
-                "code": code_version(),
-                "command": " ".join(sys.argv),
-            }
-            results["settings"] = {
-                "query_max_tokens": QUERY_TOKENS,
-                "depth": DEPTH,
-            }
+            results |= made_by()
+            results["settings"] = {"query_max_tokens": QUERY_TOKENS, "depth": DEPTH}
             if arguments.adapted:
                 results["adapted"] = json.loads((arguments.adapted / "manifest.json").read_text())
             write_json(arguments.output, results)
@@ -144,8 +136,8 @@ def _score(task: str, embed: Embed | None, arguments: argparse.Namespace) -> dic
     else:
         rows = embed([passage.full_text for passage in passages], False)
         asked = embed([query.text for query in beir.queries], True)
-        ids = np.array([passage.id for passage in passages], dtype=object)
-        runs = {name: dense_run(asked[name], rows[name], beir, ids) for name in rows}
+        sample = SampledSet(beir, passages)
+        runs = {name: dense_run(asked[name], rows[name], sample, DEPTH) for name in rows}
     found = {}
     for name, run in runs.items():
         report = evaluate_run(run, beir.qrels, task=task)
@@ -162,16 +154,6 @@ def _sampled(task: BeirTask, most: int) -> BeirTask:
         return task
     queries = random.Random(0).sample(task.queries, most)
     return BeirTask(task.name, queries, {query.id: task.qrels[query.id] for query in queries}, task.corpus_source)
-
-
-def dense_run(queries: np.ndarray, passages: np.ndarray, task: BeirTask, ids: np.ndarray, depth: int = DEPTH) -> Run:
-    """Rank passages [N, D] for queries [Q, D] by their dot products."""
-    results = {}
-    for query, vector in zip(task.queries, queries, strict=True):
-        scores = passages @ vector
-        best = np.argpartition(-scores, min(depth, len(scores) - 1))[:depth]
-        results[query.id] = {str(ids[row]): float(scores[row]) for row in best}
-    return Run(results)
 
 
 def _score_sts(path: Path, embed: Embed) -> dict[str, dict[str, Any]]:
