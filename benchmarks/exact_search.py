@@ -26,6 +26,7 @@ from typing import Any
 import faiss
 import numpy as np
 from provenance import made_by
+from turns import in_turns
 
 from llama2vec.files import write_json
 from llama2vec.records import Passage
@@ -88,12 +89,11 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> None:
 def compared(folder: Path, depth: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run all sides in turns at one depth; return medians, ratios and how far their results agree."""
     turns: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    for turn in range(arguments.repetitions):
-        for side in SIDES if turn % 2 == 0 else reversed(SIDES):
-            command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--depths", str(depth)]
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            turns[side].append(json.loads(done.stdout))
-            print(f"depth {depth}, {side}, turn {turn + 1}: {turns[side][-1]}", file=sys.stderr, flush=True)
+    for turn, side in in_turns(SIDES, arguments.repetitions):
+        command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--depths", str(depth)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        turns[side].append(json.loads(done.stdout))
+        print(f"depth {depth}, {side}, turn {turn}: {turns[side][-1]}", file=sys.stderr, flush=True)
     found = {side: np.load(folder / f"{side}-{depth}.npy") for side in ("ours", "faiss")}
     pairs = list(zip(turns["ours"], turns["faiss"], strict=True))
     ratios = [theirs["processor_seconds"] / ours["processor_seconds"] for ours, theirs in pairs]

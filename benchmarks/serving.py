@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import psutil
 from texts import DATA, documents
+from turns import in_turns, rounded
 
 from llama2vec.files import write_json
 from llama2vec.manifest import code_version, machine, versions
@@ -166,11 +167,6 @@ def rows(
     return [throughput, memory]
 
 
-def rounded(value: float) -> float:
-    """Return four digits."""
-    return float(f"{value:.4g}")
-
-
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", default="smollm2-135m", help="as for `llama2vec serve --model`")
@@ -188,16 +184,15 @@ def main() -> None:
     if len(texts) < settings.clients:
         raise SystemExit(f"{settings.data} has only {len(texts)} texts of {settings.words} words")
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    for repetition in range(settings.repetitions):
-        for side in list(SIDES) if repetition % 2 == 0 else reversed(list(SIDES)):
-            with service(settings, SIDES[side]) as (process, address):
-                turn = asyncio.run(load(process, address, settings, texts))
-            found[side].append(turn)
-            print(
-                f"  {side:<10} turn {repetition + 1}: {turn['requests_per_second']:7.1f} requests/s, p50 "
-                f"{turn['p50_ms']:.0f} ms, p95 {turn['p95_ms']:.0f} ms, {turn['errors']} errors",
-                file=sys.stderr,
-            )
+    for number, side in in_turns(SIDES, settings.repetitions):
+        with service(settings, SIDES[side]) as (process, address):
+            turn = asyncio.run(load(process, address, settings, texts))
+        found[side].append(turn)
+        print(
+            f"  {side:<10} turn {number}: {turn['requests_per_second']:7.1f} requests/s, p50 "
+            f"{turn['p50_ms']:.0f} ms, p95 {turn['p95_ms']:.0f} ms, {turn['errors']} errors",
+            file=sys.stderr,
+        )
     facts = {"model": Path(settings.model).name, "dtype": settings.dtype, "clients": settings.clients}
     facts |= {"seconds": settings.seconds, "texts": source, "words": settings.words}
     result = {

@@ -27,6 +27,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from texts import DATA, continuations, documents
+from turns import in_turns, rounded
 
 from llama2vec.files import write_json
 from llama2vec.manifest import code_version, machine, versions
@@ -89,16 +90,14 @@ class Workbench:
     def turns(self, jobs: Mapping[str, Mapping[str, Any]]) -> Measured:
         """Run every side once per repetition, in turns, reversing the order each time so that drift cancels."""
         found: Measured = {side: [] for side in jobs}
-        for repetition in range(self.settings.repetitions):
-            for side in list(jobs) if repetition % 2 == 0 else reversed(list(jobs)):
-                result = self._run(jobs[side])
-                found[side].append(result)
-                self._console.print(
-                    f"  {side:<40} turn {repetition + 1}: {result['tokens_per_second']:8.1f} /s, "
-                    f"peak {result['peak_gib']:.2f} GiB",
-                    highlight=False,
-                    soft_wrap=True,
-                )
+        for turn, side in in_turns(jobs, self.settings.repetitions):
+            result = self._run(jobs[side])
+            found[side].append(result)
+            self._console.print(
+                f"  {side:<40} turn {turn}: {result['tokens_per_second']:8.1f} /s, peak {result['peak_gib']:.2f} GiB",
+                highlight=False,
+                soft_wrap=True,
+            )
         return found
 
     def run_once(self, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,7 +136,7 @@ def training_rows(bench: Workbench, wanted: Sequence[str], length: int) -> list[
             raise SystemExit(f"{name}: the sides read different texts; this is a bug of the benchmark")
         if TRAINING[name][1] == "published":
             facts["peer_gradient_checkpointing"] = checkpointing
-        facts["ours_share_of_matmul_peak"] = _round(median(_share(turn) for turn in found[ours]))
+        facts["ours_share_of_matmul_peak"] = rounded(median(_share(turn) for turn in found[ours]))
         facts["first_losses"] = {"ours": found[ours][0]["losses"], "peer": found[peer][0]["losses"]}
         rows.append(_row(name, found[ours], found[peer], facts))
     return rows
@@ -177,12 +176,12 @@ def encoding_rows(bench: Workbench, wanted: Sequence[str], skipped: list[Row]) -
             )
             rows.append(_row(name, ours, found[f"sentence-transformers {dtype}"], {**facts, "vectors": agreement}))
         if SHARE in wanted:
-            share = {"name": SHARE, "ratio": _round(median(_share(turn) for turn in ours)), "unit": "GFLOP/s", **facts}
-            share["ours"] = _round(median(turn["gflops"] for turn in ours))
-            share["peer"] = _round(median(turn["matmul_peak_gflops"] for turn in ours))
+            share = {"name": SHARE, "ratio": rounded(median(_share(turn) for turn in ours)), "unit": "GFLOP/s", **facts}
+            share["ours"] = rounded(median(turn["gflops"] for turn in ours))
+            share["peer"] = rounded(median(turn["matmul_peak_gflops"] for turn in ours))
             share |= {
                 "tokens": bench.facts["tokens"],
-                "turns": [_round(_share(turn)) for turn in ours],
+                "turns": [rounded(_share(turn)) for turn in ours],
                 "reach": REACH[SHARE],
             }
             rows.append(share)
@@ -209,7 +208,7 @@ def contrastive_rows(bench: Workbench, wanted: Sequence[str]) -> list[Row]:
             for size in (64, 512)
         }
         large, small = (bench.run_once(jobs[size])["peak_gib"] for size in (512, 64))
-        flat = {"name": FLAT, "ratio": _round(large / small), "ours": _round(large), "peer": _round(small)}
+        flat = {"name": FLAT, "ratio": rounded(large / small), "ours": rounded(large), "peer": rounded(small)}
         rows.append({**flat, "unit": "GiB", **facts, "reach": REACH[FLAT]})
     return rows
 
@@ -233,25 +232,21 @@ def _row(name: str, ours: Sequence[Row], peer: Sequence[Row], facts: Mapping[str
     peaks = [max(turn["peak_gib"] for turn in side) for side in (ours, peer)]
     return {
         "name": name,
-        "ratio": _round(median(turns)),
-        "ours": _round(median(turn["tokens_per_second"] for turn in ours)),
-        "peer": _round(median(turn["tokens_per_second"] for turn in peer)),
+        "ratio": rounded(median(turns)),
+        "ours": rounded(median(turn["tokens_per_second"] for turn in ours)),
+        "peer": rounded(median(turn["tokens_per_second"] for turn in peer)),
         "unit": _UNIT,
         **facts,
-        "ours_peak_gib": _round(peaks[0]),
-        "peer_peak_gib": _round(peaks[1]),
-        "memory_ratio": _round(peaks[0] / peaks[1]),
-        "turns": [_round(turn) for turn in turns],
+        "ours_peak_gib": rounded(peaks[0]),
+        "peer_peak_gib": rounded(peaks[1]),
+        "memory_ratio": rounded(peaks[0] / peaks[1]),
+        "turns": [rounded(turn) for turn in turns],
         "reach": REACH[name],
     }
 
 
 def _share(turn: Row) -> float:
     return float(turn["gflops"] / turn["matmul_peak_gflops"])
-
-
-def _round(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 def table(rows: Iterable[Row]) -> Table:
