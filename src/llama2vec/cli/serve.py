@@ -56,8 +56,10 @@ def serve_command(
         from llama2vec.serve.server import listen, serve
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is not installed; run: pip install 'llama2vec[serve]'") from error
-    if index is not None and not any((index / file).is_file() for file in ("index.json", "store.json")):
-        raise ConfigError(f"no index at {index}; make one with `llama2vec index`")
+    if index is not None:
+        from llama2vec.retrieve.index import check_index
+
+        check_index(index)
     listening = listen(host, port)
     if token is None and not _is_loopback(host):
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)

@@ -130,11 +130,9 @@ def open_index(path: str | Path) -> Index:
     Raises:
         StoreError: The index does not exist, its file is damaged, or its store is gone or was replaced.
     """
-    path = index_folder(path)
+    path = check_index(path)
     if (path / STORE_FILE).exists() or (path / PLAN_FILE).exists():
         return ExactIndex(VectorStore.open(path))
-    if not (path / _MANIFEST).is_file():
-        raise StoreError(f"no index at {path}; make one with `llama2vec index`")
     manifest = _validated(_Manifest, path / _MANIFEST, "build the index again")
     store = _find_store(path, manifest.store)
     if (path / _SPARSE).is_dir():
@@ -165,6 +163,14 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
         if not (folder / name).is_file() or file_sha256(folder / name) != expected.sha256:
             raise StoreError(f"{folder / name} is missing or damaged; {again}")
     return Bm25Index.load(folder, store.ids)
+
+
+def check_index(path: str | Path) -> Path:
+    """Return the folder that :func:`open_index` reads; a StoreError if it holds neither an index nor a store."""
+    folder = index_folder(path)
+    if not any((folder / file).exists() for file in (_MANIFEST, STORE_FILE, PLAN_FILE)):
+        raise StoreError(f"no index at {folder}; make one with `llama2vec index`")
+    return folder
 
 
 def index_folder(path: str | Path) -> Path:

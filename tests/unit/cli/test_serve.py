@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ def test_a_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert told in command_line.refused("serve", *options)
+
+
+def test_it_looks_for_an_index_where_search_does(command_line: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "home" / "index").mkdir(parents=True)
+    assert "no index at" in command_line.refused("serve", tmp_path / "home")
+    (tmp_path / "home" / "index" / "index.json").write_text("{}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        line = command_line.refused("serve", tmp_path / "home", "--port", taken.getsockname()[1])
+    assert "address already in use" in line
 
 
 def test_the_token_comes_from_a_regular_file_or_the_environment(
