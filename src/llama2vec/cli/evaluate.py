@@ -33,7 +33,7 @@ _Tasks = Annotated[
     typer.Option(
         "--task",
         help="beir/NAME, msmarco/passage/dev, msmarco/document/dev, trec-dl/2019[/document], sts/NAME, a BEIR folder "
-        "(PATH or PATH:SPLIT), ir:ID, a TSV or CSV of sentence pairs, hf:NAME; repeatable.",
+        "(PATH or PATH:SPLIT), ir:ID, a TSV of sentence pairs, hf:NAME; repeatable.",
     ),
 ]
 _Sets = Annotated[

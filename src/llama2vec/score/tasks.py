@@ -28,7 +28,7 @@ from llama2vec.score.results import Result, result_stem
 Kind = Literal["retrieval", "similarity"]
 
 _BEIR_METRICS = ("nDCG@10", "R@100", "MRR@10")
-_PAIR_FILES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")
+_PAIR_FILES = (".tsv", ".csv", ".tsv.gz", ".csv.gz")  # Their reader says what to do with a CSV
 # Published sets judge a few passages that their corpora lost; a corpus that lacks a larger share is a wrong one.
 MOST_LOST = 0.05
 
@@ -124,7 +124,7 @@ TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _all()
 def find_task(name: str) -> Task:
     """Return a named task, or the task in a user's own folder, file or remote source.
 
-    That is a BEIR folder (``PATH`` or ``PATH:SPLIT``), ``ir:ID``, or sentence pairs as a TSV or CSV file or
+    That is a BEIR folder (``PATH`` or ``PATH:SPLIT``), ``ir:ID``, or sentence pairs as a TSV file or
     ``hf:NAME[:CONFIG][:SPLIT]``. Names win over folders: write ``./beir/scifact`` for a folder of that name.
 
     >>> find_task("beir/arguana").exclude_same_id, find_task("msmarco/document/dev").metrics
