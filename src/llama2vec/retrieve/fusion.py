@@ -7,7 +7,7 @@ ordered by passage id, as everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, get_args
@@ -25,7 +25,7 @@ _RANK_CONSTANT = 60
 _FEW_HITS = 10
 """With fewer lexical hits, the lowest of them says nothing about a passage that was not found."""
 _EDGE = 1 + 2**-20
-"""Lets the only passage with the query's words win the tie against the nearest vector."""
+"""Weighs few lexical hits a little more, so that the only one wins the tie against the nearest vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,33 +109,29 @@ def min_max_fusion(
     >>> fused.ranking("q")
     [('a', 0.75), ('b', 0.25), ('c', 0.0)]
     """
-    shares = weights or [1.0] * len(runs)
-    total, results = math.fsum(shares), {}
+    shares, kinds = weights or [1.0] * len(runs), lexical or [False] * len(runs)
+    results = {}
     for query_id in _query_ids(runs):
         found = dict.fromkeys(passage for run in runs for passage in run.results.get(query_id, {}))
-        scaled = [
-            _scaled(run.results.get(query_id, {}), found if is_lexical else None)
-            for run, is_lexical in zip(runs, lexical or [False] * len(runs), strict=True)
-        ]
-        sides = [
-            (share, scores, min(scores.values(), default=0.0)) for share, scores in zip(shares, scaled, strict=True)
-        ]
-        fused = {name: math.fsum(share * scores.get(name, low) for share, scores, low in sides) for name in found}
-        most = max([total, *fused.values()])  # Above the total where a lexical score got its edge.
-        results[query_id] = _best({name: score / most for name, score in fused.items()}, depth)
+        sides = []
+        for run, share, is_lexical in zip(runs, shares, kinds, strict=True):
+            scores = run.results.get(query_id, {})
+            if is_lexical and scores and (len(scores) < _FEW_HITS or len(set(scores.values())) == 1):
+                share, scores = share * _EDGE, {**dict.fromkeys(found, 0.0), **scores}
+            scaled = _scaled(scores)
+            sides.append((share, scaled, min(scaled.values(), default=0.0)))
+        total = math.fsum(share for share, _, _ in sides)
+        fused = {name: math.fsum(share * scaled.get(name, low) for share, scaled, low in sides) for name in found}
+        results[query_id] = _best({name: score / total for name, score in fused.items()}, depth)
     return Run(results, tag="hybrid")
 
 
-def _scaled(scores: Mapping[str, float], all_found: Iterable[str] | None) -> Mapping[str, float]:
-    """Bring one query's scores to 0..1, or to 1 where all are equal; lexical ones come with what any run found."""
-    edge, values = 1.0, scores.values()
-    if scores and all_found is not None and (len(scores) < _FEW_HITS or min(values) == max(values)):
-        edge, scores = _EDGE, {**dict.fromkeys(all_found, 0.0), **scores}
-        values = scores.values()
-    if not scores or min(values) == max(values):
+def _scaled(scores: Mapping[str, float]) -> Mapping[str, float]:
+    """Bring one query's scores to 0..1, or to 1 where all are equal."""
+    low, high = min(scores.values(), default=0.0), max(scores.values(), default=0.0)
+    if low == high:
         return dict.fromkeys(scores, 1.0)
-    low, spread = min(values), max(values) - min(values)
-    return {passage: (score - low) / spread * edge for passage, score in scores.items()}
+    return {passage: (score - low) / (high - low) for passage, score in scores.items()}
 
 
 def _best(scores: Mapping[str, float], depth: int | None) -> dict[str, float]:
