@@ -22,7 +22,7 @@ from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.fusion import MODES, Fusion, Mode
 from llama2vec.retrieve.index import build_index, open_bm25, open_index
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.store import Vectors, VectorStore
+from llama2vec.retrieve.store import STORE_FILE, Vectors, VectorStore
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.texts import Hit, as_passages, passages_sha256
 from llama2vec.retrieve.vector_index import Index, Rows, Scores
@@ -216,18 +216,16 @@ class Retriever:
             raise ConfigError(f"the depth must be at least 1, not {depth}")
         if not queries:
             return Run({}), {}
+        is_hybrid = mode == "hybrid"
+        modes: Iterable[Mode] = self.fusion.shares() if is_hybrid else [mode]
+        reach = max(depth, FUSED_DEPTH) if is_hybrid else depth
         with self._reading():
-            if mode != "hybrid":
-                results, row_of_id = _results_by_id(self.store, queries, *self._rows(queries, mode, depth))
-                return Run(results), row_of_id
-            runs: dict[Mode, Run] = {}
-            row_of_id = {}
-            for single in self.fusion.shares():
-                found = self._rows(queries, single, max(depth, FUSED_DEPTH))
-                results, rows = _results_by_id(self.store, queries, *found)
-                runs[single] = Run(results)
-                row_of_id |= rows
-        return self.fusion.fuse(runs, depth), row_of_id
+            found = {single: self._rows(queries, single, reach) for single in modes}
+            rows = np.unique(np.concatenate([rows[rows >= 0] for _, rows in found.values()]))
+            id_of_row = dict(zip(rows.tolist(), self.store.passage_ids(rows), strict=True))
+        runs = {single: _named(queries, id_of_row, *best) for single, best in found.items()}
+        run = self.fusion.fuse(runs, depth) if is_hybrid else runs[mode]
+        return run, {passage_id: row for row, passage_id in id_of_row.items()}
 
     def _rows(self, queries: Sequence[Query], mode: Mode, depth: int) -> tuple[Scores, Rows]:
         """Return the [Q, K] scores and rows of one mode; -inf and -1 where there are fewer than K."""
@@ -285,20 +283,16 @@ def check_contract(store: VectorStore, encoder: QueryEncoder) -> None:
 def _stamp(store: VectorStore) -> tuple[int, int, int] | None:
     """Return what changes when a store's manifest is written again; None where it is gone."""
     try:
-        status = (store.path / "store.json").stat()
+        status = (store.path / STORE_FILE).stat()
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _results_by_id(
-    store: VectorStore, queries: Sequence[Query], scores: Scores, rows: Rows
-) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Name the passages of [Q, K] rows; return each query's scores, best first, and the row of every passage."""
-    found = np.unique(rows[rows >= 0])
-    id_of_row = dict(zip(found.tolist(), store.passage_ids(found), strict=True))
+def _named(queries: Sequence[Query], id_of_row: Mapping[int, str], scores: Scores, rows: Rows) -> Run:
+    """Return the [Q, K] scores and rows of one mode as a run, best first."""
     results = {
         query.id: {id_of_row[row]: score for row, score in zip(best, values, strict=True) if row >= 0}
         for query, best, values in zip(queries, rows.tolist(), scores.tolist(), strict=True)
     }
-    return results, {passage_id: row for row, passage_id in id_of_row.items()}
+    return Run(results)
