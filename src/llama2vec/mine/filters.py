@@ -39,9 +39,8 @@ class _Text:
 
     @classmethod
     def of(cls, passage: Passage) -> _Text:
-        """Use both the body and title with body as keys, because sources differ in what they call the text."""
-        keys = frozenset({text_key(passage.full_text), text_key(passage.text)}) - {""}
-        return cls(passage.full_text, keys, shingles(passage.full_text))
+        """Return a passage's text with its title first."""
+        return cls(passage.full_text, _keys(passage) - {""}, shingles(passage.full_text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +98,8 @@ class Filters:
         for row, passage in enumerate(passages):
             if passage.id in wanted_ids:
                 self._row_of_id.setdefault(passage.id, row)
-            for key in (text_key(passage.full_text), text_key(passage.text)):
-                if key in wanted_keys:
-                    self._row_of_key.setdefault(key, row)
+            for key in _keys(passage) & wanted_keys:
+                self._row_of_key.setdefault(key, row)
         self._text_of_row = lru_cache(maxsize=_CACHED_PASSAGES)(lambda row: _Text.of(passages[row]))
 
     def known(self, example: TrainingExample) -> Known:
@@ -280,6 +278,11 @@ class Filters:
             positive_scores=tuple(positive_scores) if with_scores else (),
             negative_scores=tuple(negative.score for negative in negatives) if with_scores else (),
         )
+
+
+def _keys(passage: Passage) -> frozenset[str]:
+    """Return the keys of the body and of title with body, because sources differ in what they call the text."""
+    return frozenset(map(text_key, {passage.full_text, passage.text}))
 
 
 def _query_names(example: TrainingExample) -> list[tuple[str, str]]:
