@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-
 from llama2vec.data.words import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.lexical import Bm25Index, best_matches
 from llama2vec.retrieve.retriever import QueryEncoder, check_contract
 from llama2vec.retrieve.store import PassageEncoder
-from llama2vec.retrieve.vector_index import Index, Rows, Scores, best_rows
+from llama2vec.retrieve.vector_index import Index, Rows, Scores
 
 TEXT_ID = "text:"
 """Opens the ids of passages that have none of their own."""
@@ -64,8 +62,7 @@ class Bm25Searcher:
         """See :meth:`Searcher.search`; passages without a word of the query are not returned."""
         for query, wanted in zip(queries, targets, strict=True):
             scores = self._index.scores(query.text)
-            matching = np.flatnonzero(scores > 0)
-            rows = matching[best_rows(scores[matching], depth)]
+            rows = best_matches(scores, depth)
             target_scores = [
                 float(scores[target]) if isinstance(target, int) else self._index.score_text(query.text, target)
                 for target in wanted

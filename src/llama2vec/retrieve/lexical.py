@@ -73,7 +73,7 @@ class Bm25Index:
             ConfigError: The language is not an ISO 639 code.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
-        bm25s, tokenization = _import_bm25s()
+        bm25s, tokenization, _ = _import_bm25s()
         tokenizer = new_tokenizer(language)
         ids: list[str] = []
 
@@ -118,7 +118,7 @@ class Bm25Index:
             StoreError: A file is missing or invalid, or the number of passages differs.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
-        bm25s, _ = _import_bm25s()
+        bm25s, *_ = _import_bm25s()
         try:
             facts = json.loads((folder / _FACTS_FILE).read_bytes())
             normalized = facts.get("unicode") == "NFKC"
@@ -186,8 +186,7 @@ class Bm25Index:
     def best(self, query: str, depth: int) -> tuple[Scores, Rows]:
         """Return the scores and rows of the best passages that share a word with the query, at most ``depth``."""
         scores = self.scores(query)
-        found = np.flatnonzero(scores > 0)
-        rows = found[best_rows(scores[found], depth)]
+        rows = best_matches(scores, depth)
         return scores[rows], rows
 
     def best_of_each(self, queries: Sequence[str], depth: int) -> tuple[Scores, Rows]:
@@ -200,16 +199,23 @@ class Bm25Index:
         return scores, rows
 
 
-def _import_bm25s() -> tuple[Any, Any]:
-    """Return the modules bm25s and bm25s.tokenization."""
+def best_matches(scores: Scores, depth: int) -> Rows:
+    """Return the rows of the passages that share a word with a query, best first, at most ``depth``."""
+    found = np.flatnonzero(scores > 0)
+    return found[best_rows(scores[found], depth)]
+
+
+def _import_bm25s() -> tuple[Any, Any, Any]:
+    """Return the modules bm25s, bm25s.tokenization and Stemmer."""
     try:
         import bm25s
+        import Stemmer
         from bm25s import tokenization
     except ImportError as error:
-        raise MissingDependencyError("bm25s is not installed; run: pip install 'llama2vec[search]'") from error
+        raise MissingDependencyError(f"{error.name} is not installed; run: pip install 'llama2vec[search]'") from error
     # bm25s turns its own logger on at import.
     logging.getLogger("bm25s").setLevel(logging.WARNING)
-    return bm25s, tokenization
+    return bm25s, tokenization, Stemmer
 
 
 def split_words(text: str) -> list[str]:
@@ -270,12 +276,8 @@ def new_tokenizer(language: str, *, normalized: bool = True) -> Any:
         check_language(language)
     except ValueError as error:
         raise ConfigError(f"language: {error}") from None
-    try:
-        import Stemmer
-        from bm25s import tokenization
-    except ImportError as error:
-        raise MissingDependencyError(f"{error.name} is not installed; run: pip install 'llama2vec[search]'") from error
-    stemmer = Stemmer.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None
+    _, tokenization, snowball = _import_bm25s()
+    stemmer = snowball.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None
     stop_words = language if language in _WITH_STOP_WORDS else None
     splitter = split_normalized if normalized else split_words
     return tokenization.Tokenizer(splitter=splitter, stopwords=stop_words, stemmer=stemmer)
