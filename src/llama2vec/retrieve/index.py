@@ -21,7 +21,7 @@ from llama2vec.files import disk_errors, file_sha256, write_json
 from llama2vec.records import Passage
 from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
 from llama2vec.retrieve.settings import IndexKind
-from llama2vec.retrieve.store import PLAN_FILE, STORE_FILE, VectorStore
+from llama2vec.retrieve.store import PLAN_FILE, STORE_FILE, VectorStore, is_intact
 from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index, import_faiss, write_faiss_index
 
 logger = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ def open_index(path: str | Path) -> Index:
     if manifest.kind == "exact":
         return ExactIndex(store)
     file = path / _FAISS
-    if not file.is_file() or file_sha256(file) != manifest.faiss_sha256:
+    if not is_intact(file, manifest.faiss_sha256 or ""):
         raise StoreError(f"{file} is missing or damaged; build the index again")
     return FaissIndex(store, manifest.kind, file)
 
@@ -160,7 +160,7 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     if part.store_sha256 != store_sha256(store):
         raise StoreError(f"{folder} was made from another store than {store.path}; {again}")
     for name, expected in part.files.items():
-        if not (folder / name).is_file() or file_sha256(folder / name) != expected.sha256:
+        if not is_intact(folder / name, expected.sha256):
             raise StoreError(f"{folder / name} is missing or damaged; {again}")
     return Bm25Index.load(folder, store.ids)
 

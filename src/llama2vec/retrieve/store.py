@@ -69,10 +69,11 @@ class VectorStore:
         places = [(shard["shard"], shard["first_row"]) for shard in self._shards]
         if places != list(enumerate(begins[:-1])) or begins[-1] != self._rows:
             raise ValueError("its shards do not follow each other")
-        self._files: dict[str, dict[str, Any]] = {
-            name: expected for shard in self._shards for name, expected in shard["files"].items()
+        self._files: dict[str, tuple[int, str]] = {
+            name: (expected["bytes"], expected["sha256"])
+            for shard in self._shards
+            for name, expected in shard["files"].items()
         }
-        self._sizes = {name: expected["bytes"] for name, expected in self._files.items()}
 
     @classmethod
     def open(cls, path: str | Path, *, verify: bool = False) -> VectorStore:
@@ -103,7 +104,7 @@ class VectorStore:
             raise StoreError(
                 f"{path / STORE_FILE} lacks what a store must say ({error}); restore it or encode to another folder"
             ) from error
-        for name in store._sizes:
+        for name in store._files:
             store._check_size(name)
         if verify:
             store.verify()
@@ -149,9 +150,9 @@ class VectorStore:
 
     def _checked(self, name: str) -> Path:
         """Return a file after checking it against ``store.json``; it is checked again only after it changes."""
-        file, expected = self.path / name, self._files[name]
+        file, (_, sha256) = self.path / name, self._files[name]
         self._check_size(name)
-        if not is_intact(file, expected):
+        if not is_intact(file, sha256):
             raise CorruptShardError(
                 f"{file} has another checksum than {STORE_FILE} says: it is damaged, or the store was replaced "
                 f"after it was opened; {_how_to_repair(file)}"
@@ -159,7 +160,7 @@ class VectorStore:
         return file
 
     def _check_size(self, name: str) -> None:
-        file, expected = self.path / name, self._sizes[name]
+        file, (expected, _) = self.path / name, self._files[name]
         size = file.stat().st_size if os.path.exists(file) else None
         if size != expected:
             problem = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
@@ -227,11 +228,13 @@ class _PassageIds(Sequence[str]):
             yield from self[begin : begin + 8192]
 
 
-def is_intact(file: Path, expected: Mapping[str, Any]) -> bool:
-    """Return whether a file has the ``bytes`` and ``sha256`` expected; each of its states is hashed once."""
+def is_intact(file: Path, sha256: str) -> bool:
+    """Return whether a file is there with this checksum; each of its states is hashed once."""
+    if not file.is_file():
+        return False
     status = file.stat()
-    seen = (expected["sha256"], (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-    if status.st_size == expected["bytes"] and seen not in _verified and file_sha256(file) == expected["sha256"]:
+    seen = (sha256, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
+    if seen not in _verified and file_sha256(file) == sha256:
         _verified.add(seen)
     return seen in _verified
 

@@ -289,8 +289,8 @@ def _is_whole(folder: Path, shards: Any, *, verify: bool = False) -> bool:
     """Return whether every file that the manifests of shards name has its size (``verify``: its checksum)."""
     try:
         files = [(folder / name, expected) for shard in shards for name, expected in shard["files"].items()]
-        sizes_fit = all(file.stat().st_size == expected["bytes"] for file, expected in files)
-        return bool(files) and sizes_fit and (not verify or all(is_intact(*each) for each in files))
+        whole = bool(files) and all(file.stat().st_size == expected["bytes"] for file, expected in files)
+        return whole and (not verify or all(is_intact(file, expected["sha256"]) for file, expected in files))
     except (OSError, KeyError, TypeError, AttributeError):
         return False
 
