@@ -120,7 +120,8 @@ def write_store(
         if work.is_finished:
             logger.info("%s is finished already; nothing to do", output)
         else:
-            _StoreWriter(work, settings).write(passages, encoder, total)
+            with disk_errors(output):
+                _StoreWriter(work, settings).write(passages, encoder, total)
     return VectorStore.open(output)
 
 
@@ -169,27 +170,24 @@ class _StoreWriter:
             found = _read_store(self.work.output)
             if self.folder.exists() or found is None or not found.finished or found.plan != _plan(self.settings):
                 raise StoreError(f"{self.folder} was removed while it was written ({error}); encode again") from error
-        except OSError as error:
-            with disk_errors(self.work.output):
-                raise error
 
     def _write_or_skip(
         self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder, progress: ProgressReporter
     ) -> int:
         """Consume the passages of one shard, encode them unless another process does, and return their number."""
-        if self._done_shard(number) is None:
+        done = self._done_shard(number)
+        if done is None:
             lock = Lock(self.folder / f"{shard_name(number)}.claim")
             claimed = lock.acquire()
             try:
-                # Another process may have finished the shard between the first look and the claim.
-                if claimed and self._done_shard(number) is None:
+                done = self._done_shard(number)  # another process may have finished it since the first look
+                if claimed and done is None:
                     batch = list(chunk)
                     self._write_shard(number, batch, self._encode(number, batch, encoder, progress))
                     return len(batch)
             finally:
                 lock.release()
         first = next(chunk)
-        done = self._done_shard(number)
         if done is not None and done["first_id"] != first.id:
             raise self._corpus_changed(number)
         rows = 1 + sum(1 for _ in chunk)
