@@ -98,10 +98,12 @@ def build_index(
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
     _check_request(kind, bm25)
     found = _read_index(output)
-    same_store = found is not None and found.plan.get("store") == store_sha256(store)
+    sha256 = store_sha256(store)
+    same_store = found is not None and found.plan.get("store") == sha256
+    # What exists over the same store, with what was asked for on top.
     there: Mapping[str, Any] = found.plan["settings"] if found and same_store else {}
-    plan = _plan(store, kind, bm25, there)
-    wanted = plan["settings"]
+    wanted: dict[str, Any] = {"kind": kind or there.get("kind", "exact"), "bm25": bm25 or there.get("bm25")}
+    plan = {"settings": wanted, "store": sha256}
     adds = same_store and wanted != there and all(there[name] in (None, wanted[name]) for name in there)
     with claim(output, _INDEX, plan, overwrite=overwrite or adds, inputs=[store.path]) as work:
         if work.is_finished:
@@ -117,9 +119,9 @@ def build_index(
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])
         with disk_errors(output):
             if makes_vectors:
-                _write_vectors(folder, output, store, wanted)
+                _write_vectors(folder, output, store, plan)
             if makes_bm25:
-                _write_bm25(folder / _BM25, store, wanted["bm25"])
+                _write_bm25(folder / _BM25, store, plan)
         work.finish()
     return [wanted["kind"]] * makes_vectors + ([_BM25] if makes_bm25 else [])
 
@@ -200,12 +202,6 @@ def _check_request(kind: str | None, language: str | None) -> None:
         new_tokenizer(language)
 
 
-def _plan(store: VectorStore, kind: str | None, bm25: str | None, there: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what decides an index: what exists over the same store, with what was asked for on top."""
-    wanted = {"kind": kind or there.get("kind", "exact"), "bm25": bm25 or there.get("bm25")}
-    return {"settings": wanted, "store": store_sha256(store)}
-
-
 def _read_index(folder: Path) -> Found | None:
     """Return the plan of the index in a folder, or None."""
     content = read_object(folder / _MANIFEST)
@@ -229,17 +225,16 @@ def _read_index(folder: Path) -> Found | None:
 _INDEX = Kind("an index", _read_index, resumable=False)
 
 
-def _write_vectors(folder: Path, output: Path, store: VectorStore, wanted: Mapping[str, Any]) -> None:
+def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:
     """Write ``index.json`` and, for the FAISS kinds, ``index.faiss``."""
-    sha256, place = None, store.path.resolve()
-    if wanted["kind"] != "exact":
-        write_faiss_index(store, wanted["kind"], folder / _FAISS)
+    kind, sha256, place = plan["settings"]["kind"], None, store.path.resolve()
+    if kind != "exact":
+        write_faiss_index(store, kind, folder / _FAISS)
         sha256 = _flushed(folder / _FAISS).sha256
+    relative = os.path.relpath(place, output.resolve())
     manifest = _Manifest(
-        kind=wanted["kind"],
-        store=_StorePlace(
-            absolute=str(place), relative=os.path.relpath(place, output.resolve()), sha256=store_sha256(store)
-        ),
+        kind=kind,
+        store=_StorePlace(absolute=str(place), relative=relative, sha256=plan["store"]),
         contract_hash=store.contract_hash,
         dimension=store.dimension,
         passages=len(store),
@@ -248,12 +243,13 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, wanted: Mappi
     write_json(folder / _MANIFEST, manifest.model_dump(exclude=None if sha256 else {"faiss_sha256"}))
 
 
-def _write_bm25(folder: Path, store: VectorStore, language: str) -> None:
+def _write_bm25(folder: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:
     """Write BM25 over a store's texts, and ``part.json``."""
     folder.mkdir()
+    language = plan["settings"]["bm25"]
     Bm25Index.build(store_passages(store), language=language).save(folder)
     files = {file.name: _flushed(file) for file in sorted(folder.iterdir())}
-    write_json(folder / _PART, _Part(store_sha256=store_sha256(store), language=language, files=files).model_dump())
+    write_json(folder / _PART, _Part(store_sha256=plan["store"], language=language, files=files).model_dump())
 
 
 def _validated(model: type[ModelT], file: Path, remedy: str) -> ModelT:
