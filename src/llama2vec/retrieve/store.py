@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -226,6 +226,13 @@ class _PassageIds(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for begin in range(0, len(self), 8192):
             yield from self[begin : begin + 8192]
+
+
+def check_vectors(vectors: Vectors, name_of: Callable[[int], str]) -> None:
+    """Raise a StoreError that names the first vector [N, D] that is not finite."""
+    faulty = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(faulty):
+        raise StoreError(f"{name_of(int(faulty[0]))} is not finite; check the model, or encode in float32")
 
 
 def is_intact(file: Path, sha256: str) -> bool:

@@ -34,6 +34,7 @@ from llama2vec.retrieve.store import (
     PassageEncoder,
     Vectors,
     VectorStore,
+    check_vectors,
     is_intact,
     shard_name,
 )
@@ -218,12 +219,7 @@ class _StoreWriter:
                 f"{self.work.output}: the encoder returned vectors of shape {vectors.shape} for {len(passages)} "
                 f"passages of width {self.settings['dimension']}; check the model folder"
             )
-        faulty = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(faulty):
-            raise StoreError(
-                f"{self.work.output}: the vector of passage {passages[faulty[0]].id!r} is not finite; "
-                "check the model, or encode in float32"
-            )
+        check_vectors(vectors, lambda row: f"{self.work.output}: the vector of passage {passages[row].id!r}")
 
     def _write_shard(self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]]) -> None:
         """Write the files of a shard, its json last."""

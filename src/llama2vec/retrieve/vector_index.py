@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import ConfigError, MissingDependencyError, StoreError
-from llama2vec.retrieve.store import Vectors, VectorStore
+from llama2vec.retrieve.store import Vectors, VectorStore, check_vectors
 from llama2vec.terminal import ProgressReporter
 
 faiss: Any
@@ -147,12 +147,7 @@ def _checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vector
             f"{store.dimension}; encode them with the model that made the store"
         )
     # Comparisons with NaN are false, so such a query would silently return no hits.
-    faulty = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(faulty):
-        raise StoreError(
-            f"the vector of query {faulty[0] + 1} of {len(vectors)} is not finite; "
-            "check the model, or encode in float32"
-        )
+    check_vectors(vectors, lambda row: f"the vector of query {row + 1} of {len(vectors)}")
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
