@@ -38,7 +38,7 @@ from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import fetched, resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
-from llama2vec.records import TrainingExample
+from llama2vec.records import Side, TrainingExample
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
 from llama2vec.training.loop import check_enough, train
 
@@ -78,12 +78,10 @@ class ContrastiveObjective:
         ids = self._prompted(queries, "query"), self._prompted(passages, "passage")
         return {"batch": contrastive_batch(examples, *ids)}
 
-    def _prompted(self, texts: Sequence[str], side: str) -> list[list[int]]:
-        contract, field = self.encoder.contract, f"{side}_max_tokens"
-        most = getattr(contract.encoder, field)
-        prompt = getattr(contract.encoder, f"{side}_prompt") if contract.encoder.pooling == "slots" else None
-        limit = min(most, getattr(self.data, field) or most)
-        return prompted_texts(self.encoder.backbone.tokenizer, texts, contract.ids, prompt, limit)
+    def _prompted(self, texts: Sequence[str], side: Side) -> list[list[int]]:
+        prompt, most = self.encoder.reading(side)
+        limit = min(most, getattr(self.data, f"{side}_max_tokens") or most)
+        return prompted_texts(self.encoder.backbone.tokenizer, texts, self.encoder.contract.ids, prompt, limit)
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Return the mean loss over the processes, and its parts if there are several.
@@ -94,8 +92,8 @@ class ContrastiveObjective:
         plain = getattr(model, "module", model)
         contrastive: ContrastiveBatch = batch["batch"]
         cache = GradientCache(partial(self._embed, plain), self.device, self.graph_tokens)
-        pad_id = self.encoder.backbone.tokenizer.eos_token_id or 0
-        vectors = cache.represent(list(padded_batches(contrastive.sequences, self.micro_batch_tokens, pad_id=pad_id)))
+        batches = padded_batches(contrastive.sequences, self.micro_batch_tokens, self.encoder.pad_id)
+        vectors = cache.represent(list(batches))
         with torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
             loss, parts = self._loss_at_vectors(vectors, contrastive)
         assert vectors.grad is not None
