@@ -203,9 +203,10 @@ def _finetune(
 
 def _load_backbone(settings: ModelSettings) -> Backbone:
     """Load a raw model, or an encoder with its contract checked against its weights."""
-    if fetched(resolve_model(settings.name)).carries_contract:
+    source = fetched(resolve_model(settings.name))
+    if source.carries_contract:
         return Encoder.load(settings.name, settings=settings).backbone
-    return load_backbone(settings)
+    return load_backbone(settings, source=source)
 
 
 def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings]:

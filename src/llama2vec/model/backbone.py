@@ -108,7 +108,7 @@ def load_backbone(
 ) -> Backbone:
     """Load a causal LM and its tokenizer; a GGUF file is dequantized into a trainable, savable model.
 
-    ``device`` and ``source`` override what the settings say.
+    ``device`` and ``source``, which has been :func:`fetched`, override what the settings say.
 
     Raises:
         ModelNotFoundError: Nothing to load under this name.
@@ -117,7 +117,7 @@ def load_backbone(
     """
     place = device or choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, place)
-    source = fetched(source or resolve_model(settings.name))
+    source = source or fetched(resolve_model(settings.name))
     source.check_files()
     location = _unpack_gguf(source) if source.gguf_file else source.location
     with quiet_transformers(), _model_errors(source):
