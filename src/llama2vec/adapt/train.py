@@ -240,8 +240,10 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
 
 def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:
     """Cut the length limit to what the prompts leave of the context, with a warning."""
-    context = getattr(backbone.model.config, "max_position_embeddings", None) or wanted + 10_000
-    room = context - len(prompts.prefix) - max(len(suffix) for suffix in prompts.suffixes.values())
+    context = getattr(backbone.model.config, "max_position_embeddings", None)
+    if not context:
+        return wanted
+    room = prompts.room(context)
     if room < 1:
         raise ConfigError(f"{backbone.source.name}: the prompts fill its context of {context} tokens")
     if wanted > room:

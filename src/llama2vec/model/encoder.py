@@ -24,7 +24,7 @@ from llama2vec.model.batching import padded_batches, windows
 from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
-from llama2vec.model.prompt import prompt_ids, prompted_texts
+from llama2vec.model.prompt import PromptIds, prompt_ids, prompted_texts
 from llama2vec.model.publish.publishing import add_public_files
 from llama2vec.model.source import ModelSource, ModelSpec, fetched, resolve_model
 from llama2vec.records import Passage, Query, Side
@@ -72,10 +72,11 @@ class Encoder:
         """
         prompts, settings = prompts or PromptSettings(), settings or EncoderSettings()
         add_slot_tokens_and_rows(backbone, prompts)
+        ids = prompt_ids(backbone.tokenizer, prompts)
         contract = Contract(
             prompts=prompts,
-            encoder=_within_model(backbone, prompts, settings),
-            ids=prompt_ids(backbone.tokenizer, prompts),
+            encoder=_within_model(backbone, ids, settings),
+            ids=ids,
             dtype=backbone.dtype,
             weights="",
         )
@@ -332,15 +333,14 @@ def texts_of(items: Any) -> list[str]:
     return texts
 
 
-def _within_model(backbone: Backbone, prompts: PromptSettings, settings: EncoderSettings) -> EncoderSettings:
+def _within_model(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> EncoderSettings:
     """Cut layers and length limits to what the model has, and say so."""
     config, limits = backbone.model.config, {"layers": getattr(backbone.model.config, "num_hidden_layers", 1)}
     width = backbone.model.get_input_embeddings().weight.shape[1]
     if getattr(config, "hidden_size", width) != width:
         limits["layers"] = 1  # OPT-350M projects what its last layer gives to the width of its embeddings.
     if context := getattr(config, "max_position_embeddings", None):
-        ids = prompt_ids(backbone.tokenizer, prompts)
-        room = context - len(ids.prefix) - max(len(suffix) for suffix in ids.suffixes.values())
+        room = ids.room(context)
         if room < 1:
             raise ContractError(
                 f"{backbone.source.name}: its context of {context} tokens has no room for text next to the prompts"

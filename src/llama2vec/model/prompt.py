@@ -30,6 +30,10 @@ class PromptIds:
         suffix = self.suffixes[prompt] if prompt else ()
         return [*self.prefix, *text_ids[:max_text_tokens], *suffix]
 
+    def room(self, context: int) -> int:
+        """Return how many of a model's ``context`` tokens the longest prompt leaves for a text."""
+        return context - len(self.prefix) - max(len(suffix) for suffix in self.suffixes.values())
+
 
 def prompted_texts(
     tokenizer: Tokenizer, texts: Sequence[str], ids: PromptIds, prompt: PromptName | None, max_text_tokens: int
