@@ -32,17 +32,13 @@ def use_lean_attention(model: Any) -> None:
     """Switch a (peft) model on a CPU from PyTorch's attention to this one; :func:`use_stock_attention` undoes it."""
     if model.config._attn_implementation == _STOCK and model.device.type == "cpu":
         _register()
-        _plain(model).set_attn_implementation(NAME)
+        model.set_attn_implementation(NAME)
 
 
 def use_stock_attention(model: Any) -> None:
     """Undo :func:`use_lean_attention`; a model with another kernel keeps it."""
     if model.config._attn_implementation == NAME:
-        _plain(model).set_attn_implementation(_STOCK)
-
-
-def _plain(model: Any) -> Any:
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+        model.set_attn_implementation(_STOCK)
 
 
 @cache
