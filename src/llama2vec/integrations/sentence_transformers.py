@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from llama2vec.errors import ContractError, MissingDependencyError
 from llama2vec.manifest import package_version
-from llama2vec.model.publish.publishing import MODULE_FILE, module_source
+from llama2vec.model.publish.publishing import MODULE_CLASS, MODULE_FILE, MODULES_FILE, module_source
 from llama2vec.model.source import fetched, resolve_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
-
-MODULES_FILE = "modules.json"
-_MODULE_CLASS = f"{Path(MODULE_FILE).stem}.PortableEncoder"
 
 
 def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTransformer:
@@ -56,7 +53,7 @@ def check_own_code(folder: Path) -> None:
     modules = _read_json(folder / MODULES_FILE)
     entries = modules if isinstance(modules, list) else []
     named = [(one.get("type"), one.get("path")) if isinstance(one, dict) else one for one in entries]
-    if named != [(_MODULE_CLASS, "")]:
+    if named != [(MODULE_CLASS, "")]:
         raise ContractError(
             f"{folder / MODULES_FILE} names code other than {MODULE_FILE}; nothing was run; "
             "load and save the model again"

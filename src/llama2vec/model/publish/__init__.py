@@ -1,1 +1,1 @@
-"""What goes along with a saved encoder: portable code, model card, hub."""
+"""What goes along with a saved encoder: portable code and the model card."""

@@ -18,6 +18,8 @@ from llama2vec.records import Report
 
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
 MODULE_FILE = "portable_encoder.py"
+MODULES_FILE = "modules.json"
+MODULE_CLASS = f"{Path(MODULE_FILE).stem}.PortableEncoder"
 # As in portable_encoder.py, which cannot be imported without sentence-transformers.
 _QUERY_MARK = "[llama2vec:query]"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -41,9 +43,9 @@ def write_sentence_transformers_files(folder: Path) -> None:
         "similarity_fn_name": "cosine",
     }
     write_json(folder / "config_sentence_transformers.json", settings)
-    module = {"idx": 0, "name": "0", "path": "", "type": f"{Path(MODULE_FILE).stem}.PortableEncoder"}
+    module = {"idx": 0, "name": "0", "path": "", "type": MODULE_CLASS}
     # Last: modules.json is what makes the folder a model of sentence-transformers.
-    write_json(folder / "modules.json", [module])
+    write_json(folder / MODULES_FILE, [module])
 
 
 def module_source() -> bytes:
