@@ -86,13 +86,6 @@ def default_tolerance(dtype: str, dimension: int, layers: int) -> float:
     return round(_ROUNDINGS * _UNIT_ROUNDOFF[dtype] * math.sqrt(layers / dimension), 6)
 
 
-def number_of_layers(folder: Path) -> int:
-    """Return how many layers the model of a folder has, from its ``config.json``."""
-    from transformers import AutoConfig
-
-    return int(AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config().num_hidden_layers)
-
-
 def save_golden(golden: Golden, folder: Path) -> None:
     """Write ``golden.npy`` [2, N, D] (queries, then passages) and, last, ``golden.json``."""
     buffer = io.BytesIO()

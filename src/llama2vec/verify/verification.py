@@ -12,19 +12,10 @@ import numpy as np
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ContractError, GoldenVectorsError, OutputExistsError
 from llama2vec.manifest import versions
-from llama2vec.model.backbone import choose_device, load_tokenizer
+from llama2vec.model.backbone import choose_device, load_model_config, load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.golden import (
-    GOLDEN_FILE,
-    SIDES,
-    Golden,
-    Side,
-    default_tolerance,
-    load_golden,
-    number_of_layers,
-    save_golden,
-)
+from llama2vec.model.golden import GOLDEN_FILE, SIDES, Golden, Side, default_tolerance, load_golden, save_golden
 from llama2vec.model.pooling import Vectors
 from llama2vec.verify.backends import Backend, vectors_of
 from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
@@ -118,7 +109,8 @@ def read_golden(folder: Path) -> Golden:
         GoldenVectorsError: Golden vectors are missing or damaged.
     """
     golden = load_golden(folder, _read_contract(folder).hash)
-    usual = default_tolerance(golden.dtype, golden.dimension, number_of_layers(folder))
+    layers = int(load_model_config(str(folder)).get_text_config().num_hidden_layers)
+    usual = default_tolerance(golden.dtype, golden.dimension, layers)
     return replace(golden, tolerance=max(golden.tolerance, usual))
 
 

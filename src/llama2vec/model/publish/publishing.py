@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData
-from transformers import AutoConfig
 
 from llama2vec.artifact import read_object
 from llama2vec.errors import ContractError
 from llama2vec.files import write_atomic, write_json
+from llama2vec.model.backbone import load_model_config
 from llama2vec.model.contract import CONTRACT_FILE, saved_settings
 from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of
 from llama2vec.records import Report
@@ -83,7 +83,7 @@ def write_model_card(
         title=" ".join((name.rstrip("/").rpartition("/")[2] or name).split()),
         origin=origin,
         stages={stage: bool(origin.of_stage(stage)) for stage in ("adapt", "finetune")},
-        dimension=int(AutoConfig.from_pretrained(folder).get_text_config().hidden_size),
+        dimension=int(load_model_config(str(folder.resolve())).get_text_config().hidden_size),
         dtype=contract["dtype"],
         encoder=encoder,
         layers=encoder.get("layers", 1),

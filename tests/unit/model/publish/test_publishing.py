@@ -16,7 +16,7 @@ from cards import MANIFEST, card_of
 from encoders import FLOAT32
 from huggingface_hub.repocard import metadata_load
 
-from llama2vec.errors import ContractError
+from llama2vec.errors import ContractError, ModelError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.publishing import (
     CARD_MARK,
@@ -149,6 +149,14 @@ def test_a_manifest_with_gaps_does_not_keep_a_card_from_being_written(save: Call
     folder = save()
     (folder / "manifest.json").write_text(content, encoding="utf-8")
     assert write_model_card(folder)
+
+
+def test_a_card_for_a_folder_with_code_of_its_own_asks_nobody_to_run_it(save: Callable[..., Path]) -> None:
+    folder = save()
+    config = {"model_type": "strange", "auto_map": {"AutoConfig": "evil.Config"}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelError, match="needs code from the model's folder, and llama2vec never runs such code"):
+        write_model_card(folder)
 
 
 def test_a_folder_without_a_contract_gets_no_card(llama_folder: Path) -> None:
