@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, load_encoder
+from llama2vec.cli.options import Device, Dtype, as_overrides, load_encoder
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.score.settings import ScoringSettings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from llama2vec.score.systems import Stores, System
 
 
-class _Rare(ScoringSettings):
+class _Settings(ScoringSettings):
     """What ``--set`` takes besides the encoder's own settings."""
 
     stores: Path | None = None  # Folder of encoded corpora: those in it are used, new ones are kept there
@@ -77,29 +77,29 @@ def evaluate_command(
         raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
     if mode == "hybrid" and model == BM25:
         raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
-    own = [text for text in sets or [] if text.partition("=")[0].strip() in _Rare.model_fields]
-    rare, encoder_sets = load_config(_Rare, None, own), [text for text in sets or [] if text not in own]
+    own = [text for text in sets or [] if text.partition("=")[0].strip() in _Settings.model_fields]
+    encoder_sets = [text for text in sets or [] if text not in own]
+    options = as_overrides({"metrics": metrics, "depth": depth, "data_root": data_root or "."})
+    settings = load_config(_Settings, None, [*options, *own])
     if model == BM25 and encoder_sets:
         # Not the encoder's settings then: names the nearest of ours.
-        load_config(_Rare, None, encoder_sets)
+        load_config(_Settings, None, encoder_sets)
     # A typo shows before a model is loaded.
     for task in tasks:
         find_task(task)
-    if rare.encode_only and (model == BM25 or rare.stores is None):
+    if settings.encode_only and (model == BM25 or settings.stores is None):
         raise ConfigError("encode_only needs a model and a folder; give a model and --set stores=FOLDER")
-    shared = rare.model_dump(include=set(ScoringSettings.model_fields))
-    settings = ScoringSettings(**shared | {"metrics": metrics or [], "depth": depth, "data_root": data_root})
-    encoder = None if model == BM25 else load_encoder(model, dtype, device, rare.prompts, encoder_sets)
+    encoder = None if model == BM25 else load_encoder(model, dtype, device, settings.prompts, encoder_sets)
     name = name or (f"{model}+bm25" if mode == "hybrid" else model)
     system = System(name, encoder, "hybrid" if mode == "hybrid" else "dense")
-    if rare.encode_only:
+    if settings.encode_only:
         from llama2vec.score.evaluator import encode_tasks
 
-        assert rare.stores
-        for store in encode_tasks(system, tasks, rare.stores, settings):
+        assert settings.stores
+        for store in encode_tasks(system, tasks, settings.stores, settings):
             typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {store.path}")
     else:
-        _evaluate(system, tasks, output, settings, Stores(rare.stores), overwrite=overwrite)
+        _evaluate(system, tasks, output, settings, Stores(settings.stores), overwrite=overwrite)
 
 
 def _evaluate(

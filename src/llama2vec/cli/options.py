@@ -41,7 +41,7 @@ def report(text: str) -> None:
         typer.echo(text)
 
 
-def as_overrides(given: Mapping[str, str | list[str] | None]) -> list[str]:
+def as_overrides(given: Mapping[str, str | int | list[str] | None]) -> list[str]:
     """Write options that set a recipe's keys as ``--set`` takes them; those that were not given are dropped.
 
     >>> as_overrides({"text.corpus": "cranes.jsonl", "model.name": None})

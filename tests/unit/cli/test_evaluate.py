@@ -115,6 +115,16 @@ def test_scores_without_a_folder_are_only_shown(folder: Path, tmp_path: Path, co
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_settings_that_have_an_option_of_their_own_may_be_set_as_well(
+    folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    command = ["evaluate", "bm25", "--task", "beir/scifact", "-o", tmp_path / "out", "--metric", "R@1"]
+    command += ["--set", "depth=1", "--set", f"data_root={tmp_path / 'data'}"]
+    assert command_line(*command).code == 0
+    saved = json.loads((tmp_path / "out" / "beir-scifact.json").read_text(encoding="utf-8"))
+    assert (saved["settings"]["depth"], list(saved["metrics"])) == (1, ["R@1"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
