@@ -36,13 +36,13 @@ class WordTokenizer:
 class WordEncoder:
     """A vector says which of six words stand among the first eight of a text; it counts what it read."""
 
-    dimension = len(WORDS)
+    dimension, dtype = len(WORDS), "float32"
 
     def __init__(self, contract_hash: str = "c0ffee", fault: float = 0.0) -> None:
         self.contract_hash = contract_hash
         settings = EncoderSettings(passage_max_tokens=LIMIT)
         self.contract = SimpleNamespace(encoder=settings, prompts=PromptSettings())
-        self.backbone = SimpleNamespace(tokenizer=WordTokenizer(), model=SimpleNamespace(dtype="torch.float32"))
+        self.backbone = SimpleNamespace(tokenizer=WordTokenizer())
         self.fault = fault
         self.read: list[str] = []
 

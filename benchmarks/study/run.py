@@ -70,8 +70,7 @@ def _system(cell: Cell, models: Models) -> tuple[Embed | None, dict[str, Any], t
         prompt = settings.query_prompt if queries else settings.passage_prompt
         return encoder.encode_poolings(texts, prompt, limit)[settings.pooling]
 
-    dtype = str(encoder.backbone.model.dtype).removeprefix("torch.")
-    return embed, models.facts(cell), maker(f"{_device()}, {dtype}")
+    return embed, models.facts(cell), maker(f"{_device()}, {encoder.dtype}")
 
 
 def _device() -> str:

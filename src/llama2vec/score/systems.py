@@ -47,7 +47,7 @@ class System:
         contract = self.encoder.contract
         return {
             "contract_hash": self.encoder.contract_hash,
-            "dtype": str(self.encoder.backbone.model.dtype).removeprefix("torch."),
+            "dtype": self.encoder.dtype,
             "prompts": contract.prompts.model_dump(),
             "encoder": contract.encoder.model_dump(),
         }

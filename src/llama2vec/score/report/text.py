@@ -257,16 +257,18 @@ def best_values(reports: Iterable[Report], metrics: Iterable[str]) -> dict[str, 
 
 def system_tables(reports: Sequence[Report]) -> list[Table]:
     """Return a terminal table per task, with a row per system."""
-    tasks = dict.fromkeys(report.task for report in reports)
-    caption = "[95 % bootstrap interval]"
-    return [terminal_table(score_rows([one for one in reports if one.task == task]), task, caption) for task in tasks]
+    return [terminal_table(rows, task, "[95 % bootstrap interval]") for task, rows in _rows_by_task(reports).items()]
 
 
 def system_markdown(reports: Sequence[Report]) -> str:
     """Return a Markdown section per task, with a row per system."""
+    tables = _rows_by_task(reports).items()
+    return "\n\n".join(f"## {escape_markdown(task)}\n\n{markdown_table(rows)}" for task, rows in tables)
+
+
+def _rows_by_task(reports: Sequence[Report]) -> dict[str, Rows]:
     tasks = dict.fromkeys(report.task for report in reports)
-    tables = {task: markdown_table(score_rows([one for one in reports if one.task == task])) for task in tasks}
-    return "\n\n".join(f"## {escape_markdown(task)}\n\n{table}" for task, table in tables.items())
+    return {task: score_rows([one for one in reports if one.task == task]) for task in tasks}
 
 
 def task_table(scores: Sequence[TaskScore]) -> Table:
