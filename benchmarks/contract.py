@@ -45,21 +45,14 @@ def plain_transformers(model: str, texts: dict[str, list[str]]) -> Vectors:
 
 def http(model: str, texts: dict[str, list[str]]) -> Vectors:
     """Embed over HTTP, with a service in its own process."""
+    from serving import service
+
     from llama2vec.verify.server import EmbeddingServer
     from llama2vec.verify.settings import ServerSettings
 
-    command = [sys.executable, "-m", "llama2vec.cli", "serve", "--model", model, "--port", "0", "--dtype", "float32"]
     # All texts in one request: on a busy machine that takes longer than a client would wait.
-    command += ["--timeout", "600"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-        if "http://" not in line:
-            raise SystemExit(f"the service did not start: {' '.join(command)}")
-        return _asked(EmbeddingServer(Path(model), ServerSettings(url=line.split()[-1])), texts)
-    finally:
-        process.terminate()
-        process.wait()
+    with service(model, "float32", ["--timeout", "600"]) as (_, address):
+        return _asked(EmbeddingServer(Path(model), ServerSettings(url=address)), texts)
 
 
 def _asked(backend: Any, texts: dict[str, list[str]]) -> Vectors:

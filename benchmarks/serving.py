@@ -40,10 +40,10 @@ _WARM_UP_SECONDS = 2.0
 
 
 @contextmanager
-def service(settings: argparse.Namespace, options: Sequence[str]) -> Iterator[tuple[psutil.Process, str]]:
+def service(model: str, dtype: str, options: Sequence[str] = ()) -> Iterator[tuple[psutil.Process, str]]:
     """Start a service on a free port, yield its process and address, and stop it at the end."""
-    command = [sys.executable, "-m", "llama2vec.cli", "serve", "--model", settings.model, "--port", "0"]
-    command += ["--dtype", settings.dtype, *options]
+    command = [sys.executable, "-m", "llama2vec.cli", "serve", "--model", model, "--port", "0", "--dtype", dtype]
+    command += options
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline() if process.stdout else ""
@@ -185,7 +185,7 @@ def main() -> None:
         raise SystemExit(f"{settings.data} has only {len(texts)} texts of {settings.words} words")
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
     for number, side in in_turns(SIDES, settings.repetitions):
-        with service(settings, SIDES[side]) as (process, address):
+        with service(settings.model, settings.dtype, SIDES[side]) as (process, address):
             turn = asyncio.run(load(process, address, settings, texts))
         found[side].append(turn)
         print(
