@@ -65,8 +65,6 @@ def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], li
     from llama2vec.model.source import resolve_model
 
     tokenizer = load_tokenizer(name)
-    # Long texts are what this command looks for; the tokenizer would warn of each.
-    tokenizer.model_max_length = int(1e30)
 
     def count(texts: list[str]) -> list[int]:
         return list(map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]))

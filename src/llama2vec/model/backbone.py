@@ -142,10 +142,13 @@ def load_backbone(
 
 
 def load_tokenizer(name: str) -> Tokenizer:
-    """Load a model's tokenizer alone: the weights, also those in a GGUF file, are not read."""
+    """Load a model's tokenizer alone, without its length limit; the weights, also those in a GGUF, are not read."""
     source, location, only = _where_to_read(name)
     with quiet_transformers(), _model_errors(source):
-        return _load_tokenizer(location, **only)
+        tokenizer = _load_tokenizer(location, **only)
+    # Texts are counted before they are cut; the tokenizer would warn of each long one.
+    tokenizer.model_max_length = int(1e30)
+    return tokenizer
 
 
 def load_model_config(name: str) -> Any:

@@ -107,8 +107,6 @@ class _Estimator:
         self.device = choose_device(settings.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
         self.shape, self._tokenizer = model_shape(settings.name), load_tokenizer(settings.name)
-        # Texts are counted before they are truncated; the tokenizer would warn of each long one.
-        self._tokenizer.model_max_length = int(1e30)
         self.rate = flops or measured_rate(self.dtype, self.device)
         self.notes: list[str] = []
         self._negatives: list[int] = []

@@ -194,10 +194,7 @@ def input_as_text(contract: dict[str, Any], tokenizer: Any, side: Side, text: st
 def text_input(folder: Path) -> Callable[[Side, str], str]:
     """Return :func:`input_as_text` for a saved model."""
     contract: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
-    tokenizer = load_tokenizer(str(folder))
-    # Texts are cut there; without this the tokenizer warns about long ones first.
-    tokenizer.model_max_length = int(1e30)
-    return partial(input_as_text, contract, tokenizer)
+    return partial(input_as_text, contract, load_tokenizer(str(folder)))
 
 
 NEAR_COSINE = 0.99
