@@ -21,7 +21,7 @@ from llama2vec.errors import GoldenVectorsError
 from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import digest
 from llama2vec.model.pooling import Vectors
-from llama2vec.records import Side as Side
+from llama2vec.records import Side
 
 GOLDEN_FILE = "golden.json"
 # Not a safetensors file: inference servers read every *.safetensors of a folder as weights, and so do our fingerprints.

@@ -14,8 +14,9 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from llama2vec.model.golden import SIDES, Side
+from llama2vec.model.golden import SIDES
 from llama2vec.model.pooling import Vectors
+from llama2vec.records import Side
 
 ResultT = TypeVar("ResultT")
 

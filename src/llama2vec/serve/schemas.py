@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from llama2vec.model.golden import Side
+from llama2vec.records import Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.serve.service import State
 from llama2vec.serve.settings import ServeSettings

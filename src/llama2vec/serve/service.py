@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from llama2vec.errors import ModelError, StoreError
-from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
 from llama2vec.model.prompt import prompted_texts
-from llama2vec.records import Query
+from llama2vec.records import Query, Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.retriever import Retriever, check_contract
 from llama2vec.retrieve.texts import Hit

@@ -22,8 +22,8 @@ from llama2vec.config import PromptName
 from llama2vec.errors import ContractError
 from llama2vec.model.backbone import load_tokenizer, quiet_transformers
 from llama2vec.model.contract import CONTRACT_FILE
-from llama2vec.model.golden import Side
 from llama2vec.model.pooling import Vectors
+from llama2vec.records import Side
 
 _KEPT_STATES = 16
 

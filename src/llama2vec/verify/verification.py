@@ -15,8 +15,9 @@ from llama2vec.manifest import versions
 from llama2vec.model.backbone import choose_device, load_model_config, load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.golden import GOLDEN_FILE, SIDES, Golden, Side, default_tolerance, load_golden, save_golden
+from llama2vec.model.golden import GOLDEN_FILE, SIDES, Golden, default_tolerance, load_golden, save_golden
 from llama2vec.model.pooling import Vectors
+from llama2vec.records import Side
 from llama2vec.verify.backends import Backend, vectors_of
 from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
 from llama2vec.verify.plain import PlainModel
