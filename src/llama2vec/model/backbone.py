@@ -137,8 +137,9 @@ def load_backbone(
         model.config.use_cache = False
         # Not the dtype as well: rotary frequencies stay float32; in bfloat16 they are 0.2 rad off at position 500.
         model = model.to(device=place).eval()
-        _check_behavior(source.name, model)
-    return Backbone(model, tokenizer, cached(source), missing_head)
+        backbone = Backbone(model, tokenizer, cached(source), missing_head)
+        _check_behavior(backbone)
+    return backbone
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -347,14 +348,14 @@ def _check_token_ids(name: str, model: Any, tokenizer: Tokenizer) -> None:
 
 
 @torch.no_grad()
-def _check_behavior(name: str, model: Any) -> None:
+def _check_behavior(backbone: Backbone) -> None:
     """Look whether numbers overflow, and whether a later token changes an earlier position, as it does in BERT."""
+    name, model, dtype = backbone.source.name, backbone.model, backbone.dtype
     vocabulary = model.get_input_embeddings().weight.shape[0]
     rows = torch.arange(4, device=model.device).remainder(vocabulary).repeat(2, 1)
     rows[1, -1] = (rows[1, -1] + 1) % vocabulary
     states = decoder(model)(input_ids=rows, use_cache=False).last_hidden_state.float()  # [2, 4, D]
     if not states.isfinite().all():
-        dtype = str(model.dtype).removeprefix("torch.")
         advice = "load it as bfloat16 or float32 (--dtype)" if dtype == "float16" else "take undamaged weights"
         raise ModelError(f"{name}: the model's numbers are not finite in {dtype}; {advice}")
     before, after = states[:, :3]
