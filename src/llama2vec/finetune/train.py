@@ -46,8 +46,13 @@ logger = logging.getLogger(__name__)
 
 STAGE = Stage("finetune", "a fine-tuning", "examples")
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}
 _KEPT_BY_CONTRACT = ("pooling", "layers", "query_max_tokens", "passage_max_tokens")
+
+
+def held_cells(wanted: int, device: str) -> int:
+    """Return the most cells whose activations are held: the requested number, else a default for the kind of device."""
+    return wanted or _GRAPH_TOKENS.get(device, _GRAPH_TOKENS["cpu"])
 
 
 class ContrastiveObjective:
@@ -61,9 +66,9 @@ class ContrastiveObjective:
     ) -> None:
         self.encoder, self.settings, self.data, self.mixed_precision = encoder, settings, data, mixed_precision
         self.device: torch.device = encoder.backbone.model.device
-        kind = self.device.type if self.device.type in GRAPH_TOKENS else "cpu"
-        self.micro_batch_tokens = settings.micro_batch_tokens or _MICRO_BATCH_TOKENS[kind]
-        self.graph_tokens = max(settings.graph_tokens or GRAPH_TOKENS[kind], self.micro_batch_tokens)
+        usual = _MICRO_BATCH_TOKENS.get(self.device.type, _MICRO_BATCH_TOKENS["cpu"])
+        self.micro_batch_tokens = settings.micro_batch_tokens or usual
+        self.graph_tokens = max(held_cells(settings.graph_tokens, self.device.type), self.micro_batch_tokens)
 
     def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> ContrastiveOrder:
         """Return a sampler of random batches over all processes, with duplicates in different batches."""

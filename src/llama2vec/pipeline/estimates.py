@@ -19,7 +19,7 @@ from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
 from llama2vec.data.examples import read_examples
 from llama2vec.data.unlabeled import pairs_from_corpus
-from llama2vec.finetune.train import GRAPH_TOKENS
+from llama2vec.finetune.train import held_cells
 from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer, quiet_transformers
 from llama2vec.model.encoder import BATCH_TOKENS
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, adaptation_corpus, mining_corpora, pair_files, systems
@@ -266,9 +266,8 @@ class _Estimator:
         a_step = settings.batch_size * settings.accumulation
         trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))
-        kind = self.device.type if self.device.type in GRAPH_TOKENS else "cpu"
         cells = settings.batch_size * (asked + each * length)
-        held = min(cells, max(config.contrastive.graph_tokens or GRAPH_TOKENS[kind], length))
+        held = min(cells, max(held_cells(config.contrastive.graph_tokens, self.device.type), length))
         return self._training(config.model, steps, a_step * (asked + each * length), held, 1 - held / cells, length)
 
     def _encode(self, stage: PlannedStage) -> StageEstimate:
