@@ -208,15 +208,19 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
 def find(output: Path, kind: Kind) -> Found | None:
     """Return the artifact at an output, None if the place is free; raise an OutputExistsError for anything else."""
     target = output.resolve()
-    is_fitting = target.is_dir() == kind.is_folder
-    if not os.path.lexists(target) or (is_fitting and target.is_dir() and all(map(_is_litter, target.iterdir()))):
+    if is_free(target) and (kind.is_folder or not target.is_dir()):
         return None
-    found = kind.read(target) if is_fitting else None
+    found = kind.read(target) if target.is_dir() == kind.is_folder else None
     if found is None:
         raise OutputExistsError(
             f"{output}: exists and does not hold {kind.noun} of llama2vec; choose another output (nothing was changed)"
         )
     return found
+
+
+def is_free(target: Path) -> bool:
+    """Return whether a path holds nothing, or a folder with nothing but leftovers of killed owners."""
+    return not os.path.lexists(target) or (target.is_dir() and all(map(_is_litter, target.iterdir())))
 
 
 def new_path(target: Path) -> Path:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llama2vec.artifact import Found, Kind, find, read_object
+from llama2vec.artifact import Found, Kind, find, is_free, read_object
 from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import canonical_json, code_version, digest, first_difference, machine, versions
@@ -92,7 +92,7 @@ def decide(
     Raises:
         OutputExistsError: The folder exists and does not come from this run.
     """
-    there = folder.exists() and not (folder.is_dir() and all(".tmp-" in path.name for path in folder.iterdir()))
+    there = not is_free(folder.resolve())
     if entry is None and there:
         raise OutputExistsError(f"{folder}: exists, but this run has not made it; move it away")
     if entry is None or not there:
