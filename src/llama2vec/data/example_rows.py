@@ -264,7 +264,8 @@ def _check_side(
 def _check_overlap(example: TrainingExample, problems: Problems) -> None:
     texts, ids = set(map(text_key, example.positives)), set(example.positive_ids)
     for number, text in enumerate(example.negatives):
-        if text_key(text) and text_key(text) in texts:
+        key = text_key(text)
+        if key and key in texts:
             what = f"({reprlib.repr(text)}, number {number + 1})"
             problems.add("overlap", f'has a negative {what} that is also a positive; remove it from "neg"')
         elif number < len(example.negative_ids) and example.negative_ids[number] in ids:
