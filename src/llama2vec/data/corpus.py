@@ -20,7 +20,7 @@ from urllib.parse import quote
 from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines, text_file_lines
 from llama2vec.data.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset, reported
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
-from llama2vec.files import open_regular
+from llama2vec.files import file_sha256
 from llama2vec.records import Passage, Query
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,10 @@ def _identity(what: str, paths: Iterable[Path]) -> object:
 
 
 def _kept_passages(paths: Sequence[Path], read: Callable[[], Iterator[Passage]]) -> Iterator[Passage]:
-    memory, files = _memory.get(), _identity("passages", paths)
+    memory = _memory.get()
     if memory is None:
         return read()
+    files = _identity("passages", paths)
     return iter(memory[files]) if files in memory else _keeping(memory, files, read(), paths[0])
 
 
@@ -171,11 +172,12 @@ def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] 
 
 
 def _sha256(path: Path) -> bytes:
-    memory, file = _memory.get(), _identity("sha256", [path])
-    memory = {} if memory is None else memory
+    memory = _memory.get()
+    if memory is None:
+        return bytes.fromhex(file_sha256(path))
+    file = _identity("sha256", [path])
     if file not in memory:
-        with open_regular(path) as stream:
-            memory[file] = hashlib.file_digest(stream, "sha256").digest()
+        memory[file] = bytes.fromhex(file_sha256(path))
     return cast(bytes, memory[file])
 
 
