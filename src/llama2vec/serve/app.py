@@ -35,9 +35,10 @@ from llama2vec.serve.schemas import (
     Problem,
     SearchAnswer,
     SearchRequest,
+    embedding_request,
     faulty_field,
     problem_answer,
-    request_models,
+    search_requests,
 )
 from llama2vec.serve.service import Loaded, NotFiniteError, Service, StoreChangedError, shortened
 from llama2vec.serve.settings import ServeSettings
@@ -144,7 +145,7 @@ def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[
 
 
 def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
-    request_model, _, _ = request_models(service.settings)
+    request_model = embedding_request(service.settings)
 
     @app.post(
         "/v1/embeddings", response_model=EmbeddingAnswer, dependencies=secured,
@@ -187,7 +188,7 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
 
 
 def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
-    _, address_model, body_model = request_models(service.settings)
+    address_model, body_model = search_requests(service.settings)
     responses = _errors(secured, 400, 408, 413, 500, 503, 504)
 
     async def answer(request: Request, asked: SearchRequest) -> SearchAnswer:

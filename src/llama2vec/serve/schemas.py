@@ -64,17 +64,21 @@ class SearchBody(SearchRequest):
     model_config = ConfigDict(strict=True)
 
 
-def request_models(settings: ServeSettings) -> tuple[type[EmbeddingRequest], type[SearchRequest], type[SearchBody]]:
-    """Return the models of an embedding request, a search by GET and a search by POST, with the limits in them."""
+def embedding_request(settings: ServeSettings) -> type[EmbeddingRequest]:
+    """Return the model of an embedding request, with the limits in it."""
     text = Annotated[str, Field(min_length=1, max_length=settings.max_characters)]
     texts = Annotated[list[text], Field(min_length=1, max_length=settings.max_texts)]  # type: ignore[valid-type]
+    return create_model("EmbeddingRequest", __base__=EmbeddingRequest, input=(text | texts, ...))
+
+
+def search_requests(settings: ServeSettings) -> tuple[type[SearchRequest], type[SearchBody]]:
+    """Return the models of a search by GET and of one by POST, with the limits in them."""
     question = Annotated[str, Field(min_length=1, max_length=settings.max_characters, description="The question.")]
     depth = Annotated[
         int, Field(ge=1, le=settings.max_depth, description="Most passages to return."), BeforeValidator(_whole)
     ]
     search: dict[str, Any] = {"q": (question, ...), "depth": (depth, min(10, settings.max_depth))}
     return (
-        create_model("EmbeddingRequest", __base__=EmbeddingRequest, input=(text | texts, ...)),
         create_model("SearchAddress", __base__=SearchRequest, **search),
         create_model("SearchRequest", __base__=SearchBody, **search),
     )
