@@ -147,7 +147,12 @@ class Page:
         self.status(results)
 
     def status(self, part: str) -> None:
-        wait_until(lambda: part in self.texts("#status")[0])
+        """Wait for the results of all that is typed: the page also searches while someone types."""
+        wait_until(lambda: self.is_settled() and part in self.texts("#status")[0])
+
+    def is_settled(self) -> bool:
+        shown = "document.title.startsWith(document.getElementById('question').value.trim())"
+        return bool(self.browser.execute_script(f"return {shown} && !document.body.classList.contains('busy')"))
 
     def mode(self, name: str) -> WebElement:
         wait_until(lambda: name in self.texts("#modes button"))
