@@ -13,6 +13,22 @@ Side = Literal["query", "passage"]
 """The two kinds of texts that an encoder reads, each with its own prompt and length."""
 
 
+Value = str | int | float | bool
+"""What a field of a document can hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a passage stands: its document, and the part of the document's text that it is."""
+
+    document: str  # Path of the file relative to its folder, as people write it; the id of a row
+    begin: int  # First character of the passage in the document's text
+    end: int  # The character after its last one
+    first_line: int | None = None  # From 1: of the file, or of the page where there are pages; None = no lines
+    last_line: int | None = None
+    page: int | None = None  # From 1; the page on which the passage begins
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A text to search for."""
@@ -20,6 +36,8 @@ class Passage:
     id: str  # Unique within its corpus
     text: str  # The body
     title: str = ""  # Precedes the body when the passage is encoded; may be empty
+    place: Place | None = None  # None = a whole row of a corpus
+    fields: Mapping[str, Value] = field(default_factory=dict, hash=False)  # Metadata to filter by
 
     @property
     def full_text(self) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from llama2vec.data.rows import passage_line
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.records import Passage
@@ -158,12 +158,3 @@ class PartialShard:
                     self.vectors[found["known"]], self.known = found["vectors"], found["known"]
         except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, zipfile.BadZipFile):
             self.known[:] = False
-
-
-def passage_line(passage: Passage) -> bytes:
-    """Return a passage as one line of a shard."""
-    fields = {"id": passage.id, "title": passage.title, "text": passage.text}
-    try:
-        return (json.dumps(fields, ensure_ascii=False) + "\n").encode()
-    except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
-        return (json.dumps(fields) + "\n").encode()

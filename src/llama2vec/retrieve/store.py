@@ -4,7 +4,7 @@ A store of N passages of width D, cut into shards of ``shard_size`` passages::
 
     store.json                    what made it; rows, bytes and sha256 of every shard; written last of all
     shard-00000.vectors.npy       [n, D] float32 or float16, memory-mapped by the readers
-    shard-00000.passages.jsonl    one {"id", "title", "text"} per line
+    shard-00000.passages.jsonl    one {"id", "title", "text"} per line, with "place" and "fields" where it has them
     shard-00000.offsets.npy       [n + 1] int64, the byte at which each line begins
     shard-00000.json              rows, bytes and sha256 of the three; written after them: a shard with it is done
 
@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.artifact import read_object
+from llama2vec.data.rows import passage_of
 from llama2vec.errors import CorruptShardError, StoreError
 from llama2vec.files import file_sha256
 from llama2vec.records import Passage
@@ -137,7 +138,7 @@ class VectorStore:
 
     def passages(self, rows: npt.ArrayLike) -> list[Passage]:
         """Return the passages of these rows [n], in their order; each shard is opened once."""
-        return [Passage(id=line["id"], text=line["text"], title=line["title"]) for line in self._lines(rows)]
+        return [passage_of(line) for line in self._lines(rows)]
 
     def passage_ids(self, rows: npt.ArrayLike) -> list[str]:
         """Return the ids of these rows [n], in their order; each shard is opened once."""
@@ -176,9 +177,9 @@ class VectorStore:
             raise CorruptShardError(f"{file} cannot be read; {_how_to_repair(file)}") from error
         return vectors
 
-    def _lines(self, rows: npt.ArrayLike) -> list[dict[str, str]]:
+    def _lines(self, rows: npt.ArrayLike) -> list[dict[str, Any]]:
         wanted = self._checked_rows(rows)
-        found: list[dict[str, str]] = [{}] * len(wanted)
+        found: list[dict[str, Any]] = [{}] * len(wanted)
         # Files are opened per call: a large store has more shards than a process may hold open.
         for shard, places, local in self._by_shard(wanted):
             name = shard_name(shard)

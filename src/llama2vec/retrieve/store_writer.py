@@ -22,10 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
+from llama2vec.data.rows import passage_line
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.files import Lock, disk_errors, write_atomic
 from llama2vec.records import Passage
-from llama2vec.retrieve.reuse import PartialShard, encoder_batches, passage_line
+from llama2vec.retrieve.reuse import PartialShard, encoder_batches
 from llama2vec.retrieve.store import (
     FORMAT,
     PLAN_FILE,
