@@ -148,7 +148,7 @@ def open_index(path: str | Path) -> Index:
 
 
 def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
-    """Open the BM25 index of an index folder; None if it has none.
+    """Open the BM25 index of an index folder; None if it has none. Each search checks its files, as the store does.
 
     Raises:
         StoreError: It was made from another store, or a file is missing or damaged.
@@ -161,10 +161,13 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
     part = _validated(_Part, folder / _PART, again)
     if part.store_sha256 != store_sha256(store):
         raise StoreError(f"{folder} was made from another store than {store.path}; {again}")
-    for name, expected in part.files.items():
-        if not is_intact(folder / name, expected.sha256):
-            raise StoreError(f"{folder / name} is missing or damaged; {again}")
-    return Bm25Index.load(folder, store.ids)
+
+    def check() -> None:
+        for name, expected in part.files.items():
+            if not is_intact(folder / name, expected.sha256):
+                raise StoreError(f"{folder / name} is missing, damaged, or was replaced after it was opened; {again}")
+
+    return Bm25Index.load(folder, store.ids, check)
 
 
 def check_index(path: str | Path) -> Path:

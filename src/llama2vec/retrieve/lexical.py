@@ -14,7 +14,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Bm25Index:
     _scorer: Any  # None if no passage has a word
     _mean_words: float
     _language: str
+    _check: Callable[[], None] = lambda: None  # Raises where the files that the scorer reads have changed
 
     @classmethod
     def build(cls, passages: Iterable[Passage], *, language: str = "en", k1: float = 1.2, b: float = 0.75) -> Bm25Index:
@@ -111,14 +112,17 @@ class Bm25Index:
         write_json(folder / _FACTS_FILE, facts)
 
     @classmethod
-    def load(cls, folder: Path, ids: Sequence[str]) -> Bm25Index:
+    def load(cls, folder: Path, ids: Sequence[str], check: Callable[[], None] = lambda: None) -> Bm25Index:
         """Open what :meth:`save` wrote for passages with these ids; scores are read from disk when asked for.
+
+        ``check`` runs before each reading; it raises a StoreError if the files are not those that were saved.
 
         Raises:
             StoreError: A file is missing or invalid, or the number of passages differs.
             MissingDependencyError: bm25s or PyStemmer is not installed.
         """
         bm25s, *_ = _import_bm25s()
+        check()
         try:
             facts = json.loads((folder / _FACTS_FILE).read_bytes())
             normalized = facts.get("unicode") == "NFKC"
@@ -136,7 +140,7 @@ class Bm25Index:
                 "the BM25 index %s was built without Unicode normalization, so accented words may not match; rebuild "
                 "it with `llama2vec index STORE -o INDEX --bm25 --language %s --overwrite`", folder, facts["language"],
             )  # fmt: skip
-        return cls(ids, tokenizer, scorer, mean_words, facts["language"])
+        return cls(ids, tokenizer, scorer, mean_words, facts["language"], check)
 
     def search(self, queries: Iterable[Query], depth: int = 100, tag: str = "bm25") -> Run:
         """Return the passages that share words with each query."""
@@ -153,6 +157,7 @@ class Bm25Index:
         words = self._words(query)
         if self._scorer is None or not words:
             return np.zeros(len(self._ids), dtype=np.float32)
+        self._check()
         found: Scores = self._scorer.get_scores_from_ids(words)
         return found
 
@@ -165,6 +170,7 @@ class Bm25Index:
         """
         if self._scorer is None:
             return 0.0
+        self._check()
         stop_words = set(self._tokenizer.stopwords)
         # Words that the corpus lacks count only towards the length.
         length = sum(word not in stop_words for word in self._tokenizer.splitter(text.lower()))

@@ -179,6 +179,26 @@ def test_a_flipped_byte_or_a_missing_file_of_bm25_is_noticed(store: VectorStore,
     assert open_bm25(folder, store) is not None
 
 
+def test_a_bit_flipped_in_bm25_while_the_index_is_open_is_noticed(store: VectorStore, folder: Path) -> None:
+    opened = open_bm25(folder, store)
+    assert opened is not None
+    best = opened.best("wool", 1)[1].tolist()
+    for file in sorted((folder / "bm25").glob("*.npy")):
+        content = file.read_bytes()
+        for place in range(128, len(content), 5):
+            changed = bytearray(content)
+            changed[place] ^= 64
+            with file.open("r+b") as mapped:  # the same file that is mapped into memory
+                mapped.write(changed)
+            with pytest.raises(StoreError, match=r"damaged, or was replaced after it was opened; add it again with"):
+                opened.best("wool", 1)
+            with pytest.raises(StoreError, match="damaged"):
+                opened.score_text("wool", "wool")
+        with file.open("r+b") as mapped:
+            mapped.write(content)
+        assert opened.best("wool", 1)[1].tolist() == best == [2]
+
+
 def test_bm25_of_another_store_is_refused(other: VectorStore, folder: Path, tmp_path: Path) -> None:
     build_index(other, tmp_path / "others")
     (folder / "bm25").rename(tmp_path / "others" / "bm25")

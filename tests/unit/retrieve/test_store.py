@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -91,11 +92,29 @@ def test_a_file_is_hashed_once_for_each_of_its_states(tmp_path: Path, monkeypatc
         return file_sha256(path)
 
     monkeypatch.setattr("llama2vec.retrieve.store.file_sha256", count)
-    file = tmp_path / "shard-00000.passages.jsonl"
-    os.utime(file, (1, 1))
+    names = sorted(path.name for path in tmp_path.glob("shard-*.*.*"))
+    for name in names:
+        os.utime(tmp_path / name, (1, 1))
     for _ in range(2):
         VectorStore.open(tmp_path, verify=True).passages(range(10))
-    assert hashed == [file.name]
+    assert sorted(hashed) == names
+    os.utime(tmp_path / names[0], (2, 2))
+    VectorStore.open(tmp_path, verify=True)
+    assert sorted(hashed) == sorted([*names, names[0]])
+
+
+def test_a_bit_flipped_within_one_tick_of_the_clock_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "shard-00000.passages.jsonl"
+    content = bytearray(file.read_bytes())
+    now = time.time_ns()
+    os.utime(file, ns=(now, now))
+    assert VectorStore.open(tmp_path).passage(0).id == "p0"
+    content[-3] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(now, now))
+    with pytest.raises(CorruptShardError, match="has another checksum"):
+        VectorStore.open(tmp_path).passage(0)
 
 
 @pytest.mark.parametrize("content", [{}, {"settings": {}, "shards": 5}, {"settings": [], "shards": [{}]}])
