@@ -123,7 +123,7 @@ def services() -> Iterator[Start]:
         *, token: str | None = None, encoder: StandInEncoder | None = None, with_search: bool = True,
         wait: bool = True, load: Callable[[], None] = lambda: None, port: int = 0,
         searcher: Any = None, query: PreparedQuery | None = None,
-        hosts: Collection[str] | None = None, **limits: float,
+        hosts: Collection[str] | None = None, opened: Callable[[], Loaded] | None = None, **limits: float,
     ) -> Running:  # fmt: skip
         encoder = encoder or StandInEncoder()
         query = query or PreparedQuery(encoder.contract_hash)
@@ -132,6 +132,8 @@ def services() -> Iterator[Start]:
 
         def loaded() -> Loaded:
             load()
+            if opened:
+                return opened()
             return Loaded(model, cast(Retriever, searcher), query) if with_search else Loaded(model)
 
         ready, settings = threading.Event(), ServeSettings.model_validate(limits)

@@ -23,14 +23,15 @@ def index_command(
     language: Annotated[str, typer.Option(help="Language of BM25's stop words and stemmer: en, de, zh, …")] = "en",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild what was asked for; keep the rest.")] = False,
 ) -> None:
-    """Build an index over a vector store, or add BM25 to one."""
+    """Build an index over a vector store, or add BM25 to one; a store without vectors gets BM25."""
     from llama2vec.retrieve.index import build_index
     from llama2vec.retrieve.store import VectorStore
 
     check_language_option(language)
     opened = VectorStore.open(store)
+    with_bm25 = bm25 or (kind is None and not opened.has_vectors)
     made = build_index(
-        opened, output, kind=cast("IndexKind | None", kind), bm25=language if bm25 else None, overwrite=overwrite
+        opened, output, kind=cast("IndexKind | None", kind), bm25=language if with_bm25 else None, overwrite=overwrite
     )
     if made:
         typer.echo(f"Indexed {len(opened):,} passage{'s' if len(opened) > 1 else ''} [{', '.join(made)}] to {output}")

@@ -51,7 +51,7 @@ def search_command(
 
     mixing = _fusion(mode, fusion, weights or [])
     retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing)
-    chosen = cast("Mode", mode or retriever.modes[0])
+    chosen = cast("Mode", mode or retriever.default_mode)
     # Before the model is loaded, which may take minutes.
     retriever.check_mode(chosen)
     if queries and run:

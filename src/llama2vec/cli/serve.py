@@ -69,6 +69,10 @@ def serve_command(
         from llama2vec.serve.service import Loaded, ServedModel
 
         retriever = Retriever.open(index) if index else None
+        if retriever and not retriever.store.has_vectors:
+            retriever.check_mode("bm25")
+            if model is None:
+                return Loaded.with_index(None, retriever)
         encoder = load_encoder(model, dtype, device, prompts, sets, retriever.store if retriever else None)
         served = ServedModel(encoder, name or encoder.spec.title)
         return Loaded.with_index(served, retriever) if retriever else Loaded(served)

@@ -83,7 +83,8 @@ def build_index(
         output: The index folder, new or not; all changes appear at once, when they are complete.
         kind: How to search vectors; None = the existing index's kind, else ``exact``, which needs neither a file nor
             FAISS. ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
-        bm25: ISO 639 code of the language in which BM25 reads the texts; None = do not add BM25.
+        bm25: ISO 639 code of the language in which BM25 reads the texts; None = do not add BM25. A store without
+            vectors needs it.
         overwrite: Make the requested parts again. An index over another store is replaced as a whole.
 
     Returns:
@@ -92,7 +93,8 @@ def build_index(
     Raises:
         OutputExistsError: A requested part exists with other settings, the index is over another store, or the folder
             holds something else.
-        StoreError: The store is not finished, has too few passages to train on, or the folder cannot be written.
+        StoreError: The store is not finished, lacks the vectors that the request needs or enough of them to train on,
+            or the folder cannot be written.
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
@@ -103,6 +105,7 @@ def build_index(
     # What exists over the same store, with what was asked for on top.
     there: Mapping[str, Any] = found.plan["settings"] if found and same_store else {}
     wanted: dict[str, Any] = {"kind": kind or there.get("kind", "exact"), "bm25": bm25 or there.get("bm25")}
+    _check_vectors(store, **wanted)
     plan = {"settings": wanted, "store": sha256}
     adds = same_store and wanted != there and all(there[name] in (None, wanted[name]) for name in there)
     with claim(output, _INDEX, plan, overwrite=overwrite or adds, inputs=[store.path]) as work:
@@ -123,7 +126,7 @@ def build_index(
             if makes_bm25:
                 _write_bm25(folder / _BM25, store, plan)
         work.finish()
-    return [wanted["kind"]] * makes_vectors + ([_BM25] if makes_bm25 else [])
+    return [wanted["kind"]] * (makes_vectors and store.has_vectors) + ([_BM25] if makes_bm25 else [])
 
 
 def open_index(path: str | Path) -> Index:
@@ -203,6 +206,13 @@ def _check_request(kind: str | None, language: str | None) -> None:
         import_faiss()
     if language is not None:
         new_tokenizer(language)
+
+
+def _check_vectors(store: VectorStore, kind: str, bm25: str | None) -> None:
+    """Refuse what a store without vectors cannot give."""
+    if not store.has_vectors and (kind != "exact" or bm25 is None):
+        wants = f"{kind} needs them" if kind != "exact" else "BM25 alone can search it: pass --bm25"
+        raise StoreError(f"{store.path} has no vectors, and {wants}; add vectors with {store.how_to_add_vectors}")
 
 
 def _read_index(folder: Path) -> Found | None:

@@ -6,6 +6,7 @@ beat either of the two alone, and reciprocal ranks (docs/results.md).
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import weakref
@@ -30,6 +31,8 @@ from llama2vec.retrieve.vector_index import Index, Rows, Scores
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
 
+logger = logging.getLogger(__name__)
+
 FUSED_DEPTH = 1000
 """Fewest passages that each mode contributes to hybrid, so that the first ranks do not depend on the depth."""
 
@@ -50,7 +53,7 @@ class Retriever:
 
     Args:
         index: Over the vectors.
-        encoder: For the queries; None = search by ``bm25`` alone.
+        encoder: For the queries; None = search by ``bm25`` alone, as also where the store has no vectors.
         bm25: Over the same passages, in the order of the store.
         fusion: How ``hybrid`` mixes; None = the defaults of :class:`Fusion`.
 
@@ -62,12 +65,12 @@ class Retriever:
         self, index: Index, encoder: QueryEncoder | None, *, bm25: Bm25Index | None = None, fusion: Fusion | None = None
     ) -> None:
         self.index = index
-        self.encoder = encoder
+        self.encoder = encoder if index.store.has_vectors else None
         self.fusion = fusion or Fusion()
         self._bm25 = bm25
         self._manifest = _stamp(index.store)
-        if encoder is not None:
-            check_contract(index.store, encoder)
+        if self.encoder is not None:
+            check_contract(index.store, self.encoder)
 
     @classmethod
     def open(
@@ -94,16 +97,21 @@ class Retriever:
                 differs.
         """
         index = open_index(path)
-        if encoder is None or isinstance(encoder, str | Path):
+        if not index.store.has_vectors:
+            how = index.store.how_to_add_vectors
+            logger.info("%s has no vectors, so BM25 alone searches it; add them with %s", index.store.path, how)
+        elif encoder is None or isinstance(encoder, str | Path):
             settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
             encoder = _EncoderOfStore(index.store, encoder, settings)
-        return cls(index, encoder, bm25=open_bm25(path, index.store), fusion=fusion)
+        # What is still a name here belongs to a store without vectors, which no model can search.
+        query_encoder = None if isinstance(encoder, str | Path) else encoder
+        return cls(index, query_encoder, bm25=open_bm25(path, index.store), fusion=fusion)
 
     @classmethod
     def from_texts(
         cls,
         texts: Iterable[str | Mapping[str, Any] | Passage],
-        model: Encoder | str | Path,
+        model: Encoder | str | Path | None,
         folder: str | Path | None = None,
         *,
         language: str | None = "en",
@@ -116,10 +124,10 @@ class Retriever:
         Args:
             texts: Strings, or rows with a ``text`` and perhaps ``id`` (or ``_id``) and ``title``: a list, a pandas
                 column or data frame, a ``datasets`` column or data set. A text without an id has its number as its id.
-            model: An encoder, or a model's path or name.
+            model: An encoder, or a model's path or name; None = search by BM25 alone.
             folder: Where to keep store and index for :meth:`open`; the same call resumes an interrupted one. None = a
                 temporary folder that lasts as long as the retriever.
-            language: ISO 639 code for BM25; None = search by vectors alone.
+            language: ISO 639 code for BM25; None = search by vectors alone, which needs a model.
             device: Where a named model runs.
             dtype: Its number format.
             overwrite: Replace what the folder holds of other texts.
@@ -128,11 +136,16 @@ class Retriever:
             DataError: Something is not a text, two texts have one id, or there is none.
             OutputExistsError: The folder holds other texts.
             ModelError: The model cannot be used.
+            ConfigError: Neither a model nor a language is given.
         """
         from llama2vec.model.encoder import Encoder
 
         passages = as_passages(texts)
-        encoder = model if isinstance(model, Encoder) else Encoder.load(model, device=device, dtype=dtype)
+        if model is None and language is None:
+            raise ConfigError("without a model and without a language nothing can be searched; give one of them")
+        encoder = model
+        if encoder is not None and not isinstance(encoder, Encoder):
+            encoder = Encoder.load(encoder, device=device, dtype=dtype)
         if folder is None:
             home = Path(tempfile.mkdtemp(prefix="llama2vec-"))
             try:
@@ -143,8 +156,9 @@ class Retriever:
             weakref.finalize(retriever, shutil.rmtree, home, ignore_errors=True)
             return retriever
         home = Path(folder)
-        model_spec = encoder.spec.to_json(home / "store")
-        source = {"corpus": "texts", "fingerprint": passages_sha256(passages), "model": model_spec}
+        source: dict[str, object] = {"corpus": "texts", "fingerprint": passages_sha256(passages)}
+        if encoder is not None:
+            source["model"] = encoder.spec.to_json(home / "store")
         store = write_store(
             lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
         )
@@ -162,6 +176,11 @@ class Retriever:
         has = {"dense": self.encoder is not None, "bm25": self._bm25 is not None}
         return tuple(mode for mode in ("hybrid", "dense", "bm25") if has.get(mode, all(has.values())))
 
+    @property
+    def default_mode(self) -> Mode:
+        """The first of :attr:`modes`; where there is none, the one whose :meth:`check_mode` says what is missing."""
+        return self.modes[0] if self.modes else "dense" if self.store.has_vectors else "bm25"
+
     def search(
         self, queries: Sequence[Query], mode: Mode | None = None, depth: int = 100, *, tag: str | None = None
     ) -> Run:
@@ -177,14 +196,14 @@ class Retriever:
             ConfigError: The mode is unknown.
             StoreError: The index does not carry the mode, or its store was rewritten since it was opened.
         """
-        mode = mode or self._default_mode
+        mode = mode or self.default_mode
         run, _ = self._search(queries, mode, depth)
         return Run(run.results, tag or mode)
 
     def hits(self, question: str, mode: Mode | None = None, depth: int = 10) -> list[Hit]:
         """Find the best passages of one question, with their texts; arguments and errors as in :meth:`search`."""
         with self._reading():
-            run, row_of_id = self._search([Query(id="question", text=question)], mode or self._default_mode, depth)
+            run, row_of_id = self._search([Query(id="question", text=question)], mode or self.default_mode, depth)
             best = run.results["question"]
             passages = self.store.passages([row_of_id[passage_id] for passage_id in best])
         return [
@@ -201,6 +220,8 @@ class Retriever:
         how = "add it: `llama2vec index STORE -o INDEX --bm25`"
         if mode == "dense" or self._bm25 is not None:
             how = "give the model that encoded it"
+        if mode != "bm25" and not self.store.has_vectors:
+            how = f"add vectors: {self.store.how_to_add_vectors}"
         carried = ", ".join(self.modes) or "nothing"
         raise StoreError(f"{self.store.path} cannot be searched by {mode}, only by {carried}; {how}")
 
@@ -244,11 +265,6 @@ class Retriever:
             raise
         self.check_unchanged()
 
-    @property
-    def _default_mode(self) -> Mode:
-        # With neither an encoder nor BM25, dense says what is missing.
-        return self.modes[0] if self.modes else "dense"
-
 
 class _EncoderOfStore:
     """The model that a store names, or another one, loaded by the first query."""
@@ -273,6 +289,7 @@ class _EncoderOfStore:
 
 def check_contract(store: VectorStore, encoder: QueryEncoder) -> None:
     """Raise a :class:`StoreError` unless queries are encoded the way the passages were."""
+    store.check_vectors()
     if store.contract_hash != encoder.contract_hash:
         raise StoreError(
             f"{store.path} was encoded under contract {store.contract_hash[:12]} and the query model has "

@@ -31,12 +31,15 @@ class KnownVectors:
     checksums; in another batch the model might have given them another last bit. Memory: 16 bytes per stored passage.
 
     Raises:
-        StoreError: The store was encoded under another contract, is less exact than ``dtype``, or is damaged.
+        StoreError: The store has no vectors, was encoded under another contract, is less exact than ``dtype``, or is
+            damaged.
     """
 
     def __init__(
         self, encoder: PassageEncoder, store: VectorStore, *, dtype: Literal["float32", "float16"] = "float32"
     ) -> None:
+        if not store.has_vectors:
+            raise StoreError(f"{store.path} has no vectors to reuse; leave out --reuse")
         if store.contract_hash != encoder.contract_hash:
             theirs, ours = store.contract_hash[:12], encoder.contract_hash[:12]
             problem = f"{store.path} was encoded under contract {theirs} and this model has {ours}"

@@ -8,6 +8,8 @@ A store of N passages of width D, cut into shards of ``shard_size`` passages::
     shard-00000.offsets.npy       [n + 1] int64, the byte at which each line begins
     shard-00000.json              rows, bytes and sha256 of the three; written after them: a shard with it is done
 
+A store without vectors has the dimension 0, no contract and no vectors files; BM25 searches it.
+
 Whoever reads a file compares its checksum first, once for each state of the file: a flipped bit, or a store that was
 replaced under an open reader, is an error and never a wrong hit.
 """
@@ -35,7 +37,7 @@ Vectors = npt.NDArray[np.float32]
 
 STORE_FILE, PLAN_FILE = "store.json", "writing.json"
 FORMAT = {"format": "llama2vec-store", "version": 1}
-SHARD_PARTS = ("vectors.npy", "passages.jsonl", "offsets.npy")
+VECTORS_PART, TEXT_PARTS = "vectors.npy", ("passages.jsonl", "offsets.npy")
 _TICK_NANOSECONDS = 20_000_000
 _verified: set[tuple[str, tuple[int, ...]]] = set()
 
@@ -62,7 +64,7 @@ class VectorStore:
         settings = manifest["settings"]
         self.path = path
         self.dimension: int = settings["dimension"]
-        self.contract_hash: str = settings["contract_hash"]  # queries must be encoded under the same contract
+        self.contract_hash: str = settings["contract_hash"]  # queries need the same contract; "" without vectors
         self.source: Mapping[str, object] = settings["source"]  # what the writer said about corpus and model
         self.dtype: str = settings["dtype"]  # of the vectors on disk: float32 or float16
         self._shards: list[dict[str, Any]] = manifest["shards"]
@@ -117,6 +119,17 @@ class VectorStore:
         return self._rows
 
     @property
+    def has_vectors(self) -> bool:
+        """Whether the passages were encoded; otherwise BM25 alone searches them."""
+        return self.dimension > 0
+
+    @property
+    def how_to_add_vectors(self) -> str:
+        """What to do to search a store without vectors by meaning too, as the end of a message."""
+        corpus, folder = self.source.get("corpus", "CORPUS"), self.path
+        return str(self.source.get("add_vectors") or f"`llama2vec encode MODEL {corpus} -o {folder} --overwrite`")
+
+    @property
     def ids(self) -> Sequence[str]:
         """Passage ids by row, read when asked for."""
         return _PassageIds(self)
@@ -151,6 +164,11 @@ class VectorStore:
         for name in self._files:
             self._checked(name)
 
+    def check_vectors(self) -> None:
+        """Raise a StoreError that says how to add vectors if there are none."""
+        if not self.has_vectors:
+            raise StoreError(f"{self.path} has no vectors; add them with {self.how_to_add_vectors}")
+
     def _checked(self, name: str) -> Path:
         """Return a file after checking it against ``store.json``; it is checked again only after it changes."""
         file, (_, sha256) = self.path / name, self._files[name]
@@ -170,6 +188,7 @@ class VectorStore:
             raise CorruptShardError(f"{file} {problem}; {_how_to_repair(file)}")
 
     def _shard_vectors(self, shard: int) -> npt.NDArray[np.floating[Any]]:
+        self.check_vectors()
         file = self._checked(f"{shard_name(shard)}.vectors.npy")
         try:
             vectors: npt.NDArray[np.floating[Any]] = np.load(file, mmap_mode="r")

@@ -30,8 +30,9 @@ from llama2vec.retrieve.reuse import PartialShard, encoder_batches
 from llama2vec.retrieve.store import (
     FORMAT,
     PLAN_FILE,
-    SHARD_PARTS,
     STORE_FILE,
+    TEXT_PARTS,
+    VECTORS_PART,
     PassageEncoder,
     Vectors,
     VectorStore,
@@ -73,7 +74,7 @@ STORE = Kind(
 
 def write_store(
     passages: Callable[[], Iterable[Passage]],
-    encoder: PassageEncoder,
+    encoder: PassageEncoder | None,
     output: str | Path,
     *,
     source: Mapping[str, object],
@@ -89,7 +90,7 @@ def write_store(
 
     Args:
         passages: Opens the corpus, always in the same order; called once or more.
-        encoder: Gives the vectors.
+        encoder: Gives the vectors; None = a store of texts alone, for BM25.
         output: The folder: new, empty, or a store that was begun with the same settings.
         source: Names the corpus (its fingerprint), the model and all else that equal stores have in common.
         shard_size: Passages per shard.
@@ -109,8 +110,8 @@ def write_store(
     if next(iter(passages()), None) is None:
         raise EmptyCorpusError(f"the corpus has no passages; nothing was written to {output}")
     settings = {
-        "contract_hash": encoder.contract_hash,
-        "dimension": encoder.dimension,
+        "contract_hash": encoder.contract_hash if encoder else "",
+        "dimension": encoder.dimension if encoder else 0,
         "dtype": dtype,
         "shard_size": shard_size,
         "source": json.loads(json.dumps(dict(source), default=str)),
@@ -151,10 +152,12 @@ class _StoreWriter:
         self.work, self.folder, self.settings = work, work.path, settings
         self.shard_size: int = settings["shard_size"]
 
-    def write(self, passages: Callable[[], Iterable[Passage]], encoder: PassageEncoder, total: int | None) -> None:
+    def write(
+        self, passages: Callable[[], Iterable[Passage]], encoder: PassageEncoder | None, total: int | None
+    ) -> None:
         """Encode the shards that no other process works on, wait for the others, and finish the store."""
         try:
-            with ProgressReporter("encoding", "passages") as progress:
+            with ProgressReporter("encoding" if encoder else "writing", "passages") as progress:
                 progress.start(total)
                 while True:
                     rows, stream = 0, iter(passages())
@@ -174,7 +177,7 @@ class _StoreWriter:
                 raise StoreError(f"{self.folder} was removed while it was written ({error}); encode again") from error
 
     def _write_or_skip(
-        self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder, progress: ProgressReporter
+        self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder | None, progress: ProgressReporter
     ) -> int:
         """Consume the passages of one shard, encode them unless another process does, and return their number."""
         done = self._done_shard(number)
@@ -185,7 +188,10 @@ class _StoreWriter:
                 done = self._done_shard(number)  # another process may have finished it since the first look
                 if claimed and done is None:
                     batch = list(chunk)
-                    self._write_shard(number, batch, self._encode(number, batch, encoder, progress))
+                    self._write_shard(
+                        number, batch, self._encode(number, batch, encoder, progress) if encoder else None
+                    )
+                    progress.advance(0 if encoder else len(batch))
                     return len(batch)
             finally:
                 lock.release()
@@ -222,7 +228,9 @@ class _StoreWriter:
             )
         check_vectors(vectors, lambda row: f"{self.work.output}: the vector of passage {passages[row].id!r}")
 
-    def _write_shard(self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]]) -> None:
+    def _write_shard(
+        self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]] | None
+    ) -> None:
         """Write the files of a shard, its json last."""
         name = shard_name(number)
         (self.folder / f"{name}.json").unlink(missing_ok=True)
@@ -230,8 +238,11 @@ class _StoreWriter:
             leftover.unlink(missing_ok=True)
         lines = [passage_line(passage) for passage in batch]
         offsets = np.cumsum([0, *map(len, lines)], dtype="<i8")
-        contents = zip(SHARD_PARTS, (_npy_chunks(vectors), lines, _npy_chunks(offsets)), strict=True)
-        files = {f"{name}.{part}": write_atomic(self.folder / f"{name}.{part}", chunks) for part, chunks in contents}
+        parts: dict[str, Iterable[bytes]] = {} if vectors is None else {VECTORS_PART: _npy_chunks(vectors)}
+        parts |= zip(TEXT_PARTS, (lines, _npy_chunks(offsets)), strict=True)
+        files = {
+            f"{name}.{part}": write_atomic(self.folder / f"{name}.{part}", chunks) for part, chunks in parts.items()
+        }
         shard = {"shard": number, "first_row": number * self.shard_size, "rows": len(batch)}
         _write_json(self.folder / f"{name}.json", shard | {"first_id": batch[0].id, "files": files})
         (self.folder / f"{name}.partial.npz").unlink(missing_ok=True)

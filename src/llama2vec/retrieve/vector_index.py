@@ -141,6 +141,7 @@ def import_faiss() -> Any:
 def _checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors:
     if depth < 1:
         raise ConfigError(f"the depth must be at least 1, not {depth}")
+    store.check_vectors()
     if vectors.ndim != 2 or vectors.shape[1] != store.dimension:
         raise StoreError(
             f"queries of shape {vectors.shape} do not fit the vectors of {store.path}, which have width "

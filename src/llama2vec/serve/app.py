@@ -40,7 +40,7 @@ from llama2vec.serve.schemas import (
     problem_answer,
     search_requests,
 )
-from llama2vec.serve.service import Loaded, NotFiniteError, Service, StoreChangedError, shortened
+from llama2vec.serve.service import Loaded, NotFiniteError, ServedModel, Service, StoreChangedError, shortened
 from llama2vec.serve.settings import ServeSettings
 
 ResultT = TypeVar("ResultT")
@@ -153,7 +153,7 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
     )  # fmt: skip
     async def embeddings(request: Request, body: Annotated[request_model, Body()]) -> Response:  # type: ignore[valid-type]
         """Embed texts, in OpenAI's format."""
-        asked, model = cast(EmbeddingRequest, body), _loaded(service).model
+        asked, model = cast(EmbeddingRequest, body), _model(service)
         _check_model(asked.model, model.name)
         if asked.dimensions is not None and asked.dimensions > model.dimension:
             text = f"dimensions: this model has {model.dimension}, fewer than {asked.dimensions}"
@@ -168,8 +168,7 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
         usage = {"prompt_tokens": encoded.tokens, "total_tokens": encoded.tokens}
         return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": usage})
 
-    def described() -> Model:
-        model = _loaded(service).model
+    def described(model: ServedModel) -> Model:
         return Model(
             id=model.name, created=service.created, dimensions=model.dimension, contract_hash=model.contract_hash
         )
@@ -177,12 +176,13 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
     @app.get("/v1/models", dependencies=secured, responses=_errors(secured, 503))
     async def models() -> Models:
         """Name the served model."""
-        return Models(data=[described()])
+        model = _loaded(service).model
+        return Models(data=[described(model)] if model else [])
 
     @app.get("/v1/models/{model_id:path}", dependencies=secured, responses=_errors(secured, 404, 503))
     async def model(model_id: str) -> Model:
         """Describe the served model."""
-        found = described()
+        found = described(_model(service))
         _check_model(model_id, found.id)
         return found
 
@@ -231,6 +231,13 @@ def _loaded(service: Service) -> Loaded:
     if service.loaded is None:
         raise Problem(503, "the model is still loading; try again soon", "loading", headers=_RETRY_WHILE_LOADING)
     return service.loaded
+
+
+def _model(service: Service) -> ServedModel:
+    model = _loaded(service).model
+    if model is None:
+        raise Problem(404, "model: this service has none, because its index has no vectors", "model_not_found", "model")
+    return model
 
 
 def _check_model(asked: str | None, served: str) -> None:

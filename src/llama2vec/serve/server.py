@@ -198,8 +198,9 @@ def serve(
     failures: list[BaseException] = []
 
     def ready(loaded: Loaded) -> None:
-        modes = f" and search ({', '.join(loaded.modes)})" if loaded.modes else ""
-        print(f"Serving embeddings of {loaded.model.name}{modes} on {address_of(listening)}", flush=True)
+        parts = [f"embeddings of {loaded.model.name}"] if loaded.model else []
+        parts += [f"search ({', '.join(loaded.modes)})"] if loaded.modes else []
+        print(f"Serving {' and '.join(parts)} on {address_of(listening)}", flush=True)
 
     def failed(error: BaseException) -> None:
         failures.append(error)

@@ -97,19 +97,21 @@ class StoreChangedError(Exception):
 class Loaded:
     """What the service answers from."""
 
-    model: ServedModel  # The encoder
+    model: ServedModel | None  # The encoder; None = no embeddings, and search by words alone
     retriever: Retriever | None = None  # The index, opened with ``query`` as its encoder; None = embeddings only
-    query: PreparedQuery | None = None  # Takes the vector of the query that is searched for
+    query: PreparedQuery | None = None  # Takes the vector of the query that is searched for; None = ``bm25`` alone
 
     @classmethod
-    def with_index(cls, model: ServedModel, retriever: Retriever) -> Loaded:
-        """Serve an index that was opened without an encoder.
+    def with_index(cls, model: ServedModel | None, retriever: Retriever) -> Loaded:
+        """Serve an index that was opened without an encoder; without vectors, it needs no model.
 
         Raises:
             StoreError: The index was made with another encoder.
         """
-        query = PreparedQuery(model.contract_hash)
-        check_contract(retriever.store, query)
+        query = None
+        if model is not None and retriever.store.has_vectors:
+            query = PreparedQuery(model.contract_hash)
+            check_contract(retriever.store, query)
         retriever.encoder = query
         return cls(model, retriever, query)
 
@@ -131,8 +133,8 @@ class Loaded:
     def hits(self, question: str, mode: Mode, depth: int, vector: Vectors | None) -> list[Hit]:
         """Search in the calling thread, one search at a time; :class:`StoreChangedError` if the store was rewritten."""
         assert self.retriever is not None
-        assert self.query is not None
-        self.query.vector = vector
+        if self.query is not None:
+            self.query.vector = vector
         try:
             return self.retriever.hits(question, mode, depth)
         except StoreError as error:
@@ -168,10 +170,10 @@ class Service:
     @property
     def state(self) -> State:
         """Whether requests can be answered, and if not, why."""
-        if self.loaded is None or self._batcher is None:
+        if self.loaded is None:
             return "loading"
         # A batch that outlasts the time limit has no caller left.
-        if self._batcher.is_failing(2 * self.settings.timeout_seconds):
+        if self._batcher and self._batcher.is_failing(2 * self.settings.timeout_seconds):
             return "failing"
         return "store_changed" if self.loaded.store_changed else "ok"
 
@@ -182,10 +184,18 @@ class Service:
             Llama2VecError: The model or the index cannot be used.
         """
         loaded = await _in_daemon_thread(self._load)
+        if loaded.model is not None:
+            await self._start_model(loaded.model)
+        for mode in loaded.modes:
+            await self._search(loaded, _PROBE, mode, 1)
+        self.loaded = loaded
+        return loaded
+
+    async def _start_model(self, model: ServedModel) -> None:
         self._batcher = Batcher(
-            loaded.model,
+            model,
             max_batch=self.settings.max_batch,
-            max_batch_tokens=self.settings.max_batch_tokens or loaded.model.batch_tokens,
+            max_batch_tokens=self.settings.max_batch_tokens or model.batch_tokens,
             max_wait_seconds=self.settings.max_wait_ms / 1000,
             max_waiting=self.settings.max_waiting,
             on_batch=self._on_batch,
@@ -195,12 +205,8 @@ class Service:
             await self.embed([_PROBE], "query")
         except NotFiniteError:
             raise ModelError(
-                f"{loaded.model.name}: its vectors are not finite numbers; serve it with --dtype float32"
+                f"{model.name}: its vectors are not finite numbers; serve it with --dtype float32"
             ) from None
-        for mode in loaded.modes:
-            await self._search(loaded, _PROBE, mode, 1)
-        self.loaded = loaded
-        return loaded
 
     async def stop(self) -> None:
         """Stop the threads."""

@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from running import CommandLine
 
+from llama2vec.records import Passage
+from llama2vec.retrieve.store_writer import write_store
+
 CPU = ["--dtype", "float32", "--device", "cpu"]
 
 
@@ -33,3 +36,13 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(
 ) -> None:
     assert words in command_line.refused("index", store, "-o", tmp_path / "i", *options)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_store_without_vectors_gets_bm25(tmp_path: Path, command_line: CommandLine) -> None:
+    write_store(lambda: iter([Passage("a", "river stone")]), None, tmp_path / "s", source={"corpus": "c.jsonl"})
+    done = command_line("index", tmp_path / "s", "-o", tmp_path / "i")
+    assert done.out == f"Indexed 1 passage [bm25] to {tmp_path / 'i'}\n"
+    assert "a\n     river stone" in command_line("search", tmp_path / "i", "river").out
+    assert "add vectors: `llama2vec encode MODEL c.jsonl" in command_line.refused(
+        "search", tmp_path / "i", "river", "--mode", "dense"
+    )

@@ -232,3 +232,20 @@ def test_wrong_requests_are_told_in_one_line(store: VectorStore, tmp_path: Path)
     with pytest.raises(StoreError, match="no index at"):
         open_index(tmp_path)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_store_without_vectors_is_indexed_by_bm25_alone(tmp_path: Path) -> None:
+    passages = [Passage(f"p{n}", text) for n, text in enumerate(TEXTS)]
+    store = write_store(lambda: iter(passages), None, tmp_path / "texts", source={"corpus": "c.jsonl"})
+    for kind, words in ((None, "BM25 alone can search it: pass --bm25"), ("faiss-flat", "faiss-flat needs them")):
+        with pytest.raises(StoreError, match=rf"{words}; add vectors with `llama2vec encode MODEL c.jsonl"):
+            build_index(store, tmp_path / "index", kind=kind)  # type: ignore[arg-type]
+    assert not (tmp_path / "index").exists()
+    assert build_index(store, tmp_path / "index", bm25="en") == ["bm25"]
+    assert build_index(store, tmp_path / "index") == []
+    opened = open_index(tmp_path / "index")
+    bm25 = open_bm25(tmp_path / "index", opened.store)
+    assert bm25 is not None
+    assert bm25.best("wool", 2)[1].tolist() == [2, 3]
+    with pytest.raises(StoreError, match="has no vectors; add them with"):
+        opened.search(np.ones((1, 7), dtype=np.float32), 2)

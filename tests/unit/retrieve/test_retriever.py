@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from llama2vec.records import Passage, Query
 from llama2vec.retrieve.fusion import Fusion, min_max_fusion, reciprocal_rank_fusion
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.retriever import Retriever, check_contract
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 
@@ -202,3 +203,34 @@ def test_bm25_never_loads_the_model_that_the_store_names(encoder: Encoder, tmp_p
     with pytest.raises(Exception, match="nowhere"):
         opened.hits("river", "dense")
     assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_without_vectors_bm25_alone_answers_and_one_line_says_how_to_add_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passages = [Passage(f"p{n}", text) for n, text in enumerate(TEXTS)]
+    store = write_store(lambda: iter(passages), None, tmp_path / "store", source={"corpus": "c.jsonl"})
+    bare = Retriever.open(store.path)
+    assert (bare.modes, bare.default_mode) == ((), "bm25")
+    with pytest.raises(StoreError, match=r"cannot be searched by bm25, only by nothing; add it: `llama2vec index"):
+        bare.search(QUERIES)
+    build_index(store, tmp_path / "index", bm25="en")
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        opened = Retriever.open(tmp_path / "index", "a model that is not needed")
+    how = f"`llama2vec encode MODEL c.jsonl -o {store.path} --overwrite`"
+    assert caplog.messages == [f"{store.path} has no vectors, so BM25 alone searches it; add them with {how}"]
+    assert opened.modes == Retriever.open(tmp_path / "index", CountingEncoder()).modes == ("bm25",)
+    assert [hit.passage.id for hit in opened.hits("llama wool")][:1] == ["p4"]
+    with pytest.raises(StoreError, match="cannot be searched by hybrid, only by bm25; add vectors: `llama2vec encode"):
+        opened.search(QUERIES, "hybrid")
+    with pytest.raises(StoreError, match="has no vectors; add them"):
+        check_contract(store, CountingEncoder())
+
+
+def test_texts_without_a_model_are_searched_by_bm25(tmp_path: Path) -> None:
+    retriever = Retriever.from_texts(list(TEXTS), None, tmp_path / "kept")
+    assert retriever.modes == Retriever.open(tmp_path / "kept").modes == ("bm25",)
+    assert retriever.hits("sheep")[0].passage.id == "2"
+    with pytest.raises(ConfigError, match="nothing can be searched"):
+        Retriever.from_texts(list(TEXTS), None, language=None)

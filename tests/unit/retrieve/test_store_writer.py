@@ -321,3 +321,26 @@ def test_a_writer_that_another_overtakes_returns_the_finished_store(tmp_path: Pa
     write(tmp_path / "s", shard_size=3)
     store = write(tmp_path / "s", encoder=Overtaken(), shard_size=4, overwrite=True)
     assert len(list(store.path.glob("shard-*.json"))) == 3
+
+
+def test_a_store_without_an_encoder_holds_the_same_texts_and_no_vectors(tmp_path: Path) -> None:
+    store, other = write(tmp_path / "texts", encoder=None), write(tmp_path / "vectors")
+    assert (store.has_vectors, store.dimension, store.contract_hash, len(store)) == (False, 0, "", 10)
+    assert list(store.passages(range(10))) == list(other.passages(range(10)))
+    assert not list(store.path.glob("*.vectors.npy"))
+    store.verify()
+    for read in (lambda: store.vectors([1]), lambda: next(store.shards())):
+        with pytest.raises(StoreError, match=r"has no vectors; add them with `llama2vec encode MODEL ten -o .*texts"):
+            read()
+    with pytest.raises(StoreError, match="has no vectors to reuse"):
+        reuse.KnownVectors(HashEncoder(), store)
+
+
+def test_a_store_without_vectors_is_resumed_and_replaced_by_one_with_vectors(tmp_path: Path) -> None:
+    whole = files(write(tmp_path / "whole", encoder=None).path)
+    (tmp_path / "whole" / "shard-00001.passages.jsonl").write_text("damaged")
+    assert files(write(tmp_path / "whole", encoder=None).path) == whole
+    with pytest.raises(OutputExistsError, match="with other settings"):
+        write(tmp_path / "whole")
+    assert files(tmp_path / "whole") == whole
+    assert write(tmp_path / "whole", overwrite=True).dimension == WIDTH

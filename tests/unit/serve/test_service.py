@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from service_stand_ins import PASSAGES, Running, StandInSearcher, Start
 
-from llama2vec.serve.service import PreparedQuery
+from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.store_writer import write_store
+from llama2vec.serve.service import Loaded, PreparedQuery
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
@@ -98,3 +103,16 @@ def test_a_mode_that_the_index_lacks_is_refused_and_not_replaced(start: Start) -
     assert answer.status_code == 400
     assert "mode: this index cannot be searched by bm25; choose from dense" in answer.json()["error"]["message"]
     assert searcher.asked == []
+
+
+def test_an_index_without_vectors_is_served_without_a_model(start: Start, tmp_path: Path) -> None:
+    store = write_store(lambda: iter(PASSAGES), None, tmp_path / "store", source={})
+    build_index(store, tmp_path / "index", bm25="en")
+    service = start(opened=lambda: Loaded.with_index(None, Retriever.open(tmp_path / "index")))
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"]}
+    answer = service.client.get("/search", params={"q": "soft wool"}).json()
+    assert (answer["mode"], [hit["id"] for hit in answer["hits"]]) == ("bm25", ["camelids/2"])
+    assert service.client.get("/search", params={"q": "wool", "mode": "dense"}).status_code == 400
+    assert service.client.get("/v1/models").json()["data"] == []
+    for answer in (service.client.post("/v1/embeddings", json={"input": "wool"}), service.client.get("/v1/models/x")):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
