@@ -30,6 +30,10 @@ class CorpusFormatError(DataError):
     """A corpus, query or sentence-pair file has a faulty line."""
 
 
+class UnreadableError(DataError):
+    """A document cannot be read; the message is the reason alone, which a table of skipped files names."""
+
+
 class ExampleFormatError(DataError):
     """Labeled training data has a faulty row."""
 

@@ -1,12 +1,57 @@
-"""Settings of the texts to read: plain text, and pairs made from a corpus."""
+"""Settings of the texts to read: files of any format, plain text, and pairs made from a corpus."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from llama2vec.config import Language, Settings
+
+
+def check_encoding(name: str) -> str:
+    """Return ``auto`` or the name of a codec as it is. Raises ValueError: Python has no such text encoding."""
+    try:
+        "".encode(name if name != "auto" else "utf-8")
+    except LookupError:
+        raise ValueError(f"{name!r} is not a text encoding; write auto, utf-8, cp1252 or the like") from None
+    return name
+
+
+class ReadingSettings(Settings):
+    """How a folder of documents, or one document, is read.
+
+    Attributes:
+        text_field: Field of a JSON object or of a JSON line that holds its text; empty = ``text``, ``contents`` or
+            the like, else the field with the longest texts.
+        id_field: Field or column that names a row; empty = rows are numbered.
+        title_field: Field or column that holds a row's title; empty = ``title``, ``subject``, ``question`` or the like.
+        text_columns: Columns of a table that hold its text; empty = those with the longest texts.
+        max_file_bytes: Larger files are skipped by name. The files of one archive may be eight times as large together.
+        include: Patterns of paths to read, such as ``guide/**`` or ``*.pdf``; empty = all.
+        exclude: Patterns of paths to leave unread, each skipped by name; ``**/`` stands for any folders.
+        strict: A file that is skipped or read in part is an error.
+    """
+
+    text_field: str = ""
+    id_field: str = ""
+    title_field: str = ""
+    text_columns: tuple[str, ...] = ()
+    max_file_bytes: Annotated[int, Field(ge=1)] = 128 * 2**20
+    encoding: Annotated[str, AfterValidator(check_encoding)] = "auto"  # Encoding of texts; ``auto`` = found by file
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = (
+        "node_modules/**",
+        "**/node_modules/**",
+        "__pycache__/**",
+        "**/__pycache__/**",
+        "_static/**",
+        "**/_static/**",
+        "**/*.min.js",
+        "**/*.min.css",
+        "**/searchindex.js",
+    )
+    strict: bool = False
 
 
 class TextSettings(Settings):

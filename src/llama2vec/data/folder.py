@@ -1,0 +1,304 @@
+"""A folder of documents: its files in order, each read by the reader of its format, and a report of what was not."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterator
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+from llama2vec.data.documents import Document
+from llama2vec.data.readers import read_bytes
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import CorpusFormatError, DataError, UnreadableError
+from llama2vec.files import open_regular
+
+_OTHER_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISFIFO, "a pipe, not a file"),
+    (stat.S_ISSOCK, "a socket, not a file"),
+    (stat.S_ISCHR, "a device, not a file"),
+    (stat.S_ISBLK, "a device, not a file"),
+)
+_NAMED_PER_REASON = 3
+"""The table names this many files for each reason, and counts the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file that may hold documents, as the walk found it."""
+
+    path: Path  # To open it with
+    name: str  # Relative to the folder, with ``/`` between the parts
+    size: int  # Bytes
+    modified_ns: int  # Time of the last change, in nanoseconds since 1970
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file that was not read, or only in part."""
+
+    name: str  # Relative to the folder
+    reason: str  # In words
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What a folder holds: files to read, in order of their names, and what cannot be one."""
+
+    files: tuple[SourceFile, ...]
+    skipped: tuple[Skipped, ...] = ()
+
+
+@dataclass
+class ReadingReport:
+    """What was read, and what was not: filled while :func:`read_documents` runs."""
+
+    files: int = 0  # Files of which something was read
+    documents: int = 0
+    partly: list[Skipped] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+    def summary(self) -> str:
+        """Return the counts in one line.
+
+        >>> ReadingReport(files=1, documents=12, skipped=[Skipped("a.png", "a picture")]).summary()
+        'read 1 file (12 documents), skipped 1'
+        """
+        found = f"read {_counted(self.files, 'file')} ({_counted(self.documents, 'document')})"
+        if self.partly:
+            found += f", {len(self.partly):,} of them only partly"
+        return found + (f", skipped {len(self.skipped):,}" if self.skipped else "")
+
+    def table(self) -> str:
+        """Return the summary and, for each reason, the files that were skipped or only partly read."""
+        lines = [self.summary()]
+        for title, entries in (("partly read", self.partly), ("skipped", self.skipped)):
+            by_reason: dict[str, list[str]] = {}
+            for one in entries:
+                by_reason.setdefault(one.reason, []).append(one.name)
+            for reason, names in sorted(by_reason.items(), key=lambda pair: (-len(pair[1]), pair[0])):
+                shown = ", ".join(names[:_NAMED_PER_REASON])
+                more = f", … {len(names) - _NAMED_PER_REASON:,} more" if len(names) > _NAMED_PER_REASON else ""
+                lines.append(f"  {title} {len(names):>5,}  {reason}: {shown}{more}")
+        return "\n".join(lines)
+
+    def check(self, where: str) -> None:
+        """Raise one DataError if a file was skipped or only partly read."""
+        faults = [*self.skipped, *self.partly]
+        if faults:
+            first = faults[0]
+            raise DataError(
+                f"{where}: {_counted(len(faults), 'file')} cannot be read whole, such as {first.name} "
+                f"({first.reason}); exclude or repair them, or read without strict"
+            )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def walk(source: str | Path, settings: ReadingSettings | None = None, *, without: Collection[Path] = ()) -> Walk:
+    """Return the files of a folder at any depth, sorted by name, or a single file; nothing is read.
+
+    Hidden files and folders are left out. A link that leaves the source, or that leads to what is read anyway, is
+    skipped by name, as are pipes, devices and what ``include`` and ``exclude`` rule out.
+
+    Args:
+        source: Folder or file.
+        settings: The patterns; None = the defaults.
+        without: Files and folders that are left out without a word, such as an index within the folder.
+
+    Raises:
+        CorpusFormatError: No such file or folder.
+    """
+    settings = settings or ReadingSettings()
+    root = Path(source)
+    if root.is_dir():
+        walking = _Walking(root, settings, {path.resolve() for path in without})
+        files = sorted(walking.files, key=lambda one: one.name)
+        return Walk(tuple(files), tuple(sorted(walking.skipped, key=lambda one: one.name)))
+    if not os.path.lexists(root):
+        raise CorpusFormatError(f"{root}: no such file or folder")
+    found = _looked_at(root, root.name)
+    return Walk((found,)) if isinstance(found, SourceFile) else Walk((), (found,))
+
+
+class _Walking:
+    """One walk: folders first, then the folders within the root that links lead to and that are not read yet."""
+
+    def __init__(self, root: Path, settings: ReadingSettings, without: set[Path]) -> None:
+        self._root, self._home, self._settings, self._without = root, root.resolve(), settings, without
+        self._walked = {self._home}
+        self._links: list[Path] = []
+        self.files: list[SourceFile] = []
+        self.skipped: list[Skipped] = []
+        self._walk(root)
+        for link in self._links:  # Grows while folders behind links are walked
+            target = link.resolve()
+            if not target.is_relative_to(self._home):
+                self._skip(link, "a link that leaves the folder")
+            elif target in self._walked:
+                self._skip(link, "a link to a folder that is read already")
+            else:
+                self._walked.add(target)
+                self._walk(link)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+    def _skip(self, folder: Path, reason: str) -> None:
+        self.skipped.append(Skipped(f"{self._name(folder)}/", reason))
+
+    def _unlisted(self, error: OSError) -> None:
+        self._skip(Path(error.filename), f"cannot be listed ({error.strerror})")
+
+    def _walk(self, top: Path) -> None:
+        for parent, folders, names in os.walk(top, onerror=self._unlisted):
+            place = Path(parent)
+            shown = [place / name for name in sorted(folders) if not name.startswith(".")]
+            folders[:] = [path.name for path in shown if self._enters(path)]
+            for path in sorted(place / name for name in names if not name.startswith(".")):
+                if not self._without or path.resolve() not in self._without:
+                    self._look_at(path)
+
+    def _enters(self, folder: Path) -> bool:
+        if reason := _ruled_out(f"{self._name(folder)}/", self._settings, folder=True):
+            self._skip(folder, reason)
+        elif folder.is_symlink():
+            self._links.append(folder)
+        elif folder.resolve() not in self._walked | self._without:
+            self._walked.add(folder.resolve())
+            return True
+        return False
+
+    def _look_at(self, path: Path) -> None:
+        name = self._name(path)
+        reason = _ruled_out(name, self._settings) or _leaves(path, self._home)
+        found = Skipped(name, reason) if reason else _looked_at(path, name)
+        if isinstance(found, Skipped):
+            self.skipped.append(found)
+        else:
+            self.files.append(found)
+
+
+def _leaves(path: Path, home: Path) -> str:
+    if not path.is_symlink():
+        return ""
+    try:
+        target = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return "a link that leads nowhere"
+    if not target.is_relative_to(home):
+        return "a link that leaves the folder"
+    hidden = any(part.startswith(".") for part in target.relative_to(home).parts)
+    return "" if hidden else "a link to a file that is read already"
+
+
+def _ruled_out(name: str, settings: ReadingSettings, *, folder: bool = False) -> str:
+    """Return why patterns rule a path out, "" where they do not; a folder goes where all that it can hold would."""
+    probe = f"{name}x" if folder else name
+    # A folder goes as a whole only by a pattern that ends at any depth below it.
+    patterns = [one for one in settings.exclude if one.endswith("/**") or not folder]
+    if found := next((pattern for pattern in patterns if _matches(probe, pattern)), None):
+        return f"excluded by {found}"
+    if settings.include and not folder and not any(_matches(name, pattern) for pattern in settings.include):
+        return "not among the included patterns"
+    return ""
+
+
+def _matches(name: str, pattern: str) -> bool:
+    """Tell whether a path matches a pattern; one without a slash matches the last part.
+
+    >>> _matches("a/b.pdf", "*.pdf"), _matches("a/b.pdf", "b/*.pdf"), _matches("b.js", "**/b.js")
+    (True, False, True)
+    """
+    if "/" not in pattern:
+        return fnmatch(name.rpartition("/")[2], pattern)
+    return fnmatch(name, pattern) or (pattern.startswith("**/") and fnmatch(name, pattern[3:]))
+
+
+def _looked_at(path: Path, name: str) -> SourceFile | Skipped:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return Skipped(name.encode(errors="replace").decode(), "its name is not UTF-8; rename it")
+    try:
+        status = path.stat()
+    except OSError as error:
+        return Skipped(name, f"cannot be read ({error.strerror})")
+    for is_kind, reason in _OTHER_KINDS:
+        if is_kind(status.st_mode):
+            return Skipped(name, reason)
+    return SourceFile(path, name, status.st_size, status.st_mtime_ns)
+
+
+def read_file(file: SourceFile, settings: ReadingSettings) -> list[Document] | Skipped:
+    """Return the documents of one file, each with the field ``modified``, or why there are none."""
+    try:
+        documents = read_bytes(file_bytes(file, settings), file.name, settings)
+    except UnreadableError as error:
+        return Skipped(file.name, str(error))
+    return [with_modified(one, file.modified_ns) for one in documents]
+
+
+def file_bytes(file: SourceFile, settings: ReadingSettings) -> bytes:
+    """Return the bytes of a file; raise an UnreadableError for a pipe, a folder or one above the limit."""
+    limit = settings.max_file_bytes
+    try:
+        with open_regular(file.path) as stream:
+            # Without trusting the size that the walk saw: the file may have grown.
+            data = stream.read(limit + 1)
+    except OSError as error:
+        raise UnreadableError(f"cannot be read ({error.strerror or error})") from None
+    if len(data) > limit:
+        raise UnreadableError(f"larger than max_file_bytes ({limit:,})")
+    return data
+
+
+def with_modified(document: Document, modified_ns: int) -> Document:
+    """Return a document with the day of its file's last change (UTC) as the field ``modified``."""
+    modified = datetime.datetime.fromtimestamp(modified_ns / 1e9, datetime.UTC).date().isoformat()
+    return replace(document, fields={"modified": modified, **document.fields})
+
+
+def read_documents(
+    source: str | Path,
+    settings: ReadingSettings | None = None,
+    *,
+    report: ReadingReport | None = None,
+    only: Container[str] | None = None,
+) -> Iterator[Document]:
+    """Stream the documents of a folder or a file, in the order of :func:`walk`.
+
+    Args:
+        source: Folder or file.
+        settings: How to read it; None = the defaults.
+        report: Takes the counts, and every file that was skipped or only partly read.
+        only: Names of the files to read, relative to the folder; None = all.
+
+    Raises:
+        CorpusFormatError: No such file or folder.
+        DataError: ``settings.strict``, at the end: a file was skipped or only partly read.
+    """
+    settings = settings or ReadingSettings()
+    report = report if report is not None else ReadingReport()
+    found = walk(source, settings)
+    report.skipped += [one for one in found.skipped if only is None or one.name in only]
+    for file in found.files:
+        if only is not None and file.name not in only:
+            continue
+        documents = read_file(file, settings)
+        if isinstance(documents, Skipped):
+            report.skipped.append(documents)
+            continue
+        report.files += 1
+        report.documents += len(documents)
+        counts = Counter(problem for one in documents for problem in one.problems)
+        report.partly += [Skipped(file.name, problem) for problem in counts]
+        yield from documents
+    if settings.strict:
+        report.check(str(source))

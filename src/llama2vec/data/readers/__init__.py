@@ -1,0 +1,159 @@
+"""Bytes of a file in any known format → documents; archives and attachments are opened within limits."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import PurePosixPath
+from typing import Any
+
+from llama2vec.data.documents import Document
+from llama2vec.data.readers.building import Member
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import UnreadableError
+
+MOST_DEPTH = 4
+"""Archives within archives, messages within messages: deeper ones are skipped by name."""
+MOST_MEMBERS = 20_000
+"""Files and attachments that one file may hold."""
+MOST_TOTAL = 8
+"""The members of one file may hold this many times ``max_file_bytes`` together."""
+INSTALL = "needs pip install 'llama2vec[documents]'"
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A family of files that one module of this package reads."""
+
+    module: str
+    suffixes: tuple[str, ...]
+    packages: tuple[str, ...] = ()  # Imported by it; all are in the extra ``documents``
+
+
+_CODE = (
+    ".py .pyi .pyx .ipy .c .h .cc .cpp .cxx .hh .hpp .hxx .m .mm .cs .java .kt .kts .scala .groovy .go .rs .swift .js "
+    ".mjs .cjs .jsx .ts .tsx .vue .php .rb .pl .pm .lua .r .jl .hs .ml .mli .fs .clj .lisp .el .erl .ex .exs .dart "
+    ".zig .nim .sh .bash .zsh .fish .ps1 .bat .sql .asm .s .v .vhd .f .f90 .f95 .for .pas .d .ada .adb .ads .cmake .mk "
+    ".gradle .tf .proto .thrift .graphql .css .scss .less .toml .yaml .yml .ini .cfg .conf .properties"
+)
+FORMATS = (
+    Format("pdf", (".pdf",), ("pypdfium2",)),
+    Format("html", (".html", ".htm", ".xhtml"), ("selectolax",)),
+    Format("markdown", (".md", ".markdown", ".mdown", ".qmd", ".rmd", ".mdx")),
+    Format("restructured", (".rst", ".rest")),
+    Format("archives", (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".tbz2", ".txz")),
+    Format("plain", (".txt", ".text", ".log", ".asc")),
+    Format("code", tuple(_CODE.split())),
+)
+_FORMAT_OF = {suffix: one for one in FORMATS for suffix in one.suffixes}
+_PLAIN = _FORMAT_OF[".txt"]
+_STARTS = ((b"%pdf-", ".pdf"), (b"<!doctype html", ".html"), (b"<html", ".html"))
+_OTHER_KINDS = {
+    "a picture": ".png .jpg .jpeg .gif .svg .svgz .bmp .ico .webp .tif .tiff .eps .xpm .psd .avif .heic",
+    "sound or video": ".mp3 .wav .ogg .oga .flac .m4a .aac .mp4 .mkv .webm .avi .mov .wmv",
+    "a font": ".ttf .otf .woff .woff2 .eot .pfb .afm",
+    "a program or its parts": ".exe .dll .so .a .o .pyc .class .jar .whl .deb .rpm .msi .wasm .bin .dylib",
+    "an unsupported archive": ".7z .rar .zst .lz4 .lzma .lz .br .cab .iso .dmg",
+    "data of a program": ".db .sqlite .sqlite3 .npy .npz .pkl .pickle .pt .pth .safetensors .parquet .arrow .h5 .mo",
+}
+_REASONS = {suffix: kind for kind, suffixes in _OTHER_KINDS.items() for suffix in suffixes.split()}
+_REASONS |= dict.fromkeys((".doc", ".ppt", ".xls"), "an old Office format; save it as .docx, .pptx or .xlsx")
+
+
+def format_of(name: str, start: bytes) -> Format:
+    """Return the format of a file by its name, or by its first bytes where the suffix is unknown.
+
+    Raises:
+        UnreadableError: No reader is for it.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    if found := _FORMAT_OF.get(suffix):
+        return found
+    if reason := _REASONS.get(suffix):
+        raise UnreadableError(reason)
+    for known, like in _STARTS:
+        if start.lstrip()[: len(known)].lower() == known:
+            return _FORMAT_OF[like]
+    if b"\0" in start:
+        raise UnreadableError(f"unknown kind of file ({suffix})" if suffix else "unknown kind of file")
+    return _PLAIN
+
+
+def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Document]:
+    """Return the documents of one file; ``problems`` of the last one name the members that were skipped.
+
+    Args:
+        data: The whole file.
+        name: Path of the file relative to its folder, the start of each document's id.
+        settings: How to read it.
+
+    Raises:
+        UnreadableError: Nothing of it can be read; the message is the reason alone.
+    """
+    opened = _Opened(settings)
+    documents = [one for one in opened.read(data, name, 0) if one.text.strip() or one.title]
+    if not documents:
+        raise UnreadableError(opened.problems[0] if opened.problems else "holds no text")
+    if opened.problems:
+        documents[-1] = replace(documents[-1], problems=(*documents[-1].problems, *opened.problems))
+    return documents
+
+
+class _Opened:
+    """One file while it is read: what its members may still hold, and what could not be read."""
+
+    def __init__(self, settings: ReadingSettings) -> None:
+        self._settings = settings
+        self._members, self._bytes = MOST_MEMBERS, MOST_TOTAL * settings.max_file_bytes
+        self.problems: list[str] = []
+
+    def read(self, data: bytes, name: str, depth: int) -> Iterator[Document]:
+        """Yield the documents of a file and of its members; a fault ends the file that has it."""
+        where = name.rpartition("!")[2]
+        try:
+            for found in _read(data, name, self._settings):
+                if isinstance(found, Document):
+                    yield found
+                    continue
+                self._count(found, depth)
+                for one in self.read(found.data, found.name, depth + 1):
+                    yield replace(one, id=found.shown + one.id[len(found.name) :]) if found.shown else one
+        except UnreadableError as error:
+            self.problems.append(f"{where}: {error}" if depth else str(error))
+
+    def _count(self, member: Member, depth: int) -> None:
+        self._members -= 1
+        self._bytes -= len(member.data)
+        if depth >= MOST_DEPTH:
+            raise UnreadableError(f"more than {MOST_DEPTH} archives within each other")
+        if self._members < 0:
+            raise UnreadableError(f"more than {MOST_MEMBERS:,} files in it; unpack it")
+        if self._bytes < 0:
+            raise UnreadableError(f"its files hold more than {MOST_TOTAL} × max_file_bytes; unpack it")
+
+
+def _read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Member]:
+    """Read with the format's own module; whatever a library raises on a damaged file becomes one reason."""
+    if not data:
+        raise UnreadableError("empty")
+    found = format_of(name, data[:4096])
+    try:
+        for package in found.packages:
+            import_module(package)
+    except ImportError:
+        raise UnreadableError(INSTALL) from None
+    reader: Any = import_module(f"llama2vec.data.readers.{found.module}")
+    try:
+        yield from reader.read(data, name, settings)
+    except (UnreadableError, GeneratorExit):
+        raise
+    except RecursionError:
+        raise UnreadableError("nested too deeply") from None
+    except MemoryError:
+        gc.collect()
+        raise UnreadableError("too large for the memory") from None
+    except Exception as error:
+        first = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise UnreadableError(f"damaged ({first[:120]})") from error

@@ -1,0 +1,118 @@
+"""Archives and compressed files: their members, opened within limits that a bomb exceeds before it unfolds."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from llama2vec.data.readers.building import Member
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import UnreadableError
+
+MOST_RATIO = 300
+"""Data that unfolds to more than this many times its compressed size is a bomb; text and XML stay below 100."""
+_SMALL = 2**20
+"""Below this size any ratio is harmless."""
+_OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_TAR_SUFFIXES = {".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz"}
+
+
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
+    """Yield what a ``.gz``, ``.bz2``, ``.xz``, ``.tar`` or ``.zip`` file holds; hidden members are left out."""
+    lower = name.lower()
+    if lower.endswith(".zip"):
+        yield from _zip_members(data, name, settings)
+    elif lower.endswith(".tar"):
+        yield from _tar_members(data, name, settings)
+    else:
+        stem, _, suffix = name.rpartition(".")
+        suffix = f".{suffix.lower()}"
+        if suffix in _TAR_SUFFIXES:
+            suffix, stem = _TAR_SUFFIXES[suffix], f"{stem}.tar"
+        yield Member(stem, _unfolded(data, suffix, settings), name)
+
+
+def _unfolded(data: bytes, suffix: str, settings: ReadingSettings) -> bytes:
+    limit = min(settings.max_file_bytes, max(_SMALL, MOST_RATIO * len(data)))
+    try:
+        with _OPENERS[suffix](io.BytesIO(data)) as stream:
+            found = stream.read(limit + 1)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        raise UnreadableError(f"its {suffix[1:]} data is damaged or cut") from None
+    if len(found) > limit:
+        raise _too_large(limit, settings)
+    return bytes(found)
+
+
+def _too_large(limit: int, settings: ReadingSettings) -> UnreadableError:
+    if limit < settings.max_file_bytes:
+        return UnreadableError(f"unfolds to more than {MOST_RATIO} times its size (a bomb?)")
+    return UnreadableError(f"unfolds to more than max_file_bytes ({settings.max_file_bytes:,})")
+
+
+def open_zip(data: bytes, settings: ReadingSettings, most_members: int = 100_000) -> zipfile.ZipFile:
+    """Open a zip file, such as a DOCX or an EPUB, whose members are within the limits.
+
+    Raises:
+        UnreadableError: It is damaged or encrypted, or would unfold to too much.
+    """
+    try:
+        opened = zipfile.ZipFile(io.BytesIO(data))
+    except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError):
+        raise UnreadableError("its zip data is damaged or cut") from None
+    entries = opened.infolist()
+    if len(entries) > most_members:
+        raise UnreadableError(f"holds more than {most_members:,} files")
+    total = sum(entry.file_size for entry in entries)
+    if total > max(_SMALL, MOST_RATIO * len(data)):
+        raise UnreadableError(f"unfolds to more than {MOST_RATIO} times its size (a bomb?)")
+    if total > 8 * settings.max_file_bytes or any(entry.file_size > settings.max_file_bytes for entry in entries):
+        raise UnreadableError(f"unfolds to more than max_file_bytes ({settings.max_file_bytes:,}) allows")
+    if any(entry.flag_bits & 1 for entry in entries):
+        raise UnreadableError("encrypted")
+    return opened
+
+
+def zip_bytes(opened: zipfile.ZipFile, name: str) -> bytes:
+    """Return one member of an opened zip file.
+
+    Raises:
+        UnreadableError: It is missing or damaged.
+    """
+    try:
+        return opened.read(name)
+    except KeyError:
+        raise UnreadableError(f"lacks {name}") from None
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, ValueError):
+        raise UnreadableError(f"{name} in it is damaged or cut") from None
+
+
+def _is_hidden(name: str) -> bool:
+    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _zip_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
+    with open_zip(data, settings) as opened:
+        for entry in opened.infolist():
+            if not entry.is_dir() and not _is_hidden(entry.filename):
+                yield Member(f"{name}!{entry.filename}", zip_bytes(opened, entry.filename))
+
+
+def _tar_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as opened:
+            for entry in opened:
+                # Links and devices within an archive lead nowhere: nothing is ever unpacked to the disk.
+                if entry.isreg() and not _is_hidden(entry.name.removeprefix("./")):
+                    stream = opened.extractfile(entry)
+                    if stream is not None:
+                        yield Member(f"{name}!{entry.name.removeprefix('./')}", stream.read())
+    except (tarfile.TarError, EOFError, OSError, ValueError):
+        raise UnreadableError("its tar data is damaged or cut") from None

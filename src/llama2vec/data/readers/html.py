@@ -1,0 +1,196 @@
+"""HTML: the main content without menus; headings, code and tables as blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from llama2vec.data.documents import Document
+from llama2vec.data.readers.building import TextBuilder, decoded
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import UnreadableError
+from llama2vec.records import Value
+
+_DECLARED = re.compile(
+    rb"""<meta[^>]{0,200}?charset\s*=\s*["']?([\w-]+)|<\?xml[^>]{0,100}encoding=["']([\w-]+)""", re.I
+)
+_NO_TEXT_WORDS = (
+    "script style noscript template svg math iframe object embed head button select textarea input dialog audio video "
+    "canvas nav aside footer"
+)
+_NO_TEXT = frozenset(_NO_TEXT_WORDS.split())
+_MENUS_WORDS = (
+    "sphinxsidebar sidebar navbar nav navigation menu mainmenu topnav sidenav related breadcrumb breadcrumbs toc "
+    "table-of-contents tableofcontents contents-menu headerlink anchorjs-link heading-anchor permalink footer "
+    "page-footer site-footer navheader navfooter skip-link skiplink skip-nav cookie-banner cookies copyright "
+    "prev-next-area edit-page printfooter mw-editsection noprint node-header md-sidebar bd-sidebar-primary "
+    "bd-sidebar-secondary wy-nav-side rst-versions nav-panel nav-list inner-footer sr-only visually-hidden"
+)
+_MENUS = frozenset(_MENUS_WORDS.split())
+_ROLES_WORDS = "navigation banner contentinfo search complementary menu menubar doc-toc dialog alertdialog"
+_ROLES = frozenset(_ROLES_WORDS.split())
+_BLOCKS_WORDS = (
+    "address article blockquote body center dd details div dl dt fieldset figcaption figure form header hgroup hr html "
+    "li main ol p section summary table tbody td tfoot th thead tr ul caption legend"
+)
+_BLOCKS = frozenset(_BLOCKS_WORDS.split())
+_LAYOUT = ", ".join(f"td {inner}" for inner in ("table", "h1", "h2", "h3", "h4", "pre", "ul", "ol", "p + p"))
+"""What the cells of a table hold that only arranges a page."""
+_LEAST_MAIN = 200
+"""A main element with fewer characters than this, and than a fifth of the page, is not the page's content."""
+
+
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
+    """Yield the page as one document whose title is its first heading of level 1, else its ``<title>``."""
+    declared = _DECLARED.search(data[:4096])
+    encoding = (declared[1] or declared[2]).decode("ascii") if declared else None
+    yield page_document(decoded(data, settings.encoding, encoding), name)
+
+
+def page_document(source: str, name: str) -> Document:
+    """Return the content of an HTML page as a document.
+
+    Raises:
+        UnreadableError: The page holds no text.
+    """
+    tree = _tree(source)
+    builder = TextBuilder()
+    add_page(builder, tree)
+    named = tree.css_first("head > title") or tree.css_first("title")
+    title = (named.text() if named else "").strip()
+    first = next((block.headings[0] for block in builder.document("").blocks if block.kind == "heading"), "")
+    main = tree.css("h1")
+    if first and (len(main) == 1 or not title):
+        title = first
+    document = builder.document(name, title=title or first, fields=_fields(tree))
+    if not document.text.strip():
+        raise UnreadableError("holds no text outside menus and scripts")
+    return document
+
+
+def add_html(builder: TextBuilder, source: str, page: int | None = None) -> None:
+    """Add the content of HTML that another format holds, with the page that it stands on."""
+    add_page(builder, _tree(source), page)
+
+
+def _tree(source: str) -> Any:
+    from selectolax.lexbor import LexborHTMLParser
+
+    return LexborHTMLParser(source.replace("\0", ""))
+
+
+def _fields(tree: Any) -> dict[str, Value]:
+    found: dict[str, Value] = {}
+    for name in ("author", "date", "keywords"):
+        node = tree.css_first(f'meta[name="{name}"]')
+        content = node.attributes.get("content") if node else None
+        if content and content.strip():
+            found[name] = content.strip()
+    return found
+
+
+def add_page(builder: TextBuilder, tree: Any, page: int | None = None) -> None:
+    """Add a parsed page to a text, without its menus unless nothing else is on it."""
+    if tree.body is None:
+        return
+    before = len(builder.document("").text)
+    _Walk(builder, page, menus=False).walk(_main(tree))
+    if len(builder.document("").text) == before:
+        _Walk(builder, page, menus=True).walk(tree.body)
+
+
+def _main(tree: Any) -> Any:
+    """Return the element that holds the content."""
+    size = len(tree.body.text())
+    for selector in ("main", '[role="main"]', "article", "div.body", "div.document"):
+        found = tree.css(selector)
+        if len(found) == 1 and len(found[0].text()) > min(_LEAST_MAIN, size / 5):
+            return found[0]
+    return tree.body
+
+
+class _Walk:
+    """One pass over the elements in order; a stack of its own, since pages nest deeper than Python may call."""
+
+    def __init__(self, builder: TextBuilder, page: int | None, *, menus: bool) -> None:
+        self._builder, self._page, self._menus = builder, page, menus
+        self._line: list[str] = []  # The paragraph so far
+        self._tight = False
+
+    def walk(self, root: Any) -> None:
+        stack: list[tuple[Any, bool]] = [(root, False)]
+        while stack:
+            node, leaving = stack.pop()
+            tag = node.tag
+            if leaving:
+                self._flush()
+                # List items, and a term with its definition, follow each other without a blank line.
+                self._tight = tag in ("li", "dt")
+            elif node.is_text_node:
+                self._line.append(node.text_content or "")
+            elif tag == "br":
+                self._line.append("\v")
+            elif node.is_element_node and not self._is_skipped(node, tag) and not self._whole(node, tag):
+                if tag in _BLOCKS:
+                    self._flush()
+                    self._tight = self._tight and tag in ("li", "dd", "p", "div")
+                    stack.append((node, True))
+                    if tag == "li":
+                        self._line.append("- ")
+                children = []
+                child = node.first_child
+                while child is not None:
+                    children.append((child, False))
+                    child = child.next
+                stack += reversed(children)
+        self._flush()
+
+    def _is_skipped(self, node: Any, tag: str) -> bool:
+        if tag in _NO_TEXT:
+            return not (self._menus and tag in ("nav", "aside", "footer"))
+        attributes = node.attributes
+        if "hidden" in attributes or attributes.get("aria-hidden") == "true":
+            return True
+        if self._menus or not attributes:
+            return False
+        names = f"{attributes.get('class') or ''} {attributes.get('id') or ''}".lower().split()
+        if not _MENUS.isdisjoint(names) or (attributes.get("role") or "").lower() in _ROLES:
+            return tag not in ("body", "main", "article")
+        return tag == "header" and node.css_first("h1, h2") is None
+
+    def _whole(self, node: Any, tag: str) -> bool:
+        """Add a heading, code or a table as a block of its own."""
+        if len(tag) == 2 and tag[0] == "h" and tag[1] in "123456":
+            self._flush()
+            words = self._words(node)
+            self._builder.heading(int(tag[1]), words.strip("¶# "), self._page)
+        elif tag == "pre":
+            self._flush()
+            self._builder.add((node.text() or "").replace("\r", ""), "code", self._page)
+        elif tag == "table" and node.css_first("td, th") and node.css_first(_LAYOUT) is None:
+            self._flush()
+            self._table(node)
+        else:
+            return False
+        self._tight = False
+        return True
+
+    def _table(self, node: Any) -> None:
+        rows = [[self._words(cell) for cell in row.css("th, td")] for row in node.css("tr")]
+        lines = [" | ".join(cells) for cells in rows if any(cells)]
+        kind: Any = "table" if any(len(cells) > 1 for cells in rows) else "text"
+        self._builder.add("\n".join(lines), kind, self._page)
+
+    def _words(self, node: Any) -> str:
+        for anchor in node.css("a.headerlink, a.permalink, a.anchor, script, style"):
+            anchor.decompose()
+        return " ".join((node.text() or "").split())
+
+    def _flush(self) -> None:
+        lines = (" ".join(line.split()) for line in "".join(self._line).split("\v"))
+        text = "\n".join(lines).strip()
+        self._line = []
+        if text and text != "-":
+            self._builder.add(text, "text", self._page, tight=self._tight)
+            self._tight = False

@@ -1,0 +1,111 @@
+"""Markdown: the file's own text, with front matter as fields, and headings, code and tables as blocks."""
+
+from __future__ import annotations
+
+import datetime
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from llama2vec.data.documents import Document
+from llama2vec.data.readers.building import Part, decoded, line_blocks
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.records import Value
+
+_FRONT = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)?\1[ \t]*(?:\n|\Z)", re.DOTALL)
+_MARKUP = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])|[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}|<[^>]+>|\{#[^}]*\}")
+_KINDS = {"fence": "code", "code_block": "code", "table_open": "table", "heading_open": "heading"}
+_MOST_LINES = 200_000
+
+
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
+    """Yield the file as one document whose title is that of its front matter, else its first heading."""
+    text = decoded(data, settings.encoding)
+    front = _FRONT.match(text)
+    fields = front_matter(front[2] or "", front[1]) if front else {}
+    skipped = front[0].count("\n") if front else 0
+    parts = list(markdown_parts(text[front.end() :] if front else text, skipped))
+    if front:
+        text = _blanked(text, front.end())
+    title = str(fields.pop("title", "")) or next((part.headings[-1] for part in parts if part.headings), "")
+    yield Document(name, text, title, line_blocks(text, parts), fields=fields)
+
+
+def _blanked(text: str, end: int) -> str:
+    """Take front matter out of a text and keep its lines, so that line numbers stay the file's."""
+    return "\n" * text.count("\n", 0, end) + text[end:]
+
+
+def front_matter(source: str, mark: str) -> dict[str, Value]:
+    """Return the scalars of YAML (``---``) or TOML (``+++``) front matter; lists of scalars joined by commas."""
+    try:
+        if mark == "+++":
+            found: Any = tomllib.loads(source)
+        else:
+            import yaml
+
+            found = yaml.safe_load(source)
+    except Exception:  # not front matter, or YAML that the extra would read: the fields are missing, the text is whole
+        return {}
+    return scalars(found) if isinstance(found, Mapping) else {}
+
+
+def scalars(values: Mapping[Any, Any]) -> dict[str, Value]:
+    """Return the values that can be fields: text, numbers, dates as ISO text, and lists of these as text.
+
+    >>> scalars({"tags": ["a", "b"], "year": 2020, "nested": {"x": 1}, "empty": None})
+    {'tags': 'a, b', 'year': 2020}
+    """
+    found: dict[str, Value] = {}
+    for key, value in values.items():
+        if isinstance(value, list | tuple) and all(isinstance(one, str | int | float) for one in value):
+            value = ", ".join(map(str, value))
+        if isinstance(value, datetime.date | datetime.time):
+            value = value.isoformat()
+        if isinstance(value, str | int | float) and value != "":
+            found[str(key)] = value
+    return found
+
+
+@cache
+def _parser() -> Any:
+    from markdown_it import MarkdownIt
+
+    # Blocks only: the text inside them stays as it is.
+    return MarkdownIt("commonmark").enable("table").disable("inline")
+
+
+def markdown_parts(text: str, first_line: int = 0) -> Iterator[Part]:
+    """Yield where the blocks of a Markdown text begin, ``first_line`` lines further down."""
+    stack: list[tuple[int, str]] = []
+    tokens = _parser().parse(text) if text.count("\n") < _MOST_LINES else []
+    covered = -1
+    after_block = True
+    for place, token in enumerate(tokens):
+        if token.map is None or token.nesting < 0 or token.map[0] < covered:
+            continue
+        kind = _KINDS.get(token.type)
+        if kind is None:
+            if after_block and token.level == 0:
+                yield Part(first_line + token.map[0], "text", tuple(name for _, name in stack))
+                after_block = False
+            continue
+        if kind == "heading":
+            level, words = int(token.tag[1:]), plain_words(tokens[place + 1].content)
+            stack = [(above, name) for above, name in stack if above < level] + ([(level, words)] if words else [])
+        yield Part(first_line + token.map[0], kind, tuple(name for _, name in stack))  # type: ignore[arg-type]
+        covered, after_block = token.map[1], True
+
+
+def plain_words(markup: str) -> str:
+    """Return a heading without links, emphasis and code marks.
+
+    >>> plain_words("The *llama* and [its `wool`](wool.md) {#llama}")
+    'The llama and its wool'
+    """
+    previous = None
+    while previous != markup:
+        previous, markup = markup, _MARKUP.sub(lambda match: match[1] or "", markup)
+    return " ".join(markup.split())

@@ -1,0 +1,57 @@
+"""HTML: the main content without menus, headings, code, tables, lists, and the encoding that the page declares."""
+
+from __future__ import annotations
+
+from reading import blocks, only_document, refusal
+
+PAGE = """<!DOCTYPE html><html><head><title>Install — Guide</title><meta name=author content="A. Writer">
+<style>p {color: red}</style><script>var x = "script";</script></head><body>
+<nav><a href="/">Home</a> <a href="/about">About</a></nav><div class="sphinxsidebar"><ul><li>Menu</li></ul></div>
+<main><h1>Install<a class="headerlink" href="#install">¶</a></h1><p>Get the <b>package</b>
+ first.</p>
+<h2>Linux</h2><ul><li>Download</li><li>Unpack</li></ul><pre>$ make
+$ make   install</pre>
+<table><tr><th>Option</th><th>Use</th></tr><tr><td>-j</td><td>jobs</td></tr></table>
+<dl><dt>prefix</dt><dd>Where it goes.</dd></dl><p hidden>secret</p><!-- a comment --></main>
+<footer>Copyright</footer></body></html>"""
+
+
+def test_a_page_is_its_main_content_with_headings_code_and_tables_as_blocks() -> None:
+    document = only_document("a/install.html", PAGE)
+    assert (document.title, document.lines, dict(document.fields)) == ("Install", "none", {"author": "A. Writer"})
+    assert blocks(document) == [
+        ("heading", ("Install",), "Install"),
+        ("text", ("Install",), "Get the package first."),
+        ("heading", ("Install", "Linux"), "Linux"),
+        ("text", ("Install", "Linux"), "- Download\n- Unpack"),
+        ("code", ("Install", "Linux"), "$ make\n$ make   install"),
+        ("table", ("Install", "Linux"), "Option | Use\n-j | jobs"),
+        ("text", ("Install", "Linux"), "prefix\nWhere it goes."),
+    ]
+
+
+def test_a_page_of_menus_alone_is_read_with_them() -> None:
+    document = only_document("index.html", "<title>Index</title><body><nav><a>One</a></nav><div class=toc>Two</div>")
+    assert (document.title, document.text) == ("Index", "One\n\nTwo")
+
+
+def test_a_page_without_text_is_skipped() -> None:
+    assert refusal("a.html", "<html><script>1</script></html>") == "holds no text outside menus and scripts"
+
+
+def test_a_layout_table_is_read_as_text_and_breaks_stay() -> None:
+    document = only_document("a.htm", "<table><tr><td><h2>Left</h2><p>One<br>two</p></td><td>Right</td></tr></table>")
+    assert blocks(document) == [("heading", ("Left",), "Left"), ("text", ("Left",), "One\ntwo\n\nRight")]
+
+
+def test_entities_and_the_declared_encoding_are_decoded() -> None:
+    page = '<meta charset="iso-8859-2"><p>&lt;b&gt; &amp; Łódź</p>'.encode("iso-8859-2")
+    assert only_document("a.html", page).text == "<b> & Łódź"
+
+
+def test_a_page_that_nests_very_deeply_is_read() -> None:
+    assert only_document("a.html", "<div>" * 20_000 + "deep").text == "deep"
+
+
+def test_a_page_is_known_by_its_first_bytes() -> None:
+    assert only_document("README", "\n<!doctype html><p>Hello").text == "Hello"

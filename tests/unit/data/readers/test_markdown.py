@@ -1,0 +1,80 @@
+"""Markdown: front matter, headings, code and tables; the text and its lines are the file's own."""
+
+from __future__ import annotations
+
+import pytest
+from reading import blocks, only_document
+
+GUIDE = """---
+title: The guide
+year: 2021
+date: 2021-03-04
+tags: [wool, sound]
+nested: {x: 1}
+---
+Intro.
+
+# Wool
+
+Soft.
+Very soft.
+
+```python
+# not a heading
+
+x = 1
+```
+After.
+
+## Colors *and* [shades](x.md) #
+
+| a | b |
+|---|---|
+| 1 | 2 |
+
+Sound
+-----
+- one
+
+- two
+"""
+
+
+def test_headings_code_and_tables_are_blocks_and_lines_stay_the_files() -> None:
+    document = only_document("guide.md", GUIDE.replace("\n", "\r\n"))
+    assert document.title == "The guide"
+    assert dict(document.fields) == {"year": 2021, "date": "2021-03-04", "tags": "wool, sound"}
+    assert document.lines == "file"
+    assert document.text.split("\n")[7:] == GUIDE.split("\n")[7:]
+    assert document.text.startswith("\n" * 7 + "Intro.")
+    assert blocks(document) == [
+        ("text", (), "Intro."),
+        ("heading", ("Wool",), "# Wool"),
+        ("text", ("Wool",), "Soft.\nVery soft."),
+        ("code", ("Wool",), "```python\n# not a heading\n\nx = 1\n```"),
+        ("text", ("Wool",), "After."),
+        ("heading", ("Wool", "Colors and shades"), "## Colors *and* [shades](x.md) #"),
+        ("table", ("Wool", "Colors and shades"), "| a | b |\n|---|---|\n| 1 | 2 |"),
+        ("heading", ("Wool", "Sound"), "Sound\n-----"),
+        ("text", ("Wool", "Sound"), "- one\n\n- two"),
+    ]
+
+
+def test_the_first_heading_is_the_title_without_front_matter() -> None:
+    assert only_document("a.md", "Hello\n\n## Llamas\n").title == "Llamas"
+    assert only_document("a.md", "Hello\n").title == ""
+
+
+@pytest.mark.parametrize("front", ["---\n: : [\n---\n", "---\nonly text\n---\n"])
+def test_front_matter_that_is_not_yaml_gives_no_fields(front: str) -> None:
+    document = only_document("a.md", f"{front}Text.\n")
+    assert (dict(document.fields), document.text.strip()) == ({}, "Text.")
+
+
+def test_toml_front_matter_is_read() -> None:
+    document = only_document("a.md", '+++\ntitle = "T"\ndraft = true\n+++\nText.\n')
+    assert (document.title, dict(document.fields), document.text) == ("T", {"draft": True}, "\n\n\n\nText.\n")
+
+
+def test_a_rule_between_paragraphs_is_not_front_matter() -> None:
+    assert only_document("a.md", "One.\n\n---\n\nTwo.\n").text == "One.\n\n---\n\nTwo.\n"

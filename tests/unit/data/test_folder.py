@@ -1,0 +1,185 @@
+"""Folders of documents: which files are read, in which order, and that everything skipped is named with its reason."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from made_files import pdf_bytes, zip_bytes
+
+from llama2vec.data.folder import ReadingReport, Skipped, SourceFile, read_documents, read_file, walk
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import CorpusFormatError, DataError
+
+
+def made(folder: Path, **files: str | bytes) -> Path:
+    """Write files; ``__`` in a name is a slash and ``_`` a dot."""
+    for name, content in files.items():
+        path = folder / name.replace("__", "/").replace("_", ".")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def names(source: Path, **settings: object) -> tuple[list[str], dict[str, str]]:
+    found = walk(source, ReadingSettings.model_validate(settings))
+    return [one.name for one in found.files], {one.name: one.reason for one in found.skipped}
+
+
+def test_files_come_sorted_without_hidden_ones(tmp_path: Path) -> None:
+    made(tmp_path, b_txt="b", a__z_md="z", a_txt="a")
+    made(tmp_path / ".git", config="x")
+    (tmp_path / ".hidden.txt").write_text("x")
+    assert names(tmp_path) == (["a.txt", "a/z.md", "b.txt"], {})
+    [first, *_] = walk(tmp_path).files
+    status = (tmp_path / "a.txt").stat()
+    assert first == SourceFile(tmp_path / "a.txt", "a.txt", 1, status.st_mtime_ns)
+
+
+def test_a_single_file_is_a_walk_of_one(tmp_path: Path) -> None:
+    path = made(tmp_path, a_txt="x") / "a.txt"
+    assert names(path) == (["a.txt"], {})
+    with pytest.raises(CorpusFormatError, match=r"gone: no such file or folder$"):
+        walk(tmp_path / "gone")
+
+
+def test_links_are_followed_once_and_never_out_of_the_folder(tmp_path: Path) -> None:
+    outside = made(tmp_path / "outside", secret_txt="secret")
+    docs = made(tmp_path / "docs", a_txt="a", sub__b_txt="b")
+    (docs / "circle").symlink_to(docs, target_is_directory=True)
+    (docs / "again").symlink_to(docs / "sub", target_is_directory=True)
+    made(docs / ".store", c_txt="c")
+    (docs / "shown").symlink_to(docs / ".store", target_is_directory=True)
+    (docs / "out").symlink_to(outside, target_is_directory=True)
+    (docs / "out.txt").symlink_to(outside / "secret.txt")
+    (docs / "same.txt").symlink_to(docs / "a.txt")
+    (docs / "gone.txt").symlink_to(docs / "nowhere")
+    (docs / "loop.txt").symlink_to(docs / "loop.txt")
+    read, skipped = names(docs)
+    assert read == ["a.txt", "shown/c.txt", "sub/b.txt"]
+    assert skipped == {
+        "circle/": "a link to a folder that is read already",
+        "again/": "a link to a folder that is read already",
+        "out/": "a link that leaves the folder",
+        "out.txt": "a link that leaves the folder",
+        "same.txt": "a link to a file that is read already",
+        "gone.txt": "a link that leads nowhere",
+        "loop.txt": "a link that leads nowhere",
+    }
+
+
+def test_what_the_caller_leaves_out_is_not_named(tmp_path: Path) -> None:
+    made(tmp_path, a_txt="a", index__store_json="{}", run_txt="x")
+    found = walk(tmp_path, without=[tmp_path / "index", tmp_path / "run.txt"])
+    assert ([one.name for one in found.files], found.skipped) == (["a.txt"], ())
+
+
+def test_pipes_sockets_and_devices_are_named_and_never_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, a_txt="a")
+    os.mkfifo(tmp_path / "pipe.txt")
+    monkeypatch.chdir(tmp_path)  # The name of a socket is short
+    with socket.socket(socket.AF_UNIX) as opened:
+        opened.bind("s.txt")
+        assert names(tmp_path) == (["a.txt"], {"pipe.txt": "a pipe, not a file", "s.txt": "a socket, not a file"})
+    replaced = SourceFile(tmp_path / "pipe.txt", "pipe.txt", 1, 0)
+    assert read_file(replaced, ReadingSettings()) == Skipped("pipe.txt", "cannot be read (not a regular file)")
+    gone = SourceFile(tmp_path / "gone.txt", "gone.txt", 1, 0)
+    assert read_file(gone, ReadingSettings()) == Skipped("gone.txt", "cannot be read (No such file or directory)")
+
+
+def test_patterns_rule_files_and_folders_in_and_out(tmp_path: Path) -> None:
+    made(tmp_path, a_md="x", b_txt="x", old__c_md="x", old__deep__d_md="x", x__node_modules__e_md="x")
+    assert names(tmp_path, include=["*.md"], exclude=["old/**"]) == (
+        ["a.md", "x/node.modules/e.md"],
+        {"b.txt": "not among the included patterns", "old/": "excluded by old/**"},
+    )
+    (tmp_path / "x" / "node_modules").mkdir()
+    (tmp_path / "x" / "node_modules" / "f.js").write_text("x")
+    assert names(tmp_path)[1] == {"x/node_modules/": "excluded by **/node_modules/**"}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are Unicode there")
+def test_a_name_that_is_not_unicode_is_skipped(tmp_path: Path) -> None:
+    with open(os.fsencode(tmp_path) + b"/caf\xe9.txt", "wb") as file:
+        file.write(b"x")
+    assert names(tmp_path) == ([], {"caf?.txt": "its name is not UTF-8; rename it"})
+
+
+BAD = {
+    "bomb.zip": zip_bytes({"a.txt": b"0" * 9_000_000}),
+    "cut.zip": zip_bytes({"a.txt": "text"})[:-5],
+    "locked.pdf": pdf_bytes([["x"]], encrypted=True),
+    "scan.pdf": pdf_bytes([None]),
+    "empty.txt": b"",
+    "large.txt": b"x" * 300_000,
+    "picture.png": b"\x89PNG",
+}
+REASONS = {
+    "bomb.zip": "unfolds to more than 300 times its size (a bomb?)",
+    "cut.zip": "its zip data is damaged or cut",
+    "locked.pdf": "encrypted",
+    "scan.pdf": "no page has text (scanned?)",
+    "empty.txt": "empty",
+    "large.txt": "larger than max_file_bytes (200,000)",
+    "picture.png": "a picture",
+}
+
+
+def test_each_bad_file_is_named_with_its_reason_and_the_rest_is_read(tmp_path: Path) -> None:
+    made(tmp_path, a_txt="A", z_md="# Z")
+    (tmp_path / "half.pdf").write_bytes(pdf_bytes([["x"], None]))
+    (tmp_path / "gone.txt").symlink_to(tmp_path / "nowhere")
+    for name, content in BAD.items():
+        (tmp_path / name).write_bytes(content)
+    report = ReadingReport()
+    settings = ReadingSettings(max_file_bytes=200_000)
+    found = [one.id for one in read_documents(tmp_path, settings, report=report)]
+    assert found == ["a.txt", "half.pdf", "z.md"]
+    assert {one.name: one.reason for one in report.skipped} == REASONS | {"gone.txt": "a link that leads nowhere"}
+    assert report.partly == [Skipped("half.pdf", "page 2 has no text (scanned?)")]
+    assert report.summary() == "read 3 files (3 documents), 1 of them only partly, skipped 8"
+    assert "skipped     1  encrypted: locked.pdf" in report.table()
+    strict = ReadingSettings(max_file_bytes=200_000, strict=True)
+    with pytest.raises(
+        DataError, match=r"9 files cannot be read whole, such as gone\.txt \(a link that leads nowhere\)"
+    ):
+        list(read_documents(tmp_path, strict))
+
+
+def test_the_table_groups_files_by_reason() -> None:
+    skipped = [Skipped(f"{number}.png", "a picture") for number in range(1200)] + [Skipped("b.pdf", "encrypted")]
+    report = ReadingReport(files=2, documents=30, skipped=skipped)
+    assert report.table() == (
+        "read 2 files (30 documents), skipped 1,201\n"
+        "  skipped 1,200  a picture: 0.png, 1.png, 2.png, … 1,197 more\n"
+        "  skipped     1  encrypted: b.pdf"
+    )
+
+
+def test_only_some_files_are_read_where_names_are_given(tmp_path: Path) -> None:
+    made(tmp_path, a_txt="a", b_txt="b", c_png="c")
+    report = ReadingReport()
+    assert [one.id for one in read_documents(tmp_path, report=report, only={"b.txt"})] == ["b.txt"]
+    assert (report.files, report.skipped) == (1, [])
+
+
+def test_each_document_carries_the_day_of_its_files_last_change(tmp_path: Path) -> None:
+    path = made(tmp_path, a_txt="a") / "a.txt"
+    os.utime(path, (86_400 * 366, 86_400 * 366))
+    [document] = read_documents(tmp_path)
+    assert dict(document.fields) == {"modified": "1971-01-02"}
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made(tmp_path, a_txt="a", sub__b_txt="b")
+    whole = os.scandir
+
+    def refusing(path: str) -> object:
+        if str(path).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return whole(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert names(tmp_path) == (["a.txt"], {"sub/": "cannot be listed (Permission denied)"})
