@@ -14,6 +14,10 @@ class ConfigError(Llama2VecError):
     """A recipe or an override is invalid."""
 
 
+class FilterError(ConfigError):
+    """A filter is not an expression over the fields of the passages."""
+
+
 class OutputExistsError(Llama2VecError):
     """An output exists and is replaced only with ``--overwrite``."""
 

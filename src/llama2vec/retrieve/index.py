@@ -2,6 +2,7 @@
 
 index.json     kind, settings, path and hash of the store
 index.faiss    for the FAISS kinds
+fields.sqlite  the passages' fields, which filters read; only where passages have places or fields
 bm25/          BM25 over the same texts, on request; part.json names its files and their checksums
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -19,6 +21,8 @@ from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
 from llama2vec.records import Passage
+from llama2vec.retrieve.field_table import write_field_table
+from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
 from llama2vec.retrieve.settings import IndexKind
 from llama2vec.retrieve.store import PLAN_FILE, STORE_FILE, VectorStore, is_intact
@@ -29,7 +33,8 @@ logger = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _FORMAT = "llama2vec-index"
-_MANIFEST, _FAISS, _BM25, _PART, _SPARSE = "index.json", "index.faiss", "bm25", "part.json", "sparse"
+_MANIFEST, _FAISS, _FIELDS = "index.json", "index.faiss", "fields.sqlite"
+_BM25, _PART, _SPARSE = "bm25", "part.json", "sparse"
 _READ_PASSAGES = 2048
 
 
@@ -50,6 +55,7 @@ class _Manifest(BaseModel):
     dimension: int
     passages: int
     faiss_sha256: str | None = None
+    fields_sha256: str | None = None
 
 
 class _File(BaseModel):
@@ -115,7 +121,7 @@ def build_index(
         differs = {name for name in wanted if not anew and wanted[name] != there[name]}
         makes_vectors = anew or bool(differs - {"bm25"}) or (overwrite and (kind is not None or not bm25))
         makes_bm25 = wanted["bm25"] and (anew or "bm25" in differs or (overwrite and bm25))
-        replaced = {_MANIFEST, _FAISS} if makes_vectors else set()
+        replaced = {_MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()
         replaced |= {_BM25} if makes_bm25 else set()
         replaced |= set() if same_store else {_BM25, _SPARSE}
         entries = os.listdir(output) if output.is_dir() else []
@@ -171,6 +177,17 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
                 raise StoreError(f"{folder / name} is missing, damaged, or was replaced after it was opened; {again}")
 
     return Bm25Index.load(folder, store.ids, check)
+
+
+def open_fields(path: str | Path, store: VectorStore) -> PassageFields:
+    """Open the fields of an index's passages; the first filter reads the table of the index, or makes one in memory."""
+    folder = index_folder(path)
+    content = read_object(folder / _MANIFEST)
+    sha256 = content.get("fields_sha256") if content else None
+    if not isinstance(sha256, str):
+        return PassageFields(lambda: store_passages(store))
+    again = f"build the index again with `llama2vec index {store.path} --output {folder} --overwrite`"
+    return PassageFields(lambda: store_passages(store), folder / _FIELDS, sha256, again)
 
 
 def check_index(path: str | Path) -> Path:
@@ -230,6 +247,7 @@ def _read_index(folder: Path) -> Found | None:
         part = None
     sizes = {folder / _BM25 / name: file.bytes for name, file in part.files.items()} if part else {}
     is_whole = manifest.kind == "exact" or (folder / _FAISS).is_file()
+    is_whole = is_whole and (manifest.fields_sha256 is None or (folder / _FIELDS).is_file())
     is_whole = is_whole and all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
     settings = {"kind": manifest.kind, "bm25": part.language if part else None}
     return Found({"settings": settings, "store": manifest.store.sha256}, is_whole, worth_keeping=is_whole)
@@ -239,8 +257,12 @@ _INDEX = Kind("an index", _read_index, resumable=False)
 
 
 def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:
-    """Write ``index.json`` and, for the FAISS kinds, ``index.faiss``."""
-    kind, sha256, place = plan["settings"]["kind"], None, store.path.resolve()
+    """Write ``index.json``, ``index.faiss`` for the FAISS kinds, and the table of fields where there are any."""
+    kind, sha256, fields, place = plan["settings"]["kind"], None, None, store.path.resolve()
+    if store.has_fields:
+        with closing(write_field_table(store_passages(store), folder / _FIELDS)):
+            pass
+        fields = _flushed(folder / _FIELDS).sha256
     if kind != "exact":
         write_faiss_index(store, kind, folder / _FAISS)
         sha256 = _flushed(folder / _FAISS).sha256
@@ -252,8 +274,9 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping
         dimension=store.dimension,
         passages=len(store),
         faiss_sha256=sha256,
+        fields_sha256=fields,
     )
-    write_json(folder / _MANIFEST, manifest.model_dump(exclude=None if sha256 else {"faiss_sha256"}))
+    write_json(folder / _MANIFEST, manifest.model_dump(exclude_none=True))
 
 
 def _write_bm25(folder: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:

@@ -189,18 +189,21 @@ class Bm25Index:
         found: list[int] = next(self._tokenizer.streaming_tokenize([text], update_vocab=False, allow_empty=False))
         return found
 
-    def best(self, query: str, depth: int) -> tuple[Scores, Rows]:
-        """Return the scores and rows of the best passages that share a word with the query, at most ``depth``."""
+    def best(self, query: str, depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
+        """Return the scores and rows of the best passages that share a word with the query, at most ``depth``.
+
+        ``allowed`` = the rows [N] to search among, ascending; None = all. The statistics stay those of all passages.
+        """
         scores = self.scores(query)
-        rows = best_matches(scores, depth)
+        rows = best_matches(scores, depth) if allowed is None else allowed[best_matches(scores[allowed], depth)]
         return scores[rows], rows
 
-    def best_of_each(self, queries: Sequence[str], depth: int) -> tuple[Scores, Rows]:
+    def best_of_each(self, queries: Sequence[str], depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
         """Return [Q, K] scores and rows as :meth:`best` finds them, filled up with -inf and -1."""
-        shape = (len(queries), min(depth, len(self)))
+        shape = (len(queries), min(depth, len(self) if allowed is None else len(allowed)))
         scores, rows = np.full(shape, -np.inf, dtype=np.float32), np.full(shape, -1, dtype=np.int64)
         for place, query in enumerate(queries):
-            best_scores, best = self.best(query, depth)
+            best_scores, best = self.best(query, depth, allowed)
             scores[place, : len(best)], rows[place, : len(best)] = best_scores, best
         return scores, rows
 

@@ -20,8 +20,9 @@ import numpy as np
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.records import Passage, Query, Run
+from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import MODES, Fusion, Mode
-from llama2vec.retrieve.index import build_index, open_bm25, open_index
+from llama2vec.retrieve.index import build_index, open_bm25, open_fields, open_index, store_passages
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.store import STORE_FILE, Vectors, VectorStore
 from llama2vec.retrieve.store_writer import write_store
@@ -56,17 +57,25 @@ class Retriever:
         encoder: For the queries; None = search by ``bm25`` alone, as also where the store has no vectors.
         bm25: Over the same passages, in the order of the store.
         fusion: How ``hybrid`` mixes; None = the defaults of :class:`Fusion`.
+        fields: What filters read of the passages; None = the first filter collects it.
 
     Raises:
         StoreError: The encoder's contract differs from the one the corpus was encoded under.
     """
 
     def __init__(
-        self, index: Index, encoder: QueryEncoder | None, *, bm25: Bm25Index | None = None, fusion: Fusion | None = None
+        self,
+        index: Index,
+        encoder: QueryEncoder | None,
+        *,
+        bm25: Bm25Index | None = None,
+        fusion: Fusion | None = None,
+        fields: PassageFields | None = None,
     ) -> None:
         self.index = index
         self.encoder = encoder if index.store.has_vectors else None
         self.fusion = fusion or Fusion()
+        self.fields = fields or PassageFields(lambda: store_passages(index.store))
         self._bm25 = bm25
         self._manifest = _stamp(index.store)
         if self.encoder is not None:
@@ -105,7 +114,8 @@ class Retriever:
             encoder = _EncoderOfStore(index.store, encoder, settings)
         # What is still a name here belongs to a store without vectors, which no model can search.
         query_encoder = None if isinstance(encoder, str | Path) else encoder
-        return cls(index, query_encoder, bm25=open_bm25(path, index.store), fusion=fusion)
+        bm25, fields = open_bm25(path, index.store), open_fields(path, index.store)
+        return cls(index, query_encoder, bm25=bm25, fusion=fusion, fields=fields)
 
     @classmethod
     def from_texts(
@@ -182,7 +192,13 @@ class Retriever:
         return self.modes[0] if self.modes else "dense" if self.store.has_vectors else "bm25"
 
     def search(
-        self, queries: Sequence[Query], mode: Mode | None = None, depth: int = 100, *, tag: str | None = None
+        self,
+        queries: Sequence[Query],
+        mode: Mode | None = None,
+        depth: int = 100,
+        *,
+        where: str | None = None,
+        tag: str | None = None,
     ) -> Run:
         """Find the best passages of every query.
 
@@ -190,20 +206,22 @@ class Retriever:
             queries: The queries.
             mode: One of :attr:`modes`; None = the first.
             depth: Passages per query; ``bm25`` finds fewer where fewer share a word with the query.
+            where: Search only among the passages that this filter allows, such as ``year >= 2020``; None = all. BM25
+                keeps the statistics of the whole corpus.
             tag: Name of the system in the run; None = the mode.
 
         Raises:
-            ConfigError: The mode is unknown.
+            ConfigError: The mode is unknown, or the filter is not an expression over the fields.
             StoreError: The index does not carry the mode, or its store was rewritten since it was opened.
         """
         mode = mode or self.default_mode
-        run, _ = self._search(queries, mode, depth)
+        run, _ = self._search(queries, mode, depth, where)
         return Run(run.results, tag or mode)
 
-    def hits(self, question: str, mode: Mode | None = None, depth: int = 10) -> list[Hit]:
+    def hits(self, question: str, mode: Mode | None = None, depth: int = 10, *, where: str | None = None) -> list[Hit]:
         """Find the best passages of one question, with their texts; arguments and errors as in :meth:`search`."""
         with self._reading():
-            run, row_of_id = self._search([Query(id="question", text=question)], mode or self.default_mode, depth)
+            run, row_of_id = self._search([Query("question", question)], mode or self.default_mode, depth, where)
             best = run.results["question"]
             passages = self.store.passages([row_of_id[passage_id] for passage_id in best])
         return [
@@ -230,7 +248,9 @@ class Retriever:
         if _stamp(self.store) != self._manifest:
             raise StoreError(f"{self.store.path} was rewritten or removed after it was opened; open the index again")
 
-    def _search(self, queries: Sequence[Query], mode: Mode, depth: int) -> tuple[Run, dict[str, int]]:
+    def _search(
+        self, queries: Sequence[Query], mode: Mode, depth: int, where: str | None
+    ) -> tuple[Run, dict[str, int]]:
         """Return a run whose results stand best first, and the row of each passage in it."""
         self.check_mode(mode)
         if depth < 1:
@@ -241,19 +261,20 @@ class Retriever:
         modes: Iterable[Mode] = self.fusion.shares() if is_hybrid else [mode]
         reach = max(depth, FUSED_DEPTH) if is_hybrid else depth
         with self._reading():
-            found = {single: self._rows(queries, single, reach) for single in modes}
+            allowed = None if where is None else self.fields.rows(where)
+            found = {single: self._rows(queries, single, reach, allowed) for single in modes}
             rows = np.unique(np.concatenate([rows[rows >= 0] for _, rows in found.values()]))
             id_of_row = dict(zip(rows.tolist(), self.store.passage_ids(rows), strict=True))
         runs = {single: _named(queries, id_of_row, *best) for single, best in found.items()}
         run = self.fusion.fuse(runs, depth) if is_hybrid else runs[mode]
         return run, {passage_id: row for row, passage_id in id_of_row.items()}
 
-    def _rows(self, queries: Sequence[Query], mode: Mode, depth: int) -> tuple[Scores, Rows]:
+    def _rows(self, queries: Sequence[Query], mode: Mode, depth: int, allowed: Rows | None) -> tuple[Scores, Rows]:
         """Return the [Q, K] scores and rows of one mode; -inf and -1 where there are fewer than K."""
         if mode == "bm25" and self._bm25 is not None:
-            return self._bm25.best_of_each([query.text for query in queries], depth)
+            return self._bm25.best_of_each([query.text for query in queries], depth, allowed)
         assert self.encoder is not None
-        return self.index.search(self.encoder.encode_queries(queries), depth)
+        return self.index.search(self.encoder.encode_queries(queries), depth, allowed)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -17,6 +17,7 @@ replaced under an open reader, is an error and never a wrong hit.
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -133,6 +134,17 @@ class VectorStore:
     def ids(self) -> Sequence[str]:
         """Passage ids by row, read when asked for."""
         return _PassageIds(self)
+
+    @property
+    def has_fields(self) -> bool:
+        """Whether any passage has a place or fields; searches the lines without parsing them."""
+        for shard in self._shards:
+            file = self._checked(f"{shard_name(shard['shard'])}.passages.jsonl")
+            with file.open("rb") as lines, mmap.mmap(lines.fileno(), 0, access=mmap.ACCESS_READ) as text:
+                # Inside a text, the quotes would be escaped.
+                if any(text.find(mark) >= 0 for mark in (b', "place": {', b', "fields": {')):
+                    return True
+        return False
 
     def shards(self) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
         """Yield (first row, memory-mapped [n, D] vectors) of each shard, in row order."""

@@ -31,6 +31,8 @@ _TRAIN_PER_CENTROID = 39
 _HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128
 """Links per vector, and candidates examined while building and searching (arXiv 1603.09320: M, efConstruction, ef)."""
 _CELLS_SEARCHED = 32
+_FEW_ROWS, _FEW_OF = 20_000, 20
+"""Allowed rows that are compared one by one: at most so many, or one in so many; FAISS would search far for them."""
 _ADDED_VECTORS = 8192
 
 Scores = npt.NDArray[np.float32]
@@ -54,33 +56,39 @@ class ExactIndex:
     def __init__(self, store: VectorStore) -> None:
         self.store = store
 
-    def search(self, vectors: Vectors, depth: int) -> tuple[Scores, Rows]:
+    def search(self, vectors: Vectors, depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
         """Return the nearest passages of each query, best first.
 
         Args:
             vectors: [Q, D] float32 queries.
             depth: Passages per query.
+            allowed: Rows [N] to search among, ascending; None = all.
 
         Returns:
             [Q, K] float32 scores and [Q, K] int64 rows of the store, where K is the depth or, if that is smaller, the
-            number of passages. Equal scores are in row order. An approximate index that finds fewer than K passages
-            fills the rest with score -inf and row -1.
+            number of passages to search among. Equal scores are in row order. An approximate index that finds fewer
+            than K passages fills the rest with score -inf and row -1.
         """
-        queries, depth = _checked_queries(vectors, depth, self.store), min(depth, len(self.store))
+        queries, depth = _checked_queries(vectors, depth, self.store), min(depth, _count(self.store, allowed))
         scores = np.empty((len(queries), depth), dtype=np.float32)
         rows = np.empty((len(queries), depth), dtype=np.int64)
-        for begin in range(0, len(queries), _BLOCK_QUERIES):
+        for begin in range(0, len(queries) if depth else 0, _BLOCK_QUERIES):
             part = slice(begin, begin + _BLOCK_QUERIES)
-            scores[part], rows[part] = self._nearest(queries[part], depth, _floors(queries[part], depth, self.store))
+            floors = _floors(queries[part], depth, self.store, allowed)
+            scores[part], rows[part] = self._nearest(queries[part], depth, floors, allowed)
             missed = begin + np.flatnonzero(rows[part, -1] < 0)
             if len(missed):
-                scores[missed], rows[missed] = self._nearest(queries[missed], depth, None)
+                scores[missed], rows[missed] = self._nearest(queries[missed], depth, None, allowed)
         return scores, rows
 
-    def _nearest(self, queries: Scores, depth: int, floors: Scores | None) -> tuple[Scores, Rows]:
+    def _nearest(self, queries: Scores, depth: int, floors: Scores | None, allowed: Rows | None) -> tuple[Scores, Rows]:
         found = Nearest(queries, depth, floors)
         for first_row, shard in self.store.shards():
-            found.add(shard, first_row)
+            rows = None
+            if allowed is not None:
+                begin, end = np.searchsorted(allowed, [first_row, first_row + len(shard)])
+                rows = allowed[begin:end]
+            found.add(shard, first_row, rows)
         return found.best()
 
 
@@ -94,21 +102,36 @@ class FaissIndex:
         except RuntimeError as error:
             raise StoreError(f"{file} cannot be read by FAISS; build the index again") from error
 
-    def search(self, vectors: Vectors, depth: int) -> tuple[Scores, Rows]:
-        """See :meth:`ExactIndex.search`."""
-        queries = _checked_queries(vectors, depth, self.store)
-        depth = min(depth, len(self.store))
+    def search(self, vectors: Vectors, depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
+        """See :meth:`ExactIndex.search`; among few allowed rows the search is exact."""
+        count = _count(self.store, allowed)
+        if allowed is not None and count <= max(_FEW_ROWS, len(self.store) // _FEW_OF):
+            return ExactIndex(self.store).search(vectors, depth, allowed)
+        queries, depth = _checked_queries(vectors, depth, self.store), min(depth, count)
         if not len(queries):
             return np.empty((0, depth), dtype=np.float32), np.empty((0, depth), dtype=np.int64)
-        parameters = None
-        if self.kind == "faiss-hnsw":
-            parameters = faiss.SearchParametersHNSW(efSearch=max(_HNSW_SEARCH, depth))
-        elif self.kind == "faiss-ivfpq":
-            parameters = faiss.SearchParametersIVF(nprobe=_CELLS_SEARCHED)
-        scores, rows = self._faiss_index.search(queries, depth, params=parameters)
+        scores, rows = self._faiss_index.search(queries, depth, params=self._parameters(depth, allowed))
         scores = np.where(rows < 0, np.float32(-np.inf), scores)
         order = np.lexsort((rows, -scores), axis=1)
-        return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
+        lacking = np.flatnonzero(rows[:, -1] < 0)
+        if allowed is not None and len(lacking):
+            scores[lacking], rows[lacking] = ExactIndex(self.store).search(queries[lacking], depth, allowed)
+        return scores, rows
+
+    def _parameters(self, depth: int, allowed: Rows | None) -> Any:
+        """Return how far to search: the fewer rows are allowed, the farther, so that as many candidates are found."""
+        options: dict[str, Any] = {}
+        if allowed is not None:
+            bits = np.zeros(len(self.store), dtype=np.bool_)
+            bits[allowed] = True
+            options["sel"] = faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
+        farther = len(self.store) / _count(self.store, allowed)
+        if self.kind == "faiss-hnsw":
+            return faiss.SearchParametersHNSW(efSearch=math.ceil(farther * max(_HNSW_SEARCH, depth)), **options)
+        if self.kind == "faiss-ivfpq":
+            return faiss.SearchParametersIVF(nprobe=math.ceil(farther * _CELLS_SEARCHED), **options)
+        return faiss.SearchParameters(**options)
 
 
 Index = ExactIndex | FaissIndex
@@ -136,6 +159,10 @@ def import_faiss() -> Any:
     if faiss is None:
         raise MissingDependencyError("FAISS is not installed; run: pip install 'llama2vec[search]'")
     return faiss
+
+
+def _count(store: VectorStore, allowed: Rows | None) -> int:
+    return len(store) if allowed is None else len(allowed)
 
 
 def _checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors:
@@ -205,10 +232,15 @@ class Nearest:
         self._scores = np.empty(len(queries) * _BLOCK_ROWS, dtype=np.float32)
         self._above = np.empty(len(queries) * _BLOCK_ROWS, dtype=np.bool_)
 
-    def add(self, vectors: npt.NDArray[np.floating], first_row: int) -> None:
-        """Compare all queries with the next vectors [N, D]; calls come in ascending order of rows."""
-        for begin in range(0, len(vectors), _BLOCK_ROWS):
-            block = np.asarray(vectors[begin : begin + _BLOCK_ROWS], dtype=np.float32)
+    def add(self, vectors: npt.NDArray[np.floating], first_row: int, rows: Rows | None = None) -> None:
+        """Compare all queries with the next vectors [N, D]; calls come in ascending order of rows.
+
+        ``rows`` [n] = compare only with these rows, ascending; None = with all from ``first_row`` on.
+        """
+        rows = np.arange(first_row, first_row + len(vectors)) if rows is None else rows
+        for begin in range(0, len(rows), _BLOCK_ROWS):
+            numbers = rows[begin : begin + _BLOCK_ROWS]
+            block = np.asarray(_taken(vectors, numbers - first_row), dtype=np.float32)
             size, shape = len(self._queries) * len(block), (len(self._queries), len(block))
             scores, above = self._scores[:size], self._above[:size]
             np.matmul(self._queries, block.T, out=scores.reshape(shape))
@@ -221,7 +253,7 @@ class Nearest:
                 self._table = np.pad(self._table, ((0, 0), (0, lacking)), constant_values=_EMPTY)
             # A score's place is after those that its query has collected, in this block or before.
             place = (self._counts + new - new.cumsum())[query] + np.arange(len(query))
-            self._table[query, place] = _keys(scores[places], column + (first_row + begin))
+            self._table[query, place] = _keys(scores[places], numbers[column])
             self._counts += new
             if self._counts.max(initial=0) > _ROOM * self._depth // 2:
                 self._cut()
@@ -246,13 +278,21 @@ class Nearest:
         self._counts = (best != _EMPTY).sum(axis=1)
 
 
-def _floors(queries: Scores, depth: int, store: VectorStore) -> Scores | None:
+def _taken(vectors: npt.NDArray[np.floating], places: Rows) -> npt.NDArray[np.floating]:
+    """Return the vectors at ascending places, without a copy where they follow each other."""
+    first, last = int(places[0]), int(places[-1])
+    return vectors[first : last + 1] if last - first + 1 == len(places) else vectors[places]
+
+
+def _floors(queries: Scores, depth: int, store: VectorStore, allowed: Rows | None) -> Scores | None:
     """Estimate from a sample a score [Q] that more than ``depth`` vectors exceed; None if that would not help."""
-    size = min(_SAMPLE, _IN_SAMPLE * len(store) // depth, len(store) // 4)
-    if size < _IN_SAMPLE or 2 * depth > len(store):
+    count = _count(store, allowed)
+    size = min(_SAMPLE, _IN_SAMPLE * count // depth, count // 4)
+    if size < _IN_SAMPLE or 2 * depth > count:
         return None
-    sample = store.vectors(np.linspace(0, len(store) - 1, size).astype(np.int64))
-    expected = depth * size / len(store)
+    places = np.linspace(0, count - 1, size).astype(np.int64)
+    sample = store.vectors(places if allowed is None else allowed[places])
+    expected = depth * size / count
     place = max(0, size - math.ceil(expected + 4 * math.sqrt(expected)) - 1)
     return np.partition(queries @ sample.T, place, axis=1)[:, place]
 

@@ -13,7 +13,7 @@ from made_stores import clustered, store_of
 
 from llama2vec.errors import ConfigError, OutputExistsError, StoreError
 from llama2vec.records import Passage
-from llama2vec.retrieve.index import build_index, open_bm25, open_index
+from llama2vec.retrieve.index import build_index, open_bm25, open_fields, open_index
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 
@@ -197,6 +197,32 @@ def test_a_bit_flipped_in_bm25_while_the_index_is_open_is_noticed(store: VectorS
         with file.open("r+b") as mapped:
             mapped.write(content)
         assert opened.best("wool", 1)[1].tolist() == best == [2]
+
+
+def test_passages_with_fields_get_a_table_that_the_index_names(tmp_path: Path, store: VectorStore) -> None:
+    passages = [Passage(f"p{n}", text, fields={"year": 2020 + n}) for n, text in enumerate(TEXTS)]
+    dated = write_store(lambda: iter(passages), CountingEncoder(), tmp_path / "dated", source={}, shard_size=3)
+    output = tmp_path / "index"
+    for kind in ("exact", "faiss-flat"):
+        build_index(dated, output, kind=kind, overwrite=True)  # type: ignore[arg-type]
+        assert {"index.json", "fields.sqlite"} <= set(os.listdir(output))
+        assert open_fields(output, dated).rows("year > 2021").tolist() == [2, 3]
+    kept = (output / "fields.sqlite").stat().st_mtime_ns
+    build_index(dated, output, bm25="en")
+    assert (output / "fields.sqlite").stat().st_mtime_ns == kept
+    # Without the table, the next filter says so, and the same command makes it again.
+    (output / "fields.sqlite").unlink()
+    with pytest.raises(
+        StoreError, match=r"fields\.sqlite is missing, damaged, .*; build the index again with `llama2vec"
+    ):
+        open_fields(output, dated).rows("year > 2021")
+    build_index(dated, output)
+    assert open_fields(output, dated).rows("year > 2021").tolist() == [2, 3]
+    # A store is filtered too, and plain passages cost nothing.
+    assert open_fields(dated.path, dated).rows("year > 2021").tolist() == [2, 3]
+    build_index(store, tmp_path / "plain")
+    assert os.listdir(tmp_path / "plain") == ["index.json"]
+    assert open_fields(tmp_path / "plain", store).rows("id = 'p2'").tolist() == [2]
 
 
 def test_bm25_of_another_store_is_refused(other: VectorStore, folder: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from counting_encoder import CountingEncoder
 
 from llama2vec.config import EncoderSettings, ModelSettings
-from llama2vec.errors import ConfigError, DataError, OutputExistsError, StoreError
+from llama2vec.errors import ConfigError, DataError, FilterError, OutputExistsError, StoreError
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.fusion import Fusion, min_max_fusion, reciprocal_rank_fusion
@@ -107,6 +107,22 @@ def test_hits_are_the_run_with_texts(folder: Path, mode: str) -> None:
     assert {hit.passage.id: hit.score for hit in hits} == run.results["a"]
     assert [hit.rank for hit in hits] == [1, 2, 3]
     assert all(TEXTS[int(hit.passage.id[1:])] == hit.passage.text for hit in hits)
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+def test_a_filter_restricts_every_mode(folder: Path, mode: str) -> None:
+    retriever = Retriever.open(folder, CountingEncoder())
+    everything = retriever.search(QUERIES, mode, 100)  # type: ignore[arg-type]
+    some = retriever.search(QUERIES, mode, 100, where="id in ('p0', 'p3', 'p7')", tag="some")  # type: ignore[arg-type]
+    assert some.tag == "some"
+    for query, scores in everything.results.items():
+        expected = [passage for passage in scores if passage in ("p0", "p3", "p7")]
+        assert sorted(some.results[query]) == sorted(expected)
+    hits = retriever.hits("llama wool", mode, 3, where="id >= 'p6'")  # type: ignore[arg-type]
+    assert {hit.passage.id for hit in hits} <= {"p6", "p7"}
+    assert retriever.hits("llama wool", mode, 3, where="id = 'p99'") == []  # type: ignore[arg-type]
+    with pytest.raises(FilterError, match="unknown field 'yaer'"):
+        retriever.hits("llama", mode, where="yaer > 3")  # type: ignore[arg-type]
 
 
 def test_a_question_without_a_known_word_has_no_bm25_hits_and_no_queries_give_an_empty_run(folder: Path) -> None:

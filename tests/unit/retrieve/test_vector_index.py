@@ -57,6 +57,42 @@ def test_ivfpq_trains_on_a_sample_and_finds_most_neighbors(tmp_path: Path) -> No
     assert recall(index.search(queries, 10)[1], ExactIndex(store).search(queries, 10)[1]) > 0.6
 
 
+@pytest.mark.parametrize(("kind", "least"), [("exact", 1.0), ("faiss-flat", 0.999), ("faiss-hnsw", 0.9)])
+@pytest.mark.parametrize("share", [0.002, 0.06, 0.5])
+def test_a_search_among_some_rows_finds_the_nearest_of_them(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: IndexKind, least: float, share: float
+) -> None:
+    monkeypatch.setattr(vector_index_module, "_FEW_ROWS", 0)  # else an index of this size would search exactly
+    queries = clustered(30, 32, seed=1)
+    allowed = np.flatnonzero(np.random.default_rng(2).random(len(store)) < share)
+    scores, rows = built(store, tmp_path / "index", kind).search(queries, 20, allowed)
+    assert rows.shape == (30, min(20, len(allowed)))
+    assert np.isin(rows, allowed).all()
+    products = queries @ store.vectors(allowed).T
+    assert recall(rows, allowed[np.argsort(-products, axis=1)[:, :20]]) >= least
+    np.testing.assert_allclose(
+        scores, np.einsum("qd,qkd->qk", queries, store.vectors(rows).reshape(30, -1, 32)), atol=1e-5
+    )
+
+
+def test_ivfpq_searches_among_some_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_index_module, "_FEW_ROWS", 0)
+    store = store_of(clustered(10_500, 16), tmp_path / "store", shard_size=4000)
+    index, queries = built(store, tmp_path / "ivfpq", "faiss-ivfpq"), clustered(50, 16, seed=1)
+    for step in (3, 40):
+        allowed = np.arange(1, len(store), step)
+        rows = index.search(queries, 10, allowed)[1]
+        assert np.isin(rows, allowed).all()
+        assert recall(rows, ExactIndex(store).search(queries, 10, allowed)[1]) > 0.6
+
+
+@pytest.mark.parametrize("kind", ["exact", "faiss-flat"])
+def test_no_allowed_row_gives_nothing(kind: IndexKind, tmp_path: Path) -> None:
+    index = built(store_of(clustered(20, 8), tmp_path / "store"), tmp_path / "index", kind)
+    scores, rows = index.search(clustered(2, 8), 5, np.array([], dtype=np.int64))
+    assert scores.shape == rows.shape == (2, 0)
+
+
 def test_ivfpq_says_how_many_passages_it_needs(store: VectorStore, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="needs 9,984 passages to train on and has 4,000; use exact or faiss-hnsw"):
         build_index(store, tmp_path / "ivfpq", kind="faiss-ivfpq")
