@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -52,6 +52,30 @@ class ReadingSettings(Settings):
         "**/searchindex.js",
     )
     strict: bool = False
+
+
+class PassageSettings(Settings):
+    """How documents are split into passages.
+
+    Attributes:
+        split: ``auto`` splits documents and leaves the rows of a corpus (BEIR, JSONL, TSV) as they are, ``always``
+            splits rows too, ``never`` makes one passage of each document.
+        tokens: Longest passage in the model's own tokens, its title included; None = 256, or what the model reads of a
+            passage where that is less.
+        overlap: Most tokens at the end of a passage that the next one repeats, where no heading, page, table or code
+            block begins between them; None = an eighth of ``tokens``.
+    """
+
+    split: Literal["auto", "always", "never"] = "auto"
+    tokens: Annotated[int, Field(ge=8)] | None = None
+    overlap: Annotated[int, Field(ge=0)] | None = None
+    language: Language = "en"  # ISO 639-1 code for sentence ends
+
+    @model_validator(mode="after")
+    def _some_progress(self) -> PassageSettings:
+        if self.tokens and self.overlap and self.overlap > self.tokens // 2:
+            raise ValueError(f"overlap ({self.overlap}) is more than half of tokens ({self.tokens})")
+        return self
 
 
 class TextSettings(Settings):

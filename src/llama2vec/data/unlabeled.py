@@ -11,8 +11,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from llama2vec.data.settings import CorpusPairSettings, TextSettings
-from llama2vec.data.words import text_key
-from llama2vec.errors import EmptyCorpusError, MissingDependencyError
+from llama2vec.data.words import sentence_spans, text_key
+from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import AdaptationExample, Passage, TrainingExample
 
 _NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)$")
@@ -62,11 +62,7 @@ def follows(first_id: str, second_id: str) -> bool:
 
 def sentences(text: str, language: str = "en") -> list[str]:
     """Split a text into sentences; a break between paragraphs ends a sentence."""
-    try:
-        import sentencex
-    except ImportError as error:
-        raise MissingDependencyError("splitting sentences needs sentencex; pip install 'llama2vec[train]'") from error
-    found = (" ".join(str(piece).split()) for piece in sentencex.segment(language, text))
+    found = (" ".join(text[begin:end].split()) for begin, end in sentence_spans(text, language))
     return [sentence for sentence in found if sentence]
 
 

@@ -6,34 +6,16 @@ FirstP scores a document by its first window, MaxP by its best one (Dai & Callan
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from llama2vec.data.cutting import WORD, Cutter, TokenSpans, shortened
 from llama2vec.errors import ConfigError, EvaluationError, RunFormatError
 from llama2vec.records import Passage, Run
 
-TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
-"""Text → (start, end) in characters of each token, in order, without special tokens."""
-
 WindowKind = Literal["maxp", "firstp"]
-
-_WORD = re.compile(r"\S+")
-_SPACE = re.compile(r"\s")
-_CHARACTERS_A_TOKEN = 6
-"""First guess of how much text fills a window; natural languages need less."""
-_LONGEST_WORD = 256
-"""A longer run of characters without a space is split between tokens, like no other word."""
-
-
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Return the spans of the words in a text, which are the tokens of a system without a tokenizer.
-
-    >>> word_spans("a  llama")
-    [(0, 1), (3, 8)]
-    """
-    return [match.span() for match in _WORD.finditer(text)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +50,33 @@ def cut_document(document: Passage, settings: WindowSettings, token_spans: Token
     only text without spaces is split between tokens. Windows cover the whole text, even if a long title leaves less
     room than the stride. A document without text gives one window.
 
+    >>> from llama2vec.data.cutting import word_spans
     >>> settings = WindowSettings("maxp", tokens=3, stride=2)
     >>> [window.text for window in cut_document(Passage("d", "one two three four"), settings, word_spans)]
     ['one two three', 'three four']
     """
-    cutter = _Cutter(document.text, _head(document.title, settings.tokens // 2, token_spans), settings, token_spans)
-    title = cutter.head.rstrip()
-    first = _WORD.search(document.text)
+    title = shortened(document.title, settings.tokens // 2, token_spans)
+    cutter = Cutter(document.text, settings.tokens, token_spans)
+    first = WORD.search(document.text)
     start = first.start() if first else 0
     for number in range(len(document.text) + 1):
-        end, following = cutter.cut(start)
+        end, following = _window(cutter, start, f"{title} " if title else "", settings.stride)
         yield Passage(f"{document.id}#{number}", document.text[start:end].rstrip(), title)
-        rest = _WORD.search(document.text, following) if end < len(document.text) else None
-        if settings.kind == "firstp" or rest is None or not _WORD.search(document.text, end):
+        rest = WORD.search(document.text, following) if end < len(document.text) else None
+        if settings.kind == "firstp" or rest is None or not WORD.search(document.text, end):
             return
         start = rest.start()
+
+
+def _window(cutter: Cutter, start: int, head: str, stride: int) -> tuple[int, int]:
+    """Return the end of the window that starts at ``start``, and the start of the next one."""
+    view = cutter.view(start, head)
+    end = cutter.longest(view)
+    if end == view.stop:
+        return end, end
+    offset = bisect_left(view.spans, len(head.rstrip()), key=lambda span: span[0])
+    following = cutter.word_begin(start, view.place(min(offset + stride, cutter.tokens)))
+    return end, following if start < following < end else end
 
 
 def document_id(window_id: str) -> str:
@@ -112,75 +106,3 @@ def max_passage(run: Run) -> Run:
             document = document_id(window_id)
             best[document] = max(score, best.get(document, -math.inf))
     return Run(results, run.tag)
-
-
-def _head(title: str, most: int, token_spans: TokenSpans) -> str:
-    """Return the start of every window: the title, truncated to ``most`` tokens."""
-    title = title.strip()
-    while title and len(spans := token_spans(title)) > most:
-        # Drop at least one character: a part of a text may have more tokens than it had within the whole.
-        title = title[: min(spans[most][0], len(title) - 1)].rstrip()
-    return f"{title} " if title else ""
-
-
-@dataclass
-class _Cutter:
-    """Finds the windows of one document, tokenizing only as much text at a time as a window needs."""
-
-    text: str
-    head: str
-    settings: WindowSettings
-    token_spans: TokenSpans
-
-    def __post_init__(self) -> None:
-        self._guess = _CHARACTERS_A_TOKEN * self.settings.tokens
-
-    def cut(self, start: int) -> tuple[int, int]:
-        """Return the end of the window that starts at ``start``, and the start of the next one."""
-        spans, stop = self._spans(start)
-        if len(spans) <= self.settings.tokens:
-            return stop, stop
-        end = self._whole_words(start, self._place(spans, self.settings.tokens, start))
-        self._guess = (end - start) + (end - start) // 4 + _CHARACTERS_A_TOKEN
-        offset = sum(1 for begin, _ in spans if begin < len(self.head.rstrip()))
-        place = min(offset + self.settings.stride, self.settings.tokens)
-        following = self._word_begin(start, self._place(spans, place, start))
-        return end, following if start < following < end else end
-
-    def _spans(self, start: int) -> tuple[Sequence[tuple[int, int]], int]:
-        """Return the tokens from ``start``, enough for a window or up to the end, and where they end."""
-        size = self._guess
-        while True:
-            stop = min(start + size, len(self.text))
-            if stop < len(self.text):
-                # Half a word is tokenized differently from a whole one.
-                space = _SPACE.search(self.text, stop, stop + _LONGEST_WORD)
-                stop = space.start() if space else stop
-            spans = self.token_spans(self.head + self.text[start:stop])
-            if len(spans) > self.settings.tokens or stop == len(self.text):
-                return spans, stop
-            size *= 2
-
-    def _place(self, spans: Sequence[tuple[int, int]], token: int, start: int) -> int:
-        """Return the place in the text of a token of ``head + text[start:]``."""
-        return max(start, start + spans[token][0] - len(self.head))
-
-    def _inside_word(self, place: int) -> bool:
-        return 0 < place < len(self.text) and not (self.text[place - 1].isspace() or self.text[place].isspace())
-
-    def _word_begin(self, start: int, place: int) -> int:
-        """Return the start of the word around ``place``; ``place`` itself if the word starts before ``start``."""
-        begin = place
-        while begin > start and self._inside_word(begin):
-            begin -= 1
-        return begin if begin > start else place
-
-    def _whole_words(self, start: int, place: int) -> int:
-        """Return the end of the last whole word before ``place``; without one, a place within the limit."""
-        end = self._word_begin(start, place)
-        while self._inside_word(end) and end > start + 1:
-            spans = self.token_spans(self.head + self.text[start:end])
-            if len(spans) <= self.settings.tokens:
-                break
-            end = min(self._place(spans, self.settings.tokens, start), end - 1)
-        return max(end, start + 1)

@@ -38,3 +38,16 @@ def text_key(text: str) -> str:
     # The second NFKC: folding may take composed letters apart.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
+
+
+def sentence_spans(text: str, language: str = "en") -> list[tuple[int, int]]:
+    """Return (begin, end) of each sentence, the white space after it included; a blank line ends a sentence.
+
+    >>> sentence_spans("Dr. Crane hums. It flies.")
+    [(0, 16), (16, 25)]
+    """
+    try:
+        import sentencex
+    except ImportError as error:
+        raise MissingDependencyError("splitting sentences needs sentencex; pip install 'llama2vec[model]'") from error
+    return [(found["start_index"], found["end_index"]) for found in sentencex.get_sentence_boundaries(language, text)]

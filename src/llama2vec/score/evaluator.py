@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from llama2vec.artifact import owned, sweep_temporary
+from llama2vec.data.cutting import word_spans
 from llama2vec.data.trec import check_id
-from llama2vec.data.windows import WindowSettings, word_spans
+from llama2vec.data.windows import WindowSettings
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError
 from llama2vec.files import disk_errors
 from llama2vec.manifest import digest, first_difference, machine, versions

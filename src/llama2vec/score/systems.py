@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from llama2vec.data.beir import BeirTask
 from llama2vec.data.corpus import read_passages
-from llama2vec.data.windows import TokenSpans, WindowSettings, cut_documents, word_spans
+from llama2vec.data.cutting import TokenSpans, word_spans
+from llama2vec.data.windows import WindowSettings, cut_documents
 from llama2vec.errors import StoreError, TokenizerError
 from llama2vec.records import Passage, Query, Report, Run, SentencePair
 from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents

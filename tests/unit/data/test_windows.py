@@ -1,6 +1,5 @@
 import math
 import random
-import re
 import tracemalloc
 from collections.abc import Callable
 from itertools import islice
@@ -9,33 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from token_spans import byte_spans, four_letter_spans
 
-from llama2vec.data.windows import (
-    TokenSpans,
-    WindowSettings,
-    cut_document,
-    cut_documents,
-    document_id,
-    max_passage,
-    word_spans,
-)
+from llama2vec.data.cutting import TokenSpans, word_spans
+from llama2vec.data.windows import WindowSettings, cut_document, cut_documents, document_id, max_passage
 from llama2vec.errors import ConfigError, EvaluationError, RunFormatError
 from llama2vec.records import Passage, Run
-
-
-def four_letter_spans(text: str) -> list[tuple[int, int]]:
-    """Tokens of up to four characters that take the space in front of a word with them, as most LLMs' do."""
-    found = []
-    for match in re.finditer(r"\s?\S+", text):
-        begin, end = match.span()
-        found += [(place, min(place + 4, end)) for place in range(begin, end, 4)]
-    return found
-
-
-def byte_spans(text: str) -> list[tuple[int, int]]:
-    """Three tokens for every character, all over its own place, as byte-level tokenizers give for rare ones."""
-    return [(place, place + 1) for place, letter in enumerate(text) for _ in range(1 if letter.isspace() else 3)]
-
 
 # Every character is another one, so that a window can only stand where it was cut.
 LETTERS = [chr(0x4E00 + number) for number in range(60)]
