@@ -25,8 +25,9 @@ class Document:
     """The text of one file, or of one row or message of it.
 
     Attributes:
-        lines: What line numbers count: the lines of the file, where ``text`` is its own; those of each page;
-            or nothing, where the text was taken out of markup.
+        lines: What line numbers count: ``file`` = the lines of the file, whose text this is; ``page`` = those of each
+            page; ``row`` = all of the text stands at ``first_line``, such as the cells of a row; ``none`` = nothing,
+            where the text was taken out of markup.
         problems: What of the file is missing from the text, in words that end a sentence "partly read: …".
     """
 
@@ -34,7 +35,7 @@ class Document:
     text: str
     title: str = ""
     blocks: tuple[Block, ...] = ()  # Empty = one block of text
-    lines: Literal["file", "page", "none"] = "file"
+    lines: Literal["file", "page", "row", "none"] = "file"
     first_line: int = 1  # Number of the text's first line in the file, for a row or a cell
     fields: Mapping[str, Value] = field(default_factory=dict)
     problems: tuple[str, ...] = ()

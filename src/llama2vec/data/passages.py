@@ -43,21 +43,30 @@ class Splitter:
         settings: Lengths and overlap.
         token_spans: Finds the tokens of a text: a model's, or words (:func:`llama2vec.data.cutting.word_spans`).
         reads: Most tokens of a passage that the model reads; None = any number.
+        tokenizer: Name or hash of what finds the tokens, for :attr:`plan`.
 
     Raises:
         ConfigError: ``settings`` ask for longer passages than the model reads, or repeat more than half of each.
     """
 
-    def __init__(self, settings: PassageSettings, token_spans: TokenSpans, reads: int | None = None) -> None:
+    def __init__(
+        self, settings: PassageSettings, token_spans: TokenSpans, reads: int | None = None, *, tokenizer: str = "words"
+    ) -> None:
         if reads is not None and settings.tokens is not None and settings.tokens > reads:
             problem = f"passages of {settings.tokens} tokens are longer than the {reads} that the model reads"
             raise ConfigError(f"{problem}; choose at most {reads}")
-        self.settings, self.token_spans = settings, token_spans
+        self.settings, self.token_spans, self.tokenizer = settings, token_spans, tokenizer
         self.tokens = settings.tokens or min(DEFAULT_TOKENS, reads or DEFAULT_TOKENS)
         self.overlap = self.tokens // _OVERLAP_SHARE if settings.overlap is None else settings.overlap
         if self.overlap > self.tokens // 2:
             problem = f"an overlap of {self.overlap} tokens is more than half of a passage of {self.tokens}"
             raise ConfigError(f"{problem}; choose at most {self.tokens // 2}")
+
+    @property
+    def plan(self) -> dict[str, str | int]:
+        """What decides where documents are split, as plain data: equal plans give equal passages."""
+        sizes = {"tokens": self.tokens, "overlap": self.overlap, "tokenizer": self.tokenizer}
+        return {"split": self.settings.split, "language": self.settings.language, **sizes}
 
     def split(self, document: Document) -> Iterator[Passage]:
         """Yield the passages of a document in order: ``DOCUMENT#1`` …; a single one has the document's own id."""

@@ -15,7 +15,8 @@ class Places:
 
     def __init__(self, document: Document) -> None:
         self._document = document
-        self._line_ends = [end.start() for end in re.finditer("\n", document.text)] if document.lines != "none" else []
+        counted = document.text if document.lines in ("file", "page") else ""
+        self._line_ends = [end.start() for end in re.finditer("\n", counted)]
         blocks = [block for block in document.blocks if block.page is not None]
         starts = [block for number, block in enumerate(blocks) if not number or block.page != blocks[number - 1].page]
         self._pages = [block.page for block in starts]
@@ -35,7 +36,7 @@ class Places:
         if self._document.lines == "none":
             return None
         before = bisect_left(self._line_ends, character)
-        if self._document.lines == "file":
+        if self._document.lines in ("file", "row"):
             return self._document.first_line + before
         page = self._page(character)
         return 1 + before - (bisect_left(self._line_ends, self.page_begins[page]) if page >= 0 else 0)

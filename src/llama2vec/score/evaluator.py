@@ -28,7 +28,7 @@ from llama2vec.score.metrics import check_metrics, evaluate_run
 from llama2vec.score.results import Result, query_values_file, read_result, with_query_values, write_result
 from llama2vec.score.settings import ScoringSettings
 from llama2vec.score.significance import bootstrap_difference
-from llama2vec.score.systems import Searching, Stores, System, encode_corpus, encoder_spans, score_pairs, search_task
+from llama2vec.score.systems import Searching, Stores, System, encode_corpus, score_pairs, search_task
 from llama2vec.score.tasks import TASKS, Task, TaskData, TaskScore, check_corpus, find_task, read_task
 
 logger = logging.getLogger(__name__)
@@ -183,7 +183,11 @@ class _Evaluation:
         if data.retrieval:
             windows = WindowSettings(**settings["windows"]) if settings["windows"] else None
             encoder, language = self.system.encoder, self.given.language
-            spans = encoder_spans(encoder) if encoder and windows else word_spans
+            spans = word_spans
+            if encoder and windows:
+                from llama2vec.model.tokens import token_spans
+
+                spans = token_spans(encoder.backbone.tokenizer)
             one.searching = Searching(settings["depth"], bool(settings["exclude_same_id"]), windows, spans, language)
             # The store is the same in every search mode.
             kept = [self.system.reader_facts(language), data.fingerprints["corpus_fingerprint"], settings["windows"]]

@@ -12,7 +12,7 @@ from llama2vec.data.beir import BeirTask
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.windows import WindowSettings, cut_documents
-from llama2vec.errors import StoreError, TokenizerError
+from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query, Report, Run, SentencePair
 from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
 from llama2vec.retrieve.index import store_passages
@@ -113,20 +113,6 @@ class Stores:
                 store.verify()
                 return store
         return None
-
-
-def encoder_spans(encoder: Encoder) -> TokenSpans:
-    """Return the function that finds an encoder's tokens in a text."""
-    tokenizer = encoder.backbone.tokenizer
-    if not tokenizer.is_fast:
-        raise TokenizerError("windows need a fast tokenizer, which reports token positions; use a model with one")
-
-    def spans(text: str) -> Sequence[tuple[int, int]]:
-        # Not verbose: a text longer than the model reads is expected here.
-        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-        return found["offset_mapping"]  # type: ignore[no-any-return]
-
-    return spans
 
 
 def encode_corpus(

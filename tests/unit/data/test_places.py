@@ -22,6 +22,10 @@ def test_a_text_taken_out_of_markup_has_no_lines() -> None:
     assert Places(Document("a", TEXT, lines="none")).of(4, 7) == Place("a", 4, 7)
 
 
+def test_all_of_a_row_stands_on_its_line() -> None:
+    assert Places(Document("a.csv#7", TEXT, lines="row", first_line=8)).of(4, 14) == Place("a.csv#7", 4, 14, 8, 8)
+
+
 def test_white_space_at_the_ends_belongs_to_no_span() -> None:
     assert stripped(" \n one ", 0, 7) == (3, 6)
     assert stripped("   ", 1, 3) == (1, 1)

@@ -1,0 +1,80 @@
+"""A model's own tokens, in which passages and windows are measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama2vec.config import EncoderSettings, PromptSettings
+from llama2vec.data.cutting import TokenSpans
+from llama2vec.data.passages import Splitter
+from llama2vec.data.settings import PassageSettings
+from llama2vec.errors import TokenizerError
+from llama2vec.manifest import digest
+from llama2vec.model.contract import saved_settings
+from llama2vec.model.prompt import Tokenizer, add_slot_tokens, prompt_ids
+from llama2vec.model.source import ModelSpec, fetched
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
+
+_NO_TOKENIZATION = ("added_tokens", "truncation", "padding")
+"""Parts of tokenizer.json that training or a call changes, and that decide nothing about plain text."""
+
+
+def token_spans(tokenizer: Tokenizer) -> TokenSpans:
+    """Return the function that finds a tokenizer's tokens in a text.
+
+    Raises:
+        TokenizerError: The tokenizer is a slow one, which does not say where its tokens are.
+    """
+    if not tokenizer.is_fast:
+        raise TokenizerError(
+            "splitting texts needs a fast tokenizer, which reports token positions; use a model with one"
+        )
+
+    def spans(text: str) -> Sequence[tuple[int, int]]:
+        # Not verbose: a text longer than the model reads is expected here.
+        found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return found["offset_mapping"]  # type: ignore[no-any-return]
+
+    return spans
+
+
+def encoder_splitter(encoder: Encoder, settings: PassageSettings | None = None) -> Splitter:
+    """Return a splitter whose passages a loaded encoder reads whole."""
+    _, reads = encoder.reading("passage")
+    return _splitter(encoder.backbone.tokenizer, reads, settings)
+
+
+def model_splitter(spec: ModelSpec, settings: PassageSettings | None = None) -> Splitter:
+    """Return the splitter that :func:`encoder_splitter` gives for a model, without loading its weights.
+
+    Raises:
+        ModelNotFoundError: No such model.
+        TokenizerError: Its tokenizer is a slow one.
+        ConfigError: The settings ask for longer passages than the model reads.
+    """
+    from llama2vec.model.backbone import load_model_config, load_tokenizer
+
+    name, source = spec.path or spec.name, fetched(spec.source())
+    tokenizer, saved = load_tokenizer(name), saved_settings(Path(source.location))
+    if saved:
+        return _splitter(tokenizer, saved[1].passage_max_tokens, settings)
+    prompts, reads = spec.prompts or PromptSettings(), (spec.encoder or EncoderSettings()).passage_max_tokens
+    add_slot_tokens(tokenizer, prompts)
+    if context := getattr(load_model_config(name), "max_position_embeddings", None):
+        reads = min(reads, prompt_ids(tokenizer, prompts).room(context))
+    return _splitter(tokenizer, reads, settings)
+
+
+def _splitter(tokenizer: Tokenizer, reads: int, settings: PassageSettings | None) -> Splitter:
+    return Splitter(settings or PassageSettings(), token_spans(tokenizer), reads, tokenizer=_fingerprint(tokenizer))
+
+
+def _fingerprint(tokenizer: Tokenizer) -> str:
+    """Return a hash of how a fast tokenizer reads plain text, which the slot tokens of adaptation do not change."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    return digest({key: content[key] for key in content if key not in _NO_TOKENIZATION})
