@@ -65,8 +65,11 @@ class Splitter:
     @property
     def plan(self) -> dict[str, str | int]:
         """What decides where documents are split, as plain data: equal plans give equal passages."""
-        sizes = {"tokens": self.tokens, "overlap": self.overlap, "tokenizer": self.tokenizer}
-        return {"split": self.settings.split, "language": self.settings.language, **sizes}
+        split, language = self.settings.split, self.settings.language
+        return {
+            "split": split, "tokens": self.tokens, "overlap": self.overlap, "tokenizer": self.tokenizer,
+            "language": language,
+        }  # fmt: skip
 
     def split(self, document: Document) -> Iterator[Passage]:
         """Yield the passages of a document in order: ``DOCUMENT#1`` …; a single one has the document's own id."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from llama2vec.artifact import owned, sweep_temporary
-from llama2vec.data.cutting import word_spans
+from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.trec import check_id
 from llama2vec.data.windows import WindowSettings
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError
@@ -183,7 +183,7 @@ class _Evaluation:
         if data.retrieval:
             windows = WindowSettings(**settings["windows"]) if settings["windows"] else None
             encoder, language = self.system.encoder, self.given.language
-            spans = word_spans
+            spans: TokenSpans = word_spans
             if encoder and windows:
                 from llama2vec.model.tokens import token_spans
 
