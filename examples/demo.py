@@ -29,11 +29,11 @@ from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Query, Report, Run
 from llama2vec.retrieve.fusion import Mode
+from llama2vec.retrieve.hits import snippet
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.texts import snippet
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.report.text import system_markdown, system_tables
 from llama2vec.score.results import Result, write_result

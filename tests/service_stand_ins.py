@@ -17,8 +17,8 @@ import numpy.typing as npt
 from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.fusion import Mode
+from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.texts import Hit
 from llama2vec.serve.app import create_app
 from llama2vec.serve.server import address_of, listen, new_server
 from llama2vec.serve.service import Loaded, PreparedQuery, ServedModel

@@ -108,7 +108,7 @@ def _ask(retriever: Retriever, mode: Mode, depth: int) -> None:
 
 
 def _answer(retriever: Retriever, mode: Mode, question: str, depth: int) -> None:
-    from llama2vec.retrieve.texts import snippet
+    from llama2vec.retrieve.hits import snippet
 
     hits = retriever.hits(question, mode, depth)
     for hit in hits:

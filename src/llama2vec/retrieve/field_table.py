@@ -7,6 +7,7 @@ value as it is. true and false are 1 and 0; what a passage lacks is NULL.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,9 @@ def write_field_table(passages: Iterable[Passage], file: str | Path) -> sqlite3.
     Args:
         passages: Read once; only the distinct field names are kept in memory.
         file: A new file; ``:memory:`` = in memory.
+
+    Raises:
+        OSError: The file cannot be written, for example because the disk is full.
     """
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
     try:
@@ -45,8 +49,11 @@ def write_field_table(passages: Iterable[Passage], file: str | Path) -> sqlite3.
         columns.finish()
         connection.execute("COMMIT")
         connection.execute("DETACH staging")
-    except BaseException:
+    except BaseException as error:
         connection.close()
+        if isinstance(error, sqlite3.OperationalError):
+            number = errno.ENOSPC if error.sqlite_errorcode == sqlite3.SQLITE_FULL else errno.EIO
+            raise OSError(number, str(error), str(file)) from error
         raise
     return connection
 

@@ -10,8 +10,9 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,11 +23,12 @@ from llama2vec.errors import ConfigError, StoreError
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import MODES, Fusion, Mode
+from llama2vec.retrieve.hits import Hit, grouped
 from llama2vec.retrieve.index import build_index, open_bm25, open_fields, open_index, store_passages
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.store import STORE_FILE, Vectors, VectorStore
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.texts import Hit, as_passages, passages_sha256
+from llama2vec.retrieve.texts import as_passages, passages_sha256
 from llama2vec.retrieve.vector_index import Index, Rows, Scores
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 FUSED_DEPTH = 1000
 """Fewest passages that each mode contributes to hybrid, so that the first ranks do not depend on the depth."""
+
+_FEWEST, _PER_DOCUMENT = 50, 10
+"""Passages that are searched for documents, at least and for each of them; more where these are of too few."""
 
 
 class QueryEncoder(Protocol):
@@ -215,19 +220,48 @@ class Retriever:
             StoreError: The index does not carry the mode, or its store was rewritten since it was opened.
         """
         mode = mode or self.default_mode
-        run, _ = self._search(queries, mode, depth, where)
+        run, _ = self._search(queries, mode, depth, where, lambda: self._encoded(queries))
         return Run(run.results, tag or mode)
 
-    def hits(self, question: str, mode: Mode | None = None, depth: int = 10, *, where: str | None = None) -> list[Hit]:
-        """Find the best passages of one question, with their texts; arguments and errors as in :meth:`search`."""
-        with self._reading():
-            run, row_of_id = self._search([Query("question", question)], mode or self.default_mode, depth, where)
-            best = run.results["question"]
-            passages = self.store.passages([row_of_id[passage_id] for passage_id in best])
-        return [
-            Hit(rank, score, passage)
-            for rank, (score, passage) in enumerate(zip(best.values(), passages, strict=True), start=1)
-        ]
+    def hits(
+        self,
+        question: str,
+        mode: Mode | None = None,
+        depth: int = 10,
+        *,
+        where: str | None = None,
+        group: bool = False,
+    ) -> list[Hit]:
+        """Find the best passages of one question, with their texts.
+
+        Args:
+            question: The question.
+            mode: As in :meth:`search`.
+            depth: Passages, or with ``group`` documents.
+            where: As in :meth:`search`.
+            group: Return the best passage of each document, with the document's other passages in ``Hit.more``; a
+                document stands where its best passage does (MaxP).
+
+        Raises:
+            ConfigError, StoreError: As in :meth:`search`.
+        """
+        asked, mode = [Query("question", question)], mode or self.default_mode
+        vectors = cache(lambda: self._encoded(asked))
+        reach = max(_FEWEST, _PER_DOCUMENT * depth) if group and depth > 0 else depth
+        while True:
+            with self._reading():
+                run, row_of_id = self._search(asked, mode, reach, where, vectors)
+                scores = run.results["question"]
+                rows = [row_of_id[passage_id] for passage_id in scores]
+                passages = self.store.passages(rows)
+            ranked = zip(scores.values(), passages, rows, strict=True)
+            found = [Hit(rank, score, passage, row) for rank, (score, passage, row) in enumerate(ranked, start=1)]
+            if not group:
+                return found
+            documents = grouped(found, depth)
+            if len(documents) == depth or len(found) < reach:
+                return documents
+            reach *= _PER_DOCUMENT
 
     def check_mode(self, mode: str) -> None:
         """Raise an error that says what to do unless the index can be searched by a mode."""
@@ -249,9 +283,12 @@ class Retriever:
             raise StoreError(f"{self.store.path} was rewritten or removed after it was opened; open the index again")
 
     def _search(
-        self, queries: Sequence[Query], mode: Mode, depth: int, where: str | None
+        self, queries: Sequence[Query], mode: Mode, depth: int, where: str | None, vectors: Callable[[], Vectors]
     ) -> tuple[Run, dict[str, int]]:
-        """Return a run whose results stand best first, and the row of each passage in it."""
+        """Return a run whose results stand best first, and the row of each passage in it.
+
+        ``vectors`` returns those of the queries, and is called only by a mode that needs them.
+        """
         self.check_mode(mode)
         if depth < 1:
             raise ConfigError(f"the depth must be at least 1, not {depth}")
@@ -262,19 +299,21 @@ class Retriever:
         reach = max(depth, FUSED_DEPTH) if is_hybrid else depth
         with self._reading():
             allowed = None if where is None else self.fields.rows(where)
-            found = {single: self._rows(queries, single, reach, allowed) for single in modes}
+            found: dict[Mode, tuple[Scores, Rows]] = {}
+            for single in modes:
+                if single == "bm25" and self._bm25 is not None:
+                    found[single] = self._bm25.best_of_each([query.text for query in queries], reach, allowed)
+                else:
+                    found[single] = self.index.search(vectors(), reach, allowed)
             rows = np.unique(np.concatenate([rows[rows >= 0] for _, rows in found.values()]))
             id_of_row = dict(zip(rows.tolist(), self.store.passage_ids(rows), strict=True))
         runs = {single: _named(queries, id_of_row, *best) for single, best in found.items()}
         run = self.fusion.fuse(runs, depth) if is_hybrid else runs[mode]
         return run, {passage_id: row for row, passage_id in id_of_row.items()}
 
-    def _rows(self, queries: Sequence[Query], mode: Mode, depth: int, allowed: Rows | None) -> tuple[Scores, Rows]:
-        """Return the [Q, K] scores and rows of one mode; -inf and -1 where there are fewer than K."""
-        if mode == "bm25" and self._bm25 is not None:
-            return self._bm25.best_of_each([query.text for query in queries], depth, allowed)
+    def _encoded(self, queries: Sequence[Query]) -> Vectors:
         assert self.encoder is not None
-        return self.index.search(self.encoder.encode_queries(queries), depth, allowed)
+        return self.encoder.encode_queries(queries)
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

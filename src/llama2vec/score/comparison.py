@@ -13,7 +13,7 @@ from typing import Any
 from llama2vec.data.corpus import read_passages
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Passage, Qrels, Query, Report, Run
-from llama2vec.retrieve.texts import snippet
+from llama2vec.retrieve.hits import snippet
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import (
     CONFIDENCE,

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import llama2vec
-from llama2vec.retrieve.texts import snippet
+from llama2vec.retrieve.hits import snippet
 from llama2vec.serve.batcher import QueueFullError
 from llama2vec.serve.gate import CLIENT_GONE, Gate
 from llama2vec.serve.metrics import Metrics

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -83,3 +85,18 @@ def test_an_interrupted_table_leaves_no_open_connection(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         write_field_table(broken(), tmp_path / "fields.sqlite")
+
+
+def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(sqlite3.Connection):
+        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
+            cursor = super().execute(statement, *values)
+            if statement == "PRAGMA synchronous = OFF":
+                super().execute("PRAGMA max_page_count = 2")
+            return cursor
+
+    opened = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda file, **options: opened(file, factory=Full, **options))
+    with pytest.raises(OSError, match="disk is full") as caught:
+        write_field_table([Passage("a", "text", fields={"note": "x" * 100_000})], tmp_path / "fields.sqlite")
+    assert caught.value.errno == errno.ENOSPC

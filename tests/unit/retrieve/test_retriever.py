@@ -12,8 +12,8 @@ from counting_encoder import CountingEncoder
 from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.errors import ConfigError, DataError, FilterError, OutputExistsError, StoreError
 from llama2vec.model.encoder import Encoder
-from llama2vec.records import Passage, Query
-from llama2vec.retrieve.fusion import Fusion, min_max_fusion, reciprocal_rank_fusion
+from llama2vec.records import Passage, Place, Query
+from llama2vec.retrieve.fusion import Fusion, Mode, min_max_fusion, reciprocal_rank_fusion
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever, check_contract
@@ -250,3 +250,31 @@ def test_texts_without_a_model_are_searched_by_bm25(tmp_path: Path) -> None:
     assert retriever.hits("sheep")[0].passage.id == "2"
     with pytest.raises(ConfigError, match="nothing can be searched"):
         Retriever.from_texts(list(TEXTS), None, language=None)
+
+
+@pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
+def test_hits_are_grouped_by_document_however_many_passages_one_has(
+    tmp_path: Path, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 200 passages of one document are better than any of the others.
+    texts = [("big.md", "llama llama")] * 200 + [(f"{n}.md", "llama camel") for n in range(3)] + [("", "llama zebra")]
+    passages = [
+        Passage(f"p{n}", text, place=Place(document, n, n + 1) if document else None)
+        for n, (document, text) in enumerate(texts)
+    ]
+    encoder = CountingEncoder()
+    store = write_store(lambda: passages, encoder, tmp_path / "store", source={})
+    build_index(store, tmp_path / "index", bm25="en")
+    retriever = Retriever.open(tmp_path / "index", encoder)
+    asked: list[int] = []
+    monkeypatch.setattr(encoder, "encode_queries", lambda queries: asked.append(1) or encoder._vectors(["llama"]))
+    found = retriever.hits("llama", mode, 4, group=True)
+    assert [(hit.rank, hit.passage.id) for hit in found] == [(1, "p0"), (2, "p200"), (3, "p201"), (4, "p202")]
+    assert len(found[0].more) == 199
+    assert found[0].more[0].passage.id == "p1"
+    assert [hit.row for hit in found] == [0, 200, 201, 202]
+    assert [hit.passage.id for hit in retriever.hits("llama", mode, 1, group=True)] == ["p0"]
+    assert len(retriever.hits("llama", mode, 10, group=True)) == 5
+    assert len(asked) == (0 if mode == "bm25" else 3)
+    with pytest.raises(ConfigError, match="at least 1, not 0"):
+        retriever.hits("llama", mode, 0, group=True)

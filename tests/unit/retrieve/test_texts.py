@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import Any
 
 import pytest
 
 from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.records import Passage
-from llama2vec.retrieve.texts import as_passages, snippet
+from llama2vec.records import Passage, Place
+from llama2vec.retrieve.texts import as_passages, passages_sha256
 
 EXPECTED = [Passage("0", "A camelid."), Passage("1", "A river.")]
 
@@ -58,25 +57,16 @@ def test_no_text_at_all_is_refused() -> None:
         as_passages([])
 
 
-@pytest.mark.parametrize("width", [1, 2, 20, 60, 240])
-@pytest.mark.parametrize("text", ["word " * 100, "x" * 500, "llama. " * 80, "字" * 300, "a llama " + "b " * 200])
-def test_a_snippet_is_never_longer_than_asked(text: str, width: int) -> None:
-    assert len(snippet(text, "llama word", width).rstrip("…")) <= width
-    assert len(snippet(text, "llama", max(width, 3))) <= max(width, 3)
+def test_other_scalars_of_a_row_become_fields() -> None:
+    rows = [{"id": "a", "text": "x", "year": 2020, "draft": True, "tags": [1], "price": float("nan"), "none": None}]
+    assert as_passages(rows) == [Passage("a", "x", fields={"year": 2020, "draft": True})]
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": ["x", "y"], "year": [2020, 2021], "price": [1.5, None]})
+    assert [passage.fields for passage in as_passages(frame)] == [{"year": 2020, "price": 1.5}, {"year": 2021}]
 
 
-def test_a_snippet_of_a_script_without_spaces_is_cut_between_signs() -> None:
-    text = "一 " + "骆驼在沙漠里行走。" * 20 + "羊驼在安第斯山脉背负重物。" + "骆驼在沙漠里行走。" * 20
-    part = snippet(text, "安第斯的羊驼", 40)
-    assert "羊驼在安第斯山脉" in part
-    assert 38 <= len(part) <= 40
-
-
-def test_a_snippet_prefers_different_words_to_repeated_ones() -> None:
-    text = "llama llama llama " + "filler " * 60 + "The llama lives in Peru. " + "filler " * 60
-    assert "llama lives in Peru" in snippet(text, "Where does the LLAMA live in peru?", 60)
-
-
-def test_a_snippet_finds_words_in_another_unicode_form() -> None:
-    text = unicodedata.normalize("NFD", "filler " * 60 + "Das Café am Fluß. " + "filler " * 60)
-    assert "Café am Fluß" in snippet(text, "ＣＡＦÉ", 60)
+def test_the_hash_of_plain_passages_stays_and_fields_and_places_change_it() -> None:
+    plain = Passage("a", "text", "title")
+    assert passages_sha256([plain]) == "4bdda7f3394e994c1b3d2cb301aa9b2b5aafb948589ef5a8dd54d04890362682"
+    others = [Passage("a", "text", "title", fields={"year": 1}), Passage("a", "text", "title", Place("a", 0, 4))]
+    assert len({passages_sha256([passage]) for passage in (plain, *others)}) == 3

@@ -1,0 +1,201 @@
+"""Found passages: grouped by document, with where they stand and the words that show why."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from llama2vec.data.words import text_key
+from llama2vec.records import Passage
+from llama2vec.retrieve.lexical import is_sign, word_spans
+from llama2vec.retrieve.store import VectorStore
+
+_LITTLE_WORDS = frozenset([
+    "a", "an", "and", "are", "as", "at", "be", "been", "but", "by", "can", "could", "did", "do", "does", "for", "from",
+    "had", "has", "have", "how", "i", "if", "in", "into", "is", "it", "its", "me", "my", "of", "on", "or", "our",
+    "should", "so", "than", "that", "the", "their", "them", "then", "there", "these", "they", "this", "to", "was", "we",
+    "were", "what", "when", "where", "which", "who", "whom", "whose", "why", "will", "with", "would", "you", "your",
+])  # fmt: skip
+_SHORTEST_STEM, _SHORTEST_PREFIX, _LONGEST_ENDING = 5, 4, 3
+"""Letters that words with another ending have in common, also where one of them is the whole word; and of an ending."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One found passage."""
+
+    rank: int  # 1 is the best
+    score: float  # In the unit of the search mode: cosine (dense), BM25, or 0..1 (hybrid)
+    passage: Passage  # With title and text
+    row: int = -1  # Its row in the store
+    more: tuple[Hit, ...] = ()  # Further passages of the same document, best first, where hits are grouped
+
+
+def grouped(hits: Sequence[Hit], depth: int | None = None) -> list[Hit]:
+    """Return the best passage of each document, with the document's other passages folded into it.
+
+    A document stands where its best passage does (MaxP). A passage without a place is a document of its own.
+
+    Args:
+        hits: Best first.
+        depth: Most documents; None = all.
+    """
+    documents: dict[tuple[bool, str], list[Hit]] = {}
+    for hit in hits:
+        place = hit.passage.place
+        key = (True, place.document) if place else (False, hit.passage.id)
+        documents.setdefault(key, []).append(hit)
+    found = list(documents.values())[:depth]
+    return [replace(best, rank=rank, more=tuple(others)) for rank, (best, *others) in enumerate(found, start=1)]
+
+
+def neighbors(store: VectorStore, row: int, reach: int = 1) -> list[Passage]:
+    """Return a passage with up to ``reach`` passages of the same document before and after it, without repetition.
+
+    Text that two passages share, because they overlap, stays in the passage that was asked for.
+    """
+    first, last = max(0, row - reach), min(len(store) - 1, row + reach)
+    around = dict(zip(range(first, last + 1), store.passages(range(first, last + 1)), strict=True))
+    place = around[row].place
+    if place is None:
+        return [around[row]]
+    found = [around[row]]
+    for step in (-1, 1):
+        number = row + step
+        while number in around and (near := around[number].place) and near.document == place.document:
+            passage = _without_overlap(around[number], found[0 if step < 0 else -1], step)
+            found = [passage, *found] if step < 0 else [*found, passage]
+            number += step
+    return found
+
+
+def _without_overlap(passage: Passage, beside: Passage, step: int) -> Passage:
+    """Return a passage without what the one after it (``step`` -1) or before it (1) holds as well."""
+    assert passage.place is not None
+    assert beside.place is not None
+    if step < 0:
+        shared = passage.place.end - beside.place.begin
+        return replace(passage, text=passage.text[: max(0, len(passage.text) - shared)]) if shared > 0 else passage
+    shared = beside.place.end - passage.place.begin
+    return replace(passage, text=passage.text[shared:]) if shared > 0 else passage
+
+
+def location(passage: Passage, question: str = "") -> str:
+    """Return where a passage stands, as editors and terminals read it: ``file:page:line`` as far as it has them.
+
+    The line is the one with the most words of the question, else the passage's first; without a place, the id.
+
+    >>> from llama2vec.records import Place
+    >>> location(Passage("guide.md#2", "Setup\\nRun it.", place=Place("guide.md", 90, 103, 8, 9)), "How do I run it?")
+    'guide.md:9'
+    """
+    place = passage.place
+    if place is None:
+        return passage.id
+    line = best_line(passage, question)
+    return ":".join([place.document, *(str(number) for number in (place.page, line) if number is not None)])
+
+
+def best_line(passage: Passage, question: str) -> int | None:
+    """Return the line of the document with the most words of a question, else the passage's first; None = no lines."""
+    place = passage.place
+    if place is None or place.first_line is None:
+        return None
+    lines = passage.text.split("\n")
+    if place.last_line != place.first_line + len(lines) - 1:  # the text is not the lines of the file as they stand
+        return place.first_line
+    counts = [len({line[begin:end].casefold() for begin, end in evidence(line, question)}) for line in lines]
+    return place.first_line + max(range(len(lines)), key=lambda number: (counts[number], -number))
+
+
+def spot(passage: Passage) -> str:
+    """Return where in its document a passage stands, in a few letters: its page, else its line, else its id.
+
+    >>> from llama2vec.records import Place
+    >>> spot(Passage("a.pdf#3", "text", place=Place("a.pdf", 90, 94, 1, 1, page=12)))
+    'p. 12'
+    """
+    place = passage.place
+    if place is None or (place.page is None and place.first_line is None):
+        return passage.id
+    return f"p. {place.page}" if place.page is not None else f"line {place.first_line}"
+
+
+def evidence(text: str, question: str) -> list[tuple[int, int]]:
+    """Return where the telling words of a question stand in a text, other endings included: [(begin, end), …].
+
+    >>> [("Delays of the swept wings"[a:b]) for a, b in evidence("Delays of the swept wings", "Which wing delays it?")]
+    ['Delays', 'wings']
+    """
+    wanted = _telling_words(question)
+    spans: list[tuple[int, int]] = []
+    for begin, end in word_spans(text):
+        word = text_key(text[begin:end])
+        if not any(_alike(word, other) for other in wanted):
+            continue
+        if spans and spans[-1][1] > begin:
+            spans[-1] = (spans[-1][0], end)
+        else:
+            spans.append((begin, end))
+    return spans
+
+
+def _telling_words(question: str) -> frozenset[str]:
+    words = frozenset(text_key(question[begin:end]) for begin, end in word_spans(question))
+    return words - _LITTLE_WORDS or words
+
+
+def _alike(word: str, wanted: str) -> bool:
+    """Tell whether two words are the same but for their endings.
+
+    >>> _alike("delays", "delayed"), _alike("wings", "wing"), _alike("comment", "common")
+    (True, True, False)
+    """
+    if word == wanted:
+        return True
+    pairs = enumerate(zip(word, wanted, strict=False))
+    common = next((place for place, (one, other) in pairs if one != other), min(len(word), len(wanted)))
+    shortest = _SHORTEST_PREFIX if common == min(len(word), len(wanted)) else _SHORTEST_STEM
+    return common >= shortest and max(len(word), len(wanted)) - common <= _LONGEST_ENDING
+
+
+def snippet(text: str, query: str, width: int = 240) -> str:
+    """Return the part of a text, at most ``width`` characters, with the most distinct words of the query.
+
+    >>> snippet("Camels carry loads. The llama is a domesticated camelid of the Andes. It hums.", "llama Andes", 50)
+    '…llama is a domesticated camelid of the Andes.…'
+    >>> snippet("A  short\\ntext.", "llama")
+    'A short text.'
+    """
+    text, query = (unicodedata.normalize("NFC", " ".join(part.split())) for part in (text, query))
+    if len(text) <= width:
+        return text
+    wanted = _telling_words(query)
+    found = [(first, last, text_key(text[first:last])) for first, last in word_spans(text)]
+    matches = [match for match in found if any(_alike(match[2], word) for word in wanted)]
+    room = max(width - 2, 1)  # an ellipsis at both ends
+    begin, best = 0, (0, 0)
+    for place, (first, _, _) in enumerate(matches):
+        inside = [match for match in matches[place : place + room] if match[1] <= first + room]
+        richness = (len({word for _, _, word in inside}), len(inside))
+        if richness > best:
+            best = richness
+            spare = room - (inside[-1][1] - first)
+            begin = max(0, min(first - spare // 2, len(text) - room))
+    return _cut_at_words(text, begin, begin + room)
+
+
+def _cut_at_words(text: str, begin: int, end: int) -> str:
+    """Cut a text to [begin, end), without words that would be cut in two, and mark each cut."""
+    part = text[begin:end]
+    if end < len(text) and _is_cut(text, end):
+        part = part.rpartition(" ")[0] or part
+    if begin > 0 and _is_cut(text, begin):
+        part = part.partition(" ")[2] or part
+    return ("…" if begin > 0 else "") + part.strip() + ("…" if end < len(text) else "")
+
+
+def _is_cut(text: str, place: int) -> bool:
+    """Return whether a position lies inside a word; scripts without spaces may be cut anywhere."""
+    return not any(letter.isspace() or is_sign(letter) for letter in text[place - 1 : place + 1])

@@ -1,0 +1,116 @@
+"""Found passages: grouping by document, where they stand, and the evidence."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from counting_encoder import CountingEncoder
+
+from llama2vec.records import Passage, Place
+from llama2vec.retrieve.hits import Hit, best_line, evidence, grouped, location, neighbors, snippet, spot
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import write_store
+
+DOCUMENT = "One llama. Two llamas. Three alpacas. Four camels."
+SPANS = ((0, 22), (11, 37), (23, 50))
+
+
+def part(number: int, document: str = "a.md") -> Passage:
+    begin, end = SPANS[number]
+    return Passage(f"{document}#{number + 1}", DOCUMENT[begin:end], place=Place(document, begin, end))
+
+
+def store_of(passages: Sequence[Passage], folder: Path) -> VectorStore:
+    return write_store(lambda: passages, CountingEncoder(), folder, source={}, shard_size=2)
+
+
+def test_a_document_stands_where_its_best_passage_does() -> None:
+    order = [part(2), part(0, "b.md"), Passage("a.md", "a row whose id is a path"), part(0), part(1, "b.md"), part(1)]
+    hits = [Hit(rank, 10.0 - rank, passage, row=rank) for rank, passage in enumerate(order, start=1)]
+    found = grouped(hits)
+    assert [(hit.rank, hit.passage.id, [more.passage.id for more in hit.more]) for hit in found] == [
+        (1, "a.md#3", ["a.md#1", "a.md#2"]), (2, "b.md#1", ["b.md#2"]), (3, "a.md", []),
+    ]  # fmt: skip
+    assert [hit.score for hit in found] == [9.0, 8.0, 7.0]
+    assert grouped(hits, 1) == found[:1]
+    assert grouped([]) == []
+
+
+def test_neighbors_are_of_the_same_document_and_repeat_nothing(tmp_path: Path) -> None:
+    store = store_of([part(0), part(1), part(2), part(0, "b.md"), Passage("row", "plain")], tmp_path)
+    assert [passage.text for passage in neighbors(store, 1)] == [
+        "One llama. ",
+        "Two llamas. Three alpacas.",
+        " Four camels.",
+    ]
+    assert "".join(passage.text for passage in neighbors(store, 0, reach=5)) == DOCUMENT
+    assert "".join(passage.text for passage in neighbors(store, 2, reach=5)) == DOCUMENT
+    assert [passage.id for passage in neighbors(store, 2)] == ["a.md#2", "a.md#3"]
+    assert [passage.id for passage in neighbors(store, 3, reach=9)] == ["b.md#1"]
+    assert [passage.id for passage in neighbors(store, 4)] == ["row"]
+
+
+@pytest.mark.parametrize(
+    ("place", "expected", "short"),
+    [
+        (Place("a b.md", 0, 5, 7, 9), "a b.md:8", "line 7"),
+        (Place("a.md", 0, 5, 7, 7), "a.md:7", "line 7"),
+        (Place("a.pdf", 0, 5, 1, 3, page=12), "a.pdf:12:2", "p. 12"),
+        (Place("a.pdf", 0, 5, page=12), "a.pdf:12", "p. 12"),
+        (Place("a.docx", 0, 5), "a.docx", "x#1"),
+        (None, "x#1", "x#1"),
+    ],
+)
+def test_a_location_is_as_exact_as_the_place(place: Place | None, expected: str, short: str) -> None:
+    passage = Passage("x#1", "The title\nThe llama carries.\nThe end, llama.", place=place)
+    assert location(passage, "What does a llama carry?") == expected
+    assert spot(passage) == short
+
+
+def test_the_line_is_the_one_with_the_most_words_of_the_question() -> None:
+    passage = Passage("x", "llama llama\nhow the\nLLAMA wool\nwool", place=Place("x", 0, 9, 10, 13))
+    assert best_line(passage, "how is the wool of the llama?") == 12
+    assert best_line(passage, "zebra") == best_line(passage, "") == 10
+    assert best_line(Passage("x", "text"), "text") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "words"),
+    [
+        ("The wing and its wings, delayed.", "which wing delays it", ["wing", "wings", "delayed"]),
+        ("the of and", "the of", ["the", "of"]),
+        ("Café CAFÉ", "ＣＡＦÉ", ["Café", "CAFÉ"]),
+        ("GPU版本的羊驼模型", "的羊驼", ["的羊驼"]),
+        ("car carpet cart", "car", ["car"]),
+        ("nothing here", "zebra", []),
+    ],
+)
+def test_evidence_is_the_telling_words_with_other_endings(text: str, question: str, words: list[str]) -> None:
+    assert [text[begin:end] for begin, end in evidence(text, question)] == words
+
+
+@pytest.mark.parametrize("width", [1, 2, 20, 60, 240])
+@pytest.mark.parametrize("text", ["word " * 100, "x" * 500, "llama. " * 80, "字" * 300, "a llama " + "b " * 200])
+def test_a_snippet_is_never_longer_than_asked(text: str, width: int) -> None:
+    assert len(snippet(text, "llama word", width).rstrip("…")) <= width
+    assert len(snippet(text, "llama", max(width, 3))) <= max(width, 3)
+
+
+def test_a_snippet_of_a_script_without_spaces_is_cut_between_signs() -> None:
+    text = "一 " + "骆驼在沙漠里行走。" * 20 + "羊驼在安第斯山脉背负重物。" + "骆驼在沙漠里行走。" * 20
+    part = snippet(text, "安第斯的羊驼", 40)
+    assert "羊驼在安第斯山脉" in part
+    assert 38 <= len(part) <= 40
+
+
+def test_a_snippet_prefers_different_words_to_repeated_ones() -> None:
+    text = "llama llama llama " + "filler " * 60 + "The llama lives in Peru. " + "filler " * 60
+    assert "llama lives in Peru" in snippet(text, "Where does the LLAMA live in peru?", 60)
+
+
+def test_a_snippet_finds_words_in_another_unicode_form() -> None:
+    text = unicodedata.normalize("NFD", "filler " * 60 + "Das Café am Fluß. " + "filler " * 60)
+    assert "Café am Fluß" in snippet(text, "ＣＡＦÉ", 60)
