@@ -1,4 +1,4 @@
-"""Put recipes and stack examples into the wheel; everything else stands in pyproject.toml."""
+"""Put recipes, models and stack examples into the wheel; everything else stands in pyproject.toml."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from setuptools import setup
 from setuptools.command.build_py import build_py
 
 # As in src/llama2vec/shipped.py.
-SHIPPED = {"recipes": "recipes/*.toml", "stacks": "examples/stacks/*.py"}
+SHIPPED = {"recipes": "recipes/*.toml", "stacks": "examples/stacks/*.py", "models": "models/*/*"}
 
 
 class BuildWithRecipes(build_py):
@@ -20,9 +20,10 @@ class BuildWithRecipes(build_py):
         if self.editable_mode:
             return
         for folder, pattern in SHIPPED.items():
-            target = Path(self.build_lib, "llama2vec", "shipped", folder)
-            self.mkpath(str(target))
+            home = Path(self.build_lib, "llama2vec", "shipped", folder)
             for path in sorted(Path(__file__).parent.glob(pattern)):
+                target = home / path.parent.name if folder == "models" else home
+                self.mkpath(str(target))
                 self.copy_file(str(path), str(target / path.name))
 
 

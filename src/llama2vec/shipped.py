@@ -1,4 +1,4 @@
-"""Recipes and stack examples that come with llama2vec, found by name from a wheel and from a checkout alike."""
+"""Recipes, models and stack examples that come with llama2vec, found by name from a wheel and from a checkout alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 # `setup.py` copies these folders of the repository into the wheel.
-_FOLDERS = {"recipes": ("*.toml", Path("recipes")), "stacks": ("*.py", Path("examples/stacks"))}
+_FOLDERS = {
+    "recipes": ("*.toml", Path("recipes")),
+    "stacks": ("*.py", Path("examples/stacks")),
+    "models": ("*/compact.json", Path("models")),
+}
 
 
 def recipe_files() -> dict[str, Path]:
@@ -17,6 +21,11 @@ def recipe_files() -> dict[str, Path]:
 def stack_files() -> dict[str, Path]:
     """Return every example of another stack by its file's name."""
     return {path.name: path for path in _files("stacks")}
+
+
+def model_folders() -> dict[str, Path]:
+    """Return the folder of every compact encoder by its name."""
+    return {path.parent.name: path.parent for path in _files("models")}
 
 
 def find_recipe(name: str | Path) -> Path:

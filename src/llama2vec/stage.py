@@ -17,8 +17,9 @@ from llama2vec.config import ModelSettings
 from llama2vec.files import apply_umask, write_json
 from llama2vec.manifest import build_manifest, digest
 from llama2vec.model.adapters import add_lora
-from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, quiet_transformers
+from llama2vec.model.backbone import Backbone, choose_device, choose_dtype
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.local import quiet_transformers
 from llama2vec.model.publish.origin import origin_of
 from llama2vec.model.publish.publishing import write_model_card
 from llama2vec.model.source import resolve_model

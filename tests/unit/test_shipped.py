@@ -46,13 +46,17 @@ def test_every_file_says_what_it_is() -> None:
     assert shipped.summary(shipped.recipe_files()["demo"]).startswith("SmolLM2-135M on the documentation")
 
 
+def test_a_model_is_found_by_its_name() -> None:
+    assert shipped.model_folders() == {"llama2vec-smollm2-135m": REPOSITORY / "models" / "llama2vec-smollm2-135m"}
+
+
 @pytest.mark.slow
 def test_a_wheel_holds_every_recipe_and_example_and_finds_them(tmp_path: Path) -> None:
     # In a folder of its own: a build leaves its files beside the source.
     build = "import shutil, sys; from setuptools import build_meta\nprint(build_meta.build_wheel(sys.argv[1]))"
     copy = tmp_path / "copy"
     copy.mkdir()
-    for name in ("src", "recipes", "examples", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    for name in ("src", "recipes", "examples", "models", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
         (copy / name).symlink_to(REPOSITORY / name)
     subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=copy, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -63,3 +67,6 @@ def test_a_wheel_holds_every_recipe_and_example_and_finds_them(tmp_path: Path) -
     assert str(tmp_path / "site") in listing
     for name in (*shipped.recipe_files(), *shipped.stack_files()):
         assert f"  {name} " in listing
+    for name, folder in shipped.model_folders().items():
+        files = {path.name for path in (tmp_path / "site" / "llama2vec" / "shipped" / "models" / name).iterdir()}
+        assert files == {path.name for path in folder.iterdir()}

@@ -30,6 +30,7 @@ COMMANDS = {
     "compare": "Test whether one run beats another.",
     "report": "Put scores and curves on one page.",
     "verify": "Check that a model gives its own vectors.",
+    "compact": "Save an encoder as a small difference from its LLM.",
     "card": "Write a model card with scores.",
     "recipes": "List or show the recipes that come along.",
 }

@@ -26,7 +26,7 @@ _LOADED_HERE = ("llama2vec", "transformers", "sentence-transformers")
 
 @options_from(ServerSettings, "server", panel="Options of --backend http")
 def verify_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a saved encoder.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved encoder, or the name of one that comes along.")],
     server: ServerSettings,
     backend: Annotated[
         str, typer.Option(help="llama2vec, transformers, sentence-transformers, http or file.")
@@ -59,8 +59,11 @@ def verify_command(
         raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
     if dtype != _SAVED and backend not in _LOADED_HERE:
         raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
+    from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends
     from llama2vec.verify.verification import read_golden, verify, write_golden
+
+    model = whole_folder(model)
 
     golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)
     if write:

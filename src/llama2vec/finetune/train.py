@@ -34,9 +34,10 @@ from llama2vec.model.backbone import Backbone, decoder, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.model.contract import saved_settings
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.local import fetched
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
-from llama2vec.model.source import fetched, resolve_model
+from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision

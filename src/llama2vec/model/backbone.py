@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import re
-import shutil
-import tempfile
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from llama2vec.config import ModelSettings
-from llama2vec.errors import ConfigError, MissingDependencyError, ModelError, ModelNotFoundError, NotCausalError
-from llama2vec.files import write_atomic
+from llama2vec.errors import ConfigError, ModelError, NotCausalError
+from llama2vec.model.local import (
+    SAFE,
+    cached,
+    fetched,
+    model_errors,
+    one_line,
+    quiet_transformers,
+    unpack_gguf,
+    unpacked_folder,
+)
 from llama2vec.model.prompt import Tokenizer
-from llama2vec.model.source import ModelSource, cache_folder, cached, fetched, resolve_model
+from llama2vec.model.source import ModelSource, resolve_model
 
 logger = logging.getLogger(__name__)
 
-# Code in a model's folder never runs; without this, transformers asks on stdin for permission.
-_SAFE = {"trust_remote_code": False}
-_UNPACKED_HASH = "weights.sha256"
 _NAMES_SHOWN = 3
 _NUMBER = re.compile(r"\d+")
 
@@ -79,7 +78,7 @@ def choose_device(device: str = "auto") -> torch.device:
             raise RuntimeError("it holds no numbers")
         torch.empty(1, device=found)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = _one_line(error, 80)
+        reason = one_line(error, 80)
         raise ConfigError(f"device {device}: not usable here ({reason}); choose auto, cpu, cuda or cuda:0") from None
     return found
 
@@ -119,9 +118,9 @@ def load_backbone(
     dtype = choose_dtype(settings.dtype, place)
     source = source or fetched(resolve_model(settings.name))
     source.check_files()
-    location = _unpack_gguf(source) if source.gguf_file else source.location
-    with quiet_transformers(), _model_errors(source):
-        config = AutoConfig.from_pretrained(location, **_SAFE)
+    location = unpack_gguf(source) if source.gguf_file else source.location
+    with quiet_transformers(), model_errors(source):
+        config = AutoConfig.from_pretrained(location, **SAFE)
         _check_causal_config(source.name, config)
         tokenizer = _load_tokenizer(location)
         model, found = AutoModelForCausalLM.from_pretrained(
@@ -130,7 +129,7 @@ def load_backbone(
             attn_implementation=_attention(source.name, config, settings.attention),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # Refused below, by name.
-            **_SAFE,
+            **SAFE,
         )
         missing_head = _check_weights(source.name, model, found)
         _check_token_ids(source.name, model, tokenizer)
@@ -145,7 +144,7 @@ def load_backbone(
 def load_tokenizer(name: str) -> Tokenizer:
     """Load a model's tokenizer alone, without its length limit; the weights, also those in a GGUF, are not read."""
     source, location, only = _where_to_read(name)
-    with quiet_transformers(), _model_errors(source):
+    with quiet_transformers(), model_errors(source):
         tokenizer = _load_tokenizer(location, **only)
     # Texts are counted before they are cut; the tokenizer would warn of each long one.
     tokenizer.model_max_length = int(1e30)
@@ -155,8 +154,8 @@ def load_tokenizer(name: str) -> Tokenizer:
 def load_model_config(name: str) -> Any:
     """Load a model's config alone and check that it is a causal LM; the weights are not read."""
     source, location, only = _where_to_read(name)
-    with quiet_transformers(), _model_errors(source):
-        config = AutoConfig.from_pretrained(location, **only, **_SAFE)
+    with quiet_transformers(), model_errors(source):
+        config = AutoConfig.from_pretrained(location, **only, **SAFE)
         _check_causal_config(source.name, config)
     return config
 
@@ -170,25 +169,8 @@ def decoder(model: Any) -> Any:
     return next(child for child in plain.children() if isinstance(child, PreTrainedModel))
 
 
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Silence transformers' own bars and notices while it loads or saves; errors still come through."""
-    from transformers.utils import logging as hf_logging
-
-    level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        hf_logging.set_verbosity(level)
-        hf_logging.enable_progress_bar()
-
-
 def _load_tokenizer(location: str, **only: str) -> Tokenizer:
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(location, **only, **_SAFE)
+    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(location, **only, **SAFE)
     # Texts keep their beginning, as the contract says, even if the tokenizer's own files ask to cut it.
     tokenizer.truncation_side = "right"
     return tokenizer
@@ -200,93 +182,9 @@ def _where_to_read(name: str) -> tuple[ModelSource, str, dict[str, str]]:
     if not source.gguf_file:
         return source, source.location, {}
     source.check_files()
-    if (unpacked := _unpacked_folder(source)).is_dir():
+    if (unpacked := unpacked_folder(source)).is_dir():
         return source, str(unpacked), {}
     return source, source.location, {"gguf_file": source.gguf_file}
-
-
-def _unpacked_folder(source: ModelSource) -> Path:
-    return cache_folder() / "gguf" / source.fingerprint()[:16]
-
-
-def _is_whole(folder: Path) -> bool:
-    """Tell whether a folder holds an unpacked model with the weights that were written to it."""
-    try:
-        return (folder / _UNPACKED_HASH).read_text() == ModelSource("", str(folder)).fingerprint()
-    except (OSError, UnicodeDecodeError):
-        return False
-
-
-def _unpack_gguf(source: ModelSource) -> str:
-    """Dequantize a GGUF file into a float32 model folder, once; transformers refuses to save what it read from GGUF."""
-    folder = _unpacked_folder(source)
-    if _is_whole(folder):
-        return str(folder)
-    logger.info("%s: dequantizing %s once into %s", source.name, source.gguf_file, folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with quiet_transformers(), _model_errors(source):
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location, gguf_file=source.gguf_file, dtype=torch.float32, **_SAFE
-        )
-        tokenizer = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file, **_SAFE)
-    kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
-    clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32, **_SAFE)
-    clean.load_state_dict(model.state_dict())
-    clean.tie_weights()
-    partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
-    try:
-        with quiet_transformers():
-            clean.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-        _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
-        write_atomic(partial / _UNPACKED_HASH, ModelSource("", str(partial)).fingerprint().encode())
-        if folder.exists() and not _is_whole(folder):
-            shutil.rmtree(folder)
-        try:
-            partial.rename(folder)
-        except OSError:
-            # Another process was faster; its copy is the same.
-            if not _is_whole(folder):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return str(folder)
-
-
-def _drop_tokens_beyond(path: Path, rows: int) -> None:
-    """Take tokens that the model has no rows for out of a tokenizer; transformers adds such to one read from GGUF."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < rows]
-    write_atomic(path, json.dumps(content, ensure_ascii=False).encode())
-
-
-@contextmanager
-def _model_errors(source: ModelSource) -> Iterator[None]:
-    """Turn any error that transformers raises over a model's files into one line."""
-    try:
-        yield
-    except ModelError:
-        raise
-    except ImportError as error:
-        raise MissingDependencyError(f"{source.name}: {_one_line(error)}; pip install 'llama2vec[model]'") from error
-    except OSError as error:
-        raise ModelNotFoundError(
-            f"{source.name}: no model could be loaded from there ({_one_line(error)}); "
-            "give a local folder, a .gguf file or a reachable hub id"
-        ) from error
-    # Damaged files end in errors of many libraries: safetensors, tokenizers, pickle, torch.
-    except Exception as error:
-        if "trust_remote_code" in str(error):
-            raise ModelError(
-                f"{source.name}: needs code from the model's folder, and llama2vec never runs such code; "
-                "take a model that transformers itself supports"
-            ) from None
-        raise ModelError(f"{source.name}: transformers cannot load this model: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception, width: int = 160) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _check_causal_config(name: str, config: Any) -> None:

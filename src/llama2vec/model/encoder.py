@@ -19,14 +19,15 @@ from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptS
 from llama2vec.errors import ContractError, DataError, ModelError, OutputExistsError
 from llama2vec.files import apply_umask
 from llama2vec.model.adapters import add_slot_tokens_and_rows
-from llama2vec.model.backbone import Backbone, decoder, load_backbone, quiet_transformers
+from llama2vec.model.backbone import Backbone, decoder, load_backbone
 from llama2vec.model.batching import padded_batches, windows
 from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
+from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
 from llama2vec.model.prompt import PromptIds, prompt_ids, prompted_texts
 from llama2vec.model.publish.publishing import add_public_files
-from llama2vec.model.source import ModelSource, ModelSpec, fetched, resolve_model
+from llama2vec.model.source import ModelSource, ModelSpec, resolve_model
 from llama2vec.records import Passage, Query, Side
 from llama2vec.terminal import ProgressReporter
 

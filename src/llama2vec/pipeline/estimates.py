@@ -20,8 +20,9 @@ from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passa
 from llama2vec.data.examples import read_examples
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.train import held_cells
-from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer, quiet_transformers
+from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer
 from llama2vec.model.encoder import BATCH_TOKENS
+from llama2vec.model.local import quiet_transformers
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, adaptation_corpus, mining_corpora, pair_files, systems
 from llama2vec.records import TrainingExample
 from llama2vec.score.tasks import tasks_data

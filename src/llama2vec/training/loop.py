@@ -19,7 +19,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCall
 
 from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
-from llama2vec.model.backbone import quiet_transformers
+from llama2vec.model.local import quiet_transformers
 from llama2vec.model.speed import fast_paths
 from llama2vec.processes import on_first_process, process_count, wait_for_all
 from llama2vec.terminal import ProgressReporter

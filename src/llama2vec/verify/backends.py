@@ -15,9 +15,10 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, DataError
 from llama2vec.files import open_regular, read_text, write_output
 from llama2vec.integrations.sentence_transformers import load_sentence_transformer
-from llama2vec.model.backbone import choose_device, quiet_transformers
+from llama2vec.model.backbone import choose_device
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import SIDES, Golden
+from llama2vec.model.local import quiet_transformers
 from llama2vec.model.pooling import Vectors
 from llama2vec.model.publish.publishing import MODULES_FILE
 from llama2vec.records import Side

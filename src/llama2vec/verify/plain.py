@@ -20,8 +20,9 @@ from torch import Tensor
 
 from llama2vec.config import PromptName
 from llama2vec.errors import ContractError
-from llama2vec.model.backbone import load_tokenizer, quiet_transformers
+from llama2vec.model.backbone import load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.local import quiet_transformers
 from llama2vec.model.pooling import Vectors
 from llama2vec.records import Side
 

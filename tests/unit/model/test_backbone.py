@@ -16,6 +16,7 @@ import torch
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ConfigError, ModelError, ModelNotFoundError, NotCausalError
 from llama2vec.model import backbone as backbone_module
+from llama2vec.model import local as local_module
 from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, decoder, load_backbone, load_tokenizer
 from llama2vec.model.encoder import Encoder
 
@@ -270,7 +271,7 @@ def test_a_gguf_file_is_dequantized_once_into_a_model_that_can_be_trained_and_sa
         torch.testing.assert_close(found[name], weight, rtol=0, atol=0)
     unpacked = list((tmp_path / "cache" / "gguf").iterdir())
     assert len(unpacked) == 1
-    monkeypatch.setattr(backbone_module.logger, "info", lambda *_: pytest.fail("unpacked a second time"))
+    monkeypatch.setattr(local_module.logger, "info", lambda *_: pytest.fail("unpacked a second time"))
     load(gguf_file)
     assert list((tmp_path / "cache" / "gguf").iterdir()) == unpacked
     encoder = Encoder.from_backbone(backbone)

@@ -21,7 +21,8 @@ import pytest
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ModelNotFoundError
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.source import fetched, resolve_model
+from llama2vec.model.local import fetched
+from llama2vec.model.source import resolve_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

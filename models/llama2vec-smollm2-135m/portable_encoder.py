@@ -1,0 +1,279 @@
+"""A saved llama2vec encoder as a module of sentence-transformers (5.4 or later), in one file without llama2vec.
+
+Every saved encoder has a copy next to its weights, named in ``modules.json``, so that the folder opens without
+llama2vec. ``llama2vec.json``, the encoding contract, says what decides a vector; this file follows it just as
+llama2vec's own encoder does (Llama2Vec, arXiv 2312.15503).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers.base.modules import InputModule
+from torch import Tensor
+from torch.nn.functional import normalize
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+logger = logging.getLogger(__name__)
+
+CONTRACT_FILE = "llama2vec.json"
+QUERY_MARK = "[llama2vec:query]"
+"""The prompt ``query`` of ``config_sentence_transformers.json``. It selects the query side and is never tokenized: the
+real prompt is token ids after the text, where sentence-transformers has no place for one."""
+
+_FORMATS = (1, 2)
+# As in llama2vec.model.contract, which this file must not import.
+_NOT_TOKENIZATION = ("truncation", "padding")
+_NOT_MODEL = (
+    "_name_or_path", "architectures", "attn_implementation", "auto_map", "dtype", "id2label", "label2id", "torch_dtype",
+    "transformers_version", "use_cache",
+)  # fmt: skip
+_HOOKED = "_output_capturing_hooks_installed"
+
+
+class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
+    """Texts to unit vectors, from prompt to pooling.
+
+    ``encode_query`` and ``encode(…, prompt_name="query")`` embed queries; ``encode_document`` and plain ``encode``
+    embed passages. Any other prompt goes before the text. Letters: B batch, L tokens, S slots, D width.
+
+    Args:
+        model: A causal LM of transformers.
+        tokenizer: Its tokenizer.
+        contract: Content of ``llama2vec.json`` without the hash.
+    """
+
+    save_in_root = True
+
+    def __init__(self, model: Any, tokenizer: Any, contract: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.contract = dict(contract)
+
+    @classmethod
+    def load(cls, model_name_or_path: str, *, backend: str = "torch", **given: Any) -> PortableEncoder:
+        """Load a saved folder or hub repository; keyword arguments as sentence-transformers passes them.
+
+        Raises:
+            ValueError: The contract is missing, broken or edited, or the backend is not ``torch``.
+        """
+        if backend != "torch":
+            raise ValueError(f"{model_name_or_path}: backend={backend!r} cannot pool slots; use backend='torch'")
+        where = {name: given.get(name) for name in ("token", "revision")}
+        where |= {"subfolder": given.get("subfolder", ""), "local_files_only": given.get("local_files_only", False)}
+        cache = given.get("cache_folder")
+        contract_path = cls.load_file_path(model_name_or_path, CONTRACT_FILE, cache_folder=cache, **where)
+        if contract_path is None:
+            raise ValueError(f"{model_name_or_path}: {CONTRACT_FILE} is missing; save the model again with llama2vec")
+        contract = _read_contract(contract_path)
+        # The model is one of transformers' own: code that the folder may name is not even asked about.
+        options, config, processor = (
+            {**where, "cache_dir": cache, **(given.get(f"{part}_kwargs") or {}), "trust_remote_code": False}
+            for part in ("model", "config", "processor")
+        )
+        if given.get("config_kwargs"):
+            options["config"] = AutoConfig.from_pretrained(model_name_or_path, **config)
+        tokenizer = AutoTokenizer.from_pretrained(model_name_or_path, **processor)
+        model = AutoModelForCausalLM.from_pretrained(model_name_or_path, **options)
+        model.config.use_cache = False
+        return cls(model.eval(), tokenizer, contract)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Several processes encode with a pickled model, but the hooks by which transformers records hidden states
+        # cannot be pickled. The next text brings them back.
+        for module in self.model.modules():
+            for key, hook in list(module._forward_hooks.items()):
+                if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+                    del module._forward_hooks[key]
+        if getattr(self.model.base_model, _HOOKED, False):
+            setattr(self.model.base_model, _HOOKED, False)
+        return self.__dict__.copy()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        # transformers notes what a class of models can record when it builds one, in each process.
+        with torch.device("meta"):
+            type(self.model)(self.model.config)
+
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> dict[str, Tensor]:
+        """Tokenize B texts with the prompt of their side, padding on the right.
+
+        Args:
+            inputs: B texts.
+            prompt: The mark of a query, or a string to put before every text.
+            kwargs: ``task``: ``query`` or ``document``.
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` [B, L].
+
+        Raises:
+            ValueError: An input is not a string.
+        """
+        stranger = next((text for text in inputs if not isinstance(text, str)), None)
+        if stranger is not None:
+            raise ValueError(f"this model embeds strings; got {type(stranger).__name__}")
+        query = prompt == QUERY_MARK or kwargs.get("task") == "query"
+        texts = [f"{prompt}{text}" for text in inputs] if prompt and prompt != QUERY_MARK else list(inputs)
+        rows = self._prompted(texts, query)
+        width = max(len(row) for row in rows)
+        input_ids = torch.full((len(rows), width), self.tokenizer.eos_token_id or 0)
+        for index, row in enumerate(rows):
+            input_ids[index, : len(row)] = torch.tensor(row)
+        lengths = torch.tensor([len(row) for row in rows])
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        return {"input_ids": input_ids, "attention_mask": mask}
+
+    def _prompted(self, texts: list[str], query: bool) -> list[list[int]]:
+        """Return ``prefix + text + suffix`` per text; only the text is cut."""
+        limit = self._settings["query_max_tokens" if query else "passage_max_tokens"]
+        ids = self.tokenizer(
+            texts, add_special_tokens=False, truncation=True, max_length=limit, return_attention_mask=False
+        )["input_ids"]
+        if self.tokenizer.is_fast:
+            # Otherwise, saving the tokenizer would save the limit of this call.
+            self.tokenizer.backend_tokenizer.no_truncation()
+        prefix, suffix = self.contract["token_ids"]["prefix"], self._suffix(query)
+        # An empty text without prefix and prompt leaves nothing to pool: EOS stands in for it.
+        stand_in = [self.tokenizer.eos_token_id or 0]
+        return [[*prefix, *row[:limit], *suffix] or stand_in for row in ids]
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        settings: dict[str, Any] = self.contract["encoder"]
+        return settings
+
+    def _suffix(self, query: bool) -> list[int]:
+        if self._settings["pooling"] == "mean":
+            return []
+        prompt = self._settings["query_prompt" if query else "passage_prompt"]
+        ids: list[int] = self.contract["token_ids"]["suffixes"][prompt]
+        return ids
+
+    @property
+    def max_seq_length(self) -> int:
+        """Most tokens of a passage, prompt included.
+
+        Setting it changes the limit of passages, and that of queries if it is longer. A model saved afterwards has
+        the new limits in its contract.
+        """
+        return int(self._settings["passage_max_tokens"]) + self._prompt_tokens
+
+    @max_seq_length.setter
+    def max_seq_length(self, tokens: int) -> None:
+        context = getattr(self.model.config, "max_position_embeddings", None)
+        if context and tokens > context:
+            logger.warning("max_seq_length is cut from %d to %d: the model reads no more", tokens, context)
+            tokens = context
+        room = int(tokens) - self._prompt_tokens
+        if room < 1:
+            raise ValueError(f"max_seq_length={tokens} has no room for a text; the prompt takes {self._prompt_tokens}")
+        limits = {"passage_max_tokens": room, "query_max_tokens": min(int(self._settings["query_max_tokens"]), room)}
+        self.contract = {**self.contract, "encoder": {**self._settings, **limits}}
+
+    @property
+    def _prompt_tokens(self) -> int:
+        return len(self.contract["token_ids"]["prefix"]) + max(len(self._suffix(query)) for query in (False, True))
+
+    def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
+        """Add ``sentence_embedding`` [B, D], unit vectors in float32, and ``token_embeddings`` [B, L, D]."""
+        lengths = features["attention_mask"].sum(dim=1)
+        hidden = self._last_hidden_states(features["input_ids"])
+        pooled = [self._pooled(layer, lengths) for layer in hidden]
+        if len(pooled) > 1:
+            # Hidden states grow longer from layer to layer; at unit length, all layers count alike.
+            pooled = [torch.stack([normalize(vectors, dim=-1) for vectors in pooled]).mean(dim=0)]
+        return {**features, "token_embeddings": hidden[-1], "sentence_embedding": normalize(pooled[0], dim=-1)}
+
+    def _last_hidden_states(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        # Attention is causal, so padding on the right reaches no slot and needs no mask.
+        layers = int(self._settings.get("layers", 1))
+        output = self.model.base_model(input_ids=input_ids, use_cache=False, output_hidden_states=layers > 1)
+        return (output.last_hidden_state,) if layers == 1 else tuple(output.hidden_states[-layers:])
+
+    def _pooled(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Return the mean hidden state [B, D] over the slots, which end each row, or over the text's own tokens."""
+        if self._settings["pooling"] == "slots":
+            slots = int(self.contract["token_ids"]["slots"])
+            columns = lengths[:, None] - slots + torch.arange(slots, device=hidden.device)  # [B, S]
+            return hidden.gather(1, columns[:, :, None].expand(-1, -1, hidden.shape[2])).float().mean(dim=1)
+        # For an empty text, pool the last token of the prefix.
+        starts = torch.full_like(lengths, len(self.contract["token_ids"]["prefix"])).clamp(max=lengths - 1)
+        columns = torch.arange(hidden.shape[1], device=hidden.device)
+        inside = ((columns >= starts[:, None]) & (columns < lengths[:, None])).float()  # [B, L]
+        return torch.einsum("bld,bl->bd", hidden.float(), inside) / inside.sum(dim=1, keepdim=True)
+
+    def get_embedding_dimension(self) -> int:
+        """D, the width of a vector."""
+        return int(self.model.get_input_embeddings().weight.shape[1])
+
+    def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
+        """Save weights, tokenizer and the contract, renewed for the weights as they are now."""
+        folder = Path(output_path)
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        contract = {**self.contract, "dtype": str(self.model.dtype).removeprefix("torch."), **_facts_of_files(folder)}
+        text = json.dumps({**contract, "hash": _digest(contract)}, indent=2, ensure_ascii=False)
+        (folder / CONTRACT_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return what ``print(model)`` shows."""
+        return {"recipe": self.contract["prompts"]["recipe"], **self._settings}
+
+
+def _read_contract(path: str) -> dict[str, Any]:
+    """Read a contract and check it against its own hash."""
+    try:
+        contract: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        saved_hash = contract.pop("hash")
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read as an encoding contract ({error}); save the model again") from None
+    if _digest(contract) != saved_hash:
+        raise ValueError(f"{path}: the contract does not match its hash: it was edited by hand; restore it")
+    if contract.get("format") not in _FORMATS:
+        raise ValueError(f"{path}: contract format {contract.get('format')} is neither 1 nor 2; save the model again")
+    if "common_directions" in contract:
+        raise ValueError(f"{path}: common directions are no longer supported; adapt the base model again")
+    return contract
+
+
+def _digest(data: object) -> str:
+    """Return the SHA-256 in hex of canonical JSON: sorted keys, no spaces."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _facts_of_files(folder: Path) -> dict[str, Any]:
+    """Return what the contract holds of the model's files: hashes of weights and tokenizer, and the config."""
+    weights = [[file.name, _file_sha256(file)] for file in sorted(folder.glob("*.safetensors"))]
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {
+        "format": _FORMATS[-1],
+        "weights": _digest(weights),
+        "config": _without(config, _NOT_MODEL),
+        "tokenizer": _digest({key: tokenizer[key] for key in tokenizer if key not in _NOT_TOKENIZATION})
+        if tokenizer
+        else "",
+    }
+
+
+def _without(value: Any, names: Sequence[str]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {key: _without(inner, names) for key, inner in value.items() if key not in names}
+
+
+def _file_sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

