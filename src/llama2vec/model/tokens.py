@@ -15,7 +15,7 @@ from llama2vec.errors import TokenizerError
 from llama2vec.manifest import digest
 from llama2vec.model.contract import saved_settings
 from llama2vec.model.prompt import Tokenizer, add_slot_tokens, prompt_ids
-from llama2vec.model.source import ModelSpec, fetched
+from llama2vec.model.source import ModelSpec
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -58,6 +58,7 @@ def model_splitter(spec: ModelSpec, settings: PassageSettings | None = None) -> 
         ConfigError: The settings ask for longer passages than the model reads.
     """
     from llama2vec.model.backbone import load_model_config, load_tokenizer
+    from llama2vec.model.local import fetched
 
     name, source = spec.path or spec.name, fetched(spec.source())
     tokenizer, saved = load_tokenizer(name), saved_settings(Path(source.location))
