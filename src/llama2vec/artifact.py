@@ -13,6 +13,8 @@ Every verb makes its output like this; nothing else resumes or overwrites::
 - An output is recognized by its content (:class:`Kind`), never by a file's name alone. Anything else is not touched.
 - One live process owns an output. The lock ends with its process; a second owner gets one line. Only vector stores are
   shared: processes with the same plan write one together, and hold the lock just to begin and to finish.
+- Only the files that a kind names are ever replaced. A folder that also holds something else is refused by its name;
+  what appears in it during the work is carried over.
 - A new, resumable output grows in place. A replacement grows next to it, in ``.new-NAME``, and the old one stays whole
   until the new one is complete. After a kill at any moment, the same call resumes.
 - Each owner removes the leftovers of killed ones.
@@ -60,7 +62,9 @@ class Kind:
     read: Callable[[Path], Found | None]  # Returns what a path holds of this kind, None where it holds something else
     resumable: bool = True  # A new one grows in place and is resumed there; otherwise it appears only when it is whole
     is_folder: bool = True  # The artifact is a folder; otherwise one file
-    entries: tuple[str, ...] = ("*",)  # Patterns of the names that such a folder holds; nothing else is deleted
+    entries: tuple[
+        str, ...
+    ] = ()  # Patterns of the relative paths of all files in such a folder; ``NAME/**`` is a folder with all it holds
     advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
 
@@ -101,12 +105,13 @@ class Work:
             # In place only an artifact of ours may go (it was begun from another plan and came nowhere).
             if not resumes and (self.path != target or found is not None):
                 _refuse_busy(self.output, found)
-                _clear(self.path, kind)
+                self._discard()
             self._begun = True
             if kind.is_folder:
                 self.path.mkdir(parents=True, exist_ok=True)
                 for name in keep:
-                    link_tree(target / name, self.path / name)
+                    if not os.path.lexists(self.path / name):
+                        link_tree(target / name, self.path / name)
             if not self._is_shared:
                 sweep_temporary(self.path)
             prepare(self.path)
@@ -119,7 +124,7 @@ class Work:
             if os.path.lexists(self.path):
                 complete()
                 if self.path != target:
-                    put_in_place(self.path, target)
+                    replace_output(target, self.path, self._kind)
         self.path, self._begun = target, False
 
     def give_up(self) -> None:
@@ -129,7 +134,13 @@ class Work:
         with self._alone():
             found = self._kind.read(self.path) if self._kind.resumable else None
             if not (found and (found.finished or found.worth_keeping or found.is_busy)):
-                _clear(self.path, self._kind)
+                self._discard()
+
+    def _discard(self) -> None:
+        if self.path == self.output.resolve():
+            discard(self.path, self._kind)
+        else:
+            remove(self.path)  # Whatever is not ours in there lies in the output, too
 
     def _alone(self) -> AbstractContextManager[None]:
         return owned(self.output, wait_seconds=_WAIT_SECONDS) if self._is_shared else nullcontext()
@@ -142,6 +153,7 @@ def claim(
     plan: Mapping[str, Any],
     *,
     overwrite: bool = False,
+    extend: bool = False,
     inputs: Iterable[str | Path | None] = (),
     shared: bool = False,
 ) -> Iterator[Work]:
@@ -152,6 +164,7 @@ def claim(
         kind: The kind of artifact.
         plan: Everything that decides the result; JSON types. Equal plans make equal artifacts.
         overwrite: Replace an artifact of this kind that another plan made, or make a finished one again.
+        extend: Add to an artifact of this kind; all that the folder also holds is carried over.
         inputs: The inputs of the result. Names other than local paths are ignored.
         shared: Several processes with the same plan may make the output together.
 
@@ -163,7 +176,7 @@ def claim(
     check_inputs(output, inputs)
 
     def look() -> tuple[bool, Path]:
-        return _look(output, kind, plan, overwrite=overwrite)
+        return _look(output, kind, plan, overwrite=overwrite, extend=extend)
 
     finished, path = look()
     with nullcontext() if shared or finished else owned(output):  # a finished one may lie in a read-only folder
@@ -218,6 +231,54 @@ def find(output: Path, kind: Kind) -> Found | None:
     return found
 
 
+def strangers(folder: Path, kind: Kind) -> list[str]:
+    """Return the relative paths of all files in a folder that no artifact of this kind holds; links count as files."""
+    found = []
+    for path in sorted(folder.rglob("*")) if folder.is_dir() and not folder.is_symlink() else ():
+        name = path.relative_to(folder).as_posix()
+        is_ours = _is_litter(path) or any(_matches(name, pattern) for pattern in kind.entries)
+        if not is_ours and (path.is_symlink() or not path.is_dir()):
+            found.append(name)
+    return found
+
+
+def refuse_strangers(folder: Path, kind: Kind) -> None:
+    """Raise an OutputExistsError that names the first file that replacing a folder would delete."""
+    found = strangers(folder.resolve(), kind)
+    if found:
+        raise OutputExistsError(
+            f"{folder}: holds {found[0]}, which llama2vec did not write and would delete; move it away"
+        )
+
+
+def replace_output(target: Path, new: Path, kind: Kind) -> None:
+    """Let a new output take the place of an old one, with what somebody put into the old folder meanwhile."""
+    for name in strangers(target, kind) if kind.is_folder else ():
+        if not os.path.lexists(new / name):
+            (new / name).parent.mkdir(parents=True, exist_ok=True)
+            link_tree(target / name, new / name)
+    put_in_place(new, target)
+
+
+def discard(path: Path, kind: Kind) -> None:
+    """Remove an artifact; whatever else its folder holds stays."""
+    if not path.is_dir() or path.is_symlink():
+        path.unlink(missing_ok=True)
+        return
+    kept = {path / name for name in strangers(path, kind)}
+    if not kept:
+        remove(path)
+        return
+    for entry in sorted(path.rglob("*"), reverse=True):  # what a folder holds comes before the folder
+        if entry in kept:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            with suppress(OSError):
+                entry.rmdir()  # unless something of somebody else's is in it
+        else:
+            entry.unlink(missing_ok=True)
+
+
 def is_free(target: Path) -> bool:
     """Return whether a path holds nothing, or a folder with nothing but leftovers of killed owners."""
     return not os.path.lexists(target) or (target.is_dir() and all(map(_is_litter, target.iterdir())))
@@ -235,7 +296,9 @@ def sweep_temporary(folder: Path) -> None:
             remove(path)
 
 
-def _look(output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool) -> tuple[bool, Path]:
+def _look(
+    output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool, extend: bool = False
+) -> tuple[bool, Path]:
     """Return whether the plan has already made the output, and otherwise where to write."""
     target = output.resolve()
     in_place = target if kind.resumable and kind.is_folder else new_path(target)
@@ -248,15 +311,12 @@ def _look(output: Path, kind: Kind, plan: Mapping[str, Any], *, overwrite: bool)
     if same and not found.finished:
         return False, in_place
     _refuse_busy(output, found)
-    if (found.finished or found.worth_keeping) and not overwrite:
+    if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
         difference = _difference(found.plan, plan)
         raise OutputExistsError(f"{output}: {holds} with other settings ({difference}); {kind.advice}")
-    for path in sorted(target.iterdir()) if kind.is_folder else ():
-        if not _is_ours(path, kind):
-            raise OutputExistsError(
-                f"{output}: holds {path.name}, which llama2vec did not write and would delete; move it away"
-            )
+    if kind.is_folder and not extend:
+        refuse_strangers(output, kind)
     return False, new_path(target) if found.finished or found.worth_keeping else in_place
 
 
@@ -269,8 +329,17 @@ def _is_litter(path: Path) -> bool:
     return bool(_TEMPORARY.search(path.name)) or path.name == f".lock-{path.parent.name}"
 
 
-def _is_ours(path: Path, kind: Kind) -> bool:
-    return _is_litter(path) or any(fnmatch.fnmatchcase(path.name, pattern) for pattern in kind.entries)
+def _matches(name: str, pattern: str) -> bool:
+    """Tell whether a relative path has a pattern's form, folder by folder.
+
+    >>> _matches("bm25/part.json", "*.json"), _matches("checkpoints/a/b", "checkpoints/**")
+    (False, True)
+    """
+    parts, wanted = name.split("/"), pattern.split("/")
+    if wanted[-1] == "**":
+        wanted = wanted[:-1]
+        parts = parts[: len(wanted)]
+    return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
 def _is_same(there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
@@ -285,15 +354,3 @@ def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     if isinstance(old, str) and isinstance(new, str) and min(len(old), len(new)) >= 32:
         return f"the {name} has other content"
     return f"{name}: {old!r} there, {new!r} now"
-
-
-def _clear(path: Path, kind: Kind) -> None:
-    """Remove llama2vec's own files at a path, and the folder if it is then empty."""
-    if not path.is_dir() or path.is_symlink():
-        path.unlink(missing_ok=True)
-        return
-    for entry in path.iterdir():
-        if _is_ours(entry, kind):
-            remove(entry)
-    with suppress(OSError):
-        path.rmdir()

@@ -33,8 +33,11 @@ _FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "inlin
 """How the operating system, safetensors and torch report a full disk; the last two give no error number."""
 
 
-def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> dict[str, Any]:
-    """Write a file that appears whole or not at all, even after a power cut; return its ``bytes`` and ``sha256``."""
+def write_atomic(path: Path, content: bytes | Iterable[bytes], *, replace: bool = True) -> dict[str, Any]:
+    """Write a file that appears whole or not at all, even after a power cut; return its ``bytes`` and ``sha256``.
+
+    Without ``replace``, a file that is there by then stays, and a FileExistsError is raised.
+    """
     temp = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
     digest, size = hashlib.sha256(), 0
     try:
@@ -45,24 +48,28 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> dict[str, Any]
                 size += len(chunk)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temp, path)
+        (os.replace if replace else _place)(temp, path)
         sync_folder(path.parent)
     finally:
         temp.unlink(missing_ok=True)
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
+def _place(temp: Path, path: Path) -> None:
+    """Move a file to its place unless something has appeared there."""
+    try:
+        os.link(temp, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links: the rest of a moment stays unguarded
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        os.replace(temp, path)
+
+
 def write_json(path: Path, data: object) -> None:
     """Write indented JSON atomically."""
     write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_output(path: Path, content: str | Iterable[bytes], *, overwrite: bool = False) -> None:
-    """Write a result that the user asked for atomically; refuse one that exists unless ``overwrite`` is given."""
-    check_new(path, overwrite=overwrite)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content.encode() if isinstance(content, str) else content)
 
 
 class FileKind(NamedTuple):
@@ -72,15 +79,31 @@ class FileKind(NamedTuple):
     start: bytes  # Regular expression of the file's first bytes
 
 
+def write_output(path: Path, content: str | Iterable[bytes], kind: FileKind, *, overwrite: bool = False) -> None:
+    """Write a result that the user asked for atomically.
+
+    Raises:
+        OutputExistsError: The file exists and ``overwrite`` is not given, or it holds anything but this kind.
+        DataError: The disk is full, or the file cannot be written.
+    """
+    check_new(path, overwrite=overwrite, kind=kind)
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_atomic(path, content.encode() if isinstance(content, str) else content, replace=overwrite)
+        except FileExistsError:
+            raise _taken(path) from None
+
+
 def check_new(
     path: Path | None, *, overwrite: bool, inputs: Iterable[str | Path | None] = (), kind: FileKind | None = None
 ) -> None:
     """Raise an OutputExistsError, before the work, for an output that is or lies in an input, or that must stay."""
     if path is None:
         return
-    check_inputs(path, inputs, inside=True)
+    check_inputs(path, inputs)
     if path.is_dir() or (os.path.lexists(path) and not (overwrite and path.is_file())):
-        raise OutputExistsError(f"{path} exists already; choose another path or --overwrite")
+        raise _taken(path)
     if kind and path.is_file():
         with disk_errors(path), open_regular(path) as file:
             start = file.read(4096)
@@ -88,8 +111,16 @@ def check_new(
             raise OutputExistsError(f"{path} does not hold {kind.noun}; choose another path (nothing was changed)")
 
 
-def check_inputs(output: Path, inputs: Iterable[str | Path | None], *, inside: bool = False) -> None:
-    """Raise an OutputExistsError if an input is the output or lies in it or, with ``inside``, the output lies in it."""
+def _taken(path: Path) -> OutputExistsError:
+    return OutputExistsError(f"{path} exists already; choose another path or --overwrite")
+
+
+def check_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
+    """Raise an OutputExistsError if an input is the output, lies in it, or is a folder that the output lies in.
+
+    An output inside a folder of documents would be read as documents the next time. Names other than local paths are
+    ignored.
+    """
     target = output.resolve()
     for name in [name for name in inputs if name]:
         with suppress(OSError, ValueError):
@@ -98,7 +129,7 @@ def check_inputs(output: Path, inputs: Iterable[str | Path | None], *, inside: b
                 raise OutputExistsError(f"the input {name} is the output itself; choose another output")
             if target in path.parents:
                 raise OutputExistsError(f"the input {name} lies inside the output {output}; choose another output")
-            if inside and path in target.parents:
+            if path in target.parents:
                 raise OutputExistsError(f"the output {output} lies inside the input {name}; choose another output")
 
 

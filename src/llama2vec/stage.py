@@ -18,17 +18,28 @@ from llama2vec.files import apply_umask, write_json
 from llama2vec.manifest import build_manifest, digest
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, choose_device, choose_dtype
+from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
 from llama2vec.model.local import quiet_transformers
-from llama2vec.model.publish.origin import origin_of
-from llama2vec.model.publish.publishing import write_model_card
+from llama2vec.model.publish.origin import CARD_FILE, origin_of
+from llama2vec.model.publish.publishing import PUBLIC_FILES, is_own_card, write_model_card
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
-from llama2vec.training.state import check_finite, has_checkpoint
+from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_finite, has_checkpoint
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
+
+
+_FILES = (
+    *(MANIFEST, LOG_FILE, LOSS_PLOT, f"{CHECKPOINTS}/**", "adapter/**", ".saving-*/**", CARD_FILE),
+    *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", CONTRACT_FILE),
+    *("tokenizer*", "vocab*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json", "dict.txt"),
+    *("chat_template.jinja", GOLDEN_FILE, GOLDEN_VECTORS, *PUBLIC_FILES),
+)
+"""All that a training leaves in its folder, whatever the architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class Stage:
             is_ours = plan.get("hash") == digest({key: plan[key] for key in plan if key != "hash"})
             return Found(plan, (folder / MANIFEST).is_file(), has_checkpoint(folder)) if is_ours else None
 
-        return Kind(self.noun, read)
+        return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
 
 
 class StageWork:
@@ -70,7 +81,9 @@ class StageWork:
         def write_plan(folder: Path) -> None:
             write_json(folder / f"{self.stage.name}.json", dict(self.plan))
 
-        self.path = on_first_process(lambda: self._work.begin(prepare=write_plan))
+        # A card that its author took over stays with the folder.
+        keep = [CARD_FILE] if is_own_card(self.output / CARD_FILE) else []
+        self.path = on_first_process(lambda: self._work.begin(keep, write_plan))
         return self.path
 
     def finish(self) -> None:

@@ -285,15 +285,24 @@ def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
 def test_overwrite_replaces_an_adaptation_of_other_settings(
     start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.train import STAGE, adapt_model
+    from llama2vec.artifact import strangers
 
     output = tmp_path / "out"
     finish(start(config_for("lora", llama_folder, corpus_file, "optimizer.steps=2"), output))
+    (output / "checkpoints.txt").write_text("notes", encoding="utf-8")
+    full = config_for("full", llama_folder, corpus_file, "optimizer.steps=1")
+    with pytest.raises(OutputExistsError, match=r"holds checkpoints\.txt, which llama2vec did not write"):
+        adapt_model(full, output, overwrite=True)
+    (output / "checkpoints.txt").unlink()
+    (output / "README.md").write_text("My own card.", encoding="utf-8")
     adapt_model(config_for("full", llama_folder, corpus_file, "optimizer.steps=1"), output, overwrite=True)
     manifest = json.loads((output / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["results"]["steps"] == 1
     assert manifest["settings"]["model"]["lora"]["rank"] == 0
     assert not (output / "adapter").exists()
+    assert (output / "README.md").read_text(encoding="utf-8") == "My own card."
+    assert strangers(output, STAGE.kind) == []
     assert [json.loads(line)["step"] for line in (output / "log.jsonl").read_text().splitlines()] == [1, 1]
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
     # Other users' services read what a library made private.

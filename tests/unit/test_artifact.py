@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec import files
-from llama2vec.artifact import Found, Kind, Work, claim, new_path, owned, read_object
+from llama2vec.artifact import Found, Kind, Work, claim, discard, new_path, owned, read_object
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import write_json
 
@@ -25,7 +25,9 @@ def _read_adaptation(folder: Path) -> Found | None:
     return Found(plan, (folder / "done.json").is_file(), (folder / "checkpoint").exists()) if is_ours else None
 
 
-ADAPTATION = Kind("an adaptation", _read_adaptation)
+ADAPTATION = Kind(
+    "an adaptation", _read_adaptation, entries=("adapt.json", "done.json", "model", "log.jsonl*", "checkpoint/**")
+)
 
 
 def _read_table(path: Path) -> Found | None:
@@ -33,7 +35,7 @@ def _read_table(path: Path) -> Found | None:
     return Found(content["plan"], True) if content and content.get("format") == "table" else None
 
 
-TABLE = Kind("a table", _read_table, resumable=False)
+TABLE = Kind("a table", _read_table, resumable=False, entries=("table.json", "bm25/**", "half"))
 
 
 def make(output: Path, plan: dict[str, object] = PLAN, text: str = "weights", *, overwrite: bool = False) -> Work:
@@ -108,6 +110,50 @@ def test_other_content_of_an_input_is_named_without_its_hash(tmp_path: Path) -> 
         make(tmp_path / "a", {"settings": {"steps": 2}, "corpus": "d" * 64, "format": "test"})
 
 
+@pytest.mark.parametrize("name", ["thesis.txt", "notes/model", "model.txt", "link"])
+def test_what_llama2vec_did_not_write_is_never_replaced(tmp_path: Path, name: str) -> None:
+    output = tmp_path / "a"
+    make(output)
+    (output / name).parent.mkdir(exist_ok=True)
+    if name == "link":
+        (output / name).symlink_to(tmp_path)
+    else:
+        (output / name).write_text("years of work")
+    with pytest.raises(OutputExistsError, match=f"holds {name}, which llama2vec did not write and would delete"):
+        make(output, OTHER, overwrite=True)
+    assert os.path.lexists(output / name)
+    assert (output / "model").read_text() == "weights"
+
+
+def test_what_appears_in_the_old_output_during_the_work_is_carried_over(tmp_path: Path) -> None:
+    output = tmp_path / "a"
+    make(output)
+    with claim(output, ADAPTATION, OTHER, overwrite=True) as work:
+        path = work.begin(prepare=lambda folder: write_json(folder / "adapt.json", OTHER))
+        (path / "model").write_text("new weights")
+        (output / "notes").mkdir()
+        (output / "notes" / "today.txt").write_text("ideas")
+        work.finish()
+    assert names(output) == ["adapt.json", "model", "notes"]
+    assert (output / "notes" / "today.txt").read_text() == "ideas"
+    assert names(tmp_path) == ["a"]
+
+
+def test_discarding_an_artifact_leaves_other_files(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    (tmp_path / "a" / "checkpoint" / "deep").mkdir(parents=True)
+    (tmp_path / "a" / "checkpoint" / "deep" / "weights").write_text("w")
+    (tmp_path / "a" / "mine").mkdir()
+    (tmp_path / "a" / "mine" / "thesis.txt").write_text("years of work")
+    discard(tmp_path / "a", ADAPTATION)
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == [
+        "a", "a/mine", "a/mine/thesis.txt",
+    ]  # fmt: skip
+    make(tmp_path / "b")
+    discard(tmp_path / "b", ADAPTATION)
+    assert names(tmp_path) == ["a"]
+
+
 def test_a_failure_before_the_work_begins_changes_nothing(tmp_path: Path) -> None:
     make(tmp_path / "a")
     with pytest.raises(RuntimeError), claim(tmp_path / "a", ADAPTATION, OTHER, overwrite=True):
@@ -172,8 +218,26 @@ def test_an_input_inside_the_output_is_refused(tmp_path: Path, overwrite: bool) 
             claim(tmp_path / "a", ADAPTATION, OTHER, overwrite=overwrite, inputs=["hf:some/data", None, str(name)]),
         ):
             pass
-    with claim(tmp_path / "a", ADAPTATION, PLAN, inputs=[tmp_path / "elsewhere", "\0"]) as work:
+    make(tmp_path / "b")
+    with claim(tmp_path / "b", ADAPTATION, PLAN, inputs=[tmp_path / "elsewhere", "\0"]) as work:
         assert work.is_finished
+
+
+def test_an_output_inside_a_folder_of_inputs_is_refused(tmp_path: Path) -> None:
+    texts = tmp_path / "my_texts"
+    (texts / "old").mkdir(parents=True)
+    (texts / "a.txt").write_text("text")
+    (tmp_path / "link").symlink_to(texts)
+    for name in (texts, tmp_path / "link", f"{texts}/../my_texts"):
+        for output in (texts / "store", texts / "old" / "store", tmp_path / "link" / "store"):
+            with (
+                pytest.raises(OutputExistsError, match=r"the output .*store lies inside the input"),
+                claim(output, ADAPTATION, PLAN, inputs=[str(name)]),
+            ):
+                pass
+    with claim(tmp_path / "store", ADAPTATION, PLAN, inputs=[texts, texts / "a.txt"]) as work:
+        assert not work.is_finished
+    assert names(texts) == ["a.txt", "old"]
 
 
 def test_what_appears_only_whole_leaves_nothing_when_it_fails(tmp_path: Path) -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from llama2vec import files
 from llama2vec.errors import OutputExistsError
-from llama2vec.files import FileKind, Lock, check_new, file_sha256, open_regular, read_text
+from llama2vec.files import (
+    FileKind,
+    Lock,
+    check_new,
+    file_sha256,
+    open_regular,
+    read_text,
+    write_atomic,
+    write_output,
+)
 
 NOTES = FileKind("notes of ours", rb"# Notes .*\n")
 
@@ -57,6 +68,38 @@ def test_a_device_or_folder_is_refused(place: str) -> None:
 def test_a_text_is_read_as_utf8(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes("橋\n".encode())
     assert read_text(tmp_path / "a") == "橋\n"
+
+
+def test_two_processes_that_write_one_new_file_do_not_replace_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, kind = tmp_path / "a.txt", FileKind("a letter", b"Dear ")
+    monkeypatch.setattr(files, "check_new", lambda *_, **__: path.write_text("Dear first"))  # between check and write
+    with pytest.raises(OutputExistsError, match="exists already"):
+        write_output(path, "Dear second", kind)
+    assert path.read_text() == "Dear first"
+    write_output(path, "Dear second", kind, overwrite=True)
+    assert path.read_text() == "Dear second"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_without_hard_links_a_file_that_is_there_stays_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "not here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    write_atomic(tmp_path / "a", b"1", replace=False)
+    with pytest.raises(FileExistsError):
+        write_atomic(tmp_path / "a", b"2", replace=False)
+    assert (tmp_path / "a").read_bytes() == b"1"
+
+
+def test_overwrite_replaces_only_its_own_kind_even_if_it_appears_late(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("years of work")
+    with pytest.raises(OutputExistsError, match=r"a\.txt does not hold a letter"):
+        write_output(path, "Dear all", FileKind("a letter", b"Dear "), overwrite=True)
+    assert path.read_text() == "years of work"
 
 
 def test_one_has_the_lock_until_it_is_released_and_the_file_goes_with_it(tmp_path: Path) -> None:

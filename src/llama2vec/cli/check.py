@@ -81,7 +81,7 @@ def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], li
 def _finish(reports: list[ExampleReport], json: Path | None, overwrite: bool) -> None:
     if json:
         facts = {"reports": [dataclasses.asdict(report) for report in reports]}
-        write_output(json, json_format.dumps(facts, indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
+        write_output(json, json_format.dumps(facts, indent=2, ensure_ascii=False) + "\n", _REPORT, overwrite=overwrite)
         typer.echo(f"Wrote {json}")
     faulty = [report.summary() for report in reports if report.problem_count]
     if faulty:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llama2vec.errors import ConfigError
-from llama2vec.files import FileKind, check_new
+from llama2vec.files import check_new
 
 if TYPE_CHECKING:
     from llama2vec.data.beir import BeirTask
-
-_KIND = FileKind("a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"')
 
 
 def compare_command(
@@ -44,10 +43,18 @@ def compare_command(
     from llama2vec.data.trec import read_qrels
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs, with_texts
     from llama2vec.score.report.text import terminal_comparison
-    from llama2vec.score.results import check_same_corpus, read_named_runs, task_of, write_comparisons
+    from llama2vec.score.results import (
+        COMPARISON_FILE,
+        check_same_corpus,
+        read_named_runs,
+        task_of,
+        write_comparisons,
+    )
+    from llama2vec.score.tasks import task_places
     from llama2vec.terminal import table_console
 
-    check_new(json, overwrite=overwrite, inputs=[*runs, qrels], kind=_KIND)
+    read = [*runs, qrels, *(task_places([task], _data_root()) if task else ())]
+    check_new(json, overwrite=overwrite, inputs=read, kind=COMPARISON_FILE)
     check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))
     if task is None and qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
@@ -72,16 +79,18 @@ def compare_command(
 
 def _task_data(name: str) -> BeirTask:
     """Return queries, judgments and corpus of a retrieval task."""
-    import os
-
     from llama2vec.score.tasks import find_task, read_task
 
     task = find_task(name)
     if task.kind != "retrieval" or task.members:
         raise ConfigError(f"--task {name}: runs are compared on one retrieval task; name one, such as beir/scifact")
-    data = read_task(task, os.environ.get("LLAMA2VEC_DATA", "data")).retrieval
+    data = read_task(task, _data_root()).retrieval
     assert data
     return data
+
+
+def _data_root() -> str:
+    return os.environ.get("LLAMA2VEC_DATA", "data")
 
 
 def _judgments_name(qrels: Path) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder, report
 from llama2vec.data.corpus import corpus_fingerprint, read_once, read_passages
-from llama2vec.errors import ConfigError
+from llama2vec.files import check_inputs
 
 
 def encode_command(
@@ -27,8 +27,7 @@ def encode_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store with other settings.")] = False,
 ) -> None:
     """Encode a corpus into a vector store; rerun to resume, or run on several machines to share the work."""
-    if reuse and reuse.resolve() == output.resolve():
-        raise ConfigError(f"--reuse and --output are both {output}; encode to another folder")
+    check_inputs(output, [reuse, corpus, model])
     from llama2vec.retrieve.reuse import KnownVectors
     from llama2vec.retrieve.store import VectorStore
     from llama2vec.retrieve.store_writer import STORE, write_store

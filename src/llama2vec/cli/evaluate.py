@@ -12,6 +12,7 @@ import typer
 from llama2vec.cli.options import Device, Dtype, as_overrides, load_encoder
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
+from llama2vec.files import check_inputs
 from llama2vec.score.settings import ScoringSettings
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ def evaluate_command(
         find_task(task)
     if settings.encode_only and (model == BM25 or settings.stores is None):
         raise ConfigError("encode_only needs a model and a folder; give a model and --set stores=FOLDER")
+    for folder in (output, settings.stores):
+        if folder:
+            check_inputs(folder, [None if model == BM25 else model])
     encoder = None if model == BM25 else load_encoder(model, dtype, device, settings.prompts, encoder_sets)
     name = name or (f"{model}+bm25" if mode == "hybrid" else model)
     system = System(name, encoder, "hybrid" if mode == "hybrid" else "dense")

@@ -35,5 +35,5 @@ def report_command(
     options = [word for name, value in named.items() if value for word in (name, str(value))]
     command = shlex.join(["llama2vec", "report", *map(str, sources or []), *options])
     page = render_page(build_content(found, title=title, command=command, baseline=baseline))
-    write_output(output, page, overwrite=overwrite)
+    write_output(output, page, _PAGE, overwrite=overwrite)
     typer.echo(f"Wrote {output}")

@@ -10,13 +10,11 @@ import typer
 
 from llama2vec.cli.options import Device, Dtype
 from llama2vec.errors import ConfigError
-from llama2vec.files import FileKind, check_new
+from llama2vec.files import check_new
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode
     from llama2vec.retrieve.retriever import Retriever
-
-_RUN = FileKind("a TREC run of llama2vec", rb"\S+ Q0 \S+ \d+ \S+ \S+\n")
 
 
 def search_command(
@@ -46,7 +44,9 @@ def search_command(
         raise ConfigError("--queries and --run belong together: the queries to ask and the TREC run to write")
     if question is not None and not question.strip():
         raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
-    check_new(run, overwrite=overwrite, inputs=[index, queries, model], kind=_RUN)
+    from llama2vec.data.trec import RUN_FILE
+
+    check_new(run, overwrite=overwrite, inputs=[index, queries, model], kind=RUN_FILE)
     from llama2vec.retrieve.retriever import Retriever
 
     mixing = _fusion(mode, fusion, weights or [])

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from llama2vec.model.golden import Golden
 
 _RESULT = FileKind("a result of `llama2vec verify`", rb'\{\s*"format": \d+,\s*"model": "[^\n]*",\s*"backend": ')
-_TEXTS = FileKind("texts that `llama2vec verify` exported", rb'\{"id": "query-0", "side": "query", "text": ')
 _SAVED = "saved"
 _DTYPES = (_SAVED, "float32", "bfloat16", "float16")
 _LOADED_HERE = ("llama2vec", "transformers", "sentence-transformers")
@@ -53,14 +52,15 @@ def verify_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
     """Recompute a model's golden vectors elsewhere and name what differs; exit code 1 if anything does."""
-    for path, kind in ((json, _RESULT), (export_texts, _TEXTS)):
-        check_new(path, overwrite=overwrite, inputs=[model, vectors], kind=kind)
     if dtype not in _DTYPES:
         raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
     if dtype != _SAVED and backend not in _LOADED_HERE:
         raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
     from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends
+
+    for path, kind in ((json, _RESULT), (export_texts, backends.TEXTS_FILE)):
+        check_new(path, overwrite=overwrite, inputs=[model, vectors], kind=kind)
     from llama2vec.verify.verification import read_golden, verify, write_golden
 
     model = whole_folder(model)
@@ -78,7 +78,9 @@ def verify_command(
     found = verify(model, golden, asked, tolerance=tolerance, device=device)
     typer.echo("\n".join(found.lines()))
     if json:
-        write_output(json, json_format.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n", overwrite=overwrite)
+        write_output(
+            json, json_format.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n", _RESULT, overwrite=overwrite
+        )
         typer.echo(f"Wrote {json}")
     if not found.passed:
         raise typer.Exit(1)

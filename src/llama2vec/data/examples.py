@@ -26,7 +26,7 @@ from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, 
 from llama2vec.data.sources import beir_file, open_hub_dataset, reported
 from llama2vec.data.words import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError
-from llama2vec.files import write_output
+from llama2vec.files import FileKind, write_output
 from llama2vec.records import TrainingExample
 
 logger = logging.getLogger(__name__)
@@ -71,6 +71,9 @@ def read_examples(source: str | Path, *, split: str = "train", limit: int | None
     return islice(_examples(scan_examples(source, split=split), str(source)), limit)
 
 
+_FILE = FileKind("training examples", rb'\{"query": |\x1f\x8b')
+
+
 def scan_examples(source: str | Path, *, split: str = "train") -> Iterator[ExampleRow]:
     """Stream every row of a source of :func:`read_examples`: an example or the row's problems."""
     where = str(source)
@@ -98,7 +101,7 @@ def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, ove
     The write is atomic and streams: equal examples give equal bytes. Returns how many were written.
 
     Raises:
-        OutputExistsError: The file exists and ``overwrite`` is not given.
+        OutputExistsError: The file exists and ``overwrite`` is not given, or it holds anything but training examples.
         DataError: Another suffix, no example, one with a problem, or a file that cannot be written.
     """
     path = Path(path)
@@ -117,7 +120,7 @@ def write_examples(examples: Iterable[TrainingExample], path: str | Path, *, ove
         if not count:
             raise ExampleFormatError(f"{path}: no examples to write; give at least one")
 
-    write_output(path, _gzipped(lines()) if name.endswith(".gz") else lines(), overwrite=overwrite)
+    write_output(path, _gzipped(lines()) if name.endswith(".gz") else lines(), _FILE, overwrite=overwrite)
     return count
 
 

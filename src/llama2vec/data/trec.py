@@ -9,7 +9,7 @@ from pathlib import Path
 
 from llama2vec.data.lines import columns_in, finite_score, numbered_lines
 from llama2vec.errors import RunFormatError
-from llama2vec.files import write_output
+from llama2vec.files import FileKind, write_output
 from llama2vec.records import Run
 
 # ASCII white space only, as trec_eval splits: an id may contain a no-break space.
@@ -20,6 +20,9 @@ _GAIN = re.compile(r"[+-]?[0-9]{1,7}")
 _MOST_GAIN = 1_000_000
 """Evaluation reserves memory in proportion to the largest gain: 0.8 GB for 100 million, measured with ir_measures."""
 _GAIN_HEADERS = frozenset({"score", "relevance", "rel", "label", "gain", "grade"})
+
+
+RUN_FILE = FileKind("a TREC run", rb"[^ \t\n]+ Q0 [^ \t\n]+ \d+ \S+ [^ \t\n]+\n")
 
 
 def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
@@ -95,7 +98,7 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
     get no line.
 
     Raises:
-        OutputExistsError: The file exists and ``overwrite`` is not given.
+        OutputExistsError: The file exists and ``overwrite`` is not given, or it holds anything but a run.
         DataError: No result, a score that is not finite, an id or tag that is not one word, or a full disk.
     """
     path = Path(path)
@@ -111,7 +114,7 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
                 problem = f"passage {passage_id!r} of query {query_id!r} has the score {score}"
                 raise RunFormatError(f"{path}: {problem}; scores must be finite")
             lines.append(f"{query_id} Q0 {passage_id} {rank} {float(score)!r} {run.tag}\n")
-    write_output(path, "".join(lines), overwrite=overwrite)
+    write_output(path, "".join(lines), RUN_FILE, overwrite=overwrite)
 
 
 def _gain(text: str, where: str) -> int:

@@ -9,19 +9,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import shutil
+import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import Found, Kind, claim, read_object
+from llama2vec.artifact import Found, Kind, claim, discard, read_object
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
 from llama2vec.data.sources import beir_file
-from llama2vec.errors import ConfigError, DataError, StoreError
-from llama2vec.files import disk_errors, file_sha256, write_json
+from llama2vec.errors import ConfigError, DataError, OutputExistsError, StoreError
+from llama2vec.files import check_inputs, disk_errors, file_sha256, write_json
 from llama2vec.manifest import build_manifest, canonical_json, digest
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters
@@ -30,7 +31,7 @@ from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.retriever import check_contract
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store_writer import STORE, write_store
 from llama2vec.retrieve.texts import passages_sha256
 from llama2vec.retrieve.vector_index import ExactIndex, Index
 from llama2vec.terminal import ProgressReporter
@@ -168,7 +169,9 @@ def mine_to_file(
     _check_sources(inputs, output, settings)
     plan = json.loads(canonical_json({"settings": settings.model_dump(), "inputs": _fingerprints(inputs)}))
     started = time.monotonic()
-    with claim(output, _MINED, plan, overwrite=overwrite, inputs=[inputs.examples, inputs.corpus]) as work:
+    read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
+    check_inputs(report_path(output), read)
+    with claim(output, _MINED, plan, overwrite=overwrite, inputs=read) as work:
         if work.is_finished:
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split))
@@ -186,7 +189,8 @@ def mine_to_file(
             write_json(report_path(output), content)
         work.finish()
     if store:
-        shutil.rmtree(store, ignore_errors=True)
+        with suppress(OSError):
+            discard(store, STORE)
     return result.report
 
 
@@ -219,6 +223,8 @@ def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -
         raise ConfigError(f"{inputs.index.store.path} needs the model that encoded it; give --model")
     if inputs.index and inputs.encoder:
         check_contract(inputs.index.store, inputs.encoder)
+    if os.path.lexists(report := report_path(output)) and (read_object(report) or {}).get("stage") != "mine":
+        raise OutputExistsError(f"{report}: exists but did not come from `llama2vec mine`; choose another output")
     if output.is_dir() or not output.name.lower().endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"{output} cannot hold training examples; give a path that ends in .jsonl or .jsonl.gz")
 

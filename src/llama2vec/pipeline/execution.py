@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib.util
 import logging
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -13,17 +12,19 @@ from typing import NamedTuple
 
 import torch
 
-from llama2vec.artifact import owned
+from llama2vec.artifact import new_path, owned, refuse_strangers
 from llama2vec.data.corpus import count_passages, read_once
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
+from llama2vec.files import check_inputs as check_places
+from llama2vec.files import remove
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import choose_device, load_model_config
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
-from llama2vec.pipeline.record import Decision, RunRecord, decide, decide_all, output_fingerprint
+from llama2vec.pipeline.record import OUTPUTS, Decision, RunRecord, decide, decide_all, output_fingerprint
 from llama2vec.pipeline.stages import TOGETHER, work
 from llama2vec.processes import check_same, connect, on_first_process, process_count, process_rank
 from llama2vec.score.metrics import check_metrics
-from llama2vec.score.tasks import tasks_data
+from llama2vec.score.tasks import task_places, tasks_data
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,8 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
     ``overwrite``, stages whose settings or inputs have changed are redone.
 
     Raises:
-        OutputExistsError: Work would be replaced without ``overwrite``, the folder holds something else, or ``first``
-            needs an unfinished stage.
+        OutputExistsError: Work would be replaced without ``overwrite``, the folder holds something else or an input,
+            lies in an input, or ``first`` needs an unfinished stage.
         Llama2VecError: An input cannot be read, or a stage must stop.
     """
     started = time.monotonic()
@@ -56,6 +57,7 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
     check_same(digest([str(stage) for stage in plan.stages]), "recipe or inputs")
     selected = plan.between(first, last)
     actions: dict[str, str] = {}
+    check_places(plan.output, _outside_inputs(plan))
     with read_once(), ExitStack() as stack:
         on_first_process(lambda: stack.enter_context(owned(plan.output)))
         on_first_process(lambda: _prepare(plan, selected, overwrite=overwrite))
@@ -65,13 +67,25 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
     return RunResult(actions, time.monotonic() - started)
 
 
+def _outside_inputs(plan: RunPlan) -> list[str]:
+    """Return where everything lies that the run reads and does not make."""
+    inputs = [found.where for stage in plan.stages for found in stage.inputs if not found.stage]
+    evaluate = plan.config.evaluate
+    return [*inputs, *(task_places(evaluate.tasks, evaluate.data_root) if evaluate else ())]
+
+
 def _prepare(plan: RunPlan, selected: tuple[PlannedStage, ...], *, overwrite: bool) -> None:
     """Raise for everything that would fail later."""
     record = RunRecord.open(plan.output)
+    for stage in plan.stages:
+        record.settle(plan, stage)
     decisions = decide_all(plan, record, selected)
     if not overwrite:
         for name, decision in decisions.items():
             _refuse_replacing(plan, name, decision)
+    for stage in selected:
+        if decisions[stage.name].replaces and stage.kind in OUTPUTS:
+            refuse_strangers(plan.folder(stage), OUTPUTS[stage.kind])
     working = [stage for stage in selected if decisions[stage.name].action != "skip"]
     check_inputs(plan, working)
 
@@ -135,10 +149,13 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     reads = ", ".join(found.where for found in stage.inputs)
     logger.info("%s: %s → %s (%s)", heading, reads, folder, decision.why)
     started = time.monotonic()
+    aside = new_path(folder) if decision.replaces and stage.kind in OUTPUTS else folder
     if stage.kind in TOGETHER or process_rank() == 0:
-        work(plan, stage, overwrite=decision.replaces)
+        work(plan, stage, overwrite=decision.replaces, folder=aside)
     _release()
     if process_rank() == 0:
+        if aside != folder:
+            RunRecord.open(plan.output).put_in_place(plan, stage)
         made = output_fingerprint(stage.kind, folder)
         if made is None:
             raise TrainingError(f"{folder}: {stage.name} ended without a complete output; rerun the same command")
@@ -149,7 +166,7 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
 
 
 def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
-    """Decide again now that all inputs exist; remove what is replaced and record that the stage has begun."""
+    """Decide again now that all inputs exist; record that the stage has begun."""
     record, folder = RunRecord.open(plan.output), plan.folder(stage)
     made = {name: entry.get("output") for name, entry in record.stages.items()}
     inputs = stage.input_fingerprints(made)
@@ -159,8 +176,10 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     if not overwrite:
         _refuse_replacing(plan, stage.name, decision)
     if decision.action != "resume":
-        if decision.replaces and stage.kind not in TOGETHER:
-            shutil.rmtree(folder)
+        if stage.kind in OUTPUTS:
+            remove(new_path(folder))
+            if decision.replaces:
+                refuse_strangers(folder, OUTPUTS[stage.kind])
         record.begin(stage, inputs, plan.config, replaces=decision.replaces)
     return decision
 

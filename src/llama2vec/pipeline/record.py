@@ -8,14 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from llama2vec.artifact import Found, Kind, find, is_free, read_object
+from llama2vec.artifact import (
+    Found,
+    Kind,
+    find,
+    is_free,
+    new_path,
+    read_object,
+    replace_output,
+)
 from llama2vec.errors import Llama2VecError, OutputExistsError
-from llama2vec.files import file_sha256, write_json
+from llama2vec.files import FileKind, file_sha256, finish_swap, remove, write_json
 from llama2vec.manifest import canonical_json, code_version, digest, first_difference, machine, versions
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.retrieve.index import INDEX
 from llama2vec.retrieve.store import STORE_FILE, VectorStore
+from llama2vec.score.results import QUERY_VALUES
 
 RUN_FILE, REPORT = "run.json", "report.md"
 _FORMAT = "llama2vec-run"
@@ -31,6 +41,21 @@ def _read_run(folder: Path) -> Found | None:
 
 
 RUN = Kind("a run", _read_run)
+
+REPORT_FILE = FileKind("the report of a run", rb"# Scores\n")
+_OWNERS = (".lock-*", ".new-*")
+
+OUTPUTS = {
+    kind: Kind(f"the output of {kind}", lambda folder: None, entries=entries)
+    for kind, entries in {
+        "pairs": ("*.jsonl",),
+        "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", *_OWNERS),
+        "index": INDEX.entries,
+        "evaluate": (REPORT, "*/*.json", "*/*.trec", f"*/*.{QUERY_VALUES}", "*/.lock-*", ".unfinished/**",
+                     "*/.unfinished/**", *_OWNERS),
+    }.items()
+}  # fmt: skip
+"""What the stages leave whose folders the run itself replaces."""
 
 
 class RunRecord:
@@ -64,7 +89,31 @@ class RunRecord:
     def finish(self, stage: PlannedStage, output: str | None, seconds: float, config: RunConfig) -> None:
         """Write down that a stage is finished, and what it made."""
         self.stages[stage.name] |= {"state": "finished", "output": output, "seconds": round(seconds, 1)}
+        self.stages[stage.name].pop("made", None)
         self._write(config)
+
+    def put_in_place(self, plan: RunPlan, stage: PlannedStage) -> None:
+        """Let what a stage has made in ``.new-FOLDER`` take the place of its older output."""
+        folder = plan.folder(stage)
+        made = output_fingerprint(stage.kind, new_path(folder))
+        if made is not None:
+            # A kill from here on is noticed by settle().
+            self.stages[stage.name]["made"] = made
+            self._write(plan.config)
+            replace_output(folder, new_path(folder), OUTPUTS[stage.kind])
+
+    def settle(self, plan: RunPlan, stage: PlannedStage) -> None:
+        """Finish what a kill has cut off in :meth:`put_in_place`."""
+        entry, folder = self.stages.get(stage.name, {}), plan.folder(stage)
+        if stage.kind not in OUTPUTS or entry.get("made") is None:
+            return
+        finish_swap(folder)
+        if output_fingerprint(stage.kind, folder) != entry["made"]:
+            if output_fingerprint(stage.kind, new_path(folder)) != entry["made"]:
+                return
+            replace_output(folder, new_path(folder), OUTPUTS[stage.kind])
+        remove(new_path(folder))
+        self.finish(stage, entry["made"], 0.0, plan.config)
 
     def _write(self, config: RunConfig) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from llama2vec.pipeline.plan import (
     scored_tasks,
     systems,
 )
-from llama2vec.pipeline.record import REPORT
+from llama2vec.pipeline.record import REPORT, REPORT_FILE
 from llama2vec.records import Report
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.store_writer import write_store
@@ -47,12 +47,16 @@ TOGETHER = ("adapt", "finetune", "encode")
 """Stages that several processes (torchrun) share; the first process alone runs the others."""
 
 
-def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False) -> None:
-    """Run a stage; after a kill, it resumes. With ``overwrite``, an older output stays until the new one is whole."""
+def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False, folder: Path | None = None) -> None:
+    """Run a stage; after a kill, it resumes.
+
+    Stages that several processes share replace an older output themselves, with ``overwrite``; the others write to
+    ``folder`` (None = the stage's own).
+    """
     if stage.kind in TOGETHER:
         _WORK[stage.kind](plan, stage, overwrite)
     else:
-        _WORK[stage.kind](plan, stage)
+        _WORK[stage.kind](plan, stage, folder or plan.folder(stage))
 
 
 def _adapt(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
@@ -62,7 +66,7 @@ def _adapt(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     adapt_model(config.model_copy(update={"text": text}), plan.folder(stage), overwrite=overwrite)
 
 
-def _pairs(plan: RunPlan, stage: PlannedStage) -> None:
+def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     settings = plan.config.pairs
     assert settings
     for name, source in pair_files(plan.config).items():
@@ -71,13 +75,18 @@ def _pairs(plan: RunPlan, stage: PlannedStage) -> None:
         else:
             assert settings.from_corpus
             found = pairs_from_corpus(read_passages(plan.config.corpus), settings.from_corpus, settings.seed)
-        file = plan.folder(stage) / name
+        file = folder / name
         count = write_examples(found, file, overwrite=True)
-        logger.info("%s: %s pairs from %s", file, f"{count:,}", source.source if source else plan.config.corpus)
+        logger.info(
+            "%s: %s pairs from %s",
+            plan.folder(stage) / name,
+            f"{count:,}",
+            source.source if source else plan.config.corpus,
+        )
 
 
-def _mine(plan: RunPlan, stage: PlannedStage) -> None:
-    config, folder = plan.config, plan.folder(stage)
+def _mine(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
+    config = plan.config
     assert config.mine
     settings = MineSettings.model_validate(config.mine.model_dump(include=set(MineSettings.model_fields)))
     pairs, model = Path(plan.path(stage.input("pairs"))), stage.find_input("model")
@@ -86,7 +95,7 @@ def _mine(plan: RunPlan, stage: PlannedStage) -> None:
         inputs = MiningInputs(str(pairs / name), corpus=corpus, model=where, encoder=encoder)
         report = mine_to_file(inputs, folder / name, settings)
         if report:
-            logger.info("%s\n%s", report.summary(), f"report: {report_path(folder / name)}")
+            logger.info("%s\n%s", report.summary(), f"report: {report_path(plan.folder(stage) / name)}")
 
 
 def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
@@ -119,11 +128,11 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     )  # fmt: skip
 
 
-def _index(plan: RunPlan, stage: PlannedStage) -> None:
+def _index(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     settings = plan.config.index
     assert settings
     bm25 = settings.language if settings.bm25 else None
-    build_index(plan.path(stage.input("store")), plan.folder(stage), kind=settings.kind, bm25=bm25, overwrite=True)
+    build_index(plan.path(stage.input("store")), folder, kind=settings.kind, bm25=bm25, overwrite=True)
 
 
 def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None = None) -> Encoder:
@@ -134,9 +143,9 @@ def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None =
     return Encoder.load(model.where, settings=config.model, prompts=config.prompts, encoder=settings or config.encoder)
 
 
-def _evaluate(plan: RunPlan, stage: PlannedStage) -> None:
+def _evaluate(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     """Score each system into a folder of its own; what a killed evaluation finished is kept."""
-    config, folder = plan.config.evaluate, plan.folder(stage)
+    config = plan.config.evaluate
     assert config
     settings = config.model_copy(update={"language": plan.config.words_language})
     stores = Stores(folder / _UNFINISHED, _reusable_stores(plan))
@@ -158,7 +167,7 @@ def _evaluate(plan: RunPlan, stage: PlannedStage) -> None:
         reports += [score.report for score in scores]
     shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
     # Last, because it marks the report as whole.
-    write_output(folder / REPORT, f"# Scores\n\n{system_markdown(reports)}\n", overwrite=True)
+    write_output(folder / REPORT, f"# Scores\n\n{system_markdown(reports)}\n", REPORT_FILE, overwrite=True)
 
 
 def _reusable_stores(plan: RunPlan) -> tuple[Path, ...]:

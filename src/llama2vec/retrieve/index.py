@@ -114,7 +114,7 @@ def build_index(
     _check_vectors(store, **wanted)
     plan = {"settings": wanted, "store": sha256}
     adds = same_store and wanted != there and all(there[name] in (None, wanted[name]) for name in there)
-    with claim(output, _INDEX, plan, overwrite=overwrite or adds, inputs=[store.path]) as work:
+    with claim(output, INDEX, plan, overwrite=overwrite, extend=adds, inputs=[store.path]) as work:
         if work.is_finished:
             return []
         anew = not same_store or found is None or not found.finished
@@ -253,7 +253,12 @@ def _read_index(folder: Path) -> Found | None:
     return Found({"settings": settings, "store": manifest.store.sha256}, is_whole, worth_keeping=is_whole)
 
 
-_INDEX = Kind("an index", _read_index, resumable=False)
+INDEX = Kind(
+    "an index",
+    _read_index,
+    resumable=False,
+    entries=(_MANIFEST, _FAISS, f"{_BM25}/*.json", f"{_BM25}/*.npy", f"{_SPARSE}/**"),
+)
 
 
 def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:

@@ -116,7 +116,7 @@ def write_store(
         "shard_size": shard_size,
         "source": json.loads(json.dumps(dict(source), default=str)),
     }
-    inputs = [str(source.get("corpus") or "")]
+    inputs = [str(source.get("corpus") or ""), _model_path(source, output)]
     with claim(output, STORE, _plan(settings), overwrite=overwrite, inputs=inputs, shared=True) as work:
         if not work.is_finished:
             work.begin(prepare=partial(_lay_down_plan, settings=settings, total=total))
@@ -126,6 +126,13 @@ def write_store(
             with disk_errors(output):
                 _StoreWriter(work, settings).write(passages, encoder, total)
     return VectorStore.open(output)
+
+
+def _model_path(source: Mapping[str, object], output: Path) -> str:
+    """Return where the model of a store lies, "" for one that only has a name."""
+    spec = source.get("model")
+    path = spec.get("path") if isinstance(spec, Mapping) else None
+    return str(output.resolve() / str(path)) if path else ""
 
 
 def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:

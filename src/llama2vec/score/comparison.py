@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,6 +140,7 @@ def compare_runs(
         if not judged & first.results.keys() & second.results.keys():
             names = f"runs {first.tag!r} and {second.tag!r}"
             raise EvaluationError(f"{names} have no judged query in common; compare runs of the same queries")
+    _warn_of_missing_queries(runs, judged)
     facts = {
         "judged_queries": len(judged),
         "unanswered_queries": {report.system: report.settings["unanswered_queries"] for report in reports},
@@ -153,6 +154,18 @@ def compare_runs(
         settings = {**facts, **comparison.settings}
         found.append(dataclasses.replace(comparison, settings=settings, shown=shown))
     return found
+
+
+def _warn_of_missing_queries(runs: Sequence[Run], judged: Set[str]) -> None:
+    """Warn where a run lacks most of the judged queries that others answer: it may be of another split, or cut off."""
+    answered = {run.tag: judged & {query_id for query_id, found in run.results.items() if found} for run in runs}
+    asked = set[str]().union(*answered.values())
+    for tag, found in answered.items():
+        if 2 * len(found) < len(asked):
+            logger.warning(
+                "run '%s' lacks %d of the %d judged queries that the other runs answer, and scores 0 for each; "
+                "is it of another split, or was it cut off?", tag, len(asked) - len(found), len(asked),
+            )  # fmt: skip
 
 
 def with_texts(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -15,21 +15,22 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.artifact import owned, sweep_temporary
+from llama2vec.artifact import discard, owned, sweep_temporary
 from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.trec import check_id
 from llama2vec.data.windows import WindowSettings
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError
-from llama2vec.files import disk_errors
+from llama2vec.files import check_inputs, disk_errors, remove
 from llama2vec.manifest import digest, first_difference, machine, versions
 from llama2vec.records import Report, Run
 from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store_writer import STORE
 from llama2vec.score.metrics import check_metrics, evaluate_run
 from llama2vec.score.results import Result, query_values_file, read_result, with_query_values, write_result
 from llama2vec.score.settings import ScoringSettings
 from llama2vec.score.significance import bootstrap_difference
 from llama2vec.score.systems import Searching, Stores, System, encode_corpus, score_pairs, search_task
-from llama2vec.score.tasks import TASKS, Task, TaskData, TaskScore, check_corpus, find_task, read_task
+from llama2vec.score.tasks import TASKS, Task, TaskData, TaskScore, check_corpus, find_task, read_task, task_places
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ def evaluate_tasks(
     """
     evaluation = _Evaluation(system, output, settings, stores or Stores(), overwrite=overwrite)
     wanted = _find_tasks(system, names)
+    check_inputs(output, task_places(names, settings.data_root))
     prepared = evaluation.prepare(wanted)
     averages = [output / f"{task.stem}.json" for task in wanted if task.members]
     if all(one.finished for one in prepared) and all(file.is_file() for file in averages):
@@ -69,7 +71,7 @@ def evaluate_tasks(
     with owned(output):
         sweep_temporary(output)
         scores = evaluation.score_all(wanted, prepared)
-        shutil.rmtree(output / _UNFINISHED, ignore_errors=True)
+        evaluation.sweep()
     return scores
 
 
@@ -79,6 +81,7 @@ def encode_tasks(
     """Encode the corpora of tasks into a folder of stores without scoring; several processes may share the work."""
     if system.encoder is None:
         raise ConfigError("bm25 does not encode; give a model")
+    check_inputs(folder, task_places(names, settings.data_root))
     # Whether a task was scored before is irrelevant here.
     evaluation = _Evaluation(system, folder, settings, Stores(folder), overwrite=True)
     tasks = [task for task in _find_tasks(system, names) if task.kind == "retrieval"]
@@ -292,8 +295,20 @@ class _Evaluation:
         facts = {**one.settings, **one.data.fingerprints, "source": one.data.source, **one.facts}
         found = self._write(one.task, report, facts, time.monotonic() - started, run)
         if one.store_key and self.stores.folder is None and one.store_key not in needed_later:
-            shutil.rmtree(self._store_folder(one), ignore_errors=True)
+            with suppress(OSError):
+                discard(self._store_folder(one), STORE)
         return found
+
+    def sweep(self) -> None:
+        """Remove the marks and stores of unfinished tasks."""
+        folder = self.output / _UNFINISHED
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.is_dir():
+                discard(path, STORE)
+            else:
+                remove(path)
+        with suppress(OSError):
+            folder.rmdir()
 
     def _write(
         self, task: Task, report: Report, facts: Mapping[str, object], seconds: float, run: Run | None = None

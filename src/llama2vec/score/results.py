@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError
-from llama2vec.files import read_text, write_output
+from llama2vec.files import FileKind, read_text, write_output
 from llama2vec.manifest import code_version
 from llama2vec.records import Report, Run
 from llama2vec.score.comparison import Comparison
@@ -36,6 +36,11 @@ _RENAMED = {
     "randomisation_p": "randomization_p", "randomisation_p_corrected": "randomization_p_corrected",
 }  # fmt: skip
 """Keys as earlier versions wrote them → as they are now."""
+RESULT_FILE = FileKind("a result of `llama2vec evaluate`", rb'\{\s*"format": "llama2vec-evaluation"')
+COMPARISON_FILE = FileKind(
+    "a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"'
+)
+_VALUES_FILE = FileKind("values per query", rb"query\tsystem\tme(tric|asure)\tvalue\n")
 T = TypeVar("T")
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NUMBERS = TypeAdapter(dict[str, Number])
@@ -84,7 +89,7 @@ def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
         lines = [_HEADERS[0]]
         for metric, values in report.per_query.items():
             lines += [f"{query_id}\t{report.system}\t{metric}\t{value!r}" for query_id, value in values.items()]
-        write_output(folder / f"{stem}.{QUERY_VALUES}", "\n".join(lines) + "\n", overwrite=True)
+        write_output(folder / f"{stem}.{QUERY_VALUES}", "\n".join(lines) + "\n", _VALUES_FILE, overwrite=True)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -95,16 +100,16 @@ def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
         "settings": {**report.settings, "code": code_version()},
         "seconds": round(result.seconds, 3),
     }
-    write_json(folder / f"{stem}.json", content, overwrite=True)
+    write_json(folder / f"{stem}.json", content, RESULT_FILE, overwrite=True)
 
 
-def write_json(path: str | Path, data: Mapping[str, Any], *, overwrite: bool = False) -> None:
+def write_json(path: str | Path, data: Mapping[str, Any], kind: FileKind, *, overwrite: bool = False) -> None:
     """Write data as indented JSON, atomically; NaN and infinity, which JSON lacks, raise an EvaluationError."""
     try:
         text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError as error:
         raise EvaluationError(f"{path}: a value cannot be written as JSON ({error}); correct it") from None
-    write_output(Path(path), text + "\n", overwrite=overwrite)
+    write_output(Path(path), text + "\n", kind, overwrite=overwrite)
 
 
 def read_result(file: Path) -> Result:
@@ -214,7 +219,7 @@ def comparison_from_json(data: object, where: str = "the comparison") -> Compari
 def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], *, overwrite: bool = False) -> None:
     """Write comparisons as JSON: one as :func:`comparison_to_json` has it, several as ``{"comparisons": […]}``."""
     data = [comparison_to_json(one) for one in comparisons]
-    write_json(path, data[0] if len(data) == 1 else {"comparisons": data}, overwrite=overwrite)
+    write_json(path, data[0] if len(data) == 1 else {"comparisons": data}, COMPARISON_FILE, overwrite=overwrite)
 
 
 def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,6 +166,12 @@ def locate(task: Task, root: str | Path) -> str:
     return task.remote or str(paths[0])
 
 
+def task_places(names: Iterable[str], root: str | Path) -> list[str]:
+    """Return where the data of tasks is, that of averages' members in their place."""
+    tasks = [find_task(name) for name in names]
+    return [locate(one, root) for task in tasks for one in ([TASKS[name] for name in task.members] or [task])]
+
+
 @contextmanager
 def naming_places(task: Task, source: str, root: str | Path) -> Iterator[None]:
     """Add the places where the data was looked for to an error from a remote source."""

@@ -121,9 +121,12 @@ class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
 class _Recorder(TrainerCallback):  # type: ignore[misc]
     """Write the JSON log, drive the progress bar, validate, and mark checkpoints as complete."""
 
-    def __init__(self, folder: Path, validate: Callable[[], dict[str, float]], every: int, best: str) -> None:
+    def __init__(
+        self, folder: Path, validate: Callable[[], dict[str, float]], settings: OptimizerSettings, best: str
+    ) -> None:
         self.trainer: _ObjectiveTrainer | None = None
-        self.folder, self.validate, self.every, self.best = folder, validate, every, best
+        self.folder, self.validate, self.best = folder, validate, best
+        self.every, self.keep = settings.validate_every, settings.keep_checkpoints
         self.progress = ProgressReporter("training", unit="steps")
         self.last: dict[str, float] = {}
 
@@ -177,7 +180,9 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         # Each process writes a part; only a checkpoint that all have finished is marked as complete.
         wait_for_all()
         if state.is_world_process_zero:
-            saved.mark_complete(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            saved.mark_complete(checkpoint)
+            saved.remove_older(checkpoint, self.keep, state.best_global_step)
 
     def _write(self, line: dict[str, float], state: Any) -> None:
         line = {**line, "seconds": round(time.monotonic() - self.started, 2)}
@@ -213,7 +218,7 @@ def train(
     def validate() -> dict[str, float]:
         return _validate(model, held_out, objective, settings.batch_size)
 
-    recorder = _Recorder(folder, validate, settings.validate_every, best)
+    recorder = _Recorder(folder, validate, settings, best)
     trainer = _ObjectiveTrainer(
         objective, objective.order(examples, settings), model=model, train_dataset=examples, callbacks=[recorder],
         args=_arguments(settings, folder, model.device, options),
@@ -273,7 +278,7 @@ def _arguments(
         logging_nan_inf_filter=False,
         save_strategy="steps",
         save_steps=settings.save_every,
-        save_total_limit=settings.keep_checkpoints,
+        save_total_limit=None,  # transformers deletes the older ones before this one is marked as complete
         dataloader_drop_last=True,
         dataloader_num_workers=settings.workers,
         dataloader_pin_memory=device.type == "cuda",

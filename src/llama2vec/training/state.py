@@ -83,6 +83,20 @@ def mark_complete(checkpoint: Path) -> None:
     write_json(checkpoint / _COMPLETE, {"step": step_of(checkpoint), "sha256": files})
 
 
+def remove_older(checkpoint: Path, keep: int, best_step: int | None) -> None:
+    """Leave the newest whole checkpoints: ``keep`` in all, the best one and ``checkpoint`` in any case.
+
+    Called once ``checkpoint`` is marked as complete, so that a kill at any moment leaves one to resume from.
+    """
+    found = sorted(checkpoint.parent.glob(f"checkpoint-*/{_COMPLETE}"), key=lambda file: step_of(file.parent))
+    older = [file.parent for file in found if file.parent != checkpoint]
+    best = [path for path in older if step_of(path) == best_step]
+    others = [path for path in older if path not in best]
+    for path in others[: max(0, len(found) - max(keep, 1 + len(best)))]:
+        (path / _COMPLETE).unlink()  # First: what remains after a kill is not taken for a whole one
+        shutil.rmtree(path)
+
+
 def has_checkpoint(folder: Path) -> bool:
     """Return whether a training folder holds anything to resume from."""
     return any((folder / CHECKPOINTS).glob(f"checkpoint-*/{_COMPLETE}"))

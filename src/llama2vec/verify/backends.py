@@ -13,7 +13,7 @@ import torch
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, DataError
-from llama2vec.files import open_regular, read_text, write_output
+from llama2vec.files import FileKind, open_regular, read_text, write_output
 from llama2vec.integrations.sentence_transformers import load_sentence_transformer
 from llama2vec.model.backbone import choose_device
 from llama2vec.model.encoder import Encoder
@@ -134,6 +134,9 @@ def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+TEXTS_FILE = FileKind("texts that `llama2vec verify` exported", rb'\{"id": "query-0", "side": "query", "text": ')
+
+
 def row_ids(count: int) -> list[str]:
     """Return the ids of an exported file's rows, queries first.
 
@@ -151,7 +154,7 @@ def export_texts(folder: Path, golden: Golden, path: Path, *, overwrite: bool = 
     for name, (side, text) in zip(row_ids(len(golden.texts)), asked, strict=True):
         row = {"id": name, "side": side, "text": text, "prompted": prompted(side, text)}
         lines.append(json.dumps(row, ensure_ascii=False) + "\n")
-    write_output(path, "".join(lines), overwrite=overwrite)
+    write_output(path, "".join(lines), TEXTS_FILE, overwrite=overwrite)
     return len(lines)
 
 

@@ -98,8 +98,10 @@ def test_overwrite_replaces_comparisons_and_nothing_else(
     kept = {path: path.read_bytes() for path in (*runs, qrels, scores, beir / "corpus.jsonl")}
     for path in (*runs, qrels):
         assert "is the output itself" in refused(*runs, "--qrels", qrels, "--json", path, "--overwrite")
-    for path in (scores, beir / "corpus.jsonl"):
-        assert "does not hold a comparison of runs" in refused(*runs, "--task", beir, "--json", path, "--overwrite")
+    line = refused(*runs, "--task", beir, "--json", scores, "--overwrite")
+    assert "does not hold a comparison of runs" in line
+    for path in (beir / "corpus.jsonl", beir / "qrels" / "new.json"):
+        assert "lies inside the input" in refused(*runs, "--task", f"{beir}:test", "--json", path, "--overwrite")
     assert {path: path.read_bytes() for path in kept} == kept
     for metrics in (["MRR@10", "R@1"], ["R@1"], ["R@1"]):  # several comparisons in a file, then one
         options = [word for metric in metrics for word in ("--metric", metric)]

@@ -63,9 +63,11 @@ def test_mistakes_are_refused_before_anything_is_written(
     command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "new"
-    assert "--reuse and --output are both" in command_line.refused(
-        "encode", llama_folder, corpus_file, "-o", output, "--reuse", output
-    )
+    assert str(output) in command_line.refused("encode", llama_folder, corpus_file, "-o", output, "--reuse", output)
+    for inside in (llama_folder / "store", corpus_file.parent / "store"):
+        line = command_line.refused("encode", llama_folder, corpus_file.parent, "-o", inside)
+        assert "lies inside the input" in line
+        assert not inside.exists()
     faulty = tmp_path / "faulty.jsonl"
     faulty.write_text('{"_id": "a", "text": "fine"}\n{"_id": "b"}\n', encoding="utf-8")
     assert "faulty.jsonl:2" in command_line.refused("encode", llama_folder, faulty, "-o", output)

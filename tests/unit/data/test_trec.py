@@ -115,11 +115,15 @@ def test_a_run_that_cannot_be_read_back_is_not_written(tmp_path: Path, run: Run,
 def test_nothing_is_overwritten_unless_asked(tmp_path: Path) -> None:
     path = written(tmp_path / "a.run", "precious")
     run = Run({"q": {"d": 1.0}})
+    with pytest.raises(OutputExistsError, match=r"a\.run does not hold a TREC run"):
+        write_run(run, path, overwrite=True)
+    assert path.read_text(encoding="utf-8") == "precious"
+    path.write_text("1 Q0 other 1 0.5 elsewhere\n", encoding="utf-8")
     with pytest.raises(OutputExistsError, match="--overwrite"):
         write_run(run, path)
     with pytest.raises(RunFormatError):
         write_run(Run({"q": {"d": float("nan")}}), path, overwrite=True)
-    assert path.read_text(encoding="utf-8") == "precious"
+    assert path.read_text(encoding="utf-8") == "1 Q0 other 1 0.5 elsewhere\n"
     write_run(run, path, overwrite=True)
     assert read_run(path) == run
     with pytest.raises(OutputExistsError):

@@ -77,7 +77,9 @@ def test_the_examples_of_a_beir_folder_are_mined_from_its_corpus(
     (tmp_path / "qrels").mkdir()
     lines = [f"{example.query_id}\t{example.positive_ids[0]}\t1\n" for example in examples]
     (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(lines), encoding="utf-8")
-    output = tmp_path / "mined.jsonl.gz"
+    with pytest.raises(OutputExistsError, match="lies inside the input"):
+        mine_to_file(MiningInputs(str(tmp_path)), tmp_path / "mined.jsonl.gz", OPEN)
+    output = tmp_path.with_name(f"{tmp_path.name}-mined") / "mined.jsonl.gz"
     mine_to_file(MiningInputs(str(tmp_path)), output, OPEN)
     assert list(read_examples(output)) == with_bm25(examples, corpus).examples
     report = json.loads(report_path(output).read_text(encoding="utf-8"))
@@ -155,3 +157,8 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(files: dict[str, Pa
     with pytest.raises(Llama2VecError, match="got 0 of 3 negatives"):
         mine_to_file(inputs, files["output"], OPEN.model_copy(update={"short": "error"}))
     assert not files["output"].exists()
+    report_path(files["output"]).parent.mkdir(exist_ok=True)
+    report_path(files["output"]).write_text('{"stage": "thesis"}', encoding="utf-8")
+    with pytest.raises(OutputExistsError, match="did not come from `llama2vec mine`"):
+        mine_to_file(inputs, files["output"], OPEN, overwrite=True)
+    assert report_path(files["output"]).read_text(encoding="utf-8") == '{"stage": "thesis"}'

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from llama2vec import artifact
+from llama2vec.artifact import Kind
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError, CorpusFormatError, Llama2VecError, MissingDependencyError
+from llama2vec.errors import (
+    ConfigError,
+    CorpusFormatError,
+    Llama2VecError,
+    MissingDependencyError,
+    OutputExistsError,
+)
+from llama2vec.pipeline import record, stages
 from llama2vec.pipeline.execution import check_inputs, execute
 from llama2vec.pipeline.plan import RunPlan, plan_run
 from llama2vec.pipeline.settings import RunConfig
@@ -64,3 +74,76 @@ def test_a_later_stage_needs_the_finished_output_of_the_earlier_one(
     plan = planned(llama_folder, corpus_file, tmp_path / "run", "encode=true", "index=true")
     with pytest.raises(Llama2VecError, match="index reads store, which encode has not finished"):
         execute(plan, first="index")
+
+
+@pytest.fixture
+def made(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> tuple[RunPlan, RunPlan, Path]:
+    """Return the plan of a finished run that made pairs, the plan of other pairs, and the folder of the pairs."""
+    plans = [
+        planned(llama_folder, corpus_file, tmp_path / "run", "pairs.from_corpus=true", f"pairs.seed={n}")
+        for n in (0, 1)
+    ]
+    assert execute(plans[0]).actions == {"pairs": "run"}
+    return plans[0], plans[1], tmp_path / "run" / "pairs"
+
+
+def test_the_old_output_of_a_stage_stays_whole_until_the_new_one_is(
+    made: tuple[RunPlan, RunPlan, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, other, folder = made
+    old = (folder / "corpus.jsonl").read_bytes()
+    write = stages.write_examples
+
+    def fail(*arguments: Any, **options: Any) -> int:
+        write(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with pytest.raises(OutputExistsError, match=r"pairs\.seed"):
+        execute(other)
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "write_examples", fail)
+        with pytest.raises(KeyboardInterrupt):
+            execute(other, overwrite=True)
+    assert (folder / "corpus.jsonl").read_bytes() == old
+    assert execute(other).actions == {"pairs": "resume"}
+    assert (folder / "corpus.jsonl").read_bytes() != old
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["pairs", "run.json"]
+    assert execute(other).actions == {"pairs": "skip"}
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_at_the_swap_loses_neither_output(
+    made: tuple[RunPlan, RunPlan, Path], monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    _, other, folder = made
+
+    def killed(target: Path, new: Path, kind: Kind) -> None:
+        if after:
+            artifact.replace_output(target, new, kind)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(record, "replace_output", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(other, overwrite=True)
+    assert (folder / "corpus.jsonl").is_file()
+    assert execute(other).actions == {"pairs": "skip"}
+    assert sorted(path.name for path in folder.parent.iterdir()) == ["pairs", "run.json"]
+
+
+def test_a_file_of_somebody_else_in_a_stage_is_never_replaced(made: tuple[RunPlan, RunPlan, Path]) -> None:
+    first, other, folder = made
+    (folder / "notes.txt").write_text("ideas", encoding="utf-8")
+    with pytest.raises(OutputExistsError, match=r"pairs: holds notes\.txt, which llama2vec did not write"):
+        execute(other, overwrite=True)
+    assert (folder / "notes.txt").read_text(encoding="utf-8") == "ideas"
+    assert execute(first).actions == {"pairs": "skip"}
+
+
+def test_a_run_inside_its_corpus_is_refused(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text(corpus_file.read_text(encoding="utf-8"), encoding="utf-8")
+    with pytest.raises(OutputExistsError, match=r"the output .*run lies inside the input .*texts"):
+        execute(planned(llama_folder, texts, texts / "run", "encode=true"))
+    assert [path.name for path in texts.iterdir()] == ["a.txt"]

@@ -115,9 +115,12 @@ def test_what_differs_is_replaced_only_with_overwrite(store: VectorStore, folder
 def test_an_index_over_another_store_is_replaced_as_a_whole(other: VectorStore, folder: Path) -> None:
     with pytest.raises(OutputExistsError, match="store has other content"):
         build_index(other, folder, bm25="en")
-    (folder / "notes.txt").write_text("mine")
+    (folder / "bm25" / "notes.txt").write_text("mine")
+    with pytest.raises(OutputExistsError, match=r"holds bm25/notes\.txt, which llama2vec did not write"):
+        build_index(other, folder, overwrite=True)
+    (folder / "bm25" / "notes.txt").unlink()
     assert build_index(other, folder, overwrite=True) == ["exact"]
-    assert sorted(os.listdir(folder)) == ["index.json", "notes.txt"]
+    assert sorted(os.listdir(folder)) == ["index.json"]
     assert len(open_index(folder).store) == 1
 
 

@@ -124,6 +124,17 @@ def test_runs_that_cannot_be_compared_are_refused(runs: list[Run], problem: str)
         compare_one(runs, QRELS)
 
 
+def test_a_run_that_lacks_most_queries_of_the_others_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    qrels = {f"q{number}": {"a": 1} for number in range(9)}
+    whole = Run({query: {"a": 1.0} for query in qrels}, "whole")
+    half = Run({query: {"a": 1.0} for query in list(qrels)[:5]}, "half")
+    cut = Run({query: {"a": 1.0} if query < "q4" else {} for query in qrels}, "cut")
+    compare_runs([whole, half, cut], qrels)
+    warnings = [one.getMessage() for one in caplog.records]
+    assert len(warnings) == 1
+    assert warnings[0].startswith("run 'cut' lacks 5 of the 9 judged queries that the other runs answer")
+
+
 def test_one_judged_query_is_too_few() -> None:
     with pytest.raises(EvaluationError, match="1 judged query is too few"):
         compare_one([OLD, NEW], {"q0": {"good": 1}})

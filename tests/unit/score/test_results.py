@@ -10,9 +10,11 @@ from compared import NEW, OLD, OTHER, QRELS, compare_one, read_comparisons, repo
 
 from llama2vec.data.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError, OutputExistsError
+from llama2vec.files import FileKind
 from llama2vec.records import Report, Run
 from llama2vec.score.comparison import compare_reports, pooled_comparison
 from llama2vec.score.results import (
+    COMPARISON_FILE,
     Result,
     check_same_corpus,
     comparison_from_json,
@@ -78,16 +80,18 @@ def test_scores_in_an_old_format_say_how_to_replace_them(tmp_path: Path, content
 
 
 def test_json_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    write_json(path, {"a": 1})
+    path, kind = tmp_path / "a.json", FileKind("an A", rb'\{\s*"a":')
+    write_json(path, {"a": 1}, kind)
     with pytest.raises(OutputExistsError, match="--overwrite"):
-        write_json(path, {"a": 2})
+        write_json(path, {"a": 2}, kind)
     with pytest.raises(EvaluationError, match="cannot be written as JSON"):
-        write_json(path, {"a": math.nan}, overwrite=True)
+        write_json(path, {"a": math.nan}, kind, overwrite=True)
+    with pytest.raises(OutputExistsError, match="does not hold a comparison of runs"):
+        write_json(path, {"a": 2}, COMPARISON_FILE, overwrite=True)
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
-    write_json(path, {"a": 2}, overwrite=True)
+    write_json(path, {"a": 2}, kind, overwrite=True)
     with pytest.raises(DataError, match="cannot be written"):
-        write_json(path / "b.json", {})
+        write_json(path / "b.json", {}, kind)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 

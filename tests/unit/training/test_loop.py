@@ -13,7 +13,7 @@ import torch
 
 from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
-from llama2vec.training import loop
+from llama2vec.training import loop, state
 from llama2vec.training.loop import LengthGroupedOrder, train
 from llama2vec.training.state import last_checkpoint, read_log
 
@@ -98,6 +98,22 @@ def test_every_checkpoint_and_the_last_step_bring_a_log_line(tmp_path: Path) -> 
     log = [line for line in read_log(tmp_path / "log.jsonl") if "loss" in line]
     assert [line["step"] for line in log] == [3, 5, 6, 7]
     assert result.losses["loss"] == log[-1]["loss"]
+
+
+def test_a_whole_checkpoint_exists_at_every_moment_after_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: list[int] = []
+    mark = state.mark_complete
+
+    def watch(checkpoint: Path) -> None:
+        whole.append(len(list(tmp_path.glob("checkpoints/checkpoint-*/complete.json"))))
+        mark(checkpoint)
+
+    monkeypatch.setattr(state, "mark_complete", watch)
+    run(tmp_path, save_every=2, keep_checkpoints=1)
+    assert whole == [0, 1, 1, 1]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["checkpoint-8"]
 
 
 def test_the_logged_parts_are_the_mean_since_the_last_line(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from llama2vec.training.state import (
     has_checkpoint,
     last_checkpoint,
     mark_complete,
+    remove_older,
     truncate_log,
 )
 
@@ -92,3 +93,17 @@ def test_a_log_of_one_line_still_draws_a_picture(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 2.0}\n', encoding="utf-8")
     draw_losses(tmp_path / "log.jsonl", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("keep", "best", "left"),
+    [(1, None, [20]), (2, None, [16, 20]), (9, None, [4, 8, 12, 16, 20]), (1, 4, [4, 20]), (2, 4, [4, 20]),
+     (3, 4, [4, 16, 20]), (2, 20, [16, 20]), (1, 99, [20])],
+)  # fmt: skip
+def test_the_newest_and_the_best_checkpoints_are_kept(
+    tmp_path: Path, keep: int, best: int | None, left: list[int]
+) -> None:
+    for step in (4, 8, 12, 16):
+        checkpoint(tmp_path, step)
+    remove_older(checkpoint(tmp_path, 20), keep, best)
+    assert sorted(int(path.name[11:]) for path in (tmp_path / "checkpoints").iterdir()) == left

@@ -19,6 +19,9 @@ from llama2vec.records import Report
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
 MODULE_FILE = "portable_encoder.py"
 MODULES_FILE = "modules.json"
+_ST_SETTINGS = "config_sentence_transformers.json"
+PUBLIC_FILES = (MODULE_FILE, MODULES_FILE, _ST_SETTINGS)
+"""What a saved encoder holds for sentence-transformers."""
 MODULE_CLASS = f"{Path(MODULE_FILE).stem}.PortableEncoder"
 # As in portable_encoder.py, which cannot be imported without sentence-transformers.
 _QUERY_MARK = "[llama2vec:query]"
@@ -42,7 +45,7 @@ def write_sentence_transformers_files(folder: Path) -> None:
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     }
-    write_json(folder / "config_sentence_transformers.json", settings)
+    write_json(folder / _ST_SETTINGS, settings)
     module = {"idx": 0, "name": "0", "path": "", "type": MODULE_CLASS}
     # Last: modules.json is what makes the folder a model of sentence-transformers.
     write_json(folder / MODULES_FILE, [module])
