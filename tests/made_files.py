@@ -90,3 +90,91 @@ def _assembled(objects: Sequence[bytes], trailer: bytes) -> bytes:
     result += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
     result += b"trailer<</Size %d/Root 1 0 R%s>>\nstartxref\n%d\n%%%%EOF" % (len(objects) + 1, trailer, start)
     return bytes(result)
+
+
+_WORD = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006"
+
+
+_RELATIONS = "application/vnd.openxmlformats-package.relationships+xml"
+
+
+def docx_paragraph(text: str, style: str = "") -> str:
+    """Return one paragraph for :func:`docx_bytes`."""
+    properties = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""
+    return f'<w:p>{properties}<w:r><w:t xml:space="preserve">{text}</w:t></w:r></w:p>'
+
+
+def docx_bytes(body: str, *, title: str = "", author: str = "", before: str = "") -> bytes:
+    """Return a Word file with this body; ``before`` stands before the root element."""
+    styles = "".join(
+        f'<w:style w:type="paragraph" w:styleId="Heading{level}"><w:name w:val="heading {level}"/></w:style>'
+        for level in (1, 2)
+    )
+    core = (
+        f'<cp:coreProperties xmlns:cp="{_PACKAGE}/metadata/core-properties" '
+        'xmlns:dc="http://purl.org/dc/elements/1.1/" '
+        'xmlns:dcterms="http://purl.org/dc/terms/" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance">'
+        f"<dc:title>{title}</dc:title><dc:creator>{author}</dc:creator>"
+        '<dcterms:created xsi:type="dcterms:W3CDTF">2024-02-29T12:00:00Z</dcterms:created></cp:coreProperties>'
+    )
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml"
+    types = {"/word/document.xml": f"{kind}.document.main+xml", "/word/styles.xml": f"{kind}.styles+xml"}
+    types["/docProps/core.xml"] = "application/vnd.openxmlformats-package.core-properties+xml"
+    listed = "".join(f'<Override PartName="{part}" ContentType="{name}"/>' for part, name in types.items())
+    links = f'<Relationship Id="r1" Type="{_OFFICE}/relationships/officeDocument" Target="word/document.xml"/>'
+    if title:
+        kind = f"{_PACKAGE}/relationships/metadata/core-properties"
+        links += f'<Relationship Id="r2" Type="{kind}" Target="docProps/core.xml"/>'
+    own = f'<Relationship Id="r1" Type="{_OFFICE}/relationships/styles" Target="styles.xml"/>'
+    return zip_bytes(
+        {
+            "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types">'
+            f'<Default Extension="rels" ContentType="{_RELATIONS}"/>{listed}</Types>',
+            "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">{links}</Relationships>',
+            "word/_rels/document.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">{own}</Relationships>',
+            "word/document.xml": f"{before}<w:document {_WORD}><w:body>{body}</w:body></w:document>",
+            "word/styles.xml": f"<w:styles {_WORD}>{styles}</w:styles>",
+            "docProps/core.xml": core,
+        }
+    )
+
+
+def epub_bytes(
+    chapters: Mapping[str, str], order: Sequence[str], *, title: str = "Camelids", before: str = ""
+) -> bytes:
+    """Return a book with these chapters, and a page of contents ``nav.xhtml``."""
+    items = "".join(
+        f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"/>' for name in order if "nav" not in name
+    )
+    spine = "".join(f'<itemref idref="{name}"/>' for name in order)
+    package = (
+        f'{before}<package xmlns="http://www.idpf.org/2007/opf" xmlns:dc="http://purl.org/dc/elements/1.1/"><metadata>'
+        f"<dc:title>{title}</dc:title><dc:creator>A. Writer</dc:creator><dc:date>2024</dc:date>"
+        "<dc:language>en</dc:language></metadata><manifest>"
+        '<item id="nav.xhtml" href="nav.xhtml" media-type="application/xhtml+xml" properties="nav"/>'
+        f"{items}</manifest><spine>{spine}</spine></package>"
+    )
+    container = (
+        '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
+        '<rootfile full-path="OPS/book.opf"/></rootfiles></container>'
+    )
+    pages = {f"OPS/{name}": text for name, text in {"nav.xhtml": "<nav>Contents</nav>", **chapters}.items()}
+    return zip_bytes({"META-INF/container.xml": container, "OPS/book.opf": package, **pages})
+
+
+def odf_bytes(body: str, *, manifest: str = "") -> bytes:
+    """Return an OpenDocument file with this body."""
+    space = "urn:oasis:names:tc:opendocument:xmlns"
+    names = "".join(f' xmlns:{name}="{space}:{name}:1.0"' for name in ("office", "text", "table", "meta"))
+    names += f' xmlns:draw="{space}:drawing:1.0" xmlns:dc="http://purl.org/dc/elements/1.1/"'
+    meta = "<dc:title>Camelids</dc:title><dc:creator>A. Writer</dc:creator>"
+    meta += "<meta:creation-date>2024-02-29T12:00:00</meta:creation-date>"
+    return zip_bytes(
+        {
+            "META-INF/manifest.xml": f'<m:manifest xmlns:m="{space}:manifest:1.0">{manifest}</m:manifest>',
+            "content.xml": f"<office:content{names}><office:body>{body}</office:body></office:content>",
+            "meta.xml": f"<office:facts{names}><office:meta>{meta}</office:meta></office:facts>",
+        }
+    )

@@ -36,13 +36,23 @@ _CODE = (
     ".py .pyi .pyx .ipy .c .h .cc .cpp .cxx .hh .hpp .hxx .m .mm .cs .java .kt .kts .scala .groovy .go .rs .swift .js "
     ".mjs .cjs .jsx .ts .tsx .vue .php .rb .pl .pm .lua .r .jl .hs .ml .mli .fs .clj .lisp .el .erl .ex .exs .dart "
     ".zig .nim .sh .bash .zsh .fish .ps1 .bat .sql .asm .s .v .vhd .f .f90 .f95 .for .pas .d .ada .adb .ads .cmake .mk "
-    ".gradle .tf .proto .thrift .graphql .css .scss .less .toml .yaml .yml .ini .cfg .conf .properties"
+    ".gradle .tf .proto .thrift .graphql .toml .yaml .yml .ini .cfg .conf .properties"
 )
+_MANUALS = ".1 .2 .3 .4 .5 .6 .7 .8 .9 .1ssl .3ssl .5ssl .7ssl .1p .3p .3pm .mdoc .man"
 FORMATS = (
     Format("pdf", (".pdf",), ("pypdfium2",)),
     Format("html", (".html", ".htm", ".xhtml"), ("selectolax",)),
     Format("markdown", (".md", ".markdown", ".mdown", ".qmd", ".rmd", ".mdx")),
     Format("restructured", (".rst", ".rest")),
+    Format("office", (".docx", ".docm", ".pptx", ".pptm", ".ppsx"), ("mammoth", "pptx", "selectolax")),
+    Format("epub", (".epub",), ("lxml", "selectolax")),
+    Format("opendocument", (".odt", ".ott", ".odp"), ("lxml",)),
+    Format("notebook", (".ipynb",)),
+    Format("tables", (".csv", ".tsv", ".tab")),
+    Format("tables", (".xlsx", ".xlsm"), ("openpyxl",)),
+    Format("json_rows", (".json", ".jsonl", ".ndjson", ".geojson")),
+    Format("mail", (".eml", ".mbox")),
+    Format("man", tuple(_MANUALS.split())),
     Format("archives", (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".tbz2", ".txz")),
     Format("plain", (".txt", ".text", ".log", ".asc")),
     Format("code", tuple(_CODE.split())),
@@ -51,14 +61,16 @@ _FORMAT_OF = {suffix: one for one in FORMATS for suffix in one.suffixes}
 _PLAIN = _FORMAT_OF[".txt"]
 _STARTS = ((b"%pdf-", ".pdf"), (b"<!doctype html", ".html"), (b"<html", ".html"))
 _OTHER_KINDS = {
-    "a picture": ".png .jpg .jpeg .gif .svg .svgz .bmp .ico .webp .tif .tiff .eps .xpm .psd .avif .heic",
-    "sound or video": ".mp3 .wav .ogg .oga .flac .m4a .aac .mp4 .mkv .webm .avi .mov .wmv",
+    "a picture": ".png .jpg .jpeg .gif .svg .svgz .bmp .ico .webp .tif .tiff .eps .xpm .psd .avif .heic .emf .wmf",
+    "sound or video": ".mp3 .wav .ogg .oga .flac .m4a .aac .mp4 .mkv .webm .avi .mov .wmv .swf",
+    "a style sheet": ".css .scss .less .sass .xsl .xslt",
     "a font": ".ttf .otf .woff .woff2 .eot .pfb .afm",
     "a program or its parts": ".exe .dll .so .a .o .pyc .class .jar .whl .deb .rpm .msi .wasm .bin .dylib",
     "an unsupported archive": ".7z .rar .zst .lz4 .lzma .lz .br .cab .iso .dmg",
     "data of a program": ".db .sqlite .sqlite3 .npy .npz .pkl .pickle .pt .pth .safetensors .parquet .arrow .h5 .mo",
 }
 _REASONS = {suffix: kind for kind, suffixes in _OTHER_KINDS.items() for suffix in suffixes.split()}
+_REASONS |= dict.fromkeys((".ods", ".numbers", ".xlsb"), "an unsupported spreadsheet; save it as .xlsx or .csv")
 _REASONS |= dict.fromkeys((".doc", ".ppt", ".xls"), "an old Office format; save it as .docx, .pptx or .xlsx")
 
 
@@ -94,11 +106,30 @@ def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Docume
     """
     opened = _Opened(settings)
     documents = [one for one in opened.read(data, name, 0) if one.text.strip() or one.title]
+    documents = [_unicode(one) for one in documents]
     if not documents:
         raise UnreadableError(opened.problems[0] if opened.problems else "holds no text")
     if opened.problems:
         documents[-1] = replace(documents[-1], problems=(*documents[-1].problems, *opened.problems))
     return documents
+
+
+def _unicode(document: Document) -> Document:
+    """Return a document that UTF-8 can hold: an escape in JSON or YAML can be half a surrogate pair."""
+    fields = document.fields
+    values = [*fields, *(value for value in fields.values() if isinstance(value, str))]
+    try:
+        for text in (document.id, document.title, document.text, *values):
+            text.encode()
+    except UnicodeEncodeError:
+        whole = {_whole(name): _whole(one) if isinstance(one, str) else one for name, one in fields.items()}
+        name, title, text = (_whole(one) for one in (document.id, document.title, document.text))
+        return replace(document, id=name, title=title, text=text, fields=whole)
+    return document
+
+
+def _whole(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
 
 
 class _Opened:

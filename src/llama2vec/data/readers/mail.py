@@ -1,0 +1,85 @@
+"""E-mail: a message is a document; its subject is the title, its attachments are read like files."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from email.message import EmailMessage
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from llama2vec.data.documents import Document
+from llama2vec.data.readers.building import Member, TextBuilder, decoded
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import UnreadableError
+from llama2vec.records import Value
+
+_FROM = re.compile(rb"^From .*\d{4}.*\r?\n", re.MULTILINE)
+
+
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Member]:
+    """Yield the messages of a mailbox as ``FILE#NUMBER``, or that of an ``.eml`` file, before its attachments."""
+    if not name.lower().endswith(".mbox") and not data.startswith(b"From "):
+        yield from _message(data, name)
+        return
+    starts = [match for match in _FROM.finditer(data) if _opens(data, match.start())]
+    if not starts:
+        raise UnreadableError("holds no message")
+    ends = [match.start() for match in starts[1:]] + [len(data)]
+    for number, (start, end) in enumerate(zip(starts, ends, strict=True), start=1):
+        raw = re.sub(rb"^>(>*From )", rb"\1", data[start.end() : end], flags=re.MULTILINE)
+        yield from _message(raw, f"{name}#{number}")
+
+
+def _opens(data: bytes, place: int) -> bool:
+    return place == 0 or data[max(0, place - 4) : place].endswith((b"\n\n", b"\n\r\n"))
+
+
+def _message(raw: bytes, name: str) -> Iterator[Document | Member]:
+    message: Any = email.message_from_bytes(raw, policy=email.policy.default)
+    fields: dict[str, Value] = {}
+    for header in ("from", "to"):
+        if value := _header(message, header):
+            fields[header] = value
+    with suppress(ValueError, TypeError, IndexError, OverflowError):  # a date that is missing or damaged
+        fields["date"] = parsedate_to_datetime(_header(message, "date")).date().isoformat()
+    builder = TextBuilder()
+    body = message.get_body(preferencelist=("plain", "html"))
+    if body is not None:
+        _add_body(builder, body)
+    yield builder.document(name, title=_header(message, "subject"), fields=fields)
+    for number, part in enumerate(_attachments(message), start=1):
+        file = " ".join((part.get_filename() or "").split()) or f"attachment {number}"
+        content = part.get_payload(decode=True)
+        if part.get_content_type() == "message/rfc822":
+            content, file = part.get_payload(0).as_bytes(), f"{file}.eml"
+        if content:
+            yield Member(f"{name}!{file.rpartition('/')[2]}", content)
+
+
+def _header(message: EmailMessage, name: str) -> str:
+    try:
+        return " ".join(str(message.get(name) or "").split()).encode("utf-8", "replace").decode()
+    except Exception:  # the standard library fails on some damaged headers; the message has others
+        return ""
+
+
+def _add_body(builder: TextBuilder, body: EmailMessage) -> None:
+    charset = body.get_content_charset()
+    text = decoded(body.get_payload(decode=True) or b" ", declared=charset)  # type: ignore[arg-type]
+    if body.get_content_type() == "text/html":
+        from llama2vec.data.readers.html import add_html
+
+        add_html(builder, text)
+    else:
+        builder.add(text)
+
+
+def _attachments(message: Any) -> Iterator[Any]:
+    try:
+        yield from message.iter_attachments()
+    except (AttributeError, KeyError, TypeError):  # a body that claims parts and has none
+        return

@@ -1,0 +1,65 @@
+"""Jupyter notebooks: text and code cells in order, with the text that the code printed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from llama2vec.data.documents import Document
+from llama2vec.data.readers.building import TextBuilder, decoded
+from llama2vec.data.readers.markdown import markdown_parts
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import UnreadableError
+
+_MOST_OUTPUT = 2000
+"""Characters of a cell's output that are kept: tables of numbers and logs run on for pages."""
+
+
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
+    """Yield the notebook as one document; headings of its text cells are headings of the cells that follow."""
+    try:
+        notebook: Any = json.loads(decoded(data, settings.encoding))
+    except ValueError:
+        raise UnreadableError("its JSON is damaged or cut") from None
+    sheets = notebook.get("worksheets") if isinstance(notebook, dict) else None
+    cells = notebook.get("cells") if not sheets and isinstance(notebook, dict) else sheets and sheets[0].get("cells")
+    if not isinstance(cells, list):
+        raise UnreadableError("is not a notebook: it holds no list of cells")
+    builder = TextBuilder()
+    cut = 0
+    for cell in cells:
+        source = _joined(cell.get("source", cell.get("input", "")))
+        if cell.get("cell_type") == "code":
+            builder.add(source, "code")
+            printed = "\n".join(filter(None, map(_printed, cell.get("outputs") or [])))
+            cut += len(printed) > _MOST_OUTPUT
+            builder.add(printed[:_MOST_OUTPUT], "code")
+        elif cell.get("cell_type") == "markdown":
+            _add_markdown(builder, source)
+        else:
+            builder.add(source)
+    problems = [f"{cut} outputs beyond {_MOST_OUTPUT:,} characters"] if cut else []
+    yield builder.document(name, problems=problems)
+
+
+def _joined(source: Any) -> str:
+    return "".join(map(str, source)) if isinstance(source, list) else str(source)
+
+
+def _printed(output: Any) -> str:
+    found = output.get("text") or (output.get("data") or {}).get("text/plain") or ""
+    return _joined(found).strip("\n")
+
+
+def _add_markdown(builder: TextBuilder, source: str) -> None:
+    lines = source.split("\n")
+    parts = list(markdown_parts(source))
+    ends = [*(part.line for part in parts[1:]), len(lines)]
+    for part, end in zip(parts, ends, strict=False):  # A blank cell has no parts
+        text = "\n".join(lines[part.line : end])
+        if part.kind == "heading" and part.headings:
+            level = len(text) - len(text.lstrip("#")) or 1
+            builder.heading(level, part.headings[-1])
+        else:
+            builder.add(text, part.kind if part.kind != "heading" else "text")

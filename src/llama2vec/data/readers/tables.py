@@ -1,0 +1,184 @@
+"""CSV, TSV and XLSX: a row is a document; the columns with the longest texts are its text, the others its fields."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+from llama2vec.data.documents import Document
+from llama2vec.data.readers.archives import open_zip
+from llama2vec.data.readers.building import decoded
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import UnreadableError
+from llama2vec.records import Value
+
+TITLES = ("title", "name", "subject", "heading", "headline", "question", "label")
+"""Names of columns and fields that hold a title, the likeliest first."""
+_SAMPLE = 200
+"""Rows that decide which columns are text."""
+_TEXT_WORDS = 5
+"""A column whose cells have at least this many words on average is text."""
+_MOST_HEADER_CHARACTERS = 80
+_MOST_ROWS = 2**20
+"""Rows of the longest sheet that Excel writes."""
+_NUMBER = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,15})?(?:[eE][-+]?\d{1,3})?")
+
+
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
+    """Yield the rows ``FILE#LINE``, or ``FILE!SHEET#LINE`` of a workbook."""
+    if name.lower().endswith((".xlsx", ".xlsm")):
+        open_zip(data, settings).close()
+        yield from _workbook(data, name, settings)
+        return
+    text = decoded(data, settings.encoding)
+    yield from _documents(_rows(text, name), name, settings)
+
+
+def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, cells) of each row that is not blank."""
+    delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else _delimiter(text)
+    # csv's own limit on a cell is 128 KiB; that of the file is enough.
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=False)
+    line = 1
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield line, cells
+        line = reader.line_num + 1
+
+
+def _delimiter(text: str) -> str:
+    """Return which of the usual delimiters divides the first lines most evenly."""
+    lines = [line for line in text[: 2**16].split("\n")[:20] if line.strip()]
+    counts = {mark: [line.count(mark) for line in lines] for mark in ",;\t|"}
+    return max(counts, key=lambda mark: (min(counts[mark], default=0) > 0, sum(counts[mark])))
+
+
+def _workbook(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
+    import openpyxl
+
+    opened = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+    try:
+        for sheet in opened.worksheets:
+            # Without the size that the sheet claims: one cell may claim a million rows of 16,384 columns.
+            sheet.reset_dimensions()
+            rows = enumerate(islice(sheet.iter_rows(values_only=True), _MOST_ROWS), start=1)
+            shown = ((line, [_shown(cell) for cell in cells]) for line, cells in rows)
+            filled = ((line, cells) for line, cells in shown if any(cell.strip() for cell in cells))
+            yield from _documents(filled, f"{name}!{sheet.title}", settings, {"sheet": sheet.title})
+    finally:
+        opened.close()
+
+
+def _shown(cell: Any) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e15:
+        return str(int(cell))
+    text = str(cell)
+    # A date has a time only where the cell has one.
+    return text.removesuffix(" 00:00:00") if hasattr(cell, "year") else text
+
+
+@dataclass(frozen=True)
+class _Columns:
+    names: list[str]
+    texts: list[int]  # Which columns are the text
+    title: int | None
+    id: int | None
+
+
+def _documents(
+    rows: Iterable[tuple[int, list[str]]], name: str, settings: ReadingSettings, fields: dict[str, Value] | None = None
+) -> Iterator[Document]:
+    rows = iter(rows)
+    sample = list(islice(rows, _SAMPLE))
+    if not sample:
+        return
+    names = _header([cells for _, cells in sample])
+    if names:
+        sample = sample[1:]
+    else:
+        names = [f"column {number}" for number in range(1, max(len(cells) for _, cells in sample) + 1)]
+    columns = _columns(names, [cells for _, cells in sample], settings)
+    seen: set[str] = set()
+    for line, cells in chain(sample, rows):
+        row_id = cells[columns.id].strip() if columns.id is not None and columns.id < len(cells) else ""
+        key = row_id if row_id and row_id not in seen else str(line)
+        seen.add(key)
+        yield _document(f"{name}#{key}", line, cells, columns, fields or {})
+
+
+def _document(row_id: str, line: int, cells: Sequence[str], columns: _Columns, fields: dict[str, Value]) -> Document:
+    named = {column: cell.strip() for column, cell in enumerate(cells) if cell.strip()}
+    title = " ".join(named.pop(columns.title, "").split()) if columns.title is not None else ""
+    texts = [named.pop(column) for column in columns.texts if column in named]
+    others = {_name(columns.names, column): cell for column, cell in named.items()}
+    # A table without text columns: all that it says is short, and worth finding.
+    text = "\n".join(texts) if columns.texts else "; ".join(f"{key}: {value}" for key, value in others.items())
+    values = fields | {key: typed(value) for key, value in others.items()}
+    return Document(row_id, text, title, lines="row", first_line=line, fields=values)
+
+
+def _name(names: Sequence[str], column: int) -> str:
+    return names[column] if column < len(names) and names[column] else f"column {column + 1}"
+
+
+def typed(value: str) -> Value:
+    """Return a cell as a number where it is one, without leading zeros, else as it is.
+
+    >>> typed("12"), typed("1.50"), typed("007"), typed("2020-01-01"), typed("1e999")
+    (12, 1.5, '007', '2020-01-01', '1e999')
+    """
+    if not _NUMBER.fullmatch(value) or (
+        value.lstrip("-+").startswith("0") and value.lstrip("-+0").startswith(tuple("123456789"))
+    ):
+        return value
+    number = float(value)
+    if number in (float("inf"), float("-inf")):
+        return value
+    return int(number) if re.fullmatch(r"[-+]?\d+", value) else number
+
+
+def _header(rows: Sequence[list[str]]) -> list[str]:
+    """Return the first row where it names the columns, else nothing."""
+    names = [" ".join(cell.split()) for cell in rows[0]]
+    filled = [name for name in names if name]
+    short = all(len(name) <= _MOST_HEADER_CHARACTERS and not _NUMBER.fullmatch(name) for name in filled)
+    distinct = len({name.lower() for name in filled}) == len(filled)
+    width = max((len([cell for cell in row if cell.strip()]) for row in rows[1:20]), default=0)
+    return names if len(rows) > 1 and short and distinct and 2 * len(filled) >= width else []
+
+
+def _columns(names: Sequence[str], rows: Sequence[list[str]], settings: ReadingSettings) -> _Columns:
+    lower = [name.lower() for name in names]
+    words = [_words([row[column] for row in rows if column < len(row)]) for column in range(len(names))]
+    row_id = _wanted(names, settings.id_field) if settings.id_field else None
+    titles = (settings.title_field,) if settings.title_field else TITLES
+    title = next((lower.index(one.lower()) for one in titles if one.lower() in lower), None)
+    if settings.text_columns or settings.text_field:
+        wanted = settings.text_columns or (settings.text_field,)
+        texts = [_wanted(names, one) for one in wanted]
+        return _Columns(list(names), texts, None if title in texts else title, row_id)
+    texts = [column for column, count in enumerate(words) if count >= _TEXT_WORDS and column != title]
+    if not texts and title is not None and words[title] >= _TEXT_WORDS:
+        texts, title = [title], None
+    return _Columns(list(names), texts, title if texts else None, row_id)
+
+
+def _words(cells: Iterable[str]) -> float:
+    counts = [len(cell.split()) for cell in cells if cell.strip()]
+    return sum(counts) / len(counts) if counts else 0.0
+
+
+def _wanted(names: Sequence[str], name: str) -> int:
+    lower = [one.lower() for one in names]
+    if name.lower() not in lower:
+        known = ", ".join(one for one in names[:6] if one)
+        raise UnreadableError(f"has no column {name} (its columns: {known})")
+    return lower.index(name.lower())

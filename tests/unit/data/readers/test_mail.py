@@ -1,0 +1,50 @@
+"""E-mail: messages of a mailbox, headers as fields, and attachments read like files."""
+
+from __future__ import annotations
+
+from email.message import EmailMessage
+
+from made_files import pdf_bytes
+from reading import documents, only_document, refusal
+
+
+def message(subject: str, body: str, **headers: str) -> EmailMessage:
+    made = EmailMessage()
+    made["Subject"], made["From"], made["To"] = subject, "A <a@x.org>", "b@x.org"
+    made["Date"] = "Thu, 29 Feb 2024 12:00:00 +0100"
+    for name, value in headers.items():
+        made[name] = value
+    made.set_content(body)
+    return made
+
+
+def test_a_message_has_its_subject_as_title_and_its_headers_as_fields() -> None:
+    document = only_document("a.eml", message("Wärme: the wool", "Soft.\n\nWarm.\n").as_bytes())
+    assert (document.title, document.text, document.lines) == ("Wärme: the wool", "Soft.\n\nWarm.", "none")
+    assert dict(document.fields) == {"from": "A <a@x.org>", "to": "b@x.org", "date": "2024-02-29"}
+
+
+def test_html_is_read_where_a_message_has_no_plain_text() -> None:
+    made = message("x", "")
+    made.set_content("<p>Only <b>HTML</b></p>", subtype="html")
+    assert only_document("a.eml", made.as_bytes()).text == "Only HTML"
+
+
+def test_attachments_are_read_like_files_and_others_named() -> None:
+    made = message("Report", "See the file.")
+    made.add_attachment(pdf_bytes([["The numbers."]]), maintype="application", subtype="pdf", filename="../r.pdf")
+    made.add_attachment(b"\x89PNG", maintype="image", subtype="png", filename="p.png")
+    found = documents("a.eml", made.as_bytes())
+    assert [(one.id, one.text) for one in found] == [("a.eml", "See the file."), ("a.eml!r.pdf", "The numbers.")]
+    assert found[-1].problems == ("p.png: a picture",)
+
+
+def test_the_messages_of_a_mailbox_are_numbered() -> None:
+    first, second = message("One", "First.\n\nFrom here on.\n"), message("Two", "Second.\n")
+    box = b"".join(b"From a@x.org Thu Feb 29 12:00:00 2024\n" + one.as_bytes() + b"\n" for one in (first, second))
+    found = documents("a.mbox", box.replace(b"\nFrom here", b"\n>From here"))
+    assert [(one.id, one.title, one.text) for one in found] == [
+        ("a.mbox#1", "One", "First.\n\nFrom here on."),
+        ("a.mbox#2", "Two", "Second."),
+    ]
+    assert refusal("a.mbox", b"nothing here") == "holds no message"

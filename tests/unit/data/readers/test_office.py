@@ -1,0 +1,106 @@
+"""DOCX and PPTX: headings, tables and notes; slides are pages; nothing outside the file is read."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from made_files import docx_bytes, docx_paragraph, zip_bytes
+from reading import blocks, only_document, refusal
+
+TABLE = "<w:tbl><w:tr>{}</w:tr><w:tr>{}</w:tr></w:tbl>"
+
+
+def row(*cells: str) -> str:
+    return "".join(f"<w:tc>{docx_paragraph(cell)}</w:tc>" for cell in cells)
+
+
+def test_a_docx_has_headings_paragraphs_lists_and_tables() -> None:
+    body = [
+        docx_paragraph("Install", "Heading1"),
+        docx_paragraph("Get the package first."),
+        docx_paragraph("Linux", "Heading2"),
+        docx_paragraph("Run &amp; wait."),
+        TABLE.format(row("Option", "Use"), row("-j", "jobs")),
+    ]
+    document = only_document("a.docx", docx_bytes("".join(body), title="The guide", author="A. Writer"))
+    assert (document.title, document.lines, document.problems) == ("The guide", "none", ())
+    assert dict(document.fields) == {"author": "A. Writer", "date": "2024-02-29"}
+    assert blocks(document) == [
+        ("heading", ("Install",), "Install"),
+        ("text", ("Install",), "Get the package first."),
+        ("heading", ("Install", "Linux"), "Linux"),
+        ("text", ("Install", "Linux"), "Run & wait."),
+        ("table", ("Install", "Linux"), "Option | Use\n-j | jobs"),
+    ]
+
+
+def test_a_docx_without_properties_is_titled_by_its_first_heading() -> None:
+    assert only_document("a.docx", docx_bytes(docx_paragraph("Llamas", "Heading1"))).title == "Llamas"
+
+
+def test_a_cut_or_encrypted_docx_says_so() -> None:
+    whole = docx_bytes(docx_paragraph("x"))
+    assert refusal("a.docx", whole[: len(whole) // 2]) == "its zip data is damaged or cut"
+    assert refusal("a.docx", b"\xd0\xcf\x11\xe0" + bytes(600)) == "encrypted, or an old Office format"
+    assert refusal("a.docx", zip_bytes({"a.txt": "x"})).startswith("damaged (")
+
+
+def test_a_docx_that_names_outside_files_gets_none_of_them(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret")
+    entity = f'<!DOCTYPE w:document [<!ENTITY x SYSTEM "file://{secret}">]>'
+    data = docx_bytes(docx_paragraph("Seen.") + docx_paragraph("&x;"), before=entity)
+    assert only_document("a.docx", data).text == "Seen."
+
+
+def presentation() -> bytes:
+    from pptx import Presentation
+    from pptx.util import Inches
+
+    made = Presentation()
+    first = made.slides.add_slide(made.slide_layouts[1])
+    first.shapes.title.text = "Wool"
+    first.placeholders[1].text = "Soft\nWarm"
+    first.notes_slide.notes_text_frame.text = "Say it twice."
+    second = made.slides.add_slide(made.slide_layouts[6])
+    table = second.shapes.add_table(2, 2, Inches(1), Inches(1), Inches(4), Inches(1)).table
+    for place, text in enumerate(("a", "b", "1", "2")):
+        table.cell(place // 2, place % 2).text = text
+    third = made.slides.add_slide(made.slide_layouts[6])
+    third.shapes.add_textbox(0, 0, Inches(1), Inches(1))
+    made.core_properties.title = "Camelids"
+    made.core_properties.author = ""
+    target = io.BytesIO()
+    made.save(target)
+    return target.getvalue()
+
+
+def test_a_slide_is_a_page_with_its_title_texts_tables_and_notes() -> None:
+    document = only_document("a.pptx", presentation())
+    assert (document.title, document.problems) == ("Camelids", ("slide 3 without text (pictures?)",))
+    found = [(one.page, one.kind, one.headings, document.text[one.begin : one.end].strip()) for one in document.blocks]
+    assert found == [
+        (1, "heading", ("Wool",), "Wool"),
+        (1, "text", ("Wool",), "Soft\nWarm\n\nSay it twice."),
+        (2, "table", ("Slide 2",), "a | b\n1 | 2"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", [".docx", ".pptx"])
+def test_office_files_that_unfold_to_too_much_are_refused(suffix: str) -> None:
+    data = zip_bytes({"[Content_Types].xml": "<x/>", "word/document.xml": b" " * 9_000_000})
+    assert refusal(f"a{suffix}", data) == "unfolds to more than 300 times its size (a bomb?)"
+
+
+def test_entities_that_multiply_do_not_fill_the_memory() -> None:
+    lol = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    before = f'<!DOCTYPE w:document [<!ENTITY l0 "lol">{lol}]>'
+    data = docx_bytes(docx_paragraph("&l9;"), before=before)
+    assert refusal("a.docx", data).startswith("damaged (")
+
+
+def test_made_files_are_zip_files() -> None:
+    assert zipfile.is_zipfile(io.BytesIO(presentation()))

@@ -1,0 +1,80 @@
+"""Tables: which columns are text, rows that name their line, and workbooks."""
+
+from __future__ import annotations
+
+import datetime
+import io
+
+import pytest
+from reading import documents, refusal
+
+FAQ = """id,question,answer,year,rating
+q1,Do llamas hum?,"Yes, they hum when they are
+tired or curious.",2020,4.5
+q2,Do they spit?,"Rarely at people, often at each other.",2021,
+"""
+
+
+def test_long_columns_are_the_text_and_the_others_fields() -> None:
+    first, second = documents("faq.csv", FAQ)
+    assert (first.id, first.title, first.lines, first.first_line) == ("faq.csv#2", "Do llamas hum?", "row", 2)
+    assert first.text == "Yes, they hum when they are\ntired or curious."
+    assert dict(first.fields) == {"id": "q1", "year": 2020, "rating": 4.5}
+    assert (second.id, second.first_line, dict(second.fields)) == ("faq.csv#4", 4, {"id": "q2", "year": 2021})
+
+
+def test_settings_name_the_columns() -> None:
+    found = documents("faq.csv", FAQ, text_columns=["question", "answer"], id_field="id", title_field="year")
+    assert [(one.id, one.title) for one in found] == [("faq.csv#q1", "2020"), ("faq.csv#q2", "2021")]
+    assert found[1].text == "Do they spit?\nRarely at people, often at each other."
+    assert refusal("faq.csv", FAQ, text_columns=["body"]) == (
+        "has no column body (its columns: id, question, answer, year, rating)"
+    )
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ","), ("a.csv", ";"), ("a.csv", "|"), ("a.tsv", "\t")])
+def test_a_table_of_short_cells_is_read_cell_by_cell(name: str, mark: str) -> None:
+    rows = [["name", "weight", "color"], ["Ayla", "130", "white"], ["", "", ""], ["Bo", "007", "brown"]]
+    found = documents(name, "\r\n".join(mark.join(row) for row in rows))
+    assert [(one.id, one.text) for one in found] == [
+        (f"{name}#2", "name: Ayla; weight: 130; color: white"),
+        (f"{name}#4", "name: Bo; weight: 007; color: brown"),
+    ]
+    assert dict(found[0].fields) == {"name": "Ayla", "weight": 130, "color": "white"}
+    assert found[1].fields["weight"] == "007"
+
+
+def test_a_table_without_a_header_numbers_its_columns() -> None:
+    found = documents("a.csv", "1,Llamas hum when they are tired.\n2,Alpacas hum as well and often.\n")
+    assert [(one.id, one.text, dict(one.fields)) for one in found] == [
+        ("a.csv#1", "Llamas hum when they are tired.", {"column 1": 1}),
+        ("a.csv#2", "Alpacas hum as well and often.", {"column 1": 2}),
+    ]
+
+
+def test_ids_that_repeat_fall_back_to_the_line() -> None:
+    found = documents("a.csv", "k,t\nx,one two three four five\nx,six seven eight nine ten\n", id_field="k")
+    assert [one.id for one in found] == ["a.csv#x", "a.csv#3"]
+
+
+def test_the_sheets_of_a_workbook_are_tables() -> None:
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.title = "Herd"
+    book.active.append(["name", "born", "about"])
+    book.active.append(["Ayla", datetime.datetime(2020, 5, 1), "She leads the herd up the mountain."])
+    book.active.append([None, None, None])
+    book.active.append(["Bo", 2021.0, "He carries the salt back to the valley."])
+    book.create_sheet("Empty")
+    target = io.BytesIO()
+    book.save(target)
+    found = documents("a.xlsx", target.getvalue())
+    assert [(one.id, one.title, one.first_line) for one in found] == [
+        ("a.xlsx!Herd#2", "Ayla", 2),
+        ("a.xlsx!Herd#4", "Bo", 4),
+    ]
+    assert found[0].text == "She leads the herd up the mountain."
+    assert dict(found[0].fields) == {"sheet": "Herd", "born": "2020-05-01"}
+    assert found[1].fields["born"] == 2021
+    assert refusal("a.xlsx", target.getvalue()[:-20]) == "its zip data is damaged or cut"
