@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
+from pydantic import Field
 
+from llama2vec.cli.answers import corpus_folder, open_best, print_json, show
 from llama2vec.cli.options import Device, Dtype
+from llama2vec.cli.settings_options import options_from
+from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
 
@@ -17,24 +22,34 @@ if TYPE_CHECKING:
     from llama2vec.retrieve.retriever import Retriever
 
 
+class _Ranking(Settings):
+    """How the index is searched."""
+
+    mode: str | None = Field(
+        None, description="dense, bm25 or hybrid; the default is hybrid if the index has BM25, else dense."
+    )
+    fusion: str = Field("min-max", description="How hybrid mixes: min-max (scaled scores) or rrf (reciprocal ranks).")
+    weight: list[str] | None = Field(None, description="Weight of a mode in hybrid, such as dense=2; repeatable.")
+    where: str | None = Field(
+        None, description="""Search only passages of which this is true: 'year >= 2020 and path ~ "guide/"'."""
+    )
+    no_group: bool = Field(False, description="List every passage, instead of the best one of each document.")
+
+
+@options_from(_Ranking, "ranking", panel="Ranking")
 def search_command(
+    ranking: _Ranking,
     index: Annotated[Path, typer.Argument(help="Index that `index` wrote, or a vector store.")],
     question: Annotated[str | None, typer.Argument(help="Omit for an interactive prompt.")] = None,
-    mode: Annotated[
-        str | None, typer.Option(help="dense, bm25 or hybrid; the default is hybrid if the index has BM25, else dense.")
+    depth: Annotated[
+        int | None,
+        typer.Option(min=1, help="Documents for a question: 5 (with --no-group, passages); passages for a run: 1000."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
+    opens: Annotated[bool, typer.Option("--open", help="Open the file of the best answer.")] = False,
     queries: Annotated[str | None, typer.Option(help="File of queries (JSONL, TSV or BEIR folder).")] = None,
     run: Annotated[Path | None, typer.Option(help="TREC run to write for --queries.")] = None,
     model: Annotated[str | None, typer.Option(help="Encoder; the default is the one that made the store.")] = None,
-    depth: Annotated[
-        int | None, typer.Option(min=1, help="Passages per query: 5 for a question, 1000 for a run.")
-    ] = None,
-    fusion: Annotated[
-        str, typer.Option(help="How hybrid mixes: min-max (scaled scores) or rrf (reciprocal ranks).")
-    ] = "min-max",
-    weights: Annotated[
-        list[str] | None, typer.Option("--weight", help="Weight of a mode in hybrid, such as dense=2; repeatable.")
-    ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run file.")] = False,
@@ -44,22 +59,27 @@ def search_command(
         raise ConfigError("--queries and --run belong together: the queries to ask and the TREC run to write")
     if question is not None and not question.strip():
         raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
+    if (as_json or opens) and question is None:
+        raise ConfigError(f'{"--json" if as_json else "--open"} needs a question: llama2vec search INDEX "…"')
     from llama2vec.data.trec import RUN_FILE
 
     check_new(run, overwrite=overwrite, inputs=[index, queries, model], kind=RUN_FILE)
     from llama2vec.retrieve.retriever import Retriever
 
-    mixing = _fusion(mode, fusion, weights or [])
+    mixing = _fusion(ranking.mode, ranking.fusion, ranking.weight or [])
     retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing)
-    chosen = cast("Mode", mode or retriever.default_mode)
+    chosen = cast("Mode", ranking.mode or retriever.default_mode)
     # Before the model is loaded, which may take minutes.
     retriever.check_mode(chosen)
+    if ranking.where is not None:
+        retriever.fields.rows(ranking.where)
+    search = _Search(retriever, chosen, ranking.where, group=not ranking.no_group)
     if queries and run:
-        _write_run(retriever, chosen, queries, run, depth or 1000, overwrite)
+        search.write_run(queries, run, depth or 1000, overwrite=overwrite)
     elif question:
-        _answer(retriever, chosen, question, depth or 5)
+        search.answer(question, depth or 5, as_json=as_json, opens=opens)
     else:
-        _ask(retriever, chosen, depth or 5)
+        search.ask(depth or 5)
 
 
 def _fusion(mode: str | None, method: str, weights: list[str]) -> Fusion:
@@ -77,43 +97,57 @@ def _fusion(mode: str | None, method: str, weights: list[str]) -> Fusion:
     return Fusion(cast("FusionMethod", method), shares)
 
 
-def _write_run(retriever: Retriever, mode: Mode, queries: str, run: Path, depth: int, overwrite: bool) -> None:
-    from llama2vec.data.corpus import read_queries
-    from llama2vec.data.trec import check_id, write_run
+@dataclass(frozen=True)
+class _Search:
+    """An index and how to search it."""
 
-    asked = read_queries(queries)
-    # TREC files hold only ids of one word: better said now than after the search.
-    for query in asked:
-        check_id(query.id, "query", run)
-    for passage_id in retriever.store.ids:
-        check_id(passage_id, "passage", run)
-    tag = "llama2vec" if mode == "dense" else f"llama2vec-{mode}"
-    write_run(retriever.search(asked, mode, depth, tag=tag), run, overwrite=overwrite)
-    typer.echo(f"Searched {len(asked):,} queries to depth {depth:,}: {run}")
+    retriever: Retriever
+    mode: Mode
+    where: str | None
+    group: bool
 
+    def answer(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False) -> None:
+        """Print the answers to one question, and open the best one if asked to."""
+        hits = self.retriever.hits(question, self.mode, depth, where=self.where, group=self.group)
+        folder = corpus_folder(self.retriever.store)
+        if as_json:
+            print_json(hits, question, self.mode, self.where)
+        elif hits:
+            show(hits, question, folder)
+        elif self.where is not None and not len(self.retriever.fields.rows(self.where)):
+            typer.echo("Nothing found: no passage fits the filter.")
+        else:
+            among = " that fits the filter" if self.where is not None else ""
+            typer.echo(f"Nothing found: no passage{among} shares a word with the question.")
+        if opens:
+            open_best(hits, question, folder)
 
-def _ask(retriever: Retriever, mode: Mode, depth: int) -> None:
-    """Read questions until an empty line or the end of input."""
-    if sys.stdin.isatty():
-        print(f"{len(retriever.store):,} passages. Ask a question; an empty line ends.", file=sys.stderr)
-    while True:
-        try:
-            print("? ", end="", flush=True, file=sys.stderr)
-            question = input().strip()
-        except EOFError:
-            break
-        if not question:
-            break
-        _answer(retriever, mode, question, depth)
+    def ask(self, depth: int) -> None:
+        """Read questions until an empty line or the end of input."""
+        if sys.stdin.isatty():
+            count = f"{len(self.retriever.store):,}"
+            print(f"{count} passages. Ask a question; an empty line ends.", file=sys.stderr)
+        while True:
+            try:
+                print("? ", end="", flush=True, file=sys.stderr)
+                question = input().strip()
+            except EOFError:
+                break
+            if not question:
+                break
+            self.answer(question, depth)
 
+    def write_run(self, queries: str, run: Path, depth: int, *, overwrite: bool) -> None:
+        """Search every query of a file and write a TREC run."""
+        from llama2vec.data.corpus import read_queries
+        from llama2vec.data.trec import check_id, write_run
 
-def _answer(retriever: Retriever, mode: Mode, question: str, depth: int) -> None:
-    from llama2vec.retrieve.hits import snippet
-
-    hits = retriever.hits(question, mode, depth)
-    for hit in hits:
-        title = hit.passage.title and f"  {hit.passage.title}"
-        typer.echo(f"{hit.rank:>3}. {hit.score:.3f}  {hit.passage.id}{title}")
-        typer.echo(f"     {snippet(hit.passage.text, question)}")
-    if not hits:
-        typer.echo("Nothing found: no passage shares a word with the question.")
+        asked = read_queries(queries)
+        # TREC files hold only ids of one word: better said now than after the search.
+        for query in asked:
+            check_id(query.id, "query", run)
+        for passage_id in self.retriever.store.ids:
+            check_id(passage_id, "passage", run)
+        tag = "llama2vec" if self.mode == "dense" else f"llama2vec-{self.mode}"
+        write_run(self.retriever.search(asked, self.mode, depth, where=self.where, tag=tag), run, overwrite=overwrite)
+        typer.echo(f"Searched {len(asked):,} queries to depth {depth:,}: {run}")

@@ -52,7 +52,7 @@ def options_from(
 def _option(schema: type[Settings], field: str, name: str, panel: str) -> inspect.Parameter:
     facts = schema.model_fields[field]
     # Naming a flag leaves out its --no- twin.
-    named = [f"--{name}"] if facts.annotation is bool else []
+    named = [f"--{name.replace('_', '-')}"] if facts.annotation is bool else []
     option = typer.Option(*named, help=facts.description, rich_help_panel=panel)
     annotation = Annotated[facts.annotation, option]  # type: ignore[name-defined]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=facts.default, annotation=annotation)

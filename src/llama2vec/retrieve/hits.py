@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from llama2vec.data.words import text_key
 from llama2vec.records import Passage
@@ -19,6 +22,9 @@ _LITTLE_WORDS = frozenset([
 ])  # fmt: skip
 _SHORTEST_STEM, _SHORTEST_PREFIX, _LONGEST_ENDING = 5, 4, 3
 """Letters that words with another ending have in common, also where one of them is the whole word; and of an ending."""
+
+_ROW = re.compile(r"#\d+$")
+"""What ends the name of a document that is a row of a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,44 @@ def location(passage: Passage, question: str = "") -> str:
     if place is None:
         return passage.id
     line = best_line(passage, question)
-    return ":".join([place.document, *(str(number) for number in (place.page, line) if number is not None)])
+    # A row of a table is a document of its own; its line is one of the table's.
+    file = place.document if line is None else _ROW.sub("", place.document)
+    return ":".join([file, *(str(number) for number in (place.page, line) if number is not None)])
+
+
+def document_file(folder: Path, document: str) -> Path | None:
+    """Return the file of a folder that a document is, or is a row or a member of; None where it is not there."""
+    if ".." in PurePosixPath(document).parts:
+        return None
+    for name in (document, _ROW.sub("", document), document.partition("!")[0]):
+        file = folder / name
+        if not PurePosixPath(name).is_absolute() and file.is_file():
+            return file
+    return None
+
+
+def as_row(hit: Hit, question: str) -> dict[str, Any]:
+    """Return a hit as JSON: what the passage is, where it stands, and the part that shows why."""
+    passage = hit.passage
+    return {
+        "rank": hit.rank,
+        "id": passage.id,
+        "score": hit.score,
+        "title": passage.title,
+        "text": passage.text,
+        "snippet": snippet(passage.text, question),
+        "location": location(passage, question),
+        "row": hit.row,
+        "place": passage.place and asdict(passage.place),
+        "fields": dict(passage.fields),
+        "more": [
+            {
+                "id": other.passage.id, "score": other.score, "title": other.passage.title,
+                "location": location(other.passage, question), "spot": spot(other.passage), "row": other.row,
+            }
+            for other in hit.more
+        ],
+    }  # fmt: skip
 
 
 def best_line(passage: Passage, question: str) -> int | None:

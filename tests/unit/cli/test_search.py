@@ -11,7 +11,7 @@ from counting_encoder import CountingEncoder
 from running import CommandLine
 
 from llama2vec.data.trec import read_run
-from llama2vec.records import Passage
+from llama2vec.records import Passage, Place
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
@@ -71,6 +71,70 @@ def test_nothing_found_is_said(index: Path, command_line: CommandLine) -> None:
     assert (done.code, done.out) == (0, "Nothing found: no passage shares a word with the question.\n")
 
 
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of two files, one with three passages, that lie in ``files``."""
+    home = tmp_path_factory.mktemp("documents")
+    (home / "files").mkdir()
+    passages = []
+    for name, year, texts in (("a.md", 2019, ["river llama", "the llama wool", "camel"]), ("b.md", 2021, ["llama"])):
+        (home / "files" / name).write_text("\n".join(texts), encoding="utf-8")
+        for line, text in enumerate(texts, start=1):
+            place = Place(name, 10 * line, 10 * line + len(text), line, line)
+            passages.append(Passage(f"{name}#{line}", text, name.upper(), place, {"year": year}))
+    source = {"corpus": str(home / "files")}
+    store = write_store(lambda: passages, CountingEncoder(), home / "store", source=source)
+    build_index(store, home / "index", bm25="en")
+    return home / "index"
+
+
+BM25 = ["--mode", "bm25"]
+
+
+def test_answers_are_grouped_by_document_unless_asked_otherwise(documents: Path, command_line: CommandLine) -> None:
+    done = command_line("search", documents, "llama wool", *BM25)
+    assert found_ids(done.out) == ["a.md:2", "b.md:1"]
+    assert done.out.splitlines()[2] == "     also: line 1"
+    assert found_ids(command_line("search", documents, "llama wool", *BM25, "--no-group").out) == [
+        "a.md:2", "b.md:1", "a.md:1",
+    ]  # fmt: skip
+    answer = json.loads(command_line("search", documents, "llama wool", *BM25, "--json", "--depth", 1).out)
+    assert [hit["location"] for hit in answer["hits"]] == ["a.md:2"]
+    assert (answer["query"], answer["mode"], answer["where"]) == ("llama wool", "bm25", None)
+
+
+def test_a_filter_restricts_questions_and_runs(
+    documents: Path, tmp_path: Path, queries: Path, command_line: CommandLine
+) -> None:
+    assert found_ids(command_line("search", documents, "llama", *BM25, "--where", "year>2020").out) == ["b.md:1"]
+    run = ["--queries", queries, "--run", tmp_path / "x.trec", "--where", 'path ~ "a.md" and year < 2020']
+    assert command_line("search", documents, *BM25, *run).code == 0
+    assert read_run(tmp_path / "x.trec").results["q1"].keys() == {"a.md#1"}
+    for where, reason in (
+        ("year > 3000", "no passage fits the filter."),
+        ("page is null and year = 2021", "no passage that fits the filter shares a word with the question."),
+    ):
+        done = command_line("search", documents, "camel", *BM25, "--where", where)
+        assert (done.code, done.out) == (0, f"Nothing found: {reason}\n")
+    line = command_line.refused("search", documents, "llama", "--where", "yaer > 2020")
+    assert "where: unknown field 'yaer'; did you mean year? the fields are id, title, path, page, year" in line
+
+
+def test_the_best_answer_is_opened(
+    documents: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    editor = tmp_path / "vim"
+    editor.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path / "called"}\n')
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    done = command_line("search", documents, "wool", *BM25, "--open")
+    assert (done.code, found_ids(done.out)) == (0, ["a.md:2"])
+    assert (tmp_path / "called").read_text().splitlines() == [
+        "+2",
+        str((documents.parent / "files" / "a.md").resolve()),
+    ]
+
+
 def test_an_empty_question_never_waits_for_input(
     index: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,7 +190,13 @@ def test_an_id_that_a_run_cannot_hold_is_told_before_the_search(
         (["--mode", "hybrid", "--weight", "titles=2"], "unknown mode 'titles'"),
         (["--mode", "hybrid", "--fusion", "sum"], "unknown fusion 'sum'; choose one of min-max, rrf"),
         (["--queries", "q.tsv"], "--queries and --run belong together"),
+        (["--where", "1"], "where: names no field"),
     ],
 )
 def test_wrong_searches_are_one_line(store: Path, command_line: CommandLine, options: list[str], words: str) -> None:
     assert words in command_line.refused("search", store, "river", *options, *CPU)
+
+
+@pytest.mark.parametrize("option", ["--json", "--open"])
+def test_an_option_for_one_question_needs_a_question(store: Path, command_line: CommandLine, option: str) -> None:
+    assert f"{option} needs a question" in command_line.refused("search", store, option, *CPU)

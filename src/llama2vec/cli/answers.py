@@ -1,0 +1,156 @@
+"""Answers to a question on the terminal, as JSON, or opened in an editor."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from llama2vec.errors import ConfigError
+from llama2vec.terminal import printable, unprotected
+
+if TYPE_CHECKING:
+    from llama2vec.retrieve.hits import Hit
+    from llama2vec.retrieve.store import VectorStore
+
+_INDENT, _WIDEST, _MOST_MORE = 5, 100, 5
+_LINE_OPTIONS = {
+    "+{line} {file}": (
+        "vi",
+        "vim",
+        "nvim",
+        "gvim",
+        "view",
+        "nano",
+        "emacs",
+        "emacsclient",
+        "micro",
+        "kak",
+        "joe",
+        "gedit",
+    ),
+    "--goto {file}:{line}": ("code", "codium", "cursor"),
+    "{file}:{line}": ("subl", "hx", "helix", "zed"),
+}
+"""How editors open a file at a line; others get the file alone."""
+
+
+def corpus_folder(store: VectorStore) -> Path | None:
+    """Return the folder of the documents that a store was made from; None where it is not there."""
+    named = store.source.get("folder") or store.source.get("corpus")
+    folder = Path(str(named)) if named else None
+    return folder.resolve() if folder and folder.is_dir() else None
+
+
+def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
+    """Print hits: rank, score, place and title, the part that shows why, and further places of the document."""
+    from rich.text import Text
+
+    from llama2vec.retrieve.hits import evidence, location, snippet
+
+    console = _console()
+    for hit in hits:
+        place = printable(location(hit.passage, question))
+        head = Text(f"{hit.rank:>3}. ", style="bold").append(f"{hit.score:.3f}", style="dim").append("  ")
+        head.append(place, style=_linked("cyan", hit, folder))
+        if hit.passage.title:
+            head.append("  ").append(printable(hit.passage.title), style="bold")
+        shown = printable(snippet(hit.passage.text, question))
+        part = Text(shown)
+        for begin, end in evidence(shown, question):
+            part.stylize("bold yellow", begin, end)
+        body = [part, Text(also(hit), style="dim")] if hit.more else [part]
+        console.print(head, soft_wrap=True)
+        for text in body:
+            for line in text.wrap(console, console.width - _INDENT) if console.is_terminal else [text]:
+                console.print(Text(_INDENT * " ").append_text(line), soft_wrap=True)
+
+
+def also(hit: Hit) -> str:
+    """Return where else in its document a hit's question is answered, best first."""
+    from llama2vec.retrieve.hits import spot
+
+    places = list(dict.fromkeys(spot(other.passage) for other in hit.more))
+    more = f", {len(places) - _MOST_MORE} more" if len(places) > _MOST_MORE else ""
+    return printable(f"also: {', '.join(places[:_MOST_MORE])}{more}")
+
+
+def print_json(hits: Sequence[Hit], question: str, mode: str, where: str | None) -> None:
+    """Print one JSON object: the question, how it was searched, and the hits."""
+    from llama2vec.retrieve.hits import as_row
+
+    answer: dict[str, Any] = {"query": question, "mode": mode, "where": where}
+    answer["hits"] = [as_row(hit, question) for hit in hits]
+    typer.echo(json.dumps(answer, indent=2))
+
+
+def open_best(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
+    """Open the file of the best hit at its line, in $VISUAL or $EDITOR, or with the desktop's own program.
+
+    Raises:
+        ConfigError: Nothing was found, the file is gone, or it cannot be opened.
+    """
+    from llama2vec.retrieve.hits import best_line, document_file, location
+
+    if not hits:
+        raise ConfigError("--open: there is nothing to open, because nothing was found")
+    passage = hits[0].passage
+    where = location(passage, question)
+    if passage.place is None:
+        raise ConfigError(f"--open: {where} is a row of a corpus, not a file of its own")
+    if folder is None:
+        raise ConfigError(f"--open: the folder that {where} was read from is not there; open the file by hand")
+    file = document_file(folder, passage.place.document)
+    if file is None:
+        raise ConfigError(f"--open: {passage.place.document} is no longer in {folder}; bring the index up to date")
+    line = best_line(passage, question) if passage.place.page is None else None
+    command = _opener(str(file.resolve()), line)
+    if command is None:
+        raise ConfigError(f"--open: set $EDITOR to a program that opens {file} (found at {where})")
+    try:
+        finished = subprocess.run(command, check=False)  # noqa: S603 - the user's own editor
+    except OSError as error:
+        raise ConfigError(f"--open: {command[0]} cannot be started ({error.strerror}); set $EDITOR") from None
+    if finished.returncode:
+        raise ConfigError(f"--open: {command[0]} ended with status {finished.returncode} on {file}")
+    if passage.place.page is not None:
+        typer.echo(f"Opened {file}; the passage is on page {passage.place.page}.")
+
+
+def _opener(file: str, line: int | None) -> list[str] | None:
+    """Return the command that opens a file: an editor for text, else what the desktop uses for it."""
+    editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "")
+    if editor and line is not None:
+        name = Path(editor[0]).stem
+        form = next((form for form, editors in _LINE_OPTIONS.items() if name in editors), "{file}")
+        return [*editor, *(part.format(file=file, line=line) for part in form.split())]
+    desktop = next((found for name in ("xdg-open", "open") if (found := shutil.which(name))), None)
+    return [desktop, file] if desktop else [*editor, file] if editor else None
+
+
+def _console() -> Any:
+    """Return a console for the answers, which escapes nothing: every text must be :func:`printable` already."""
+    from rich.console import Console
+
+    stream = unprotected(sys.stdout)
+    if not stream.isatty():
+        return Console(file=sys.stdout, width=10_000, color_system=None)
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
+
+
+def _linked(style: str, hit: Hit, folder: Path | None) -> str:
+    """Return a style whose text opens the hit's file where the terminal can do that."""
+    from llama2vec.retrieve.hits import document_file
+
+    place = hit.passage.place
+    file = document_file(folder, place.document) if folder and place else None
+    return f"{style} link {file.as_uri()}" if file else style

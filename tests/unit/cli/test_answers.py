@@ -1,0 +1,185 @@
+"""Answers on the terminal, as JSON, and opened in an editor."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from llama2vec.cli.answers import also, corpus_folder, open_best, print_json, show
+from llama2vec.errors import ConfigError
+from llama2vec.records import Passage, Place
+from llama2vec.retrieve.hits import Hit
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.terminal import PlainStream
+
+QUESTION = "Which wing delays the stall?"
+GUIDE = Passage(
+    "guide.md#2", "A fence on the wing\ndelayed the stall.", "Guide › Wings", Place("guide.md", 10, 48, 7, 8),
+    {"year": 2020},
+)  # fmt: skip
+MANUAL = Passage("manual.pdf#9", "The stall.", "", Place("manual.pdf", 900, 910, page=12))
+
+
+def hits(*passages: Passage) -> list[Hit]:
+    return [Hit(rank, 1 / rank, passage, row=rank) for rank, passage in enumerate(passages, start=1)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "guide.md").write_text("text")
+    (tmp_path / "manual.pdf").write_text("text")
+    return tmp_path
+
+
+@pytest.fixture
+def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of programs that write down what they were called with; nothing else can be started."""
+    found = tmp_path / "programs"
+    found.mkdir()
+    monkeypatch.setenv("PATH", str(found))
+    for name in ("EDITOR", "VISUAL"):
+        monkeypatch.delenv(name, raising=False)
+    return found
+
+
+def program(folder: Path, name: str, status: int = 0) -> Path:
+    path = folder / name
+    path.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {folder / "called"}\nexit {status}\n')
+    path.chmod(0o755)
+    return path
+
+
+def test_an_answer_names_place_title_snippet_and_the_other_places(capsys: pytest.CaptureFixture[str]) -> None:
+    more = tuple(hits(*(Passage(f"x#{page}", "t", place=Place("x", 0, 1, page=page)) for page in (4, 9, 4))))
+    plain = Passage("rivers/1", "The Amazon.", "Amazon")
+    show([*hits(GUIDE, MANUAL, plain), Hit(4, 0.1, Passage("bare", "x"), more=more)], QUESTION, None)
+    assert capsys.readouterr().out.splitlines() == [
+        "  1. 1.000  guide.md:8  Guide › Wings",
+        "     A fence on the wing delayed the stall.",
+        "  2. 0.500  manual.pdf:12",
+        "     The stall.",
+        "  3. 0.333  rivers/1  Amazon",
+        "     The Amazon.",
+        "  4. 0.100  bare",
+        "     x",
+        "     also: p. 4, p. 9",
+    ]
+
+
+def test_many_other_places_are_counted() -> None:
+    more = tuple(hits(*(Passage(f"x#{page}", "t", place=Place("x", 0, 1, page=page)) for page in range(1, 10))))
+    assert also(Hit(1, 1.0, MANUAL, more=more)) == "also: p. 1, p. 2, p. 3, p. 4, p. 5, 4 more"
+
+
+def test_a_terminal_gets_emphasis_and_links_and_no_control_sequence_of_a_passage(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", PlainStream(screen))
+    evil = Passage("\x1b[2J", "The \x1b]0;owned\x07 wing [bold]:smile:", "\x1b[31mred", Place("guide.md", 0, 1, 7, 7))
+    show(hits(evil), QUESTION, folder)
+    written = screen.getvalue()
+    assert "\x1b[2J" not in written
+    assert "\x1b[31mred" not in written
+    assert "\x1b]0;" not in written
+    assert (folder / "guide.md").as_uri() in written
+    plain = re.sub(r"\x1b\]8;[^\x1b]*\x1b\\|\x1b\[[0-9;]*m", "", written)
+    assert "guide.md:7  \\x1b[31mred" in plain
+    assert "The \\x1b]0;owned\\x07 wing [bold]:smile:" in plain
+    assert re.search(r"\x1b\[1;33mwing\x1b\[0m", written)
+
+
+def test_json_holds_everything_about_each_hit(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([Hit(1, 0.5, GUIDE, 3, tuple(hits(MANUAL)))], QUESTION, "bm25", "year > 1")
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {
+        "query": QUESTION, "mode": "bm25", "where": "year > 1",
+        "hits": [{
+            "rank": 1, "id": "guide.md#2", "score": 0.5, "title": "Guide › Wings",
+            "text": "A fence on the wing\ndelayed the stall.", "snippet": "A fence on the wing delayed the stall.",
+            "location": "guide.md:8", "row": 3, "fields": {"year": 2020},
+            "place": {
+                "document": "guide.md", "begin": 10, "end": 48, "first_line": 7, "last_line": 8, "page": None,
+            },
+            "more": [{"id": "manual.pdf#9", "score": 1.0, "title": "", "location": "manual.pdf:12", "spot": "p. 12",
+                      "row": 1}],
+        }],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("editor", "arguments"),
+    [
+        ("vim", ["+8", "FILE"]),
+        ("nano -w", ["-w", "+8", "FILE"]),
+        ("code", ["--goto", "FILE:8"]),
+        ("hx", ["FILE:8"]),
+        ("unknown", ["FILE"]),
+    ],
+)
+def test_an_editor_opens_the_line(
+    folder: Path, programs: Path, monkeypatch: pytest.MonkeyPatch, editor: str, arguments: list[str]
+) -> None:
+    program(programs, editor.split()[0])
+    monkeypatch.setenv("EDITOR", editor)
+    open_best(hits(GUIDE), "stall", folder)
+    expected = [argument.replace("FILE", str((folder / "guide.md").resolve())) for argument in arguments]
+    assert (programs / "called").read_text().splitlines() == expected
+
+
+def test_a_page_is_opened_by_the_desktop_and_its_number_is_told(
+    folder: Path, programs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program(programs, "xdg-open")
+    monkeypatch.setenv("EDITOR", "vim")
+    open_best(hits(MANUAL), "stall", folder)
+    assert (programs / "called").read_text().splitlines() == [str((folder / "manual.pdf").resolve())]
+    assert capsys.readouterr().out == f"Opened {folder / 'manual.pdf'}; the passage is on page 12.\n"
+
+
+def test_what_cannot_be_opened_is_one_line(folder: Path, programs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def problem(*passages: Passage, there: Path | None = folder) -> str:
+        with pytest.raises(ConfigError) as caught:
+            open_best(hits(*passages), "stall", there)
+        return str(caught.value)
+
+    assert problem() == "--open: there is nothing to open, because nothing was found"
+    assert "guide.md:8 was read from is not there" in problem(GUIDE, there=None)
+    assert problem(Passage("r1", "x")) == "--open: r1 is a row of a corpus, not a file of its own"
+    assert "gone.md is no longer in" in problem(Passage("g", "x", place=Place("gone.md", 0, 1)))
+    assert "../guide.md is no longer in" in problem(Passage("g", "x", place=Place("../guide.md", 0, 1)), there=programs)
+    assert "set $EDITOR to a program that opens" in problem(GUIDE)
+    monkeypatch.setenv("EDITOR", "absent")
+    assert "--open: absent cannot be started (No such file or directory); set $EDITOR" in problem(GUIDE)
+    program(programs, "broken", status=3)
+    monkeypatch.setenv("EDITOR", "broken")
+    assert "broken ended with status 3" in problem(GUIDE)
+
+
+def store_with(source: Mapping[str, object]) -> VectorStore:
+    settings = {"dimension": 1, "contract_hash": "c", "source": source, "dtype": "float32"}
+    return VectorStore(Path("nowhere"), {"settings": settings, "shards": [], "passages": 0})
+
+
+def test_the_folder_of_the_documents_is_the_one_that_the_store_names(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert corpus_folder(store_with({"corpus": str(folder)})) == folder.resolve()
+    assert corpus_folder(store_with({"corpus": "hf:x", "folder": str(folder)})) == folder.resolve()
+    for source in ({"corpus": str(folder / "guide.md")}, {"corpus": "hf:x"}, {}):
+        assert corpus_folder(store_with(source)) is None
+    monkeypatch.chdir(folder.parent)
+    assert corpus_folder(store_with({"corpus": os.path.basename(folder)})) == folder.resolve()
