@@ -257,7 +257,7 @@ INDEX = Kind(
     "an index",
     _read_index,
     resumable=False,
-    entries=(_MANIFEST, _FAISS, f"{_BM25}/*.json", f"{_BM25}/*.npy", f"{_SPARSE}/**"),
+    entries=(_MANIFEST, _FAISS, _FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy", f"{_SPARSE}/**"),
 )
 
 
