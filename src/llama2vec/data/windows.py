@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -91,8 +91,12 @@ def document_id(window_id: str) -> str:
     return document
 
 
-def max_passage(run: Run) -> Run:
-    """Return a run over documents, each with the score of its best window.
+def max_passage(run: Run, document_of: Callable[[str], str] = document_id) -> Run:
+    """Return a run over documents, each with the score of its best window or passage.
+
+    Args:
+        run: A run over windows.
+        document_of: Returns the document of a window's id; for passages, that of their place.
 
     >>> max_passage(Run({"q": {"a#0": 1.0, "a#3": 2.0, "b#1": 1.5}})).results
     {'q': {'a': 2.0, 'b': 1.5}}
@@ -103,6 +107,6 @@ def max_passage(run: Run) -> Run:
         for window_id, score in scores.items():
             if math.isnan(score):
                 raise EvaluationError(f"run {run.tag!r}: {window_id!r} of query {query_id!r} has the score nan")
-            document = document_id(window_id)
+            document = document_of(window_id)
             best[document] = max(score, best.get(document, -math.inf))
     return Run(results, run.tag)
