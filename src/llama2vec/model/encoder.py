@@ -25,7 +25,7 @@ from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
-from llama2vec.model.prompt import PromptIds, prompt_ids, prompted_texts
+from llama2vec.model.prompt import PromptIds, count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.publishing import add_public_files
 from llama2vec.model.source import ModelSource, ModelSpec, resolve_model
 from llama2vec.records import Passage, Query, Side
@@ -198,6 +198,11 @@ class Encoder:
         pooling = self.contract.encoder.pooling
         for rows, vectors in self._batches(texts_of(passages), *self.reading("passage"), (pooling,), skip):
             yield rows, vectors[pooling]
+
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        """Return how many passages are longer than the model reads of them."""
+        _, most = self.reading("passage")
+        return sum(count_longer(self.backbone.tokenizer, part, most) for part in windows(texts_of(passages), _WINDOW))
 
     def encode_poolings(self, texts: Sequence[str], prompt: PromptName, max_tokens: int) -> dict[Pooling, Vectors]:
         """Return the vectors [N, D] of texts by every pooling, from one pass.

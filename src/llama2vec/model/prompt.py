@@ -50,6 +50,13 @@ def prompted_texts(
     return [ids.wrap(row, prompt, max_text_tokens) or list(stand_in) for row in token_ids]
 
 
+def count_longer(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> int:
+    """Return how many texts have more than ``most`` tokens, so that :func:`prompted_texts` cuts them."""
+    # Not verbose: a text longer than the model reads is expected here.
+    found = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return sum(len(row) > most for row in found)
+
+
 def slot_names(settings: PromptSettings) -> dict[PromptName, list[str]]:
     """Name the new slot tokens as the authors' code does: ``<s1>`` … for SELF, the next numbers for NEXT.
 

@@ -76,6 +76,10 @@ class KnownVectors:
             for rows, vectors in encoder_batches(self._encoder, texts, None if skip is None else skip[new]):
                 yield new[list(rows)].tolist(), vectors
 
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        """Return how many passages the encoder does not read to their end, known or not."""
+        return count_cut(self._encoder, passages)
+
     def _known_rows(self, passages: Sequence[Passage]) -> npt.NDArray[np.int64]:
         """Return the store's row [N] of each passage, -1 where it has none."""
         keys = _keys(passages)
@@ -124,6 +128,19 @@ def encoder_batches(
         yield from encoder.passage_batches(batch, known.copy() if known is not None and known.any() else None)
     else:
         yield range(len(batch)), np.asarray(encoder.encode_passages(batch))
+
+
+@runtime_checkable
+class LimitedReader(Protocol):
+    """An encoder that reads only the beginning of a long passage, and can say of how many."""
+
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        """Return how many passages are longer than the encoder reads of them."""
+
+
+def count_cut(encoder: PassageEncoder, passages: Sequence[Passage]) -> int:
+    """Return how many passages an encoder does not read to their end; 0 for one that does not say."""
+    return encoder.count_cut(passages) if isinstance(encoder, LimitedReader) else 0
 
 
 class PartialShard:

@@ -131,6 +131,11 @@ class VectorStore:
         return str(self.source.get("add_vectors") or f"`llama2vec encode MODEL {corpus} -o {folder} --overwrite`")
 
     @property
+    def cut(self) -> int:
+        """How many passages are longer than the model reads: their vectors are those of their beginnings."""
+        return sum(shard.get("cut", 0) for shard in self._shards)
+
+    @property
     def ids(self) -> Sequence[str]:
         """Passage ids by row, read when asked for."""
         return _PassageIds(self)

@@ -26,7 +26,7 @@ from llama2vec.data.rows import passage_line
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.files import Lock, disk_errors, write_atomic
 from llama2vec.records import Passage
-from llama2vec.retrieve.reuse import PartialShard, encoder_batches
+from llama2vec.retrieve.reuse import PartialShard, count_cut, encoder_batches
 from llama2vec.retrieve.store import (
     FORMAT,
     PLAN_FILE,
@@ -135,6 +135,16 @@ def _model_path(source: Mapping[str, object], output: Path) -> str:
     return str(output.resolve() / str(path)) if path else ""
 
 
+def warn_of_cut_passages(store: VectorStore, remedy: str) -> None:
+    """Warn of passages that the model did not read to their end; the remedy completes the sentence."""
+    if store.cut:
+        share = store.cut / len(store)
+        logger.warning(
+            "%s: %s of %s passages (%.3g %%) are longer than the model reads, and the rest of each is not in its "
+            "vector; %s", store.path, f"{store.cut:,}", f"{len(store):,}", 100 * share, remedy,
+        )  # fmt: skip
+
+
 def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what decides a store: its settings, but not by which name the encoder was loaded."""
     source = settings.get("source") or {}
@@ -195,8 +205,9 @@ class _StoreWriter:
                 done = self._done_shard(number)  # another process may have finished it since the first look
                 if claimed and done is None:
                     batch = list(chunk)
+                    cut = self._count_cut(number, batch, encoder) if encoder else 0
                     self._write_shard(
-                        number, batch, self._encode(number, batch, encoder, progress) if encoder else None
+                        number, batch, self._encode(number, batch, encoder, progress) if encoder else None, cut
                     )
                     progress.advance(0 if encoder else len(batch))
                     return len(batch)
@@ -208,6 +219,13 @@ class _StoreWriter:
         rows = 1 + sum(1 for _ in chunk)
         progress.skip(rows)
         return rows
+
+    def _count_cut(self, number: int, batch: Sequence[Passage], encoder: PassageEncoder) -> int:
+        """Return how many passages the encoder does not read whole; say so at once if hours of encoding follow."""
+        cut = count_cut(encoder, batch)
+        if cut and number == 0 and len(batch) == self.shard_size:
+            logger.warning("%d of the first %d passages are longer than the model reads of them", cut, len(batch))
+        return cut
 
     def _encode(
         self, number: int, batch: Sequence[Passage], encoder: PassageEncoder, progress: ProgressReporter
@@ -236,7 +254,7 @@ class _StoreWriter:
         check_vectors(vectors, lambda row: f"{self.work.output}: the vector of passage {passages[row].id!r}")
 
     def _write_shard(
-        self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]] | None
+        self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]] | None, cut: int
     ) -> None:
         """Write the files of a shard, its json last."""
         name = shard_name(number)
@@ -251,6 +269,7 @@ class _StoreWriter:
             f"{name}.{part}": write_atomic(self.folder / f"{name}.{part}", chunks) for part, chunks in parts.items()
         }
         shard = {"shard": number, "first_row": number * self.shard_size, "rows": len(batch)}
+        shard |= {"cut": cut} if cut else {}
         _write_json(self.folder / f"{name}.json", shard | {"first_id": batch[0].id, "files": files})
         (self.folder / f"{name}.partial.npz").unlink(missing_ok=True)
 

@@ -15,6 +15,7 @@ from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, TokenizerError
 from llama2vec.model.source import ModelSpec
 from llama2vec.model.tokens import encoder_splitter, model_splitter, token_spans
+from llama2vec.records import Passage
 
 
 @pytest.mark.parametrize("metaspace", [False, True])
@@ -67,3 +68,12 @@ def test_a_slow_tokenizer_is_refused() -> None:
 
     with pytest.raises(TokenizerError, match="splitting texts needs a fast tokenizer"):
         token_spans(Slow())
+
+
+def test_an_encoder_counts_the_passages_that_it_cuts(llama_folder: Path, sentences: list[str]) -> None:
+    passages = [Passage(str(number), text, "Title") for number, text in enumerate(sentences)]
+    tokenizer = encoder_for(llama_folder).backbone.tokenizer
+    lengths = [len(tokenizer(one.full_text, add_special_tokens=False)["input_ids"]) for one in passages]
+    limit = sorted(lengths)[len(lengths) // 2]
+    encoder = encoder_for(llama_folder, settings=EncoderSettings(passage_max_tokens=limit))
+    assert 0 < encoder.count_cut(passages) == sum(length > limit for length in lengths)

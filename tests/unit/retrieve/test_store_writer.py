@@ -19,8 +19,9 @@ from llama2vec.errors import ConfigError, CorruptShardError, DataError, EmptyCor
 from llama2vec.files import Lock
 from llama2vec.records import Passage
 from llama2vec.retrieve import reuse
+from llama2vec.retrieve.reuse import KnownVectors
 from llama2vec.retrieve.store import Vectors, VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
 
 
 def test_nothing_but_the_documented_files_is_left(tmp_path: Path) -> None:
@@ -344,3 +345,34 @@ def test_a_store_without_vectors_is_resumed_and_replaced_by_one_with_vectors(tmp
         write(tmp_path / "whole")
     assert files(tmp_path / "whole") == whole
     assert write(tmp_path / "whole", overwrite=True).dimension == WIDTH
+
+
+class ReadsLittle(HashEncoder):
+    """An encoder that reads two words of a passage."""
+
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        return sum(len(passage.full_text.split()) > 2 for passage in passages)
+
+
+def test_a_store_knows_how_many_passages_are_cut_and_the_user_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    passages = [Passage(str(number), "one two three" if number % 3 == 0 else "one") for number in range(10)]
+
+    class StopsLate(ReadsLittle, Stops):
+        """Is interrupted in its third shard."""
+
+    with pytest.raises(KeyboardInterrupt):
+        write_store(lambda: passages, StopsLate(2), tmp_path / "store", source={}, shard_size=4)
+    assert "2 of the first 4 passages are longer than the model reads of them" in caplog.text
+    store = write_store(lambda: passages, ReadsLittle(), tmp_path / "store", source={}, shard_size=4)
+    assert store.cut == 4
+    warn_of_cut_passages(store, "split them")
+    assert "4 of 10 passages (40 %) are longer than the model reads" in caplog.text
+    older = write_store(lambda: passages, HashEncoder(), tmp_path / "whole", source={}, shard_size=4)
+    caplog.clear()
+    warn_of_cut_passages(older, "split them")
+    assert (older.cut, caplog.text) == (0, "")
+    known = KnownVectors(ReadsLittle(), store)
+    reused = write_store(lambda: passages, known, tmp_path / "reused", source={}, shard_size=4)
+    assert (known.reused, reused.cut) == (10, 4)
