@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from llama2vec.adapt.settings import AdaptConfig as AdaptConfig
     from llama2vec.adapt.train import adapt_model as adapt_model
     from llama2vec.data.corpus import read_passages as read_passages
+    from llama2vec.data.settings import PassageSettings as PassageSettings
     from llama2vec.errors import Llama2VecError as Llama2VecError
     from llama2vec.finetune.settings import FinetuneConfig as FinetuneConfig
     from llama2vec.finetune.train import finetune_model as finetune_model
@@ -30,6 +31,7 @@ _HOMES = {
     "FinetuneConfig": "llama2vec.finetune.settings",
     "Llama2VecError": "llama2vec.errors",
     "Passage": "llama2vec.records",
+    "PassageSettings": "llama2vec.data.settings",
     "Query": "llama2vec.records",
     "Retriever": "llama2vec.retrieve.retriever",
     "VectorStore": "llama2vec.retrieve.store",

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, fields
+from typing import Any, cast
 
-from llama2vec.records import Passage, Place
+from llama2vec.errors import CorpusFormatError
+from llama2vec.records import Passage, Place, Value
+
+_NO_FIELDS = frozenset({"_id", "id", "text", "title", "place", "fields", "metadata"})
+_PLACE = {one.name: one.name == "document" for one in fields(Place)}
 
 
 def passage_line(passage: Passage) -> bytes:
@@ -31,3 +36,43 @@ def passage_of(row: Mapping[str, Any]) -> Passage:
     """Return the passage that :func:`passage_line` wrote as this object."""
     place = row.get("place")
     return Passage(row["id"], row["text"], row["title"], place and Place(**place), row.get("fields") or {})
+
+
+def row_fields(values: Mapping[str, Any]) -> dict[str, Value]:
+    """Return what a row of a corpus says about its passage besides id, title and text, to filter by.
+
+    These are the strings, numbers and truth values among its other keys, in its ``metadata`` object (as BEIR writes
+    it) and in ``fields`` (as :func:`passage_line` writes it); the last of these wins. Lists and objects are no fields.
+
+    >>> row_fields({"_id": "1", "text": "…", "year": 2020, "metadata": {"url": "https://x.org", "tags": []}})
+    {'url': 'https://x.org', 'year': 2020}
+    """
+    extra = {name: value for name, value in values.items() if name not in _NO_FIELDS}
+    nested = [values[name] if isinstance(values.get(name), Mapping) else {} for name in ("metadata", "fields")]
+    found = {**nested[0], **extra, **nested[1]}
+    # Numbers of numpy have the method; data frames write what is missing as NaN.
+    plain = {str(name): value.item() if hasattr(value, "item") else value for name, value in found.items()}
+    return {name: value for name, value in plain.items() if _is_field(value)}
+
+
+def _is_field(value: object) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
+def row_place(values: Mapping[str, Any], where: str) -> Place | None:
+    """Return the place that :func:`passage_line` wrote into a row, None where there is none.
+
+    A ``place`` of another form that somebody else wrote counts as none, but a faulty one of ours is an error.
+
+    Raises:
+        CorpusFormatError: A number or the document is of another type; ``where`` names file and line.
+    """
+    given = values.get("place")
+    if not isinstance(given, Mapping) or not {"document", "begin", "end"} <= given.keys() <= _PLACE.keys():
+        return None
+    for name, value in given.items():
+        wanted = str if _PLACE[name] else int
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            problem = f"has the {name} {value!r} in its place"
+            raise CorpusFormatError(f"{where} {problem}; write the row as `llama2vec read` does, or leave place out")
+    return Place(**cast("dict[str, Any]", given))

@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from llama2vec.config import ModelSettings, load_config
+from llama2vec.data.cutting import word_spans
+from llama2vec.data.passages import Splitter
+from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.filters import PassageFields
@@ -27,7 +30,7 @@ from llama2vec.retrieve.hits import Hit, grouped
 from llama2vec.retrieve.index import build_index, open_bm25, open_fields, open_index, store_passages
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.store import STORE_FILE, Vectors, VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
 from llama2vec.retrieve.texts import as_passages, passages_sha256
 from llama2vec.retrieve.vector_index import Index, Rows, Scores
 
@@ -133,6 +136,7 @@ class Retriever:
         device: str = "auto",
         dtype: str = "auto",
         overwrite: bool = False,
+        split: PassageSettings | None = None,
     ) -> Retriever:
         """Encode and index texts, and open the result for searching.
 
@@ -146,6 +150,8 @@ class Retriever:
             device: Where a named model runs.
             dtype: Its number format.
             overwrite: Replace what the folder holds of other texts.
+            split: Cut texts that are longer than a passage; None = leave them, and warn of those that the model does
+                not read to their end.
 
         Raises:
             DataError: Something is not a text, two texts have one id, or there is none.
@@ -154,6 +160,7 @@ class Retriever:
             ConfigError: Neither a model nor a language is given.
         """
         from llama2vec.model.encoder import Encoder
+        from llama2vec.model.tokens import encoder_splitter
 
         passages = as_passages(texts)
         if model is None and language is None:
@@ -161,6 +168,9 @@ class Retriever:
         encoder = model
         if encoder is not None and not isinstance(encoder, Encoder):
             encoder = Encoder.load(encoder, device=device, dtype=dtype)
+        if split is not None:
+            splitter = encoder_splitter(encoder, split) if encoder else Splitter(split, word_spans)
+            passages = as_passages(part for passage in passages for part in splitter.split_row(passage))
         if folder is None:
             home = Path(tempfile.mkdtemp(prefix="llama2vec-"))
             try:
@@ -177,6 +187,7 @@ class Retriever:
         store = write_store(
             lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
         )
+        warn_of_cut_passages(store, "cut them into passages with split=PassageSettings()")
         build_index(store, home / "index", bm25=language, overwrite=overwrite)
         return cls.open(home / "index", encoder)
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from llama2vec.data.rows import row_fields
 from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.records import Passage, Value
+from llama2vec.records import Passage
 
 
 def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Passage]:
@@ -61,7 +62,7 @@ def _passage(row: Any, number: int) -> Passage:
             raise DataError(f"text {number} has no 'text' (only {known}); name the field with the text so")
         given = next((row[name] for name in ("_id", "id") if row.get(name) is not None), number)
         title = row.get("title")
-        row = Passage(str(given), row["text"], "" if title is None else title, fields=_fields(row))
+        row = Passage(str(given), row["text"], "" if title is None else title, fields=row_fields(row))
     passage = row if isinstance(row, Passage) else Passage(str(number), row)
     for name in ("id", "text", "title"):
         value = getattr(passage, name)
@@ -75,11 +76,3 @@ def _passage(row: Any, number: int) -> Passage:
     if not passage.id.strip():
         raise DataError(f"text {number} has an empty id; give it one, or leave ids out")
     return passage
-
-
-def _fields(row: Mapping[str, Any]) -> dict[str, Value]:
-    """Return the texts, numbers and truth values of a row that are not parts of its passage."""
-    others = {str(name): value for name, value in row.items() if name not in ("_id", "id", "text", "title")}
-    # Numbers of numpy have the method; data frames write what is missing as NaN, which alone differs from itself.
-    plain = {name: value.item() if hasattr(value, "item") else value for name, value in others.items()}
-    return {name: value for name, value in plain.items() if isinstance(value, str | int | float) and value == value}

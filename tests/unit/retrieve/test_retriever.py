@@ -10,6 +10,7 @@ import pytest
 from counting_encoder import CountingEncoder
 
 from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, DataError, FilterError, OutputExistsError, StoreError
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Place, Query
@@ -208,6 +209,28 @@ def test_texts_are_kept_in_a_folder_which_names_its_model(encoder: Encoder, llam
     assert [len(again.store), len(again.hits("other"))] == [1, 1]
     with pytest.raises(DataError, match="is of type NoneType"):
         Retriever.from_texts(["a", None], encoder)  # type: ignore[list-item]
+
+
+def test_long_texts_are_split_on_request_and_counted_otherwise(
+    encoder: Encoder, sentences: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    most = encoder.reading("passage")[1]
+    long = " ".join(sentences * (1 + most // 200)) + " The llama hums at the end."
+    rows = [{"id": "long", "text": long, "title": "Book", "year": 2020}, {"id": "short", "text": "A stone bridge."}]
+    whole = Retriever.from_texts(rows, encoder)
+    assert "1 of 2 passages (50 %) are longer than the model reads" in caplog.text
+    assert "split=PassageSettings()" in caplog.text
+    assert len(whole.store) == 2
+    caplog.clear()
+    split = Retriever.from_texts(rows, encoder, split=PassageSettings(tokens=64))
+    assert "longer than the model reads" not in caplog.text
+    hit = split.hits("llama hums", "bm25")[0].passage
+    assert (hit.title, hit.fields, hit.id.partition("#")[0]) == ("Book", {"year": 2020}, "long")
+    assert hit.place is not None
+    assert long[hit.place.begin : hit.place.end] == hit.text
+    assert split.store.passage(len(split.store) - 1) == Passage("short", "A stone bridge.")
+    words = Retriever.from_texts(rows, None, split=PassageSettings(tokens=64))
+    assert len(words.store) > 2
 
 
 def test_bm25_never_loads_the_model_that_the_store_names(encoder: Encoder, tmp_path: Path) -> None:
