@@ -81,6 +81,7 @@ def build_index(
     kind: IndexKind | None = None,
     bm25: str | None = None,
     overwrite: bool = False,
+    store_place: Path | None = None,
 ) -> list[str]:
     """Make an index over a store, or add to one; the other parts of an index stay unchanged.
 
@@ -92,6 +93,7 @@ def build_index(
         bm25: ISO 639 code of the language in which BM25 reads the texts; None = do not add BM25. A store without
             vectors needs it.
         overwrite: Make the requested parts again. An index over another store is replaced as a whole.
+        store_place: Where the store will lie when it and the index have moved together; None = it stays.
 
     Returns:
         The parts that were made: the kind of vector index, ``bm25``; empty if the index had them already.
@@ -128,7 +130,7 @@ def build_index(
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])
         with disk_errors(output):
             if makes_vectors:
-                _write_vectors(folder, output, store, plan)
+                _write_vectors(folder, output, store, plan, store_place or store.path.resolve())
             if makes_bm25:
                 _write_bm25(folder / _BM25, store, plan)
         work.finish()
@@ -261,9 +263,9 @@ INDEX = Kind(
 )
 
 
-def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:
+def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping[str, Any], place: Path) -> None:
     """Write ``index.json``, ``index.faiss`` for the FAISS kinds, and the table of fields where there are any."""
-    kind, sha256, fields, place = plan["settings"]["kind"], None, None, store.path.resolve()
+    kind, sha256, fields = plan["settings"]["kind"], None, None
     if store.has_fields:
         with closing(write_field_table(store_passages(store), folder / _FIELDS)):
             pass
@@ -271,7 +273,7 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping
     if kind != "exact":
         write_faiss_index(store, kind, folder / _FAISS)
         sha256 = _flushed(folder / _FAISS).sha256
-    relative = os.path.relpath(place, output.resolve())
+    relative = os.path.relpath(store.path.resolve(), output.resolve())
     manifest = _Manifest(
         kind=kind,
         store=_StorePlace(absolute=str(place), relative=relative, sha256=plan["store"]),

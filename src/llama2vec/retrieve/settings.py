@@ -40,3 +40,12 @@ class IndexSettings(Settings):
             logger.warning("index.sparse: sparse search was removed, so the key has no effect; please delete it")
             return {name: value for name, value in values.items() if name != "sparse"}
         return values
+
+
+class LibrarySettings(Settings):
+    """How an index that follows a folder is kept."""
+
+    kind: IndexKind = "exact"
+    language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
+    shard_size: Annotated[int, Field(ge=1)] = 8192  # Passages per shard of the store
+    half: bool = False  # Store vectors as float16

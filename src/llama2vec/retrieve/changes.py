@@ -1,0 +1,240 @@
+"""What changed in a folder since an index was made, and the passages of the changed files.
+
+A file is unchanged if its size and time are; otherwise its bytes decide. Only new and changed files are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from llama2vec.data.folder import SourceFile, Walk
+from llama2vec.data.rows import passage_line, passage_of
+from llama2vec.errors import CorpusFormatError, UnreadableError
+from llama2vec.records import Passage
+from llama2vec.retrieve.inventory import FileRecord, Inventory
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.terminal import ProgressReporter
+
+_SETTLED_NANOSECONDS = 2_000_000_000
+"""A file that was written this recently may change again and keep its time."""
+_READ_PASSAGES = 2048
+
+
+class Source(Protocol):
+    """A folder, and how passages come out of its files."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder, or the one file."""
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """What decides the passages besides a file's name and bytes; JSON types."""
+
+    def walk(self, without: Collection[Path]) -> Walk:
+        """Return the files, without those in ``without``."""
+
+    def content(self, file: SourceFile) -> bytes:
+        """Return the bytes of a file; an UnreadableError where there are none to be had."""
+
+    def read(self, file: SourceFile, content: bytes) -> tuple[Sequence[Passage], Sequence[str]]:
+        """Return a file's passages, and what is missing from them; an UnreadableError if nothing can be read."""
+
+    def dated(self, passage: Passage, file: SourceFile) -> Passage:
+        """Return the passage of a file whose bytes stayed and whose time changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as the next index will hold it, and where its passages are now."""
+
+    record: FileRecord
+    rows: range = range(0)  # In the present store
+    spooled: tuple[int, int] | None = None  # Bytes of the spool, where the file was read
+    dated: SourceFile | None = None  # The file, where its passages in the store have another time
+
+    @property
+    def stays(self) -> bool:
+        """Whether its passages are those in the present store."""
+        return self.spooled is None and self.dated is None
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many files were what."""
+
+    added: int = 0
+    changed: int = 0
+    renamed: int = 0
+    deleted: int = 0
+    unchanged: int = 0
+    returned: list[str] = field(default_factory=list)  # Files whose change brought back removed passages
+
+
+class Changes:
+    """The next state of an index: every file, in order, and its passages. Use as a context manager.
+
+    Args:
+        source: The folder.
+        old: What the index holds of each file; None = there is no index.
+        store: Its store; None = none that could be used, so every file is read.
+        leave_out: Paths that are no part of the folder, such as the index itself.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        old: Inventory | None,
+        store: VectorStore | None,
+        *,
+        leave_out: Sequence[Path] = (),
+    ) -> None:
+        self._source, self._old, self._store = source, old, store
+        self._leave_out = leave_out
+        self._same_plan = old is not None and old.plan == dict(source.plan)
+        self._spool = tempfile.TemporaryFile()  # noqa: SIM115
+        self.counts = Counts()
+        self.entries: list[Entry] = []
+
+    def __enter__(self) -> Changes:
+        self._compare()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._spool.close()
+
+    @property
+    def records(self) -> tuple[FileRecord, ...]:
+        """Every file, sorted by path."""
+        return tuple(entry.record for entry in self.entries)
+
+    @property
+    def total(self) -> int:
+        """How many passages there are."""
+        return sum(entry.record.passages for entry in self.entries)
+
+    @property
+    def differs(self) -> bool:
+        """Whether the passages differ from those of the present index."""
+        stay = sum(len(entry.rows) for entry in self.entries if entry.stays)
+        made = any(not entry.stays and entry.record.passages for entry in self.entries)
+        return self._store is None or made or stay != len(self._store)
+
+    def passages(self) -> Iterator[Passage]:
+        """Yield all passages in order, those of unchanged files from the present store.
+
+        Raises:
+            CorpusFormatError: Two passages have one id.
+        """
+        seen: set[int] = set()
+        for passage in self._passages():
+            key = int.from_bytes(hashlib.blake2b(passage.id.encode(), digest_size=8).digest(), "big")
+            if key in seen:
+                raise CorpusFormatError(f"{self._source.folder}: the id {passage.id!r} occurs twice; rename a file")
+            seen.add(key)
+            yield passage
+
+    def _passages(self) -> Iterator[Passage]:
+        rows = range(0)  # Files that stayed and stand next to each other are mostly neighbors in the store too.
+        for entry in self.entries:
+            if entry.stays and (not rows or not entry.rows or entry.rows.start == rows.stop):
+                rows = range(rows.start if rows else entry.rows.start, entry.rows.stop) if entry.rows else rows
+                continue
+            yield from self._stored(rows)
+            rows = entry.rows if entry.stays else range(0)
+            if entry.spooled is not None:
+                yield from self._spooled(*entry.spooled)
+            elif entry.dated is not None:
+                for passage in self._stored(entry.rows):
+                    yield self._source.dated(passage, entry.dated)
+        yield from self._stored(rows)
+
+    def _stored(self, rows: range) -> Iterator[Passage]:
+        for begin in range(rows.start, rows.stop, _READ_PASSAGES):
+            assert self._store is not None
+            yield from self._store.passages(range(begin, min(begin + _READ_PASSAGES, rows.stop)))
+
+    def _spooled(self, begin: int, end: int) -> Iterator[Passage]:
+        place = begin
+        while place < end:
+            self._spool.seek(place)  # each time: other files may be read in between
+            line = self._spool.readline()
+            place += len(line)
+            yield passage_of(json.loads(line))
+
+    def _compare(self) -> None:
+        known = {record.path: (record, rows) for record, rows in self._old.spans()} if self._old else {}
+        walk = self._source.walk(self._leave_out)
+        there = {one.name for one in (*walk.files, *walk.skipped)}
+        gone = {record.sha256: record for path, (record, _) in known.items() if path not in there and record.sha256}
+        with ProgressReporter("reading", "files") as progress:
+            progress.start(len(walk.files))
+            for file in walk.files:
+                record, rows = known.get(file.name, (None, range(0)))
+                self.entries.append(self._entry(file, record, rows, gone))
+                progress.advance(1)
+        for skipped in walk.skipped:
+            self.entries.append(self._skipped(skipped.name, known.get(skipped.name, (None,))[0], skipped.reason))
+        self.entries.sort(key=lambda entry: entry.record.path)
+        self.counts.deleted += sum(record.passages > 0 for path, (record, _) in known.items() if path not in there)
+        self.counts.deleted -= self.counts.renamed
+
+    def _entry(self, file: SourceFile, old: FileRecord | None, rows: range, gone: Mapping[str, FileRecord]) -> Entry:
+        usable = old is not None and bool(old.sha256) and self._same_plan and self._store is not None
+        if old is not None and usable and (old.size, old.modified_ns) == (file.size, file.modified_ns):
+            self.counts.unchanged += 1
+            return Entry(old, rows)
+        now = time.time_ns()
+        try:
+            content = self._source.content(file)
+        except UnreadableError as error:
+            return self._skipped(file.name, old, str(error))
+        settled = file.modified_ns if now - file.modified_ns > _SETTLED_NANOSECONDS else None
+        sha256 = hashlib.sha256(content).hexdigest()
+        facts = {"path": file.name, "size": len(content), "modified_ns": settled, "sha256": sha256}
+        if old is not None and usable and old.sha256 == sha256:
+            self.counts.unchanged += 1
+            return Entry(old.model_copy(update=facts), rows, dated=self._new_date(file, rows))
+        before = old if old is not None and old.sha256 == sha256 else gone.get(sha256) if old is None else None
+        self.counts.changed += old is not None
+        self.counts.renamed += old is None and before is not None
+        self.counts.added += old is None and before is None
+        return self._read(file, content, facts, before, returned=old is not None and old.removed != ())
+
+    def _new_date(self, file: SourceFile, rows: range) -> SourceFile | None:
+        """Return the file if its passages would hold another time now."""
+        if not rows or self._store is None:
+            return None
+        first = self._store.passage(rows.start)
+        return file if self._source.dated(first, file) != first else None
+
+    def _skipped(self, name: str, old: FileRecord | None, reason: str) -> Entry:
+        self.counts.deleted += old is not None and old.passages > 0
+        return Entry(FileRecord(path=name, skipped=reason))
+
+    def _read(
+        self, file: SourceFile, content: bytes, facts: Mapping[str, Any], before: FileRecord | None, *, returned: bool
+    ) -> Entry:
+        """Read a file into the spool; what was removed of the same bytes ``before`` stays away."""
+        try:
+            passages, problems = self._source.read(file, content)
+        except UnreadableError as error:
+            return Entry(FileRecord(**facts, skipped=str(error)), spooled=(0, 0))
+        removed = before.removed if before else ()
+        if removed != "all" and not self._same_plan:
+            removed = ()  # places among the passages of other settings
+        if returned and removed == ():
+            self.counts.returned.append(file.name)
+        kept = [passage for place, passage in enumerate(passages) if removed != "all" and place not in removed]
+        begin = self._spool.seek(0, 2)
+        for passage in kept:
+            self._spool.write(passage_line(passage))
+        record = FileRecord(**facts, passages=len(kept), problems=tuple(problems), removed=removed)
+        return Entry(record, spooled=(begin, self._spool.tell()))

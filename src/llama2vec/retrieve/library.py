@@ -1,0 +1,321 @@
+"""An index that follows a folder: only what changed is read and encoded, and the new state appears in one step.
+
+INDEX/documents.json    what is known of every file (:mod:`inventory`)
+INDEX/store/            vectors and passages (:mod:`store`), sorted by path, then by place in the file
+INDEX/index/            the index over them (:mod:`index`)
+
+A sync writes all of it anew in ``.new-INDEX``, with the vectors of every text that the present store has, and lets the
+two trade places. New vectors are written down in ``.vectors-INDEX`` as they are made, so that a killed sync goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from llama2vec.artifact import Work, claim, find, new_path
+from llama2vec.errors import CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
+from llama2vec.records import Passage
+from llama2vec.retrieve.changes import Changes, Counts, Source
+from llama2vec.retrieve.index import build_index, store_passages
+from llama2vec.retrieve.inventory import INDEX_FOLDER, INVENTORY_FILE, LIBRARY, STORE_FOLDER, FileRecord, Inventory
+from llama2vec.retrieve.journal import Journal
+from llama2vec.retrieve.reuse import KnownVectors
+from llama2vec.retrieve.settings import LibrarySettings
+from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
+from llama2vec.retrieve.store_writer import write_store
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SyncReport:
+    """What a sync did."""
+
+    passages: int  # In the index now
+    has_vectors: bool
+    encoded: int = 0  # Texts that the model read
+    is_new: bool = True  # Whether the index was written; otherwise nothing had changed
+    counts: Counts = field(default_factory=Counts)
+    files: tuple[FileRecord, ...] = ()
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Every file that gives no passage, with the reason."""
+        return [(record.path, record.skipped) for record in self.files if record.skipped]
+
+    @property
+    def partly(self) -> list[tuple[str, str]]:
+        """Every file of which something is missing, with what that is."""
+        return [(record.path, problem) for record in self.files for problem in record.problems]
+
+
+class Library:
+    """An index folder that follows a folder of documents."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def inventory(self) -> Inventory:
+        """What the index holds of each file; a StoreError if this is no such index."""
+        return Inventory.read(self.path)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such an index; an OutputExistsError if the folder holds something else."""
+        return find(self.path, LIBRARY) is not None
+
+    def sync(
+        self,
+        source: Source,
+        encoder: PassageEncoder | None = None,
+        settings: LibrarySettings | None = None,
+        *,
+        model: Mapping[str, Any] | None = None,
+        strict: bool = False,
+        follow: bool = False,
+    ) -> SyncReport:
+        """Bring the index up to date with a folder.
+
+        Args:
+            source: The folder.
+            encoder: Encodes what has no vector yet; None = an index without vectors, for BM25 alone.
+            settings: How to index; None = as the last time, or the defaults.
+            model: How to load the encoder, as a store records it.
+            strict: A file that is skipped or read in part is an error, and nothing changes.
+            follow: Let an index that followed another folder follow this one.
+
+        Raises:
+            OutputExistsError: The path holds something else, follows another folder, or another process is syncing it.
+            EmptyCorpusError: The folder has no passage; the index stays as it is.
+            DataError: ``strict``, and a file could not be read as a whole.
+        """
+        with claim(self.path, LIBRARY, {}, overwrite=True, inputs=[source.folder]) as work:
+            old, store = self._present()
+            folder = str(source.folder.resolve())
+            if old and old.folder != folder and not follow:
+                problem = f"{self.path} follows {old.folder}, not {folder}"
+                raise OutputExistsError(f"{problem}; choose another index, or pass --overwrite to let it follow this")
+            settings = settings or LibrarySettings.model_validate(old.settings if old else {})
+            try:
+                return _Sync(work, source, encoder, settings, model or {}, strict).run(old, store)
+            except CorruptShardError as error:
+                if store is None:
+                    raise
+                logger.warning("%s; the index is made anew", str(error).partition(";")[0])
+                return _Sync(work, source, encoder, settings, model or {}, strict).run(old, None)
+
+    def remove(self, ids: Sequence[str]) -> int:
+        """Take documents or passages out of the index; they stay away until their file changes.
+
+        Args:
+            ids: Ids of passages, or paths of files and documents.
+
+        Returns:
+            How many passages were removed.
+
+        Raises:
+            DataError: The index has no such document or passage.
+            EmptyCorpusError: Nothing would be left.
+        """
+        Inventory.read(self.path)
+        with claim(self.path, LIBRARY, {}, overwrite=True) as work:
+            old, store = self._present()
+            if old is None or store is None:
+                raise StoreError(f"{self.path} is damaged; run `llama2vec sync` to make it anew")
+            removed = _rows_of(ids, old, store)
+            files, rows = [], list[int]()
+            for record, span in old.spans():
+                files.append(_without(record, [row - span.start for row in span if row in removed]))
+                rows += [row for row in span if row not in removed]
+            if not rows:
+                raise EmptyCorpusError(f"{self.path} would be empty; delete the folder instead")
+            encoder = _OnlyKnown(store) if store.has_vectors else None
+            after = old.model_copy(update={"files": tuple(files)})
+            settings = LibrarySettings.model_validate(old.settings)
+            folder = work.begin()
+
+            def passages() -> Iterator[Passage]:
+                left = set(rows)
+                yield from (passage for row, passage in enumerate(store_passages(store)) if row in left)
+
+            model = store.source.get("model")
+            _write(
+                folder,
+                self.path,
+                passages,
+                encoder and KnownVectors(encoder, store, dtype=_dtype(settings)),
+                after,
+                model,
+            )
+            work.finish()
+        return len(removed)
+
+    def _present(self) -> tuple[Inventory | None, VectorStore | None]:
+        """Return inventory and store of the index, None where there are none or they are damaged."""
+        if not (self.path / INVENTORY_FILE).exists():
+            return None, None
+        inventory = None
+        try:
+            inventory = Inventory.read(self.path)
+            store = VectorStore.open(self.path / STORE_FOLDER)
+            if len(store) != sum(record.passages for record in inventory.files):
+                raise StoreError(f"{store.path} holds other passages than {INVENTORY_FILE} says")
+        except StoreError as error:
+            logger.warning("%s; the index is made anew", str(error).partition(";")[0])
+            return inventory, None
+        return inventory, store
+
+
+class _OnlyKnown:
+    """Stands for the encoder of a store where no text is new."""
+
+    def __init__(self, store: VectorStore) -> None:
+        self.dimension, self.contract_hash = store.dimension, store.contract_hash
+
+    def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
+        """Never called with a text that the store has."""
+        raise CorruptShardError(f"the store lacks the vector of passage {passages[0].id!r}; sync to make it anew")
+
+
+class _Sync:
+    """One sync, from the comparison to the swap."""
+
+    def __init__(
+        self,
+        work: Work,
+        source: Source,
+        encoder: PassageEncoder | None,
+        settings: LibrarySettings,
+        model: Mapping[str, Any],
+        strict: bool,
+    ) -> None:
+        self._work, self._source, self._encoder = work, source, encoder
+        self._settings, self._model, self._strict = settings, model, strict
+
+    def run(self, old: Inventory | None, store: VectorStore | None) -> SyncReport:
+        target, plan = self._work.output.resolve(), dict(self._source.plan)
+        with Changes(self._source, old, store, leave_out=_own_paths(target)) as changes:
+            after = Inventory(
+                folder=str(self._source.folder.resolve()),
+                settings=self._settings.model_dump(mode="json"),
+                plan=plan,
+                contract_hash=self._encoder.contract_hash if self._encoder else "",
+                files=changes.records,
+            )
+            self._check(changes, after)
+            for path in changes.counts.returned:
+                logger.warning("%s changed, so what was removed of it is back", path)
+            same = old is not None and (old.settings, old.contract_hash) == (after.settings, after.contract_hash)
+            is_new = changes.differs or not same
+            encoded = self._replace(changes, after, store) if is_new else 0
+            if not is_new and after != old:
+                after.write(target)
+        has_vectors = self._encoder is not None
+        return SyncReport(changes.total, has_vectors, encoded, is_new, changes.counts, after.files)
+
+    def _check(self, changes: Changes, after: Inventory) -> None:
+        faults = [
+            (record.path, record.skipped or record.problems[0])
+            for record in after.files
+            if record.skipped or record.problems
+        ]
+        if self._strict and faults:
+            more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+            raise DataError(
+                f"{faults[0][0]}: {faults[0][1]}{more}; repair or exclude the files, or sync without --strict"
+            )
+        if not changes.total:
+            raise EmptyCorpusError(f"{self._source.folder} has no text to index; nothing was changed")
+
+    def _replace(self, changes: Changes, after: Inventory, store: VectorStore | None) -> int:
+        """Write the new state and put it in place; return how many texts were encoded."""
+        folder = self._work.begin()
+        target = self._work.output.resolve()
+        journal = Journal(self._encoder, _journal_path(target)) if self._encoder else None
+        try:
+            known: PassageEncoder | None = journal
+            if journal and store and store.has_vectors and _can_reuse(store, journal, self._settings):
+                known = KnownVectors(journal, store, dtype=_dtype(self._settings))
+            _write(folder, self._work.output, changes.passages, known, after, self._model)
+        except BaseException:
+            if journal:
+                journal.close()
+            raise
+        self._work.finish()
+        if journal:
+            journal.remove()
+        return journal.encoded if journal else 0
+
+
+def _write(
+    folder: Path,
+    output: Path,
+    passages: Callable[[], Iterator[Passage]],
+    encoder: PassageEncoder | None,
+    after: Inventory,
+    model: Any,
+) -> None:
+    """Write store, index and inventory into a folder that will move to ``output``."""
+    settings = LibrarySettings.model_validate(after.settings)
+    source: dict[str, object] = {"corpus": after.folder, "fingerprint": after.fingerprint}
+    if encoder is not None:
+        source["model"] = model
+    else:
+        source["add_vectors"] = f"`llama2vec sync {after.folder} {output} --model MODEL`"
+    total = sum(record.passages for record in after.files)
+    store = write_store(
+        passages, encoder, folder / STORE_FOLDER, source=source, shard_size=settings.shard_size,
+        dtype=_dtype(settings), total=total,
+    )  # fmt: skip
+    kind = settings.kind if encoder is not None else "exact"
+    place = output.resolve() / STORE_FOLDER
+    build_index(store, folder / INDEX_FOLDER, kind=kind, bm25=settings.language, store_place=place)
+    after.write(folder)
+
+
+def _rows_of(ids: Sequence[str], inventory: Inventory, store: VectorStore) -> set[int]:
+    """Return the rows that ids of passages, or paths of files and documents, name."""
+    found: dict[str, set[int]] = {name: set() for name in ids}
+    paths = [record.path for record, span in inventory.spans() for _ in span]
+    for row, (path, passage) in enumerate(zip(paths, store_passages(store), strict=True)):
+        document, _, part = passage.id.rpartition("#")
+        names = {path, passage.id, passage.place.document if passage.place else path}
+        for name in names | ({document} if part.isdecimal() else set()):
+            if name in found:
+                found[name].add(row)
+    missing = [name for name, rows in found.items() if not rows]
+    if missing:
+        raise DataError(f"the index has no document or passage {missing[0]!r}; give its path or id as search shows it")
+    return set().union(*found.values())
+
+
+def _without(record: FileRecord, offsets: Sequence[int]) -> FileRecord:
+    """Return a file's record after some of its passages, counted in the store, are removed."""
+    if not offsets:
+        return record
+    gone = set(record.removed if record.removed != "all" else ())
+    there = [place for place in range(record.passages + len(gone)) if place not in gone]
+    left = record.passages - len(offsets)
+    removed = tuple(sorted(gone | {there[offset] for offset in offsets}))
+    return record.model_copy(update={"passages": left, "removed": removed if left else "all"})
+
+
+def _can_reuse(store: VectorStore, encoder: PassageEncoder, settings: LibrarySettings) -> bool:
+    return store.contract_hash == encoder.contract_hash and store.dtype == _dtype(settings)
+
+
+def _dtype(settings: LibrarySettings) -> Literal["float32", "float16"]:
+    return "float16" if settings.half else "float32"
+
+
+def _journal_path(target: Path) -> Path:
+    return target.with_name(f".vectors-{target.name}")
+
+
+def _own_paths(target: Path) -> list[Path]:
+    return [target, new_path(target), _journal_path(target), target.with_name(f".old-{target.name}")]

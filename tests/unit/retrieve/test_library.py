@@ -1,0 +1,280 @@
+"""An index that follows a folder: what is read and encoded again, what stays, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from living import SETTINGS, BlankLineSource, HashEncoder, age, content, sync, write
+
+from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError
+from llama2vec.files import Lock
+from llama2vec.records import Passage
+from llama2vec.retrieve.library import Library
+from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.settings import LibrarySettings
+
+FILES = {
+    "a.txt": "river stone\n\nbridge castle",
+    "b/c.txt": "winter market",
+    "b/d.txt": "harbor engine\n\nletter garden\n\nforest silver",
+    "e.txt": "copper orchard",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write(tmp_path / "docs", FILES)
+
+
+def anew(folder: Path, index: Path, encoder: HashEncoder | None = None) -> dict[str, bytes]:
+    """Return the content of an index made from nothing in the same place."""
+    kept = index.with_name("kept")
+    index.rename(kept)
+    sync(folder, index, encoder)
+    made = content(index)
+    for path in sorted(index.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    index.rmdir()
+    kept.rename(index)
+    return made
+
+
+def test_the_first_sync_reads_and_encodes_everything_in_the_order_of_the_paths(folder: Path, tmp_path: Path) -> None:
+    encoder = HashEncoder()
+    report = sync(folder, tmp_path / "index", encoder)
+    assert (report.passages, report.encoded, report.counts.added, report.has_vectors) == (7, 7, 4, True)
+    ids = ["a.txt#1", "a.txt#2", "b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "b/d.txt#3", "e.txt#1"]
+    retriever = Retriever.open(tmp_path / "index", encoder)
+    assert list(retriever.store.ids) == ids
+    assert retriever.modes == ("hybrid", "dense", "bm25")
+    assert retriever.hits("letter garden", "bm25")[0].passage.id == "b/d.txt#2"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs", "index"]
+    assert [record.path for record in Library(tmp_path / "index").inventory.files] == list(FILES)
+
+
+def test_nothing_is_read_or_written_where_nothing_changed(folder: Path, tmp_path: Path) -> None:
+    sync(folder, tmp_path / "index", HashEncoder())
+    before = {path: path.stat() for path in (tmp_path / "index").rglob("*")}
+    source, encoder = BlankLineSource(folder), HashEncoder()
+    report = sync(folder, tmp_path / "index", encoder, source=source)
+    assert (report.is_new, report.encoded, report.counts.unchanged, source.read_paths) == (False, 0, 4, [])
+    assert encoder.encoded == []
+    assert {path: path.stat() for path in (tmp_path / "index").rglob("*")} == before
+
+
+def test_only_what_changed_is_read_and_encoded_and_the_result_is_as_if_made_anew(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    sync(folder, index, HashEncoder())
+    write(folder, {"b/d.txt": "harbor engine\n\ntemple village\n\nforest silver", "0.txt": "painter kitchen"})
+    (folder / "b" / "c.txt").unlink()
+    (folder / "e.txt").rename(folder / "b" / "z.txt")
+    source, encoder = BlankLineSource(folder), HashEncoder()
+    report = sync(folder, index, encoder, source=source)
+    # The title is part of what is encoded, and it holds the path: a renamed file is encoded again here.
+    assert encoder.encoded == ["0 painter kitchen", "b/d temple village", "b/z copper orchard"]
+    assert source.read_paths == ["0.txt", "b/d.txt", "b/z.txt"]
+    counts = report.counts
+    assert (counts.added, counts.changed, counts.renamed, counts.deleted, counts.unchanged) == (1, 1, 1, 1, 1)
+    assert content(index) == anew(folder, index, HashEncoder())
+
+
+def test_a_touched_file_is_not_read_again_and_its_passages_get_the_new_time(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    sync(folder, index, HashEncoder())
+    age(folder / "a.txt", 1_100_000_000)
+    source, encoder = BlankLineSource(folder), HashEncoder()
+    sync(folder, index, encoder, source=source)
+    assert (source.read_paths, encoder.encoded) == ([], [])
+    assert Retriever.open(index, encoder).store.passage(0).fields == {"modified": "1100000000"}
+    assert content(index) == anew(folder, index, HashEncoder())
+
+
+def test_a_file_that_was_just_written_is_compared_by_content_the_next_time(folder: Path, tmp_path: Path) -> None:
+    new = folder / "new.txt"
+    new.write_text("first words")
+    sync(folder, tmp_path / "index")
+    status = new.stat()
+    new.write_text("other words")
+    os.utime(new, ns=(status.st_mtime_ns, status.st_mtime_ns))
+    assert sync(folder, tmp_path / "index").counts.changed == 1
+    assert Retriever.open(tmp_path / "index").hits("other", "bm25")[0].passage.text == "other words"
+
+
+def test_vectors_are_added_to_an_index_of_words_without_reading_a_file_again(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    report = sync(folder, index)
+    assert (report.has_vectors, Retriever.open(index).modes) == (False, ("bm25",))
+    assert f"`llama2vec sync {folder} {index} --model MODEL`" in Retriever.open(index).store.how_to_add_vectors
+    source, encoder = BlankLineSource(folder), HashEncoder()
+    assert sync(folder, index, encoder, source=source).encoded == 7
+    assert (source.read_paths, len(encoder.encoded)) == ([], 7)
+    assert content(index) == anew(folder, index, HashEncoder())
+    other = HashEncoder("other contract")
+    assert sync(folder, index, other).encoded == 7
+
+
+def test_an_interrupted_sync_keeps_its_vectors_and_leaves_the_index_as_it_was(folder: Path, tmp_path: Path) -> None:
+    class Stops(HashEncoder):
+        def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
+            if self.encoded:
+                raise KeyboardInterrupt
+            return super().encode_passages(passages)
+
+    index = tmp_path / "index"
+    sync(folder, index)
+    before = content(index)
+    with pytest.raises(KeyboardInterrupt):
+        sync(folder, index, Stops())
+    assert content(index) == before
+    write(folder, {"b/c.txt": "another text"})
+    encoder = HashEncoder()
+    assert sync(folder, index, encoder).passages == 7
+    assert [text.split()[1] for text in encoder.encoded] == ["another", "forest", "copper"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs", "index"]
+    assert content(index) == anew(folder, index, HashEncoder())
+
+
+def test_unreadable_files_are_named_kept_out_and_an_error_if_strict(folder: Path, tmp_path: Path) -> None:
+    write(folder, {"f.txt": "unreadable", "g.txt": "a picture"})
+    with pytest.raises(DataError, match=r"f\.txt: encrypted, and 1 more; repair or exclude"):
+        sync(folder, tmp_path / "index", strict=True)
+    assert not (tmp_path / "index").exists()
+    report = sync(folder, tmp_path / "index")
+    assert (report.skipped, report.partly) == ([("f.txt", "encrypted")], [("g.txt", "page 2 is a picture")])
+    source = BlankLineSource(folder)
+    assert sync(folder, tmp_path / "index", source=source).skipped == report.skipped
+    assert source.read_paths == []
+    write(folder, {"a.txt": "unreadable now"})
+    assert sync(folder, tmp_path / "index").passages == report.passages - 2
+
+
+def test_an_empty_folder_does_not_empty_the_index(folder: Path, tmp_path: Path) -> None:
+    sync(folder, tmp_path / "index")
+    before = content(tmp_path / "index")
+    for path in folder.rglob("*.txt"):
+        path.unlink()
+    with pytest.raises(EmptyCorpusError, match="has no text to index; nothing was changed"):
+        sync(folder, tmp_path / "index")
+    assert content(tmp_path / "index") == before
+
+
+def test_an_index_may_lie_in_its_folder(folder: Path) -> None:
+    assert sync(folder, folder / "index").passages == 7
+    write(folder / "index", {"note.txt": "not part of the folder"})
+    with pytest.raises(OutputExistsError, match=r"holds note\.txt, which llama2vec did not write"):
+        sync(folder, folder / "index")
+    (folder / "index" / "note.txt").unlink()
+    assert not sync(folder, folder / "index").is_new
+
+
+def test_another_folder_another_owner_and_foreign_content_are_refused(folder: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    sync(folder, index)
+    other = write(tmp_path / "other", {"a.txt": "zebra"})
+    with pytest.raises(OutputExistsError, match=r"index follows .*docs, not .*other; choose another index"):
+        sync(other, index)
+    lock = Lock(tmp_path / ".lock-index")
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if lock.acquire() and not os.system(f"sleep 1.5; rm -f {tmp_path}/go") else 1)  # noqa: S605
+    try:
+        for _ in range(200):
+            if lock.path.exists():
+                break
+            os.sched_yield()
+        with pytest.raises(OutputExistsError, match=f"process {pid} on .* is writing it; wait for it"):
+            sync(folder, index)
+    finally:
+        os.waitpid(pid, 0)
+    assert sync(other, index, follow=True).passages == 1
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "documents.json").write_text("{}")
+    with pytest.raises(OutputExistsError, match="does not hold an index that follows a folder"):
+        sync(folder, tmp_path / "mine")
+
+
+def test_removed_documents_and_passages_stay_away_until_their_file_changes(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, encoder = tmp_path / "index", HashEncoder()
+    sync(folder, index, encoder)
+    assert Library(index).remove(["b/d.txt#2", "a.txt"]) == 3
+    assert Library(index).remove(["b/d.txt#1"]) == 1
+    kept = ["b/c.txt#1", "b/d.txt#3", "e.txt#1"]
+    assert list(Retriever.open(index, encoder).store.ids) == kept
+    assert not sync(folder, index, encoder).is_new
+    (folder / "a.txt").rename(folder / "b" / "a.txt")
+    assert sync(folder, index, encoder).passages == 3
+    write(folder, {"b/d.txt": FILES["b/d.txt"] + "\n\nwinter"})
+    with caplog.at_level(logging.WARNING):
+        assert sync(folder, index, encoder).passages == 6
+    assert caplog.messages == ["b/d.txt changed, so what was removed of it is back"]
+    assert len(encoder.encoded) == 7 + 3
+    with pytest.raises(DataError, match="no document or passage 'b/d'"):
+        Library(index).remove(["b/d.txt", "b/d"])
+    with pytest.raises(EmptyCorpusError, match="would be empty"):
+        Library(index).remove(["b/c.txt", "b/d.txt", "e.txt"])
+    with pytest.raises(StoreError, match="make one with `llama2vec sync`"):
+        Library(tmp_path / "nowhere").remove(["a.txt"])
+
+
+def test_other_settings_or_another_splitter_make_what_they_decide_anew(folder: Path, tmp_path: Path) -> None:
+    index, encoder = tmp_path / "index", HashEncoder()
+    sync(folder, index, encoder)
+    Library(index).remove(["a.txt"])
+    source = BlankLineSource(folder, words=50)
+    assert sync(folder, index, encoder, source=source).passages == 5
+    assert source.read_paths == list(FILES)
+    assert len(encoder.encoded) == 7
+    half = LibrarySettings(shard_size=3, half=True, language="de")
+    assert sync(folder, index, encoder, source=source, settings=half).is_new
+    assert Retriever.open(index, encoder).store.dtype == "float16"
+    assert not sync(folder, index, encoder, source=source, settings=None).is_new
+    assert Library(index).inventory.settings["language"] == "de"
+
+
+def test_a_damaged_index_is_made_anew_and_what_was_removed_stays_away(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index"
+    sync(folder, index, HashEncoder())
+    Library(index).remove(["e.txt"])
+    whole = content(index)
+    for name in ("shard-00000.passages.jsonl", "shard-00000.vectors.npy"):
+        file = index / "store" / name
+        damaged = bytearray(file.read_bytes())
+        damaged[-9] ^= 1
+        file.write_bytes(damaged)
+        write(folder, {"new.txt": f"words {name}"})
+        sync(folder, index, HashEncoder())
+        (folder / "new.txt").unlink()
+        sync(folder, index, HashEncoder())
+        assert content(index) == whole
+    (index / "store" / "shard-00001.offsets.npy").unlink()
+    sync(folder, index, HashEncoder())
+    assert content(index) == whole
+    assert "the index is made anew" in caplog.text
+
+
+def test_two_files_that_give_one_id_are_named(folder: Path, tmp_path: Path) -> None:
+    class SameIds(BlankLineSource):
+        def read(self, file, content):  # type: ignore[no-untyped-def]
+            return [Passage("same", "text")], []
+
+    with pytest.raises(DataError, match="the id 'same' occurs twice"):
+        sync(folder, tmp_path / "index", source=SameIds(folder))
+    assert not (tmp_path / "index").exists()
+
+
+def test_the_index_names_its_store_by_the_place_where_it_lies(folder: Path, tmp_path: Path) -> None:
+    sync(folder, tmp_path / "index", HashEncoder())
+    place = json.loads((tmp_path / "index" / "index" / "index.json").read_text())["store"]
+    assert (place["absolute"], place["relative"]) == (str(tmp_path / "index" / "store"), "../store")
+    assert SETTINGS.kind == "exact"
