@@ -42,14 +42,14 @@ class BlankLineSource:
         if "unreadable" in text:
             raise UnreadableError("encrypted")
         problems = ["page 2 is a picture"] if "picture" in text else []
-        return [self.dated(passage, file) for passage in self._parts(file.name, text)], problems
+        return [replace(part, fields={"modified": self.stamp(file)}) for part in self._parts(file.name, text)], problems
 
     def _parts(self, path: str, text: str) -> Iterator[Passage]:
         for number, part in enumerate(filter(None, text.split("\n\n")), start=1):
             yield Passage(f"{path}#{number}", part, path.partition(".")[0], Place(path, 0, len(part)))
 
-    def dated(self, passage: Passage, file: SourceFile) -> Passage:
-        return replace(passage, fields={**passage.fields, "modified": str(file.modified_ns // 10**9)})
+    def stamp(self, file: SourceFile) -> str:
+        return str(file.modified_ns // 10**9)
 
 
 class HashEncoder:

@@ -23,6 +23,8 @@ COMMANDS = {
     "mine": "Find hard negatives.",
     "encode": "Encode a corpus into a vector store.",
     "index": "Build an index over a vector store.",
+    "sync": "Keep an index in step with a folder.",
+    "remove": "Take documents out of such an index.",
     "search": "Search an index.",
     "explain": "Show which words make two texts match.",
     "serve": "Serve embeddings and search over HTTP.",

@@ -1,6 +1,7 @@
 """What changed in a folder since an index was made, and the passages of the changed files.
 
-A file is unchanged if its size and time are; otherwise its bytes decide. Only new and changed files are read.
+A file is unchanged if its size and time are; otherwise its bytes and the day of its last change decide, because
+passages can be searched by that day. Only new and changed files are read.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Source(Protocol):
     def read(self, file: SourceFile, content: bytes) -> tuple[Sequence[Passage], Sequence[str]]:
         """Return a file's passages, and what is missing from them; an UnreadableError if nothing can be read."""
 
-    def dated(self, passage: Passage, file: SourceFile) -> Passage:
-        """Return the passage of a file whose bytes stayed and whose time changed."""
+    def stamp(self, file: SourceFile) -> str:
+        """Return what of a file's time its passages show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,11 @@ class Entry:
     record: FileRecord
     rows: range = range(0)  # In the present store
     spooled: tuple[int, int] | None = None  # Bytes of the spool, where the file was read
-    dated: SourceFile | None = None  # The file, where its passages in the store have another time
 
     @property
     def stays(self) -> bool:
         """Whether its passages are those in the present store."""
-        return self.spooled is None and self.dated is None
+        return self.spooled is None
 
 
 @dataclass(slots=True)
@@ -151,9 +151,6 @@ class Changes:
             rows = entry.rows if entry.stays else range(0)
             if entry.spooled is not None:
                 yield from self._spooled(*entry.spooled)
-            elif entry.dated is not None:
-                for passage in self._stored(entry.rows):
-                    yield self._source.dated(passage, entry.dated)
         yield from self._stored(rows)
 
     def _stored(self, rows: range) -> Iterator[Passage]:
@@ -172,8 +169,9 @@ class Changes:
     def _compare(self) -> None:
         known = {record.path: (record, rows) for record, rows in self._old.spans()} if self._old else {}
         walk = self._source.walk(self._leave_out)
-        there = {one.name for one in (*walk.files, *walk.skipped)}
-        gone = {record.sha256: record for path, (record, _) in known.items() if path not in there and record.sha256}
+        there = {file.name for file in walk.files} | {skipped.name for skipped in walk.skipped}
+        lost = [record for path, (record, _) in known.items() if path not in there and record.sha256]
+        gone = {record.sha256: record for record in lost}
         with ProgressReporter("reading", "files") as progress:
             progress.start(len(walk.files))
             for file in walk.files:
@@ -183,10 +181,9 @@ class Changes:
         for skipped in walk.skipped:
             self.entries.append(self._skipped(skipped.name, known.get(skipped.name, (None,))[0], skipped.reason))
         self.entries.sort(key=lambda entry: entry.record.path)
-        self.counts.deleted += sum(record.passages > 0 for path, (record, _) in known.items() if path not in there)
-        self.counts.deleted -= self.counts.renamed
+        self.counts.deleted += len(lost) - self.counts.renamed
 
-    def _entry(self, file: SourceFile, old: FileRecord | None, rows: range, gone: Mapping[str, FileRecord]) -> Entry:
+    def _entry(self, file: SourceFile, old: FileRecord | None, rows: range, gone: dict[str, FileRecord]) -> Entry:
         usable = old is not None and bool(old.sha256) and self._same_plan and self._store is not None
         if old is not None and usable and (old.size, old.modified_ns) == (file.size, file.modified_ns):
             self.counts.unchanged += 1
@@ -198,22 +195,20 @@ class Changes:
             return self._skipped(file.name, old, str(error))
         settled = file.modified_ns if now - file.modified_ns > _SETTLED_NANOSECONDS else None
         sha256 = hashlib.sha256(content).hexdigest()
-        facts = {"path": file.name, "size": len(content), "modified_ns": settled, "sha256": sha256}
-        if old is not None and usable and old.sha256 == sha256:
+        facts = {
+            "path": file.name, "size": len(content), "modified_ns": settled, "stamp": self._source.stamp(file),
+            "sha256": sha256,
+        }  # fmt: skip
+        if old is not None and usable and (old.sha256, old.stamp) == (sha256, facts["stamp"]):
             self.counts.unchanged += 1
-            return Entry(old.model_copy(update=facts), rows, dated=self._new_date(file, rows))
-        before = old if old is not None and old.sha256 == sha256 else gone.get(sha256) if old is None else None
-        self.counts.changed += old is not None
+            return Entry(old.model_copy(update=facts), rows)
+        same = old if old is not None and old.sha256 == sha256 else None
+        before = same if old is not None else gone.pop(sha256, None)
+        self.counts.changed += old is not None and same is None
+        self.counts.unchanged += same is not None
         self.counts.renamed += old is None and before is not None
         self.counts.added += old is None and before is None
         return self._read(file, content, facts, before, returned=old is not None and old.removed != ())
-
-    def _new_date(self, file: SourceFile, rows: range) -> SourceFile | None:
-        """Return the file if its passages would hold another time now."""
-        if not rows or self._store is None:
-            return None
-        first = self._store.passage(rows.start)
-        return file if self._source.dated(first, file) != first else None
 
     def _skipped(self, name: str, old: FileRecord | None, reason: str) -> Entry:
         self.counts.deleted += old is not None and old.passages > 0

@@ -31,6 +31,7 @@ class FileRecord(BaseModel):
     path: str  # Relative to the folder
     size: int = 0  # Bytes
     modified_ns: int | None = None  # None = it was written just before it was read, so its time proves nothing
+    stamp: str = ""  # What its passages show of its time
     sha256: str = ""  # "" = it was not read
     passages: int = 0  # In the store
     skipped: str = ""  # Why it has no passage
@@ -48,6 +49,9 @@ class Inventory(BaseModel):
     folder: str  # Absolute path of what the index follows
     settings: dict[str, Any]  # As `sync` was asked
     plan: dict[str, Any]  # What decides the passages of a file besides its bytes
+    model: dict[str, Any] | None = (
+        None  # How to load the encoder, with paths relative to the store; None = none is known
+    )
     contract_hash: str = ""  # Of the vectors; "" = none
     files: tuple[FileRecord, ...]  # Sorted by path
 
@@ -73,7 +77,8 @@ class Inventory(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Hash of what decides the passages: equal hashes mean equal stores."""
-        files = [[record.path, record.sha256, record.removed] for record in self.files if record.passages]
+        kept = [record for record in self.files if record.passages]
+        files = [[record.path, record.sha256, record.stamp, record.removed] for record in kept]
         return digest([files, self.plan])
 
     def spans(self) -> Iterator[tuple[FileRecord, range]]:

@@ -85,7 +85,7 @@ class Library:
             source: The folder.
             encoder: Encodes what has no vector yet; None = an index without vectors, for BM25 alone.
             settings: How to index; None = as the last time, or the defaults.
-            model: How to load the encoder, as a store records it.
+            model: How to load the encoder, as a store records it; None = the one that the index knows.
             strict: A file that is skipped or read in part is an error, and nothing changes.
             follow: Let an index that followed another folder follow this one.
 
@@ -101,13 +101,14 @@ class Library:
                 problem = f"{self.path} follows {old.folder}, not {folder}"
                 raise OutputExistsError(f"{problem}; choose another index, or pass --overwrite to let it follow this")
             settings = settings or LibrarySettings.model_validate(old.settings if old else {})
+            model = model or (old.model if old else None)
             try:
-                return _Sync(work, source, encoder, settings, model or {}, strict).run(old, store)
+                return _Sync(work, source, encoder, settings, model, strict).run(old, store)
             except CorruptShardError as error:
                 if store is None:
                     raise
                 logger.warning("%s; the index is made anew", str(error).partition(";")[0])
-                return _Sync(work, source, encoder, settings, model or {}, strict).run(old, None)
+                return _Sync(work, source, encoder, settings, model, strict).run(old, None)
 
     def remove(self, ids: Sequence[str]) -> int:
         """Take documents or passages out of the index; they stay away until their file changes.
@@ -143,15 +144,8 @@ class Library:
                 left = set(rows)
                 yield from (passage for row, passage in enumerate(store_passages(store)) if row in left)
 
-            model = store.source.get("model")
-            _write(
-                folder,
-                self.path,
-                passages,
-                encoder and KnownVectors(encoder, store, dtype=_dtype(settings)),
-                after,
-                model,
-            )
+            known = encoder and KnownVectors(encoder, store, dtype=_dtype(settings))
+            _write(folder, self.path, passages, known, after)
             work.finish()
         return len(removed)
 
@@ -191,7 +185,7 @@ class _Sync:
         source: Source,
         encoder: PassageEncoder | None,
         settings: LibrarySettings,
-        model: Mapping[str, Any],
+        model: Mapping[str, Any] | None,
         strict: bool,
     ) -> None:
         self._work, self._source, self._encoder = work, source, encoder
@@ -204,14 +198,14 @@ class _Sync:
                 folder=str(self._source.folder.resolve()),
                 settings=self._settings.model_dump(mode="json"),
                 plan=plan,
+                model=dict(self._model) if self._model else None,
                 contract_hash=self._encoder.contract_hash if self._encoder else "",
                 files=changes.records,
             )
             self._check(changes, after)
             for path in changes.counts.returned:
                 logger.warning("%s changed, so what was removed of it is back", path)
-            same = old is not None and (old.settings, old.contract_hash) == (after.settings, after.contract_hash)
-            is_new = changes.differs or not same
+            is_new = changes.differs or old is None or _made_by(old) != _made_by(after)
             encoded = self._replace(changes, after, store) if is_new else 0
             if not is_new and after != old:
                 after.write(target)
@@ -241,7 +235,7 @@ class _Sync:
             known: PassageEncoder | None = journal
             if journal and store and store.has_vectors and _can_reuse(store, journal, self._settings):
                 known = KnownVectors(journal, store, dtype=_dtype(self._settings))
-            _write(folder, self._work.output, changes.passages, known, after, self._model)
+            _write(folder, self._work.output, changes.passages, known, after)
         except BaseException:
             if journal:
                 journal.close()
@@ -258,15 +252,15 @@ def _write(
     passages: Callable[[], Iterator[Passage]],
     encoder: PassageEncoder | None,
     after: Inventory,
-    model: Any,
 ) -> None:
     """Write store, index and inventory into a folder that will move to ``output``."""
     settings = LibrarySettings.model_validate(after.settings)
     source: dict[str, object] = {"corpus": after.folder, "fingerprint": after.fingerprint}
-    if encoder is not None:
-        source["model"] = model
-    else:
-        source["add_vectors"] = f"`llama2vec sync {after.folder} {output} --model MODEL`"
+    if encoder is None:
+        option = "" if after.model else " --model MODEL"
+        source["add_vectors"] = f"`llama2vec sync {after.folder} {output}{option}`"
+    elif after.model:
+        source["model"] = after.model
     total = sum(record.passages for record in after.files)
     store = write_store(
         passages, encoder, folder / STORE_FOLDER, source=source, shard_size=settings.shard_size,
@@ -303,6 +297,11 @@ def _without(record: FileRecord, offsets: Sequence[int]) -> FileRecord:
     left = record.passages - len(offsets)
     removed = tuple(sorted(gone | {there[offset] for offset in offsets}))
     return record.model_copy(update={"passages": left, "removed": removed if left else "all"})
+
+
+def _made_by(inventory: Inventory) -> tuple[Any, ...]:
+    """Return what decides store and index besides the passages; a model may be known before it has made vectors."""
+    return inventory.folder, inventory.settings, inventory.model, inventory.contract_hash
 
 
 def _can_reuse(store: VectorStore, encoder: PassageEncoder, settings: LibrarySettings) -> bool:

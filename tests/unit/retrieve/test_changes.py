@@ -63,5 +63,5 @@ def test_a_file_that_cannot_be_opened_is_skipped_with_the_reason(folder: Path) -
     (folder / "a.txt").unlink()
     os.mkfifo(folder / "a.txt")
     with Changes(BlankLineSource(folder), None, None) as changes:
-        assert [record.skipped for record in changes.records][:1] == ["cannot be read (not a regular file)"]
+        assert [record.skipped for record in changes.records][:1] == ["a pipe, not a file"]
         assert changes.total == 10

@@ -38,7 +38,8 @@ def test_the_fingerprint_follows_what_decides_the_passages_and_nothing_else() ->
         return MADE.model_copy(update={"files": (first, *FILES[1:])}).fingerprint
 
     assert changed(modified_ns=6) == MADE.fingerprint
-    assert len({MADE.fingerprint, changed(sha256="ab"), changed(path="0.md"), changed(removed=(0,))}) == 4
+    others = (changed(sha256="ab"), changed(path="0.md"), changed(removed=(0,)), changed(stamp="2026-11-25"))
+    assert len({MADE.fingerprint, *others}) == 5
     assert MADE.model_copy(update={"plan": {"tokens": 128}}).fingerprint != MADE.fingerprint
 
 

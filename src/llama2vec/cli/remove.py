@@ -1,0 +1,19 @@
+"""``llama2vec remove``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def remove_command(
+    index: Annotated[Path, typer.Argument(help="Index that `sync` made.")],
+    ids: Annotated[list[str], typer.Argument(help="Paths of documents, or ids of passages, as search shows them.")],
+) -> None:
+    """Take documents or passages out of an index; they stay away until their file changes."""
+    from llama2vec.retrieve.library import Library
+
+    removed = Library(index).remove(ids)
+    typer.echo(f"Removed {removed:,} passage{'s' if removed != 1 else ''} from {index}")

@@ -1,0 +1,82 @@
+"""``llama2vec sync``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llama2vec.cli.options import Device, Dtype, Prompts
+from llama2vec.cli.settings_options import settings_option
+from llama2vec.config import ModelSettings, load_config
+from llama2vec.retrieve.syncing import Following, SyncSettings
+
+if TYPE_CHECKING:
+    from llama2vec.retrieve.library import SyncReport
+
+
+def sync_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of documents, at any depth; or one document.")],
+    index: Annotated[Path, typer.Argument(help="Index to make, or to bring up to date.")],
+    model: Annotated[
+        str | None, typer.Option(help="Encoder for the vectors; default: the one of the last time, else BM25 alone.")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on: sync again whenever a file changes.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")] = False,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting, such as index.language=de; kept for the next time.")
+    ] = None,
+    prompts: Prompts = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Let an index of another folder follow this one.")
+    ] = False,
+    list_settings: Annotated[bool, settings_option(SyncSettings)] = False,
+) -> None:
+    """Keep an index in step with a folder: only what changed is read and encoded."""
+    from llama2vec.model.source import ModelSpec, read_choices, resolve_model
+
+    settings = load_config(SyncSettings, None, sets or [])
+    spec = None
+    if model is not None:
+        source = resolve_model(model)
+        reading = {} if source.carries_contract else {"prompts": read_choices(prompts, None).prompts}
+        spec = ModelSpec.of_source(source, **reading)
+    following = Following(
+        folder, index, spec, load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"]), settings,
+        strict=strict, follow=overwrite, on_words=lambda report: _print_words(report, index),
+    )  # fmt: skip
+    started = time.monotonic()
+    if not watch:
+        _print_report(following.sync(), index, time.monotonic() - started)
+        return
+    try:
+        for report in following.changes():
+            _print_report(report, index, time.monotonic() - started)
+            typer.echo(f"Watching {folder}; Ctrl-C ends.", err=True)
+            started = time.monotonic()
+    except KeyboardInterrupt:
+        typer.echo("Stopped watching.", err=True)
+
+
+def _print_words(report: SyncReport, index: Path) -> None:
+    typer.echo(f"{index} answers by words now; vectors of {report.passages:,} passages follow.", err=True)
+
+
+def _print_report(report: SyncReport, index: Path, seconds: float) -> None:
+    counts = report.counts
+    numbers = [
+        f"{number:,} {what}"
+        for what in ("added", "changed", "renamed", "deleted", "unchanged")
+        if (number := getattr(counts, what))
+    ]
+    encoded = f", {report.encoded:,} of them encoded now" if report.encoded else ""
+    kind = "" if report.has_vectors else " without vectors"
+    state = f"{report.passages:,} passage{'s' if report.passages != 1 else ''}{kind}{encoded}"
+    typer.echo(f"{index}: files {', '.join(numbers)}; {state}; {seconds:,.1f} s")
+    for title, entries in (("partly read", report.partly), ("skipped", report.skipped)):
+        for path, reason in entries:
+            typer.echo(f"  {title}: {path}: {reason}")

@@ -1,0 +1,74 @@
+"""A folder of documents as what an index follows: walked, read by format, and split into passages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+from llama2vec.data.documents import Document
+from llama2vec.data.folder import SourceFile, Walk, file_bytes, walk, with_modified
+from llama2vec.data.readers import FORMATS, read_bytes
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.records import Passage
+
+
+class DocumentSplitter(Protocol):
+    """Cuts documents into passages."""
+
+    def split(self, document: Document) -> Iterator[Passage]:
+        """Yield the passages of a document, in order."""
+
+
+class FolderSource:
+    """A folder, or one file.
+
+    Args:
+        folder: Where the documents are.
+        reading: How files are read.
+        splitter: Cuts documents into passages.
+        cut: What decides how it cuts: its settings and tokenizer; JSON types.
+    """
+
+    def __init__(
+        self, folder: Path, reading: ReadingSettings, splitter: DocumentSplitter, cut: Mapping[str, Any]
+    ) -> None:
+        self.folder = folder
+        self._reading, self._splitter, self._cut = reading, splitter, cut
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """What decides the passages besides a file's name and bytes: settings, and the packages that read files."""
+        packages = sorted({name for one in FORMATS for name in one.packages})
+        reading = self._reading.model_dump(mode="json", exclude={"strict", "include", "exclude"})
+        return {
+            "reading": reading,
+            "passages": dict(self._cut),
+            "packages": {name: _version(name) for name in packages},
+        }
+
+    def walk(self, without: Collection[Path]) -> Walk:
+        """Return the files, without those in ``without``."""
+        return walk(self.folder, self._reading, without=without)
+
+    def content(self, file: SourceFile) -> bytes:
+        """Return the bytes of a file; an UnreadableError where there are none to be had."""
+        return file_bytes(file, self._reading)
+
+    def read(self, file: SourceFile, content: bytes) -> tuple[Sequence[Passage], Sequence[str]]:
+        """Return a file's passages, and what is missing from them; an UnreadableError if nothing can be read."""
+        documents = [with_modified(one, file.modified_ns) for one in read_bytes(content, file.name, self._reading)]
+        problems = dict.fromkeys(problem for one in documents for problem in one.problems)
+        return [passage for one in documents for passage in self._splitter.split(one)], list(problems)
+
+    def stamp(self, file: SourceFile) -> str:
+        """Return what of a file's time its passages show: the day of its last change."""
+        return str(with_modified(Document("", ""), file.modified_ns).fields["modified"])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""

@@ -1,0 +1,150 @@
+"""Keep an index in step with a folder: words first, then vectors, once or for as long as the folder is watched."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llama2vec.artifact import read_object
+from llama2vec.config import ModelSettings, Settings
+from llama2vec.data.documents import Document
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import EmptyCorpusError, StoreError
+from llama2vec.model.source import CONTRACT_FILE, ModelSpec
+from llama2vec.records import Passage
+from llama2vec.retrieve.folder_source import FolderSource
+from llama2vec.retrieve.inventory import STORE_FOLDER, Inventory
+from llama2vec.retrieve.library import Library, SyncReport
+from llama2vec.retrieve.settings import LibrarySettings
+from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
+
+_SHORTEST_WAIT_SECONDS = 2.0
+_WALKS_PER_WAIT = 20
+"""Watching takes at most this share of one core: a wait lasts so many times as long as a look at the folder."""
+
+
+class SyncSettings(Settings):
+    """How a folder is read and indexed."""
+
+    reading: ReadingSettings = ReadingSettings()
+    index: LibrarySettings = LibrarySettings()
+
+
+@dataclass(frozen=True)
+class Following:
+    """A folder, the index that follows it, and how.
+
+    Attributes:
+        model: The encoder; None = the one that the index knows, else no vectors.
+        settings: What was set for this call; the rest is as the last time.
+    """
+
+    folder: Path
+    index: Path
+    model: ModelSpec | None = None
+    model_settings: ModelSettings = field(default_factory=ModelSettings)
+    settings: SyncSettings = field(default_factory=SyncSettings)
+    strict: bool = False
+    follow: bool = False  # Let an index that followed another folder follow this one
+    on_words: Callable[[SyncReport], None] = field(default=lambda report: None)  # Called when BM25 can answer
+
+    def sync(self) -> SyncReport:
+        """Bring the index up to date; where it has no vectors yet, BM25 comes first and vectors follow.
+
+        Raises:
+            Llama2VecError: As :meth:`Library.sync`, or the model cannot be used.
+        """
+        library = Library(self.index)
+        old = library.inventory if library.exists else None
+        spec, settings = self._model(old), _merged(old, self.settings)
+        source = FolderSource(self.folder, settings.reading, _WholeDocuments(), {"split": "never"})
+        options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
+        if spec is None:
+            return library.sync(source, **options)
+        options["model"] = spec.to_json(self.index / STORE_FOLDER)
+        if old is None or not old.contract_hash:
+            report = library.sync(source, **options)
+            self.on_words(report)
+        return library.sync(source, self._encoder(old, spec, options["model"]), **options)
+
+    def changes(self) -> Iterator[SyncReport]:
+        """Sync, then watch the folder and sync again whenever a file in it changed; ends when the caller stops."""
+        seen: object = None
+        while True:
+            begun = time.monotonic()
+            library = Library(self.index)
+            settings = _merged(library.inventory if library.exists else None, self.settings)
+            source = FolderSource(self.folder, settings.reading, _WholeDocuments(), {})
+            now = [(file.name, file.size, file.modified_ns) for file in source.walk([self.index]).files]
+            took = time.monotonic() - begun
+            if now != seen:
+                seen = now
+                try:
+                    yield self.sync()
+                except EmptyCorpusError:
+                    if not library.exists:
+                        raise
+            time.sleep(max(_SHORTEST_WAIT_SECONDS, _WALKS_PER_WAIT * took))
+
+    def _model(self, old: Inventory | None) -> ModelSpec | None:
+        if self.model is not None or old is None or old.model is None:
+            return self.model
+        return ModelSpec.of_store({"model": old.model}, self.index / STORE_FOLDER)
+
+    def _encoder(self, old: Inventory | None, spec: ModelSpec, model: Mapping[str, Any]) -> PassageEncoder:
+        """Return the encoder, loaded at once where it may be another one than the index was made with."""
+        if old is None or old.model != model or not old.contract_hash:
+            return _loaded(spec, self.model_settings)
+        contract = read_object(Path(spec.path) / CONTRACT_FILE) if spec.path else None
+        if contract is not None and contract.get("hash") != old.contract_hash:
+            return _loaded(spec, self.model_settings)
+        try:
+            store = VectorStore.open(self.index / STORE_FOLDER)
+        except StoreError:
+            return _loaded(spec, self.model_settings)
+        return _LoadedWhenNeeded(store, spec, self.model_settings)
+
+
+class _WholeDocuments:
+    """Makes one passage of each document."""
+
+    def split(self, document: Document) -> Iterator[Passage]:
+        yield Passage(document.id, document.text, document.title, fields=document.fields)
+
+
+class _LoadedWhenNeeded:
+    """The encoder that made a store, loaded when the first text is new."""
+
+    def __init__(self, store: VectorStore, spec: ModelSpec, settings: ModelSettings) -> None:
+        self.dimension, self.contract_hash = store.dimension, store.contract_hash
+        self._spec, self._settings = spec, settings
+        self._encoder: PassageEncoder | None = None
+
+    def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
+        """See :class:`PassageEncoder`."""
+        if self._encoder is None:
+            self._encoder = _loaded(self._spec, self._settings)
+            if self._encoder.contract_hash != self.contract_hash:
+                raise StoreError(
+                    f"{self._spec.title} is not the model that encoded the index: its contract is "
+                    f"{self._encoder.contract_hash[:12]}, not {self.contract_hash[:12]}; restore it, or sync into "
+                    "another index"
+                )
+        return self._encoder.encode_passages(passages)
+
+
+def _loaded(spec: ModelSpec, settings: ModelSettings) -> PassageEncoder:
+    from llama2vec.model.encoder import Encoder
+
+    return Encoder.from_spec(spec, settings)
+
+
+def _merged(old: Inventory | None, given: SyncSettings) -> SyncSettings:
+    """Return the settings of the last time with those that were given now."""
+    kept = {"reading": old.plan.get("reading", {}), "index": old.settings} if old else {}
+    now = given.model_dump(exclude_unset=True)
+    parts = {name: {**kept.get(name, {}), **now.get(name, {})} for name in SyncSettings.model_fields}
+    return SyncSettings.model_validate(parts)
