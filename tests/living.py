@@ -27,7 +27,7 @@ class BlankLineSource:
     """Text files whose passages are the parts between blank lines; ``unreadable`` in a file makes it so."""
 
     def __init__(self, folder: Path, **plan: Any) -> None:
-        self.folder, self.plan = folder, plan
+        self.folder, self.plan, self.settings = folder, plan, {"note": "words"}
         self.read_paths: list[str] = []
 
     def walk(self, without: Collection[Path]) -> Walk:

@@ -23,7 +23,7 @@ def sync_command(
     model: Annotated[
         str | None, typer.Option(help="Encoder for the vectors; default: the one of the last time, else BM25 alone.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Go on: sync again whenever a file changes.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep syncing whenever a file changes.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")] = False,
     sets: Annotated[
         list[str] | None, typer.Option("--set", help="A setting, such as index.language=de; kept for the next time.")
@@ -77,6 +77,5 @@ def _print_report(report: SyncReport, index: Path, seconds: float) -> None:
     kind = "" if report.has_vectors else " without vectors"
     state = f"{report.passages:,} passage{'s' if report.passages != 1 else ''}{kind}{encoded}"
     typer.echo(f"{index}: files {', '.join(numbers)}; {state}; {seconds:,.1f} s")
-    for title, entries in (("partly read", report.partly), ("skipped", report.skipped)):
-        for path, reason in entries:
-            typer.echo(f"  {title}: {path}: {reason}")
+    for line in report.reading.table().splitlines()[1:]:
+        typer.echo(line)

@@ -11,6 +11,7 @@ import json
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,6 +35,10 @@ class Source(Protocol):
     @property
     def folder(self) -> Path:
         """The folder, or the one file."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How the folder is read, for the next time; JSON types."""
 
     @property
     def plan(self) -> Mapping[str, Any]:
@@ -83,9 +88,9 @@ class Changes:
 
     Args:
         source: The folder.
-        old: What the index holds of each file; None = there is no index.
+        old: What the index holds of each file; None = none was made yet.
         store: Its store; None = none that could be used, so every file is read.
-        leave_out: Paths that are no part of the folder, such as the index itself.
+        leave_out: Paths that do not belong to the folder, such as the index itself.
     """
 
     def __init__(
@@ -99,16 +104,18 @@ class Changes:
         self._source, self._old, self._store = source, old, store
         self._leave_out = leave_out
         self._same_plan = old is not None and old.plan == dict(source.plan)
-        self._spool = tempfile.TemporaryFile()  # noqa: SIM115
         self.counts = Counts()
         self.entries: list[Entry] = []
 
     def __enter__(self) -> Changes:
-        self._compare()
+        with ExitStack() as stack:
+            self._spool = stack.enter_context(tempfile.TemporaryFile())
+            self._compare()
+            self._opened = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._spool.close()
+        self._opened.close()
 
     @property
     def records(self) -> tuple[FileRecord, ...]:
@@ -186,7 +193,7 @@ class Changes:
     def _entry(self, file: SourceFile, old: FileRecord | None, rows: range, gone: dict[str, FileRecord]) -> Entry:
         usable = old is not None and bool(old.sha256) and self._same_plan and self._store is not None
         if old is not None and usable and (old.size, old.modified_ns) == (file.size, file.modified_ns):
-            self.counts.unchanged += 1
+            self.counts.unchanged += not old.skipped
             return Entry(old, rows)
         now = time.time_ns()
         try:
@@ -200,15 +207,20 @@ class Changes:
             "sha256": sha256,
         }  # fmt: skip
         if old is not None and usable and (old.sha256, old.stamp) == (sha256, facts["stamp"]):
-            self.counts.unchanged += 1
+            self.counts.unchanged += not old.skipped
             return Entry(old.model_copy(update=facts), rows)
         same = old if old is not None and old.sha256 == sha256 else None
-        before = same if old is not None else gone.pop(sha256, None)
-        self.counts.changed += old is not None and same is None
-        self.counts.unchanged += same is not None
-        self.counts.renamed += old is None and before is not None
-        self.counts.added += old is None and before is None
-        return self._read(file, content, facts, before, returned=old is not None and old.removed != ())
+        before = same if old is not None else gone.pop(sha256, None)  # under another name
+        entry = self._read(file, content, facts, before, returned=old is not None and old.removed != ())
+        if entry.record.skipped:
+            self.counts.deleted += old is not None and old.passages > 0
+        else:
+            is_new = old is None or bool(old.skipped)
+            self.counts.changed += not is_new and same is None
+            self.counts.unchanged += not is_new and same is not None
+            self.counts.renamed += is_new and before is not None
+            self.counts.added += is_new and before is None
+        return entry
 
     def _skipped(self, name: str, old: FileRecord | None, reason: str) -> Entry:
         self.counts.deleted += old is not None and old.passages > 0

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from llama2vec.data.documents import Document
 from llama2vec.data.folder import SourceFile, Walk, file_bytes, walk, with_modified
 from llama2vec.data.readers import FORMATS, read_bytes
-from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.records import Passage
 
 
@@ -27,26 +27,34 @@ class FolderSource:
     Args:
         folder: Where the documents are.
         reading: How files are read.
-        splitter: Cuts documents into passages.
-        cut: What decides how it cuts: its settings and tokenizer; JSON types.
+        passages: How documents are cut.
+        splitter: Cuts them so.
+        cut: What decides its cuts besides ``passages``, such as the tokenizer; JSON types.
     """
 
     def __init__(
-        self, folder: Path, reading: ReadingSettings, splitter: DocumentSplitter, cut: Mapping[str, Any]
+        self,
+        folder: Path,
+        reading: ReadingSettings,
+        passages: PassageSettings,
+        splitter: DocumentSplitter,
+        cut: Mapping[str, Any],
     ) -> None:
         self.folder = folder
-        self._reading, self._splitter, self._cut = reading, splitter, cut
+        self._reading, self._passages, self._splitter, self._cut = reading, passages, splitter, cut
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """How the folder is read, for the next time."""
+        return {"reading": self._reading.model_dump(mode="json"), "passages": self._passages.model_dump(mode="json")}
 
     @property
     def plan(self) -> Mapping[str, Any]:
-        """What decides the passages besides a file's name and bytes: settings, and the packages that read files."""
-        packages = sorted({name for one in FORMATS for name in one.packages})
+        """What decides the passages besides a file's name and bytes: settings, tokenizer, and packages of readers."""
         reading = self._reading.model_dump(mode="json", exclude={"strict", "include", "exclude"})
-        return {
-            "reading": reading,
-            "passages": dict(self._cut),
-            "packages": {name: _version(name) for name in packages},
-        }
+        packages = {name: _version(name) for one in FORMATS for name in one.packages}
+        passages = {**self._passages.model_dump(mode="json"), **self._cut}
+        return {"reading": reading, "passages": passages, "packages": packages}
 
     def walk(self, without: Collection[Path]) -> Walk:
         """Return the files, without those in ``without``."""

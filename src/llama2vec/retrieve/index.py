@@ -99,8 +99,7 @@ def build_index(
         The parts that were made: the kind of vector index, ``bm25``; empty if the index had them already.
 
     Raises:
-        OutputExistsError: A requested part exists with other settings, the index is over another store, or the folder
-            holds something else.
+        OutputExistsError: A requested part has other settings, or the folder holds an index of another store, or else.
         StoreError: The store is not finished, lacks the vectors that the request needs or enough of them to train on,
             or the folder cannot be written.
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
@@ -123,8 +122,7 @@ def build_index(
         differs = {name for name in wanted if not anew and wanted[name] != there[name]}
         makes_vectors = anew or bool(differs - {"bm25"}) or (overwrite and (kind is not None or not bm25))
         makes_bm25 = wanted["bm25"] and (anew or "bm25" in differs or (overwrite and bm25))
-        replaced = {_MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()
-        replaced |= {_BM25} if makes_bm25 else set()
+        replaced = ({_MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
         replaced |= set() if same_store else {_BM25, _SPARSE}
         entries = os.listdir(output) if output.is_dir() else []
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])

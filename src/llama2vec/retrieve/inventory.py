@@ -47,12 +47,11 @@ class Inventory(BaseModel):
     format: Literal["llama2vec-library"] = "llama2vec-library"
     version: Literal[1] = 1
     folder: str  # Absolute path of what the index follows
-    settings: dict[str, Any]  # As `sync` was asked
+    settings: dict[str, Any]  # How the passages are indexed
+    source: dict[str, Any]  # How the folder is read
     plan: dict[str, Any]  # What decides the passages of a file besides its bytes
-    model: dict[str, Any] | None = (
-        None  # How to load the encoder, with paths relative to the store; None = none is known
-    )
-    contract_hash: str = ""  # Of the vectors; "" = none
+    model: dict[str, Any] | None = None  # How to load the encoder, with paths relative to the store; None = not known
+    contract_hash: str = ""  # How the vectors were made; "" without vectors
     files: tuple[FileRecord, ...]  # Sorted by path
 
     @classmethod
@@ -103,5 +102,5 @@ LIBRARY = Kind(
     "an index that follows a folder",
     _read_library,
     resumable=False,
-    entries=(STORE_FOLDER, INDEX_FOLDER, INVENTORY_FILE),
+    entries=(f"{STORE_FOLDER}/**", f"{INDEX_FOLDER}/**", INVENTORY_FILE),
 )

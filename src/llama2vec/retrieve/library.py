@@ -4,8 +4,8 @@ INDEX/documents.json    what is known of every file (:mod:`inventory`)
 INDEX/store/            vectors and passages (:mod:`store`), sorted by path, then by place in the file
 INDEX/index/            the index over them (:mod:`index`)
 
-A sync writes all of it anew in ``.new-INDEX``, with the vectors of every text that the present store has, and lets the
-two trade places. New vectors are written down in ``.vectors-INDEX`` as they are made, so that a killed sync goes on.
+A sync writes all of it again in ``.new-INDEX``, with the vectors of every text that the present store has, and lets the
+two trade places. New vectors are written down in ``.vectors-INDEX`` as they are made, so that a killed sync resumes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llama2vec.artifact import Work, claim, find, new_path
+from llama2vec.data.folder import ReadingReport, Skipped
 from llama2vec.errors import CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
+from llama2vec.files import check_inputs
 from llama2vec.records import Passage
 from llama2vec.retrieve.changes import Changes, Counts, Source
 from llama2vec.retrieve.index import build_index, store_passages
@@ -36,21 +38,19 @@ class SyncReport:
     """What a sync did."""
 
     passages: int  # In the index now
-    has_vectors: bool
+    has_vectors: bool = False
     encoded: int = 0  # Texts that the model read
     is_new: bool = True  # Whether the index was written; otherwise nothing had changed
     counts: Counts = field(default_factory=Counts)
     files: tuple[FileRecord, ...] = ()
 
     @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """Every file that gives no passage, with the reason."""
-        return [(record.path, record.skipped) for record in self.files if record.skipped]
-
-    @property
-    def partly(self) -> list[tuple[str, str]]:
-        """Every file of which something is missing, with what that is."""
-        return [(record.path, problem) for record in self.files for problem in record.problems]
+    def reading(self) -> ReadingReport:
+        """Which files give passages, and which do not or only in part, with the reasons."""
+        partly = [Skipped(record.path, problem) for record in self.files for problem in record.problems]
+        skipped = [Skipped(record.path, record.skipped) for record in self.files if record.skipped]
+        read = sum(not record.skipped for record in self.files)
+        return ReadingReport(read, read, partly, skipped)
 
 
 class Library:
@@ -61,7 +61,7 @@ class Library:
 
     @property
     def inventory(self) -> Inventory:
-        """What the index holds of each file; a StoreError if this is no such index."""
+        """What the index holds of each file; a StoreError for anything else."""
         return Inventory.read(self.path)
 
     @property
@@ -94,7 +94,8 @@ class Library:
             EmptyCorpusError: The folder has no passage; the index stays as it is.
             DataError: ``strict``, and a file could not be read as a whole.
         """
-        with claim(self.path, LIBRARY, {}, overwrite=True, inputs=[source.folder]) as work:
+        check_inputs(self.path, [source.folder], may_contain=True)
+        with claim(self.path, LIBRARY, {}, overwrite=True) as work:
             old, store = self._present()
             folder = str(source.folder.resolve())
             if old and old.folder != folder and not follow:
@@ -107,7 +108,7 @@ class Library:
             except CorruptShardError as error:
                 if store is None:
                     raise
-                logger.warning("%s; the index is made anew", str(error).partition(";")[0])
+                logger.warning("%s; it is built again", str(error).partition(";")[0])
                 return _Sync(work, source, encoder, settings, model, strict).run(old, None)
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -127,7 +128,7 @@ class Library:
         with claim(self.path, LIBRARY, {}, overwrite=True) as work:
             old, store = self._present()
             if old is None or store is None:
-                raise StoreError(f"{self.path} is damaged; run `llama2vec sync` to make it anew")
+                raise StoreError(f"{self.path} is damaged; run `llama2vec sync` to build it again")
             removed = _rows_of(ids, old, store)
             files, rows = [], list[int]()
             for record, span in old.spans():
@@ -160,7 +161,7 @@ class Library:
             if len(store) != sum(record.passages for record in inventory.files):
                 raise StoreError(f"{store.path} holds other passages than {INVENTORY_FILE} says")
         except StoreError as error:
-            logger.warning("%s; the index is made anew", str(error).partition(";")[0])
+            logger.warning("%s; it is built again", str(error).partition(";")[0])
             return inventory, None
         return inventory, store
 
@@ -173,7 +174,7 @@ class _OnlyKnown:
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Never called with a text that the store has."""
-        raise CorruptShardError(f"the store lacks the vector of passage {passages[0].id!r}; sync to make it anew")
+        raise CorruptShardError(f"the store lacks the vector of passage {passages[0].id!r}; sync to build it again")
 
 
 class _Sync:
@@ -197,6 +198,7 @@ class _Sync:
             after = Inventory(
                 folder=str(self._source.folder.resolve()),
                 settings=self._settings.model_dump(mode="json"),
+                source=dict(self._source.settings),
                 plan=plan,
                 model=dict(self._model) if self._model else None,
                 contract_hash=self._encoder.contract_hash if self._encoder else "",
@@ -213,16 +215,8 @@ class _Sync:
         return SyncReport(changes.total, has_vectors, encoded, is_new, changes.counts, after.files)
 
     def _check(self, changes: Changes, after: Inventory) -> None:
-        faults = [
-            (record.path, record.skipped or record.problems[0])
-            for record in after.files
-            if record.skipped or record.problems
-        ]
-        if self._strict and faults:
-            more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
-            raise DataError(
-                f"{faults[0][0]}: {faults[0][1]}{more}; repair or exclude the files, or sync without --strict"
-            )
+        if self._strict:
+            SyncReport(changes.total, files=after.files).reading.check(str(self._source.folder))
         if not changes.total:
             raise EmptyCorpusError(f"{self._source.folder} has no text to index; nothing was changed")
 
@@ -255,7 +249,7 @@ def _write(
 ) -> None:
     """Write store, index and inventory into a folder that will move to ``output``."""
     settings = LibrarySettings.model_validate(after.settings)
-    source: dict[str, object] = {"corpus": after.folder, "fingerprint": after.fingerprint}
+    source: dict[str, object] = {"folder": after.folder, "fingerprint": after.fingerprint}
     if encoder is None:
         option = "" if after.model else " --model MODEL"
         source["add_vectors"] = f"`llama2vec sync {after.folder} {output}{option}`"

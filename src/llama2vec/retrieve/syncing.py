@@ -10,8 +10,9 @@ from typing import Any
 
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, Settings
-from llama2vec.data.documents import Document
-from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.cutting import word_spans
+from llama2vec.data.passages import Splitter
+from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import EmptyCorpusError, StoreError
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Passage
@@ -30,6 +31,7 @@ class SyncSettings(Settings):
     """How a folder is read and indexed."""
 
     reading: ReadingSettings = ReadingSettings()
+    passages: PassageSettings = PassageSettings()
     index: LibrarySettings = LibrarySettings()
 
 
@@ -60,7 +62,7 @@ class Following:
         library = Library(self.index)
         old = library.inventory if library.exists else None
         spec, settings = self._model(old), _merged(old, self.settings)
-        source = FolderSource(self.folder, settings.reading, _WholeDocuments(), {"split": "never"})
+        source = _source(self.folder, settings)
         options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
         if spec is None:
             return library.sync(source, **options)
@@ -77,7 +79,7 @@ class Following:
             begun = time.monotonic()
             library = Library(self.index)
             settings = _merged(library.inventory if library.exists else None, self.settings)
-            source = FolderSource(self.folder, settings.reading, _WholeDocuments(), {})
+            source = _source(self.folder, settings)
             now = [(file.name, file.size, file.modified_ns) for file in source.walk([self.index]).files]
             took = time.monotonic() - begun
             if now != seen:
@@ -108,13 +110,6 @@ class Following:
         return _LoadedWhenNeeded(store, spec, self.model_settings)
 
 
-class _WholeDocuments:
-    """Makes one passage of each document."""
-
-    def split(self, document: Document) -> Iterator[Passage]:
-        yield Passage(document.id, document.text, document.title, fields=document.fields)
-
-
 class _LoadedWhenNeeded:
     """The encoder that made a store, loaded when the first text is new."""
 
@@ -136,6 +131,11 @@ class _LoadedWhenNeeded:
         return self._encoder.encode_passages(passages)
 
 
+def _source(folder: Path, settings: SyncSettings) -> FolderSource:
+    splitter = Splitter(settings.passages, word_spans)
+    return FolderSource(folder, settings.reading, settings.passages, splitter, {"tokenizer": "words"})
+
+
 def _loaded(spec: ModelSpec, settings: ModelSettings) -> PassageEncoder:
     from llama2vec.model.encoder import Encoder
 
@@ -144,7 +144,7 @@ def _loaded(spec: ModelSpec, settings: ModelSettings) -> PassageEncoder:
 
 def _merged(old: Inventory | None, given: SyncSettings) -> SyncSettings:
     """Return the settings of the last time with those that were given now."""
-    kept = {"reading": old.plan.get("reading", {}), "index": old.settings} if old else {}
+    kept = {"index": old.settings, **old.source} if old else {}
     now = given.model_dump(exclude_unset=True)
     parts = {name: {**kept.get(name, {}), **now.get(name, {})} for name in SyncSettings.model_fields}
     return SyncSettings.model_validate(parts)

@@ -15,7 +15,7 @@ FILES = (
     FileRecord(path="b.pdf", skipped="encrypted"),
     FileRecord(path="ü/c.md", sha256="cc", passages=1, problems=("page 2 is a picture",)),
 )
-MADE = Inventory(folder="/docs", settings={"kind": "exact"}, plan={"tokens": 256}, files=FILES)
+MADE = Inventory(folder="/docs", settings={"kind": "exact"}, source={}, plan={"tokens": 256}, files=FILES)
 
 
 def test_it_reads_back_and_has_one_line_per_file(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pytest
 from living import SETTINGS, BlankLineSource, HashEncoder, age, content, sync, write
 
+from llama2vec.data.folder import Skipped
 from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError
 from llama2vec.files import Lock
 from llama2vec.records import Passage
@@ -31,6 +32,10 @@ FILES = {
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write(tmp_path / "docs", FILES)
+
+
+def states(index: Path) -> dict[Path, tuple[int, int]]:
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in index.rglob("*")}
 
 
 def anew(folder: Path, index: Path, encoder: HashEncoder | None = None) -> dict[str, bytes]:
@@ -61,12 +66,12 @@ def test_the_first_sync_reads_and_encodes_everything_in_the_order_of_the_paths(f
 
 def test_nothing_is_read_or_written_where_nothing_changed(folder: Path, tmp_path: Path) -> None:
     sync(folder, tmp_path / "index", HashEncoder())
-    before = {path: path.stat() for path in (tmp_path / "index").rglob("*")}
+    before = states(tmp_path / "index")
     source, encoder = BlankLineSource(folder), HashEncoder()
     report = sync(folder, tmp_path / "index", encoder, source=source)
     assert (report.is_new, report.encoded, report.counts.unchanged, source.read_paths) == (False, 0, 4, [])
     assert encoder.encoded == []
-    assert {path: path.stat() for path in (tmp_path / "index").rglob("*")} == before
+    assert states(tmp_path / "index") == before
 
 
 def test_only_what_changed_is_read_and_encoded_and_the_result_is_as_if_made_anew(folder: Path, tmp_path: Path) -> None:
@@ -143,13 +148,17 @@ def test_an_interrupted_sync_keeps_its_vectors_and_leaves_the_index_as_it_was(fo
 
 def test_unreadable_files_are_named_kept_out_and_an_error_if_strict(folder: Path, tmp_path: Path) -> None:
     write(folder, {"f.txt": "unreadable", "g.txt": "a picture"})
-    with pytest.raises(DataError, match=r"f\.txt: encrypted, and 1 more; repair or exclude"):
+    with pytest.raises(
+        DataError, match=r"2 files cannot be read whole, such as f\.txt \(encrypted\); exclude or repair"
+    ):
         sync(folder, tmp_path / "index", strict=True)
     assert not (tmp_path / "index").exists()
     report = sync(folder, tmp_path / "index")
-    assert (report.skipped, report.partly) == ([("f.txt", "encrypted")], [("g.txt", "page 2 is a picture")])
+    reading = report.reading
+    assert (reading.files, reading.skipped) == (5, [Skipped("f.txt", "encrypted")])
+    assert reading.partly == [Skipped("g.txt", "page 2 is a picture")]
     source = BlankLineSource(folder)
-    assert sync(folder, tmp_path / "index", source=source).skipped == report.skipped
+    assert sync(folder, tmp_path / "index", source=source).reading == reading
     assert source.read_paths == []
     write(folder, {"a.txt": "unreadable now"})
     assert sync(folder, tmp_path / "index").passages == report.passages - 2
@@ -171,6 +180,9 @@ def test_an_index_may_lie_in_its_folder(folder: Path) -> None:
     with pytest.raises(OutputExistsError, match=r"holds note\.txt, which llama2vec did not write"):
         sync(folder, folder / "index")
     (folder / "index" / "note.txt").unlink()
+    for inside in (folder / "index" / "store", folder / "index"):
+        with pytest.raises(OutputExistsError, match=r"lies inside the output|is the output itself"):
+            sync(inside, folder / "index")
     assert not sync(folder, folder / "index").is_new
 
 
@@ -260,7 +272,7 @@ def test_a_damaged_index_is_made_anew_and_what_was_removed_stays_away(
     (index / "store" / "shard-00001.offsets.npy").unlink()
     sync(folder, index, HashEncoder())
     assert content(index) == whole
-    assert "the index is made anew" in caplog.text
+    assert "it is built again" in caplog.text
 
 
 def test_two_files_that_give_one_id_are_named(folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""`llama2vec sync`, over a small folder."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from running import CommandLine
+
+CPU = ["--dtype", "float32", "--device", "cpu"]
+
+
+@pytest.fixture
+def docs(tmp_path: Path) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("# River\n\nA stone bridge crosses the river.")
+    (folder / "b.txt").write_text("The market opens in winter.")
+    (folder / "c.png").write_bytes(b"\x89PNG")
+    for path in folder.iterdir():
+        os.utime(path, (10**9, 10**9))
+    return folder
+
+
+def test_a_folder_is_searchable_by_words_at_once_and_only_changes_are_read(
+    docs: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    index = tmp_path / "index"
+    first = command_line("sync", docs, index)
+    assert f"{index}: files 2 added; 2 passages without vectors; " in first.out
+    assert "  skipped     1  a picture: c.png\n" in first.out
+    assert "a.md" in command_line("search", index, "bridge").out
+    (docs / "b.txt").write_text("The harbor opens in winter.")
+    assert "files 1 changed, 1 unchanged; 2 passages" in command_line("sync", docs, index).out
+    assert "files 2 unchanged; 2 passages" in command_line("sync", docs, index).out
+    assert "b.txt" in command_line("search", index, "harbor").out
+    assert "add vectors: `llama2vec sync" in command_line.refused("search", index, "harbor", "--mode", "dense")
+
+
+def test_a_model_adds_vectors_and_is_remembered(
+    docs: Path, tmp_path: Path, llama_folder: Path, command_line: CommandLine
+) -> None:
+    index = tmp_path / "index"
+    first = command_line("sync", docs, index, "--model", llama_folder, *CPU)
+    assert f"{index} answers by words now; vectors of 2 passages follow." in first.err
+    assert "2 passages, 2 of them encoded now; " in first.out
+    (docs / "b.txt").write_text("The harbor opens in winter.")
+    assert "2 passages, 1 of them encoded now; " in command_line("sync", docs, index, *CPU).out
+    found = command_line("search", index, "harbor", "--mode", "hybrid", *CPU)
+    assert (found.code, found.out.splitlines()[0].split()[2]) == (0, "b.txt:1")
+
+
+def test_settings_are_kept_for_the_next_time(docs: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    index = tmp_path / "index"
+    command_line("sync", docs, index, "--set", "reading.include=['*.md']", "--set", "index.language=de")
+    assert "files 1 unchanged; 1 passage without" in command_line("sync", docs, index).out
+    again = command_line("sync", docs, index, "--set", "reading.include=[]")
+    assert "files 1 added, 1 unchanged; 2 passages" in again.out
+
+
+def test_mistakes_are_one_line_and_change_nothing(docs: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    index = tmp_path / "index"
+    assert "no such file or folder" in command_line.refused("sync", tmp_path / "nowhere", index)
+    assert "such as c.png (a picture); exclude or repair" in command_line.refused("sync", docs, index, "--strict")
+    assert "no such model folder" in command_line.refused("sync", docs, index, "--model", "./nowhere")
+    assert "unknown key" in command_line.refused("sync", docs, index, "--set", "index.kinds=exact")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["docs"]
+
+
+def test_watching_follows_changes_until_it_is_interrupted(docs: Path, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    command = [sys.executable, "-m", "llama2vec.cli", "sync", docs, index, "--watch"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout is not None
+        assert "files 2 added" in run.stdout.readline()
+        assert "a picture: c.png" in run.stdout.readline()
+        (docs / "new.md").write_text("# Castle\n\nA castle stands on the hill.")
+        assert "files 1 added, 2 unchanged; 3 passages" in run.stdout.readline()
+        time.sleep(0.1)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 0
+        assert run.stderr is not None
+        assert run.stderr.read().endswith("Stopped watching.\n")
