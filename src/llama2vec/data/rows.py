@@ -42,7 +42,7 @@ def row_fields(values: Mapping[str, Any]) -> dict[str, Value]:
     """Return what a row of a corpus says about its passage besides id, title and text, to filter by.
 
     These are the strings, numbers and truth values among its other keys, in its ``metadata`` object (as BEIR writes
-    it) and in ``fields`` (as :func:`passage_line` writes it); the last of these wins. Lists and objects are no fields.
+    it) and in ``fields`` (as :func:`passage_line` writes it); the last of these wins. Lists and objects are left out.
 
     >>> row_fields({"_id": "1", "text": "…", "year": 2020, "metadata": {"url": "https://x.org", "tags": []}})
     {'url': 'https://x.org', 'year': 2020}

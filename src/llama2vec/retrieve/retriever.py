@@ -160,7 +160,6 @@ class Retriever:
             ConfigError: Neither a model nor a language is given.
         """
         from llama2vec.model.encoder import Encoder
-        from llama2vec.model.tokens import encoder_splitter
 
         passages = as_passages(texts)
         if model is None and language is None:
@@ -169,8 +168,7 @@ class Retriever:
         if encoder is not None and not isinstance(encoder, Encoder):
             encoder = Encoder.load(encoder, device=device, dtype=dtype)
         if split is not None:
-            splitter = encoder_splitter(encoder, split) if encoder else Splitter(split, word_spans)
-            passages = as_passages(part for passage in passages for part in splitter.split_row(passage))
+            passages = _split(passages, encoder, split)
         if folder is None:
             home = Path(tempfile.mkdtemp(prefix="llama2vec-"))
             try:
@@ -335,6 +333,14 @@ class Retriever:
             self.check_unchanged()
             raise
         self.check_unchanged()
+
+
+def _split(passages: Iterable[Passage], encoder: Encoder | None, settings: PassageSettings) -> list[Passage]:
+    """Cut passages in the tokens of an encoder, or in words where there is none."""
+    from llama2vec.model.tokens import encoder_splitter
+
+    splitter = encoder_splitter(encoder, settings) if encoder else Splitter(settings, word_spans)
+    return as_passages(part for passage in passages for part in splitter.split_row(passage))
 
 
 class _EncoderOfStore:

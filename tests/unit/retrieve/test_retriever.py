@@ -222,14 +222,14 @@ def test_long_texts_are_split_on_request_and_counted_otherwise(
     assert "split=PassageSettings()" in caplog.text
     assert len(whole.store) == 2
     caplog.clear()
-    split = Retriever.from_texts(rows, encoder, split=PassageSettings(tokens=64))
+    split = Retriever.from_texts(rows, encoder, split=PassageSettings(tokens=40))
     assert "longer than the model reads" not in caplog.text
     hit = split.hits("llama hums", "bm25")[0].passage
     assert (hit.title, hit.fields, hit.id.partition("#")[0]) == ("Book", {"year": 2020}, "long")
     assert hit.place is not None
     assert long[hit.place.begin : hit.place.end] == hit.text
     assert split.store.passage(len(split.store) - 1) == Passage("short", "A stone bridge.")
-    words = Retriever.from_texts(rows, None, split=PassageSettings(tokens=64))
+    words = Retriever.from_texts(rows, None, split=PassageSettings(tokens=40))
     assert len(words.store) > 2
 
 
