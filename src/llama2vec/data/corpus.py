@@ -1,27 +1,29 @@
-"""Passages and queries in the usual shapes, streamed: BEIR, JSONL, TSV, text folders, Hugging Face, ir_datasets."""
+"""Passages and queries, streamed: BEIR, JSONL, TSV, documents of any format, Hugging Face, ir_datasets."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
-import re
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import quote
 
-from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines, text_file_lines
+from llama2vec.data.folder import ReadingReport, read_documents
+from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines
+from llama2vec.data.passages import Splitter, whole_passage
+from llama2vec.data.readers.markdown import scalars
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset, reported
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
-from llama2vec.files import file_sha256
-from llama2vec.records import Passage, Query
+from llama2vec.files import file_sha256, open_regular
+from llama2vec.records import Passage, Place, Query, Value
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +31,6 @@ MOST_BYTES = 2**30
 """A larger corpus is not kept in memory: each stage streams it again."""
 _BYTES_A_PASSAGE = 250
 """Python's own share of a passage: three strings and the object that holds them."""
-
-_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(?P<title>.*?)(?:[ \t]+#+)?[ \t]*$")
-_CODE_FENCE = re.compile(r"^ {0,3}(```|~~~)")
 
 
 # What was read: (paths, sizes, times and inodes of the files) → their hash or passages. A changed file is read again.
@@ -58,11 +57,11 @@ def _identity(what: str, paths: Iterable[Path]) -> object:
     return tuple(found)
 
 
-def _kept_passages(paths: Sequence[Path], read: Callable[[], Iterator[Passage]]) -> Iterator[Passage]:
+def _kept_passages(how: str, paths: Sequence[Path], read: Callable[[], Iterator[Passage]]) -> Iterator[Passage]:
     memory = _memory.get()
     if memory is None:
         return read()
-    files = _identity("passages", paths)
+    files = _identity(how, paths)
     return iter(memory[files]) if files in memory else _keeping(memory, files, read(), paths[0])
 
 
@@ -81,49 +80,99 @@ def _keeping(memory: dict[object, Any], files: object, rows: Iterable[Passage], 
         memory[files] = kept
 
 
-def read_passages(source: str | Path, *, limit: int | None = None) -> Iterator[Passage]:
-    r"""Stream the passages of a corpus, in the order of the source, with one passage in memory at a time.
+def read_passages(
+    source: str | Path,
+    *,
+    limit: int | None = None,
+    splitter: Splitter | None = None,
+    settings: ReadingSettings | None = None,
+    report: ReadingReport | None = None,
+) -> Iterator[Passage]:
+    r"""Stream the passages of a corpus, in the order of the source.
 
-    Sources, and where id, title and text come from:
+    Rows, one in memory at a time, and where id, title and text come from:
 
     - a BEIR folder: its ``corpus.jsonl`` or ``corpus.jsonl.gz``;
-    - ``.jsonl``, ``.jsonl.gz``: objects with ``_id`` (or ``id``), ``text`` and optionally ``title``;
+    - ``.jsonl``, ``.jsonl.gz``: objects with ``_id`` (or ``id``), ``text`` and optionally ``title``, or the fields
+      that ``settings`` name; other texts and numbers of an object become fields;
     - a folder of ``.jsonl`` files: the parts of one corpus, sorted by name;
     - ``.tsv``, ``.tsv.gz``: id, text or id, title, text between tabs, without quoting; a first line that names the
       columns decides their order;
-    - a folder of ``.txt`` and ``.md`` files, at any depth, without hidden ones: one passage a file, sorted by path.
-      The id is the relative path without its suffix, white space percent-encoded because TREC files cannot hold it.
-      A Markdown file's title is its first heading, which leaves the text where the text opens with it;
-    - one ``.txt`` or ``.md`` file: one passage;
     - ``hf:NAME[:CONFIG][:SPLIT]``: a Hugging Face dataset, streamed; columns ``text``, ``_id``, ``id`` or ``docid``
       (else the row number) and ``title``. The split is ``train``, or the only one, where none is given;
     - ``ir:DATASET_ID``: the documents of an ir_datasets data set.
 
-    Lines end at ``\n`` or ``\r\n``; blank lines are skipped. An empty text is allowed: some corpora have them. Other
-    files in a folder are skipped, and a log line names them.
+    Documents, one file in memory at a time: any other folder, at any depth, without hidden files, sorted by path; or a
+    file of a known format (docs/documents.md). Ids are paths relative to the folder, with white space percent-encoded
+    because TREC files cannot hold it. Files that cannot be read are skipped; a log line names them.
+
+    Lines end at ``\n`` or ``\r\n``; blank lines are skipped. An empty text is allowed: some corpora have them.
 
     Args:
         source: One of the above.
         limit: Stop after this many passages; None = all.
+        splitter: Cuts documents, and rows where its settings say ``always``, into passages ``ID#1``, ``ID#2``, …;
+            None = one passage a document or row.
+        settings: How documents and JSON rows are read; None = the defaults.
+        report: Takes which documents were read and which not; None = a log line names them.
 
     Raises:
         ConfigError: ``limit`` is below 1.
         CorpusFormatError: No such source, or a faulty row: the message names file and line.
+        DataError: ``settings.strict``, and a document was skipped or only partly read.
         EmptyCorpusError: The source holds no passage.
         MissingDependencyError: ``hf:`` or ``ir:`` without its package.
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; ask for at least 1 passage")
     where = str(source)
-    if where.startswith("hf:"):
-        return islice(_distinct(_hub_rows(open_hub_dataset(where), where), where), limit)
-    if where.startswith("ir:"):
-        rows = (_row(values, f"{where}, row {number},", ("_id",)) for number, values in enumerate(ir_rows(where)))
-        return islice(_distinct(rows, where), limit)
-    files = locate(where, "corpus")
+    settings = settings or ReadingSettings()
+    if is_remote(where):
+        return islice(_split(_distinct(_remote_rows(where), where), splitter), limit)
+    files = locate(where, "corpus", settings)
     if files.skipped:
         _say_once(files.skipped)
-    return islice(_kept_passages(files.paths, lambda: _distinct(_local_rows(files), where)), limit)
+    if report is not None and files.walk:
+        return islice(_distinct(_document_rows(files, where, splitter, settings, report), where), limit)
+    how = f"passages {splitter and splitter.plan} {settings!r}"
+
+    def read() -> Iterator[Passage]:
+        if files.walk:
+            return _distinct(_document_rows(files, where, splitter, settings, None), where)
+        return _split(_distinct(_local_rows(files, settings), where), splitter)
+
+    return islice(_kept_passages(how, files.paths, read), limit)
+
+
+def _remote_rows(where: str) -> Iterator[_Row]:
+    if where.startswith("hf:"):
+        return _hub_rows(open_hub_dataset(where), where)
+    rows = enumerate(ir_rows(where))
+    return (_row(values, f"{where}, row {number},", ("_id",)) for number, values in rows)
+
+
+def _split(rows: Iterator[Passage], splitter: Splitter | None) -> Iterator[Passage]:
+    if splitter is None or splitter.settings.split != "always":
+        return rows
+    return (part for row in rows for part in splitter.split_row(row))
+
+
+def _document_rows(
+    files: LocalFiles, where: str, splitter: Splitter | None, settings: ReadingSettings, report: ReadingReport | None
+) -> Iterator[_Row]:
+    """Yield the passages of documents; without a report of the caller's, say once what was not read."""
+    assert files.walk is not None
+    own = report if report is not None else ReadingReport()
+    for document in read_documents(files.walk, settings, report=own):
+        for one in splitter.split(document) if splitter else [whole_passage(document)]:
+            yield _Row(str(files.root / document.id), one.id, one.text, one.title, one.place, one.fields)
+    if not own.documents:
+        first = own.skipped[0]
+        raise EmptyCorpusError(
+            f"{where}: none of {len(own.skipped):,} files can be read, such as {first.name} ({first.reason})"
+        )
+    if report is None and (own.skipped or own.partly):
+        _say_once(f"{where}: {own.table()}")
 
 
 def read_queries(source: str | Path) -> list[Query]:
@@ -135,9 +184,13 @@ def read_queries(source: str | Path) -> list[Query]:
     """
     where = str(source)
     files = locate(where, "queries")
-    if files.layout == "text":
+    if files.layout == "documents":
         raise CorpusFormatError(f"{where} holds no queries; give a BEIR folder, a .jsonl or a .tsv file")
-    rows = _jsonl_rows(files.paths[0]) if files.layout == "jsonl" else _tsv_rows(files.paths[0], most_columns=2)
+    rows = (
+        _jsonl_rows(files.paths[0], ReadingSettings())
+        if files.layout == "jsonl"
+        else _tsv_rows(files.paths[0], most_columns=2)
+    )
     return [Query(row.id, row.text) for row in _distinct(rows, where)]
 
 
@@ -146,16 +199,27 @@ def count_passages(source: str | Path) -> int | None:
     return None if is_remote(str(source)) else sum(1 for _ in read_passages(source))
 
 
-def corpus_fingerprint(source: str | Path) -> str:
+def corpus_fingerprint(source: str | Path, settings: ReadingSettings | None = None) -> str:
     """Return a sha256 over the names and bytes of a local source's files; for ``hf:`` and ``ir:`` the source itself.
 
-    Names count relative to the source, so a corpus keeps its fingerprint when its folder moves.
+    Names count relative to the source, so a corpus keeps its fingerprint when its folder moves. ``settings`` choose
+    among documents, as they do in :func:`read_passages`.
     """
     where = str(source)
     if is_remote(where):
         return where
-    files = locate(where, "corpus")
+    files = locate(where, "corpus", settings)
+    if files.walk:  # A document that cannot be opened is skipped, here as in reading
+        return files_fingerprint(files.root, [path for path in files.paths if _opens(path)])
     return files_fingerprint(files.root, files.paths)
+
+
+def _opens(path: Path) -> bool:
+    try:
+        open_regular(path).close()
+    except OSError:
+        return False
+    return True
 
 
 def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] = CorpusFormatError) -> str:
@@ -193,23 +257,21 @@ class _Row:
     id: str
     text: str
     title: str = ""
+    place: Place | None = None
+    fields: Mapping[str, Value] = field(default_factory=dict)
 
 
-def _local_rows(files: LocalFiles) -> Iterator[_Row]:
+def _local_rows(files: LocalFiles, settings: ReadingSettings) -> Iterator[_Row]:
     for path in files.paths:
-        if files.layout == "jsonl":
-            yield from _jsonl_rows(path)
-        elif files.layout == "tsv":
-            yield from _tsv_rows(path, most_columns=3)
-        else:
-            yield _text_row(path, files.root)
+        yield from _jsonl_rows(path, settings) if files.layout == "jsonl" else _tsv_rows(path, most_columns=3)
 
 
-def _jsonl_rows(path: Path) -> Iterator[_Row]:
+def _jsonl_rows(path: Path, settings: ReadingSettings) -> Iterator[_Row]:
+    names = (settings.id_field,) if settings.id_field else ("_id", "id")
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
         values = json_object(line, where, '{"_id": "1", "text": "…"}')
-        row = _row(values, where, ("_id", "id"))
+        row = _row(values, where, names, text_name=settings.text_field, title_name=settings.title_field)
         # Only an escape can smuggle half a surrogate pair into a decoded line.
         if "\\u" in line:
             _check_unicode(row)
@@ -221,28 +283,40 @@ def _hub_rows(dataset: Iterable[Mapping[str, object]], where: str) -> Iterator[_
         yield _row(values, f"{where}, row {number},", ("_id", "id", "docid"), number)
 
 
-def _row(values: Mapping[str, object], where: str, id_names: tuple[str, ...], number: int | None = None) -> _Row:
+def _row(
+    values: Mapping[str, object],
+    where: str,
+    id_names: tuple[str, ...],
+    number: int | None = None,
+    *,
+    text_name: str = "",
+    title_name: str = "",
+) -> _Row:
     """Check one row's fields; ``number`` stands in for a missing id where it is given."""
+    text_name, title_name = text_name or "text", title_name or "title"
     id_name = next((name for name in id_names if name in values), None)
     if id_name is None and number is None:
-        raise CorpusFormatError(f'{where} has no "{id_names[0]}"; give each row an id')
-    if "text" not in values:
+        raise CorpusFormatError(f'{where} has no "{id_names[0]}"; give each row an id, or name its field (id_field)')
+    if text_name not in values:
         known = ", ".join(map(str, list(values)[:6]))
-        raise CorpusFormatError(f'{where} has no "text" (only {known}); put the passage or query there')
-    row_id, text, title = values[id_name] if id_name else number, values["text"], values.get("title")
+        hint = "put the passage or query there, or name its field (text_field)"
+        raise CorpusFormatError(f'{where} has no "{text_name}" (only {known}); {hint}')
+    row_id, text, title = values[id_name] if id_name else number, values[text_name], values.get(title_name)
     if isinstance(row_id, int) and not isinstance(row_id, bool):
         row_id = str(row_id)
     if not isinstance(row_id, str) or not row_id.strip():
         problem = f"has the {id_name} {reprlib.repr(row_id)}"
         raise CorpusFormatError(f"{where} {problem}; an id is a string that is not empty, or a whole number")
-    for name, value in (("text", text), ("title", title or "")):
+    for name, value in ((text_name, text), (title_name, title or "")):
         if not isinstance(value, str):
             raise CorpusFormatError(f"{where} has the {name} {reprlib.repr(value)}; a {name} is a string")
-    return _Row(where, row_id, cast(str, text), cast(str, title or ""))
+    others = {key: value for key, value in values.items() if key not in (id_name, text_name, title_name)}
+    return _Row(where, row_id, cast(str, text), cast(str, title or ""), None, scalars(others) if others else {})
 
 
 def _check_unicode(row: _Row) -> None:
-    for name, value in (("id", row.id), ("title", row.title), ("text", row.text)):
+    fields = [(name, text) for name, value in row.fields.items() for text in (name, value) if isinstance(text, str)]
+    for name, value in (("id", row.id), ("title", row.title), ("text", row.text), *fields):
         try:
             value.encode()
         except UnicodeEncodeError as error:
@@ -271,34 +345,8 @@ def _tsv_rows(path: Path, most_columns: int) -> Iterator[_Row]:
             raise CorpusFormatError(f"{where} {problem}; is a tab inside a text?")
         if not fields[columns["id"]].strip():
             raise CorpusFormatError(f"{where} has no id in column {columns['id'] + 1}; give each row an id")
-        yield _Row(where, **{role: fields[column] for role, column in columns.items()})
-
-
-def _text_row(path: Path, root: Path) -> _Row:
-    lines = text_file_lines(path)
-    title = _take_title(lines) if path.suffix.lower() == ".md" else ""
-    name = path.relative_to(root).with_suffix("").as_posix()
-    row_id = "".join(quote(letter) if letter.isspace() else letter for letter in name)
-    return _Row(str(path), row_id, "\n".join(lines).strip(), title)
-
-
-def _take_title(lines: list[str]) -> str:
-    """Return the first heading; take it out of ``lines`` if nothing stands before it, or it would be read twice.
-
-    >>> lines = ["", "# Llamas #", "They hum."]
-    >>> _take_title(lines), lines
-    ('Llamas', ['', '', 'They hum.'])
-    """
-    in_code = False
-    for number, line in enumerate(lines):
-        if _CODE_FENCE.match(line):
-            in_code = not in_code
-        match = None if in_code else _HEADING.match(line)
-        if match and match["title"]:
-            if not any(lines[:number]):
-                lines[number] = ""
-            return match["title"]
-    return ""
+        title = fields[columns["title"]] if "title" in columns else ""
+        yield _Row(where, fields[columns["id"]], fields[columns["text"]], title)
 
 
 def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
@@ -314,6 +362,6 @@ def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
         if key in seen:
             raise CorpusFormatError(f"{row.where} repeats the id {row.id!r}; ids must be unique")
         seen.add(key)
-        yield Passage(row.id, row.text, row.title)
+        yield Passage(row.id, row.text, row.title, row.place, row.fields)
     if not seen:
         raise EmptyCorpusError(f"{source} is empty; give {KINDS} with at least one row")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import stat
-from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterator
+from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -70,7 +69,7 @@ class ReadingReport:
         """
         found = f"read {_counted(self.files, 'file')} ({_counted(self.documents, 'document')})"
         if self.partly:
-            found += f", {len(self.partly):,} of them only partly"
+            found += f", {len({one.name for one in self.partly}):,} of them only partly"
         return found + (f", skipped {len(self.skipped):,}" if self.skipped else "")
 
     def table(self) -> str:
@@ -86,14 +85,21 @@ class ReadingReport:
                 lines.append(f"  {title} {len(names):>5,}  {reason}: {shown}{more}")
         return "\n".join(lines)
 
-    def check(self, where: str) -> None:
+    def count(self, name: str, documents: Sequence[Document]) -> None:
+        """Count a file that was read, and name what of it was not."""
+        self.files += 1
+        self.documents += len(documents)
+        problems = dict.fromkeys(problem for one in documents for problem in one.problems)
+        self.partly += [Skipped(name, problem) for problem in problems]
+
+    def check(self) -> None:
         """Raise one DataError if a file was skipped or only partly read."""
         faults = [*self.skipped, *self.partly]
         if faults:
             first = faults[0]
             raise DataError(
-                f"{where}: {_counted(len(faults), 'file')} cannot be read whole, such as {first.name} "
-                f"({first.reason}); exclude or repair them, or read without strict"
+                f"{_counted(len(faults), 'file')} cannot be read whole, such as {first.name} ({first.reason}); "
+                "exclude or repair them, or read without strict"
             )
 
 
@@ -266,7 +272,7 @@ def with_modified(document: Document, modified_ns: int) -> Document:
 
 
 def read_documents(
-    source: str | Path,
+    source: str | Path | Walk,
     settings: ReadingSettings | None = None,
     *,
     report: ReadingReport | None = None,
@@ -275,7 +281,7 @@ def read_documents(
     """Stream the documents of a folder or a file, in the order of :func:`walk`.
 
     Args:
-        source: Folder or file.
+        source: Folder or file, or what :func:`walk` found there.
         settings: How to read it; None = the defaults.
         report: Takes the counts, and every file that was skipped or only partly read.
         only: Names of the files to read, relative to the folder; None = all.
@@ -286,7 +292,7 @@ def read_documents(
     """
     settings = settings or ReadingSettings()
     report = report if report is not None else ReadingReport()
-    found = walk(source, settings)
+    found = source if isinstance(source, Walk) else walk(source, settings)
     report.skipped += [one for one in found.skipped if only is None or one.name in only]
     for file in found.files:
         if only is not None and file.name not in only:
@@ -294,11 +300,8 @@ def read_documents(
         documents = read_file(file, settings)
         if isinstance(documents, Skipped):
             report.skipped.append(documents)
-            continue
-        report.files += 1
-        report.documents += len(documents)
-        counts = Counter(problem for one in documents for problem in one.problems)
-        report.partly += [Skipped(file.name, problem) for problem in counts]
-        yield from documents
+        else:
+            report.count(file.name, documents)
+            yield from documents
     if settings.strict:
-        report.check(str(source))
+        report.check()

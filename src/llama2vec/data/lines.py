@@ -15,7 +15,7 @@ from llama2vec.errors import CorpusFormatError, DataError
 from llama2vec.files import open_regular
 
 MOST_BYTES = 64 * 2**20
-"""Longest line, and longest text file: a longer one is a file of another kind, and would fill the memory."""
+"""Longest line: a file with a longer one is of another kind, and would fill the memory."""
 
 _ROLES = {
     "id": ("id", "_id", "docid", "doc_id", "pid", "passage_id", "corpus-id", "qid", "query_id", "query-id"),
@@ -57,20 +57,6 @@ def _decoded(raw: bytes, path: Path, number: int, fault: type[DataError]) -> str
         number += raw.count(b"\n", 0, error.start)
         problem = f"is not UTF-8 (byte 0x{raw[error.start]:02x})"
         raise fault(f"{path}:{number} {problem}; convert the file to UTF-8") from None
-
-
-def text_file_lines(path: Path) -> list[str]:
-    r"""Return every line of a text file; ``\n``, ``\r\n`` or, in a file without these, ``\r`` ends a line."""
-    try:
-        with open_regular(path) as stream:
-            raw = stream.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise CorpusFormatError(f"{path} cannot be read ({error.strerror}); check the path") from None
-    if len(raw) > MOST_BYTES:
-        raise CorpusFormatError(f"{path} is larger than {MOST_BYTES >> 20} MiB; split it into several files")
-    text = _decoded(raw, path, 1, CorpusFormatError)
-    lines = text.replace("\r\n", "\n").split("\n") if "\n" in text else text.split("\r")
-    return [line if line.strip() else "" for line in lines]
 
 
 def json_object(line: str, where: str, such_as: str, fault: type[DataError] = CorpusFormatError) -> dict[str, object]:

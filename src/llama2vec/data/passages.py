@@ -110,10 +110,17 @@ def passage_id(document_id: str) -> str:
 
 
 def whole_passage(document: Document) -> Passage:
-    """Return a document as one passage."""
-    begin, end = stripped(document.text, 0, len(document.text))
+    """Return a document as one passage, without a heading that opens it and is its title: it would be read twice."""
+    begin, end = stripped(document.text, _after_title(document), len(document.text))
     place = Places(document).of(begin, end)
     return Passage(passage_id(document.id), document.text[begin:end], document.title, place, document.fields)
+
+
+def _after_title(document: Document) -> int:
+    first = document.blocks[0] if document.blocks else None
+    if first is None or first.kind != "heading" or first.headings[-1:] != (document.title,):
+        return 0
+    return first.end
 
 
 def title_path(title: str, headings: Sequence[str], most: int, token_spans: TokenSpans) -> str:

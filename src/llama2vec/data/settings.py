@@ -86,7 +86,7 @@ class TextSettings(Settings):
             short as queries and as long as passages; equal numbers switch this off.
     """
 
-    corpus: str = ""  # BEIR folder, JSONL, TSV, folder of .txt/.md, ``hf:dataset`` or ``ir:dataset``
+    corpus: str = ""  # Documents (folder or file), BEIR folder, JSONL, TSV, ``hf:dataset``, ``ir:dataset``
     language: Language = "en"  # ISO 639-1 code for sentence ends and stop words
     min_words: Annotated[int, Field(ge=1)] = 8  # Shortest T and U; shorter leftovers merge into the adjacent piece
     max_words: Annotated[int, Field(ge=1)] = 64

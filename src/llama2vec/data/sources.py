@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from llama2vec.data.folder import Walk, walk
+from llama2vec.data.readers import is_document
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, EmptyCorpusError, MissingDependencyError
 
 KINDS = (
-    "a BEIR folder, .jsonl, .tsv (either also .gz), .txt, .md, a folder of .jsonl parts or of .txt and .md files, "
-    "hf:NAME or ir:ID"
+    "a BEIR folder, .jsonl, .tsv (either also .gz), a folder of .jsonl parts, a folder of documents or one of them "
+    "(.pdf, .html, .docx, .md, .txt, …), hf:NAME or ir:ID"
 )
 
-Layout = Literal["jsonl", "tsv", "text"]
+Layout = Literal["jsonl", "tsv", "documents"]
 _LAYOUTS: tuple[tuple[tuple[str, ...], Layout], ...] = (
     ((".jsonl", ".jsonl.gz"), "jsonl"),
     ((".tsv", ".tsv.gz"), "tsv"),
-    ((".txt", ".md"), "text"),
 )
 _ABOUT_THE_DATA = frozenset({"readme", "license", "notice", "changelog", "citation"})
 """Texts that come with a folder of ``.jsonl`` parts and are not part of the corpus."""
+_WRITTEN = ("pdf", "html", "office", "epub", "opendocument", "markdown", "restructured", "notebook", "mail", "plain")
+"""Formats of texts that people write, other than tables and archives, which also come with ``.jsonl`` parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,11 @@ class LocalFiles:
     paths: tuple[Path, ...]  # The files, in the order in which they are read
     layout: Layout  # How they are read
     skipped: str = ""  # What else is in the folder, in words; "" = nothing
+    walk: Walk | None = None  # The documents to read, and what the walk skipped; None for rows
 
 
-def locate(where: str, stem: Literal["corpus", "queries"]) -> LocalFiles:
-    """Find the files of a local source; in a BEIR folder, ``<stem>.jsonl``."""
+def locate(where: str, stem: Literal["corpus", "queries"], settings: ReadingSettings | None = None) -> LocalFiles:
+    """Find the files of a local source; in a BEIR folder, ``<stem>.jsonl``; ``settings`` choose among documents."""
     source = Path(where)
     if not where.strip():
         raise CorpusFormatError(f"the name of the {stem} is empty; give {KINDS}")
@@ -45,13 +49,15 @@ def locate(where: str, stem: Literal["corpus", "queries"]) -> LocalFiles:
             return LocalFiles(source, (path,), "jsonl")
         if stem == "queries":
             raise EmptyCorpusError(f"{where} holds no queries.jsonl; give a BEIR folder, a .jsonl or a .tsv file")
-        return _parts(source) or _texts(source)
+        return _parts(source) or _documents(source, settings)
     if not source.exists():
         raise CorpusFormatError(f"{where}: no such file or folder; give {KINDS}")
     for endings, layout in _LAYOUTS:
         if source.name.lower().endswith(endings):
             return LocalFiles(source.parent, (source,), layout)
-    raise CorpusFormatError(f"{where}: unknown kind of file; give {KINDS}")
+    if not is_document(source.name):
+        raise CorpusFormatError(f"{where}: unknown kind of file; give {KINDS}")
+    return _documents(source, settings)
 
 
 def beir_file(folder: str | Path, stem: Literal["corpus", "queries"]) -> Path | None:
@@ -67,44 +73,38 @@ def _parts(folder: Path) -> LocalFiles | None:
     if not parts:
         return None
     others = [path for path in files if path not in parts]
-    texts = [path for path in others if path.suffix in (".txt", ".md") and path.stem.lower() not in _ABOUT_THE_DATA]
+    documents = [path for path in others if _is_written(path)]
     queries = [path for path in parts if path.name.lower().startswith(("queries", "qrels"))]
-    if texts or queries:
-        mixed = (texts or queries)[0].name
+    if queries:
         raise CorpusFormatError(
-            f"{folder} holds {parts[0].name} and {mixed}, and no corpus.jsonl says which is the corpus; "
-            "give one file, or a folder of one kind"
+            f"{folder} holds {parts[0].name} and {queries[-1].name}, and no corpus.jsonl says which is the corpus; "
+            "give one file"
         )
+    if documents:
+        return None
     return LocalFiles(folder, tuple(parts), "jsonl", _named(f"{folder}: read {len(parts)} .jsonl parts", others))
 
 
-def _texts(folder: Path) -> LocalFiles:
-    """Return the ``.txt`` and ``.md`` files of a folder at any depth; links to folders are followed."""
-    texts: list[Path] = []
-    others: list[Path] = []
-    walked = {folder.resolve()}
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        shown = sorted(name for name in folders if not name.startswith("."))
-        # A folder that a second path leads to would give its passages twice, or without end.
-        folders[:] = [name for name in shown if Path(parent, name).resolve() not in walked]
-        walked.update(Path(parent, name).resolve() for name in folders)
-        others += [Path(parent, name) for name in {*shown} - {*folders}]
-        for name in names:
-            is_text = name.lower().endswith((".txt", ".md")) and not name.startswith(".")
-            (texts if is_text else others).append(Path(parent, name))
-    if not texts:
-        raise EmptyCorpusError(
-            f"{folder} holds no corpus.jsonl, no other .jsonl file and no .txt or .md file; give {KINDS}"
-        )
-    found = sorted(texts, key=lambda path: path.relative_to(folder).as_posix())
-    return LocalFiles(folder, tuple(found), "text", _named(f"{folder}: read {len(found)} .txt and .md files", others))
+def _is_written(path: Path) -> bool:
+    """Tell whether a file next to ``.jsonl`` parts makes its folder one of documents: people wrote it to be read."""
+    return is_document(path.name, _WRITTEN) and path.stem.lower() not in _ABOUT_THE_DATA
+
+
+def _documents(source: Path, settings: ReadingSettings | None) -> LocalFiles:
+    """Return the documents of a folder at any depth, or one document."""
+    found = walk(source, settings)
+    if not found.files:
+        first = f" (skipped {found.skipped[0].name}: {found.skipped[0].reason})" if found.skipped else ""
+        raise EmptyCorpusError(f"{source} holds no file to read{first}; give {KINDS}")
+    root = source if source.is_dir() else source.parent
+    return LocalFiles(root, tuple(one.path for one in found.files), "documents", walk=found)
 
 
 def _named(what: str, skipped: list[Path]) -> str:
     """Say how many files were skipped and name up to three.
 
-    >>> _named("docs: read 2 .txt and .md files", [Path("docs/b.pdf")])
-    'docs: read 2 .txt and .md files, skipped 1 other (b.pdf)'
+    >>> _named("docs: read 2 .jsonl parts", [Path("docs/README.md")])
+    'docs: read 2 .jsonl parts, skipped 1 other (README.md)'
     """
     if not skipped:
         return ""

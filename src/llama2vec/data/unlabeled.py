@@ -15,7 +15,7 @@ from llama2vec.data.words import sentence_spans, text_key
 from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import AdaptationExample, Passage, TrainingExample
 
-_NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)$")
+_NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)(?P<suffix>\.[A-Za-z]\w*)?$")
 
 
 class Document(NamedTuple):
@@ -51,13 +51,14 @@ def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
 def follows(first_id: str, second_id: str) -> bool:
     """Tell from their ids whether one passage directly follows another in the same document.
 
-    >>> follows("a-09", "a-10"), follows("a-09", "b-10"), follows("a-09", "a-11"), follows("a", "b")
-    (True, False, False, False)
+    >>> follows("a-09", "a-10"), follows("a-09.txt", "a-10.txt"), follows("a-09", "b-10"), follows("a-09", "a-11")
+    (True, True, False, False)
     """
     first, second = _NUMBERED_ID.match(first_id), _NUMBERED_ID.match(second_id)
     if not first or not second:
         return False
-    return first["document"] == second["document"] and int(second["number"]) == int(first["number"]) + 1
+    same = (first["document"], first["suffix"]) == (second["document"], second["suffix"])
+    return same and int(second["number"]) == int(first["number"]) + 1
 
 
 def sentences(text: str, language: str = "en") -> list[str]:

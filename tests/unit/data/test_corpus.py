@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,12 @@ from sample_files import jsonl, written
 
 from llama2vec.data import corpus as module
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_once, read_passages, read_queries
+from llama2vec.data.cutting import word_spans
+from llama2vec.data.folder import ReadingReport
+from llama2vec.data.passages import Splitter
+from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
-from llama2vec.records import Passage, Query
+from llama2vec.records import Passage, Place, Query
 
 
 def complaint(source: str | Path, error: type[DataError] = CorpusFormatError) -> str:
@@ -88,7 +94,7 @@ def test_an_escaped_surrogate_pair_is_one_character(tmp_path: Path) -> None:
     assert next(read_passages(path)).text == "🦙"
 
 
-@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.txt"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz"])
 def test_a_byte_that_is_not_utf8_is_reported_with_its_line(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, b'{"_id": "1", "text": "x"}\n' + '{"_id": "é"}'.encode("latin-1"))
     assert complaint(path).startswith(f"{path}:2 is not UTF-8 (byte 0xe9)")
@@ -122,30 +128,89 @@ def test_a_faulty_table_row_is_reported_with_its_line(tmp_path: Path, content: s
     assert problem in complaint(written(tmp_path / "a.tsv", content))
 
 
-def test_a_text_folder_is_read_in_order_of_its_paths(tmp_path: Path) -> None:
+def short(passages: Iterable[Passage]) -> list[tuple[str, str, str]]:
+    return [(passage.id, passage.text, passage.title) for passage in passages]
+
+
+def test_a_folder_of_documents_is_read_in_order_of_its_paths(tmp_path: Path) -> None:
     written(tmp_path / "b.txt", "# not a heading\n\nSecond.\n")
     written(tmp_path / "a" / "field notes.md", "\n## The *llama* ##\n\nHums.\n\nOften.\n")
     written(tmp_path / "a" / "z.md", "```\n# a comment\n```\nFirst.\n# Later\nRest.\n")
+    written(tmp_path / "a" / "table.csv", "name,about\nAyla,She leads the whole herd up.\n")
     written(tmp_path / ".hidden" / "x.txt", "hidden")
-    written(tmp_path / "picture.png", b"\x89PNG")
-    assert list(read_passages(tmp_path)) == [
-        Passage("a/field%20notes", "Hums.\n\nOften.", "The *llama*"),
-        Passage("a/z", "```\n# a comment\n```\nFirst.\n# Later\nRest.", "Later"),
-        Passage("b", "# not a heading\n\nSecond."),
+    found = list(read_passages(tmp_path))
+    assert short(found) == [
+        ("a/field%20notes.md", "Hums.\n\nOften.", "The llama"),
+        ("a/table.csv#2", "She leads the whole herd up.", "Ayla"),
+        ("a/z.md", "```\n# a comment\n```\nFirst.\n# Later\nRest.", "Later"),
+        ("b.txt", "# not a heading\n\nSecond.", ""),
     ]
-    assert count_passages(tmp_path) == 3
+    assert found[0].place == Place("a/field notes.md", 20, 33, 4, 6)
+    assert set(found[0].fields) == {"modified"}
+    assert count_passages(tmp_path) == 4
 
 
-def test_a_single_text_file_is_one_passage(tmp_path: Path) -> None:
+def test_a_single_document_is_one_passage(tmp_path: Path) -> None:
     path = written(tmp_path / "notes.md", "# Title\nBody.")
-    assert list(read_passages(path)) == [Passage("notes", "Body.", "Title")]
+    assert short(read_passages(path)) == [("notes.md", "Body.", "Title")]
     assert count_passages(path) == 1
 
 
-def test_two_text_files_of_one_id_are_refused(tmp_path: Path) -> None:
+def test_files_that_differ_in_their_suffix_alone_are_two_documents(tmp_path: Path) -> None:
     written(tmp_path / "a.md", "x")
     written(tmp_path / "a.txt", "y")
-    assert "a.txt repeats the id 'a'" in complaint(tmp_path)
+    assert short(read_passages(tmp_path)) == [("a.md", "x", ""), ("a.txt", "y", "")]
+
+
+def test_a_splitter_cuts_documents_and_rows_only_where_asked(tmp_path: Path) -> None:
+    written(tmp_path / "docs" / "a.txt", "One two three. " * 20)
+    rows = written(tmp_path / "a.jsonl", jsonl([{"_id": "r", "text": "One two three. " * 20}]))
+    auto = Splitter(PassageSettings(tokens=8, overlap=0), word_spans)
+    always = Splitter(PassageSettings(split="always", tokens=8, overlap=0), word_spans)
+    parts = [passage.id for passage in read_passages(tmp_path / "docs", splitter=auto)]
+    assert parts == [f"a.txt#{number}" for number in range(1, 11)]
+    assert [passage.id for passage in read_passages(rows, splitter=auto)] == ["r"]
+    assert [passage.id for passage in read_passages(rows, splitter=always)] == [
+        f"r#{number}" for number in range(1, 11)
+    ]
+    with read_once():
+        assert len(list(read_passages(tmp_path / "docs"))) == 1
+        assert len(list(read_passages(tmp_path / "docs", splitter=auto))) == 10
+
+
+def test_settings_name_the_fields_of_json_lines_and_other_scalars_are_fields(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", jsonl([{"key": 7, "body": "x", "head": "T", "year": 2020, "deep": {}}]))
+    assert 'has no "_id"; give each row an id, or name its field (id_field)' in complaint(path)
+    settings = ReadingSettings(text_field="body", id_field="key", title_field="head")
+    assert list(read_passages(path, settings=settings)) == [Passage("7", "x", "T", None, {"year": 2020})]
+
+
+def test_documents_that_cannot_be_read_are_said_once_or_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(tmp_path / "a.txt", "x")
+    written(tmp_path / "b.png", b"\x89PNG")
+    with caplog.at_level(logging.INFO):
+        assert count_passages(tmp_path) == count_passages(tmp_path) == 1
+    assert caplog.messages == [f"{tmp_path}: read 1 file (1 document), skipped 1\n  skipped     1  a picture: b.png"]
+    report = ReadingReport()
+    list(read_passages(tmp_path, report=report))
+    assert (report.files, [one.name for one in report.skipped]) == (1, ["b.png"])
+    with pytest.raises(DataError, match=r"^1 file cannot be read whole, such as b\.png \(a picture\)"):
+        list(read_passages(tmp_path, settings=ReadingSettings(strict=True)))
+
+
+def test_the_fingerprint_covers_every_document_and_passes_over_what_cannot_be_opened(tmp_path: Path) -> None:
+    written(tmp_path / "a.txt", "x")
+    picture = written(tmp_path / "b.html", "<p>y")
+    before = corpus_fingerprint(tmp_path)
+    picture.write_text("<p>z")
+    assert corpus_fingerprint(tmp_path) != before
+    picture.unlink()
+    only = corpus_fingerprint(tmp_path)
+    (tmp_path / "c.txt").symlink_to(tmp_path / "gone")
+    assert corpus_fingerprint(tmp_path) == only
+    assert corpus_fingerprint(tmp_path, ReadingSettings(exclude=["*.html"])) == only
 
 
 def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> None:
@@ -153,9 +218,12 @@ def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> 
     with pytest.raises(CorpusFormatError, match="no such file or folder; give a BEIR folder"):
         read_passages(tmp_path / "nowhere")
     assert "unknown kind of file" in complaint(written(tmp_path / "a.parquet", b"PAR1"))
-    assert "no corpus.jsonl, no other .jsonl file and no .txt" in complaint(
-        written(tmp_path / "pdf" / "a.pdf", b"").parent, EmptyCorpusError
-    )
+    (tmp_path / "none").mkdir()
+    assert "none holds no file to read; give a BEIR folder" in complaint(tmp_path / "none", EmptyCorpusError)
+    (tmp_path / "none" / "a.txt").symlink_to(tmp_path / "gone")
+    assert "(skipped a.txt: a link that leads nowhere)" in complaint(tmp_path / "none", EmptyCorpusError)
+    bad = written(tmp_path / "pdf" / "a.pdf", b"").parent
+    assert "none of 1 files can be read, such as a.pdf (empty)" in complaint(bad, EmptyCorpusError)
     assert "is empty" in complaint(written(tmp_path / "a.jsonl", "\n"), EmptyCorpusError)
 
 
@@ -231,7 +299,7 @@ def test_an_unknown_header_is_refused(tmp_path: Path) -> None:
 
 def test_old_line_ends_are_refused_in_a_table_and_read_in_a_text(tmp_path: Path) -> None:
     assert "a.tsv:1 contains a carriage return" in complaint(written(tmp_path / "a.tsv", "1\talpha\r2\tbeta\r"))
-    assert list(read_passages(written(tmp_path / "a.md", "# River\rIt flows."))) == [Passage("a", "It flows.", "River")]
+    assert short(read_passages(written(tmp_path / "a.md", "# River\rIt flows."))) == [("a.md", "It flows.", "River")]
 
 
 @pytest.fixture

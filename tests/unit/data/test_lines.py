@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.data import lines
-from llama2vec.data.lines import columns_in, finite_score, header_columns, json_object, numbered_lines, text_file_lines
+from llama2vec.data.lines import columns_in, finite_score, header_columns, json_object, numbered_lines
 from llama2vec.errors import CorpusFormatError, RunFormatError
 
 
@@ -29,25 +29,11 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
         list(numbered_lines(tmp_path / name, RunFormatError))
 
 
-def test_a_text_file_of_that_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MOST_BYTES", 2**20)
-    (tmp_path / "a.txt").write_bytes(b"line\n" * 2**18)
-    with pytest.raises(CorpusFormatError, match="is larger than 1 MiB; split it"):
-        text_file_lines(tmp_path / "a.txt")
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes by name")
-@pytest.mark.parametrize("read", [text_file_lines, lambda path: list(numbered_lines(path))])
-def test_a_pipe_is_refused(tmp_path: Path, read: object) -> None:
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(CorpusFormatError, match="not a regular file"):
-        read(tmp_path / "pipe")  # type: ignore[operator]
-
-
-@pytest.mark.parametrize("content", ["a\n\n \nb", "a\r\n\r\n \r\nb", "a\r\r \rb"])
-def test_a_text_keeps_its_blank_lines_whatever_ends_them(tmp_path: Path, content: str) -> None:
-    (tmp_path / "a.txt").write_bytes(content.encode())
-    assert text_file_lines(tmp_path / "a.txt") == ["a", "", "", "b"]
+        list(numbered_lines(tmp_path / "pipe"))
 
 
 def test_a_value_that_is_not_an_object_is_named() -> None:

@@ -38,34 +38,35 @@ def test_an_id_counts_once_over_all_parts(tmp_path: Path) -> None:
         list(read_passages(tmp_path))
 
 
-@pytest.mark.parametrize("other", ["notes_txt", "queries_jsonl"])
-def test_a_folder_of_two_kinds_is_refused(tmp_path: Path, other: str) -> None:
-    made(tmp_path, a_jsonl="{}", **{other: "{}"})
-    with pytest.raises(CorpusFormatError, match=r"holds a\.jsonl and (notes\.txt|queries\.jsonl), and no corpus"):
+def test_parts_next_to_queries_are_refused(tmp_path: Path) -> None:
+    made(tmp_path, a_jsonl="{}", queries_jsonl="{}")
+    with pytest.raises(CorpusFormatError, match=r"holds a\.jsonl and queries\.jsonl, and no corpus"):
         locate(str(tmp_path), "corpus")
 
 
-def test_skipped_files_are_counted_and_named(tmp_path: Path) -> None:
-    made(tmp_path, a_txt="x", sub__b_pdf="", c_html="", d_docx="", e_csv="")
-    assert locate(str(tmp_path), "corpus").skipped == (
-        f"{tmp_path}: read 1 .txt and .md files, skipped 4 others (b.pdf, c.html, d.docx, …)"
-    )
+@pytest.mark.parametrize(
+    ("other", "layout"), [("notes_txt", "documents"), ("a_pdf", "documents"), ("stats_csv", "jsonl")]
+)
+def test_parts_next_to_other_documents_are_documents(tmp_path: Path, other: str, layout: str) -> None:
+    made(tmp_path, a_jsonl='{"text": "x"}', **{other: "y"})
+    assert locate(str(tmp_path), "corpus").layout == layout
 
 
-def test_a_linked_folder_is_read_once_and_a_circle_ends(tmp_path: Path) -> None:
-    made(tmp_path / "elsewhere", b_txt="linked")
-    made(tmp_path / "docs", a_txt="here")
-    (tmp_path / "docs" / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+def test_a_linked_folder_is_read_once_within_the_folder_and_a_circle_ends(tmp_path: Path) -> None:
+    made(tmp_path / "docs", a_txt="here", _store__b_txt="linked")
+    (tmp_path / "docs" / "link").symlink_to(tmp_path / "docs" / ".store", target_is_directory=True)
     (tmp_path / "docs" / "zcircle").symlink_to(tmp_path / "docs", target_is_directory=True)
-    assert [passage.id for passage in read_passages(tmp_path / "docs")] == ["a", "link/b"]
-    assert "skipped 1 other (zcircle)" in locate(str(tmp_path / "docs"), "corpus").skipped
+    assert [passage.id for passage in read_passages(tmp_path / "docs")] == ["a.txt", "link/b.txt"]
+    found = locate(str(tmp_path / "docs"), "corpus").walk
+    assert found is not None
+    assert [one.name for one in found.skipped] == ["zcircle/"]
     assert len(corpus_fingerprint(tmp_path / "docs")) == 64
 
 
-def test_a_dangling_link_is_told(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").symlink_to(tmp_path / "gone")
-    with pytest.raises(CorpusFormatError, match=r"a\.txt cannot be read \(No such file or directory\)"):
-        list(read_passages(tmp_path))
+def test_a_single_file_is_read_by_its_suffix(tmp_path: Path) -> None:
+    made(tmp_path, a_jsonl="{}", a_tsv="1\tx", a_csv="a,b", a_html="x")
+    found = {path.name: locate(str(path), "corpus").layout for path in sorted(tmp_path.iterdir())}
+    assert found == {"a.csv": "documents", "a.html": "documents", "a.jsonl": "jsonl", "a.tsv": "tsv"}
 
 
 def complaint(source: str | Path) -> str:

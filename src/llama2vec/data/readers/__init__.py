@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import PurePosixPath
@@ -93,6 +94,12 @@ def format_of(name: str, start: bytes) -> Format:
     return _PLAIN
 
 
+def is_document(name: str, modules: Collection[str] = ()) -> bool:
+    """Tell whether a file's suffix is that of a known format, or of one that these modules read."""
+    found = _FORMAT_OF.get(PurePosixPath(name).suffix.lower())
+    return found is not None and (not modules or found.module in modules)
+
+
 def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Document]:
     """Return the documents of one file; ``problems`` of the last one name the members that were skipped.
 
@@ -106,12 +113,23 @@ def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Docume
     """
     opened = _Opened(settings)
     documents = [one for one in opened.read(data, name, 0) if one.text.strip() or one.title]
-    documents = [_unicode(one) for one in documents]
     if not documents:
         raise UnreadableError(opened.problems[0] if opened.problems else "holds no text")
+    documents = _distinct(map(_unicode, documents))
     if opened.problems:
         documents[-1] = replace(documents[-1], problems=(*documents[-1].problems, *opened.problems))
     return documents
+
+
+def _distinct(documents: Iterable[Document]) -> list[Document]:
+    """Number the documents of a file that have an id in common, such as two members of one name."""
+    counts: Counter[str] = Counter()
+    found = []
+    for one in documents:
+        counts[one.id] += 1
+        count = counts[one.id]
+        found.append(one if count == 1 else replace(one, id=f"{one.id}@{count}"))
+    return found
 
 
 def _unicode(document: Document) -> Document:
