@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +18,7 @@ from typing import Any, cast
 from llama2vec.data.folder import ReadingReport, read_documents
 from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines
 from llama2vec.data.passages import Splitter, whole_passage
-from llama2vec.data.readers.markdown import scalars
+from llama2vec.data.rows import row_fields, row_place
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset, reported
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
@@ -93,20 +93,16 @@ def read_passages(
     Rows, one in memory at a time, and where id, title and text come from:
 
     - a BEIR folder: its ``corpus.jsonl`` or ``corpus.jsonl.gz``;
-    - ``.jsonl``, ``.jsonl.gz``: objects with ``_id`` (or ``id``), ``text`` and optionally ``title``, or the fields
-      that ``settings`` name; other texts and numbers of an object become fields;
-    - a folder of ``.jsonl`` files: the parts of one corpus, sorted by name;
-    - ``.tsv``, ``.tsv.gz``: id, text or id, title, text between tabs, without quoting; a first line that names the
-      columns decides their order;
+    - ``.jsonl``, ``.jsonl.gz``: objects with ``_id`` (or ``id``), ``text`` and optionally ``title``, or what the
+      settings name; other texts and numbers are fields; a folder of such files is one corpus, sorted by name;
+    - ``.tsv``, ``.tsv.gz``: id, text or id, title, text between tabs, without quoting, or in the order of a header;
     - ``hf:NAME[:CONFIG][:SPLIT]``: a Hugging Face dataset, streamed; columns ``text``, ``_id``, ``id`` or ``docid``
       (else the row number) and ``title``. The split is ``train``, or the only one, where none is given;
     - ``ir:DATASET_ID``: the documents of an ir_datasets data set.
 
-    Documents, one file in memory at a time: any other folder, at any depth, without hidden files, sorted by path; or a
-    file of a known format (docs/documents.md). Ids are paths relative to the folder, with white space percent-encoded
-    because TREC files cannot hold it. Files that cannot be read are skipped; a log line names them.
-
-    Lines end at ``\n`` or ``\r\n``; blank lines are skipped. An empty text is allowed: some corpora have them.
+    Documents, one file in memory at a time, sorted by path: any other folder, at any depth, without hidden files; or a
+    file of a known format (docs/documents.md). Ids are paths relative to the folder, white space percent-encoded.
+    Files that cannot be read are skipped; a log line names them. An empty text is allowed: some corpora have them.
 
     Args:
         source: One of the above.
@@ -128,20 +124,18 @@ def read_passages(
     where = str(source)
     settings = settings or ReadingSettings()
     if is_remote(where):
-        return islice(_split(_distinct(_remote_rows(where), where), splitter), limit)
+        return islice(_distinct_parts(partial(_remote_rows, where), where, splitter), limit)
     files = locate(where, "corpus", settings)
     if files.skipped:
         _say_once(files.skipped)
-    if report is not None and files.walk:
-        return islice(_distinct(_document_rows(files, where, splitter, settings, report), where), limit)
-    how = f"passages {splitter and splitter.plan} {settings!r}"
-
-    def read() -> Iterator[Passage]:
-        if files.walk:
-            return _distinct(_document_rows(files, where, splitter, settings, None), where)
-        return _split(_distinct(_local_rows(files, settings), where), splitter)
-
-    return islice(_kept_passages(how, files.paths, read), limit)
+    if files.walk:
+        read = partial(_document_rows, files, where, splitter, settings, report)
+    else:
+        read = partial(_local_rows, files, settings)
+    passages = partial(_distinct_parts, read, where, None if files.walk else splitter)
+    if report is not None:  # Only reading fills it
+        return islice(passages(), limit)
+    return islice(_kept_passages(f"passages {splitter and splitter.plan} {settings!r}", files.paths, passages), limit)
 
 
 def _remote_rows(where: str) -> Iterator[_Row]:
@@ -151,7 +145,9 @@ def _remote_rows(where: str) -> Iterator[_Row]:
     return (_row(values, f"{where}, row {number},", ("_id",)) for number, values in rows)
 
 
-def _split(rows: Iterator[Passage], splitter: Splitter | None) -> Iterator[Passage]:
+def _distinct_parts(read: Callable[[], Iterator[_Row]], where: str, splitter: Splitter | None) -> Iterator[Passage]:
+    """Yield rows as passages, and their parts where the splitter cuts rows too."""
+    rows = _distinct(read(), where)
     if splitter is None or splitter.settings.split != "always":
         return rows
     return (part for row in rows for part in splitter.split_row(row))
@@ -310,8 +306,9 @@ def _row(
     for name, value in ((text_name, text), (title_name, title or "")):
         if not isinstance(value, str):
             raise CorpusFormatError(f"{where} has the {name} {reprlib.repr(value)}; a {name} is a string")
-    others = {key: value for key, value in values.items() if key not in (id_name, text_name, title_name)}
-    return _Row(where, row_id, cast(str, text), cast(str, title or ""), None, scalars(others) if others else {})
+    used = (id_name, text_name, title_name)
+    fields = row_fields({key: value for key, value in values.items() if key not in used})
+    return _Row(where, row_id, cast(str, text), cast(str, title or ""), row_place(values, where), fields)
 
 
 def _check_unicode(row: _Row) -> None:

@@ -48,6 +48,7 @@ class Skipped:
 class Walk:
     """What a folder holds: files to read, in order of their names, and what cannot be one."""
 
+    root: Path  # The folder, or the one file
     files: tuple[SourceFile, ...]
     skipped: tuple[Skipped, ...] = ()
 
@@ -92,13 +93,13 @@ class ReadingReport:
         problems = dict.fromkeys(problem for one in documents for problem in one.problems)
         self.partly += [Skipped(name, problem) for problem in problems]
 
-    def check(self) -> None:
+    def check(self, where: str) -> None:
         """Raise one DataError if a file was skipped or only partly read."""
         faults = [*self.skipped, *self.partly]
         if faults:
-            first = faults[0]
+            first, count = faults[0], _counted(len(faults), "file")
             raise DataError(
-                f"{_counted(len(faults), 'file')} cannot be read whole, such as {first.name} ({first.reason}); "
+                f"{where}: {count} cannot be read whole, such as {first.name} ({first.reason}); "
                 "exclude or repair them, or read without strict"
             )
 
@@ -126,11 +127,11 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
     if root.is_dir():
         walking = _Walking(root, settings, {path.resolve() for path in without})
         files = sorted(walking.files, key=lambda one: one.name)
-        return Walk(tuple(files), tuple(sorted(walking.skipped, key=lambda one: one.name)))
+        return Walk(root, tuple(files), tuple(sorted(walking.skipped, key=lambda one: one.name)))
     if not os.path.lexists(root):
         raise CorpusFormatError(f"{root}: no such file or folder")
     found = _looked_at(root, root.name)
-    return Walk((found,)) if isinstance(found, SourceFile) else Walk((), (found,))
+    return Walk(root, (found,)) if isinstance(found, SourceFile) else Walk(root, (), (found,))
 
 
 class _Walking:
@@ -293,6 +294,7 @@ def read_documents(
     settings = settings or ReadingSettings()
     report = report if report is not None else ReadingReport()
     found = source if isinstance(source, Walk) else walk(source, settings)
+    where = str(found.root)
     report.skipped += [one for one in found.skipped if only is None or one.name in only]
     for file in found.files:
         if only is not None and file.name not in only:
@@ -304,4 +306,4 @@ def read_documents(
             report.count(file.name, documents)
             yield from documents
     if settings.strict:
-        report.check()
+        report.check(where)

@@ -196,7 +196,7 @@ def test_documents_that_cannot_be_read_are_said_once_or_reported(
     report = ReadingReport()
     list(read_passages(tmp_path, report=report))
     assert (report.files, [one.name for one in report.skipped]) == (1, ["b.png"])
-    with pytest.raises(DataError, match=r"^1 file cannot be read whole, such as b\.png \(a picture\)"):
+    with pytest.raises(DataError, match=r": 1 file cannot be read whole, such as b\.png \(a picture\)"):
         list(read_passages(tmp_path, settings=ReadingSettings(strict=True)))
 
 
