@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llama2vec.errors import OutputExistsError
+from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import Lock, check_inputs, disk_errors, finish_swap, link_tree, put_in_place, remove
 from llama2vec.manifest import canonical_json, first_difference
 
@@ -179,6 +179,8 @@ def claim(
         return _look(output, kind, plan, overwrite=overwrite, extend=extend)
 
     finished, path = look()
+    if finished:
+        tidy(output, all_of_it=not kind.resumable)
     with nullcontext() if shared or finished else owned(output):  # a finished one may lie in a read-only folder
         if not finished:
             finished, path = look()
@@ -216,6 +218,25 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
         for folder in missing:
             with suppress(OSError):
                 folder.rmdir()  # unless something was made in it
+
+
+def tidy(output: Path, *, all_of_it: bool = False) -> None:
+    """Remove what an owner left that was killed after its output was whole; in a read-only folder it stays.
+
+    A replacement that other settings began is newer than the output and stays to be resumed, unless ``all_of_it``.
+    """
+    target = output.resolve()
+    new, old = new_path(target), target.with_name(f".old-{target.name}")
+    if any(map(os.path.lexists, (new, old, target.with_name(f".lock-{target.name}")))):
+        with suppress(Llama2VecError, OSError), owned(output):  # which removes the rest
+            if os.path.lexists(new) and (all_of_it or _newest(new) < _newest(target)):
+                remove(new)
+
+
+def _newest(path: Path) -> float:
+    """Return when the newest file of a folder, or the file itself, was written."""
+    files = [path, *path.rglob("*")] if path.is_dir() else [path]
+    return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
 
 def find(output: Path, kind: Kind) -> Found | None:

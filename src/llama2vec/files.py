@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -26,37 +27,53 @@ try:
 except ImportError:  # Windows: owners are told apart within one process only
     fcntl = None  # type: ignore[assignment]
 
+_halves: set[Path] = set()
+"""Half-written files of this process."""
 _held: set[tuple[int, Path]] = set()
 _guard = threading.Lock()
-_RENAME_EXCHANGE, _AT_FDCWD = 2, -100  # linux/fs.h, fcntl.h
+_RENAME_NOREPLACE, _RENAME_EXCHANGE, _AT_FDCWD = 1, 2, -100  # linux/fs.h, fcntl.h
 _FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter")
 """How the operating system, safetensors and torch report a full disk; the last two give no error number."""
 
 
-def write_atomic(path: Path, content: bytes | Iterable[bytes], *, replace: bool = True) -> dict[str, Any]:
+def write_atomic(
+    path: Path, content: bytes | Iterable[bytes], *, replace: bool = True, sweep: bool = False
+) -> dict[str, Any]:
     """Write a file that appears whole or not at all, even after a power cut; return its ``bytes`` and ``sha256``.
 
-    Without ``replace``, a file that is there by then stays, and a FileExistsError is raised.
+    Without ``replace``, a file that is there by then stays, and a FileExistsError is raised. With ``sweep``, what
+    killed writers of this file left next to it is removed first.
     """
+    if sweep:
+        _sweep_halves(path)
     temp = path.with_name(f"{path.name}.tmp-{uuid.uuid4().hex}")
-    digest, size = hashlib.sha256(), 0
+    digest, size, put = hashlib.sha256(), 0, os.replace if replace else _place
+    _halves.add(temp)
     try:
         with temp.open("wb") as file:
+            with suppress(OSError):  # not every file system has locks
+                _lock(file.fileno())  # which keeps sweepers away while its writer lives
             for chunk in [content] if isinstance(content, bytes) else content:
                 file.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
             file.flush()
             os.fsync(file.fileno())
-        (os.replace if replace else _place)(temp, path)
+            if fcntl is not None:
+                put(temp, path)
+        if fcntl is None:  # Windows moves only closed files
+            put(temp, path)
         sync_folder(path.parent)
     finally:
         temp.unlink(missing_ok=True)
+        _halves.discard(temp)
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _place(temp: Path, path: Path) -> None:
     """Move a file to its place unless something has appeared there."""
+    if _rename(temp, path, _RENAME_NOREPLACE):
+        return
     try:
         os.link(temp, path)
     except FileExistsError:
@@ -67,9 +84,19 @@ def _place(temp: Path, path: Path) -> None:
         os.replace(temp, path)
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write indented JSON atomically."""
-    write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+def _sweep_halves(path: Path) -> None:
+    """Remove half-written files of killed writers of ``path``: those without a lock."""
+    for half in path.parent.glob(f"{glob.escape(path.name)}.tmp-{'[0-9a-f]' * 32}"):
+        # Closing a file gives up its locks in the whole process, so our own may not even be opened.
+        if half not in _halves:
+            with suppress(OSError), half.open("r+b") as file:
+                if _lock(file.fileno()):
+                    half.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: object, *, sweep: bool = False) -> None:
+    """Write indented JSON atomically; ``sweep`` as in :func:`write_atomic`."""
+    write_atomic(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode(), sweep=sweep)
 
 
 class FileKind(NamedTuple):
@@ -90,7 +117,8 @@ def write_output(path: Path, content: str | Iterable[bytes], kind: FileKind, *, 
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            write_atomic(path, content.encode() if isinstance(content, str) else content, replace=overwrite)
+            new = content.encode() if isinstance(content, str) else content
+            write_atomic(path, new, replace=overwrite, sweep=True)
         except FileExistsError:
             raise _taken(path) from None
 
@@ -202,7 +230,7 @@ def put_in_place(new: Path, target: Path) -> None:
     old = new
     if not (target.is_dir() and any(target.iterdir())):
         os.replace(new, target)
-    elif not _exchange(new, target):
+    elif not _rename(new, target, _RENAME_EXCHANGE):
         old = target.with_name(f".old-{target.name}")
         remove(old)
         target.rename(old)
@@ -211,13 +239,13 @@ def put_in_place(new: Path, target: Path) -> None:
     remove(old)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two paths trade places in one step; return False where the system cannot."""
+def _rename(one: Path, other: Path, flags: int) -> bool:
+    """Rename as renameat2 does with these flags; return False where it cannot."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0)
+    return bool(rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), flags) == 0)
 
 
 def finish_swap(target: Path) -> None:
@@ -279,8 +307,9 @@ class Lock:
                     if os.path.samestat(os.fstat(handle), os.stat(self.path, follow_symlinks=False)):
                         break
                 os.close(handle)
-            os.ftruncate(handle, 0)
-            os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            with suppress(OSError):  # the name helps messages; on a full disk the lock holds without it
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             self._handle = handle
             _held.add(place)
         return True

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -257,7 +258,7 @@ def test_kept_parts_are_in_the_new_output_from_its_first_moment(
     (tmp_path / "t" / "bm25").mkdir()
     (tmp_path / "t" / "bm25" / "words").write_text("w")
     if not can_exchange:
-        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "_rename", lambda one, other, flags: False)
     make_table(tmp_path / "t", {"kind": 2}, ("bm25", "absent"), overwrite=True)
     assert (tmp_path / "t" / "bm25" / "words").read_text() == "w"
     assert json.loads((tmp_path / "t" / "table.json").read_text())["plan"] == {"kind": 2}
@@ -317,3 +318,17 @@ def test_a_single_file_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
             work.finish()
     assert output.read_text() == "2"
     assert names(tmp_path) == ["mined.jsonl"]
+
+
+@pytest.mark.parametrize("began_later", [False, True])
+def test_what_a_kill_right_after_the_swap_leaves_goes_with_the_next_call(tmp_path: Path, began_later: bool) -> None:
+    make(tmp_path / "a", OTHER)
+    (tmp_path / "a").rename(tmp_path / ".new-a")
+    make(tmp_path / "a")
+    # Older files were replaced; newer ones are a replacement that other settings began, to be resumed.
+    moment = time.time() + (9 if began_later else -9)
+    for file in (tmp_path / ".new-a").iterdir():
+        os.utime(file, (moment, moment))
+    (tmp_path / ".lock-a").write_text("process 1 on nowhere\n")
+    assert make(tmp_path / "a").is_finished
+    assert names(tmp_path) == ([".new-a", "a"] if began_later else ["a"])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -148,3 +151,42 @@ def test_whatever_lies_in_its_place_is_a_leftover(tmp_path: Path, leave) -> None
     lock.release()
     assert not os.path.lexists(tmp_path / "x")
     assert not (tmp_path / "precious").exists() or (tmp_path / "precious").read_text() == "mine"
+
+
+def test_halves_of_killed_writers_go_and_those_of_live_ones_stay(tmp_path: Path) -> None:
+    live, dead = (tmp_path / f"run.trec.tmp-{number * 32}" for number in "ab")
+    other = tmp_path / f"other.trec.tmp-{'c' * 32}"
+    hold = "import fcntl, sys; file = open(sys.argv[1], 'wb'); fcntl.lockf(file, fcntl.LOCK_EX); "
+    hold += "print('locked', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(live)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "locked\n"
+        dead.touch()
+        other.touch()
+        write_output(tmp_path / "run.trec", "q Q0 d 1 2.0 x\n", FileKind("a run", rb"\S+ Q0"))
+        assert {path.name for path in tmp_path.iterdir()} == {"run.trec", live.name, other.name}
+        writer.communicate()
+
+
+def test_a_half_of_another_thread_of_this_process_stays(tmp_path: Path) -> None:
+    def chunks() -> Iterator[bytes]:
+        yield b"outer"
+        write_atomic(tmp_path / "x", b"inner", sweep=True)
+
+    write_atomic(tmp_path / "x", chunks())
+    assert (tmp_path / "x").read_bytes() == b"outer"
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_a_lock_holds_where_its_owner_cannot_be_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    lock = Lock(tmp_path / "x")
+    assert lock.acquire()
+    assert lock.owner() == "another process"
+    lock.release()
+    assert list(tmp_path.iterdir()) == []

@@ -186,7 +186,7 @@ def mine_to_file(
             content["sources"] = {"examples": inputs.examples, "corpus": inputs.corpus, "model": inputs.model}
             content["output"] = {"bytes": new.stat().st_size, "sha256": file_sha256(new)}
             # Before the examples, so that a kill between the two leaves nothing that looks finished.
-            write_json(report_path(output), content)
+            write_json(report_path(output), content, sweep=True)
         work.finish()
     if store:
         with suppress(OSError):

@@ -99,8 +99,8 @@ def save_golden(golden: Golden, folder: Path) -> None:
         "texts": list(golden.texts),
         "vectors": {"file": GOLDEN_VECTORS, "sha256": sha256(buffer.getvalue()).hexdigest()},
     }
-    write_atomic(folder / GOLDEN_VECTORS, buffer.getvalue())
-    write_json(folder / GOLDEN_FILE, {**facts, "hash": digest(facts)})
+    write_atomic(folder / GOLDEN_VECTORS, buffer.getvalue(), sweep=True)
+    write_json(folder / GOLDEN_FILE, {**facts, "hash": digest(facts)}, sweep=True)
 
 
 def load_golden(folder: Path, contract_hash: str) -> Golden:

@@ -148,10 +148,9 @@ def write_faiss_index(store: VectorStore, kind: str, file: Path) -> None:
                 vectors = np.ascontiguousarray(shard[begin : begin + _ADDED_VECTORS], dtype=np.float32)
                 index.add(vectors)
                 progress.advance(len(vectors))
-    try:
-        faiss.write_index(index, str(file))
-    except RuntimeError as error:  # what FAISS raises when the disk is full
-        raise OSError(None, str(error).splitlines()[0], str(file)) from error
+    # Through Python, because FAISS's own writer prints its errors and hides their numbers.
+    with file.open("wb") as stream:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))
 
 
 def import_faiss() -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.artifact import discard, owned, sweep_temporary
+from llama2vec.artifact import discard, owned, sweep_temporary, tidy
 from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.trec import check_id
 from llama2vec.data.windows import WindowSettings
@@ -26,7 +26,14 @@ from llama2vec.records import Report, Run
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import STORE
 from llama2vec.score.metrics import check_metrics, evaluate_run
-from llama2vec.score.results import Result, query_values_file, read_result, with_query_values, write_result
+from llama2vec.score.results import (
+    Result,
+    query_values_file,
+    read_result,
+    results_folder,
+    with_query_values,
+    write_result,
+)
 from llama2vec.score.settings import ScoringSettings
 from llama2vec.score.significance import bootstrap_difference
 from llama2vec.score.systems import Searching, Stores, System, encode_corpus, score_pairs, search_task
@@ -50,8 +57,9 @@ def evaluate_tasks(
     """Score a system on tasks, in order; each is finished on disk before the next one begins.
 
     Everything is read and checked before the first corpus is encoded. Tasks that an earlier call scored with the same
-    system, settings and data are kept unless ``overwrite`` is set. One process at a time writes the folder ``output``.
-    Corpora are encoded into ``stores``; None = encode, and remove afterwards.
+    system, settings and data are kept unless ``overwrite`` is set; then the new scores replace them all at once. One
+    process at a time writes the folder ``output``. Corpora are encoded into ``stores``; None = encode, and remove
+    afterwards.
 
     Raises:
         ConfigError: An unknown task, a system that cannot do it, or settings that do not fit.
@@ -65,11 +73,14 @@ def evaluate_tasks(
     prepared = evaluation.prepare(wanted)
     averages = [output / f"{task.stem}.json" for task in wanted if task.members]
     if all(one.finished for one in prepared) and all(file.is_file() for file in averages):
+        tidy(output, all_of_it=True)
         return evaluation.score_all(wanted, prepared)
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)
-    with owned(output):
-        sweep_temporary(output)
+    replaces = overwrite and any(os.path.lexists(output / f"{one.task.stem}.json") for one in prepared)
+    with owned(output), results_folder(output, replaces=replaces, keep=_UNFINISHED) as folder:
+        sweep_temporary(folder)
+        evaluation.output = folder
         scores = evaluation.score_all(wanted, prepared)
         evaluation.sweep()
     return scores

@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from llama2vec.artifact import new_path
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError
-from llama2vec.files import FileKind, read_text, write_output
+from llama2vec.files import FileKind, disk_errors, link_tree, put_in_place, read_text, remove, write_output
 from llama2vec.manifest import code_version
 from llama2vec.records import Report, Run
 from llama2vec.score.comparison import Comparison
@@ -77,6 +80,45 @@ def result_stem(task: str) -> str:
     'beir-scifact'
     """
     return task.replace("/", "-").replace(":", "-")
+
+
+@contextmanager
+def results_folder(output: Path, *, replaces: bool, keep: str) -> Iterator[Path]:
+    """Give the folder to write results to: the output, or a copy next to it whose end replaces the output in one step.
+
+    Args:
+        output: Folder of results; its owner calls.
+        replaces: Results in it are made again; they stay until the new ones are whole.
+        keep: Name of a folder in the copy; the folders in it are left to the next attempt when this one fails.
+    """
+    if not replaces:
+        yield output
+        return
+    target = output.resolve()
+    new = new_path(target)
+
+    def clear() -> None:
+        for path in (*new.glob("*"), *new.glob(f"{keep}/*")):
+            if path != new / keep and (path.parent == new or path.is_file()):
+                remove(path)
+        for folder in (new / keep, new):
+            with suppress(OSError):
+                folder.rmdir()  # unless something is kept in it
+
+    with disk_errors(output):
+        clear()
+        new.mkdir(exist_ok=True)
+        for path in target.iterdir():
+            if not path.name.startswith(".lock-") and not os.path.lexists(new / path.name):
+                link_tree(path, new / path.name)
+    try:
+        yield new
+    except BaseException:
+        with suppress(OSError):
+            clear()
+        raise
+    with disk_errors(output):
+        put_in_place(new, target)
 
 
 def write_result(folder: Path, result: Result, run: Run | None = None) -> None:

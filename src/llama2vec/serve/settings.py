@@ -6,8 +6,6 @@ from pydantic import Field, model_validator
 
 from llama2vec.config import Settings
 
-_DAY = 86_400.0
-
 
 class ServeSettings(Settings):
     """Limits of the HTTP service, and how it batches."""
@@ -21,10 +19,8 @@ class ServeSettings(Settings):
     max_texts: int = Field(default=256, ge=1, description="Texts in one request.")
     max_characters: int = Field(default=65_536, ge=1, description="Characters in one text.")
     max_depth: int = Field(default=100, ge=1, description="Passages in one answer.")
-    timeout_seconds: float = Field(60.0, gt=0, le=_DAY, description="Seconds to receive, answer and deliver a request.")
-    grace_seconds: float = Field(
-        30.0, ge=0, le=_DAY, description="Seconds that open requests get when the service stops."
-    )
+    timeout_seconds: float = Field(60.0, gt=0, description="Seconds to receive, answer and deliver a request.")
+    grace_seconds: float = Field(30.0, ge=0, description="Seconds that open requests get when the service stops.")
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> ServeSettings:

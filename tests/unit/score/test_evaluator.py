@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from word_encoder import (
     write_task,
 )
 
+from llama2vec import files
 from llama2vec.artifact import owned
 from llama2vec.config import PromptSettings
 from llama2vec.data.trec import read_qrels, read_run
@@ -166,6 +168,39 @@ def test_scores_of_another_model_or_other_settings_are_not_replaced(
     evaluate(system(WordEncoder()), ["beir/scifact"], options(tmp_path))
     with pytest.raises(EvaluationError, match=rf"beir-scifact\.json was made with {problem}.*--overwrite"):
         evaluate(system(encoder), ["beir/scifact"], options(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("written", ["trec", "per-query.tsv", "json"])
+def test_older_scores_stay_whole_until_all_new_ones_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    for name in ("scifact", "nfcorpus"):
+        write_task(tmp_path / name)
+    tasks, out = ["beir/scifact", "beir/nfcorpus"], tmp_path / "out"
+    evaluate(system(WordEncoder()), tasks, options(tmp_path))
+    (out / "notes.md").write_text("mine", encoding="utf-8")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    write = files.write_atomic
+
+    def full(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == f"beir-nfcorpus.{written}":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *arguments, **options)
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    with pytest.raises(DataError, match="disk full while writing"):
+        evaluate(system(WordEncoder()), tasks, options(tmp_path, overwrite=True, depth=2))
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert [path.name for path in (tmp_path / ".new-out").iterdir()] == [".unfinished"]
+    assert all(path.is_dir() for path in (tmp_path / ".new-out" / ".unfinished").iterdir())
+    monkeypatch.undo()
+    encoder = WordEncoder()
+    scores = evaluate(system(encoder), tasks, options(tmp_path, overwrite=True, depth=2))
+    assert encoder.read == []  # what the failed attempt encoded serves the next one
+    assert [score.result.report.settings["depth"] for score in scores] == [2, 2]
+    assert {path.name for path in out.iterdir()} == before.keys()
+    assert (out / "notes.md").read_text(encoding="utf-8") == "mine"
+    assert not (tmp_path / ".new-out").exists()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

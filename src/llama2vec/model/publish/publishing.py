@@ -103,7 +103,7 @@ def write_model_card(
         data_of=_data,
         scores=scores,
     )
-    write_atomic(folder / CARD_FILE, f"{str(card.content).strip()}\n".encode())
+    write_atomic(folder / CARD_FILE, f"{str(card.content).strip()}\n".encode(), sweep=True)
     return True
 
 
