@@ -59,7 +59,7 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
     console = _console()
     for hit in hits:
         place = printable(location(hit.passage, question))
-        head = Text(f"{hit.rank:>3}. ", style="bold").append(f"{hit.score:.3f}", style="dim").append("  ")
+        head = Text().append(f"{hit.rank:>3}. ", style="bold").append(f"{hit.score:.3f}  ", style="dim")
         head.append(place, style=_linked("cyan", hit, folder))
         if hit.passage.title:
             head.append("  ").append(printable(hit.passage.title), style="bold")
@@ -67,20 +67,24 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
         part = Text(shown)
         for begin, end in evidence(shown, question):
             part.stylize("bold yellow", begin, end)
-        body = [part, Text(also(hit), style="dim")] if hit.more else [part]
+        others = also(hit)
         console.print(head, soft_wrap=True)
-        for text in body:
+        for text in [part, Text(others, style="dim")] if others else [part]:
             for line in text.wrap(console, console.width - _INDENT) if console.is_terminal else [text]:
                 console.print(Text(_INDENT * " ").append_text(line), soft_wrap=True)
 
 
 def also(hit: Hit) -> str:
-    """Return where else in its document a hit's question is answered, best first."""
+    """Return where else in its document a hit's question is answered, best first: ``also: lines 7, 30``."""
     from llama2vec.retrieve.hits import spot
 
-    places = list(dict.fromkeys(spot(other.passage) for other in hit.more))
-    more = f", {len(places) - _MOST_MORE} more" if len(places) > _MOST_MORE else ""
-    return printable(f"also: {', '.join(places[:_MOST_MORE])}{more}")
+    here = spot(hit.passage)
+    places = [place for place in dict.fromkeys(spot(other.passage) for other in hit.more) if place != here]
+    shown = places[:_MOST_MORE]
+    if len(shown) > 1 and all(place.startswith("line ") for place in shown):
+        shown = [shown[0].replace("line", "lines"), *(place.removeprefix("line ") for place in shown[1:])]
+    more = ", …" if len(places) > _MOST_MORE else ""
+    return printable(f"also: {', '.join(shown)}{more}") if shown else ""
 
 
 def print_json(hits: Sequence[Hit], question: str, mode: str, where: str | None) -> None:

@@ -75,7 +75,14 @@ def test_an_answer_names_place_title_snippet_and_the_other_places(capsys: pytest
 
 def test_many_other_places_are_counted() -> None:
     more = tuple(hits(*(Passage(f"x#{page}", "t", place=Place("x", 0, 1, page=page)) for page in range(1, 10))))
-    assert also(Hit(1, 1.0, MANUAL, more=more)) == "also: p. 1, p. 2, p. 3, p. 4, p. 5, 4 more"
+    assert also(Hit(1, 1.0, MANUAL, more=more)) == "also: p. 1, p. 2, p. 3, p. 4, p. 5, …"
+
+
+def test_other_lines_are_listed_and_the_same_page_is_not_repeated() -> None:
+    lines = [Passage(f"x#{line}", "t", place=Place("x", 0, 1, line, line)) for line in (30, 7, 12)]
+    assert also(Hit(1, 1.0, lines[0], more=tuple(hits(*lines[1:])))) == "also: lines 7, 12"
+    assert also(Hit(1, 1.0, lines[0], more=tuple(hits(lines[1])))) == "also: line 7"
+    assert also(Hit(1, 1.0, MANUAL, more=tuple(hits(MANUAL)))) == ""
 
 
 def test_a_terminal_gets_emphasis_and_links_and_no_control_sequence_of_a_passage(
