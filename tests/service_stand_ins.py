@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.errors import StoreError
+from llama2vec.explain.explanation import Explanation, SharedWord, WordWeight
 from llama2vec.records import Passage, Query
+from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.retriever import Retriever
@@ -59,6 +61,10 @@ class StandInEncoder:
         scale = np.float32(np.inf if "overflow" in texts else 1)
         return scale * np.stack([vector_of(text, side, self.dimension) for text in texts])
 
+    def explain(self, query: str, passage: str) -> Explanation:
+        shared = [SharedWord("llama", 0.5, 0.5, 0.25)]
+        return Explanation(0.75, 0.25, [WordWeight(query, 1.0)], [WordWeight(passage, 1.0)], shared, [])
+
 
 def vector_of(text: str, side: str, dimension: int = 8) -> npt.NDArray[np.float32]:
     draw = np.random.default_rng(zlib.crc32(f"{side}:{text}".encode()))
@@ -73,6 +79,8 @@ class StandInSearcher:
 
     def __init__(self, query: PreparedQuery) -> None:
         self._query = query
+        self.store = StandInStore()
+        self.fields = PassageFields(lambda: iter(PASSAGES))
         self.asked: list[tuple[str, Mode]] = []
         self.store_changed = False
 
@@ -80,7 +88,9 @@ class StandInSearcher:
         if self.store_changed:
             raise StoreError("/secret/store was rewritten")
 
-    def hits(self, question: str, mode: Mode, depth: int) -> list[Hit]:
+    def hits(
+        self, question: str, mode: Mode, depth: int, *, where: str | None = None, group: bool = False
+    ) -> list[Hit]:
         self.check_unchanged()
         self.asked.append((question, mode))
         if question == "explode":
@@ -89,10 +99,24 @@ class StandInSearcher:
         if mode != "bm25":
             score = float(self._query.encode_queries([Query("question", question)])[0] @ vector_of(question, "query"))
         words = {word for word in question.casefold().split() if len(word) > 3}
-        found = [passage for passage in PASSAGES if words & set(passage.full_text.casefold().split())]
+        rows = range(len(PASSAGES)) if where is None else self.fields.rows(where).tolist()
+        found = [row for row in rows if words & set(PASSAGES[row].full_text.casefold().split())]
         if mode == "dense":
             found.reverse()
-        return [Hit(rank, score / rank, passage) for rank, passage in enumerate(found[:depth], start=1)]
+        return [Hit(rank, score / rank, PASSAGES[row], row) for rank, row in enumerate(found[:depth], start=1)]
+
+
+class StandInStore:
+    """The passages as a store reads them."""
+
+    def __len__(self) -> int:
+        return len(PASSAGES)
+
+    def passage(self, row: int) -> Passage:
+        return PASSAGES[row]
+
+    def passages(self, rows: Sequence[int]) -> list[Passage]:
+        return [PASSAGES[row] for row in rows]
 
 
 @dataclass
@@ -123,7 +147,7 @@ def services() -> Iterator[Start]:
         *, token: str | None = None, encoder: StandInEncoder | None = None, with_search: bool = True,
         wait: bool = True, load: Callable[[], None] = lambda: None, port: int = 0,
         searcher: Any = None, query: PreparedQuery | None = None,
-        hosts: Collection[str] | None = None, opened: Callable[[], Loaded] | None = None, **limits: float,
+        hosts: Collection[str] | None = None, opened: Callable[[], Loaded] | None = None, **limits: Any,
     ) -> Running:  # fmt: skip
         encoder = encoder or StandInEncoder()
         query = query or PreparedQuery(encoder.contract_hash)

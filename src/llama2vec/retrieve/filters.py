@@ -116,10 +116,10 @@ class PassageFields:
             return self._found[where]
 
     def has_document(self, path: str) -> bool:
-        """Tell whether a passage comes from this document."""
+        """Tell whether a passage comes from this file, from a row of it (``path#7``) or a member (``path!name``)."""
+        statement = f"SELECT 1 FROM {TABLE} WHERE path = ?1 OR substr(path, 1, ?2) IN (?1 || '#', ?1 || '!') LIMIT 1"  # noqa: S608
         with self._lock:
-            found = self._open().execute(f"SELECT 1 FROM {TABLE} WHERE path = ? LIMIT 1", [path])  # noqa: S608
-            return found.fetchone() is not None
+            return self._open().execute(statement, [path, len(path) + 1]).fetchone() is not None
 
     def _open(self) -> sqlite3.Connection:
         if self._table is not None and not is_intact(self._table, self._sha256):

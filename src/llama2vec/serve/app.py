@@ -4,14 +4,13 @@
 
 import asyncio
 import base64
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, cast
 
-from fastapi import Body, Depends, FastAPI, Query, Request, Response
+from fastapi import Body, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import FileResponse, JSONResponse
@@ -20,39 +19,25 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import llama2vec
-from llama2vec.retrieve.hits import snippet
-from llama2vec.serve.batcher import QueueFullError
-from llama2vec.serve.gate import CLIENT_GONE, Gate
+from llama2vec.serve.answering import RETRY_WHILE_LOADING, described_errors, loaded, served_model, unless_gone
+from llama2vec.serve.gate import Gate
 from llama2vec.serve.metrics import Metrics
 from llama2vec.serve.schemas import (
     EmbeddingAnswer,
     EmbeddingRequest,
-    ErrorAnswer,
-    FoundPassage,
     Health,
     Model,
     Models,
     Problem,
-    SearchAnswer,
-    SearchRequest,
     embedding_request,
     faulty_field,
     problem_answer,
-    search_requests,
 )
-from llama2vec.serve.service import Loaded, NotFiniteError, ServedModel, Service, StoreChangedError, shortened
+from llama2vec.serve.search import add_search
+from llama2vec.serve.service import Loaded, ServedModel, Service, shortened
 from llama2vec.serve.settings import ServeSettings
 
-ResultT = TypeVar("ResultT")
-
 _PAGE = Path(__file__).parent / "page"
-_RETRY_WHILE_LOADING = {"Retry-After": "2"}
-_ERRORS = {
-    400: "The request does not fit", 401: "The token is missing or wrong", 404: "Unknown model",
-    408: "The request took too long to arrive", 413: "The body is too large", 421: "Unknown host name",
-    500: "The service failed", 503: "Loading, too many texts waiting, or the store has changed; see Retry-After",
-    504: "The answer took too long",
-}  # fmt: skip
 
 
 def create_app(
@@ -104,7 +89,7 @@ def create_app(
     _add_status(app, service, metrics, secured)
     _add_embeddings(app, service, secured)
     if with_search:
-        _add_search(app, service, secured)
+        add_search(app, service, secured)
         _add_page(app)
     app.openapi = cache(lambda: _schema(app))  # type: ignore[method-assign]
     return app
@@ -132,12 +117,12 @@ def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[
     async def health() -> Response:
         """Report whether requests can be answered: 503 while loading, when the model fails, when the store changed."""
         state = service.state
-        headers = _RETRY_WHILE_LOADING if state == "loading" else None
+        headers = RETRY_WHILE_LOADING if state == "loading" else None
         content = {"status": state, "modes": list(service.loaded.modes) if service.loaded else []}
         return JSONResponse(content, 200 if state == "ok" else 503, headers=headers)
 
     @app.get("/metrics", dependencies=secured, response_class=Response, responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **_errors(secured),
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **described_errors(secured),
     })  # fmt: skip
     async def numbers() -> Response:
         """Return requests, batches, tokens and the queue in Prometheus' format."""
@@ -149,17 +134,17 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
 
     @app.post(
         "/v1/embeddings", response_model=EmbeddingAnswer, dependencies=secured,
-        responses=_errors(secured, 400, 404, 408, 413, 500, 503, 504),
+        responses=described_errors(secured, 400, 404, 408, 413, 500, 503, 504),
     )  # fmt: skip
     async def embeddings(request: Request, body: Annotated[request_model, Body()]) -> Response:  # type: ignore[valid-type]
         """Embed texts, in OpenAI's format."""
-        asked, model = cast(EmbeddingRequest, body), _model(service)
+        asked, model = cast(EmbeddingRequest, body), served_model(service)
         _check_model(asked.model, model.name)
         if asked.dimensions is not None and asked.dimensions > model.dimension:
             text = f"dimensions: this model has {model.dimension}, fewer than {asked.dimensions}"
             raise Problem(400, text, "invalid_value", "dimensions")
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
-        encoded = await _unless_gone(request, service.embed(texts, asked.input_type or "passage"), service.settings)
+        encoded = await unless_gone(request, service.embed(texts, asked.input_type or "passage"), service.settings)
         vectors = shortened(encoded.vectors, asked.dimensions)
         values: list[Any] = vectors.tolist()
         if asked.encoding_format == "base64":
@@ -173,50 +158,18 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
             id=model.name, created=service.created, dimensions=model.dimension, contract_hash=model.contract_hash
         )
 
-    @app.get("/v1/models", dependencies=secured, responses=_errors(secured, 503))
+    @app.get("/v1/models", dependencies=secured, responses=described_errors(secured, 503))
     async def models() -> Models:
         """Name the served model."""
-        model = _loaded(service).model
+        model = loaded(service).model
         return Models(data=[described(model)] if model else [])
 
-    @app.get("/v1/models/{model_id:path}", dependencies=secured, responses=_errors(secured, 404, 503))
+    @app.get("/v1/models/{model_id:path}", dependencies=secured, responses=described_errors(secured, 404, 503))
     async def model(model_id: str) -> Model:
         """Describe the served model."""
-        found = described(_model(service))
+        found = described(served_model(service))
         _check_model(model_id, found.id)
         return found
-
-
-def _add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
-    address_model, body_model = search_requests(service.settings)
-    responses = _errors(secured, 400, 408, 413, 500, 503, 504)
-
-    async def answer(request: Request, asked: SearchRequest) -> SearchAnswer:
-        modes = _loaded(service).modes
-        mode = asked.mode or modes[0]
-        if mode not in modes:
-            text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(modes)}"
-            raise Problem(400, text, "invalid_value", "mode")
-        hits = await _unless_gone(request, service.search(asked.q, mode, asked.depth), service.settings)
-        found = [
-            FoundPassage(
-                rank=hit.rank, id=hit.passage.id, score=hit.score, title=hit.passage.title, text=hit.passage.text,
-                snippet=snippet(hit.passage.text, asked.q),
-            )
-            for hit in hits
-        ]  # fmt: skip
-        took_ms = round(1000 * (time.monotonic() - request.scope["started"]), 2)
-        return SearchAnswer(query=asked.q, mode=mode, modes=list(modes), took_ms=took_ms, hits=found)
-
-    @app.get("/search", dependencies=secured, responses=responses)
-    async def search(request: Request, asked: Annotated[address_model, Query()]) -> SearchAnswer:  # type: ignore[valid-type]
-        """Search the index."""
-        return await answer(request, asked)
-
-    @app.post("/search", dependencies=secured, responses=responses)
-    async def search_by_body(request: Request, asked: Annotated[body_model, Body()]) -> SearchAnswer:  # type: ignore[valid-type]
-        """Search the index, for long questions and those that should not appear in an address."""
-        return await answer(request, asked)
 
 
 def _add_page(app: FastAPI) -> None:
@@ -227,59 +180,9 @@ def _add_page(app: FastAPI) -> None:
         return FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache"})
 
 
-def _loaded(service: Service) -> Loaded:
-    if service.loaded is None:
-        raise Problem(503, "the model is still loading; try again soon", "loading", headers=_RETRY_WHILE_LOADING)
-    return service.loaded
-
-
-def _model(service: Service) -> ServedModel:
-    model = _loaded(service).model
-    if model is None:
-        raise Problem(404, "model: this service has none, because its index has no vectors", "model_not_found", "model")
-    return model
-
-
 def _check_model(asked: str | None, served: str) -> None:
     if asked is not None and asked != served:
         raise Problem(404, f"model: this service has only {served!r}", "model_not_found", "model")
-
-
-async def _unless_gone(request: Request, work: Awaitable[ResultT], settings: ServeSettings) -> ResultT:
-    """Wait for work as long as the client does and the limit allows; then cancel it."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_hung_up(request))
-    left = settings.timeout_seconds - (time.monotonic() - request.scope["started"])
-    try:
-        await asyncio.wait({working, gone}, timeout=max(left, 0), return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        if gone.done():
-            raise Problem(CLIENT_GONE, "the client hung up", "client_gone")
-        raise Problem(504, f"no answer within {settings.timeout_seconds:g} s; send fewer texts at once", "timeout")
-    except QueueFullError as error:
-        headers = {"Retry-After": str(error.retry_seconds)}
-        raise Problem(503, str(error), "queue_full", headers=headers) from None
-    except StoreChangedError:
-        text = "the index was rewritten while it was being served; restart the service"
-        raise Problem(503, text, "store_changed") from None
-    except NotFiniteError:
-        text = "the model gave numbers that are not finite for this text; serve it with --dtype float32"
-        raise Problem(500, text, "not_finite") from None
-    finally:
-        working.cancel()
-        gone.cancel()
-
-
-async def _hung_up(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _errors(secured: list[Any], *statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe the errors of a route for the schema."""
-    wanted = sorted({*statuses, 421, *([401] if secured else [])})
-    return {status: {"model": ErrorAnswer, "description": _ERRORS[status]} for status in wanted}
 
 
 def _schema(app: FastAPI) -> dict[str, Any]:

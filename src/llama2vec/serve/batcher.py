@@ -22,6 +22,7 @@ ResultT = TypeVar("ResultT")
 
 _LONGEST_RETRY_SECONDS = 30
 _FAILURES_IN_A_ROW = 3
+_MOST_CALLS = 4
 
 
 class TextEncoder(Protocol):
@@ -117,6 +118,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._seconds_per_text = 0.0
         self._failures = 0
+        self._calls = 0
         self._busy_since: float | None = None
         self._counter = ThreadPoolExecutor(1, thread_name_prefix="count-tokens")
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="encode")
@@ -148,6 +150,16 @@ class Batcher:
                     self._pending[side].remove(request)
         finally:
             self.waiting -= len(texts)
+
+    async def run(self, function: Callable[[], ResultT]) -> ResultT:
+        """Call a function in the encoder's thread, between two batches; QueueFullError where several wait already."""
+        if self._calls >= _MOST_CALLS:
+            raise QueueFullError(1)
+        self._calls += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, function)
+        finally:
+            self._calls -= 1
 
     async def close(self) -> None:
         """Stop the threads; callers that still wait get a ``CancelledError``."""

@@ -49,6 +49,10 @@ class SearchRequest(BaseModel):
     q: str
     mode: Mode | None = Field(None, description="Default: the first of the index's modes.")
     depth: int = 10
+    where: str | None = Field(
+        None, description="""Search only passages of which this is true, such as year >= 2020 and path ~ "guide/"."""
+    )
+    group: bool = Field(False, description="Return the best passage of each document; depth then counts documents.")
 
     @model_validator(mode="before")
     @classmethod
@@ -126,8 +130,34 @@ class Models(BaseModel):
     data: list[Model]
 
 
+class PassagePlace(BaseModel):
+    """Where a passage stands in the text of its document; lines and pages count from 1."""
+
+    document: str
+    begin: int
+    end: int
+    first_line: int | None
+    last_line: int | None
+    page: int | None
+
+
+class FoldedPassage(BaseModel):
+    """A further passage of a hit's document."""
+
+    id: str
+    score: float
+    title: str
+    location: str
+    spot: str
+    row: int
+
+
 class FoundPassage(BaseModel):
-    """One passage; the score is in the mode's own unit, the snippet has the most words of the question."""
+    """One passage; the score is in the mode's own unit, the snippet has the most words of the question.
+
+    ``location`` reads ``file:page:line``; ``row`` is the passage's number in the store; ``file`` is the address of its
+    document, where documents are served; ``more`` has the other passages of the document, where hits are grouped.
+    """
 
     rank: int
     id: str
@@ -135,16 +165,66 @@ class FoundPassage(BaseModel):
     title: str
     text: str
     snippet: str
+    location: str
+    row: int
+    place: PassagePlace | None
+    fields: dict[str, str | int | float | bool]
+    file: str | None
+    more: list[FoldedPassage]
 
 
 class SearchAnswer(BaseModel):
-    """Passages, best first; ``took_ms`` runs from request to answer, queueing included."""
+    """Passages, best first; ``took_ms`` runs from request to answer, queueing included.
+
+    ``encode_ms`` of it passed until the question's vector was there, ``search_ms`` until the passages were found.
+    """
 
     query: str
     mode: Mode
     modes: list[Mode]
+    where: str | None
     took_ms: float
+    encode_ms: float | None
+    search_ms: float
     hits: list[FoundPassage]
+
+
+class FieldNames(BaseModel):
+    """What filters can name."""
+
+    fields: list[str]
+
+
+class NearPassage(BaseModel):
+    """A passage, or the one before or after it in the same document."""
+
+    id: str
+    title: str
+    text: str
+    location: str
+
+
+class Context(BaseModel):
+    """A passage in its document: consecutive passages, of which ``asked`` (from 0) is the one that was asked for."""
+
+    passages: list[NearPassage]
+    asked: int
+
+
+class MatchingWord(BaseModel):
+    """A word for which both vectors stand, and how much it adds to the word score."""
+
+    word: str
+    contribution: float
+
+
+class Reasons(BaseModel):
+    """Why a passage matches a question, heaviest words first."""
+
+    cosine: float
+    shared: list[MatchingWord]
+    query_words: list[str]
+    passage_words: list[str]
 
 
 class Health(BaseModel):

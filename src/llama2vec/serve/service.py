@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -24,6 +25,7 @@ from llama2vec.serve.batcher import Batch, Batcher, Encoded, QueueFullError
 from llama2vec.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
+    from llama2vec.explain.explanation import Explainer, Explanation
     from llama2vec.model.encoder import Encoder
 
 
@@ -47,6 +49,20 @@ class ServedModel:
     def encode(self, texts: Sequence[str], side: Side) -> Vectors:
         """Return [N, D] unit vectors."""
         return self.encoder.encode_queries(texts) if side == "query" else self.encoder.encode_passages(texts)
+
+    def explain(self, query: str, passage: str) -> Explanation:
+        """Return the words that the vectors of a query and a passage stand for; called in the thread of the model.
+
+        Raises:
+            ModelError: The model's vectors cannot be explained.
+        """
+        return self._explainer.explain(query, passage)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        from llama2vec.explain.explanation import Explainer
+
+        return Explainer(self.encoder)
 
 
 class PreparedQuery:
@@ -93,6 +109,26 @@ class StoreChangedError(Exception):
     """The store was rewritten while it was being served."""
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A question and how to search for its answers, as :meth:`Retriever.hits` takes them."""
+
+    question: str
+    mode: Mode
+    depth: int
+    where: str | None = None
+    group: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The answers to a question, and where the time went."""
+
+    hits: list[Hit]
+    encode_ms: float | None  # Until the query's vector was there, queueing included; None = no vector was needed
+    search_ms: float  # Until the passages were there, queueing included
+
+
 @dataclass(frozen=True)
 class Loaded:
     """What the service answers from."""
@@ -130,13 +166,21 @@ class Loaded:
             return True
         return False
 
-    def hits(self, question: str, mode: Mode, depth: int, vector: Vectors | None) -> list[Hit]:
+    def hits(self, asked: Search, vector: Vectors | None) -> list[Hit]:
         """Search in the calling thread, one search at a time; :class:`StoreChangedError` if the store was rewritten."""
-        assert self.retriever is not None
         if self.query is not None:
             self.query.vector = vector
+        return self.read(
+            lambda retriever: retriever.hits(
+                asked.question, asked.mode, asked.depth, where=asked.where, group=asked.group
+            )
+        )
+
+    def read(self, function: Callable[[Retriever], ResultT]) -> ResultT:
+        """Read from the index in the calling thread; :class:`StoreChangedError` if the store was rewritten."""
+        assert self.retriever is not None
         try:
-            return self.retriever.hits(question, mode, depth)
+            return function(self.retriever)
         except StoreError as error:
             if self.store_changed:
                 raise StoreChangedError from error
@@ -187,7 +231,7 @@ class Service:
         if loaded.model is not None:
             await self._start_model(loaded.model)
         for mode in loaded.modes:
-            await self._search(loaded, _PROBE, mode, 1)
+            await self._search(loaded, Search(_PROBE, mode, 1))
         self.loaded = loaded
         return loaded
 
@@ -222,19 +266,46 @@ class Service:
             raise NotFiniteError
         return encoded
 
-    async def search(self, question: str, mode: Mode, depth: int) -> list[Hit]:
+    async def search(self, asked: Search) -> Found:
         """Return the best passages for a question; errors as in :meth:`embed` and :meth:`Loaded.hits`."""
         assert self.loaded is not None
-        return await self._search(self.loaded, question, mode, depth)
+        return await self._search(self.loaded, asked)
 
-    async def _search(self, loaded: Loaded, question: str, mode: Mode, depth: int) -> list[Hit]:
+    async def read(self, function: Callable[[Retriever], ResultT]) -> ResultT:
+        """Read from the index in the thread of the searches."""
+        assert self.loaded is not None
+        return await self._in_search_thread(partial(self.loaded.read, function))
+
+    async def explain(self, question: str, row: int) -> Explanation:
+        """Return why a passage matches a question, by the words that their vectors stand for.
+
+        Raises:
+            IndexError: There is no such row.
+            ModelError: The model's vectors cannot be explained.
+            QueueFullError: Too many requests wait for an explanation.
+        """
+        assert self._batcher is not None
+        assert self.loaded is not None
+        assert self.loaded.model is not None
+        passage = await self.read(lambda retriever: retriever.store.passage(row))
+        return await self._batcher.run(partial(self.loaded.model.explain, question, passage.full_text))
+
+    async def _search(self, loaded: Loaded, asked: Search) -> Found:
+        started = encoded = time.monotonic()
+        vector = None
+        if asked.mode != "bm25":
+            vector = (await self.embed([asked.question], "query")).vectors
+            encoded = time.monotonic()
+        hits = await self._in_search_thread(partial(loaded.hits, asked, vector))
+        encode_ms = None if vector is None else 1000 * (encoded - started)
+        return Found(hits, encode_ms, 1000 * (time.monotonic() - encoded))
+
+    async def _in_search_thread(self, function: Callable[[], ResultT]) -> ResultT:
         if self._searching >= self.settings.max_waiting:
             raise QueueFullError(1)
         self._searching += 1
         try:
-            vector = None if mode == "bm25" else (await self.embed([question], "query")).vectors
-            running = asyncio.get_running_loop()
-            return await running.run_in_executor(self._searches, loaded.hits, question, mode, depth, vector)
+            return await asyncio.get_running_loop().run_in_executor(self._searches, function)
         finally:
             self._searching -= 1
 

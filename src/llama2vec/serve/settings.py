@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, model_validator
 
 from llama2vec.config import Settings
@@ -20,6 +22,9 @@ class ServeSettings(Settings):
     max_characters: int = Field(default=65_536, ge=1, description="Characters in one text.")
     max_depth: int = Field(default=100, ge=1, description="Passages in one answer.")
     timeout_seconds: float = Field(60.0, gt=0, description="Seconds to receive, answer and deliver a request.")
+    files: Path | None = Field(
+        default=None, description="Folder of the documents; whoever may search may then read those of the index."
+    )
     grace_seconds: float = Field(30.0, ge=0, description="Seconds that open requests get when the service stops.")
 
     @model_validator(mode="after")

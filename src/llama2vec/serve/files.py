@@ -1,0 +1,114 @@
+"""The documents of an index, read-only: regular files of one folder, never through a link, never as a web page."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from io import BufferedReader
+from pathlib import Path, PurePosixPath
+from urllib.parse import quote
+
+from llama2vec.errors import ConfigError
+from llama2vec.records import Passage
+from llama2vec.retrieve.hits import document_file
+
+_PIECE_BYTES = 1 << 18
+_POLICY = "sandbox; default-src 'none'"
+_POLICY_OF_PDF = "default-src 'none'; object-src 'self'; style-src 'unsafe-inline'"
+_LOOKED_AT = 4096
+_ONLY_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+_BINARY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_BY_FOLDER = os.open in os.supports_dir_fd
+
+
+class CorpusFiles:
+    """The folder that an index was made from.
+
+    Raises:
+        ConfigError: It is not a folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ConfigError(f"--files {folder}: there is no such folder; give the one that the index was made from")
+        self._folder = folder.resolve()
+
+    def address(self, passage: Passage) -> str | None:
+        """Return the address of a passage's document, relative to the service's; None where there is no such file."""
+        place = passage.place
+        file = document_file(self._folder, place.document) if place else None
+        return f"files/{quote(file.relative_to(self._folder).as_posix())}" if file else None
+
+    def open(self, path: str) -> BufferedReader | None:
+        """Open a file of the folder; None for anything but a regular file that is reached without a link."""
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or {"..", "."} & set(path.split("/")) or "\0" in path:
+            return None
+        with suppress(OSError):
+            handle = self._handle(parts)
+            if stat.S_ISREG(os.fstat(handle).st_mode):
+                return open(handle, "rb")
+            os.close(handle)
+        return None
+
+    def _handle(self, parts: tuple[str, ...]) -> int:
+        if not _BY_FOLDER:
+            file = self._folder.joinpath(*parts)
+            if file.resolve() != file:
+                raise OSError(f"{file} is reached through a link")
+            return os.open(file, _ONLY_READ | _BINARY)
+        # One part at a time, so that nobody can put a link in the way between a check and its use.
+        folder = os.open(self._folder, _ONLY_READ)
+        try:
+            for part in parts[:-1]:
+                inner = os.open(part, _ONLY_READ | os.O_DIRECTORY, dir_fd=folder)
+                os.close(folder)
+                folder = inner
+            return os.open(parts[-1], _ONLY_READ | _BINARY, dir_fd=folder)
+        finally:
+            os.close(folder)
+
+
+def headers_of(file: BufferedReader, path: str) -> dict[str, str]:
+    """Return the headers that tell a browser what a file is; only text and PDF are shown, anything else is saved."""
+    begin = file.peek(_LOOKED_AT)[:_LOOKED_AT]
+    kind, shown, policy = "application/octet-stream", "attachment", _POLICY
+    if begin.startswith(b"%PDF-"):
+        # Browsers show a PDF in a viewer of their own, which a sandbox would keep out.
+        kind, shown, policy = (
+            "application/pdf",
+            "inline",
+            "default-src 'none'; object-src 'self'; style-src 'unsafe-inline'",
+        )
+    elif _is_text(begin):
+        kind, shown = "text/plain; charset=utf-8", "inline"
+    name = quote(PurePosixPath(path).name, safe="")
+    return {
+        "Content-Type": kind,
+        "Content-Length": str(os.fstat(file.fileno()).st_size),
+        "Content-Disposition": f"{shown}; filename*=UTF-8''{name}",
+        "Content-Security-Policy": policy,
+        "Cache-Control": "no-cache",
+    }
+
+
+def pieces(file: BufferedReader) -> Iterator[bytes]:
+    """Yield a file in pieces, as long as it was when its size was told, and close it."""
+    with file:
+        left = os.fstat(file.fileno()).st_size
+        while left > 0 and (piece := file.read(min(_PIECE_BYTES, left))):
+            left -= len(piece)
+            yield piece
+
+
+def _is_text(begin: bytes) -> bool:
+    """Tell whether bytes from the start of a file are UTF-8 text; the last letter may be cut."""
+    if b"\0" in begin:
+        return False
+    try:
+        begin.decode()
+    except UnicodeDecodeError as error:
+        return error.start > len(begin) - 4 and error.reason == "unexpected end of data"
+    return True

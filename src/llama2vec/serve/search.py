@@ -1,0 +1,137 @@
+"""The routes of search: passages, their neighbors, why they match, and their documents."""
+
+# No `from __future__ import annotations`: FastAPI reads the request models from the signatures, and they are made here.
+
+import time
+from typing import Annotated, Any
+
+from fastapi import Body, FastAPI, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from llama2vec.errors import ModelError
+from llama2vec.retrieve.hits import as_row, location, neighbors
+from llama2vec.serve.answering import described_errors, loaded, unless_gone
+from llama2vec.serve.files import CorpusFiles, headers_of, pieces
+from llama2vec.serve.schemas import (
+    Context,
+    FieldNames,
+    FoundPassage,
+    MatchingWord,
+    NearPassage,
+    Problem,
+    Reasons,
+    SearchAnswer,
+    SearchRequest,
+    search_requests,
+)
+from llama2vec.serve.service import Search, Service
+
+_WORDS = 8
+_Row = Annotated[int, Query(ge=0, description="Number of the passage in the store, from a search.")]
+
+
+def add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
+    """Add the routes of an index to the application; ``secured`` are the dependencies that ask for the token."""
+    folder = service.settings.files
+    files = CorpusFiles(folder) if folder else None
+    _add_passages(app, service, secured, files)
+    _add_reading(app, service, secured)
+    if files is not None:
+        _add_files(app, service, secured, files)
+
+
+def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: CorpusFiles | None) -> None:
+    address_model, body_model = search_requests(service.settings)
+    responses = described_errors(secured, 400, 408, 413, 500, 503, 504)
+
+    async def answer(request: Request, asked: SearchRequest) -> SearchAnswer:
+        modes = loaded(service).modes
+        mode = asked.mode or modes[0]
+        if mode not in modes:
+            text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(modes)}"
+            raise Problem(400, text, "invalid_value", "mode")
+        search = Search(asked.q, mode, asked.depth, asked.where, asked.group)
+        found = await unless_gone(request, service.search(search), service.settings)
+        hits = [
+            FoundPassage(**as_row(hit, asked.q), file=files.address(hit.passage) if files else None)
+            for hit in found.hits
+        ]
+        took_ms = 1000 * (time.monotonic() - request.scope["started"])
+        return SearchAnswer(
+            query=asked.q, mode=mode, modes=list(modes), where=asked.where, took_ms=round(took_ms, 2),
+            encode_ms=None if found.encode_ms is None else round(found.encode_ms, 2),
+            search_ms=round(found.search_ms, 2), hits=hits,
+        )  # fmt: skip
+
+    @app.get("/search", dependencies=secured, responses=responses)
+    async def search(request: Request, asked: Annotated[address_model, Query()]) -> SearchAnswer:  # type: ignore[valid-type]
+        """Search the index."""
+        return await answer(request, asked)
+
+    @app.post("/search", dependencies=secured, responses=responses)
+    async def search_by_body(request: Request, asked: Annotated[body_model, Body()]) -> SearchAnswer:  # type: ignore[valid-type]
+        """Search the index, for long questions and those that should not appear in an address."""
+        return await answer(request, asked)
+
+
+def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
+    responses = described_errors(secured, 400, 404, 500, 503, 504)
+    question = Annotated[str, Query(min_length=1, max_length=service.settings.max_characters)]
+
+    @app.get("/fields", dependencies=secured, responses=described_errors(secured, 500, 503, 504))
+    async def fields(request: Request) -> FieldNames:
+        """Name the fields that filters can use."""
+        loaded(service)
+        names = service.read(lambda retriever: list(retriever.fields.names))
+        return FieldNames(fields=await unless_gone(request, names, service.settings))
+
+    @app.get("/context", dependencies=secured, responses=responses)
+    async def context(request: Request, row: _Row, reach: Annotated[int, Query(ge=0, le=20)] = 1) -> Context:
+        """Return a passage with those before and after it in its document, as far as ``reach``."""
+        loaded(service)
+        reading = service.read(
+            lambda retriever: (retriever.store.passage(row).id, neighbors(retriever.store, row, reach))
+        )
+        try:
+            asked, near = await unless_gone(request, reading, service.settings)
+        except IndexError:
+            raise _unknown_row() from None
+        passages = [NearPassage(id=one.id, title=one.title, text=one.text, location=location(one)) for one in near]
+        return Context(passages=passages, asked=[one.id for one in near].index(asked))
+
+    @app.get("/explain", dependencies=secured, responses=responses)
+    async def explain(request: Request, q: question, row: _Row) -> Reasons:  # type: ignore[valid-type]
+        """Tell why a passage matches a question: the words for which both vectors stand."""
+        if loaded(service).query is None:
+            raise Problem(400, "this index is searched without vectors, so no words stand for them", "not_explainable")
+        try:
+            found = await unless_gone(request, service.explain(q, row), service.settings)
+        except IndexError:
+            raise _unknown_row() from None
+        except ModelError:
+            text = "this model cannot explain its vectors; only one adapted by llama2vec, with its output head, can"
+            raise Problem(400, text, "not_explainable") from None
+        shared = [MatchingWord(word=one.word, contribution=one.contribution) for one in found.shared[:_WORDS]]
+        return Reasons(
+            cosine=found.cosine, shared=shared, query_words=[one.word for one in found.query_words[:_WORDS]],
+            passage_words=[one.word for one in found.passage_words[:_WORDS]],
+        )  # fmt: skip
+
+
+def _add_files(app: FastAPI, service: Service, secured: list[Any], files: CorpusFiles) -> None:
+    @app.get("/files/{path:path}", dependencies=secured, response_class=Response, responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        **described_errors(secured, 404, 503, 504),
+    })  # fmt: skip
+    async def file(request: Request, path: str) -> Response:
+        """Return a document of the index as it lies in its folder; never as a web page."""
+        loaded(service)
+        known = service.read(lambda retriever: retriever.fields.has_document(path))
+        opened = files.open(path) if await unless_gone(request, known, service.settings) else None
+        if opened is None:
+            raise Problem(404, "this index has no such document", "file_not_found")
+        return StreamingResponse(pieces(opened), headers=headers_of(opened, path))
+
+
+def _unknown_row() -> Problem:
+    return Problem(404, "row: this index has no such passage", "passage_not_found", "row")

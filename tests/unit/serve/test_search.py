@@ -1,0 +1,157 @@
+"""The routes of search over a real index: filters, grouping, neighbors, reasons, and documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from service_stand_ins import Running, StandInEncoder, bearer, services
+
+from llama2vec.errors import ModelError
+from llama2vec.explain.explanation import Explanation
+from llama2vec.records import Passage, Place
+from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.serve.service import PreparedQuery
+
+TEXT = "The llama carries.\nIts wool is soft.\nIt lives in herds."
+LINES = TEXT.split("\n")
+PASSAGES = [
+    Passage(
+        f"guide.md#{n}", line, "Animals", Place("guide.md", TEXT.index(line), TEXT.index(line) + len(line), n, n),
+        {"year": 2020, "draft": False},
+    )
+    for n, line in enumerate(LINES, start=1)
+]  # fmt: skip
+PASSAGES += [
+    Passage("old.md", "The wool of the llama.", "", Place("old.md", 0, 22, page=3), {"year": 1999}),
+    Passage("row", "A llama without a file."),
+]
+
+
+class ExplainingEncoder(StandInEncoder):
+    def explain(self, query: str, passage: str) -> Explanation:
+        if query == "unexplained":
+            raise ModelError("/secret/path: no head")
+        return super().explain(query, passage)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    files = tmp_path_factory.mktemp("files")
+    (files / "guide.md").write_text(TEXT)
+    (files / "other.md").write_text("not in the index")
+    return files
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    encoder = ExplainingEncoder()
+    encoder.encode_passages = lambda ps: encoder.encode([p.full_text for p in ps], "passage")  # type: ignore[attr-defined]
+    store = write_store(lambda: PASSAGES, encoder, tmp_path_factory.mktemp("s") / "store", source={})  # type: ignore[arg-type]
+    query = PreparedQuery(encoder.contract_hash)
+    searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(PASSAGES))
+    with services() as start:
+        yield start(encoder=encoder, searcher=searcher, query=query, files=str(folder), token="sesame")
+
+
+def test_a_search_is_filtered_and_says_where_each_passage_stands(service: Running) -> None:
+    asked = {"q": "llama wool", "mode": "bm25", "where": "year >= 2020 and not draft"}
+    answers = [service.client.get("/search", params=asked), service.client.post("/search", json=asked)]
+    for answer in (response.json() for response in answers):
+        assert [hit["id"] for hit in answer["hits"]] == ["guide.md#2", "guide.md#1"]
+        assert answer["where"] == asked["where"]
+        assert (answer["encode_ms"], 0 <= answer["search_ms"] <= answer["took_ms"]) == (None, True)
+        best = answer["hits"][0]
+        assert best["place"] == {
+            "document": "guide.md", "begin": 19, "end": 36, "first_line": 2, "last_line": 2, "page": None,
+        }  # fmt: skip
+        assert (best["location"], best["row"], best["file"], best["more"]) == ("guide.md:2", 1, "files/guide.md", [])
+        assert best["fields"] == {"year": 2020, "draft": False}
+    plain = service.client.get("/search", params={"q": "file", "mode": "bm25"}).json()["hits"][0]
+    assert (plain["location"], plain["place"], plain["file"], plain["fields"]) == ("row", None, None, {})
+
+
+def test_the_time_of_encoding_is_told_apart(service: Running) -> None:
+    answer = service.client.get("/search", params={"q": "llama", "mode": "dense"}).json()
+    assert 0 < answer["encode_ms"] + answer["search_ms"] <= answer["took_ms"]
+
+
+def test_hits_are_grouped_by_document(service: Running) -> None:
+    asked = {"q": "llama wool herds", "mode": "bm25", "group": "true", "depth": 3}
+    hits = service.client.get("/search", params=asked).json()["hits"]
+    assert [(hit["rank"], hit["place"] and hit["place"]["document"]) for hit in hits] == [
+        (1, "old.md"), (2, "guide.md"), (3, None),
+    ]  # fmt: skip
+    assert hits[1]["id"] == "guide.md#3"
+    assert [(more["spot"], more["location"]) for more in hits[1]["more"]] == [
+        ("line 2", "guide.md:2"), ("line 1", "guide.md:1"),
+    ]  # fmt: skip
+    assert [more["row"] for more in hits[1]["more"]] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("where", "problem"),
+    [
+        (
+            "yaer > 3",
+            "where: unknown field 'yaer'; did you mean year? the fields are id, title, path, page, year, draft",
+        ),
+        ("", "where: is empty; write an expression such as year >= 2020, or leave it out"),
+    ],
+)
+def test_a_faulty_filter_is_told_by_its_field(service: Running, where: str, problem: str) -> None:
+    answer = service.client.get("/search", params={"q": "llama", "where": where})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["message"].startswith(problem), error["param"]) == (True, "where"), error
+
+
+def test_the_names_of_fields_are_listed(service: Running) -> None:
+    assert service.client.get("/fields").json() == {"fields": ["id", "title", "path", "page", "year", "draft"]}
+
+
+def test_a_passage_is_shown_with_its_neighbors(service: Running) -> None:
+    near = service.client.get("/context", params={"row": 1}).json()
+    assert near["asked"] == 1
+    assert [(one["id"], one["text"]) for one in near["passages"]] == [
+        (f"guide.md#{n}", text) for n, text in enumerate(LINES, start=1)
+    ]
+    alone = service.client.get("/context", params={"row": 3, "reach": 20}).json()
+    assert [one["location"] for one in alone["passages"]] == ["old.md:3"]
+    assert service.client.get("/context", params={"row": 1, "reach": 0}).json()["asked"] == 0
+    for row, status in ((99, 404), (-1, 400), ("x", 400)):
+        assert service.client.get("/context", params={"row": row}).status_code == status
+
+
+def test_why_a_passage_matches_is_told_by_words(service: Running) -> None:
+    found = service.client.get("/explain", params={"q": "wool", "row": 3}).json()
+    assert found == {
+        "cosine": 0.75, "shared": [{"word": "llama", "contribution": 0.25}], "query_words": ["wool"],
+        "passage_words": ["The wool of the llama."],
+    }  # fmt: skip
+    refused = service.client.get("/explain", params={"q": "unexplained", "row": 3})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_explainable")
+    assert "secret" not in refused.text
+    assert service.client.get("/explain", params={"q": "wool", "row": 99}).status_code == 404
+
+
+def test_only_documents_of_the_index_are_given_out_and_only_with_the_token(service: Running) -> None:
+    answer = service.client.get("/files/guide.md")
+    assert (answer.status_code, answer.text) == (200, TEXT)
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    for path in ("other.md", "old.md", "../guide.md", "%2e%2e/guide.md", "", "guide.md/", "%00", "//guide.md"):
+        assert service.client.get(f"/files/{path}").status_code == 404, path
+    assert service.client.get("/files/guide.md", headers=bearer("wrong")).status_code == 401
+
+
+def test_without_the_option_there_are_no_documents() -> None:
+    with services() as start:
+        service = start()
+        assert service.client.get("/files/guide.md").status_code == 404
+        assert "/files/{path}" not in service.client.get("/openapi.json").json()["paths"]
