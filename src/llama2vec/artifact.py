@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llama2vec.errors import Llama2VecError, OutputExistsError
+from llama2vec.errors import Llama2VecError, OutputBusyError, OutputExistsError
 from llama2vec.files import Lock, check_inputs, disk_errors, finish_swap, link_tree, put_in_place, remove
 from llama2vec.manifest import canonical_json, first_difference
 
@@ -208,7 +208,7 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
         while not (taken := lock.acquire()) and time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
     if not taken:
-        raise OutputExistsError(f"{output}: {lock.owner()} is writing it; wait for it, or choose another output")
+        raise OutputBusyError(f"{output}: {lock.owner()} is writing it; wait for it, or choose another output")
     try:
         with disk_errors(output):
             finish_swap(target)
@@ -343,7 +343,7 @@ def _look(
 
 def _refuse_busy(output: Path, found: Found | None) -> None:
     if found is not None and found.is_busy:
-        raise OutputExistsError(f"{output}: another process is writing it; wait for it, or choose another output")
+        raise OutputBusyError(f"{output}: another process is writing it; wait for it, or choose another output")
 
 
 def _is_litter(path: Path) -> bool:

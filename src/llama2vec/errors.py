@@ -22,6 +22,10 @@ class OutputExistsError(Llama2VecError):
     """An output exists and is replaced only with ``--overwrite``."""
 
 
+class OutputBusyError(OutputExistsError):
+    """Another process is writing the output."""
+
+
 class MissingDependencyError(Llama2VecError):
     """The command needs an optional package that is not installed."""
 

@@ -17,6 +17,7 @@ from llama2vec.errors import ConfigError, Llama2VecError
 from llama2vec.terminal import PlainFormatter, plain_terminal, printable
 
 COMMANDS = {
+    "ask": "Answer a question from a folder of documents.",
     "run": "Run every stage of a recipe.",
     "adapt": "Turn a causal LLM into an encoder.",
     "finetune": "Train an encoder on queries and passages.",

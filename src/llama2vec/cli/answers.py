@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from llama2vec.errors import ConfigError
 from llama2vec.terminal import printable, unprotected
 
 if TYPE_CHECKING:
+    from llama2vec.retrieve.fusion import Mode
     from llama2vec.retrieve.hits import Hit
+    from llama2vec.retrieve.retriever import Retriever
     from llama2vec.retrieve.store import VectorStore
 
 _INDENT, _WIDEST, _MOST_MORE = 5, 100, 5
@@ -41,6 +44,47 @@ _LINE_OPTIONS = {
     "{file}:{line}": ("subl", "hx", "helix", "zed"),
 }
 """How editors open a file at a line; others get the file alone."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """An index, how to search it, and how its answers are shown."""
+
+    retriever: Retriever
+    mode: Mode
+    where: str | None = None
+    group: bool = True
+
+    def to(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False) -> None:
+        """Print the answers to one question, and open the best one if asked to."""
+        hits = self.retriever.hits(question, self.mode, depth, where=self.where, group=self.group)
+        folder = corpus_folder(self.retriever.store)
+        if as_json:
+            print_json(hits, question, self.mode, self.where)
+        elif hits:
+            show(hits, question, folder)
+        elif self.where is not None and not len(self.retriever.fields.rows(self.where)):
+            typer.echo("Nothing found: no passage fits the filter.")
+        else:
+            among = " that fits the filter" if self.where is not None else ""
+            typer.echo(f"Nothing found: no passage{among} shares a word with the question.")
+        if opens:
+            open_best(hits, question, folder)
+
+    def to_each(self, depth: int) -> None:
+        """Read questions until an empty line or the end of input."""
+        if sys.stdin.isatty():
+            count = f"{len(self.retriever.store):,}"
+            print(f"{count} passages. Ask a question; an empty line ends.", file=sys.stderr)
+        while True:
+            try:
+                print("? ", end="", flush=True, file=sys.stderr)
+                question = input().strip()
+            except EOFError:
+                break
+            if not question:
+                break
+            self.to(question, depth)
 
 
 def corpus_folder(store: VectorStore) -> Path | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from pydantic import Field
 
-from llama2vec.cli.answers import corpus_folder, open_best, print_json, show
+from llama2vec.cli.answers import Answers
 from llama2vec.cli.options import Device, Dtype
 from llama2vec.cli.settings_options import options_from
 from llama2vec.config import Settings
@@ -19,7 +17,6 @@ from llama2vec.files import check_new
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode
-    from llama2vec.retrieve.retriever import Retriever
 
 
 class _Ranking(Settings):
@@ -73,13 +70,13 @@ def search_command(
     retriever.check_mode(chosen)
     if ranking.where is not None:
         retriever.fields.rows(ranking.where)
-    search = _Search(retriever, chosen, ranking.where, group=not ranking.no_group)
+    answers = Answers(retriever, chosen, ranking.where, group=not ranking.no_group)
     if queries and run:
-        search.write_run(queries, run, depth or 1000, overwrite=overwrite)
+        _write_run(answers, queries, run, depth or 1000, overwrite=overwrite)
     elif question:
-        search.answer(question, depth or 5, as_json=as_json, opens=opens)
+        answers.to(question, depth or 5, as_json=as_json, opens=opens)
     else:
-        search.ask(depth or 5)
+        answers.to_each(depth or 5)
 
 
 def _fusion(mode: str | None, method: str, weights: list[str]) -> Fusion:
@@ -97,57 +94,19 @@ def _fusion(mode: str | None, method: str, weights: list[str]) -> Fusion:
     return Fusion(cast("FusionMethod", method), shares)
 
 
-@dataclass(frozen=True)
-class _Search:
-    """An index and how to search it."""
+def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwrite: bool) -> None:
+    """Search every query of a file and write a TREC run."""
+    from llama2vec.data.corpus import read_queries
+    from llama2vec.data.trec import check_id, write_run
 
-    retriever: Retriever
-    mode: Mode
-    where: str | None
-    group: bool
-
-    def answer(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False) -> None:
-        """Print the answers to one question, and open the best one if asked to."""
-        hits = self.retriever.hits(question, self.mode, depth, where=self.where, group=self.group)
-        folder = corpus_folder(self.retriever.store)
-        if as_json:
-            print_json(hits, question, self.mode, self.where)
-        elif hits:
-            show(hits, question, folder)
-        elif self.where is not None and not len(self.retriever.fields.rows(self.where)):
-            typer.echo("Nothing found: no passage fits the filter.")
-        else:
-            among = " that fits the filter" if self.where is not None else ""
-            typer.echo(f"Nothing found: no passage{among} shares a word with the question.")
-        if opens:
-            open_best(hits, question, folder)
-
-    def ask(self, depth: int) -> None:
-        """Read questions until an empty line or the end of input."""
-        if sys.stdin.isatty():
-            count = f"{len(self.retriever.store):,}"
-            print(f"{count} passages. Ask a question; an empty line ends.", file=sys.stderr)
-        while True:
-            try:
-                print("? ", end="", flush=True, file=sys.stderr)
-                question = input().strip()
-            except EOFError:
-                break
-            if not question:
-                break
-            self.answer(question, depth)
-
-    def write_run(self, queries: str, run: Path, depth: int, *, overwrite: bool) -> None:
-        """Search every query of a file and write a TREC run."""
-        from llama2vec.data.corpus import read_queries
-        from llama2vec.data.trec import check_id, write_run
-
-        asked = read_queries(queries)
-        # TREC files hold only ids of one word: better said now than after the search.
-        for query in asked:
-            check_id(query.id, "query", run)
-        for passage_id in self.retriever.store.ids:
-            check_id(passage_id, "passage", run)
-        tag = "llama2vec" if self.mode == "dense" else f"llama2vec-{self.mode}"
-        write_run(self.retriever.search(asked, self.mode, depth, where=self.where, tag=tag), run, overwrite=overwrite)
-        typer.echo(f"Searched {len(asked):,} queries to depth {depth:,}: {run}")
+    asked = read_queries(queries)
+    # TREC files hold only ids of one word: better said now than after the search.
+    for query in asked:
+        check_id(query.id, "query", run)
+    for passage_id in answers.retriever.store.ids:
+        check_id(passage_id, "passage", run)
+    tag = "llama2vec" if answers.mode == "dense" else f"llama2vec-{answers.mode}"
+    write_run(
+        answers.retriever.search(asked, answers.mode, depth, where=answers.where, tag=tag), run, overwrite=overwrite
+    )
+    typer.echo(f"Searched {len(asked):,} queries to depth {depth:,}: {run}")

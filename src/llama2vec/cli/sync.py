@@ -51,11 +51,11 @@ def sync_command(
     )  # fmt: skip
     started = time.monotonic()
     if not watch:
-        _print_report(following.sync(), index, time.monotonic() - started)
+        print_report(following.sync(), index, time.monotonic() - started)
         return
     try:
         for report in following.changes():
-            _print_report(report, index, time.monotonic() - started)
+            print_report(report, index, time.monotonic() - started)
             typer.echo(f"Watching {folder}; Ctrl-C ends.", err=True)
             started = time.monotonic()
     except KeyboardInterrupt:
@@ -66,7 +66,8 @@ def _print_words(report: SyncReport, index: Path) -> None:
     typer.echo(f"{index} answers by words now; vectors of {report.passages:,} passages follow.", err=True)
 
 
-def _print_report(report: SyncReport, index: Path, seconds: float) -> None:
+def print_report(report: SyncReport, index: Path, seconds: float, *, err: bool = False) -> None:
+    """Print what a sync did, and every file that was skipped or only partly read."""
     counts = report.counts
     numbers = [
         f"{number:,} {what}"
@@ -76,6 +77,6 @@ def _print_report(report: SyncReport, index: Path, seconds: float) -> None:
     encoded = f", {report.encoded:,} of them encoded now" if report.encoded else ""
     kind = "" if report.has_vectors else " without vectors"
     state = f"{report.passages:,} passage{'s' if report.passages != 1 else ''}{kind}{encoded}"
-    typer.echo(f"{index}: files {', '.join(numbers)}; {state}; {seconds:,.1f} s")
+    typer.echo(f"{index}: files {', '.join(numbers)}; {state}; {seconds:,.1f} s", err=err)
     for line in report.reading.table().splitlines()[1:]:
-        typer.echo(line)
+        typer.echo(line, err=err)

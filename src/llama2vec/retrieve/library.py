@@ -20,6 +20,8 @@ from llama2vec.artifact import Work, claim, find, new_path
 from llama2vec.data.folder import ReadingReport, Skipped
 from llama2vec.errors import CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
 from llama2vec.files import check_inputs
+from llama2vec.manifest import digest
+from llama2vec.model.source import cache_folder
 from llama2vec.records import Passage
 from llama2vec.retrieve.changes import Changes, Counts, Source
 from llama2vec.retrieve.index import build_index, store_passages
@@ -51,6 +53,12 @@ class SyncReport:
         skipped = [Skipped(record.path, record.skipped) for record in self.files if record.skipped]
         read = sum(not record.skipped for record in self.files)
         return ReadingReport(read, read, partly, skipped)
+
+
+def index_in_cache(folder: str | Path, model: str) -> Path:
+    """Return where the user's cache keeps the index of a folder that was made with a model."""
+    whole = Path(folder).resolve()
+    return cache_folder() / "indexes" / f"{whole.name or 'root'}-{digest([str(whole), model])[:12]}"
 
 
 class Library:

@@ -1,0 +1,90 @@
+"""``llama2vec ask``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llama2vec.cli.answers import Answers
+from llama2vec.cli.options import Device, Dtype
+from llama2vec.cli.sync import print_report
+from llama2vec.config import ModelSettings, load_config
+from llama2vec.errors import ConfigError, OutputBusyError
+
+if TYPE_CHECKING:
+    from llama2vec.retrieve.library import SyncReport
+    from llama2vec.retrieve.retriever import Retriever
+
+READY_MODEL = "llama2vec-smollm2-135m"
+
+
+def ask_command(
+    folder: Annotated[Path, typer.Argument(help="Folder of documents, at any depth; or one document.")],
+    question: Annotated[str | None, typer.Argument(help="Omit for an interactive prompt.")] = None,
+    depth: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 5,
+    where: Annotated[
+        str | None, typer.Option(help="""Search only passages of which this is true: 'path ~ "guide/"'.""")
+    ] = None,
+    words: Annotated[bool, typer.Option("--words", help="Answer by words alone; make no vectors.")] = False,
+    model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
+    index: Annotated[
+        Path | None, typer.Option(help="Where to keep the index; default: a folder of the user's cache.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None, typer.Option("--set", help="A setting of `sync`, such as index.language=de; repeatable.")
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+) -> None:
+    """Answer a question from a folder of documents: read, index and search it in one go.
+
+    The first call answers by words as soon as the folder is read, then makes vectors and answers by both. Later calls
+    read and encode only what changed. Ctrl-C keeps the vectors that are done; the same command goes on with them.
+    """
+    if question is not None and not question.strip():
+        raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
+    from llama2vec.model.source import ModelSpec, resolve_model
+    from llama2vec.retrieve.library import index_in_cache
+    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.syncing import Following, SyncSettings
+
+    spec = ModelSpec.of_source(resolve_model(model))
+    home = index or index_in_cache(folder, spec.title)
+    settings = load_config(SyncSettings, None, sets or [])
+
+    def answer_by_words(report: SyncReport) -> None:
+        if question is not None:
+            typer.echo(f"By words, from {report.passages:,} passages:")
+            Answers(_by_words(home), "bm25", where).to(question, depth)
+            typer.echo("\nMaking vectors for an answer by meaning too; Ctrl-C keeps what is done.", err=True)
+
+    following = Following(
+        folder, home, None if words else spec, load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"]),
+        settings, on_words=answer_by_words,
+    )  # fmt: skip
+    started = time.monotonic()
+    try:
+        report = following.sync()
+        if report.is_new:
+            print_report(report, home, time.monotonic() - started, err=True)
+    except OutputBusyError as error:
+        # Another call makes vectors; what is there already answers.
+        typer.echo(f"{error}; this answer comes from its present state", err=True)
+    retriever = _by_words(home) if words else Retriever.open(home, device=device, dtype=dtype)
+    answers = Answers(retriever, retriever.default_mode, where)
+    if question is None:
+        answers.to_each(depth)
+    else:
+        answers.to(question, depth)
+
+
+def _by_words(home: Path) -> Retriever:
+    """Open an index for BM25 alone."""
+    from llama2vec.retrieve.index import open_bm25, open_fields, open_index
+    from llama2vec.retrieve.retriever import Retriever
+
+    index = open_index(home)
+    return Retriever(index, None, bm25=open_bm25(home, index.store), fields=open_fields(home, index.store))

@@ -1,0 +1,87 @@
+"""``llama2vec ask``: a folder and a question, nothing made before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from encoders import encoder_for
+from running import CommandLine
+
+from llama2vec.artifact import owned
+from llama2vec.retrieve.library import index_in_cache
+
+CPU = ["--dtype", "float32", "--device", "cpu"]
+
+
+@pytest.fixture
+def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "a.md").write_text("# River\n\nA stone bridge crosses the river.", encoding="utf-8")
+    (folder / "b.txt").write_text("The market opens in winter.", encoding="utf-8")
+    (folder / "c.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+@pytest.fixture
+def model(llama_folder: Path, tmp_path: Path) -> Path:
+    return encoder_for(llama_folder).save(tmp_path / "encoder")
+
+
+def test_words_answer_first_and_both_together_after(docs: Path, model: Path, command_line: CommandLine) -> None:
+    done = command_line("ask", docs, "stone bridge", "--model", model, *CPU)
+    assert done.code == 0, done.err
+    words, both = done.out.split("  1. ")[1:]
+    assert words.split()[1] == both.split()[1] == "a.md:3"
+    assert done.out.startswith("By words, from 2 passages:\n")
+    assert "2 passages, 2 of them encoded now" in done.err
+    assert "  skipped     1  a picture: c.png\n" in done.err
+
+
+def test_a_second_question_needs_no_work_and_a_changed_file_is_seen(
+    docs: Path, model: Path, command_line: CommandLine
+) -> None:
+    command_line("ask", docs, "bridge", "--model", model, *CPU)
+    again = command_line("ask", docs, "market", "--model", model, *CPU)
+    assert (again.out.splitlines()[0].split()[2], "encoded" in again.err) == ("b.txt:1", False)
+    (docs / "b.txt").write_text("The harbor opens in winter.", encoding="utf-8")
+    changed = command_line("ask", docs, "harbor", "--model", model, *CPU)
+    assert changed.out.splitlines()[0].split()[2] == "b.txt:1"
+    assert "1 of them encoded now" in changed.err
+
+
+def test_words_alone_make_no_vectors(docs: Path, model: Path, command_line: CommandLine) -> None:
+    done = command_line("ask", docs, "market", "--words", "--model", model)
+    assert done.out.splitlines()[0].split()[2] == "b.txt:1"
+    assert "2 passages without vectors" in done.err
+    done = command_line("ask", docs, "zeppelin", "--words", "--model", model)
+    assert done.out == "Nothing found: no passage shares a word with the question.\n"
+
+
+def test_a_filter_and_an_index_of_ones_own(docs: Path, model: Path, command_line: CommandLine, tmp_path: Path) -> None:
+    options = ["--words", "--model", model, "--index", tmp_path / "mine", "--where", "path ~ '.md'"]
+    found = command_line("ask", docs, "the river market", *options).out
+    assert ("a.md" in found, "b.txt" in found) == (True, False)
+    assert (tmp_path / "mine" / "documents.json").is_file()
+    assert "unknown field 'year'" in command_line.refused(
+        "ask", docs, "river", "--words", "--model", model, "--where", "year = 1"
+    )
+
+
+def test_while_another_call_writes_the_index_its_present_state_answers(
+    docs: Path, model: Path, command_line: CommandLine
+) -> None:
+    command_line("ask", docs, "bridge", "--words", "--model", model)
+    (docs / "d.txt").write_text("A bridge of rope.", encoding="utf-8")
+    with owned(index_in_cache(docs, model.name)):
+        done = command_line("ask", docs, "bridge", "--words", "--model", model)
+    assert "this answer comes from its present state" in done.err
+    assert ("a.md:3" in done.out, "d.txt" in done.out) == (True, False)
+
+
+def test_mistakes_are_one_line(docs: Path, model: Path, command_line: CommandLine, tmp_path: Path) -> None:
+    assert "the question is empty" in command_line.refused("ask", docs, " ")
+    assert "gone" in command_line.refused("ask", tmp_path / "gone", "why?", "--model", model)
+    assert "no such model" in command_line.refused("ask", docs, "why?", "--model", "./no-model")
