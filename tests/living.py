@@ -74,12 +74,12 @@ class HashEncoder:
         return self._vectors([query.text for query in queries])
 
 
-def write(folder: Path, files: Mapping[str, str]) -> Path:
+def write(folder: Path, files: Mapping[str, str], seconds: int = 1_000_000_000) -> Path:
     """Write texts into a folder, with times long ago."""
     for name, text in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
-        age(folder / name)
+        age(folder / name, seconds)
     return folder
 
 

@@ -94,6 +94,10 @@ class StoreError(Llama2VecError):
     """A vector store or index cannot be used."""
 
 
+class StoreReplacedError(StoreError):
+    """A store or index was written again after it was opened."""
+
+
 class CorruptShardError(StoreError):
     """A shard is truncated or its checksum is wrong."""
 

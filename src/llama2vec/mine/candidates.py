@@ -11,7 +11,7 @@ from llama2vec.data.words import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.lexical import Bm25Index, best_matches
-from llama2vec.retrieve.retriever import QueryEncoder, check_contract
+from llama2vec.retrieve.opened import QueryEncoder, check_contract
 from llama2vec.retrieve.store import PassageEncoder
 from llama2vec.retrieve.vector_index import Index, Rows, Scores
 

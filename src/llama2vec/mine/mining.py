@@ -30,7 +30,7 @@ from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import store_passages, store_sha256
-from llama2vec.retrieve.retriever import check_contract
+from llama2vec.retrieve.opened import check_contract
 from llama2vec.retrieve.store_writer import STORE, write_store
 from llama2vec.retrieve.texts import passages_sha256
 from llama2vec.retrieve.vector_index import ExactIndex, Index

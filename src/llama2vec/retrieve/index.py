@@ -33,8 +33,9 @@ logger = logging.getLogger(__name__)
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _FORMAT = "llama2vec-index"
-_MANIFEST, _FAISS, _FIELDS = "index.json", "index.faiss", "fields.sqlite"
+MANIFEST, _FAISS, _FIELDS = "index.json", "index.faiss", "fields.sqlite"
 _BM25, _PART, _SPARSE = "bm25", "part.json", "sparse"
+BM25_PART = f"{_BM25}/{_PART}"
 _READ_PASSAGES = 2048
 
 
@@ -122,7 +123,7 @@ def build_index(
         differs = {name for name in wanted if not anew and wanted[name] != there[name]}
         makes_vectors = anew or bool(differs - {"bm25"}) or (overwrite and (kind is not None or not bm25))
         makes_bm25 = wanted["bm25"] and (anew or "bm25" in differs or (overwrite and bm25))
-        replaced = ({_MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
+        replaced = ({MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
         replaced |= set() if same_store else {_BM25, _SPARSE}
         entries = os.listdir(output) if output.is_dir() else []
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])
@@ -144,7 +145,7 @@ def open_index(path: str | Path) -> Index:
     path = check_index(path)
     if (path / STORE_FILE).exists() or (path / PLAN_FILE).exists():
         return ExactIndex(VectorStore.open(path))
-    manifest = _validated(_Manifest, path / _MANIFEST, "build the index again")
+    manifest = _validated(_Manifest, path / MANIFEST, "build the index again")
     store = _find_store(path, manifest.store)
     if (path / _SPARSE).is_dir():
         logger.warning("%s is no longer used, because sparse search was removed; you can delete it", path / _SPARSE)
@@ -182,7 +183,7 @@ def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
 def open_fields(path: str | Path, store: VectorStore) -> PassageFields:
     """Open the fields of an index's passages; the first filter reads the table of the index, or makes one in memory."""
     folder = index_folder(path)
-    content = read_object(folder / _MANIFEST)
+    content = read_object(folder / MANIFEST)
     sha256 = content.get("fields_sha256") if content else None
     if not isinstance(sha256, str):
         return PassageFields(lambda: store_passages(store))
@@ -193,7 +194,7 @@ def open_fields(path: str | Path, store: VectorStore) -> PassageFields:
 def check_index(path: str | Path) -> Path:
     """Return the folder that :func:`open_index` reads; a StoreError if it holds neither an index nor a store."""
     folder = index_folder(path)
-    if not any((folder / file).exists() for file in (_MANIFEST, STORE_FILE, PLAN_FILE)):
+    if not any((folder / file).exists() for file in (MANIFEST, STORE_FILE, PLAN_FILE)):
         raise StoreError(f"no index at {folder}; make one with `llama2vec index`")
     return folder
 
@@ -201,7 +202,7 @@ def check_index(path: str | Path) -> Path:
 def index_folder(path: str | Path) -> Path:
     """Return where the index lies in a folder that holds store and index side by side; else the path itself."""
     path = Path(path)
-    return path / "index" if not (path / _MANIFEST).exists() and (path / "index" / _MANIFEST).is_file() else path
+    return path / "index" if not (path / MANIFEST).exists() and (path / "index" / MANIFEST).is_file() else path
 
 
 def store_passages(store: VectorStore) -> Iterator[Passage]:
@@ -234,7 +235,7 @@ def _check_vectors(store: VectorStore, kind: str, bm25: str | None) -> None:
 
 def _read_index(folder: Path) -> Found | None:
     """Return the plan of the index in a folder, or None."""
-    content = read_object(folder / _MANIFEST)
+    content = read_object(folder / MANIFEST)
     if content is None or content.get("format") != _FORMAT:
         return None
     try:
@@ -257,7 +258,7 @@ INDEX = Kind(
     "an index",
     _read_index,
     resumable=False,
-    entries=(_MANIFEST, _FAISS, _FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy", f"{_SPARSE}/**"),
+    entries=(MANIFEST, _FAISS, _FIELDS, f"{_BM25}/*.json", f"{_BM25}/*.npy", f"{_SPARSE}/**"),
 )
 
 
@@ -281,7 +282,7 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping
         faiss_sha256=sha256,
         fields_sha256=fields,
     )
-    write_json(folder / _MANIFEST, manifest.model_dump(exclude_none=True))
+    write_json(folder / MANIFEST, manifest.model_dump(exclude_none=True))
 
 
 def _write_bm25(folder: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:

@@ -10,11 +10,11 @@ import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -22,14 +22,15 @@ from llama2vec.config import ModelSettings, load_config
 from llama2vec.data.cutting import word_spans
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings
-from llama2vec.errors import ConfigError, StoreError
+from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.filters import PassageFields
-from llama2vec.retrieve.fusion import MODES, Fusion, Mode
+from llama2vec.retrieve.fusion import Fusion, Mode
 from llama2vec.retrieve.hits import Hit, grouped
-from llama2vec.retrieve.index import build_index, open_bm25, open_fields, open_index, store_passages
+from llama2vec.retrieve.index import build_index, store_passages
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.store import STORE_FILE, Vectors, VectorStore
+from llama2vec.retrieve.opened import EncoderOfStore, OpenedIndex, QueryEncoder
+from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
 from llama2vec.retrieve.texts import as_passages, passages_sha256
 from llama2vec.retrieve.vector_index import Index, Rows, Scores
@@ -39,26 +40,21 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ResultT = TypeVar("ResultT")
+
 FUSED_DEPTH = 1000
 """Fewest passages that each mode contributes to hybrid, so that the first ranks do not depend on the depth."""
 
+_TRIES = 5
 _FEWEST, _PER_DOCUMENT = 50, 10
 """Passages that are searched for documents, at least and for each of them; more where these are of too few."""
 
 
-class QueryEncoder(Protocol):
-    """What searching needs of a model."""
-
-    @property
-    def contract_hash(self) -> str:
-        """Hash of what decides the vectors."""
-
-    def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
-        """Return [Q, D] unit vectors."""
-
-
 class Retriever:
     """A corpus that can be searched by any mode that its index carries.
+
+    A search reads one state of the index. If the index is replaced, as by ``sync``, the next search opens the new one,
+    and a search under way is done again on it.
 
     Args:
         index: Over the vectors.
@@ -80,14 +76,11 @@ class Retriever:
         fusion: Fusion | None = None,
         fields: PassageFields | None = None,
     ) -> None:
-        self.index = index
-        self.encoder = encoder if index.store.has_vectors else None
         self.fusion = fusion or Fusion()
-        self.fields = fields or PassageFields(lambda: store_passages(index.store))
-        self._bm25 = bm25
-        self._manifest = _stamp(index.store)
-        if self.encoder is not None:
-            check_contract(index.store, self.encoder)
+        fields = fields or PassageFields(lambda: store_passages(index.store))
+        self._encoder_for: Callable[[VectorStore], QueryEncoder | None] = lambda store: encoder
+        self._opened = OpenedIndex.of_parts(index, bm25, fields).with_encoder(encoder)
+        self._opening = Lock()
 
     @classmethod
     def open(
@@ -113,17 +106,22 @@ class Retriever:
             StoreError: The index does not exist, is damaged or belongs to another store, or the encoder's contract
                 differs.
         """
-        index = open_index(path)
-        if not index.store.has_vectors:
-            how = index.store.how_to_add_vectors
-            logger.info("%s has no vectors, so BM25 alone searches it; add them with %s", index.store.path, how)
-        elif encoder is None or isinstance(encoder, str | Path):
-            settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
-            encoder = _EncoderOfStore(index.store, encoder, settings)
-        # What is still a name here belongs to a store without vectors, which no model can search.
-        query_encoder = None if isinstance(encoder, str | Path) else encoder
-        bm25, fields = open_bm25(path, index.store), open_fields(path, index.store)
-        return cls(index, query_encoder, bm25=bm25, fusion=fusion, fields=fields)
+        opened = OpenedIndex.open(Path(path))
+        store = opened.index.store
+        if not store.has_vectors:
+            how = store.how_to_add_vectors
+            logger.info("%s has no vectors, so BM25 alone searches it; add them with %s", store.path, how)
+        settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
+
+        def encoder_for(store: VectorStore) -> QueryEncoder:
+            if encoder is None or isinstance(encoder, str | Path):
+                return EncoderOfStore(store, encoder, settings)
+            return encoder
+
+        retriever = cls(opened.index, encoder_for(store), bm25=opened.bm25, fusion=fusion, fields=opened.fields)
+        retriever._encoder_for = encoder_for
+        retriever._opened = opened.with_encoder(retriever.encoder)
+        return retriever
 
     @classmethod
     def from_texts(
@@ -190,20 +188,39 @@ class Retriever:
         return cls.open(home / "index", encoder)
 
     @property
+    def index(self) -> Index:
+        """The index over the vectors."""
+        return self._opened.index
+
+    @property
     def store(self) -> VectorStore:
         """Vectors and passages."""
-        return self.index.store
+        return self._opened.index.store
+
+    @property
+    def fields(self) -> PassageFields:
+        """What filters read of the passages."""
+        return self._opened.fields
+
+    @property
+    def encoder(self) -> QueryEncoder | None:
+        """For the queries; None = search by ``bm25`` alone."""
+        return self._opened.encoder
+
+    @encoder.setter
+    def encoder(self, encoder: QueryEncoder | None) -> None:
+        self._encoder_for = lambda store: encoder
+        self._opened = self._opened.with_encoder(encoder)
 
     @property
     def modes(self) -> tuple[Mode, ...]:
         """What can be asked for; the first is the default."""
-        has = {"dense": self.encoder is not None, "bm25": self._bm25 is not None}
-        return tuple(mode for mode in ("hybrid", "dense", "bm25") if has.get(mode, all(has.values())))
+        return self._opened.modes
 
     @property
     def default_mode(self) -> Mode:
         """The first of :attr:`modes`; where there is none, the one whose :meth:`check_mode` says what is missing."""
-        return self.modes[0] if self.modes else "dense" if self.store.has_vectors else "bm25"
+        return self._opened.default_mode
 
     def search(
         self,
@@ -226,11 +243,16 @@ class Retriever:
 
         Raises:
             ConfigError: The mode is unknown, or the filter is not an expression over the fields.
-            StoreError: The index does not carry the mode, or its store was rewritten since it was opened.
+            StoreError: The index does not carry the mode.
+            StoreReplacedError: The index was replaced since it was opened, and cannot be opened again.
         """
-        mode = mode or self.default_mode
-        run, _ = self._search(queries, mode, depth, where, lambda: self._encoded(queries))
-        return Run(run.results, tag or mode)
+
+        def search(opened: OpenedIndex) -> Run:
+            chosen = mode or opened.default_mode
+            run, _ = self._search(opened, queries, chosen, depth, where, lambda: opened.encoded(queries))
+            return Run(run.results, tag or chosen)
+
+        return self._on_present(search)
 
     def hits(
         self,
@@ -254,51 +276,88 @@ class Retriever:
         Raises:
             ConfigError, StoreError: As in :meth:`search`.
         """
-        asked, mode = [Query("question", question)], mode or self.default_mode
-        vectors = cache(lambda: self._encoded(asked))
-        reach = max(_FEWEST, _PER_DOCUMENT * depth) if group and depth > 0 else depth
-        while True:
-            with self._reading():
-                run, row_of_id = self._search(asked, mode, reach, where, vectors)
+        asked = [Query("question", question)]
+
+        def search(opened: OpenedIndex) -> list[Hit]:
+            vectors = cache(lambda: opened.encoded(asked))
+            reach = max(_FEWEST, _PER_DOCUMENT * depth) if group and depth > 0 else depth
+            while True:
+                run, row_of_id = self._search(opened, asked, mode or opened.default_mode, reach, where, vectors)
                 scores = run.results["question"]
                 rows = [row_of_id[passage_id] for passage_id in scores]
-                passages = self.store.passages(rows)
-            ranked = zip(scores.values(), passages, rows, strict=True)
-            found = [Hit(rank, score, passage, row) for rank, (score, passage, row) in enumerate(ranked, start=1)]
-            if not group:
-                return found
-            documents = grouped(found, depth)
-            if len(documents) == depth or len(found) < reach:
-                return documents
-            reach *= _PER_DOCUMENT
+                ranked = zip(scores.values(), opened.index.store.passages(rows), rows, strict=True)
+                found = [Hit(rank, score, passage, row) for rank, (score, passage, row) in enumerate(ranked, start=1)]
+                if not group:
+                    return found
+                documents = grouped(found, depth)
+                if len(documents) == depth or len(found) < reach:
+                    return documents
+                reach *= _PER_DOCUMENT
+
+        return self._on_present(search)
 
     def check_mode(self, mode: str) -> None:
         """Raise an error that says what to do unless the index can be searched by a mode."""
-        if mode not in MODES:
-            raise ConfigError(f"unknown search mode {mode!r}; choose one of {', '.join(MODES)}")
-        if mode in self.modes:
-            return
-        how = "add it: `llama2vec index STORE -o INDEX --bm25`"
-        if mode == "dense" or self._bm25 is not None:
-            how = "give the model that encoded it"
-        if mode != "bm25" and not self.store.has_vectors:
-            how = f"add vectors: {self.store.how_to_add_vectors}"
-        carried = ", ".join(self.modes) or "nothing"
-        raise StoreError(f"{self.store.path} cannot be searched by {mode}, only by {carried}; {how}")
+        self._opened.check_mode(mode)
 
     def check_unchanged(self) -> None:
-        """Raise a :class:`StoreError` if the store was rewritten or removed since it was opened."""
-        if _stamp(self.store) != self._manifest:
-            raise StoreError(f"{self.store.path} was rewritten or removed after it was opened; open the index again")
+        """Open the index again if it was replaced; a :class:`StoreReplacedError` if that is impossible."""
+        if not self._opened.is_present:
+            self._open_again(self._opened)
+
+    def _on_present(self, search: Callable[[OpenedIndex], ResultT]) -> ResultT:
+        """Search one state of the index, the present one: if it is replaced meanwhile, search the new one instead."""
+        for last in (*[False] * (_TRIES - 1), True):
+            opened = self._opened
+            try:
+                result = search(opened)
+                fault = None
+            except (StoreError, OSError, IndexError) as error:
+                fault = error
+            if opened.is_present:
+                if fault:
+                    raise fault
+                return result
+            self._open_again(opened)
+            if last:
+                break
+        raise StoreReplacedError(f"{self.store.path} is replaced faster than it can be searched; try again later")
+
+    def _open_again(self, before: OpenedIndex) -> None:
+        """Let the state that is in the place of another one be the present one."""
+        with self._opening:
+            if self._opened is not before:
+                return
+            problem = f"{self.store.path} was rewritten or removed after it was opened"
+            if before.folder is None:
+                raise StoreReplacedError(f"{problem}; open the index again")
+            try:
+                opened = OpenedIndex.open(before.folder)
+                self._opened = opened.with_encoder(self._encoder_of(opened.index.store))
+            except StoreError as error:
+                raise StoreReplacedError(f"{problem}, and the index cannot be opened again: {error}") from error
+
+    def _encoder_of(self, store: VectorStore) -> QueryEncoder | None:
+        """Return the encoder for a store; a model that is loaded stays loaded where it made these vectors too."""
+        encoder = self._opened.encoder
+        if isinstance(encoder, EncoderOfStore) and encoder.contract_hash == store.contract_hash:
+            return encoder
+        return self._encoder_for(store)
 
     def _search(
-        self, queries: Sequence[Query], mode: Mode, depth: int, where: str | None, vectors: Callable[[], Vectors]
+        self,
+        opened: OpenedIndex,
+        queries: Sequence[Query],
+        mode: Mode,
+        depth: int,
+        where: str | None,
+        vectors: Callable[[], Vectors],
     ) -> tuple[Run, dict[str, int]]:
         """Return a run whose results stand best first, and the row of each passage in it.
 
         ``vectors`` returns those of the queries, and is called only by a mode that needs them.
         """
-        self.check_mode(mode)
+        opened.check_mode(mode)
         if depth < 1:
             raise ConfigError(f"the depth must be at least 1, not {depth}")
         if not queries:
@@ -306,33 +365,18 @@ class Retriever:
         is_hybrid = mode == "hybrid"
         modes: Iterable[Mode] = self.fusion.shares() if is_hybrid else [mode]
         reach = max(depth, FUSED_DEPTH) if is_hybrid else depth
-        with self._reading():
-            allowed = None if where is None else self.fields.rows(where)
-            found: dict[Mode, tuple[Scores, Rows]] = {}
-            for single in modes:
-                if single == "bm25" and self._bm25 is not None:
-                    found[single] = self._bm25.best_of_each([query.text for query in queries], reach, allowed)
-                else:
-                    found[single] = self.index.search(vectors(), reach, allowed)
-            rows = np.unique(np.concatenate([rows[rows >= 0] for _, rows in found.values()]))
-            id_of_row = dict(zip(rows.tolist(), self.store.passage_ids(rows), strict=True))
+        allowed = None if where is None else opened.fields.rows(where)
+        found: dict[Mode, tuple[Scores, Rows]] = {}
+        for single in modes:
+            if single == "bm25" and opened.bm25 is not None:
+                found[single] = opened.bm25.best_of_each([query.text for query in queries], reach, allowed)
+            else:
+                found[single] = opened.index.search(vectors(), reach, allowed)
+        rows = np.unique(np.concatenate([rows[rows >= 0] for _, rows in found.values()]))
+        id_of_row = dict(zip(rows.tolist(), opened.index.store.passage_ids(rows), strict=True))
         runs = {single: _named(queries, id_of_row, *best) for single, best in found.items()}
         run = self.fusion.fuse(runs, depth) if is_hybrid else runs[mode]
         return run, {passage_id: row for row, passage_id in id_of_row.items()}
-
-    def _encoded(self, queries: Sequence[Query]) -> Vectors:
-        assert self.encoder is not None
-        return self.encoder.encode_queries(queries)
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        """Notice, also where reading fails, that the store is not the one that was opened."""
-        try:
-            yield
-        except (StoreError, OSError, IndexError):
-            self.check_unchanged()
-            raise
-        self.check_unchanged()
 
 
 def _split(passages: Iterable[Passage], encoder: Encoder | None, settings: PassageSettings) -> list[Passage]:
@@ -341,46 +385,6 @@ def _split(passages: Iterable[Passage], encoder: Encoder | None, settings: Passa
 
     splitter = encoder_splitter(encoder, settings) if encoder else Splitter(settings, word_spans)
     return as_passages(part for passage in passages for part in splitter.split_row(passage))
-
-
-class _EncoderOfStore:
-    """The model that a store names, or another one, loaded by the first query."""
-
-    def __init__(self, store: VectorStore, model: str | Path | None, settings: ModelSettings) -> None:
-        self.contract_hash = store.contract_hash
-        self._store, self._model, self._settings = store, model, settings
-        self._encoder: QueryEncoder | None = None
-
-    def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
-        """See :class:`QueryEncoder`."""
-        if self._encoder is None:
-            from llama2vec.model.encoder import Encoder
-            from llama2vec.model.source import ModelSpec
-
-            spec = ModelSpec.of_store(self._store.source, self._store.path, self._model)
-            encoder = Encoder.from_spec(spec, self._settings)
-            check_contract(self._store, encoder)
-            self._encoder = encoder
-        return self._encoder.encode_queries(queries)
-
-
-def check_contract(store: VectorStore, encoder: QueryEncoder) -> None:
-    """Raise a :class:`StoreError` unless queries are encoded the way the passages were."""
-    store.check_vectors()
-    if store.contract_hash != encoder.contract_hash:
-        raise StoreError(
-            f"{store.path} was encoded under contract {store.contract_hash[:12]} and the query model has "
-            f"{encoder.contract_hash[:12]}; search with the model that encoded it, or encode the corpus again"
-        )
-
-
-def _stamp(store: VectorStore) -> tuple[int, int, int] | None:
-    """Return what changes when a store's manifest is written again; None where it is gone."""
-    try:
-        status = (store.path / STORE_FILE).stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _named(queries: Sequence[Query], id_of_row: Mapping[int, str], scores: Scores, rows: Rows) -> Run:

@@ -20,7 +20,8 @@ from llama2vec.model.prompt import prompted_texts
 from llama2vec.records import Query, Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.retriever import Retriever, check_contract
+from llama2vec.retrieve.opened import check_contract
+from llama2vec.retrieve.retriever import Retriever
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, QueueFullError
 from llama2vec.serve.settings import ServeSettings
 

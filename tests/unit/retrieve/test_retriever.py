@@ -17,7 +17,8 @@ from llama2vec.records import Passage, Place, Query
 from llama2vec.retrieve.fusion import Fusion, Mode, min_max_fusion, reciprocal_rank_fusion
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever, check_contract
+from llama2vec.retrieve.opened import check_contract
+from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 
@@ -176,7 +177,7 @@ def test_a_store_that_is_rewritten_under_an_open_index_is_noticed(store: VectorS
         lambda: retriever.search(QUERIES, "hybrid"),
         retriever.check_unchanged,
     ):
-        with pytest.raises(StoreError, match="was rewritten or removed after it was opened; open the index again"):
+        with pytest.raises(StoreError, match="was rewritten or removed after it was opened, and the index cannot"):
             search()
     with pytest.raises(StoreError, match="built from other vectors"):
         Retriever.open(folder, CountingEncoder())
