@@ -178,3 +178,40 @@ def odf_bytes(body: str, *, manifest: str = "") -> bytes:
             "meta.xml": f"<office:facts{names}><office:meta>{meta}</office:meta></office:facts>",
         }
     )
+
+
+def pptx_bytes() -> bytes:
+    """Return three slides: title, text and notes; a table; an empty text box."""
+    from pptx import Presentation
+    from pptx.util import Inches
+
+    made = Presentation()
+    first = made.slides.add_slide(made.slide_layouts[1])
+    first.shapes.title.text = "Wool"
+    first.placeholders[1].text = "Soft\nWarm"
+    first.notes_slide.notes_text_frame.text = "Say it twice."
+    second = made.slides.add_slide(made.slide_layouts[6])
+    table = second.shapes.add_table(2, 2, Inches(1), Inches(1), Inches(4), Inches(1)).table
+    for place, text in enumerate(("a", "b", "1", "2")):
+        table.cell(place // 2, place % 2).text = text
+    third = made.slides.add_slide(made.slide_layouts[6])
+    third.shapes.add_textbox(0, 0, Inches(1), Inches(1))
+    made.core_properties.title = "Camelids"
+    made.core_properties.author = ""
+    target = io.BytesIO()
+    made.save(target)
+    return target.getvalue()
+
+
+def xlsx_bytes(rows: Sequence[Sequence[object]]) -> bytes:
+    """Return a workbook of two sheets: ``Herd`` with these rows, and an empty one."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    book.active.title = "Herd"
+    for row in rows:
+        book.active.append(list(row))
+    book.create_sheet("Empty")
+    target = io.BytesIO()
+    book.save(target)
+    return target.getvalue()

@@ -170,7 +170,8 @@ class _Opened:
                 for one in self.read(found.data, found.name, depth + 1):
                     yield replace(one, id=found.shown + one.id[len(found.name) :]) if found.shown else one
         except UnreadableError as error:
-            self.problems.append(f"{where}: {error}" if depth else str(error))
+            reason = " ".join(str(error).split())  # Names from inside the file may hold anything
+            self.problems.append(f"{' '.join(where.split())}: {reason}" if depth else reason)
 
     def _count(self, member: Member, depth: int) -> None:
         self._members -= 1

@@ -89,7 +89,7 @@ def zip_bytes(opened: zipfile.ZipFile, name: str) -> bytes:
     try:
         return opened.read(name)
     except KeyError:
-        raise UnreadableError(f"lacks {name}") from None
+        raise UnreadableError(f"lacks {name}" if name.strip() else "lacks a name for its text") from None
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, ValueError):
         raise UnreadableError(f"{name} in it is damaged or cut") from None
 

@@ -37,6 +37,14 @@ _BLOCKS_WORDS = (
 _BLOCKS = frozenset(_BLOCKS_WORDS.split())
 _LAYOUT = ", ".join(f"td {inner}" for inner in ("table", "h1", "h2", "h3", "h4", "pre", "ul", "ol", "p + p"))
 """What the cells of a table hold that only arranges a page."""
+_TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)(?![^<>]*/>)")
+_ALONE_NAMES = (
+    "p li td th tr dd dt option optgroup tbody thead tfoot colgroup col caption br img hr input meta link area base "
+    "source track wbr param embed html body head a rp rt"
+)
+_ALONE = frozenset(_ALONE_NAMES.split())
+"""Elements that the next one of their kind ends, or that hold nothing."""
+_MOST_DEPTH = 2000
 _LEAST_MAIN = 200
 """A main element with fewer characters than this, and than a fifth of the page, is not the page's content."""
 
@@ -77,6 +85,14 @@ def add_html(builder: TextBuilder, source: str, page: int | None = None) -> None
 def _tree(source: str) -> Any:
     from selectolax.lexbor import LexborHTMLParser
 
+    depth = deepest = 0
+    for tag in _TAG.finditer(source):
+        if tag[2].lower() not in _ALONE:
+            depth = max(0, depth - 1) if tag[1] else depth + 1
+            deepest = max(deepest, depth)
+    # The time of the HTML algorithm grows with the square of the depth.
+    if deepest > _MOST_DEPTH:
+        raise UnreadableError("nested too deeply")
     return LexborHTMLParser(source.replace("\0", ""))
 
 

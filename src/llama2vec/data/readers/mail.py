@@ -17,6 +17,10 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
 
+_MULTIPART = re.compile(rb"^content-type:\s{0,9}multipart", re.I | re.M)
+_MOST_MULTIPARTS = 100
+_MOST_HEADER = 2000
+"""Characters of a header that is parsed: the time grows with the square of its length."""
 _FROM = re.compile(rb"^From .*\d{4}.*\r?\n", re.MULTILINE)
 
 
@@ -39,6 +43,8 @@ def _opens(data: bytes, place: int) -> bool:
 
 
 def _message(raw: bytes, name: str) -> Iterator[Document | Member]:
+    if len(_MULTIPART.findall(raw)) > _MOST_MULTIPARTS:
+        raise UnreadableError("nested too deeply")
     message: Any = email.message_from_bytes(raw, policy=email.policy.default)
     fields: dict[str, Value] = {}
     for header in ("from", "to"):
@@ -61,6 +67,9 @@ def _message(raw: bytes, name: str) -> Iterator[Document | Member]:
 
 
 def _header(message: EmailMessage, name: str) -> str:
+    raw = next((str(value) for key, value in message.raw_items() if key.lower() == name), "")
+    if len(raw) > _MOST_HEADER:
+        return " ".join(raw[:_MOST_HEADER].split()).encode("utf-8", "replace").decode()
     try:
         return " ".join(str(message.get(name) or "").split()).encode("utf-8", "replace").decode()
     except Exception:  # the standard library fails on some damaged headers; the message has others

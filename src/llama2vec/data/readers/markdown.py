@@ -18,6 +18,8 @@ _FRONT = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)?\1[ \t]*(?:\n|\Z)", re.DOTAL
 _MARKUP = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])|[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}|<[^>]+>|\{#[^}]*\}")
 _KINDS = {"fence": "code", "code_block": "code", "table_open": "table", "heading_open": "heading"}
 _MOST_LINES = 200_000
+_MOST_TITLE = 1000
+"""Characters of a heading that become a title; the text keeps all."""
 
 
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
@@ -105,7 +107,7 @@ def plain_words(markup: str) -> str:
     >>> plain_words("The *llama* and [its `wool`](wool.md) {#llama}")
     'The llama and its wool'
     """
-    previous = None
+    previous, markup = None, markup[:_MOST_TITLE]
     while previous != markup:
         previous, markup = markup, _MARKUP.sub(lambda match: match[1] or "", markup)
     return " ".join(markup.split())

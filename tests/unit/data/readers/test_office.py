@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path
 
 import pytest
-from made_files import docx_bytes, docx_paragraph, zip_bytes
+from made_files import docx_bytes, docx_paragraph, pptx_bytes, zip_bytes
 from reading import blocks, only_document, refusal
 
 TABLE = "<w:tbl><w:tr>{}</w:tr><w:tr>{}</w:tr></w:tbl>"
@@ -56,30 +54,8 @@ def test_a_docx_that_names_outside_files_gets_none_of_them(tmp_path: Path) -> No
     assert only_document("a.docx", data).text == "Seen."
 
 
-def presentation() -> bytes:
-    from pptx import Presentation
-    from pptx.util import Inches
-
-    made = Presentation()
-    first = made.slides.add_slide(made.slide_layouts[1])
-    first.shapes.title.text = "Wool"
-    first.placeholders[1].text = "Soft\nWarm"
-    first.notes_slide.notes_text_frame.text = "Say it twice."
-    second = made.slides.add_slide(made.slide_layouts[6])
-    table = second.shapes.add_table(2, 2, Inches(1), Inches(1), Inches(4), Inches(1)).table
-    for place, text in enumerate(("a", "b", "1", "2")):
-        table.cell(place // 2, place % 2).text = text
-    third = made.slides.add_slide(made.slide_layouts[6])
-    third.shapes.add_textbox(0, 0, Inches(1), Inches(1))
-    made.core_properties.title = "Camelids"
-    made.core_properties.author = ""
-    target = io.BytesIO()
-    made.save(target)
-    return target.getvalue()
-
-
 def test_a_slide_is_a_page_with_its_title_texts_tables_and_notes() -> None:
-    document = only_document("a.pptx", presentation())
+    document = only_document("a.pptx", pptx_bytes())
     assert (document.title, document.problems) == ("Camelids", ("slide 3 without text (pictures?)",))
     found = [(one.page, one.kind, one.headings, document.text[one.begin : one.end].strip()) for one in document.blocks]
     assert found == [
@@ -100,7 +76,3 @@ def test_entities_that_multiply_do_not_fill_the_memory() -> None:
     before = f'<!DOCTYPE w:document [<!ENTITY l0 "lol">{lol}]>'
     data = docx_bytes(docx_paragraph("&l9;"), before=before)
     assert refusal("a.docx", data).startswith("damaged (")
-
-
-def test_made_files_are_zip_files() -> None:
-    assert zipfile.is_zipfile(io.BytesIO(presentation()))

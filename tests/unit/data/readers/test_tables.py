@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import io
 
 import pytest
+from made_files import xlsx_bytes
 from reading import documents, refusal
 
 FAQ = """id,question,answer,year,rating
@@ -58,18 +58,15 @@ def test_ids_that_repeat_fall_back_to_the_line() -> None:
 
 
 def test_the_sheets_of_a_workbook_are_tables() -> None:
-    import openpyxl
-
-    book = openpyxl.Workbook()
-    book.active.title = "Herd"
-    book.active.append(["name", "born", "about"])
-    book.active.append(["Ayla", datetime.datetime(2020, 5, 1), "She leads the herd up the mountain."])
-    book.active.append([None, None, None])
-    book.active.append(["Bo", 2021.0, "He carries the salt back to the valley."])
-    book.create_sheet("Empty")
-    target = io.BytesIO()
-    book.save(target)
-    found = documents("a.xlsx", target.getvalue())
+    data = xlsx_bytes(
+        [
+            ["name", "born", "about"],
+            ["Ayla", datetime.datetime(2020, 5, 1), "She leads the herd up the mountain."],
+            [None, None, None],
+            ["Bo", 2021.0, "He carries the salt back to the valley."],
+        ]
+    )
+    found = documents("a.xlsx", data)
     assert [(one.id, one.title, one.first_line) for one in found] == [
         ("a.xlsx!Herd#2", "Ayla", 2),
         ("a.xlsx!Herd#4", "Bo", 4),
@@ -77,4 +74,4 @@ def test_the_sheets_of_a_workbook_are_tables() -> None:
     assert found[0].text == "She leads the herd up the mountain."
     assert dict(found[0].fields) == {"sheet": "Herd", "born": "2020-05-01"}
     assert found[1].fields["born"] == 2021
-    assert refusal("a.xlsx", target.getvalue()[:-20]) == "its zip data is damaged or cut"
+    assert refusal("a.xlsx", data[:-20]) == "its zip data is damaged or cut"
