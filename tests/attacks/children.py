@@ -83,6 +83,8 @@ class Child:
         self.argv = list(argv)
         self._out, self._err = log.with_suffix(".out"), log.with_suffix(".err")
         self._started, self._code = time.monotonic(), None
+        for path in (self._out, self._err):
+            path.unlink(missing_ok=True)  # what an earlier child said
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()

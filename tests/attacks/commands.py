@@ -50,6 +50,8 @@ _LABELED = ["-o", f"{OUT}.jsonl"]
 _MINE = ["mine", "train.jsonl", "--corpus", "corpus.jsonl", *_LABELED]
 _SCORE = ["evaluate", "adapted", "--task", "beir", "--task", "pairs.tsv", *_TO, "--name", "a", *LOADING]
 _COMPARE = ["compare", "hybrid.trec", "words.trec", "--task", "beir", "--flips", "500"]
+_SYNC = ["sync", "notes", OUT, "--model", "adapted", *LOADING]
+_LIBRARY = {OUT: "kept/library"}
 _PAGE = f"{OUT}.html"
 _REPORT = ["report", "scores/adapted", "scores/bm25", "comparison.json", "adapted", "-o", _PAGE]
 
@@ -75,6 +77,12 @@ WRITERS = [
         ["encode", "adapted", "newer.jsonl", *_TO, "--reuse", "store", *LOADING], ("adapted", "newer.jsonl", "store")
     ),
     _over(["encode", "adapted", "newer.jsonl", *_TO, *LOADING], "store", "adapted", "newer.jsonl"),
+    Command(["sync", "notes", OUT], ("notes",)),
+    Command(_SYNC, ("notes", "adapted")),
+    Command(_SYNC, ("notes", "adapted", OUT), _LIBRARY, keeps_old=True),
+    Command(["remove", OUT, "note1.txt"], (OUT,), _LIBRARY, keeps_old=True),
+    Command(["compact", "adapted", *_TO], ("adapted", "llm")),
+    _over(["compact", "adapted", *_TO, "--rank", "4"], "compact", "adapted", "llm"),
     Command(["index", "store", *_TO], ("store",)),
     Command(["index", "store", *_TO, "--kind", "faiss-flat", "--bm25"], ("store",)),
     Command(["index", "store", *_TO, "--bm25"], ("store", OUT), {OUT: "hnsw"}, keeps_old=True),
@@ -109,6 +117,12 @@ PRINTERS = [
     Command(["search", "hnsw", "the silver river", *LOADING], ("hnsw", "store", "adapted"), writes=False),
     Command(["search", "store", "the silver river", *LOADING], ("store", "adapted"), writes=False),
     Command(["search", "index", "the silver river", "--mode", "bm25"], ("index", "store"), writes=False),
+    Command(
+        ["search", "kept/library", "the silver river", "--where", 'path ~ "note"', "--json", *LOADING],
+        ("kept", "adapted"),
+        writes=False,
+    ),
+    Command(["encode", "compact", "notes", *_TO, *LOADING], ("compact", "notes"), writes=False),
     Command(
         ["explain", "adapted", "-q", "silver river", "-p", "A river of silver.", *LOADING], ("adapted",), writes=False
     ),

@@ -27,9 +27,10 @@ _PATHS = [
     "missing", "missing/deep", "folder", "pipe", "loop", "dangling", "corpus.jsonl/inside", "empty.jsonl",
     "latin.jsonl", "zeros.jsonl", "deep.jsonl", "half.jsonl.gz", "nan.jsonl", "bad.toml", "corpus.jsonl",
     "train.jsonl", "queries.jsonl", "recipe.toml", "beir", "notes", "pairs.tsv", "llm", "adapted", "half", "store",
-    "index", "hnsw", "scores", "comparison.json", "hybrid.trec", "mined.jsonl", ".", "..", "./../site/store", "hf:",
+    "index", "hnsw", "scores", "comparison.json", "hybrid.trec", "mined.jsonl", "kept/library", "compact", ".", "..", "./../site/store", "hf:",
     "hf:a:b:c", "ir:", "ir:nope/nope", "beir/nope", "sts/x", "bm25", "nobody/nothing", "z" * 400, "d/" * 3000,
 ]  # fmt: skip
+_NEVER = ("--watch", "--open")  # One never ends, the other starts programs
 _DEVICES = ["/dev/null", "/dev/zero", "/proc/self/mem", "/proc/self/environ", "/sys", "/nonexistent/x"]
 _UNKNOWN = [
     "--nope",
@@ -152,6 +153,7 @@ class Invocations:
 
             group: Any = get_command(app)
             found = [one for one in group.get_command(None, verb).params if one.param_type_name == "option"]
+            found = [one for one in found if one.opts[0] not in _NEVER]
             self._options[verb] = [
                 (
                     max(one.opts, key=len),
@@ -170,12 +172,13 @@ class Invocations:
             from llama2vec.finetune.settings import FinetuneConfig
             from llama2vec.mine.settings import MineConfig
             from llama2vec.pipeline.settings import RunConfig
+            from llama2vec.retrieve.syncing import SyncSettings
             from llama2vec.score.settings import ScoringSettings
 
             schemas: dict[str, Any] = {
                 "adapt": AdaptConfig, "finetune": FinetuneConfig, "mine": MineConfig, "run": RunConfig,
                 "evaluate": ScoringSettings, "encode": EncoderSettings, "explain": EncoderSettings,
-                "serve": EncoderSettings,
+                "serve": EncoderSettings, "sync": SyncSettings,
             }  # fmt: skip
             lines = settings_lines(schemas[verb]) if verb in schemas else ()
             self._settings[verb] = [line.partition(" = ")[0] for line in lines if not line.startswith(" ")]

@@ -99,6 +99,9 @@ _MADE: list[list[str]] = [
     ["evaluate", "bm25", "--task", "beir", "-o", "scores/bm25"],
     ["compare", "hybrid.trec", "words.trec", "--task", "beir", "--json", "comparison.json", "--flips", "500"],
     ["mine", "train.jsonl", "--corpus", "corpus.jsonl", "--set=mine.bm25=true", "-o", "mined.jsonl"],
+    # As deep as the place that it is copied to, because it finds its folder and its model by relative paths.
+    ["sync", "notes", "kept/library", "--model", "adapted", *LOADING],
+    ["compact", "adapted", "-o", "compact"],
 ]
 
 
@@ -125,6 +128,10 @@ class Site:
             assert ended.code == 0, (argv, ended)
         shutil.rmtree(self.place / "disk")
         (self.place / "disk").mkdir()
+        # After the first sync: one document is new, one has changed, one has gone.
+        (self.place / "notes/new.md").write_text("# Harbor\n\nThe silver engine of the harbor.\n", encoding="utf-8")
+        (self.place / "notes/note0.txt").write_text("The copper lantern of the captain.\n", encoding="utf-8")
+        (self.place / "notes/note3.txt").unlink()
         _unfinished(self)
         (self.place / ".made").touch()
         self.place.rename(self.clean)
