@@ -65,6 +65,7 @@ class Kind:
     entries: tuple[
         str, ...
     ] = ()  # Patterns of the relative paths of all files in such a folder; ``NAME/**`` is a folder with all it holds
+    leftovers: tuple[str, ...] = ()  # Patterns of what a finished one no longer needs
     advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
 
@@ -180,7 +181,7 @@ def claim(
 
     finished, path = look()
     if finished:
-        tidy(output, all_of_it=not kind.resumable)
+        tidy(output, kind)
     with nullcontext() if shared or finished else owned(output):  # a finished one may lie in a read-only folder
         if not finished:
             finished, path = look()
@@ -220,16 +221,21 @@ def owned(output: str | Path, *, wait_seconds: float = 0.0) -> Iterator[None]:
                 folder.rmdir()  # unless something was made in it
 
 
-def tidy(output: Path, *, all_of_it: bool = False) -> None:
+def tidy(output: Path, kind: Kind | None = None) -> None:
     """Remove what an owner left that was killed after its output was whole; in a read-only folder it stays.
 
-    A replacement that other settings began is newer than the output and stays to be resumed, unless ``all_of_it``.
+    A replacement of a resumable kind that other settings began is newer than the output, and stays to be resumed.
     """
     target = output.resolve()
     new, old = new_path(target), target.with_name(f".old-{target.name}")
-    if any(map(os.path.lexists, (new, old, target.with_name(f".lock-{target.name}")))):
+    patterns = kind.leftovers if kind and kind.is_folder else ()
+    around = (new, old, target.with_name(f".lock-{target.name}"))
+    if any(map(os.path.lexists, around)) or any(any(target.glob(pattern)) for pattern in patterns):
         with suppress(Llama2VecError, OSError), owned(output):  # which removes the rest
-            if os.path.lexists(new) and (all_of_it or _newest(new) < _newest(target)):
+            for path in [path for pattern in patterns for path in target.glob(pattern)]:
+                remove(path)
+            resumable = kind is not None and kind.resumable
+            if os.path.lexists(new) and not (resumable and _newest(new) >= _newest(target)):
                 remove(new)
 
 

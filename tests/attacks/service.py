@@ -7,7 +7,7 @@ import re
 
 import httpx
 
-_ADDRESS = re.compile(r"Serving .* on (http://\S+)")
+_ADDRESS = re.compile(r"Serving embeddings of (\S+).* on (http://\S+)\n")
 _SECONDS = 60
 
 
@@ -20,9 +20,10 @@ def answers(printed: str) -> str:
     """Return what a service answers to an embedding and, where it has an index, to a search."""
     found = _ADDRESS.search(printed)
     assert found is not None
-    said = [_post(f"{found[1]}/v1/embeddings", {"input": "the silver river", "model": ""}, ["data"])]
+    model, address = found.groups()
+    said = [_post(f"{address}/v1/embeddings", {"input": "the silver river", "model": model}, ["data"])]
     if "search" in printed:
-        said.append(_post(f"{found[1]}/search", {"q": "the silver river", "depth": 3}, ["hits"]))
+        said.append(_post(f"{address}/search", {"q": "the silver river", "depth": 3}, ["hits"]))
     return "\n".join(said)
 
 

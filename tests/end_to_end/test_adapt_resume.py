@@ -84,6 +84,15 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
             complete(path, data)
 
         training_state.write_json = die_before
+    elif kind == "before the older go":
+        remove = training_state.remove_older
+
+        def die_instead(checkpoint: Path, *rest: Any) -> None:
+            if training_state.step_of(checkpoint) >= int(number):
+                die()
+            remove(checkpoint, *rest)
+
+        training_state.remove_older = die_instead
     elif kind == "saving encoder":
         replace, moved = Path.replace, [0]
 
@@ -138,6 +147,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         "log": log,
         "facts": {key: value for key, value in manifest["results"].items() if key != "seconds"},
         "files": {str(path.relative_to(folder)): path.read_bytes() for path in names},
+        "checkpoints": sorted(path.name for path in (folder / "checkpoints").iterdir()),
     }
 
 
@@ -158,7 +168,7 @@ def uninterrupted(
 
 MOMENTS = {
     "lora": [
-        "half a log line", "inside checkpoint:3", "before complete:11", "before encoder",
+        "half a log line", "inside checkpoint:3", "before complete:11", "before the older go:11", "before encoder",
         "saving encoder:3", "before manifest",
     ],
     "full": ["before complete:6", "before encoder"],
@@ -179,6 +189,7 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_uninterrupted_run(
     found = outcome(output)
     assert found["log"] == expected["log"]
     assert found["facts"] == expected["facts"]
+    assert found["checkpoints"] == expected["checkpoints"]
     assert found["files"].keys() == expected["files"].keys()
     for name, content in expected["files"].items():
         assert found["files"][name] == content, name

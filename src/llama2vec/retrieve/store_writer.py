@@ -68,6 +68,7 @@ STORE = Kind(
     "a vector store",
     _read_store,
     entries=(STORE_FILE, PLAN_FILE, "shard-*", "plan.claim*"),
+    leftovers=(PLAN_FILE, f"*.tmp-{'[0-9a-f]' * 32}", "shard-*.claim*", "shard-*.partial.npz", "plan.claim*"),
     advice="choose another output (with --reuse of this store only new texts are encoded), or pass --overwrite",
 )
 
@@ -305,8 +306,7 @@ class _StoreWriter:
     def _complete(self, rows: int, shards: Sequence[dict[str, Any] | None]) -> None:
         if not (self.folder / STORE_FILE).exists():
             _write_json(self.folder / STORE_FILE, {"settings": self.settings, "passages": rows, "shards": shards})
-        (self.folder / PLAN_FILE).unlink(missing_ok=True)
-        for pattern in ("*.tmp-*", "shard-*.claim*", "shard-*.partial.npz", "plan.claim*"):
+        for pattern in STORE.leftovers:
             for leftover in self.folder.glob(pattern):
                 leftover.unlink(missing_ok=True)
 

@@ -73,7 +73,7 @@ def evaluate_tasks(
     prepared = evaluation.prepare(wanted)
     averages = [output / f"{task.stem}.json" for task in wanted if task.members]
     if all(one.finished for one in prepared) and all(file.is_file() for file in averages):
-        tidy(output, all_of_it=True)
+        tidy(output)
         return evaluation.score_all(wanted, prepared)
     with disk_errors(output):
         output.mkdir(parents=True, exist_ok=True)

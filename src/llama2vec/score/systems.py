@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llama2vec.artifact import tidy
 from llama2vec.data.beir import BeirTask
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.cutting import TokenSpans, word_spans
@@ -19,7 +20,7 @@ from llama2vec.retrieve.index import store_passages
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store import STORE_FILE, VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store_writer import STORE, write_store
 from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.score.metrics import correlation_interval, score_similarities
 
@@ -111,6 +112,7 @@ class Stores:
             same = store.source.get("fingerprint") == fingerprint and store.source.get("windows") == windows
             if same and store.contract_hash == contract_hash:
                 store.verify()
+                tidy(place, STORE)
                 return store
         return None
 

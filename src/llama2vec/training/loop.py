@@ -235,6 +235,8 @@ def train(
             trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
             trainer._load_from_checkpoint(str(checkpoint))
             recorder.restore(settings.steps)
+            if trainer.is_world_process_zero():  # what a kill right after the last checkpoint left
+                saved.remove_older(checkpoint, settings.keep_checkpoints, trainer.state.best_global_step)
         else:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         best_step = trainer.state.best_global_step or settings.steps

@@ -41,6 +41,17 @@ def test_a_finished_store_is_not_encoded_again(tmp_path: Path, caplog: pytest.Lo
     assert "nothing to do" in caplog.text
 
 
+def test_what_a_writer_left_that_was_killed_right_after_finishing_goes_with_the_next_call(tmp_path: Path) -> None:
+    write(tmp_path / "s")
+    before = files(tmp_path / "s")
+    for name in ("writing.json", "shard-00001.claim", "shard-00002.partial.npz", f"store.json.tmp-{'a' * 32}"):
+        (tmp_path / "s" / name).write_text("left", encoding="utf-8")
+    (tmp_path / ".lock-s").touch()
+    write(tmp_path / "s")
+    assert files(tmp_path / "s") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
 def test_other_settings_need_overwrite_and_replace_the_store_with_it(tmp_path: Path) -> None:
     write(tmp_path)
     with pytest.raises(OutputExistsError, match=r"contract_hash: 'c0ffee' there, 'beef' now.*--reuse.*--overwrite"):

@@ -91,8 +91,10 @@ def test_a_store_that_encode_wrote_is_used_and_kept(tmp_path: Path) -> None:
     source = {"fingerprint": corpus_fingerprint(folder), "model": "whatever"}
     write_store(lambda: read_passages(folder), WordEncoder(), tmp_path / "stores" / "mine", source=source)
     encoder = WordEncoder()
+    (tmp_path / "stores" / ".lock-mine").touch()  # of a writer that was killed right after finishing
     evaluate(system(encoder), ["beir/scifact"], options(tmp_path, stores=tmp_path / "stores"))
     assert encoder.read == []
+    assert [path.name for path in (tmp_path / "stores").iterdir()] == ["mine"]
     # Vectors of another contract are not taken for these.
     other = WordEncoder("another")
     with_other = options(tmp_path, stores=tmp_path / "stores", overwrite=True)
