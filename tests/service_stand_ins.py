@@ -24,7 +24,7 @@ from llama2vec.retrieve.retriever import Retriever
 from llama2vec.serve.app import create_app
 from llama2vec.serve.server import address_of, listen, new_server
 from llama2vec.serve.service import Loaded, PreparedQuery, ServedModel
-from llama2vec.serve.settings import ServeSettings
+from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 PASSAGES = (
     Passage("camelids/1", "The llama is a domesticated camelid of the Andes. It carries loads.", "Llama"),
@@ -147,7 +147,8 @@ def services() -> Iterator[Start]:
         *, token: str | None = None, encoder: StandInEncoder | None = None, with_search: bool = True,
         wait: bool = True, load: Callable[[], None] = lambda: None, port: int = 0,
         searcher: Any = None, query: PreparedQuery | None = None,
-        hosts: Collection[str] | None = None, opened: Callable[[], Loaded] | None = None, **limits: Any,
+        hosts: Collection[str] | None = None, opened: Callable[[], Loaded] | None = None,
+        proxy: ProxySettings | None = None, **limits: Any,
     ) -> Running:  # fmt: skip
         encoder = encoder or StandInEncoder()
         query = query or PreparedQuery(encoder.contract_hash)
@@ -162,10 +163,11 @@ def services() -> Iterator[Start]:
 
         ready, settings = threading.Event(), ServeSettings.model_validate(limits)
         app = create_app(
-            loaded, settings, token=token, hosts=hosts, with_search=with_search, on_ready=lambda _: ready.set()
-        )
+            loaded, settings, token=token, hosts=hosts, root_path=proxy.root_path if proxy else "",
+            with_search=with_search, on_ready=lambda _: ready.set(),
+        )  # fmt: skip
         listening = listen("127.0.0.1", port)
-        server = new_server(app, settings)
+        server = new_server(app, settings, proxy.trusted_proxy if proxy else ())
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
 

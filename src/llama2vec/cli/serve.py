@@ -15,7 +15,7 @@ from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_enco
 from llama2vec.cli.settings_options import options_from
 from llama2vec.errors import ConfigError, MissingDependencyError
 from llama2vec.files import read_text
-from llama2vec.serve.settings import ServeSettings
+from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 if TYPE_CHECKING:
     from llama2vec.serve.service import Loaded
@@ -26,9 +26,11 @@ _TOKEN = "LLAMA2VEC_TOKEN"
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
+@options_from(ProxySettings, "proxy", panel="Behind a reverse proxy")
 @options_from(ServeSettings, "limits", panel="Limits")
 def serve_command(
     limits: ServeSettings,
+    proxy: ProxySettings,
     index: Annotated[
         Path | None,
         typer.Argument(help="Index from `llama2vec index`, or a vector store. Omit to serve embeddings only."),
@@ -39,9 +41,6 @@ def serve_command(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 8080,
     token_file: Annotated[
         Path | None, typer.Option(help=f"File with the token that requests must carry; default: ${_TOKEN}, if set.")
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None, typer.Option(help="Another host name that requests may use; repeat for more.")
     ] = None,
     prompts: Prompts = None,
     sets: EncoderSets = None,
@@ -77,7 +76,8 @@ def serve_command(
         served = ServedModel(encoder, name or encoder.spec.title)
         return Loaded.with_index(served, retriever) if retriever else Loaded(served)
 
-    serve(load, limits, listening, token=token, hosts=_allowed_hosts(host, allow_host), with_search=index is not None)
+    hosts = _allowed_hosts(host, proxy.allow_host)
+    serve(load, limits, listening, token=token, hosts=hosts, proxy=proxy, with_search=index is not None)
 
 
 def _read_token(path: Path | None) -> str | None:
@@ -101,8 +101,8 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _allowed_hosts(host: str, more: list[str] | None) -> Collection[str] | None:
+def _allowed_hosts(host: str, more: list[str]) -> Collection[str] | None:
     """Return the names that requests may call the service by; None = any, where it is meant for other machines."""
     if not more and not _is_loopback(host):
         return None
-    return {name.lower() for name in (*_LOOPBACK_NAMES, host, *(more or ()))}
+    return {name.lower() for name in (*_LOOPBACK_NAMES, host, *more)}

@@ -64,7 +64,9 @@ def _validated(schema: type[Settings], values: dict[str, Any], names: dict[str, 
     except ValidationError as error:
         first = error.errors()[0]
         problem = first["msg"].removeprefix("Value error, ")
-        option = "".join(f"--{names[str(field)].replace('_', '-')} {first['input']}: " for field in first["loc"])
+        given = first["input"]
+        shown = " ".join(map(str, given)) if isinstance(given, list) else given
+        option = "".join(f"--{names[str(field)].replace('_', '-')} {shown}: " for field in first["loc"])
         raise ConfigError(f"{option}{problem[0].lower()}{problem[1:]}") from None
 
 

@@ -46,6 +46,7 @@ def create_app(
     *,
     token: str | None = None,
     hosts: Collection[str] | None = None,
+    root_path: str = "",
     with_search: bool = True,
     on_ready: Callable[[Loaded], None] = lambda loaded: None,
     on_failure: Callable[[BaseException], None] = lambda error: None,
@@ -57,6 +58,7 @@ def create_app(
         settings: Limits.
         token: Bearer token that requests must carry; None = no token is needed.
         hosts: Names that requests may call the service by; None = any.
+        root_path: Path under which a proxy offers the service, whether it removes the path from requests or not.
         with_search: Offer search and its page; False = embeddings only.
         on_ready: Called once when requests can be answered.
         on_failure: Called when loading failed.
@@ -83,7 +85,9 @@ def create_app(
         title="llama2vec", version=llama2vec.__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         redirect_slashes=False,
     )  # fmt: skip
-    app.add_middleware(Gate, settings=settings, token=token, hosts=hosts, count=metrics.count_request)
+    app.add_middleware(
+        Gate, settings=settings, token=token, hosts=hosts, root_path=root_path, count=metrics.count_request
+    )
     _add_problem_answers(app)
     secured = [Depends(HTTPBearer(auto_error=False))] if token else []
     _add_status(app, service, metrics, secured)
@@ -91,7 +95,7 @@ def create_app(
     if with_search:
         add_search(app, service, secured)
         _add_page(app)
-    app.openapi = cache(lambda: _schema(app))  # type: ignore[method-assign]
+    app.openapi = cache(lambda: _schema(app, root_path))  # type: ignore[method-assign]
     return app
 
 
@@ -185,9 +189,10 @@ def _check_model(asked: str | None, served: str) -> None:
         raise Problem(404, f"model: this service has only {served!r}", "model_not_found", "model")
 
 
-def _schema(app: FastAPI) -> dict[str, Any]:
+def _schema(app: FastAPI, root_path: str) -> dict[str, Any]:
     """Return the OpenAPI schema; mistakes are 400, never FastAPI's 422."""
-    schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+    servers = [{"url": root_path}] if root_path else None
+    schema = get_openapi(title=app.title, version=app.version, routes=app.routes, servers=servers)
     for methods in schema["paths"].values():
         for operation in methods.values():
             operation["responses"].pop("422", None)

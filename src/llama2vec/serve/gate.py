@@ -47,6 +47,7 @@ class Gate:
         token: Bearer token; None = requests need none.
         hosts: Names that requests may call the service by; None = any. On a loopback address this keeps out web pages
             whose own name was made to resolve to it (DNS rebinding).
+        root_path: Path under which a proxy offers the service; requests may have it in their path or not.
         count: Called with route, method, status and seconds of every answer.
     """
 
@@ -56,10 +57,11 @@ class Gate:
         settings: ServeSettings,
         token: str | None,
         hosts: Collection[str] | None,
+        root_path: str,
         count: Callable[[str, str, int, float], None],
     ) -> None:
         self._app, self._settings, self._hosts, self._count = app, settings, hosts, count
-        self._token = token.encode() if token else None
+        self._token, self._root_path = token.encode() if token else None, root_path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it here."""
@@ -67,6 +69,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started, request_id, status = time.monotonic(), uuid.uuid4().hex, CLIENT_GONE
+        scope = {**scope, "root_path": self._root_path or scope.get("root_path", "")}
         # The server sends no body for HEAD, so its answer is that of GET.
         inner = {**scope, "started": started, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
@@ -82,11 +85,17 @@ class Gate:
 
         try:
             self._check(scope)
+            if not _path(scope):
+                # The page asks for everything relative to its own address.
+                query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
+                moved = {"Location": f"{scope['root_path']}/{query}"}
+                raise Problem(307, "the address of the page ends with a slash", "moved", headers=moved)
             await self._app(inner, _Body(self._settings, inner, receive), send_with_headers)
         except Problem as problem:
             await problem_answer(problem)(scope, receive, send_with_headers)
         except Exception:
-            logger.exception("request %s failed", request_id)
+            client = scope.get("client") or ("an unknown address",)
+            logger.exception("request %s from %s failed", request_id, client[0])
             if status != CLIENT_GONE:  # the answer had begun; the server cuts the connection
                 raise
             message = f"the service failed on this request; its log explains why under request {request_id}"
@@ -106,7 +115,7 @@ class Gate:
         if self._hosts is not None and host and host not in self._hosts:
             text = "this service does not answer to that host name; start it with --allow-host NAME to allow one more"
             raise Problem(421, text, "unknown_host", headers=_CLOSE)
-        if self._token is None or scope["path"] in OPEN_PATHS:
+        if self._token is None or _path(scope) in OPEN_PATHS:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         # Headers travel as Latin-1, and a token may be any text.
@@ -148,6 +157,16 @@ class _Body:
         text = f"the body is larger than {self._most:,} bytes (--max-body-bytes); send fewer or shorter texts at once"
         # The rest of the body is not read, so the connection cannot carry another request.
         return Problem(413, text, "body_too_large", headers=_CLOSE)
+
+
+def _path(scope: Scope) -> str:
+    """Return a request's path below the path under which a proxy offers the service; Starlette routes by the same.
+
+    >>> _path({"path": "/docs/search", "root_path": "/docs"}), _path({"path": "/docs-2", "root_path": "/docs"})
+    ('/search', '/docs-2')
+    """
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if path == root or path.startswith(f"{root}/") else path
 
 
 def _host_name(header: str) -> str:

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, cast
@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from llama2vec.errors import ConfigError
 from llama2vec.serve.app import create_app
 from llama2vec.serve.service import Loaded
-from llama2vec.serve.settings import ServeSettings
+from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ BACKLOG = 64
 """Connections that the event loop accepts at once, before any of them can be refused."""
 
 _SPARE_FILES = 64
+_NO_PROXY = ProxySettings()
 _HEAD_SECONDS = 10.0
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -153,10 +154,11 @@ def address_of(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def new_server(app: FastAPI, settings: ServeSettings) -> uvicorn.Server:
+def new_server(app: FastAPI, settings: ServeSettings, trusted_proxies: Sequence[str] = ()) -> uvicorn.Server:
     """Return a server that finishes open requests when it is stopped, and takes no new ones.
 
-    Requests are not logged: questions are the users' own.
+    Requests are not logged: questions are the users' own. X-Forwarded-For and X-Forwarded-Proto count only from
+    ``trusted_proxies``, addresses or networks: uvicorn itself would believe every program on this machine.
     """
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").addFilter(_is_worth_logging)
@@ -167,6 +169,9 @@ def new_server(app: FastAPI, settings: ServeSettings) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             lifespan="on",
+            proxy_headers=bool(trusted_proxies),
+            forwarded_allow_ips=list(trusted_proxies),
+            timeout_keep_alive=cast(int, settings.idle_seconds),
             timeout_graceful_shutdown=max(1, round(settings.grace_seconds)),
             backlog=BACKLOG,
             http=cast(Any, partial(LimitedConnection, most_connections(settings), settings.timeout_seconds)),
@@ -186,6 +191,7 @@ def serve(
     *,
     token: str | None = None,
     hosts: Collection[str] | None = None,
+    proxy: ProxySettings = _NO_PROXY,
     with_search: bool = True,
 ) -> None:
     """Answer until SIGTERM or Ctrl-C, then return: being told to stop is not a failure.
@@ -207,9 +213,10 @@ def serve(
         server.should_exit = True
 
     app = create_app(
-        load, settings, token=token, hosts=hosts, with_search=with_search, on_ready=ready, on_failure=failed
-    )
-    server = new_server(app, settings)
+        load, settings, token=token, hosts=hosts, root_path=proxy.root_path, with_search=with_search, on_ready=ready,
+        on_failure=failed,
+    )  # fmt: skip
+    server = new_server(app, settings, proxy.trusted_proxy)
     with _signals_end_it():
         server.run(sockets=[listening])
     if failures:

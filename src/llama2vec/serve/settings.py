@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from pathlib import Path
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from llama2vec.config import Settings
+
+_DAY = 86_400.0
 
 
 class ServeSettings(Settings):
@@ -21,11 +24,14 @@ class ServeSettings(Settings):
     max_texts: int = Field(default=256, ge=1, description="Texts in one request.")
     max_characters: int = Field(default=65_536, ge=1, description="Characters in one text.")
     max_depth: int = Field(default=100, ge=1, description="Passages in one answer.")
-    timeout_seconds: float = Field(60.0, gt=0, description="Seconds to receive, answer and deliver a request.")
+    timeout_seconds: float = Field(60.0, gt=0, le=_DAY, description="Seconds to receive, answer and deliver a request.")
+    idle_seconds: float = Field(5.0, gt=0, le=_DAY, description="Seconds that an idle connection is kept open.")
     files: Path | None = Field(
         default=None, description="Folder of the documents; whoever may search may then read those of the index."
     )
-    grace_seconds: float = Field(30.0, ge=0, description="Seconds that open requests get when the service stops.")
+    grace_seconds: float = Field(
+        30.0, ge=0, le=_DAY, description="Seconds that open requests get when the service stops."
+    )
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> ServeSettings:
@@ -35,3 +41,31 @@ class ServeSettings(Settings):
                 "or the largest request could never be accepted"
             )
         return self
+
+
+class ProxySettings(Settings):
+    """What a reverse proxy between the clients and the service changes."""
+
+    allow_host: list[str] = Field(default=[], description="Another host name that requests may use; repeat for more.")
+    root_path: str = Field("", description="Path under which a proxy offers the service, such as /docs-search.")
+    trusted_proxy: list[str] = Field(
+        default=[], description="Address or network of a proxy whose X-Forwarded-For counts; repeat for more."
+    )
+
+    @field_validator("root_path")
+    @classmethod
+    def _is_a_path(cls, path: str) -> str:
+        path = path.rstrip("/")
+        if path and (not path.startswith("/") or "//" in path or not path.isprintable() or {*path} & {*"?#% "}):
+            raise ValueError("give a path such as /docs-search")
+        return path
+
+    @field_validator("trusted_proxy")
+    @classmethod
+    def _are_addresses(cls, proxies: list[str]) -> list[str]:
+        for proxy in proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise ValueError(f"{proxy} is not an IP address or network") from None
+        return proxies
