@@ -199,8 +199,14 @@ def unpack_gguf(source: ModelSource) -> str:
 @contextmanager
 def into_cache(folder: Path) -> Iterator[Path]:
     """Give a new folder to write a model into, and move it to its place in the cache with a hash of its weights."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ModelError(
+            f"the cache {cache_folder()} cannot be written ({reason}); set LLAMA2VEC_CACHE to a folder that can"
+        ) from None
     try:
         yield partial
         write_atomic(partial / _UNPACKED_HASH, ModelSource("", str(partial)).fingerprint().encode())

@@ -13,6 +13,8 @@ import httpx
 import pytest
 from service_stand_ins import Running, StandInEncoder, Start, wait_until
 
+from llama2vec.serve.settings import ProxySettings
+
 
 def code(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, answer.json()["error"]["code"]
@@ -296,3 +298,23 @@ def test_a_model_that_hangs_is_not_healthy_until_it_answers_again(start: Start) 
     wait_until(lambda: service.client.get("/healthz").json()["status"] == "failing")
     service.encoder.gate.set()
     wait_until(lambda: service.client.get("/healthz").status_code == 200)
+
+
+@pytest.mark.parametrize(
+    "path", ["/docs/search", "/search", "//search", "/docs//search", "/docs", "/docsearch", "/docs/docs/search"]
+)
+def test_the_token_guards_every_path_that_is_routed_to_search(start: Start, path: str) -> None:
+    service = start(token="secret", proxy=ProxySettings(root_path="/docs"))
+    without = httpx.get(f"{service.url}{path}?q=llama")
+    assert without.status_code in (401, 307 if path == "/docs" else 401)
+    assert httpx.get(f"{service.url}/docs/healthz").status_code == 200
+    with_token = httpx.get(f"{service.url}{path}?q=llama", headers={"Authorization": "Bearer secret"})
+    assert with_token.status_code == (200 if path in ("/docs/search", "/search") else 307 if path == "/docs" else 404)
+
+
+def test_a_forwarded_header_from_anywhere_changes_nothing(start: Start, caplog: pytest.LogCaptureFixture) -> None:
+    service = start()
+    headers = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https", "Forwarded": "for=203.0.113.9"}
+    failed = service.client.get("/search?q=explode&mode=bm25", headers=headers)
+    assert failed.status_code == 500
+    assert f"request {failed.headers['X-Request-Id']} from 127.0.0.1 failed" in caplog.text
