@@ -47,7 +47,7 @@ class ProxySettings(Settings):
     """What a reverse proxy between the clients and the service changes."""
 
     allow_host: list[str] = Field(default=[], description="Another host name that requests may use; repeat for more.")
-    root_path: str = Field("", description="Path under which a proxy offers the service, such as /docs-search.")
+    root_path: str = Field(default="", description="Path under which a proxy offers the service, such as /docs-search.")
     trusted_proxy: list[str] = Field(
         default=[], description="Address or network of a proxy whose X-Forwarded-For counts; repeat for more."
     )
