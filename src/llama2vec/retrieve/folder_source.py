@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llama2vec.data.documents import Document
 from llama2vec.data.folder import SourceFile, Walk, file_bytes, walk, with_modified
+from llama2vec.data.passages import Splitter
 from llama2vec.data.readers import FORMATS, read_bytes
-from llama2vec.data.settings import PassageSettings, ReadingSettings
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Passage
-
-
-class DocumentSplitter(Protocol):
-    """Cuts documents into passages."""
-
-    def split(self, document: Document) -> Iterator[Passage]:
-        """Yield the passages of a document, in order."""
 
 
 class FolderSource:
@@ -27,34 +21,25 @@ class FolderSource:
     Args:
         folder: Where the documents are.
         reading: How files are read.
-        passages: How documents are cut.
-        splitter: Cuts them so.
-        cut: What decides its cuts besides ``passages``, such as the tokenizer; JSON types.
+        splitter: Cuts documents into passages.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        reading: ReadingSettings,
-        passages: PassageSettings,
-        splitter: DocumentSplitter,
-        cut: Mapping[str, Any],
-    ) -> None:
+    def __init__(self, folder: Path, reading: ReadingSettings, splitter: Splitter) -> None:
         self.folder = folder
-        self._reading, self._passages, self._splitter, self._cut = reading, passages, splitter, cut
+        self._reading, self._splitter = reading, splitter
 
     @property
     def settings(self) -> Mapping[str, Any]:
         """How the folder is read, for the next time."""
-        return {"reading": self._reading.model_dump(mode="json"), "passages": self._passages.model_dump(mode="json")}
+        passages = self._splitter.settings
+        return {"reading": self._reading.model_dump(mode="json"), "passages": passages.model_dump(mode="json")}
 
     @property
     def plan(self) -> Mapping[str, Any]:
         """What decides the passages besides a file's name and bytes: settings, tokenizer, and packages of readers."""
         reading = self._reading.model_dump(mode="json", exclude={"strict", "include", "exclude"})
         packages = {name: _version(name) for one in FORMATS for name in one.packages}
-        passages = {**self._passages.model_dump(mode="json"), **self._cut}
-        return {"reading": reading, "passages": passages, "packages": packages}
+        return {"reading": reading, "passages": dict(self._splitter.plan), "packages": packages}
 
     def walk(self, without: Collection[Path]) -> Walk:
         """Return the files, without those in ``without``."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from typing import Any, Literal
 from llama2vec.artifact import Work, claim, find, new_path
 from llama2vec.data.folder import ReadingReport, Skipped
 from llama2vec.errors import CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
-from llama2vec.files import check_inputs
+from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest
 from llama2vec.model.source import cache_folder
 from llama2vec.records import Passage
@@ -217,10 +218,19 @@ class _Sync:
                 logger.warning("%s changed, so what was removed of it is back", path)
             is_new = changes.differs or old is None or _made_by(old) != _made_by(after)
             encoded = self._replace(changes, after, store) if is_new else 0
+            if not is_new:
+                self._sweep(target)
             if not is_new and after != old:
                 after.write(target)
         has_vectors = self._encoder is not None
         return SyncReport(changes.total, has_vectors, encoded, is_new, changes.counts, after.files)
+
+    def _sweep(self, target: Path) -> None:
+        """Remove what a sync left that was killed after its result had taken its place."""
+        with suppress(FileNotFoundError):
+            remove(new_path(target))
+        if self._encoder is not None:
+            _journal_path(target).unlink(missing_ok=True)
 
     def _check(self, changes: Changes, after: Inventory) -> None:
         if self._strict:

@@ -11,6 +11,7 @@ from typing import Any
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, Settings
 from llama2vec.data.cutting import word_spans
+from llama2vec.data.folder import walk
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import EmptyCorpusError, StoreError
@@ -62,7 +63,7 @@ class Following:
         library = Library(self.index)
         old = library.inventory if library.exists else None
         spec, settings = self._model(old), _merged(old, self.settings)
-        source = _source(self.folder, settings)
+        source = _source(self.folder, settings, spec)
         options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
         if spec is None:
             return library.sync(source, **options)
@@ -79,8 +80,8 @@ class Following:
             begun = time.monotonic()
             library = Library(self.index)
             settings = _merged(library.inventory if library.exists else None, self.settings)
-            source = _source(self.folder, settings)
-            now = [(file.name, file.size, file.modified_ns) for file in source.walk([self.index]).files]
+            found = walk(self.folder, settings.reading, without=[self.index])
+            now = [(file.name, file.size, file.modified_ns) for file in found.files]
             took = time.monotonic() - begun
             if now != seen:
                 seen = now
@@ -131,9 +132,15 @@ class _LoadedWhenNeeded:
         return self._encoder.encode_passages(passages)
 
 
-def _source(folder: Path, settings: SyncSettings) -> FolderSource:
-    splitter = Splitter(settings.passages, word_spans)
-    return FolderSource(folder, settings.reading, settings.passages, splitter, {"tokenizer": "words"})
+def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> FolderSource:
+    """Return the folder, with passages measured in the model's own tokens, or in words where there is no model."""
+    if model is None:
+        splitter = Splitter(settings.passages, word_spans)
+    else:
+        from llama2vec.model.tokens import model_splitter
+
+        splitter = model_splitter(model, settings.passages)
+    return FolderSource(folder, settings.reading, splitter)
 
 
 def _loaded(spec: ModelSpec, settings: ModelSettings) -> PassageEncoder:

@@ -15,9 +15,8 @@ from llama2vec.retrieve.folder_source import FolderSource
 
 
 def source(folder: Path, tokens: int = 16, **reading: object) -> FolderSource:
-    passages = PassageSettings(tokens=tokens, overlap=0)
-    splitter = Splitter(passages, word_spans)
-    return FolderSource(folder, ReadingSettings.model_validate(reading), passages, splitter, {"tokenizer": "words"})
+    splitter = Splitter(PassageSettings(tokens=tokens, overlap=0), word_spans)
+    return FolderSource(folder, ReadingSettings.model_validate(reading), splitter)
 
 
 def test_files_are_read_by_format_and_split_and_carry_their_day(tmp_path: Path) -> None:
@@ -40,4 +39,5 @@ def test_the_plan_holds_what_decides_the_passages_and_not_which_files_there_are(
     assert source(tmp_path, include=("*.md",), strict=True).plan == plan
     assert source(tmp_path, 17).plan != plan != source(tmp_path, encoding="cp1252").plan
     assert plan["packages"].keys() >= {"pypdfium2", "selectolax"}
-    assert source(tmp_path, include=("*.md",)).settings["reading"]["include"] == ["*.md"]
+    settings = source(tmp_path, include=("*.md",)).settings
+    assert (settings["reading"]["include"], settings["passages"]["tokens"]) == (["*.md"], 16)

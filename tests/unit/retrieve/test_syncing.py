@@ -90,3 +90,16 @@ def test_settings_of_the_last_time_stay_unless_they_are_given(docs: Path) -> Non
     following(docs, None, settings=SyncSettings(index=LibrarySettings(half=True))).sync()
     kept = syncing.Library(docs.parent / "index").inventory.settings
     assert (kept["language"], kept["half"]) == ("de", True)
+
+
+def test_passages_are_measured_in_the_tokens_of_the_model(docs: Path, llama_folder: Path) -> None:
+    (docs / "long.md").write_text("A stone bridge crosses the wide river. " * 40)
+    following(docs, None).sync()
+    words = len(Retriever.open(docs.parent / "index").store)
+    report = following(docs, llama_folder).sync()
+    assert report.passages > words
+    store = Retriever.open(docs.parent / "index", device="cpu", dtype="float32").store
+    encoder = Encoder.load(llama_folder, settings=FLOAT32)
+    tokenizer, (_, reads) = encoder.backbone.tokenizer, encoder.reading("passage")
+    for passage in store.passages(range(len(store))):
+        assert len(tokenizer(passage.full_text, add_special_tokens=False)["input_ids"]) <= reads
