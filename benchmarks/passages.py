@@ -28,6 +28,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -197,20 +198,21 @@ class TextCache:
     def __init__(self, encoder: Encoder, folder: Path) -> None:
         self.encoder, self.dimension, self.contract_hash = encoder, encoder.dimension, encoder.contract_hash
         self._file, self._known = folder / "vectors.npz", dict[str, Any]()
-        self.tokens = 0
         folder.mkdir(parents=True, exist_ok=True)
         if self._file.exists():
             with np.load(self._file) as kept:
-                self._known = dict(zip(kept["texts"].tolist(), kept["vectors"], strict=True))
+                self._known = dict(zip(kept["keys"].tolist(), kept["vectors"], strict=True))
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Any:
         """Return [N, D] vectors; those of new texts are written down."""
-        new = list(dict.fromkeys(one.full_text for one in passages if one.full_text not in self._known))
+        keys = {one.full_text: blake2b(one.full_text.encode(), digest_size=16).hexdigest() for one in passages}
+        new = [text for text, key in keys.items() if key not in self._known]
         for begin in range(0, len(new), 256):
             texts = new[begin : begin + 256]
-            self._known |= dict(zip(texts, self.encoder.encode_passages(texts), strict=True))
-            np.savez(self._file, texts=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
-        return np.stack([self._known[one.full_text] for one in passages])
+            vectors = self.encoder.encode_passages(texts)
+            self._known |= dict(zip(map(keys.__getitem__, texts), vectors, strict=True))
+            np.savez(self._file, keys=np.array(list(self._known)), vectors=np.stack(list(self._known.values())))
+        return np.stack([self._known[keys[one.full_text]] for one in passages])
 
     def encode_queries(self, queries: Sequence[Query], /) -> Any:
         """Return [Q, D] vectors."""

@@ -23,6 +23,7 @@ COMMANDS = {
     "finetune": "Train an encoder on queries and passages.",
     "check": "Report every problem in training data.",
     "mine": "Find hard negatives.",
+    "read": "Read documents into a corpus of passages.",
     "encode": "Encode a corpus into a vector store.",
     "index": "Build an index over a vector store.",
     "sync": "Keep an index in step with a folder.",

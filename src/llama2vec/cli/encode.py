@@ -8,14 +8,25 @@ from typing import Annotated, Literal
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder, report
-from llama2vec.data.corpus import corpus_fingerprint, read_once, read_passages
+from llama2vec.cli.options import (
+    Device,
+    Dtype,
+    EncoderSets,
+    Prompts,
+    Split,
+    load_encoder,
+    model_spec,
+    passage_settings,
+    report,
+)
+from llama2vec.data.corpus import read_once, read_passages
+from llama2vec.data.reading import corpus_source
 from llama2vec.files import check_inputs
 
 
 def encode_command(
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
-    corpus: Annotated[str, typer.Argument(help="BEIR folder, JSONL, TSV, folder of texts, hf:… or ir:….")],
+    corpus: Annotated[str, typer.Argument(help="Documents (a folder or file), BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
     shard_size: Annotated[int, typer.Option(help="Passages per shard.")] = 2048,
     half: Annotated[bool, typer.Option("--half", help="Store vectors as float16.")] = False,
@@ -24,26 +35,30 @@ def encode_command(
     device: Device = "auto",
     prompts: Prompts = None,
     sets: EncoderSets = None,
+    split: Split = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store with other settings.")] = False,
 ) -> None:
     """Encode a corpus into a vector store; rerun to resume, or run on several machines to share the work."""
     check_inputs(output, [reuse, corpus, model])
+    from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.reuse import KnownVectors
     from llama2vec.retrieve.store import VectorStore
-    from llama2vec.retrieve.store_writer import STORE, write_store
+    from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 
     with read_once():
+        splitter = corpus_splitter(corpus, model_spec(model, prompts, sets), passage_settings(split))
         # Read everything first: a faulty line shows now, not after hours, and leaves nothing behind.
-        fingerprint, total = corpus_fingerprint(corpus), sum(1 for _ in read_passages(corpus))
+        source, total = corpus_source(corpus, splitter), sum(1 for _ in read_passages(corpus, splitter=splitter))
         encoder = load_encoder(model, dtype, device, prompts, sets)
         started, before = time.monotonic(), STORE.read(output)
         vectors: Literal["float32", "float16"] = "float16" if half else "float32"
         known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
         store = write_store(
-            lambda: read_passages(corpus), known or encoder, output,
-            source={"corpus": corpus, "fingerprint": fingerprint, "model": encoder.spec.to_json(output)},
+            lambda: read_passages(corpus, splitter=splitter), known or encoder, output,
+            source={**source, "model": encoder.spec.to_json(output)},
             shard_size=shard_size, dtype=vectors, overwrite=overwrite, total=total,
         )  # fmt: skip
+    warn_of_cut_passages(store, "cut them into passages with --split always")
     facts = f"{len(store):,} passage{'s' if len(store) > 1 else ''} [D={store.dimension}]"
     if before and before.finished and not overwrite:
         report(f"{output} is finished already: {facts}")

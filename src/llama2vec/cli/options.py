@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.config import ModelSettings, check_language, load_config
+from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError
-from llama2vec.model.source import ModelSpec, read_choices
+from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -28,6 +29,21 @@ EncoderSets = Annotated[
         "--set", help="Encoder setting of such a model, as key=value: pooling=mean, passage_max_tokens=256, …"
     ),
 ]
+
+
+Split = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="How documents are split: always (rows of a corpus too), never, or a setting of passages: tokens=128, "
+        "overlap=16, language=de; repeatable."
+    ),
+]
+
+
+def passage_settings(given: list[str] | None) -> PassageSettings:
+    """Read ``--split``: a word says what is split, ``key=value`` how."""
+    overrides = [value if "=" in value else f'split="{value}"' for value in given or ()]
+    return load_config(PassageSettings, None, overrides)
 
 
 def is_first_process() -> bool:
@@ -73,6 +89,14 @@ def load_encoder(
     changes = choices.model_dump(include={"prompts", "encoder"}, exclude_none=True)
     spec = ModelSpec.of_store(store.source, store.path, model)
     return Encoder.from_spec(ModelSpec.model_validate(spec.model_dump() | changes), settings)
+
+
+def model_spec(model: str, prompts: str | None = None, encoder_sets: list[str] | None = None) -> ModelSpec:
+    """Describe the encoder that :func:`load_encoder` would load, without loading it."""
+    source, choices = resolve_model(model), read_choices(prompts, encoder_sets)
+    if source.carries_contract:
+        return ModelSpec.of_source(source)
+    return ModelSpec.of_source(source, prompts=choices.prompts, encoder=choices.encoder)
 
 
 def check_language_option(language: str) -> None:

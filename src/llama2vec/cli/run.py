@@ -132,6 +132,7 @@ def _show_scores(plan: RunPlan) -> None:
 
 def _places(plan: RunPlan, output: Path) -> str:
     what = {
+        "read": "the passages of the documents, and what could not be read",
         "adapt": "the adapted encoder, its log and loss curve",
         "pairs": "queries with positives",
         "mine": "the same with hard negatives, and reports on what was dropped",

@@ -150,7 +150,9 @@ def _distinct_parts(read: Callable[[], Iterator[_Row]], where: str, splitter: Sp
     rows = _distinct(read(), where)
     if splitter is None or splitter.settings.split != "always":
         return rows
-    return (part for row in rows for part in splitter.split_row(row))
+    parts = (part for row in rows for part in splitter.split_row(row))
+    # A part may have the id of another row.
+    return _distinct((_Row(where, one.id, one.text, one.title, one.place, one.fields) for one in parts), where)
 
 
 def _document_rows(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import Any, cast
 
-from llama2vec.errors import CorpusFormatError
+from llama2vec.errors import ConfigError, CorpusFormatError
+from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.records import Passage, Place, Value
 
+CORPUS_FILE = FileKind("passages that `llama2vec read` wrote", rb'\{"id": "')
 _NO_FIELDS = frozenset({"_id", "id", "text", "title", "place", "fields", "metadata"})
 _PLACE = {one.name: one.name == "document" for one in fields(Place)}
 
@@ -30,6 +33,30 @@ def passage_line(passage: Passage) -> bytes:
         return (json.dumps(row, ensure_ascii=False) + "\n").encode()
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can hold and UTF-8 cannot
         return (json.dumps(row) + "\n").encode()
+
+
+def write_passages(
+    passages: Iterable[Passage], path: Path, *, inputs: Iterable[str | Path] = (), overwrite: bool = False
+) -> int:
+    """Write passages as a JSONL corpus, which :func:`llama2vec.data.corpus.read_passages` reads back; return how many.
+
+    Raises:
+        OutputExistsError: The file exists (without ``overwrite``), holds something else, or is or lies in an input.
+        ConfigError: The name of the file does not end in ``.jsonl``.
+    """
+    if not path.name.endswith(".jsonl"):
+        raise ConfigError(f"{path} cannot hold passages; give a path that ends in .jsonl")
+    check_new(path, overwrite=overwrite, inputs=inputs, kind=CORPUS_FILE)
+    count = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal count
+        for passage in passages:
+            count += 1
+            yield passage_line(passage)
+
+    write_output(path, lines(), CORPUS_FILE, overwrite=overwrite)
+    return count
 
 
 def passage_of(row: Mapping[str, Any]) -> Passage:

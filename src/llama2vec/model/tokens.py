@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama2vec.config import EncoderSettings, PromptSettings
-from llama2vec.data.cutting import TokenSpans
+from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.passages import Splitter
-from llama2vec.data.settings import PassageSettings
+from llama2vec.data.reading import is_split
+from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import TokenizerError
 from llama2vec.manifest import digest
 from llama2vec.model.contract import saved_settings
@@ -69,6 +70,27 @@ def model_splitter(spec: ModelSpec, settings: PassageSettings | None = None) -> 
     if context := getattr(load_model_config(name), "max_position_embeddings", None):
         reads = min(reads, prompt_ids(tokenizer, prompts).room(context))
     return _splitter(tokenizer, reads, settings)
+
+
+def corpus_splitter(
+    source: str | Path,
+    model: Encoder | ModelSpec | None,
+    settings: PassageSettings,
+    reading: ReadingSettings | None = None,
+) -> Splitter | None:
+    """Return what splits a corpus: None for rows that are read as they are, and for documents that stay whole.
+
+    Args:
+        source: Documents, or another corpus.
+        model: The encoder of the passages, loaded or not; None = count words.
+        settings: What is split, and how.
+        reading: How documents are read, which decides what is a document.
+    """
+    if not is_split(source, settings, reading):
+        return None
+    if model is None:
+        return Splitter(settings, word_spans)
+    return model_splitter(model, settings) if isinstance(model, ModelSpec) else encoder_splitter(model, settings)
 
 
 def _splitter(tokenizer: Tokenizer, reads: int, settings: PassageSettings | None) -> Splitter:

@@ -7,7 +7,7 @@ machine's rate is that of a short matrix product.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from statistics import fmean
 from typing import NamedTuple, cast
@@ -16,15 +16,27 @@ import torch
 
 from llama2vec.adapt.joint import most_cells
 from llama2vec.config import EncoderSettings, ModelSettings
-from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
+from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import read_examples
+from llama2vec.data.passages import Splitter
+from llama2vec.data.reading import holds_documents
+from llama2vec.data.sources import is_remote
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.train import held_cells
 from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer
 from llama2vec.model.encoder import BATCH_TOKENS
 from llama2vec.model.local import quiet_transformers
-from llama2vec.pipeline.plan import PlannedStage, RunPlan, adaptation_corpus, mining_corpora, pair_files, systems
-from llama2vec.records import TrainingExample
+from llama2vec.model.tokens import corpus_splitter
+from llama2vec.pipeline.plan import (
+    PlannedStage,
+    RunPlan,
+    adaptation_corpus,
+    mining_corpora,
+    pair_files,
+    read_documents_as,
+    systems,
+)
+from llama2vec.records import Passage, TrainingExample
 from llama2vec.score.tasks import tasks_data
 
 _SHARE_OF_RATE = 0.4
@@ -32,7 +44,7 @@ _SHARE_OF_RATE = 0.4
 _PROCESS_BYTES = 0.6 * 2**30
 """Python, torch and transformers themselves."""
 _SAMPLE, _SAMPLED_FROM, _MOST_EXAMPLES = 256, 20_000, 200_000
-_SECONDS_A_PAIR, _TIMING_SECONDS = 1e-4, 0.3
+_SECONDS_A_PAIR, _SECONDS_A_BYTE_READ, _TIMING_SECONDS = 1e-4, 3e-6, 0.3
 
 
 class StageEstimate(NamedTuple):
@@ -111,7 +123,8 @@ class _Estimator:
         self.rate = flops or measured_rate(self.dtype, self.device)
         self.notes: list[str] = []
         self._negatives: list[int] = []
-        self._corpora: dict[str, _Lengths] = {}
+        self._corpora: dict[tuple[str, bool], _Lengths] = {}
+        self._splitters: dict[str, Splitter | None] = {}
         self._sampled: tuple[_Lengths, _Lengths] | None = None
         prompts = self.config.prompts
         both = [prompts.prefix + prompts.self_prompt, prompts.prefix + prompts.next_prompt]
@@ -122,19 +135,30 @@ class _Estimator:
         texts = list(texts)
         return [len(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
 
-    def corpus(self, source: str) -> _Lengths:
+    def passages(self, source: str, *, whole: bool = False) -> Iterator[Passage]:
+        """Read a corpus as its stages do: split, except for adaptation, which reads it ``whole``."""
+        config = self.config
+        if whole or not (config.passages.split == "always" or holds_documents(source, config.reading)):
+            return read_passages(source)
+        if source not in self._splitters:
+            spec = read_documents_as(config)
+            self._splitters[source] = corpus_splitter(source, spec, config.passages, config.reading)
+        return read_passages(source, splitter=self._splitters[source], settings=config.reading)
+
+    def corpus(self, source: str, *, whole: bool = False) -> _Lengths:
         """Sample a corpus evenly from its first passages."""
-        if source not in self._corpora:
-            total = count_passages(source)
+        if (source, whole) not in self._corpora:
+            total = None if is_remote(source) else sum(1 for _ in self.passages(source, whole=whole))
             head = min(total or _SAMPLED_FROM, _SAMPLED_FROM)
-            sample = [one.full_text for one in islice(read_passages(source), 0, head, max(1, head // _SAMPLE))]
+            every = max(1, head // _SAMPLE)
+            sample = [one.full_text for one in islice(self.passages(source, whole=whole), 0, head, every)]
             counts = self.count(sample)
             known = f"{total:,} passages" if total else f"unknown size, counted as {head:,} passages"
             mean = f"{fmean(counts):,.0f} tokens each (mean of {len(counts)} from the first {head:,})"
             self.notes.append(f"{source}: {known}, {mean}")
             size = fmean(len(text.encode("utf-8", "replace")) for text in sample)
-            self._corpora[source] = _Lengths(counts, total or head, size)
-        return self._corpora[source]
+            self._corpora[source, whole] = _Lengths(counts, total or head, size)
+        return self._corpora[source, whole]
 
     def pairs(self) -> tuple[_Lengths, _Lengths]:
         """Return the lengths of the queries and of the passages of the training pairs."""
@@ -161,7 +185,7 @@ class _Estimator:
         settings, source = self.config.pairs, self.config.corpus
         assert settings
         assert settings.from_corpus
-        head = list(islice(read_passages(source), 2 * _SAMPLE))
+        head = list(islice(self.passages(source), 2 * _SAMPLE))
         found = list(pairs_from_corpus(head, settings.from_corpus, settings.seed))
         each, total = len(found) / len(head), self.corpus(source).total
         self.notes.append(f"{source}: {each:.1f} pairs per passage (from the first {len(head)})")
@@ -222,7 +246,7 @@ class _Estimator:
     def _adapt(self, stage: PlannedStage) -> StageEstimate:
         config = self.config.adapt
         assert config
-        texts = self.corpus(adaptation_corpus(self.config))
+        texts = self.corpus(adaptation_corpus(self.config), whole=True)
         # The length in words is drawn evenly; the sample says how many tokens there are per byte, at six bytes a word.
         per_word = 6 * fmean(texts.tokens) / max(texts.bytes, 1.0)
         words = (config.text.min_words + config.text.max_words) / 2
@@ -239,6 +263,10 @@ class _Estimator:
         logits = slots * self.shape.vocabulary * 4 * 4
         head = settings.steps * settings.accumulation * slots * 4 * self.shape.vocabulary * self.shape.width
         return StageEstimate(found.seconds + self._seconds(head), found.memory_bytes + logits)
+
+    def _read(self, stage: PlannedStage) -> StageEstimate:
+        texts = self.corpus(stage.input("corpus").where)
+        return StageEstimate(_SECONDS_A_BYTE_READ * texts.total * texts.bytes, _PROCESS_BYTES)
 
     def _pairs(self, stage: PlannedStage) -> StageEstimate:
         queries, passages = self.pairs()

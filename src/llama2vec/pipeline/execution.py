@@ -110,7 +110,8 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
         load_model_config(config.model.name)
     if config.adapt and "adapt" in kinds and config.adapt.model.attention not in ("sdpa", "eager"):
         raise ConfigError(f"adapt.model.attention: {config.adapt.model.attention} cannot adapt; use sdpa or eager")
-    sources = {found.where for stage in stages for found in stage.inputs if found.name.startswith("corpus")}
+    read = [found for stage in stages for found in stage.inputs if found.name.startswith("corpus")]
+    sources = {found.where for found in read if not found.stage}
     for source in sorted(sources):
         count_passages(source)
     if config.evaluate and "evaluate" in kinds:

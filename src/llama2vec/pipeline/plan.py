@@ -5,26 +5,27 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.examples import examples_fingerprint
+from llama2vec.data.reading import holds_documents
 from llama2vec.data.sources import beir_file
 from llama2vec.errors import ConfigError
 from llama2vec.files import file_sha256
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE
-from llama2vec.model.source import resolve_model
+from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import find_task, tasks_data
 
 # Folder of each stage in the run's folder; further rounds append their number.
 OUTPUTS = {
-    "adapt": "adapted", "pairs": "pairs", "mine": "negatives", "finetune": "finetuned",
+    "read": "corpus", "adapt": "adapted", "pairs": "pairs", "mine": "negatives", "finetune": "finetuned",
     "encode": "store", "index": "index", "evaluate": "report",
 }  # fmt: skip
 _LOADING = {"dtype", "device", "attention"}
@@ -116,8 +117,10 @@ class _Planner:
 
     def __init__(self, config: RunConfig) -> None:
         self._config = config
-        self._model = Input("model", config.model.name, fingerprint=model_fingerprint(config.model.name))
+        self._base = Input("model", config.model.name, fingerprint=model_fingerprint(config.model.name))
+        self._model = self._base
         self._stages: list[PlannedStage] = []
+        self._read: dict[str, Input] = {}  # Of documents: their passages
 
     def stages(self) -> list[PlannedStage]:
         config = self._config
@@ -155,6 +158,22 @@ class _Planner:
     def _corpus(self, source: str, name: str = "corpus") -> Input:
         return Input(name, source, fingerprint=corpus_fingerprint(source))
 
+    def _passages(self, source: str, name: str = "corpus") -> Input:
+        """Return a corpus as an input; documents are read and split by a stage of their own, once."""
+        config = self._config
+        if config.passages.split != "always" and not holds_documents(source, config.reading):
+            return self._corpus(source, name)
+        if source not in self._read:
+            fingerprint = corpus_fingerprint(source, config.reading)
+            settings = {
+                "reading": config.reading.model_dump(mode="json"), "passages": config.passages.model_dump(),
+                "prompts": config.prompts.model_dump(), "passage_max_tokens": config.trained_encoder.passage_max_tokens,
+            }  # fmt: skip
+            inputs = [self._base, Input("corpus", source, fingerprint=fingerprint)]
+            self._add("read", settings, inputs, len(self._read) + 1)
+            self._read[source] = self._made("corpus", "read")
+        return replace(self._read[source], name=name)
+
     def _adapt(self) -> None:
         assert self._config.adapt
         settings = _without(self._config.adapt.model_dump(), "name", "corpus")
@@ -163,7 +182,7 @@ class _Planner:
     def _pair_inputs(self) -> list[Input]:
         pairs = self._config.pairs
         assert pairs
-        inputs = [self._corpus(self._config.corpus)] if pairs.from_corpus else []
+        inputs = [self._passages(self._config.corpus)] if pairs.from_corpus else []
         for place, one in enumerate(pairs.sources):
             found = examples_fingerprint(one.source, split=one.split)
             inputs.append(Input(f"pairs.sources.{place}", one.source, fingerprint=found))
@@ -174,7 +193,7 @@ class _Planner:
         assert config.mine
         inputs = [self._made("pairs", "pairs")]
         corpora = mining_corpora(config).items()
-        inputs += [self._corpus(corpus, f"corpus of {name}") for name, corpus in corpora if corpus]
+        inputs += [self._passages(corpus, f"corpus of {name}") for name, corpus in corpora if corpus]
         settings = config.mine.model_dump(exclude={"rounds"})
         if config.mine.encoder and self._model.is_encoder:
             inputs.append(self._model)
@@ -203,7 +222,7 @@ class _Planner:
         settings["model"] = config.model.model_dump(include=_LOADING)
         if not self._model.is_encoder:
             settings |= {"prompts": config.prompts.model_dump(), "encoder": config.encoder.model_dump()}
-        self._add("encode", settings, [self._model, self._corpus(config.encoded_corpus)])
+        self._add("encode", settings, [self._model, self._passages(config.encoded_corpus)])
 
     def _evaluate(self) -> None:
         config = self._config
@@ -290,6 +309,14 @@ def hybrid_model(config: RunConfig) -> str:
 
 def _models_made(config: RunConfig) -> list[str]:
     return [name for name, section in (("adapted", config.adapt), ("finetuned", config.finetune)) if section]
+
+
+def read_documents_as(config: RunConfig) -> ModelSpec:
+    """Return the model whose tokens measure the passages of documents: the run's LLM, as its encoders will read."""
+    source = resolve_model(config.model.name)
+    if source.carries_contract:
+        return ModelSpec.of_source(source)
+    return ModelSpec.of_source(source, prompts=config.prompts, encoder=config.trained_encoder)
 
 
 def raw_encoder(config: RunConfig) -> EncoderSettings:

@@ -27,7 +27,7 @@ from llama2vec.retrieve.index import INDEX
 from llama2vec.retrieve.store import STORE_FILE, VectorStore
 from llama2vec.score.results import QUERY_VALUES
 
-RUN_FILE, REPORT = "run.json", "report.md"
+RUN_FILE, REPORT, PASSAGES_FILE, READING_FILE = "run.json", "report.md", "corpus.jsonl", "reading.txt"
 _FORMAT = "llama2vec-run"
 
 Action = Literal["skip", "run", "resume", "replace", "follow"]
@@ -48,6 +48,7 @@ _OWNERS = (".lock-*", ".new-*")
 OUTPUTS = {
     kind: Kind(f"the output of {kind}", lambda folder: None, entries=entries)
     for kind, entries in {
+        "read": (PASSAGES_FILE, READING_FILE),
         "pairs": ("*.jsonl",),
         "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", *_OWNERS),
         "index": INDEX.entries,
@@ -147,7 +148,7 @@ def decide(
     if entry is None or not there:
         return Decision("run", "its output is gone" if entry and entry["state"] != "running" else "not done yet")
     changed = _difference(stage, entry, inputs)
-    if changed and entry["state"] == "running" and stage.kind in ("pairs", "index"):
+    if changed and entry["state"] == "running" and stage.kind in ("read", "pairs", "index"):
         # These resume nothing, so a start that failed must not block the corrected command.
         return Decision("run", "begun before with other settings or inputs", replaces=True)
     if changed:

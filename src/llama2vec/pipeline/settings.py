@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, merged, switched
-from llama2vec.data.settings import CorpusPairSettings
+from llama2vec.data.settings import CorpusPairSettings, PassageSettings, ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.mine.settings import MineSettings
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
@@ -83,6 +83,8 @@ class RunConfig(Settings):
     """
 
     corpus: str = ""  # Passages for adaptation, pairs, mining and encoding, unless a stage names its own
+    reading: ReadingSettings = ReadingSettings()  # How documents are read, except by adaptation
+    passages: PassageSettings = PassageSettings()  # How documents are split, except for adaptation
     model: ModelSettings = ModelSettings()  # The LLM to start from
     prompts: PromptSettings = PromptSettings()  # Wording of the prompts
     encoder: EncoderSettings = EncoderSettings()  # Lengths, pooling, pairing of prompts
@@ -98,6 +100,12 @@ class RunConfig(Settings):
     def words_language(self) -> str:
         """Language of BM25's words: that of the index."""
         return self.index.language if self.index else "en"
+
+    @property
+    def trained_encoder(self) -> EncoderSettings:
+        """How the encoders of the run read texts."""
+        section = self.adapt or self.finetune
+        return section.encoder if section else self.encoder
 
     @property
     def encoded_corpus(self) -> str:

@@ -12,13 +12,17 @@ from llama2vec.adapt.train import adapt_model
 from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
 from llama2vec.data.examples import read_examples, write_examples
+from llama2vec.data.folder import ReadingReport
+from llama2vec.data.reading import documents_folder
+from llama2vec.data.rows import write_passages
 from llama2vec.data.unlabeled import pairs_from_corpus
-from llama2vec.files import write_output
+from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.train import finetune_model
 from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.plan import (
     Input,
     PlannedStage,
@@ -28,13 +32,14 @@ from llama2vec.pipeline.plan import (
     mining_corpora,
     pair_files,
     raw_encoder,
+    read_documents_as,
     scored_tasks,
     systems,
 )
-from llama2vec.pipeline.record import REPORT, REPORT_FILE
+from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.records import Report
 from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.text import system_markdown
 from llama2vec.score.systems import BM25, Stores, System
@@ -66,6 +71,18 @@ def _adapt(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     adapt_model(config.model_copy(update={"text": text}), plan.folder(stage), overwrite=overwrite)
 
 
+def _read(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
+    """Write the passages of documents with their places and fields, and what could not be read."""
+    config, source, report = plan.config, stage.input("corpus").where, ReadingReport()
+    splitter = corpus_splitter(source, read_documents_as(config), config.passages, config.reading)
+    write_passages(
+        read_passages(source, splitter=splitter, settings=config.reading, report=report), folder / PASSAGES_FILE,
+        overwrite=True,
+    )  # fmt: skip
+    logger.info("%s: %s", source, report.table())
+    write_atomic(folder / READING_FILE, f"{source}: {report.table()}\n".encode())
+
+
 def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     settings = plan.config.pairs
     assert settings
@@ -74,7 +91,8 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             found = read_examples(source.source, split=source.split, limit=source.limit or None)
         else:
             assert settings.from_corpus
-            found = pairs_from_corpus(read_passages(plan.config.corpus), settings.from_corpus, settings.seed)
+            corpus = plan.path(stage.input("corpus"))
+            found = pairs_from_corpus(read_passages(corpus), settings.from_corpus, settings.seed)
         file = folder / name
         count = write_examples(found, file, overwrite=True)
         logger.info(
@@ -92,6 +110,8 @@ def _mine(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     pairs, model = Path(plan.path(stage.input("pairs"))), stage.find_input("model")
     encoder, where = (load_encoder(plan, model), model.where) if model else (None, "")
     for name, corpus in mining_corpora(config).items():
+        if corpus:
+            corpus = plan.path(stage.input(f"corpus of {name}"))
         inputs = MiningInputs(str(pairs / name), corpus=corpus, model=where, encoder=encoder)
         report = mine_to_file(inputs, folder / name, settings)
         if report:
@@ -119,13 +139,19 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
 def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config = plan.config
     assert config.encode
-    corpus = config.encoded_corpus
-    encoder, folder = load_encoder(plan, stage.input("model")), plan.folder(stage)
-    made_from = {"corpus": corpus, "fingerprint": corpus_fingerprint(corpus), "model": encoder.spec.to_json(folder)}
-    write_store(
+    read, encoder, folder = stage.input("corpus"), load_encoder(plan, stage.input("model")), plan.folder(stage)
+    corpus = plan.path(read)
+    # A corpus of documents was split into a file of the run; what the store names is the corpus itself.
+    named = config.encoded_corpus if read.stage else corpus
+    made_from = {
+        "corpus": named, **documents_folder(named), "fingerprint": corpus_fingerprint(corpus),
+        "model": encoder.spec.to_json(folder),
+    }  # fmt: skip
+    store = write_store(
         lambda: read_passages(corpus), encoder, folder, source=made_from, shard_size=config.encode.shard_size,
         dtype="float16" if config.encode.half else "float32", total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
+    warn_of_cut_passages(store, 'cut them into passages with passages.split = "always"')
 
 
 def _index(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
@@ -180,7 +206,7 @@ def _reusable_stores(plan: RunPlan) -> tuple[Path, ...]:
 _WORK = cast(
     "dict[str, Callable[..., Any]]",
     {
-        "adapt": _adapt, "pairs": _pairs, "mine": _mine, "finetune": _finetune,
+        "read": _read, "adapt": _adapt, "pairs": _pairs, "mine": _mine, "finetune": _finetune,
         "encode": _encode, "index": _index, "evaluate": _evaluate,
     },
 )  # fmt: skip

@@ -148,8 +148,7 @@ class Retriever:
             device: Where a named model runs.
             dtype: Its number format.
             overwrite: Replace what the folder holds of other texts.
-            split: Cut texts that are longer than a passage; None = leave them, and warn of those that the model does
-                not read to their end.
+            split: Cut long texts into passages; None = warn of those that the model does not read to their end.
 
         Raises:
             DataError: Something is not a text, two texts have one id, or there is none.
@@ -165,8 +164,7 @@ class Retriever:
         encoder = model
         if encoder is not None and not isinstance(encoder, Encoder):
             encoder = Encoder.load(encoder, device=device, dtype=dtype)
-        if split is not None:
-            passages = _split(passages, encoder, split)
+        passages = _split(passages, encoder, split) if split else passages
         if folder is None:
             home = Path(tempfile.mkdtemp(prefix="llama2vec-"))
             try:

@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 _WRITE_BYTES = 1 << 24
 _MOST_IN_A_SHARD = 1 << 31
 _POLL_SECONDS = 0.5
-_MADE_WITH = ("model", "prompts", "sets")
-"""Entries of ``source`` that say how to load the encoder; what its vectors are, ``contract_hash`` says."""
+_MADE_WITH = ("model", "prompts", "sets", "folder")
+"""Entries of ``source`` that say where model and documents lie; what they are, hashes say."""
 
 
 def _read_store(folder: Path) -> Found | None:

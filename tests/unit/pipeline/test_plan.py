@@ -145,3 +145,45 @@ def test_an_unknown_stage_and_a_range_the_wrong_way_round_are_refused(everything
         plan.between("train")
     with pytest.raises(ConfigError, match="--from index comes after --until mine"):
         plan.between("index", "mine")
+
+
+@pytest.fixture
+def docs(tmp_path: Path, sentences: list[str]) -> Path:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.md").write_text("# Guide\n\n" + " ".join(sentences), encoding="utf-8")
+    return folder
+
+
+def test_documents_are_read_and_split_once_for_all_stages_but_adaptation(
+    everything: list[str], docs: Path, tmp_path: Path
+) -> None:
+    plan = plan_run(configured(*everything, f"corpus={docs}"), tmp_path / "run")
+    assert names(plan) == ["read", "pairs", "adapt", "mine", "finetune", "encode", "index", "evaluate"]
+    corpora = {
+        stage.name: (found.where, found.stage)
+        for stage in plan.stages
+        for found in stage.inputs
+        if found.name.startswith("corpus")
+    }
+    made = ("corpus", "read")
+    assert corpora == {"read": (str(docs), ""), "adapt": (str(docs), ""), "pairs": made, "mine": made, "encode": made}
+    whole = plan_run(configured(*everything, f"corpus={docs}", "passages.split=never"), tmp_path / "run")
+    assert names(whole)[0] == "read"
+
+
+def test_rows_are_split_only_when_the_recipe_says_so(everything: list[str], corpus_file: Path, tmp_path: Path) -> None:
+    assert "read" not in names(plan_run(configured(*everything), tmp_path))
+    plan = plan_run(configured(*everything, "passages.split=always"), tmp_path)
+    assert names(plan)[0] == "read"
+    assert plan.stages[0].input("corpus").where == str(corpus_file)
+
+
+def test_what_decides_the_passages_decides_the_reading(everything: list[str], docs: Path, tmp_path: Path) -> None:
+    def settings(*changes: str) -> Any:
+        return plan_run(configured(*everything, f"corpus={docs}", *changes), tmp_path).stages[0].settings
+
+    assert settings() == settings()
+    for change in ("passages.tokens=40", "encoder.passage_max_tokens=100", "reading.encoding=utf-8"):
+        assert settings(change) != settings()

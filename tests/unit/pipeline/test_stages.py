@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from llama2vec.config import load_config
+from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import read_examples
+from llama2vec.pipeline.estimates import estimate_run
 from llama2vec.pipeline.plan import Input, plan_run
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.stages import load_encoder, work
@@ -56,3 +58,34 @@ def test_index_is_built_over_the_store(llama_folder: Path, corpus_file: Path, tm
     for stage in plan.stages:
         work(plan, stage)
     assert (tmp_path / "run" / "index" / "index.json").is_file()
+
+
+@pytest.mark.parametrize("split", ["auto", "never"])
+def test_all_stages_agree_on_the_passages_of_documents(
+    llama_folder: Path, sentences: list[str], tmp_path: Path, split: str
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(2):
+        (docs / f"{number}.md").write_text(f"# Guide\n\n## Part\n\n{' '.join(sentences[:30])}\n", encoding="utf-8")
+    (docs / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    stages = ["pairs.from_corpus=true", "mine.negatives=1", "encode=true", "index.bm25=true"]
+    settings = ["passages.tokens=40", f"passages.split={split}"]
+    config = config_of(llama_folder, docs, *stages, *settings)
+    plan = plan_run(config, tmp_path / "run")
+    for stage in plan.stages:
+        work(plan, stage)
+    read = list(read_passages(tmp_path / "run" / "corpus"))
+    assert len(read) == 2 if split == "never" else len(read) > 8
+    assert "photo.png" in (tmp_path / "run" / "corpus" / "reading.txt").read_text(encoding="utf-8")
+    store = VectorStore.open(tmp_path / "run" / "store")
+    assert store.passages(range(len(store))) == read
+    assert (store.source["corpus"], store.source["folder"]) == (str(docs), str(docs))
+    assert bool(store.cut) == (split == "never")
+    ids = {name for one in read_examples(tmp_path / "run" / "pairs" / "corpus.jsonl") for name in one.positive_ids}
+    assert ids <= {one.id for one in read}
+    mined = list(read_examples(tmp_path / "run" / "negatives" / "corpus.jsonl"))
+    assert {text for one in mined for text in one.negatives} <= {one.full_text for one in read}
+    assert split == "never" or any(one.negatives for one in mined)
+    estimate = estimate_run(plan, plan.stages, flops=1e9)
+    assert f"{docs}: {len(read)} passages" in "\n".join(estimate.assumptions)
