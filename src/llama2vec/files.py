@@ -143,11 +143,11 @@ def _taken(path: Path) -> OutputExistsError:
     return OutputExistsError(f"{path} exists already; choose another path or --overwrite")
 
 
-def check_inputs(output: Path, inputs: Iterable[str | Path | None], *, may_contain: bool = False) -> None:
+def check_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
     """Raise an OutputExistsError if an input is the output, lies in it, or is a folder that the output lies in.
 
-    An output inside a folder of documents would be read as documents the next time; ``may_contain`` is for readers that
-    leave it out. Names other than local paths are ignored.
+    An output inside a folder of documents would be read as documents the next time, by this or another command. Names
+    other than local paths are ignored.
     """
     target = output.resolve()
     for name in [name for name in inputs if name]:
@@ -157,7 +157,7 @@ def check_inputs(output: Path, inputs: Iterable[str | Path | None], *, may_conta
                 raise OutputExistsError(f"the input {name} is the output itself; choose another output")
             if target in path.parents:
                 raise OutputExistsError(f"the input {name} lies inside the output {output}; choose another output")
-            if path in target.parents and not may_contain:
+            if path in target.parents:
                 raise OutputExistsError(f"the output {output} lies inside the input {name}; choose another output")
 
 

@@ -103,7 +103,7 @@ class Library:
             EmptyCorpusError: The folder has no passage; the index stays as it is.
             DataError: ``strict``, and a file could not be read as a whole.
         """
-        check_inputs(self.path, [source.folder], may_contain=True)
+        check_inputs(self.path, [source.folder])
         with claim(self.path, LIBRARY, {}, overwrite=True) as work:
             old, store = self._present()
             folder = str(source.folder.resolve())

@@ -174,16 +174,20 @@ def test_an_empty_folder_does_not_empty_the_index(folder: Path, tmp_path: Path) 
     assert content(tmp_path / "index") == before
 
 
-def test_an_index_may_lie_in_its_folder(folder: Path) -> None:
-    assert sync(folder, folder / "index").passages == 7
-    write(folder / "index", {"note.txt": "not part of the folder"})
-    with pytest.raises(OutputExistsError, match=r"holds note\.txt, which llama2vec did not write"):
+def test_an_index_lies_outside_its_folder_and_is_no_place_for_other_files(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputExistsError, match=r"the output .*index lies inside the input"):
         sync(folder, folder / "index")
-    (folder / "index" / "note.txt").unlink()
-    for inside in (folder / "index" / "store", folder / "index"):
+    assert not (folder / "index").exists()
+    index = tmp_path / "index"
+    assert sync(folder, index).passages == 7
+    write(index, {"note.txt": "not part of the index"})
+    with pytest.raises(OutputExistsError, match=r"holds note\.txt, which llama2vec did not write"):
+        sync(folder, index)
+    (index / "note.txt").unlink()
+    for inside in (index / "store", index):
         with pytest.raises(OutputExistsError, match=r"lies inside the output|is the output itself"):
-            sync(inside, folder / "index")
-    assert not sync(folder, folder / "index").is_new
+            sync(inside, index)
+    assert not sync(folder, index).is_new
 
 
 def test_another_folder_another_owner_and_foreign_content_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
 from llama2vec.model.local import adapter_key, fetched, merge, unpack_gguf
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
-from llama2vec.model.publish.publishing import MODULE_FILE, MODULES_FILE, add_public_files
+from llama2vec.model.publish.publishing import MODULE_FILE, MODULES_FILE, add_public_files, is_own_card
 from llama2vec.model.source import (
     COMPACT_ADAPTER,
     COMPACT_FILE,
@@ -92,7 +92,7 @@ def save_compact(
     made = {"model": encoder.contract_hash, "base": origin.fingerprint(), "rank": rank}
     with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
         if not work.is_finished:
-            folder = work.begin()
+            folder = work.begin([CARD_FILE] if is_own_card(Path(output) / CARD_FILE) else [])
             kept = _write_difference(weights, Path(encoder.backbone.source.location), folder, named, rank)
             cosine = _complete(encoder, weights, folder, Path(output))
             spec = ModelSpec.of_source(resolve_model(named)).to_json(output)

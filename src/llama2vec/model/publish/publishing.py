@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from llama2vec.artifact import read_object
 from llama2vec.errors import ContractError
-from llama2vec.files import write_atomic, write_json
+from llama2vec.files import disk_errors, write_atomic, write_json
 from llama2vec.model.backbone import load_model_config
 from llama2vec.model.contract import CONTRACT_FILE, saved_settings
 from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of
@@ -103,13 +104,16 @@ def write_model_card(
         data_of=_data,
         scores=scores,
     )
-    write_atomic(folder / CARD_FILE, f"{str(card.content).strip()}\n".encode(), sweep=True)
+    with disk_errors(folder / CARD_FILE):
+        write_atomic(folder / CARD_FILE, f"{str(card.content).strip()}\n".encode(), sweep=True)
     return True
 
 
 def is_own_card(path: Path) -> bool:
-    """Return whether the card at ``path`` belongs to its author rather than to llama2vec."""
-    return path.is_file() and CARD_MARK not in path.read_text(encoding="utf-8", errors="replace")
+    """Return whether the card at ``path`` is its author's rather than llama2vec's; a folder or pipe always is."""
+    if not path.is_file():
+        return os.path.lexists(path)
+    return CARD_MARK not in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _metadata(origin: Origin) -> ModelCardData:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -124,6 +125,13 @@ def test_a_card_that_somebody_wrote_is_never_written_over(save: Callable[..., Pa
     (tmp_path / "new" / "README.md").write_text("Notes.", encoding="utf-8")
     encoder.save(tmp_path / "new")
     assert card_of(tmp_path / "new") == "Notes."
+    for take in (Path.mkdir, os.mkfifo, lambda path: path.symlink_to("nowhere")):
+        (folder / "README.md").unlink()
+        take(folder / "README.md")
+        assert not write_model_card(folder)
+        if (folder / "README.md").is_dir():
+            (folder / "README.md").rmdir()
+            (folder / "README.md").touch()
 
 
 def test_a_card_of_ours_is_renewed_with_the_model(save: Callable[..., Path]) -> None:
