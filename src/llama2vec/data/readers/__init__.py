@@ -114,7 +114,8 @@ def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Docume
     opened = _Opened(settings)
     documents = [one for one in opened.read(data, name, 0) if one.text.strip() or one.title]
     if not documents:
-        raise UnreadableError(opened.problems[0] if opened.problems else "holds no text")
+        first = opened.problems[0] if opened.problems else "holds no text"
+        raise UnreadableError(f"nothing in it can be read ({first})" if len(opened.problems) > 1 else first)
     documents = _distinct(map(_unicode, documents))
     if opened.problems:
         documents[-1] = replace(documents[-1], problems=(*documents[-1].problems, *opened.problems))
@@ -160,7 +161,7 @@ class _Opened:
 
     def read(self, data: bytes, name: str, depth: int) -> Iterator[Document]:
         """Yield the documents of a file and of its members; a fault ends the file that has it."""
-        where = name.rpartition("!")[2]
+        where = " ".join(name.rpartition("!")[2].split()) if "!" in name else ""
         try:
             for found in _read(data, name, self._settings):
                 if isinstance(found, Document):
@@ -171,7 +172,7 @@ class _Opened:
                     yield replace(one, id=found.shown + one.id[len(found.name) :]) if found.shown else one
         except UnreadableError as error:
             reason = " ".join(str(error).split())  # Names from inside the file may hold anything
-            self.problems.append(f"{' '.join(where.split())}: {reason}" if depth else reason)
+            self.problems.append(f"{where}: {reason}" if where else reason)
 
     def _count(self, member: Member, depth: int) -> None:
         self._members -= 1

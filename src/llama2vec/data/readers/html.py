@@ -22,7 +22,7 @@ _NO_TEXT_WORDS = (
 _NO_TEXT = frozenset(_NO_TEXT_WORDS.split())
 _MENUS_WORDS = (
     "sphinxsidebar sidebar navbar nav navigation menu mainmenu topnav sidenav related breadcrumb breadcrumbs toc "
-    "table-of-contents tableofcontents contents-menu headerlink anchorjs-link heading-anchor permalink footer "
+    "table-of-contents tableofcontents contents-menu headerlink copiable-link copiable-anchor anchorjs-link heading-anchor permalink footer "
     "page-footer site-footer navheader navfooter skip-link skiplink skip-nav cookie-banner cookies copyright "
     "prev-next-area edit-page printfooter mw-editsection noprint node-header md-sidebar bd-sidebar-primary "
     "bd-sidebar-secondary wy-nav-side rst-versions nav-panel nav-list inner-footer sr-only visually-hidden"
@@ -45,6 +45,9 @@ _ALONE_NAMES = (
 _ALONE = frozenset(_ALONE_NAMES.split())
 """Elements that the next one of their kind ends, or that hold nothing."""
 _MOST_DEPTH = 2000
+_LETTER = re.compile(r"[^\W\d_]")
+_CONTENTS = 4
+"""So many paragraphs in a row that only link to the same page are its table of contents, which is left out."""
 _LEAST_MAIN = 200
 """A main element with fewer characters than this, and than a fifth of the page, is not the page's content."""
 
@@ -133,18 +136,24 @@ class _Walk:
         self._builder, self._page, self._menus = builder, page, menus
         self._line: list[str] = []  # The paragraph so far
         self._tight = False
+        self._links = 0  # Open links to places on the same page
+        self._words_outside = False  # The paragraph has words that stand in none of them
+        self._contents: list[tuple[str, bool]] = []  # Paragraphs of such links alone
 
     def walk(self, root: Any) -> None:
         stack: list[tuple[Any, bool]] = [(root, False)]
         while stack:
             node, leaving = stack.pop()
             tag = node.tag
-            if leaving:
+            if leaving and tag == "a":
+                self._links -= 1
+            elif leaving:
                 self._flush()
                 # List items, and a term with its definition, follow each other without a blank line.
                 self._tight = tag in ("li", "dt")
             elif node.is_text_node:
                 self._line.append(node.text_content or "")
+                self._words_outside |= not self._links and _LETTER.search(self._line[-1]) is not None
             elif tag == "br":
                 self._line.append("\v")
             elif node.is_element_node and not self._is_skipped(node, tag) and not self._whole(node, tag):
@@ -154,6 +163,9 @@ class _Walk:
                     stack.append((node, True))
                     if tag == "li":
                         self._line.append("- ")
+                elif tag == "a" and (node.attributes.get("href") or "").startswith("#"):
+                    stack.append((node, True))
+                    self._links += 1
                 children = []
                 child = node.first_child
                 while child is not None:
@@ -161,6 +173,7 @@ class _Walk:
                     child = child.next
                 stack += reversed(children)
         self._flush()
+        self._settle()
 
     def _is_skipped(self, node: Any, tag: str) -> bool:
         if tag in _NO_TEXT:
@@ -173,19 +186,23 @@ class _Walk:
         names = f"{attributes.get('class') or ''} {attributes.get('id') or ''}".lower().split()
         if not _MENUS.isdisjoint(names) or (attributes.get("role") or "").lower() in _ROLES:
             return tag not in ("body", "main", "article")
-        return tag == "header" and node.css_first("h1, h2") is None
+        # Within an article a header may hold the title.
+        return (tag == "header" or "header" in names) and node.css_first("h1, h2, h3, h4") is None
 
     def _whole(self, node: Any, tag: str) -> bool:
         """Add a heading, code or a table as a block of its own."""
         if len(tag) == 2 and tag[0] == "h" and tag[1] in "123456":
             self._flush()
+            self._settle()
             words = self._words(node)
             self._builder.heading(int(tag[1]), words.strip("¶# "), self._page)
         elif tag == "pre":
             self._flush()
+            self._settle()
             self._builder.add((node.text() or "").replace("\r", ""), "code", self._page)
         elif tag == "table" and node.css_first("td, th") and node.css_first(_LAYOUT) is None:
             self._flush()
+            self._settle()
             self._table(node)
         else:
             return False
@@ -204,9 +221,22 @@ class _Walk:
         return " ".join((node.text() or "").split())
 
     def _flush(self) -> None:
+        """End the paragraph."""
         lines = (" ".join(line.split()) for line in "".join(self._line).split("\v"))
         text = "\n".join(lines).strip()
-        self._line = []
+        only_links = not self._words_outside and not self._menus
+        self._line, self._words_outside = [], False
         if text and text != "-":
-            self._builder.add(text, "text", self._page, tight=self._tight)
+            if not only_links:
+                self._settle()
+            self._contents.append((text, self._tight))
+            if not only_links:
+                self._settle(keep=True)
             self._tight = False
+
+    def _settle(self, *, keep: bool = False) -> None:
+        """Add the paragraphs that wait; a run of links to the page's own sections is its table of contents."""
+        if keep or len(self._contents) < _CONTENTS:
+            for text, tight in self._contents:
+                self._builder.add(text, "text", self._page, tight=tight)
+        self._contents = []

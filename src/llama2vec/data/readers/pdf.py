@@ -20,12 +20,15 @@ _PDFIUM = threading.Lock()
 """PDFium may be called by one thread at a time."""
 # PDFium writes U+FFFE for a hyphen at a line's end, and no line break after it.
 _HYPHEN = re.compile("(\\w+)(?:[\ufffe\x02\u00ad]\n?|(?<=[^\\W\\d_])[-\u2010]\n)([^\\W\\d_]\\S*)[ \t]*")
+_AT_LINE_END = re.compile("[\ufffe\x02\u00ad]|[-\u2010]\n")
+_UNKNOWN = re.compile("[\ufffd\ue000-\uf8ff]")
 _WORD = re.compile(r"\w+(?:-\w+)*")
 _LIGATURES = {
     ord(letter): unicodedata.normalize("NFKC", letter) for letter in "\ufb00\ufb01\ufb02\ufb03\ufb04\ufb05\ufb06"
 }
 _DROPPED = dict.fromkeys(map(ord, "\ufffe\x02\u00ad\x00\u200b"))
 _OUTER_NUMBERS = re.compile(r"^\W*(\d{1,5})(?=\s|$)|(?<=\s)(\d{1,5})\W*$")
+_OUTLINE_NUMBER = re.compile(r"^\d+(?:\.\d+)*\.?\s+")
 _DATE = re.compile(r"D:(\d{4})(\d\d)(\d\d)")
 _JUNK_TITLE = re.compile(
     r"untitled|microsoft word|\S+\.(?:docx?|tex|dvi|indd|pdf|fm|pptx?|xlsx?)$|\(anonymous\)|title$", re.I
@@ -53,8 +56,9 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
     fields: dict[str, Value] = {"author": facts["Author"].strip()} if facts.get("Author", "").strip() else {}
     if date := _DATE.match(facts.get("CreationDate", "")):
         fields["date"] = "-".join(date.groups())
+    title = "" if _JUNK_TITLE.match(title) else title
     yield builder.document(
-        name, title="" if _JUNK_TITLE.match(title) else title, lines="page", fields=fields, problems=problems
+        name, title=title or _OUTLINE_NUMBER.sub("", builder.title), lines="page", fields=fields, problems=problems
     )
 
 
@@ -165,7 +169,9 @@ def _joined(text: str, words: Counter[str]) -> str:
         keep = words[compound] > words[whole] or not rest[0].islower()
         return f"{first}{'-' if keep else ''}{rest}\n"
 
-    return _HYPHEN.sub(join, text).translate(_DROPPED)
+    if _AT_LINE_END.search(text):
+        text = _HYPHEN.sub(join, text)
+    return text.translate(_DROPPED)
 
 
 def _add_page(builder: TextBuilder, text: str, number: int, marks: Sequence[tuple[int, int, str]]) -> None:
@@ -193,7 +199,7 @@ def _problems(pages: Sequence[str], drawn: Sequence[bool]) -> Iterator[str]:
 
 
 def _unknown(page: str) -> float:
-    return sum(letter == "\ufffd" or unicodedata.category(letter) == "Co" for letter in page) / len(page)
+    return len(_UNKNOWN.findall(page)) / len(page)
 
 
 def _numbers(pages: Sequence[int]) -> str:

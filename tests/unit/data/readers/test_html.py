@@ -35,6 +35,15 @@ def test_a_page_of_menus_alone_is_read_with_them() -> None:
     assert (document.title, document.text) == ("Index", "One\n\nTwo")
 
 
+def test_a_table_of_contents_of_the_page_itself_is_left_out_and_single_links_stay() -> None:
+    links = "".join(f'<li>{number}. <a href="#s{number}">Section {number}</a></li>' for number in range(1, 6))
+    page = f'<p>Hello.<ul>{links}</ul><h2>One</h2><p><a href="#s2">See two</a></p><p>Text <a href="#s3">three</a>.</p>'
+    assert only_document("a.html", page).text == "Hello.\n\nOne\n\nSee two\n\nText three."
+    assert only_document("a.html", f"<ul>{links}</ul>").text.count("Section") == 5
+    elsewhere = links.replace('"#', '"other.html#')
+    assert only_document("a.html", f"<p>Hello.<ul>{elsewhere}</ul>").text.count("Section") == 5
+
+
 def test_a_page_without_text_is_skipped() -> None:
     assert refusal("a.html", "<html><script>1</script></html>") == "holds no text outside menus and scripts"
 
