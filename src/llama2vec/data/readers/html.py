@@ -23,9 +23,10 @@ _NO_TEXT = frozenset(_NO_TEXT_WORDS.split())
 _MENUS_WORDS = (
     "sphinxsidebar sidebar navbar nav navigation menu mainmenu topnav sidenav related breadcrumb breadcrumbs toc "
     "table-of-contents tableofcontents contents-menu headerlink copiable-link copiable-anchor anchorjs-link "
-    "heading-anchor permalink footer page-footer site-footer navheader navfooter skip-link skiplink "
-    "skip-nav cookie-banner cookies copyright prev-next-area edit-page printfooter mw-editsection noprint node-header md-sidebar "
-    "bd-sidebar-primary bd-sidebar-secondary wy-nav-side rst-versions nav-panel nav-list inner-footer sr-only visually-hidden"
+    "heading-anchor permalink footer page-footer site-footer navheader navfooter skip-link skiplink skip-nav "
+    "cookie-banner cookies copyright prev-next-area edit-page printfooter mw-editsection noprint node-header md- "
+    "sidebar bd-sidebar-primary bd-sidebar-secondary wy-nav-side rst-versions nav-panel nav-list inner-footer sr- "
+    "only visually-hidden"
 )
 _MENUS = frozenset(_MENUS_WORDS.split())
 _ROLES_WORDS = "navigation banner contentinfo search complementary menu menubar doc-toc dialog alertdialog"
