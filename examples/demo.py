@@ -14,6 +14,7 @@ import logging
 import sys
 import time
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import numpy as np
 from python_documentation import write_task
@@ -27,19 +28,24 @@ from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.trec import read_run
 from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.records import Passage, Query, Report, Run
 from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.hits import snippet
+from llama2vec.retrieve.hits import location, snippet
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.syncing import Following
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.report.text import system_markdown, system_tables
 from llama2vec.score.results import Result, write_result
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
 QUESTION = "How do I open a web page in the browser?"
+# Chapters of Python's manual, each of some 500 lines; the answer stands in the middle of one.
+CHAPTERS = ("formatstrings", "typesseq")
+QUESTION_TO_CHAPTERS = "How do I print a number with a comma as its thousands separator?"
 # Every sixth first sentence is a query. Training reads the passages only, never a query.
 QUERY_STEP = 6
 console = Console(width=None if sys.stdout.isatty() else 110)
@@ -70,6 +76,7 @@ def run_demo(output: Path, config: AdaptConfig) -> None:
     encoder = adapt_model(config, output / "adapted")
     reports += score_adapted(encoder, task, passages, output)
     finish(output, reports, encoder, time.monotonic() - started)
+    answer_from_long_documents(output)
 
 
 def prepare_task(folder: Path) -> tuple[BeirTask, list[Passage]]:
@@ -189,6 +196,31 @@ def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float
         f'  .venv/bin/llama2vec search {output / "index"} "how do I sort a dictionary by value?"',
         markup=False, highlight=False,
     )  # fmt: skip
+
+
+def answer_from_long_documents(output: Path) -> None:
+    """Index long documents as ``llama2vec sync`` does, split into passages, and answer with file and line."""
+    manual, index = output / "manual", output / "manual-index"
+    manual.mkdir(exist_ok=True)
+    for name in CHAPTERS:
+        chapter = manual / f"{name}.rst"
+        if not chapter.is_file():
+            chapter.write_text(topics[name], encoding="utf-8")
+    model = ModelSpec.of_source(resolve_model(str(output / "adapted")))
+    report = Following(manual, index, model).sync()
+    console.print(f"\n{len(CHAPTERS)} long chapters of Python's manual became {report.passages} passages.")
+    console.print(f"\n{QUESTION_TO_CHAPTERS}  [hybrid]", style="bold", markup=False)
+    for hit in Retriever.open(index).hits(QUESTION_TO_CHAPTERS, "hybrid", 2):
+        where = location(hit.passage, QUESTION_TO_CHAPTERS)
+        shown = snippet(hit.passage.text, QUESTION_TO_CHAPTERS, 150)
+        console.print(
+            f"{hit.rank:>3}. {manual / where}  {hit.passage.title}\n     {shown}", markup=False, highlight=False
+        )
+    console.print(
+        '  .venv/bin/llama2vec ask YOUR_DOCUMENTS "your question"  does this for any folder',
+        markup=False,
+        highlight=False,
+    )
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from pathlib import Path
 
@@ -38,7 +39,13 @@ def test_the_demo_scores_five_systems_and_a_second_run_repeats_nothing(
         assert all(0 <= value <= 1 for value in scores.values())
     # BM25 does not depend on the model: it must find documentation by its own words.
     assert results["bm25"]["nDCG@10"] > 0.3
-    assert demo.QUESTION in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert demo.QUESTION in printed
+    place = re.search(r"1\. \S*manual/(\w+\.rst):(\d+)  .*\n +…?(.*)", printed)
+    assert place is not None
+    chapter = (tmp_path / "demo" / "manual" / place[1]).read_text(encoding="utf-8").splitlines()
+    line = " ".join(chapter[int(place[2]) - 1].split())
+    assert set(re.findall(r"[a-z]{4,}", line.lower())) & set(re.findall(r"[a-z]{4,}", place[3].lower()))
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "store").iterdir()}
 
     def no_training(*_: object, **__: object) -> None:
