@@ -169,6 +169,9 @@ def disk_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
     except Exception as problem:
         if is_disk_full(problem):
             raise DataError(f"disk full while writing {path}; free space and run the same command again") from problem
+        if _is_too_large(problem):
+            limits = "a file is larger than the file system or `ulimit -f` allows"
+            raise DataError(f"{path} cannot be written ({limits}); write to another disk, or raise it") from problem
         if isinstance(problem, OSError) and not only_full:
             reason = problem.strerror or problem
             raise DataError(f"{path} cannot be written ({reason}); check the folder and the disk") from problem
@@ -180,6 +183,11 @@ def is_disk_full(problem: BaseException) -> bool:
     if isinstance(problem, OSError) and problem.errno:
         return problem.errno in (errno.ENOSPC, errno.EDQUOT)
     return not isinstance(problem, Llama2VecError) and any(words in str(problem) for words in _FULL)
+
+
+def _is_too_large(problem: BaseException) -> bool:
+    number = isinstance(problem, OSError) and problem.errno == errno.EFBIG
+    return number or (not isinstance(problem, Llama2VecError) and "File too large" in str(problem))
 
 
 def apply_umask(folder: Path) -> None:

@@ -30,7 +30,7 @@ def main() -> int:
         parser.add_argument(f"--{kind}", type=int, default=0, help="how many of these attacks")
     parser.add_argument("--seed", type=int, default=0, help="an attack follows from seed, kind and number")
     parser.add_argument("--only", action="append", default=[], metavar="KIND:NUMBER", help="repeat one attack")
-    parser.add_argument("--json", type=Path, help="also write the counts to this file")
+    parser.add_argument("--json", type=Path, help="also write the counts so far to this file")
     parser.add_argument("--work", type=Path, help="keep inputs and logs here")
     options = parser.parse_args()
     work = options.work or Path(tempfile.mkdtemp(prefix="llama2vec-attacks-"))
@@ -44,13 +44,10 @@ def main() -> int:
     private_mounts()
     chosen = [(kind, number) for kind in KINDS for number in range(getattr(options, kind.replace("-", "_")))]
     chosen += [(kind, int(number)) for kind, _, number in (one.partition(":") for one in options.only)]
-    summary = _run(chosen, options.seed, work.resolve())
-    if options.json:
-        options.json.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    return 1 if summary["failures"] else 0
+    return _run(chosen, options.seed, work.resolve(), options.json)
 
 
-def _run(chosen: list[tuple[str, int]], seed: int, work: Path) -> dict[str, object]:
+def _run(chosen: list[tuple[str, int]], seed: int, work: Path, summary: Path | None) -> int:
     from .children import preload
     from .commands import References
     from .damages import Damages
@@ -78,15 +75,18 @@ def _run(chosen: list[tuple[str, int]], seed: int, work: Path) -> dict[str, obje
             repeat = f"python -m tests.attacks --only {kind}:{number} --seed {seed}"
             failures.append({"repeat": repeat, "argv": argv, "problem": problem})
             print(f"FAILED {repeat}\n  llama2vec {shlex.join(argv)[:600]!a}\n  {problem}", flush=True)
-    seconds = time.monotonic() - started
+        if summary:  # after each, so that a run that is stopped has counted, too
+            found = {"seed": seed, "counts": counts, "failures": failures, "seconds": time.monotonic() - started}
+            summary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     for kind, verbs in counts.items():
         if verbs:
             by_verb = ", ".join(f"{verb} {count}" for verb, count in sorted(verbs.items()))
             print(f"{kind}: {verbs.total()} ({by_verb})")
+    seconds = time.monotonic() - started
     print(
         f"{len(failures)} of {len(chosen)} attacks succeeded, in {seconds:,.0f} s; inputs and logs: {work}", flush=True
     )
-    return {"seed": seed, "counts": {kind: dict(verbs) for kind, verbs in counts.items()}, "failures": failures}
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .children import Child, Ended
+from .moments import Moments
 from .site import ADAPT, FINETUNE, LOADING, Site
 from .trees import stable_text, tree
 
@@ -158,6 +159,7 @@ class Result:
     files: dict[str, str]  # The whole site
     printed: str
     seconds: float
+    changes: int  # How often it changes a file
 
 
 class References:
@@ -171,16 +173,17 @@ class References:
         key = COMMANDS.index(command)
         if key not in self._found:
             place = command.prepare(self.site)
-            ended = run_to_result(command, self.site)
+            moments = Moments()
+            ended = run_to_result(command, self.site, moments.watch)
             assert ended.code == 0, (command.argv, ended)
             assert ended.trouble is None, (command.argv, ended)
-            self._found[key] = Result(tree(place), stable_text(ended.out), ended.seconds)
+            self._found[key] = Result(tree(place), stable_text(ended.out), ended.seconds, moments.count)
         return self._found[key]
 
 
-def run_to_result(command: Command, site: Site) -> Ended:
+def run_to_result(command: Command, site: Site, prepare: Callable[[], object] = lambda: None) -> Ended:
     """Run a command to its end; ask a service one question, and stop it."""
-    child = Child(command.argv, site.place, site.log)
+    child = Child(command.argv, site.place, site.log, prepare)
     if command.verb != "serve":
         return child.end()
     return ask_service(child)

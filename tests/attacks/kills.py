@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-import mmap
-import os
 import random
-import signal
-import sys
 import time
 from collections.abc import Callable
-from typing import Any
 
 from .children import Child
 from .commands import OUT, PRINTERS, SERVICES, WRITERS, Command, References, run_to_result
+from .moments import Moments
 from .trees import differences, stable_text, tree
-
-_CHANGES = frozenset(
-    ["os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "os.utime", "os.chmod"]
-)
-_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
-_EXCHANGE = "renameat2"
-
-
-class Moments:
-    """Counts a child's changes of files and, if asked, kills it before one of them."""
-
-    def __init__(self, kill_at: int = 0) -> None:
-        self._kill_at, self._shared = kill_at, mmap.mmap(-1, 8)
-
-    @property
-    def count(self) -> int:
-        return int.from_bytes(self._shared[:8], "little")
-
-    def watch(self) -> None:
-        """Start counting, in the child."""
-        sys.addaudithook(self._note)
-
-    def _note(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event == "open":
-            changes = isinstance(arguments[2], int) and arguments[2] & _WRITING and str(arguments[0]) != os.devnull
-        else:
-            changes = event in _CHANGES or (event == "ctypes.dlsym" and arguments[1] == _EXCHANGE)
-        if changes:
-            number = self.count + 1
-            self._shared[:8] = number.to_bytes(8, "little")
-            if number == self._kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class Kills:
@@ -55,7 +19,6 @@ class Kills:
 
     def __init__(self, references: References) -> None:
         self._references, self._site = references, references.site
-        self._changes: dict[str, int] = {}
 
     def attack(self, draw: random.Random) -> tuple[Command, str | None]:
         """Make one attack; return the command and what went wrong, or None."""
@@ -69,7 +32,7 @@ class Kills:
         for again in range(draw.choice((1, 1, 2))):
             moments, delay = Moments(), draw.uniform(0, reference.seconds)
             if draw.random() < 0.65:
-                moments, delay = Moments(kill_at=draw.randint(1, max(1, self._count(command)))), None
+                moments, delay = Moments(kill_at=draw.randint(1, max(1, reference.changes))), None
             if not again:
                 command.prepare(self._site)
                 before = tree(self._site.place)
@@ -107,17 +70,6 @@ class Kills:
             end = time.monotonic() + delay
             child.wait(until=lambda: time.monotonic() > end)
         child.kill()
-
-    def _count(self, command: Command) -> int:
-        key = " ".join(command.argv) + str(command.before)
-        if key not in self._changes:
-            moments = Moments()
-            command.prepare(self._site)
-            child = Child(command.argv, self._site.place, self._site.log, moments.watch)
-            if child.wait(until=_is_serving(child)) is None:
-                child.kill()
-            self._changes[key] = moments.count
-        return self._changes[key]
 
     def _check_old(self, command: Command, before: dict[str, str]) -> str | None:
         """Return what is wrong with the inputs, or with the older output, after a kill."""

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 
 from llama2vec import files
-from llama2vec.errors import OutputExistsError
+from llama2vec.errors import DataError, OutputExistsError
 from llama2vec.files import (
     FileKind,
     Lock,
     check_new,
+    disk_errors,
     file_sha256,
     open_regular,
     read_text,
@@ -190,3 +191,12 @@ def test_a_lock_holds_where_its_owner_cannot_be_written_down(tmp_path: Path, mon
     assert lock.owner() == "another process"
     lock.release()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "problem", [OSError(errno.EFBIG, "File too large"), RuntimeError("I/O error: File too large (os error 27)")]
+)
+def test_a_file_beyond_the_systems_limit_is_one_line(tmp_path: Path, problem: Exception) -> None:
+    with pytest.raises(DataError, match=r"larger than the file system or `ulimit -f` allows\)"):  # noqa: SIM117
+        with disk_errors(tmp_path / "out", only_full=True):
+            raise problem

@@ -34,6 +34,13 @@ def test_every_command_has_help_within_80_columns(command_line: CommandLine, nam
     assert max(map(len, done.out.splitlines())) <= 80
 
 
+def test_a_value_of_thousands_of_characters_does_not_bury_what_is_wrong(command_line: CommandLine) -> None:
+    line = command_line.refused("verify", "y" * 20_000)
+    assert "y" * 90 in line
+    assert "…" in line
+    assert len(line) < 600
+
+
 def test_the_version_is_printed(command_line: CommandLine) -> None:
     assert command_line("--version").out == f"llama2vec {llama2vec.__version__}\n"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from llama2vec.retrieve.index import build_index, open_index
 from llama2vec.retrieve.settings import IndexKind
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index, Nearest, best_rows
+from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index, Nearest, best_rows, write_faiss_index
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,17 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> VectorStore:
 def built(store: VectorStore, folder: Path, kind: IndexKind) -> Index:
     build_index(store, folder, kind=kind)
     return open_index(folder)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no device that is always full")
+@pytest.mark.parametrize("kind", ["faiss-flat", "faiss-hnsw"])
+def test_a_full_disk_is_an_error_with_its_number_and_faiss_prints_nothing(
+    store: VectorStore, kind: IndexKind, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_faiss_index(store, kind, Path("/dev/full"))
+    assert raised.value.errno == errno.ENOSPC
+    assert "No space" not in capfd.readouterr().err
 
 
 def recall(found: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> float:
