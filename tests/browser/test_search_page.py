@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from service_stand_ins import Running, StandInEncoder, services, wait_until
 
-from llama2vec.records import Passage, Query
+from llama2vec.records import Passage, Place, Query
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
@@ -269,7 +269,7 @@ def test_when_the_server_is_gone_the_page_says_so_and_goes_on_when_it_is_back(pa
 
 def test_everything_works_by_keyboard_alone(page: Page, serve: Serve) -> None:
     page.open(serve().url)
-    page.press("how far do pack animals carry things", Keys.ENTER)
+    page.press("how many km do they carry a pack", Keys.ENTER)
     page.status("by Hybrid")
     page.press(Keys.ARROW_DOWN)
     assert page.focused().startswith("1")
@@ -382,3 +382,119 @@ def test_a_mode_that_the_index_lacks_is_reported_and_not_replaced(page: Page, se
     assert page.one("#trouble-text").text == "Mode: Input should be 'dense', 'bm25' or 'hybrid'."
     assert page.all(".hit") == []
     assert page.browser.current_url.endswith("mode=sparse")
+
+
+TEXT = "The llama carries loads.\n\nIts wool is soft.\n\nThe herd sleeps.\n\nIt eats grass in the Andes."
+PARTS = TEXT.split("\n\n")
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Iterator[Serve]:
+    """Return a function that serves a document of four passages and one of a single passage, with their files."""
+    encoder = TopicEncoder()
+    files = tmp_path / "files"
+    (files / "guide").mkdir(parents=True)
+    (files / "guide" / "llama.md").write_text(TEXT)
+    passages = [
+        Passage(f"guide/llama.md#{number}", part, "Guide › Animals", Place("guide/llama.md", TEXT.index(part),
+                TEXT.index(part) + len(part), 2 * number - 1, 2 * number - 1), {"year": 2020})
+        for number, part in enumerate(PARTS, start=1)
+    ]  # fmt: skip
+    passages.append(Passage("old.pdf", "Wool of the alpaca.", "", Place("old.pdf", 0, 19, page=7), {"year": 1999}))
+    store = write_store(lambda: iter(passages), encoder, tmp_path / "documents", source={})
+    query = PreparedQuery(encoder.contract_hash)
+    searcher = Retriever(ExactIndex(store), query, bm25=Bm25Index.build(passages))
+    with services() as start:
+        yield lambda **more: start(encoder=encoder, searcher=searcher, query=query, files=str(files), **more)
+
+
+def test_a_document_is_one_hit_whose_other_places_open_in_their_surroundings(page: Page, documents: Serve) -> None:
+    page.open(f"{documents().url}/?q=soft+wool+llama&mode=bm25")
+    page.status("2 documents by BM25")
+    assert page.texts(".hit .id") == ["guide/llama.md:3", ""]
+    assert page.texts(".hit .title")[1] == "old.pdf:7"
+    assert page.texts(".hit .more")[0].split() == ["also", "line", "1"]
+    page.one(".more button").click()
+    wait_until(lambda: page.texts(".context .here") == [PARTS[0]])
+    assert page.texts(".context .near") == [PARTS[1]]
+    assert page.texts(".context .where") == ["guide/llama.md:1"]
+    page.one(".in-document").click()
+    wait_until(lambda: page.texts(".context .here") == [PARTS[1]])
+    assert page.texts(".context .near") == [PARTS[0], PARTS[2]]
+    assert page.one(".more button").get_attribute("aria-pressed") == "false"
+    assert page.accessibility_problems() == []
+    page.one(".context button").click()
+    wait_until(lambda: page.texts(".context .near") == [PARTS[0], PARTS[2], PARTS[3]])
+    page.one(".in-document").click()
+    assert not page.one(".context").is_displayed()
+    assert page.one(".hit .text").is_displayed()
+
+
+def test_the_words_of_both_vectors_tell_why(page: Page, documents: Serve) -> None:
+    page.open(f"{documents().url}/?q=soft+wool")
+    page.status("2 documents by Hybrid")
+    page.one(".reasons").click()
+    wait_until(lambda: page.texts(".why li") == ["llama"])
+    assert "Cosine 0.750" in page.texts(".why")[0]
+    assert page.one(".reasons").get_attribute("aria-expanded") == "true"
+    assert page.accessibility_problems() == []
+    page.one(".reasons").click()
+    assert not page.one(".why").is_displayed()
+
+
+def test_a_filter_is_part_of_the_address_and_its_mistakes_are_shown_beside_it(page: Page, documents: Serve) -> None:
+    page.open(f"{documents().url}/?q=wool&mode=bm25")
+    page.status("2 documents by BM25")
+    where = page.one("#where")
+    where.click()
+    wait_until(lambda: "Fields: id, title, path, page, year." in page.texts("#where-hint")[0])
+    where.send_keys("year > 2000", Keys.ENTER)
+    page.status("1 document by BM25")
+    assert page.browser.current_url.endswith("?q=wool&mode=bm25&where=year+%3E+2000")
+    page.browser.refresh()
+    page.status("1 document by BM25")
+    where = page.one("#where")
+    assert where.get_attribute("value") == "year > 2000"
+    where.send_keys(Keys.CONTROL, "a")
+    where.send_keys("yaer > 2000", Keys.ENTER)
+    wait_until(lambda: "unknown field 'yaer'; did you mean year?" in page.texts("#where-problem")[0])
+    assert where.get_attribute("aria-invalid") == "true"
+    assert not page.one("#trouble").is_displayed()
+    assert page.accessibility_problems() == []
+    where.send_keys(Keys.CONTROL, "a")
+    where.send_keys("year > 3000", Keys.ENTER)
+    page.status("Nothing found by BM25 for “wool” among what fits the filter.")
+    page.browser.back()
+    page.browser.back()
+    page.status("1 document by BM25")
+    assert page.one("#where").get_attribute("value") == "year > 2000"
+
+
+def test_the_document_opens_in_a_tab_as_text_and_runs_nothing(page: Page, documents: Serve, tmp_path: Path) -> None:
+    (tmp_path / "files" / "guide" / "llama.md").write_text("<script>document.title = 'owned'</script>\n" + TEXT)
+    page.open(f"{documents().url}/?q=soft+wool&mode=bm25")
+    page.status("by BM25")
+    first = page.browser.current_window_handle
+    page.one(".id a").click()
+    wait_until(lambda: len(page.browser.window_handles) == 2)
+    page.browser.switch_to.window(next(handle for handle in page.browser.window_handles if handle != first))
+    try:
+        wait_until(lambda: "/files/guide/llama.md" in page.browser.current_url)
+        wait_until(lambda: "<script>" in page.texts("body")[0])
+        assert page.browser.title != "owned"
+    finally:
+        page.browser.close()
+        page.browser.switch_to.window(first)
+
+
+def test_the_keyboard_reaches_every_part_of_a_hit(page: Page, documents: Serve) -> None:
+    page.open(f"{documents().url}/?q=soft+wool+llama&mode=bm25")
+    page.status("2 documents by BM25")
+    page.press("/", Keys.ARROW_DOWN)
+    seen = []
+    for _ in range(4):
+        page.press(Keys.TAB)
+        seen.append(page.focused())
+    assert seen == ["guide/llama.md:3", "line 1", "In its document", "Why this hit"]
+    page.press(Keys.ENTER)
+    wait_until(lambda: page.texts(".why li") == ["llama"])

@@ -38,7 +38,7 @@ class Hit:
     more: tuple[Hit, ...] = ()  # Further passages of the same document, best first, where hits are grouped
 
 
-def grouped(hits: Sequence[Hit], depth: int | None = None) -> list[Hit]:
+def grouped(hits: Sequence[Hit], depth: int | None = None, near: int | None = None) -> list[Hit]:
     """Return the best passage of each document, with the document's other passages folded into it.
 
     A document stands where its best passage does (MaxP). A passage without a place is a document of its own.
@@ -46,12 +46,15 @@ def grouped(hits: Sequence[Hit], depth: int | None = None) -> list[Hit]:
     Args:
         hits: Best first.
         depth: Most documents; None = all.
+        near: Fold only passages of at most this rank; None = all.
     """
     documents: dict[tuple[bool, str], list[Hit]] = {}
     for hit in hits:
         place = hit.passage.place
         key = (True, place.document) if place else (False, hit.passage.id)
-        documents.setdefault(key, []).append(hit)
+        others = documents.setdefault(key, [])
+        if not others or near is None or hit.rank <= near:
+            others.append(hit)
     found = list(documents.values())[:depth]
     return [replace(best, rank=rank, more=tuple(others)) for rank, (best, *others) in enumerate(found, start=1)]
 
@@ -127,13 +130,14 @@ def as_row(hit: Hit, question: str) -> dict[str, Any]:
         "text": passage.text,
         "snippet": snippet(passage.text, question),
         "location": location(passage, question),
+        "spot": spot(passage),
         "row": hit.row,
         "place": passage.place and asdict(passage.place),
         "fields": dict(passage.fields),
         "more": [
             {
                 "id": other.passage.id, "score": other.score, "title": other.passage.title,
-                "location": location(other.passage, question), "spot": spot(other.passage), "row": other.row,
+                "location": location(other.passage), "spot": spot(other.passage), "row": other.row,
             }
             for other in hit.more
         ],
@@ -184,9 +188,9 @@ def evidence(text: str, question: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _telling_words(question: str) -> frozenset[str]:
-    words = frozenset(text_key(question[begin:end]) for begin, end in word_spans(question))
-    return words - _LITTLE_WORDS or words
+def _telling_words(question: str) -> list[str]:
+    words = list(dict.fromkeys(text_key(question[begin:end]) for begin, end in word_spans(question)))
+    return [word for word in words if word not in _LITTLE_WORDS] or words
 
 
 def _alike(word: str, wanted: str) -> bool:
@@ -215,8 +219,10 @@ def snippet(text: str, query: str, width: int = 240) -> str:
     if len(text) <= width:
         return text
     wanted = _telling_words(query)
-    found = [(first, last, text_key(text[first:last])) for first, last in word_spans(text)]
-    matches = [match for match in found if any(_alike(match[2], word) for word in wanted)]
+    matches = []
+    for first, last in word_spans(text):
+        word = text_key(text[first:last])
+        matches += [(first, last, other) for other in wanted if _alike(word, other)][:1]
     room = max(width - 2, 1)  # an ellipsis at both ends
     begin, best = 0, (0, 0)
     for place, (first, _, _) in enumerate(matches):

@@ -268,8 +268,8 @@ class Retriever:
             mode: As in :meth:`search`.
             depth: Passages, or with ``group`` documents.
             where: As in :meth:`search`.
-            group: Return the best passage of each document, with the document's other passages in ``Hit.more``; a
-                document stands where its best passage does (MaxP).
+            group: Return the best passage of each document, with those of its other passages in ``Hit.more`` that rank
+                nearly as high; a document stands where its best passage does (MaxP).
 
         Raises:
             ConfigError, StoreError: As in :meth:`search`.
@@ -278,7 +278,7 @@ class Retriever:
 
         def search(opened: OpenedIndex) -> list[Hit]:
             vectors = cache(lambda: opened.encoded(asked))
-            reach = max(_FEWEST, _PER_DOCUMENT * depth) if group and depth > 0 else depth
+            reach = near = max(_FEWEST, _PER_DOCUMENT * depth) if group and depth > 0 else depth
             while True:
                 run, row_of_id = self._search(opened, asked, mode or opened.default_mode, reach, where, vectors)
                 scores = run.results["question"]
@@ -287,7 +287,7 @@ class Retriever:
                 found = [Hit(rank, score, passage, row) for rank, (score, passage, row) in enumerate(ranked, start=1)]
                 if not group:
                     return found
-                documents = grouped(found, depth)
+                documents = grouped(found, depth, near)
                 if len(documents) == depth or len(found) < reach:
                     return documents
                 reach *= _PER_DOCUMENT

@@ -38,6 +38,7 @@ from llama2vec.serve.service import Loaded, ServedModel, Service, shortened
 from llama2vec.serve.settings import ServeSettings
 
 _PAGE = Path(__file__).parent / "page"
+_PageFile = Literal["index.html", "page.css", "page.js", "hits.js", "evidence.js", "icon.svg"]
 
 
 def create_app(
@@ -179,7 +180,7 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
 def _add_page(app: FastAPI) -> None:
     @app.get("/", include_in_schema=False)
     @app.get("/page/{name}", include_in_schema=False)
-    async def page(name: Literal["index.html", "page.css", "page.js", "icon.svg"] = "index.html") -> Response:
+    async def page(name: _PageFile = "index.html") -> Response:
         # Otherwise a browser would show the cached page of an older version.
         return FileResponse(_PAGE / name, headers={"Cache-Control": "no-cache"})
 

@@ -32,11 +32,11 @@ class CorpusFiles:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise ConfigError(f"--files {folder}: there is no such folder; give the one that the index was made from")
+            raise ConfigError(f"--files {folder}: is not a folder; give the one that the index was made from")
         self._folder = folder.resolve()
 
     def address(self, passage: Passage) -> str | None:
-        """Return the address of a passage's document, relative to the service's; None where there is no such file."""
+        """Return the address of a passage's document, relative to the service's; None where that file is missing."""
         place = passage.place
         file = document_file(self._folder, place.document) if place else None
         return f"files/{quote(file.relative_to(self._folder).as_posix())}" if file else None
@@ -59,7 +59,7 @@ class CorpusFiles:
             if file.resolve() != file:
                 raise OSError(f"{file} is reached through a link")
             return os.open(file, _ONLY_READ | _BINARY)
-        # One part at a time, so that nobody can put a link in the way between a check and its use.
+        # One part at a time, so that no link can appear between a check and its use.
         folder = os.open(self._folder, _ONLY_READ)
         try:
             for part in parts[:-1]:

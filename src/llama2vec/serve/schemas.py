@@ -155,8 +155,9 @@ class FoldedPassage(BaseModel):
 class FoundPassage(BaseModel):
     """One passage; the score is in the mode's own unit, the snippet has the most words of the question.
 
-    ``location`` reads ``file:page:line``; ``row`` is the passage's number in the store; ``file`` is the address of its
-    document, where documents are served; ``more`` has the other passages of the document, where hits are grouped.
+    ``location`` reads ``file:page:line``, and ``spot`` says where in the document in short; ``row`` is the passage's
+    number in the store; ``file`` is the address of its document, where documents are served; ``more`` has the other
+    passages of the document, where hits are grouped.
     """
 
     rank: int
@@ -166,6 +167,7 @@ class FoundPassage(BaseModel):
     text: str
     snippet: str
     location: str
+    spot: str
     row: int
     place: PassagePlace | None
     fields: dict[str, str | int | float | bool]

@@ -281,7 +281,7 @@ class Service:
         """Return why a passage matches a question, by the words that their vectors stand for.
 
         Raises:
-            IndexError: There is no such row.
+            IndexError: The store has fewer rows.
             ModelError: The model's vectors cannot be explained.
             QueueFullError: Too many requests wait for an explanation.
         """

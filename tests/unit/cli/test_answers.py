@@ -117,7 +117,7 @@ def test_json_holds_everything_about_each_hit(capsys: pytest.CaptureFixture[str]
         "hits": [{
             "rank": 1, "id": "guide.md#2", "score": 0.5, "title": "Guide › Wings",
             "text": "A fence on the wing\ndelayed the stall.", "snippet": "A fence on the wing delayed the stall.",
-            "location": "guide.md:8", "row": 3, "fields": {"year": 2020},
+            "location": "guide.md:8", "spot": "line 7", "row": 3, "fields": {"year": 2020},
             "place": {
                 "document": "guide.md", "begin": 10, "end": 48, "first_line": 7, "last_line": 8, "page": None,
             },

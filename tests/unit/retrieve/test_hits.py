@@ -36,6 +36,7 @@ def test_a_document_stands_where_its_best_passage_does() -> None:
     ]  # fmt: skip
     assert [hit.score for hit in found] == [9.0, 8.0, 7.0]
     assert grouped(hits, 1) == found[:1]
+    assert [len(hit.more) for hit in grouped(hits, near=4)] == [1, 0, 0]
     assert grouped([]) == []
 
 
@@ -114,3 +115,8 @@ def test_a_snippet_prefers_different_words_to_repeated_ones() -> None:
 def test_a_snippet_finds_words_in_another_unicode_form() -> None:
     text = unicodedata.normalize("NFD", "filler " * 60 + "Das Café am Fluß. " + "filler " * 60)
     assert "Café am Fluß" in snippet(text, "ＣＡＦÉ", 60)
+
+
+def test_a_snippet_counts_the_words_of_the_question_and_not_their_endings_or_little_words() -> None:
+    text = "Packs and a pack, packed: how they do. " + "filler " * 60 + "They carry a pack. " + "filler " * 60
+    assert "carry a pack" in snippet(text, "how do they carry a pack", 60)

@@ -106,5 +106,5 @@ def test_an_address_leads_to_the_file_of_a_passage(folder: Path) -> None:
 
 def test_what_is_no_folder_is_refused_at_once(folder: Path) -> None:
     for path in (folder / "empty.txt", folder / "gone"):
-        with pytest.raises(ConfigError, match=r"--files .*: there is no such folder"):
+        with pytest.raises(ConfigError, match=r"--files .*: is not a folder"):
             CorpusFiles(path)

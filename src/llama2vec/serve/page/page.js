@@ -5,15 +5,9 @@ const NAMES = { dense: "Dense", bm25: "BM25", hybrid: "Hybrid" };
 const DEPTH = 10;
 const PAUSE_MS = 350;
 const RETRY_MS = 3000;
-const ALIKE_FROM = 4;
 const TOKEN = "llama2vec token";
-const LITTLE_WORDS = new Set(
-  ("a an and are as at be been but by can could did do does for from had has have how i if in into is it its me my of on " +
-   "or our should so than that the their them then there these they this to was we were what when where which who " +
-   "whom whose why will with would you your").split(" "));
-
 const at = (id) => document.getElementById(id);
-const state = { question: "", modes: [], compare: false, available: [], asked: 0, stop: null, answers: [] };
+const state = { question: "", where: "", modes: [], compare: false, available: [], asked: 0, stop: null, answers: [] };
 let pause = 0;
 let retry = 0;
 
@@ -22,15 +16,18 @@ let retry = 0;
 function readAddress() {
   const address = new URLSearchParams(location.search);
   state.question = address.get("q") ?? "";
+  state.where = address.get("where") ?? "";
   state.modes = (address.get("mode") ?? "").split(",").filter(Boolean);
   state.compare = state.modes.length > 1;
   at("question").value = state.question;
+  at("where").value = state.where;
 }
 
 function addressOf() {
   const address = new URLSearchParams();
   if (state.question) address.set("q", state.question);
   if (state.modes.length) address.set("mode", state.modes.join(","));
+  if (state.where) address.set("where", state.where);
   // A comma is legal in a query and easier to read.
   const text = address.toString().replaceAll("%2C", ",");
   return text ? `?${text}` : location.pathname;
@@ -53,17 +50,18 @@ class Trouble extends Error {
   }
 }
 
-async function ask(mode, signal) {
-  const asked = new URLSearchParams({ q: state.question, depth: String(DEPTH) });
-  if (mode) asked.set("mode", mode);
+async function request(address, signal) {
   const token = sessionStorage.getItem(TOKEN);
-  let answer;
   try {
-    answer = await fetch(`search?${asked}`, { signal, headers: token ? { Authorization: `Bearer ${token}` } : {} });
+    return await fetch(address, { signal, headers: token ? { Authorization: `Bearer ${token}` } : {} });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Trouble("The server does not answer.", "gone");
   }
+}
+
+async function askFor(address, signal) {
+  const answer = await request(address, signal);
   let body = null;
   try {
     body = await answer.json();
@@ -74,7 +72,15 @@ async function ask(mode, signal) {
   const message = body?.error?.message ?? `The server answered with ${answer.status}.`;
   if (answer.status === 401) throw new Trouble("This search needs a token.", "token");
   if (answer.status === 503 && body?.error?.code === "loading") throw new Trouble("The model is still loading.", "gone");
+  if (body?.error?.param === "where") throw new Trouble(message.replace(/^where: /, ""), "where");
   throw new Trouble(message[0].toUpperCase() + message.slice(1) + ".", "other");
+}
+
+function ask(mode, signal) {
+  const asked = new URLSearchParams({ q: state.question, depth: String(DEPTH), group: "true" });
+  if (mode) asked.set("mode", mode);
+  if (state.where) asked.set("where", state.where);
+  return askFor(`search?${asked}`, signal);
 }
 
 async function search({ meant = false, again = false } = {}) {
@@ -82,6 +88,7 @@ async function search({ meant = false, again = false } = {}) {
   clearTimeout(retry);
   state.stop?.abort();
   state.question = at("question").value.trim();
+  state.where = at("where").value.trim();
   writeAddress(meant);
   document.title = state.question ? `${state.question} · llama2vec` : "Search · llama2vec";
   if (!state.question) {
@@ -119,13 +126,23 @@ async function search({ meant = false, again = false } = {}) {
 
 // ---- showing
 
-const plural = (count) => (count === 1 ? "1 passage" : `${count} passages`);
+// Passages of files are grouped by document.
+function plural(hits) {
+  const noun = hits.some((hit) => hit.place) ? "document" : "passage";
+  return `${hits.length} ${noun}${hits.length === 1 ? "" : "s"}`;
+}
+
+const ms = (time) => `${Math.max(1, Math.round(time))} ms`;
 
 function summary(answers) {
-  if (answers.length > 1) return answers.map((answer) => `${NAMES[answer.mode]}: ${plural(answer.hits.length)}`).join(" · ");
-  const [{ hits, took_ms: took, mode }] = answers;
-  if (!hits.length) return `Nothing found by ${NAMES[mode]} for “${state.question}”. Try other words, or another way to search.`;
-  return `${plural(hits.length)} by ${NAMES[mode]} in ${Math.max(1, Math.round(took))} ms`;
+  if (answers.length > 1) return answers.map((answer) => `${NAMES[answer.mode]}: ${plural(answer.hits)}`).join(" · ");
+  const [{ hits, took_ms: took, encode_ms: encoded, search_ms: searched, mode, where }] = answers;
+  if (!hits.length) {
+    const among = where ? " among what fits the filter" : "";
+    return `Nothing found by ${NAMES[mode]} for “${state.question}”${among}. Try other words, or another way to search.`;
+  }
+  const parts = encoded === null ? "" : ` (${ms(encoded)} to read the question, ${ms(searched)} to search)`;
+  return `${plural(hits)} by ${NAMES[mode]} in ${ms(took)}${parts}`;
 }
 
 function say(text) {
@@ -134,8 +151,12 @@ function say(text) {
 
 function showTrouble(error) {
   const box = at("trouble");
-  box.hidden = !error;
-  if (!error) return;
+  const problem = at("where-problem");
+  problem.hidden = error?.kind !== "where";
+  problem.textContent = problem.hidden ? "" : error.message;
+  at("where").setAttribute("aria-invalid", String(!problem.hidden));
+  box.hidden = !error || error.kind === "where";
+  if (box.hidden) return;
   at("token-form").hidden = error.kind !== "token";
   at("retry").hidden = error.kind === "token";
   const hint = error.kind === "gone" ? " Trying again every few seconds." : "";
@@ -173,100 +194,13 @@ function columnOf(answer, many) {
   const column = at("column").content.firstElementChild.cloneNode(true);
   column.querySelector("h2").textContent = NAMES[answer.mode];
   column.setAttribute("aria-label", `${NAMES[answer.mode]} results`);
-  const took = `${Math.max(1, Math.round(answer.took_ms))} ms`;
-  column.querySelector(".summary").textContent = answer.hits.length ? `${plural(answer.hits.length)} in ${took}` : "Nothing found";
+  column.querySelector(".summary").textContent =
+    answer.hits.length ? `${plural(answer.hits)} in ${ms(answer.took_ms)}` : "Nothing found";
   const best = Math.max(...answer.hits.map((hit) => hit.score));
-  const words = wordsOf(state.question);
   const list = column.querySelector(".hits");
-  list.append(...answer.hits.map((hit) => hitOf(hit, best, words, many ? othersWith(hit, answer) : [])));
+  list.append(...answer.hits.map((hit) => hitOf(hit, answer, best, many ? othersWith(hit, answer) : [])));
   if (!answer.hits.length) list.remove();
   return column;
-}
-
-// Ranks of the passage in the other columns.
-function othersWith(hit, answer) {
-  return state.answers.filter((other) => other !== answer).flatMap((other) => {
-    const there = other.hits.find((found) => found.id === hit.id);
-    return there ? [`${NAMES[other.mode]} ${there.rank}`] : [];
-  });
-}
-
-function hitOf(hit, best, words, others) {
-  const item = at("hit").content.firstElementChild.cloneNode(true);
-  const part = (name) => item.querySelector(`.${name}`);
-  part("rank").textContent = `${hit.rank}`;
-  highlight(part("title"), hit.title || hit.id, words);
-  part("score").textContent = hit.score.toFixed(hit.score < 10 ? 3 : 1);
-  part("score").title = "Score";
-  part("bar-of-score").firstElementChild.style.width = `${best > 0 ? Math.max(2, (100 * hit.score) / best) : 100}%`;
-  part("id").textContent = hit.title ? hit.id : "";
-  highlight(part("text"), hit.snippet, words);
-  part("also").hidden = !others.length;
-  part("also").textContent = `also ${others.join(", ")}`;
-  const button = part("open");
-  if (hit.snippet === hit.text.trim().replace(/\s+/g, " ")) {
-    button.removeAttribute("aria-expanded"); // the whole text is visible already
-    return item;
-  }
-  button.addEventListener("click", () => {
-    const open = button.getAttribute("aria-expanded") !== "true";
-    button.setAttribute("aria-expanded", String(open));
-    highlight(part("text"), open ? hit.text : hit.snippet, words);
-  });
-  return item;
-}
-
-// ---- evidence
-
-const fold = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
-
-// Words, and overlapping pairs of CJK characters, as BM25 reads them: [text, begin, end].
-const SIGNS = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}ー";
-const RUN = new RegExp(`([${SIGNS}]+)|(?:(?![${SIGNS}])[\\p{L}\\p{N}\\p{M}])+`, "gu");
-
-function* piecesOf(text) {
-  for (const { 0: run, 1: signs, index } of text.matchAll(RUN)) {
-    const parts = signs ? [...signs] : [run];
-    let begin = index;
-    for (const [place, part] of parts.entries()) {
-      const pair = part + (parts[place + 1] ?? "");
-      if (place === 0 || place < parts.length - 1) yield [pair, begin, begin + pair.length];
-      begin += part.length;
-    }
-  }
-}
-
-function wordsOf(question) {
-  const words = [...new Set([...piecesOf(question)].map(([piece]) => fold(piece)))];
-  const telling = words.filter((word) => !LITTLE_WORDS.has(word));
-  return telling.length ? telling : words;
-}
-
-// The same word with another ending: wing and wings, delay and delayed.
-function alike(word, wanted) {
-  if (word === wanted) return true;
-  const [short, long] = word.length < wanted.length ? [word, wanted] : [wanted, word];
-  return short.length >= ALIKE_FROM && long.length - short.length <= 3 && long.startsWith(short);
-}
-
-function highlight(element, text, words) {
-  const spans = [];
-  for (const [piece, begin, end] of piecesOf(text)) {
-    const word = fold(piece);
-    if (!words.some((wanted) => alike(word, wanted))) continue;
-    if (spans.at(-1)?.[1] > begin) spans.at(-1)[1] = end;
-    else spans.push([begin, end]);
-  }
-  const parts = [];
-  let last = 0;
-  for (const [begin, end] of spans) {
-    const mark = document.createElement("mark");
-    mark.textContent = text.slice(begin, end);
-    parts.push(text.slice(last, begin), mark);
-    last = end;
-  }
-  parts.push(text.slice(last));
-  element.replaceChildren(...parts);
 }
 
 // ---- keys
@@ -328,6 +262,27 @@ at("question").addEventListener("input", () => {
   pause = setTimeout(() => search(), PAUSE_MS);
 });
 
+at("filter").addEventListener("submit", (event) => {
+  event.preventDefault();
+  search({ meant: true });
+});
+
+at("where").addEventListener("change", () => search({ meant: true }));
+
+// What can be named is told once someone wants to filter.
+at("where").addEventListener("focus", async () => {
+  const hint = at("where-hint");
+  hint.hidden = false;
+  if (hint.dataset.done) return;
+  try {
+    const { fields } = await askFor("fields");
+    hint.dataset.done = "yes";
+    hint.textContent = `Fields: ${fields.slice(0, 24).join(", ")}${fields.length > 24 ? ", …" : ""}. ~ means contains.`;
+  } catch {
+    hint.textContent = "";
+  }
+});
+
 at("modes").addEventListener("click", (event) => {
   const mode = event.target.closest("button")?.dataset.mode;
   if (!mode) return;
@@ -365,6 +320,7 @@ at("retry").addEventListener("click", () => {
 at("home").addEventListener("click", (event) => {
   event.preventDefault();
   at("question").value = "";
+  at("where").value = "";
   search({ meant: true });
   at("question").focus();
 });
