@@ -10,6 +10,7 @@ import typer
 from llama2vec.cli.options import Device, Dtype, load_encoder
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
+from llama2vec.data.sources import beir_file
 from llama2vec.mine.settings import MineConfig
 
 
@@ -18,7 +19,7 @@ def mine_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
     corpus: Annotated[
         str | None,
-        typer.Option(help="Passages to mine from; default: the store's, the BEIR folder's, or the examples' own."),
+        typer.Option(help="Passages or documents; default: the store's, the BEIR folder's, or the examples' own."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Encoder to mine with; default: the store's.")] = None,
     store: Annotated[
@@ -35,15 +36,18 @@ def mine_command(
     list_settings: Annotated[bool, settings_option(MineConfig)] = False,
 ) -> None:
     """Mine hard negatives with BM25, a model, or both; report what was removed."""
-    settings = load_config(MineConfig, recipe, overrides or []).mine
+    config = load_config(MineConfig, recipe, overrides or [])
     from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
+    from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.index import open_index
 
     index = open_index(store) if store else None
     encoder = load_encoder(model, dtype, device, store=index.store if index else None) if model or index else None
     name = model or (encoder.backbone.source.name if encoder else "")
-    inputs = MiningInputs(examples, split, corpus or "", name, encoder, index)
-    report = mine_to_file(inputs, output, settings, overwrite=overwrite)
+    source = corpus or (examples if beir_file(examples, "corpus") and not index else "")
+    splitter = corpus_splitter(source, encoder, config.passages) if source else None
+    inputs = MiningInputs(examples, split, corpus or "", name, encoder, index, splitter)
+    report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:
         typer.echo(f"{output} is already done, from the same inputs and settings; nothing to do")
         return

@@ -28,24 +28,32 @@ class Document(NamedTuple):
 def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
     """Group consecutive passages of a document: ids ``<document>-<number>`` with rising numbers and no gap.
 
-    Every other passage is a document by itself.
+    Every other passage is a document by itself. Text that a passage repeats of the one before it, because the document
+    was split with an overlap, is left out.
 
     >>> rows = [Passage("a-0", "x"), Passage("a-1", "y"), Passage("b-0", "z"), Passage("c", "w")]
     >>> [(document.id, document.texts) for document in group_documents(rows)]
     [('a', ('x', 'y')), ('b', ('z',)), ('c', ('w',))]
     """
-    current_id, previous_id, texts = "", "", list[str]()
+    current_id, previous, texts = "", Passage("", ""), list[str]()
     for passage in passages:
-        if texts and follows(previous_id, passage.id):
-            texts.append(passage.text)
+        if texts and follows(previous.id, passage.id):
+            texts.append(passage.text[_repeated(previous, passage) :])
         else:
             if texts:
                 yield Document(current_id, tuple(texts))
             match = _NUMBERED_ID.match(passage.id)
             current_id, texts = match["document"] if match else passage.id, [passage.text]
-        previous_id = passage.id
+        previous = passage
     if texts:
         yield Document(current_id, tuple(texts))
+
+
+def _repeated(first: Passage, second: Passage) -> int:
+    """Return how many characters at the beginning of a passage are the end of the one before it."""
+    if first.place is None or second.place is None or first.place.document != second.place.document:
+        return 0
+    return max(0, min(first.place.end, second.place.end) - second.place.begin)
 
 
 def follows(first_id: str, second_id: str) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 from llama2vec.artifact import Found, Kind, claim, discard, read_object
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.passages import Splitter
 from llama2vec.data.sources import beir_file
 from llama2vec.errors import ConfigError, DataError, OutputExistsError, StoreError
 from llama2vec.files import check_inputs, disk_errors, file_sha256, write_json
@@ -143,6 +144,7 @@ class MiningInputs:
     model: str = ""  # the encoder's name, for the report
     encoder: MiningEncoder | None = None
     index: Index | None = None  # the corpus as this encoder sees it; None = encode it next to the output, resumably
+    splitter: Splitter | None = None  # splits the documents of the corpus; None = it is read as it is
 
 
 def mine_to_file(
@@ -239,6 +241,7 @@ def _fingerprints(inputs: MiningInputs) -> dict[str, Any]:
         "contract_hash": encoder.contract_hash if encoder else None,
         "index": index.kind if index else None,
         "store": store_sha256(index.store) if index else None,
+        **({"passages": inputs.splitter.plan} if inputs.splitter else {}),
     }
 
 
@@ -247,7 +250,7 @@ def _corpus(inputs: MiningInputs, examples: Sequence[TrainingExample]) -> list[P
     store = inputs.index.store if inputs.index else None
     if not inputs.corpus:
         return list(store_passages(store)) if store else passages_of_examples(examples)
-    passages = list(read_passages(inputs.corpus))
+    passages = list(read_passages(inputs.corpus, splitter=inputs.splitter))
     if store is None:
         return passages
     pairs = zip(passages, store_passages(store), strict=False)

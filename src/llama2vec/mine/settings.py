@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from llama2vec.config import Language, Settings
+from llama2vec.data.settings import PassageSettings
 
 
 class MineSettings(Settings):
@@ -50,3 +51,4 @@ class MineConfig(Settings):
     """A whole mining recipe."""
 
     mine: MineSettings = MineSettings()
+    passages: PassageSettings = PassageSettings()  # How documents of the corpus are split

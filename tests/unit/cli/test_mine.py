@@ -8,6 +8,8 @@ import pytest
 from made_examples import write_corpus_and_pairs
 from running import CommandLine
 
+from llama2vec.data.examples import read_examples
+
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
@@ -57,3 +59,19 @@ def test_a_saved_encoder_mines_with_and_without_its_store(
     done = command_line(*call, "--store", tmp_path / "store", "-o", again)
     assert done.code == 0, done.err
     assert again.read_bytes() == files["output"].read_bytes()
+
+
+def test_documents_are_split_into_the_passages_that_are_mined(
+    files: dict[str, Path], command_line: CommandLine, tmp_path: Path
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    body = " ".join(f"The llama number {number} walks over the bridge." for number in range(60))
+    (docs / "guide.md").write_text(f"# Guide\n\n{body}\n", encoding="utf-8")
+    call = ["mine", files["pairs"], "-o", files["output"], "--corpus", docs, "--set", "mine.negatives=2"]
+    done = command_line(*call, "--set", "passages.tokens=40", "--set", "passages.overlap=0")
+    assert done.code == 0, done.err
+    ids = {name for one in read_examples(files["output"]) for name in one.negative_ids}
+    assert len(ids) > 1
+    assert all(name.startswith("guide.md#") for name in ids)
+    assert "--overwrite" in command_line.refused(*call, "--set", "passages.tokens=50")

@@ -20,7 +20,7 @@ from llama2vec.data.unlabeled import (
     sentences,
 )
 from llama2vec.errors import ConfigError, EmptyCorpusError
-from llama2vec.records import Passage, TrainingExample
+from llama2vec.records import Passage, Place, TrainingExample
 
 NONE = dict.fromkeys(PairShares.model_fields, 0.0)
 TEXT = "Llamas are camelids of the Andes. They hum when they are content with life. Many carry wool over high passes."
@@ -310,3 +310,22 @@ def test_a_small_corpus_is_never_held_out_whole() -> None:
 def test_a_corpus_without_text_is_an_error(rows: list[Passage]) -> None:
     with pytest.raises(EmptyCorpusError, match="no text to learn from"):
         adaptation_examples(rows, EVERY_TEXT)
+
+
+def test_text_that_passages_of_a_document_share_is_learned_from_once() -> None:
+    text = "One hums. Two flies. Three swims."
+    first, second = Place("d.md", 0, 20), Place("d.md", 10, 33)
+    passages = [Passage("d.md#1", text[:20], place=first), Passage("d.md#2", text[10:], place=second)]
+    (document,) = group_documents(passages)
+    assert "".join(document.texts) == text
+    other = Passage("d.md#2", text[10:], place=Place("e.md", 10, 33))
+    assert [one.texts for one in group_documents([passages[0], other])] == [(text[:20], text[10:])]
+
+
+def test_a_document_of_300_pages_gives_many_examples() -> None:
+    page = " ".join(f"The crane number {number} flies over the wide river." for number in range(40))
+    book = Passage("book.pdf", "\n\n".join(f"{page} Page {number} ends." for number in range(300)))
+    training, held_out = adaptation_examples([book], TextSettings())
+    assert len(training) + len(held_out) > 1500
+    assert max(len(one.text.split()) for one in training) <= 64 + 9
+    assert sum(not one.next_text for one in training) == 0

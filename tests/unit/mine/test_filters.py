@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from made_examples import OPEN, ListSearcher, TopicEncoder, chosen_rows, plain, 
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher
 from llama2vec.mine.filters import containment, shingles
 from llama2vec.mine.mining import mine
-from llama2vec.records import Passage, Query, TrainingExample
+from llama2vec.records import Passage, Place, Query, TrainingExample
 from llama2vec.retrieve.lexical import is_sign
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex
@@ -66,6 +67,14 @@ def test_a_positive_counts_by_its_id_even_where_the_corpus_words_it_otherwise(co
     result = with_bm25([row], [*corpus, copy], negatives=12)
     assert not {"llama-6", "copy"} & set(result.examples[0].negative_ids)
     assert (result.report.removed("known_positive"), result.report.removed("identical_to_positive")) == (1, 1)
+
+
+def test_the_parts_of_a_document_that_is_known_as_a_whole_are_no_negatives(corpus: list[Passage]) -> None:
+    parts = [replace(one, place=Place("guide", n, n + 1)) if n < 3 else one for n, one in enumerate(corpus)]
+    example = TrainingExample("about the llama", (corpus[3].text,), positive_ids=("guide",))
+    chosen = set(with_bm25([example], parts, negatives=20).examples[0].negative_ids)
+    assert chosen
+    assert not chosen & {one.id for one in corpus[:3]}
 
 
 def test_the_query_empty_texts_and_repeated_negatives_are_removed(corpus: list[Passage]) -> None:
