@@ -67,6 +67,7 @@ def samples() -> dict[str, bytes]:
         "a.xlsx": xlsx_bytes([["name", "about"], ["A", "one two three four five"], [1.5, None]]),
         "a.epub": epub_bytes(CHAPTERS, ["a.xhtml"]),
         "a.odt": odf_bytes("<office:text><text:h>A</text:h><text:p>b<text:s text:c='3'/></text:p></office:text>"),
+        "a.xml": b"<?xml version='1.0'?><book><title>A</title><p>b <i>c</i> d</p><screen>x</screen></book>",
         "a.ipynb": json.dumps(CELLS).encode(),
         "a.csv": b'id,text,n\n1,"one two three\nfour, five six",2\n2,x,3\n',
         "a.tsv": b"id\ttext\n1\tone two three four five\n",
@@ -232,6 +233,10 @@ def test_archives_whose_members_are_damaged(name: str, seed: int) -> None:
 ENTITY = '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/hostname"><!ENTITY f SYSTEM "http://127.0.0.1:9/x">]>'
 
 
+def test_entities_of_an_xml_file_are_not_opened() -> None:
+    assert read("a.xml", f"{ENTITY}<a><p>x &e;&f;</p></a>".encode())[0].text == "x &e;&f;"
+
+
 @pytest.mark.parametrize("name", [name for name in ZIPPED if name != "a.zip"])
 def test_entities_of_other_files_are_not_opened(name: str) -> None:
     with zipfile.ZipFile(io.BytesIO(samples()[name])) as whole:
@@ -265,6 +270,8 @@ ALIASES = b"---\na: &a0 [b]\n%s---\nx" % b"".join(
         ("a.rst", b"a::\n\n b\n" * 5_000),
         ("a.rst", b"=== ===\n" * 30_000),
         ("a.rst", (b"= =\n" + b"x x\n" * 20) * 500),
+        ("a.xml", b"<a>" * 300_000),
+        ("a.xml", b"<a><!DOCTYPE x [" + b"<!ENTITY a '&b;'>" * 20_000),
         ("a.json", b"[" * 500_000),
         ("a.jsonl", b'{"a":' * 100_000),
         ("a.ipynb", b'{"cells":' + b"[" * 500_000),
@@ -282,7 +289,7 @@ ALIASES = b"---\na: &a0 [b]\n%s---\nx" % b"".join(
         ("a.txt", b"\xe9" * 300_000),
         ("a.txt", "é".encode() * 300_000 + b"\xff"),
     ],
-    ids=range(29),
+    ids=range(31),
 )  # fmt: skip
 def test_files_made_to_take_long_end_in_time(name: str, data: bytes) -> None:
     read(name, data)

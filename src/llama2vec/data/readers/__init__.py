@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import Member
+from llama2vec.data.readers.building import INSTALL, Member
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 
@@ -21,7 +21,6 @@ MOST_MEMBERS = 20_000
 """Files and attachments that one file may hold."""
 MOST_TOTAL = 8
 """The members of one file may hold this many times ``max_file_bytes`` together."""
-INSTALL = "needs pip install 'llama2vec[documents]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +50,7 @@ FORMATS = (
     Format("notebook", (".ipynb",)),
     Format("tables", (".csv", ".tsv", ".tab")),
     Format("tables", (".xlsx", ".xlsm"), ("openpyxl",)),
+    Format("xml", (".xml", ".docbook", ".dbk", ".dita", ".fb2", ".tei"), ("lxml",)),
     Format("json_rows", (".json", ".jsonl", ".ndjson", ".geojson")),
     Format("mail", (".eml", ".mbox")),
     Format("man", tuple(_MANUALS.split())),
@@ -200,6 +200,8 @@ def _read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Documen
         yield from reader.read(data, name, settings)
     except (UnreadableError, GeneratorExit):
         raise
+    except ImportError:  # a page within a message
+        raise UnreadableError(INSTALL) from None
     except RecursionError:
         raise UnreadableError("nested too deeply") from None
     except MemoryError:

@@ -80,7 +80,7 @@ def open_zip(data: bytes, settings: ReadingSettings, most_members: int = 100_000
     return opened
 
 
-def zip_bytes(opened: zipfile.ZipFile, name: str) -> bytes:
+def zip_bytes(opened: zipfile.ZipFile, name: str | zipfile.ZipInfo) -> bytes:
     """Return one member of an opened zip file.
 
     Raises:
@@ -89,9 +89,11 @@ def zip_bytes(opened: zipfile.ZipFile, name: str) -> bytes:
     try:
         return opened.read(name)
     except KeyError:
+        assert isinstance(name, str)
         raise UnreadableError(f"lacks {name}" if name.strip() else "lacks a name for its text") from None
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, ValueError):
-        raise UnreadableError(f"{name} in it is damaged or cut") from None
+        shown = name if isinstance(name, str) else name.filename
+        raise UnreadableError(f"{shown} in it is damaged or cut") from None
 
 
 def parsed_xml(data: bytes) -> Any:
@@ -113,7 +115,7 @@ def _zip_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[
     with open_zip(data, settings) as opened:
         for entry in opened.infolist():
             if not entry.is_dir() and not _is_hidden(entry.filename):
-                yield Member(f"{name}!{entry.filename}", zip_bytes(opened, entry.filename))
+                yield Member(f"{name}!{entry.filename}", zip_bytes(opened, entry))
 
 
 def _tar_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:

@@ -12,6 +12,7 @@ from llama2vec.data.documents import Block, Document
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
 
+INSTALL = "needs pip install 'llama2vec[documents]'"
 Kind = Literal["text", "heading", "table", "code"]
 
 _MARKS = (

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import Part, decoded, line_blocks
+from llama2vec.data.readers.building import INSTALL, Part, decoded, line_blocks
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Value
 
@@ -26,13 +26,18 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
     """Yield the file as one document whose title is that of its front matter, else its first heading."""
     text = decoded(data, settings.encoding)
     front = _FRONT.match(text)
-    fields = front_matter(front[2] or "", front[1]) if front else {}
-    skipped = front[0].count("\n") if front else 0
-    parts = list(markdown_parts(text[front.end() :] if front else text, skipped))
-    if front:
-        text = _blanked(text, front.end())
+    problems: tuple[str, ...] = ()
+    found: dict[str, Value] | None = None
+    try:
+        found = front_matter(front[2] or "", front[1]) if front else None
+    except ImportError:
+        found = {}
+        problems = (f"front matter {INSTALL}",)
+    begin = front.end() if front and found is not None else 0
+    parts = list(markdown_parts(text[begin:], text.count("\n", 0, begin)))
+    text, fields = _blanked(text, begin), found or {}
     title = str(fields.pop("title", "")) or next((part.headings[-1] for part in parts if part.headings), "")
-    yield Document(name, text, title, line_blocks(text, parts), fields=fields)
+    yield Document(name, text, title, line_blocks(text, parts), fields=fields, problems=problems)
 
 
 def _blanked(text: str, end: int) -> str:
@@ -40,18 +45,15 @@ def _blanked(text: str, end: int) -> str:
     return "\n" * text.count("\n", 0, end) + text[end:]
 
 
-def front_matter(source: str, mark: str) -> dict[str, Value]:
-    """Return the scalars of YAML (``---``) or TOML (``+++``) front matter; lists of scalars joined by commas."""
+def front_matter(source: str, mark: str) -> dict[str, Value] | None:
+    """Return the scalars of YAML (``---``) or TOML (``+++``), lists joined by commas; None where it is neither."""
+    if mark == "---":
+        import yaml
     try:
-        if mark == "+++":
-            found: Any = tomllib.loads(source)
-        else:
-            import yaml
-
-            found = yaml.safe_load(source)
-    except Exception:  # not front matter, or YAML that the extra would read: the fields are missing, the text is whole
-        return {}
-    return scalars(found) if isinstance(found, Mapping) else {}
+        found: Any = tomllib.loads(source) if mark == "+++" else yaml.safe_load(source)
+    except Exception:  # A text between two rules
+        return None
+    return scalars(found or {}) if isinstance(found or {}, Mapping) else None
 
 
 def scalars(values: Mapping[Any, Any]) -> dict[str, Value]:
