@@ -112,9 +112,9 @@ def document_file(folder: Path, document: str) -> Path | None:
     """Return the file of a folder that a document is, or is a row or a member of; None where it is not there."""
     if ".." in PurePosixPath(document).parts:
         return None
-    for name in (document, _ROW.sub("", document), document.partition("!")[0]):
+    for name in (document, document.rpartition("#")[0], document.partition("!")[0]):
         file = folder / name
-        if not PurePosixPath(name).is_absolute() and file.is_file():
+        if name and not PurePosixPath(name).is_absolute() and file.is_file():
             return file
     return None
 
