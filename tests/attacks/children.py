@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
+import pkgutil
 import re
 import resource
 import signal
@@ -24,21 +26,18 @@ _PRELOADED = (
     "torch", "transformers", "transformers.models.llama.modeling_llama", "peft", "accelerate", "faiss", "bm25s",
     "Stemmer", "ir_measures", "matplotlib.pyplot", "jinja2", "rich.table", "fastapi", "uvicorn", "scipy.sparse",
 )  # fmt: skip
-_OURS = ("adapt.train", "finetune.train", "mine.mining", "pipeline.execution", "serve.server", "serve.app")
+_NOT_FOR_US = ("__main__", "portable_encoder", "sentence_transformers", "mteb")
 
 
 def preload() -> None:
     """Import everything that the verbs need; nothing here may start a thread, because only one survives a fork."""
-    import importlib
-
     for name in _PRELOADED:
         importlib.import_module(name)
-    from llama2vec.cli import COMMANDS
+    import llama2vec
 
-    for name in (*(f"cli.{verb}" for verb in COMMANDS), *_OURS):
-        importlib.import_module(f"llama2vec.{name}")
-    for name in ("explain.explanation", "score.evaluator", "score.report.page", "verify.verification"):
-        importlib.import_module(f"llama2vec.{name}")
+    for module in pkgutil.walk_packages(llama2vec.__path__, "llama2vec."):
+        if not module.name.endswith(_NOT_FOR_US):
+            importlib.import_module(module.name)
     # pyarrow's allocator frees memory on a thread of its own; a child does without it.
     threads = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
     assert len(threads) - ("jemalloc_bg_thd" in threads) <= 1, f"threads before the first fork: {threads}"

@@ -82,7 +82,8 @@ class Kills:
         old, new, there = ({path: digest for path, digest in files.items() if _is_output(path)}
                            for files in (before, after, now))  # fmt: skip
         if there not in (old, new):
-            return f"the older output is neither whole nor replaced: {differences(old, there)[:4]}"
+            wrong = min(differences(old, there), differences(new, there), key=len)
+            return f"the older output is neither whole nor replaced: {wrong[:4]}"
         return None
 
     def _check_rerun(self, command: Command) -> str | None:

@@ -145,11 +145,14 @@ class Site:
 
 def _unfinished(site: Site) -> None:
     """Leave a training that was killed after its second checkpoint, to be resumed."""
-    child = Child([*ADAPT, "-o", "half"], site.place, site.log)
-    child.wait(until=lambda: (site.place / "half/checkpoints/checkpoint-4/complete.json").exists())
+    # Where it is resumed, because its checkpoints note the path.
+    made = site.place / "disk/out"
+    child = Child([*ADAPT, "-o", "disk/out"], site.place, site.log)
+    child.wait(until=lambda: (made / "checkpoints/checkpoint-4/complete.json").exists())
     child.kill()
-    assert not (site.place / "half/model.safetensors").exists(), "it was too quick to be killed"
-    (site.place / ".lock-half").unlink(missing_ok=True)
+    assert not (made / "model.safetensors").exists(), "it was too quick to be killed"
+    made.rename(site.place / "half")
+    (site.place / "disk/.lock-out").unlink(missing_ok=True)
 
 
 def _write_raw(folder: Path) -> None:

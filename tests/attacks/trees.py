@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _OF_THE_RUN = frozenset(["seconds", "started", "finished_at", "machine", "code", "created", "date"])
-_DURATION = re.compile(r"\b\d[\d,.]*\s?(?:s|ms|min|seconds|minutes)\b|seconds \| [\d,.]+|TIME")
+_DURATION = re.compile(r"\b\d[\d,.]*\s?(?:s|ms|min|seconds|minutes)\b|seconds \| [\d,.]+|code(?: version)? \| \S+|TIME")
 
 
 def tree(root: Path, skip: Iterable[str] = ()) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CUTS = ({"kills": 24, "disk-full": 12}, {"damages": 60, "invocations": 60})
+CUTS = ({"kills": 20, "disk-full": 10}, {"damages": 50, "invocations": 60})
 """Two processes of about the same length, for two processors."""
 
 pytestmark = pytest.mark.slow
