@@ -230,7 +230,7 @@ def _writable(command: Command) -> list[str]:
         if word in _OUTPUTS and argv[place + 1]
     ]
     found += [word.partition("=")[2] for word in argv if word.partition("=")[0] in _OUTPUTS]
-    if argv[0] == "card" or "--write" in argv:
+    if argv[0] in ("card", "sync", "remove") or "--write" in argv:
         found += [os.path.normpath(word) for word in argv[1:] if word]
     # mine writes its report next to its output.
     return [*found, *(f"{path}.report.json" for path in found)]

@@ -79,11 +79,12 @@ class Kills:
             return f"inputs changed: {lost[:4]}"
         if not command.keeps_old:
             return None
-        old, new, there = ({path: digest for path, digest in files.items() if _is_output(path)}
-                           for files in (before, after, now))  # fmt: skip
-        if there not in (old, new):
-            wrong = min(differences(old, there), differences(new, there), key=len)
-            return f"the older output is neither whole nor replaced: {wrong[:4]}"
+        for output in {path.split("/")[1] for path in before if _is_output(path)}:
+            old, new, there = ({path: digest for path, digest in files.items() if _is_of(path, output)}
+                               for files in (before, after, now))  # fmt: skip
+            if there not in (old, new):
+                wrong = min(differences(old, there), differences(new, there), key=len)
+                return f"the older output is neither whole nor replaced: {wrong[:4]}"
         return None
 
     def _check_rerun(self, command: Command) -> str | None:
@@ -101,7 +102,11 @@ class Kills:
 
 
 def _is_output(path: str) -> bool:
-    return path == OUT or (path.startswith((f"{OUT}/", f"{OUT}.")) and ".tmp-" not in path)
+    return path.startswith(OUT) and ".tmp-" not in path
+
+
+def _is_of(path: str, output: str) -> bool:
+    return path == f"disk/{output}" or path.startswith(f"disk/{output}/")
 
 
 def _is_serving(child: Child) -> Callable[[], bool]:

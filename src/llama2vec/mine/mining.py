@@ -11,13 +11,13 @@ import json
 import logging
 import os
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import Found, Kind, claim, discard, read_object
+from llama2vec.artifact import Found, Kind, claim, discard, new_path, read_object
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
 from llama2vec.data.passages import Splitter
@@ -175,21 +175,23 @@ def mine_to_file(
     check_inputs(report_path(output), read)
     with claim(output, _MINED, plan, overwrite=overwrite, inputs=read) as work:
         if work.is_finished:
+            _settle_report(output)
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split))
         passages = _corpus(inputs, examples)
         searchers, store = _searchers(inputs, passages, settings, output)
         result = mine(examples, passages, searchers, settings)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
-        new = work.begin()
-        with disk_errors(output):
+        new, report = work.begin(), new_path(report_path(output))
+        with disk_errors(output), _removed_on_failure(report):
             write_examples(result.examples, new)
             content = build_manifest("mine", plan["settings"], plan["inputs"], result.report.to_dict())
             content["sources"] = {"examples": inputs.examples, "corpus": inputs.corpus, "model": inputs.model}
             content["output"] = {"bytes": new.stat().st_size, "sha256": file_sha256(new)}
-            # Before the examples, so that a kill between the two leaves nothing that looks finished.
-            write_json(report_path(output), content, sweep=True)
+            # Before the examples that it describes: after a kill between the two, the next call puts it in place.
+            write_json(report, content, sweep=True)
         work.finish()
+        _settle_report(output)
     if store:
         with suppress(OSError):
             discard(store, STORE)
@@ -205,13 +207,37 @@ def report_path(output: str | Path) -> Path:
     return Path(f"{output}.report.json")
 
 
+def _settle_report(output: Path) -> None:
+    """Put the report next to the output that it describes; remove one that describes another."""
+    report = new_path(report_path(output))
+    with suppress(FileNotFoundError), disk_errors(output):
+        if _describes(read_object(report), output):
+            os.replace(report, report_path(output))
+        else:
+            report.unlink(missing_ok=True)
+
+
+@contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _describes(report: Mapping[str, Any] | None, output: Path) -> bool:
+    written = (report or {}).get("output")
+    return isinstance(written, dict) and written.get("sha256") == file_sha256(output)
+
+
 def _read_mined(output: Path) -> Found | None:
     """Return what made a file of mined examples, None for any other file."""
-    report = read_object(report_path(output)) or {}
-    written = report.get("output")
-    if not isinstance(written, dict) or written.get("sha256") != file_sha256(output):
-        return None
-    return Found({"settings": report.get("settings"), "inputs": report.get("inputs")}, finished=True)
+    for path in (report_path(output), new_path(report_path(output))):
+        report = read_object(path) or {}
+        if _describes(report, output):
+            return Found({"settings": report.get("settings"), "inputs": report.get("inputs")}, finished=True)
+    return None
 
 
 _MINED = Kind("a file of mined examples", _read_mined, resumable=False, is_folder=False)

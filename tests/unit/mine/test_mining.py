@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from made_examples import OPEN, TopicEncoder, with_bm25, write_jsonl
 
 from llama2vec.data.examples import read_examples
 from llama2vec.errors import ConfigError, DataError, EmptyCorpusError, Llama2VecError, OutputExistsError, StoreError
+from llama2vec.files import file_sha256
+from llama2vec.mine import mining
 from llama2vec.mine.candidates import Bm25Searcher
 from llama2vec.mine.mining import MiningInputs, mine, mine_to_file, report_path
 from llama2vec.records import Passage, TrainingExample
@@ -85,6 +88,36 @@ def test_the_examples_of_a_beir_folder_are_mined_from_its_corpus(
     report = json.loads(report_path(output).read_text(encoding="utf-8"))
     assert (report["stage"], report["results"]["passages"]) == ("mine", 72)
     assert report["results"]["removed"]["known_positive"]["candidates"] == 6
+
+
+@pytest.mark.parametrize("step", ["finish", "report"])
+def test_a_replacement_killed_between_examples_and_report_ends_with_the_next_call(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    inputs, output = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"])), files["output"]
+    other = OPEN.model_copy(update={"negatives": 2})
+    mine_to_file(inputs, output, OPEN)
+    old = output.read_bytes(), report_path(output).read_bytes()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mining, "_removed_on_failure", lambda path: nullcontext())  # a killed process tidies nothing
+    if step == "finish":
+        monkeypatch.setattr("llama2vec.artifact.Work.finish", killed)
+    else:
+        monkeypatch.setattr(mining, "_settle_report", killed)
+    with pytest.raises(KeyboardInterrupt):
+        mine_to_file(inputs, output, other, overwrite=True)
+    assert ((output.read_bytes(), report_path(output).read_bytes()) == old) == (step == "finish")
+    monkeypatch.undo()
+    if step == "finish":
+        mine_to_file(inputs, output, other, overwrite=True)
+    assert mine_to_file(inputs, output, other) is None
+    assert all(len(example.negatives) == 2 for example in read_examples(str(output)))
+    report = json.loads(report_path(output).read_text(encoding="utf-8"))
+    assert report["output"]["sha256"] == file_sha256(output)
+    assert [path.name for path in output.parent.iterdir() if path.name.startswith(".")] == []
 
 
 def test_changed_inputs_are_noticed(files: dict[str, Path], corpus: list[Passage]) -> None:
