@@ -188,7 +188,7 @@ class Filters:
         for candidate in self._window(found):
             passage, text = self._passages[candidate.row], self._text_of_row(candidate.row)
             reason, positive = self._why_not(passage.id, text, known)
-            # A document that answers the query may have been split: its parts are no negatives.
+            # A document that answers the query may have been split; none of its parts is a negative.
             if candidate.row in known.rows or (passage.place and passage.place.document in known.ids):
                 reason = "known_positive"
             if reason is None and min(candidate.ranks.values()) < self._settings.first_rank:

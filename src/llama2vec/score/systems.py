@@ -20,7 +20,7 @@ from llama2vec.retrieve.index import store_passages
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store import STORE_FILE, VectorStore
-from llama2vec.retrieve.store_writer import STORE, write_store
+from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.score.metrics import correlation_interval, score_similarities
 
@@ -124,10 +124,12 @@ def encode_corpus(
     source: dict[str, object] = {"corpus": task.corpus_source, "fingerprint": fingerprint}
     if searching.windows:
         source["windows"] = dataclasses.asdict(searching.windows)
-    return write_store(
+    store = write_store(
         lambda: searching.units(task), encoder, folder, source=source, shard_size=_SHARD_SIZE,
         total=None if searching.windows else total,
     )  # fmt: skip
+    warn_of_cut_passages(store, "score them by their best window with windows=maxp")
+    return store
 
 
 def search_task(system: System, task: BeirTask, searching: Searching, store: VectorStore | None) -> Run:
