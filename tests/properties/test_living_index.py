@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from living import HashEncoder, content, sync, write
+from synced_folder import HashEncoder, content, sync, write
 
 from llama2vec.records import Query
 from llama2vec.retrieve.library import Library

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +17,6 @@ CORPUS_FILE = FileKind("passages that `llama2vec read` wrote", rb'\{"id": "')
 _NO_FIELDS = frozenset({"_id", "id", "text", "title", "place", "fields", "metadata"})
 _PLACE = {one.name: one.name == "document" for one in fields(Place)}
 
-_PLACE = tuple(field.name for field in fields(Place))
-
 
 def passage_line(passage: Passage) -> bytes:
     r"""Return a passage as a line of JSON; ``place`` and ``fields`` only where it has them.
@@ -28,8 +26,9 @@ def passage_line(passage: Passage) -> bytes:
     """
     row: dict[str, Any] = {"id": passage.id, "title": passage.title, "text": passage.text}
     if passage.place is not None:
-        values = ((name, getattr(passage.place, name)) for name in _PLACE)  # asdict takes ten times as long
-        row["place"] = {name: value for name, value in values if value is not None}
+        # asdict takes ten times as long.
+        values = {name: getattr(passage.place, name) for name in _PLACE}
+        row["place"] = {name: value for name, value in values.items() if value is not None}
     if passage.fields:
         row["fields"] = dict(passage.fields)
     try:

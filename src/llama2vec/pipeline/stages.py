@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from llama2vec.adapt.train import adapt_model
 from llama2vec.config import EncoderSettings
@@ -39,6 +39,7 @@ from llama2vec.pipeline.plan import (
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.records import Report
 from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.reuse import KnownVectors, reusing
 from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.text import system_markdown
@@ -147,10 +148,14 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
         "corpus": named, **documents_folder(named), "fingerprint": corpus_fingerprint(corpus),
         "model": encoder.spec.to_json(folder),
     }  # fmt: skip
+    vectors: Literal["float32", "float16"] = "float16" if config.encode.half else "float32"
+    known = reusing(encoder, folder, vectors) if overwrite else encoder
     store = write_store(
-        lambda: read_passages(corpus), encoder, folder, source=made_from, shard_size=config.encode.shard_size,
-        dtype="float16" if config.encode.half else "float32", total=count_passages(corpus), overwrite=overwrite,
+        lambda: read_passages(corpus), known, folder, source=made_from, shard_size=config.encode.shard_size,
+        dtype=vectors, total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
+    if isinstance(known, KnownVectors):
+        logger.info("%s: took %s of %s vectors from the store before", folder, f"{known.reused:,}", f"{len(store):,}")
     warn_of_cut_passages(store, 'cut them into passages with passages.split = "always"')
 
 

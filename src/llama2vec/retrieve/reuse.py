@@ -104,6 +104,17 @@ class KnownVectors:
         return keys
 
 
+def reusing(
+    encoder: PassageEncoder, folder: Path, dtype: Literal["float32", "float16"] = "float32"
+) -> PassageEncoder | KnownVectors:
+    """Return an encoder that first asks the store which its vectors will replace, where that one is whole and fits."""
+    try:
+        store = VectorStore.open(folder, verify=True)
+        return KnownVectors(encoder, store, dtype=dtype)
+    except StoreError:
+        return encoder
+
+
 def _keys(passages: Sequence[Passage]) -> npt.NDArray[np.uint64]:
     texts = (passage.full_text.encode(errors="surrogatepass") for passage in passages)
     digests = [hashlib.blake2b(text, digest_size=8).digest() for text in texts]

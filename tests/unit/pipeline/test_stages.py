@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from llama2vec.config import load_config
@@ -50,6 +52,24 @@ def test_encode_names_the_corpus_by_its_content(llama_folder: Path, corpus_file:
     store = VectorStore.open(tmp_path / "run" / "store")
     assert len(store) == 24
     assert store.source["fingerprint"] == plan.stages[0].input("corpus").fingerprint
+
+
+def test_only_new_texts_are_encoded_where_only_the_corpus_changed(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_bytes(corpus_file.read_bytes())
+    first = plan_run(config_of(llama_folder, corpus, "encode=true"), tmp_path / "run")
+    work(first, first.stages[0])
+    before = VectorStore.open(tmp_path / "run" / "store").vectors(range(24))
+    rows = corpus.read_text(encoding="utf-8").splitlines(keepends=True)
+    corpus.write_text("".join([*rows[1:], '{"_id": "new", "text": "A copper lantern."}\n']), encoding="utf-8")
+    plan = plan_run(config_of(llama_folder, corpus, "encode=true"), tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        work(plan, plan.stages[0], overwrite=True)
+    store = VectorStore.open(tmp_path / "run" / "store")
+    assert f"{store.path}: took 23 of 24 vectors from the store before" in caplog.messages
+    np.testing.assert_array_equal(store.vectors(range(23)), before[1:])
 
 
 @pytest.mark.parametrize("kind", ["exact", "faiss-flat"])

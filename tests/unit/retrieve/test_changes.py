@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from living import BlankLineSource, age, sync, write
+from synced_folder import BlankLineSource, age, sync, write
 
 from llama2vec.retrieve.changes import Changes
 from llama2vec.retrieve.inventory import Inventory

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from living import WIDTH, HashEncoder
+from synced_folder import WIDTH, HashEncoder
 
 from llama2vec.errors import StoreError
 from llama2vec.records import Passage

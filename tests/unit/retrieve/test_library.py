@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from living import SETTINGS, BlankLineSource, HashEncoder, age, content, sync, write
+from synced_folder import SETTINGS, BlankLineSource, HashEncoder, age, content, sync, write
 
 from llama2vec.data.folder import Skipped
 from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from living import HashEncoder, content, sync, write
+from synced_folder import HashEncoder, content, sync, write
 
 from llama2vec.errors import StoreError, StoreReplacedError
 from llama2vec.records import Query

@@ -101,3 +101,16 @@ def test_vectors_of_another_kind_are_refused(old: VectorStore, tmp_path: Path) -
         KnownVectors(HashEncoder(), half)
     exact = KnownVectors(HashEncoder(), half, dtype="float16").encode_passages(OLD)
     np.testing.assert_array_equal(exact, half.vectors(range(10)))
+
+
+def test_a_store_that_is_replaced_is_asked_where_it_is_whole_and_fits(old: VectorStore, tmp_path: Path) -> None:
+    model = HashEncoder(salt="later")
+    assert isinstance(reuse.reusing(model, old.path), KnownVectors)
+    other = HashEncoder("beef")
+    assert reuse.reusing(other, old.path) is other
+    assert reuse.reusing(model, tmp_path / "nothing") is model
+    file = old.path / "shard-00001.vectors.npy"
+    damaged = bytearray(file.read_bytes())
+    damaged[-1] ^= 1
+    file.write_bytes(damaged)
+    assert reuse.reusing(model, old.path) is model
