@@ -58,7 +58,7 @@ async def unless_gone(request: Request, work: Awaitable[ResultT], settings: Serv
         headers = {"Retry-After": str(error.retry_seconds)}
         raise Problem(503, str(error), "queue_full", headers=headers) from None
     except StoreChangedError:
-        text = "the index was rewritten while it was being served; restart the service"
+        text = "the index was rewritten and cannot be opened again; build it again, or restart the service"
         raise Problem(503, text, "store_changed") from None
     except FilterError as error:
         raise Problem(400, str(error), "invalid_value", "where") from None

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from service_stand_ins import PASSAGES, Running, StandInSearcher, Start
+from synced_folder import sync, write
 
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.retriever import Retriever
@@ -116,3 +118,18 @@ def test_an_index_without_vectors_is_served_without_a_model(start: Start, tmp_pa
     assert service.client.get("/v1/models").json()["data"] == []
     for answer in (service.client.post("/v1/embeddings", json={"input": "wool"}), service.client.get("/v1/models/x")):
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+
+
+def test_a_service_follows_an_index_that_is_synced(start: Start, tmp_path: Path) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
+    sync(folder, index)
+    service = start(opened=lambda: Loaded.with_index(None, Retriever.open(index)))
+    assert [hit["id"] for hit in service.client.get("/search", params={"q": "wool"}).json()["hits"]] == ["a.txt#1"]
+    write(folder, {"b.txt": "warm wool and more"})
+    sync(folder, index)
+    found = service.client.get("/search", params={"q": "wool"}).json()["hits"]
+    assert {hit["id"] for hit in found} == {"a.txt#1", "b.txt#1"}
+    assert service.client.get("/healthz").json()["status"] == "ok"
+    shutil.rmtree(index / "store")
+    assert service.client.get("/search", params={"q": "wool"}).status_code == 503
+    assert service.client.get("/healthz").json()["status"] == "store_changed"
