@@ -213,14 +213,10 @@ def answer_from_long_documents(output: Path) -> None:
     for hit in Retriever.open(index).hits(QUESTION_TO_CHAPTERS, "hybrid", 2):
         where = location(hit.passage, QUESTION_TO_CHAPTERS)
         shown = snippet(hit.passage.text, QUESTION_TO_CHAPTERS, 150)
-        console.print(
-            f"{hit.rank:>3}. {manual / where}  {hit.passage.title}\n     {shown}", markup=False, highlight=False
-        )
-    console.print(
-        '  .venv/bin/llama2vec ask YOUR_DOCUMENTS "your question"  does this for any folder',
-        markup=False,
-        highlight=False,
-    )
+        found = f"{hit.rank:>3}. {manual / where}  {hit.passage.title}\n     {shown}"
+        console.print(found, markup=False, highlight=False, soft_wrap=True)
+    advice = '\nThe same for documents of yours:\n  .venv/bin/llama2vec ask MY_DOCUMENTS "my question"'
+    console.print(advice, markup=False, highlight=False)
 
 
 if __name__ == "__main__":

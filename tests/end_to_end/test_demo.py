@@ -42,7 +42,7 @@ def test_the_demo_scores_five_systems_and_a_second_run_repeats_nothing(
     printed = capsys.readouterr().out
     assert demo.QUESTION in printed
     place = re.search(r"1\. \S*manual/(\w+\.rst):(\d+)  .*\n +…?(.*)", printed)
-    assert place is not None
+    assert place is not None, printed[-1500:]
     chapter = (tmp_path / "demo" / "manual" / place[1]).read_text(encoding="utf-8").splitlines()
     line = " ".join(chapter[int(place[2]) - 1].split())
     assert set(re.findall(r"[a-z]{4,}", line.lower())) & set(re.findall(r"[a-z]{4,}", place[3].lower()))
