@@ -133,7 +133,7 @@ class _LoadedWhenNeeded:
 
 
 def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> FolderSource:
-    """Return the folder, with passages measured in the model's own tokens, or in words where there is no model."""
+    """Return the folder, with passages measured in the model's own tokens, or in words without a model."""
     if model is None:
         splitter = Splitter(settings.passages, word_spans)
     else:
