@@ -42,7 +42,7 @@ def ask_command(
     """Answer a question from a folder of documents: read, index and search it in one go.
 
     The first call answers by words as soon as the folder is read, then makes vectors and answers by both. Later calls
-    read and encode only what changed. Ctrl-C keeps the vectors that are done; the same command goes on with them.
+    read and encode only what changed. Ctrl-C keeps the vectors that are done; rerun the same command to resume.
     """
     if question is not None and not question.strip():
         raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
