@@ -122,6 +122,11 @@ def main(arguments: list[str] | None = None) -> None:
             # Whoever read our output has seen enough, as with `| head`. Nothing may be written to the pipe at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(_BROKEN_PIPE)
+        except RuntimeError as error:
+            # What pathlib raised before Python 3.13; since then it is an OSError.
+            if not str(error).startswith("Symlink loop"):
+                raise
+            _fail(f"{error}: this link leads back to itself; name another path")
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"{where}{error.strerror or error}; free space or check permissions, then rerun the same command")

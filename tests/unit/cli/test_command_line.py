@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from running import CommandLine
+from storing import write
 
 import llama2vec
 from llama2vec.cli import COMMANDS
@@ -39,6 +40,13 @@ def test_a_value_of_thousands_of_characters_does_not_bury_what_is_wrong(command_
     assert "y" * 90 in line
     assert "…" in line
     assert len(line) < 600
+
+
+def test_an_output_that_is_a_link_to_itself_is_one_line(command_line: CommandLine, tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    (tmp_path / "loop").symlink_to("loop")
+    assert "loop" in command_line.refused("index", tmp_path / "store", "-o", tmp_path / "loop")
+    assert {path.name for path in tmp_path.iterdir()} == {"store", "loop"}
 
 
 def test_the_version_is_printed(command_line: CommandLine) -> None:
