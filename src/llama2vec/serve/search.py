@@ -28,6 +28,7 @@ from llama2vec.serve.service import Search, Service
 
 _WORDS = 8
 _Row = Annotated[int, Query(ge=0, description="Number of the passage in the store, from a search.")]
+_Id = Annotated[str | None, Query(description="The passage's id: 404 unless that row still holds it.")]
 
 
 def add_search(app: FastAPI, service: Service, secured: list[Any]) -> None:
@@ -86,7 +87,9 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
         return FieldNames(fields=await unless_gone(request, names, service.settings))
 
     @app.get("/context", dependencies=secured, responses=responses)
-    async def context(request: Request, row: _Row, reach: Annotated[int, Query(ge=0, le=20)] = 1) -> Context:
+    async def context(
+        request: Request, row: _Row, reach: Annotated[int, Query(ge=0, le=20)] = 1, id: _Id = None
+    ) -> Context:
         """Return a passage with those before and after it in its document, as far as ``reach``."""
         loaded(service)
         reading = service.read(
@@ -96,6 +99,8 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
             asked, near = await unless_gone(request, reading, service.settings)
         except IndexError:
             raise _unknown_row() from None
+        if id is not None and id != asked:  # the index was replaced since the search
+            raise _unknown_row()
         passages = [NearPassage(id=one.id, title=one.title, text=one.text, location=location(one)) for one in near]
         return Context(passages=passages, asked=[one.id for one in near].index(asked))
 
@@ -134,4 +139,4 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: Corpus
 
 
 def _unknown_row() -> Problem:
-    return Problem(404, "row: this index has no such passage", "passage_not_found", "row")
+    return Problem(404, "row: this passage is not there any more; search again", "passage_not_found", "row")

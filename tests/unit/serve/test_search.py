@@ -123,6 +123,9 @@ def test_a_passage_is_shown_with_its_neighbors(service: Running) -> None:
     alone = service.client.get("/context", params={"row": 3, "reach": 20}).json()
     assert [one["location"] for one in alone["passages"]] == ["old.md:3"]
     assert service.client.get("/context", params={"row": 1, "reach": 0}).json()["asked"] == 0
+    # A row that another passage has since the index was replaced is not shown as the one that was found.
+    assert service.client.get("/context", params={"row": 1, "id": "guide.md#2"}).json() == near
+    assert service.client.get("/context", params={"row": 1, "id": "guide.md#1"}).status_code == 404
     for row, status in ((99, 404), (-1, 400), ("x", 400)):
         assert service.client.get("/context", params={"row": row}).status_code == status
 

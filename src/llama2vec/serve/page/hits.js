@@ -92,7 +92,7 @@ function showMore(item, hit, words) {
     button.addEventListener("click", () => {
       const shown = button.getAttribute("aria-pressed") === "true";
       for (const one of line.querySelectorAll("button")) one.setAttribute("aria-pressed", String(!shown && one === button));
-      showContext(item, shown ? null : other.row, words);
+      showContext(item, shown ? null : other, words);
     });
     return button;
   });
@@ -100,22 +100,24 @@ function showMore(item, hit, words) {
   line.replaceChildren("also ", ...buttons, rest > 0 ? ` and ${rest} more` : "");
 }
 
-async function showContext(item, row, words, step = 0) {
+async function showContext(item, passage, words, step = 0) {
   const box = item.querySelector(".context");
   const button = item.querySelector(".in-document");
-  box.hidden = row === null;
-  button?.setAttribute("aria-expanded", String(row !== null && Number(button.dataset.row) === row));
-  item.classList.toggle("reading", row !== null);
-  if (row === null) return;
+  const row = passage?.row;
+  box.hidden = !passage;
+  button?.setAttribute("aria-expanded", String(Boolean(passage) && Number(button.dataset.row) === row));
+  item.classList.toggle("reading", Boolean(passage));
+  if (!passage) return;
   box.dataset.row = row;
   if (!box.childElementCount) box.textContent = "Opening…";
   try {
-    const near = await askFor(`context?row=${row}&reach=${REACHES[step]}`);
+    const asked = new URLSearchParams({ row, id: passage.id, reach: REACHES[step] });
+    const near = await askFor(`context?${asked}`);
     if (box.dataset.row !== String(row)) return;
-    const parts = near.passages.map((passage, place) => {
+    const parts = near.passages.map((one, place) => {
       const part = document.createElement("p");
       part.className = place === near.asked ? "here" : "near";
-      highlight(part, passage.text.trim(), words);
+      highlight(part, one.text.trim(), words);
       return part;
     });
     const heading = document.createElement("p");
@@ -124,7 +126,7 @@ async function showContext(item, row, words, step = 0) {
     box.replaceChildren(heading, ...parts);
     if (step < REACHES.length - 1 && near.passages.length > 1) {
       const wider = Object.assign(document.createElement("button"), { type: "button", textContent: "More around it" });
-      wider.addEventListener("click", () => showContext(item, row, words, step + 1));
+      wider.addEventListener("click", () => showContext(item, passage, words, step + 1));
       box.append(wider);
     }
   } catch (error) {
@@ -142,7 +144,7 @@ function showSteps(item, hit, answer, words) {
     button.dataset.row = hit.row;
     button.addEventListener("click", () => {
       for (const one of item.querySelectorAll(".more button")) one.setAttribute("aria-pressed", "false");
-      showContext(item, button.getAttribute("aria-expanded") === "true" ? null : hit.row, words);
+      showContext(item, button.getAttribute("aria-expanded") === "true" ? null : hit, words);
     });
     buttons.push(button);
   }
