@@ -15,6 +15,7 @@ PROMISED = [
     "FinetuneConfig",
     "Llama2VecError",
     "Passage",
+    "PassageSettings",
     "Query",
     "Retriever",
     "VectorStore",
