@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import sys
 import time
 from collections import Counter
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError
-from llama2vec.files import Lock, write_output
+from llama2vec.files import FileKind, Lock, write_output
 from study.cells import Cell, chosen, plan
 from study.estimates import Pace, minutes
 from study.models import Models
@@ -206,7 +207,8 @@ def _write_tables(path: Path, protocol: Protocol, output: Path, pictures: Sequen
         raise OutputExistsError(f"{path} was not written by this command; choose another file for --tables")
     command = f"python benchmarks/study --budget {protocol.name} --output {output} --tables {path}"
     relative = [Path(os.path.relpath(one, path.parent)).as_posix() for one in pictures]
-    write_output(path, page(Scores(read_results(output), protocol), command, relative), overwrite=True)
+    kind = FileKind("a page of tables of this command", re.escape(HEADER.encode()))
+    write_output(path, page(Scores(read_results(output), protocol), command, relative), kind, overwrite=True)
 
 
 def _write_report(path: Path, protocol: Protocol, output: Path) -> None:
@@ -216,4 +218,5 @@ def _write_report(path: Path, protocol: Protocol, output: Path) -> None:
     if path.suffix != ".html":
         raise ConfigError(f"--report {path} is replaced when it is there; give a path that ends in .html")
     command = f"python benchmarks/study --budget {protocol.name} --output {output} --report {path}"
-    write_output(path, study_page(Scores(read_results(output), protocol), output, command), overwrite=True)
+    kind = FileKind("a page of this command", rb'<!DOCTYPE html>.*<meta name="generator" content="llama2vec ')
+    write_output(path, study_page(Scores(read_results(output), protocol), output, command), kind, overwrite=True)

@@ -322,7 +322,8 @@ def test_a_model_that_is_not_causal_is_refused_by_every_verb(
 
 def test_a_missing_model_is_one_line(work: Work, tmp_path: Path, refused: Callable[..., str]) -> None:
     assert "no such model folder" in refused("encode", tmp_path / "gone", work.corpus, "-o", tmp_path / "out")
-    assert "no config.json" in refused("encode", tmp_path, work.corpus, "-o", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in refused("encode", tmp_path / "empty", work.corpus, "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -96,7 +96,12 @@ def test_filtered_search_equals_search_over_the_allowed_passages(
         scores = vectors @ vector
         best = sorted(range(len(allowed)), key=lambda place: (-scores[place], place))
         assert list(deep["dense"].results[query.id].items()) == [(f"p{allowed[p]}", scores[p]) for p in best]
-        assert list(found["dense"][query.id].items()) == [(f"p{allowed[p]}", scores[p]) for p in best[:depth]]
+        first = found["dense"][query.id]
+        assert list(first.values()) == [scores[place] for place in best[:depth]]
+        # FAISS may take any of several passages with the last score.
+        assert all(first[name] == scores[allowed.index(int(name[1:]))] for name in first)
+        if kind == "exact":
+            assert list(first) == [f"p{allowed[place]}" for place in best[:depth]]
         words = bm25.scores(query.text)
         shared = sorted((row for row in allowed if words[row] > 0), key=lambda row: (-words[row], row))
         assert list(deep["bm25"].results[query.id].items()) == [(f"p{row}", words[row]) for row in shared]

@@ -52,7 +52,8 @@ class StoreAndIndex(RuleBasedStateMachine):
         self.stored: int | None = None  # the version that a finished store holds
         self.indexed: int | None = None
         self.is_damaged = False
-        self.opened: tuple[Retriever, int] | None = None
+        self.opened: Retriever | None = None
+        self.opened_index = False
 
     def teardown(self) -> None:
         if hasattr(self, "folder"):
@@ -125,7 +126,8 @@ class StoreAndIndex(RuleBasedStateMachine):
 
     @rule(use_index=st.booleans())
     def keep_open(self, use_index: bool) -> None:
-        self.opened = self.open(self.index, self.indexed) if use_index else self.open(self.store, self.stored)
+        opened = self.open(self.index, self.indexed) if use_index else self.open(self.store, self.stored)
+        self.opened, self.opened_index = opened and opened[0], use_index
 
     def open(self, path: Path, version: int | None) -> tuple[Retriever, int] | None:
         try:
@@ -138,7 +140,10 @@ class StoreAndIndex(RuleBasedStateMachine):
     @invariant()
     def no_search_is_wrong(self) -> None:
         if hasattr(self, "folder"):
-            kept = self.opened, self.open(self.index, self.indexed), self.open(self.store, self.stored)
+            # A retriever follows what it opened: it sees the present version, or an error.
+            now = self.indexed if self.opened_index else self.stored
+            opened = (self.opened, now) if self.opened is not None and now is not None else None
+            kept = opened, self.open(self.index, self.indexed), self.open(self.store, self.stored)
             for retriever, version in filter(None, kept):
                 for mode in retriever.modes:
                     self.search(retriever, VERSIONS[version], mode)

@@ -197,17 +197,16 @@ def test_another_folder_another_owner_and_foreign_content_are_refused(folder: Pa
     with pytest.raises(OutputExistsError, match=r"index follows .*docs, not .*other; choose another index"):
         sync(other, index)
     lock = Lock(tmp_path / ".lock-index")
+    (is_taken, taken), (is_over, over) = os.pipe(), os.pipe()
     pid = os.fork()
     if not pid:
-        os._exit(0 if lock.acquire() and not os.system(f"sleep 1.5; rm -f {tmp_path}/go") else 1)  # noqa: S605
+        os._exit(0 if lock.acquire() and os.write(taken, b"1") and os.read(is_over, 1) else 1)
     try:
-        for _ in range(200):
-            if lock.path.exists():
-                break
-            os.sched_yield()
+        assert os.read(is_taken, 1)
         with pytest.raises(OutputExistsError, match=f"process {pid} on .* is writing it; wait for it"):
             sync(folder, index)
     finally:
+        os.write(over, b"1")
         os.waitpid(pid, 0)
     assert sync(other, index, follow=True).passages == 1
     (tmp_path / "mine").mkdir()

@@ -29,7 +29,7 @@ class Asked:
         return {"type": "http.disconnect"}
 
 
-def answer(error: Exception | None = None, *, hangs_up: bool = False, seconds: float = 1e9) -> Any:
+def answer(error: Exception | None = None, *, hangs_up: bool = False, seconds: float = 3600) -> Any:
     async def work() -> str:
         if error is not None:
             raise error
