@@ -32,8 +32,11 @@ _halves: set[Path] = set()
 _held: set[tuple[int, Path]] = set()
 _guard = threading.Lock()
 _RENAME_NOREPLACE, _RENAME_EXCHANGE, _AT_FDCWD = 1, 2, -100  # linux/fs.h, fcntl.h
-_FULL = ("No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter")
-"""How the operating system, safetensors and torch report a full disk; the last two give no error number."""
+_FULL = (
+    "No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter",
+    "iostream error",
+)  # fmt: skip
+"""How the operating system, safetensors and torch report a full disk; the last three give no error number."""
 
 
 def write_atomic(

@@ -14,7 +14,7 @@ import torch
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
-from llama2vec.files import apply_umask, write_json
+from llama2vec.files import apply_umask, remove, write_json
 from llama2vec.manifest import build_manifest, digest
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, choose_device, choose_dtype
@@ -142,6 +142,8 @@ def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Ma
     check_finite(trainable, str(work.output))
     if hasattr(trainable, "merge_and_unload"):
         if process_rank() == 0:
+            # peft adds to the card that a killed process may have left half-written.
+            remove(work.path / "adapter")
             with quiet_transformers():
                 trainable.save_pretrained(work.path / "adapter")
         encoder.backbone.model = trainable.merge_and_unload()

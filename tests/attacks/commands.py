@@ -86,7 +86,7 @@ WRITERS = [
     _over(["compact", "adapted", *_TO, "--rank", "4"], "compact", "adapted", "llm"),
     Command(["index", "store", *_TO], ("store",)),
     Command(["index", "store", *_TO, "--kind", "faiss-flat", "--bm25"], ("store",)),
-    Command(["index", "store", *_TO, "--bm25"], ("store", OUT), {OUT: "hnsw"}, keeps_old=True),
+    Command(["index", "store", *_TO, "--bm25"], ("store", OUT), {OUT: "kept/hnsw"}, keeps_old=True),
     _over(["index", "store", *_TO, "--kind", "faiss-hnsw"], "index", "store"),
     _over(["index", "store", *_TO, "--bm25", "--language", "de"], "index", "store"),
     Command([*_SEARCH, *LOADING], ("index", "store", "adapted", "beir")),
@@ -115,7 +115,7 @@ WRITERS = [
 
 PRINTERS = [
     Command(["search", "index", "the silver river", *LOADING], ("index", "store", "adapted"), writes=False),
-    Command(["search", "hnsw", "the silver river", *LOADING], ("hnsw", "store", "adapted"), writes=False),
+    Command(["search", "kept/hnsw", "the silver river", *LOADING], ("kept", "store", "adapted"), writes=False),
     Command(["search", "store", "the silver river", *LOADING], ("store", "adapted"), writes=False),
     Command(["search", "index", "the silver river", "--mode", "bm25"], ("index", "store"), writes=False),
     Command(
@@ -123,7 +123,9 @@ PRINTERS = [
         ("kept", "adapted"),
         writes=False,
     ),
-    Command(["encode", "compact", "notes", *_TO, *LOADING], ("compact", "notes"), writes=False),
+    Command(
+        ["explain", "compact", "-q", "silver river", "-p", "A river of silver.", *LOADING], ("compact",), writes=False
+    ),
     Command(
         ["explain", "adapted", "-q", "silver river", "-p", "A river of silver.", *LOADING], ("adapted",), writes=False
     ),

@@ -27,7 +27,7 @@ _PATHS = [
     "missing", "missing/deep", "folder", "pipe", "loop", "dangling", "corpus.jsonl/inside", "empty.jsonl",
     "latin.jsonl", "zeros.jsonl", "deep.jsonl", "half.jsonl.gz", "nan.jsonl", "bad.toml", "corpus.jsonl",
     "train.jsonl", "queries.jsonl", "recipe.toml", "beir", "notes", "pairs.tsv", "llm", "adapted", "half", "store",
-    "index", "hnsw", "scores", "comparison.json", "hybrid.trec", "mined.jsonl", "kept/library", "compact",
+    "index", "kept/hnsw", "scores", "comparison.json", "hybrid.trec", "mined.jsonl", "kept/library", "compact",
     ".", "..", "./../site/store", "hf:",
     "hf:a:b:c", "ir:", "ir:nope/nope", "beir/nope", "sts/x", "bm25", "nobody/nothing", "z" * 400, "d/" * 3000,
 ]  # fmt: skip

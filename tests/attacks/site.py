@@ -80,7 +80,7 @@ _MADE: list[list[str]] = [
     [*FINETUNE, "-o", "tuned"],
     ["encode", "adapted", "corpus.jsonl", "-o", "store", "--shard-size", "8", *LOADING],
     ["index", "store", "-o", "index", "--bm25"],
-    ["index", "store", "-o", "hnsw", "--kind", "faiss-hnsw"],
+    ["index", "store", "-o", "kept/hnsw", "--kind", "faiss-hnsw"],
     ["search", "index", "--queries", "beir", "--run", "hybrid.trec", *LOADING],
     ["search", "index", "--queries", "beir", "--run", "words.trec", "--mode", "bm25"],
     [

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-_OF_THE_RUN = frozenset(["seconds", "started", "finished_at", "machine", "code", "created", "date"])
+_OF_THE_RUN = frozenset(["seconds", "content_sha256", "started", "finished_at", "machine", "code", "created", "date"])
 _DURATION = re.compile(r"\b\d[\d,.]*\s?(?:s|ms|min|seconds|minutes)\b|seconds \| [\d,.]+|code(?: version)? \| \S+|TIME")
 
 

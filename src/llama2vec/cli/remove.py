@@ -16,4 +16,7 @@ def remove_command(
     from llama2vec.retrieve.library import Library
 
     removed = Library(index).remove(ids)
+    if not removed:
+        typer.echo(f"{index}: removed before; nothing to do")
+        return
     typer.echo(f"Removed {removed:,} passage{'s' if removed != 1 else ''} from {index}")

@@ -109,7 +109,8 @@ def merged(source: ModelSource) -> ModelSource:
         base = fetched(ModelSpec.model_validate(facts["base"]).beside(given).source())
     except (KeyError, ValueError) as error:
         raise ModelError(f"{given / COMPACT_FILE}: names no LLM; restore the compact encoder") from error
-    ModelSource(source.name, str(given)).check_files()
+    for part in (ModelSource(source.name, str(given)), base):
+        part.check_files()
     made_from = digest([file_sha256(given / COMPACT_ADAPTER), file_sha256(given / CONTRACT_FILE), base.fingerprint()])
     folder = cache_folder() / "merged" / made_from[:16]
     if not _is_whole(folder):

@@ -30,6 +30,7 @@ CONTRACT_FILE = "llama2vec.json"
 COMPACT_FILE, COMPACT_ADAPTER = "compact.json", "adapter_model.safetensors"
 SMOLLM2_NAME = "smollm2-135m"
 SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_COMES_WITH_CONTRACT = ("golden.json", "portable_encoder.py")
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 32
 _REMEMBERED_HASHES = 1024
 # A file that was written this recently may change again without a new time stamp.
@@ -203,6 +204,8 @@ def resolve_model(name: str) -> ModelSource:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelNotFoundError(f"{name}: the folder has no config.json; give a saved model or a .gguf file")
+        if not (path / CONTRACT_FILE).is_file() and any((path / one).exists() for one in _COMES_WITH_CONTRACT):
+            raise ModelNotFoundError(f"{name}: a saved encoder without its {CONTRACT_FILE}; restore that file")
         return ModelSource(name, str(path))
     if path.is_file():
         raise ModelNotFoundError(f"{name}: not a model; give a folder with config.json, a .gguf file or a hub id")

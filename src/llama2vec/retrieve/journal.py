@@ -66,7 +66,9 @@ class Journal:
             yield places, vectors
 
     def close(self) -> None:
-        """Keep the journal for the next time."""
+        """Keep the journal for the next time, unless it holds no vector yet."""
+        if not self._places:
+            self.remove()
         self._file.close()
 
     def remove(self) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from llama2vec.artifact import Work, claim, find, new_path
 from llama2vec.data.folder import ReadingReport, Skipped
+from llama2vec.data.passages import passage_id
 from llama2vec.errors import CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
 from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest
@@ -127,10 +128,10 @@ class Library:
             ids: Ids of passages, or paths of files and documents.
 
         Returns:
-            How many passages were removed.
+            How many passages were removed; 0 where all of them were removed before.
 
         Raises:
-            DataError: The index has no such document or passage.
+            DataError: The index has no such document or passage, nor had it.
             EmptyCorpusError: Nothing would be left.
         """
         Inventory.read(self.path)
@@ -139,6 +140,8 @@ class Library:
             if old is None or store is None:
                 raise StoreError(f"{self.path} is damaged; run `llama2vec sync` to build it again")
             removed = _rows_of(ids, old, store)
+            if not removed:
+                return 0
             files, rows = [], list[int]()
             for record, span in old.spans():
                 files.append(_without(record, [row - span.start for row in span if row in removed]))
@@ -294,10 +297,17 @@ def _rows_of(ids: Sequence[str], inventory: Inventory, store: VectorStore) -> se
         for name in names | ({document} if part.isdecimal() else set()):
             if name in found:
                 found[name].add(row)
-    missing = [name for name, rows in found.items() if not rows]
+    gone = [record for record in inventory.files if record.removed]
+    missing = [name for name, rows in found.items() if not rows and not _was_removed(name, gone)]
     if missing:
         raise DataError(f"the index has no document or passage {missing[0]!r}; give its path or id as search shows it")
     return set().union(*found.values())
+
+
+def _was_removed(name: str, records: Sequence[FileRecord]) -> bool:
+    """Tell whether an id names a file of which something was removed before, or a part of it."""
+    paths = {passage_id(record.path) for record in records} | {record.path for record in records}
+    return name in paths or name.rpartition("#")[0] in paths
 
 
 def _without(record: FileRecord, offsets: Sequence[int]) -> FileRecord:

@@ -72,7 +72,9 @@ def evaluate_tasks(
     check_inputs(output, task_places(names, settings.data_root))
     prepared = evaluation.prepare(wanted)
     averages = [output / f"{task.stem}.json" for task in wanted if task.members]
-    if all(one.finished for one in prepared) and all(file.is_file() for file in averages):
+    done = all(one.finished for one in prepared) and all(file.is_file() for file in averages)
+    # A kill after the last task leaves its marks, which only the folder's owner may remove.
+    if done and not (output / _UNFINISHED).exists():
         tidy(output)
         return evaluation.score_all(wanted, prepared)
     with disk_errors(output):

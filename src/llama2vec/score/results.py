@@ -27,7 +27,7 @@ from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import FileKind, disk_errors, link_tree, put_in_place, read_text, remove, write_output
-from llama2vec.manifest import code_version
+from llama2vec.manifest import code_version, digest
 from llama2vec.records import Report, Run
 from llama2vec.score.comparison import Comparison
 
@@ -44,6 +44,8 @@ COMPARISON_FILE = FileKind(
     "a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"'
 )
 _VALUES_FILE = FileKind("values per query", rb"query\tsystem\tme(tric|asure)\tvalue\n")
+_SEAL = "content_sha256"
+"""Hash of all else in the object; files of earlier versions have none."""
 T = TypeVar("T")
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NUMBERS = TypeAdapter(dict[str, Number])
@@ -146,9 +148,13 @@ def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
 
 
 def write_json(path: str | Path, data: Mapping[str, Any], kind: FileKind, *, overwrite: bool = False) -> None:
-    """Write data as indented JSON, atomically; NaN and infinity, which JSON lacks, raise an EvaluationError."""
+    """Write data as indented JSON, atomically, with a hash of it that :func:`parse_json` checks.
+
+    NaN and infinity, which JSON lacks, raise an EvaluationError.
+    """
     try:
-        text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+        plain = json.loads(json.dumps(data, allow_nan=False, default=str))
+        text = json.dumps({**plain, _SEAL: digest(plain)}, indent=2, ensure_ascii=False)
     except ValueError as error:
         raise EvaluationError(f"{path}: a value cannot be written as JSON ({error}); correct it") from None
     write_output(Path(path), text + "\n", kind, overwrite=overwrite)
@@ -288,7 +294,12 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
         content = json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where} cannot be read as JSON ({error}); make the result again") from None
-    return content if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    seal = content.pop(_SEAL, None)
+    if seal is not None and seal != digest(content):
+        raise DataError(f"{where} was changed after it was written; restore it, or make the result again")
+    return content
 
 
 def validated(kind: TypeAdapter[T], data: object, where: str) -> T:

@@ -263,3 +263,14 @@ def test_a_store_of_an_earlier_version_finds_its_model_beside_it(
 def test_a_store_that_names_no_model_is_one_line(tmp_path: Path, model: object) -> None:
     with pytest.raises(StoreError, match="does not say which model made it; name the model with --model"):
         ModelSpec.of_store({"model": model}, tmp_path)
+
+
+def test_a_saved_encoder_without_its_contract_is_not_read_as_a_plain_model(llama_folder: Path, tmp_path: Path) -> None:
+    folder = Encoder.load(llama_folder, dtype="float32").save(tmp_path / "saved")
+    assert resolve_model(str(folder)).carries_contract
+    (folder / "llama2vec.json").unlink()
+    with pytest.raises(ModelNotFoundError, match=r"a saved encoder without its llama2vec\.json; restore that file"):
+        resolve_model(str(folder))
+    (folder / "llama2vec.json").mkdir()
+    with pytest.raises(ModelNotFoundError, match="a saved encoder without"):
+        resolve_model(str(folder))

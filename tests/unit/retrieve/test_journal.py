@@ -73,4 +73,4 @@ def test_vectors_that_are_not_finite_are_never_written_down(tmp_path: Path) -> N
     with pytest.raises(StoreError, match="the vector of passage '1' is not finite"):
         journal.encode_passages(PASSAGES[:3])
     journal.close()
-    assert (tmp_path / "j").stat().st_size < RECORD + 20
+    assert not (tmp_path / "j").exists()

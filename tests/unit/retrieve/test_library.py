@@ -222,6 +222,7 @@ def test_removed_documents_and_passages_stay_away_until_their_file_changes(
     sync(folder, index, encoder)
     assert Library(index).remove(["b/d.txt#2", "a.txt"]) == 3
     assert Library(index).remove(["b/d.txt#1"]) == 1
+    assert Library(index).remove(["b/d.txt#1", "a.txt"]) == 0  # as when a kill came right after the removal
     kept = ["b/c.txt#1", "b/d.txt#3", "e.txt#1"]
     assert list(Retriever.open(index, encoder).store.ids) == kept
     assert not sync(folder, index, encoder).is_new

@@ -19,6 +19,7 @@ from llama2vec.score.results import (
     check_same_corpus,
     comparison_from_json,
     comparison_to_json,
+    read_json,
     read_named_runs,
     read_result,
     task_of,
@@ -56,13 +57,22 @@ def test_a_result_comes_back_as_it_was_written(tmp_path: Path) -> None:
 def test_a_result_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     write_result(tmp_path, Result(BM25, 1.25))
     file, values = tmp_path / "tiny-test.json", tmp_path / "tiny-test.per-query.tsv"
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = read_json(file)  # without its hash, which earlier versions did not write
     content["settings"] |= {"measures": ["nDCG@10"], "judgements_fingerprint": "c0ffee"}
     file.write_text(json.dumps(content), encoding="utf-8")
     values.write_text(values.read_text(encoding="utf-8").replace("metric", "measure"), encoding="utf-8")
     found = with_query_values(file, read_result(file)).report
     assert (found.settings["metrics"], found.per_query) == (["nDCG@10"], BM25.per_query)
     assert found.settings["judgments_fingerprint"] == "c0ffee"
+
+
+def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 0.25, "b": ["é", None]}, FileKind("an A", rb'\{\s*"a":'))
+    assert read_json(path) == {"a": 0.25, "b": ["é", None]}
+    path.write_text(path.read_text(encoding="utf-8").replace("0.25", "0.26"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.json was changed after it was written; restore it, or make the result"):
+        read_json(path)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +98,7 @@ def test_json_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
         write_json(path, {"a": math.nan}, kind, overwrite=True)
     with pytest.raises(OutputExistsError, match="does not hold a comparison of runs"):
         write_json(path, {"a": 2}, COMPARISON_FILE, overwrite=True)
-    assert json.loads(path.read_text(encoding="utf-8")) == {"a": 1}
+    assert read_json(path) == {"a": 1}
     write_json(path, {"a": 2}, kind, overwrite=True)
     with pytest.raises(DataError, match="cannot be written"):
         write_json(path / "b.json", {}, kind)
@@ -102,9 +112,7 @@ def test_json_gives_back_the_same_comparison(tmp_path: Path) -> None:
     for comparison in (one, same_everywhere, pooled_comparison(two_tasks())):
         assert comparison_from_json(json.loads(json.dumps(comparison_to_json(comparison)))) == comparison
     write_comparisons(tmp_path / "one.json", [one])
-    assert json.loads((tmp_path / "one.json").read_text(encoding="utf-8")) == json.loads(
-        json.dumps(comparison_to_json(one))
-    )
+    assert read_json(tmp_path / "one.json") == json.loads(json.dumps(comparison_to_json(one)))
     write_comparisons(tmp_path / "two.json", [one, same_everywhere])
     assert read_comparisons(tmp_path / "one.json") == [one]
     assert read_comparisons(tmp_path / "two.json") == [one, same_everywhere]

@@ -88,6 +88,7 @@ def save_compact(
     encoder = Encoder.load(model, settings=_FLOAT32)
     named = base or _base_of(str(model))
     origin = fetched(resolve_model(named))
+    origin.check_files()
     weights = Path(unpack_gguf(origin) if origin.gguf_file else origin.location)
     made = {"model": encoder.contract_hash, "base": origin.fingerprint(), "rank": rank}
     with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
