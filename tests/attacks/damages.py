@@ -105,8 +105,9 @@ class Damages:
             return f"refused, but changed {wrong[:4]}" if wrong else None
         if ended.code != 0:
             return f"exit code {ended.code}: {ended.err[-300:]}"
-        # A TREC run is a table of everybody's, without room for a checksum. An encoder never generates.
-        no_checksum = damaged.split("/")[0] in RAW or damaged.endswith((".trec", "/generation_config.json"))
+        # TREC runs and logs have no room for a checksum, and an encoder never generates.
+        free = (".trec", "/log.jsonl", "/generation_config.json")
+        no_checksum = damaged.split("/")[0] in RAW or damaged.endswith(free)
         if no_checksum or "refused 5" in ended.out:
             return None
         wrong = [path for path in differences(files, found) if not path.startswith(f"{damaged} ") and

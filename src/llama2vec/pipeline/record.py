@@ -241,7 +241,8 @@ def _report_output(folder: Path) -> str | None:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     found = []
     for path in files:
-        # How long scoring took is not part of what it found.
-        scores = {**json.loads(path.read_bytes()), "seconds": 0} if path.suffix == ".json" else None
+        # How long scoring took, and a hash over that, are not part of what it found.
+        of_the_run = {"seconds": 0, "content_sha256": ""}
+        scores = {**json.loads(path.read_bytes()), **of_the_run} if path.suffix == ".json" else None
         found.append([path.relative_to(folder).as_posix(), digest(scores) if scores else file_sha256(path)])
     return digest(found)

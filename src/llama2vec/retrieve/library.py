@@ -141,6 +141,8 @@ class Library:
                 raise StoreError(f"{self.path} is damaged; run `llama2vec sync` to build it again")
             removed = _rows_of(ids, old, store)
             if not removed:
+                with suppress(FileNotFoundError):
+                    remove(new_path(self.path.resolve()))
                 return 0
             files, rows = [], list[int]()
             for record, span in old.spans():

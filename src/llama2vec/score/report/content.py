@@ -20,6 +20,7 @@ from llama2vec.score.report.plots import CurveFamily
 from llama2vec.score.report.text import Training
 from llama2vec.score.results import (
     NUMBERS,
+    QUERY_VALUES,
     comparison_from_json,
     is_old_scores,
     is_result,
@@ -98,6 +99,10 @@ def _read_folder(folder: Path, sources: Sources) -> bool:
         sources.trainings.append(_read_training(folder, sources))
         return True
     found = [_read_file(file, sources) for file in sorted(folder.glob("*.json"))]
+    for values in sorted(folder.glob(f"*.{QUERY_VALUES}")):
+        result = folder / f"{values.name.removesuffix(QUERY_VALUES)}json"
+        if not result.is_file() or not is_result(read_json(result)):
+            raise DataError(f"{result} is missing or damaged, and {values.name} belongs to it; evaluate again")
     return any(found)
 
 

@@ -11,7 +11,7 @@ from llama2vec.errors import ConfigError, DataError, EvaluationError
 from llama2vec.records import Report
 from llama2vec.score.comparison import compare_reports
 from llama2vec.score.report.content import Content, averages, build_content, read_sources
-from llama2vec.score.results import comparison_to_json, write_comparisons
+from llama2vec.score.results import Result, comparison_to_json, write_comparisons, write_result
 
 Writer = Callable[..., Path]
 
@@ -281,3 +281,13 @@ def test_paths_that_are_missing_foreign_doubled_or_none_at_all_are_refused(tmp_p
     ):
         with pytest.raises(error, match=problem):
             read_sources(paths)
+
+
+def test_a_result_that_is_gone_or_damaged_is_not_passed_over(tmp_path: Path) -> None:
+    write_result(tmp_path, Result(Report("tiny/test", "a", {"AP": 0.5}, {}, {"AP": {"q": 0.5}}, {}), 1.0))
+    (tmp_path / "tiny-test.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(DataError, match=r"tiny-test\.json is missing or damaged, and tiny-test\.per-query\.tsv"):
+        read_sources([tmp_path])
+    (tmp_path / "tiny-test.json").unlink()
+    with pytest.raises(DataError, match="is missing or damaged"):
+        read_sources([tmp_path])
