@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ logger = logging.getLogger(__name__)
 
 _BATCH = 1024
 _SHARD_SIZE = 2048
+_STORE_MARK = ".store-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +178,8 @@ def mine_to_file(
     with claim(output, _MINED, plan, overwrite=overwrite, inputs=read) as work:
         if work.is_finished:
             _settle_report(output)
+            for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
+                discard(left, STORE)  # by a kill between the result and its end
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split))
         passages = _corpus(inputs, examples)
@@ -297,7 +301,9 @@ def _searchers(
     if inputs.encoder:
         if index is None:
             content = passages_sha256(passages)
-            folder = output.with_name(f"{output.name}.store-{digest([inputs.encoder.contract_hash, content])[:12]}")
+            folder = output.with_name(
+                f"{output.name}{_STORE_MARK}{digest([inputs.encoder.contract_hash, content])[:12]}"
+            )
             store = write_store(
                 lambda: passages, inputs.encoder, folder,
                 source={"passages": content}, shard_size=_SHARD_SIZE, total=len(passages),
