@@ -10,7 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from annotated_types import Le, Lt
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from llama2vec.errors import ConfigError
 from llama2vec.files import read_text
@@ -41,6 +50,8 @@ def check_language(code: str) -> str:
     return code
 
 
+_MOST = 2**31 - 1
+
 Language = Annotated[str, AfterValidator(check_language)]
 """ISO 639 code."""
 
@@ -49,6 +60,18 @@ class Settings(BaseModel):
     """Base of every settings model: frozen, and strict about names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _is_bounded(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse numbers beyond what the libraries below can count with, where a field has no bound of its own."""
+        bounds = cls.model_fields[str(info.field_name)].metadata
+        numbers = value if isinstance(value, list) else [value]
+        if not any(isinstance(one, Le | Lt) for one in bounds):
+            for number in numbers:
+                if isinstance(number, int) and abs(number) > _MOST:
+                    raise ValueError(f"{number} is too large; the limit is {_MOST:,}")
+        return value
 
 
 class PromptSettings(Settings):
@@ -89,7 +112,7 @@ class LoraSettings(Settings):
             saves a quarter of the step and half of the activations' memory.
     """
 
-    rank: Annotated[int, Field(ge=0)] = 16  # Width of the adapters; 0 = train every weight instead
+    rank: Annotated[int, Field(ge=0, le=16_384)] = 16  # Width of the adapters; 0 = train every weight instead
     alpha: Annotated[float, Field(gt=0)] = 32  # Scale of the update, which is alpha / rank
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # Dropout on the adapters' input
     targets: str | list[str] = "all-linear"  # ``all-linear`` or the names of the projections
@@ -135,7 +158,7 @@ class OptimizerSettings(Settings):
     validate_every: Annotated[int, Field(ge=0)] = 50  # Steps between validation losses; 0 = only at the end
     save_every: Annotated[int, Field(ge=1)] = 50  # Steps between checkpoints
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2  # Number of checkpoints to keep; older ones are deleted
-    workers: Annotated[int, Field(ge=0)] = 0  # Processes that prepare batches; 0 = the training process itself
+    workers: Annotated[int, Field(ge=0, le=1024)] = 0  # Processes that prepare batches; 0 = the training process itself
 
 
 class EncoderSettings(Settings):

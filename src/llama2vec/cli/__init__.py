@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import re
 import sys
@@ -43,6 +44,18 @@ COMMANDS = {
 """Name → what it does, in the order of a project."""
 
 
+_MOST = 2**31 - 1
+
+
+def _usable_number(_: Any, __: Any, value: Any) -> Any:
+    """Refuse NaN, infinity, and counts beyond what the libraries below can count with."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number")
+    if isinstance(value, int) and value > _MOST:
+        raise typer.BadParameter(f"{value} is too large; the limit is {_MOST:,}")
+    return value
+
+
 class _Commands(TyperGroup):
     """Imports a command's module only when the command is used, so that help comes at once."""
 
@@ -59,6 +72,8 @@ class _Commands(TyperGroup):
             alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
             alone.command(name)(getattr(module, f"{name}_command"))
             self.commands[name] = typer.main.get_command(alone)
+            for option in self.commands[name].params:
+                option.callback = option.callback or _usable_number
         return self.commands.get(name)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
@@ -71,13 +86,17 @@ app = typer.Typer(
     cls=_Commands,
     help="Turn any causal LLM into a dense retriever (Llama2Vec, arXiv 2312.15503).",
     no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    # With color, click passes control sequences on, and the terminal's stream shows them; without, it would drop them.
+    context_settings={"help_option_names": ["-h", "--help"], "color": True},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 _INTERRUPTED, _BROKEN_PIPE = 130, 1
 _LONG_WORD = re.compile(r"\S{400,}")
+_UsageError: Any = typer.BadParameter.__base__  # Typer brings its own copy of click, or takes the installed one
+_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_NO_MEMORY = "the memory is full; lower batch or shard sizes, depth or lengths, or take a machine with more memory"
 
 
 def _print_version(wanted: bool) -> None:
@@ -106,23 +125,26 @@ def main(arguments: list[str] | None = None) -> None:
         try:
             _refuse_undecodable(sys.argv[1:] if arguments is None else arguments)
             try:
-                app(args=arguments, prog_name="llama2vec")
+                code = _run(arguments)
             finally:
                 # A full disk or a closed pipe shows here, and not while the interpreter shuts down.
                 sys.stdout.flush()
+            sys.exit(code)
         except Llama2VecError as error:
             _fail(" ".join(str(error).split()))
-        except (KeyboardInterrupt, SystemExit) as stop:
-            # Typer turns Ctrl-C into this exit code and prints nothing.
-            if isinstance(stop, SystemExit) and stop.code != _INTERRUPTED:
-                raise
+        except KeyboardInterrupt:
             print("interrupted; rerun the same command to resume", file=sys.stderr)
             sys.exit(_INTERRUPTED)
+        except MemoryError:
+            _fail(_NO_MEMORY)
         except BrokenPipeError:
             # Whoever read our output has seen enough, as with `| head`. Nothing may be written to the pipe at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             sys.exit(_BROKEN_PIPE)
         except RuntimeError as error:
+            # torch has no type for this error on a CPU.
+            if any(words in str(error) for words in _OF_MEMORY):
+                _fail(_NO_MEMORY)
             # What pathlib raised before Python 3.13; since then it is an OSError.
             if not str(error).startswith("Symlink loop"):
                 raise
@@ -130,6 +152,35 @@ def main(arguments: list[str] | None = None) -> None:
         except OSError as error:
             where = f"{error.filename}: " if error.filename else ""
             _fail(f"{where}{error.strerror or error}; free space or check permissions, then rerun the same command")
+
+
+def _run(arguments: list[str] | None) -> int:
+    """Run the command and return its exit code; a mistake in its options is a ConfigError."""
+    try:
+        code = app(args=arguments, prog_name="llama2vec", standalone_mode=False)
+    except _UsageError as error:
+        if not error.args or type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            return 2
+        option, problem = _option_and_problem(error.format_message())
+        where = error.ctx.command_path if error.ctx else "llama2vec"
+        raise ConfigError(f"{option}{problem[:1].lower()}{problem[1:]}; see `{where} --help`") from None
+    except typer.Abort:
+        return 1
+    if code == _INTERRUPTED:  # how typer returns Ctrl-C
+        raise KeyboardInterrupt
+    return code if isinstance(code, int) else 0
+
+
+def _option_and_problem(message: str) -> tuple[str, str]:
+    """Split what click says into the option and what is wrong with it.
+
+    >>> _option_and_problem("Invalid value for '--depth': 0 is not in the range x>=1.")
+    ('--depth: ', '0 is not in the range x>=1')
+    """
+    message = message.replace("Value error, ", "").rstrip(".")
+    found = re.fullmatch(r"Invalid value for '([^']+)': (.+)", message, re.DOTALL)
+    return (f"{found[1]}: ", found[2]) if found else ("", message)
 
 
 def _log_to_stderr() -> None:

@@ -26,10 +26,14 @@ def adapt_command(
     """Adapt a causal LLM on plain text and save it as an encoder."""
     options = as_overrides({"text.corpus": corpus, "model.name": model})
     config = load_config(AdaptConfig, recipe, [*(overrides or []), *options])
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.train import STAGE, adapt_model
     from llama2vec.stage import MANIFEST
 
+    before = STAGE.kind.read(output)
     encoder = adapt_model(config, output, overwrite=overwrite)
+    if before and before.finished and not overwrite:
+        report(f"{output} is already done, from the same settings and data; nothing to do")
+        return
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     report(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "

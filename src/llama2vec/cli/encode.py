@@ -28,7 +28,7 @@ def encode_command(
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     corpus: Annotated[str, typer.Argument(help="Documents (a folder or file), BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
-    shard_size: Annotated[int, typer.Option(help="Passages per shard.")] = 2048,
+    shard_size: Annotated[int, typer.Option(min=1, help="Passages per shard.")] = 2048,
     half: Annotated[bool, typer.Option("--half", help="Store vectors as float16.")] = False,
     reuse: Annotated[Path | None, typer.Option(help="Earlier store; only texts that it lacks are encoded.")] = None,
     dtype: Dtype = "auto",

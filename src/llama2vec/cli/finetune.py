@@ -28,10 +28,14 @@ def finetune_command(
     """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
     options = as_overrides({"data.sources": data, "model.name": model})
     config = load_config(FinetuneConfig, recipe, [*(overrides or []), *options])
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.finetune.train import STAGE, finetune_model
     from llama2vec.stage import MANIFEST
 
+    before = STAGE.kind.read(output)
     encoder = finetune_model(config, output, overwrite=overwrite)
+    if before and before.finished and not overwrite:
+        report(f"{output} is already done, from the same settings and data; nothing to do")
+        return
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     scores = "".join(
         f", {name.removeprefix('validation_')} {value:.3f}" for name, value in facts["losses"].items() if "@" in name

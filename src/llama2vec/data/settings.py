@@ -37,7 +37,7 @@ class ReadingSettings(Settings):
     id_field: str = ""
     title_field: str = ""
     text_columns: tuple[str, ...] = ()
-    max_file_bytes: Annotated[int, Field(ge=1)] = 128 * 2**20
+    max_file_bytes: Annotated[int, Field(ge=1, lt=2**63)] = 128 * 2**20
     encoding: Annotated[str, AfterValidator(check_encoding)] = "auto"  # Encoding of texts; ``auto`` = found by file
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = (

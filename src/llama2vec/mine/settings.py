@@ -31,7 +31,7 @@ class MineSettings(Settings):
     first_rank: Annotated[int, Field(ge=1)] = 1
     last_rank: Annotated[int, Field(ge=1)] = 200  # Last rank of the window (200 in the paper)
     choose: Literal["sample", "top"] = "sample"
-    seed: int = 0  # Sampling seed; results do not depend on input order
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Sampling seed; results do not depend on input order
     max_share_of_positive: Annotated[float, Field(ge=0, le=1)] = 0.95
     margin: Annotated[float, Field(ge=0)] = 0.0
     near_duplicate: Annotated[float, Field(ge=0, le=1)] = 0.5

@@ -42,7 +42,7 @@ class PairsSettings(Settings):
 
     sources: list[ExampleSource] = Field(default_factory=list)
     from_corpus: CorpusPairSettings | None = None  # Make pairs from the run's corpus, without labels
-    seed: int = 0  # Sampling seed of the pairs from the corpus
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Sampling seed of the pairs from the corpus
 
     @model_validator(mode="before")
     @classmethod

@@ -19,4 +19,4 @@ class ServerSettings(Settings):
         default=None, description="Model name on the server; default: the name of the folder."
     )
     base64: bool = Field(default=False, description="Ask the server for base64 vectors.")
-    timeout_seconds: float = Field(default=60.0, gt=0, description="Longest wait for an answer, in seconds.")
+    timeout_seconds: float = Field(default=60.0, gt=0, le=86_400, description="Longest wait for an answer, in seconds.")

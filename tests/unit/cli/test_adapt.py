@@ -19,7 +19,9 @@ def test_a_recipe_by_name_is_overridden_by_options_and_ends_with_facts(
     assert found.code == 0, found.err
     assert re.search(rf"Adapted {llama_folder} \[D=32\] in 1 steps, \d+ s, to {tmp_path / 'out'}", found.out)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    assert command_line(*command).code == 0
+    again = command_line(*command)
+    assert (again.code, again.out.count("\n")) == (0, 1)
+    assert f"{tmp_path / 'out'} is already done" in again.out
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 

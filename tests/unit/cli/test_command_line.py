@@ -91,7 +91,80 @@ def test_a_closed_pipe_and_a_full_disk_end_without_a_traceback() -> None:
         assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("in_a_terminal", [False, True])
+def test_a_pipe_gets_the_same_escaped_text_as_a_terminal(tmp_path: Path, in_a_terminal: bool) -> None:
+    name = "\x1b[31mred\x1b[0m\x1b]0;owned\x07.jsonl"
+    (tmp_path / name).write_text('{"query": "a", "pos": ["b"], "neg": []}\n', encoding="utf-8")
+    command = [sys.executable, "-m", "llama2vec.cli", "check", name]
+    if in_a_terminal:
+        import pty
+
+        ours, theirs = pty.openpty()
+        with subprocess.Popen(command, cwd=tmp_path, stdout=theirs, stderr=theirs) as running:
+            running.wait(60)
+        os.close(theirs)
+        shown = os.read(ours, 1 << 16).decode().replace("\r\n", "\n")
+        os.close(ours)
+    else:
+        shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "\x1b" not in shown
+    assert "Checked \\x1b[31mred\\x1b[0m\\x1b]0;owned\\x07.jsonl: 1 rows, no problems" in shown
+
+
 def test_an_escape_sequence_in_a_path_is_shown_and_not_obeyed(command_line: CommandLine) -> None:
     line = command_line.refused("check", "\x1b]0;owned\x07.jsonl")
     assert "\x1b" not in line
     assert "\\x1b]0;owned\\x07.jsonl: no such file or folder" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("search", "i", "--depth", "0"), "llama2vec: --depth: "),
+        (("search", "i", "--depth", "x"), "llama2vec: --depth: "),
+        (("search", "i", "q", "--depth", 10**30), f"{10**30} is too large; the limit is 2,147,483,647"),
+        (("compare", "a", "b", "--seed", 2**31), f"{2**31} is too large; the limit is 2,147,483,647"),
+        (("verify", "m", "--tolerance", "nan"), "llama2vec: --tolerance: "),
+        (("run", "--flops", "inf"), "inf is not a finite number"),
+        (("encode", "m", "c", "-o", "s", "--shard-size", 10**20), "is too large"),
+        (("search",), "missing argument"),
+        (("encode", "m", "c", "--nonsense"), "no such option: --nonsense"),
+        (("serve", "i", "--port", "70000"), "llama2vec: --port: "),
+        (("serve", "i", "--max-texts", 10**30), f"{10**30} is too large"),
+        (("serve", "i", "--timeout", "1e300"), "--timeout 1e+300: input should be less than or equal to 86400"),
+        (("serach",), "no such command 'serach'"),
+        (("adapt", "--set", f"optimizer.seed={2**32}"), "optimizer.seed: Input should be less than 4294967296"),
+        (("adapt", "--set", f"optimizer.steps={10**30}"), "is too large; the limit is 2,147,483,647"),
+        (("mine", "e", "-o", "o", "--set", f"mine.negatives={2**31}"), f"mine.negatives: {2**31} is too large"),
+        (("mine", "e", "-o", "o", "--set", f"mine.seed={10**30}"), "mine.seed: Input should be less than 4294967296"),
+        (("finetune", "--set", f"contrastive.dimensions=[{10**30}]"), f"{10**30} is too large"),
+    ],
+)
+def test_a_wrong_option_is_one_line(command_line: CommandLine, arguments: tuple[object, ...], line: str) -> None:
+    found = command_line.refused(*arguments)
+    assert line in found
+    assert "Usage" not in found
+
+
+def test_a_wrong_option_says_where_the_options_are_listed(command_line: CommandLine) -> None:
+    assert command_line.refused("search", "i", "--depth", "0").endswith("; see `llama2vec search --help`")
+    assert command_line.refused("serach").endswith("; see `llama2vec --help`")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")]
+)
+def test_a_full_memory_is_one_line(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("llama2vec.data.example_report.inspect_examples", fail)
+    assert "the memory is full" in command_line.refused("check", "data.jsonl")
+
+
+def test_without_a_command_the_help_is_shown(command_line: CommandLine) -> None:
+    done = command_line()
+    assert done.code == 2
+    assert "Usage: llama2vec" in done.out + done.err

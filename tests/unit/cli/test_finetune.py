@@ -17,9 +17,12 @@ def test_it_trains_on_the_named_files_and_ends_with_facts(
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     sets = ["optimizer.steps=1", "optimizer.batch_size=4", "model.device=cpu", "encoder.passage_max_tokens=40"]
     command = ["finetune", "--model", llama_folder, "--data", file, "--data", file, "-o", tmp_path / "out"]
-    found = command_line(*command, *[part for change in sets for part in ("--set", change)])
+    command += [part for change in sets for part in ("--set", change)]
+    found = command_line(*command)
     assert found.code == 0, found.err
     assert re.search(r"Fine-tuned .* \[D=32\] on 14 queries in 1 steps, \d+ s, mrr@10 \d\.\d+, ndcg@10 ", found.out)
+    assert "is already done" in command_line(*command).out
+    assert "Fine-tuned" in command_line(*command, "--overwrite").out
 
 
 def test_without_examples_it_says_where_to_name_them(

@@ -19,7 +19,7 @@ from llama2vec.errors import ConfigError
         ([], "name an index to search, or an encoder with --model"),
         (["nothing"], "no index at nothing"),
         (["--model", "m", "--max-batch", 0], "--max-batch 0: input should be greater than or equal to 1"),
-        (["--model", "m", "--timeout", "nan"], "--timeout nan: "),
+        (["--model", "m", "--timeout", "nan"], "--timeout: nan is not a finite number"),
         (["--model", "m", "--grace", -1], "--grace -1.0: "),
         (["--model", "m", "--max-waiting", 1], "--max-waiting 1 must be at least --max-texts 256"),
     ],
