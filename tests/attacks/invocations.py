@@ -194,21 +194,7 @@ def _value(draw: random.Random, *, is_number: bool = False, is_output: bool = Fa
 
 
 def _unknown(argv: list[str], draw: random.Random) -> None:
-    argv += [
-        draw.choice(
-            (
-                "--nope",
-                "-Z",
-                "--outptu=x",
-                "--set",
-                "--set=",
-                "--set=nope=1",
-                "--set=a.b.c=1",
-                "--set=__class__=1",
-                "extra",
-            )
-        )
-    ]
+    argv.append(draw.choice(_UNKNOWN))
 
 
 def _dropped(argv: list[str], draw: random.Random) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.records import Passage
-from llama2vec.retrieve.reuse import encoder_batches
+from llama2vec.retrieve.reuse import encoder_batches, gathered
 from llama2vec.retrieve.store import PassageEncoder, Vectors, check_vectors
 
 _KEY_BYTES, _CHECKSUM_BYTES = 16, 4
@@ -44,10 +44,7 @@ class Journal:
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Return [N, D] float32 vectors."""
-        vectors = np.empty((len(passages), self.dimension), dtype=np.float32)
-        for rows, found in self.passage_batches(passages):
-            vectors[list(rows)] = found
-        return vectors
+        return gathered(self.passage_batches(passages), len(passages), self.dimension)
 
     def passage_batches(
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None

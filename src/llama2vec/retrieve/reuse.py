@@ -6,7 +6,7 @@ import hashlib
 import io
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -57,10 +57,7 @@ class KnownVectors:
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Return [N, D] float32 vectors, the store's where it has the text."""
-        vectors = np.empty((len(passages), self.dimension), dtype=np.float32)
-        for rows, found in self.passage_batches(passages):
-            vectors[list(rows)] = found
-        return vectors
+        return gathered(self.passage_batches(passages), len(passages), self.dimension)
 
     def passage_batches(
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
@@ -102,6 +99,14 @@ class KnownVectors:
                 keys[first : first + len(found)] = _keys(found)
                 progress.advance(len(found))
         return keys
+
+
+def gathered(batches: Iterable[tuple[Sequence[int], Vectors]], count: int, dimension: int) -> Vectors:
+    """Return the vectors [N, D] float32 of all batches, each in its rows."""
+    vectors = np.empty((count, dimension), dtype=np.float32)
+    for rows, found in batches:
+        vectors[list(rows)] = found
+    return vectors
 
 
 def reusing(
