@@ -67,6 +67,7 @@ class Following:
         options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
         if spec is None:
             return library.sync(source, **options)
+        _require_device(self.model_settings.device)
         options["model"] = spec.to_json(self.index / STORE_FOLDER)
         if old is None or not old.contract_hash:
             report = library.sync(source, **options)
@@ -141,6 +142,14 @@ def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> Fo
 
         splitter = model_splitter(model, settings.passages)
     return FolderSource(folder, settings.reading, splitter)
+
+
+def _require_device(device: str) -> None:
+    """Refuse an unusable device before the words are indexed; ``auto`` always works, and needs no PyTorch here."""
+    if device != "auto":
+        from llama2vec.model.backbone import choose_device
+
+        choose_device(device)
 
 
 def _loaded(spec: ModelSpec, settings: ModelSettings) -> PassageEncoder:

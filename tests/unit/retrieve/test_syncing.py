@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from encoders import FLOAT32
 
-from llama2vec.errors import StoreError
+from llama2vec.config import ModelSettings
+from llama2vec.errors import ConfigError, StoreError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.retrieve import syncing
@@ -61,6 +62,13 @@ def test_words_answer_before_the_model_is_loaded(
     encoder = Encoder.load(llama_folder, settings=FLOAT32)
     for passage, vector in zip(retriever.store.passages([0, 1, 2]), retriever.store.vectors([0, 1, 2]), strict=True):
         assert abs(encoder.encode_passages([passage])[0] - vector).max() < 1e-5
+
+
+def test_an_unusable_device_is_refused_before_anything_is_indexed(docs: Path, llama_folder: Path) -> None:
+    spec = ModelSpec.of_source(resolve_model(str(llama_folder)))
+    with pytest.raises(ConfigError, match="device banana: not usable here"):
+        Following(docs, docs.parent / "index", spec, ModelSettings(device="banana")).sync()
+    assert not (docs.parent / "index").exists()
 
 
 def test_another_model_encodes_everything_again(docs: Path, llama_folder: Path, tied_llama_folder: Path) -> None:
