@@ -52,6 +52,7 @@ _MINE = ["mine", "train.jsonl", "--corpus", "corpus.jsonl", *_LABELED]
 _SCORE = ["evaluate", "adapted", "--task", "beir", "--task", "pairs.tsv", *_TO, "--name", "a", *LOADING]
 _COMPARE = ["compare", "hybrid.trec", "words.trec", "--task", "beir", "--flips", "500"]
 _SYNC = ["sync", "notes", OUT, "--model", "adapted", *LOADING]
+_ASK = ["ask", "notes", "Where is the silver river?", "--index", OUT, "--model", "adapted", *LOADING]
 _LIBRARY = {OUT: "kept/library"}
 _PAGE = f"{OUT}.html"
 _REPORT = ["report", "scores/adapted", "scores/bm25", "comparison.json", "adapted", "-o", _PAGE]
@@ -81,6 +82,15 @@ WRITERS = [
     Command(["sync", "notes", OUT], ("notes",)),
     Command(_SYNC, ("notes", "adapted")),
     Command(_SYNC, ("notes", "adapted", OUT), _LIBRARY, keeps_old=True),
+    Command(_ASK, ("notes", "adapted")),
+    Command([*_ASK, "--words"], ("notes", OUT), _LIBRARY, keeps_old=True),
+    Command(["read", "notes", *_LABELED, "--model", "adapted", "--split", "tokens=24"], ("notes", "adapted")),
+    Command(
+        ["read", "beir", *_LABELED, "--split", "always", "--overwrite"],
+        ("beir",),
+        {f"{OUT}.jsonl": "read.jsonl"},
+        keeps_old=True,
+    ),
     Command(["remove", OUT, "note1.txt"], (OUT,), _LIBRARY, keeps_old=True),
     Command(["compact", "adapted", *_TO], ("adapted", "llm")),
     _over(["compact", "adapted", *_TO, "--rank", "4"], "compact", "adapted", "llm"),

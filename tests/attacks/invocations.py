@@ -13,7 +13,7 @@ from .children import Child, Ended, fresh_process
 from .commands import COMMANDS, Command, References, ask_service
 from .trees import tree
 
-_OUTPUTS = {"--output", "-o", "--run", "--json", "--export-texts"}
+_OUTPUTS = {"--output", "-o", "--run", "--json", "--export-texts", "--index"}
 _NUMBERS = [
     "nan", "inf", "-inf", "1e400", "1e308", "1e-320", "-1", "0", "1", "0.5", "2147483648", "9" * 30, "1" * 5000,
     "1_000", "0x10", "٣", "True",
@@ -102,6 +102,8 @@ class Invocations:
         closed = ended.code == 1 and may_change  # whoever read the output has gone
         if ended.code not in (0, 2) and not closed and command.argv[:1] != ["verify"]:
             return f"exit code {ended.code}: {ended.err[-300:]}"
+        # The fields that a filter can name are known once the folder is read.
+        may_change |= command.argv[:1] == ["ask"] and "llama2vec: where: " in ended.err
         failed = ended.code == 2 and not may_change  # otherwise the result may be whole, and only its news was lost
         now, allowed = tree(self._site.place), [] if failed else _writable(command)
         changed = [path for path in {*before, *now} if before.get(path) != now.get(path)]

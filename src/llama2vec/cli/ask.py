@@ -28,7 +28,9 @@ def ask_command(
     where: Annotated[
         str | None, typer.Option(help="""Search only passages of which this is true: 'path ~ "guide/"'.""")
     ] = None,
-    words: Annotated[bool, typer.Option("--words", help="Answer by words alone; make no vectors.")] = False,
+    words: Annotated[
+        bool, typer.Option("--words", help="Answer by words alone; an index without vectors gets none.")
+    ] = False,
     model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
     index: Annotated[
         Path | None, typer.Option(help="Where to keep the index; default: a folder of the user's cache.")
@@ -47,10 +49,13 @@ def ask_command(
     if question is not None and not question.strip():
         raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
     from llama2vec.model.source import ModelSpec, resolve_model
+    from llama2vec.retrieve.filters import check_filter
     from llama2vec.retrieve.library import index_in_cache
     from llama2vec.retrieve.retriever import Retriever
     from llama2vec.retrieve.syncing import Following, SyncSettings
 
+    if where is not None:
+        check_filter(where)
     spec = ModelSpec.of_source(resolve_model(model))
     home = index or index_in_cache(folder, spec.title)
     settings = load_config(SyncSettings, None, sets or [])

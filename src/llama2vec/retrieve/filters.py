@@ -17,7 +17,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -56,6 +56,9 @@ _HINTS = {
     "'": "the text is not closed", '"': "the text is not closed", "[": "the name is not closed",
     "`": "the name is not closed",
 }  # fmt: skip
+
+_Types: TypeAlias = Mapping[str, tuple[str, str]]
+"""A field's name in lower case → its name and declared type."""
 
 _LONGEST = 10_000
 _SECONDS = 20.0
@@ -182,15 +185,18 @@ def _evaluated(connection: sqlite3.Connection, statement: str, where: str) -> Ro
         connection.set_progress_handler(None, 0)
 
 
-def _translated(where: str, types: Mapping[str, tuple[str, str]]) -> str:
+def check_filter(where: str) -> None:
+    """Refuse a filter that no index can read; which fields there are is known only once it is opened.
+
+    Raises:
+        FilterError: It is not an expression.
+    """
+    _parsed(where, None)
+
+
+def _translated(where: str, types: _Types) -> str:
     """Return an expression as SQLite reads it; refuse what is not one expression over the fields."""
-    if len(where) > _LONGEST:
-        raise _mistake(f"has {len(where):,} characters, more than {_LONGEST:,}")
-    tokens = list(_tokens(where, types))
-    if not tokens:
-        raise _mistake("is empty; write an expression such as year >= 2020, or leave it out")
-    _check_parentheses(tokens)
-    _check_chains(tokens)
+    tokens = _parsed(where, types)
     for left, operator, right in zip(tokens, tokens[1:], tokens[2:], strict=False):
         if operator.kind in ("operator", "name"):
             _check_types(left, operator.written.lower(), right, types)
@@ -199,7 +205,19 @@ def _translated(where: str, types: Mapping[str, tuple[str, str]]) -> str:
     return " ".join(token.sql for token in tokens)
 
 
-def _tokens(where: str, types: Mapping[str, tuple[str, str]]) -> Iterator[_Token]:
+def _parsed(where: str, types: _Types | None) -> list[_Token]:
+    """Return the words of an expression; without ``types``, any name is a field."""
+    if len(where) > _LONGEST:
+        raise _mistake(f"has {len(where):,} characters, more than {_LONGEST:,}")
+    tokens = list(_tokens(where, types))
+    if not tokens:
+        raise _mistake("is empty; write an expression such as year >= 2020, or leave it out")
+    _check_parentheses(tokens)
+    _check_chains(tokens)
+    return tokens
+
+
+def _tokens(where: str, types: _Types | None) -> Iterator[_Token]:
     at, before = 0, ""
     while at < len(where):
         match = _TOKEN.match(where, at)
@@ -213,7 +231,7 @@ def _tokens(where: str, types: Mapping[str, tuple[str, str]]) -> Iterator[_Token
             raise _mistake(f"a date needs quotes: '{written}'")
         elif kind == "text":
             text = written[1:-1].replace(written[0] * 2, written[0])
-            if written[0] == '"' and text.lower() in types:
+            if written[0] == '"' and text.lower() in (types or ()):
                 raise _mistake(
                     f"{written} can mean the field {_as_written(text)} or the text '{text}'; write one of these"
                 )
@@ -230,19 +248,21 @@ def _tokens(where: str, types: Mapping[str, tuple[str, str]]) -> Iterator[_Token
         at = match.end()
 
 
-def _named(written: str, at: int, before: str, follows: str, types: Mapping[str, tuple[str, str]]) -> _Token:
+def _named(written: str, at: int, before: str, follows: str, types: _Types | None) -> _Token:
     """Return a name as what it stands for: a keyword, a function or a field."""
     name = written.lower()
-    if name in _AFTER.get(before, ()) or (name in _KEYWORDS and not (follows == "(" and name in types)):
+    if name in _AFTER.get(before, ()) or (name in _KEYWORDS and not (follows == "(" and name in (types or ()))):
         return _Token("name", written, at, name)
-    if follows == "(" and name not in types:
+    if follows == "(" and name not in (types or ()):
         if name not in _FUNCTIONS:
             raise _mistake(f"unknown function {written!r}; there are {', '.join(sorted(_FUNCTIONS))}")
         return _Token("function", written, at, name)
     return _Token("field", written, at, _field(written, types))
 
 
-def _field(name: str, types: Mapping[str, tuple[str, str]]) -> str:
+def _field(name: str, types: _Types | None) -> str:
+    if types is None:
+        return quoted(name)
     if name.lower() in types:
         return quoted(types[name.lower()][0])
     close = difflib.get_close_matches(name.lower(), types, n=1)
@@ -283,7 +303,7 @@ def _check_chains(tokens: Sequence[_Token]) -> None:
             compared[-1] = ""
 
 
-def _check_types(left: _Token, operator: str, right: _Token, types: Mapping[str, tuple[str, str]]) -> None:
+def _check_types(left: _Token, operator: str, right: _Token, types: _Types) -> None:
     """Refuse a comparison of a field with a value of another type, which SQLite answers the same for every passage."""
     field, value = (left, right) if left.kind == "field" else (right, left)
     if field.kind != "field" or value.kind not in ("number", "text") or operator in ("~", "!~"):
@@ -316,7 +336,7 @@ def _as_written(name: str) -> str:
     return name if plain else f"[{name}]" if "]" not in name else f"`{name.replace('`', '``')}`"
 
 
-def _known(types: Mapping[str, tuple[str, str]]) -> str:
+def _known(types: _Types) -> str:
     names = [_as_written(name) for name, _ in types.values()]
     more = f" and {len(names) - _SHOWN_FIELDS} more" if len(names) > _SHOWN_FIELDS else ""
     return f"the fields are {', '.join(names[:_SHOWN_FIELDS])}{more}"

@@ -68,6 +68,9 @@ def test_a_filter_and_an_index_of_ones_own(docs: Path, model: Path, command_line
     assert "unknown field 'year'" in command_line.refused(
         "ask", docs, "river", "--words", "--model", model, "--where", "year = 1"
     )
+    options = ["--words", "--model", model, "--index", tmp_path / "none", "--where", "year = (1"]
+    assert "is not closed" in command_line.refused("ask", docs, "river", *options)
+    assert not (tmp_path / "none").exists()
 
 
 def test_while_another_call_writes_the_index_its_present_state_answers(

@@ -13,7 +13,7 @@ from llama2vec.files import file_sha256
 from llama2vec.records import Passage, Place
 from llama2vec.retrieve import filters as filters_module
 from llama2vec.retrieve.field_table import write_field_table
-from llama2vec.retrieve.filters import PassageFields
+from llama2vec.retrieve.filters import PassageFields, check_filter
 
 PASSAGES = (
     Passage("0", "t", "Guide › Setup", Place("guide/setup.md", 0, 1), {"year": 2019, "price": 9.5, "tag": "en"}),
@@ -66,7 +66,14 @@ def fields() -> PassageFields:
     ],
 )
 def test_an_expression_allows_the_passages_it_is_true_of(fields: PassageFields, where: str, rows: list[int]) -> None:
+    check_filter(where)
     assert fields.rows(where).tolist() == rows
+
+
+@pytest.mark.parametrize("where", ["", "year >= 10k", "(year > 1", "year = 1)", "1 < year < 2", "year = load('x')"])
+def test_what_no_index_can_read_is_refused_without_one(where: str) -> None:
+    with pytest.raises(FilterError, match=r"^where: "):
+        check_filter(where)
 
 
 @pytest.mark.parametrize(
