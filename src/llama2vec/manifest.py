@@ -13,6 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+SEAL = "content_sha256"
+"""The key of an object's own hash."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "faiss-cpu", "bm25s", "ir-measures")
 
 
@@ -28,6 +30,21 @@ def canonical_json(data: object) -> str:
 def digest(data: object) -> str:
     """Return the SHA-256 in hex of data's canonical JSON."""
     return hashlib.sha256(canonical_json(data).encode(errors="surrogatepass")).hexdigest()
+
+
+def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object with the hash of all it holds.
+
+    >>> unsealed(sealed({"steps": 6}))
+    {'steps': 6}
+    """
+    return {**data, SEAL: digest(data)}
+
+
+def unsealed(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what was sealed; None where it has changed since. Files of earlier versions have no seal."""
+    data = {key: value for key, value in content.items() if key != SEAL}
+    return data if content.get(SEAL, digest(data)) == digest(data) else None
 
 
 def first_difference(

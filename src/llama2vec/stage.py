@@ -15,7 +15,7 @@ import torch
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.files import apply_umask, remove, write_json
-from llama2vec.manifest import build_manifest, digest
+from llama2vec.manifest import build_manifest, digest, sealed
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, choose_device, choose_dtype
 from llama2vec.model.contract import CONTRACT_FILE
@@ -94,21 +94,32 @@ class StageWork:
 
 @contextmanager
 def claim_output(
-    output: Path, stage: Stage, plan: dict[str, Any], *, overwrite: bool, device: str, inputs: Iterable[str | None] = ()
+    output: Path,
+    stage: Stage,
+    plan: dict[str, Any],
+    *,
+    overwrite: bool,
+    device: str,
+    model: str,
+    inputs: Iterable[str | None] = (),
 ) -> Iterator[StageWork]:
     """Take the output folder for this plan, once for all processes.
 
     Raises:
-        OutputExistsError: The folder is not free for this plan, or holds one of the ``inputs``.
+        ModelError: The manifest of ``model``, which the training starts from, was changed after it was written.
+        OutputExistsError: The folder is not free for this plan, or holds the model or one of the ``inputs``.
         TrainingError: Another process was started with another plan.
     """
+    origin_of(model)  # A damaged manifest is refused before the training rather than after it
     connect(choose_device(device))
     check_same(str(plan["hash"]), f"settings or {stage.data}")
     made = StageWork(stage, plan, output)
     with ExitStack() as stack:
 
         def take() -> tuple[Path, bool]:
-            made._work = stack.enter_context(claim(output, stage.kind, plan, overwrite=overwrite, inputs=inputs))
+            made._work = stack.enter_context(
+                claim(output, stage.kind, plan, overwrite=overwrite, inputs=[model, *inputs])
+            )
             return made._work.path, made._work.is_finished
 
         made.path, made.is_finished = on_first_process(take)
@@ -158,7 +169,7 @@ def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Ma
         manifest = build_manifest(stage.name, plan["settings"], {stage.data: plan[stage.data]}, facts)
         write_model_card(work.path, name=work.output.resolve().name, origin=origin.followed_by(manifest))
         apply_umask(work.path)
-        write_json(work.path / MANIFEST, manifest)
+        write_json(work.path / MANIFEST, sealed(manifest))
 
     on_first_process(save)
     work.finish()

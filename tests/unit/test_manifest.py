@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llama2vec import manifest
-from llama2vec.manifest import build_manifest, canonical_json, code_version, digest, first_difference
+from llama2vec.manifest import build_manifest, canonical_json, code_version, digest, first_difference, sealed, unsealed
 
 
 def test_equal_data_has_one_text_and_one_digest_whatever_its_order() -> None:
@@ -34,6 +34,14 @@ def test_the_first_difference_is_named_by_its_dotted_key(
     old: dict[str, Any], new: dict[str, Any], expected: tuple[str, object, object] | None
 ) -> None:
     assert first_difference(old, new) == expected
+
+
+def test_a_seal_shows_every_change() -> None:
+    content = sealed({"steps": 6, "loss": 1.5})
+    assert unsealed(content) == {"steps": 6, "loss": 1.5}
+    assert unsealed({**content, "steps": 7}) is None
+    assert unsealed({**content, "more": 1}) is None
+    assert unsealed({"steps": 6}) == {"steps": 6}, "earlier versions wrote no seal"
 
 
 def test_a_manifest_holds_settings_inputs_results_versions_and_machine() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from llama2vec.config import LoraSettings, ModelSettings
-from llama2vec.errors import OutputExistsError
+from llama2vec.errors import ModelError, OutputExistsError
 from llama2vec.files import write_json
+from llama2vec.manifest import sealed
 from llama2vec.stage import MANIFEST, Stage, claim_output, make_trainable, training_precision
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
@@ -41,7 +42,7 @@ def test_settings_and_data_decide_the_plan() -> None:
 
 def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_path: Path) -> None:
     output = tmp_path / "adapted"
-    with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu") as work:
+    with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as work:
         assert not work.is_finished
         assert not output.exists()
         path = work.begin()
@@ -49,14 +50,27 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
         write_json(path / MANIFEST, {})
         work.finish()
     assert (output / MANIFEST).is_file()
-    with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu") as again:
+    with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as again:
         assert again.is_finished
     other = STAGE.plan({"steps": 9}, "fingerprint")
     with (
         pytest.raises(OutputExistsError, match="steps"),
-        claim_output(output, STAGE, other, overwrite=False, device="cpu"),
+        claim_output(output, STAGE, other, overwrite=False, device="cpu", model="llm"),
     ):
         pass
+
+
+def test_a_changed_manifest_of_the_start_model_is_refused_before_the_training(tmp_path: Path) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    for file, content in {"config.json": {}, "llama2vec.json": {}, MANIFEST: {**sealed({"a": 1}), "a": 2}}.items():
+        write_json(start / file, content)
+    with (
+        pytest.raises(ModelError, match="was changed after it was written"),
+        claim_output(tmp_path / "out", STAGE, PLAN, overwrite=False, device="cpu", model=str(start)),
+    ):
+        pass
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

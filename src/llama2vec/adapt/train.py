@@ -191,8 +191,8 @@ def adapt_model(
     plan = STAGE.plan(config.model_dump(exclude={"objective": {"micro_batch_tokens"}}), corpus)
     read = passages if passages is not None else read_passages(config.text.corpus, limit=config.text.limit or None)
     with claim_output(
-        output, STAGE, plan, overwrite=overwrite, device=config.model.device,
-        inputs=[config.model.name, config.text.corpus],
+        output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
+        inputs=[config.text.corpus],
     ) as work:  # fmt: skip
         if work.is_finished:
             logger.info("%s: this adaptation is finished; nothing to do", output)

@@ -169,8 +169,10 @@ def finetune_model(
     output = Path(output)
     contract = resolve_contract(config)
     plan = _plan(config, contract, examples)
-    inputs = [config.model.name, *config.data.source_list, config.validation.source]
-    with claim_output(output, STAGE, plan, overwrite=overwrite, device=config.model.device, inputs=inputs) as work:
+    with claim_output(
+        output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
+        inputs=[*config.data.source_list, config.validation.source],
+    ) as work:  # fmt: skip
         if work.is_finished:
             logger.info("%s: this fine-tuning is finished; nothing to do", output)
             return Encoder.load(output, settings=config.model)

@@ -279,6 +279,8 @@ def sampled_fingerprint(source: ModelSource) -> str:
 
 def _fault(file: Path) -> str | None:
     """Return the fault that the header of a weight file shows, or None."""
+    if not file.is_file():
+        return "not a regular file"  # Opening a pipe would wait for ever
     size = file.stat().st_size
     with file.open("rb") as stream:
         head = stream.read(len(_POINTER))

@@ -19,7 +19,7 @@ from llama2vec.artifact import (
 )
 from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import FileKind, file_sha256, finish_swap, remove, write_json
-from llama2vec.manifest import canonical_json, code_version, digest, first_difference, machine, versions
+from llama2vec.manifest import SEAL, canonical_json, code_version, digest, first_difference, machine, versions
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
@@ -242,7 +242,7 @@ def _report_output(folder: Path) -> str | None:
     found = []
     for path in files:
         # How long scoring took, and a hash over that, are not part of what it found.
-        of_the_run = {"seconds": 0, "content_sha256": ""}
+        of_the_run = {"seconds": 0, SEAL: ""}
         scores = {**json.loads(path.read_bytes()), **of_the_run} if path.suffix == ".json" else None
         found.append([path.relative_to(folder).as_posix(), digest(scores) if scores else file_sha256(path)])
     return digest(found)

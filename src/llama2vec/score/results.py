@@ -27,7 +27,7 @@ from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import FileKind, disk_errors, link_tree, put_in_place, read_text, remove, write_output
-from llama2vec.manifest import code_version, digest
+from llama2vec.manifest import code_version, sealed, unsealed
 from llama2vec.records import Report, Run
 from llama2vec.score.comparison import Comparison
 
@@ -44,8 +44,6 @@ COMPARISON_FILE = FileKind(
     "a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"'
 )
 _VALUES_FILE = FileKind("values per query", rb"query\tsystem\tme(tric|asure)\tvalue\n")
-_SEAL = "content_sha256"
-"""Hash of all else in the object; files of earlier versions have none."""
 T = TypeVar("T")
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 NUMBERS = TypeAdapter(dict[str, Number])
@@ -154,7 +152,7 @@ def write_json(path: str | Path, data: Mapping[str, Any], kind: FileKind, *, ove
     """
     try:
         plain = json.loads(json.dumps(data, allow_nan=False, default=str))
-        text = json.dumps({**plain, _SEAL: digest(plain)}, indent=2, ensure_ascii=False)
+        text = json.dumps(sealed(plain), indent=2, ensure_ascii=False)
     except ValueError as error:
         raise EvaluationError(f"{path}: a value cannot be written as JSON ({error}); correct it") from None
     write_output(Path(path), text + "\n", kind, overwrite=overwrite)
@@ -296,10 +294,10 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
         raise DataError(f"{where} cannot be read as JSON ({error}); make the result again") from None
     if not isinstance(content, dict):
         return {}
-    seal = content.pop(_SEAL, None)
-    if seal is not None and seal != digest(content):
+    data = unsealed(content)
+    if data is None:
         raise DataError(f"{where} was changed after it was written; restore it, or make the result again")
-    return content
+    return data
 
 
 def validated(kind: TypeAdapter[T], data: object, where: str) -> T:

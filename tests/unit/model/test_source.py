@@ -183,6 +183,13 @@ def test_damaged_weight_files_are_named_before_they_are_read(
         source.check_files()
 
 
+def test_a_pipe_in_the_place_of_weights_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    os.mkfifo(tmp_path / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors: not a regular file"):
+        resolve_model(str(tmp_path)).check_files()
+
+
 def as_stored(spec: ModelSpec, folder: Path) -> dict[str, object]:
     return {"corpus": "c.jsonl", "model": json.loads(json.dumps(spec.to_json(folder)))}
 

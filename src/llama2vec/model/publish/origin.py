@@ -12,6 +12,8 @@ import yaml  # type: ignore[import-untyped]
 from huggingface_hub.repocard import metadata_load
 
 from llama2vec.artifact import read_object
+from llama2vec.errors import ModelError
+from llama2vec.manifest import unsealed
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.source import SMOLLM2_HUB, SMOLLM2_NAME
 
@@ -46,7 +48,11 @@ class Origin:
 
 
 def origin_of(name: str) -> Origin:
-    """Follow the manifests of a model, and of the models it was made from, back to the base."""
+    """Follow the manifests of a model, and of the models it was made from, back to the base.
+
+    Raises:
+        ModelError: A manifest was changed after it was written.
+    """
     manifests: list[Manifest] = []
     beside, seen = Path(), set[Path]()
     while True:
@@ -60,6 +66,8 @@ def origin_of(name: str) -> Origin:
             # An encoder without a manifest names its base in its own card.
             card = _front_matter(folder / CARD_FILE)
             return Origin(str(card.get("base_model") or ""), str(card.get("license") or ""), tuple(manifests))
+        if (manifest := unsealed(manifest)) is None:
+            raise ModelError(f"{folder / _MANIFEST} was changed after it was written; restore it, or train again")
         manifests.insert(0, manifest)
         seen.add(folder.resolve())
         name, beside = str(manifest.get("settings", {}).get("model", {}).get("name", "")), folder.parent

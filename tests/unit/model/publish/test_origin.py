@@ -6,10 +6,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from cards import MANIFEST, card_of
 from encoders import FLOAT32
 from huggingface_hub.repocard import metadata_load
 
+from llama2vec.errors import ModelError
+from llama2vec.manifest import sealed
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.origin import Origin, origin_of
 from llama2vec.model.publish.publishing import write_model_card
@@ -34,6 +37,15 @@ def test_origins_are_followed_through_the_stages_also_after_a_run_was_moved(
     # Saved once more, without a manifest of its own, the base is still known.
     again = Encoder.load(tuned, settings=FLOAT32).save(tmp_path / "again")
     assert origin_of(str(again)).base == origin.base
+
+
+def test_a_manifest_that_was_changed_is_refused(save: Callable[..., Path], tmp_path: Path) -> None:
+    adapted = save()
+    (adapted / "manifest.json").write_text(json.dumps(sealed(MANIFEST)), encoding="utf-8")
+    assert origin_of(str(adapted)).manifests == (MANIFEST,)
+    (adapted / "manifest.json").write_text(json.dumps({**sealed(MANIFEST), "stage": "finetune"}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"manifest\.json was changed after it was written; restore it"):
+        origin_of(str(adapted))
 
 
 def test_the_license_of_a_local_base_is_read_from_its_card(save: Callable[..., Path], llama_folder: Path) -> None:
