@@ -56,7 +56,7 @@ VARIANTS: dict[str, list[str]] = {
     "bos": [*FAST, "prompts.begin=bos"],
     "long": [*FAST, "optimizer.steps=20", "text.min_words=48"],
     IN_DOMAIN: FAST,
-    "nostop": [*FAST, "objective.stop_words=false"],
+    "nostop": [*FAST, "text.stop_words=none"],
     "rank64": [*FAST, "model.lora.rank=64", "model.lora.alpha=128"],
     "short": [*FAST, "text.min_words=5", "text.max_words=24", "optimizer.batch_size=32"],
 }

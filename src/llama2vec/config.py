@@ -93,6 +93,12 @@ class PromptSettings(Settings):
 
 PROMPT_RECIPES: dict[str, PromptSettings] = {
     "paper": PromptSettings(),
+    "paper-v1": PromptSettings(
+        recipe="paper-v1", self_prompt=" The original sentence:", next_prompt=" The next sentence:"
+    ),
+    "paper-v2": PromptSettings(
+        recipe="paper-v2", self_prompt=" The input sentence is:", next_prompt=" The next sentence is:"
+    ),
     "released": PromptSettings(
         recipe="released",
         prefix='"',
@@ -101,7 +107,8 @@ PROMPT_RECIPES: dict[str, PromptSettings] = {
         slots=8,
     ),
 }
-"""The two published wordings: ``paper`` (ACL 2024 text) and ``released`` (the authors' code and checkpoints)."""
+"""Wordings by name: ``paper-v1`` (arXiv 2312.15503v1), ``paper-v2`` (its second version and ACL 2024) and ``released``
+(the authors' code and checkpoints) are as published; ``paper``, the default, is v1's on a new line."""
 
 
 class LoraSettings(Settings):
@@ -149,7 +156,7 @@ class OptimizerSettings(Settings):
     batch_size: Annotated[int, Field(ge=1)] = 16  # Examples per step and process
     accumulation: Annotated[int, Field(ge=1)] = 1  # Micro-batches summed into one step
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"  # Shape after the warm-up
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # How the learning rate falls after the warm-up
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # Share of the steps over which the rate rises from 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # AdamW's weight decay
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # Gradients are clipped to this norm
@@ -159,6 +166,11 @@ class OptimizerSettings(Settings):
     save_every: Annotated[int, Field(ge=1)] = 50  # Steps between checkpoints
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2  # Number of checkpoints to keep; older ones are deleted
     workers: Annotated[int, Field(ge=0, le=1024)] = 0  # Processes that prepare batches; 0 = the training process itself
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _old_name(cls, value: Any) -> Any:
+        return "constant" if value == "constant_with_warmup" else value
 
 
 class EncoderSettings(Settings):

@@ -34,7 +34,7 @@ def test_a_recipe_is_read_and_overrides_go_on_top(tmp_path: Path) -> None:
     [
         ("optimizer.learning_rate=1e-3", lambda config: config.optimizer.learning_rate == 1e-3),
         ("optimizer.steps=12", lambda config: config.optimizer.steps == 12),
-        ("objective.stop_words=false", lambda config: config.objective.stop_words is False),
+        ("text.draw_lengths=false", lambda config: config.text.draw_lengths is False),
         ("text.corpus=some/folder", lambda config: config.text.corpus == "some/folder"),
         ('text.corpus="a b"', lambda config: config.text.corpus == "a b"),
         ('model.lora.targets=["q_proj", "v_proj"]', lambda config: config.model.lora.targets == ["q_proj", "v_proj"]),
@@ -61,8 +61,26 @@ def test_a_named_prompt_recipe_can_be_changed_in_part(tmp_path: Path) -> None:
     assert load_config(AdaptConfig, path).prompts == PROMPT_RECIPES["released"].model_copy(update={"slots": 3})
 
 
+def test_the_published_wordings_add_no_line_and_the_default_keeps_its_own() -> None:
+    published = [PROMPT_RECIPES[name] for name in ("paper-v1", "paper-v2", "released")]
+    assert not any("\n" in wording.prefix + wording.self_prompt + wording.next_prompt for wording in published)
+    assert [(one.self_prompt, one.next_prompt) for one in published[:2]] == [
+        (" The original sentence:", " The next sentence:"),
+        (" The input sentence is:", " The next sentence is:"),
+    ]
+    assert all(wording.recipe == name for name, wording in PROMPT_RECIPES.items())
+    # Saved contracts say `paper` and hold this wording.
+    assert PROMPT_RECIPES["paper"].self_prompt == "\nThe original sentence: "
+
+
+def test_the_schedule_of_earlier_recipes_has_a_shorter_name() -> None:
+    assert load_config(AdaptConfig, None, ["optimizer.schedule=constant_with_warmup"]).optimizer.schedule == "constant"
+
+
 def test_an_unknown_prompt_recipe_is_named_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no recipe called 'relesed'; choose from paper, released"):
+    with pytest.raises(
+        ConfigError, match="no recipe called 'relesed'; choose from paper, paper-v1, paper-v2, released"
+    ):
         load_config(AdaptConfig, None, ["prompts=relesed"])
 
 

@@ -16,6 +16,8 @@ class ObjectiveSettings(Settings):
     Attributes:
         language_model_weight: Weight of the ordinary next-token loss on T (1 in the authors' code, 0 in the paper).
         pretext_weight: Factor on the mean of EBAE and EBAR (0.1 in the authors' code).
+        targets: ``in_text`` = the tokens of the text that overlap a word to predict; ``words`` = those words joined by
+            spaces and tokenized again, as in the authors' code. They differ where a word follows no space.
         token_weights: ``uniform``, or ``idf`` = each token's inverse document frequency in the corpus.
         micro_batch_tokens: Most cells (texts x longest sequence) of one pass through the model. A larger batch is read
             in pieces: the same gradients in the memory of one piece. 0 = 2,048 on a CPU, whole batches on a GPU.
@@ -26,7 +28,7 @@ class ObjectiveSettings(Settings):
     next_weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of EBAR; 0 switches it off
     language_model_weight: Annotated[float, Field(ge=0)] = 0.0
     pretext_weight: Annotated[float, Field(gt=0)] = 1.0
-    stop_words: bool = True  # Drop stop words and punctuation from the targets, for languages with a list
+    targets: Literal["in_text", "words"] = "in_text"
     token_weights: Literal["uniform", "idf"] = "idf"
     micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
 
@@ -43,6 +45,9 @@ class AdaptEncoderSettings(EncoderSettings):
     layers: Annotated[int, Field(ge=1)] = 8  # 8 by default; a model with fewer layers uses them all
 
 
+_OLD_LISTS = {True: "iso", False: "none"}
+
+
 class AdaptConfig(Settings):
     """A whole adaptation recipe (stage 1)."""
 
@@ -52,6 +57,18 @@ class AdaptConfig(Settings):
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     encoder: AdaptEncoderSettings = AdaptEncoderSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _move_stop_words(cls, data: Any) -> Any:
+        """Read ``objective.stop_words`` of earlier versions, true or false, as ``text.stop_words``."""
+        objective = data.get("objective") if isinstance(data, dict) else None
+        if not isinstance(objective, dict) or not isinstance(objective.get("stop_words"), bool):
+            return data
+        rest = {key: value for key, value in objective.items() if key != "stop_words"}
+        text = data.get("text", {})
+        given = text if isinstance(text, dict) else text.model_dump(exclude_unset=True)
+        return {**data, "objective": rest, "text": {"stop_words": _OLD_LISTS[objective["stop_words"]], **given}}
 
     @model_validator(mode="before")
     @classmethod

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from llama2vec.data.words import WORD
 from llama2vec.errors import TokenizerError
@@ -25,27 +26,41 @@ class TargetTokenizer:
     """Tokenize texts and choose the tokens that an embedding must predict.
 
     Targets are the tokens that overlap a word other than a stop word; punctuation, space and special tokens are
-    excluded. The authors' code removes stop words first and tokenizes the remaining text. Character offsets keep the
-    ids of the original text, which matters for tokens that carry their leading space. ``skip`` holds the lower-case
-    words to exclude; None predicts every token that is not special.
+    excluded. Character offsets keep the ids of the text, which matters for tokens that carry their leading space. With
+    ``joined``, the words are joined by spaces and tokenized again, as in the authors' code. ``skip`` holds the words to
+    exclude, in lower case; None predicts every token that is not special.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int, skip: frozenset[str] | None) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, max_tokens: int, skip: frozenset[str] | None, *, joined: bool = False
+    ) -> None:
         if not tokenizer.is_fast:
             raise TokenizerError("adaptation needs a fast tokenizer (one with tokenizer.json) to find word borders")
         self._tokenizer, self._max_tokens, self._skip = tokenizer, max_tokens, skip
+        self._joined = joined and skip is not None
         self._special = frozenset(tokenizer.all_special_ids)
 
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Tokenize texts; an empty text has no ids and no targets."""
-        encoded = self._tokenizer(
+        encoded = self._encoded(texts)
+        found = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        if not self._joined:
+            return [TokenizedText(tuple(ids), self._targets(text, ids, offsets)) for text, ids, offsets in found]
+        words = [[word for word in WORD.findall(text) if self._counts(word)] for text in texts]
+        joined = self._encoded([" ".join(kept) for kept in words])["input_ids"]
+        return [
+            TokenizedText(tuple(ids), tuple(dict.fromkeys(one for one in of_words if one not in self._special)))
+            for (_, ids, _), of_words in zip(found, joined, strict=True)
+        ]
+
+    def _encoded(self, texts: Sequence[str]) -> Any:
+        return self._tokenizer(
             list(texts), add_special_tokens=False, truncation=True, max_length=self._max_tokens,
             return_offsets_mapping=True, return_attention_mask=False,
         )  # fmt: skip
-        return [
-            TokenizedText(tuple(ids), self._targets(text, ids, offsets))
-            for text, ids, offsets in zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        ]
+
+    def _counts(self, word: str) -> bool:
+        return word.lower() not in (self._skip or ())
 
     def _targets(self, text: str, ids: Sequence[int], offsets: Sequence[tuple[int, int]]) -> tuple[int, ...]:
         plain = [(token, span) for token, span in zip(ids, offsets, strict=True) if token not in self._special]
@@ -53,7 +68,7 @@ class TargetTokenizer:
             return tuple(dict.fromkeys(token for token, _ in plain))
         content = bytearray(len(text))
         for word in WORD.finditer(text):
-            if word.group().lower() not in self._skip:
+            if self._counts(word.group()):
                 content[word.start() : word.end()] = b"\x01" * (word.end() - word.start())
         return tuple(dict.fromkeys(token for token, (start, end) in plain if any(content[start:end])))
 

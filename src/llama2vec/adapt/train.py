@@ -26,8 +26,9 @@ from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import OptimizerSettings, PromptName
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.settings import TextSettings
 from llama2vec.data.unlabeled import adaptation_examples
-from llama2vec.data.words import stop_words
+from llama2vec.data.words import chosen_stop_words, stop_words_identity
 from llama2vec.errors import ConfigError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
@@ -188,7 +189,9 @@ def adapt_model(
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
     corpus = corpus_fingerprint(config.text.corpus) if passages is None else "given"
     # The size of the pieces decides memory, not the result: a run that ran out of it may resume with smaller ones.
-    plan = STAGE.plan(config.model_dump(exclude={"objective": {"micro_batch_tokens"}}), corpus)
+    settings = config.model_dump(exclude={"objective": {"micro_batch_tokens"}})
+    settings["text"]["stop_words"] = stop_words_identity(config.text.stop_words)
+    plan = STAGE.plan(settings, corpus)
     read = passages if passages is not None else read_passages(config.text.corpus, limit=config.text.limit or None)
     with claim_output(
         output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
@@ -202,6 +205,7 @@ def adapt_model(
 
 def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
     """Train and save; nothing is written before the model and the text have been read."""
+    skip = chosen_stop_words(config.text.stop_words, config.text.language)
     examples, held_out = adaptation_examples(
         passages, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
     )
@@ -213,8 +217,8 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)
     trainable = make_trainable(backbone, config.model, new_tokens, config.optimizer.seed)
-    skip = stop_words(config.text.language) if config.objective.stop_words else None
-    tokenize = TargetTokenizer(backbone.tokenizer, _text_room(backbone, prompts, config.text.max_tokens), skip)
+    room = _text_room(backbone, prompts, config.text)
+    tokenize = TargetTokenizer(backbone.tokenizer, room, skip, joined=config.objective.targets == "words")
     weights = None
     if config.objective.token_weights == "idf":
         texts = [example.text for example in examples[:: max(1, len(examples) // _IDF_SAMPLE)]]
@@ -238,8 +242,14 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     return save_trained(encoder, trainable, work, facts=facts)
 
 
-def _text_room(backbone: Backbone, prompts: PromptIds, wanted: int) -> int:
-    """Cut the length limit to what the prompts leave of the context, with a warning."""
+def _text_room(backbone: Backbone, prompts: PromptIds, text: TextSettings) -> int:
+    """Return the longest T in tokens: the limit, cut to what the prompts leave of the context, with a warning."""
+    around = len(prompts.prefix) + sum(map(len, prompts.suffixes.values())) if text.count_prompts else 0
+    wanted = text.max_tokens - around
+    if wanted < 1:
+        raise ConfigError(
+            f"text.max_tokens is {text.max_tokens} and prefix and prompts take {around} of them; raise it"
+        )
     context = getattr(backbone.model.config, "max_position_embeddings", None)
     if not context:
         return wanted

@@ -26,7 +26,7 @@ class _Settings(ScoringSettings):
 
     stores: Path | None = None  # Folder of encoded corpora: those in it are used, new ones are kept there
     encode_only: bool = False  # Only encode the corpora into ``stores``; several processes may share the work
-    prompts: str | None = None  # Prompt recipe of a model that was not saved by llama2vec: ``paper`` or ``released``
+    prompts: str | None = None  # Prompt recipe of a model that was not saved by llama2vec
 
 
 _Tasks = Annotated[

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.config import ModelSettings, check_language, load_config
+from llama2vec.config import PROMPT_RECIPES, ModelSettings, check_language, load_config
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
 Prompts = Annotated[
-    str | None, typer.Option(help="Prompt recipe of a model that was not saved by llama2vec: paper or released.")
+    str | None,
+    typer.Option(help=f"Prompt recipe of a model that was not saved by llama2vec: {', '.join(PROMPT_RECIPES)}."),
 ]
 EncoderSets = Annotated[
     list[str] | None,

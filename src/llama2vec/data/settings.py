@@ -83,14 +83,22 @@ class TextSettings(Settings):
 
     Attributes:
         max_words: Longest T and U. The length of each piece is drawn between the two, so that the model sees texts as
-            short as queries and as long as passages; equal numbers switch this off.
+            short as queries and as long as passages.
+        draw_lengths: False fills every piece up to ``max_words`` instead, as the authors' rows are filled.
+        count_prompts: ``max_tokens`` includes prefix and prompts, as in the authors' code.
+        stop_words: Words that no embedding has to predict: ``iso`` = stopwords-iso of the language, ``nltk`` = NLTK's
+            English list (authors' code), ``none`` = every token is predicted, punctuation too; or a file, one word a
+            line.
     """
 
     corpus: str = ""  # Documents (folder or file), BEIR folder, JSONL, TSV, ``hf:dataset``, ``ir:dataset``
     language: Language = "en"  # ISO 639-1 code for sentence ends and stop words
     min_words: Annotated[int, Field(ge=1)] = 8  # Shortest T and U; shorter leftovers merge into the adjacent piece
     max_words: Annotated[int, Field(ge=1)] = 64
+    draw_lengths: bool = True
     max_tokens: Annotated[int, Field(ge=4)] = 128  # Longest T in tokens, without prompts
+    count_prompts: bool = False
+    stop_words: Annotated[str, Field(min_length=1)] = "iso"
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.02  # Share of the documents held out for the validation loss
     limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many passages; 0 = all
 
@@ -98,6 +106,8 @@ class TextSettings(Settings):
     def _order(self) -> TextSettings:
         if self.min_words > self.max_words:
             raise ValueError(f"min_words ({self.min_words}) is larger than max_words ({self.max_words})")
+        if self.stop_words == "nltk" and self.language != "en":
+            raise ValueError(f"stop_words = nltk is an English list and the language is {self.language}; choose iso")
         return self
 
 

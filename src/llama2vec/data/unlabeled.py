@@ -79,19 +79,21 @@ def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> l
     """Split a document into consecutive pieces of whole sentences.
 
     The target length of each piece is drawn uniformly between ``min_words`` and ``max_words``, seeded by the document's
-    id. A longer sentence stays whole; only a single piece may be shorter than ``min_words``.
+    id; without ``draw_lengths`` it is ``max_words``. A longer sentence stays whole; only a single piece may be shorter
+    than ``min_words``.
     """
     lengths = random.Random(f"{seed}:{document.id}")
+    shortest = settings.min_words if settings.draw_lengths else settings.max_words
     pieces: list[str] = []
     current: list[str] = []
-    words, target = 0, lengths.randint(settings.min_words, settings.max_words)
+    words, target = 0, lengths.randint(shortest, settings.max_words)
     for text in document.texts:
         for sentence in sentences(text, settings.language):
             size = len(sentence.split())
             if words >= settings.min_words and words + size > target:
                 pieces.append(" ".join(current))
                 current, words = [], 0
-                target = lengths.randint(settings.min_words, settings.max_words)
+                target = lengths.randint(shortest, settings.max_words)
             current.append(sentence)
             words += size
     if current and (words >= settings.min_words or not pieces):

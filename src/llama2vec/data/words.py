@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from pathlib import Path
 
-from llama2vec.errors import MissingDependencyError
+from llama2vec.errors import ConfigError, MissingDependencyError
+from llama2vec.files import file_sha256, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +27,46 @@ def stop_words(language: str) -> frozenset[str]:
         return frozenset()
     # The list holds contractions ("don't"); texts are compared word by word, as the authors' code does.
     return frozenset(part for word in stopwordsiso.stopwords(language) for part in WORD.findall(word.lower()))
+
+
+_NLTK = Path(__file__).with_name("stop_words_nltk.txt")
+STOP_WORD_LISTS = ("iso", "nltk", "none")
+"""What may be named instead of a file of stop words."""
+
+
+def chosen_stop_words(choice: str, language: str) -> frozenset[str] | None:
+    """Return the stop words that a recipe chooses, as lower-case single words; None = every token counts.
+
+    Args:
+        choice: ``iso`` = stopwords-iso of the language, ``nltk`` = the English list of NLTK, ``none``, or a file with a
+            word a line, in which ``#`` begins a comment.
+        language: ISO 639-1 code, for ``iso``.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds no word.
+    """
+    if choice == "none":
+        return None
+    if choice == "iso":
+        return stop_words(language)
+    path = _NLTK if choice == "nltk" else Path(choice)
+    try:
+        lines = read_text(path).splitlines()
+    except (OSError, UnicodeDecodeError):
+        lists = ", ".join(STOP_WORD_LISTS)
+        raise ConfigError(
+            f"text.stop_words: {choice} is neither one of {lists} nor a file of UTF-8 text with one word a line"
+        ) from None
+    words = frozenset(part for line in lines for part in WORD.findall(line.partition("#")[0].lower()))
+    if not words:
+        raise ConfigError(f"text.stop_words: {choice} holds no word; write one a line, or choose none")
+    return words
+
+
+def stop_words_identity(choice: str) -> str:
+    """Return what identifies a choice of stop words: the name of a list, the hash of a file."""
+    is_file = choice not in STOP_WORD_LISTS and Path(choice).is_file()
+    return f"sha256:{file_sha256(Path(choice))}" if is_file else choice
 
 
 def text_key(text: str) -> str:

@@ -14,6 +14,7 @@ from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.examples import examples_fingerprint
 from llama2vec.data.reading import holds_documents
 from llama2vec.data.sources import beir_file
+from llama2vec.data.words import stop_words_identity
 from llama2vec.errors import ConfigError
 from llama2vec.files import file_sha256
 from llama2vec.manifest import digest
@@ -177,6 +178,7 @@ class _Planner:
     def _adapt(self) -> None:
         assert self._config.adapt
         settings = _without(self._config.adapt.model_dump(), "name", "corpus")
+        settings["text"]["stop_words"] = stop_words_identity(self._config.adapt.text.stop_words)
         self._add("adapt", settings, [self._model, self._corpus(adaptation_corpus(self._config))])
 
     def _pair_inputs(self) -> list[Input]:

@@ -29,6 +29,7 @@ from llama2vec.training.state import LOG_FILE, LOSS_PLOT, draw_losses, read_log,
 logger = logging.getLogger(__name__)
 
 _TRAINER_STATE = "trainer_state.json"
+_SCHEDULES = {"constant": "constant_with_warmup"}  # What transformers calls constant has no warm-up
 
 
 class EpochOrder(Sampler[int]):
@@ -270,7 +271,7 @@ def _arguments(
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
+        lr_scheduler_type=_SCHEDULES.get(settings.schedule, settings.schedule),
         warmup_steps=math.ceil(settings.steps * settings.warmup),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

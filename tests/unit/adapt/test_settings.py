@@ -47,3 +47,14 @@ def test_an_adaptation_ends_with_several_layers_and_a_bare_model_with_one() -> N
     config = load_config(AdaptConfig, None, ["encoder.passage_max_tokens=64"])
     assert config.encoder.layers == 8
     assert EncoderSettings().layers == 1
+
+
+def test_stop_words_of_earlier_recipes_become_those_of_the_text() -> None:
+    assert load_config(AdaptConfig, None, ["objective.stop_words=false"]).text.stop_words == "none"
+    assert load_config(AdaptConfig, None, ["objective.stop_words=true"]) == AdaptConfig()
+    # What the text itself says counts.
+    both = ["objective.stop_words=false", "text.stop_words=nltk", "objective.next_weight=0.5"]
+    config = load_config(AdaptConfig, None, both)
+    assert (config.text.stop_words, config.objective.next_weight) == ("nltk", 0.5)
+    with pytest.raises(ConfigError, match=r"unknown key 'objective\.stop_words'"):
+        load_config(AdaptConfig, None, ["objective.stop_words=nltk"])

@@ -97,3 +97,17 @@ def test_idf_falls_with_the_number_of_texts_and_is_never_negative() -> None:
     weights = inverse_document_frequency([[0, 1], [1, 2], [1]], 5)
     assert weights == pytest.approx([math.log(4 / 2), 0.0, math.log(4 / 2), math.log(4), math.log(4)])
     assert all(weight >= 0 for weight in weights)
+
+
+def test_joined_words_are_the_targets_of_the_authors_code(tokenizer: Any) -> None:
+    skip = frozenset({"the", "of"})
+    text = "The (river), stone_bridge of the\nRiver"
+    in_text, joined = (TargetTokenizer(tokenizer, 64, skip, joined=joined)([text])[0] for joined in (False, True))
+    # Their code turns all that is neither letter nor digit into spaces, drops the stop words and tokenizes the rest.
+    expected = tokenizer("river stone bridge River", add_special_tokens=False)["input_ids"]
+    assert joined.targets == tuple(dict.fromkeys(expected))
+    assert joined.ids == in_text.ids
+    assert set(joined.targets) != set(in_text.targets)
+    # Without stop words, they tokenize the text as it is.
+    (plain,) = TargetTokenizer(tokenizer, 64, None, joined=True)([text])
+    assert plain == TargetTokenizer(tokenizer, 64, None)([text])[0]

@@ -15,6 +15,7 @@ from llama2vec.errors import ConfigError
         (TextSettings, "min_words=65", r"min_words \(65\) is larger than max_words \(64\)"),
         (TextSettings, "language=english", "'english' is not an ISO 639 code"),
         (TextSettings, "held_out=1", "held_out"),
+        (TextSettings, "stop_words=", "stop_words"),
         (CorpusPairSettings, "crop_max_words=2", r"query_min_words \(3\).*crop_max_words \(2\)"),
         (CorpusPairSettings, "query_max_words=11", r"crop_max_words \(12\) ≤ query_max_words \(11\)"),
         (CorpusPairSettings, "kinds={title=0, first_sentence=0, halves=0, crop=0}", "the share of every kind is 0"),
@@ -29,3 +30,8 @@ def test_settings_that_cannot_work_are_refused(schema: type[TextSettings], overr
 def test_equal_lengths_switch_the_drawing_off() -> None:
     settings = load_config(TextSettings, None, ["min_words=20", "max_words=20"])
     assert settings.min_words == settings.max_words == 20
+
+
+def test_an_english_list_of_stop_words_is_refused_for_another_language() -> None:
+    with pytest.raises(ConfigError, match="nltk is an English list and the language is de; choose iso"):
+        load_config(TextSettings, None, ["stop_words=nltk", "language=de"])

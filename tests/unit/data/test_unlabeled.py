@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -241,6 +242,18 @@ def test_pieces_have_a_length_between_the_limits() -> None:
 def test_equal_limits_give_pieces_of_one_length() -> None:
     whole = Document("a", tuple("One two three four five." for _ in range(40)))
     assert {len(piece.split()) for piece in cut_document(whole, TextSettings(min_words=20, max_words=20))} == {20}
+
+
+def test_pieces_are_filled_like_the_authors_rows_where_no_length_is_drawn() -> None:
+    draw = random.Random(3)
+    sizes = [draw.randint(5, 30) for _ in range(400)]
+    whole = Document("a", tuple(" ".join(["Word", *["and"] * (size - 2), "so."]) for size in sizes))
+    settings = TextSettings(min_words=64, max_words=500, draw_lengths=False)
+    *pieces, _ = cut_document(whole, settings)
+    # Sentences of up to 30 words fill 500: no piece is over it, and the next sentence would not have fitted.
+    assert all(470 < len(piece.split()) <= 500 for piece in pieces)
+    drawn = cut_document(whole, TextSettings(min_words=64, max_words=500))
+    assert min(len(piece.split()) for piece in drawn[:-1]) < 470
 
 
 def test_a_long_sentence_stays_whole_and_a_short_rest_joins_its_neighbor() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -167,7 +168,7 @@ def test_weights_that_blow_up_are_never_saved(tmp_path: Path) -> None:
             learning_rate=1e300,
             steps=2,
             save_every=1,
-            schedule="constant_with_warmup",
+            schedule="constant",
             warmup=0,
             max_grad_norm=1.0,
         )
@@ -248,3 +249,21 @@ def test_a_shorter_last_batch_stays_last() -> None:
     lengths = list(range(10))
     for seed in range(5):
         assert sorted(list(LengthGroupedOrder(lengths, 4, seed))[-2:]) == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        # Steps 1 to 3 warm up. `linear` falls by one of 7 parts a step and would be 0 at step 11.
+        ("linear", [0, 1 / 3, 2 / 3, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]),
+        ("constant", [0, 1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1]),
+        ("cosine", [0, 1 / 3, 2 / 3, *(0.5 * (1 + math.cos(math.pi * part / 7)) for part in range(7))]),
+    ],
+)
+def test_the_learning_rate_rises_over_the_warm_up_and_follows_its_schedule(
+    schedule: str, shares: list[float], tmp_path: Path
+) -> None:
+    changes = {"steps": 10, "warmup": 0.3, "log_every": 1, "schedule": schedule}
+    train(Line(), EXAMPLES, [], FitLine(), settings(**changes), tmp_path)
+    rates = [line["learning_rate"] for line in read_log(tmp_path / "log.jsonl") if "learning_rate" in line]
+    assert rates == pytest.approx([settings().learning_rate * share for share in shares])
