@@ -8,16 +8,17 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
 logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # C0 and C1 control characters except tab and newline, bidirectional overrides, and half surrogate pairs.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -151,6 +152,12 @@ class ProgressReporter:
         elif now - self._logged >= _LOG_EVERY_SECONDS:
             self._logged = now
             logger.info("%s", self._line(now))
+
+    def counted(self, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, each of which counts as done once the next one is asked for."""
+        for item in items:
+            yield item
+            self.advance(1)
 
     def skip(self, count: int) -> None:
         """Take away work that another process or an earlier run does, so that rate and time left stay true."""

@@ -102,6 +102,14 @@ def test_progress_is_a_log_line_every_few_seconds_without_a_terminal(
         assert caplog.messages == ["encoding: 300 of 600 passages, 30.0/s, 10 s left"]
 
 
+def test_items_count_as_they_are_taken(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), ProgressReporter("reading", "passages") as progress:
+        progress.start(None)
+        for _ in progress.counted("abc"):
+            clock[0] += 8
+    assert caplog.messages == ["reading: 2 passages, 8.0 s each", "reading: 3 passages, 8.0 s each"]
+
+
 def test_what_an_earlier_run_finished_does_not_count_towards_the_rate(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:

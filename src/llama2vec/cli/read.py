@@ -14,6 +14,7 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.rows import write_passages
 from llama2vec.data.settings import ReadingSettings
+from llama2vec.terminal import ProgressReporter
 
 
 def read_command(
@@ -40,7 +41,9 @@ def read_command(
     splitter = corpus_splitter(source, spec, passage_settings(split), settings)
     report = ReadingReport()
     passages = read_passages(source, limit=limit, splitter=splitter, settings=settings, report=report)
-    count = write_passages(passages, output, inputs=[source], overwrite=overwrite)
+    with ProgressReporter("reading", "passages") as progress:
+        progress.start(None)
+        count = write_passages(progress.counted(passages), output, inputs=[source], overwrite=overwrite)
     measure = "" if splitter is None else f" of at most {splitter.tokens} {'tokens' if model else 'words'}"
     typer.echo(f"Wrote {count:,} passage{'s' if count != 1 else ''}{measure} to {output}")
     if report.files or report.skipped:

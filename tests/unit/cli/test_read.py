@@ -22,12 +22,16 @@ def docs(tmp_path: Path) -> Path:
     return folder
 
 
-def test_documents_become_passages_with_place_and_fields(command_line: CommandLine, docs: Path, tmp_path: Path) -> None:
+def test_documents_become_passages_with_place_and_fields(
+    command_line: CommandLine, docs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     corpus = tmp_path / "corpus.jsonl"
     done = command_line("read", docs, "-o", corpus, "--split", "tokens=60", "--split", "overlap=0")
     assert done.code == 0, done.err
     found = list(read_passages(corpus))
     assert f"Wrote {len(found)} passages of at most 60 words to {corpus}" in done.out
+    assert any(line.startswith(f"reading: {len(found)} passages, ") for line in caplog.messages)
     assert "skipped     1" in done.out
     assert "photo.png" in done.out
     assert len(found) > 4
