@@ -51,6 +51,9 @@ class WordEncoder:
         counts = np.array([[words.count(word) for word in WORDS] for words in kept], dtype=np.float32) + 0.01
         return (counts / np.linalg.norm(counts, axis=1, keepdims=True) + self.fault).astype(np.float32)
 
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        return sum(len(passage.full_text.split()) > LIMIT for passage in passages)
+
     def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
         self.read += [passage.id for passage in passages]
         return self._vectors([passage.full_text for passage in passages])

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, PromptSettings, Settings
-from llama2vec.data.settings import TextSettings
+from llama2vec.data.settings import ReadingSettings, TextSettings
+from llama2vec.data.words import stop_words_identity
 
 
 class ObjectiveSettings(Settings):
@@ -54,9 +55,17 @@ class AdaptConfig(Settings):
     model: ModelSettings = ModelSettings()
     prompts: PromptSettings = PromptSettings()
     text: TextSettings = TextSettings()
+    reading: ReadingSettings = ReadingSettings()  # How documents and rows of ``text.corpus`` are read
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     encoder: AdaptEncoderSettings = AdaptEncoderSettings()
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the result; of how text is read, what differs from the defaults."""
+        # The size of the pieces decides memory, not the result: a run that ran out of it may resume with smaller ones.
+        found = self.model_dump(exclude={"objective": {"micro_batch_tokens"}, "reading": True})
+        found["text"]["stop_words"] = stop_words_identity(self.text.stop_words)
+        return found | ({"reading": self.reading.choices} if self.reading.choices else {})
 
     @model_validator(mode="before")
     @classmethod

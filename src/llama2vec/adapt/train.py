@@ -26,9 +26,10 @@ from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import OptimizerSettings, PromptName
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.folder import ReadingReport
 from llama2vec.data.settings import TextSettings
 from llama2vec.data.unlabeled import adaptation_examples
-from llama2vec.data.words import chosen_stop_words, stop_words_identity
+from llama2vec.data.words import chosen_stop_words
 from llama2vec.errors import ConfigError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
@@ -162,7 +163,12 @@ class PretextObjective:
 
 
 def adapt_model(
-    config: AdaptConfig, output: str | Path, *, passages: Iterable[Passage] | None = None, overwrite: bool = False
+    config: AdaptConfig,
+    output: str | Path,
+    *,
+    passages: Iterable[Passage] | None = None,
+    overwrite: bool = False,
+    report: ReadingReport | None = None,
 ) -> Encoder:
     """Adapt a causal LM on plain text (stage 1 of Llama2Vec, arXiv 2312.15503) and save the encoder.
 
@@ -173,6 +179,7 @@ def adapt_model(
         output: Folder for the encoder, log, loss curve, checkpoints and manifest.
         passages: Text in reading order; None reads ``config.text.corpus``.
         overwrite: Replace an adaptation with other settings.
+        report: Takes what of the documents was read and what not, as in :func:`read_passages`.
 
     Raises:
         OutputExistsError: The folder holds another adaptation, or something else.
@@ -187,12 +194,12 @@ def adapt_model(
         )
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
-    corpus = corpus_fingerprint(config.text.corpus) if passages is None else "given"
-    # The size of the pieces decides memory, not the result: a run that ran out of it may resume with smaller ones.
-    settings = config.model_dump(exclude={"objective": {"micro_batch_tokens"}})
-    settings["text"]["stop_words"] = stop_words_identity(config.text.stop_words)
-    plan = STAGE.plan(settings, corpus)
-    read = passages if passages is not None else read_passages(config.text.corpus, limit=config.text.limit or None)
+    corpus = corpus_fingerprint(config.text.corpus, config.reading) if passages is None else "given"
+    plan = STAGE.plan(config.deciding(), corpus)
+    read = passages
+    if read is None:
+        limit = config.text.limit or None
+        read = read_passages(config.text.corpus, limit=limit, settings=config.reading, report=report)
     with claim_output(
         output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
         inputs=[config.text.corpus],

@@ -9,15 +9,16 @@ from typing import Annotated
 import typer
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.cli.options import as_overrides, report
+from llama2vec.cli.options import as_overrides, print_reading, report
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
+from llama2vec.data.folder import ReadingReport
 
 
 def adapt_command(
     recipe: Annotated[Path | None, typer.Argument(help="TOML recipe, or the name of one of ours.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/adapted"),
-    corpus: Annotated[str | None, typer.Option(help="Plain text; overrides text.corpus.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Documents or plain text; overrides text.corpus.")] = None,
     model: Annotated[str | None, typer.Option(help="LLM to adapt; overrides model.name.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; repeatable.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adaptation with other settings.")] = False,
@@ -30,7 +31,8 @@ def adapt_command(
     from llama2vec.stage import MANIFEST
 
     before = STAGE.kind.read(output)
-    encoder = adapt_model(config, output, overwrite=overwrite)
+    found = ReadingReport()
+    encoder = adapt_model(config, output, overwrite=overwrite, report=found)
     if before and before.finished and not overwrite:
         report(f"{output} is already done, from the same settings and data; nothing to do")
         return
@@ -39,3 +41,4 @@ def adapt_command(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "
         f"{facts['seconds']:,.0f} s, to {output}"
     )
+    print_reading(found)

@@ -11,15 +11,17 @@ import typer
 from llama2vec.cli.options import (
     Device,
     Dtype,
-    EncoderSets,
     Prompts,
     Split,
     load_encoder,
     model_spec,
     passage_settings,
+    print_reading,
+    reading_settings,
     report,
 )
 from llama2vec.data.corpus import read_once, read_passages
+from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import corpus_source
 from llama2vec.files import check_inputs
 
@@ -34,7 +36,14 @@ def encode_command(
     dtype: Dtype = "auto",
     device: Device = "auto",
     prompts: Prompts = None,
-    sets: EncoderSets = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="How the corpus is read, as reading.KEY=value: reading.text_field=body, …; or an encoder setting of "
+            "a model that was not saved by llama2vec: pooling=mean, passage_max_tokens=256, …; repeatable.",
+        ),
+    ] = None,
     split: Split = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store with other settings.")] = False,
 ) -> None:
@@ -45,23 +54,28 @@ def encode_command(
     from llama2vec.retrieve.store import VectorStore
     from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 
+    reading, encoder_sets = reading_settings(sets)
+    found = ReadingReport()
     with read_once():
-        splitter = corpus_splitter(corpus, model_spec(model, prompts, sets), passage_settings(split))
+        spec = model_spec(model, prompts, encoder_sets)
+        splitter = corpus_splitter(corpus, spec, passage_settings(split), reading)
         # Read everything first: a faulty line shows now, not after hours, and leaves nothing behind.
-        source, total = corpus_source(corpus, splitter), sum(1 for _ in read_passages(corpus, splitter=splitter))
-        encoder = load_encoder(model, dtype, device, prompts, sets)
+        total = sum(1 for _ in read_passages(corpus, splitter=splitter, settings=reading, report=found))
+        source = corpus_source(corpus, splitter, reading)
+        encoder = load_encoder(model, dtype, device, prompts, encoder_sets)
         started, before = time.monotonic(), STORE.read(output)
         vectors: Literal["float32", "float16"] = "float16" if half else "float32"
         known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
         store = write_store(
-            lambda: read_passages(corpus, splitter=splitter), known or encoder, output,
+            lambda: read_passages(corpus, splitter=splitter, settings=reading), known or encoder, output,
             source={**source, "model": encoder.spec.to_json(output)},
             shard_size=shard_size, dtype=vectors, overwrite=overwrite, total=total,
         )  # fmt: skip
-    warn_of_cut_passages(store, "cut them into passages with --split always")
+    warn_of_cut_passages(store, "split them with --split always", where=corpus)
     facts = f"{len(store):,} passage{'s' if len(store) > 1 else ''} [D={store.dimension}]"
     if before and before.finished and not overwrite:
         report(f"{output} is finished already: {facts}")
-        return
-    taken = f", {known.reused:,} of them taken from {reuse}" if known else ""
-    report(f"Encoded {facts} to {output} in {time.monotonic() - started:,.0f} s{taken}")
+    else:
+        taken = f", {known.reused:,} of them taken from {reuse}" if known else ""
+        report(f"Encoded {facts} to {output} in {time.monotonic() - started:,.0f} s{taken}")
+    print_reading(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -41,7 +42,7 @@ _Sets = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="key=value; repeatable. windows=maxp|firstp, window_tokens, stride, exclude_same_id, language, "
+        help="key=value; repeatable. windows=maxp|firstp, window_tokens, stride, exclude_same_id, language, reading.*, "
         "stores=FOLDER, encode_only=true; prompts, pooling, passage_max_tokens, … of a model without a contract.",
     ),
 ]
@@ -78,7 +79,7 @@ def evaluate_command(
         raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
     if mode == "hybrid" and model == BM25:
         raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
-    own = [text for text in sets or [] if text.partition("=")[0].strip() in _Settings.model_fields]
+    own = [text for text in sets or [] if re.split(r"[.=]", text)[0].strip() in _Settings.model_fields]
     encoder_sets = [text for text in sets or [] if text not in own]
     options = as_overrides({"metrics": metrics, "depth": depth, "data_root": data_root or "."})
     settings = load_config(_Settings, None, [*options, *own])

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, load_encoder
+from llama2vec.cli.options import Device, Dtype, load_encoder, print_reading
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
+from llama2vec.data.folder import ReadingReport
 from llama2vec.data.sources import beir_file
 from llama2vec.mine.settings import MineConfig
 
@@ -28,7 +29,8 @@ def mine_command(
     split: Annotated[str, typer.Option(help="Split of the examples.")] = "train",
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [mine] section.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as mine.bm25=false; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="A setting, such as mine.bm25=false or reading.text_field=body; repeatable."),
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -45,8 +47,9 @@ def mine_command(
     encoder = load_encoder(model, dtype, device, store=index.store if index else None) if model or index else None
     name = model or (encoder.backbone.source.name if encoder else "")
     source = corpus or (examples if beir_file(examples, "corpus") and not index else "")
-    splitter = corpus_splitter(source, encoder, config.passages) if source else None
-    inputs = MiningInputs(examples, split, corpus or "", name, encoder, index, splitter)
+    splitter = corpus_splitter(source, encoder, config.passages, config.reading) if source else None
+    found = ReadingReport()
+    inputs = MiningInputs(examples, split, corpus or "", name, encoder, index, splitter, config.reading, found)
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:
         typer.echo(f"{output} is already done, from the same inputs and settings; nothing to do")
@@ -56,3 +59,4 @@ def mine_command(
         f"Mined {report.mined:,} negatives for {report.written:,} of {report.queries:,} queries to {output} "
         f"in {report.facts['seconds']:,.0f} s; report: {report_path(output)}"
     )
+    print_reading(found)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llama2vec.config import PROMPT_RECIPES, ModelSettings, check_language, load_config
-from llama2vec.data.settings import PassageSettings
+from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 
 if TYPE_CHECKING:
+    from llama2vec.data.folder import ReadingReport
     from llama2vec.model.encoder import Encoder
     from llama2vec.retrieve.store import VectorStore
 
@@ -45,6 +46,23 @@ def passage_settings(given: list[str] | None) -> PassageSettings:
     """Read ``--split``: a word says what is split, ``key=value`` how."""
     overrides = [value if "=" in value else f'split="{value}"' for value in given or ()]
     return load_config(PassageSettings, None, overrides)
+
+
+_READING = "reading."
+
+
+def reading_settings(sets: Iterable[str] | None) -> tuple[ReadingSettings, list[str]]:
+    """Read how a corpus is read out of ``--set``, where each key is called ``reading.KEY``; return the others too."""
+    given = list(sets or ())
+    own = [one for one in given if one.lstrip().startswith(_READING)]
+    settings = load_config(ReadingSettings, None, [one.lstrip().removeprefix(_READING) for one in own])
+    return settings, [one for one in given if one not in own]
+
+
+def print_reading(found: ReadingReport) -> None:
+    """Print what was read of documents and, by reason, what was not; nothing where a corpus has no documents."""
+    if found.files or found.skipped:
+        report(found.table())
 
 
 def is_first_process() -> bool:

@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Prompts, Split, model_spec, passage_settings
+from llama2vec.cli.options import (
+    Prompts,
+    Split,
+    model_spec,
+    passage_settings,
+    print_reading,
+    reading_settings,
+)
 from llama2vec.cli.settings_options import settings_option
-from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.rows import write_passages
@@ -25,16 +31,19 @@ def read_command(
     ] = None,
     split: Split = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="How documents are read, such as text_field=body; repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="How documents are read, such as reading.text_field=body; repeatable."),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many passages.")] = None,
     prompts: Prompts = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace such a file.")] = False,
-    list_settings: Annotated[bool, settings_option(ReadingSettings)] = False,
+    list_settings: Annotated[bool, settings_option(ReadingSettings, "reading.")] = False,
 ) -> None:
     """Read documents into a corpus of passages, and show what could not be read."""
-    settings = load_config(ReadingSettings, None, [*(sets or []), *(["strict=true"] if strict else [])])
+    # Here, where nothing else can be set, the keys are also known without ``reading.``
+    given = [one if one.lstrip().startswith("reading.") else f"reading.{one.lstrip()}" for one in sets or ()]
+    settings, _ = reading_settings([*given, *(["reading.strict=true"] if strict else [])])
     from llama2vec.model.tokens import corpus_splitter
 
     spec = model_spec(model, prompts) if model else None
@@ -46,5 +55,4 @@ def read_command(
         count = write_passages(progress.counted(passages), output, inputs=[source], overwrite=overwrite)
     measure = "" if splitter is None else f" of at most {splitter.tokens} {'tokens' if model else 'words'}"
     typer.echo(f"Wrote {count:,} passage{'s' if count != 1 else ''}{measure} to {output}")
-    if report.files or report.skipped:
-        typer.echo(report.table())
+    print_reading(report)

@@ -60,6 +60,7 @@ def run_command(
     _show_scores(plan)
     what = f"Ran {', '.join(done)}" if done else "Already done: every stage is finished"
     report(f"{what} in {result.seconds:,.0f} s: {output}\n{_places(plan, output)}")
+    _show_reading(plan)
 
 
 def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrides: list[str]) -> list[str]:
@@ -128,6 +129,16 @@ def _show_scores(plan: RunPlan) -> None:
     console = table_console(120)
     for table in system_tables([read_result(file).report for file in files]):
         console.print(table)
+
+
+def _show_reading(plan: RunPlan) -> None:
+    """Print, for each corpus of documents, what was read of it and what not."""
+    from llama2vec.pipeline.record import READING_FILE
+
+    for stage in plan.stages:
+        file = plan.folder(stage) / READING_FILE
+        if stage.kind == "read" and file.is_file():
+            report(file.read_text(encoding="utf-8").rstrip())
 
 
 def _places(plan: RunPlan, output: Path) -> str:

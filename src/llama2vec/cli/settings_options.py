@@ -75,12 +75,12 @@ _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {6,}.*)*)", re.MULTILINE)
 _WIDTH, _INDENT = 100, "    "
 
 
-def settings_option(schema: type[Settings]) -> Any:
+def settings_option(schema: type[Settings], prefix: str = "") -> Any:
     """Return the option ``--list-settings``, which prints the keys of a schema and exits."""
 
     def show(wanted: bool) -> None:
         if wanted:
-            typer.echo("\n".join(settings_lines(schema)))
+            typer.echo("\n".join(settings_lines(schema, prefix)))
             raise typer.Exit
 
     return typer.Option("--list-settings", help="List all keys of --set and exit.", callback=show, is_eager=True)

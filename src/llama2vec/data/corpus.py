@@ -57,15 +57,26 @@ def _identity(what: str, paths: Iterable[Path]) -> object:
     return tuple(found)
 
 
-def _kept_passages(how: str, paths: Sequence[Path], read: Callable[[], Iterator[Passage]]) -> Iterator[Passage]:
-    memory = _memory.get()
+def _kept_passages(
+    how: str,
+    paths: Sequence[Path],
+    read: Callable[[ReadingReport], Iterator[Passage]],
+    report: ReadingReport | None,
+) -> Iterator[Passage]:
+    memory, own = _memory.get(), report if report is not None else ReadingReport()
     if memory is None:
-        return read()
+        return read(own)
     files = _identity(how, paths)
-    return iter(memory[files]) if files in memory else _keeping(memory, files, read(), paths[0])
+    if files not in memory:
+        return _keeping(memory, files, read(own), paths[0], own)
+    passages, known = memory[files]
+    own.add(known)
+    return iter(passages)
 
 
-def _keeping(memory: dict[object, Any], files: object, rows: Iterable[Passage], first: Path) -> Iterator[Passage]:
+def _keeping(
+    memory: dict[object, Any], files: object, rows: Iterable[Passage], first: Path, report: ReadingReport
+) -> Iterator[Passage]:
     kept: list[Passage] | None = []
     size = 0
     for passage in rows:
@@ -77,7 +88,7 @@ def _keeping(memory: dict[object, Any], files: object, rows: Iterable[Passage], 
                 logger.info("%s: larger than 1 GiB in memory; each stage reads it again", first)
         yield passage
     if kept is not None:
-        memory[files] = kept
+        memory[files] = kept, report
 
 
 def read_passages(
@@ -110,7 +121,7 @@ def read_passages(
         splitter: Cuts documents, and rows where its settings say ``always``, into passages ``ID#1``, ``ID#2``, …;
             None = one passage a document or row.
         settings: How documents and JSON rows are read; None = the defaults.
-        report: Takes which documents were read and which not; None = a log line names them.
+        report: An empty one, which takes what of the documents was read and what not; None = a log line names that.
 
     Raises:
         ConfigError: ``limit`` is below 1.
@@ -128,14 +139,15 @@ def read_passages(
     files = locate(where, "corpus", settings)
     if files.skipped:
         _say_once(files.skipped)
-    if files.walk:
-        read = partial(_document_rows, files, where, splitter, settings, report)
-    else:
-        read = partial(_local_rows, files, settings)
-    passages = partial(_distinct_parts, read, where, None if files.walk else splitter)
-    if report is not None:  # Only reading fills it
-        return islice(passages(), limit)
-    return islice(_kept_passages(f"passages {splitter and splitter.plan} {settings!r}", files.paths, passages), limit)
+
+    def passages(found: ReadingReport) -> Iterator[Passage]:
+        if files.walk is None:
+            return _distinct_parts(partial(_local_rows, files, settings), where, splitter)
+        rows = partial(_document_rows, files, where, splitter, settings, found, aloud=report is None)
+        return _distinct_parts(rows, where, None)
+
+    how = f"passages {splitter and splitter.plan} {settings!r}"
+    return islice(_kept_passages(how, files.paths, passages, report), limit)
 
 
 def _remote_rows(where: str) -> Iterator[_Row]:
@@ -156,21 +168,26 @@ def _distinct_parts(read: Callable[[], Iterator[_Row]], where: str, splitter: Sp
 
 
 def _document_rows(
-    files: LocalFiles, where: str, splitter: Splitter | None, settings: ReadingSettings, report: ReadingReport | None
+    files: LocalFiles,
+    where: str,
+    splitter: Splitter | None,
+    settings: ReadingSettings,
+    report: ReadingReport,
+    *,
+    aloud: bool,
 ) -> Iterator[_Row]:
-    """Yield the passages of documents; without a report of the caller's, say once what was not read."""
+    """Yield the passages of documents; ``aloud``, say once what was not read."""
     assert files.walk is not None
-    own = report if report is not None else ReadingReport()
-    for document in read_documents(files.walk, settings, report=own):
+    for document in read_documents(files.walk, settings, report=report):
         for one in splitter.split(document) if splitter else [whole_passage(document)]:
             yield _Row(str(files.root / document.id), one.id, one.text, one.title, one.place, one.fields)
-    if not own.documents:
-        first = own.skipped[0]
+    if not report.documents:
+        first = report.skipped[0]
         raise EmptyCorpusError(
-            f"{where}: none of {len(own.skipped):,} files can be read, such as {first.name} ({first.reason})"
+            f"{where}: none of {len(report.skipped):,} files can be read, such as {first.name} ({first.reason})"
         )
-    if report is None and (own.skipped or own.partly):
-        _say_once(f"{where}: {own.table()}")
+    if aloud and (report.skipped or report.partly):
+        _say_once(f"{where}: {report.table()}")
 
 
 def read_queries(source: str | Path) -> list[Query]:

@@ -23,6 +23,7 @@ from llama2vec.data.example_rows import (
 )
 from llama2vec.data.lines import json_object, numbered_lines
 from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file, open_hub_dataset, reported
 from llama2vec.data.words import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError
@@ -37,7 +38,9 @@ _KINDS = (
 )
 
 
-def read_examples(source: str | Path, *, split: str = "train", limit: int | None = None) -> Iterator[TrainingExample]:
+def read_examples(
+    source: str | Path, *, split: str = "train", limit: int | None = None, reading: ReadingSettings | None = None
+) -> Iterator[TrainingExample]:
     r"""Stream labeled training examples, in the order of the source.
 
     Sources, and where query, positives and negatives come from:
@@ -60,6 +63,7 @@ def read_examples(source: str | Path, *, split: str = "train", limit: int | None
         source: One of the above.
         split: Split of a BEIR folder, an MS MARCO folder, or an ``hf:`` source that does not name one.
         limit: Stop after this many examples; None = all.
+        reading: Names the fields of a BEIR folder's passages; None = the usual ones.
 
     Raises:
         ConfigError: ``limit`` is below 1.
@@ -68,18 +72,20 @@ def read_examples(source: str | Path, *, split: str = "train", limit: int | None
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"limit is {limit}; ask for at least 1 example")
-    return islice(_examples(scan_examples(source, split=split), str(source)), limit)
+    return islice(_examples(scan_examples(source, split=split, reading=reading), str(source)), limit)
 
 
 _FILE = FileKind("training examples", rb'\{"query": |\x1f\x8b')
 
 
-def scan_examples(source: str | Path, *, split: str = "train") -> Iterator[ExampleRow]:
+def scan_examples(
+    source: str | Path, *, split: str = "train", reading: ReadingSettings | None = None
+) -> Iterator[ExampleRow]:
     """Stream every row of a source of :func:`read_examples`: an example or the row's problems."""
     where = str(source)
     if where.startswith("hf:"):
         return _hub_rows(open_hub_dataset(where, split), where)
-    return _locate(where, split).rows()
+    return _locate(where, split, reading).rows()
 
 
 def examples_fingerprint(source: str | Path, *, split: str = "train") -> str:
@@ -166,7 +172,7 @@ class _Located(NamedTuple):
     rows: Callable[[], Iterator[ExampleRow]]
 
 
-def _locate(where: str, split: str) -> _Located:
+def _locate(where: str, split: str, reading: ReadingSettings | None = None) -> _Located:
     source = Path(where)
     if not where.strip():
         raise ExampleFormatError(f"the name of the training data is empty; give {_KINDS}")
@@ -178,7 +184,7 @@ def _locate(where: str, split: str) -> _Located:
         if any(path.name.lower().startswith(ID_TRIPLES) for path in source.iterdir()):
             return _locate_id_triples(source, split)
         if (source / "qrels").is_dir():
-            return _locate_beir(source, split)
+            return _locate_beir(source, split, reading)
         raise ExampleFormatError(f"{where} contains no qrels folder and no {ID_TRIPLES}*.tsv; give {_KINDS}")
     if is_table and name.startswith(ID_TRIPLES):
         return _locate_id_triples(source, split)
@@ -193,14 +199,14 @@ def _locate_id_triples(source: Path, split: str) -> _Located:
     return _Located(files.triples.parent, files, lambda: id_triple_rows(files))
 
 
-def _locate_beir(folder: Path, split: str) -> _Located:
+def _locate_beir(folder: Path, split: str, reading: ReadingSettings | None) -> _Located:
     qrels = folder / "qrels" / f"{split}.tsv"
     if not qrels.is_file():
         splits = ", ".join(sorted(path.stem for path in qrels.parent.glob("*.tsv"))) or "none"
         raise ExampleFormatError(f"{folder} has no qrels/{split}.tsv; splits here: {splits}")
     corpus = beir_file(folder, "corpus") or folder / "corpus.jsonl"
     queries = beir_file(folder, "queries") or folder / "queries.jsonl"
-    return _Located(folder, (corpus, queries, qrels), lambda: _beir_rows(folder, split))
+    return _Located(folder, (corpus, queries, qrels), lambda: _beir_rows(folder, split, reading))
 
 
 def _jsonl_rows(path: Path) -> Iterator[ExampleRow]:
@@ -221,11 +227,13 @@ def _hub_rows(dataset: Iterable[Any], where: str) -> Iterator[ExampleRow]:
         yield parse_row(values, f"{where}, row {number},", strict=False)
 
 
-def _beir_rows(folder: Path, split: str) -> Iterator[ExampleRow]:
+def _beir_rows(folder: Path, split: str, reading: ReadingSettings | None) -> Iterator[ExampleRow]:
     task = read_beir(folder, split)
     # The meaning of a gain below 0, such as spam, differs between collections: such passages are not used.
     judged = {passage_id for gains in task.qrels.values() for passage_id, gain in gains.items() if gain >= 0}
-    texts = {passage.id: passage.full_text for passage in read_passages(folder) if passage.id in judged}
+    texts = {
+        passage.id: passage.full_text for passage in read_passages(folder, settings=reading) if passage.id in judged
+    }
     for query in task.queries:
         gains = task.qrels[query.id]
         problems = Problems(f"{folder / 'qrels' / split}.tsv, query {query.id!r},")

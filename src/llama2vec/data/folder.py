@@ -93,6 +93,13 @@ class ReadingReport:
         problems = dict.fromkeys(problem for one in documents for problem in one.problems)
         self.partly += [Skipped(name, problem) for problem in problems]
 
+    def add(self, other: ReadingReport) -> None:
+        """Take what another reading of the same files found."""
+        self.files += other.files
+        self.documents += other.documents
+        self.partly += other.partly
+        self.skipped += other.skipped
+
     def check(self, where: str) -> None:
         """Raise one DataError if a file was skipped or only partly read."""
         faults = [*self.skipped, *self.partly]

@@ -26,15 +26,20 @@ def holds_documents(source: str | Path, reading: ReadingSettings | None = None) 
     return not is_remote(str(source)) and locate(str(source), "corpus", reading).layout == "documents"
 
 
-def documents_folder(source: str | Path) -> dict[str, object]:
+def documents_folder(source: str | Path, reading: ReadingSettings | None = None) -> dict[str, object]:
     """Return the absolute folder that the places of documents count from, as ``folder``; nothing for rows."""
-    if not holds_documents(source):
+    if not holds_documents(source, reading):
         return {}
     path = Path(source).resolve()
     return {"folder": str(path if path.is_dir() else path.parent)}
 
 
-def corpus_source(source: str | Path, splitter: Splitter | None = None) -> dict[str, object]:
-    """Return what a store says of its corpus: name, fingerprint, how it was split, and where its documents lie."""
-    facts = {"corpus": str(source), "fingerprint": corpus_fingerprint(source), **documents_folder(source)}
+def corpus_source(
+    source: str | Path, splitter: Splitter | None = None, reading: ReadingSettings | None = None
+) -> dict[str, object]:
+    """Return what a store says of its corpus: name, fingerprint, how it was read, and where its documents lie."""
+    facts: dict[str, object] = {"corpus": str(source), "fingerprint": corpus_fingerprint(source, reading)}
+    facts |= documents_folder(source, reading)
+    if reading and reading.choices:
+        facts["reading"] = reading.choices
     return facts | ({"passages": splitter.plan} if splitter else {})

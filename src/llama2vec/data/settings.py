@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -52,6 +52,16 @@ class ReadingSettings(Settings):
         "**/searchindex.js",
     )
     strict: bool = False
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What differs from the defaults and decides what is read; empty where nothing does."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"strict"})
+
+    @property
+    def names_fields(self) -> bool:
+        """Whether it names a field of the rows."""
+        return bool(self.text_field or self.id_field or self.title_field)
 
 
 class PassageSettings(Settings):

@@ -21,7 +21,9 @@ from typing import Any
 from llama2vec.artifact import Found, Kind, claim, discard, new_path, read_object
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
 from llama2vec.errors import ConfigError, DataError, OutputExistsError, StoreError
 from llama2vec.files import check_inputs, disk_errors, file_sha256, write_json
@@ -33,7 +35,7 @@ from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.opened import check_contract
-from llama2vec.retrieve.store_writer import STORE, write_store
+from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 from llama2vec.retrieve.texts import passages_sha256
 from llama2vec.retrieve.vector_index import ExactIndex, Index
 from llama2vec.terminal import ProgressReporter
@@ -147,6 +149,8 @@ class MiningInputs:
     encoder: MiningEncoder | None = None
     index: Index | None = None  # the corpus as this encoder sees it; None = encode it next to the output, resumably
     splitter: Splitter | None = None  # splits the documents of the corpus; None = it is read as it is
+    reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)  # how the corpus is read
+    report: ReadingReport | None = None  # takes what of the documents was read, as in ``read_passages``
 
 
 def mine_to_file(
@@ -181,7 +185,7 @@ def mine_to_file(
             for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
                 discard(left, STORE)  # by a kill between the result and its end
             return None
-        examples = list(read_examples(inputs.examples, split=inputs.split))
+        examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, examples)
         searchers, store = _searchers(inputs, passages, settings, output)
         result = mine(examples, passages, searchers, settings)
@@ -267,11 +271,12 @@ def _fingerprints(inputs: MiningInputs) -> dict[str, Any]:
     return {
         "examples": examples_fingerprint(inputs.examples, split=inputs.split),
         "split": inputs.split,
-        "corpus": corpus_fingerprint(inputs.corpus) if inputs.corpus else None,
+        "corpus": corpus_fingerprint(inputs.corpus, inputs.reading) if inputs.corpus else None,
         "contract_hash": encoder.contract_hash if encoder else None,
         "index": index.kind if index else None,
         "store": store_sha256(index.store) if index else None,
         **({"passages": inputs.splitter.plan} if inputs.splitter else {}),
+        **({"reading": inputs.reading.choices} if inputs.reading.choices else {}),
     }
 
 
@@ -280,7 +285,8 @@ def _corpus(inputs: MiningInputs, examples: Sequence[TrainingExample]) -> list[P
     store = inputs.index.store if inputs.index else None
     if not inputs.corpus:
         return list(store_passages(store)) if store else passages_of_examples(examples)
-    passages = list(read_passages(inputs.corpus, splitter=inputs.splitter))
+    found = read_passages(inputs.corpus, splitter=inputs.splitter, settings=inputs.reading, report=inputs.report)
+    passages = list(found)
     if store is None:
         return passages
     pairs = zip(passages, store_passages(store), strict=False)
@@ -308,6 +314,8 @@ def _searchers(
                 lambda: passages, inputs.encoder, folder,
                 source={"passages": content}, shard_size=_SHARD_SIZE, total=len(passages),
             )  # fmt: skip
+            remedy = "split them with --set passages.split=always"
+            warn_of_cut_passages(store, remedy, where=inputs.corpus or inputs.examples)
             index = ExactIndex(store)
         searchers.append(DenseSearcher(index, inputs.encoder))
     if settings.bm25:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from llama2vec.config import Language, Settings
-from llama2vec.data.settings import PassageSettings
+from llama2vec.data.settings import PassageSettings, ReadingSettings
 
 
 class MineSettings(Settings):
@@ -51,4 +51,5 @@ class MineConfig(Settings):
     """A whole mining recipe."""
 
     mine: MineSettings = MineSettings()
+    reading: ReadingSettings = ReadingSettings()  # How documents and rows of the corpus are read
     passages: PassageSettings = PassageSettings()  # How documents of the corpus are split

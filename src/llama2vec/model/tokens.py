@@ -58,18 +58,23 @@ def model_splitter(spec: ModelSpec, settings: PassageSettings | None = None) -> 
         TokenizerError: Its tokenizer is a slow one.
         ConfigError: The settings ask for longer passages than the model reads.
     """
+    return _splitter(*passage_reading(spec), settings)
+
+
+def passage_reading(spec: ModelSpec) -> tuple[Tokenizer, int]:
+    """Return a model's tokenizer and how many tokens it reads of a passage, without loading its weights."""
     from llama2vec.model.backbone import load_model_config, load_tokenizer
     from llama2vec.model.local import fetched
 
     name, source = spec.path or spec.name, fetched(spec.source())
     tokenizer, saved = load_tokenizer(name), saved_settings(Path(source.location))
     if saved:
-        return _splitter(tokenizer, saved[1].passage_max_tokens, settings)
+        return tokenizer, saved[1].passage_max_tokens
     prompts, reads = spec.prompts or PromptSettings(), (spec.encoder or EncoderSettings()).passage_max_tokens
     add_slot_tokens(tokenizer, prompts)
     if context := getattr(load_model_config(name), "max_position_embeddings", None):
         reads = min(reads, prompt_ids(tokenizer, prompts).room(context))
-    return _splitter(tokenizer, reads, settings)
+    return tokenizer, reads
 
 
 def corpus_splitter(

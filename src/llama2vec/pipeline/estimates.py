@@ -19,7 +19,6 @@ from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import read_examples
 from llama2vec.data.passages import Splitter
-from llama2vec.data.reading import holds_documents
 from llama2vec.data.sources import is_remote
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.train import held_cells
@@ -31,6 +30,7 @@ from llama2vec.pipeline.plan import (
     PlannedStage,
     RunPlan,
     adaptation_corpus,
+    is_read_first,
     mining_corpora,
     pair_files,
     read_documents_as,
@@ -138,7 +138,9 @@ class _Estimator:
     def passages(self, source: str, *, whole: bool = False) -> Iterator[Passage]:
         """Read a corpus as its stages do: split, except for adaptation, which reads it ``whole``."""
         config = self.config
-        if whole or not (config.passages.split == "always" or holds_documents(source, config.reading)):
+        if whole:
+            return read_passages(source, settings=config.adapt.reading if config.adapt else None)
+        if not is_read_first(config, source):
             return read_passages(source)
         if source not in self._splitters:
             spec = read_documents_as(config)

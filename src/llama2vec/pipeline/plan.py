@@ -13,6 +13,7 @@ from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.examples import examples_fingerprint
 from llama2vec.data.reading import holds_documents
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
 from llama2vec.data.words import stop_words_identity
 from llama2vec.errors import ConfigError
@@ -156,13 +157,13 @@ class _Planner:
         stage = [stage for stage in self._stages if stage.kind == kind][-1]
         return Input(name, stage.folder, stage.name)
 
-    def _corpus(self, source: str, name: str = "corpus") -> Input:
-        return Input(name, source, fingerprint=corpus_fingerprint(source))
+    def _corpus(self, source: str, name: str = "corpus", reading: ReadingSettings | None = None) -> Input:
+        return Input(name, source, fingerprint=corpus_fingerprint(source, reading))
 
     def _passages(self, source: str, name: str = "corpus") -> Input:
-        """Return a corpus as an input; documents are read and split by a stage of their own, once."""
+        """Return a corpus as an input; what settings decide of it is read by a stage of its own, once."""
         config = self._config
-        if config.passages.split != "always" and not holds_documents(source, config.reading):
+        if not is_read_first(config, source):
             return self._corpus(source, name)
         if source not in self._read:
             fingerprint = corpus_fingerprint(source, config.reading)
@@ -177,9 +178,12 @@ class _Planner:
 
     def _adapt(self) -> None:
         assert self._config.adapt
-        settings = _without(self._config.adapt.model_dump(), "name", "corpus")
+        reading = self._config.adapt.reading
+        settings = _without(self._config.adapt.model_dump(exclude={"reading"}), "name", "corpus")
         settings["text"]["stop_words"] = stop_words_identity(self._config.adapt.text.stop_words)
-        self._add("adapt", settings, [self._model, self._corpus(adaptation_corpus(self._config))])
+        settings |= {"reading": reading.choices} if reading.choices else {}
+        corpus = self._corpus(adaptation_corpus(self._config), reading=reading)
+        self._add("adapt", settings, [self._model, corpus])
 
     def _pair_inputs(self) -> list[Input]:
         pairs = self._config.pairs
@@ -238,7 +242,8 @@ class _Planner:
         (twice, count), *_ = Counter(found.name for found in inputs).most_common(1)
         if count > 1:
             raise ConfigError(f"evaluate: two tasks are called {twice}; rename a folder or drop one")
-        settings = _without(config.evaluate.model_dump(), "tasks", "data_root")
+        settings = _without(config.evaluate.model_dump(exclude={"reading"}), "tasks", "data_root")
+        settings |= {"reading": reading} if (reading := config.evaluate.reading.choices) else {}
         settings |= {"systems": list(systems(config)), "language": config.words_language}
         settings["model"] = config.model.model_dump(include=_LOADING)
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
@@ -255,6 +260,12 @@ class _Planner:
             name = self._config.model.name
             return Input(system, name, fingerprint=model_fingerprint(name))
         return self._made(system, {"adapted": "adapt", "finetuned": "finetune"}[model])
+
+
+def is_read_first(config: RunConfig, source: str) -> bool:
+    """Tell whether a stage reads a corpus for the others: documents, rows to split, rows with fields of other names."""
+    named = config.reading.names_fields and source in (config.corpus, config.encoded_corpus)
+    return named or config.passages.split == "always" or holds_documents(source, config.reading)
 
 
 def adaptation_corpus(config: RunConfig) -> str:

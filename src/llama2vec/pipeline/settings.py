@@ -76,14 +76,14 @@ class RunConfig(Settings):
     """All stages in one recipe. A stage without a section, or set to ``false``, is off; ``true`` runs it with defaults.
 
     ``[model]``, ``[prompts]`` and ``[encoder]`` apply to every stage; ``[adapt]`` and ``[finetune]`` may override
-    parts of them, as in ``[finetune.model]``.
+    parts of them, as in ``[finetune.model]``. ``[adapt.reading]`` may override ``[reading]``.
 
     Attributes:
         finetune: As in a fine-tuning recipe without ``data.sources``: it reads the output of ``mine`` or ``pairs``.
     """
 
     corpus: str = ""  # Passages for adaptation, pairs, mining and encoding, unless a stage names its own
-    reading: ReadingSettings = ReadingSettings()  # How documents are read, except by adaptation
+    reading: ReadingSettings = ReadingSettings()  # How documents and the rows of ``corpus`` are read
     passages: PassageSettings = PassageSettings()  # How documents are split, except for adaptation
     model: ModelSettings = ModelSettings()  # The LLM to start from
     prompts: PromptSettings = PromptSettings()  # Wording of the prompts
@@ -122,6 +122,8 @@ class RunConfig(Settings):
             for stage in ("adapt", "finetune"):
                 if isinstance(data.get(stage), dict):
                     data[stage] = merged(shared, data[stage])
+            if isinstance(data.get("adapt"), dict) and isinstance(data.get("reading"), dict):
+                data["adapt"] = merged({"reading": data["reading"]}, data["adapt"])
         return data
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -22,7 +23,8 @@ from llama2vec.finetune.train import finetune_model
 from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.tokens import corpus_splitter
+from llama2vec.model.prompt import count_longer
+from llama2vec.model.tokens import corpus_splitter, passage_reading
 from llama2vec.pipeline.plan import (
     Input,
     PlannedStage,
@@ -37,10 +39,11 @@ from llama2vec.pipeline.plan import (
     systems,
 )
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
+from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Report
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.reuse import KnownVectors, reusing
-from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
+from llama2vec.retrieve.store_writer import warn_of_cut, warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.text import system_markdown
 from llama2vec.score.systems import BM25, Stores, System
@@ -48,6 +51,7 @@ from llama2vec.score.systems import BM25, Stores, System
 logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
+_COUNTED_AT_ONCE = 1024
 
 TOGETHER = ("adapt", "finetune", "encode")
 """Stages that several processes (torchrun) share; the first process alone runs the others."""
@@ -69,7 +73,10 @@ def _adapt(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     config = plan.config.adapt
     assert config
     text = config.text.model_copy(update={"corpus": adaptation_corpus(plan.config)})
-    adapt_model(config.model_copy(update={"text": text}), plan.folder(stage), overwrite=overwrite)
+    found = ReadingReport()
+    adapt_model(config.model_copy(update={"text": text}), plan.folder(stage), overwrite=overwrite, report=found)
+    if (found.skipped or found.partly) and not any(one.kind == "read" for one in plan.stages):
+        logger.info("%s: %s", text.corpus, found.table())
 
 
 def _read(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
@@ -80,7 +87,7 @@ def _read(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
         read_passages(source, splitter=splitter, settings=config.reading, report=report), folder / PASSAGES_FILE,
         overwrite=True,
     )  # fmt: skip
-    logger.info("%s: %s", source, report.table())
+    logger.info("%s: %s", source, report.summary())
     write_atomic(folder / READING_FILE, f"{source}: {report.table()}\n".encode())
 
 
@@ -93,6 +100,7 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
         else:
             assert settings.from_corpus
             corpus = plan.path(stage.input("corpus"))
+            _warn_of_cut_pairs(plan.config, corpus)
             found = pairs_from_corpus(read_passages(corpus), settings.from_corpus, settings.seed)
         file = folder / name
         count = write_examples(found, file, overwrite=True)
@@ -102,6 +110,17 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             f"{count:,}",
             source.source if source else plan.config.corpus,
         )
+
+
+def _warn_of_cut_pairs(config: RunConfig, corpus: str) -> None:
+    """Warn of passages whose pairs training cuts."""
+    tokenizer, most = passage_reading(read_documents_as(config))
+    cut = total = 0
+    passages = (one.full_text for one in read_passages(corpus))
+    while texts := list(islice(passages, _COUNTED_AT_ONCE)):
+        cut, total = cut + count_longer(tokenizer, texts, most), total + len(texts)
+    rest = "is not learned from; split them with --set passages.split=always"
+    warn_of_cut(config.corpus, cut, total, rest)
 
 
 def _mine(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
@@ -145,7 +164,7 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     # A corpus of documents was split into a file of the run; what the store names is the corpus itself.
     named = config.encoded_corpus if read.stage else corpus
     made_from = {
-        "corpus": named, **documents_folder(named), "fingerprint": corpus_fingerprint(corpus),
+        "corpus": named, **documents_folder(named, config.reading), "fingerprint": corpus_fingerprint(corpus),
         "model": encoder.spec.to_json(folder),
     }  # fmt: skip
     vectors: Literal["float32", "float16"] = "float16" if config.encode.half else "float32"
@@ -156,7 +175,7 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     )  # fmt: skip
     if isinstance(known, KnownVectors):
         logger.info("%s: took %s of %s vectors from the store before", folder, f"{known.reused:,}", f"{len(store):,}")
-    warn_of_cut_passages(store, 'cut them into passages with passages.split = "always"')
+    warn_of_cut_passages(store, "split them with --set passages.split=always", where=named)
 
 
 def _index(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:

@@ -136,13 +136,17 @@ def _model_path(source: Mapping[str, object], output: Path) -> str:
     return str(output.resolve() / str(path)) if path else ""
 
 
-def warn_of_cut_passages(store: VectorStore, remedy: str) -> None:
-    """Warn of passages that the model did not read to their end; the remedy completes the sentence."""
-    if store.cut:
-        share = store.cut / len(store)
+def warn_of_cut_passages(store: VectorStore, remedy: str, *, where: str = "") -> None:
+    """Warn of passages of ``where`` (the store) that the model did not read whole; the remedy ends the sentence."""
+    warn_of_cut(where or str(store.path), store.cut, len(store), f"is not in its vector; {remedy}")
+
+
+def warn_of_cut(where: str, cut: int, total: int, rest: str) -> None:
+    """Warn of passages that are longer than the model reads, and say what that means for the rest of each."""
+    if cut:
         logger.warning(
-            "%s: %s of %s passages (%.3g %%) are longer than the model reads, and the rest of each is not in its "
-            "vector; %s", store.path, f"{store.cut:,}", f"{len(store):,}", 100 * share, remedy,
+            "%s: %s of %s passages (%.3g %%) are longer than the model reads, and the rest of each %s",
+            where, f"{cut:,}", f"{total:,}", 100 * cut / total, rest,
         )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from llama2vec.files import check_inputs, disk_errors, remove
 from llama2vec.manifest import digest, first_difference, machine, versions
 from llama2vec.records import Report, Run
 from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.store_writer import STORE
+from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages
 from llama2vec.score.metrics import check_metrics, evaluate_run
 from llama2vec.score.results import (
     Result,
@@ -174,6 +174,8 @@ class _Evaluation:
                 "exclude_same_id": task.exclude_same_id if exclude is None else exclude,
                 **self.facts,
             }
+            if reading := self.given.reading.choices:
+                settings["reading"] = reading
         # A round trip through JSON, so that they compare equal with saved ones.
         return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
@@ -204,16 +206,19 @@ class _Evaluation:
                 from llama2vec.model.tokens import token_spans
 
                 spans = token_spans(encoder.backbone.tokenizer)
-            one.searching = Searching(settings["depth"], bool(settings["exclude_same_id"]), windows, spans, language)
+            reading, exclude = self.given.reading, bool(settings["exclude_same_id"])
+            one.searching = Searching(settings["depth"], exclude, windows, spans, language, reading)
             # The store is the same in every search mode.
             kept = [self.system.reader_facts(language), data.fingerprints["corpus_fingerprint"], settings["windows"]]
+            kept += [reading.choices] if reading.choices else []
             one.store_key = digest(kept)
         return one
 
     def _check(self, one: _Prepared) -> None:
         """Read the corpus to its end and decide what that leaves open."""
         assert one.data.retrieval
-        name, (passages, own, lost) = one.task.name, check_corpus(one.task, one.data, self.given.data_root)
+        name, reading = one.task.name, self.given.reading
+        passages, own, lost = check_corpus(one.task, one.data, self.given.data_root, reading)
         if lost:
             logger.warning("%s: the corpus lacks %d judged passages", name, lost)
         exclude = one.settings["exclude_same_id"]
@@ -340,12 +345,12 @@ class _Evaluation:
         fingerprint = one.data.fingerprints["corpus_fingerprint"]
         assert encoder
         assert data
-        found = self.stores.find(encoder.contract_hash, fingerprint, one.settings["windows"])
-        if found is not None:
-            return found
-        return encode_corpus(
+        how = one.settings["windows"], one.settings.get("reading")
+        store = self.stores.find(encoder.contract_hash, fingerprint, *how) or encode_corpus(
             encoder, data, one.searching, self._store_folder(one), fingerprint=fingerprint, total=one.passages
         )
+        warn_of_cut_passages(store, "score them by their best window with windows=maxp", where=one.task.name)
+        return store
 
     def _store_folder(self, one: _Prepared) -> Path:
         assert one.data.retrieval

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from llama2vec.config import Language, Settings
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.windows import WindowKind
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class ScoringSettings(Settings):
     stride: Annotated[int, Field(ge=1)] | None = None  # Tokens from one window's start to the next; None = half a one
     exclude_same_id: bool | None = None  # Skip the passage that has its query's id; None = as the task says
     language: Language = "en"  # Language of BM25's words
+    reading: ReadingSettings = ReadingSettings()  # Names the fields of a corpus where they are not the usual ones
     data_root: str = "data"  # Folder in which named tasks are looked for, as ``beir/NAME`` and the like
 
 

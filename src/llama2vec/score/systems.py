@@ -12,6 +12,7 @@ from llama2vec.artifact import tidy
 from llama2vec.data.beir import BeirTask
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.cutting import TokenSpans, word_spans
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.windows import WindowSettings, cut_documents
 from llama2vec.errors import StoreError
 from llama2vec.records import Passage, Query, Report, Run, SentencePair
@@ -20,7 +21,7 @@ from llama2vec.retrieve.index import store_passages
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store import STORE_FILE, VectorStore
-from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
+from llama2vec.retrieve.store_writer import STORE, write_store
 from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.score.metrics import correlation_interval, score_similarities
 
@@ -83,10 +84,11 @@ class Searching:
     windows: WindowSettings | None = None
     token_spans: TokenSpans = word_spans
     language: str = "en"
+    reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)
 
     def units(self, task: BeirTask) -> Iterator[Passage]:
         """Stream what is indexed: passages, or windows of documents."""
-        passages = read_passages(task.corpus_source)
+        passages = read_passages(task.corpus_source, settings=self.reading)
         return cut_documents(passages, self.windows, self.token_spans) if self.windows else passages
 
 
@@ -97,8 +99,14 @@ class Stores:
     folder: Path | None = None  # Corpora are kept here, and those found here used; None = encode, and remove afterwards
     known: tuple[Path, ...] = ()  # Further finished stores that may be used
 
-    def find(self, contract_hash: str, fingerprint: str, windows: Mapping[str, Any] | None) -> VectorStore | None:
-        """Return a finished store of this corpus, cut like this, under this contract; None if there is none."""
+    def find(
+        self,
+        contract_hash: str,
+        fingerprint: str,
+        windows: Mapping[str, Any] | None,
+        reading: Mapping[str, Any] | None = None,
+    ) -> VectorStore | None:
+        """Return a finished store of this corpus, read and cut like this, under this contract; None = there is none."""
         folder = self.folder
         places = [folder, *sorted(folder.iterdir())] if folder is not None and folder.is_dir() else []
         for place in (*self.known, *places):
@@ -109,7 +117,8 @@ class Stores:
             except StoreError:
                 # Damaged or of another version; encoding repairs its own.
                 continue
-            same = store.source.get("fingerprint") == fingerprint and store.source.get("windows") == windows
+            made_from = {"fingerprint": fingerprint, "windows": windows, "reading": reading or None}
+            same = all(store.source.get(key) == value for key, value in made_from.items())
             if same and store.contract_hash == contract_hash:
                 store.verify()
                 tidy(place, STORE)
@@ -122,14 +131,14 @@ def encode_corpus(
 ) -> VectorStore:
     """Encode a task's passages or windows into a store; resumable, and several processes may share the work."""
     source: dict[str, object] = {"corpus": task.corpus_source, "fingerprint": fingerprint}
+    if searching.reading.choices:
+        source["reading"] = searching.reading.choices
     if searching.windows:
         source["windows"] = dataclasses.asdict(searching.windows)
-    store = write_store(
+    return write_store(
         lambda: searching.units(task), encoder, folder, source=source, shard_size=_SHARD_SIZE,
         total=None if searching.windows else total,
     )  # fmt: skip
-    warn_of_cut_passages(store, "score them by their best window with windows=maxp")
-    return store
 
 
 def search_task(system: System, task: BeirTask, searching: Searching, store: VectorStore | None) -> Run:

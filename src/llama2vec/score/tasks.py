@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from llama2vec.data.beir import BeirTask, check_judged_passages, check_judged_queries, missing_judged, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file, open_ir_dataset, reported
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.data.trec import check_id
@@ -238,7 +239,9 @@ class TaskScore:
         return self.result.report
 
 
-def check_corpus(task: Task, data: TaskData, root: str | Path) -> tuple[int, int, int]:
+def check_corpus(
+    task: Task, data: TaskData, root: str | Path, reading: ReadingSettings | None = None
+) -> tuple[int, int, int]:
     """Read a task's corpus to its end, so that faulty lines and missing passages show before any work.
 
     Returns:
@@ -253,7 +256,7 @@ def check_corpus(task: Task, data: TaskData, root: str | Path) -> tuple[int, int
     known: set[str] = set()
     total = own = 0
     with naming_places(task, data.source, root):
-        for passage in read_passages(beir.corpus_source):
+        for passage in read_passages(beir.corpus_source, settings=reading):
             check_id(passage.id, "passage", data.source)
             total += 1
             if passage.id in judged:

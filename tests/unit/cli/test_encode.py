@@ -72,3 +72,38 @@ def test_mistakes_are_refused_before_anything_is_written(
     faulty.write_text('{"_id": "a", "text": "fine"}\n{"_id": "b"}\n', encoding="utf-8")
     assert "faulty.jsonl:2" in command_line.refused("encode", llama_folder, faulty, "-o", output)
     assert not output.exists()
+
+
+def test_documents_and_rows_are_read_as_set_and_the_table_ends_the_output(
+    command_line: CommandLine, llama_folder: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"key": "a", "body": "A llama.", "year": 2020}\n', encoding="utf-8")
+    assert "(id_field)" in command_line.refused("encode", llama_folder, rows, "-o", tmp_path / "store")
+    sets = ["--set", "reading.text_field=body", "--set", "reading.id_field=key"]
+    done = command_line("encode", llama_folder, rows, "-o", tmp_path / "store", *sets, "--set", "passage_max_tokens=9")
+    assert done.code == 0, done.err
+    store = VectorStore.open(tmp_path / "store")
+    assert (store.passage(0).id, store.passage(0).text) == ("a", "A llama.")
+    assert store.source["reading"] == {"text_field": "body", "id_field": "key"}
+    assert "skipped" not in done.out
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "old.txt").write_bytes("Ein weiß gestrichenes Häuschen.".encode("cp1252"))
+    (docs / "draft.md").write_text("A draft.\n", encoding="utf-8")
+    (docs / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    call = ["encode", llama_folder, docs, "-o", tmp_path / "vectors", "--set", 'reading.exclude=["draft*"]']
+    done = command_line(*call, "--set", "reading.encoding=cp1252")
+    assert [line.split()[:3] for line in done.out.splitlines()[-3:]] == [
+        ["read", "1", "file"], ["skipped", "1", "a"], ["skipped", "1", "excluded"],
+    ]  # fmt: skip
+    assert [one.text for one in VectorStore.open(tmp_path / "vectors").passages([0])] == [
+        "Ein weiß gestrichenes Häuschen."
+    ]
+    assert "photo.png" not in done.err
+    strict = command_line.refused(*call[:4], tmp_path / "strict", "--set", "reading.strict=true")
+    assert "photo.png" in strict
+    assert not (tmp_path / "strict").exists()
+    assert "did you mean 'text_field'" in command_line.refused(
+        *call[:4], tmp_path / "no", "--set", "reading.text_fild=b"
+    )

@@ -75,3 +75,46 @@ def test_documents_are_split_into_the_passages_that_are_mined(
     assert len(ids) > 1
     assert all(name.startswith("guide.md#") for name in ids)
     assert "--overwrite" in command_line.refused(*call, "--set", "passages.tokens=50")
+
+
+def test_the_corpus_is_read_as_set_and_the_table_ends_the_output(
+    files: dict[str, Path], command_line: CommandLine, tmp_path: Path
+) -> None:
+    renamed = tmp_path / "renamed.jsonl"
+    renamed.write_text(files["corpus"].read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    call = ["mine", files["pairs"], "--set", "mine.negatives=2"]
+    assert command_line(*call, "-o", files["output"], "--corpus", files["corpus"]).code == 0
+    other = tmp_path / "other.jsonl"
+    assert "(text_field)" in command_line.refused(*call, "-o", other, "--corpus", renamed)
+    done = command_line(*call, "-o", other, "--corpus", renamed, "--set", "reading.text_field=body")
+    assert done.code == 0, done.err
+    assert other.read_bytes() == files["output"].read_bytes()
+    docs = tmp_path / "pages"
+    docs.mkdir()
+    (docs / "guide.md").write_text("# Guide\n\nA llama walks over the bridge.\n", encoding="utf-8")
+    (docs / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    done = command_line(*call, "-o", tmp_path / "third.jsonl", "--corpus", docs)
+    assert done.code == 0, done.err
+    assert "read 1 file (1 document), skipped 1" in done.out
+    assert "photo.png" in done.out.splitlines()[-1]
+
+
+def test_passages_that_the_model_cuts_are_counted_with_the_remedy(
+    files: dict[str, Path],
+    llama_folder: Path,
+    command_line: CommandLine,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    long = tmp_path / "long.jsonl"
+    rows = files["corpus"].read_text(encoding="utf-8")
+    long.write_text(f'{rows}{{"_id": "long", "text": "{"A llama hums. " * 300}"}}\n', encoding="utf-8")
+    call = ["mine", files["pairs"], "--corpus", long, "--model", llama_folder, "--set", "mine.negatives=1"]
+    done = command_line(*call, "-o", files["output"])
+    assert done.code == 0, done.err
+    warning = f"{long}: 1 of {rows.count('_id') + 1} passages"
+    assert warning in caplog.text
+    assert "split them with --set passages.split=always" in caplog.text
+    caplog.clear()
+    done = command_line(*call, "-o", tmp_path / "split.jsonl", "--set", "passages.split=always")
+    assert (done.code, "longer than the model reads" in caplog.text) == (0, False)

@@ -196,6 +196,12 @@ def test_documents_that_cannot_be_read_are_said_once_or_reported(
     report = ReadingReport()
     list(read_passages(tmp_path, report=report))
     assert (report.files, [one.name for one in report.skipped]) == (1, ["b.png"])
+    with read_once():
+        # Also where the passages are known.
+        for _ in range(2):
+            again = ReadingReport()
+            assert len(list(read_passages(tmp_path, report=again))) == 1
+            assert again == report
     with pytest.raises(DataError, match=r": 1 file cannot be read whole, such as b\.png \(a picture\)"):
         list(read_passages(tmp_path, settings=ReadingSettings(strict=True)))
 

@@ -187,3 +187,20 @@ def test_what_decides_the_passages_decides_the_reading(everything: list[str], do
     assert settings() == settings()
     for change in ("passages.tokens=40", "encoder.passage_max_tokens=100", "reading.encoding=utf-8"):
         assert settings(change) != settings()
+
+
+def test_reading_reaches_adaptation_and_rows_whose_fields_are_named(
+    everything: list[str], docs: Path, corpus_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    found = configured(*everything, "reading.encoding=cp1252", "adapt.reading.include=['*.md']")
+    assert found.adapt is not None
+    assert found.adapt.reading.choices == {"encoding": "cp1252", "include": ["*.md"]}
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"_id": row["_id"], "body": row["text"]}) + "\n" for row in corpus_rows))
+    plan = plan_run(configured(*everything, f"corpus={rows}", "reading.text_field=body"), tmp_path / "run")
+    assert names(plan)[0] == "read"
+    assert [stage.input("corpus").stage for stage in plan.stages if stage.name in ("pairs", "encode")] == ["read"] * 2
+    # Plans of earlier versions stay those of the same recipe.
+    settings = {stage.name: stage.settings for stage in plan_run(configured(*everything), tmp_path / "run").stages}
+    assert "reading" not in settings["adapt"]
+    assert "reading" not in settings["evaluate"]

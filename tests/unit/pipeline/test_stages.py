@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 
@@ -109,3 +110,24 @@ def test_all_stages_agree_on_the_passages_of_documents(
     assert split == "never" or any(one.negatives for one in mined)
     estimate = estimate_run(plan, plan.stages, flops=1e9)
     assert f"{docs}: {len(read)} passages" in "\n".join(estimate.assumptions)
+
+
+def test_rows_are_read_by_the_fields_that_the_recipe_names_and_cut_ones_are_counted(
+    llama_folder: Path, sentences: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    texts = [" ".join(sentences[at : at + 4]) for at in range(0, 40, 4)] + [" ".join(sentences)]
+    lines = [json.dumps({"key": number, "body": text}) for number, text in enumerate(texts)]
+    rows.write_text("\n".join(lines), encoding="utf-8")
+    settings = ["reading.text_field=body", "reading.id_field=key", "encoder.passage_max_tokens=200"]
+    config = config_of(llama_folder, rows, "pairs.from_corpus=true", "mine.negatives=1", "encode=true", *settings)
+    plan = plan_run(config, tmp_path / "run")
+    for stage in plan.stages:
+        work(plan, stage)
+    store = VectorStore.open(tmp_path / "run" / "store")
+    assert [one.text for one in store.passages(range(len(store)))] == texts
+    warning = f"{rows}: 1 of 11 passages (9.09 %) are longer than the model reads, and the rest of each "
+    remedy = "; split them with --set passages.split=always"
+    assert [line for line in caplog.messages if "longer than the model reads," in line] == [
+        f"{warning}is not learned from{remedy}", f"{warning}is not in its vector{remedy}"
+    ]  # fmt: skip

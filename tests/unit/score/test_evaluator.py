@@ -28,6 +28,7 @@ from word_encoder import (
 from llama2vec import files
 from llama2vec.artifact import owned
 from llama2vec.config import PromptSettings
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.trec import read_qrels, read_run
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError, RunFormatError, StoreError
 from llama2vec.records import Passage, Query
@@ -435,3 +436,49 @@ def test_the_table_averages_tasks_of_one_family_and_metric_only(tmp_path: Path, 
     table = task_table(scores)
     cells = [str(cell) for cell in table.columns[0].cells]
     assert cells == [*(score.task.name for score in scores), "average of 2 beir tasks"]
+
+
+def test_texts_that_the_model_cuts_are_counted_with_the_remedy(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = {**PASSAGES, "d2": f"{'word ' * LIMIT}stone"}
+    folder = write_task(tmp_path / "long", long)
+    stores = tmp_path / "stores"
+    evaluate(system(WordEncoder()), [str(folder)], options(tmp_path, stores=stores))
+    expected = (
+        "long/test: 1 of 5 passages (20 %) are longer than the model reads, and the rest of each is not in its vector; "
+        "score them by their best window with windows=maxp"
+    )
+    assert [line for line in caplog.messages if "longer than" in line] == [expected]
+    caplog.clear()
+    # The store is there already, and scores suffer all the same.
+    evaluate(system(WordEncoder()), [str(folder)], options(tmp_path, "again", stores=stores))
+    assert expected in caplog.messages
+    caplog.clear()
+    evaluate(system(WordEncoder()), [str(folder)], options(tmp_path, "split", windows="maxp"))
+    evaluate(system(WordEncoder()), [str(write_task(tmp_path / "small"))], options(tmp_path, "short"))
+    assert not [line for line in caplog.messages if "longer than" in line]
+
+
+def test_a_corpus_with_fields_of_other_names_is_scored_alike(tmp_path: Path) -> None:
+    folder, other = write_task(tmp_path / "plain"), write_task(tmp_path / "other")
+    corpus = other / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    [expected] = evaluate(system(WordEncoder()), [str(folder)], options(tmp_path))
+    with pytest.raises(DataError, match=r'has no "text".*\(text_field\)'):
+        evaluate(system(WordEncoder()), [str(other)], options(tmp_path, "no"))
+    reading = ReadingSettings(text_field="body")
+    stores = tmp_path / "stores"
+    for encoder in (WordEncoder(), None):
+        given = options(tmp_path, "renamed" if encoder else "words", reading=reading, stores=stores)
+        [found] = evaluate(system(encoder), [str(other)], given)
+        assert found.report.settings["reading"] == {"text_field": "body"}
+        if encoder:
+            assert found.report.per_query == expected.report.per_query
+    known = WordEncoder()
+    evaluate(system(known), [str(other)], options(tmp_path, "third", reading=reading, stores=stores))
+    assert known.read == []
+    assert "reading" not in expected.report.settings
+    reading = ReadingSettings(text_field="body", title_field="body")
+    with pytest.raises(EvaluationError, match="reading"):
+        evaluate(system(known), [str(other)], options(tmp_path, "third", reading=reading))
