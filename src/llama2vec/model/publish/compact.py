@@ -35,6 +35,7 @@ from llama2vec.model.source import (
 
 _FORMAT = {"format": "llama2vec-compact", "version": 1}
 _FLOAT32 = ModelSettings(dtype="float32", device="cpu")
+_FORMATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +129,7 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
                 f"{model}: {key} differs from that of {name}, and a compact encoder holds only differences of linear "
                 "layers; train with LoRA and without new tokens"
             )
-        left, values, right = torch.linalg.svd(second - first, full_matrices=False)
+        left, values, right = torch.linalg.svd(second.float() - first.float(), full_matrices=False)
         root = values[:rank].sqrt()
         adapter[adapter_key(key, "A")] = (root[:, None] * right[:rank]).half().contiguous()
         adapter[adapter_key(key, "B")] = (left[:, :rank] * root).half().contiguous()
@@ -145,12 +146,15 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
 def _state(folder: Path) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = {}
     for file in ModelSource("", str(folder)).weight_files():
-        found |= {name: weight.float() for name, weight in load_file(file).items()}
+        found |= load_file(file)
     return found
 
 
 def _same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
-    return first is not None and second is not None and first.shape == second.shape and torch.equal(first, second)
+    """Tell whether the second is the first, at most rounded to the number formats that training loads and saves."""
+    if first is None or second is None or first.shape != second.shape:
+        return False
+    return any(torch.equal(first.to(step).to(second.dtype), second) for step in _FORMATS)
 
 
 def _complete(encoder: Encoder, base: Path, folder: Path, output: Path) -> float:

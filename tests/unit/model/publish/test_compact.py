@@ -34,14 +34,18 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture
 def trained(llama_folder: Path, tmp_path: Path) -> Path:
     """An encoder whose linear layers differ from the LLM's by a product of rank 3."""
-    encoder = encoder_for(llama_folder, settings=EncoderSettings(passage_prompt="self", passage_max_tokens=50))
+    settings = EncoderSettings(passage_prompt="self", passage_max_tokens=50)
+    return tuned(encoder_for(llama_folder, settings=settings), tmp_path / "trained")
+
+
+def tuned(encoder: Encoder, folder: Path) -> Path:
     model = add_lora(encoder.backbone, LoraSettings(rank=RANK, alpha=6), [], seed=1)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.2)
     encoder.backbone.model = model.merge_and_unload()
-    return encoder.save(tmp_path / "trained")
+    return encoder.save(folder)
 
 
 def vectors(model: Path | str) -> np.ndarray:
@@ -55,6 +59,15 @@ def test_a_compact_encoder_gives_the_vectors_of_the_encoder(trained: Path, llama
     np.testing.assert_allclose(vectors(tmp_path / "small"), vectors(trained), atol=2e-3)
     assert np.abs(vectors(trained) - vectors(llama_folder)).max() > 0.02
     assert Encoder.load(tmp_path / "small").contract.encoder.passage_max_tokens == 50
+
+
+def test_training_in_bfloat16_leaves_the_llm_recognizable(llama_folder: Path, tmp_path: Path) -> None:
+    """All weights are rounded to bfloat16 then, also those that were not trained."""
+    trained = tuned(Encoder.load(llama_folder, device="cpu", dtype="bfloat16"), tmp_path / "trained")
+    assert {weight.dtype for weight in load_file(trained / "model.safetensors").values()} == {torch.bfloat16}
+    made = save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    assert 0.99 < made.kept < 1
+    assert made.cosine > 0.999
 
 
 def test_a_smaller_rank_keeps_less(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
