@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 from llama2vec.data.cutting import WORD, Cutter, TokenSpans, shortened
 from llama2vec.errors import ConfigError, EvaluationError, RunFormatError
 from llama2vec.records import Passage, Run
 
 WindowKind = Literal["maxp", "firstp"]
+PartT = TypeVar("PartT")
+DocumentT = TypeVar("DocumentT", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,22 @@ def document_id(window_id: str) -> str:
     return document
 
 
+def by_document(
+    found: Iterable[PartT], document_of: Callable[[PartT], DocumentT], score_of: Callable[[PartT], float]
+) -> dict[DocumentT, list[PartT]]:
+    """Return the found parts of each document, best first: a document counts as its best part does (MaxP).
+
+    Documents stand in the order in which their first parts were found, and parts of equal score in their own.
+
+    >>> by_document([("a", 1.0), ("b", 1.5), ("a", 2.0)], lambda part: part[0], lambda part: part[1])
+    {'a': [('a', 2.0), ('a', 1.0)], 'b': [('b', 1.5)]}
+    """
+    documents: dict[DocumentT, list[PartT]] = {}
+    for part in found:
+        documents.setdefault(document_of(part), []).append(part)
+    return {document: sorted(parts, key=score_of, reverse=True) for document, parts in documents.items()}
+
+
 def max_passage(run: Run, document_of: Callable[[str], str] = document_id) -> Run:
     """Return a run over documents, each with the score of its best window or passage.
 
@@ -103,10 +121,9 @@ def max_passage(run: Run, document_of: Callable[[str], str] = document_id) -> Ru
     """
     results: dict[str, dict[str, float]] = {}
     for query_id, scores in run.results.items():
-        best = results.setdefault(query_id, {})
         for window_id, score in scores.items():
             if math.isnan(score):
                 raise EvaluationError(f"run {run.tag!r}: {window_id!r} of query {query_id!r} has the score nan")
-            document = document_of(window_id)
-            best[document] = max(score, best.get(document, -math.inf))
+        documents = by_document(scores, document_of, scores.__getitem__)
+        results[query_id] = {document: scores[best] for document, (best, *_) in documents.items()}
     return Run(results, run.tag)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from llama2vec.data.windows import by_document
 from llama2vec.data.words import text_key
 from llama2vec.records import Passage
 from llama2vec.retrieve.lexical import is_sign, word_spans
@@ -48,15 +49,16 @@ def grouped(hits: Sequence[Hit], depth: int | None = None, near: int | None = No
         depth: Most documents; None = all.
         near: Fold only passages of at most this rank; None = all.
     """
-    documents: dict[tuple[bool, str], list[Hit]] = {}
-    for hit in hits:
+
+    def document_of(hit: Hit) -> tuple[bool, str]:
         place = hit.passage.place
-        key = (True, place.document) if place else (False, hit.passage.id)
-        others = documents.setdefault(key, [])
-        if not others or near is None or hit.rank <= near:
-            others.append(hit)
-    found = list(documents.values())[:depth]
-    return [replace(best, rank=rank, more=tuple(others)) for rank, (best, *others) in enumerate(found, start=1)]
+        return (True, place.document) if place else (False, hit.passage.id)
+
+    found = list(by_document(hits, document_of, lambda hit: -hit.rank).values())[:depth]
+    return [
+        replace(best, rank=rank, more=tuple(other for other in others if near is None or other.rank <= near))
+        for rank, (best, *others) in enumerate(found, start=1)
+    ]
 
 
 def neighbors(store: VectorStore, row: int, reach: int = 1) -> list[Passage]:

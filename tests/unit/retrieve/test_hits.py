@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 from counting_encoder import CountingEncoder
 
-from llama2vec.records import Passage, Place
+from llama2vec.data.windows import document_id, max_passage
+from llama2vec.records import Passage, Place, Run
 from llama2vec.retrieve.hits import Hit, best_line, evidence, grouped, location, neighbors, snippet, spot
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
@@ -120,3 +122,23 @@ def test_a_snippet_finds_words_in_another_unicode_form() -> None:
 def test_a_snippet_counts_the_words_of_the_question_and_not_their_endings_or_little_words() -> None:
     text = "Packs and a pack, packed: how they do. " + "filler " * 60 + "They carry a pack. " + "filler " * 60
     assert "carry a pack" in snippet(text, "how do they carry a pack", 60)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_grouped_answers_are_ranked_as_an_evaluation_scores_documents(seed: int) -> None:
+    draw = random.Random(seed)
+    scores = {f"d{draw.randrange(6)}#{number}": draw.choice([0.25, 0.5, 0.75, draw.random()]) for number in range(40)}
+    ranked = Run({"q": scores}).ranking("q")
+    hits = [
+        Hit(rank, score, Passage(part, "", place=Place(document_id(part), 0, 1)))
+        for rank, (part, score) in enumerate(ranked, start=1)
+    ]
+    expected: dict[str, float] = {}
+    for part, score in ranked:
+        expected.setdefault(document_id(part), score)  # what both did before they shared their code
+    found = grouped(hits)
+    assert [(hit.passage.place.document, hit.score) for hit in found if hit.passage.place] == list(expected.items())
+    assert max_passage(Run({"q": scores})).results == {"q": expected}
+    for hit in found:
+        assert [other.rank for other in (hit, *hit.more)[1:]] == sorted(other.rank for other in hit.more)
+    assert sum(1 + len(hit.more) for hit in found) == len(hits)
