@@ -51,16 +51,17 @@ class Answers:
     """An index, how to search it, and how its answers are shown."""
 
     retriever: Retriever
-    mode: Mode
+    mode: Mode | None = None  # None = the best that the index has when the question is asked
     where: str | None = None
     group: bool = True
 
     def to(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False) -> None:
         """Print the answers to one question, and open the best one if asked to."""
-        hits = self.retriever.hits(question, self.mode, depth, where=self.where, group=self.group)
+        mode = self.mode_now()
+        hits = self.retriever.hits(question, mode, depth, where=self.where, group=self.group)
         folder = corpus_folder(self.retriever.store)
         if as_json:
-            print_json(hits, question, self.mode, self.where)
+            print_json(hits, question, mode, self.where)
         elif hits:
             show(hits, question, folder)
         elif self.where is not None and not len(self.retriever.fields.rows(self.where)):
@@ -71,8 +72,16 @@ class Answers:
         if opens:
             open_best(hits, question, folder)
 
+    def mode_now(self) -> Mode:
+        """Return how the next question is searched: vectors that came since the index was opened count."""
+        if self.mode is not None:
+            return self.mode
+        self.retriever.check_unchanged()
+        return self.retriever.default_mode
+
     def to_each(self, depth: int) -> None:
         """Read questions until an empty line or the end of input."""
+        mode = self.mode_now()
         if sys.stdin.isatty():
             count = f"{len(self.retriever.store):,}"
             print(f"{count} passages. Ask a question; an empty line ends.", file=sys.stderr)
@@ -84,6 +93,9 @@ class Answers:
                 break
             if not question:
                 break
+            before, mode = mode, self.mode_now()
+            if mode != before:
+                print(f"The index has changed: answers are by {mode} now.", file=sys.stderr)
             self.to(question, depth)
 
 

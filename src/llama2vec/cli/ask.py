@@ -79,7 +79,7 @@ def ask_command(
         # Another call makes vectors; what is there already answers.
         typer.echo(f"{error}; this answer comes from its present state", err=True)
     retriever = _by_words(home) if words else Retriever.open(home, device=device, dtype=dtype)
-    answers = Answers(retriever, retriever.default_mode, where)
+    answers = Answers(retriever, where=where)
     if question is None:
         answers.to_each(depth)
     else:

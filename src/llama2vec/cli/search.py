@@ -70,7 +70,7 @@ def search_command(
     retriever.check_mode(chosen)
     if ranking.where is not None:
         retriever.fields.rows(ranking.where)
-    answers = Answers(retriever, chosen, ranking.where, group=not ranking.no_group)
+    answers = Answers(retriever, cast("Mode | None", ranking.mode), ranking.where, group=not ranking.no_group)
     if queries and run:
         _write_run(answers, queries, run, depth or 1000, overwrite=overwrite)
     elif question:
@@ -105,8 +105,7 @@ def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwri
         check_id(query.id, "query", run)
     for passage_id in answers.retriever.store.ids:
         check_id(passage_id, "passage", run)
-    tag = "llama2vec" if answers.mode == "dense" else f"llama2vec-{answers.mode}"
-    write_run(
-        answers.retriever.search(asked, answers.mode, depth, where=answers.where, tag=tag), run, overwrite=overwrite
-    )
+    mode = answers.mode_now()
+    tag = "llama2vec" if mode == "dense" else f"llama2vec-{mode}"
+    write_run(answers.retriever.search(asked, mode, depth, where=answers.where, tag=tag), run, overwrite=overwrite)
     typer.echo(f"Searched {len(asked):,} queries to depth {depth:,}: {run}")

@@ -207,8 +207,9 @@ class Retriever:
 
     @encoder.setter
     def encoder(self, encoder: QueryEncoder | None) -> None:
-        self._encoder_for = lambda store: encoder
-        self._opened = self._opened.with_encoder(encoder)
+        with self._opening:
+            self._encoder_for = lambda store: encoder
+            self._opened = self._opened.with_encoder(encoder)
 
     @property
     def modes(self) -> tuple[Mode, ...]:

@@ -123,7 +123,8 @@ def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[
         """Report whether requests can be answered: 503 while loading, when the model fails, when the store changed."""
         state = service.state
         headers = RETRY_WHILE_LOADING if state == "loading" else None
-        content = {"status": state, "modes": list(service.loaded.modes) if service.loaded else []}
+        modes = list(service.loaded.modes) if service.loaded else []
+        content = {"status": state, "modes": modes, "coming": list(service.coming)}
         return JSONResponse(content, 200 if state == "ok" else 503, headers=headers)
 
     @app.get("/metrics", dependencies=secured, response_class=Response, responses={

@@ -234,6 +234,9 @@ class Health(BaseModel):
 
     status: State
     modes: list[Mode]
+    coming: list[Mode] = Field(
+        default_factory=list, description="Modes that follow as soon as the model of the index's new vectors is loaded."
+    )
 
 
 class Error(BaseModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from llama2vec.errors import ModelError, StoreError
+from llama2vec.errors import Llama2VecError, ModelError, StoreError
 from llama2vec.model.pooling import Vectors
 from llama2vec.model.prompt import prompted_texts
 from llama2vec.records import Query, Side
@@ -28,6 +29,9 @@ from llama2vec.serve.settings import ServeSettings
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explainer, Explanation
     from llama2vec.model.encoder import Encoder
+
+
+logger = logging.getLogger(__name__)
 
 
 class ServedModel:
@@ -158,6 +162,13 @@ class Loaded:
         return tuple(self.retriever.modes) if self.retriever else ()
 
     @property
+    def coming(self) -> tuple[Mode, ...]:
+        """The modes that vectors add which the index got after it was opened, until the model for them is there."""
+        if self.retriever is None or self.query is not None or not self.retriever.store.has_vectors:
+            return ()
+        return tuple(mode for mode in ("hybrid", "dense") if mode not in self.modes)
+
+    @property
     def store_changed(self) -> bool:
         """Whether the store was rewritten since the index was opened."""
         try:
@@ -201,6 +212,9 @@ class Service:
         self.created = int(time.time())
         self.loaded: Loaded | None = None
         """None until the model has answered once."""
+        self._following: asyncio.Task[None] | None = None
+        self._refused = ""
+        """The contract of vectors whose model could not be loaded."""
         self._load, self._on_batch = load, on_batch
         self._batcher: Batcher | None = None
         # One: BM25's stemmer must not be used by two threads at once, and a large product uses all cores by itself.
@@ -220,7 +234,10 @@ class Service:
         # A batch that outlasts the time limit has no caller left.
         if self._batcher and self._batcher.is_failing(2 * self.settings.timeout_seconds):
             return "failing"
-        return "store_changed" if self.loaded.store_changed else "ok"
+        if self.loaded.store_changed:
+            return "store_changed"
+        self._follow()
+        return "ok"
 
     async def start(self) -> Loaded:
         """Load, and answer once: the first pass of a model is slow, and no client should wait for it.
@@ -228,13 +245,41 @@ class Service:
         Raises:
             Llama2VecError: The model or the index cannot be used.
         """
+        self.loaded = await self._loaded()
+        return self.loaded
+
+    async def _loaded(self) -> Loaded:
         loaded = await _in_daemon_thread(self._load)
         if loaded.model is not None:
             await self._start_model(loaded.model)
         for mode in loaded.modes:
             await self._search(loaded, Search(_PROBE, mode, 1))
-        self.loaded = loaded
         return loaded
+
+    @property
+    def coming(self) -> tuple[Mode, ...]:
+        """The modes that follow once the model of the index's new vectors is loaded."""
+        words = self.loaded
+        if words is None or words.retriever is None or not words.coming:
+            return ()
+        return () if words.retriever.store.contract_hash == self._refused else words.coming
+
+    def _follow(self) -> None:
+        """Load the model in the background where the index has got vectors since; until then, words answer."""
+        if self.coming and self.loaded and (self._following is None or self._following.done()):
+            self._following = asyncio.ensure_future(self._load_for_vectors(self.loaded))
+
+    async def _load_for_vectors(self, words: Loaded) -> None:
+        assert words.retriever is not None
+        store = words.retriever.store
+        try:
+            # A model that was named for embeddings may be the one of the vectors, and is not loaded twice.
+            self.loaded = Loaded.with_index(words.model, words.retriever) if words.model else await self._loaded()
+        except Llama2VecError as error:
+            self._refused = store.contract_hash
+            logger.warning("%s has vectors now, but words alone go on answering: %s", store.path, error)
+        else:
+            logger.info("%s has vectors now: search by %s", store.path, ", ".join(self.loaded.modes))
 
     async def _start_model(self, model: ServedModel) -> None:
         self._batcher = Batcher(
@@ -256,6 +301,8 @@ class Service:
     async def stop(self) -> None:
         """Stop the threads."""
         self._searches.shutdown(wait=False, cancel_futures=True)
+        if self._following:
+            self._following.cancel()
         if self._batcher:
             await self._batcher.close()
 
@@ -270,7 +317,9 @@ class Service:
     async def search(self, asked: Search) -> Found:
         """Return the best passages for a question; errors as in :meth:`embed` and :meth:`Loaded.hits`."""
         assert self.loaded is not None
-        return await self._search(self.loaded, asked)
+        found = await self._search(self.loaded, asked)
+        self._follow()
+        return found
 
     async def read(self, function: Callable[[Retriever], ResultT]) -> ResultT:
         """Read from the index in the thread of the searches."""

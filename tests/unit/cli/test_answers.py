@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from synced_folder import HashEncoder, sync, write
 
-from llama2vec.cli.answers import also, corpus_folder, open_best, print_json, show
+from llama2vec.cli.answers import Answers, also, corpus_folder, open_best, print_json, show
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage, Place
 from llama2vec.retrieve.hits import Hit
+from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.terminal import PlainStream
 
@@ -190,3 +192,27 @@ def test_the_folder_of_the_documents_is_the_one_that_the_store_names(
         assert corpus_folder(store_with(source)) is None
     monkeypatch.chdir(folder.parent)
     assert corpus_folder(store_with({"corpus": os.path.basename(folder)})) == folder.resolve()
+
+
+def test_questions_after_vectors_have_come_are_answered_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool", "b.txt": "a river"}), tmp_path / "index"
+    sync(folder, index)
+    answers = Answers(Retriever.open(index, HashEncoder()))
+    asked = iter(["wool", "a river", ""])
+
+    def question() -> str:
+        if (text := next(asked)) == "a river":
+            sync(folder, index, HashEncoder())
+        return text
+
+    monkeypatch.setattr("builtins.input", question)
+    answers.to_each(5)
+    out, err = capsys.readouterr()
+    first, second = out.split("  1. ")[1:]
+    assert "a.txt" in first
+    assert "b.txt" not in first
+    assert "b.txt" in second
+    assert "a.txt" in second  # by vectors, every document is found
+    assert err.count("answers are by hybrid now") == 1

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
+import numpy as np
+import numpy.typing as npt
 import pytest
-from service_stand_ins import PASSAGES, Running, StandInSearcher, Start
-from synced_folder import sync, write
+from service_stand_ins import PASSAGES, Running, StandInSearcher, Start, wait_until
+from synced_folder import WIDTH, HashEncoder, sync, write
 
+from llama2vec.errors import ModelNotFoundError
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.serve.service import Loaded, PreparedQuery
+from llama2vec.serve.service import Loaded, PreparedQuery, ServedModel
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
@@ -111,7 +117,7 @@ def test_an_index_without_vectors_is_served_without_a_model(start: Start, tmp_pa
     store = write_store(lambda: iter(PASSAGES), None, tmp_path / "store", source={})
     build_index(store, tmp_path / "index", bm25="en")
     service = start(opened=lambda: Loaded.with_index(None, Retriever.open(tmp_path / "index")))
-    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"]}
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": []}
     answer = service.client.get("/search", params={"q": "soft wool"}).json()
     assert (answer["mode"], [hit["id"] for hit in answer["hits"]]) == ("bm25", ["camelids/2"])
     assert service.client.get("/search", params={"q": "wool", "mode": "dense"}).status_code == 400
@@ -133,3 +139,83 @@ def test_a_service_follows_an_index_that_is_synced(start: Start, tmp_path: Path)
     shutil.rmtree(index / "store")
     assert service.client.get("/search", params={"q": "wool"}).status_code == 503
     assert service.client.get("/healthz").json()["status"] == "store_changed"
+
+
+class TwoSided(HashEncoder):
+    """Encodes the passages of a sync, and serves queries as a model of that name."""
+
+    name, batch_tokens, dimension = "hashes", 1000, WIDTH
+
+    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
+        return [len(text.split()) for text in texts]
+
+    def encode(self, texts: Sequence[str], side: str) -> npt.NDArray[np.float32]:
+        return self._vectors(texts)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_vectors_that_come_later_are_searched_without_a_restart(start: Start, tmp_path: Path, named: bool) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool", "b.txt": "a river"}), tmp_path / "index"
+    sync(folder, index)
+    model, opening = cast(ServedModel, TwoSided()), threading.Event()
+    opening.set()
+
+    def opened() -> Loaded:
+        retriever = Retriever.open(index)
+        if not named and not retriever.store.has_vectors:
+            return Loaded.with_index(None, retriever)
+        assert opening.wait(20)
+        return Loaded.with_index(model, retriever)
+
+    service = start(opened=opened)
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": []}
+    opening.clear()
+    sync(folder, index, TwoSided())
+    # Words go on answering while the model is loaded.
+    answer = service.client.get("/search", params={"q": "wool"}).json()
+    assert (answer["mode"], [hit["id"] for hit in answer["hits"]]) == ("bm25", ["a.txt#1"])
+    if not named:
+        assert service.client.get("/healthz").json() == {
+            "status": "ok", "modes": ["bm25"], "coming": ["hybrid", "dense"],
+        }  # fmt: skip
+    opening.set()
+    wait_until(lambda: "hybrid" in service.client.get("/healthz").json()["modes"])
+    assert service.client.get("/healthz").json() == {
+        "status": "ok", "modes": ["hybrid", "dense", "bm25"], "coming": [],
+    }  # fmt: skip
+    answer = service.client.get("/search", params={"q": "soft wool"}).json()
+    assert (answer["mode"], len(answer["hits"])) == ("hybrid", 2)
+    dense = service.client.get("/search", params={"q": "b a river", "mode": "dense"}).json()["hits"]
+    assert (dense[0]["id"], dense[0]["score"]) == ("b.txt#1", pytest.approx(1))
+    assert service.client.get("/v1/models").json()["data"][0]["id"] == "hashes"
+    write(folder, {"c.txt": "a bridge"})
+    sync(folder, index, TwoSided())
+    found = service.client.get("/search", params={"q": "c a bridge", "mode": "dense"}).json()["hits"]
+    assert found[0]["id"] == "c.txt#1"
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, named: bool
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
+    sync(folder, index)
+    loadings: list[str] = []
+
+    def opened() -> Loaded:
+        retriever = Retriever.open(index)
+        if named:
+            return Loaded.with_index(cast(ServedModel, TwoSided("another")), retriever)
+        if retriever.store.has_vectors:
+            loadings.append("again")
+            raise ModelNotFoundError("no such model")
+        return Loaded.with_index(None, retriever)
+
+    service = start(opened=opened)
+    sync(folder, index, TwoSided())
+    for _ in range(2):
+        assert service.client.get("/search", params={"q": "wool"}).json()["mode"] == "bm25"
+        wait_until(lambda: "words alone go on answering" in caplog.text)
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": []}
+    assert len(loadings) == (0 if named else 1)
+    assert caplog.text.count("words alone go on answering") == 1

@@ -7,7 +7,7 @@ const PAUSE_MS = 350;
 const RETRY_MS = 3000;
 const TOKEN = "llama2vec token";
 const at = (id) => document.getElementById(id);
-const state = { question: "", where: "", modes: [], compare: false, available: [], asked: 0, stop: null, answers: [] };
+const state = { question: "", where: "", modes: [], compare: false, own: "", available: [], asked: 0, stop: null, answers: [] };
 let pause = 0;
 let retry = 0;
 
@@ -169,7 +169,11 @@ function showTrouble(error) {
 function showModes(available) {
   state.available = available;
   // A mode that the index does not have stays: the search then says so, instead of showing another mode's results.
-  if (!state.modes.length) state.modes = [available[0]];
+  // Until someone chooses, the best mode is searched, also once the index has got a better one.
+  if (!state.modes.length || (state.modes.length === 1 && state.modes[0] === state.own)) {
+    state.own = available[0];
+    state.modes = [state.own];
+  }
   state.compare &&= available.length > 1;
   at("compare-choice").hidden = available.length < 2;
   at("compare").checked = state.compare;
@@ -286,6 +290,7 @@ at("where").addEventListener("focus", async () => {
 at("modes").addEventListener("click", (event) => {
   const mode = event.target.closest("button")?.dataset.mode;
   if (!mode) return;
+  state.own = "";
   if (state.compare) {
     const chosen = state.modes.includes(mode) ? state.modes.filter((other) => other !== mode) : [...state.modes, mode];
     if (!chosen.length) return;
