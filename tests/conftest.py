@@ -73,10 +73,12 @@ def sentences() -> list[str]:
 @pytest.fixture(scope="session")
 def make_tokenizer(sentences: list[str]) -> Callable[..., Any]:
     """Return a maker of fast byte-pair tokenizers that write a leading space into the token, as most LLMs do."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    def make(*, bos: bool = True, eos: bool = True, metaspace: bool = False, vocabulary: int = 120) -> Any:
+    def make(
+        *, bos: bool = True, eos: bool = True, metaspace: bool = False, llama_2: bool = False, vocabulary: int = 120
+    ) -> Any:
         tokenizer = Tokenizer(models.BPE(unk_token=None))
         if metaspace:
             tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
@@ -96,6 +98,10 @@ def make_tokenizer(sentences: list[str]) -> Callable[..., Any]:
             tokenizer.post_processor = processors.TemplateProcessing(
                 single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)]
             )
+        if llama_2:
+            # Its tokenizer.json writes the space mark in a normalizer, for each piece between special tokens.
+            tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence([])
         names = {"pad_token": "<pad>"} | ({"bos_token": "<s>"} if bos else {}) | ({"eos_token": "</s>"} if eos else {})
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 

@@ -16,9 +16,12 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_serializer,
+    model_validator,
 )
 
 from llama2vec.errors import ConfigError
@@ -81,6 +84,10 @@ class PromptSettings(Settings):
         slots: Number of new slot tokens per prompt; 0 = the tokenizer's EOS is the only slot.
         begin: ``auto`` = what the tokenizer itself puts before a text, ``bos`` = always its BOS (EOS if it has no
             BOS), ``none`` = nothing.
+        slot: What the slot is without new slot tokens: ``eos`` = an EOS after the prompt, ``last`` = the prompt's own
+            last token, or the text's where the prompt is empty.
+        repeat: Text between two copies of T; ``pooling=mean`` then reads the second one, whose tokens have seen T whole
+            (echo embeddings, arXiv 2402.15449). For models as they are: neither trained nor saved.
     """
 
     recipe: str = "paper"  # Where the wording comes from; a name for people
@@ -89,6 +96,27 @@ class PromptSettings(Settings):
     next_prompt: str = "\nThe next sentence: "  # Text after T that asks for the text that follows T (EBAR)
     slots: Annotated[int, Field(ge=0, le=64)] = 0
     begin: Literal["auto", "bos", "none"] = "auto"
+    next_prefix: str | None = None  # Text before T where the NEXT prompt follows; without it, the same as ``prefix``
+    slot: Literal["eos", "last"] = "eos"
+    repeat: str | None = None
+
+    @model_validator(mode="after")
+    def _one_kind_of_slot(self) -> PromptSettings:
+        if self.slots and self.slot != "eos":
+            raise ValueError(f"slot is {self.slot} and slots is {self.slots}: new slot tokens end the prompt; drop one")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write later settings only where they are used, so that hashes of contracts without them stay."""
+        return _without_unused(handler(self))
+
+
+_LATER = {"next_prefix": None, "slot": "eos", "repeat": None, "count_prompt": False}
+
+
+def _without_unused(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 
 
 PROMPT_RECIPES: dict[str, PromptSettings] = {
@@ -106,9 +134,23 @@ PROMPT_RECIPES: dict[str, PromptSettings] = {
         next_prompt='", predict the following passage within eight words: ',
         slots=8,
     ),
-}
+    "repllama": PromptSettings(
+        recipe="repllama", prefix="passage: ", next_prefix="query: ", self_prompt="", next_prompt=""
+    ),
+    "last-token": PromptSettings(recipe="last-token", self_prompt="", next_prompt="", slot="last"),
+    "one-word": PromptSettings(
+        recipe="one-word", prefix='This sentence : "', self_prompt='" means in one word:"',
+        next_prompt='" means in one word:"', slot="last",
+    ),
+    "echo": PromptSettings(
+        recipe="echo", prefix="Rewrite the sentence: ", repeat=", rewritten sentence: ", self_prompt="", next_prompt="",
+        slot="last",
+    ),
+}  # fmt: skip
 """Wordings by name: ``paper-v1`` (arXiv 2312.15503v1), ``paper-v2`` (its second version and ACL 2024) and ``released``
-(the authors' code and checkpoints) are as published; ``paper``, the default, is v1's on a new line."""
+(the authors' code and checkpoints) are as published; ``paper``, the default, is v1's on a new line. ``repllama`` is the
+baseline of the same name (arXiv 2310.08319). The others are for models as they are: ``last-token``, ``one-word``
+(PromptEOL, arXiv 2307.16645) and ``echo`` (arXiv 2402.15449, with ``pooling=mean`` for the second copy's mean)."""
 
 
 class LoraSettings(Settings):
@@ -181,6 +223,8 @@ class EncoderSettings(Settings):
             prompt (a baseline for models that were not adapted).
         layers: Number of last layers whose states, each at unit length, are averaged. 1 = only the last layer, as
             published. That layer has to speak the vocabulary; the ones below it say more about the text.
+        count_prompt: The two limits include prefix and prompt, as in the authors' code. The encoder that is made keeps
+            what they leave of a text, under its pairing of prompts.
     """
 
     query_prompt: PromptName = "self"  # Prompt that follows a query
@@ -189,6 +233,12 @@ class EncoderSettings(Settings):
     passage_max_tokens: Annotated[int, Field(ge=1)] = 512  # Length limit of passages in tokens, without the prompt
     pooling: Literal["slots", "mean"] = "slots"
     layers: Annotated[int, Field(ge=1)] = 1
+    count_prompt: bool = False
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write ``count_prompt`` only where it is set, so that hashes without it stay."""
+        return _without_unused(handler(self))
 
 
 def switched(data: Any, sections: Iterable[str]) -> Any:

@@ -24,7 +24,7 @@ from llama2vec.adapt.joint import (
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
-from llama2vec.config import OptimizerSettings, PromptName
+from llama2vec.config import OptimizerSettings, PromptName, PromptSettings
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.settings import TextSettings
@@ -192,6 +192,7 @@ def adapt_model(
             f"model.attention: {config.model.attention} cannot mask a joint sequence; use sdpa or eager to adapt "
             "(the encoder may use it afterwards)"
         )
+    _check_prompts(config.prompts)
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
     corpus = corpus_fingerprint(config.text.corpus, config.reading) if passages is None else "given"
@@ -208,6 +209,15 @@ def adapt_model(
             logger.info("%s: this adaptation is finished; nothing to do", output)
             return Encoder.load(output, settings=config.model)
         return _adapt(config, work, read)
+
+
+def _check_prompts(prompts: PromptSettings) -> None:
+    """Raise a ConfigError for prompts that only encode."""
+    for name in ("next_prefix", "repeat"):
+        if getattr(prompts, name) is not None:
+            raise ConfigError(f"prompts.{name} cannot be adapted: both prompts follow one copy of the text; drop it")
+    if prompts.slot == "last" and not (prompts.self_prompt and prompts.next_prompt):
+        raise ConfigError("prompts.slot is last and a prompt is empty: it has no token to be trained; give it words")
 
 
 def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 MOST_BYTES = 2**30
 """A larger corpus is not kept in memory: each stage streams it again."""
+PRETEXT_FIELDS = ("output_summarize", "output_predict")
+"""Fields of a row of the authors' adaptation data: the text itself, and the text that follows it."""
 _BYTES_A_PASSAGE = 250
 """Python's own share of a passage: three strings and the object that holds them."""
 
@@ -105,7 +107,9 @@ def read_passages(
 
     - a BEIR folder: its ``corpus.jsonl`` or ``corpus.jsonl.gz``;
     - ``.jsonl``, ``.jsonl.gz``: objects with ``_id`` (or ``id``), ``text`` and optionally ``title``, or what the
-      settings name; other texts and numbers are fields; a folder of such files is one corpus, sorted by name;
+      settings name; other texts and numbers are fields; a folder of such files is one corpus, sorted by name. Rows of
+      the authors' adaptation data, ``input``, ``output_summarize`` and ``output_predict``, have the text ``input`` and
+      keep the others as fields; their ids are file name and line;
     - ``.tsv``, ``.tsv.gz``: id, text or id, title, text between tabs, without quoting, or in the order of a header;
     - ``hf:NAME[:CONFIG][:SPLIT]``: a Hugging Face dataset, streamed; columns ``text``, ``_id``, ``id`` or ``docid``
       (else the row number) and ``title``. The split is ``train``, or the only one, where none is given;
@@ -286,7 +290,9 @@ def _jsonl_rows(path: Path, settings: ReadingSettings) -> Iterator[_Row]:
     for number, line in numbered_lines(path):
         where = f"{path}:{number}"
         values = json_object(line, where, '{"_id": "1", "text": "…"}')
-        row = _row(values, where, names, text_name=settings.text_field, title_name=settings.title_field)
+        row = _pretext_row(values, where, f"{path.name}:{number}") or _row(
+            values, where, names, text_name=settings.text_field, title_name=settings.title_field
+        )
         # Only an escape can smuggle half a surrogate pair into a decoded line.
         if "\\u" in line:
             _check_unicode(row)
@@ -295,7 +301,23 @@ def _jsonl_rows(path: Path, settings: ReadingSettings) -> Iterator[_Row]:
 
 def _hub_rows(dataset: Iterable[Mapping[str, object]], where: str) -> Iterator[_Row]:
     for number, values in enumerate(reported(dataset, where)):
-        yield _row(values, f"{where}, row {number},", ("_id", "id", "docid"), number)
+        row = f"{where}, row {number},"
+        yield _pretext_row(values, row, str(number)) or _row(values, row, ("_id", "id", "docid"), number)
+
+
+def _pretext_row(values: Mapping[str, object], where: str, row_id: str) -> _Row | None:
+    """Return a row of the authors' adaptation data (``cfli/pretrain_wiki``) as a passage, None for any other row."""
+    if "text" in values or not {"input", *PRETEXT_FIELDS} <= values.keys():
+        return None
+    for name in ("input", *PRETEXT_FIELDS):
+        if not isinstance(values[name], str):
+            raise CorpusFormatError(f"{where} has the {name} {reprlib.repr(values[name])}; write a string")
+    text, same = cast(str, values["input"]), cast(str, values[PRETEXT_FIELDS[0]])
+    if text.split() != same.split():
+        raise CorpusFormatError(
+            f"{where} has an output_summarize other than its input; EBAE predicts the input: write it there"
+        )
+    return _Row(where, row_id, text, fields=row_fields({name: values[name] for name in PRETEXT_FIELDS}))
 
 
 def _row(

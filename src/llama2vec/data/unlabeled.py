@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
+from llama2vec.data.corpus import PRETEXT_FIELDS
 from llama2vec.data.settings import CorpusPairSettings, TextSettings
 from llama2vec.data.words import sentence_spans, text_key
 from llama2vec.errors import EmptyCorpusError
@@ -109,14 +110,24 @@ def adaptation_examples(
     """Return training and held-out pairs from ordered text; a document belongs to one of the two as a whole.
 
     With ``need_next``, the last piece of a document is dropped, because no text follows it (EBAR needs U). A document
-    of a single piece is kept, with an empty U, so that a corpus of short texts is usable.
+    of a single piece is kept, with an empty U, so that a corpus of short texts is usable. Rows of the authors' data are
+    pairs as they are: T and U are neither cut nor joined.
 
     Raises:
         EmptyCorpusError: No text at all.
     """
     training: list[AdaptationExample] = []
     held_out: list[AdaptationExample] = []
-    for document in group_documents(passages):
+
+    def without_pairs() -> Iterator[Passage]:
+        for passage in passages:
+            if not passage.fields.keys() >= set(PRETEXT_FIELDS):
+                yield passage
+            elif passage.text.strip():
+                side = held_out if _share(passage.id) < settings.held_out else training
+                side.append(AdaptationExample(passage.text, str(passage.fields[PRETEXT_FIELDS[1]])))
+
+    for document in group_documents(without_pairs()):
         pieces = cut_document(document, settings, seed)
         if not pieces:
             continue

@@ -193,6 +193,8 @@ def _finetune(
     started = time.monotonic()
     settings, mixed = training_precision(config.model)
     backbone = _load_backbone(settings)
+    if contract[0].repeat is not None:
+        raise ConfigError("prompts.repeat is for models as they are; choose other prompts to fine-tune")
     encoder = Encoder.from_backbone(backbone, *contract)
     _check_fits(config, encoder)
     # The embedding rows of slot tokens are trained, new or not.
@@ -231,6 +233,9 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
     # The wording counts, not the recipe's name.
     explicit = config.prompts.model_fields_set - {"recipe"} if "prompts" in config.model_fields_set else set[str]()
     kept = config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT)
+    if config.encoder.count_prompt:
+        # The contract counts the text alone.
+        kept -= {"query_max_tokens", "passage_max_tokens"}
     repeated: list[tuple[str, set[str], Settings]] = [("prompts", explicit, prompts), ("encoder", kept, encoder)]
     for section, field, settings in ((name, field, its) for name, fields, its in repeated for field in sorted(fields)):
         there, now = getattr(settings, field), getattr(getattr(config, section), field)

@@ -16,6 +16,7 @@ from llama2vec.manifest import digest, first_difference
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.source import CONTRACT_FILE as CONTRACT_FILE
 from llama2vec.model.source import ModelSource, sampled_fingerprint
+from llama2vec.records import Side
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Contract:
                 "prefix": list(self.ids.prefix),
                 "suffixes": {name: list(ids) for name, ids in self.ids.suffixes.items()},
                 "slots": self.ids.slots,
+                **({} if self.ids.next_prefix is None else {"next_prefix": list(self.ids.next_prefix)}),
+                **({} if self.ids.repeat is None else {"repeat": list(self.ids.repeat)}),
             },
             "normalise": True,
             "padding_side": "right",
@@ -106,6 +109,10 @@ class Contract:
         raise ContractError(f"{folder}: {fault} that {CONTRACT_FILE} was made for; restore it, or save the model again")
 
 
+def _ids(tokens: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    return tuple(tokens[name]) if name in tokens else None
+
+
 def _about_model(value: Any) -> Any:
     """Return config.json, or a part of it, without what decides no vector."""
     if not isinstance(value, dict):
@@ -126,6 +133,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def prefix_words(contract: Mapping[str, Any], side: Side) -> str:
+    """Return the wording before the text of a side, from the content of a contract."""
+    prompts, is_next = contract["prompts"], contract["encoder"][f"{side}_prompt"] == "next"
+    words: str = prompts.get("next_prefix", prompts["prefix"]) if is_next else prompts["prefix"]
+    return words
+
+
 def saved_weights(folder: Path, contract_format: int) -> str:
     """Return the fingerprint of a saved model's weights in a format of the contract."""
     source = ModelSource(str(folder), str(folder))
@@ -142,7 +156,7 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
             f"{path}: the contract does not match its hash: it was edited by hand; restore it or save the model again"
         )
     contract = _parse(path, data)
-    if prompt_ids(tokenizer, contract.prompts) != contract.ids:
+    if all(prompt_ids(tokenizer, contract.prompts, one_space=once) != contract.ids for once in (True, False)):
         raise ContractError(
             f"{path}: the tokenizer in this folder gives other prompt ids than the contract's; restore it"
         )
@@ -172,7 +186,13 @@ def _parse(path: Path, data: Mapping[str, Any]) -> Contract:
         return Contract(
             prompts=PromptSettings.model_validate(data["prompts"]),
             encoder=EncoderSettings.model_validate(data["encoder"]),
-            ids=PromptIds(tuple(tokens["prefix"]), suffixes, int(tokens["slots"])),
+            ids=PromptIds(
+                tuple(tokens["prefix"]),
+                suffixes,
+                int(tokens["slots"]),
+                _ids(tokens, "next_prefix"),
+                _ids(tokens, "repeat"),
+            ),
             dtype=str(data["dtype"]),
             weights=str(data["weights"]),
             config=dict(data["config"]) if new else None,

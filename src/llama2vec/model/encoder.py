@@ -289,8 +289,11 @@ class Encoder:
 
         Raises:
             OutputExistsError: The folder holds a model, and ``overwrite`` is false.
+            ContractError: The prompt repeats the text, which other programs cannot do.
         """
         folder = Path(folder)
+        if self.contract.ids.repeat is not None:
+            raise ContractError(f"{folder}: prompts that repeat the text are for models as they are, and are not saved")
         if (folder / "config.json").exists() and not overwrite:
             raise OutputExistsError(f"{folder}: holds a model already; pass overwrite=True (--overwrite) to replace it")
         folder.mkdir(parents=True, exist_ok=True)
@@ -339,8 +342,28 @@ def texts_of(items: Any) -> list[str]:
     return texts
 
 
+def _of_text(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> EncoderSettings:
+    """Return the settings with limits that count the text alone."""
+    if ids.next_prefix is not None and settings.pooling != "slots":
+        raise ContractError("prompts.next_prefix needs pooling=slots: without a prompt, both sides have one prefix")
+    if not settings.count_prompt:
+        return settings
+    limits: dict[str, Any] = {"count_prompt": False}
+    sides: tuple[Side, ...] = ("query", "passage")
+    for side in sides:
+        prompt, most = getattr(settings, f"{side}_prompt"), getattr(settings, f"{side}_max_tokens")
+        limits[f"{side}_max_tokens"] = ids.text_room(most, prompt if settings.pooling == "slots" else None)
+        if limits[f"{side}_max_tokens"] < 1:
+            raise ContractError(
+                f"{backbone.source.name}: encoder.{side}_max_tokens is {most}, which the prompt fills; raise it, or "
+                "set encoder.count_prompt = false"
+            )
+    return settings.model_copy(update=limits)
+
+
 def _within_model(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> EncoderSettings:
-    """Cut layers and length limits to what the model has, and say so."""
+    """Cut layers and length limits to what the model has, and say so; take the prompts off limits that include them."""
+    settings = _of_text(backbone, ids, settings)
     config, limits = backbone.model.config, {"layers": getattr(backbone.model.config, "num_hidden_layers", 1)}
     width = backbone.model.get_input_embeddings().weight.shape[1]
     if getattr(config, "hidden_size", width) != width:

@@ -63,9 +63,15 @@ def slot_mean(hidden: Tensor, lengths: Tensor, ids: PromptIds, _prompt: PromptNa
 
 
 def text_mean(hidden: Tensor, lengths: Tensor, ids: PromptIds, prompt: PromptName | None) -> Tensor:
-    """Return the mean hidden state [B, D] over the text's own tokens, or over the prefix of an empty text."""
-    ends = lengths - len(ids.suffixes[prompt] if prompt else ())
-    starts = torch.clamp(torch.full_like(ends, len(ids.prefix)), max=ends - 1).clamp(min=0)
+    """Return the mean hidden state [B, D] over the text's own tokens, or over the last of the prefix of an empty text.
+
+    Of two copies of a text, the second counts.
+    """
+    ends = lengths - len(ids.after(prompt))
+    starts = torch.full_like(ends, len(ids.before(prompt)))
+    if ids.repeat is not None:
+        starts = ends - (ends - starts - len(ids.repeat)) // 2
+    starts = torch.clamp(starts, max=ends - 1).clamp(min=0)
     columns = torch.arange(hidden.shape[1], device=hidden.device)
     inside = ((columns >= starts[:, None]) & (columns < ends[:, None])).float()  # [B, L]
     return torch.einsum("bld,bl->bd", hidden.float(), inside) / inside.sum(dim=1, keepdim=True).clamp(min=1)

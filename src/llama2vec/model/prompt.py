@@ -15,11 +15,16 @@ Tokenizer = Any
 
 @dataclass(frozen=True, slots=True)
 class PromptIds:
-    """Token ids of one prompt set; every text becomes ``prefix + text + suffix``."""
+    """Token ids of one prompt set; every text becomes ``prefix + text + suffix``.
+
+    With ``repeat``, it becomes ``prefix + text + repeat + text + suffix``.
+    """
 
     prefix: tuple[int, ...]
     suffixes: dict[PromptName, tuple[int, ...]]  # Of each prompt; the last `slots` ids are the slots.
     slots: int  # Number of slots S of each prompt.
+    next_prefix: tuple[int, ...] | None = None  # Before a text that NEXT follows; None = the same prefix
+    repeat: tuple[int, ...] | None = None  # Between two copies of a text; None = one copy
 
     def wrap(self, text_ids: Sequence[int], prompt: PromptName | None, max_text_tokens: int) -> list[int]:
         """Put the prompt around a text; the text is cut, the prompt never is.
@@ -27,12 +32,26 @@ class PromptIds:
         >>> PromptIds((1,), {"self": (8, 9)}, 1).wrap([4, 5, 6], "self", 2)
         [1, 4, 5, 8, 9]
         """
-        suffix = self.suffixes[prompt] if prompt else ()
-        return [*self.prefix, *text_ids[:max_text_tokens], *suffix]
+        text = text_ids[:max_text_tokens]
+        copies = text if self.repeat is None else [*text, *self.repeat, *text]
+        return [*self.before(prompt), *copies, *self.after(prompt)]
+
+    def before(self, prompt: PromptName | None) -> tuple[int, ...]:
+        """Return the ids before a text that a prompt follows."""
+        return self.next_prefix if prompt == "next" and self.next_prefix is not None else self.prefix
+
+    def after(self, prompt: PromptName | None) -> tuple[int, ...]:
+        """Return the ids of a prompt; none without one."""
+        return self.suffixes[prompt] if prompt else ()
+
+    def text_room(self, tokens: int, prompt: PromptName | None) -> int:
+        """Return how many of ``tokens`` a prompt leaves for a text."""
+        left = tokens - len(self.before(prompt)) - len(self.after(prompt))
+        return left if self.repeat is None else (left - len(self.repeat)) // 2
 
     def room(self, context: int) -> int:
         """Return how many of a model's ``context`` tokens the longest prompt leaves for a text."""
-        return context - len(self.prefix) - max(len(suffix) for suffix in self.suffixes.values())
+        return min(self.text_room(context, prompt) for prompt in self.suffixes)
 
 
 def prompted_texts(
@@ -79,24 +98,38 @@ def add_slot_tokens(tokenizer: Tokenizer, settings: PromptSettings) -> list[str]
     return missing
 
 
-def prompt_ids(tokenizer: Tokenizer, settings: PromptSettings) -> PromptIds:
+def prompt_ids(tokenizer: Tokenizer, settings: PromptSettings, *, one_space: bool = True) -> PromptIds:
     """Turn the wording into ids with the model's own tokenizer; nothing is hard-coded.
+
+    A space where wording and text meet counts once (``one_space``): it is left to tokenizers that put one before every
+    text, as LLaMA-2's does. Contracts of earlier versions may hold both.
 
     Raises:
         TokenizerError: The recipe's slot is EOS and the tokenizer has none, or slot tokens are missing.
     """
-    prefix = (*_begin_ids(tokenizer, settings), *_plain_ids(tokenizer, settings.prefix))
+    begin, other = _begin_ids(tokenizer, settings), settings.next_prefix
+    spaced = one_space and _adds_space(tokenizer)
+
+    def plain(text: str, *, before: bool = False, after: bool = False) -> list[int]:
+        text = text.removesuffix(" ") if spaced and before else text
+        return _plain_ids(tokenizer, text.removeprefix(" ") if spaced and after else text)
+
+    prefix = (*begin, *plain(settings.prefix, before=True))
+    next_prefix = None if other is None else (*begin, *plain(other, before=True))
+    repeat = None if settings.repeat is None else tuple(plain(settings.repeat, before=True, after=True))
     names = slot_names(settings)
     suffixes: dict[PromptName, tuple[int, ...]] = {}
     wordings: dict[PromptName, str] = {"self": settings.self_prompt, "next": settings.next_prompt}
     for name, wording in wordings.items():
         # One string, as the authors tokenize it: sentencepiece may add a token between wording and slots.
-        ids = _plain_ids(tokenizer, wording + "".join(names[name]))
+        ids = plain(wording + "".join(names[name]), after=True)
         if settings.slots:
             if ids[-settings.slots :] != [tokenizer.convert_tokens_to_ids(slot) for slot in names[name]]:
                 raise TokenizerError(
                     f"the tokenizer lacks the slot tokens {names[name][0]}…{names[name][-1]}; add them before use"
                 )
+        elif settings.slot == "last":
+            pass
         elif tokenizer.eos_token_id is None:
             raise TokenizerError(
                 "the tokenizer has no EOS token, which is the slot of this prompt; "
@@ -105,7 +138,13 @@ def prompt_ids(tokenizer: Tokenizer, settings: PromptSettings) -> PromptIds:
         else:
             ids.append(tokenizer.eos_token_id)
         suffixes[name] = tuple(ids)
-    return PromptIds(prefix, suffixes, settings.slots or 1)
+    return PromptIds(prefix, suffixes, settings.slots or 1, next_prefix, repeat)
+
+
+def _adds_space(tokenizer: Tokenizer) -> bool:
+    """Tell whether a tokenizer puts a space of its own before a text."""
+    tokens = tokenizer.convert_ids_to_tokens(_plain_ids(tokenizer, "a"))
+    return bool(tokens) and str(tokens[0]).startswith(("▁", "Ġ"))
 
 
 def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -70,10 +70,13 @@ def passage_reading(spec: ModelSpec) -> tuple[Tokenizer, int]:
     tokenizer, saved = load_tokenizer(name), saved_settings(Path(source.location))
     if saved:
         return tokenizer, saved[1].passage_max_tokens
-    prompts, reads = spec.prompts or PromptSettings(), (spec.encoder or EncoderSettings()).passage_max_tokens
+    prompts, encoder = spec.prompts or PromptSettings(), spec.encoder or EncoderSettings()
     add_slot_tokens(tokenizer, prompts)
+    ids, reads = prompt_ids(tokenizer, prompts), encoder.passage_max_tokens
+    if encoder.count_prompt:
+        reads = max(1, ids.text_room(reads, encoder.passage_prompt if encoder.pooling == "slots" else None))
     if context := getattr(load_model_config(name), "max_position_embeddings", None):
-        reads = min(reads, prompt_ids(tokenizer, prompts).room(context))
+        reads = min(reads, ids.room(context))
     return tokenizer, reads
 
 

@@ -162,6 +162,8 @@ class _Evaluation:
     def _settings(self, task: Task) -> dict[str, Any]:
         """Return what decides the scores besides the data, as it comes back from JSON."""
         settings: dict[str, Any] = {"metrics": task.metrics, **self.facts}
+        if task.kind != "retrieval" and self.given.sentence_sides != _DEFAULTS.sentence_sides:
+            settings["sentence_sides"] = self.given.sentence_sides
         if task.kind == "retrieval":
             metrics = list(self.given.metrics or task.metrics)
             check_metrics(metrics)
@@ -308,7 +310,8 @@ class _Evaluation:
             report = evaluate_run(run, one.data.retrieval.qrels, task=one.task.name, metrics=metrics)
         else:
             assert self.system.encoder
-            report = score_pairs(self.system.encoder, one.data.pairs, task=one.task.name, name=name)
+            sides, pairs = self.given.sentence_sides, one.data.pairs
+            report = score_pairs(self.system.encoder, pairs, task=one.task.name, name=name, sides=sides)
             report = replace(report, metrics={metric: report.metrics[metric] for metric in one.task.metrics})
         facts = {**one.settings, **one.data.fingerprints, "source": one.data.source, **one.facts}
         found = self._write(one.task, report, facts, time.monotonic() - started, run)

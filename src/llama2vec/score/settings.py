@@ -13,6 +13,7 @@ from llama2vec.data.windows import WindowKind
 
 logger = logging.getLogger(__name__)
 
+SentenceSides = Literal["query", "passage", "both"]
 SystemName = Literal["bm25", "raw", "adapted", "finetuned", "hybrid"]
 
 
@@ -22,6 +23,8 @@ class ScoringSettings(Settings):
     Attributes:
         windows: Cut documents into windows: ``maxp`` scores a document by its best window, ``firstp`` by its first.
             None = ``firstp`` for an encoder on tasks with long documents, otherwise uncut.
+        sentence_sides: How a model reads sentence pairs: both as a ``query``, both as a ``passage``, or ``both`` ways,
+            the first as a query and the second as a passage. Each side has its prompt and length.
     """
 
     metrics: list[str] = Field(default_factory=list)  # Metrics of retrieval tasks; empty = the task's own
@@ -30,6 +33,7 @@ class ScoringSettings(Settings):
     window_tokens: Annotated[int, Field(ge=2)] | None = None  # In tokens, words for BM25; None = as much as it reads
     stride: Annotated[int, Field(ge=1)] | None = None  # Tokens from one window's start to the next; None = half a one
     exclude_same_id: bool | None = None  # Skip the passage that has its query's id; None = as the task says
+    sentence_sides: SentenceSides = "query"
     language: Language = "en"  # Language of BM25's words
     reading: ReadingSettings = ReadingSettings()  # Names the fields of a corpus where they are not the usual ones
     data_root: str = "data"  # Folder in which named tasks are looked for, as ``beir/NAME`` and the like

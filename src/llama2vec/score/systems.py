@@ -15,7 +15,7 @@ from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.windows import WindowSettings, cut_documents
 from llama2vec.errors import StoreError
-from llama2vec.records import Passage, Query, Report, Run, SentencePair
+from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
 from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
 from llama2vec.retrieve.index import store_passages
 from llama2vec.retrieve.lexical import Bm25Index
@@ -24,6 +24,7 @@ from llama2vec.retrieve.store import STORE_FILE, VectorStore
 from llama2vec.retrieve.store_writer import STORE, write_store
 from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.score.metrics import correlation_interval, score_similarities
+from llama2vec.score.settings import SentenceSides
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -33,6 +34,7 @@ SearchMode = Literal["dense", "hybrid"]
 """Search a model's corpus by its vectors, or by the vectors and BM25 together."""
 
 _SHARD_SIZE = 1024
+_ENCODE: dict[Side, str] = {"query": "encode_queries", "passage": "encode_passages"}
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,21 @@ def search_task(system: System, task: BeirTask, searching: Searching, store: Vec
     return first_of_each(run, depth, exclude_same_id=exclude)
 
 
-def score_pairs(encoder: Encoder, pairs: Sequence[SentencePair], *, task: str, name: str) -> Report:
-    """Score cosines of sentence pairs; both sides are embedded as queries."""
-    sentences = list(dict.fromkeys(sentence for pair in pairs for sentence in (pair.first, pair.second)))
-    row = {sentence: number for number, sentence in enumerate(sentences)}
-    vectors = encoder.encode_queries(sentences)
-    similarities = [float(vectors[row[pair.first]] @ vectors[row[pair.second]]) for pair in pairs]
+def score_pairs(
+    encoder: Encoder, pairs: Sequence[SentencePair], *, task: str, name: str, sides: SentenceSides = "query"
+) -> Report:
+    """Score cosines of sentence pairs, embedded as the sides say."""
+    kinds: dict[SentenceSides, tuple[Side, Side]] = {"query": ("query", "query"), "passage": ("passage", "passage")}
+    first, second = kinds.get(sides, ("query", "passage"))
+    read: dict[Side, dict[str, None]] = {first: {}, second: {}}
+    for pair in pairs:
+        read[first][pair.first] = read[second][pair.second] = None
+    vectors = {
+        (side, text): vector
+        for side, texts in read.items()
+        for text, vector in zip(texts, getattr(encoder, _ENCODE[side])(list(texts)), strict=True)
+    }
+    similarities = [float(vectors[first, pair.first] @ vectors[second, pair.second]) for pair in pairs]
     gold = [pair.score for pair in pairs]
     return Report(
         task=task,

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from llama2vec.config import PromptName
+from llama2vec.model.contract import prefix_words
 from llama2vec.model.pooling import Vectors
 from llama2vec.records import Side
-from llama2vec.verify.plain import Case, Reading, input_as_text
+from llama2vec.verify.plain import Case, Reading, input_as_text, slot_words
 
 _USUAL_LIMITS = (16, 24, 32, 48, 64, 96, 100, 128, 160, 192, 256, 384, 500, 510, 512, 1000, 1024)
 _TEXT_CHANGES: dict[str, Callable[[str], str]] = {
@@ -158,18 +159,18 @@ def _missing_bos(case: Case) -> Iterator[Candidate]:
 def _extra_bos(case: Case) -> Iterator[Candidate]:
     plain = case.plain
     if case.begin:
-        yield "the sequence begins with BOS twice", case.read_with(prefix=(*case.begin, *plain.prefix))
+        yield "the sequence begins with BOS twice", case.read_with(prefix=(*case.begin, *case.prefix))
         return
     for token in (plain.tokenizer.bos_token_id, plain.tokenizer.eos_token_id):
         if token is not None:
             what = "the sequence begins with BOS, and the contract has none"
-            yield what, case.read_with(prefix=(token, *plain.prefix))
+            yield what, case.read_with(prefix=(token, *case.prefix))
 
 
 @_fault("missing prefix", "begin with the contract's prefix ids")
 def _missing_prefix(case: Case) -> Iterator[Candidate]:
     if case.prefix_words:
-        words = case.plain.contract["prompts"]["prefix"]
+        words = prefix_words(case.plain.contract, case.side)
         yield f"the prompt's {words!r} before the text is missing", case.read_with(prefix=case.begin)
 
 
@@ -187,10 +188,10 @@ def _joined(case: Case) -> Iterator[Candidate]:
     if not plain.pools_slots:
         return
     prompts = plain.contract["prompts"]
-    slots = "".join(plain.tokenizer.convert_ids_to_tokens(case.slot_ids))
+    before, slots = prefix_words(plain.contract, case.side), slot_words(plain.contract, plain.tokenizer, case.prompt)
     readings = []
     for text in case.texts:
-        ids = plain.text_ids(f"{prompts['prefix']}{text}{prompts[f'{case.prompt}_prompt']}{slots}")
+        ids = plain.text_ids(f"{before}{text}{prompts[f'{case.prompt}_prompt']}{slots}")
         fits = len(plain.text_ids(text)) <= plain.limit(case.side)
         readings.append(Reading((*case.begin, *ids), range(0)) if fits else plain.reading(text, case.side))
     yield "text and prompt are tokenized as one string, so tokens merge at the seam", case.read(readings)
@@ -207,7 +208,7 @@ def _truncation(case: Case) -> Iterator[Candidate]:
     """Try the usual lengths."""
     plain, side = case.plain, case.side
     own, other = plain.limit(side), plain.limit("passage" if side == "query" else "query")
-    around = len(plain.prefix) + len(plain.suffix(case.prompt))
+    around = len(case.prefix) + len(plain.suffix(case.prompt))
     longest = max(len(plain.text_ids(text)) for text in case.texts)
     for limit in sorted({*_USUAL_LIMITS, other, longest} - {own}):
         whose = ", the other side's limit," if limit == other else ""

@@ -21,7 +21,7 @@ from torch import Tensor
 from llama2vec.config import PromptName
 from llama2vec.errors import ContractError
 from llama2vec.model.backbone import load_tokenizer
-from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.contract import CONTRACT_FILE, prefix_words
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.pooling import Vectors
 from llama2vec.records import Side
@@ -42,7 +42,6 @@ class PlainModel:
 
     Attributes:
         slots: S, the number of slots at the end of a suffix.
-        prefix: Ids before the text.
         layers: How many of the last layers are averaged.
         pools_slots: Whether the slots are pooled rather than the text's own tokens.
         context: Longest sequence the model reads.
@@ -67,7 +66,6 @@ class PlainModel:
         self.tokenizer.model_max_length = int(1e30)
         settings, ids = self.contract["encoder"], self.contract["token_ids"]
         self.slots = int(ids["slots"])
-        self.prefix: tuple[int, ...] = tuple(ids["prefix"])
         self.layers = int(settings.get("layers", 1))
         self.pools_slots = settings["pooling"] == "slots"
         self.context = int(getattr(self.model.config, "max_position_embeddings", None) or 1 << 40)
@@ -84,6 +82,11 @@ class PlainModel:
     def limit(self, side: Side) -> int:
         """Return the longest text of a side in tokens."""
         return int(self.contract["encoder"][f"{side}_max_tokens"])
+
+    def prefix(self, side: Side) -> tuple[int, ...]:
+        """Return the ids before the text of a side."""
+        ids = self.contract["token_ids"]
+        return tuple(ids.get("next_prefix", ids["prefix"]) if self.prompt(side) == "next" else ids["prefix"])
 
     def suffix(self, prompt: PromptName) -> tuple[int, ...]:
         """Return the ids after the text; empty where the text itself is averaged."""
@@ -106,7 +109,7 @@ class PlainModel:
     ) -> Reading:
         """Cut a text and put the contract's ids around it; each may be replaced."""
         body = self.text_ids(text)[: limit or self.limit(side)]
-        before = self.prefix if prefix is None else tuple(prefix)
+        before = self.prefix(side) if prefix is None else tuple(prefix)
         after = self.suffix(self.prompt(side)) if suffix is None else tuple(suffix)
         ids = (*before, *body, *after) or (self.tokenizer.eos_token_id or 0,)
         return Reading(ids, range(len(before), len(before) + len(body)))
@@ -184,12 +187,19 @@ def input_as_text(contract: dict[str, Any], tokenizer: Any, side: Side, text: st
     if len(found["input_ids"]) > limit:
         ids = found["input_ids"][:limit]
         text = text[: found["offset_mapping"][limit - 1][1]] if tokenizer.is_fast else tokenizer.decode(ids)
+    words = prefix_words(contract, side)
     if encoder["pooling"] != "slots":
-        return f"{prompts['prefix']}{text}"
+        return f"{words}{text}"
     name = encoder[f"{side}_prompt"]
-    ids = contract["token_ids"]["suffixes"][name][-contract["token_ids"]["slots"] :]
-    slots = "".join(tokenizer.convert_ids_to_tokens(ids))
-    return f"{prompts['prefix']}{text}{prompts[f'{name}_prompt']}{slots}"
+    return f"{words}{text}{prompts[f'{name}_prompt']}{slot_words(contract, tokenizer, name)}"
+
+
+def slot_words(contract: dict[str, Any], tokenizer: Any, prompt: PromptName) -> str:
+    """Return the slots of a prompt as text; nothing where the wording's last token is the slot."""
+    if contract["prompts"].get("slot") == "last":
+        return ""
+    ids = contract["token_ids"]["suffixes"][prompt][-contract["token_ids"]["slots"] :]
+    return "".join(tokenizer.convert_ids_to_tokens(ids))
 
 
 def text_input(folder: Path) -> Callable[[Side, str], str]:
@@ -230,13 +240,18 @@ class Case:
     @property
     def prefix_words(self) -> tuple[int, ...]:
         """Ids of the words that the prompt puts before the text."""
-        words: str = self.plain.contract["prompts"]["prefix"]
+        words = prefix_words(self.plain.contract, self.side)
         return self.plain.text_ids(words) if words else ()
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """All ids before the text."""
+        return self.plain.prefix(self.side)
 
     @property
     def begin(self) -> tuple[int, ...]:
         """Ids before the prefix's words: BOS, where the contract has one."""
-        return self.plain.prefix[: len(self.plain.prefix) - len(self.prefix_words)]
+        return self.prefix[: len(self.prefix) - len(self.prefix_words)]
 
     def readings(self) -> list[Reading]:
         """Return the texts as they should be read."""

@@ -29,3 +29,24 @@ def test_adaptation_without_a_corpus_says_where_to_name_one(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match=r"text\.corpus is empty"):
         adapt_model(AdaptConfig(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["prompts=repllama"], r"prompts\.next_prefix cannot be adapted"),
+        (["prompts=echo"], r"prompts\.repeat cannot be adapted"),
+        (["prompts=last-token"], r"prompts\.slot is last and a prompt is empty"),
+    ],
+)
+def test_prompts_that_only_encode_are_refused(settings: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        adapt_model(load_config(AdaptConfig, None, settings), tmp_path / "out", passages=PASSAGES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_limits_of_the_text_may_include_both_prompts(llama_folder: Path, tmp_path: Path) -> None:
+    shared = [f'model.name="{llama_folder}"', "prompts=released", "text.count_prompts=true", "optimizer.batch_size=2"]
+    config = load_config(AdaptConfig, None, [*shared, "text.max_tokens=20"])
+    with pytest.raises(ConfigError, match=r"text\.max_tokens is 20 and prefix and prompts take \d+ of them; raise it"):
+        adapt_model(config, tmp_path / "out", passages=PASSAGES)

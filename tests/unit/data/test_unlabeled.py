@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.config import load_config
+from llama2vec.data.corpus import read_passages
 from llama2vec.data.settings import CorpusPairSettings, PairShares, TextSettings
 from llama2vec.data.unlabeled import (
     Document,
@@ -20,7 +22,7 @@ from llama2vec.data.unlabeled import (
     pairs_from_corpus,
     sentences,
 )
-from llama2vec.errors import ConfigError, EmptyCorpusError
+from llama2vec.errors import ConfigError, CorpusFormatError, EmptyCorpusError
 from llama2vec.records import Passage, Place, TrainingExample
 
 NONE = dict.fromkeys(PairShares.model_fields, 0.0)
@@ -342,3 +344,46 @@ def test_a_document_of_300_pages_gives_many_examples() -> None:
     assert len(training) + len(held_out) > 1500
     assert max(len(one.text.split()) for one in training) <= 64 + 9
     assert sum(not one.next_text for one in training) == 0
+
+
+def authors_row(number: int, **changes: str) -> dict[str, str]:
+    """A row as the authors' toy data have it: the input twice, both ending in white space, and the next input."""
+    text, following = (f"Llamas carry load {count}. They hum.\t\n" for count in (number, number + 1))
+    return {"input": text, "output_summarize": text, "output_predict": following, **changes}
+
+
+def test_rows_of_the_authors_data_are_pairs_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "toy_pretrain_data.jsonl"
+    path.write_text("".join(json.dumps(authors_row(number)) + "\n" for number in range(11)), encoding="utf-8")
+    passages = list(read_passages(path))
+    assert [passage.id for passage in passages[:2]] == ["toy_pretrain_data.jsonl:1", "toy_pretrain_data.jsonl:2"]
+    # A limit on words would cut other texts.
+    training, held_out = adaptation_examples(passages, TextSettings(min_words=1, max_words=3, held_out=0.0))
+    assert not held_out
+    assert [(one.text, one.next_text) for one in training] == [
+        (authors_row(number)["input"], authors_row(number + 1)["input"]) for number in range(11)
+    ]
+    training, held_out = adaptation_examples(passages, TextSettings(held_out=0.4))
+    assert len(training) + len(held_out) == 11
+    assert held_out
+
+
+def test_rows_of_the_authors_data_are_read_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [authors_row(number) for number in range(3)]
+    monkeypatch.setattr("llama2vec.data.corpus.open_hub_dataset", lambda where: rows)
+    training, _ = adaptation_examples(read_passages("hf:cfli/pretrain_wiki", limit=2), TextSettings(held_out=0.0))
+    assert [one.next_text for one in training] == [row["output_predict"] for row in rows[:2]]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (authors_row(1, output_summarize="Another text."), "has an output_summarize other than its input"),
+        ({**authors_row(1), "output_predict": 3}, "has the output_predict 3; write a string"),
+    ],
+)
+def test_a_faulty_row_of_the_authors_data_is_named(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with pytest.raises(CorpusFormatError, match=rf"rows\.jsonl:1 {message}"):
+        list(read_passages(path))

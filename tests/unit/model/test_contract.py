@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from encoders import encoder_for
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, PromptSettings
 from llama2vec.errors import ContractError
 from llama2vec.manifest import digest
-from llama2vec.model.contract import CONTRACT_FILE, saved_settings
+from llama2vec.model.contract import CONTRACT_FILE, Contract, saved_settings
+from llama2vec.model.prompt import PromptIds, prompt_ids
 from llama2vec.model.source import ModelSource, sampled_fingerprint
 
 RELEASED = PROMPT_RECIPES["released"]
@@ -176,3 +178,46 @@ def test_settings_are_read_without_the_model(saved: Path, llama_folder: Path) ->
     prompts, encoder = saved_settings(saved) or (None, None)
     assert prompts == PromptSettings()
     assert encoder == encoder_for(saved).contract.encoder
+
+
+def test_contracts_of_earlier_versions_keep_their_hashes() -> None:
+    paper = PromptIds((1,), {"self": (5, 6, 2), "next": (7, 6, 2)}, 1)
+    contract = Contract(PromptSettings(), EncoderSettings(), paper, "float32", "0" * 64, {"hidden_size": 8}, "1" * 64)
+    assert contract.hash == "511c208e8d2bc572c7f09e1009e2aefc0da22402874968929b3b745f87bb7151"
+    ids = PromptIds((1, 9), {"self": (5, 30, 31), "next": (7, 32, 33)}, 2)
+    released = Contract(RELEASED, EncoderSettings(layers=8, query_prompt="next"), ids, "bfloat16", "0" * 64)
+    assert released.hash == "97a9037a7d382d2ac4d4d86fd3476e9aff469d284b739c807881cafd99ebba5d"
+
+
+def test_a_contract_with_two_spaces_where_wording_and_text_meet_still_opens(
+    make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    make_model().save_pretrained(tmp_path / "base")
+    make_tokenizer(metaspace=True, llama_2=True).save_pretrained(tmp_path / "base")
+    prompts = PromptSettings(self_prompt=" The sentence:")
+    encoder = encoder_for(tmp_path / "base", prompts)
+    old = prompt_ids(encoder.backbone.tokenizer, prompts, one_space=False)
+    assert old != encoder.contract.ids
+    encoder.contract = replace(encoder.contract, ids=old)
+    expected = encoder.encode_passages("river")
+    opened = encoder_for(encoder.save(tmp_path / "saved"))
+    assert opened.contract.ids == old
+    np.testing.assert_array_equal(opened.encode_passages("river"), expected)
+
+
+def test_prefixes_of_both_sides_survive_saving(llama_folder: Path, tmp_path: Path) -> None:
+    repllama = PROMPT_RECIPES["repllama"]
+    encoder = encoder_for(llama_folder, repllama, EncoderSettings(query_prompt="next"))
+    opened = encoder_for(encoder.save(tmp_path / "saved"))
+    assert opened.contract == encoder.contract
+    assert opened.contract.ids.next_prefix is not None
+    np.testing.assert_array_equal(opened.encode_queries("river"), encoder.encode_queries("river"))
+    other = repllama.model_copy(update={"next_prefix": "question: "})
+    assert encoder_for(llama_folder, other).contract_hash != encoder_for(llama_folder, repllama).contract_hash
+
+
+def test_prompts_that_repeat_the_text_are_not_saved(llama_folder: Path, tmp_path: Path) -> None:
+    encoder = encoder_for(llama_folder, PROMPT_RECIPES["echo"], EncoderSettings(pooling="mean"))
+    with pytest.raises(ContractError, match="for models as they are, and are not saved"):
+        encoder.save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()

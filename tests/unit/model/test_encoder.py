@@ -19,6 +19,7 @@ from llama2vec.errors import ConfigError, ContractError, DataError, ModelError, 
 from llama2vec.model.backbone import Backbone
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.prompt import prompted_texts
 from llama2vec.model.source import ModelSource
 from llama2vec.records import Passage, Query
 
@@ -455,3 +456,60 @@ def test_a_missing_head_is_not_saved_as_if_it_had_been_trained(
     again = encoder_for(encoder.save(tmp_path / "saved"))
     assert again.backbone.missing_head == ("lm_head.weight",)
     np.testing.assert_array_equal(again.encode_queries("river"), encoder.encode_queries("river"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "pooling", "row", "columns"),
+    [
+        ("last-token", "slots", "{text}", slice(-1, None)),
+        ("one-word", "slots", 'This sentence : "{text}" means in one word:"', slice(-1, None)),
+        ("paper", "mean", "{text}", slice(1, None)),
+    ],
+)
+def test_baselines_of_a_raw_model_are_read_by_hand(
+    llama_folder: Path, recipe: str, pooling: str, row: str, columns: slice
+) -> None:
+    encoder = encoder_for(llama_folder, PROMPT_RECIPES[recipe], EncoderSettings(pooling=pooling))  # type: ignore[arg-type]
+    tokenizer, text = encoder.backbone.tokenizer, "river stone bridge"
+    before, after = row.split("{text}")
+    ids = [tokenizer.bos_token_id]
+    for part in (before, text, after):
+        ids += tokenizer(part, add_special_tokens=False)["input_ids"] if part else []
+    with torch.no_grad():
+        hidden = encoder.backbone.model(torch.tensor([ids]), output_hidden_states=True).hidden_states[-1][0]
+    expected = torch.nn.functional.normalize(hidden[columns].mean(dim=0), dim=0)
+    for encode in (encoder.encode_passages, encoder.encode_queries):
+        np.testing.assert_allclose(encode(text), expected, atol=1e-5)
+
+
+def test_echo_averages_the_second_copy(llama_folder: Path) -> None:
+    encoder = encoder_for(llama_folder, PROMPT_RECIPES["echo"], EncoderSettings(pooling="mean", passage_max_tokens=3))
+    tokenizer, ids = encoder.backbone.tokenizer, encoder.contract.ids
+    text = tokenizer("river stone bridge castle", add_special_tokens=False)["input_ids"][:3]
+    row = [*ids.prefix, *text, *(ids.repeat or ()), *text]
+    with torch.no_grad():
+        hidden = encoder.backbone.model(torch.tensor([row]), output_hidden_states=True).hidden_states[-1][0]
+    expected = torch.nn.functional.normalize(hidden[-3:].mean(dim=0), dim=0)
+    np.testing.assert_allclose(encoder.encode_passages("river stone bridge castle"), expected, atol=1e-5)
+    # A copy that has seen the text whole has other states than one that has not.
+    plain = encoder_for(llama_folder, None, EncoderSettings(pooling="mean", passage_max_tokens=3))
+    assert float(plain.encode_passages("river stone bridge castle") @ expected.numpy()) < 0.999
+
+
+def test_limits_may_include_the_prompt(llama_folder: Path, sentences: list[str]) -> None:
+    released = PROMPT_RECIPES["released"]
+    wanted = EncoderSettings(query_prompt="next", query_max_tokens=100, passage_max_tokens=110, count_prompt=True)
+    encoder = encoder_for(llama_folder, released, wanted)
+    ids, settings = encoder.contract.ids, encoder.contract.encoder
+    assert settings.query_max_tokens == 100 - len(ids.prefix) - len(ids.suffixes["next"])
+    assert settings.passage_max_tokens == 110 - len(ids.prefix) - len(ids.suffixes["self"])
+    longest = [" ".join(sentences)] * 2
+    rows = prompted_texts(encoder.backbone.tokenizer, longest, ids, *encoder.reading("passage"))
+    assert {len(row) for row in rows} == {110}
+    # What is kept counts the text alone, so that nothing else needs to know.
+    assert "count_prompt" not in settings.model_dump()
+    assert encoder.contract_hash == encoder_for(llama_folder, released, settings).contract_hash
+    with pytest.raises(ContractError, match=r"encoder\.query_max_tokens is 4, which the prompt fills"):
+        encoder_for(llama_folder, released, wanted.model_copy(update={"query_max_tokens": 4}))
+    with pytest.raises(ContractError, match="next_prefix needs pooling=slots"):
+        encoder_for(llama_folder, PROMPT_RECIPES["repllama"], EncoderSettings(pooling="mean"))

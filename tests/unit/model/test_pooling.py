@@ -37,3 +37,11 @@ def test_several_layers_count_alike_whatever_their_lengths() -> None:
     one, other = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[0.0, 500.0]]])
     pooled = pool([one, other], torch.tensor([1]), PromptIds((), {"self": (9,)}, 1), "slots", "self")
     torch.testing.assert_close(pooled, torch.tensor([[0.3, 0.9]]))
+
+
+def test_mean_pooling_reads_the_second_of_two_copies() -> None:
+    echo = PromptIds((7,), {"self": (8, 9)}, 1, repeat=(5, 6))
+    # Prefix, two tokens, the text between, the two again; then one token twice, with a prompt.
+    rows = hidden([0, 50, 50, 50, 50, 3, 5], [0, 50, 50, 50, 4, 60, 60], width=8)
+    assert pool([rows[:1]], torch.tensor([7]), echo, "mean", None)[:, 0].tolist() == [4]
+    assert pool([rows[1:]], torch.tensor([7]), echo, "mean", "self")[:, 0].tolist() == [4]

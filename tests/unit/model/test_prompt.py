@@ -92,14 +92,7 @@ def test_released_ids_equal_the_authors_own_way_to_make_them(
 
 
 def test_released_ids_equal_the_authors_for_llama_2s_normalizer(make_tokenizer: Callable[..., Any]) -> None:
-    from tokenizers import normalizers, pre_tokenizers
-
-    tokenizer = make_tokenizer(metaspace=True)
-    # Llama-2's tokenizer.json writes the space mark in a normalizer, for each piece between special tokens.
-    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
-    )
-    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([])
+    tokenizer = make_tokenizer(metaspace=True, llama_2=True)
     add_slot_tokens(tokenizer, RELEASED)
     ids = prompt_ids(tokenizer, RELEASED)
     assert tokenizer.convert_ids_to_tokens(list(ids.prefix)) == ["<s>", "▁", '"']
@@ -150,3 +143,46 @@ def test_a_saved_tokenizer_gives_the_same_ids(tokenizer: Any, tmp_path: Path) ->
     assert isinstance(prompt_ids(again, RELEASED), PromptIds)
     assert prompt_ids(again, RELEASED) == prompt_ids(tokenizer, RELEASED)
     assert add_slot_tokens(again, RELEASED) == []
+
+
+def test_queries_and_passages_may_have_prefixes_of_their_own(tokenizer: Any) -> None:
+    ids = prompt_ids(tokenizer, PROMPT_RECIPES["repllama"])
+    begin = [tokenizer.bos_token_id]
+    passage, query = (tokenizer(words, add_special_tokens=False)["input_ids"] for words in ("passage: ", "query: "))
+    assert ids.wrap([40, 41, 42], "self", 2) == [*begin, *passage, 40, 41, tokenizer.eos_token_id]
+    assert ids.wrap([40, 41, 42], "next", 2) == [*begin, *query, 40, 41, tokenizer.eos_token_id]
+    longest = max(len(passage), len(query))
+    assert ids.room(100) == 100 - 2 - longest
+    assert ids.text_room(100, "next") == 100 - 2 - len(query)
+
+
+def test_the_last_token_of_the_wording_or_of_the_text_may_be_the_slot(tokenizer: Any) -> None:
+    last, word = (prompt_ids(tokenizer, PROMPT_RECIPES[name]) for name in ("last-token", "one-word"))
+    assert last == PromptIds((tokenizer.bos_token_id,), {"self": (), "next": ()}, 1)
+    assert last.wrap([40, 41], "self", 9) == [tokenizer.bos_token_id, 40, 41]
+    assert tokenizer.decode(word.wrap([], "self", 9)[1:]) == 'This sentence : "" means in one word:"'
+    assert word.suffixes["self"][-1] != tokenizer.eos_token_id
+    with pytest.raises(ValueError, match="new slot tokens end the prompt"):
+        PromptSettings(slots=2, slot="last")
+
+
+def test_a_text_may_be_read_twice(tokenizer: Any) -> None:
+    ids = prompt_ids(tokenizer, PROMPT_RECIPES["echo"])
+    between = tokenizer(", rewritten sentence: ", add_special_tokens=False)["input_ids"]
+    assert ids.wrap([40, 41, 42], None, 2) == [*ids.prefix, 40, 41, *between, 40, 41]
+    # Each copy has half of an even number of free tokens.
+    around = len(ids.prefix) + len(between)
+    assert (ids.room(around + 20), ids.room(around + 21)) == (10, 10)
+
+
+def test_a_space_where_wording_and_text_meet_counts_once(make_tokenizer: Callable[..., Any]) -> None:
+    recipe = PromptSettings(prefix="query: ", self_prompt=" The sentence:", next_prompt="the next:")
+    own = make_tokenizer(metaspace=True, llama_2=True)
+    ids = prompt_ids(own, recipe)
+    text = own("river", add_special_tokens=False)["input_ids"]
+    assert own.decode([*ids.prefix[1:], *text, *ids.suffixes["self"][:-1]]) == "query: river The sentence:"
+    twice = prompt_ids(own, recipe, one_space=False)
+    assert own.decode([*ids.prefix[1:], *text, *twice.suffixes["self"][:-1]]) == "query: river  The sentence:"
+    # A byte-pair tokenizer adds no space, so the wording keeps its own.
+    plain = make_tokenizer()
+    assert plain.decode(prompt_ids(plain, recipe).suffixes["self"][:-1]) == " The sentence:"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
+from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
 
 RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("run-*.toml"))
@@ -27,7 +30,48 @@ def test_every_run_recipe_is_valid_and_opens_with_its_command(path: Path) -> Non
 
 
 def test_there_are_recipes_for_a_cpu_a_gpu_and_the_published_settings() -> None:
-    assert [path.stem for path in RECIPES] == ["run-cpu-minutes", "run-one-gpu", "run-published-msmarco"]
+    published = ["run-published-msmarco-document", "run-published-msmarco"]
+    assert [path.stem for path in RECIPES] == ["run-cpu-minutes", "run-one-gpu", *published]
+
+
+PUBLISHED = sorted((Path(__file__).parents[3] / "recipes").glob("*published-*.toml"))
+
+
+@pytest.mark.parametrize("path", [one for one in PUBLISHED if "document" not in one.stem], ids=lambda path: path.stem)
+def test_every_value_of_a_published_recipe_has_its_source(path: Path) -> None:
+    covered, section_has_one = False, False
+    for line in path.read_text(encoding="utf-8").splitlines():
+        setting, _, source = line.partition("  # ")
+        if line.startswith("["):
+            section_has_one = bool(source)
+        elif "=" in line and not line.startswith("#"):
+            # The second of two lines shares the source above it; paths of data and what is scored are the reader's own.
+            own = re.match(r"(corpus|sources|tasks|metrics|half|validate_every|passage_prompt|accumulation)\b", setting)
+            assert source or section_has_one or own, line
+            covered = True
+    assert covered
+
+
+def test_the_published_recipes_hold_the_published_values() -> None:
+    run = load_config(RunConfig, "run-published-msmarco")
+    assert run.adapt
+    assert run.mine
+    assert run.finetune
+    alone = [load_config(AdaptConfig, name) for name in ("published-paper", "published-released")]
+    for one in (run.adapt, *alone):
+        assert (one.optimizer.schedule, one.optimizer.warmup, one.optimizer.steps) == ("linear", 0.1, 10_000)
+        assert (one.text.max_words, one.text.draw_lengths, one.text.max_tokens) == (500, False, 1024)
+        assert (one.text.stop_words, one.objective.targets, one.text.held_out) == ("nltk", "words", 0.0)
+        assert one.text.count_prompts
+    assert [one.prompts.recipe for one in (run.adapt, *alone)] == ["paper-v2", "paper-v2", "released"]
+    encoder, validation = run.finetune.encoder, run.finetune.validation
+    assert (encoder.query_max_tokens, encoder.passage_max_tokens, encoder.count_prompt) == (64, 160, True)
+    assert (run.mine.bm25, run.mine.last_rank, run.mine.choose) == (False, 200, "sample")
+    assert (run.mine.max_share_of_positive, run.mine.near_duplicate, run.mine.margin) == (0, 0, 0)
+    assert (validation.share, validation.keep_best) == (0, False)
+    repllama = load_config(FinetuneConfig, "published-repllama")
+    assert (repllama.model.lora.rank, repllama.optimizer.learning_rate) == (32, 1e-4)
+    assert (repllama.prompts.prefix, repllama.prompts.next_prefix) == ("passage: ", "query: ")
 
 
 def test_a_section_that_is_absent_or_false_is_not_run_and_true_means_the_defaults() -> None:

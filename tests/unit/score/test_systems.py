@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from word_encoder import LIMIT, PASSAGES, WordEncoder, evaluate, options, saved, system, write_task
 
 from llama2vec.data.trec import read_run
 from llama2vec.errors import ConfigError, EvaluationError
+from llama2vec.records import Passage, SentencePair
 from llama2vec.retrieve.fusion import min_max_fusion
 from llama2vec.retrieve.store_writer import write_store
+from llama2vec.score.settings import SentenceSides
+from llama2vec.score.systems import score_pairs
 
 LONG = {
     "late": "mud " * 20 + "castle winter " + "mud " * 5,
@@ -164,3 +168,43 @@ def test_arguanas_queries_do_not_find_themselves(tmp_path: Path) -> None:
     assert evaluate(system(WordEncoder()), ["beir/arguana"], other)[0].report.metrics["MRR@10"] == 0.5
     [bm25] = evaluate(system(name="bm25"), ["beir/arguana"], options(tmp_path, "bm25"))
     assert bm25.report.metrics["MRR@10"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sides", "queries", "passages"),
+    [
+        ("query", ["river", "stone", "winter"], None),
+        ("passage", None, ["river", "stone", "winter"]),
+        ("both", ["river", "winter"], ["stone", "river"]),
+    ],
+)
+def test_sentence_pairs_are_read_as_the_sides_say(
+    sides: SentenceSides, queries: list[str] | None, passages: list[str] | None, tmp_path: Path
+) -> None:
+    class Recording(WordEncoder):
+        queries: list[str] | None = None
+        passages: list[str] | None = None
+
+        def encode_queries(self, queries: Any, **_: Any) -> Any:
+            self.queries = list(queries)
+            return super().encode_queries(queries)
+
+        def encode_passages(self, passages: Any, **_: Any) -> Any:
+            self.passages = list(passages)
+            return super().encode_passages([Passage(text, text) for text in passages])
+
+    encoder = Recording()
+    pairs = [SentencePair("river", "stone", 1.0), SentencePair("winter", "river", 0.0)]
+    found = score_pairs(encoder, pairs, task="sts/own", name="words", sides=sides)  # type: ignore[arg-type]
+    assert found.settings == {"pairs": 2}
+    assert (encoder.queries, encoder.passages) == (queries, passages)
+
+
+def test_the_sides_of_sentence_pairs_decide_a_result_where_they_are_chosen(tmp_path: Path) -> None:
+    (tmp_path / "sts" / "stsb").mkdir(parents=True)
+    rows = "sentence1\tsentence2\tscore\nriver\triver\t1\nriver\tstone\t0\nriver stone\triver\t1\n"
+    (tmp_path / "sts" / "stsb" / "test.tsv").write_text(rows, encoding="utf-8")
+    evaluate(system(WordEncoder()), ["sts/stsb"], options(tmp_path))
+    assert "sentence_sides" not in saved(tmp_path, "sts-stsb")["settings"]
+    with pytest.raises(EvaluationError, match=r"was made with .*sentence_sides"):
+        evaluate(system(WordEncoder()), ["sts/stsb"], options(tmp_path, sentence_sides="both"))

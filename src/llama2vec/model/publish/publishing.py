@@ -13,9 +13,9 @@ from llama2vec.artifact import read_object
 from llama2vec.errors import ContractError
 from llama2vec.files import disk_errors, write_atomic, write_json
 from llama2vec.model.backbone import load_model_config
-from llama2vec.model.contract import CONTRACT_FILE, saved_settings
+from llama2vec.model.contract import CONTRACT_FILE, prefix_words, saved_settings
 from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of
-from llama2vec.records import Report
+from llama2vec.records import Report, Side
 
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
 MODULE_FILE = "portable_encoder.py"
@@ -78,6 +78,7 @@ def write_model_card(
     contract = read_object(folder / CONTRACT_FILE) or {}
     origin, name = origin or origin_of(str(folder)), name or folder.resolve().name
     encoder, ids = contract["encoder"], contract["token_ids"]
+    sides: tuple[Side, ...] = ("query", "passage")
     pools_slots = encoder["pooling"] == "slots"
     card = ModelCard.from_template(
         _metadata(origin),
@@ -91,15 +92,21 @@ def write_model_card(
         dtype=contract["dtype"],
         encoder=encoder,
         layers=encoder.get("layers", 1),
-        prefix=ids["prefix"],
+        prefixes={
+            encoder[f"{side}_prompt"]: ids.get("next_prefix", ids["prefix"])
+            if encoder[f"{side}_prompt"] == "next"
+            else ids["prefix"]
+            for side in sides
+        },
         suffixes={
             encoder[f"{side}_prompt"]: ids["suffixes"][encoder[f"{side}_prompt"]] if pools_slots else []
-            for side in ("query", "passage")
+            for side in sides
         },
         pooled=f"state[0, -{ids['slots']}:]" if pools_slots else f"state[0, {len(ids['prefix'])}:]",
         contract=contract,
         wording={"self": contract["prompts"]["self_prompt"], "next": contract["prompts"]["next_prompt"]},
         slots=ids["slots"],
+        words_before={side: prefix_words(contract, side) for side in sides},
         code=_code,
         data_of=_data,
         scores=scores,

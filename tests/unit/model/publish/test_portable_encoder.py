@@ -37,6 +37,8 @@ VARIANTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2-paper": ("gpt2", "paper", {"layers": 3}),
     "gpt2-released": ("gpt2", "released", {}),
     "gemma-paper": ("gemma", "paper", {}),
+    "llama-repllama": ("llama", "repllama", {}),
+    "llama-one-word": ("llama", "one-word", {}),
 }
 
 WITHOUT_LLAMA2VEC = """

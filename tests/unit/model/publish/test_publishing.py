@@ -40,6 +40,8 @@ PASSAGES = ["Bees find their way by the sun.", "The bridge was opened in 1932."]
         ("released", {}),
         ("released", {"pooling": "mean", "layers": 2}),
         ("paper", {"query_prompt": "self"}),
+        ("repllama", {}),
+        ("one-word", {}),
     ],
 )
 def test_the_code_on_the_card_runs_and_gives_the_encoders_vectors(
