@@ -157,10 +157,7 @@ def attention_inputs(batch: JointBatch, config: Any, dtype: torch.dtype) -> dict
     kinds = set(getattr(config, "layer_types", None) or ())
     strange = kinds - {"full_attention", "sliding_attention", "attention"}
     if strange:
-        raise ModelError(
-            f"layers of kind {', '.join(sorted(strange))} cannot read a joint sequence; "
-            "adapt a model whose layers all attend, or use this one without adaptation"
-        )
+        raise ModelError(f"layers of kind {', '.join(sorted(strange))} cannot read a joint sequence")
     if window is None or int(batch.position_ids.max()) < window:
         return {"attention_mask": joint_mask(batch, dtype)}
     if not kinds:

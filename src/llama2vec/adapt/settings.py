@@ -23,6 +23,9 @@ class ObjectiveSettings(Settings):
         micro_batch_tokens: Most cells (texts x longest sequence) of one pass through the model. A larger batch is read
             in pieces: the same gradients in the memory of one piece. 0 = 2,048 on a CPU, whole batches on a GPU.
             Several processes always read whole batches.
+        sequences: How the model reads a text and its prompts: ``joint`` = once, both prompts in one sequence;
+            ``separate`` = once for each prompt; ``auto`` = joint where a comparison before the training shows that this
+            model gives the same logits, as most do. The losses are the same.
     """
 
     self_weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of EBAE; 0 switches it off
@@ -32,6 +35,7 @@ class ObjectiveSettings(Settings):
     targets: Literal["in_text", "words"] = "in_text"
     token_weights: Literal["uniform", "idf"] = "idf"
     micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
+    sequences: Literal["auto", "joint", "separate"] = "auto"
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> ObjectiveSettings:
@@ -62,8 +66,9 @@ class AdaptConfig(Settings):
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the result; of how text is read, what differs from the defaults."""
-        # The size of the pieces decides memory, not the result: a run that ran out of it may resume with smaller ones.
-        found = self.model_dump(exclude={"objective": {"micro_batch_tokens"}, "reading": True})
+        # The size of the pieces and the sequences decide memory, not the result: a run that ran out of it may resume
+        # with others.
+        found = self.model_dump(exclude={"objective": {"micro_batch_tokens", "sequences"}, "reading": True})
         found["text"]["stop_words"] = stop_words_identity(self.text.stop_words)
         return found | ({"reading": self.reading.choices} if self.reading.choices else {})
 

@@ -16,12 +16,13 @@ from torch import Tensor
 from llama2vec.adapt.joint import (
     JointBatch,
     PiecewiseGradients,
-    attention_inputs,
     joint_batch,
     micro_batches,
     most_cells,
 )
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
+from llama2vec.adapt.reader_choice import choose_reader
+from llama2vec.adapt.reading import Read, Reader
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import OptimizerSettings, PromptName, PromptSettings
@@ -48,10 +49,10 @@ _IDF_SAMPLE = 20_000
 
 
 class PretextObjective:
-    """EBAE and EBAR in one joint pass, plus the LM loss on T if its weight is set.
+    """EBAE and EBAR, plus the LM loss on T if its weight is set.
 
-    ``token_weights`` [V] weigh the targets (None: uniformly); the attention mask follows the model's ``config`` in
-    ``dtype``; one pass reads at most ``micro_batch_tokens`` cells (rows x columns; 0: whole batches).
+    ``token_weights`` [V] weigh the targets (None: uniformly); ``reader`` reads the prompts, in joint sequences or in
+    separate ones; one pass reads at most ``micro_batch_tokens`` cells (rows x columns; 0: whole batches).
     """
 
     def __init__(
@@ -59,14 +60,13 @@ class PretextObjective:
         tokenize: TargetTokenizer,
         prompts: PromptIds,
         settings: ObjectiveSettings,
-        config: Any,
-        dtype: torch.dtype,
+        reader: Reader,
         pad_id: int,
         token_weights: Tensor | None = None,
         micro_batch_tokens: int = 0,
     ) -> None:
         self.tokenize, self.prompts, self.settings = tokenize, prompts, settings
-        self.config, self.dtype, self.pad_id, self.token_weights = config, dtype, pad_id, token_weights
+        self.reader, self.pad_id, self.token_weights = reader, pad_id, token_weights
         self.micro_batch_tokens = micro_batch_tokens
         weights: dict[PromptName, float] = {"self": settings.self_weight, "next": settings.next_weight}
         self.weights = {task: weight for task, weight in weights.items() if weight}
@@ -80,18 +80,19 @@ class PretextObjective:
         texts = self.tokenize([example.text for example in examples])
         next_texts = self.tokenize([example.next_text for example in examples])
         tasks = tuple(self.weights)
-        around = len(self.prompts.prefix) + sum(len(self.prompts.suffixes[task]) for task in tasks)
+        prefix, suffixes = len(self.prompts.prefix), [len(self.prompts.suffixes[task]) for task in tasks]
+        cells = [self.reader.cells(prefix + len(text.ids), suffixes) for text in texts]
         pieces = [
             joint_batch(
                 [texts[row] for row in rows], [next_texts[row] for row in rows], self.prompts,
                 tasks=tasks, token_weights=self.token_weights, pad_id=self.pad_id,
             )
-            for rows in micro_batches([len(text.ids) + around for text in texts], self.micro_batch_tokens)
+            for rows in micro_batches(cells, self.micro_batch_tokens)
         ]  # fmt: skip
         return {"joint": pieces}
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """Read each joint sequence once; return the loss in nats, and ``loss_self``, ``loss_next`` and ``loss_lm``.
+        """Read each text; return the loss in nats, and ``loss_self``, ``loss_next`` and ``loss_lm``.
 
         With several pieces, the backward pass of each follows at once; ``backward`` of the returned loss then only
         scales the gradients.
@@ -131,26 +132,22 @@ class PretextObjective:
     def _losses(self, model: Any, joint: JointBatch, counts: Mapping[str, int]) -> tuple[dict[str, Tensor], Tensor]:
         """Return the parts of a piece's loss that have something to score, and a zero to add them to."""
         joint = joint.to(next(model.parameters()).device)
-        slots = torch.tensor(joint.layout.slot_columns(), device=joint.input_ids.device)
-        with_lm = self.settings.language_model_weight > 0
-        output = model(
-            input_ids=joint.input_ids, position_ids=joint.position_ids, logits_to_keep=slots, use_cache=False,
-            output_hidden_states=with_lm, **attention_inputs(joint, self.config, self.dtype),
-        )  # fmt: skip
+        read = self.reader.read(model, joint, with_text=self.settings.language_model_weight > 0)
         losses: dict[str, Tensor] = {}
-        for task, logits in zip(joint.layout.blocks, output.logits.split(joint.layout.slots, dim=1), strict=True):
+        for task, logits in zip(joint.layout.blocks, read.logits, strict=True):
             if counts[task]:
                 losses[task] = bag_of_tokens_loss(logits, joint.targets[task], joint.target_weights[task])
         if counts.get("lm"):
-            losses["lm"] = self._language_model_loss(model, output.hidden_states[-1], joint)
+            losses["lm"] = self._language_model_loss(model, read, joint)
         # A piece with nothing to predict (EBAR alone, documents of one piece) gives a zero that has a gradient.
-        return losses, output.logits.sum() * 0.0 if not losses else output.logits.new_zeros((), dtype=torch.float32)
+        first = read.logits[0]
+        return losses, first.sum() * 0.0 if not losses else first.new_zeros((), dtype=torch.float32)
 
     def validate(self, model: Any, held_out: Sequence[AdaptationExample], batch_size: int) -> dict[str, float]:
         """Return the mean loss and its parts."""
         return mean_loss(self, model, held_out, batch_size)
 
-    def _language_model_loss(self, model: Any, hidden: Tensor, joint: JointBatch) -> Tensor:
+    def _language_model_loss(self, model: Any, read: Read, joint: JointBatch) -> Tensor:
         columns = joint.layout.text_columns
         labels = torch.full_like(joint.input_ids[:, :columns], IGNORED)
         labels[:, :-1] = joint.input_ids[:, 1:columns]
@@ -158,8 +155,12 @@ class PretextObjective:
         # Position p predicts p + 1, which must be text and neither prefix nor padding.
         scored = (position + 1 >= joint.text_starts) & (position + 1 < joint.text_lengths[:, None])
         labels.masked_fill_(~scored, IGNORED)
+        if read.text is None:
+            assert read.text_logits is not None
+            logits = read.text_logits.flatten(0, 1).float()
+            return torch.nn.functional.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED)
         head = getattr(model, "module", model).get_output_embeddings().weight
-        return language_model_loss(hidden[:, :columns].reshape(-1, hidden.shape[-1]), head, labels.reshape(-1))
+        return language_model_loss(read.text.reshape(-1, read.text.shape[-1]), head, labels.reshape(-1))
 
 
 def adapt_model(
@@ -233,8 +234,12 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     backbone.require_head("adapt")
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)
-    trainable = make_trainable(backbone, config.model, new_tokens, config.optimizer.seed)
     room = _text_room(backbone, prompts, config.text)
+    reader = choose_reader(
+        backbone, prompts, config.objective.sequences, most_tokens=room,
+        with_text=config.objective.language_model_weight > 0,
+    )  # fmt: skip
+    trainable = make_trainable(backbone, config.model, new_tokens, config.optimizer.seed)
     tokenize = TargetTokenizer(backbone.tokenizer, room, skip, joined=config.objective.targets == "words")
     weights = None
     if config.objective.token_weights == "idf":
@@ -245,10 +250,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     # The wrapper of several processes expects one forward pass per step.
     alone = process_count() == 1
     micro_batch_tokens = most_cells(config.objective.micro_batch_tokens, backbone.model.device.type) if alone else 0
-    objective = PretextObjective(
-        tokenize, prompts, config.objective, backbone.model.config, backbone.model.dtype, eos or 0, weights,
-        micro_batch_tokens,
-    )  # fmt: skip
+    objective = PretextObjective(tokenize, prompts, config.objective, reader, eos or 0, weights, micro_batch_tokens)
     started = time.monotonic()
     result = train(
         trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),

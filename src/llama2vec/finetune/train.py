@@ -98,7 +98,10 @@ class ContrastiveObjective:
         plain = getattr(model, "module", model)
         contrastive: ContrastiveBatch = batch["batch"]
         cache = GradientCache(partial(self._embed, plain), self.device, self.graph_tokens)
-        batches = padded_batches(contrastive.sequences, self.micro_batch_tokens, self.encoder.pad_id)
+        batches = padded_batches(
+            contrastive.sequences, self.micro_batch_tokens, self.encoder.pad_id,
+            equal_lengths=self.encoder.backbone.padding_changes_vectors,
+        )  # fmt: skip
         vectors = cache.represent(list(batches))
         with torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
             loss, parts = self._loss_at_vectors(vectors, contrastive)

@@ -40,6 +40,7 @@ class Backbone:
     tokenizer: Tokenizer  # Cuts texts at their end.
     source: ModelSource
     missing_head: tuple[str, ...] = ()  # Output-head weights that the files lack; such a head is random, never read.
+    padding_changes_vectors: bool = False  # Whether texts of different length must not share a batch.
 
     @property
     def dtype(self) -> str:
@@ -137,7 +138,7 @@ def load_backbone(
         # Not the dtype as well: rotary frequencies stay float32; in bfloat16 they are 0.2 rad off at position 500.
         model = model.to(device=place).eval()
         backbone = Backbone(model, tokenizer, cached(source), missing_head)
-        _check_behavior(backbone)
+        backbone.padding_changes_vectors = _check_behavior(backbone)
     return backbone
 
 
@@ -246,8 +247,12 @@ def _check_token_ids(name: str, model: Any, tokenizer: Tokenizer) -> None:
 
 
 @torch.no_grad()
-def _check_behavior(backbone: Backbone) -> None:
-    """Look whether numbers overflow, and whether a later token changes an earlier position, as it does in BERT."""
+def _check_behavior(backbone: Backbone) -> bool:
+    """Look whether numbers overflow, and whether a later token changes an earlier position, as it does in BERT.
+
+    Returns:
+        Whether the mere presence of later tokens, such as padding, changes an earlier position.
+    """
     name, model, dtype = backbone.source.name, backbone.model, backbone.dtype
     vocabulary = model.get_input_embeddings().weight.shape[0]
     rows = torch.arange(4, device=model.device).remainder(vocabulary).repeat(2, 1)
@@ -257,5 +262,13 @@ def _check_behavior(backbone: Backbone) -> None:
         advice = "load it as bfloat16 or float32 (--dtype)" if dtype == "float16" else "take undamaged weights"
         raise ModelError(f"{name}: the model's numbers are not finite in {dtype}; {advice}")
     before, after = states[:, :3]
-    if not torch.allclose(before, after, rtol=1e-2, atol=1e-2 * float(before.abs().max())):
+    if not _alike(before, after):
         raise NotCausalError(f"{name}: earlier positions see later tokens, so this is not a causal language model")
+    alone = decoder(model)(input_ids=rows[:1, :3], use_cache=False).last_hidden_state[0].float()
+    if padding_matters := not _alike(before, alone):
+        logger.info("%s: padding changes its vectors; only texts of equal length share a batch", name)
+    return padding_matters
+
+
+def _alike(one: torch.Tensor, other: torch.Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-2, atol=1e-2 * float(one.abs().max()))

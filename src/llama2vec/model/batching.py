@@ -34,12 +34,19 @@ def windows(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
 
 
 def padded_batches(
-    sequences: Sequence[Sequence[int]], max_cells: int, pad_id: int, *, max_rows: int = 1024, boundary: int = 0
+    sequences: Sequence[Sequence[int]],
+    max_cells: int,
+    pad_id: int,
+    *,
+    max_rows: int = 1024,
+    boundary: int = 0,
+    equal_lengths: bool = False,
 ) -> Iterator[PromptedBatch]:
     """Sort token ids by length, longest first, and cut where rows x longest row would exceed ``max_cells``.
 
     The longest batch comes first, so that too large a budget fails at once and not after an hour. A longer single row
-    is a batch of its own. Rows of more than ``boundary`` tokens, unless it is 0, never share a batch with shorter ones.
+    is a batch of its own. Rows of more than ``boundary`` tokens, unless it is 0, never share a batch with shorter ones;
+    with ``equal_lengths`` no row is padded.
     """
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     beyond = sum(len(sequence) > boundary for sequence in sequences) if boundary else 0
@@ -48,6 +55,10 @@ def padded_batches(
         longest = max(1, len(sequences[order[start]]))
         end = beyond if start < beyond else len(order)
         stop = min(end, start + max(1, min(max_rows, max_cells // longest)))
+        if equal_lengths:
+            stop = next(
+                (at for at in range(start, stop) if len(sequences[order[at]]) != len(sequences[order[start]])), stop
+            )
         rows = order[start:stop]
         input_ids = torch.full((len(rows), longest), pad_id)
         for index, row in enumerate(rows):

@@ -252,8 +252,9 @@ class Encoder:
         for window in windows(texts, _WINDOW):
             sequences = prompted_texts(self.backbone.tokenizer, window, ids, prompt, max_tokens)
             for batch in padded_batches(
-                sequences, self.batch_tokens, self.pad_id, boundary=self.backbone.rotary_boundary
-            ):
+                sequences, self.batch_tokens, self.pad_id, boundary=self.backbone.rotary_boundary,
+                equal_lengths=self.backbone.padding_changes_vectors,
+            ):  # fmt: skip
                 rows = [start + row for row in batch.rows]
                 if skip is not None and all(skip[row] for row in rows):
                     continue

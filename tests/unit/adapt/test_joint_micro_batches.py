@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama2vec.adapt.joint import micro_batches
+from llama2vec.adapt.reading import JointReader
 from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
@@ -37,7 +38,7 @@ def objective_for(backbone: Any, micro_batch_tokens: int, **settings: Any) -> Pr
     prompts = prompt_ids(backbone.tokenizer, PromptSettings(self_prompt=" same: ", next_prompt=" next: "))
     return PretextObjective(
         TargetTokenizer(backbone.tokenizer, 24, None), prompts, ObjectiveSettings(**settings),
-        backbone.model.config, torch.float32, 2, micro_batch_tokens=micro_batch_tokens,
+        JointReader(backbone.model.config, torch.float32), 2, micro_batch_tokens=micro_batch_tokens,
     )  # fmt: skip
 
 

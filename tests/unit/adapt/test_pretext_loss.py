@@ -11,6 +11,7 @@ import torch
 
 from llama2vec.adapt.joint import joint_batch
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
+from llama2vec.adapt.reading import JointReader
 from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
@@ -164,7 +165,7 @@ def objective_for(model: Any, tokenizer: Any, micro_batch_tokens: int = 0, **set
     prompts = prompt_ids(tokenizer, PromptSettings(self_prompt=" same: ", next_prompt=" next: "))
     tokenize = TargetTokenizer(tokenizer, 24, None)
     return PretextObjective(
-        tokenize, prompts, ObjectiveSettings(**settings), model.config, torch.float32, 2,
+        tokenize, prompts, ObjectiveSettings(**settings), JointReader(model.config, torch.float32), 2,
         micro_batch_tokens=micro_batch_tokens,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from llama2vec.adapt.reading import JointReader
 from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
@@ -61,7 +62,7 @@ def test_the_released_recipe_gives_the_authors_loss(
     skip = stop_words("en") if with_stop_words_left_out else None
     tokenize = TargetTokenizer(tokenizer, 64, skip)
     objective = PretextObjective(
-        tokenize, prompt_ids(tokenizer, recipe), settings, backbone.model.config, torch.float32, pad_id=2
+        tokenize, prompt_ids(tokenizer, recipe), settings, JointReader(backbone.model.config, torch.float32), pad_id=2
     )
     pairs = [(sentences[0], sentences[1]), (sentences[2][:30], sentences[3]), ("Harbour", sentences[4])]
     found, parts = objective.loss(backbone.model, objective.collate([AdaptationExample(*pair) for pair in pairs]))

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from architectures import save_tiny
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.train import adapt_model
+from llama2vec.adapt.train import PretextObjective, adapt_model
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, ModelError
 from llama2vec.records import Passage
 
 PASSAGES = [Passage(f"a-{number}", "The stone bridge crosses the cold river near the market.") for number in range(8)]
+TEXTS = ["The castle stands above the river.", "Snow.", ""]
 
 
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
@@ -50,3 +54,62 @@ def test_limits_of_the_text_may_include_both_prompts(llama_folder: Path, tmp_pat
     config = load_config(AdaptConfig, None, [*shared, "text.max_tokens=20"])
     with pytest.raises(ConfigError, match=r"text\.max_tokens is 20 and prefix and prompts take \d+ of them; raise it"):
         adapt_model(config, tmp_path / "out", passages=PASSAGES)
+
+
+def tiny_recipe(folder: Path, *more: str) -> AdaptConfig:
+    overrides = (
+        f'model.name="{folder}"', "model.dtype=float32", "model.device=cpu", "model.lora.rank=2", "text.max_words=12",
+        "text.held_out=0", "optimizer.steps=4", "optimizer.batch_size=2", "optimizer.save_every=1", "encoder.layers=2",
+    )  # fmt: skip
+    return load_config(AdaptConfig, None, [*overrides, *more])
+
+
+@pytest.mark.parametrize("kind", ["mamba2", "qwen3_next", "bloom"])
+def test_a_model_read_in_separate_sequences_resumes_bit_for_bit_and_checkpoints_its_gradients(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_tiny(kind, tmp_path / "model")
+    plain = adapt_model(tiny_recipe(folder), tmp_path / "plain", passages=PASSAGES)
+    expected = plain.encode_queries(TEXTS)
+    recompute = tiny_recipe(folder, "model.gradient_checkpointing=true")
+    recomputed = adapt_model(recompute, tmp_path / "recomputed", passages=PASSAGES)
+    np.testing.assert_allclose(recomputed.encode_queries(TEXTS), expected, atol=1e-5)
+
+    loss, calls = PretextObjective.loss, [0]
+
+    def interrupted(self: PretextObjective, *given: Any) -> Any:
+        calls[0] += 1
+        if calls[0] > 2:
+            raise KeyboardInterrupt
+        return loss(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PretextObjective, "loss", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            adapt_model(tiny_recipe(folder), tmp_path / "resumed", passages=PASSAGES)
+    resumed = adapt_model(tiny_recipe(folder), tmp_path / "resumed", passages=PASSAGES)
+    np.testing.assert_array_equal(resumed.encode_queries(TEXTS), expected)
+
+
+def test_joint_and_separate_sequences_train_the_same_encoder(llama_folder: Path, tmp_path: Path) -> None:
+    vectors = [
+        adapt_model(
+            tiny_recipe(llama_folder, f"objective.sequences={sequences}"), tmp_path / sequences, passages=PASSAGES
+        ).encode_queries(TEXTS)
+        for sequences in ("joint", "separate")
+    ]
+    np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-4)
+    # The choice decides no result: a finished adaptation is not made again.
+    config = tiny_recipe(llama_folder, "objective.sequences=separate")
+    modified = (tmp_path / "joint" / "config.json").stat().st_mtime_ns
+    adapt_model(config, tmp_path / "joint", passages=PASSAGES)
+    assert (tmp_path / "joint" / "config.json").stat().st_mtime_ns == modified
+
+
+def test_joint_sequences_that_a_model_cannot_read_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    folder = save_tiny("mamba", tmp_path / "model")
+    with pytest.raises(
+        ModelError, match=r"layers of kind linear_attention cannot read a joint sequence; set objective"
+    ):
+        adapt_model(tiny_recipe(folder, "objective.sequences=joint"), tmp_path / "out", passages=PASSAGES)
+    assert not (tmp_path / "out").exists()

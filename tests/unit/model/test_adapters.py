@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from llama2vec.adapt.reading import JointReader
 from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
@@ -80,8 +81,7 @@ def objective_for(backbone: Backbone, prompts: PromptSettings) -> PretextObjecti
         TargetTokenizer(backbone.tokenizer, 24, None),
         prompt_ids(backbone.tokenizer, prompts),
         ObjectiveSettings(),
-        backbone.model.config,
-        backbone.model.dtype,
+        JointReader(backbone.model.config, backbone.model.dtype),
         pad_id=2,
     )
 

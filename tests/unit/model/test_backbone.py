@@ -404,3 +404,29 @@ def test_a_damaged_copy_of_an_unpacked_gguf_file_is_made_again(
     (copy / "model.safetensors").write_bytes(content)
     for name, weight in load(gguf_file).model.state_dict().items():
         torch.testing.assert_close(weight, expected[name], rtol=0, atol=0)
+
+
+def test_texts_of_different_length_share_no_batch_where_padding_changes_vectors(
+    llama_folder: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import LlamaModel
+
+    plain, widths = LlamaModel.forward, []
+
+    def by_length(self: Any, input_ids: torch.Tensor, **given: Any) -> Any:
+        output = plain(self, input_ids=input_ids, **given)
+        widths.append(tuple(input_ids.shape))
+        output.last_hidden_state[..., 0] += 5.0 * input_ids.shape[1]
+        return output
+
+    texts = [sentences[0][:20], sentences[1][:5], sentences[0][:20]]
+    assert not load(llama_folder).padding_changes_vectors
+    monkeypatch.setattr(LlamaModel, "forward", by_length)
+    with caplog.at_level("INFO"):
+        encoder = Encoder.load(llama_folder, settings=ModelSettings(dtype="float32", device="cpu"))
+    assert encoder.backbone.padding_changes_vectors
+    assert "padding changes its vectors; only texts of equal length share a batch" in caplog.text
+    widths.clear()
+    together = encoder.encode_passages(texts)
+    assert [rows for rows, _ in widths] == [2, 1]
+    np.testing.assert_allclose(together, [encoder.encode_passages(text) for text in texts], atol=1e-6)

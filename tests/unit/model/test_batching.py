@@ -38,3 +38,12 @@ def test_rows_on_both_sides_of_a_boundary_never_share_a_batch() -> None:
     assert {False} in sides
     plain = list(padded_batches(sequences, max_cells=200, pad_id=0))
     assert any(len({len(sequences[row]) > 17 for row in batch.rows}) == 2 for batch in plain)
+
+
+def test_with_equal_lengths_no_row_is_padded_and_none_is_lost() -> None:
+    sequences = [[1] * length for length in (3, 0, 5, 3, 0, 5, 3)]
+    batches = list(padded_batches(sequences, 6, 9, equal_lengths=True))
+    assert [(batch.rows, batch.lengths.unique().tolist()) for batch in batches] == [
+        ([2], [5]), ([5], [5]), ([0, 3], [3]), ([6], [3]), ([1, 4], [0])
+    ]  # fmt: skip
+    assert all(batch.input_ids.shape[1] == max(1, int(batch.lengths[0])) for batch in batches)

@@ -43,7 +43,8 @@ class _Projection(torch.autograd.Function):
             out.addmm_(low, lora_up.to(inner.dtype).T, alpha=scale)
         ctx.save_for_backward(flat, flat_up, weight, lora_down, lora_up, low)
         ctx.scale, ctx.shape = scale, x.shape
-        return out.view(*x.shape[:-1], out.shape[-1])
+        # Not a view, which the model could not change in place, as Gemma 3n does.
+        return torch.ops.aten._unsafe_view(out, [*x.shape[:-1], out.shape[-1]])  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

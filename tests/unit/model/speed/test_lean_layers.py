@@ -15,7 +15,7 @@ from llama2vec.config import LoraSettings, ModelSettings, load_config
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import decoder, load_backbone
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.speed.lean_layers import keep_less
+from llama2vec.model.speed.lean_layers import fuse_lora, keep_less
 
 IDS = torch.arange(2 * 9).reshape(2, 9) % 60 + 3
 
@@ -117,3 +117,16 @@ def test_an_adapted_encoder_computes_what_its_saved_copy_does(
     encoder = adapt_model(load_config(AdaptConfig, None, sets), tmp_path / "out")
     texts = ["Llamas hum.", "Alpacas graze."]
     np.testing.assert_array_equal(encoder.encode_passages(texts), Encoder.load(tmp_path / "out").encode_passages(texts))
+
+
+def test_what_a_lean_block_gives_may_be_changed_in_place(trained: Any) -> None:
+    # Gemma 3n scales a projection's output in place.
+    for module in trained.modules():
+        if hasattr(module, "down_proj"):
+            module.register_forward_hook(lambda _, __, out: out.mul_(2.0))
+    loss, expected = gradients(trained)
+    assert [*keep_less(trained), *fuse_lora(trained)]
+    lean_loss, found = gradients(trained)
+    assert lean_loss == pytest.approx(loss, abs=1e-5)
+    for name, gradient in expected.items():
+        np.testing.assert_allclose(found[name], gradient, atol=1e-5, rtol=1e-3, err_msg=name)
