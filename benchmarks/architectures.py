@@ -76,7 +76,7 @@ WINDOWED: dict[str, dict[str, Any]] = {
 SPARSE: dict[str, dict[str, Any]] = {
     "afmoe": {**EXPERTS, "num_dense_layers": 1}, "aria_text": {"moe_num_experts": 4, "moe_topk": 2},
     "deepseek_v2": {**EXPERTS, **LATENT, "topk_method": "greedy"}, "deepseek_v3": {**EXPERTS, **LATENT},
-    "deepseek_v32": {**EXPERTS, **LATENT, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 8},
+    "deepseek_v32": {**EXPERTS, **LATENT, "index_n_heads": 2, "index_head_dim": 16, "index_topk": 256},
     "dots1": EXPERTS, "ernie4_5_moe": {"moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": 16},
     "flex_olmo": EXPERTS, "glm4_moe": EXPERTS, "gpt_oss": {**EXPERTS, **WINDOW}, "granitemoe": EXPERTS,
     "granitemoeshared": {**EXPERTS, "shared_intermediate_size": 16}, "hunyuan_v1_moe": {**EXPERTS, "moe_topk": 2},

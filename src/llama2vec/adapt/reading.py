@@ -51,7 +51,7 @@ class JointReader:
             output_hidden_states=states, **attention_inputs(batch, self.config, self.dtype),
         )  # fmt: skip
         return Read(
-            output.logits[:, len(before) :].split(layout.slots, dim=1),
+            tuple(output.logits[:, len(before) :].split(layout.slots, dim=1)),
             output.hidden_states[-1][:, : layout.text_columns] if states else None,
             output.logits[:, : len(before)] if before else None,
         )
@@ -81,7 +81,7 @@ class SeparateReader:
             found = self._read(model, rows, asked)
         logits, text = found
         kept = None if text is None else text[:count, : batch.layout.text_columns]  # The first task's rows
-        return Read(logits.split(count), *((kept, None) if self.plain_head else (None, kept)))
+        return Read(torch.split(logits, count), *((kept, None) if self.plain_head else (None, kept)))
 
     def _read(self, model: Any, rows: SeparateRows, text_columns: int) -> tuple[Tensor, Tensor | None]:
         """Return the logits [R, S, V] at the slots, and the states (or logits) of the columns of the text."""
@@ -137,7 +137,7 @@ def _by_length(
 ) -> tuple[Tensor, Tensor | None]:
     """Read the rows of each length without padding; text columns of shorter rows are filled with zeros."""
     places, logits, texts = [], [], []
-    for length in rows.lengths.unique().tolist():
+    for length in sorted(set(rows.lengths.tolist())):
         chosen = (rows.lengths == length).nonzero()[:, 0]
         part = SeparateRows(rows.input_ids[chosen, :length], rows.slots[chosen], rows.lengths[chosen])
         found, text = read(part)

@@ -63,6 +63,8 @@ def add_lora(backbone: Backbone, settings: LoraSettings, new_tokens: list[str], 
     if settings.depth < 1:
         layers = int(model.config.num_hidden_layers)
         extra["layers_to_transform"] = list(range(layers - max(1, round(layers * settings.depth)), layers))
+    if routers := _routers(model):
+        extra["exclude_modules"] = routers
     torch.manual_seed(seed)
     config = LoraConfig(
         task_type="CAUSAL_LM",
@@ -90,6 +92,21 @@ def _targets(model: Any, settings: LoraSettings) -> str | list[str]:
     if missing:
         raise ConfigError(f"lora.targets: the model has no projection '{missing[0]}'; it has {', '.join(known)}")
     return settings.targets
+
+
+@torch.no_grad()
+def _routers(model: Any) -> list[str]:
+    """Return the names of linear layers with a result other than a tensor, such as the routers of Llama 4 and Phi-MoE.
+
+    They choose experts; peft can adapt no such layer.
+    """
+    special = [
+        (name, module)
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and type(module) is not torch.nn.Linear
+    ]
+    probes = [module(module.weight.new_zeros(1, module.in_features)) for _, module in special]
+    return [name for (name, _), probe in zip(special, probes, strict=True) if not isinstance(probe, torch.Tensor)]
 
 
 def _projection_names(model: Any) -> list[str]:

@@ -163,7 +163,7 @@ def load_model_config(name: str) -> Any:
 
 def decoder(model: Any) -> Any:
     """Return the part of a causal LM below the output head; its result has ``last_hidden_state`` [B, L, D]."""
-    plain = model.get_base_model() if hasattr(model, "peft_config") else model
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     if plain.base_model is not plain:
         return plain.base_model
     # Llama 4's prefix names another part, so that ``base_model`` is the whole model.

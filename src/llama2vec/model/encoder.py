@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -362,14 +363,24 @@ def _of_text(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> E
     return settings.model_copy(update=limits)
 
 
+@torch.no_grad()
+def usable_layers(backbone: Backbone) -> int:
+    """Return how many of a model's last layers give states of one shape, which can be averaged.
+
+    OPT-350M projects what its last layer gives to the width of its embeddings; Gemma 3n's layers keep several streams.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long, device=backbone.model.device)
+    output = decoder(backbone.model)(input_ids=ids, use_cache=False, output_hidden_states=True)
+    shape, states = output.last_hidden_state.shape, (output.hidden_states or ())[1:]  # The first are the embeddings.
+    alike = takewhile(lambda state: state.shape == shape, reversed(states))
+    return max(1, sum(1 for _ in alike))
+
+
 def _within_model(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> EncoderSettings:
     """Cut layers and length limits to what the model has, and say so; take the prompts off limits that include them."""
     settings = _of_text(backbone, ids, settings)
-    config, limits = backbone.model.config, {"layers": getattr(backbone.model.config, "num_hidden_layers", 1)}
-    width = backbone.model.get_input_embeddings().weight.shape[1]
-    if getattr(config, "hidden_size", width) != width:
-        limits["layers"] = 1  # OPT-350M projects what its last layer gives to the width of its embeddings.
-    if context := getattr(config, "max_position_embeddings", None):
+    limits = {"layers": usable_layers(backbone) if settings.layers > 1 else 1}
+    if context := getattr(backbone.model.config, "max_position_embeddings", None):
         room = ids.room(context)
         if room < 1:
             raise ContractError(

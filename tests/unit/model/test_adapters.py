@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import save_tiny
 
-from llama2vec.adapt.reading import JointReader
+from llama2vec.adapt.reading import JointReader, SeparateReader
 from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
@@ -173,3 +174,17 @@ def test_a_hybrid_mamba_model_gets_adapters_where_peft_allows_them(tmp_path: Pat
     adapted = {name.split(".lora_A")[0].rpartition(".")[2] for name, _ in model.named_parameters() if ".lora_A" in name}
     assert {"q_proj", "in_proj", "down_proj"} <= adapted
     assert not adapted & {"out_proj", "conv1d"}
+
+
+@pytest.mark.parametrize("kind", ["llama4_text", "phimoe"])
+def test_a_router_that_gives_no_tensor_gets_no_adapter(kind: str, tmp_path: Path, sentences: list[str]) -> None:
+    backbone = load(save_tiny(kind, tmp_path))
+    model = add_lora(backbone, LoraSettings(rank=4), [], seed=0)
+    adapted = {name.split(".lora_A")[0] for name, _ in model.named_parameters() if "lora_A" in name}
+    assert any(name.endswith("q_proj") for name in adapted)
+    assert not any("router" in name for name in adapted)
+    prompts = prompt_ids(backbone.tokenizer, PromptSettings())
+    tokenize = TargetTokenizer(backbone.tokenizer, 24, None)
+    objective = PretextObjective(tokenize, prompts, ObjectiveSettings(), SeparateReader(2), pad_id=2)
+    losses = take_steps(model, objective, sentences, steps=6)
+    assert losses[-1] < losses[0]

@@ -67,7 +67,7 @@ def test_every_supported_architecture_loads(save_model: Callable[..., Path], tmp
     torch.testing.assert_close(backbone.model.get_output_embeddings()(hidden), logits)
 
 
-@pytest.mark.parametrize("kind", ["gemma2", "llama4_text", "opt"])
+@pytest.mark.parametrize("kind", ["gemma2", "llama4_text", "opt", "gemma3n_text"])
 def test_less_usual_architectures_load_and_encode(
     kind: str, tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -79,7 +79,12 @@ def test_less_usual_architectures_load_and_encode(
         "gemma2": grouped,
         "llama4_text": {**grouped, "num_local_experts": 2, "num_experts_per_tok": 1, "intermediate_size_mlp": 48},
         "opt": {"ffn_dim": 48, "word_embed_proj_dim": 16, "do_layer_norm_before": False},
-    }[kind]
+        "gemma3n_text": {
+            **grouped, "vocab_size_per_layer_input": 120, "hidden_size_per_layer_input": 8, "num_kv_shared_layers": 0,
+            "laurel_rank": 8, "activation_sparsity_pattern": [0.0, 0.0], "intermediate_size": [48, 48],
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    }[kind]  # fmt: skip
     AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **sizes, **more)).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     with caplog.at_level("INFO"):
@@ -87,7 +92,7 @@ def test_less_usual_architectures_load_and_encode(
     assert encoder.encode_queries("river").shape == (encoder.dimension,)
     assert encoder.dimension == (16 if kind == "opt" else 32)
     assert ("does not support SDPA attention; using eager attention" in caplog.text) is (kind == "gemma2")
-    assert encoder.contract.encoder.layers == (1 if kind == "opt" else 2)
+    assert encoder.contract.encoder.layers == (1 if kind in ("opt", "gemma3n_text") else 2)
 
 
 @pytest.mark.parametrize("kind", ["t5", "bart"])
