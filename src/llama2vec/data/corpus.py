@@ -18,7 +18,7 @@ from typing import Any, cast
 from llama2vec.data.folder import ReadingReport, read_documents
 from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines
 from llama2vec.data.passages import Splitter, whole_passage
-from llama2vec.data.rows import row_fields, row_place
+from llama2vec.data.rows import pretext_row, row_fields, row_place
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import KINDS, LocalFiles, ir_rows, is_remote, locate, open_hub_dataset, reported
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
@@ -29,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 MOST_BYTES = 2**30
 """A larger corpus is not kept in memory: each stage streams it again."""
-PRETEXT_FIELDS = ("output_summarize", "output_predict")
-"""Fields of a row of the authors' adaptation data: the text itself, and the text that follows it."""
 _BYTES_A_PASSAGE = 250
 """Python's own share of a passage: three strings and the object that holds them."""
 
@@ -306,18 +304,8 @@ def _hub_rows(dataset: Iterable[Mapping[str, object]], where: str) -> Iterator[_
 
 
 def _pretext_row(values: Mapping[str, object], where: str, row_id: str) -> _Row | None:
-    """Return a row of the authors' adaptation data (``cfli/pretrain_wiki``) as a passage, None for any other row."""
-    if "text" in values or not {"input", *PRETEXT_FIELDS} <= values.keys():
-        return None
-    for name in ("input", *PRETEXT_FIELDS):
-        if not isinstance(values[name], str):
-            raise CorpusFormatError(f"{where} has the {name} {reprlib.repr(values[name])}; write a string")
-    text, same = cast(str, values["input"]), cast(str, values[PRETEXT_FIELDS[0]])
-    if text.split() != same.split():
-        raise CorpusFormatError(
-            f"{where} has an output_summarize other than its input; EBAE predicts the input: write it there"
-        )
-    return _Row(where, row_id, text, fields=row_fields({name: values[name] for name in PRETEXT_FIELDS}))
+    found = pretext_row(values, where)
+    return _Row(where, row_id, found[0], fields=found[1]) if found else None
 
 
 def _row(

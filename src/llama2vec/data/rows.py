@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -14,6 +15,8 @@ from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.records import Passage, Place, Value
 
 CORPUS_FILE = FileKind("passages that `llama2vec read` wrote", rb'\{"id": "')
+PRETEXT_FIELDS = ("output_summarize", "output_predict")
+"""Fields of a row of the authors' adaptation data: the text itself, and the text that follows it."""
 _NO_FIELDS = frozenset({"_id", "id", "text", "title", "place", "fields", "metadata"})
 _PLACE = {one.name: one.name == "document" for one in fields(Place)}
 
@@ -82,6 +85,24 @@ def row_fields(values: Mapping[str, Any]) -> dict[str, Value]:
     # Numbers of numpy have the method; data frames write what is missing as NaN.
     plain = {str(name): value.item() if hasattr(value, "item") else value for name, value in found.items()}
     return {name: value for name, value in plain.items() if _is_field(value)}
+
+
+def pretext_row(values: Mapping[str, Any], where: str) -> tuple[str, dict[str, Value]] | None:
+    """Return text and fields of a row of the authors' adaptation data (``cfli/pretrain_wiki``), None for other rows.
+
+    Raises:
+        CorpusFormatError: A value is not a text, or the text to reconstruct is another; ``where`` names file and line.
+    """
+    names = ("input", *PRETEXT_FIELDS)
+    if "text" in values or not values.keys() >= set(names):
+        return None
+    for name in names:
+        if not isinstance(values[name], str):
+            raise CorpusFormatError(f"{where} has the {name} {reprlib.repr(values[name])}; write a string")
+    if values["input"].split() != values[PRETEXT_FIELDS[0]].split():
+        problem = "has an output_summarize other than its input"
+        raise CorpusFormatError(f"{where} {problem}; EBAE predicts the input: write it there")
+    return values["input"], row_fields({name: values[name] for name in PRETEXT_FIELDS})
 
 
 def _is_field(value: object) -> bool:

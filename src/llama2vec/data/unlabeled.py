@@ -10,7 +10,7 @@ from functools import cached_property
 from itertools import islice
 from typing import NamedTuple
 
-from llama2vec.data.corpus import PRETEXT_FIELDS
+from llama2vec.data.rows import PRETEXT_FIELDS
 from llama2vec.data.settings import CorpusPairSettings, TextSettings
 from llama2vec.data.words import sentence_spans, text_key
 from llama2vec.errors import EmptyCorpusError
