@@ -67,6 +67,13 @@ def samples() -> dict[str, bytes]:
         "a.xlsx": xlsx_bytes([["name", "about"], ["A", "one two three four five"], [1.5, None]]),
         "a.epub": epub_bytes(CHAPTERS, ["a.xhtml"]),
         "a.odt": odf_bytes("<office:text><text:h>A</text:h><text:p>b<text:s text:c='3'/></text:p></office:text>"),
+        "a.ods": odf_bytes(
+            "<office:spreadsheet><table:table table:name='A'><table:table-row><table:table-cell><text:p>one</text:p>"
+            "</table:table-cell><table:table-cell table:number-columns-repeated='3'/></table:table-row>"
+            "</table:table></office:spreadsheet>"
+        ),
+        "a.rtf": rb"{\rtf1\ansi{\fonttbl{\f0 A;}}\b One\b0\par caf\'e9 \u8211? {\*\x y}two\par}",
+        "a.doc": rb"{\rtf1 One\par}",  # LibreOffice itself is not started here: see its reader's own tests
         "a.xml": b"<?xml version='1.0'?><book><title>A</title><p>b <i>c</i> d</p><screen>x</screen></book>",
         "a.ipynb": json.dumps(CELLS).encode(),
         "a.csv": b'id,text,n\n1,"one two three\nfour, five six",2\n2,x,3\n',
@@ -280,6 +287,9 @@ ALIASES = b"---\na: &a0 [b]\n%s---\nx" % b"".join(
         ("a.1", b".TH a 1\n" + b'.B "' * 50_000),
         ("a.1", b".TH a 1\n" + b"\\[" * 200_000),
         ("a.1", b".TH a 1\n" + b"\\f[" * 200_000),
+        ("a.rtf", b"{\\rtf1 " + b"{" * 100_000),
+        ("a.rtf", b"{\\rtf1 " + b"\\" * 100_000),
+        ("a.rtf", b"{\\rtf1 " + b"\\'" * 100_000 + b"\\u" * 100_000),
         ("a.py", b"public static " * 50_000),
         ("a.py", b"\n\nx" * 10_000),
         ("a.eml", b"Subject: " + b"=?utf-8?q?" * 20_000 + b"\n\nx"),
@@ -289,7 +299,7 @@ ALIASES = b"---\na: &a0 [b]\n%s---\nx" % b"".join(
         ("a.txt", b"\xe9" * 300_000),
         ("a.txt", "é".encode() * 300_000 + b"\xff"),
     ],
-    ids=range(31),
+    ids=range(34),
 )  # fmt: skip
 def test_files_made_to_take_long_end_in_time(name: str, data: bytes) -> None:
     read(name, data)

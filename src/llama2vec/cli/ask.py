@@ -80,10 +80,7 @@ def ask_command(
         typer.echo(f"{error}; this answer comes from its present state", err=True)
     retriever = _by_words(home) if words else Retriever.open(home, device=device, dtype=dtype)
     answers = Answers(retriever, where=where)
-    if question is None:
-        answers.to_each(depth)
-    else:
-        answers.to(question, depth)
+    answers.to_each(depth) if question is None else answers.to(question, depth)
 
 
 def _by_words(home: Path) -> Retriever:

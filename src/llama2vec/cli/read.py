@@ -18,7 +18,7 @@ from llama2vec.cli.options import (
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
-from llama2vec.data.rows import write_passages
+from llama2vec.data.reading import write_read_passages
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.terminal import ProgressReporter
 
@@ -52,7 +52,8 @@ def read_command(
     passages = read_passages(source, limit=limit, splitter=splitter, settings=settings, report=report)
     with ProgressReporter("reading", "passages") as progress:
         progress.start(None)
-        count = write_passages(progress.counted(passages), output, inputs=[source], overwrite=overwrite)
+        counted = progress.counted(passages)
+        count = write_read_passages(counted, output, source, settings, report, overwrite=overwrite)
     measure = "" if splitter is None else f" of at most {splitter.tokens} {'tokens' if model else 'words'}"
     typer.echo(f"Wrote {count:,} passage{'s' if count != 1 else ''}{measure} to {output}")
     print_reading(report)

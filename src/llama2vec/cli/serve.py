@@ -59,6 +59,7 @@ def serve_command(
         from llama2vec.retrieve.index import check_index
 
         check_index(index)
+        limits = _with_files(limits, index)
     listening = listen(host, port)
     if token is None and not _is_loopback(host):
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
@@ -78,6 +79,19 @@ def serve_command(
 
     hosts = _allowed_hosts(host, proxy.allow_host)
     serve(load, limits, listening, token=token, hosts=hosts, proxy=proxy, with_search=index is not None)
+
+
+def _with_files(limits: ServeSettings, index: Path) -> ServeSettings:
+    """Put the folder that an index names in the place of ``--files auto``."""
+    if str(limits.files) != "auto":
+        return limits
+    from llama2vec.cli.answers import corpus_folder
+    from llama2vec.retrieve.index import open_index
+
+    folder = corpus_folder(open_index(index).store)
+    if folder is None:
+        raise ConfigError(f"--files auto: {index} names no folder of documents that is here; give the folder")
+    return limits.model_copy(update={"files": folder})
 
 
 def _read_token(path: Path | None) -> str | None:

@@ -58,10 +58,7 @@ def _identity(what: str, paths: Iterable[Path]) -> object:
 
 
 def _kept_passages(
-    how: str,
-    paths: Sequence[Path],
-    read: Callable[[ReadingReport], Iterator[Passage]],
-    report: ReadingReport | None,
+    how: str, paths: Sequence[Path], read: Callable[[ReadingReport], Iterator[Passage]], report: ReadingReport | None
 ) -> Iterator[Passage]:
     memory, own = _memory.get(), report if report is not None else ReadingReport()
     if memory is None:
@@ -170,14 +167,9 @@ def _distinct_parts(read: Callable[[], Iterator[_Row]], where: str, splitter: Sp
 
 
 def _document_rows(
-    files: LocalFiles,
-    where: str,
-    splitter: Splitter | None,
-    settings: ReadingSettings,
-    report: ReadingReport,
-    *,
+    files: LocalFiles, where: str, splitter: Splitter | None, settings: ReadingSettings, report: ReadingReport, *,
     aloud: bool,
-) -> Iterator[_Row]:
+) -> Iterator[_Row]:  # fmt: skip
     """Yield the passages of documents; ``aloud``, say once what was not read."""
     assert files.walk is not None
     for document in read_documents(files.walk, settings, report=report):
@@ -244,7 +236,7 @@ def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] 
     total = hashlib.sha256()
     for path in paths:
         try:
-            content = _sha256(path)
+            content = bytes.fromhex(corpus_sha256(path))
         except OSError as error:
             raise fault(f"{path} cannot be read ({error.strerror}); check the path") from None
         # Hashing the name first gives each part a fixed length, so no two lists of files can run into each other.
@@ -252,14 +244,15 @@ def files_fingerprint(root: Path, paths: Iterable[Path], fault: type[DataError] 
     return total.hexdigest()
 
 
-def _sha256(path: Path) -> bytes:
+def corpus_sha256(path: Path) -> str:
+    """Return the hash of one file, taken once within :func:`read_once`."""
     memory = _memory.get()
     if memory is None:
-        return bytes.fromhex(file_sha256(path))
+        return file_sha256(path)
     file = _identity("sha256", [path])
     if file not in memory:
-        memory[file] = bytes.fromhex(file_sha256(path))
-    return cast(bytes, memory[file])
+        memory[file] = file_sha256(path)
+    return cast(str, memory[file])
 
 
 @cache

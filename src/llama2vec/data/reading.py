@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 
-from llama2vec.data.corpus import corpus_fingerprint
+from llama2vec.artifact import read_object
+from llama2vec.data.corpus import corpus_fingerprint, corpus_sha256
+from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
+from llama2vec.data.rows import write_passages
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.data.sources import is_remote, locate
+from llama2vec.files import FileKind, check_new, file_sha256, write_output
+from llama2vec.records import Passage
+
+_READING_FILE = FileKind("what `llama2vec read` says of its passages", rb'\{\s*"reading": ')
 
 
 def is_split(source: str | Path, settings: PassageSettings, reading: ReadingSettings | None = None) -> bool:
@@ -27,11 +37,62 @@ def holds_documents(source: str | Path, reading: ReadingSettings | None = None) 
 
 
 def documents_folder(source: str | Path, reading: ReadingSettings | None = None) -> dict[str, object]:
-    """Return the absolute folder that the places of documents count from, as ``folder``; nothing for rows."""
-    if not holds_documents(source, reading):
+    """Return the absolute folder that the places of documents count from, as ``folder``; nothing for other rows.
+
+    A file of passages that :func:`write_read_passages` wrote knows it too, as long as it is the same.
+    """
+    if is_remote(str(source)):
         return {}
     path = Path(source).resolve()
+    if not holds_documents(source, reading):
+        known = read_object(reading_path(path)) or {}
+        same = path.is_file() and known.get("sha256") == corpus_sha256(path)
+        return {"folder": known["folder"]} if same and isinstance(known.get("folder"), str) else {}
     return {"folder": str(path if path.is_dir() else path.parent)}
+
+
+def reading_path(path: Path) -> Path:
+    """Return where a file of passages says what it was read from.
+
+    >>> reading_path(Path("manuals.jsonl")).name
+    'manuals.jsonl.reading.json'
+    """
+    return path.with_name(f"{path.name}.reading.json")
+
+
+def write_read_passages(
+    passages: Iterable[Passage], path: Path, source: str, reading: ReadingSettings, report: ReadingReport, *,
+    overwrite: bool = False,
+) -> int:  # fmt: skip
+    """Write what was read of documents as JSONL and, next to it, where they lie and what could not be read.
+
+    Args:
+        passages: Of ``source``, which fill ``report`` while they are read.
+        path: File that ends in ``.jsonl``.
+        source: The documents, or another corpus, of which no such file is written.
+        reading: How they are read.
+        report: What was read of them, and what not.
+        overwrite: Replace such a file.
+
+    Returns:
+        How many passages there are.
+
+    Raises:
+        OutputExistsError, ConfigError: As :func:`llama2vec.data.rows.write_passages`.
+    """
+    where = documents_folder(source, reading)
+    if where:
+        check_new(reading_path(path), overwrite=True, kind=_READING_FILE)
+    count = write_passages(passages, path, inputs=[source], overwrite=overwrite)
+    if where:
+        skipped, partly = ([asdict(one) for one in entries] for entries in (report.skipped, report.partly))
+        known: dict[str, object] = {
+            "reading": "of the passages that `llama2vec read` wrote", "sha256": file_sha256(path), **where,
+            "files": report.files, "documents": report.documents, "skipped": skipped, "partly_read": partly,
+        }  # fmt: skip
+        content = json.dumps(known, indent=2, ensure_ascii=False) + "\n"
+        write_output(reading_path(path), content, _READING_FILE, overwrite=True)
+    return count
 
 
 def corpus_source(

@@ -24,7 +24,10 @@ _LAYOUTS: tuple[tuple[tuple[str, ...], Layout], ...] = (
 )
 _ABOUT_THE_DATA = frozenset({"readme", "license", "notice", "changelog", "citation"})
 """Texts that come with a folder of ``.jsonl`` parts and are not part of the corpus."""
-_WRITTEN = ("pdf", "html", "office", "epub", "opendocument", "markdown", "restructured", "notebook", "mail", "plain")
+_WRITTEN = (
+    "pdf", "html", "office", "old_office", "rtf", "epub", "opendocument", "markdown", "restructured", "notebook",
+    "mail", "plain",
+)  # fmt: skip
 """Formats of texts that people write, other than tables and archives, which also come with ``.jsonl`` parts."""
 
 

@@ -8,12 +8,14 @@ import logging
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from llama2vec.artifact import new_path, owned, refuse_strangers
 from llama2vec.data.corpus import count_passages, read_once
+from llama2vec.data.reading import holds_documents
 from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.files import check_inputs as check_places
 from llama2vec.files import remove
@@ -94,8 +96,18 @@ def _refuse_replacing(plan: RunPlan, name: str, decision: Decision) -> None:
     if decision.action == "replace":
         raise OutputExistsError(
             f"{plan.output}: {name} was made from something else ({decision.why}); "
-            f"pass --overwrite to redo {name} and what depends on it, or choose another --output"
+            f"pass --overwrite to redo {name} and what depends on it, or choose another --output{_or_sync(plan)}"
         )
+
+
+def _or_sync(plan: RunPlan) -> str:
+    """Say how an index follows a folder of documents with the model of the run, without training again."""
+    trained = [stage for stage in plan.stages if stage.kind in ("adapt", "finetune")]
+    source = plan.config.encoded_corpus
+    if not trained or not plan.config.encode or not Path(source).is_dir() or not holds_documents(source):
+        return ""
+    model = plan.folder(trained[-1])
+    return f", or keep the model and let an index follow the folder: llama2vec sync {source} INDEX --model {model}"
 
 
 def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from llama2vec.data.documents import Document
 from llama2vec.data.folder import SourceFile, Walk, file_bytes, walk, with_modified
 from llama2vec.data.passages import Splitter
-from llama2vec.data.readers import FORMATS, read_bytes
+from llama2vec.data.readers import FORMATS, old_office, read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Passage
 
@@ -39,6 +39,8 @@ class FolderSource:
         """What decides the passages besides a file's name and bytes: settings, tokenizer, and packages of readers."""
         reading = self._reading.model_dump(mode="json", exclude={"strict", "include", "exclude"})
         packages = {name: _version(name) for one in FORMATS for name in one.packages}
+        if old_office.program():  # Files that were skipped without it are read again
+            packages["LibreOffice"] = "installed"
         return {"reading": reading, "passages": dict(self._splitter.plan), "packages": packages}
 
     def walk(self, without: Collection[Path]) -> Walk:

@@ -277,7 +277,7 @@ class Service:
             self.loaded = Loaded.with_index(words.model, words.retriever) if words.model else await self._loaded()
         except Llama2VecError as error:
             self._refused = store.contract_hash
-            logger.warning("%s has vectors now, but words alone go on answering: %s", store.path, error)
+            logger.warning("%s has vectors now, but words alone still answer: %s", store.path, error)
         else:
             logger.info("%s has vectors now: search by %s", store.path, ", ".join(self.loaded.modes))
 

@@ -27,7 +27,9 @@ class ServeSettings(Settings):
     timeout_seconds: float = Field(60.0, gt=0, le=_DAY, description="Seconds to receive, answer and deliver a request.")
     idle_seconds: float = Field(5.0, gt=0, le=_DAY, description="Seconds that an idle connection is kept open.")
     files: Path | None = Field(
-        default=None, description="Folder of the documents; whoever may search may then read those of the index."
+        default=None,
+        description="Folder of the documents, or auto = the one that the index names; whoever may search may then read "
+        "those of the index.",
     )
     grace_seconds: float = Field(
         30.0, ge=0, le=_DAY, description="Seconds that open requests get when the service stops."

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from running import CommandLine
 
+from llama2vec.cli.answers import corpus_folder
+from llama2vec.cli.serve import _with_files
 from llama2vec.data.corpus import read_passages
+from llama2vec.data.reading import documents_folder
+from llama2vec.errors import ConfigError
+from llama2vec.retrieve.store import VectorStore
+from llama2vec.serve.settings import ServeSettings
 
 
 @pytest.fixture
@@ -88,3 +94,40 @@ def test_mistakes_are_one_line(command_line: CommandLine, docs: Path, llama_fold
     assert "split" in command_line.refused("read", docs, "-o", output, "--split", "sometimes")
     long = command_line.refused("read", docs, "-o", output, "--model", llama_folder, "--split", "tokens=9000")
     assert "longer than the" in long
+
+
+def test_an_index_made_from_the_file_knows_where_the_documents_lie(
+    command_line: CommandLine, docs: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    corpus, side = tmp_path / "corpus.jsonl", tmp_path / "corpus.jsonl.reading.json"
+    assert command_line("read", docs, "-o", corpus).code == 0
+    known = json.loads(side.read_text(encoding="utf-8"))
+    assert (known["folder"], known["files"]) == (str(docs), 2)
+    assert known["skipped"] == [{"name": "photo.png", "reason": "a picture"}]
+    assert command_line("encode", llama_folder, corpus, "-o", tmp_path / "store").code == 0
+    store = VectorStore.open(tmp_path / "store")
+    assert corpus_folder(store) == docs
+    found = _with_files(ServeSettings(files=Path("auto")), tmp_path / "store")
+    assert found.files == docs
+    # Through another file, and not through one that was changed since.
+    again = tmp_path / "again.jsonl"
+    assert command_line("read", corpus, "-o", again, "--split", "always").code == 0
+    assert documents_folder(again) == {"folder": str(docs)}
+    with again.open("a", encoding="utf-8") as stream:
+        stream.write('{"id": "more", "text": "x"}\n')
+    assert documents_folder(again) == {}
+    # A file of somebody else's is never replaced, and a corpus of rows has no such file.
+    side.write_text('{"mine": 1}', encoding="utf-8")
+    assert "corpus.jsonl.reading.json" in command_line.refused("read", docs, "-o", corpus, "--overwrite")
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"_id": "a", "text": "x"}\n', encoding="utf-8")
+    assert command_line("read", rows, "-o", tmp_path / "plain.jsonl").code == 0
+    assert not (tmp_path / "plain.jsonl.reading.json").exists()
+
+
+def test_files_of_an_index_without_a_folder_are_refused(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    assert command_line("encode", llama_folder, corpus_file, "-o", tmp_path / "store").code == 0
+    with pytest.raises(ConfigError, match="names no folder of documents"):
+        _with_files(ServeSettings(files=Path("auto")), tmp_path / "store")

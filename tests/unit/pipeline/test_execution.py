@@ -19,8 +19,9 @@ from llama2vec.errors import (
     OutputExistsError,
 )
 from llama2vec.pipeline import record, stages
-from llama2vec.pipeline.execution import check_inputs, execute
+from llama2vec.pipeline.execution import _refuse_replacing, check_inputs, execute
 from llama2vec.pipeline.plan import RunPlan, plan_run
+from llama2vec.pipeline.record import Decision
 from llama2vec.pipeline.settings import RunConfig
 
 
@@ -147,3 +148,20 @@ def test_a_run_inside_its_corpus_is_refused(llama_folder: Path, corpus_file: Pat
     with pytest.raises(OutputExistsError, match=r"the output .*run lies inside the input .*texts"):
         execute(planned(llama_folder, texts, texts / "run", "encode=true"))
     assert [path.name for path in texts.iterdir()] == ["a.txt"]
+
+
+def test_a_run_whose_documents_changed_says_how_its_index_can_follow_them(llama_folder: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "guide.md").write_text("# Guide\n\nThe river is wide.\n", encoding="utf-8")
+    changed = Decision("replace", "the corpus has other content", replaces=True)
+
+    def refusal(corpus: Path, *stages: str) -> str:
+        with pytest.raises(OutputExistsError, match="--overwrite to redo read") as caught:
+            _refuse_replacing(planned(llama_folder, corpus, tmp_path / "run", *stages), "read", changed)
+        return str(caught.value)
+
+    model = tmp_path / "run" / "adapted"
+    assert refusal(docs, "adapt=true", "encode=true").endswith(f"llama2vec sync {docs} INDEX --model {model}")
+    assert "sync" not in refusal(docs, "encode=true")  # --overwrite keeps the vectors of texts that stayed
+    assert "sync" not in refusal(docs, "adapt=true")

@@ -46,7 +46,9 @@ FORMATS = (
     Format("restructured", (".rst", ".rest")),
     Format("office", (".docx", ".docm", ".pptx", ".pptm", ".ppsx"), ("mammoth", "pptx", "selectolax")),
     Format("epub", (".epub",), ("lxml", "selectolax")),
-    Format("opendocument", (".odt", ".ott", ".odp"), ("lxml",)),
+    Format("opendocument", (".odt", ".ott", ".odp", ".ods", ".ots"), ("lxml",)),
+    Format("rtf", (".rtf",), ("striprtf",)),
+    Format("old_office", (".doc", ".xls", ".xlsb", ".ppt", ".pps")),
     Format("notebook", (".ipynb",)),
     Format("tables", (".csv", ".tsv", ".tab")),
     Format("tables", (".xlsx", ".xlsm"), ("openpyxl",)),
@@ -71,8 +73,7 @@ _OTHER_KINDS = {
     "data of a program": ".db .sqlite .sqlite3 .npy .npz .pkl .pickle .pt .pth .safetensors .parquet .arrow .h5 .mo",
 }
 _REASONS = {suffix: kind for kind, suffixes in _OTHER_KINDS.items() for suffix in suffixes.split()}
-_REASONS |= dict.fromkeys((".ods", ".numbers", ".xlsb"), "an unsupported spreadsheet; save it as .xlsx or .csv")
-_REASONS |= dict.fromkeys((".doc", ".ppt", ".xls"), "an old Office format; save it as .docx, .pptx or .xlsx")
+_REASONS[".numbers"] = "an unsupported spreadsheet; save it as .xlsx or .csv"
 
 
 def format_of(name: str, start: bytes) -> Format:

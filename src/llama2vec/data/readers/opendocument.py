@@ -1,4 +1,4 @@
-"""OpenDocument texts and slides (ODT, ODP): headings, lists and tables as blocks; a slide is a page."""
+"""OpenDocument (ODT, ODP, ODS): headings, lists and tables as blocks; a slide is a page, a row a document."""
 
 from __future__ import annotations
 
@@ -8,22 +8,31 @@ from typing import Any
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.archives import open_zip, parsed_xml, zip_bytes
 from llama2vec.data.readers.building import TextBuilder
+from llama2vec.data.readers.tables import MOST_ROWS, row_documents
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
 
 _BREAKS = {"line-break": "\n", "tab": "\t"}
 _LEFT_OUT = frozenset(("tracked-changes", "annotation", "table-of-content", "alphabetical-index", "forms"))
+_MOST_COLUMNS = 16_384
+"""Columns of the widest sheet."""
 _FIELDS = {"creator": "author", "initial-creator": "author", "creation-date": "date"}
 
 
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
-    """Yield the text or the slides as one document."""
+    """Yield the text or the slides as one document, or the rows ``FILE!SHEET#LINE`` of a spreadsheet."""
     with open_zip(data, settings) as opened:
         if b"encryption-data" in zip_bytes(opened, "META-INF/manifest.xml"):
             raise UnreadableError("encrypted")
         content = parsed_xml(zip_bytes(opened, "content.xml"))
         facts = parsed_xml(zip_bytes(opened, "meta.xml")) if "meta.xml" in opened.namelist() else None
+    if name.lower().endswith((".ods", ".ots")):
+        for number, sheet in enumerate(content.iterfind(".//{*}spreadsheet/{*}table"), start=1):
+            label = _attribute(sheet, "name") or f"Sheet{number}"
+            rows = _rows(sheet, settings.max_file_bytes)
+            yield from row_documents(rows, f"{name}!{label}", settings, {"sheet": label})
+        return
     builder = TextBuilder()
     body = content.find(".//{*}body")
     if body is not None:
@@ -35,6 +44,53 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
             if value := (facts.findtext(f".//{{*}}{tag}") or "").strip():
                 fields[field] = value[:10] if field == "date" else value
     yield builder.document(name, title=title, fields=fields)
+
+
+def _rows(sheet: Any, most_characters: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line, cells) of the rows that are not blank; repeated ones count as often as they say, within limits."""
+    line = 1
+    for row in sheet.iter("{*}table-row"):
+        cells: list[str] = []
+        for cell in row:
+            if _tag(cell) in ("table-cell", "covered-table-cell"):
+                text = _cell(cell)
+                repeated = min(_repeated(cell, "columns"), _MOST_COLUMNS - len(cells))
+                most_characters -= len(text) * repeated
+                _check_room(most_characters)
+                cells += [text] * repeated
+        while cells and not cells[-1].strip():
+            cells.pop()
+        repeated = _repeated(row, "rows")
+        if cells:
+            for number in range(line, min(line + repeated, MOST_ROWS + 1)):
+                most_characters -= sum(map(len, cells)) + len(cells)
+                _check_room(most_characters)
+                yield number, cells
+        line += repeated
+
+
+def _check_room(characters: int) -> None:
+    if characters < 0:
+        raise UnreadableError("its repeated cells unfold to more than max_file_bytes (a bomb?)")
+
+
+def _repeated(element: Any, what: str) -> int:
+    count = _attribute(element, f"number-{what}-repeated")
+    return max(1, int(count)) if count.isdecimal() and len(count) < 10 else 1
+
+
+def _cell(cell: Any) -> str:
+    """Return what a cell holds: a number or a date as such, else its text."""
+    kind = _attribute(cell, "value-type")
+    if kind in ("float", "currency", "percentage") and (value := _attribute(cell, "value")):
+        return value
+    if kind == "date" and (value := _attribute(cell, "date-value")):
+        return value.removesuffix("T00:00:00")
+    return "\n".join(_text(part) for part in cell.iterfind("{*}p"))
+
+
+def _attribute(element: Any, name: str) -> str:
+    return next((str(value) for key, value in element.items() if key.rpartition("}")[2] == name), "")
 
 
 def _tag(element: Any) -> str:

@@ -1,4 +1,4 @@
-"""CSV, TSV and XLSX: a row is a document; the columns with the longest texts are its text, the others its fields."""
+"""CSV, TSV, XLSX: a row is a document; the columns with the longest texts are its text, the others its fields."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAMPLE = 200
 _TEXT_WORDS = 5
 """A column whose cells have at least this many words on average is text."""
 _MOST_HEADER_CHARACTERS = 80
-_MOST_ROWS = 2**20
+MOST_ROWS = 2**20
 """Rows of the longest sheet that Excel writes."""
 _NUMBER = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,15})?(?:[eE][-+]?\d{1,3})?")
 
@@ -36,7 +36,7 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
         yield from _workbook(data, name, settings)
         return
     text = decoded(data, settings.encoding)
-    yield from _documents(_rows(text, name), name, settings)
+    yield from row_documents(_rows(text, name), name, settings)
 
 
 def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
@@ -67,10 +67,10 @@ def _workbook(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Doc
         for sheet in opened.worksheets:
             # Without the size that the sheet claims: one cell may claim a million rows of 16,384 columns.
             sheet.reset_dimensions()
-            rows = enumerate(islice(sheet.iter_rows(values_only=True), _MOST_ROWS), start=1)
+            rows = enumerate(islice(sheet.iter_rows(values_only=True), MOST_ROWS), start=1)
             shown = ((line, [_shown(cell) for cell in cells]) for line, cells in rows)
             filled = ((line, cells) for line, cells in shown if any(cell.strip() for cell in cells))
-            yield from _documents(filled, f"{name}!{sheet.title}", settings, {"sheet": sheet.title})
+            yield from row_documents(filled, f"{name}!{sheet.title}", settings, {"sheet": sheet.title})
     finally:
         opened.close()
 
@@ -93,9 +93,10 @@ class _Columns:
     id: int | None
 
 
-def _documents(
+def row_documents(
     rows: Iterable[tuple[int, list[str]]], name: str, settings: ReadingSettings, fields: dict[str, Value] | None = None
 ) -> Iterator[Document]:
+    """Yield the documents of a table's rows that are not blank, given as (line, cells); ``fields`` are those of all."""
     rows = iter(rows)
     sample = list(islice(rows, _SAMPLE))
     if not sample:

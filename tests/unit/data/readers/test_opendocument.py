@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from made_files import odf_bytes
-from reading import blocks, only_document, refusal
+from reading import blocks, documents, only_document, refusal
 
 TEXT = """<office:text><text:tracked-changes>gone</text:tracked-changes>
 <text:h text:outline-level="1">Wool</text:h>
@@ -41,3 +41,43 @@ def test_a_slide_is_a_page() -> None:
 def test_an_encrypted_or_cut_file_says_so() -> None:
     assert refusal("a.odt", odf_bytes(TEXT, manifest="<m:encryption-data/>")) == "encrypted"
     assert refusal("a.odt", odf_bytes(TEXT)[:-9]) == "its zip data is damaged or cut"
+
+
+SHEET = """<office:spreadsheet><table:table table:name="Herd">
+<table:table-column table:number-columns-repeated="4"/>
+<table:table-header-rows><table:table-row><table:table-cell><text:p>name</text:p></table:table-cell>
+<table:table-cell><text:p>born</text:p></table:table-cell><table:table-cell><text:p>about</text:p></table:table-cell>
+<table:table-cell table:number-columns-repeated="16000"/></table:table-row></table:table-header-rows>
+<table:table-row><table:table-cell office:value-type="string"><text:p>Ayla</text:p></table:table-cell>
+<table:table-cell office:value-type="date" office:date-value="2020-05-01T00:00:00"><text:p>1. Mai</text:p>
+</table:table-cell>
+<table:table-cell><office:annotation><text:p>a note</text:p></office:annotation><text:p>She leads the herd</text:p>
+<text:p>up the mountain.</text:p></table:table-cell></table:table-row>
+<table:table-row table:number-rows-repeated="2"><table:table-cell table:number-columns-repeated="3"/></table:table-row>
+<table:table-row table:number-rows-repeated="2"><table:table-cell><text:p>Bo</text:p></table:table-cell>
+<table:table-cell office:value-type="float" office:value="2021"><text:p>2.021,00</text:p></table:table-cell>
+<table:table-cell><text:p>He carries the salt back.</text:p></table:table-cell></table:table-row>
+<table:table-row table:number-rows-repeated="1048570"><table:table-cell table:number-columns-repeated="16384"/>
+</table:table-row></table:table>
+<table:table table:name="Empty"><table:table-row><table:table-cell/></table:table-row></table:table>
+</office:spreadsheet>"""
+
+
+def test_the_rows_of_a_spreadsheet_are_documents_with_their_values() -> None:
+    found = documents("a.ods", odf_bytes(SHEET))
+    assert [(one.id, one.title, one.first_line) for one in found] == [
+        ("a.ods!Herd#2", "Ayla", 2), ("a.ods!Herd#5", "Bo", 5), ("a.ods!Herd#6", "Bo", 6),
+    ]  # fmt: skip
+    assert found[0].text == "She leads the herd\nup the mountain."
+    assert dict(found[0].fields) == {"sheet": "Herd", "born": "2020-05-01"}
+    assert found[1].fields["born"] == 2021
+    assert documents("a.ods", odf_bytes(SHEET), id_field="born")[0].id == "a.ods!Herd#2020-05-01"
+
+
+def test_repeated_cells_cannot_fill_the_memory() -> None:
+    cell = '<table:table-cell table:number-columns-repeated="16384"><text:p>x</text:p></table:table-cell>'
+    row = f'<table:table-row table:number-rows-repeated="1048576">{cell}</table:table-row>'
+    sheet = f'<office:spreadsheet><table:table table:name="A">{row}</table:table></office:spreadsheet>'
+    assert "unfold to more than max_file_bytes" in refusal("a.ods", odf_bytes(sheet), max_file_bytes=100_000)
+    blank = '<table:table-row table:number-rows-repeated="99999999999999"><table:table-cell/></table:table-row>'
+    assert refusal("a.ods", odf_bytes(sheet.replace(row, blank))) == "holds no text"

@@ -1,0 +1,20 @@
+"""Rich text: paragraphs, other alphabets, and what is no text."""
+
+from __future__ import annotations
+
+from reading import only_document, refusal
+
+TEXT = rb"""{\rtf1\ansi\ansicpg1252{\fonttbl{\f0 Times New Roman;}}{\info{\title Not shown}}
+{\*\generator Some Program;}\f0\b Wool\b0\par
+Soft, warm caf\'e9 wool \u8211? and {\i long}.\par\par
+{\pict\pngblip 89504e470d0a1a0a}End.\par}"""
+
+
+def test_paragraphs_are_read_without_their_markup() -> None:
+    document = only_document("a.rtf", TEXT)
+    assert [one.strip() for one in document.text.split("\n\n")] == ["Wool", "Soft, warm café wool – and long.", "End."]
+
+
+def test_a_file_that_is_no_rich_text_says_so() -> None:
+    assert refusal("a.rtf", b"\0\1plain") == "damaged (it does not begin as RTF)"
+    assert refusal("a.rtf", rb"{\rtf1 }") == "holds no text"
