@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from llama2vec.artifact import Found, Kind, read_object
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
-from llama2vec.manifest import digest
+from llama2vec.manifest import SEAL, digest, sealed, unsealed
 from llama2vec.retrieve.store import STORE_FILE
 
 INVENTORY_FILE, STORE_FOLDER, INDEX_FOLDER = "documents.json", "store", "index"
@@ -58,8 +58,11 @@ class Inventory(BaseModel):
     def read(cls, library: Path) -> Inventory:
         """Return the inventory of an index; a StoreError if there is none or it is damaged."""
         file = library / INVENTORY_FILE
-        if read_object(file) is None:
+        content = read_object(file)
+        if content is None:
             raise StoreError(f"{library} is not an index that follows a folder; make one with `llama2vec sync`")
+        if unsealed(content) is None:
+            raise StoreError(f"{file} was changed after it was written; restore it, or delete {library} and sync again")
         try:
             return cls.model_validate_json(file.read_bytes())
         except ValidationError as error:
@@ -68,8 +71,10 @@ class Inventory(BaseModel):
 
     def write(self, library: Path) -> None:
         """Write it into an index, one line per file."""
-        head = json.dumps(self.model_dump(exclude={"files"}), ensure_ascii=False)[:-1]
-        lines = (record.model_dump_json(exclude_defaults=True) for record in self.files)
+        lines = [record.model_dump_json(exclude_defaults=True) for record in self.files]
+        facts = self.model_dump(mode="json", exclude={"files"})
+        seal = sealed({**facts, "files": [json.loads(line) for line in lines]})[SEAL]
+        head = json.dumps({**facts, SEAL: seal}, ensure_ascii=False)[:-1]
         text = f'{head}, "files": [\n' + ",\n".join(lines) + "\n]}\n"
         write_atomic(library / INVENTORY_FILE, text.encode(errors="surrogatepass"))
 

@@ -26,6 +26,19 @@ def test_it_reads_back_and_has_one_line_per_file(tmp_path: Path) -> None:
     assert json.loads("\n".join(lines))["format"] == "llama2vec-library"
 
 
+def test_a_changed_inventory_is_refused(tmp_path: Path) -> None:
+    MADE.write(tmp_path)
+    file = tmp_path / "documents.json"
+    text = file.read_text(encoding="utf-8")
+    for before, after in (('"aa"', '"ab"'), ('"tokens": 256', '"tokens": 128'), ('"passages":2', '"passages":3')):
+        assert before in text
+        file.write_text(text.replace(before, after, 1), encoding="utf-8")
+        with pytest.raises(
+            StoreError, match=r"documents\.json was changed after it was written; restore it, or delete"
+        ):
+            Inventory.read(tmp_path)
+
+
 def test_files_own_the_rows_of_the_store_in_their_order() -> None:
     assert [(record.path, list(rows)) for record, rows in MADE.spans()] == [
         ("a.md", [0, 1]), ("b.pdf", []), ("ü/c.md", [2]),
