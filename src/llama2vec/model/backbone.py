@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, ModelError, NotCausalError
@@ -23,6 +23,7 @@ from llama2vec.model.local import (
     unpack_gguf,
     unpacked_folder,
 )
+from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.model.source import ModelSource, resolve_model
 
@@ -121,17 +122,20 @@ def load_backbone(
     source.check_files()
     location = unpack_gguf(source) if source.gguf_file else source.location
     with quiet_transformers(), model_errors(source):
-        config = AutoConfig.from_pretrained(location, **SAFE)
+        config, renamed = text_part(AutoConfig.from_pretrained(location, **SAFE))
         _check_causal_config(source.name, config)
         tokenizer = _load_tokenizer(location)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        model, found = _architecture(config).from_pretrained(
             location,
+            config=config,
+            key_mapping=renamed or None,
             dtype=dtype,
             attn_implementation=_attention(source.name, config, settings.attention),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # Refused below, by name.
-            **SAFE,
         )
+        if renamed:  # transformers would save the weights under their old names again.
+            vars(model).pop("_weight_conversions", None)
         missing_head = _check_weights(source.name, model, found)
         _check_token_ids(source.name, model, tokenizer)
         model.config.use_cache = False
@@ -156,7 +160,7 @@ def load_model_config(name: str) -> Any:
     """Load a model's config alone and check that it is a causal LM; the weights are not read."""
     source, location, only = _where_to_read(name)
     with quiet_transformers(), model_errors(source):
-        config = AutoConfig.from_pretrained(location, **only, **SAFE)
+        config, _ = text_part(AutoConfig.from_pretrained(location, **only, **SAFE))
         _check_causal_config(source.name, config)
     return config
 
@@ -195,11 +199,15 @@ def _check_causal_config(name: str, config: Any) -> None:
         raise NotCausalError(f"{name}: '{config.model_type}' is not a causal language model; choose a decoder-only LLM")
 
 
-def _attention(name: str, config: Any, wanted: str) -> str:
-    """Return the attention kernel: eager where SDPA is asked for and the architecture does not support it."""
+def _architecture(config: Any) -> Any:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-    architecture = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+    return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+
+
+def _attention(name: str, config: Any, wanted: str) -> str:
+    """Return the attention kernel: eager where SDPA is asked for and the architecture does not support it."""
+    architecture = _architecture(config)
     if wanted != "sdpa" or getattr(architecture, "_supports_sdpa", True):
         return wanted
     logger.info("%s: %s does not support SDPA attention; using eager attention", name, architecture.__name__)

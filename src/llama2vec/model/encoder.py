@@ -308,6 +308,10 @@ class Encoder:
             add_public_files(partial, folder, self.backbone.source.name)
             apply_umask(partial)
             (folder / "chat_template.jinja").unlink(missing_ok=True)
+            # Shards of the model that is replaced would count as weights of this one.
+            for old in (*folder.glob("model*.safetensors"), folder / "model.safetensors.index.json"):
+                if not (partial / old.name).exists():
+                    old.unlink(missing_ok=True)
             # config.json last: it is what makes the folder a model.
             for file in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
                 file.replace(folder / file.name)

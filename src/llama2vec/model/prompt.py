@@ -161,4 +161,7 @@ def _begin_ids(tokenizer: Tokenizer, settings: PromptSettings) -> tuple[int, ...
         return (token,)
     plain, full = _plain_ids(tokenizer, "a"), list(tokenizer("a")["input_ids"])
     starts = range(len(full) - len(plain) + 1)
-    return next((tuple(full[:start]) for start in starts if full[start : start + len(plain)] == plain), ())
+    before = next((tuple(full[:start]) for start in starts if full[start : start + len(plain)] == plain), ())
+    # Some tokenizers add BOS twice, by their template and by a setting; no model was trained on that.
+    twice = len(before) > 1 and set(before) == {tokenizer.bos_token_id}
+    return before[:1] if twice else before

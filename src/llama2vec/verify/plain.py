@@ -127,7 +127,7 @@ class PlainModel:
         if key not in self._states:
             rows = torch.tensor([key], device=self.model.device)
             output = self.model(input_ids=rows, use_cache=False, output_hidden_states=True)
-            self._states[key] = tuple(layer[0].float().cpu() for layer in output.hidden_states)
+            self._states[key] = tuple(layer[0].float().cpu() for layer in _layers(output))
             while len(self._states) > _KEPT_STATES:
                 self._states.popitem(last=False)
         return self._states[key]
@@ -149,7 +149,7 @@ class PlainModel:
         output = self.model(
             input_ids=ids.to(device), attention_mask=seen, use_cache=False, output_hidden_states=True
         )  # fmt: skip
-        layers = [layer.float().cpu() for layer in output.hidden_states]
+        layers = [layer.float().cpu() for layer in _layers(output)]
         return [tuple(layer[number] for layer in layers) for number in range(len(rows))], starts
 
     def pooled(self, states: Sequence[Tensor], columns: Sequence[int], layers: Sequence[int] | None = None) -> Vectors:
@@ -169,6 +169,12 @@ class PlainModel:
         readings = [self.reading(text, side) for text in texts]
         rows, _ = self.batch_states([one.ids for one in readings], left=False, mask=True, pad_id=self.pad_ids[0])
         return np.stack([self.pooled(row, self.columns(one)) for row, one in zip(rows, readings, strict=True)])
+
+
+def _layers(output: Any) -> list[Tensor]:
+    """Return the states [B, L, D] of a model's layers, the lowest first; inner ones of Gemma 3n have more streams."""
+    last = output.last_hidden_state
+    return [*(state for state in output.hidden_states[:-1] if state.shape == last.shape), last]
 
 
 def _unit(vector: Tensor) -> Tensor:

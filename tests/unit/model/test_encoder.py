@@ -513,3 +513,19 @@ def test_limits_may_include_the_prompt(llama_folder: Path, sentences: list[str])
         encoder_for(llama_folder, released, wanted.model_copy(update={"query_max_tokens": 4}))
     with pytest.raises(ContractError, match="next_prefix needs pooling=slots"):
         encoder_for(llama_folder, PROMPT_RECIPES["repllama"], EncoderSettings(pooling="mean"))
+
+
+def test_a_model_in_shards_is_read_whole_and_leaves_none_behind(
+    make_model: Callable[..., Any], make_tokenizer: Callable[..., Any], tmp_path: Path, texts: list[str]
+) -> None:
+    make_model("llama").save_pretrained(tmp_path / "whole")
+    make_model("llama").save_pretrained(tmp_path / "shards", max_shard_size="20KB")
+    for folder in ("whole", "shards"):
+        make_tokenizer().save_pretrained(tmp_path / folder)
+    assert len(list((tmp_path / "shards").glob("model-*.safetensors"))) > 1
+    encoder = encoder_for(tmp_path / "shards")
+    expected = encoder_for(tmp_path / "whole").encode_passages(texts)
+    np.testing.assert_array_equal(encoder.encode_passages(texts), expected)
+    encoder.save(tmp_path / "shards", overwrite=True)
+    assert [file.name for file in (tmp_path / "shards").glob("*.safetensors*")] == ["model.safetensors"]
+    np.testing.assert_array_equal(encoder_for(tmp_path / "shards").encode_passages(texts), expected)

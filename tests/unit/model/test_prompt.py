@@ -186,3 +186,13 @@ def test_a_space_where_wording_and_text_meet_counts_once(make_tokenizer: Callabl
     # A byte-pair tokenizer adds no space, so the wording keeps its own.
     plain = make_tokenizer()
     assert plain.decode(prompt_ids(plain, recipe).suffixes["self"][:-1]) == " The sentence:"
+
+
+def test_a_tokenizer_that_adds_bos_twice_begins_with_one(make_tokenizer: Callable[..., Any]) -> None:
+    from tokenizers import processors
+
+    tokenizer = make_tokenizer()
+    template = processors.TemplateProcessing(single="<s> <s> $A", special_tokens=[("<s>", 1)])
+    tokenizer.backend_tokenizer.post_processor = template
+    assert tokenizer("a")["input_ids"][:2] == [1, 1]
+    assert prompt_ids(tokenizer, PromptSettings()).prefix == (1,)
