@@ -45,6 +45,7 @@ check:
 	$(BIN)/lint-imports
 	$(BIN)/python docs/command_line.py --check
 	$(BIN)/python docs/results_tables.py --check
+	$(BIN)/python docs/architectures.py --check
 	$(BIN)/python .ci/audit.py
 
 bench:
@@ -55,6 +56,7 @@ docs:
 	$(call INSTALL,dev)
 	$(BIN)/python docs/command_line.py
 	$(BIN)/python docs/results_tables.py
+	$(BIN)/python docs/architectures.py
 
 clean:
 	rm -rf runs build dist
