@@ -223,12 +223,26 @@ def _check_prompts(prompts: PromptSettings) -> None:
 
 def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
     """Train and save; nothing is written before the model and the text have been read."""
-    skip = chosen_stop_words(config.text.stop_words, config.text.language)
     examples, held_out = adaptation_examples(
         passages, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
     )
     check_enough(len(examples), config.optimizer)
     logger.info("%d training pairs, %d held out", len(examples), len(held_out))
+    backbone, trainable, objective, mixed = _prepare(config, examples)
+    started = time.monotonic()
+    result = train(
+        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
+        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
+    )  # fmt: skip
+    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
+    facts = result.facts(started) | {"training_pairs": len(examples)}
+    return save_trained(encoder, trainable, work, facts=facts)
+
+
+def _prepare(
+    config: AdaptConfig, examples: Sequence[AdaptationExample]
+) -> tuple[Backbone, Any, PretextObjective, bool]:
+    """Return the backbone, the model to train, the objective, and whether bfloat16 autocast multiplies its weights."""
     settings, mixed = training_precision(config.model)
     backbone = load_backbone(settings)
     backbone.require_head("adapt")
@@ -240,6 +254,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
         with_text=config.objective.language_model_weight > 0,
     )  # fmt: skip
     trainable = make_trainable(backbone, config.model, new_tokens, config.optimizer.seed)
+    skip = chosen_stop_words(config.text.stop_words, config.text.language)
     tokenize = TargetTokenizer(backbone.tokenizer, room, skip, joined=config.objective.targets == "words")
     weights = None
     if config.objective.token_weights == "idf":
@@ -251,14 +266,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     alone = process_count() == 1
     micro_batch_tokens = most_cells(config.objective.micro_batch_tokens, backbone.model.device.type) if alone else 0
     objective = PretextObjective(tokenize, prompts, config.objective, reader, eos or 0, weights, micro_batch_tokens)
-    started = time.monotonic()
-    result = train(
-        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
-        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
-    )  # fmt: skip
-    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
-    facts = result.facts(started) | {"training_pairs": len(examples)}
-    return save_trained(encoder, trainable, work, facts=facts)
+    return backbone, trainable, objective, mixed
 
 
 def _text_room(backbone: Backbone, prompts: PromptIds, text: TextSettings) -> int:
