@@ -27,7 +27,6 @@ class _Settings(ScoringSettings):
 
     stores: Path | None = None  # Folder of encoded corpora: those in it are used, new ones are kept there
     encode_only: bool = False  # Only encode the corpora into ``stores``; several processes may share the work
-    prompts: str | None = None  # Prompt recipe of a model that was not saved by llama2vec
 
 
 _Tasks = Annotated[
@@ -80,12 +79,14 @@ def evaluate_command(
     if mode == "hybrid" and model == BM25:
         raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
     own = [text for text in sets or [] if re.split(r"[.=]", text)[0].strip() in _Settings.model_fields]
-    encoder_sets = [text for text in sets or [] if text not in own]
+    named = [text for text in sets or [] if text.partition("=")[0].strip() == "prompts"]
+    prompts = named[-1].partition("=")[2].strip() if named else None
+    encoder_sets = [text for text in sets or [] if text not in own + named]
     options = as_overrides({"metrics": metrics, "depth": depth, "data_root": data_root or "."})
     settings = load_config(_Settings, None, [*options, *own])
-    if model == BM25 and encoder_sets:
+    if model == BM25 and encoder_sets + named:
         # Not the encoder's settings then: names the nearest of ours.
-        load_config(_Settings, None, encoder_sets)
+        load_config(_Settings, None, encoder_sets + named)
     # A typo shows before a model is loaded.
     for task in tasks:
         find_task(task)
@@ -94,7 +95,7 @@ def evaluate_command(
     for folder in (output, settings.stores):
         if folder:
             check_inputs(folder, [None if model == BM25 else model])
-    encoder = None if model == BM25 else load_encoder(model, dtype, device, settings.prompts, encoder_sets)
+    encoder = None if model == BM25 else load_encoder(model, dtype, device, prompts, encoder_sets)
     name = name or (f"{model}+bm25" if mode == "hybrid" else model)
     system = System(name, encoder, "hybrid" if mode == "hybrid" else "dense")
     if settings.encode_only:

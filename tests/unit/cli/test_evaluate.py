@@ -107,6 +107,22 @@ def test_a_mode_that_does_not_fit_is_refused(arguments: list[str], message: str,
     assert message in err
 
 
+def test_the_prompts_of_a_raw_model_are_chosen_by_name(
+    folder: Path, llama_folder: Path, command_line: CommandLine
+) -> None:
+    command = ["evaluate", llama_folder, "--task", folder, "--dtype", "float32", "--device", "cpu", "-o"]
+    scores = []
+    for prompts in ("one-word", "last-token"):
+        out = folder.parent / prompts
+        done = command_line(*command, out, "--set", f"prompts={prompts}", "--set", "passage_max_tokens=32")
+        assert done.code == 0, done.err
+        scores.append(json.loads(next(out.glob("*.json")).read_bytes())["settings"])
+    assert scores[0] != scores[1]
+    assert "no recipe called 'nope'" in command_line.refused(*command, folder.parent / "no", "--set", "prompts=nope")
+    bm25 = ["evaluate", "bm25", "--task", folder, "-o", folder.parent / "no", "--set", "prompts=paper"]
+    assert "prompts" in command_line.refused(*bm25)
+
+
 def test_scores_without_a_folder_are_only_shown(folder: Path, tmp_path: Path, command_line: CommandLine) -> None:
     before = sorted(tmp_path.rglob("*"))
     code, out, _ = astuple(command_line("evaluate", "bm25", "--task", folder))
