@@ -103,7 +103,7 @@ class Ours:
     def __init__(self, folder: Path) -> None:
         self.path, self._made = folder / "index", dict[int, int]()
         self._texts: Sequence[Passage] = ()
-        self.folder, self.plan, self.settings = folder, dict[str, Any](), dict[str, Any]()
+        self.folder, self.plan, self.settings = folder / "documents", dict[str, Any](), dict[str, Any]()
         if (self.path / "documents.json").exists():
             for record in Library(self.path).inventory.files:
                 self._made[int(record.path[1:])] = record.size
@@ -120,8 +120,10 @@ class Ours:
     # The folder that the library follows: a file's size is its version.
     def walk(self, without: Collection[Path]) -> Walk:
         if self._texts:
-            return Walk((SourceFile(self.folder, "texts", 1, 1),))
-        return Walk(tuple(SourceFile(self.folder, f"f{n:06d}", v, 1) for n, v in sorted(self._made.items())))
+            return Walk(self.folder, (SourceFile(self.folder, "texts", 1, 1),))
+        return Walk(
+            self.folder, tuple(SourceFile(self.folder, f"f{n:06d}", v, 1) for n, v in sorted(self._made.items()))
+        )
 
     def content(self, file: SourceFile) -> bytes:
         return bytes(file.size)
