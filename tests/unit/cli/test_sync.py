@@ -84,6 +84,9 @@ def test_watching_follows_changes_until_it_is_interrupted(docs: Path, tmp_path: 
         assert "files 1 added, 2 unchanged; 3 passages" in run.stdout.readline()
         time.sleep(0.1)
         run.send_signal(signal.SIGINT)
-        assert run.wait(30) == 0
+        try:
+            assert run.wait(30) == 0
+        finally:
+            run.kill()  # Leaving the block waits for its end
         assert run.stderr is not None
         assert run.stderr.read().endswith("Stopped watching.\n")
