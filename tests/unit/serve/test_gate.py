@@ -187,7 +187,7 @@ def test_health_is_given_when_the_model_has_answered_once(start: Start) -> None:
     encoder.gate.clear()
     service = start(encoder=encoder, load=lambda: loading.wait(10) and None, wait=False)
     health = service.client.get("/healthz")
-    assert (health.status_code, health.json()) == (503, {"status": "loading", "modes": []})
+    assert (health.status_code, health.json()) == (503, {"status": "loading", "modes": [], "coming": []})
     for answer in (
         service.client.post("/v1/embeddings", json={"input": "llama"}),
         service.client.get("/search", params={"q": "llama"}),
@@ -201,7 +201,7 @@ def test_health_is_given_when_the_model_has_answered_once(start: Start) -> None:
     assert service.client.get("/healthz").status_code == 503
     encoder.gate.set()
     wait_until(lambda: service.client.get("/healthz").status_code == 200)
-    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["dense", "bm25", "hybrid"]}
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["dense", "bm25", "hybrid"], "coming": []}
 
 
 def test_every_answer_forbids_foreign_content_and_the_page_needs_none(service: Running) -> None:
