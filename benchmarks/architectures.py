@@ -147,17 +147,21 @@ def tiny_tokenizer() -> Any:
 
 
 def save_tiny(kind: str, folder: Path) -> Path:
-    """Save a tiny random model, whose layers do more than they would right after initialization, with a tokenizer."""
+    """Save a tiny random model of an architecture with a tokenizer."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes = {name: value for name, value in {**USUAL, **KINDS[kind], **IDS}.items() if value is not None}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind.partition(" ")[0], **sizes))
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.mul_(3)
+    return save_strengthened(model, folder)
+
+
+def save_strengthened(model: Any, folder: Path) -> Path:
+    """Save a random model whose layers do more than they would right after initialization, with a tokenizer."""
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            weight.data.mul_(3)
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder

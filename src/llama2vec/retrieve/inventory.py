@@ -61,20 +61,22 @@ class Inventory(BaseModel):
         content = read_object(file)
         if content is None:
             raise StoreError(f"{library} is not an index that follows a folder; make one with `llama2vec sync`")
-        if unsealed(content) is None:
+        content = unsealed(content)
+        if content is None:
             raise StoreError(f"{file} was changed after it was written; restore it, or delete {library} and sync again")
         try:
-            return cls.model_validate_json(file.read_bytes())
+            return cls.model_validate(content)
         except ValidationError as error:
             where = ".".join(map(str, error.errors()[0]["loc"]))
             raise StoreError(f"{file}: {where} is damaged; delete {library} and sync again") from None
 
     def write(self, library: Path) -> None:
         """Write it into an index, one line per file."""
-        lines = [record.model_dump_json(exclude_defaults=True) for record in self.files]
+        files = [record.model_dump(mode="json", exclude_defaults=True) for record in self.files]
         facts = self.model_dump(mode="json", exclude={"files"})
-        seal = sealed({**facts, "files": [json.loads(line) for line in lines]})[SEAL]
+        seal = sealed({**facts, "files": files})[SEAL]
         head = json.dumps({**facts, SEAL: seal}, ensure_ascii=False)[:-1]
+        lines = [json.dumps(one, ensure_ascii=False, separators=(",", ":")) for one in files]
         text = f'{head}, "files": [\n' + ",\n".join(lines) + "\n]}\n"
         write_atomic(library / INVENTORY_FILE, text.encode(errors="surrogatepass"))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from architectures import tiny_tokenizer
+from architectures import save_strengthened
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import NotCausalError
@@ -61,12 +61,7 @@ def save_whole(kind: str, folder: Path) -> Any:
 
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(AutoConfig.for_model(kind, **WHOLES[kind][0])).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.mul_(3)
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
+    save_strengthened(model, folder)
     return model
 
 
