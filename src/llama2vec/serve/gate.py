@@ -8,6 +8,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,6 +28,9 @@ OPEN_PATHS = (
 
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
 _CLOSE = {"Connection": "close"}
+
+_LINGER_SECONDS, _LINGER_SILENCE = 5.0, 1.0
+"""After a refusal: the longest time for which the rest of a body is read, and the longest wait for its next part."""
 
 CLIENT_GONE = 499
 """nginx's status for a client that hung up; it is counted and never sent."""
@@ -76,24 +80,32 @@ class Gate:
         # The server sends no body for HEAD, so its answer is that of GET.
         inner = {**scope, "started": started, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}
 
+        body, closes = _Body(self._settings, inner, receive), False
+
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, closes
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)  # documents have a stricter policy of their own
+                closes = headers.get("Connection") == "close"
+            elif closes and not message.get("more_body", False):
+                await send({**message, "more_body": True})
+                await body.discard()
+                message = {"type": "http.response.body"}
             await send(message)
 
         try:
             self._check(scope)
+            body.check_length()
             if not _path(scope):
                 # The page asks for everything relative to its own address.
                 query = f"?{scope['query_string'].decode('latin-1')}" if scope["query_string"] else ""
                 moved = {"Location": f"{scope['root_path']}/{query}"}
                 raise Problem(307, "the address of the page ends with a slash", "moved", headers=moved)
-            await self._app(inner, _Body(self._settings, inner, receive), send_with_headers)
+            await self._app(inner, body, send_with_headers)
         except Problem as problem:
             await problem_answer(problem)(scope, receive, send_with_headers)
         except Exception:
@@ -137,9 +149,28 @@ class _Body:
         self._seconds = settings.timeout_seconds
         self._bytes = 0
         self._whole = False
-        length = Headers(scope=scope).get("content-length", "")
-        if length.isdecimal() and int(length) > self._most:
+        self._length = Headers(scope=scope).get("content-length", "")
+
+    def check_length(self) -> None:
+        """Refuse a body whose announced length is too large.
+
+        Raises:
+            Problem: It is.
+        """
+        if self._length.isdecimal() and int(self._length) > self._most:
             raise self._too_large()
+
+    async def discard(self) -> None:
+        """Read and drop what is left of the body, for a few seconds at most.
+
+        Closing a connection that holds unread bytes resets it, and a reset takes the answer away from a client, or a
+        proxy, that is still sending.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_SECONDS):
+                while not self._whole:
+                    message = await asyncio.wait_for(self._receive(), _LINGER_SILENCE)
+                    self._whole = not message.get("more_body", False)
 
     async def __call__(self) -> Message:
         if self._whole:

@@ -61,6 +61,27 @@ def test_a_body_without_a_length_is_refused_as_soon_as_it_is_too_large(start: St
     assert answer.status_code == 200
 
 
+@pytest.mark.parametrize("headers", [("Content-Length: 8000000",), ("Transfer-Encoding: chunked",)])
+def test_a_refusal_reaches_a_client_that_sends_everything_first(start: Start, headers: tuple[str, ...]) -> None:
+    service = start(max_body_bytes=1000)
+    # More than the buffers of both sides hold: closing at once would reset the connection while it is written.
+    body = b" " * 8_000_000
+    if headers[0].startswith("Transfer"):
+        body = b"7a1200\r\n" + body + b"\r\n0\r\n\r\n"
+    with closing(raw(service, request(body, *headers))) as connection:
+        assert b"413" in connection.recv(4096).split(b"\r\n")[0]
+        while connection.recv(4096):  # the end of the connection, and no reset
+            pass
+
+
+def test_a_refused_client_that_falls_silent_is_not_waited_for(start: Start) -> None:
+    service = start(max_body_bytes=1000)
+    with closing(raw(service, request(b"x", "Content-Length: 8000000"))) as connection:
+        connection.settimeout(10)
+        while connection.recv(4096):
+            pass
+
+
 def test_a_body_that_dribbles_in_is_not_waited_for(start: Start) -> None:
     service = start(timeout_seconds=0.3)
     with closing(raw(service, request(b'{"inp', "Content-Length: 100"))) as connection:
