@@ -77,6 +77,11 @@ def work(rank: int, port: int, folder: Path, examples: list[TrainingExample], sc
 
 
 TRAININGS = {"lora": ["model.lora.rank=4"], "full": ["model.lora.rank=0", "optimizer.accumulation=2"]}
+GUIDES = {
+    "self": ["model.lora.rank=4", "contrastive.false_negatives=self"],
+    "start": ["model.lora.rank=0", "contrastive.false_negatives=start"],
+}
+TRAININGS |= GUIDES
 
 
 def gradients(folder: Path, examples: list[TrainingExample], start: int, stop: int) -> dict[str, np.ndarray]:
@@ -151,6 +156,7 @@ def test_two_processes_end_with_the_weights_of_one_that_takes_twice_the_batch(
     for one, joined in zip(*logs, strict=True):
         for name in one.keys() - {"seconds"}:
             assert joined[name] == pytest.approx(one[name], rel=1e-3, abs=1e-6), name
+        assert ("false_negatives" in one) == (kind in GUIDES and "loss" in one)
 
 
 def test_processes_that_were_started_with_different_data_say_so_before_the_first_step(

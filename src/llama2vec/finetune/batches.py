@@ -140,10 +140,17 @@ def check_examples(examples: Sequence[TrainingExample], settings: ContrastiveSet
                 f"{counts}; mine more, lower contrastive.negatives, or set contrastive.missing_negatives to fill"
             )
         logger.warning("%s; using the other passages of the batch as negatives", counts)
-    if settings.distillation_weight and examples and not scored:
+    if not examples or scored:
+        return
+    if settings.distillation_weight:
         raise TrainingError(
             "contrastive.distillation_weight is set, but no example has pos_scores and neg_scores; "
             "add a teacher's scores or set it to 0"
+        )
+    if settings.false_negatives == "teacher":
+        raise TrainingError(
+            "contrastive.false_negatives is teacher, but no example has pos_scores and neg_scores; "
+            "add a teacher's scores or choose self or start"
         )
 
 

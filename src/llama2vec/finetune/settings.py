@@ -44,6 +44,15 @@ class ContrastiveSettings(Settings):
             stop.
         distillation_weight: Weight of the KL divergence between the teacher's scores (``pos_scores``, ``neg_scores``)
             and the model's, each as a softmax over the query's own passages; queries without scores count 0.
+        false_negatives: Which guide may take negatives for answers. A negative, in-batch or hard, that the guide scores
+            above the query's best positive is left out of the loss (GISTEmbed, arXiv 2402.16829). ``none`` = no guide,
+            ``self`` = the model's own vectors at this step, ``start`` = the model as it was before this training (one
+            more pass over the texts, without gradients), ``teacher`` = ``pos_scores`` and ``neg_scores``, which judge a
+            query's own hard negatives only.
+        false_negative_margin: A negative is left out if it scores above the positive minus this. Below 0, it must
+            exceed the positive by that much: -0.1 with ``self`` is what Qwen3-Embedding does.
+        false_negative_scale: ``absolute`` = the margin is a difference of scores, ``relative`` = a share of the
+            positive's score.
         dimensions: Further widths to train, so that a vector can be cut to them (Matryoshka, arXiv 2205.13147); the
             loss is the mean over them and the full width.
         micro_batch_tokens: Most cells (texts x longest text) of one pass through the model; 0 = 1,024 on a CPU, 16,384
@@ -60,6 +69,9 @@ class ContrastiveSettings(Settings):
     weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of InfoNCE
     distillation_weight: Annotated[float, Field(ge=0)] = 0.0
     distillation_temperature: Annotated[float, Field(gt=0)] = 1.0  # Divides the teacher's scores
+    false_negatives: Literal["none", "self", "start", "teacher"] = "none"
+    false_negative_margin: float = 0.0
+    false_negative_scale: Literal["absolute", "relative"] = "absolute"
     dimensions: list[Annotated[int, Field(ge=1)]] = Field(default_factory=list)
     micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
     graph_tokens: Annotated[int, Field(ge=0)] = 0

@@ -25,7 +25,8 @@ from llama2vec.finetune.batches import (
     check_examples,
     contrastive_batch,
 )
-from llama2vec.finetune.contrastive_loss import contrastive_loss, matryoshka_widths
+from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss, cosines, matryoshka_widths
+from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all, without_false_negatives
 from llama2vec.finetune.gradient_cache import GradientCache
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
 from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
@@ -70,6 +71,7 @@ class ContrastiveObjective:
         usual = _MICRO_BATCH_TOKENS.get(self.device.type, _MICRO_BATCH_TOKENS["cpu"])
         self.micro_batch_tokens = settings.micro_batch_tokens or usual
         self.graph_tokens = max(held_cells(settings.graph_tokens, self.device.type), self.micro_batch_tokens)
+        self.start = StartModel(encoder.backbone.model) if settings.false_negatives == "start" else None
 
     def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> ContrastiveOrder:
         """Return a sampler of random batches over all processes, with duplicates in different batches."""
@@ -90,7 +92,7 @@ class ContrastiveObjective:
         return prompted_texts(self.encoder.backbone.tokenizer, texts, self.encoder.contract.ids, prompt, limit)
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
-        """Return the mean loss over the processes, and its parts if there are several.
+        """Return the mean loss over the processes, its parts if several, and how many pairs a guide leaves out.
 
         ``backward`` rereads the texts that did not fit into memory and gives the weights the gradients of that mean.
         """
@@ -98,13 +100,18 @@ class ContrastiveObjective:
         plain = getattr(model, "module", model)
         contrastive: ContrastiveBatch = batch["batch"]
         cache = GradientCache(partial(self._embed, plain), self.device, self.graph_tokens)
-        batches = padded_batches(
-            contrastive.sequences, self.micro_batch_tokens, self.encoder.pad_id,
-            equal_lengths=self.encoder.backbone.padding_changes_vectors,
+        batches = list(
+            padded_batches(
+                contrastive.sequences, self.micro_batch_tokens, self.encoder.pad_id,
+                equal_lengths=self.encoder.backbone.padding_changes_vectors,
+            )
         )  # fmt: skip
-        vectors = cache.represent(list(batches))
+        guide = None
+        if self.start is not None:
+            guide = self.start.read(plain, lambda model: ((part.rows, self._embed(model, part)) for part in batches))
+        vectors = cache.represent(batches)
         with torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
-            loss, parts = self._loss_at_vectors(vectors, contrastive)
+            loss, parts = self._loss_at_vectors(vectors, contrastive, vectors.detach() if guide is None else guide)
         assert vectors.grad is not None
         gradients = vectors.grad
 
@@ -113,9 +120,11 @@ class ContrastiveObjective:
             average_gradients(plain.parameters())
 
         loss.requires_grad_().register_hook(push_back)  # type: ignore[no-untyped-call]
-        return loss, {name: part.item() for name, part in parts.items()} if len(parts) > 1 else {}
+        return loss, {name: part.item() for name, part in parts.items()}
 
-    def _loss_at_vectors(self, vectors: Tensor, batch: ContrastiveBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss_at_vectors(
+        self, vectors: Tensor, batch: ContrastiveBatch, guide: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean loss over the processes; leave the gradient of their sum in ``vectors.grad``."""
         queries = vectors[batch.query_rows.to(vectors.device)]
         passages = vectors[batch.passage_rows.to(vectors.device)]
@@ -123,13 +132,26 @@ class ContrastiveObjective:
         first = sum(len(part) for part in everywhere[: process_rank()])
         joined = torch.cat(everywhere).requires_grad_()
         keys = torch.cat(gather_rows(batch.passage_keys.to(vectors.device)))
-        loss, parts = contrastive_loss(queries, joined, batch.labels(keys, first, vectors.device), self.settings)
+        labels, left_out = batch.labels(keys, first, vectors.device), None
+        if self.settings.false_negatives != "none":
+            scores = self._guide_scores(guide, batch, labels)
+            labels, left_out = without_false_negatives(labels, scores, self.settings)
+        loss, parts = contrastive_loss(queries, joined, labels, self.settings)
         loss.backward()  # type: ignore[no-untyped-call]
         # Passages of this process also get gradients from the queries of all others.
         pulls = sum_everywhere(joined.grad)  # type: ignore[arg-type]
         passages.backward(pulls[first : first + len(passages)])  # type: ignore[no-untyped-call]
-        means = {name: sum_everywhere(part) / process_count() for name, part in parts.items()}
+        means = {name: sum_everywhere(part) / process_count() for name, part in parts.items()} if len(parts) > 1 else {}
+        if left_out is not None:
+            means["false_negatives"] = sum_everywhere(left_out)
         return sum_everywhere(loss.detach().clone()) / process_count(), means
+
+    def _guide_scores(self, vectors: Tensor, batch: ContrastiveBatch, labels: Labels) -> Tensor:
+        """Return the guide's scores [Q, N] of this process's queries and the passages of all."""
+        if self.settings.false_negatives == "teacher":
+            return teacher_scores_of_all(labels, labels.answers.shape[1])
+        passages = torch.cat(gather_rows(vectors[batch.passage_rows.to(vectors.device)]))
+        return cosines(vectors[batch.query_rows.to(vectors.device)], passages)
 
     def _embed(self, model: Any, batch: PromptedBatch) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):

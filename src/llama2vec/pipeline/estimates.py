@@ -299,7 +299,8 @@ class _Estimator:
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))
         cells = settings.batch_size * (asked + each * length)
         held = min(cells, max(held_cells(config.contrastive.graph_tokens, self.device.type), length))
-        return self._training(config.model, steps, a_step * (asked + each * length), held, 1 - held / cells, length)
+        reread = 1 - held / cells + (config.contrastive.false_negatives == "start")
+        return self._training(config.model, steps, a_step * (asked + each * length), held, reread, length)
 
     def _encode(self, stage: PlannedStage) -> StageEstimate:
         texts = self.corpus(self.config.encoded_corpus)

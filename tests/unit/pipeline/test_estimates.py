@@ -51,6 +51,8 @@ def test_negatives_count_where_mining_will_find_them(estimated: Any) -> None:
 
 
 def test_with_the_gradient_cache_memory_stays_and_time_grows_with_the_batch(estimated: Any) -> None:
+    guided = estimated("finetune.contrastive.false_negatives=start", "finetune.optimizer.steps=10")["finetune"]
+    assert guided.seconds > 1.2 * estimated("finetune.optimizer.steps=10")["finetune"].seconds
     cached = ["finetune.contrastive.graph_tokens=256", "finetune.optimizer.steps=10"]
     small, large = (estimated(*cached, f"finetune.optimizer.batch_size={size}")["finetune"] for size in (8, 64))
     assert large.memory_bytes == pytest.approx(small.memory_bytes)
