@@ -18,7 +18,8 @@ class ObjectiveSettings(Settings):
         language_model_weight: Weight of the ordinary next-token loss on T (1 in the authors' code, 0 in the paper).
         pretext_weight: Factor on the mean of EBAE and EBAR (0.1 in the authors' code).
         targets: ``in_text`` = the tokens of the text that overlap a word to predict; ``words`` = those words joined by
-            spaces and tokenized again, as in the authors' code. They differ where a word follows no space.
+            spaces and tokenized again, with those beyond the cut of T, as in the authors' code. They also differ where
+            a word follows no space.
         token_weights: ``uniform``, or ``idf`` = each token's inverse document frequency in the corpus.
         micro_batch_tokens: Most cells (texts x longest sequence) of one pass through the model. A larger batch is read
             in pieces: the same gradients in the memory of one piece. 0 = 2,048 on a CPU, whole batches on a GPU.

@@ -27,37 +27,46 @@ class TargetTokenizer:
 
     Targets are the tokens that overlap a word other than a stop word; punctuation, space and special tokens are
     excluded. Character offsets keep the ids of the text, which matters for tokens that carry their leading space. With
-    ``joined``, the words are joined by spaces and tokenized again, as in the authors' code. ``skip`` holds the words to
-    exclude, in lower case; None predicts every token that is not special.
+    ``joined``, the words are joined by spaces and tokenized again, as in the authors' code; those beyond the cut of the
+    text count, too, up to ``max_joined`` tokens (None: ``max_tokens``). ``skip`` holds the words to exclude, in lower
+    case; None predicts every token that is not special.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, max_tokens: int, skip: frozenset[str] | None, *, joined: bool = False
+        self,
+        tokenizer: Tokenizer,
+        max_tokens: int,
+        skip: frozenset[str] | None,
+        *,
+        joined: bool = False,
+        max_joined: int | None = None,
     ) -> None:
         if not tokenizer.is_fast:
             raise TokenizerError("adaptation needs a fast tokenizer (one with tokenizer.json) to find word borders")
         self._tokenizer, self._max_tokens, self._skip = tokenizer, max_tokens, skip
-        self._joined = joined and skip is not None
+        self._joined, self._max_joined = joined, max_joined or max_tokens
         self._special = frozenset(tokenizer.all_special_ids)
 
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Tokenize texts; an empty text has no ids and no targets."""
-        encoded = self._encoded(texts)
+        encoded = self._encoded(texts, self._max_tokens)
         found = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
         if not self._joined:
             return [TokenizedText(tuple(ids), self._targets(text, ids, offsets)) for text, ids, offsets in found]
-        words = [[word for word in WORD.findall(text) if self._counts(word)] for text in texts]
-        joined = self._encoded([" ".join(kept) for kept in words])["input_ids"]
+        joined = self._encoded([self._content(text) for text in texts], self._max_joined)["input_ids"]
         return [
             TokenizedText(tuple(ids), tuple(dict.fromkeys(one for one in of_words if one not in self._special)))
             for (_, ids, _), of_words in zip(found, joined, strict=True)
         ]
 
-    def _encoded(self, texts: Sequence[str]) -> Any:
+    def _encoded(self, texts: Sequence[str], most: int) -> Any:
         return self._tokenizer(
-            list(texts), add_special_tokens=False, truncation=True, max_length=self._max_tokens,
+            list(texts), add_special_tokens=False, truncation=True, max_length=most,
             return_offsets_mapping=True, return_attention_mask=False,
         )  # fmt: skip
+
+    def _content(self, text: str) -> str:
+        return text if self._skip is None else " ".join(word for word in WORD.findall(text) if self._counts(word))
 
     def _counts(self, word: str) -> bool:
         return word.lower() not in (self._skip or ())

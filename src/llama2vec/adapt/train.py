@@ -35,7 +35,7 @@ from llama2vec.errors import ConfigError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.prompt import PromptIds, prompt_ids
+from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
@@ -255,7 +255,10 @@ def _prepare(
     )  # fmt: skip
     trainable = make_trainable(backbone, config.model, new_tokens, config.optimizer.seed)
     skip = chosen_stop_words(config.text.stop_words, config.text.language)
-    tokenize = TargetTokenizer(backbone.tokenizer, room, skip, joined=config.objective.targets == "words")
+    tokenize = TargetTokenizer(
+        backbone.tokenizer, room, skip, joined=config.objective.targets == "words",
+        max_joined=_most_joined(backbone.tokenizer, config.text),
+    )  # fmt: skip
     weights = None
     if config.objective.token_weights == "idf":
         texts = [example.text for example in examples[:: max(1, len(examples) // _IDF_SAMPLE)]]
@@ -267,6 +270,11 @@ def _prepare(
     micro_batch_tokens = most_cells(config.objective.micro_batch_tokens, backbone.model.device.type) if alone else 0
     objective = PretextObjective(tokenize, prompts, config.objective, reader, eos or 0, weights, micro_batch_tokens)
     return backbone, trainable, objective, mixed
+
+
+def _most_joined(tokenizer: Tokenizer, text: TextSettings) -> int:
+    """Return how many tokens of the joined words are targets: as in the authors' code, what BOS leaves of the limit."""
+    return text.max_tokens - (tokenizer.num_special_tokens_to_add() if text.count_prompts else 0)
 
 
 def _text_room(backbone: Backbone, prompts: PromptIds, text: TextSettings) -> int:

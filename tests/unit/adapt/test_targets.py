@@ -111,3 +111,20 @@ def test_joined_words_are_the_targets_of_the_authors_code(tokenizer: Any) -> Non
     # Without stop words, they tokenize the text as it is.
     (plain,) = TargetTokenizer(tokenizer, 64, None, joined=True)([text])
     assert plain == TargetTokenizer(tokenizer, 64, None)([text])[0]
+
+
+@pytest.mark.parametrize("skip", [None, frozenset({"the"})])
+def test_joined_words_beyond_the_cut_of_the_text_are_targets_up_to_their_own_limit(
+    tokenizer: Any, skip: frozenset[str] | None
+) -> None:
+    text = "river stone bridge harbour mountain valley"
+    every = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert len(every) > 8
+    (cut,) = TargetTokenizer(tokenizer, 4, skip, joined=True, max_joined=7)([f"{text} {text}"])
+    assert cut.ids == tuple(every[:4])
+    assert cut.targets == tuple(dict.fromkeys(every[:7]))
+    (whole,) = TargetTokenizer(tokenizer, 4, skip, joined=True, max_joined=100)([f"{text} {text}"])
+    assert set(every) <= set(whole.targets)
+    # Without a limit of its own, that of the text.
+    (same,) = TargetTokenizer(tokenizer, 4, skip, joined=True)([text])
+    assert same.targets == tuple(dict.fromkeys(cut.ids))

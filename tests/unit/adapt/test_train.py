@@ -10,10 +10,10 @@ import pytest
 from architectures import save_tiny
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.train import PretextObjective, adapt_model
+from llama2vec.adapt.train import PretextObjective, _prepare, adapt_model
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, ModelError
-from llama2vec.records import Passage
+from llama2vec.records import AdaptationExample, Passage
 
 PASSAGES = [Passage(f"a-{number}", "The stone bridge crosses the cold river near the market.") for number in range(8)]
 TEXTS = ["The castle stands above the river.", "Snow.", ""]
@@ -54,6 +54,24 @@ def test_limits_of_the_text_may_include_both_prompts(llama_folder: Path, tmp_pat
     config = load_config(AdaptConfig, None, [*shared, "text.max_tokens=20"])
     with pytest.raises(ConfigError, match=r"text\.max_tokens is 20 and prefix and prompts take \d+ of them; raise it"):
         adapt_model(config, tmp_path / "out", passages=PASSAGES)
+
+
+def test_prompts_take_no_room_from_the_joined_words_of_the_targets(llama_folder: Path) -> None:
+    """The authors' limit counts BOS and both prompts for T, and BOS alone for the words to predict."""
+    text, around = " ".join(f"stone{number} river{number}" for number in range(200)), {}
+    for count in ("true", "false"):
+        overrides = ["prompts=paper-v2", "objective.targets=words", "text.stop_words=none", "text.max_tokens=90"]
+        config = tiny_recipe(llama_folder, *overrides, f"text.count_prompts={count}")
+        *_, objective, _ = _prepare(config, [AdaptationExample(text, text)])
+        (found,) = objective.tokenize([text])
+        around[count] = 90 - len(found.ids)
+        tokenizer = objective.tokenize._tokenizer
+        bos = len(tokenizer("")["input_ids"])
+        assert bos == 1
+        ids = tokenizer(text, add_special_tokens=False, truncation=True, max_length=300)["input_ids"]
+        assert found.targets == tuple(dict.fromkeys(ids[: 90 - bos * (count == "true")]))
+    assert around["false"] == 0
+    assert around["true"] > 10
 
 
 def tiny_recipe(folder: Path, *more: str) -> AdaptConfig:
