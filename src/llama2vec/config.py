@@ -8,7 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from annotated_types import Le, Lt
 from pydantic import (
@@ -77,7 +77,22 @@ class Settings(BaseModel):
         return value
 
 
-class PromptSettings(Settings):
+class GrownSettings(Settings):
+    """Settings with fields that earlier versions lacked: a field is written down only where it is set.
+
+    So hashes of contracts stay, and a training or mining that an earlier version began goes on.
+    """
+
+    added_later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _as_earlier(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = serialize(self)
+        unset = {name for name in self.added_later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in written.items() if name not in unset}
+
+
+class PromptSettings(GrownSettings):
     """The wording that turns a text into an embedding prompt (Llama2Vec, arXiv 2312.15503).
 
     Attributes:
@@ -89,6 +104,8 @@ class PromptSettings(Settings):
         repeat: Text between two copies of T; ``pooling=mean`` then reads the second one, whose tokens have seen T whole
             (echo embeddings, arXiv 2402.15449). For models as they are: neither trained nor saved.
     """
+
+    added_later = frozenset({"next_prefix", "slot", "repeat"})
 
     recipe: str = "paper"  # Where the wording comes from; a name for people
     prefix: str = ""  # Text before T
@@ -105,18 +122,6 @@ class PromptSettings(Settings):
         if self.slots and self.slot != "eos":
             raise ValueError(f"slot is {self.slot} and slots is {self.slots}: new slot tokens end the prompt; drop one")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write later settings only where they are used, so that hashes of contracts without them stay."""
-        return _without_unused(handler(self))
-
-
-_LATER = {"next_prefix": None, "slot": "eos", "repeat": None, "count_prompt": False}
-
-
-def _without_unused(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in _LATER or value != _LATER[name]}
 
 
 PROMPT_RECIPES: dict[str, PromptSettings] = {
@@ -215,7 +220,7 @@ class OptimizerSettings(Settings):
         return "constant" if value == "constant_with_warmup" else value
 
 
-class EncoderSettings(Settings):
+class EncoderSettings(GrownSettings):
     """How the finished model embeds texts; part of the saved contract.
 
     Attributes:
@@ -227,6 +232,8 @@ class EncoderSettings(Settings):
             what they leave of a text, under its pairing of prompts.
     """
 
+    added_later = frozenset({"count_prompt"})
+
     query_prompt: PromptName = "self"  # Prompt that follows a query
     passage_prompt: PromptName = "self"  # Prompt that follows a passage
     query_max_tokens: Annotated[int, Field(ge=1)] = 128  # Length limit of queries in tokens, without the prompt
@@ -234,11 +241,6 @@ class EncoderSettings(Settings):
     pooling: Literal["slots", "mean"] = "slots"
     layers: Annotated[int, Field(ge=1)] = 1
     count_prompt: bool = False
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write ``count_prompt`` only where it is set, so that hashes without it stay."""
-        return _without_unused(handler(self))
 
 
 def switched(data: Any, sections: Iterable[str]) -> Any:

@@ -198,3 +198,17 @@ def test_a_recipe_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -
     os.mkfifo(tmp_path / "recipe.toml")
     with pytest.raises(ConfigError, match=r"recipe\.toml: cannot be read \(not a regular file\)"):
         load_config(AdaptConfig, tmp_path / "recipe.toml")
+
+
+def test_settings_that_earlier_versions_lacked_are_written_down_only_where_they_are_set() -> None:
+    from llama2vec.finetune.settings import FinetuneConfig
+    from llama2vec.mine.settings import MineSettings
+
+    written = FinetuneConfig().model_dump()
+    assert not {"false_negatives", "distillation"} & written["contrastive"].keys()
+    assert FinetuneConfig.model_validate(written) == FinetuneConfig()
+    changed = load_config(FinetuneConfig, None, ["contrastive.false_negatives=self"])
+    assert changed.model_dump()["contrastive"]["false_negatives"] == "self"
+    assert FinetuneConfig.model_validate(changed.model_dump()) == changed
+    assert not {"teacher", "teacher_share_of_positive"} & MineSettings().model_dump().keys()
+    assert MineSettings(teacher="x").model_dump(include={"teacher", "seed"}) == {"teacher": "x", "seed": 0}

@@ -30,7 +30,7 @@ def mine_command(
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [mine] section.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting, such as mine.bm25=false or reading.text_field=body; repeatable."),
+        typer.Option("--set", help="A setting, such as mine.bm25=false or mine.teacher=MODEL; repeatable."),
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -39,6 +39,7 @@ def mine_command(
 ) -> None:
     """Mine hard negatives with BM25, a model, or both; report what was removed."""
     config = load_config(MineConfig, recipe, overrides or [])
+    from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
     from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.index import open_index
@@ -49,7 +50,10 @@ def mine_command(
     source = corpus or (examples if beir_file(examples, "corpus") and not index else "")
     splitter = corpus_splitter(source, encoder, config.passages, config.reading) if source else None
     found = ReadingReport()
-    inputs = MiningInputs(examples, split, corpus or "", name, encoder, index, splitter, config.reading, found)
+    inputs = MiningInputs(
+        examples, split, corpus or "", name, encoder, index, splitter, config.reading, report=found,
+        teacher=PairScorer(config.mine.teacher, device) if config.mine.teacher else None,
+    )  # fmt: skip
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:
         typer.echo(f"{output} is already done, from the same inputs and settings; nothing to do")

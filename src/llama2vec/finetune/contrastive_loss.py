@@ -94,6 +94,30 @@ def distillation_loss(scores: Tensor, own: Tensor, teacher_scores: Tensor, tempe
     return divergence.sum(dim=1).mean()
 
 
+def margin_mse_loss(
+    scores: Tensor, own: Tensor, teacher_scores: Tensor, positives: Tensor, temperature: float
+) -> Tensor:
+    """Score how far the model's margins between positives and negatives are from a teacher's (arXiv 2010.02666).
+
+    Args:
+        scores: [Q, N] similarities divided by the temperature of the contrastive loss.
+        own: [Q, C] columns of the query's own passages, -1 = none.
+        teacher_scores: [Q, C] the teacher's scores.
+        positives: [Q, K] columns of the query's positives, -1 = none.
+        temperature: Divides the teacher's scores.
+
+    Returns:
+        Mean over all Q queries of the mean squared error over a query's pairs of a positive and a negative; queries
+        without teacher scores, or without a negative, count 0.
+    """
+    real = own >= 0
+    is_positive = (own.unsqueeze(2) == positives.unsqueeze(1)).any(dim=2) & real  # [Q, C]
+    pairs = is_positive.unsqueeze(2) & (real & ~is_positive).unsqueeze(1)  # [Q, C, C]
+    error = scores.gather(1, own.clamp(min=0)) - teacher_scores / temperature  # [Q, C]
+    squares = (error.unsqueeze(2) - error.unsqueeze(1)).square() * pairs
+    return (squares.sum(dim=(1, 2)) / pairs.sum(dim=(1, 2)).clamp(min=1)).mean()
+
+
 def contrastive_loss(
     queries: Tensor, passages: Tensor, labels: Labels, settings: ContrastiveSettings
 ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -107,15 +131,20 @@ def contrastive_loss(
         scores = cosines(queries[:, :width], passages[:, :width]) / settings.temperature
         parts = {"loss_contrastive": info_nce_loss(scores, labels.positives, labels.answers)} if settings.weight else {}
         if settings.distillation_weight:
-            parts["loss_distillation"] = distillation_loss(
-                scores, labels.own, labels.teacher_scores, settings.distillation_temperature
-            )
+            parts["loss_distillation"] = _distilled(scores, labels, settings)
         for name, part in parts.items():
             sums[name] = sums[name] + part if name in sums else part
     means = {name: total / len(widths) for name, total in sums.items()}
     weights = {"loss_contrastive": settings.weight, "loss_distillation": settings.distillation_weight}
     loss = torch.stack([weights[name] * part for name, part in means.items()]).sum()
     return loss, {name: part.detach() for name, part in means.items()}
+
+
+def _distilled(scores: Tensor, labels: Labels, settings: ContrastiveSettings) -> Tensor:
+    temperature = settings.distillation_temperature
+    if settings.distillation == "margin_mse":
+        return margin_mse_loss(scores, labels.own, labels.teacher_scores, labels.positives, temperature)
+    return distillation_loss(scores, labels.own, labels.teacher_scores, temperature)
 
 
 def cosines(queries: Tensor, passages: Tensor) -> Tensor:

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, PromptName, PromptSettings, Settings
+from llama2vec.config import (
+    EncoderSettings,
+    GrownSettings,
+    ModelSettings,
+    OptimizerSettings,
+    PromptName,
+    PromptSettings,
+    Settings,
+)
 
 
 class ExamplesSettings(Settings):
@@ -32,7 +40,7 @@ class ExamplesSettings(Settings):
         return [self.sources] if isinstance(self.sources, str) else list(self.sources)
 
 
-class ContrastiveSettings(Settings):
+class ContrastiveSettings(GrownSettings):
     """The contrastive loss (InfoNCE) and its memory.
 
     Attributes:
@@ -42,8 +50,10 @@ class ContrastiveSettings(Settings):
             process, are negatives too, except known answers (by id or equal text).
         missing_negatives: For queries with fewer negatives: ``fill`` = use the other passages of the batch, ``error`` =
             stop.
-        distillation_weight: Weight of the KL divergence between the teacher's scores (``pos_scores``, ``neg_scores``)
-            and the model's, each as a softmax over the query's own passages; queries without scores count 0.
+        distillation: What is learned from a teacher's scores (``pos_scores``, ``neg_scores``) of a query's own
+            passages. ``kl`` = the KL divergence between the teacher's scores and the model's, each as a softmax.
+            ``margin_mse`` = the squared error of the difference between each positive and each negative (MarginMSE,
+            arXiv 2010.02666). The model's scores are cosines / ``temperature``. Queries without scores count 0.
         false_negatives: Which guide may take negatives for answers. A negative, in-batch or hard, that the guide scores
             above the query's best positive is left out of the loss (GISTEmbed, arXiv 2402.16829). ``none`` = no guide,
             ``self`` = the model's own vectors at this step, ``start`` = the model as it was before this training (one
@@ -62,11 +72,14 @@ class ContrastiveSettings(Settings):
             16,384 on a GPU; never less than a micro-batch.
     """
 
+    added_later = frozenset({"false_negatives", "false_negative_margin", "false_negative_scale", "distillation"})
+
     temperature: Annotated[float, Field(gt=0)] = 0.02  # Divides the cosines; 0.01 in the authors' code
     positives: Annotated[int, Field(ge=1)] = 1
     negatives: Annotated[int, Field(ge=0)] = 1
     missing_negatives: Literal["fill", "error"] = "fill"
     weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of InfoNCE
+    distillation: Literal["kl", "margin_mse"] = "kl"
     distillation_weight: Annotated[float, Field(ge=0)] = 0.0
     distillation_temperature: Annotated[float, Field(gt=0)] = 1.0  # Divides the teacher's scores
     false_negatives: Literal["none", "self", "start", "teacher"] = "none"

@@ -72,6 +72,19 @@ class _Negative:
     keys: frozenset[str]
 
 
+@dataclass(slots=True)
+class Undecided:
+    """A query whose candidates have passed the filters, and which of them are taken so far."""
+
+    number: int  # of the query, from 1
+    example: TrainingExample
+    kept: list[_Negative]  # its own negatives that stay
+    waiting: list[_Candidate]  # in the order in which they are taken
+    rows: list[int]  # of all that passed, best ranked first
+    positive_scores: Sequence[float]  # of its positives
+    taken: list[tuple[_Candidate, float]]  # with the score that is written
+
+
 class Filters:
     """Filter and choose the negatives of one query after the other."""
 
@@ -130,18 +143,42 @@ class Filters:
         row = self._row_of_id.get(passage_id) if passage_id else None
         return self._row_of_key.get(text_key(text)) if row is None else row
 
-    def choose(self, example: TrainingExample, known: Known, found: Sequence[Found]) -> TrainingExample | None:
-        """Return the example with its negatives; None where it has too few and ``short`` drops it."""
-        settings, report = self._settings, self._report
+    def consider(self, example: TrainingExample, known: Known, found: Sequence[Found]) -> Undecided:
+        """Filter what the searchers found for a query."""
+        report = self._report
         report.queries += 1
         report.unknown_positives += sum(isinstance(target, str) for target in known.targets[: known.own])
         target_scores = found[0].target_scores
-        negatives = self._kept(example, known, target_scores[known.all :])
-        survivors = self._survivors(example, known, found, {key for negative in negatives for key in negative.keys})
-        for candidate in self._draw(example, survivors, settings.negatives - len(negatives)):
+        kept = self._kept(example, known, target_scores[known.all :])
+        survivors = self._survivors(example, known, found, {key for negative in kept for key in negative.keys})
+        waiting, rows = self._ordered(example, survivors), [candidate.row for candidate in survivors]
+        return Undecided(report.queries, example, kept, waiting, rows, target_scores[: known.own], [])
+
+    def wanted(self, query: Undecided) -> list[_Candidate]:
+        """Take from the candidates of a query as many as it still needs."""
+        count = max(self._settings.negatives - len(query.kept) - len(query.taken), 0)
+        taken, query.waiting = query.waiting[:count], query.waiting[count:]
+        return taken
+
+    def text(self, candidate: _Candidate) -> str:
+        """Return a candidate's text, with its title first."""
+        return self._text_of_row(candidate.row).text
+
+    def refuse(self, reason: str, query: Undecided, candidate: _Candidate, details: Mapping[str, object]) -> None:
+        """Count a candidate that was not taken after all."""
+        details = {"ranks": dict(candidate.ranks), "score": candidate.score, **details}
+        passage_id, text = self._passages[candidate.row].id, self.text(candidate)
+        self._report.remove(reason, query.example.query, passage_id, text, details, number=query.number)
+
+    def choose(self, query: Undecided) -> TrainingExample | None:
+        """Return the example with its negatives; None where it has too few and ``short`` drops it."""
+        settings, report, example = self._settings, self._report, query.example
+        query.taken += [(candidate, candidate.score) for candidate in self.wanted(query)]
+        negatives, place = list(query.kept), {row: place for place, row in enumerate(query.rows)}
+        for candidate, score in sorted(query.taken, key=lambda pair: place[pair[0].row]):
             passage, text = self._passages[candidate.row], self._text_of_row(candidate.row)
             passage_id = "" if passage.id.startswith(TEXT_ID) else passage.id
-            negatives.append(_Negative(text.text, passage_id, candidate.score, text.keys))
+            negatives.append(_Negative(text.text, passage_id, score, text.keys))
             report.choose(candidate.ranks)
         if len(negatives) < settings.negatives:
             if settings.short == "error":
@@ -152,7 +189,7 @@ class Filters:
             report.come_short(example, len(negatives))
             if settings.short == "drop":
                 return None
-        return self._rewritten(example, negatives, target_scores[: known.own])
+        return self._rewritten(example, negatives, query.positive_scores)
 
     def _kept(self, example: TrainingExample, known: Known, scores: Sequence[float]) -> list[_Negative]:
         """Return the example's own negatives without those that are positives."""
@@ -247,13 +284,12 @@ class Filters:
         if not telling:
             return math.inf
         least = min(telling)
-        # share x least, but below the positive also if its cosine is negative.
-        by_share = least - (1 - share) * abs(least) if share else math.inf
-        return min(by_share, least - margin if margin else math.inf)
+        return min(share_of(least, share), least - margin if margin else math.inf)
 
-    def _draw(self, example: TrainingExample, survivors: list[_Candidate], count: int) -> list[_Candidate]:
-        if self._settings.choose == "top" or len(survivors) <= count:
-            return survivors[: max(count, 0)]
+    def _ordered(self, example: TrainingExample, survivors: list[_Candidate]) -> list[_Candidate]:
+        """Return the candidates in the order in which they become negatives."""
+        if self._settings.choose == "top":
+            return survivors
         # Taking the smallest hashes of (seed, query, passage) is an even draw that no order can change.
         seed = f"{self._settings.seed}\0{example.query_id}\0{text_key(example.query)}\0"
 
@@ -261,15 +297,14 @@ class Filters:
             name = f"{seed}{self._passages[candidate.row].id}"
             return hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=16).digest()
 
-        drawn = {candidate.row for candidate in sorted(survivors, key=lot)[: max(count, 0)]}
-        return [candidate for candidate in survivors if candidate.row in drawn]
+        return sorted(survivors, key=lot)
 
     def _rewritten(
         self, example: TrainingExample, negatives: Sequence[_Negative], positive_scores: Sequence[float]
     ) -> TrainingExample:
         """Return the example with these negatives; a teacher's scores of the old ones are dropped with them."""
         ids = tuple(negative.id for negative in negatives)
-        with_scores = self._settings.write_scores
+        with_scores = self._settings.write_scores or bool(self._settings.teacher)
         if not with_scores and (example.positive_scores or example.negative_scores):
             self._report.scores_dropped += 1
         return dataclasses.replace(
@@ -279,6 +314,15 @@ class Filters:
             positive_scores=tuple(positive_scores) if with_scores else (),
             negative_scores=tuple(negative.score for negative in negatives) if with_scores else (),
         )
+
+
+def share_of(score: float, share: float) -> float:
+    """Return a share of a score, below it also if it is negative; infinity for a share of 0, which sets no bound.
+
+    >>> share_of(2.0, 0.75), share_of(-2.0, 0.75), share_of(2.0, 0)
+    (1.5, -2.5, inf)
+    """
+    return score - (1 - share) * abs(score) if share else math.inf
 
 
 def _keys(passage: Passage) -> frozenset[str]:

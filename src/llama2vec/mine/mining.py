@@ -27,11 +27,13 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
 from llama2vec.errors import ConfigError, DataError, OutputExistsError, StoreError
 from llama2vec.files import check_inputs, disk_errors, file_sha256, write_json
+from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.manifest import build_manifest, canonical_json, digest
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
-from llama2vec.mine.filters import Filters
+from llama2vec.mine.filters import Filters, Undecided
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
+from llama2vec.mine.teacher import Teacher, judge
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.opened import check_contract
@@ -43,6 +45,7 @@ from llama2vec.terminal import ProgressReporter
 logger = logging.getLogger(__name__)
 
 _BATCH = 1024
+_TEACHER_BATCH = 64  # Small, because a cross-encoder takes its time and the progress bar moves once a batch
 _SHARD_SIZE = 2048
 _STORE_MARK = ".store-"
 
@@ -60,6 +63,7 @@ def mine(
     passages: Sequence[Passage],
     searchers: Sequence[Searcher],
     settings: MineSettings | None = None,
+    teacher: Teacher | None = None,
 ) -> MiningResult:
     """Give each query hard negatives from the searchers' windows of ranks.
 
@@ -73,6 +77,7 @@ def mine(
         passages: The corpus in the order of the searchers' rows.
         searchers: At least one; the scores of the first are judged and written.
         settings: Window, filters, numbers.
+        teacher: Scores the positives and negatives that are written, and may refuse candidates.
 
     Raises:
         ConfigError: No searcher, or a window that begins after the last passage.
@@ -83,20 +88,17 @@ def mine(
     _check_inputs(examples, passages, searchers, settings)
     report = MiningReport(settings.report_examples)
     filters = Filters(examples, passages, [searcher.name for searcher in searchers], settings, report)
-    depth = min(settings.last_rank, len(passages))
     mined: list[TrainingExample] = []
     with ProgressReporter("mining", "queries") as progress:
         progress.start(len(examples))
-        for begin in range(0, len(examples), _BATCH):
-            batch = examples[begin : begin + _BATCH]
-            queries = [
-                Query(example.query_id or str(begin + place), example.query) for place, example in enumerate(batch)
-            ]
-            known = [filters.known(example) for example in batch]
-            judged = searchers[0].search(queries, [one.targets for one in known], depth)
-            others = [searcher.search(queries, [()] * len(batch), depth) for searcher in searchers[1:]]
-            for example, about, *found in zip(batch, known, judged, *others, strict=True):
-                with_negatives = filters.choose(example, about, found)
+        size = _TEACHER_BATCH if teacher else _BATCH
+        for begin in range(0, len(examples), size):
+            batch = examples[begin : begin + size]
+            undecided = _considered(batch, begin, searchers, filters, min(settings.last_rank, len(passages)))
+            if teacher:
+                judge(undecided, filters, teacher, settings.teacher_share_of_positive)
+            for query in undecided:
+                with_negatives = filters.choose(query)
                 if with_negatives is not None:
                     mined.append(with_negatives)
                 progress.advance(1)
@@ -113,6 +115,18 @@ def mine(
         )  # fmt: skip
     report.written = len(mined)
     return MiningResult(mined, report)
+
+
+def _considered(
+    batch: Sequence[TrainingExample], begin: int, searchers: Sequence[Searcher], filters: Filters, depth: int
+) -> list[Undecided]:
+    """Search and filter the candidates of some examples, the first of which is number ``begin``."""
+    queries = [Query(example.query_id or str(begin + place), example.query) for place, example in enumerate(batch)]
+    known = [filters.known(example) for example in batch]
+    judged = searchers[0].search(queries, [one.targets for one in known], depth)
+    others = [searcher.search(queries, [()] * len(batch), depth) for searcher in searchers[1:]]
+    rows = zip(batch, known, judged, *others, strict=True)
+    return [filters.consider(example, about, found) for example, about, *found in rows]
 
 
 def _check_inputs(
@@ -150,6 +164,7 @@ class MiningInputs:
     index: Index | None = None  # the corpus as this encoder sees it; None = encode it next to the output, resumably
     splitter: Splitter | None = None  # splits the documents of the corpus; None = it is read as it is
     reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)  # how the corpus is read
+    teacher: PairScorer | None = None  # ``mine.teacher``, found on this machine or the hub
     report: ReadingReport | None = None  # takes what of the documents was read, as in ``read_passages``
 
 
@@ -175,7 +190,9 @@ def mine_to_file(
     if not inputs.corpus and inputs.index is None and beir_file(inputs.examples, "corpus"):
         inputs = dataclasses.replace(inputs, corpus=inputs.examples)
     _check_sources(inputs, output, settings)
-    plan = json.loads(canonical_json({"settings": settings.model_dump(), "inputs": _fingerprints(inputs)}))
+    # Which teacher it was is in the inputs, wherever it lies.
+    decides = {"settings": settings.model_dump(exclude={"teacher"}), "inputs": _fingerprints(inputs)}
+    plan = json.loads(canonical_json(decides))
     started = time.monotonic()
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
     check_inputs(report_path(output), read)
@@ -188,13 +205,17 @@ def mine_to_file(
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, examples)
         searchers, store = _searchers(inputs, passages, settings, output)
-        result = mine(examples, passages, searchers, settings)
+        result = mine(examples, passages, searchers, settings, inputs.teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
+        if inputs.teacher:
+            result.report.facts["teacher"] = {"kind": inputs.teacher.kind, "pairs": inputs.teacher.scored}
         new, report = work.begin(), new_path(report_path(output))
         with disk_errors(output), _removed_on_failure(report):
             write_examples(result.examples, new)
             content = build_manifest("mine", plan["settings"], plan["inputs"], result.report.to_dict())
             content["sources"] = {"examples": inputs.examples, "corpus": inputs.corpus, "model": inputs.model}
+            if inputs.teacher:
+                content["sources"]["teacher"] = inputs.teacher.name
             content["output"] = {"bytes": new.stat().st_size, "sha256": file_sha256(new)}
             # Before the examples that it describes: after a kill between the two, the next call puts it in place.
             write_json(report, content, sweep=True)
@@ -253,6 +274,8 @@ _MINED = Kind("a file of mined examples", _read_mined, resumable=False, is_folde
 
 def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -> None:
     """Refuse, before anything is read, what cannot be mined."""
+    if bool(settings.teacher) != (inputs.teacher is not None):
+        raise ConfigError("mine.teacher and the teacher in the inputs belong together")
     if not settings.bm25 and inputs.encoder is None:
         raise ConfigError("nothing to mine with; set mine.bm25=true, give a model (--model), or both")
     if inputs.index and inputs.encoder is None:
@@ -277,6 +300,7 @@ def _fingerprints(inputs: MiningInputs) -> dict[str, Any]:
         "store": store_sha256(index.store) if index else None,
         **({"passages": inputs.splitter.plan} if inputs.splitter else {}),
         **({"reading": inputs.reading.choices} if inputs.reading.choices else {}),
+        **({"teacher": inputs.teacher.fingerprint} if inputs.teacher else {}),
     }
 
 

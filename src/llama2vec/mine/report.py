@@ -20,6 +20,7 @@ REASONS = {
     "above_window": "is ranked above first_rank by another searcher",
     "too_close_to_positive": "scores too close to the positive's score, or above it",
     "duplicate_negative": "has the text of another negative of the query",
+    "teacher_too_close": "gets a score from the teacher that is too close to the positive's, or above it",
 }
 """Why a candidate is removed, in the order of the tests; the first that fits is counted."""
 
@@ -30,12 +31,12 @@ _SHOWN_LETTERS = 240
 @dataclass(slots=True)
 class _Removed:
     candidates: int = 0
-    queries: int = 0
+    queries: set[int] = field(default_factory=set)
     passages: set[str] = field(default_factory=set)
     examples: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self, why: str) -> dict[str, Any]:
-        return {"why": why, **dataclasses.asdict(self), "passages": len(self.passages)}
+        return {"why": why, **dataclasses.asdict(self), "queries": len(self.queries), "passages": len(self.passages)}
 
 
 class MiningReport:
@@ -51,7 +52,6 @@ class MiningReport:
         self.facts: dict[str, Any] = {}  # what else the file says: seconds, passages
         self._most_examples = most_examples
         self._removed: dict[str, _Removed] = {}
-        self._last_query: dict[str, int] = {}
         self._ranks: dict[str, list[int]] = {}
         self._found_by: Counter[str] = Counter()
         self._short: Counter[int] = Counter()
@@ -70,14 +70,17 @@ class MiningReport:
         """Queries that got fewer negatives than asked."""
         return self._short.total()
 
-    def remove(self, reason: str, query: str, passage_id: str, text: str, details: Mapping[str, Any]) -> None:
-        """Count a removed candidate; ``details`` (ranks, scores, positive) are shown with the examples."""
+    def remove(
+        self, reason: str, query: str, passage_id: str, text: str, details: Mapping[str, Any], *, number: int = 0
+    ) -> None:
+        """Count a removed candidate; ``details`` (ranks, scores, positive) are shown with the examples.
+
+        ``number`` counts the queries from 1; 0 = the last one.
+        """
         entry = self._removed.setdefault(reason, _Removed())
         entry.candidates += 1
         entry.passages.add(passage_id)
-        if self._last_query.get(reason) != self.queries:
-            self._last_query[reason] = self.queries
-            entry.queries += 1
+        entry.queries.add(number or self.queries)
         if len(entry.examples) < self._most_examples:
             shown = {"query": _cut(query), "passage_id": passage_id, "passage": _cut(text)}
             entry.examples.append(shown | {name: _cut(value) for name, value in details.items()})
@@ -128,7 +131,7 @@ class MiningReport:
                 entry = self._removed[reason]
                 lines.append(
                     f"  removed {entry.candidates:>9,}  {reason}: {why} "
-                    f"({len(entry.passages):,} passages, {entry.queries:,} queries)"
+                    f"({len(entry.passages):,} passages, {len(entry.queries):,} queries)"
                 )
         for name, ranks in self._ranks.items():
             spread = rank_distribution(ranks)

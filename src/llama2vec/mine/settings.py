@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import Language, Settings
+from llama2vec.config import GrownSettings, Language, Settings
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 
 
-class MineSettings(Settings):
+class MineSettings(GrownSettings):
     """Which passages become hard negatives.
 
     Attributes:
@@ -22,8 +22,14 @@ class MineSettings(Settings):
         margin: Drop candidates that score above the positive's score minus this margin; 0 = off.
         near_duplicate: Drop candidates that share this fraction of the shorter text's word 5-grams with a positive;
             0 = off.
+        teacher: A model that scores the positives and negatives that are written (``pos_scores``, ``neg_scores``), for
+            distillation: a cross-encoder, any sentence-transformers model, or one that llama2vec saved.
+        teacher_share_of_positive: Drop candidates that the teacher scores above this share of its lowest score of a
+            positive; the next ones take their place. 0 = off.
         short: What to do with queries that get too few negatives: ``keep`` them, ``drop`` them, or ``error``.
     """
+
+    added_later = frozenset({"teacher", "teacher_share_of_positive"})
 
     bm25: bool = True  # Search with BM25, with or without a model as well
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
@@ -37,6 +43,8 @@ class MineSettings(Settings):
     near_duplicate: Annotated[float, Field(ge=0, le=1)] = 0.5
     keep_existing: bool = False  # Keep the examples' own negatives; otherwise they are replaced
     write_scores: bool = False  # Write the scores of positives and negatives, for distillation
+    teacher: str = ""
+    teacher_share_of_positive: Annotated[float, Field(ge=0, le=1)] = 0.95
     short: Literal["keep", "drop", "error"] = "keep"
     report_examples: Annotated[int, Field(ge=0)] = 5  # Examples per reason in the report
 

@@ -349,7 +349,7 @@ def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | N
         f"{estimator.rate / 1e9:,.0f} GFLOP/s in matrix products ({source}), "
         f"of which training and encoding reach {_SHARE_OF_RATE:.0%}; one process, padding not counted",
         *estimator.notes,
-        "not counted: BM25, reading and writing files, validation during training",
+        "not counted: BM25, a teacher's scores, reading and writing files, validation during training",
         "expect them to be right within a factor of 2",
     ]
     return RunEstimate(found, notes)

@@ -200,7 +200,13 @@ class _Planner:
         inputs = [self._made("pairs", "pairs")]
         corpora = mining_corpora(config).items()
         inputs += [self._passages(corpus, f"corpus of {name}") for name, corpus in corpora if corpus]
-        settings = config.mine.model_dump(exclude={"rounds"})
+        settings = config.mine.model_dump(exclude={"rounds", "teacher"})
+        if config.mine.teacher:
+            from llama2vec.integrations.pair_scorer import PairScorer  # needs torch
+
+            inputs.append(
+                Input("teacher", config.mine.teacher, fingerprint=PairScorer(config.mine.teacher).fingerprint)
+            )
         if config.mine.encoder and self._model.is_encoder:
             inputs.append(self._model)
             settings["model"] = config.model.model_dump(include=_LOADING)

@@ -20,6 +20,7 @@ from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.train import finetune_model
+from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
@@ -129,10 +130,11 @@ def _mine(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     settings = MineSettings.model_validate(config.mine.model_dump(include=set(MineSettings.model_fields)))
     pairs, model = Path(plan.path(stage.input("pairs"))), stage.find_input("model")
     encoder, where = (load_encoder(plan, model), model.where) if model else (None, "")
+    teacher = PairScorer(settings.teacher, config.model.device) if settings.teacher else None
     for name, corpus in mining_corpora(config).items():
         if corpus:
             corpus = plan.path(stage.input(f"corpus of {name}"))
-        inputs = MiningInputs(str(pairs / name), corpus=corpus, model=where, encoder=encoder)
+        inputs = MiningInputs(str(pairs / name), corpus=corpus, model=where, encoder=encoder, teacher=teacher)
         report = mine_to_file(inputs, folder / name, settings)
         if report:
             logger.info("%s\n%s", report.summary(), f"report: {report_path(plan.folder(stage) / name)}")

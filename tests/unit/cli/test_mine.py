@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_examples import write_corpus_and_pairs
+from pair_models import save_cross_encoder
 from running import CommandLine
 
 from llama2vec.data.examples import read_examples
@@ -118,3 +121,19 @@ def test_passages_that_the_model_cuts_are_counted_with_the_remedy(
     caplog.clear()
     done = command_line(*call, "-o", tmp_path / "split.jsonl", "--set", "passages.split=always")
     assert (done.code, "longer than the model reads" in caplog.text) == (0, False)
+
+
+def test_a_teacher_scores_what_is_written_and_a_model_that_cannot_is_one_line(
+    files: dict[str, Path], make_tokenizer: Callable[..., Any], llama_folder: Path, command_line: CommandLine,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    call = ["mine", files["pairs"], "-o", files["output"], "--corpus", files["corpus"], "--device", "cpu"]
+    assert "scores no pairs; give a cross-encoder" in command_line.refused(
+        *call, "--set", f"mine.teacher={llama_folder}"
+    )
+    folder = save_cross_encoder(make_tokenizer(), tmp_path / "cross")
+    done = command_line(*call, "--set", f"mine.teacher={folder}", "--set", "mine.negatives=2")
+    assert done.code == 0, done.err
+    rows = list(read_examples(files["output"]))
+    assert all(len(row.negative_scores) == len(row.negatives) for row in rows)
+    assert all(len(row.positive_scores) == 1 for row in rows)

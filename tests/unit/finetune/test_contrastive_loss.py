@@ -16,6 +16,7 @@ from llama2vec.finetune.contrastive_loss import (
     distillation_loss,
     info_nce_loss,
     known_answers,
+    margin_mse_loss,
     matryoshka_widths,
 )
 from llama2vec.finetune.settings import ContrastiveSettings
@@ -124,6 +125,49 @@ def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn() -> None:
     scores = torch.tensor([[0.5, 0.1, -0.4]])
     loss = distillation_loss(scores, torch.tensor([[0, 1, 2]]), scores * 3 + 7, temperature=3.0)
     assert loss.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_margin_mse_equals_a_hand_computation() -> None:
+    teacher, columns, temperature = [4.0, 3.0, 1.0, 2.5], [1, 4, 0, 3], 0.5  # two positives, two negatives
+    errors = [
+        (SCORES[0][columns[one]] - SCORES[0][columns[two]] - (teacher[one] - teacher[two]) / temperature) ** 2
+        for one in (0, 1)
+        for two in (2, 3)
+    ]
+    own = torch.tensor([columns, [4, -1, -1, -1]])  # the second query has no negative
+    scores = torch.tensor(SCORES, dtype=torch.float64, requires_grad=True)
+    given = torch.tensor([teacher, [1.0, 0, 0, 0]], dtype=torch.float64)
+    loss = margin_mse_loss(scores, own, given, torch.tensor([[1, 4], [4, -1]]), temperature)
+    assert loss.item() == pytest.approx(math.fsum(errors) / 4 / 2, rel=1e-12)
+    loss.backward()
+    assert scores.grad is not None
+    assert scores.grad[1].tolist() == [0.0] * 5
+    assert scores.grad[0].sum().item() == pytest.approx(0, abs=1e-12)
+    assert scores.grad[0, 2].item() == 0
+
+
+def test_margin_mse_forgets_what_all_scores_share() -> None:
+    scores = torch.tensor([[0.5, 0.1, -0.4]])
+    loss = margin_mse_loss(scores, torch.tensor([[0, 1, 2]]), scores * 3 + 7, torch.tensor([[0]]), temperature=3.0)
+    assert loss.item() == pytest.approx(0, abs=1e-10)
+
+
+def test_the_setting_chooses_how_a_teacher_is_followed() -> None:
+    generator = torch.Generator().manual_seed(1)
+    queries, passages = torch.randn(2, 8, generator=generator), torch.randn(4, 8, generator=generator)
+    own, given = torch.tensor([[0, 1], [2, 3]]), torch.randn(2, 2, generator=generator)
+    labels = Labels(torch.tensor([[0], [2]]), none(2, 4), own, given)
+    scores = cosines(queries, passages) / 0.1
+    expected = {
+        "kl": distillation_loss(scores, own, given, 0.7),
+        "margin_mse": margin_mse_loss(scores, own, given, labels.positives, 0.7),
+    }
+    for name, value in expected.items():
+        settings = ContrastiveSettings(
+            temperature=0.1, distillation=name, distillation_weight=0.5, distillation_temperature=0.7, weight=0
+        )
+        assert contrastive_loss(queries, passages, labels, settings)[0].item() == pytest.approx(0.5 * value.item())
+    assert expected["kl"].item() != pytest.approx(expected["margin_mse"].item(), rel=0.1)
 
 
 def test_the_matryoshka_loss_is_the_mean_over_renormalized_front_parts() -> None:

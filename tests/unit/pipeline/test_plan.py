@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pair_models import save_cross_encoder
 
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, CorpusFormatError, ExampleFormatError, ModelNotFoundError
@@ -204,3 +206,19 @@ def test_reading_reaches_adaptation_and_rows_whose_fields_are_named(
     settings = {stage.name: stage.settings for stage in plan_run(configured(*everything), tmp_path / "run").stages}
     assert "reading" not in settings["adapt"]
     assert "reading" not in settings["evaluate"]
+
+
+def test_a_teacher_is_an_input_of_mining_and_none_leaves_the_plan_as_it_was(
+    everything: list[str], make_tokenizer: Callable[..., Any], tmp_path: Path
+) -> None:
+    def mining(*more: str) -> Any:
+        return next(one for one in plan_run(configured(*everything, *more), tmp_path).stages if one.kind == "mine")
+
+    folders = [save_cross_encoder(make_tokenizer(), tmp_path / name) for name in ("one", "two")]
+    without, one, two = mining(), *(mining(f"mine.teacher={folder}") for folder in folders)
+    assert without.find_input("teacher") is None
+    assert not [name for name in without.settings if "teacher" in name]
+    assert one.input("teacher").where == str(folders[0])
+    assert one.input("teacher").fingerprint == two.input("teacher").fingerprint
+    assert one.settings == two.settings == without.settings
+    assert mining(f"mine.teacher={folders[0]}", "mine.teacher_share_of_positive=0").settings != one.settings

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from pair_models import save_cross_encoder
 
 from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
@@ -83,7 +86,7 @@ def test_index_is_built_over_the_store(llama_folder: Path, corpus_file: Path, tm
 
 @pytest.mark.parametrize("split", ["auto", "never"])
 def test_all_stages_agree_on_the_passages_of_documents(
-    llama_folder: Path, sentences: list[str], tmp_path: Path, split: str
+    llama_folder: Path, sentences: list[str], make_tokenizer: Callable[..., Any], tmp_path: Path, split: str
 ) -> None:
     docs = tmp_path / "docs"
     docs.mkdir()
@@ -91,7 +94,8 @@ def test_all_stages_agree_on_the_passages_of_documents(
         (docs / f"{number}.md").write_text(f"# Guide\n\n## Part\n\n{' '.join(sentences[:30])}\n", encoding="utf-8")
     (docs / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
     stages = ["pairs.from_corpus=true", "mine.negatives=1", "encode=true", "index.bm25=true"]
-    settings = ["passages.tokens=40", f"passages.split={split}"]
+    teacher = save_cross_encoder(make_tokenizer(), tmp_path / "teacher")
+    settings = ["passages.tokens=40", f"passages.split={split}", f"mine.teacher={teacher}"]
     config = config_of(llama_folder, docs, *stages, *settings)
     plan = plan_run(config, tmp_path / "run")
     for stage in plan.stages:
@@ -107,6 +111,7 @@ def test_all_stages_agree_on_the_passages_of_documents(
     assert ids <= {one.id for one in read}
     mined = list(read_examples(tmp_path / "run" / "negatives" / "corpus.jsonl"))
     assert {text for one in mined for text in one.negatives} <= {one.full_text for one in read}
+    assert all(len(one.negative_scores) == len(one.negatives) and one.positive_scores for one in mined)
     assert split == "never" or any(one.negatives for one in mined)
     estimate = estimate_run(plan, plan.stages, flops=1e9)
     assert f"{docs}: {len(read)} passages" in "\n".join(estimate.assumptions)
