@@ -191,6 +191,21 @@ def tied_llama_folder(save_model: Callable[..., Path], tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="session")
+def exported(save_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ONNX export beside its encoder, ``encoder``: two prompts, eight slots, two layers, two limits; read only."""
+    from encoders import encoder_for
+
+    from llama2vec.config import PROMPT_RECIPES, EncoderSettings
+    from llama2vec.model.publish.exporting import export_onnx
+
+    home = tmp_path_factory.mktemp("exported")
+    settings = EncoderSettings(query_prompt="next", query_max_tokens=24, passage_max_tokens=60, layers=2)
+    encoder_for(save_model(home / "base"), PROMPT_RECIPES["released"], settings).save(home / "encoder")
+    export_onnx(home / "encoder", home / "export")
+    return home / "export"
+
+
+@pytest.fixture(scope="session")
 def corpus_rows() -> list[dict[str, str]]:
     """Six documents of four ordered passages each: ``doc0-000`` … ``doc5-003``."""
     draw = random.Random(1)

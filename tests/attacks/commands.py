@@ -94,6 +94,7 @@ WRITERS = [
     Command(["remove", OUT, "note1.txt"], (OUT,), _LIBRARY, keeps_old=True),
     Command(["compact", "adapted", *_TO], ("adapted", "llm")),
     _over(["compact", "adapted", *_TO, "--rank", "4"], "compact", "adapted", "llm"),
+    Command(["export", "adapted", *_TO], ("adapted",)),
     Command(["index", "store", *_TO], ("store",)),
     Command(["index", "store", *_TO, "--kind", "faiss-flat", "--bm25"], ("store",)),
     Command(["index", "store", *_TO, "--bm25"], ("store", OUT), {OUT: "kept/hnsw"}, keeps_old=True),

@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 _RESULT = FileKind("a result of `llama2vec verify`", rb'\{\s*"format": \d+,\s*"model": "[^\n]*",\s*"backend": ')
 _SAVED = "saved"
 _DTYPES = (_SAVED, "float32", "bfloat16", "float16")
+_EXPORTED = ("onnx",)
 _LOADED_HERE = ("llama2vec", "transformers", "sentence-transformers")
 
 
 @options_from(ServerSettings, "server", panel="Options of --backend http")
 def verify_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a saved encoder, or the name of one that comes along.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved encoder or export, or the name of a shipped one.")],
     server: ServerSettings,
     backend: Annotated[
-        str, typer.Option(help="llama2vec, transformers, sentence-transformers, http or file.")
+        str, typer.Option(help="llama2vec, transformers, sentence-transformers, http, file or onnx.")
     ] = "llama2vec",
     token: Annotated[
         str | None,
@@ -52,38 +53,46 @@ def verify_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
     """Recompute a model's golden vectors elsewhere and name what differs; exit code 1 if anything does."""
-    if dtype not in _DTYPES:
-        raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
-    if dtype != _SAVED and backend not in _LOADED_HERE:
-        raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
+    _check_options(dtype, backend, only_elsewhere=bool(write or export_texts or vectors or server.url))
     from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends
 
     for path, kind in ((json, _RESULT), (export_texts, backends.TEXTS_FILE)):
         check_new(path, overwrite=overwrite, inputs=[model, vectors], kind=kind)
+    from llama2vec.verify.exported import open_exported
     from llama2vec.verify.verification import read_golden, verify, write_golden
 
-    model = whole_folder(model)
-
-    golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)
-    if write:
-        typer.echo(f"Wrote {len(golden.texts)} golden vectors a side to {model}")
-    if export_texts:
-        _export(model, golden, export_texts, overwrite)
-        return
-    number_format = golden.dtype if dtype == _SAVED else dtype
-    asked = backends.open_backend(
-        backend, model, golden, dtype=number_format, device=device, server=server, token=token, vectors=vectors
-    )
+    if backend in _EXPORTED:
+        model, golden, asked = open_exported(backend, model)
+    else:
+        model = whole_folder(model)
+        golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)
+        if write:
+            typer.echo(f"Wrote {len(golden.texts)} golden vectors a side to {model}")
+        if export_texts:
+            _export(model, golden, export_texts, overwrite)
+            return
+        number_format = golden.dtype if dtype == _SAVED else dtype
+        asked = backends.open_backend(
+            backend, model, golden, dtype=number_format, device=device, server=server, token=token, vectors=vectors
+        )
     found = verify(model, golden, asked, tolerance=tolerance, device=device)
     typer.echo("\n".join(found.lines()))
     if json:
-        write_output(
-            json, json_format.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n", _RESULT, overwrite=overwrite
-        )
+        content = json_format.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n"
+        write_output(json, content, _RESULT, overwrite=overwrite)
         typer.echo(f"Wrote {json}")
     if not found.passed:
         raise typer.Exit(1)
+
+
+def _check_options(dtype: str, backend: str, only_elsewhere: bool) -> None:
+    if dtype not in _DTYPES:
+        raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
+    if dtype != _SAVED and backend not in _LOADED_HERE:
+        raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
+    if only_elsewhere and backend in _EXPORTED:
+        raise ConfigError(f"--backend {backend} only compares; drop --write, --export-texts, --vectors and --url")
 
 
 def _export(model: Path, golden: Golden, path: Path, overwrite: bool) -> None:

@@ -25,6 +25,8 @@ from llama2vec.records import Side
 from llama2vec.verify.plain import PlainModel, text_input
 from llama2vec.verify.settings import ServerSettings
 
+EXPORTED = ("onnx",)
+"""Backends that read a folder which `llama2vec export` wrote."""
 BACKENDS = ("llama2vec", "transformers", "sentence-transformers", "http", "file")
 Embed = Callable[[Side, Sequence[str]], Vectors]
 """(side, N texts) → [N, D'] float32, normalized or not."""
@@ -69,7 +71,7 @@ def open_backend(
     """
     server = server or ServerSettings()
     if name not in BACKENDS:
-        raise ConfigError(f"--backend {name}: unknown backend; choose from {', '.join(BACKENDS)}")
+        raise ConfigError(f"--backend {name}: unknown backend; choose from {', '.join((*BACKENDS, *EXPORTED))}")
     if (server.url is not None) != (name == "http"):
         raise ConfigError("--url and --backend http belong together: the address of the server to ask")
     if (vectors is not None) != (name == "file"):

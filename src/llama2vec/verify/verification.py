@@ -15,10 +15,10 @@ from llama2vec.manifest import versions
 from llama2vec.model.backbone import choose_device, load_model_config, load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.golden import GOLDEN_FILE, SIDES, Golden, default_tolerance, load_golden, save_golden
+from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, SIDES, Golden, default_tolerance, load_golden, save_golden
 from llama2vec.model.pooling import Vectors
 from llama2vec.records import Side
-from llama2vec.verify.backends import Backend, vectors_of
+from llama2vec.verify.backends import EXPORTED, Backend, vectors_of
 from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
 from llama2vec.verify.plain import PlainModel
 
@@ -59,8 +59,10 @@ class Verification:
     def lines(self) -> list[str]:
         """Return the verification as lines of text."""
         golden = self.golden
+        drawn = sum(text not in GOLDEN_TEXTS for text in golden.texts) if self.backend in EXPORTED else 0
+        texts = f"{len(golden.texts) - drawn} golden{f' and {drawn} drawn' if drawn else ''} texts"
         lines = [
-            f"{len(golden.texts)} golden texts a side, D={golden.dimension}, {golden.dtype}, "
+            f"{texts} a side, D={golden.dimension}, {golden.dtype}, "
             f"contract {golden.contract_hash[:12]}, tolerance {self.tolerance:.2g}",
             f"{'side':<10}{'largest difference':>20}{'lowest cosine':>16}{'worst text':>13}",
         ]

@@ -18,7 +18,8 @@ def saved_encoder(llama_folder: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--backend", "onnx"], "unknown backend"),
+        (["--backend", "tensorrt"], "unknown backend"),
+        (["--backend", "onnx"], "no export for onnx"),
         (["--backend", "http"], "--url and --backend http belong together"),
         (["--url", "http://h"], "--url and --backend http belong together"),
         (["--backend", "http", "--url", "localhost:8000"], "not an address of a server"),

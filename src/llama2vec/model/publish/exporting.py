@@ -1,0 +1,192 @@
+"""A saved encoder in the file format of another runtime, with a tokenizer that adds the prompts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tokenizers import Tokenizer as TokenizerFile
+
+from llama2vec.artifact import Found, Kind, Work, claim, read_object
+from llama2vec.config import ModelSettings
+from llama2vec.errors import ConfigError, ModelError
+from llama2vec.files import apply_umask, write_atomic, write_json
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import GOLDEN_TEXTS, SIDES
+from llama2vec.model.local import one_line, quiet_transformers
+from llama2vec.model.pooling import Vectors
+from llama2vec.model.publish.onnx_file import ONNX_FILE, OnnxModel, quantize_onnx, write_onnx
+from llama2vec.model.publish.prompted_tokenizer import (
+    TOKENIZER_FILE,
+    prompted_tokenizer,
+    put_prompt_into_tokenizer,
+    reads_sides_alike,
+    surroundings,
+    with_limits,
+)
+from llama2vec.model.source import CONTRACT_FILE, ModelSpec
+from llama2vec.records import Side
+
+Quantization = Literal["none", "int8"]
+EXPORT_FILE, QUERY_TOKENIZER = "export.json", "query_tokenizer.json"
+_FORMAT = {"format": "llama2vec-export", "version": 1}
+_FLOAT32 = ModelSettings(dtype="float32", device="cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What an exported folder says of itself."""
+
+    contract: str  # Hash of the encoder's contract
+    encoder: ModelSpec  # Where the encoder is
+    is_quantized: bool
+    cosine: float  # Smallest cosine to the encoder's vectors on the golden texts
+    difference: float  # Largest difference of a number there
+    megabytes: float  # Size of all files
+
+    @classmethod
+    def read(cls, folder: Path, runtime: str) -> Export:
+        """Read a folder; raise a ConfigError if it holds no export for this runtime."""
+        facts = read_object(folder / EXPORT_FILE) or {}
+        if facts.get("format") != _FORMAT["format"] or facts.get("made", {}).get("runtime") != runtime:
+            raise ConfigError(f"{folder}: no export for {runtime}; give a folder that `llama2vec export` wrote")
+        try:
+            return cls(
+                contract=str(facts["made"]["model"]),
+                encoder=ModelSpec.model_validate(facts["model"]).beside(folder),
+                is_quantized=facts["made"]["quantize"] != "none",
+                cosine=float(facts["cosine"]),
+                difference=float(facts["difference"]),
+                megabytes=sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"{folder / EXPORT_FILE}: damaged ({type(error).__name__}); export it again") from error
+
+
+def _read_export(folder: Path) -> Found | None:
+    facts = read_object(folder / EXPORT_FILE) or {}
+    return Found(facts.get("made", {}), finished=True) if facts.get("format") == _FORMAT["format"] else None
+
+
+EXPORT = Kind(
+    "an exported encoder",
+    _read_export,
+    resumable=False,
+    entries=(
+        EXPORT_FILE, CONTRACT_FILE, "model.onnx*", QUERY_TOKENIZER, "tokenizer*", "special_tokens_map.json",
+        "added_tokens.json", "vocab*", "merges.txt", "*.model", "dict.txt",
+    ),
+)  # fmt: skip
+
+
+def export_onnx(
+    model: str | Path, output: str | Path, *, quantize: Quantization = "none", overwrite: bool = False
+) -> Export:
+    """Write a saved encoder as an ONNX graph that holds all of its contract after tokenization.
+
+    Beside it, ``tokenizer.json`` adds the prompt, cuts and pads by itself. Where queries are read in another way than
+    passages, ``query_tokenizer.json`` reads queries.
+
+    Args:
+        model: A saved encoder.
+        output: The folder to write.
+        quantize: ``int8`` = 8-bit weights.
+        overwrite: Replace an export in ``output``.
+
+    Raises:
+        ModelError: The model has no contract, or cannot be exported.
+        OutputExistsError: ``output`` holds something else.
+    """
+    encoder = _saved_encoder(model)
+    made = {"model": encoder.contract_hash, "runtime": "onnx", "quantize": quantize}
+    with claim(Path(output), EXPORT, made, overwrite=overwrite, inputs=[str(model)]) as work:
+        if not work.is_finished:
+            _write(encoder, work, Path(output), made, quantize)
+    return Export.read(Path(output), "onnx")
+
+
+def _saved_encoder(model: str | Path) -> Encoder:
+    encoder = Encoder.load(model, settings=_FLOAT32)
+    if not encoder.backbone.source.carries_contract:
+        raise ModelError(f"{model}: has no {CONTRACT_FILE}; give an encoder that llama2vec saved")
+    return encoder
+
+
+def _write(encoder: Encoder, work: Work, output: Path, made: dict[str, Any], quantize: Quantization) -> None:
+    """Write the folder, and take the vectors of the golden texts from what was written."""
+    folder = work.begin()
+    _write_tokenizers(encoder, folder)
+    encoder.contract.save(folder)
+    write_onnx(encoder, folder)
+    if quantize == "int8":
+        quantize_onnx(folder)
+    facts: dict[str, Any] = {**_FORMAT, "made": made, "model": encoder.spec.to_json(output)}
+    write_json(folder / EXPORT_FILE, facts | _comparison(encoder, OnnxExport(folder)))
+    apply_umask(folder)
+    work.finish()
+
+
+def _write_tokenizers(encoder: Encoder, folder: Path) -> None:
+    tokenizer, contract = encoder.backbone.tokenizer, encoder.contract
+    with quiet_transformers():
+        tokenizer.chat_template = None
+        tokenizer.save_pretrained(folder)
+    put_prompt_into_tokenizer(folder, tokenizer, contract)
+    files: dict[Side, str] = {"passage": TOKENIZER_FILE}
+    if not reads_sides_alike(contract):
+        files["query"] = QUERY_TOKENIZER
+    pad_token = str(tokenizer.convert_ids_to_tokens(encoder.pad_id))
+    for side, name in files.items():
+        around = sum(map(len, surroundings(contract, side)))
+        most = getattr(contract.encoder, f"{side}_max_tokens") + around
+        content = with_limits(prompted_tokenizer(tokenizer, contract, side), most, encoder.pad_id, pad_token)
+        write_atomic(folder / name, json.dumps(content, ensure_ascii=False).encode())
+
+
+def _comparison(encoder: Encoder, exported: OnnxExport) -> dict[str, float]:
+    expected = np.concatenate([encoder.encode_queries(GOLDEN_TEXTS), encoder.encode_passages(GOLDEN_TEXTS)])
+    given = np.concatenate([exported.embed(side, GOLDEN_TEXTS) for side in SIDES])
+    cosines = (expected * given).sum(axis=1)
+    return {"cosine": float(cosines.min()), "difference": float(np.abs(expected - given).max())}
+
+
+class OnnxExport:
+    """An exported folder, read with its own files alone.
+
+    Raises:
+        ModelError: Its graph or a tokenizer cannot be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._model = OnnxModel(folder / ONNX_FILE)
+        own = folder / QUERY_TOKENIZER
+        paths: dict[Side, Path] = {"passage": folder / TOKENIZER_FILE}
+        paths["query"] = own if own.is_file() else paths["passage"]
+        try:
+            self._tokenizers = {side: TokenizerFile.from_file(str(path)) for side, path in paths.items()}
+            self._pad_id = int((self._tokenizers["passage"].padding or {})["pad_id"])
+        # The tokenizers library raises plain exceptions.
+        except Exception as error:
+            raise ModelError(f"{folder}: its tokenizer cannot be read ({one_line(error)}); export it again") from None
+
+    def embed(self, side: Side, texts: Sequence[str], *, left: bool = False) -> Vectors:
+        """Return the vectors [N, D] of texts, read as one batch with padding on one side."""
+        tokenizer = self._tokenizers[side]
+        rows = [
+            [token for token, real in zip(one.ids, one.attention_mask, strict=True) if real]
+            for one in tokenizer.encode_batch(list(texts))
+        ]
+        return self._model.embed(rows, pad_id=self._pad_id, left=left)
+
+    def embed_every_way(self, side: Side, texts: Sequence[str]) -> dict[str, Vectors]:
+        """Return the vectors by how the texts were batched: all at once, padded on the left, and one by one."""
+        alone = [self.embed(side, [text]) for text in texts]
+        return {
+            "padding on the right": self.embed(side, texts),
+            "padding on the left": self.embed(side, texts, left=True),
+            "one by one": np.concatenate(alone),
+        }

@@ -1,0 +1,63 @@
+"""An exported encoder, compared with the encoder itself in float32: more texts, and every way of batching them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from llama2vec.config import ModelSettings
+from llama2vec.errors import BackendError
+from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import Golden
+from llama2vec.model.pooling import Vectors
+from llama2vec.model.publish.exporting import Export, OnnxExport
+from llama2vec.records import Side
+from llama2vec.verify.backends import Backend
+from llama2vec.verify.verification import read_golden
+
+_TOLERANCE = 1e-3
+# What 8-bit weights did to the golden texts says how far other texts may be off.
+_ROOM_FOR_OTHER_TEXTS = 3.0
+_DRAWN, _LONGEST = 18, 90
+
+
+def open_exported(runtime: str, folder: Path) -> tuple[Path, Golden, Backend]:
+    """Open an export and the encoder that it was made from.
+
+    Returns:
+        The encoder's folder; its vectors in float32, of the golden texts and of drawn ones; the export as a backend.
+
+    Raises:
+        ConfigError: The folder holds no export for this runtime.
+        BackendError: The encoder was saved again since.
+    """
+    export = Export.read(folder, runtime)
+    encoder = Encoder.from_spec(export.encoder, ModelSettings(dtype="float32", device="cpu"))
+    home = Path(encoder.backbone.source.location)
+    if encoder.contract_hash != export.contract:
+        raise BackendError(f"{folder}: {home} was saved again after it was exported; export it again")
+    golden = read_golden(home)
+    texts = (*golden.texts, *drawn_texts(golden.texts))
+    vectors: dict[Side, Vectors] = {
+        "query": encoder.encode_queries(texts),
+        "passage": encoder.encode_passages(texts),
+    }
+    tolerance = max(_TOLERANCE, _ROOM_FOR_OTHER_TEXTS * export.difference) if export.is_quantized else _TOLERANCE
+    expected = replace(golden, texts=texts, vectors=vectors, dtype="float32", tolerance=tolerance)
+    exported = OnnxExport(folder)
+
+    def embed(side: Side, asked: object) -> Vectors:
+        """Return the vectors of the way of batching that is furthest off."""
+        ways = exported.embed_every_way(side, texts)
+        return max(ways.values(), key=lambda given: float(np.abs(given - vectors[side]).max()))
+
+    return home, expected, Backend(runtime, embed, live=False)
+
+
+def drawn_texts(texts: tuple[str, ...]) -> list[str]:
+    """Return texts of 1 to 90 words of the given ones, always the same."""
+    draw, words = np.random.default_rng(0), " ".join(texts).split(" ")
+    lengths = np.geomspace(1, _LONGEST, _DRAWN).round().astype(int)
+    return [" ".join(draw.choice(words, size)) for size in lengths]
