@@ -168,7 +168,7 @@ class Bench:
         return time.perf_counter()
 
     def free(self) -> None:
-        """Free the device's memory and begin to count its peak anew."""
+        """Free the device's memory and reset its peak count."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

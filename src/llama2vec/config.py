@@ -180,6 +180,7 @@ class ModelSettings(Settings):
         dtype: ``auto`` = bfloat16 where the hardware multiplies it natively, else float32.
         attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` work for encoding only.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
+        compile: Compile the layers in training (torch.compile): faster steps on a GPU after a minute of compiling.
     """
 
     name: str = "smollm2-135m"  # Hub id, local folder, GGUF file, or ``smollm2-135m``
@@ -188,6 +189,7 @@ class ModelSettings(Settings):
     device: str = "auto"  # ``auto`` = a GPU if the machine has one
     lora: LoraSettings = LoraSettings()  # Adapters; rank 0 = full fine-tuning
     gradient_checkpointing: bool = False
+    compile: bool = False
 
 
 class OptimizerSettings(Settings):

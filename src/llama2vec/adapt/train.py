@@ -232,7 +232,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     started = time.monotonic()
     result = train(
         trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
-        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
+        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile,
     )  # fmt: skip
     encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
     facts = result.facts(started) | {"training_pairs": len(examples)}

@@ -229,7 +229,7 @@ def _finetune(
     logger.info("%d training queries, %d held out", len(drawn), len(task.queries) if task else 0)
     result = train(
         trainable, drawn, [task] if task else [], objective, optimizer, work.begin(),
-        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing,
+        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile,
         best=BEST if config.validation.keep_best else "",
     )  # fmt: skip
     facts = result.facts(started) | {"training_queries": len(drawn), "best_step": result.best_step}

@@ -207,8 +207,8 @@ def train(
 
     ``model`` is a (peft) model of transformers on its device; ``folder`` receives ``log.jsonl``, ``loss.png`` and
     ``checkpoints/``; ``best`` names the validation figure whose highest value picks the final weights, such as
-    ``validation_ndcg@10`` ("" = the last ones); ``options`` are ``bf16`` (autocast over float32 weights) and
-    ``gradient_checkpointing``.
+    ``validation_ndcg@10`` ("" = the last ones); ``options`` are ``bf16`` (autocast over float32 weights),
+    ``gradient_checkpointing`` and ``compile``.
 
     Raises:
         TrainingError: Fewer examples than one batch for each process, or a loss that is not finite.
@@ -230,7 +230,7 @@ def train(
     checkpoint = saved.last_checkpoint(folder)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
-    with fast_paths(model), quiet_transformers(), recorder.progress:
+    with fast_paths(model, compiled=options.pop("compile", False)), quiet_transformers(), recorder.progress:
         if checkpoint and saved.step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
             trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))

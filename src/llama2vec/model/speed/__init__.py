@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from llama2vec.model.speed.compiled import compiled_layers
 from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
 from llama2vec.model.speed.lean_layers import fuse_lora, keep_less
 
@@ -17,7 +18,7 @@ _MALLOC_OPTIONS = {"M_MMAP_THRESHOLD": (-3, 1 << 30, 32 << 20), "M_TRIM_THRESHOL
 
 
 @contextmanager
-def fast_paths(model: Any) -> Iterator[None]:
+def fast_paths(model: Any, *, compiled: bool = False) -> Iterator[None]:
     """Train a model on its faster paths; on exit it computes exactly as transformers and peft wrote it.
 
     Gradients agree with the stock paths up to rounding; a path is taken only by modules that support it. Measured by
@@ -25,7 +26,15 @@ def fast_paths(model: Any) -> Iterator[None]:
 
     Args:
         model: A (peft) model of transformers on its device; changed in place.
+        compiled: Compile the layers instead (:mod:`llama2vec.model.speed.compiled`).
+
+    Raises:
+        MissingDependencyError: ``compiled``, and this machine has no compiler.
     """
+    if compiled:
+        with compiled_layers(model):
+            yield
+        return
     every_weight = all(weight.requires_grad for weight in model.parameters())
     changed: list[torch.nn.Module] = []
     try:

@@ -1,0 +1,112 @@
+"""Decoder layers compiled by torch.compile, LoRA updates added to the weights; for training on a GPU.
+
+A small model on a large GPU spends its time in starting kernels and in passes over memory that compute little: norms,
+rotations, activations, casts. The compiler fuses them. All layers share their code, so one compilation serves them all,
+for every batch size and length.
+
+LoRA's own products would be passes over [tokens, width] more. Here each layer computes ``W + s B A`` once per batch,
+[out, in], and multiplies by the sum; autograd carries the gradient back to A and B.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from llama2vec.errors import MissingDependencyError
+
+_VARIANTS = 16
+"""Compilations of one piece of code: with and without gradients of its input and weights, one row and several."""
+
+
+@contextmanager
+def compiled_layers(model: Any, *, backend: str = "inductor") -> Iterator[None]:
+    """Train a (peft) model with compiled decoder layers; on exit it is as before.
+
+    Args:
+        model: A (peft) model of transformers on its device; changed in place.
+        backend: What torch.compile calls.
+
+    Raises:
+        MissingDependencyError: The device needs a compiler that is not there.
+    """
+    _check_compiler(model.device.type)
+    layers = _decoder_layers(model)
+    merged = _merge_lora(layers) if hasattr(model, "peft_config") else []
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, _VARIANTS)
+    for layer in layers:
+        layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+        for linear, own in merged:
+            linear.__class__ = own
+        torch._dynamo.config.recompile_limit = limit
+
+
+def _check_compiler(device: str) -> None:
+    if device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
+        raise MissingDependencyError("model.compile needs a C++ compiler on a CPU; install g++, or set it to false")
+    if device == "cuda" and importlib.util.find_spec("triton") is None:
+        raise MissingDependencyError("model.compile needs triton on a GPU; pip install triton, or set it to false")
+
+
+def _decoder_layers(model: Any) -> list[Any]:
+    """Return the layers of the model's largest stack whose forward is their own."""
+    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
+    count = int(model.config.get_text_config().num_hidden_layers)
+    found = next((stack for stack in stacks if len(stack) == count), ())
+    return [layer for layer in found if "forward" not in layer.__dict__]
+
+
+def _merge_lora(layers: list[Any]) -> list[tuple[Any, type]]:
+    """Give plain LoRA layers the forward that adds their update to the weight; return them with their own classes."""
+    from peft.tuners.lora.layer import Linear
+
+    changed: list[tuple[Any, type]] = []
+    modules: list[Any] = [module for layer in layers for module in layer.modules() if hasattr(module, "lora_A")]
+    for module in modules:
+        names: Any = getattr(module, "active_adapters", ())
+        if type(module) is Linear and len(names) == 1 and _is_plain(module, names[0]):
+            changed.append((module, Linear))
+            # The class and not the instance: the compiler recognizes equal code by it.
+            module.__class__ = _merged_linear()
+    return changed
+
+
+def _is_plain(layer: Any, name: str) -> bool:
+    return bool(
+        name in layer.lora_A
+        and not (layer.disable_adapters or layer.merged)
+        and isinstance(layer.lora_dropout[name], torch.nn.Identity)
+        and name not in layer.lora_variant
+        and type(layer.base_layer) is torch.nn.Linear
+        and layer.lora_A[name].bias is None
+        and layer.lora_B[name].bias is None
+    )
+
+
+@cache
+def _merged_linear() -> type:
+    from peft.tuners.lora.layer import Linear
+
+    class MergedLinear(Linear):  # type: ignore[misc]
+        """y = (W + s B A) x + b."""
+
+        def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+            base, name = self.base_layer, self.active_adapter[0]
+            update = self.lora_B[name].weight @ self.lora_A[name].weight  # [out, in]
+            weight = (base.weight + self.scaling[name] * update).to(base.weight.dtype)
+            return torch.nn.functional.linear(x, weight, base.bias)
+
+    return MergedLinear
