@@ -102,5 +102,9 @@ class CorruptShardError(StoreError):
     """A shard is truncated or its checksum is wrong."""
 
 
+class EngineError(StoreError):
+    """A vector database cannot be reached, or holds something else."""
+
+
 class EvaluationError(Llama2VecError):
     """Runs and judgments do not belong together."""

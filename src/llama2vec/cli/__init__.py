@@ -37,7 +37,7 @@ COMMANDS = {
     "report": "Put scores and curves on one page.",
     "verify": "Check that a model gives its own vectors.",
     "compact": "Save an encoder as a small difference from its LLM.",
-    "export": "Save an encoder as an ONNX graph.",
+    "export": "Export an encoder to ONNX, or a store to a database.",
     "card": "Write a model card with scores.",
     "recipes": "List or show the recipes that come along.",
 }

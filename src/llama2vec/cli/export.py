@@ -2,25 +2,98 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
-from llama2vec.errors import ConfigError
+from llama2vec.cli.options import check_language_option
+from llama2vec.cli.settings_options import options_from
+from llama2vec.config import Settings
+from llama2vec.engines.opening import ENGINES, TOKEN, Target
+from llama2vec.errors import ConfigError, StoreError
 
+if TYPE_CHECKING:
+    from llama2vec.retrieve.store import VectorStore
+
+_ONNX, _FAISS = "onnx", "faiss"
+_TARGETS = (_ONNX, *ENGINES, _FAISS)
 _QUANTIZATIONS = ("none", "int8")
 
 
+class _Collection(Settings):
+    """What an engine gets of a store."""
+
+    collection: str | None = Field(
+        None, description="Collection, table or index; the default holds the names of corpus and contract."
+    )
+    bm25: bool = Field(False, description="Add the words, so that the engine can also search by BM25.")
+    language: str = Field("en", description="Language of the words: en, de, zh, …")
+    snippet: bool = Field(False, description="Export nothing; print the Python that searches.")
+    timeout_seconds: float = Field(10.0, description="Seconds to wait for the engine.", gt=0)
+
+
+@options_from(_Collection, "engine", panel="Vector databases")
 def export_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a saved encoder, or the name of one that comes along.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the export.")],
-    quantize: Annotated[str, typer.Option(help="none, or int8 = 8-bit weights.")] = "none",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export.")] = False,
+    engine: _Collection,
+    source: Annotated[Path, typer.Argument(help="Saved encoder for onnx; for the others, a vector store.")],
+    at: Annotated[
+        str,
+        typer.Option(
+            "--output",
+            "--at",
+            "-o",
+            help=f"Folder or file to write, or the engine's address; a password or key belongs in ${TOKEN}.",
+        ),
+    ],
+    to: Annotated[str, typer.Option(help=f"What to export to: {', '.join(_TARGETS)}.")] = _ONNX,
+    quantize: Annotated[str, typer.Option(help="For onnx: none, or int8 = 8-bit weights.")] = "none",
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite", help="Replace an ONNX export, or a collection of which the store lacks more than half."
+        ),
+    ] = False,
 ) -> None:
-    """Save an encoder as an ONNX graph with a tokenizer that adds the prompts."""
+    """Save an encoder as an ONNX graph, or bring a vector database to the state of a store; rerun to update."""
+    if to not in _TARGETS:
+        raise ConfigError(f"--to {to}: unknown; choose from {', '.join(_TARGETS)}")
+    _check_options(to, quantize, engine)
+    if to == _ONNX:
+        _export_onnx(source, Path(at), quantize, overwrite=overwrite)
+        return
+    from llama2vec.retrieve.store import VectorStore
+
+    check_language_option(engine.language)
+    store = VectorStore.open(source)
+    store.check_vectors()
+    words = engine.language if engine.bm25 else None
+    target = Target(to, at, engine.collection or _default_name(store))
+    if not engine.snippet:
+        _export_store(store, target, words, replace=overwrite, timeout=engine.timeout_seconds)
+        typer.echo("\nSearch it from Python:\n")
+    typer.echo(_snippet(store, target, words), nl=False)
+
+
+def _check_options(to: str, quantize: str, engine: _Collection) -> None:
+    """Refuse options that the target does not have."""
     if quantize not in _QUANTIZATIONS:
         raise ConfigError(f"--quantize {quantize}: unknown; choose from {', '.join(_QUANTIZATIONS)}")
+    is_engine = to in ENGINES
+    given = {
+        "--quantize": to != _ONNX and quantize != "none",
+        "--snippet": to == _ONNX and engine.snippet,
+        "--collection": not is_engine and engine.collection is not None,
+        "--bm25": not is_engine and engine.bm25,
+    }
+    for option, is_there in given.items():
+        if is_there:
+            raise ConfigError(f"{option} has no meaning for --to {to}; leave it out")
+
+
+def _export_onnx(model: Path, output: Path, quantize: str, *, overwrite: bool) -> None:
     from llama2vec.model.publish.exporting import export_onnx
 
     made = export_onnx(model, output, quantize="int8" if quantize == "int8" else "none", overwrite=overwrite)
@@ -28,3 +101,46 @@ def export_command(
         f"Saved {output} [{made.megabytes:.1f} MB]: the cosine to the encoder's own vectors is at least "
         f"{made.cosine:.5f}; check more texts with `llama2vec verify {output} --backend onnx`"
     )
+
+
+def _export_store(store: VectorStore, target: Target, language: str | None, *, replace: bool, timeout: float) -> None:
+    count = f"{len(store):,} passage{'s' if len(store) > 1 else ''}"
+    if target.kind == _FAISS:
+        from llama2vec.retrieve.faiss_folder import export_faiss
+
+        written = export_faiss(store, Path(target.at))
+        typer.echo(f"Wrote {count} to {target.at}" if written else f"{target.at} is already done; nothing to do")
+        return
+    from llama2vec.retrieve.exporting import export_store
+
+    engine = target.open(timeout)
+    try:
+        done = export_store(store, engine, language=language, replace=replace)
+    finally:
+        engine.close()
+    if not done.written and not done.removed:
+        typer.echo(f"{engine.place} is already done: {count}; nothing to do")
+    else:
+        facts = f"{done.written:,} written, {done.unchanged:,} unchanged, {done.removed:,} removed"
+        typer.echo(f"Exported {count} to {engine.place}: {facts}")
+
+
+def _snippet(store: VectorStore, target: Target, language: str | None) -> str:
+    from llama2vec.model.source import ModelSpec
+    from llama2vec.retrieve.faiss_folder import faiss_snippet
+
+    try:
+        spec = ModelSpec.of_store(store.source, store.path)
+        model = str(spec.path or spec.name or "MODEL")
+    except StoreError:
+        model = "MODEL"
+    if target.kind == _FAISS:
+        return faiss_snippet(Path(target.at), model)
+    return target.snippet(model, store.dimension, language)
+
+
+def _default_name(store: VectorStore) -> str:
+    """Name a collection after corpus and contract, so that neither two corpora nor two models share one."""
+    corpus = Path(str(store.source.get("corpus") or "texts")).name.partition(".")[0].lower()
+    plain = re.sub(r"[^a-z0-9]+", "_", corpus).strip("_")[:30] or "texts"
+    return f"llama2vec_{plain}_{store.contract_hash[:12]}"

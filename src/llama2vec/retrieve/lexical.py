@@ -184,6 +184,18 @@ class Bm25Index:
             total += idf * counts[word] / (counts[word] + spread)
         return total
 
+    def weights(self) -> tuple[list[str], Any]:
+        """Return the W words and a [N, W] sparse matrix (scipy CSR, float32) of what each adds to a passage's score."""
+        from scipy.sparse import csc_matrix
+
+        vocabulary = self._tokenizer.get_vocab_dict()
+        words = sorted(vocabulary, key=vocabulary.__getitem__)
+        if self._scorer is None:
+            return words, csc_matrix((len(self._ids), len(words)), dtype=np.float32).tocsr()
+        self._check()
+        parts = (self._scorer.scores[name] for name in ("data", "indices", "indptr"))
+        return words, csc_matrix(tuple(parts), shape=(len(self._ids), len(words))).tocsr()
+
     def _words(self, text: str) -> list[int]:
         """Return the numbers of a text's words that the corpus has, repeated as in the text."""
         found: list[int] = next(self._tokenizer.streaming_tokenize([text], update_vocab=False, allow_empty=False))

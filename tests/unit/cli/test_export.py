@@ -1,10 +1,63 @@
-"""``llama2vec export``, and ``verify --backend onnx`` on what it wrote."""
+"""``llama2vec export`` to ONNX, which ``verify --backend onnx`` reads, and to engines."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+from memory_engine import MemoryEngine
 from running import CommandLine
+from storing import write
+
+from llama2vec.engines.opening import Target
+
+
+def test_faiss_files_are_written_once_and_the_python_that_searches_is_printed(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    write(tmp_path / "store")
+    arguments = ("export", tmp_path / "store", "--to", "faiss", "--at", tmp_path / "files")
+    done = command_line(*arguments).out
+    first, snippet = done.split("\n\nSearch it from Python:\n\n")
+    assert first == f"Wrote 10 passages to {tmp_path / 'files'}"
+    compile(snippet, "snippet", "exec")
+    assert command_line(*arguments).out.startswith(f"{tmp_path / 'files'} is already done; nothing to do\n")
+    assert command_line(*arguments, "--snippet").out == snippet
+
+
+def test_an_engine_gets_the_store_under_the_names_of_corpus_and_contract(
+    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "store", source={"corpus": "data/My Notes (2026).jsonl"})
+    engine, opened = MemoryEngine(), list[tuple[Target, float]]()
+
+    def opens(target: Target, timeout: float) -> MemoryEngine:
+        opened.append((target, timeout))
+        return engine
+
+    monkeypatch.setattr(Target, "open", opens)
+    arguments = ("export", tmp_path / "store", "--to", "qdrant", "--at", "http://host:6333", "--timeout", "3")
+    done = command_line(*arguments, "--bm25").out
+    assert opened == [(Target("qdrant", "http://host:6333", "llama2vec_my_notes_2026_c0ffee"), 3.0)]
+    assert "Exported 10 passages to the collection in memory: 10 written, 0 unchanged, 0 removed\n" in done
+    assert "query_words(question, 'en')" in done
+    assert "is already done: 10 passages; nothing to do" in command_line(*arguments, "--bm25").out
+    assert "leave out --bm25" not in command_line.refused(*arguments)
+    assert "pass --bm25 --language en" in command_line.refused(*arguments)
+
+
+def test_what_cannot_be_exported_is_refused(command_line: CommandLine, tmp_path: Path) -> None:
+    write(tmp_path / "store")
+    to = ("export", tmp_path / "store", "--at", tmp_path / "files", "--to")
+    assert "--to excel: unknown; choose from onnx, milvus, qdrant" in command_line.refused(*to, "excel")
+    assert "--bm25 has no meaning for --to faiss; leave it out" in command_line.refused(*to, "faiss", "--bm25")
+    assert "--collection has no meaning for --to faiss" in command_line.refused(*to, "faiss", "--collection", "a")
+    missing = command_line.refused("export", tmp_path / "none", "--to", "faiss", "--at", tmp_path / "files")
+    assert "no vector store at" in missing
+    write(tmp_path / "words", encoder=None)
+    none = command_line.refused("export", tmp_path / "words", "--to", "faiss", "--at", tmp_path / "files")
+    assert "has no vectors" in none
+    assert not (tmp_path / "files").exists()
 
 
 def test_it_says_how_near_the_export_is(command_line: CommandLine, exported: Path) -> None:

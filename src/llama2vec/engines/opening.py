@@ -1,0 +1,77 @@
+"""Find an engine by name, and write the lines of Python that search in it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from string import Template
+from typing import Any, cast
+
+from llama2vec.engines.engine import WORD_SPACE, Engine, masked
+from llama2vec.engines.pgvector import candidates, nearest_sql, quoted
+from llama2vec.errors import ConfigError
+
+TOKEN = "LLAMA2VEC_ENGINE_TOKEN"  # noqa: S105
+"""Environment variable with what an engine asks of its users: ``user:password``, an API key, or a password."""
+
+_ENGINES = {
+    "milvus": ("milvus", "Milvus"),
+    "qdrant": ("qdrant", "Qdrant"),
+    "pgvector": ("pgvector", "Pgvector"),
+    "lancedb": ("lance", "Lance"),
+    "opensearch": ("opensearch", "OpenSearch"),
+}
+ENGINES = tuple(_ENGINES)
+"""The names of the engines."""
+
+_DEFAULT_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A collection in an engine: which, where, and how it is called."""
+
+    kind: str  # One of :data:`ENGINES`
+    at: str  # Address, connection string or folder
+    collection: str
+
+    def open(self, timeout: float = _DEFAULT_TIMEOUT) -> Engine:
+        """Connect to the engine.
+
+        Raises:
+            ConfigError: The engine is unknown.
+            MissingDependencyError: Its client is not installed.
+            EngineError: It does not answer within ``timeout`` seconds.
+        """
+        opener = cast("Callable[..., Engine]", getattr(self._module(), _ENGINES[self.kind][1]))
+        return opener(self.at, self.collection, token=os.environ.get(TOKEN, ""), timeout=timeout)
+
+    def snippet(self, model: str, dimension: int, language: str | None) -> str:
+        """Return Python that loads the encoder, checks the contract and searches the collection.
+
+        Args:
+            model: Path or name of the encoder.
+            dimension: Width of the vectors.
+            language: That of the words; None = vectors alone.
+        """
+        module, is_remote = self._module(), "://" in self.at
+        text = module.SNIPPET + (module.WORDS_SNIPPET if language else "")
+        shown = masked(self.at)
+        values = {"model": model, "at": shown, "collection": self.collection, "language": language}
+        token = f', api_key=os.environ.get("{TOKEN}")' if is_remote else ""
+        text = text if shown == self.at else f"# Put the password in the place of ***.\n{text}"
+        return Template(text).substitute(
+            {name: repr(value) for name, value in values.items()},
+            where="url" if is_remote else "path",
+            token=token,
+            nearest=nearest_sql(quoted(self.collection), dimension),
+            reach=candidates(dimension, 10),
+            word_space=WORD_SPACE,
+        )
+
+    def _module(self) -> Any:
+        if self.kind not in _ENGINES:
+            raise ConfigError(f"unknown engine {self.kind!r}; choose one of {', '.join(ENGINES)}")
+        return importlib.import_module(f"llama2vec.engines.{_ENGINES[self.kind][0]}")

@@ -1,0 +1,203 @@
+"""OpenSearch, through its own client. Tested against its client's requests, not against a server."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llama2vec.engines.engine import (
+    ABOUT,
+    About,
+    Entry,
+    Found,
+    Vectors,
+    masked,
+    missing,
+    one_line,
+    payload,
+    read_about,
+    unreachable,
+)
+from llama2vec.errors import EngineError
+from llama2vec.records import Passage
+
+_LISTED = 4096
+_LONGEST_KEYWORD = 32_766
+_ANALYZERS = {
+    "ar": "arabic", "bg": "bulgarian", "ca": "catalan", "cs": "czech", "da": "danish", "de": "german", "el": "greek",
+    "en": "english", "es": "spanish", "eu": "basque", "fa": "persian", "fi": "finnish", "fr": "french",
+    "ga": "irish", "gl": "galician", "hi": "hindi", "hu": "hungarian", "hy": "armenian", "id": "indonesian",
+    "it": "italian", "ja": "cjk", "ko": "cjk", "lv": "latvian", "lt": "lithuanian", "nl": "dutch", "no": "norwegian",
+    "pt": "portuguese", "ro": "romanian", "ru": "russian", "sv": "swedish", "th": "thai", "tr": "turkish", "zh": "cjk",
+}  # fmt: skip
+
+SNIPPET = """\
+import os
+from llama2vec import Encoder
+from opensearchpy import OpenSearch
+
+encoder = Encoder.load($model)
+token = os.environ.get("LLAMA2VEC_ENGINE_TOKEN")
+client = OpenSearch($at, http_auth=tuple(token.split(":", 1)) if token else None)
+about = client.indices.get_mapping(index=$collection)[$collection]["mappings"]["_meta"]["llama2vec"]
+if about["contract_hash"] != encoder.contract_hash:
+    raise SystemExit("the index holds vectors of another model")
+question = "…"
+nearest = {"vector": encoder.encode_queries([question])[0].tolist(), "k": 10}
+# nearest["filter"] = {"term": {"fields.language": "en"}}
+found = client.search(
+    index=$collection, body={"size": 10, "query": {"knn": {"vector": nearest}}, "_source": {"excludes": ["vector"]}}
+)
+for hit in found["hits"]["hits"]:
+    one = hit["_source"]
+    print(f"{hit['_score']:.3f}  {one['id']}  {one['title']}  {one['text'][:80]!r}")
+"""
+WORDS_SNIPPET = """
+# By words (OpenSearch's own BM25):
+words = {"multi_match": {"query": question, "fields": ["title", "text"]}}
+found = client.search(index=$collection, body={"size": 10, "query": words, "_source": {"excludes": ["vector"]}})
+for hit in found["hits"]["hits"]:
+    one = hit["_source"]
+    print(f"{hit['_score']:.3f}  {one['id']}  {one['title']}  {one['text'][:80]!r}")
+"""
+
+
+class OpenSearch:
+    """An index in OpenSearch."""
+
+    kind = "opensearch"
+    has_bm25 = True
+
+    def __init__(self, at: str, collection: str, *, token: str, timeout: float, **client: Any) -> None:
+        """Connect; ``client`` = further options of the client, such as the class of its connections."""
+        try:
+            import opensearchpy
+            from opensearchpy.exceptions import OpenSearchException
+        except ImportError:
+            raise missing("opensearch-py", "opensearch") from None
+        shown = masked(at)
+        self.place, self.errors = f"the index {collection} at {shown}", (OpenSearchException,)
+        self._helpers, self._name = opensearchpy.helpers, collection
+        user, _, password = token.partition(":")
+        secret = {"http_auth": (user, password)} if token else {}
+        try:
+            self._client = opensearchpy.OpenSearch(
+                at, timeout=timeout, max_retries=3, retry_on_timeout=False, **secret, **client
+            )
+            self._client.info()
+        except (OpenSearchException, OSError, ValueError) as error:
+            raise unreachable(f"OpenSearch at {shown}", error) from error
+
+    def about(self) -> About | None:
+        """See :class:`Engine`."""
+        if not self._client.indices.exists(index=self._name):
+            return None
+        mappings = self._client.indices.get_mapping(index=self._name)[self._name]["mappings"]
+        return read_about(mappings.get("_meta", {}).get(ABOUT), self.place)
+
+    def create(self, about: About) -> None:
+        """See :class:`Engine`."""
+        words = {"type": "text", "analyzer": _ANALYZERS.get(about.language or "", "standard")}
+        # Vectors have unit length: the inner product is the cosine.
+        method = {"name": "hnsw", "engine": "faiss", "space_type": "innerproduct"}
+        mappings = {
+            "_meta": {ABOUT: about.model_dump()},
+            "dynamic": False,
+            "properties": {
+                "id": {"type": "keyword"},
+                "digest": {"type": "keyword", "index": False},
+                "title": words,
+                "text": words,
+                "path": {"type": "keyword", "ignore_above": _LONGEST_KEYWORD // 4},
+                "page": {"type": "integer"},
+                # One field may hold numbers in some passages and text in others, which only this type takes.
+                "fields": {"type": "flat_object"},
+                "vector": {"type": "knn_vector", "dimension": about.dimension, "method": method},
+            },
+        }
+        self._client.indices.create(index=self._name, body={"settings": {"index": {"knn": True}}, "mappings": mappings})
+
+    def describe(self, about: About) -> None:
+        """See :class:`Engine`."""
+        self._client.indices.put_mapping(index=self._name, body={"_meta": {ABOUT: about.model_dump()}})
+
+    def why_not(self, passage: Passage) -> str | None:
+        """See :class:`Engine`."""
+        size = len(passage.id.encode())
+        if size > _LONGEST_KEYWORD:
+            return f"its id has {size:,} bytes, and OpenSearch takes {_LONGEST_KEYWORD:,}"
+        return None
+
+    def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
+        """See :class:`Engine`."""
+        self._client.indices.refresh(index=self._name)
+        batch = []
+        for hit in self._helpers.scan(
+            self._client, index=self._name, query={"_source": ["id", "digest"]}, size=_LISTED
+        ):
+            batch.append((hit["_source"]["id"], hit["_source"]["digest"]))
+            if len(batch) == _LISTED:
+                yield batch
+                batch = []
+        yield batch
+
+    def upsert(self, entries: Sequence[Entry]) -> None:
+        """See :class:`Engine`."""
+        self._bulk(
+            {
+                "_op_type": "index",
+                "_id": _document_id(entry.passage.id),
+                "_source": {**payload(entry.passage), "digest": entry.digest, "vector": entry.vector.tolist()},
+            }
+            for entry in entries
+        )
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See :class:`Engine`."""
+        self._bulk({"_op_type": "delete", "_id": _document_id(one)} for one in ids)
+
+    def _bulk(self, actions: Iterator[dict[str, Any]]) -> None:
+        _, refused = self._helpers.bulk(self._client, actions, index=self._name, raise_on_error=False)
+        faults = [fault for item in refused for fault in item.values() if fault.get("status") != 404]
+        if faults:
+            why = one_line(Exception(faults[0].get("error")))
+            raise EngineError(f"{self.place} refused {len(faults)} passages of a batch, the first because {why}")
+
+    def finish(self) -> None:
+        """See :class:`Engine`."""
+        self._client.indices.refresh(index=self._name)
+
+    def count(self) -> int:
+        """See :class:`Engine`."""
+        return int(self._client.count(index=self._name)["count"])
+
+    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+        """See :class:`Engine`."""
+        lines: list[dict[str, Any]] = []
+        for vector in vectors.tolist():
+            query = {"knn": {"vector": {"vector": vector, "k": depth}}}
+            lines += [{}, {"size": depth, "query": query, "_source": ["id"]}]
+        found = self._client.msearch(body=lines, index=self._name)["responses"]
+        for one in found:
+            if "error" in one:
+                raise EngineError(f"{self.place}: {one_line(Exception(one['error']))}")
+        return [[(hit["_source"]["id"], _product(hit["_score"])) for hit in one["hits"]["hits"]] for one in found]
+
+    def close(self) -> None:
+        """See :class:`Engine`."""
+        self._client.close()
+
+
+def _document_id(passage_id: str) -> str:
+    """Return the id of a document, which takes 512 bytes at most."""
+    return hashlib.sha256(passage_id.encode()).hexdigest()
+
+
+def _product(score: float) -> float:
+    """Return the inner product of which OpenSearch made a score that is never negative.
+
+    >>> _product(1.5), _product(0.5)
+    (0.5, -1.0)
+    """
+    return score - 1 if score >= 1 else 1 - 1 / score

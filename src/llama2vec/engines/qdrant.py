@@ -1,0 +1,156 @@
+"""Qdrant: a server, or the client's local mode, which keeps its data in a folder."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from llama2vec.engines.engine import ABOUT, About, Entry, Found, Vectors, missing, payload, read_about, unreachable
+from llama2vec.errors import EngineError
+from llama2vec.records import Passage
+
+_NAMES = uuid.UUID("6f1f6d0e-7d5c-5a0b-9d5e-2b1c8f4e7a31")
+_LISTED = 4096
+
+SNIPPET = """\
+import os
+from llama2vec import Encoder
+from qdrant_client import QdrantClient, models
+
+encoder = Encoder.load($model)
+client = QdrantClient($where=$at$token)
+if client.get_collection($collection).config.metadata["llama2vec"]["contract_hash"] != encoder.contract_hash:
+    raise SystemExit("the collection holds vectors of another model")
+question = "…"
+vector = encoder.encode_queries([question])[0].tolist()
+found = client.query_points(
+    $collection, query=vector, using="vector", limit=10,
+    # query_filter=models.Filter(must=[models.FieldCondition(key="fields.year", range=models.Range(gte=2020))]),
+)
+for hit in found.points:
+    print(f"{hit.score:.3f}  {hit.payload['id']}  {hit.payload['title']}  {hit.payload['text'][:80]!r}")
+"""
+WORDS_SNIPPET = """
+# By words and vectors together:
+from llama2vec.retrieve.word_vectors import query_words
+
+words = query_words(question, $language)
+sparse = models.SparseVector(indices=list(words), values=list(words.values()))
+found = client.query_points(
+    $collection,
+    prefetch=[
+        models.Prefetch(query=vector, using="vector", limit=100),
+        models.Prefetch(query=sparse, using="words", limit=100),
+    ],
+    query=models.FusionQuery(fusion=models.Fusion.RRF), limit=10,
+)
+for hit in found.points:
+    print(f"{hit.score:.3f}  {hit.payload['id']}  {hit.payload['title']}  {hit.payload['text'][:80]!r}")
+"""
+
+
+class Qdrant:
+    """A collection in Qdrant."""
+
+    kind = "qdrant"
+    has_bm25 = False
+
+    def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:
+        try:
+            import qdrant_client
+            from qdrant_client.http.exceptions import ApiException
+        except ImportError:
+            raise missing("qdrant-client", "qdrant") from None
+        self.place, self.errors = f"the collection {collection} at {at}", (ApiException, RuntimeError)
+        self._models, self._name, self._has_words = qdrant_client.models, collection, False
+        where: dict[str, Any] = {"url": at, "api_key": token or None} if "://" in at else {"path": at}
+        try:
+            self._client = qdrant_client.QdrantClient(**where, timeout=int(timeout), check_compatibility=False)
+            self._client.get_collections()
+        except (ApiException, OSError, RuntimeError) as error:
+            raise unreachable(f"Qdrant at {at}", error) from error
+
+    def about(self) -> About | None:
+        """See :class:`Engine`."""
+        if not self._client.collection_exists(self._name):
+            return None
+        metadata = self._client.get_collection(self._name).config.metadata or {}
+        about = read_about(metadata.get(ABOUT), self.place)
+        self._has_words = about.language is not None
+        return about
+
+    def create(self, about: About) -> None:
+        """See :class:`Engine`."""
+        models, self._has_words = self._models, about.language is not None
+        # Dot: vectors have unit length, and Qdrant leaves them as they are.
+        vector = models.VectorParams(size=about.dimension, distance=models.Distance.DOT)
+        self._client.create_collection(
+            self._name,
+            vectors_config={"vector": vector},
+            sparse_vectors_config={"words": models.SparseVectorParams()} if self._has_words else None,
+            metadata={ABOUT: about.model_dump()},
+        )
+        if not (self._client.get_collection(self._name).config.metadata or {}).get(ABOUT):
+            self._client.delete_collection(self._name)
+            raise EngineError(f"{self.place} cannot say what made it; Qdrant can from version 1.16 on: update it")
+
+    def describe(self, about: About) -> None:
+        """See :class:`Engine`."""
+        self._client.update_collection(self._name, metadata={ABOUT: about.model_dump()})
+
+    def why_not(self, passage: Passage) -> str | None:
+        """See :class:`Engine`."""
+        return None
+
+    def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
+        """See :class:`Engine`."""
+        after: Any = None
+        while True:
+            points, after = self._client.scroll(
+                self._name, limit=_LISTED, offset=after, with_payload=["id", "digest"], with_vectors=False
+            )
+            yield [(point.payload["id"], point.payload["digest"]) for point in points]
+            if after is None:
+                return
+
+    def upsert(self, entries: Sequence[Entry]) -> None:
+        """See :class:`Engine`."""
+        self._client.upsert(self._name, [self._point(entry) for entry in entries], wait=True)
+
+    def _point(self, entry: Entry) -> Any:
+        vectors: dict[str, Any] = {"vector": entry.vector.tolist()}
+        if self._has_words:
+            numbers, weights = list(entry.words), list(entry.words.values())
+            vectors["words"] = self._models.SparseVector(indices=numbers, values=weights)
+        content = {**payload(entry.passage), "digest": entry.digest}
+        return self._models.PointStruct(id=_point_id(entry.passage.id), vector=vectors, payload=content)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See :class:`Engine`."""
+        self._client.delete(self._name, [_point_id(one) for one in ids], wait=True)
+
+    def finish(self) -> None:
+        """See :class:`Engine`."""
+
+    def count(self) -> int:
+        """See :class:`Engine`."""
+        return int(self._client.count(self._name, exact=True).count)
+
+    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+        """See :class:`Engine`."""
+        asked = [
+            self._models.QueryRequest(query=vector, using="vector", limit=depth, with_payload=["id"])
+            for vector in vectors.tolist()
+        ]
+        found = self._client.query_batch_points(self._name, asked)
+        return [[(point.payload["id"], point.score) for point in one.points] for one in found]
+
+    def close(self) -> None:
+        """See :class:`Engine`."""
+        self._client.close()
+
+
+def _point_id(passage_id: str) -> str:
+    """Return a point's id, which must be a UUID or a number."""
+    return str(uuid.uuid5(_NAMES, passage_id))

@@ -1,0 +1,51 @@
+"""Engines are found by name; each prints Python that searches it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from llama2vec.engines.opening import ENGINES, Target
+from llama2vec.errors import ConfigError, MissingDependencyError
+
+CLIENTS = {
+    "milvus": "pymilvus", "qdrant": "qdrant_client", "pgvector": "psycopg", "lancedb": "lancedb",
+    "opensearch": "opensearchpy",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_a_client_that_is_not_installed_is_named_with_its_extra(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, CLIENTS[kind], None)
+    with pytest.raises(MissingDependencyError, match=rf"not installed; run: pip install 'llama2vec\[{kind}\]'"):
+        Target(kind, "somewhere", "passages").open()
+
+
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown engine 'excel'; choose one of milvus, qdrant, pgvector"):
+        Target("excel", "sheet", "a").open()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+@pytest.mark.parametrize("language", [None, "de"])
+@pytest.mark.parametrize("dimension", [64, 3000, 4096])
+def test_a_snippet_is_python_and_names_everything(kind: str, language: str | None, dimension: int) -> None:
+    text = Target(kind, "https://it's.example", "passages").snippet("models/it's", dimension, language)
+    compile(text, kind, "exec")
+    for given in (repr("models/it's"), repr("https://it's.example"), "contract_hash"):
+        assert given in text
+    assert "passages" in text
+    assert ("words" in text) == (language is not None)
+
+
+def test_a_snippet_holds_no_password() -> None:
+    text = Target("pgvector", "postgresql://me:secret@host/base", "passages").snippet("m", 8, None)
+    assert "secret" not in text
+    assert text.startswith("# Put the password in the place of ***.")
+
+
+def test_a_snippet_names_a_folder_or_an_address() -> None:
+    local, remote = Target("qdrant", "folder", "p"), Target("qdrant", "http://host:6333", "p")
+    assert "QdrantClient(path='folder')" in local.snippet("m", 8, None)
+    assert "QdrantClient(url='http://host:6333', api_key=os.environ.get(" in remote.snippet("m", 8, None)
