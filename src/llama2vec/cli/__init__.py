@@ -33,6 +33,7 @@ COMMANDS = {
     "explain": "Show which words make two texts match.",
     "serve": "Serve embeddings and search over HTTP.",
     "evaluate": "Score models on retrieval and STS tasks.",
+    "rerank": "Rerank a run with a cross-encoder.",
     "compare": "Test whether one run beats another.",
     "report": "Put scores and curves on one page.",
     "verify": "Check that a model gives its own vectors.",

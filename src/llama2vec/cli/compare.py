@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
-
-if TYPE_CHECKING:
-    from llama2vec.data.beir import BeirTask
 
 
 def compare_command(
@@ -50,7 +47,7 @@ def compare_command(
         task_of,
         write_comparisons,
     )
-    from llama2vec.score.tasks import task_places
+    from llama2vec.score.tasks import retrieval_task, task_places
     from llama2vec.terminal import table_console
 
     read = [*runs, qrels, *(task_places([task], _data_root()) if task else ())]
@@ -58,7 +55,7 @@ def compare_command(
     check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))
     if task is None and qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
-    data = _task_data(task) if task else None
+    data = retrieval_task(task, _data_root()) if task else None
     judgments = read_qrels(qrels) if qrels else data.qrels if data else {}
     name = _judgments_name(qrels) if qrels else data.name if data else ""
     named = read_named_runs(runs)
@@ -75,18 +72,6 @@ def compare_command(
         console.print()
     if json:
         typer.echo(f"Wrote {json}")
-
-
-def _task_data(name: str) -> BeirTask:
-    """Return queries, judgments and corpus of a retrieval task."""
-    from llama2vec.score.tasks import find_task, read_task
-
-    task = find_task(name)
-    if task.kind != "retrieval" or task.members:
-        raise ConfigError(f"--task {name}: runs are compared on one retrieval task; name one, such as beir/scifact")
-    data = read_task(task, _data_root()).retrieval
-    assert data
-    return data
 
 
 def _data_root() -> str:

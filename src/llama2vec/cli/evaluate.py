@@ -48,7 +48,7 @@ _Sets = Annotated[
 
 
 def evaluate_command(
-    model: Annotated[str, typer.Argument(help="Saved encoder, any causal LM, or bm25.")],
+    model: Annotated[str, typer.Argument(help="Saved encoder, any causal LM, bm25, or a TREC run.")],
     tasks: _Tasks,
     output: Annotated[
         Path | None,
@@ -95,17 +95,35 @@ def evaluate_command(
     for folder in (output, settings.stores):
         if folder:
             check_inputs(folder, [None if model == BM25 else model])
-    encoder = None if model == BM25 else load_encoder(model, dtype, device, prompts, encoder_sets)
-    name = name or (f"{model}+bm25" if mode == "hybrid" else model)
-    system = System(name, encoder, "hybrid" if mode == "hybrid" else "dense")
+    if Path(model).is_file() and Path(model).suffix != ".gguf":
+        if mode == "hybrid" or settings.encode_only or settings.windows or encoder_sets + named:
+            raise ConfigError(f"{model}: a run is scored as it is; leave out --mode, windows and a model's settings")
+        system = _run_system(model, name)
+    else:
+        encoder = None if model == BM25 else load_encoder(model, dtype, device, prompts, encoder_sets)
+        name = name or (f"{model}+bm25" if mode == "hybrid" else model)
+        system = System(name, encoder, "hybrid" if mode == "hybrid" else "dense")
     if settings.encode_only:
-        from llama2vec.score.evaluator import encode_tasks
-
-        assert settings.stores
-        for store in encode_tasks(system, tasks, settings.stores, settings):
-            typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {store.path}")
+        _encode(system, tasks, settings)
     else:
         _evaluate(system, tasks, output, settings, Stores(settings.stores), overwrite=overwrite)
+
+
+def _run_system(run: str, name: str | None) -> System:
+    from llama2vec.data.trec import read_run
+    from llama2vec.score.systems import System
+
+    found = read_run(run)
+    return System(name or found.tag, run=found)
+
+
+def _encode(system: System, tasks: Sequence[str], settings: _Settings) -> None:
+    """Only encode the corpora."""
+    from llama2vec.score.evaluator import encode_tasks
+
+    assert settings.stores
+    for store in encode_tasks(system, tasks, settings.stores, settings):
+        typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {store.path}")
 
 
 def _evaluate(

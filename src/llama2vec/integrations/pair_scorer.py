@@ -37,7 +37,7 @@ class PairScorer:
         self.name, self._device = name, device
         self.source = _located(name)
         self.kind = _kind(self.source)
-        self.scored = 0
+        self.scored = self.cut = 0  # pairs so far; texts of them that are longer than the model reads
 
     @property
     def fingerprint(self) -> str:
@@ -68,15 +68,41 @@ class PairScorer:
         flat = np.array([score_of[pair] for pair in asked], dtype=np.float32)
         return np.split(flat, np.cumsum(counts)[:-1]) if counts else []
 
+    def warn_of_cut_texts(self) -> None:
+        """Say how many texts were not read to their end."""
+        if self.cut:
+            what = "pairs" if self.kind == CROSS_ENCODER else "passages"
+            logger.warning(
+                "%s: %d %s were longer than the %d tokens that it reads, and their ends were left out",
+                self.name, self.cut, what, self._limit,
+            )  # fmt: skip
+
+    @property
+    def _limit(self) -> int:
+        """Most tokens of a pair or passage; 0 = no limit."""
+        if self.kind == LLAMA2VEC:
+            return int(self._model.contract.encoder.passage_max_tokens)
+        return int(self._model.max_seq_length or 0)
+
+    def _count_cut(self, *texts: Sequence[str]) -> None:
+        tokenizer = self._model.backbone.tokenizer if self.kind == LLAMA2VEC else self._model.tokenizer
+        if not (self._limit and hasattr(tokenizer, "convert_tokens_to_ids")):
+            return
+        options = {"truncation": False, "verbose": False, "add_special_tokens": self.kind != LLAMA2VEC}
+        lengths = map(len, tokenizer(*map(list, texts), **options)["input_ids"])
+        self.cut += sum(length > self._limit for length in lengths)
+
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         if self.kind == CROSS_ENCODER:
             from torch.nn import Identity
 
+            self._count_cut(*zip(*pairs, strict=True))
             found = self._model.predict(
                 pairs, activation_fn=Identity(), show_progress_bar=False, convert_to_numpy=False, convert_to_tensor=True
             )
             return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
         queries, passages = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
+        self._count_cut(passages)
         vectors = self._vectors(queries, passages)
         places = [{text: place for place, text in enumerate(texts)} for texts in (queries, passages)]
         rows = [[place[pair[side]] for pair in pairs] for side, place in enumerate(places)]

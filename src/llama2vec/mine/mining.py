@@ -208,7 +208,9 @@ def mine_to_file(
         result = mine(examples, passages, searchers, settings, inputs.teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
-            result.report.facts["teacher"] = {"kind": inputs.teacher.kind, "pairs": inputs.teacher.scored}
+            scored = {"pairs": inputs.teacher.scored, "cut": inputs.teacher.cut}
+            result.report.facts["teacher"] = {"kind": inputs.teacher.kind, **scored}
+            inputs.teacher.warn_of_cut_texts()
         new, report = work.begin(), new_path(report_path(output))
         with disk_errors(output), _removed_on_failure(report):
             write_examples(result.examples, new)

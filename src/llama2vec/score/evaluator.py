@@ -125,7 +125,7 @@ def _find_tasks(system: System, names: Sequence[str]) -> list[Task]:
         if by_stem.setdefault(task.stem, task) != task:
             raise ConfigError(f"two tasks would be written to {task.stem}.json; evaluate them into different folders")
         if task.kind == "similarity" and system.encoder is None:
-            raise ConfigError(f"{task.name}: bm25 does not score sentence pairs; give a model")
+            raise ConfigError(f"{task.name}: {system.name} does not score sentence pairs; give a model")
         if task.kind == "similarity" and system.mode != "dense":
             raise ConfigError(
                 f"{task.name}: sentence pairs are not searched; evaluate them without --mode {system.mode}"

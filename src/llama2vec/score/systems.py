@@ -15,6 +15,7 @@ from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.windows import WindowSettings, cut_documents
 from llama2vec.errors import StoreError
+from llama2vec.manifest import digest
 from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
 from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
 from llama2vec.retrieve.index import store_passages
@@ -39,14 +40,20 @@ _ENCODE: dict[Side, str] = {"query": "encode_queries", "passage": "encode_passag
 
 @dataclass(frozen=True)
 class System:
-    """What is evaluated: an encoder, or BM25 where it is None; the name is one word for reports and runs."""
+    """What is evaluated: an encoder, a run that any system made, or BM25; the name is one word for reports and runs."""
 
     name: str
     encoder: Encoder | None = None
     mode: SearchMode = "dense"
+    run: Run | None = None  # Results that are scored as they are
 
     def reader_facts(self, language: str) -> dict[str, object]:
-        """Return what decides how a text is read: the contract of a model, the words of BM25."""
+        """Return what decides how a text is read: the contract of a model, the words of BM25; of a run, its results."""
+        if self.run is not None:
+            return {
+                "contract_hash": None,
+                "run_sha256": digest({key: dict(row) for key, row in self.run.results.items()}),
+            }
         if self.encoder is None:
             return {"contract_hash": None, "encoder": {"name": BM25, **bm25_settings(language)}}
         contract = self.encoder.contract
@@ -146,6 +153,11 @@ def encode_corpus(
 def search_task(system: System, task: BeirTask, searching: Searching, store: VectorStore | None) -> Run:
     """Search a task's queries with BM25 (``store`` is None), or in the corpus as the system's encoder sees it."""
     depth, exclude = searching.depth, searching.exclude_same_id
+    if system.run is not None:
+        found = {
+            query.id: dict(system.run.ranking(query.id)) for query in task.queries if query.id in system.run.results
+        }
+        return first_of_each(Run(found, system.name), depth, exclude_same_id=exclude)
     bm25 = None
     if store is None or system.mode == "hybrid":
         units = searching.units(task) if store is None else store_passages(store)

@@ -292,6 +292,20 @@ def read_retrieval(task: Task, source: str) -> BeirTask:
     return BeirTask(task.name, queries, qrels, f"ir:{ir_datasets.docs_parent_id(ir_id) or ir_id}")
 
 
+def retrieval_task(name: str, root: str | Path) -> BeirTask:
+    """Return queries, judgments and corpus of one retrieval task.
+
+    Raises:
+        ConfigError: The name stands for sentence pairs or for the average of several tasks.
+    """
+    task = find_task(name)
+    if task.kind != "retrieval" or task.members:
+        raise ConfigError(f"--task {name}: runs belong to one retrieval task; name one, such as beir/scifact")
+    data = read_task(task, root).retrieval
+    assert data
+    return data
+
+
 def _rows(iterate: Callable[[], Iterable[Any]], source: str) -> Iterator[Any]:
     """Yield rows; turn a failed download into one line."""
 

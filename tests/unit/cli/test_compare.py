@@ -215,7 +215,7 @@ def test_mistakes_are_one_line(
     assert "runs need judgments; give --task or --qrels FILE" in refused(*runs)
     assert "has no split 'tset'; choose from test" in refused(*runs, "--task", f"{beir}:tset")
     assert "did you mean 'beir/scifact'?" in refused(*runs, "--task", "beir/scfact")
-    assert "runs are compared on one retrieval task" in refused(*runs, "--task", "sts/stsb")
+    assert "runs belong to one retrieval task" in refused(*runs, "--task", "sts/stsb")
     assert "comparing needs at least two runs, not 1" in refused(runs[0], *folder)
     assert "flips is 999999999; choose 1 to 10,000,000" in refused(*runs, *folder, "--flips", 999999999)
     assert "is given twice" in refused(runs[0], runs[0], *folder)

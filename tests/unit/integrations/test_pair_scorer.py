@@ -111,6 +111,27 @@ def test_scores_that_are_not_finite_are_refused(make_tokenizer: Callable[..., An
         PairScorer(str(broken), "cpu").scores(["a"], [["b"]])
 
 
+def test_texts_that_are_not_read_to_their_end_are_counted(
+    cross_encoder: Path, sentence_transformer: Path, llama_folder: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    from llama2vec.config import EncoderSettings
+
+    short = EncoderSettings(passage_max_tokens=60)
+    folders = [cross_encoder, sentence_transformer, encoder_for(llama_folder, settings=short).save(tmp_path / "model")]
+    long = "river " * 200
+    for folder, what in zip(folders, ("2 pairs", "1 passages", "1 passages"), strict=True):
+        scorer = PairScorer(str(folder), "cpu")
+        scorer.scores(["a", "b"], [[long, "short"], [long]])
+        with caplog.at_level("WARNING", "llama2vec"):
+            scorer.warn_of_cut_texts()
+        assert f"{folder}: {what} were longer than the {scorer._limit} tokens that it reads" in caplog.text
+        scorer.cut = 0
+        caplog.clear()
+        scorer.warn_of_cut_texts()
+        assert not caplog.text
+
+
 def test_without_sentence_transformers_the_extra_is_named(cross_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingDependencyError, match=r"llama2vec\[sentence-transformers\]"):

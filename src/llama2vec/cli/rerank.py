@@ -1,0 +1,80 @@
+"""``llama2vec rerank``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from llama2vec.cli.options import Device
+from llama2vec.errors import ConfigError
+from llama2vec.files import check_new
+
+if TYPE_CHECKING:
+    from llama2vec.records import Passage, Query
+
+
+def rerank_command(
+    run: Annotated[Path, typer.Argument(help="TREC run of any system.")],
+    model: Annotated[
+        str, typer.Option(help="Cross-encoder (folder or hub id); a sentence-transformers model or own encoder works.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="TREC run to write.")],
+    task: Annotated[
+        str | None,
+        typer.Option(help="Task that brings queries and texts: a BEIR folder (PATH or PATH:SPLIT), beir/NAME, ir:ID."),
+    ] = None,
+    queries: Annotated[
+        str | None, typer.Option(help="File of queries instead (JSONL, TSV or BEIR folder); needs --corpus or --index.")
+    ] = None,
+    corpus: Annotated[str | None, typer.Option(help="Passages that were searched, instead of the task's.")] = None,
+    index: Annotated[Path | None, typer.Option(help="Index or store that was searched, instead of a corpus.")] = None,
+    depth: Annotated[int, typer.Option(min=1, help="Passages per query to rerank; the others follow as before.")] = 100,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the new run; default: the old one's, with -reranked.")
+    ] = None,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+) -> None:
+    """Rerank the best passages of a run with a cross-encoder."""
+    from llama2vec.data.trec import RUN_FILE, check_id, read_run, write_run
+
+    read = [run, queries, corpus, index, model]
+    check_new(output, overwrite=overwrite, inputs=read, kind=RUN_FILE)
+    if task is None and (queries is None or (corpus is None and index is None)):
+        raise ConfigError("a run needs texts; give --task, or --queries with --corpus or --index")
+    if corpus is not None and index is not None:
+        raise ConfigError("--corpus and --index both bring the passages; give one of them")
+    found = read_run(run)
+    check_id(tag := name or f"{found.tag}-reranked", "name of the run", "--name")
+    from llama2vec.integrations.pair_scorer import PairScorer
+    from llama2vec.score.reranking import rerank
+
+    scorer = PairScorer(model, device)
+    asked, passages = _texts(task, queries, corpus, index)
+    reranked = rerank(found, asked, passages, scorer, depth=depth, tag=tag)
+    write_run(reranked, output, overwrite=overwrite)
+    scorer.warn_of_cut_texts()
+    typer.echo(
+        f"Reranked {len(reranked.results):,} queries to depth {depth:,} with {model} ({scorer.kind}, "
+        f"{scorer.scored:,} pairs): {output}"
+    )
+
+
+def _texts(
+    task: str | None, queries: str | None, corpus: str | None, index: Path | None
+) -> tuple[list[Query], Iterable[Passage]]:
+    """Return the queries, and a stream of the passages."""
+    from llama2vec.data.corpus import read_passages, read_queries
+    from llama2vec.retrieve.index import open_index, store_passages
+    from llama2vec.score.tasks import retrieval_task
+
+    data = retrieval_task(task, os.environ.get("LLAMA2VEC_DATA", "data")) if task else None
+    asked = read_queries(queries) if queries else data.queries if data else []
+    if index is not None:
+        return asked, store_passages(open_index(index).store)
+    source = corpus or (data.corpus_source if data else "")
+    return asked, read_passages(source)

@@ -1,0 +1,121 @@
+"""``llama2vec rerank``, and ``evaluate`` for the run that it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pair_models import save_cross_encoder
+from running import CommandLine
+
+from llama2vec.data.trec import read_run, write_run
+from llama2vec.integrations.pair_scorer import PairScorer
+from llama2vec.records import Run
+
+
+@pytest.fixture(scope="module")
+def model(make_tokenizer: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_cross_encoder(make_tokenizer(), tmp_path_factory.mktemp("cross"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, corpus_rows: list[dict[str, str]]) -> Path:
+    """A BEIR folder with three queries."""
+    place = tmp_path / "task"
+    (place / "qrels").mkdir(parents=True)
+    (place / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in corpus_rows), encoding="utf-8")
+    rows = [{"_id": f"q{number}", "text": corpus_rows[number]["text"][:40]} for number in range(3)]
+    (place / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    lines = "".join(f"q{number}\t{corpus_rows[number]['_id']}\t1\n" for number in range(3))
+    (place / "qrels" / "test.tsv").write_text(lines, encoding="utf-8")
+    return place
+
+
+@pytest.fixture
+def run(tmp_path: Path, corpus_rows: list[dict[str, str]]) -> Path:
+    found = {f"q{query}": {row["_id"]: float(number) for number, row in enumerate(corpus_rows)} for query in range(3)}
+    write_run(Run(found, "first"), tmp_path / "first.trec")
+    return tmp_path / "first.trec"
+
+
+def test_a_run_is_reranked_and_scored(
+    folder: Path, run: Path, model: Path, corpus_rows: list[dict[str, str]], tmp_path: Path, command_line: CommandLine
+) -> None:
+    output = tmp_path / "second.trec"
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--depth", 5, "-o", output]
+    done = command_line(*call, "--task", folder)
+    assert done.code == 0, done.err
+    assert "Reranked 3 queries to depth 5" in done.out
+    assert "(cross-encoder, 15 pairs)" in done.out
+    new = read_run(output)
+    assert new.tag == "first-reranked"
+    text_of = {row["_id"]: row["text"] for row in corpus_rows}
+    best = [row["_id"] for row in reversed(corpus_rows[-5:])]
+    expected = PairScorer(str(model), "cpu").scores([corpus_rows[1]["text"][:40]], [[text_of[name] for name in best]])[
+        0
+    ]
+    assert [new.results["q1"][name] for name in best] == pytest.approx(expected.tolist(), abs=1e-4)
+    before = read_run(run)
+    assert [name for name, _ in new.ranking("q1")][5:] == [name for name, _ in before.ranking("q1")][5:]
+    assert command_line.refused(*call, "--task", folder)
+    scored = command_line("evaluate", output, "--task", folder, "--metric", "R@1000", "-o", tmp_path / "scores")
+    assert scored.code == 0, scored.err
+    result = json.loads((tmp_path / "scores" / "task-test.json").read_text(encoding="utf-8"))
+    assert (result["system"], result["metrics"]["R@1000"]) == ("first-reranked", 1.0)
+    assert read_run(tmp_path / "scores" / "task-test.trec").results == new.results
+    assert (
+        "All tasks were already done"
+        in command_line("evaluate", output, "--task", folder, "--metric", "R@1000", "-o", tmp_path / "scores").out
+    )
+    other = ["evaluate", run, "--name", "first-reranked", "--task", folder, "--metric", "R@1000"]
+    assert "was made with run_sha256" in command_line.refused(*other, "-o", tmp_path / "scores")
+
+
+def test_queries_and_passages_may_come_from_files_or_an_index(
+    folder: Path, run: Path, model: Path, llama_folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--depth", 3, "--queries", folder]
+    assert command_line(*call, "--corpus", folder / "corpus.jsonl", "-o", tmp_path / "a.trec").code == 0
+    cpu = ["--dtype", "float32", "--device", "cpu"]
+    assert command_line("encode", llama_folder, folder, "-o", tmp_path / "store", *cpu).code == 0
+    done = command_line(*call, "--index", tmp_path / "store", "-o", tmp_path / "b.trec", "--name", "mine")
+    assert done.code == 0, done.err
+    one, two = read_run(tmp_path / "a.trec"), read_run(tmp_path / "b.trec")
+    assert one.results == two.results
+    assert two.tag == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "a run needs texts; give --task, or --queries with --corpus or --index"),
+        (["--queries", "q.jsonl"], "a run needs texts"),
+        (["--task", "{folder}", "--corpus", "c", "--index", "i"], "give one of them"),
+        (["--task", "sts/stsb"], "runs belong to one retrieval task"),
+        (["--task", "{folder}", "--model", "{llama}"], "scores no pairs; give a cross-encoder"),
+        (["--task", "{folder}", "--name", "two words"], "not one word"),
+        (["--task", "{folder}", "--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+    ],
+)
+def test_a_mistake_is_one_line_and_nothing_is_written(
+    options: list[str], message: str, folder: Path, run: Path, model: Path, llama_folder: Path, tmp_path: Path,
+    command_line: CommandLine,
+) -> None:  # fmt: skip
+    given = [text.format(folder=folder, llama=llama_folder) for text in options]
+    call = ["rerank", run, "--model", model, "-o", tmp_path / "out.trec", *given]
+    assert message in command_line.refused(*call)
+    assert not (tmp_path / "out.trec").exists()
+
+
+def test_a_run_is_scored_as_it_is(folder: Path, run: Path, tmp_path: Path, command_line: CommandLine) -> None:
+    call = ["evaluate", run, "-o", tmp_path / "out"]
+    assert "a run is scored as it is" in command_line.refused(*call, "--task", folder, "--mode", "hybrid")
+    assert "a run is scored as it is" in command_line.refused(*call, "--task", folder, "--set", "windows=maxp")
+    pairs = tmp_path / "pairs.tsv"
+    pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n", encoding="utf-8")
+    assert "first does not score sentence pairs" in command_line.refused(*call, "--task", pairs)
+    assert command_line(*call, "--task", folder, "--depth", 3).code == 0
+    assert all(len(row) == 3 for row in read_run(tmp_path / "out" / "task-test.trec").results.values())
