@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 from annotated_types import Le, Lt
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -35,28 +33,7 @@ PromptName = Literal["self", "next"]
 _OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "metrics"}
 """Keys of recipes for earlier versions → their present names."""
 
-
-# Their two-letter part.
-_ISO_639_1 = """
-aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo es
-et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie ig ii ik io is it iu ja jv ka kg ki
-kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no
-nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si sk sl sm sn so sq sr ss st su sv sw ta
-te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
-"""
-
-
-def check_language(code: str) -> str:
-    """Return an ISO 639 code as it is; of three letters, any. Raises ValueError: no language has this code."""
-    if code not in _ISO_639_1.split() and not re.fullmatch("[a-z]{3}", code):
-        raise ValueError(f"{code!r} is not an ISO 639 code; write en, de, zh or the like")
-    return code
-
-
 _MOST = 2**31 - 1
-
-Language = Annotated[str, AfterValidator(check_language)]
-"""ISO 639 code."""
 
 
 class Settings(BaseModel):
@@ -232,9 +209,13 @@ class EncoderSettings(GrownSettings):
             published. That layer has to speak the vocabulary; the ones below it say more about the text.
         count_prompt: The two limits include prefix and prompt, as in the authors' code. The encoder that is made keeps
             what they leave of a text, under its pairing of prompts.
+        servable: Other programs shall give these vectors by themselves (vLLM, text-embeddings-inference,
+            sentence-transformers without our code): the saved tokenizer adds the prompt, and pooling and norm are
+            declared. Needs the last layer alone, one slot, and the same prompt and limit for queries and passages; what
+            of these is not set follows from it.
     """
 
-    added_later = frozenset({"count_prompt"})
+    added_later = frozenset({"count_prompt", "servable"})
 
     query_prompt: PromptName = "self"  # Prompt that follows a query
     passage_prompt: PromptName = "self"  # Prompt that follows a passage
@@ -243,6 +224,22 @@ class EncoderSettings(GrownSettings):
     pooling: Literal["slots", "mean"] = "slots"
     layers: Annotated[int, Field(ge=1)] = 1
     count_prompt: bool = False
+    servable: bool = False
+
+    @model_validator(mode="after")
+    def _one_reading_where_servable(self) -> EncoderSettings:
+        if not self.servable:
+            return self
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        follows: dict[str, Any] = {"layers": 1}
+        for name, usual in (("prompt", "self"), ("max_tokens", 512)):
+            passage, query = f"passage_{name}", f"query_{name}"
+            follows |= dict.fromkeys((passage, query), given.get(passage, given.get(query, usual)))
+        differs = [f"{name} = {given[name]}" for name in follows if given.get(name, follows[name]) != follows[name]]
+        if differs:
+            raise ValueError(f"servable allows one layer and one reading of all texts, and not {differs[0]}; drop one")
+        vars(self).update(follows)
+        return self
 
 
 def switched(data: Any, sections: Iterable[str]) -> Any:

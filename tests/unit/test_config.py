@@ -212,3 +212,32 @@ def test_settings_that_earlier_versions_lacked_are_written_down_only_where_they_
     assert FinetuneConfig.model_validate(changed.model_dump()) == changed
     assert not {"teacher", "teacher_share_of_positive"} & MineSettings().model_dump().keys()
     assert MineSettings(teacher="x").model_dump(include={"teacher", "seed"}) == {"teacher": "x", "seed": 0}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["servable=true"], ("self", "self", 512, 512)),
+        (["servable=true", "query_prompt='next'", "query_max_tokens=64"], ("next", "next", 64, 64)),
+        (["servable=true", "passage_max_tokens=256", "layers=1"], ("self", "self", 256, 256)),
+        (["servable=false"], ("self", "self", 128, 512)),
+    ],
+)
+def test_what_is_not_set_follows_from_servable(given: list[str], expected: tuple[object, ...]) -> None:
+    found = load_config(AdaptConfig, None, [f"encoder.{one}" for one in given]).encoder
+    assert (found.query_prompt, found.passage_prompt, found.query_max_tokens, found.passage_max_tokens) == expected
+    assert found.layers == (1 if found.servable else 8)
+    assert ("servable" in found.model_dump()) == found.servable
+    assert found.model_fields_set == {one.partition("=")[0] for one in given}
+
+
+@pytest.mark.parametrize(
+    "given", ["layers=8", "query_prompt='next'\n[encoder]passage_prompt='self'", "query_max_tokens=64"]
+)
+def test_settings_that_no_other_program_can_follow_are_refused_with_servable(given: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text("")
+    both = [f"encoder.{one}" for one in given.split("\n[encoder]")]
+    more = ["encoder.passage_max_tokens=128"] if "max_tokens" in given else []
+    told = rf"encoder: servable allows one layer and one reading of all texts, and not {both[0][8:].split('=')[0]} = "
+    with pytest.raises(ConfigError, match=told):
+        load_config(AdaptConfig, tmp_path / "recipe.toml", ["encoder.servable=true", *both, *more])

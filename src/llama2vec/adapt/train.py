@@ -35,6 +35,7 @@ from llama2vec.errors import ConfigError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.limits import check_servable
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
@@ -248,6 +249,7 @@ def _prepare(
     backbone.require_head("adapt")
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)
+    check_servable(prompts, config.encoder)
     room = _text_room(backbone, prompts, config.text)
     reader = choose_reader(
         backbone, prompts, config.objective.sequences, most_tokens=room,

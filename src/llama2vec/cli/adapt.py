@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.cli.options import as_overrides, print_reading, report
+from llama2vec.cli.options import as_overrides, print_reading, report, report_stacks
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
@@ -41,4 +41,5 @@ def adapt_command(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "
         f"{facts['seconds']:,.0f} s, to {output}"
     )
+    report_stacks(encoder)
     print_reading(found)

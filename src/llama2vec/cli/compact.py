@@ -25,3 +25,4 @@ def compact_command(
         f"Saved {output} [{made.megabytes:.1f} MB, rank {made.rank}], a difference from {made.base}: {made.kept:.2%} "
         f"of the squared norm is kept, and the cosine to the encoder's own vectors is at least {made.cosine:.5f}"
     )
+    typer.echo(f"only llama2vec opens a compact encoder; {model} itself {made.stacks}")

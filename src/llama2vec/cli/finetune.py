@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import as_overrides, report
+from llama2vec.cli.options import as_overrides, report, report_stacks
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.finetune.settings import FinetuneConfig
@@ -44,3 +44,4 @@ def finetune_command(
         f"Fine-tuned {config.model.name} [D={encoder.dimension}] on {facts['training_queries']:,} queries in "
         f"{facts['steps']} steps, {facts['seconds']:,.0f} s{scores}, to {output}"
     )
+    report_stacks(encoder)

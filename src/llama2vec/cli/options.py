@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.config import PROMPT_RECIPES, ModelSettings, check_language, load_config
+from llama2vec.config import PROMPT_RECIPES, ModelSettings, load_config
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError
+from llama2vec.languages import check_language
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 
 if TYPE_CHECKING:
@@ -74,6 +75,14 @@ def report(text: str) -> None:
     """Print a result, once where several processes run the command."""
     if is_first_process():
         typer.echo(text)
+
+
+def report_stacks(encoder: Encoder) -> None:
+    """Print which other programs an encoder opens in, and why not."""
+    from llama2vec.model.publish.stacks import stack_lines
+
+    model_type = encoder.backbone.model.config.get_text_config().model_type
+    report("\n".join(stack_lines(encoder.contract, model_type)))
 
 
 def as_overrides(given: Mapping[str, str | int | list[str] | None]) -> list[str]:

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llama2vec.config import Language, Settings
+from llama2vec.config import Settings
+from llama2vec.languages import Language
 
 
 def check_encoding(name: str) -> str:

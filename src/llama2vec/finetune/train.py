@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 STAGE = Stage("finetune", "a fine-tuning", "examples")
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 _GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}
-_KEPT_BY_CONTRACT = ("pooling", "layers", "query_max_tokens", "passage_max_tokens")
+_KEPT_BY_CONTRACT = ("pooling", "layers", "servable", "query_max_tokens", "passage_max_tokens")
 
 
 def held_cells(wanted: int, device: str) -> int:
@@ -269,7 +269,9 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
                 f"{section}.{field}: {config.model.name} was made with {there!r}, the recipe says {now!r}; "
                 f"remove {section}.{field} from the recipe, or start from a raw model"
             )
-    pairing = wanted.model_dump(include={"query_prompt", "passage_prompt"})
+    # Our default pairs two prompts, which would end what the contract promises to other programs.
+    paired = {"query_prompt", "passage_prompt"}
+    pairing = wanted.model_dump(include=paired & config.encoder.model_fields_set if encoder.servable else paired)
     for name, prompt in pairing.items():
         if (before := getattr(encoder, name)) != prompt:
             logger.info("the %s changes from %s (in %s) to %s", name.replace("_", " "), before, source.name, prompt)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama2vec.errors import ContractError, MissingDependencyError
 from llama2vec.manifest import package_version
 from llama2vec.model.local import fetched
-from llama2vec.model.publish.publishing import MODULE_CLASS, MODULE_FILE, MODULES_FILE, module_source
+from llama2vec.model.publish.publishing import MODULE_CLASS, MODULE_FILE, MODULES_FILE, STOCK_MODULES, module_source
 from llama2vec.model.source import resolve_model
 
 if TYPE_CHECKING:
@@ -37,13 +37,20 @@ def load_sentence_transformer(name: str | Path, **options: Any) -> SentenceTrans
             "this needs sentence-transformers; run: pip install 'llama2vec[sentence-transformers]'"
         ) from error
     folder = Path(fetched(resolve_model(str(name))).location)
-    check_own_code(folder)
-    return SentenceTransformer(str(folder), trust_remote_code=True, **options)
+    own = check_own_code(folder)
+    return SentenceTransformer(str(folder), trust_remote_code=own, **options)
 
 
-def check_own_code(folder: Path) -> None:
-    """Raise a :class:`ContractError` unless this package's own module is all the code that a folder names."""
-    module = folder / MODULE_FILE
+def check_own_code(folder: Path) -> bool:
+    """Return whether a folder names this package's own module, or no code at all, as a servable encoder does.
+
+    Raises:
+        ContractError: It names other code.
+    """
+    module, named = folder / MODULE_FILE, _named_modules(folder)
+    if named == list(STOCK_MODULES):
+        _check_no_code(folder)
+        return False
     if not module.is_file():
         raise ContractError(f"{folder}: {MODULE_FILE} is missing; load and save the model again with llama2vec")
     if module.read_bytes() != module_source():
@@ -51,14 +58,24 @@ def check_own_code(folder: Path) -> None:
             f"{module} differs from that of llama2vec {package_version()} and was not run; load and save the model "
             "again, or read the file and open the folder with SentenceTransformer(…, trust_remote_code=True)"
         )
-    modules = _read_json(folder / MODULES_FILE)
-    entries = modules if isinstance(modules, list) else []
-    named = [(one.get("type"), one.get("path")) if isinstance(one, dict) else one for one in entries]
     if named != [(MODULE_CLASS, "")]:
         raise ContractError(
             f"{folder / MODULES_FILE} names code other than {MODULE_FILE}; nothing was run; "
             "load and save the model again"
         )
+    _check_no_code(folder)
+    return True
+
+
+def _named_modules(folder: Path) -> list[Any]:
+    path = folder / MODULES_FILE
+    modules = _read_json(path) if path.is_file() else []
+    entries = modules if isinstance(modules, list) else []
+    return [(one.get("type"), one.get("path")) if isinstance(one, dict) else one for one in entries]
+
+
+def _check_no_code(folder: Path) -> None:
+    """Raise a ContractError if a config of the folder names code."""
     for path in sorted(folder.glob("*config*.json")):
         settings = _read_json(path)
         if isinstance(settings, dict) and "auto_map" in settings:

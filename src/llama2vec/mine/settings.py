@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import GrownSettings, Language, Settings
+from llama2vec.config import GrownSettings, Settings
 from llama2vec.data.settings import PassageSettings, ReadingSettings
+from llama2vec.languages import Language
 
 
 class MineSettings(GrownSettings):

@@ -163,13 +163,16 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
     return contract
 
 
+def saved_contract(folder: Path) -> Contract | None:
+    """Return a saved contract without checking it against its model; None = there is none."""
+    path = folder / CONTRACT_FILE
+    return _parse(path, _read_json(path)) if path.is_file() else None
+
+
 def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | None:
     """Return the prompts and encoder settings of a saved contract without loading its model; None = it has none."""
-    path = folder / CONTRACT_FILE
-    if not path.is_file():
-        return None
-    contract = _parse(path, _read_json(path))
-    return contract.prompts, contract.encoder
+    contract = saved_contract(folder)
+    return None if contract is None else (contract.prompts, contract.encoder)
 
 
 def _parse(path: Path, data: Mapping[str, Any]) -> Contract:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,12 @@ from llama2vec.model.backbone import Backbone, decoder, load_backbone
 from llama2vec.model.batching import padded_batches, windows
 from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
+from llama2vec.model.limits import within_model
 from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
-from llama2vec.model.prompt import PromptIds, count_longer, prompt_ids, prompted_texts
-from llama2vec.model.publish.publishing import add_public_files
+from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
+from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
+from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files
 from llama2vec.model.source import ModelSource, ModelSpec, resolve_model
 from llama2vec.records import Passage, Query, Side
 from llama2vec.terminal import ProgressReporter
@@ -77,7 +78,7 @@ class Encoder:
         ids = prompt_ids(backbone.tokenizer, prompts)
         contract = Contract(
             prompts=prompts,
-            encoder=_within_model(backbone, ids, settings),
+            encoder=within_model(backbone, ids, settings),
             ids=ids,
             dtype=backbone.dtype,
             weights="",
@@ -308,13 +309,17 @@ class Encoder:
             add_public_files(partial, folder, self.backbone.source.name)
             apply_umask(partial)
             (folder / "chat_template.jinja").unlink(missing_ok=True)
-            # Shards of the model that is replaced would count as weights of this one.
-            for old in (*folder.glob("model*.safetensors"), folder / "model.safetensors.index.json"):
-                if not (partial / old.name).exists():
+            # Shards of the model that is replaced would count as weights of this one, its pooling as that of this one.
+            shards = (*folder.glob("model*.safetensors"), folder / "model.safetensors.index.json")
+            for old in (*shards, *(folder / name for name in PUBLIC_FILES)):
+                if not (partial / old.relative_to(folder)).exists():
                     old.unlink(missing_ok=True)
             # config.json last: it is what makes the folder a model.
-            for file in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
-                file.replace(folder / file.name)
+            made = [path for path in partial.rglob("*") if path.is_file()]
+            for file in sorted(made, key=lambda path: path == partial / "config.json"):
+                place = folder / file.relative_to(partial)
+                place.parent.mkdir(exist_ok=True)
+                file.replace(place)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         self.backbone.source = resolve_model(str(folder))
@@ -329,6 +334,8 @@ class Encoder:
             # An encoder does not chat: with a template sentence-transformers wraps every text in a conversation.
             tokenizer.chat_template = None
             tokenizer.save_pretrained(folder)
+        if self.contract.encoder.servable:
+            put_prompt_into_tokenizer(folder, tokenizer, self.contract)
 
 
 def texts_of(items: Any) -> list[str]:
@@ -346,54 +353,3 @@ def texts_of(items: Any) -> list[str]:
             ) from None
         texts.append(text)
     return texts
-
-
-def _of_text(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> EncoderSettings:
-    """Return the settings with limits that count the text alone."""
-    if ids.next_prefix is not None and settings.pooling != "slots":
-        raise ContractError("prompts.next_prefix needs pooling=slots: without a prompt, both sides have one prefix")
-    if not settings.count_prompt:
-        return settings
-    limits: dict[str, Any] = {"count_prompt": False}
-    sides: tuple[Side, ...] = ("query", "passage")
-    for side in sides:
-        prompt, most = getattr(settings, f"{side}_prompt"), getattr(settings, f"{side}_max_tokens")
-        limits[f"{side}_max_tokens"] = ids.text_room(most, prompt if settings.pooling == "slots" else None)
-        if limits[f"{side}_max_tokens"] < 1:
-            raise ContractError(
-                f"{backbone.source.name}: encoder.{side}_max_tokens is {most}, which the prompt fills; raise it, or "
-                "set encoder.count_prompt = false"
-            )
-    return settings.model_copy(update=limits)
-
-
-@torch.no_grad()
-def usable_layers(backbone: Backbone) -> int:
-    """Return how many of a model's last layers give states of one shape, which can be averaged.
-
-    OPT-350M projects what its last layer gives to the width of its embeddings; Gemma 3n's layers keep several streams.
-    """
-    ids = torch.zeros(1, 2, dtype=torch.long, device=backbone.model.device)
-    output = decoder(backbone.model)(input_ids=ids, use_cache=False, output_hidden_states=True)
-    shape, states = output.last_hidden_state.shape, (output.hidden_states or ())[1:]  # The first are the embeddings.
-    alike = takewhile(lambda state: state.shape == shape, reversed(states))
-    return max(1, sum(1 for _ in alike))
-
-
-def _within_model(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> EncoderSettings:
-    """Cut layers and length limits to what the model has, and say so; take the prompts off limits that include them."""
-    settings = _of_text(backbone, ids, settings)
-    limits = {"layers": usable_layers(backbone) if settings.layers > 1 else 1}
-    if context := getattr(backbone.model.config, "max_position_embeddings", None):
-        room = ids.room(context)
-        if room < 1:
-            raise ContractError(
-                f"{backbone.source.name}: its context of {context} tokens has no room for text next to the prompts"
-            )
-        limits |= {"query_max_tokens": room, "passage_max_tokens": room}
-    cut = {name: limit for name, limit in limits.items() if getattr(settings, name) > limit}
-    for name, limit in cut.items():
-        logger.warning(
-            "encoder.%s is cut to %d from %d: the model supports no more", name, limit, getattr(settings, name)
-        )
-    return EncoderSettings.model_validate(settings.model_dump() | cut)

@@ -20,6 +20,8 @@ from llama2vec.artifact import read_object
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError
 from llama2vec.files import file_sha256, write_atomic
 from llama2vec.manifest import digest
+from llama2vec.model.contract import Contract, saved_contract
+from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.source import (
     COMPACT_ADAPTER,
     COMPACT_FILE,
@@ -116,11 +118,11 @@ def merged(source: ModelSource) -> ModelSource:
     if not _is_whole(folder):
         logger.info("%s: merging once with %s into %s", source.name, base.name, folder)
         with into_cache(folder) as partial:
-            merge(given, Path(unpack_gguf(base) if base.gguf_file else base.location), partial)
+            merge(given, Path(unpack_gguf(base) if base.gguf_file else base.location), partial, saved_contract(given))
     return replace(source, location=str(folder), hub_id=None, compact=str(given))
 
 
-def merge(compact: Path, base: Path, folder: Path) -> None:
+def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) -> None:
     """Write the encoder that a compact one stands for: weights in float16, tokenizer, and its other files.
 
     Sums are taken in float64 and rounded once, so every processor writes the same bytes.
@@ -136,11 +138,17 @@ def merge(compact: Path, base: Path, folder: Path) -> None:
         save_file(weights, folder / file.name, metadata={"format": "pt"})
     if adapter:
         raise ModelError(f"{compact}: {min(adapter)} has no counterpart in {base}; name the LLM it was made from")
-    others = [*base.glob("*.json"), *compact.iterdir()]
     left = (COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", _UNPACKED_HASH)
-    for file in others:
-        if file.is_file() and file.name not in left:
-            shutil.copyfile(file, folder / file.name)
+    for home, files in ((base, base.glob("*.json")), (compact, compact.rglob("*"))):
+        for file in files:
+            if file.is_file() and file.name not in left:
+                place = folder / file.relative_to(home)
+                place.parent.mkdir(exist_ok=True)
+                shutil.copyfile(file, place)
+    if contract is not None and contract.encoder.servable:
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(base, **SAFE)
+        put_prompt_into_tokenizer(folder, tokenizer, contract)
 
 
 def adapter_key(weight: str, side: str) -> str:

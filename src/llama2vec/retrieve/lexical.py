@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.config import check_language
 from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
+from llama2vec.languages import check_language
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.vector_index import Rows, Scores, best_rows
 

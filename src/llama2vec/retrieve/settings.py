@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import Language, Settings
+from llama2vec.config import Settings
+from llama2vec.languages import Language
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from llama2vec.config import PromptSettings, load_config
+from llama2vec.config import EncoderSettings, PromptSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError, Llama2VecError, TrainingError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import finetune_model, resolve_contract
@@ -317,3 +317,17 @@ def make_jsonl() -> Callable[..., Path]:
         return path
 
     return make
+
+
+def test_a_servable_checkpoint_keeps_its_one_reading_and_refuses_a_second(
+    llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    servable = EncoderSettings(servable=True, passage_max_tokens=30)
+    start = Encoder.load(llama_folder, settings=config(llama_folder).model, encoder=servable).save(tmp_path / "start")
+    model = f"model.name={start}"
+    kept = resolve_contract(load_config(FinetuneConfig, None, [model, "encoder.servable=true"]))[1]
+    assert (kept.query_prompt, kept.passage_prompt, kept.query_max_tokens, kept.servable) == ("self", "self", 30, True)
+    other = load_config(FinetuneConfig, None, [model, "encoder.query_prompt=next", "optimizer.batch_size=4"])
+    with pytest.raises(ContractError, match="servable is true, but queries and passages have different prompts"):
+        finetune_model(other, tmp_path / "out", examples=examples)
+    assert not (tmp_path / "out").exists()

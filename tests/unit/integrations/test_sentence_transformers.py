@@ -10,7 +10,7 @@ import pytest
 
 from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.errors import ContractError, MissingDependencyError
-from llama2vec.integrations.sentence_transformers import load_sentence_transformer
+from llama2vec.integrations.sentence_transformers import check_own_code, load_sentence_transformer
 from llama2vec.model.encoder import Encoder
 
 
@@ -54,3 +54,15 @@ def test_without_sentence_transformers_the_extra_is_named(saved: Path, monkeypat
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingDependencyError, match=r"llama2vec\[sentence-transformers\]"):
         load_sentence_transformer(saved)
+
+
+def test_a_servable_encoder_names_no_code_and_none_is_run(llama_folder: Path, tmp_path: Path) -> None:
+    settings = EncoderSettings(servable=True)
+    folder = Encoder.load(llama_folder, settings=ModelSettings(dtype="float32"), encoder=settings).save(tmp_path / "b")
+    assert not check_own_code(folder)
+    trace = tmp_path / "trace"
+    (folder / "portable_encoder.py").write_text(f"open({str(trace)!r}, 'w').close()")
+    expected = Encoder.load(folder, settings=ModelSettings(dtype="float32")).encode_queries(["river"])
+    model = load_sentence_transformer(folder, device="cpu")
+    np.testing.assert_allclose(model.encode_query(["river"]), expected, atol=1e-5, rtol=0)
+    assert not trace.exists()

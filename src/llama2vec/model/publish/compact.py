@@ -21,7 +21,8 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
 from llama2vec.model.local import adapter_key, fetched, merge, unpack_gguf
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
-from llama2vec.model.publish.publishing import MODULE_FILE, MODULES_FILE, add_public_files, is_own_card
+from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_own_card
+from llama2vec.model.publish.stacks import stack_lines
 from llama2vec.model.source import (
     COMPACT_ADAPTER,
     COMPACT_FILE,
@@ -47,6 +48,7 @@ class Compacted:
     kept: float  # Share of the difference's squared norm that the rank keeps
     cosine: float  # Smallest cosine between the vectors of the two encoders on the golden texts
     megabytes: float
+    stacks: str  # What opens the encoder itself
 
 
 def _read_compact(folder: Path) -> Found | None:
@@ -59,8 +61,8 @@ COMPACT = Kind(
     _read_compact,
     resumable=False,
     entries=(
-        COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", "config.json", "config_sentence_transformers.json",
-        CONTRACT_FILE, GOLDEN_FILE, GOLDEN_VECTORS, CARD_FILE, MODULE_FILE, MODULES_FILE,
+        COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", "config.json", CONTRACT_FILE, GOLDEN_FILE,
+        GOLDEN_VECTORS, CARD_FILE, *PUBLIC_FILES,
     ),
 )  # fmt: skip
 
@@ -104,7 +106,9 @@ def save_compact(
             work.finish()
     facts = read_object(Path(output) / COMPACT_FILE) or {}
     size = (Path(output) / COMPACT_ADAPTER).stat().st_size / 1e6
-    return Compacted(named, rank, facts["kept"], facts["cosine"], size)
+    kind = encoder.backbone.model.config.get_text_config().model_type
+    stacks = "; ".join(stack_lines(encoder.contract, kind))
+    return Compacted(named, rank, facts["kept"], facts["cosine"], size, stacks)
 
 
 def _base_of(model: str) -> str:
@@ -162,7 +166,7 @@ def _complete(encoder: Encoder, base: Path, folder: Path, output: Path) -> float
     merged = Path(tempfile.mkdtemp(prefix="llama2vec-"))
     try:
         shutil.copyfile(Path(encoder.backbone.source.location) / "config.json", folder / "config.json")
-        merge(folder, base, merged)
+        merge(folder, base, merged, encoder.contract)
         again = Encoder.load(
             merged, settings=_FLOAT32, prompts=encoder.contract.prompts, encoder=encoder.contract.encoder
         )

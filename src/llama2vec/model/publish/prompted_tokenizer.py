@@ -82,4 +82,5 @@ def put_prompt_into_tokenizer(folder: Path, tokenizer: Tokenizer, contract: Cont
     path = folder / TOKENIZER_CONFIG
     settings = json.loads(path.read_text(encoding="utf-8"))
     kept = {name: value for name, value in settings.items() if name not in _OWN_SPECIAL_TOKENS}
-    write_json(path, {**kept, "tokenizer_class": _CLASS})
+    padding = {"padding_side": "right", "pad_token": tokenizer.pad_token or tokenizer.eos_token}
+    write_json(path, {**kept, **padding, "tokenizer_class": _CLASS})

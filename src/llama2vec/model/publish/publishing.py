@@ -13,17 +13,28 @@ from llama2vec.artifact import read_object
 from llama2vec.errors import ContractError
 from llama2vec.files import disk_errors, write_atomic, write_json
 from llama2vec.model.backbone import load_model_config
-from llama2vec.model.contract import CONTRACT_FILE, prefix_words, saved_settings
+from llama2vec.model.contract import CONTRACT_FILE, Contract, prefix_words, saved_contract
 from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of
+from llama2vec.model.publish.prompted_tokenizer import surroundings
+from llama2vec.model.publish.stacks import stacks_of
 from llama2vec.records import Report, Side
 
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
 MODULE_FILE = "portable_encoder.py"
 MODULES_FILE = "modules.json"
 _ST_SETTINGS = "config_sentence_transformers.json"
-PUBLIC_FILES = (MODULE_FILE, MODULES_FILE, _ST_SETTINGS)
-"""What a saved encoder holds for sentence-transformers."""
+_LENGTH_FILE, _POOLING, _NORM = "sentence_bert_config.json", "1_Pooling", "2_Normalize"
+PUBLIC_FILES = (MODULE_FILE, MODULES_FILE, _ST_SETTINGS, _LENGTH_FILE, f"{_POOLING}/config.json")
+"""What a saved encoder may hold for sentence-transformers, and for servers that read its files."""
 MODULE_CLASS = f"{Path(MODULE_FILE).stem}.PortableEncoder"
+# Names under which every release of sentence-transformers, and the servers that read its files, know them.
+_MODULES = "sentence_transformers.models"
+STOCK_MODULES = (
+    (f"{_MODULES}.Transformer", ""),
+    (f"{_MODULES}.Pooling", _POOLING),
+    (f"{_MODULES}.Normalize", _NORM),
+)
+"""Class and folder of each module that a servable encoder names."""
 # As in portable_encoder.py, which cannot be imported without sentence-transformers.
 _QUERY_MARK = "[llama2vec:query]"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -38,18 +49,43 @@ def add_public_files(folder: Path, destination: Path, made_from: str) -> None:
 
 
 def write_sentence_transformers_files(folder: Path) -> None:
-    """Let ``SentenceTransformer(folder, trust_remote_code=True)`` open a saved encoder, also without llama2vec."""
-    write_atomic(folder / MODULE_FILE, module_source())
+    """Let ``SentenceTransformer(folder, trust_remote_code=True)`` open a saved encoder, also without llama2vec.
+
+    A servable one opens without ``trust_remote_code``: it names only modules of sentence-transformers, and other
+    servers read the pooling from the same files.
+    """
+    contract = saved_contract(folder)
+    servable = contract is not None and contract.encoder.servable
     settings = {
         "model_type": "SentenceTransformer",
-        "prompts": {"query": _QUERY_MARK, "document": ""},
+        "prompts": {"query": "" if servable else _QUERY_MARK, "document": ""},
         "default_prompt_name": None,
         "similarity_fn_name": "cosine",
     }
     write_json(folder / _ST_SETTINGS, settings)
-    module = {"idx": 0, "name": "0", "path": "", "type": MODULE_CLASS}
+    if servable and contract is not None:
+        _write_pooling(folder, contract)
+    else:
+        write_atomic(folder / MODULE_FILE, module_source())
+    parts = STOCK_MODULES if servable else ((MODULE_CLASS, ""),)
+    modules = [{"idx": row, "name": str(row), "path": path, "type": kind} for row, (kind, path) in enumerate(parts)]
     # Last: modules.json is what makes the folder a model of sentence-transformers.
-    write_json(folder / MODULES_FILE, [module])
+    write_json(folder / MODULES_FILE, modules)
+
+
+def _write_pooling(folder: Path, contract: Contract) -> None:
+    """Write what other programs read of a servable contract: its length limit and how it pools."""
+    around = sum(map(len, surroundings(contract, "passage")))
+    most = contract.encoder.passage_max_tokens + around
+    write_json(folder / _LENGTH_FILE, {"max_seq_length": most, "do_lower_case": False})
+    modes = {f"pooling_mode_{name}": False for name in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
+    chosen = "pooling_mode_mean_tokens" if contract.encoder.pooling == "mean" else "pooling_mode_lasttoken"
+    width = int(load_model_config(str(folder.resolve())).get_text_config().hidden_size)
+    (folder / _POOLING).mkdir(exist_ok=True)
+    write_json(
+        folder / _POOLING / "config.json",
+        {"word_embedding_dimension": width, **modes, chosen: True, "include_prompt": True},
+    )
 
 
 def module_source() -> bytes:
@@ -73,13 +109,14 @@ def write_model_card(
     """
     if is_own_card(folder / CARD_FILE):
         return False
-    if saved_settings(folder) is None:
+    if (saved := saved_contract(folder)) is None:
         raise ContractError(f"{folder} has no {CONTRACT_FILE}; give a model that llama2vec saved")
     contract = read_object(folder / CONTRACT_FILE) or {}
     origin, name = origin or origin_of(str(folder)), name or folder.resolve().name
     encoder, ids = contract["encoder"], contract["token_ids"]
     sides: tuple[Side, ...] = ("query", "passage")
     pools_slots = encoder["pooling"] == "slots"
+    config = load_model_config(str(folder.resolve())).get_text_config()
     card = ModelCard.from_template(
         _metadata(origin),
         template_path=str(_TEMPLATE),
@@ -88,9 +125,10 @@ def write_model_card(
         title=" ".join((name.rstrip("/").rpartition("/")[2] or name).split()),
         origin=origin,
         stages={stage: bool(origin.of_stage(stage)) for stage in ("adapt", "finetune")},
-        dimension=int(load_model_config(str(folder.resolve())).get_text_config().hidden_size),
+        dimension=int(config.hidden_size),
         dtype=contract["dtype"],
         encoder=encoder,
+        stacks=stacks_of(saved, config.model_type),
         layers=encoder.get("layers", 1),
         prefixes={
             encoder[f"{side}_prompt"]: ids.get("next_prefix", ids["prefix"])

@@ -18,7 +18,8 @@ def save(llama_folder: Path, tmp_path: Path) -> Callable[..., Path]:
     """Return a function that saves a tiny encoder as ``tiny``."""
 
     def make(recipe: str = "paper", **settings: Any) -> Path:
-        chosen = EncoderSettings.model_validate({"query_prompt": "next", **settings})
+        pairing = {} if settings.get("servable") else {"query_prompt": "next"}
+        chosen = EncoderSettings.model_validate({**pairing, **settings})
         encoder = Encoder.load(llama_folder, settings=FLOAT32, prompts=PROMPT_RECIPES[recipe], encoder=chosen)
         return encoder.save(tmp_path / "tiny")
 

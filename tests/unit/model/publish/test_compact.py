@@ -159,3 +159,14 @@ def test_another_output_is_never_replaced_unasked(trained: Path, llama_folder: P
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="does not hold a compact encoder"):
         save_compact(trained, tmp_path / "mine", base=str(llama_folder), overwrite=True)
+
+
+def test_a_compact_encoder_of_a_servable_one_merges_into_a_servable_folder(llama_folder: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = tuned(encoder_for(llama_folder, settings=EncoderSettings(servable=True)), tmp_path / "trained")
+    made = save_compact(folder, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    assert made.stacks.startswith("opens in sentence-transformers (as it is)")
+    merged = fetched(resolve_model(str(tmp_path / "small"))).location
+    given = SentenceTransformer(merged, device="cpu", model_kwargs={"dtype": torch.float32}).encode(TEXTS)
+    np.testing.assert_allclose(given, vectors(tmp_path / "small"), atol=1e-5)

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 from cards import MANIFEST, card_of
-from encoders import FLOAT32
+from encoders import FLOAT32, encoder_for
 from huggingface_hub.repocard import metadata_load
+from transformers import AutoModel, AutoTokenizer
 
+from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.errors import ContractError, ModelError
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import GOLDEN_TEXTS
 from llama2vec.model.publish.publishing import (
     CARD_MARK,
     MODULE_FILE,
@@ -42,6 +45,8 @@ PASSAGES = ["Bees find their way by the sun.", "The bridge was opened in 1932."]
         ("paper", {"query_prompt": "self"}),
         ("repllama", {}),
         ("one-word", {}),
+        ("paper", {"servable": True}),
+        ("paper-v2", {"servable": True, "passage_max_tokens": 40}),
     ],
 )
 def test_the_code_on_the_card_runs_and_gives_the_encoders_vectors(
@@ -196,3 +201,53 @@ def test_a_card_with_its_own_author_at_the_destination_stays(save: Callable[...,
     add_public_files(folder, destination, "base")
     assert not (folder / "README.md").exists()
     assert (destination / "README.md").read_text(encoding="utf-8") == "# Mine\n"
+
+
+def test_a_servable_encoder_opens_in_plain_sentence_transformers_and_transformers(
+    save: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = save("paper", servable=True, passage_max_tokens=60)
+    assert not (folder / MODULE_FILE).exists()
+    encoder = Encoder.load(folder, settings=FLOAT32)
+    texts = [*GOLDEN_TEXTS, "stone \n"]
+    expected = encoder.encode_passages(texts)
+    model = SentenceTransformer(str(folder), device="cpu")
+    for given in (model.encode(texts), model.encode_query(texts), model.encode_document(texts, batch_size=2)):
+        np.testing.assert_allclose(given, expected, atol=1e-5)
+    tokenizer, plain = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    ids = tokenizer(PASSAGES[0], return_tensors="pt")["input_ids"]
+    state = plain(input_ids=ids).last_hidden_state[0, -1].detach().numpy()
+    np.testing.assert_allclose(state / np.linalg.norm(state), encoder.encode_passages(PASSAGES[0]), atol=1e-5)
+
+
+def test_mean_pooling_is_servable_where_nothing_stands_before_a_text(llama_folder: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    prompts = PromptSettings(begin="none")
+    encoder = encoder_for(llama_folder, prompts, EncoderSettings(servable=True, pooling="mean", passage_max_tokens=60))
+    encoder.save(tmp_path / "mean")
+    given = SentenceTransformer(str(tmp_path / "mean"), device="cpu").encode(PASSAGES)
+    np.testing.assert_allclose(given, encoder.encode_passages(PASSAGES), atol=1e-5)
+
+
+def test_files_for_other_programs_of_the_model_that_is_replaced_go(llama_folder: Path, tmp_path: Path) -> None:
+    pooling, module = tmp_path / "1_Pooling" / "config.json", tmp_path / MODULE_FILE
+    encoder_for(llama_folder, None, EncoderSettings(servable=True)).save(tmp_path)
+    assert (pooling.is_file(), module.is_file()) == (True, False)
+    encoder_for(llama_folder).save(tmp_path, overwrite=True)
+    assert (pooling.is_file(), module.is_file()) == (False, True)
+    encoder_for(llama_folder, None, EncoderSettings(servable=True)).save(tmp_path, overwrite=True)
+    assert (pooling.is_file(), module.is_file()) == (True, False)
+
+
+def test_the_card_says_which_programs_open_it(save: Callable[..., Path]) -> None:
+    assert "| vLLM | no: its vectors are the mean of 2 layers |" in card_of(save("paper", layers=2))
+
+
+def test_the_card_of_a_servable_encoder_needs_no_trust(save: Callable[..., Path]) -> None:
+    card = card_of(save("paper", servable=True))
+    assert "| vLLM | as it is |" in card
+    assert "| ONNX Runtime | after `llama2vec export` |" in card
+    assert "trust_remote_code" not in card

@@ -1,0 +1,62 @@
+"""Which other programs a saved encoder opens in, how, and why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama2vec.model.contract import Contract
+from llama2vec.model.limits import obstacles
+from llama2vec.model.publish.prompted_tokenizer import surroundings
+
+# Causal models of text-embeddings-inference 1.9 (docs/stacks.md).
+_TEI_MODELS = ("gemma3_text", "llama", "mistral", "qwen2", "qwen3")
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Another program and an encoder."""
+
+    name: str
+    opens: bool  # Whether the encoder opens in it
+    how: str  # What it takes, or why it does not open
+
+
+def stacks_of(contract: Contract, model_type: str) -> list[Stack]:
+    """Return what becomes of an encoder in each program; ``model_type`` is that of its ``config.json``."""
+    servable = contract.encoder.servable
+    found = obstacles(contract.ids, contract.encoder, prompts_sent=not servable)
+    own = "as it is" if servable else "with trust_remote_code=True, which runs portable_encoder.py"
+    why, sends = "; ".join(found), "if your client sends the prompts"
+    vllm = Stack("vLLM", not found, why or ("as it is" if servable else sends))
+    tei = Stack("TEI", not found, why or ("as it is" if servable else f"{sends}, with --pooling last-token"))
+    if not found and model_type not in _TEI_MODELS:
+        tei = Stack("TEI", False, f"it does not know the architecture {model_type}")
+    return [
+        Stack("sentence-transformers", True, own),
+        Stack("ONNX Runtime", True, "after `llama2vec export`"),
+        vllm,
+        tei,
+        _llama_cpp(contract, why),
+    ]
+
+
+def _llama_cpp(contract: Contract, why: str) -> Stack:
+    before, after = surroundings(contract, "passage")
+    bare = not before and len(after) <= 1
+    how = "after its converter" + ("" if bare else ", if your client sends the prompts")
+    return Stack("llama.cpp", not why, why or how)
+
+
+def stack_lines(contract: Contract, model_type: str) -> list[str]:
+    """Return one line on the programs that open an encoder, and one on those that do not."""
+    stacks = stacks_of(contract, model_type)
+    opens = [f"{one.name} ({one.how})" for one in stacks if one.opens]
+    lines = [f"opens in {', '.join(opens)}"]
+    closed: dict[str, list[str]] = {}
+    for one in stacks:
+        if not one.opens:
+            closed.setdefault(one.how, []).append(one.name)
+    for why, names in closed.items():
+        advice = "" if contract.encoder.servable else "; train with encoder.servable = true for these"
+        lines.append(f"not in {', '.join(names)}: {why}{advice}")
+    return lines
