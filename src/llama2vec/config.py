@@ -176,6 +176,7 @@ class OptimizerSettings(Settings):
         steps: Optimizer steps. The default suits SmolLM2-135M (docs/lab-notes.md); the paper uses 10,000 for 7B.
         learning_rate: Peak of the schedule. The default suits small models under LoRA; use 1e-4 to 3e-4 for billions
             of parameters, 1e-5 for full fine-tuning.
+        sharding: ``fsdp`` = each process of torchrun holds a share of weights, gradients and optimizer state (FSDP2).
     """
 
     steps: Annotated[int, Field(ge=1)] = 32
@@ -192,6 +193,19 @@ class OptimizerSettings(Settings):
     save_every: Annotated[int, Field(ge=1)] = 50  # Steps between checkpoints
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2  # Number of checkpoints to keep; older ones are deleted
     workers: Annotated[int, Field(ge=0, le=1024)] = 0  # Processes that prepare batches; 0 = the training process itself
+    sharding: Literal["none", "fsdp"] = "none"
+    offload: bool = False  # With ``fsdp``, keep the shares in the CPU's memory: less GPU memory, slower
+
+    @model_validator(mode="after")
+    def _offload_shares_only(self) -> OptimizerSettings:
+        if self.offload and self.sharding == "none":
+            raise ValueError("offload keeps shares in the CPU's memory: it needs sharding = 'fsdp'")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_where(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out where the weights are kept, which decides no result: a run may be resumed with more processes."""
+        return {name: value for name, value in handler(self).items() if name not in ("sharding", "offload")}
 
     @field_validator("schedule", mode="before")
     @classmethod

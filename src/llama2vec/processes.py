@@ -6,6 +6,7 @@ Every function also works in a single process, where there is nothing to exchang
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -18,12 +19,25 @@ from llama2vec.errors import TrainingError
 ResultT = TypeVar("ResultT")
 
 
-def connect(device: torch.device) -> None:
-    """Join the other processes that torchrun started; the same state serves transformers later."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        from accelerate import PartialState
+def connect(device: torch.device, *, alone_too: bool = False) -> None:
+    """Join the other processes that torchrun started; the same state serves transformers later.
 
-        PartialState(cpu=device.type == "cpu")
+    ``alone_too``: a process that nothing started becomes a group of one, which sharding needs.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if dist.is_initialized() or (alone and not alone_too):
+        return
+    from accelerate import PartialState
+
+    if alone:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            here = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+        for name, value in {**here, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
+            os.environ.setdefault(name, value)
+    # Weights and moments that are kept in the CPU's memory need gloo beside NCCL.
+    more = {"backend": "cpu:gloo,cuda:nccl"} if device.type == "cuda" else {}
+    PartialState(cpu=device.type == "cpu", **more)
 
 
 def process_count() -> int:
@@ -60,15 +74,12 @@ def on_first_process(work: Callable[[], ResultT]) -> ResultT:
 
 def check_same(digest: str, what: str) -> None:
     """Raise a TrainingError on every process, naming those that were started with another ``what`` than the first."""
-    if process_count() == 1:
-        return
-    digests: list[Any] = [None] * process_count()
-    dist.all_gather_object(digests, digest)
+    digests = from_all(digest)
     others = [str(rank) for rank, found in enumerate(digests) if found != digests[0]]
     if others:
         raise TrainingError(
             f"process {', '.join(others)} of {process_count()} was started with other {what} than process 0; "
-            "give every process the same recipe and the same files"
+            "give every process the same recipe, the same files and the same packages"
         )
 
 
@@ -84,6 +95,28 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     found = [torch.empty_like(padded) for _ in sizes]
     dist.all_gather(found, padded)
     return [part[:size] for part, size in zip(found, sizes, strict=True)]
+
+
+def largest_everywhere(number: int, device: torch.device) -> int:
+    """Return the largest of the numbers of all processes."""
+    if process_count() == 1:
+        return number
+    found = torch.tensor(number, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def from_all(value: ResultT) -> list[ResultT]:
+    """Return what each process gave, by rank."""
+    found: list[Any] = [value] * process_count()
+    if process_count() > 1:
+        dist.all_gather_object(found, value)
+    return found
+
+
+def first_fault(fault: str) -> str:
+    """Return what is wrong on the first process that found something, on every process; "" = nothing anywhere."""
+    return next(filter(None, from_all(fault)), "")
 
 
 def sum_everywhere(tensor: Tensor) -> Tensor:

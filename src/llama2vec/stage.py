@@ -15,7 +15,7 @@ import torch
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.files import apply_umask, remove, write_json
-from llama2vec.manifest import build_manifest, digest, sealed
+from llama2vec.manifest import build_manifest, digest, sealed, versions
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, choose_device, choose_dtype
 from llama2vec.model.contract import CONTRACT_FILE
@@ -102,17 +102,19 @@ def claim_output(
     device: str,
     model: str,
     inputs: Iterable[str | None] = (),
+    sharding: str = "none",
 ) -> Iterator[StageWork]:
     """Take the output folder for this plan, once for all processes.
 
     Raises:
         ModelError: The manifest of ``model``, which the training starts from, was changed after it was written.
         OutputExistsError: The folder is not free for this plan, or holds the model or one of the ``inputs``.
-        TrainingError: Another process was started with another plan.
+        TrainingError: Another process was started with another plan, another ``sharding`` or other versions.
     """
     origin_of(model)  # A damaged manifest is refused before the training rather than after it
-    connect(choose_device(device))
-    check_same(str(plan["hash"]), f"settings or {stage.data}")
+    connect(choose_device(device), alone_too=sharding != "none")
+    check_same(f"{plan['hash']} {sharding}", f"settings or {stage.data}")
+    check_same(digest(versions()), "versions of packages")
     made = StageWork(stage, plan, output)
     with ExitStack() as stack:
 

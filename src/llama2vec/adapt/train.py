@@ -41,6 +41,7 @@ from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
 from llama2vec.training.loop import LengthGroupedOrder, check_enough, mean_loss, train
+from llama2vec.training.state import step_size_kept
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ def adapt_model(
         read = read_passages(config.text.corpus, limit=limit, settings=config.reading, report=report)
     with claim_output(
         output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
-        inputs=[config.text.corpus],
+        inputs=[config.text.corpus], sharding=config.optimizer.sharding,
     ) as work:  # fmt: skip
         if work.is_finished:
             logger.info("%s: this adaptation is finished; nothing to do", output)
@@ -227,6 +228,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     examples, held_out = adaptation_examples(
         passages, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
     )
+    config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "accumulation")})
     check_enough(len(examples), config.optimizer)
     logger.info("%d training pairs, %d held out", len(examples), len(held_out))
     backbone, trainable, objective, mixed = _prepare(config, examples)
@@ -267,8 +269,8 @@ def _prepare(
         rows = backbone.model.get_input_embeddings().weight.shape[0]
         weights = torch.tensor(inverse_document_frequency([text.targets for text in tokenize(texts)], rows))
     eos = backbone.tokenizer.eos_token_id
-    # The wrapper of several processes expects one forward pass per step.
-    alone = process_count() == 1
+    # The wrapper of several processes expects one forward pass per step, and shares are gathered by all or by none.
+    alone = process_count() == 1 and config.optimizer.sharding == "none"
     micro_batch_tokens = most_cells(config.objective.micro_batch_tokens, backbone.model.device.type) if alone else 0
     objective = PretextObjective(tokenize, prompts, config.objective, reader, eos or 0, weights, micro_batch_tokens)
     return backbone, trainable, objective, mixed

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.model.batching import PromptedBatch
+from llama2vec.processes import largest_everywhere
 
 
 def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
@@ -32,15 +33,36 @@ def _replayed(state: tuple[Tensor, Tensor | None], device: torch.device) -> Iter
         yield
 
 
+def idle_batches(batches: Sequence[PromptedBatch], device: torch.device) -> list[PromptedBatch]:
+    """Return what a process with fewer micro-batches than others reads until they are done: one text, for nothing."""
+    missing = largest_everywhere(len(batches), device) - len(batches)
+    shortest = batches[-1]
+    return [PromptedBatch([], shortest.input_ids[:1], shortest.lengths[:1])] * missing
+
+
+def _backward(vectors: Tensor, gradients: Tensor) -> None:
+    """Propagate the gradients of a micro-batch; a text read for nothing has none."""
+    vectors.backward(gradients if len(gradients) else torch.zeros_like(vectors))  # type: ignore[no-untyped-call]
+
+
 class GradientCache:
     """Vectors of one batch, and the backward pass from their gradients to the weights.
 
     ``embed`` turns a micro-batch into vectors [B, D] and draws random numbers from torch only. The activations of at
-    most ``graph_tokens`` cells (rows x longest row) are held at once, or of a single larger micro-batch.
+    most ``graph_tokens`` cells (rows x longest row) are held at once, or of a single larger micro-batch. ``in_step``:
+    reading is joint work of all processes, which have as many micro-batches (:func:`idle_batches`); as many of them
+    keep their graphs on each.
     """
 
-    def __init__(self, embed: Callable[[PromptedBatch], Tensor], device: torch.device, graph_tokens: int) -> None:
-        self._embed, self._device, self._graph_tokens = embed, device, graph_tokens
+    def __init__(
+        self,
+        embed: Callable[[PromptedBatch], Tensor],
+        device: torch.device,
+        graph_tokens: int,
+        *,
+        in_step: bool = False,
+    ) -> None:
+        self._embed, self._device, self._graph_tokens, self._in_step = embed, device, graph_tokens, in_step
         self._graphs: list[tuple[list[int], Tensor]] = []
         self._replays: list[tuple[PromptedBatch, tuple[Tensor, Tensor | None]]] = []
         self.cells_read = 0
@@ -52,14 +74,16 @@ class GradientCache:
         ``graph_tokens``, and so are random numbers and sums.
         """
         first_without_graph = self._divide(batches)
+        if self._in_step:
+            first_without_graph = -largest_everywhere(-first_without_graph, self._device)
         pieces: list[tuple[list[int], Tensor]] = []
         with torch.no_grad():
             for batch in reversed(batches[first_without_graph:]):
                 self._replays.append((batch, _random_state(self._device)))
-                pieces.append((batch.rows, self._read(batch)))
+                pieces.append((batch.rows, self._read(batch)[: len(batch.rows)]))
         with torch.enable_grad():
             self._graphs = [(batch.rows, self._read(batch)) for batch in reversed(batches[:first_without_graph])]
-        pieces += [(rows, vectors.detach()) for rows, vectors in self._graphs]
+        pieces += [(rows, vectors.detach()[: len(rows)]) for rows, vectors in self._graphs]
         vectors = torch.cat([vectors for _, vectors in pieces])
         order = torch.tensor([row for rows, _ in pieces for row in rows], device=vectors.device)
         return vectors[order.argsort()].requires_grad_()
@@ -68,12 +92,12 @@ class GradientCache:
         """Propagate the vectors' gradients [N, D] into the weights' gradients; call once per batch."""
         while self._graphs:
             rows, vectors = self._graphs.pop()
-            vectors.backward(gradients[rows])  # type: ignore[no-untyped-call]
+            _backward(vectors, gradients[rows])
             del vectors
         while self._replays:
             batch, state = self._replays.pop()
             with torch.enable_grad(), _replayed(state, self._device):
-                self._read(batch).backward(gradients[batch.rows])  # type: ignore[no-untyped-call]
+                _backward(self._read(batch), gradients[batch.rows])
 
     def _divide(self, batches: Sequence[PromptedBatch]) -> int:
         """Return how many micro-batches keep their graph: as many as fit, at least one."""

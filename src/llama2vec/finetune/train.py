@@ -27,7 +27,7 @@ from llama2vec.finetune.batches import (
 )
 from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss, cosines, matryoshka_widths
 from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all, without_false_negatives
-from llama2vec.finetune.gradient_cache import GradientCache
+from llama2vec.finetune.gradient_cache import GradientCache, idle_batches
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
 from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
 from llama2vec.manifest import digest
@@ -43,6 +43,8 @@ from llama2vec.processes import average_gradients, gather_rows, process_count, p
 from llama2vec.records import Side, TrainingExample
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
 from llama2vec.training.loop import check_enough, train
+from llama2vec.training.sharding import ShardedModel
+from llama2vec.training.state import step_size_kept
 
 logger = logging.getLogger(__name__)
 
@@ -98,17 +100,22 @@ class ContrastiveObjective:
         """
         # The wrapper of several processes expects one forward pass per step; gradients are averaged below instead.
         plain = getattr(model, "module", model)
+        is_sharded = isinstance(model, ShardedModel)
         contrastive: ContrastiveBatch = batch["batch"]
-        cache = GradientCache(partial(self._embed, plain), self.device, self.graph_tokens)
+        cache = GradientCache(partial(self._embed, plain), self.device, self.graph_tokens, in_step=is_sharded)
         batches = list(
             padded_batches(
                 contrastive.sequences, self.micro_batch_tokens, self.encoder.pad_id,
                 equal_lengths=self.encoder.backbone.padding_changes_vectors,
             )
         )  # fmt: skip
+        if is_sharded:
+            batches += idle_batches(batches, self.device)
         guide = None
         if self.start is not None:
-            guide = self.start.read(plain, lambda model: ((part.rows, self._embed(model, part)) for part in batches))
+            guide = self.start.read(
+                plain, lambda model: ((part.rows, self._embed(model, part)[: len(part.rows)]) for part in batches)
+            )
         vectors = cache.represent(batches)
         with torch.enable_grad(), torch.autocast(self.device.type, enabled=False):
             loss, parts = self._loss_at_vectors(vectors, contrastive, vectors.detach() if guide is None else guide)
@@ -117,7 +124,8 @@ class ContrastiveObjective:
 
         def push_back(upstream: Tensor) -> None:
             cache.backpropagate(gradients * upstream)
-            average_gradients(plain.parameters())
+            if not is_sharded:  # FSDP averages them as it shares them out
+                average_gradients(plain.parameters())
 
         loss.requires_grad_().register_hook(push_back)  # type: ignore[no-untyped-call]
         return loss, {name: part.item() for name, part in parts.items()}
@@ -162,7 +170,8 @@ class ContrastiveObjective:
 
     def validate(self, model: Any, held_out: Sequence[ValidationTask], batch_size: int) -> dict[str, float]:
         """Search the held-out queries with the current weights."""
-        backbone = Backbone(model, self.encoder.backbone.tokenizer, self.encoder.backbone.source)
+        plain = getattr(model, "module", model)
+        backbone = Backbone(plain, self.encoder.backbone.tokenizer, self.encoder.backbone.source)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
             return held_out[0].score(Encoder(backbone, self.encoder.contract))
 
@@ -196,7 +205,7 @@ def finetune_model(
     plan = _plan(config, contract, examples)
     with claim_output(
         output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
-        inputs=[*config.data.source_list, config.validation.source],
+        inputs=[*config.data.source_list, config.validation.source], sharding=config.optimizer.sharding,
     ) as work:  # fmt: skip
         if work.is_finished:
             logger.info("%s: this fine-tuning is finished; nothing to do", output)
@@ -212,6 +221,7 @@ def _finetune(
 ) -> Encoder:
     """Train and save; nothing is written before the model and the examples have been read."""
     drawn, task = _read(config, examples)
+    config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
     optimizer = _with_steps(config.optimizer, len(drawn))
     check_enough(len(drawn), optimizer)
     _check_contrast(config, drawn)

@@ -29,6 +29,9 @@ from llama2vec.model.source import ModelSource, resolve_model
 
 logger = logging.getLogger(__name__)
 
+READ_STATES = "read_states"
+"""Attribute of a model that processes share: a function that reads it without the head, as its decoder would."""
+
 _NAMES_SHOWN = 3
 _NUMBER = re.compile(r"\d+")
 
@@ -167,6 +170,8 @@ def load_model_config(name: str) -> Any:
 
 def decoder(model: Any) -> Any:
     """Return the part of a causal LM below the output head; its result has ``last_hidden_state`` [B, L, D]."""
+    if READ_STATES in vars(model):
+        return vars(model)[READ_STATES]
     plain = model.get_base_model() if hasattr(model, "get_base_model") else model
     if plain.base_model is not plain:
         return plain.base_model

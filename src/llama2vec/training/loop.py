@@ -8,6 +8,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,9 +22,10 @@ from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.speed import fast_paths
-from llama2vec.processes import on_first_process, process_count, wait_for_all
+from llama2vec.processes import from_all, on_first_process, process_count, wait_for_all
 from llama2vec.terminal import ProgressReporter
 from llama2vec.training import state as saved
+from llama2vec.training.sharding import ShardedTraining, check_same_sharding, sharded
 from llama2vec.training.state import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,7 @@ class TrainingResult:
         return {"steps": self.steps, "seconds": round(time.monotonic() - started, 1), "losses": self.losses}
 
 
-class _ObjectiveTrainer(Trainer):  # type: ignore[misc]
+class _ObjectiveTrainer(ShardedTraining, Trainer):  # type: ignore[misc]
     """A Trainer whose loss comes from an :class:`_Objective`; it sums the parts between two log lines."""
 
     def __init__(self, objective: _Objective, order: EpochOrder, **arguments: Any) -> None:
@@ -128,6 +130,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         self.trainer: _ObjectiveTrainer | None = None
         self.folder, self.validate, self.best = folder, validate, best
         self.every, self.keep = settings.validate_every, settings.keep_checkpoints
+        self.examples_a_step = settings.batch_size * settings.accumulation * process_count()
         self.progress = ProgressReporter("training", unit="steps")
         self.last: dict[str, float] = {}
 
@@ -152,8 +155,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         step = state.global_step
         self.progress.advance(1)
         if (self.every and step % self.every == 0) or step == state.max_steps:
-            # Once for all processes: they must agree which step is the best.
-            found = on_first_process(self.validate)
+            found = self._validated()
             if found:
                 self.last |= found
                 self._write({"step": step, **found}, state)
@@ -166,11 +168,19 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         if control.should_save and self.trainer is not None:
             saved.check_finite(self.trainer.model, f"step {step}")
 
+    def _validated(self) -> dict[str, float]:
+        """Validate once for all processes, which must agree on the best step; only together can they read shares."""
+        if self.trainer is None or self.trainer.wrapped is None:
+            return on_first_process(self.validate)
+        found = self.validate()
+        return on_first_process(lambda: found)
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs or self.trainer is None:
             return
-        parts = {name: sum(values) / len(values) for name, values in self.trainer.parts.items() if values}
+        own = {name: sum(values) / len(values) for name, values in self.trainer.parts.items() if values}
         self.trainer.parts.clear()
+        parts = _means(from_all(own))
         line = {"step": state.global_step, "loss": logs["loss"], **parts}
         line |= {"learning_rate": logs["learning_rate"], "gradient_norm": logs["grad_norm"]}
         self.last |= {name: value for name, value in line.items() if name.startswith("loss")}
@@ -182,7 +192,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         wait_for_all()
         if state.is_world_process_zero:
             checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            saved.mark_complete(checkpoint)
+            saved.mark_complete(checkpoint, self.examples_a_step)
             saved.remove_older(checkpoint, self.keep, state.best_global_step)
 
     def _write(self, line: dict[str, float], state: Any) -> None:
@@ -190,6 +200,15 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         if state.is_world_process_zero:
             with (self.folder / LOG_FILE).open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
+
+
+def _means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Average named figures of several processes, each over those that have it."""
+    found: dict[str, list[float]] = {}
+    for one in parts:
+        for name, value in one.items():
+            found.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in found.items()}
 
 
 def train(
@@ -217,7 +236,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
 
     def validate() -> dict[str, float]:
-        return _validate(model, held_out, objective, settings.batch_size)
+        return _validate(trainer.wrapped or model, held_out, objective, settings.batch_size)
 
     recorder = _Recorder(folder, validate, settings, best)
     trainer = _ObjectiveTrainer(
@@ -230,7 +249,13 @@ def train(
     checkpoint = saved.last_checkpoint(folder)
     if checkpoint:
         logger.info("resuming from %s", checkpoint)
-    with fast_paths(model, compiled=options.pop("compile", False)), quiet_transformers(), recorder.progress:
+    is_sharded = settings.sharding == "fsdp"
+    check_same_sharding(checkpoint, is_sharded=is_sharded)
+    compiled = options.pop("compile", False)
+    with fast_paths(model, compiled=compiled), quiet_transformers(), recorder.progress, ExitStack() as stack:
+        if is_sharded:
+            mixed = options.get("bf16", False)
+            trainer.wrapped = stack.enter_context(sharded(model, mixed=mixed, offload=settings.offload))
         if checkpoint and saved.step_of(checkpoint) >= settings.steps:
             # transformers would take one step more; only the weights are wanted.
             trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))

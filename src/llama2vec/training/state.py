@@ -7,11 +7,14 @@ import logging
 import shutil
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from llama2vec.config import OptimizerSettings
 from llama2vec.errors import MissingDependencyError, TrainingError
 from llama2vec.files import file_sha256, write_atomic, write_json
+from llama2vec.processes import first_fault, on_first_process, process_count
 
 logger = logging.getLogger(__name__)
 
@@ -73,14 +76,46 @@ def draw_losses(log: Path, picture: Path) -> None:
     pyplot.close(plot)
 
 
-def mark_complete(checkpoint: Path) -> None:
-    """Write down, as the last file of a checkpoint, what its files must be."""
+def mark_complete(checkpoint: Path, examples_a_step: int) -> None:
+    """Write down, as the last file of a checkpoint, what its files must be, and how large its steps were."""
     files = {
         path.relative_to(checkpoint).as_posix(): file_sha256(path)
         for path in sorted(checkpoint.rglob("*"))
         if path.is_file() and path.name != _COMPLETE
     }
-    write_json(checkpoint / _COMPLETE, {"step": step_of(checkpoint), "sha256": files})
+    made = {"step": step_of(checkpoint), "examples_a_step": examples_a_step, "sha256": files}
+    write_json(checkpoint / _COMPLETE, made)
+
+
+def step_size_kept(
+    settings: OptimizerSettings, folder: Path, changes: Literal["batch_size", "accumulation"]
+) -> OptimizerSettings:
+    """Let a training that another number of processes resumes take steps of as many examples as before.
+
+    ``changes`` names what is divided among them: the batch of the second stage, in which all examples meet, or the
+    number of batches of the first.
+
+    Raises:
+        TrainingError: This many processes cannot share a step evenly.
+    """
+    before = on_first_process(lambda: _examples_a_step(folder))
+    now = settings.batch_size * settings.accumulation * process_count()
+    if before in (0, now):
+        return settings
+    of_one, rest = divmod(getattr(settings, changes) * before, now)
+    if rest:
+        raise TrainingError(
+            f"{folder}: its checkpoint has steps of {before} examples, which {process_count()} processes cannot share "
+            f"by changing optimizer.{changes}; start as many processes as before, or a divisor of them"
+        )
+    logger.info("resumed by %d processes: optimizer.%s is %d, for steps as before", process_count(), changes, of_one)
+    return settings.model_copy(update={changes: of_one})
+
+
+def _examples_a_step(folder: Path) -> int:
+    """Return the size of the steps that the newest whole checkpoint names; 0 = there is none, or it names none."""
+    checkpoint = last_checkpoint(folder)
+    return json.loads((checkpoint / _COMPLETE).read_bytes()).get("examples_a_step", 0) if checkpoint else 0
 
 
 def remove_older(checkpoint: Path, keep: int, best_step: int | None) -> None:
@@ -132,12 +167,18 @@ def step_of(checkpoint: Path) -> int:
 
 def check_finite(model: torch.nn.Module, where: str) -> None:
     """Raise a TrainingError that names the first weight that is not finite; ``where`` opens it, such as ``step 3``."""
-    for name, weight in model.named_parameters():
-        # The extremes carry NaN and infinity along, without a mask as large as the weight.
-        if weight.numel() and not all(bool(torch.isfinite(value)) for value in torch.aminmax(weight.detach())):
-            raise TrainingError(
-                f"{where}: the weight {name} is not finite and was not saved; lower optimizer.learning_rate"
-            )
+    found = first_fault(next((name for name, weight in model.named_parameters() if not _is_finite(weight)), ""))
+    if found:
+        raise TrainingError(
+            f"{where}: the weight {found} is not finite and was not saved; lower optimizer.learning_rate"
+        )
+
+
+def _is_finite(weight: torch.Tensor) -> bool:
+    # Of a weight that is shared out, this process has a share, which may be empty.
+    own: torch.Tensor = getattr(weight.detach(), "to_local", weight.detach)()
+    # The extremes carry NaN and infinity along, without a mask as large as the weight.
+    return not own.numel() or all(bool(torch.isfinite(value)) for value in torch.aminmax(own))
 
 
 def _fault(checkpoint: Path) -> str:

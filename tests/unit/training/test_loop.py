@@ -107,9 +107,9 @@ def test_a_whole_checkpoint_exists_at_every_moment_after_the_first(
     whole: list[int] = []
     mark = state.mark_complete
 
-    def watch(checkpoint: Path) -> None:
+    def watch(checkpoint: Path, examples_a_step: int) -> None:
         whole.append(len(list(tmp_path.glob("checkpoints/checkpoint-*/complete.json"))))
-        mark(checkpoint)
+        mark(checkpoint, examples_a_step)
 
     monkeypatch.setattr(state, "mark_complete", watch)
     run(tmp_path, save_every=2, keep_checkpoints=1)

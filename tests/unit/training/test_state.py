@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
 from llama2vec.training.state import (
     check_checkpoint,
@@ -18,6 +19,7 @@ from llama2vec.training.state import (
     last_checkpoint,
     mark_complete,
     remove_older,
+    step_size_kept,
     truncate_log,
 )
 
@@ -26,7 +28,7 @@ def checkpoint(folder: Path, step: int) -> Path:
     made = folder / "checkpoints" / f"checkpoint-{step}"
     made.mkdir(parents=True)
     (made / "model.safetensors").write_bytes(bytes(range(100)) * step)
-    mark_complete(made)
+    mark_complete(made, 16)
     return made
 
 
@@ -107,3 +109,19 @@ def test_the_newest_and_the_best_checkpoints_are_kept(
         checkpoint(tmp_path, step)
     remove_older(checkpoint(tmp_path, 20), keep, best)
     assert sorted(int(path.name[11:]) for path in (tmp_path / "checkpoints").iterdir()) == left
+
+
+def test_a_training_resumed_by_more_processes_keeps_the_size_of_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = OptimizerSettings(batch_size=4, accumulation=2)
+    assert step_size_kept(settings, tmp_path, "batch_size") is settings  # Nothing to resume from
+    checkpoint(tmp_path, 2)
+    monkeypatch.setattr("llama2vec.training.state.process_count", lambda: 2)
+    assert step_size_kept(settings, tmp_path, "batch_size") is settings
+    monkeypatch.setattr("llama2vec.training.state.process_count", lambda: 4)
+    assert step_size_kept(settings, tmp_path, "batch_size").batch_size == 2
+    assert step_size_kept(settings, tmp_path, "accumulation").accumulation == 1
+    monkeypatch.setattr("llama2vec.training.state.process_count", lambda: 3)
+    with pytest.raises(TrainingError, match="steps of 16 examples, which 3 processes cannot share"):
+        step_size_kept(settings, tmp_path, "accumulation")
