@@ -202,6 +202,26 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
                 stream.write(json.dumps(line) + "\n")
 
 
+def _run(trainer: _ObjectiveTrainer, recorder: _Recorder, settings: OptimizerSettings, checkpoint: Path | None) -> int:
+    """Train from a checkpoint on, load the best weights, and return their step."""
+    if checkpoint and saved.step_of(checkpoint) >= settings.steps:
+        # transformers would take one step more; only the weights are wanted.
+        trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
+        trainer._load_from_checkpoint(str(checkpoint))
+        recorder.restore(settings.steps)
+        if trainer.is_world_process_zero():  # what a kill right after the last checkpoint left
+            saved.remove_older(checkpoint, settings.keep_checkpoints, trainer.state.best_global_step)
+    else:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    best_step = int(trainer.state.best_global_step or settings.steps)
+    if best_step != settings.steps:
+        best_checkpoint = recorder.folder / saved.CHECKPOINTS / f"checkpoint-{best_step}"
+        saved.check_checkpoint(best_checkpoint)
+        trainer._load_from_checkpoint(str(best_checkpoint))
+        recorder.last |= validation_at(recorder.folder / LOG_FILE, best_step)
+    return best_step
+
+
 def _means(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Average named figures of several processes, each over those that have it."""
     found: dict[str, list[float]] = {}
@@ -256,21 +276,7 @@ def train(
         if is_sharded:
             mixed = options.get("bf16", False)
             trainer.wrapped = stack.enter_context(sharded(model, mixed=mixed, offload=settings.offload))
-        if checkpoint and saved.step_of(checkpoint) >= settings.steps:
-            # transformers would take one step more; only the weights are wanted.
-            trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
-            trainer._load_from_checkpoint(str(checkpoint))
-            recorder.restore(settings.steps)
-            if trainer.is_world_process_zero():  # what a kill right after the last checkpoint left
-                saved.remove_older(checkpoint, settings.keep_checkpoints, trainer.state.best_global_step)
-        else:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        best_step = trainer.state.best_global_step or settings.steps
-        if best_step != settings.steps:
-            best_checkpoint = folder / saved.CHECKPOINTS / f"checkpoint-{best_step}"
-            saved.check_checkpoint(best_checkpoint)
-            trainer._load_from_checkpoint(str(best_checkpoint))
-            recorder.last |= validation_at(folder / LOG_FILE, best_step)
+        best_step = _run(trainer, recorder, settings, checkpoint)
     if trainer.is_world_process_zero():
         draw_losses(folder / LOG_FILE, folder / LOSS_PLOT)
     return TrainingResult(trainer.state.global_step, recorder.last, best_step)

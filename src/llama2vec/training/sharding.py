@@ -24,7 +24,7 @@ _SCHEDULER = "scheduler.pt"
 
 
 class ShardedModel(torch.nn.Module):
-    """What the trainer calls in place of DistributedDataParallel: FSDP reduces the gradients by itself."""
+    """What the trainer calls instead of DistributedDataParallel: FSDP itself averages the gradients."""
 
     def __init__(self, module: Any, device: torch.device, *, mixed: bool) -> None:
         super().__init__()

@@ -175,7 +175,7 @@ def check_finite(model: torch.nn.Module, where: str) -> None:
 
 
 def _is_finite(weight: torch.Tensor) -> bool:
-    # Of a weight that is shared out, this process has a share, which may be empty.
+    # A process holds only its share of a divided weight, and a small weight has fewer shares than processes.
     own: torch.Tensor = getattr(weight.detach(), "to_local", weight.detach)()
     # The extremes carry NaN and infinity along, without a mask as large as the weight.
     return not own.numel() or all(bool(torch.isfinite(value)) for value in torch.aminmax(own))

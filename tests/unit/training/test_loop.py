@@ -59,7 +59,7 @@ class FitLine:
 @pytest.fixture(autouse=True)
 def _no_picture(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     # A line is no transformer that could be made faster.
-    monkeypatch.setattr(loop, "fast_paths", nullcontext)
+    monkeypatch.setattr(loop, "fast_paths", lambda *_, **__: nullcontext())
     # Drawing takes longer than all of these trainings; two tests look at it.
     if "picture" not in request.node.name and "tells_the_facts" not in request.node.name:
         monkeypatch.setattr(loop, "draw_losses", lambda *_: None)
