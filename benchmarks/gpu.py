@@ -8,7 +8,8 @@ error in its place. A step is tokenization, forward, backward, clipping and Adam
 
 The operations that count are those that the method needs: two a weight and token forward, two more for the gradients of
 the inputs, and two more for those of the weights where every weight is trained; causal attention, and the head where it
-is read. Padding, adapters and what is computed again do not count. ``--shape tiny --device cpu`` tries the script out.
+is read. Padding, adapters and what is computed again do not count. ``adapt-compiled`` runs only where ``--only`` names
+it: compiling takes a minute. ``--shape tiny --device cpu`` tries the script out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import random
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,9 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import prompt_ids
 from llama2vec.model.source import ModelSource
 from llama2vec.model.speed import fast_paths
+from llama2vec.processes import connect
 from llama2vec.records import AdaptationExample, TrainingExample
+from llama2vec.training.sharding import sharded
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {
@@ -64,7 +68,12 @@ def main() -> None:
     """Measure what is asked for, one after the other, within a time limit."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--output", type=Path, required=True)
-    options.add_argument("--only", nargs="+", choices=list(MEASUREMENTS), default=list(MEASUREMENTS))
+    options.add_argument(
+        "--only",
+        nargs="+",
+        choices=list(MEASUREMENTS),
+        default=[name for name in MEASUREMENTS if name != "adapt-compiled"],
+    )
     options.add_argument("--shape", choices=list(SHAPES), default="7b")
     options.add_argument("--device", default="cuda")
     options.add_argument("--seconds", type=float, default=4.0, help="of repeated steps in one measurement")
@@ -232,11 +241,14 @@ def encode(bench: Bench) -> dict[str, Any]:
     return bench.result(seconds, sum(lengths), operations, passages_per_second=passages)
 
 
-def adapt(bench: Bench, *, fast: bool = True, full: bool = False, checkpointing: bool = False) -> dict[str, Any]:
+def adapt(
+    bench: Bench, *, paths: str = "fast", full: bool = False, checkpointing: bool = False, fsdp: bool = False
+) -> dict[str, Any]:
     """Take steps of stage 1: joint sequences of texts of equal length, EBAE and EBAR.
 
     With LoRA a step is a whole one. ``full`` trains every weight, forward and backward alone and with half of the
-    texts: the moments of AdamW need several GPUs.
+    texts: the moments of AdamW need several GPUs. ``fsdp`` divides the model among a group of one process, which costs
+    all of FSDP's copies and no transfer.
     """
     backbone = bench.backbone()
     model = backbone.model.train() if full else trainable(backbone, checkpointing=checkpointing)
@@ -246,21 +258,28 @@ def adapt(bench: Bench, *, fast: bool = True, full: bool = False, checkpointing:
         TargetTokenizer(backbone.tokenizer, length, frozenset()), prompts, ObjectiveSettings(),
         JointReader(backbone.model.config, bench.dtype), 2, None, most_cells(0, bench.device.type),
     )  # fmt: skip
-    update = model.zero_grad if full else optimizer_step(model)
     pairs = [AdaptationExample(bench.text(length), bench.text(length)) for _ in range(batch)]
 
-    def step() -> None:
-        loss, _ = objective.loss(model, objective.collate(pairs))
-        loss.backward()
-        update()
+    with ExitStack() as stack:
+        if paths != "stock":
+            stack.enter_context(fast_paths(model, compiled=paths == "compiled"))
+        if fsdp:
+            connect(bench.device, alone_too=True)
+            model = stack.enter_context(sharded(model, mixed=False, offload=False))
+        update = model.zero_grad if full else optimizer_step(model)
 
-    with fast_paths(model) if fast else torch.enable_grad():
+        def step() -> None:
+            loss, _ = objective.loss(model, objective.collate(pairs))
+            loss.backward()
+            update()
+
         seconds = bench.timed(step)
     around = len(prompts.prefix) + sum(map(len, prompts.suffixes.values()))
     lengths = [length + around] * batch
     operations = bench.operations(lengths, of_weights=3 if full else 2, of_attention=3)
     operations += 3 * 2 * 2 * prompts.slots * batch * bench.shape["hidden_size"] * bench.shape["vocab_size"]
-    return bench.result(seconds, sum(lengths), operations, fast_paths=fast, checkpointing=checkpointing, full=full)
+    how = {"paths": paths, "checkpointing": checkpointing, "full": full, "fsdp": fsdp}
+    return bench.result(seconds, sum(lengths), operations, **how)
 
 
 def finetune(bench: Bench) -> dict[str, Any]:
@@ -362,7 +381,9 @@ MEASUREMENTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "search": search,
     "adapt-full": lambda bench: adapt(bench, full=True),
     "adapt-checkpointing": lambda bench: adapt(bench, checkpointing=True),
-    "adapt-stock": lambda bench: adapt(bench, fast=False),
+    "adapt-fsdp": lambda bench: adapt(bench, fsdp=True),
+    "adapt-stock": lambda bench: adapt(bench, paths="stock"),
+    "adapt-compiled": lambda bench: adapt(bench, paths="compiled"),
 }
 
 
