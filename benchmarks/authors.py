@@ -126,7 +126,7 @@ def main() -> None:
             options.fixture.write_text(json.dumps(fixture(sides, found)) + "\n", encoding="utf-8")
     else:
         authors = {"commit": commit_of(sides.checkout), "versions": sides.versions, "stop_words": sides.stop_words}
-        tokenizer = "LLaMA-2's" if options.tokenizer else "trained on the texts"
+        tokenizer = Path(options.tokenizer).name if options.tokenizer else "trained on the texts"
         comparisons = [{**asdict(one), "agrees": one.agrees} for one in found]
         made = {**made_by(), "authors": authors, "tokenizer": tokenizer, "comparisons": comparisons}
         write_json(options.output, made)

@@ -1,4 +1,4 @@
-"""Write the tables of docs/results.md and docs/lab-notes.md from benchmarks/results; --check fails if one is stale.
+"""Write the tables of the pages below from benchmarks/results; --check fails if one is stale.
 
 A table stands between two comments; the text around it is written by hand::
 
@@ -6,8 +6,8 @@ A table stands between two comments; the text around it is written by hand::
     …
     <!-- end -->
 
-The first word names the table (``--list`` shows all), the second the budget of the study (default: cpu), or for
-``hybrid`` the model.
+The first word names the table (``--list`` shows all), the rest the budget of the study (default: cpu), for ``hybrid``
+the model, for ``authors-steps`` the stage.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from llama2vec.records import Report  # noqa: E402
 from llama2vec.score.comparison import compare_reports, pooled_comparison  # noqa: E402
 from llama2vec.score.report.text import p_value_text  # noqa: E402
 
-PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md"))
+PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md", "method.md"))
 RESULTS = REPOSITORY / "benchmarks" / "results"
 END = "<!-- end -->"
 _BLOCK = re.compile(
@@ -147,6 +147,45 @@ def _with_interval(found: Mapping[str, Any] | None) -> str:
     return f"{found['score']:.3f} [{found['interval'][0]:.3f}, {found['interval'][1]:.3f}]"
 
 
+_AUTHORS = {"authors.json": "one of its kind", "authors-llama-2-tokenizer.json": "LLaMA-2's"}
+"""Files of ``benchmarks/authors.py`` → their tokenizer."""
+
+
+def _authors(path: Path) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["comparisons"]
+    except (OSError, ValueError, KeyError) as error:
+        raise TableError(f"{path.name} cannot be read ({error}); run benchmarks/authors.py") from None
+    return found
+
+
+def authors_steps_table(stage: str, results: Path) -> str:
+    """Return the losses of the authors' code and of ours, step by step."""
+    found = [one for one in _authors(results / "authors.json") if one["training"].startswith(stage)]
+    names = [one["training"].partition(", ")[2] or f"rate {one['learning_rate']:g}" for one in found]
+    lines = ["| step | " + " | ".join(f"{name}: theirs | ours" for name in names) + " |"]
+    lines.append("|---|" + "---|---|" * len(found))
+    columns = [one["losses"][side] for one in found for side in ("theirs", "ours")]
+    for step, losses in enumerate(zip(*columns, strict=True), start=1):
+        lines.append(f"| {step} | " + " | ".join(f"{loss:.6f}" for loss in losses) + " |")
+    return "\n".join(lines)
+
+
+def authors_table(_: str, results: Path) -> str:
+    """Return the largest differences between the authors' training and ours."""
+    lines = [
+        "| training | learning rate | tokenizer | rows with the same tokens | loss | gradient norm | weight | change |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    for name, tokenizer in _AUTHORS.items():
+        for one in _authors(results / name):
+            tokens = f"{one['rows_with_the_same_tokens']} of {one['rows']}"
+            kinds = ("loss_difference", "norm_difference", "weight_difference", "weight_change")
+            numbers = " | ".join(f"{one[f'largest_{kind}']:.1e}" for kind in kinds)
+            lines.append(f"| {one['training']} | {one['learning_rate']:g} | {tokenizer} | {tokens} | {numbers} |")
+    return "\n".join(lines)
+
+
 TABLES: dict[str, Callable[[str, Path], str]] = {
     **{
         f"study-{name}": lambda budget, results, name=name: study_table(name, budget, results)
@@ -154,6 +193,8 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     },
     "adapted-quality": quality_table,
     "hybrid": hybrid_table,
+    "authors": authors_table,
+    "authors-steps": authors_steps_table,
 }
 
 
@@ -183,7 +224,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--check", action="store_true", help="write nothing; fail where a table is out of date")
     options.add_argument("--list", action="store_true", help="print the names of the tables")
-    options.add_argument("--page", type=Path, action="append", help="default: both pages")
+    options.add_argument("--page", type=Path, action="append", help="default: all pages with tables")
     options.add_argument("--results", type=Path, default=RESULTS)
     arguments = options.parse_args()
     if arguments.list:

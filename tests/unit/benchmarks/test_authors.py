@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -15,6 +17,8 @@ import torch
 from authors_comparison import Comparison, Sides, pretrain_rows, weight_differences
 from authors_side import fill_weights, provide_stop_words, tokens_of
 from safetensors.torch import save_file
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -161,3 +165,29 @@ def test_the_fixture_holds_the_texts_without_prompts_and_the_first_contrastive_s
     assert found["adapt"]["rows"] == [{"text": [30, 31], "self": [30], "next": []}]
     assert found["finetune"]["passages"] == [[[1, 50], [1, 51]], [[1, 52], [1, 53]]]
     assert (found["finetune"]["loss"], found["finetune"]["gradient_norm"]) == (30.0, 400.0)
+
+
+def test_the_pages_tables_come_from_the_results(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("results_tables", ROOT / "docs" / "results_tables.py")
+    assert spec is not None
+    assert spec.loader is not None
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    found = [
+        comparison(losses={"ours": [8.25, 8.5], "theirs": [8.0, 8.125]}),
+        comparison(training="stage 2, LoRA", losses={"ours": [30.5], "theirs": [30.25]}),
+    ]
+    made = json.dumps({"comparisons": [dataclasses.asdict(one) for one in found]})
+    for name in ("authors.json", "authors-llama-2-tokenizer.json"):
+        (tmp_path / name).write_text(made, encoding="utf-8")
+    page = tables.render("<!-- table: authors-steps stage 2 -->\n<!-- end -->\n", tmp_path)
+    assert "| step | LoRA: theirs | ours |\n|---|---|---|\n| 1 | 30.250000 | 30.500000 |\n<!--" in page
+    page = tables.render("<!-- table: authors-steps stage 1 -->\n<!-- end -->\n", tmp_path)
+    assert "| step | rate 0.001: theirs | ours |" in page
+    assert "| 2 | 8.125000 | 8.500000 |" in page
+    page = tables.render("<!-- table: authors -->\n<!-- end -->\n", tmp_path)
+    assert page.count("| stage 2, LoRA | 0.001 | ") == 2
+    assert "| 4 of 4 | 0.0e+00 | 0.0e+00 | 2.0e-07 | 1.0e-02 |" in page
+    (tmp_path / "authors.json").unlink()
+    with pytest.raises(tables.TableError, match=r"authors\.json cannot be read .*run benchmarks/authors\.py"):
+        tables.render("<!-- table: authors -->\n<!-- end -->\n", tmp_path)
