@@ -17,23 +17,37 @@ def index_command(
     store: Annotated[Path, typer.Argument(help="Vector store that `encode` wrote.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Index folder to make or extend.")],
     kind: Annotated[
-        str | None, typer.Option(help="exact (default of a new index), faiss-flat, faiss-hnsw or faiss-ivfpq.")
+        str | None,
+        typer.Option(
+            help="exact (default of a new index), faiss-flat, faiss-hnsw, faiss-ivfpq, faiss-int8 or faiss-binary."
+        ),
+    ] = None,
+    recall: Annotated[
+        float | None,
+        typer.Option(help="Search as far as finds this share of the true ten nearest, such as 0.98; measured here."),
+    ] = None,
+    dims: Annotated[
+        int | None, typer.Option(min=1, help="Hold only so many first dimensions, for models trained for it.")
     ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Add BM25 over the store's texts, for hybrid search.")] = False,
     language: Annotated[str, typer.Option(help="Language of BM25's stop words and stemmer: en, de, zh, …")] = "en",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild what was asked for; keep the rest.")] = False,
 ) -> None:
     """Build an index over a vector store, or add BM25 to one; a store without vectors gets BM25."""
-    from llama2vec.retrieve.index import build_index
+    from llama2vec.retrieve.index import build_index, search_facts
     from llama2vec.retrieve.store import VectorStore
 
     check_language_option(language)
     opened = VectorStore.open(store)
     with_bm25 = bm25 or (kind is None and not opened.has_vectors)
     made = build_index(
-        opened, output, kind=cast("IndexKind | None", kind), bm25=language if with_bm25 else None, overwrite=overwrite
-    )
+        opened, output, kind=cast("IndexKind | None", kind), bm25=language if with_bm25 else None, overwrite=overwrite,
+        dims=dims, recall=recall,
+    )  # fmt: skip
     if made:
         typer.echo(f"Indexed {len(opened):,} passage{'s' if len(opened) > 1 else ''} [{', '.join(made)}] to {output}")
+        facts = search_facts(output)
+        if facts:
+            typer.echo(facts)
     else:
         typer.echo(f"{output} is already done; nothing to do")

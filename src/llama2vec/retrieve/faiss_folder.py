@@ -17,9 +17,9 @@ from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.engines.engine import About, encodable, payload, read_about
 from llama2vec.errors import EngineError
 from llama2vec.files import disk_errors, write_json
+from llama2vec.retrieve.faiss_index import import_faiss, write_faiss_index
 from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.vector_index import import_faiss, write_faiss_index
 
 _ABOUT, _VECTORS, _PASSAGES = "collection.json", "vectors.faiss", "passages.sqlite"
 _COLUMNS = ("id", "title", "text", "path", "page", "place", "fields")

@@ -21,12 +21,14 @@ from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
 from llama2vec.records import Passage
+from llama2vec.retrieve.faiss_index import FaissIndex, default_search, import_faiss, write_faiss_index
 from llama2vec.retrieve.field_table import write_field_table
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
-from llama2vec.retrieve.settings import IndexKind
+from llama2vec.retrieve.settings import FaissSearch, IndexKind
 from llama2vec.retrieve.store import PLAN_FILE, STORE_FILE, VectorStore, is_intact
-from llama2vec.retrieve.vector_index import ExactIndex, FaissIndex, Index, import_faiss, write_faiss_index
+from llama2vec.retrieve.tuning import kind_for, tuned
+from llama2vec.retrieve.vector_index import ExactIndex, Index
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class _Manifest(BaseModel):
     dimension: int
     passages: int
     faiss_sha256: str | None = None
+    search: FaissSearch | None = None
     fields_sha256: str | None = None
 
 
@@ -83,39 +86,40 @@ def build_index(
     bm25: str | None = None,
     overwrite: bool = False,
     store_place: Path | None = None,
+    dims: int | None = None,
+    recall: float | None = None,
 ) -> list[str]:
     """Make an index over a store, or add to one; the other parts of an index stay unchanged.
 
     Args:
         store: A finished store or its folder; the index refers to it, so it must stay.
         output: The index folder, new or not; all changes appear at once, when they are complete.
-        kind: How to search vectors; None = the existing index's kind, else ``exact``, which needs neither a file nor
-            FAISS. ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
+        kind: How to search vectors; None = what fits ``recall``, else the existing index's kind, else ``exact``. All
+            others but ``faiss-flat`` are approximate.
         bm25: ISO 639 code of the language in which BM25 reads the texts; None = do not add BM25. A store without
             vectors needs it.
         overwrite: Make the requested parts again. An index over another store is replaced as a whole.
         store_place: Where the store will lie when it and the index have moved together; None = it stays.
+        dims: First dimensions that a FAISS index holds (Matryoshka); the store ranks its candidates by all of them.
+        recall: Share of the true ten nearest, 0..1, that a search shall find, as measured on a sample; None = usual.
 
     Returns:
         The parts that were made: the kind of vector index, ``bm25``; empty if the index had them already.
 
     Raises:
         OutputExistsError: A requested part has other settings, or the folder holds an index of another store, or else.
-        StoreError: The store is not finished, lacks the vectors that the request needs or enough of them to train on,
-            or the folder cannot be written.
+        StoreError: The store is not finished or lacks needed vectors, or no settings reach the recall.
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
-    _check_request(kind, bm25)
-    found = _read_index(output)
-    sha256 = store_sha256(store)
+    _check_request(kind, bm25, recall)
+    kind = kind_for(len(store)) if recall is not None and kind is None else kind
+    found, sha256 = _read_index(output), store_sha256(store)
     same_store = found is not None and found.plan.get("store") == sha256
-    # What exists over the same store, with what was asked for on top.
     there: Mapping[str, Any] = found.plan["settings"] if found and same_store else {}
-    wanted: dict[str, Any] = {"kind": kind or there.get("kind", "exact"), "bm25": bm25 or there.get("bm25")}
-    _check_vectors(store, **wanted)
-    plan = {"settings": wanted, "store": sha256}
-    adds = same_store and wanted != there and all(there[name] in (None, wanted[name]) for name in there)
+    wanted = _wanted(there, kind, bm25, dims, recall)
+    _check_vectors(store, wanted["kind"], wanted["bm25"])
+    plan, adds = {"settings": wanted, "store": sha256}, wanted != there == wanted | {"bm25": None}
     with claim(output, INDEX, plan, overwrite=overwrite, extend=adds, inputs=[store.path]) as work:
         if work.is_finished:
             return []
@@ -154,7 +158,7 @@ def open_index(path: str | Path) -> Index:
     file = path / _FAISS
     if not is_intact(file, manifest.faiss_sha256 or ""):
         raise StoreError(f"{file} is missing or damaged; build the index again")
-    return FaissIndex(store, manifest.kind, file)
+    return FaissIndex(store, manifest.kind, file, manifest.search)
 
 
 def open_bm25(path: str | Path, store: VectorStore) -> Bm25Index | None:
@@ -191,6 +195,14 @@ def open_fields(path: str | Path, store: VectorStore) -> PassageFields:
     return PassageFields(lambda: store_passages(store), folder / _FIELDS, sha256, again)
 
 
+def search_facts(path: str | Path) -> str:
+    """Return in a line how a tuned or compressed FAISS index is searched; "" for any other index."""
+    index = open_index(path)
+    if not isinstance(index, FaissIndex) or index.settings == FaissSearch():
+        return ""
+    return index.facts()
+
+
 def check_index(path: str | Path) -> Path:
     """Return the folder that :func:`open_index` reads; a StoreError if it holds neither an index nor a store."""
     folder = index_folder(path)
@@ -216,8 +228,23 @@ def store_sha256(store: VectorStore) -> str:
     return file_sha256(store.path / STORE_FILE)
 
 
-def _check_request(kind: str | None, language: str | None) -> None:
+def _wanted(
+    there: Mapping[str, Any], kind: str | None, bm25: str | None, dims: int | None, recall: float | None
+) -> dict[str, Any]:
+    """Return the settings of an index: what is there, with what was asked for on top."""
+    wanted = {"kind": kind or there.get("kind", "exact"), "bm25": bm25 or there.get("bm25")}
+    if not (kind or dims or recall):
+        return {**wanted, "search": there.get("search")}
+    if wanted["kind"] == "exact" and dims is not None:
+        raise ConfigError("--dims: an exact index compares all dimensions; choose one of the FAISS kinds")
+    asked = {"dims": dims, "recall": None if wanted["kind"] == "exact" else recall}
+    return {**wanted, "search": {name: value for name, value in asked.items() if value is not None} or None}
+
+
+def _check_request(kind: str | None, language: str | None, recall: float | None) -> None:
     """Refuse an impossible request before reading anything."""
+    if recall is not None and not 0 < recall <= 1:
+        raise ConfigError(f"--recall {recall}: give a share above 0 and up to 1, such as 0.98")
     if kind is not None and kind not in get_args(IndexKind):
         raise ConfigError(f"unknown index kind {kind!r}; choose one of {', '.join(get_args(IndexKind))}")
     if kind not in (None, "exact"):
@@ -250,7 +277,8 @@ def _read_index(folder: Path) -> Found | None:
     is_whole = manifest.kind == "exact" or (folder / _FAISS).is_file()
     is_whole = is_whole and (manifest.fields_sha256 is None or (folder / _FIELDS).is_file())
     is_whole = is_whole and all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
-    settings = {"kind": manifest.kind, "bm25": part.language if part else None}
+    search = manifest.search.model_dump(include={"dims", "recall"}, exclude_none=True) if manifest.search else None
+    settings = {"kind": manifest.kind, "bm25": part.language if part else None, "search": search or None}
     return Found({"settings": settings, "store": manifest.store.sha256}, is_whole, worth_keeping=is_whole)
 
 
@@ -264,13 +292,13 @@ INDEX = Kind(
 
 def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping[str, Any], place: Path) -> None:
     """Write ``index.json``, ``index.faiss`` for the FAISS kinds, and the table of fields where there are any."""
-    kind, sha256, fields = plan["settings"]["kind"], None, None
+    kind, sha256, fields, search = plan["settings"]["kind"], None, None, None
     if store.has_fields:
         with closing(write_field_table(store_passages(store), folder / _FIELDS)):
             pass
         fields = _flushed(folder / _FIELDS).sha256
     if kind != "exact":
-        write_faiss_index(store, kind, folder / _FAISS)
+        search = _write_faiss(folder / _FAISS, store, kind, plan["settings"]["search"] or {})
         sha256 = _flushed(folder / _FAISS).sha256
     relative = os.path.relpath(store.path.resolve(), output.resolve())
     manifest = _Manifest(
@@ -280,9 +308,20 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping
         dimension=store.dimension,
         passages=len(store),
         faiss_sha256=sha256,
+        search=search,
         fields_sha256=fields,
     )
     write_json(folder / MANIFEST, manifest.model_dump(exclude_none=True))
+
+
+def _write_faiss(file: Path, store: VectorStore, kind: IndexKind, asked: Mapping[str, Any]) -> FaissSearch | None:
+    """Write a FAISS index; return how it is searched, None = in the usual way."""
+    dims, recall = asked.get("dims"), asked.get("recall")
+    write_faiss_index(store, kind, file, dims)
+    search = default_search(kind, dims)
+    if recall is not None:
+        search = tuned(FaissIndex(store, kind, file, search), recall)
+    return None if search == FaissSearch() else search
 
 
 def _write_bm25(folder: Path, store: VectorStore, plan: Mapping[str, Any]) -> None:

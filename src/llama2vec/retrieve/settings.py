@@ -12,7 +12,17 @@ from llama2vec.languages import Language
 
 logger = logging.getLogger(__name__)
 
-IndexKind = Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq"]
+IndexKind = Literal["exact", "faiss-flat", "faiss-hnsw", "faiss-ivfpq", "faiss-int8", "faiss-binary"]
+
+
+class FaissSearch(Settings):
+    """How a FAISS index is searched."""
+
+    dims: int | None = None  # First dimensions of the vectors that the index holds; None = all
+    effort: int | None = None  # Candidates examined in a graph, or cells; None = the usual number
+    rescore: int = 0  # Candidates a hit that the store's vectors rank again; 0 = FAISS's own scores
+    recall: float | None = None  # Share of the true ten nearest that was asked for; None = not tuned
+    measured: float | None = None  # What a sample of passages reached
 
 
 class EncodeSettings(Settings):

@@ -1,4 +1,4 @@
-"""Find the nearest vectors of a store: exactly, or approximately through FAISS.
+"""Find the nearest vectors of a store by comparing all of them.
 
 Similarity is the inner product, which is the cosine because a store's vectors are normalized. Exact search multiplies
 block by block, so that memory does not grow with the corpus.
@@ -6,34 +6,14 @@ block by block, so that memory does not grow with the corpus.
 
 from __future__ import annotations
 
-import logging
 import math
-from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.errors import ConfigError, MissingDependencyError, StoreError
+from llama2vec.errors import ConfigError, StoreError
 from llama2vec.retrieve.store import Vectors, VectorStore, check_vectors
-from llama2vec.terminal import ProgressReporter
-
-faiss: Any
-try:
-    import faiss
-except ImportError:
-    faiss = None
-
-logger = logging.getLogger(__name__)
-
-_TRAIN_PER_CENTROID = 39
-"""Training vectors per centroid below which FAISS warns (ClusteringParameters.min_points_per_centroid)."""
-_HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128
-"""Links per vector, and candidates examined while building and searching (arXiv 1603.09320: M, efConstruction, ef)."""
-_CELLS_SEARCHED = 32
-_FEW_ROWS, _FEW_OF = 20_000, 20
-"""Allowed rows that are compared one by one: at most so many, or one in so many; FAISS would search far for them."""
-_ADDED_VECTORS = 8192
 
 Scores = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -46,6 +26,16 @@ _SAMPLE, _IN_SAMPLE = 1 << 12, 10
 """Most vectors of the sample that floors come from, and how many of the results it should hold."""
 _LAST_ROW = (1 << 32) - 1
 _EMPTY = np.iinfo(np.int64).min
+
+
+class Index(Protocol):
+    """The vectors of a store, ready to be searched."""
+
+    store: VectorStore
+    kind: str
+
+    def search(self, vectors: Vectors, depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
+        """See :meth:`ExactIndex.search`."""
 
 
 class ExactIndex:
@@ -69,7 +59,7 @@ class ExactIndex:
             number of passages to search among. Equal scores are in row order. An approximate index that finds fewer
             than K passages fills the rest with score -inf and row -1.
         """
-        queries, depth = _checked_queries(vectors, depth, self.store), min(depth, _count(self.store, allowed))
+        queries, depth = checked_queries(vectors, depth, self.store), min(depth, count_allowed(self.store, allowed))
         scores = np.empty((len(queries), depth), dtype=np.float32)
         rows = np.empty((len(queries), depth), dtype=np.int64)
         for begin in range(0, len(queries) if depth else 0, _BLOCK_QUERIES):
@@ -92,79 +82,13 @@ class ExactIndex:
         return found.best()
 
 
-class FaissIndex:
-    """Search an index that FAISS holds in memory."""
-
-    def __init__(self, store: VectorStore, kind: str, file: Path) -> None:
-        self.store, self.kind = store, kind
-        try:
-            self._faiss_index = import_faiss().read_index(str(file))
-        except RuntimeError as error:
-            raise StoreError(f"{file} cannot be read by FAISS; build the index again") from error
-
-    def search(self, vectors: Vectors, depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
-        """See :meth:`ExactIndex.search`; among few allowed rows the search is exact."""
-        count = _count(self.store, allowed)
-        if allowed is not None and count <= max(_FEW_ROWS, len(self.store) // _FEW_OF):
-            return ExactIndex(self.store).search(vectors, depth, allowed)
-        queries, depth = _checked_queries(vectors, depth, self.store), min(depth, count)
-        if not len(queries):
-            return np.empty((0, depth), dtype=np.float32), np.empty((0, depth), dtype=np.int64)
-        scores, rows = self._faiss_index.search(queries, depth, params=self._parameters(depth, allowed))
-        scores = np.where(rows < 0, np.float32(-np.inf), scores)
-        order = np.lexsort((rows, -scores), axis=1)
-        scores, rows = np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
-        lacking = np.flatnonzero(rows[:, -1] < 0)
-        if allowed is not None and len(lacking):
-            scores[lacking], rows[lacking] = ExactIndex(self.store).search(queries[lacking], depth, allowed)
-        return scores, rows
-
-    def _parameters(self, depth: int, allowed: Rows | None) -> Any:
-        """Return how far to search: the fewer rows are allowed, the farther, so that as many candidates are found."""
-        options: dict[str, Any] = {}
-        if allowed is not None:
-            bits = np.zeros(len(self.store), dtype=np.bool_)
-            bits[allowed] = True
-            options["sel"] = faiss.IDSelectorBitmap(np.packbits(bits, bitorder="little"))
-        farther = len(self.store) / _count(self.store, allowed)
-        if self.kind == "faiss-hnsw":
-            return faiss.SearchParametersHNSW(efSearch=math.ceil(farther * max(_HNSW_SEARCH, depth)), **options)
-        if self.kind == "faiss-ivfpq":
-            return faiss.SearchParametersIVF(nprobe=math.ceil(farther * _CELLS_SEARCHED), **options)
-        return faiss.SearchParameters(**options)
-
-
-Index = ExactIndex | FaissIndex
-"""The vectors of a store, ready to be searched."""
-
-
-def write_faiss_index(store: VectorStore, kind: str, file: Path) -> None:
-    """Build a FAISS index of a store's vectors and write it to a file."""
-    index = _new_faiss_index(store, kind)
-    with ProgressReporter("indexing", "passages") as progress:
-        progress.start(len(store))
-        for _, shard in store.shards():
-            for begin in range(0, len(shard), _ADDED_VECTORS):
-                vectors = np.ascontiguousarray(shard[begin : begin + _ADDED_VECTORS], dtype=np.float32)
-                index.add(vectors)
-                progress.advance(len(vectors))
-    # Through Python, because FAISS's own writer prints its errors and hides their numbers.
-    with file.open("wb") as stream:
-        faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))
-
-
-def import_faiss() -> Any:
-    """Return the faiss module, or raise a :class:`MissingDependencyError`."""
-    if faiss is None:
-        raise MissingDependencyError("FAISS is not installed; run: pip install 'llama2vec[search]'")
-    return faiss
-
-
-def _count(store: VectorStore, allowed: Rows | None) -> int:
+def count_allowed(store: VectorStore, allowed: Rows | None) -> int:
+    """Return among how many passages is searched."""
     return len(store) if allowed is None else len(allowed)
 
 
-def _checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors:
+def checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors:
+    """Return queries [Q, D] in one piece; raise an error if a store cannot be searched for them."""
     if depth < 1:
         raise ConfigError(f"the depth must be at least 1, not {depth}")
     store.check_vectors()
@@ -178,28 +102,19 @@ def _checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vector
     return np.ascontiguousarray(vectors, dtype=np.float32)
 
 
-def _new_faiss_index(store: VectorStore, kind: str) -> Any:
-    """Return an empty FAISS index, trained if its kind needs that."""
-    if kind == "faiss-flat":
-        return faiss.IndexFlatIP(store.dimension)
-    if kind == "faiss-hnsw":
-        index = faiss.IndexHNSWFlat(store.dimension, _HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
-        index.hnsw.efConstruction = _HNSW_BUILD
-        return index
-    cells = min(round(4 * len(store) ** 0.5), max(1, len(store) // _TRAIN_PER_CENTROID))
-    centroids = max(cells, 256)
-    sample, needed = min(len(store), 64 * centroids), _TRAIN_PER_CENTROID * centroids
-    if sample < needed:
-        raise StoreError(
-            f"{store.path}: faiss-ivfpq with {cells} cells needs {needed:,} passages to train on and has {sample:,}; "
-            "use exact or faiss-hnsw"
-        )
-    code_bytes = max(divisor for divisor in range(1, min(store.dimension, 64) + 1) if store.dimension % divisor == 0)
-    logger.info("training %d cells and %d codes on %d of %d passages", cells, code_bytes, sample, len(store))
-    rows = np.random.default_rng(0).choice(len(store), size=sample, replace=False)
-    index = faiss.index_factory(store.dimension, f"IVF{cells},PQ{code_bytes}np", faiss.METRIC_INNER_PRODUCT)
-    index.train(store.vectors(np.sort(rows)))
-    return index
+def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
+    """Return the first ``dimensions`` of each vector, at unit length again (Matryoshka, arXiv 2205.13147).
+
+    None = all.
+
+    >>> shortened(np.array([[0.6, 0.0, 0.8]], dtype=np.float32), 2).tolist()
+    [[1.0, 0.0]]
+    """
+    if dimensions is None or dimensions == vectors.shape[1]:
+        return vectors
+    cut = vectors[:, :dimensions]
+    unit: Vectors = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return unit
 
 
 def best_rows(scores: Scores, depth: int) -> Rows:
@@ -285,7 +200,7 @@ def _taken(vectors: npt.NDArray[np.floating], places: Rows) -> npt.NDArray[np.fl
 
 def _floors(queries: Scores, depth: int, store: VectorStore, allowed: Rows | None) -> Scores | None:
     """Estimate from a sample a score [Q] that more than ``depth`` vectors exceed; None if that would not help."""
-    count = _count(store, allowed)
+    count = count_allowed(store, allowed)
     size = min(_SAMPLE, _IN_SAMPLE * count // depth, count // 4)
     if size < _IN_SAMPLE or 2 * depth > count:
         return None

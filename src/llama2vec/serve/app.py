@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import llama2vec
+from llama2vec.retrieve.vector_index import shortened
 from llama2vec.serve.answering import RETRY_WHILE_LOADING, described_errors, loaded, served_model, unless_gone
 from llama2vec.serve.gate import Gate
 from llama2vec.serve.metrics import Metrics
@@ -34,7 +35,7 @@ from llama2vec.serve.schemas import (
     problem_answer,
 )
 from llama2vec.serve.search import add_search
-from llama2vec.serve.service import Loaded, ServedModel, Service, shortened
+from llama2vec.serve.service import Loaded, ServedModel, Service
 from llama2vec.serve.settings import ServeSettings
 
 _PAGE = Path(__file__).parent / "page"

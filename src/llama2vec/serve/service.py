@@ -87,19 +87,6 @@ class PreparedQuery:
         return self.vector
 
 
-def shortened(vectors: Vectors, dimensions: int | None) -> Vectors:
-    """Return the first ``dimensions`` of each vector, at unit length again (Matryoshka, arXiv 2205.13147).
-
-    >>> shortened(np.array([[0.6, 0.0, 0.8]], dtype=np.float32), 2).tolist()
-    [[1.0, 0.0]]
-    """
-    if dimensions is None or dimensions == vectors.shape[1]:
-        return vectors
-    cut = vectors[:, :dimensions]
-    unit: Vectors = cut / np.maximum(np.linalg.norm(cut, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return unit
-
-
 ResultT = TypeVar("ResultT")
 State = Literal["ok", "loading", "failing", "store_changed"]
 
