@@ -46,9 +46,31 @@ class ObjectiveSettings(Settings):
 
 
 class AdaptEncoderSettings(EncoderSettings):
-    """:class:`EncoderSettings` with the best default for an adapted model (docs/lab-notes.md)."""
+    """:class:`EncoderSettings` with the best default for an adapted model (docs/lab-notes.md).
+
+    Attributes:
+        drop_layers: Number of top layers that the saved encoder leaves out. Training reads them all: they have to speak
+            the vocabulary, and the one below them says more about the text. For ``servable``, which has one layer.
+        standardize: Scale the final norm of the saved encoder so that the dimensions of its vectors vary alike over
+            training texts. Needs ``layers = 1``.
+    """
+
+    added_later = EncoderSettings.added_later | {"drop_layers", "standardize"}
 
     layers: Annotated[int, Field(ge=1)] = 8  # 8 by default; a model with fewer layers uses them all
+    drop_layers: Annotated[int, Field(ge=0)] = 0
+    standardize: bool = False
+
+    @model_validator(mode="after")
+    def _standardizes_one_layer(self) -> AdaptEncoderSettings:
+        if self.standardize and self.layers != 1:
+            raise ValueError(f"standardize scales the last layer, and layers is {self.layers}; set layers to 1")
+        return self
+
+    @property
+    def of_contract(self) -> EncoderSettings:
+        """The settings without what only the adaptation does."""
+        return EncoderSettings.model_validate(self.model_dump(exclude={"drop_layers", "standardize"}))
 
 
 _OLD_LISTS = {True: "iso", False: "none"}

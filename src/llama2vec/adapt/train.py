@@ -37,6 +37,7 @@ from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.limits import check_servable
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
+from llama2vec.model.top_layers import check_droppable, check_standardizable, drop_top_layers, standardize
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 STAGE = Stage("adapt", "an adaptation", "corpus")
 _MOST_HELD_OUT = 128
 _IDF_SAMPLE = 20_000
+_STANDARDIZING_TEXTS = 1_000
 
 
 class PretextObjective:
@@ -237,7 +239,12 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
         trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
         bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile,
     )  # fmt: skip
-    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder)
+    backbone.model.eval()
+    drop_top_layers(backbone.model, config.encoder.drop_layers)
+    encoder = Encoder.from_backbone(backbone, config.prompts, config.encoder.of_contract)
+    if config.encoder.standardize:
+        texts = [example.text for example in examples[:: max(1, len(examples) // _STANDARDIZING_TEXTS)]]
+        standardize(backbone.model, lambda: encoder.encode_passages(texts[:_STANDARDIZING_TEXTS]))
     facts = result.facts(started) | {"training_pairs": len(examples)}
     return save_trained(encoder, trainable, work, facts=facts)
 
@@ -252,6 +259,9 @@ def _prepare(
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)
     check_servable(prompts, config.encoder)
+    check_droppable(backbone.model, config.encoder.drop_layers)
+    if config.encoder.standardize:
+        check_standardizable(backbone.model)
     room = _text_room(backbone, prompts, config.text)
     reader = choose_reader(
         backbone, prompts, config.objective.sequences, most_tokens=room,

@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 READ_STATES = "read_states"
 """Attribute of a model that processes share: a function that reads it without the head, as its decoder would."""
 
+CHANGED_TOP = "llama2vec"
+"""Key of a config that says what was changed above the layer that the vectors come from."""
 _NAMES_SHOWN = 3
 _NUMBER = re.compile(r"\d+")
 
@@ -70,6 +72,11 @@ class Backbone:
             raise ModelError(
                 f"{self.source.name}: the weights have no output head ({', '.join(self.missing_head)}), which {use} "
                 "needs; take the complete language model"
+            )
+        if getattr(self.model.config, CHANGED_TOP, None):
+            raise ModelError(
+                f"{self.source.name}: made for vectors alone (encoder.drop_layers, encoder.standardize), so its "
+                f"output head says nothing; {use} needs a model without that"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 import tempfile
 import warnings
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 # Code in a model's folder never runs; without this, transformers asks on stdin for permission.
 SAFE = {"trust_remote_code": False}
 _UNPACKED_HASH = "weights.sha256"
+_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
 
 
 def fetched(source: ModelSource) -> ModelSource:
@@ -128,10 +130,13 @@ def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) ->
     Sums are taken in float64 and rounded once, so every processor writes the same bytes.
     """
     adapter = load_file(compact / COMPACT_ADAPTER)
-    scale = adapter_scale(compact)
+    scale, layers = adapter_scale(compact), layer_count(compact)
     for file in sorted(base.glob("*.safetensors")):
-        weights = load_file(file)
+        weights = {name: weight for name, weight in load_file(file).items() if not is_above(name, layers)}
         for name, weight in weights.items():
+            if (whole := adapter.pop(name, None)) is not None:
+                weights[name] = whole.half()
+                continue
             down, up = (adapter.pop(adapter_key(name, side), None) for side in "AB")
             difference = 0 if down is None or up is None else scale * (up.double() @ down.double())
             weights[name] = (weight.double() + difference).half()
@@ -149,6 +154,23 @@ def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) ->
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(base, **SAFE)
         put_prompt_into_tokenizer(folder, tokenizer, contract)
+
+
+def layer_count(folder: Path) -> int:
+    """Return how many layers the config of a folder names."""
+    config = read_object(folder / "config.json") or {}
+    text = config.get("text_config") or config
+    return int(text.get("num_hidden_layers", text.get("n_layer", 1 << 30)))
+
+
+def is_above(weight: str, layers: int) -> bool:
+    """Tell whether a weight belongs to a layer that a model of so many layers lacks.
+
+    >>> is_above("model.layers.26.mlp.up_proj.weight", 26), is_above("model.norm.weight", 26)
+    (True, False)
+    """
+    found = _LAYER.search(weight)
+    return found is not None and int(found[1]) >= layers
 
 
 def adapter_key(weight: str, side: str) -> str:

@@ -12,8 +12,10 @@ from architectures import save_tiny
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import PretextObjective, _prepare, adapt_model
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError, ModelError
+from llama2vec.errors import ConfigError, Llama2VecError, ModelError
 from llama2vec.records import AdaptationExample, Passage
+from llama2vec.verify.backends import open_backend
+from llama2vec.verify.verification import read_golden, verify
 
 PASSAGES = [Passage(f"a-{number}", "The stone bridge crosses the cold river near the market.") for number in range(8)]
 TEXTS = ["The castle stands above the river.", "Snow.", ""]
@@ -130,4 +132,46 @@ def test_joint_sequences_that_a_model_cannot_read_are_refused_before_anything_is
         ModelError, match=r"layers of kind linear_attention cannot read a joint sequence; set objective"
     ):
         adapt_model(tiny_recipe(folder, "objective.sequences=joint"), tmp_path / "out", passages=PASSAGES)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_servable_adaptation_without_the_top_layer(
+    llama_folder: Path, tmp_path: Path, corpus_rows: list[dict[str, str]]
+) -> None:
+    passages = [Passage(row["_id"], row["text"]) for row in corpus_rows]
+    config = tiny_recipe(
+        llama_folder, "encoder.servable=true", "encoder.layers=1", "encoder.drop_layers=1", "encoder.standardize=true"
+    )
+    encoder = adapt_model(config, tmp_path / "out", passages=passages)
+    assert encoder.backbone.model.config.num_hidden_layers == 1
+    assert encoder.backbone.model.config.llama2vec == {"dropped_layers": 1, "standardized": True}
+    settings = encoder.contract.encoder
+    assert (settings.servable, settings.layers, settings.query_max_tokens == settings.passage_max_tokens) == (
+        True,
+        1,
+        True,
+    )
+    golden = read_golden(tmp_path / "out")
+    for backend in ("llama2vec", "transformers", "sentence-transformers"):
+        asked = open_backend(backend, tmp_path / "out", golden, dtype=golden.dtype, device="cpu")
+        assert verify(tmp_path / "out", golden, asked, device="cpu").passed
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ["prompts=released", "encoder.servable=true", "encoder.layers=1"],
+            r"encoder\.servable is true, but .*the mean of 8 slots",
+        ),
+        (["encoder.standardize=true"], r"standardize scales the last layer, and layers is 2; set layers to 1"),
+        (["encoder.drop_layers=2"], r"encoder\.drop_layers is 2 and the model has 2 layers; lower it"),
+    ],
+)
+def test_what_the_saved_encoder_cannot_be_is_refused_before_the_training(
+    settings: list[str], message: str, llama_folder: Path, tmp_path: Path, corpus_rows: list[dict[str, str]]
+) -> None:
+    passages = [Passage(row["_id"], row["text"]) for row in corpus_rows]
+    with pytest.raises(Llama2VecError, match=message):
+        adapt_model(tiny_recipe(llama_folder, *settings), tmp_path / "out", passages=passages)
     assert not (tmp_path / "out").exists()

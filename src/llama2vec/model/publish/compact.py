@@ -19,7 +19,7 @@ from llama2vec.files import apply_umask, write_json
 from llama2vec.model.contract import load_contract
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
-from llama2vec.model.local import adapter_key, fetched, merge, unpack_gguf
+from llama2vec.model.local import adapter_key, fetched, is_above, layer_count, merge, unpack_gguf
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_own_card
 from llama2vec.model.publish.stacks import stack_lines
@@ -121,6 +121,7 @@ def _base_of(model: str) -> str:
 def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: int) -> float:
     """Write the adapter and its config as peft reads them; return the share of the squared norm that is kept."""
     before, after = (_state(place) for place in (base, model))
+    before = {key: weight for key, weight in before.items() if not is_above(key, layer_count(model))}
     differs = sorted(key for key in before.keys() | after.keys() if not _same(before.get(key), after.get(key)))
     if not differs:
         raise ModelError(f"{model}: has the same weights as {name}; nothing remains to save")
@@ -128,10 +129,13 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
     kept = whole = 0.0
     for key in differs:
         first, second = before.get(key), after.get(key)
+        if first is not None and second is not None and first.shape == second.shape and second.ndim == 1:
+            adapter[key] = second.half()  # A norm, whole
+            continue
         if first is None or second is None or first.shape != second.shape or first.ndim != 2 or "layers." not in key:
             raise ModelError(
                 f"{model}: {key} differs from that of {name}, and a compact encoder holds only differences of linear "
-                "layers; train with LoRA and without new tokens"
+                "layers and norms; train with LoRA and without new tokens"
             )
         left, values, right = torch.linalg.svd(second.float() - first.float(), full_matrices=False)
         root = values[:rank].sqrt()
@@ -140,6 +144,7 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
         kept += float(values[:rank].square().sum())
         whole += float(values.square().sum())
     save_file(adapter, folder / COMPACT_ADAPTER, metadata={"format": "pt"})
+    differs = [key for key in differs if key not in adapter]
     targets = sorted({key.split(".")[-2] for key in differs})
     config: dict[str, Any] = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": name}
     config |= {"r": min(rank, min(before[differs[0]].shape)), "lora_alpha": min(rank, min(before[differs[0]].shape))}

@@ -20,6 +20,7 @@ from llama2vec.model.golden import load_golden
 from llama2vec.model.local import fetched
 from llama2vec.model.publish.compact import save_compact
 from llama2vec.model.source import ModelSpec, resolve_model
+from llama2vec.model.top_layers import drop_top_layers, standardize
 
 TEXTS = ["The river by the castle.", "winter"]
 RANK = 3
@@ -140,9 +141,11 @@ def test_what_a_difference_cannot_hold_is_refused(trained: Path, llama_folder: P
         save_compact(encoder_for(llama_folder).save(tmp_path / "same"), tmp_path / "small", base=str(llama_folder))
     encoder = encoder_for(trained)
     with torch.no_grad():
-        encoder.backbone.model.model.norm.weight += 1
+        encoder.backbone.model.model.embed_tokens.weight += 1
     encoder.save(tmp_path / "other")
-    with pytest.raises(ModelError, match=r"model\.norm\.weight differs .* only differences of linear layers"):
+    with pytest.raises(
+        ModelError, match=r"embed_tokens\.weight differs .* only differences of linear layers and norms"
+    ):
         save_compact(tmp_path / "other", tmp_path / "small", base=str(llama_folder))
     assert not (tmp_path / "small").exists()
     with pytest.raises(ModelError, match="the rank is 0; give at least 1"):
@@ -170,3 +173,13 @@ def test_a_compact_encoder_of_a_servable_one_merges_into_a_servable_folder(llama
     merged = fetched(resolve_model(str(tmp_path / "small"))).location
     given = SentenceTransformer(merged, device="cpu", model_kwargs={"dtype": torch.float32}).encode(TEXTS)
     np.testing.assert_allclose(given, vectors(tmp_path / "small"), atol=1e-5)
+
+
+def test_layers_that_an_encoder_left_out_stay_out(llama_folder: Path, tmp_path: Path) -> None:
+    encoder = encoder_for(llama_folder)
+    drop_top_layers(encoder.backbone.model, 1)
+    standardize(encoder.backbone.model, lambda: encoder.encode_passages(["river", "winter", "a stone bridge"]))
+    folder = tuned(encoder, tmp_path / "short")
+    save_compact(folder, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    assert Encoder.load(tmp_path / "small", settings=FLOAT32).backbone.model.config.num_hidden_layers == 1
+    np.testing.assert_allclose(vectors(tmp_path / "small"), vectors(folder), atol=2e-3)
