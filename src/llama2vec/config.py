@@ -55,18 +55,14 @@ class Settings(BaseModel):
 
 
 class GrownSettings(Settings):
-    """Settings with fields that earlier versions lacked: a field is written down only where it is set.
-
-    So hashes of contracts stay, and a training or mining that an earlier version began goes on.
-    """
+    """Settings whose later fields are written down only where they are set: hashes stay, and begun work continues."""
 
     added_later: ClassVar[frozenset[str]] = frozenset()
 
     @model_serializer(mode="wrap")
     def _as_earlier(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        written: dict[str, Any] = serialize(self)
         unset = {name for name in self.added_later if getattr(self, name) == type(self).model_fields[name].default}
-        return {name: value for name, value in written.items() if name not in unset}
+        return {name: value for name, value in serialize(self).items() if name not in unset}
 
 
 class PromptSettings(GrownSettings):

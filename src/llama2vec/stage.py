@@ -27,6 +27,7 @@ from llama2vec.model.publish.publishing import PUBLIC_FILES, is_own_card, write_
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_finite, has_checkpoint
+from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,17 @@ MANIFEST = "manifest.json"
 
 
 _FILES = (
-    *(MANIFEST, LOG_FILE, LOSS_PLOT, f"{CHECKPOINTS}/**", "adapter/**", ".saving-*/**", CARD_FILE),
+    *(
+        MANIFEST,
+        LOG_FILE,
+        LOSS_PLOT,
+        TRACKING_FILE,
+        f"{TENSORBOARD}/**",
+        f"{CHECKPOINTS}/**",
+        "adapter/**",
+        ".saving-*/**",
+        CARD_FILE,
+    ),
     *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", CONTRACT_FILE),
     *("tokenizer*", "vocab*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json", "dict.txt"),
     *("chat_template.jinja", GOLDEN_FILE, GOLDEN_VECTORS, *PUBLIC_FILES),

@@ -6,9 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, PromptSettings, Settings
+from llama2vec.config import (
+    EncoderSettings,
+    ModelSettings,
+    OptimizerSettings,
+    PromptSettings,
+    Settings,
+)
 from llama2vec.data.settings import ReadingSettings, TextSettings
 from llama2vec.data.words import stop_words_identity
+from llama2vec.training.settings import TrackingSettings
 
 
 class ObjectiveSettings(Settings):
@@ -86,12 +93,15 @@ class AdaptConfig(Settings):
     objective: ObjectiveSettings = ObjectiveSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     encoder: AdaptEncoderSettings = AdaptEncoderSettings()
+    tracking: TrackingSettings = TrackingSettings()
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the result; of how text is read, what differs from the defaults."""
         # The size of the pieces and the sequences decide memory, not the result: a run that ran out of it may resume
         # with others.
-        found = self.model_dump(exclude={"objective": {"micro_batch_tokens", "sequences"}, "reading": True})
+        found = self.model_dump(
+            exclude={"objective": {"micro_batch_tokens", "sequences"}, "reading": True, "tracking": True}
+        )
         found["text"]["stop_words"] = stop_words_identity(self.text.stop_words)
         return found | ({"reading": self.reading.choices} if self.reading.choices else {})
 

@@ -43,6 +43,7 @@ from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
 from llama2vec.training.loop import LengthGroupedOrder, check_enough, mean_loss, train
 from llama2vec.training.state import step_size_kept
+from llama2vec.training.tracking import Tracking, check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +199,7 @@ def adapt_model(
             "(the encoder may use it afterwards)"
         )
     _check_prompts(config.prompts)
+    check_trackers(config.tracking)
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
     corpus = corpus_fingerprint(config.text.corpus, config.reading) if passages is None else "given"
@@ -238,6 +240,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     result = train(
         trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
         bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile,
+        tracking=Tracking(config.tracking, work.output.name, work.plan),
     )  # fmt: skip
     backbone.model.eval()
     drop_top_layers(backbone.model, config.encoder.drop_layers)

@@ -15,6 +15,7 @@ from llama2vec.config import (
     PromptSettings,
     Settings,
 )
+from llama2vec.training.settings import TrackingSettings
 
 
 class ExamplesSettings(Settings):
@@ -149,3 +150,4 @@ class FinetuneConfig(Settings):
     validation: ValidationSettings = ValidationSettings()
     optimizer: FinetuneOptimizerSettings = FinetuneOptimizerSettings()
     encoder: FinetuneEncoderSettings = FinetuneEncoderSettings()
+    tracking: TrackingSettings = TrackingSettings()

@@ -45,6 +45,7 @@ from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save
 from llama2vec.training.loop import check_enough, train
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
+from llama2vec.training.tracking import Tracking, check_trackers
 
 logger = logging.getLogger(__name__)
 
@@ -201,6 +202,7 @@ def finetune_model(
         TrainingError: Training cannot start, or must stop.
     """
     output = Path(output)
+    check_trackers(config.tracking)
     contract = resolve_contract(config)
     plan = _plan(config, contract, examples)
     with claim_output(
@@ -241,6 +243,7 @@ def _finetune(
         trainable, drawn, [task] if task else [], objective, optimizer, work.begin(),
         bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile,
         best=BEST if config.validation.keep_best else "",
+        tracking=Tracking(config.tracking, work.output.name, work.plan),
     )  # fmt: skip
     facts = result.facts(started) | {"training_queries": len(drawn), "best_step": result.best_step}
     return save_trained(encoder, trainable, work, facts=facts)
@@ -303,7 +306,7 @@ def _plan(
     if validation.source:
         found.append(examples_fingerprint(validation.source, split=source_split(validation)))
     prompts, encoder = contract
-    settings = config.model_copy(update={"prompts": prompts}).model_dump()
+    settings = config.model_copy(update={"prompts": prompts}).model_dump(exclude={"tracking"})
     return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found))
 
 

@@ -179,7 +179,7 @@ class _Planner:
     def _adapt(self) -> None:
         assert self._config.adapt
         reading = self._config.adapt.reading
-        settings = _without(self._config.adapt.model_dump(exclude={"reading"}), "name", "corpus")
+        settings = _without(self._config.adapt.model_dump(exclude={"reading", "tracking"}), "name", "corpus")
         settings["text"]["stop_words"] = stop_words_identity(self._config.adapt.text.stop_words)
         settings |= {"reading": reading.choices} if reading.choices else {}
         corpus = self._corpus(adaptation_corpus(self._config), reading=reading)
@@ -224,7 +224,7 @@ class _Planner:
         validation = config.finetune.validation
         if validation.source:
             inputs.append(Input("validation", validation.source, fingerprint=_validation_fingerprint(config)))
-        settings = _without(config.finetune.model_dump(), "name", "sources", "source")
+        settings = _without(config.finetune.model_dump(exclude={"tracking"}), "name", "sources", "source")
         self._add("finetune", settings, inputs, number)
 
     def _encode(self) -> None:

@@ -27,10 +27,12 @@ from llama2vec.terminal import ProgressReporter
 from llama2vec.training import state as saved
 from llama2vec.training.sharding import ShardedTraining, check_same_sharding, sharded
 from llama2vec.training.state import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
+from llama2vec.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
 
 _TRAINER_STATE = "trainer_state.json"
+_OF_TRANSFORMERS = ("loss", "learning_rate", "grad_norm", "epoch")
 _SCHEDULES = {"constant": "constant_with_warmup"}  # What transformers calls constant has no warm-up
 
 
@@ -109,6 +111,14 @@ class _ObjectiveTrainer(ShardedTraining, Trainer):  # type: ignore[misc]
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
         return self.order
 
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the parts of the loss for everything that logs."""
+        if "loss" in logs:
+            own = {name: sum(values) / len(values) for name, values in self.parts.items() if values}
+            self.parts.clear()
+            logs |= _means(from_all(own))
+        super().log(logs, start_time)
+
     def compute_loss(self, model: Any, inputs: Mapping[str, Any], *_: Any, **__: Any) -> Tensor:
         loss, parts = self.objective.loss(model, inputs)
         if not math.isfinite(loss.item()):
@@ -159,6 +169,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
             if found:
                 self.last |= found
                 self._write({"step": step, **found}, state)
+                self._show(found)
             if self.best in found and (state.best_metric is None or found[self.best] > state.best_metric):
                 # transformers keeps the checkpoint that its state names.
                 state.best_metric, state.best_global_step = found[self.best], step
@@ -178,9 +189,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs or self.trainer is None:
             return
-        own = {name: sum(values) / len(values) for name, values in self.trainer.parts.items() if values}
-        self.trainer.parts.clear()
-        parts = _means(from_all(own))
+        parts = {name: value for name, value in logs.items() if name not in _OF_TRANSFORMERS}
         line = {"step": state.global_step, "loss": logs["loss"], **parts}
         line |= {"learning_rate": logs["learning_rate"], "gradient_norm": logs["grad_norm"]}
         self.last |= {name: value for name, value in line.items() if name.startswith("loss")}
@@ -195,6 +204,14 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
             saved.mark_complete(checkpoint, self.examples_a_step)
             saved.remove_older(checkpoint, self.keep, state.best_global_step)
 
+    def _show(self, found: Mapping[str, float]) -> None:
+        """Give the figures of a validation to the trackers, which know them as ``eval``."""
+        if self.trainer is not None:
+            named = {f"eval_{name.removeprefix('validation_')}": value for name, value in found.items()}
+            trainer, handler = self.trainer, self.trainer.callback_handler
+            # Its own on_log would forget that a log line is due.
+            handler.call_event("on_log", trainer.args, trainer.state, trainer.control, logs=named)
+
     def _write(self, line: dict[str, float], state: Any) -> None:
         line = {**line, "seconds": round(time.monotonic() - self.started, 2)}
         if state.is_world_process_zero:
@@ -202,7 +219,10 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
                 stream.write(json.dumps(line) + "\n")
 
 
-def _run(trainer: _ObjectiveTrainer, recorder: _Recorder, settings: OptimizerSettings, checkpoint: Path | None) -> int:
+def _run(
+    trainer: _ObjectiveTrainer, recorder: _Recorder, settings: OptimizerSettings, checkpoint: Path | None,
+    tracking: Tracking,
+) -> int:  # fmt: skip
     """Train from a checkpoint on, load the best weights, and return their step."""
     if checkpoint and saved.step_of(checkpoint) >= settings.steps:
         # transformers would take one step more; only the weights are wanted.
@@ -212,7 +232,10 @@ def _run(trainer: _ObjectiveTrainer, recorder: _Recorder, settings: OptimizerSet
         if trainer.is_world_process_zero():  # what a kill right after the last checkpoint left
             saved.remove_older(checkpoint, settings.keep_checkpoints, trainer.state.best_global_step)
     else:
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with tracking.started(recorder.folder, saved.step_of(checkpoint) if checkpoint else 0) as trackers:
+            for tracker in trackers:
+                trainer.add_callback(tracker)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best_step = int(trainer.state.best_global_step or settings.steps)
     if best_step != settings.steps:
         best_checkpoint = recorder.folder / saved.CHECKPOINTS / f"checkpoint-{best_step}"
@@ -240,14 +263,14 @@ def train(
     folder: Path,
     *,
     best: str = "",
-    **options: bool,
+    **options: Any,
 ) -> TrainingResult:
     """Train a model in place; rerun after a kill, it ends with the same weights, bit for bit on a CPU.
 
     ``model`` is a (peft) model of transformers on its device; ``folder`` receives ``log.jsonl``, ``loss.png`` and
     ``checkpoints/``; ``best`` names the validation figure whose highest value picks the final weights, such as
     ``validation_ndcg@10`` ("" = the last ones); ``options`` are ``bf16`` (autocast over float32 weights),
-    ``gradient_checkpointing`` and ``compile``.
+    ``gradient_checkpointing``, ``compile``, and ``tracking``, which shows the curves elsewhere.
 
     Raises:
         TrainingError: Fewer examples than one batch for each process, or a loss that is not finite.
@@ -276,7 +299,7 @@ def train(
         if is_sharded:
             mixed = options.get("bf16", False)
             trainer.wrapped = stack.enter_context(sharded(model, mixed=mixed, offload=settings.offload))
-        best_step = _run(trainer, recorder, settings, checkpoint)
+        best_step = _run(trainer, recorder, settings, checkpoint, options.get("tracking") or Tracking())
     if trainer.is_world_process_zero():
         draw_losses(folder / LOG_FILE, folder / LOSS_PLOT)
     return TrainingResult(trainer.state.global_step, recorder.last, best_step)
@@ -291,7 +314,7 @@ def check_enough(examples: int, settings: OptimizerSettings) -> None:
 
 
 def _arguments(
-    settings: OptimizerSettings, folder: Path, device: torch.device, options: Mapping[str, bool]
+    settings: OptimizerSettings, folder: Path, device: torch.device, options: Mapping[str, Any]
 ) -> TrainingArguments:
     # transformers renamed the option within 5.x and warns about the old name.
     fields = TrainingArguments.__dataclass_fields__
@@ -318,7 +341,8 @@ def _arguments(
         dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
         label_names=[],
-        report_to=[],
+        report_to=[],  # The trackers are added once their runs have been found again
+        **(options["tracking"].arguments(folder) if "tracking" in options else {}),
         disable_tqdm=True,
         use_cpu=device.type == "cpu",
         bf16=options.get("bf16", False),
