@@ -252,23 +252,6 @@ class EncoderSettings(GrownSettings):
         return self
 
 
-def switched(data: Any, sections: Iterable[str]) -> Any:
-    """Read ``section = true`` as an empty section and ``false`` as an absent one."""
-    if not isinstance(data, dict):
-        return data
-    words: dict[bool, dict[str, Any] | None] = {True: {}, False: None}
-    return {key: words[value] if key in sections and isinstance(value, bool) else value for key, value in data.items()}
-
-
-def merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Merge one tree of settings into another, overriding its values."""
-    found = dict(below)
-    for key, value in above.items():
-        under = found.get(key)
-        found[key] = merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
-    return found
-
-
 ConfigT = TypeVar("ConfigT", bound=Settings)
 
 

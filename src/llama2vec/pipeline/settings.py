@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, merged, switched
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings
 from llama2vec.data.settings import CorpusPairSettings, PassageSettings, ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.mine.settings import MineSettings
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
+
+
+def _switched(data: Any, sections: Iterable[str]) -> Any:
+    """Read ``section = true`` as an empty section and ``false`` as an absent one."""
+    if not isinstance(data, dict):
+        return data
+    words: dict[bool, dict[str, Any] | None] = {True: {}, False: None}
+    return {key: words[value] if key in sections and isinstance(value, bool) else value for key, value in data.items()}
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Merge one tree of settings into another, overriding its values."""
+    found = dict(below)
+    for key, value in above.items():
+        under = found.get(key)
+        found[key] = _merged(under, value) if isinstance(under, dict) and isinstance(value, dict) else value
+    return found
 
 
 class ExampleSource(Settings):
@@ -47,7 +65,7 @@ class PairsSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _switch(cls, data: Any) -> Any:
-        return switched(data, ("from_corpus",))
+        return _switched(data, ("from_corpus",))
 
     @model_validator(mode="after")
     def _something_to_read(self) -> PairsSettings:
@@ -116,14 +134,14 @@ class RunConfig(Settings):
     @classmethod
     def _share(cls, data: Any) -> Any:
         """Put the shared sections under those of the stages."""
-        data = switched(data, RUN_STAGES)
+        data = _switched(data, RUN_STAGES)
         if isinstance(data, dict):
             shared = {name: data[name] for name in ("model", "prompts", "encoder") if isinstance(data.get(name), dict)}
             for stage in ("adapt", "finetune"):
                 if isinstance(data.get(stage), dict):
-                    data[stage] = merged(shared, data[stage])
+                    data[stage] = _merged(shared, data[stage])
             if isinstance(data.get("adapt"), dict) and isinstance(data.get("reading"), dict):
-                data["adapt"] = merged({"reading": data["reading"]}, data["adapt"])
+                data["adapt"] = _merged({"reading": data["reading"]}, data["adapt"])
         return data
 
     @model_validator(mode="after")
