@@ -242,15 +242,23 @@ def encode(bench: Bench) -> dict[str, Any]:
 
 
 def adapt(
-    bench: Bench, *, paths: str = "fast", full: bool = False, checkpointing: bool = False, fsdp: bool = False
+    bench: Bench,
+    *,
+    paths: str = "fast",
+    full: bool = False,
+    checkpointing: bool = False,
+    fsdp: bool = False,
+    four_bit: bool = False,
 ) -> dict[str, Any]:
     """Take steps of stage 1: joint sequences of texts of equal length, EBAE and EBAR.
 
     With LoRA a step is a whole one. ``full`` trains every weight, forward and backward alone and with half of the
     texts: the moments of AdamW need several GPUs. ``fsdp`` divides the model among a group of one process, which costs
-    all of FSDP's copies and no transfer.
+    all of FSDP's copies and no transfer. ``four_bit`` trains adapters over weights in NF4 (QLoRA).
     """
     backbone = bench.backbone()
+    if four_bit:
+        quantize(backbone.model)
     model = backbone.model.train() if full else trainable(backbone, checkpointing=checkpointing)
     prompts = prompt_ids(backbone.tokenizer, PromptSettings())
     length, batch = bench.arguments.adapt_length, bench.arguments.adapt_batch // (2 if full else 1)
@@ -278,8 +286,24 @@ def adapt(
     lengths = [length + around] * batch
     operations = bench.operations(lengths, of_weights=3 if full else 2, of_attention=3)
     operations += 3 * 2 * 2 * prompts.slots * batch * bench.shape["hidden_size"] * bench.shape["vocab_size"]
-    how = {"paths": paths, "checkpointing": checkpointing, "full": full, "fsdp": fsdp}
+    how = {"paths": paths, "checkpointing": checkpointing, "full": full, "fsdp": fsdp, "four_bit": four_bit}
     return bench.result(seconds, sum(lengths), operations, **how)
+
+
+def quantize(network: Any) -> None:
+    """Replace the projections of the layers by their copies in 4 bits, as loading with model.quantization does."""
+    import bitsandbytes
+
+    for module in [*network.model.layers.modules()]:
+        for name, child in module.named_children():
+            if type(child) is torch.nn.Linear:
+                found = bitsandbytes.nn.Linear4bit(
+                    child.in_features, child.out_features, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4"
+                )
+                weight = bitsandbytes.nn.Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
+                found.weight = weight.to(child.weight.device)
+                setattr(module, name, found)
+    network.is_loaded_in_4bit = network.is_quantized = True
 
 
 def finetune(bench: Bench) -> dict[str, Any]:
@@ -382,6 +406,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "adapt-full": lambda bench: adapt(bench, full=True),
     "adapt-checkpointing": lambda bench: adapt(bench, checkpointing=True),
     "adapt-fsdp": lambda bench: adapt(bench, fsdp=True),
+    "adapt-qlora": lambda bench: adapt(bench, four_bit=True),
     "adapt-stock": lambda bench: adapt(bench, paths="stock"),
     "adapt-compiled": lambda bench: adapt(bench, paths="compiled"),
 }

@@ -146,7 +146,7 @@ class LoraSettings(Settings):
     depth: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class ModelSettings(Settings):
+class ModelSettings(GrownSettings):
     """Which backbone to load, and how.
 
     Attributes:
@@ -154,7 +154,11 @@ class ModelSettings(Settings):
         attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` work for encoding only.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
         compile: Compile the layers in training (torch.compile): faster steps on a GPU after a minute of compiling.
+        quantization: ``nf4`` = train adapters over weights in 4 bits (QLoRA, arXiv 2305.14314). The saved encoder has
+            the model's own weights, with the adapters merged.
     """
+
+    added_later = frozenset({"compile", "quantization"})
 
     name: str = "smollm2-135m"  # Hub id, local folder, GGUF file, or ``smollm2-135m``
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -163,6 +167,13 @@ class ModelSettings(Settings):
     lora: LoraSettings = LoraSettings()  # Adapters; rank 0 = full fine-tuning
     gradient_checkpointing: bool = False
     compile: bool = False
+    quantization: Literal["none", "nf4"] = "none"
+
+    @model_validator(mode="after")
+    def _adapters_over_four_bits(self) -> ModelSettings:
+        if self.quantization != "none" and not self.lora.rank:
+            raise ValueError("weights in 4 bits cannot be trained: quantization needs lora.rank above 0")
+        return self
 
 
 class OptimizerSettings(Settings):
@@ -189,19 +200,15 @@ class OptimizerSettings(Settings):
     save_every: Annotated[int, Field(ge=1)] = 50  # Steps between checkpoints
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2  # Number of checkpoints to keep; older ones are deleted
     workers: Annotated[int, Field(ge=0, le=1024)] = 0  # Processes that prepare batches; 0 = the training process itself
-    sharding: Literal["none", "fsdp"] = "none"
-    offload: bool = False  # With ``fsdp``, keep the shares in the CPU's memory: less GPU memory, slower
+    # Not written down: where the weights are kept decides no result, and a run may be resumed with more processes.
+    sharding: Literal["none", "fsdp"] = Field("none", exclude=True)
+    offload: bool = Field(False, exclude=True)  # With ``fsdp``, keep the shares in the CPU's memory: slower
 
     @model_validator(mode="after")
     def _offload_shares_only(self) -> OptimizerSettings:
         if self.offload and self.sharding == "none":
             raise ValueError("offload keeps shares in the CPU's memory: it needs sharding = 'fsdp'")
         return self
-
-    @model_serializer(mode="wrap")
-    def _without_where(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out where the weights are kept, which decides no result: a run may be resumed with more processes."""
-        return {name: value for name, value in handler(self).items() if name not in ("sharding", "offload")}
 
     @field_validator("schedule", mode="before")
     @classmethod

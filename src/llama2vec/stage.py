@@ -17,9 +17,10 @@ from llama2vec.config import ModelSettings
 from llama2vec.files import apply_umask, remove, write_json
 from llama2vec.manifest import build_manifest, digest, sealed, versions
 from llama2vec.model.adapters import add_lora
-from llama2vec.model.backbone import Backbone, choose_device, choose_dtype
+from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, load_backbone
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.four_bit import merged_into
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
@@ -154,6 +155,12 @@ def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list
     return add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
 
 
+def _whole_model(backbone: Backbone) -> Any:
+    """Load the weights that a 4-bit model was made from."""
+    settings = ModelSettings.model_validate({"dtype": backbone.dtype})
+    return load_backbone(settings, backbone.model.device, backbone.source).model
+
+
 def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Mapping[str, Any]) -> Encoder:
     """Merge the adapter, save the encoder, write the manifest last, and put the folder in its place.
 
@@ -170,7 +177,10 @@ def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Ma
             remove(work.path / "adapter")
             with quiet_transformers():
                 trainable.save_pretrained(work.path / "adapter")
-        encoder.backbone.model = trainable.merge_and_unload()
+        if getattr(encoder.backbone.model, "is_quantized", False):
+            encoder.backbone.model = merged_into(_whole_model(encoder.backbone), trainable)
+        else:
+            encoder.backbone.model = trainable.merge_and_unload()
         check_finite(encoder.backbone.model, str(work.output))
     encoder.backbone.model.eval()
 

@@ -154,7 +154,12 @@ def _has_plain_head(model: Any) -> bool:
 def _in_float32(model: Any) -> Iterator[None]:
     """Let a small model in a 16-bit format compute in float32; afterwards it has its own weights again."""
     weights = list(model.parameters())
-    if model.dtype not in _UNIT_ROUNDOFF or sum(weight.numel() for weight in weights) > _AFFORDABLE_WEIGHTS:
+    in_four_bits = getattr(model, "is_quantized", False)
+    if (
+        in_four_bits
+        or model.dtype not in _UNIT_ROUNDOFF
+        or sum(weight.numel() for weight in weights) > _AFFORDABLE_WEIGHTS
+    ):
         yield
         return
     buffers = [buffer for buffer in model.buffers() if buffer.dtype in _UNIT_ROUNDOFF]

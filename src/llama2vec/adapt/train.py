@@ -257,7 +257,7 @@ def _prepare(
 ) -> tuple[Backbone, Any, PretextObjective, bool]:
     """Return the backbone, the model to train, the objective, and whether bfloat16 autocast multiplies its weights."""
     settings, mixed = training_precision(config.model)
-    backbone = load_backbone(settings)
+    backbone = load_backbone(settings, for_training=True)
     backbone.require_head("adapt")
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)

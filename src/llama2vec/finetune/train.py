@@ -33,7 +33,7 @@ from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, h
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import Backbone, decoder, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
-from llama2vec.model.contract import saved_settings
+from llama2vec.model.contract import load_contract, saved_settings
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.local import fetched
 from llama2vec.model.pooling import last_hidden_states, pool
@@ -252,9 +252,13 @@ def _finetune(
 def _load_backbone(settings: ModelSettings) -> Backbone:
     """Load a raw model, or an encoder with its contract checked against its weights."""
     source = fetched(resolve_model(settings.name))
-    if source.carries_contract:
+    if source.carries_contract and settings.quantization == "none":
         return Encoder.load(settings.name, settings=settings).backbone
-    return load_backbone(settings, source=source)
+    backbone = load_backbone(settings, source=source, for_training=True)
+    if source.carries_contract:
+        folder = Path(source.location)
+        load_contract(folder, backbone.tokenizer).check_files(folder)
+    return backbone
 
 
 def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings]:

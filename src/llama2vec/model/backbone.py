@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, ModelError, NotCausalError
+from llama2vec.model.four_bit import four_bit_loading
 from llama2vec.model.local import (
     SAFE,
     cached,
@@ -115,22 +116,29 @@ def cpu_has_bfloat16() -> bool:
 
 
 def load_backbone(
-    settings: ModelSettings, device: torch.device | None = None, source: ModelSource | None = None
+    settings: ModelSettings,
+    device: torch.device | None = None,
+    source: ModelSource | None = None,
+    *,
+    for_training: bool = False,
 ) -> Backbone:
     """Load a causal LM and its tokenizer; a GGUF file is dequantized into a trainable, savable model.
 
-    ``device`` and ``source``, which has been :func:`fetched`, override what the settings say.
+    ``device`` and ``source``, which has been :func:`fetched`, override what the settings say. ``for_training`` loads
+    the weights in 4 bits where ``settings.quantization`` asks for it.
 
     Raises:
         ModelNotFoundError: Nothing to load under this name.
         NotCausalError: An encoder-decoder, or a model whose earlier positions see later tokens.
         ModelError: Weights are missing, cut short or not finite, or the tokenizer does not fit them.
+        MissingDependencyError: The package for weights in 4 bits is not installed.
     """
     place = device or choose_device(settings.device)
     dtype = choose_dtype(settings.dtype, place)
     source = source or fetched(resolve_model(settings.name))
     source.check_files()
     location = unpack_gguf(source) if source.gguf_file else source.location
+    four_bit = four_bit_loading(place) if for_training and settings.quantization == "nf4" else {}
     with quiet_transformers(), model_errors(source):
         config, renamed = text_part(AutoConfig.from_pretrained(location, **SAFE))
         _check_causal_config(source.name, config)
@@ -143,6 +151,7 @@ def load_backbone(
             attn_implementation=_attention(source.name, config, settings.attention),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # Refused below, by name.
+            **four_bit,
         )
         if renamed:  # transformers would save the weights under their old names again.
             vars(model).pop("_weight_conversions", None)

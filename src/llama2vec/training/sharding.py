@@ -46,7 +46,7 @@ def sharded(model: Any, *, mixed: bool, offload: bool) -> Iterator[ShardedModel]
         offload: Keep the shares, gradients and optimizer state in the CPU's memory.
 
     Raises:
-        TrainingError: This PyTorch cannot shard a model with frozen weights of another number format.
+        TrainingError: The weights are in 4 bits, or this PyTorch cannot divide weights of several number formats.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import (
@@ -59,6 +59,10 @@ def sharded(model: Any, *, mixed: bool, offload: bool) -> Iterator[ShardedModel]
 
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 7):
         raise TrainingError(f"optimizer.sharding needs PyTorch 2.7 or later, and this is {torch.__version__}")
+    if getattr(model, "is_quantized", False):
+        raise TrainingError(
+            "weights in 4 bits are not shared out: set model.quantization or optimizer.sharding to none"
+        )
     device = next(model.parameters()).device
     before = _Before(model)
     policy = MixedPrecisionPolicy(

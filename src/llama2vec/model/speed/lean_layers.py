@@ -190,6 +190,8 @@ def _lean_form(module: Any) -> Any:
 @torch.no_grad()
 def _same_on_a_probe(module: Any, lean: Any) -> bool:
     weight = module.weight if hasattr(module, "variance_epsilon") else _base_of(module.gate_proj).weight
+    if not weight.is_floating_point():  # Four bits, packed
+        return False
     width = weight.shape[-1]
     # The probe draws no random numbers, which would change a seeded training.
     probe = torch.linspace(-2, 2, _PROBE_ROWS * width, device=weight.device).reshape(_PROBE_ROWS, width)
