@@ -176,46 +176,6 @@ class ModelSettings(GrownSettings):
         return self
 
 
-class OptimizerSettings(Settings):
-    """Optimization of the weights (by transformers.Trainer).
-
-    Attributes:
-        steps: Optimizer steps. The default suits SmolLM2-135M (docs/lab-notes.md); the paper uses 10,000 for 7B.
-        learning_rate: Peak of the schedule. The default suits small models under LoRA; use 1e-4 to 3e-4 for billions
-            of parameters, 1e-5 for full fine-tuning.
-        sharding: ``fsdp`` = each process of torchrun holds a share of weights, gradients and optimizer state (FSDP2).
-    """
-
-    steps: Annotated[int, Field(ge=1)] = 32
-    batch_size: Annotated[int, Field(ge=1)] = 16  # Examples per step and process
-    accumulation: Annotated[int, Field(ge=1)] = 1  # Micro-batches summed into one step
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"  # How the learning rate falls after the warm-up
-    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # Share of the steps over which the rate rises from 0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0  # AdamW's weight decay
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # Gradients are clipped to this norm
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Seed of new weights, order and dropout
-    log_every: Annotated[int, Field(ge=1)] = 5  # Steps between log lines; checkpoints add lines of their own
-    validate_every: Annotated[int, Field(ge=0)] = 50  # Steps between validation losses; 0 = only at the end
-    save_every: Annotated[int, Field(ge=1)] = 50  # Steps between checkpoints
-    keep_checkpoints: Annotated[int, Field(ge=1)] = 2  # Number of checkpoints to keep; older ones are deleted
-    workers: Annotated[int, Field(ge=0, le=1024)] = 0  # Processes that prepare batches; 0 = the training process itself
-    # Not written down: where the weights are kept decides no result, and a run may be resumed with more processes.
-    sharding: Literal["none", "fsdp"] = Field("none", exclude=True)
-    offload: bool = Field(False, exclude=True)  # With ``fsdp``, keep the shares in the CPU's memory: slower
-
-    @model_validator(mode="after")
-    def _offload_shares_only(self) -> OptimizerSettings:
-        if self.offload and self.sharding == "none":
-            raise ValueError("offload keeps shares in the CPU's memory: it needs sharding = 'fsdp'")
-        return self
-
-    @field_validator("schedule", mode="before")
-    @classmethod
-    def _old_name(cls, value: Any) -> Any:
-        return "constant" if value == "constant_with_warmup" else value
-
-
 class EncoderSettings(GrownSettings):
     """How the finished model embeds texts; part of the saved contract.
 

@@ -6,16 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import (
-    EncoderSettings,
-    ModelSettings,
-    OptimizerSettings,
-    PromptSettings,
-    Settings,
-)
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings
 from llama2vec.data.settings import ReadingSettings, TextSettings
 from llama2vec.data.words import stop_words_identity
-from llama2vec.training.settings import TrackingSettings
+from llama2vec.training.settings import OptimizerSettings, TrackingSettings
 
 
 class ObjectiveSettings(Settings):

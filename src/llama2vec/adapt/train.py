@@ -25,7 +25,7 @@ from llama2vec.adapt.reader_choice import choose_reader
 from llama2vec.adapt.reading import Read, Reader
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
-from llama2vec.config import OptimizerSettings, PromptName, PromptSettings
+from llama2vec.config import PromptName, PromptSettings
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.settings import TextSettings
@@ -42,6 +42,7 @@ from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
 from llama2vec.training.loop import LengthGroupedOrder, check_enough, mean_loss, train
+from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import step_size_kept
 from llama2vec.training.tracking import Tracking, check_trackers
 

@@ -10,12 +10,11 @@ from llama2vec.config import (
     EncoderSettings,
     GrownSettings,
     ModelSettings,
-    OptimizerSettings,
     PromptName,
     PromptSettings,
     Settings,
 )
-from llama2vec.training.settings import TrackingSettings
+from llama2vec.training.settings import OptimizerSettings, TrackingSettings
 
 
 class ExamplesSettings(Settings):

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.config import EncoderSettings, ModelSettings, OptimizerSettings, PromptSettings, Settings
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError
 from llama2vec.finetune.batches import (
@@ -43,6 +43,7 @@ from llama2vec.processes import average_gradients, gather_rows, process_count, p
 from llama2vec.records import Side, TrainingExample
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
 from llama2vec.training.loop import check_enough, train
+from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
 from llama2vec.training.tracking import Tracking, check_trackers

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
-from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.speed import fast_paths
 from llama2vec.processes import from_all, on_first_process, process_count, wait_for_all
 from llama2vec.terminal import ProgressReporter
 from llama2vec.training import state as saved
+from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedTraining, check_same_sharding, sharded
 from llama2vec.training.state import LOG_FILE, LOSS_PLOT, draw_losses, read_log, truncate_log, validation_at
 from llama2vec.training.tracking import Tracking

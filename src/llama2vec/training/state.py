@@ -11,10 +11,10 @@ from typing import Literal
 
 import torch
 
-from llama2vec.config import OptimizerSettings
 from llama2vec.errors import MissingDependencyError, TrainingError
 from llama2vec.files import file_sha256, write_atomic, write_json
 from llama2vec.processes import first_fault, on_first_process, process_count
+from llama2vec.training.settings import OptimizerSettings
 
 logger = logging.getLogger(__name__)
 

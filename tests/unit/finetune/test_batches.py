@@ -211,7 +211,7 @@ def test_labels_of_a_later_process_point_behind_the_passages_of_the_first() -> N
 
 
 def test_batches_of_an_order_are_what_the_loop_reads(make_objective: Callable[..., Any]) -> None:
-    from llama2vec.config import OptimizerSettings
+    from llama2vec.training.settings import OptimizerSettings
 
     _, objective = make_objective()
     examples = drawn(pairs(10, 10))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from llama2vec.config import OptimizerSettings
 from llama2vec.errors import TrainingError
+from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import (
     check_checkpoint,
     check_finite,
