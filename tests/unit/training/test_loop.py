@@ -15,7 +15,6 @@ from fit_line import EXAMPLES, FitLine, Line, settings
 from llama2vec.errors import TrainingError
 from llama2vec.training import loop, state
 from llama2vec.training.loop import LengthGroupedOrder, train
-from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import last_checkpoint, read_log
 
 
