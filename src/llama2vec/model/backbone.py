@@ -18,6 +18,7 @@ from llama2vec.model.local import (
     SAFE,
     cached,
     fetched,
+    gguf_tokenizer,
     model_errors,
     one_line,
     quiet_transformers,
@@ -142,7 +143,7 @@ def load_backbone(
     with quiet_transformers(), model_errors(source):
         config, renamed = text_part(AutoConfig.from_pretrained(location, **SAFE))
         _check_causal_config(source.name, config)
-        tokenizer = _load_tokenizer(location)
+        tokenizer = _load_tokenizer(source, location)
         model, found = _architecture(config).from_pretrained(
             location,
             config=config,
@@ -169,7 +170,7 @@ def load_tokenizer(name: str) -> Tokenizer:
     """Load a model's tokenizer alone, without its length limit; the weights, also those in a GGUF, are not read."""
     source, location, only = _where_to_read(name)
     with quiet_transformers(), model_errors(source):
-        tokenizer = _load_tokenizer(location, **only)
+        tokenizer = _load_tokenizer(source, location, in_gguf=bool(only))
     # Texts are counted before they are cut; the tokenizer would warn of each long one.
     tokenizer.model_max_length = int(1e30)
     return tokenizer
@@ -195,8 +196,8 @@ def decoder(model: Any) -> Any:
     return next(child for child in plain.children() if isinstance(child, PreTrainedModel))
 
 
-def _load_tokenizer(location: str, **only: str) -> Tokenizer:
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(location, **only, **SAFE)
+def _load_tokenizer(source: ModelSource, location: str, *, in_gguf: bool = False) -> Tokenizer:
+    tokenizer: Tokenizer = gguf_tokenizer(source) if in_gguf else AutoTokenizer.from_pretrained(location, **SAFE)
     # Texts keep their beginning, as the contract says, even if the tokenizer's own files ask to cut it.
     tokenizer.truncation_side = "right"
     return tokenizer

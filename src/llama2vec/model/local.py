@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -41,6 +42,8 @@ logger = logging.getLogger(__name__)
 SAFE = {"trust_remote_code": False}
 _UNPACKED_HASH = "weights.sha256"
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
+_CACHE_FORMAT = "2"  # Raised when the same input gives other files
+_SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # GGUF's names and transformers'
 
 
 def fetched(source: ModelSource) -> ModelSource:
@@ -115,7 +118,9 @@ def merged(source: ModelSource) -> ModelSource:
         raise ModelError(f"{given / COMPACT_FILE}: names no LLM; restore the compact encoder") from error
     for part in (ModelSource(source.name, str(given)), base):
         part.check_files()
-    made_from = digest([file_sha256(given / COMPACT_ADAPTER), file_sha256(given / CONTRACT_FILE), base.fingerprint()])
+    made_from = digest(
+        [file_sha256(given / COMPACT_ADAPTER), file_sha256(given / CONTRACT_FILE), base.fingerprint(), _CACHE_FORMAT]
+    )
     folder = cache_folder() / "merged" / made_from[:16]
     if not _is_whole(folder):
         logger.info("%s: merging once with %s into %s", source.name, base.name, folder)
@@ -152,7 +157,7 @@ def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) ->
                 shutil.copyfile(file, place)
     if contract is not None and contract.encoder.servable:
         with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(base, **SAFE)
+            tokenizer = AutoTokenizer.from_pretrained(folder, **SAFE)
         put_prompt_into_tokenizer(folder, tokenizer, contract)
 
 
@@ -193,7 +198,7 @@ def adapter_scale(folder: Path) -> float:
 
 def unpacked_folder(source: ModelSource) -> Path:
     """Return where a GGUF file is unpacked."""
-    return cache_folder() / "gguf" / source.fingerprint()[:16]
+    return cache_folder() / "gguf" / f"{source.fingerprint()[:16]}-{_CACHE_FORMAT}"
 
 
 def _is_whole(folder: Path) -> bool:
@@ -202,6 +207,23 @@ def _is_whole(folder: Path) -> bool:
         return (folder / _UNPACKED_HASH).read_text() == ModelSource("", str(folder)).fingerprint()
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def gguf_tokenizer(source: ModelSource) -> Any:
+    """Read the tokenizer in a GGUF file, with the special tokens that the file names.
+
+    Some releases of transformers (5.17) take the first special token for the end of a text.
+    """
+    from gguf import GGUFReader
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file, **SAFE)
+    fields = GGUFReader(Path(source.location, source.gguf_file or "")).fields
+    for theirs, ours in _SPECIAL_TOKENS.items():
+        field = fields.get(f"tokenizer.ggml.{theirs}_token_id")
+        token = tokenizer.convert_ids_to_tokens(int(field.contents())) if field else None
+        if token is not None and token != getattr(tokenizer, f"{ours}_token"):
+            setattr(tokenizer, f"{ours}_token", token)
+    return tokenizer
 
 
 def unpack_gguf(source: ModelSource) -> str:
@@ -214,7 +236,7 @@ def unpack_gguf(source: ModelSource) -> str:
         model = AutoModelForCausalLM.from_pretrained(
             source.location, gguf_file=source.gguf_file, dtype=torch.float32, **SAFE
         )
-        tokenizer = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file, **SAFE)
+        tokenizer = gguf_tokenizer(source)
     kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
     clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32, **SAFE)
     clean.load_state_dict(model.state_dict())

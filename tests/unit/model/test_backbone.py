@@ -293,6 +293,20 @@ def test_a_gguf_tokenizer_gives_the_ids_of_the_original(
     monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
     tokenizer = load(gguf_file).tokenizer
     assert tokenizer.eos_token_id == 2
+    # transformers 5.17 takes the first special token for the end of a text.
+    read = local_module.AutoTokenizer.from_pretrained
+
+    def read_wrongly(*arguments: Any, **options: Any) -> Any:
+        found = read(*arguments, **options)
+        if "gguf_file" in options:
+            found.eos_token, found.pad_token = "<s>", None
+        return found
+
+    monkeypatch.setattr(local_module.AutoTokenizer, "from_pretrained", read_wrongly)
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "another"))
+    for again in (load_tokenizer(str(gguf_file)), load(gguf_file).tokenizer):
+        assert (again.bos_token_id, again.eos_token_id, again.pad_token_id) == (1, 2, 0)
+    monkeypatch.undo()
     original = make_tokenizer()
     for text in sentences[:5]:
         plain = original(text, add_special_tokens=False)["input_ids"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from llama2vec.model.source import (
 
 _FORMAT = {"format": "llama2vec-compact", "version": 1}
 _FLOAT32 = ModelSettings(dtype="float32", device="cpu")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 _FORMATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -62,7 +64,7 @@ COMPACT = Kind(
     resumable=False,
     entries=(
         COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", "config.json", CONTRACT_FILE, GOLDEN_FILE,
-        GOLDEN_VECTORS, CARD_FILE, *PUBLIC_FILES,
+        GOLDEN_VECTORS, CARD_FILE, *TOKENIZER_FILES, *PUBLIC_FILES,
     ),
 )  # fmt: skip
 
@@ -97,6 +99,8 @@ def save_compact(
     with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
         if not work.is_finished:
             folder = work.begin([CARD_FILE] if is_own_card(Path(output) / CARD_FILE) else [])
+            if origin.gguf_file:
+                _keep_tokenizer(weights, folder)
             kept = _write_difference(weights, Path(encoder.backbone.source.location), folder, named, rank)
             cosine = _complete(encoder, weights, folder, Path(output))
             spec = ModelSpec.of_source(resolve_model(named)).to_json(output)
@@ -116,6 +120,13 @@ def _base_of(model: str) -> str:
     if not found:
         raise ModelError(f"{model}: does not say which LLM it was trained from; name it with --base")
     return SMOLLM2_NAME if found == SMOLLM2_HUB else found
+
+
+def _keep_tokenizer(base: Path, folder: Path) -> None:
+    """Copy the tokenizer read from a GGUF file: releases of transformers make different ones of the same file."""
+    for name in TOKENIZER_FILES:
+        content = read_object(base / name)
+        (folder / name).write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
 def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: int) -> float:
