@@ -118,6 +118,7 @@ def main() -> None:
         sides.make_model(texts)
         rows = pretrain_rows(texts, options.steps * options.batch_size, tuple(options.words), options.seed)
         found = [compare_adaptation(sides, rows, rate) for rate in options.learning_rates]
+        found.append(compare_finetuning(sides, lora=True, processes=2))
         found += [compare_finetuning(sides, lora=lora) for lora in (True, False)]
     print("\n\n".join(map(table, found)))
     agree = all(one.agrees for one in found)

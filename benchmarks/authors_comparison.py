@@ -23,7 +23,7 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.unlabeled import adaptation_examples
 from llama2vec.files import write_json
 from llama2vec.finetune import train as finetuning
-from llama2vec.finetune.batches import ContrastiveOrder
+from llama2vec.finetune.batches import ContrastiveOrder, DrawnExample
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.model.encoder import Encoder
 from llama2vec.shipped import find_recipe
@@ -76,20 +76,27 @@ class Sides:
         self.stop_words = ""
         self.seen: dict[str, Any] = {}  # What their side read in the last training of each stage
 
-    def theirs(self, stage: str, **job: Any) -> dict[str, Any]:
-        """Run one job of ``authors_side.py`` in their environment."""
+    def theirs(self, stage: str, processes: int = 1, **job: Any) -> dict[str, Any]:
+        """Run one job of ``authors_side.py`` in their environment; return what the first process wrote down.
+
+        ``batches`` are those of all processes, those of each step together.
+        """
         path = self.folder / f"{stage}.json"
         shared = {"stage": stage, "checkout": str(self.checkout), "stop_words": str(STOP_WORDS)}
         write_json(path, {**shared, "seed": self.options.seed, **job})
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         environment.pop("PYTHONPATH", None)
-        command = [self.options.python, str(HERE / "authors_side.py"), str(path)]
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        command = [self.options.python, *(launcher if processes > 1 else []), str(HERE / "authors_side.py"), str(path)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"their side failed at {stage}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-        result: dict[str, Any] = json.loads(path.with_name(f"{stage}-result.json").read_text(encoding="utf-8"))
-        self.versions, self.stop_words = result["versions"], result.get("stop_words", self.stop_words)
-        return result
+        written = [path.with_name(f"{stage}-{rank}.json") for rank in range(processes)]
+        results: list[dict[str, Any]] = [json.loads(one.read_text(encoding="utf-8")) for one in written]
+        first = results[0]
+        self.versions, self.stop_words = first["versions"], first.get("stop_words", self.stop_words)
+        batches = zip(*(result.get("batches", []) for result in results), strict=True)
+        return {**first, "batches": [batch for step in batches for batch in step]}
 
     def make_model(self, texts: Sequence[str]) -> None:
         """Save the model that both sides start from."""
@@ -98,7 +105,9 @@ class Sides:
         made = {"output": str(self.model), "tokenizer": tokenizer, "texts": list(texts)}
         self.theirs("model", **made, vocabulary=VOCABULARY, config=TINY)
 
-    def train_theirs(self, stage: str, rows: Path, learning_rate: float, **more: object) -> dict[str, Any]:
+    def train_theirs(
+        self, stage: str, rows: Path, learning_rate: float, processes: int = 1, **more: object
+    ) -> dict[str, Any]:
         """Run one of their scripts, with the settings that both stages share and ``more``."""
         given: dict[str, object] = {
             "output_dir": self.folder / f"theirs-{stage}", "model_name_or_path": self.model, "train_data": rows,
@@ -108,7 +117,7 @@ class Sides:
             "use_cpu": True, "report_to": "none", "overwrite_output_dir": True, **more,
         }  # fmt: skip
         arguments = [part for name, value in given.items() for part in (f"--{name}", str(value))]
-        self.seen[stage] = self.theirs(stage, arguments=arguments)
+        self.seen[stage] = self.theirs(stage, processes, arguments=arguments)
         return self.seen[stage]
 
     def local_model(self) -> list[str]:
@@ -219,10 +228,11 @@ def compare_adaptation(sides: Sides, rows: Sequence[Mapping[str, str]], learning
     return compared("stage 1", learning_rate, output / "log.jsonl", found, same, differences)
 
 
-def finetuning_config(sides: Sides, rows: Path, *, lora: bool) -> FinetuneConfig:
+def finetuning_config(sides: Sides, rows: Path, *, lora: bool, processes: int = 1) -> FinetuneConfig:
     """Return the stage-2 settings of ``run-published-msmarco``, with the released prompts.
 
-    With LoRA, its dropout alone is switched off: both sides draw other random numbers.
+    With LoRA, its dropout alone is switched off: both sides draw other random numbers. For several of their processes,
+    ours reads the joined batch, and clips as many times as late as their gradients are divided.
     """
     recipe = tomllib.loads(find_recipe(Path("run-published-msmarco")).read_text(encoding="utf-8"))
     settings = dict(recipe["finetune"])
@@ -238,8 +248,8 @@ def finetuning_config(sides: Sides, rows: Path, *, lora: bool) -> FinetuneConfig
     ]
     return load_config(FinetuneConfig, None, [
         *overrides, *sides.local_model(), "prompts=released", f"data.sources={json.dumps(str(rows))}",
-        f"contrastive.negatives={sides.options.negatives}", f"optimizer.batch_size={QUERIES}", "optimizer.log_every=1",
-        f"optimizer.seed={sides.options.seed}",
+        f"contrastive.negatives={sides.options.negatives}", f"optimizer.batch_size={QUERIES * processes}",
+        f"optimizer.max_grad_norm={processes}", "optimizer.log_every=1", f"optimizer.seed={sides.options.seed}",
     ])  # fmt: skip
 
 
@@ -254,30 +264,27 @@ def frozen_slot_rows() -> Iterator[None]:
         yield
 
 
-def compare_finetuning(sides: Sides, *, lora: bool) -> Comparison:
-    """Stage 2: their toy queries, each with as many negatives as a step takes, so that there is nothing to draw."""
+def compare_finetuning(sides: Sides, *, lora: bool, processes: int = 1) -> Comparison:
+    """Stage 2: their toy queries, each with as many negatives as a step takes, so that there is nothing to draw.
+
+    With several processes, theirs divides the gradients by their number; the norms are multiplied by it here.
+    """
     toys, negatives = read_rows(sides.toys / "finetune" / "toy_finetune_data.jsonl"), sides.options.negatives
     rows = [{"query": row["query"], "pos": row["pos"][:1], "neg": row["neg"][:negatives]} for row in toys]
     path = write_rows(sides.folder / "examples.jsonl", rows)
-    config = finetuning_config(sides, path, lora=lora)
+    config = finetuning_config(sides, path, lora=lora, processes=processes)
     drawn, _ = finetuning._read(config, None)
-    order, rate = list(ContrastiveOrder(drawn, QUERIES, sides.options.seed)), config.optimizer.learning_rate
+    order = list(ContrastiveOrder(drawn, config.optimizer.batch_size, sides.options.seed))
+    shared = {"negatives_cross_device": True, "ddp_find_unused_parameters": False} if processes > 1 else {}
     found = sides.train_theirs(
-        "finetune", write_rows(sides.folder / "ordered-examples.jsonl", [rows[row] for row in order]), rate,
-        use_lora=lora, lora_dropout=0.0, normlized=True, temperature=config.contrastive.temperature,
-        query_max_len=64, passage_max_len=160, train_group_size=negatives + 1, per_device_train_batch_size=QUERIES,
+        "finetune", write_rows(sides.folder / "ordered-examples.jsonl", [rows[row] for row in order]),
+        config.optimizer.learning_rate, processes, use_lora=lora, lora_dropout=0.0, normlized=True,
+        temperature=config.contrastive.temperature, query_max_len=64, passage_max_len=160,
+        train_group_size=negatives + 1, per_device_train_batch_size=QUERIES, **shared,
     )  # fmt: skip
-    backbone = finetuning._load_backbone(config.model)
-    encoder = Encoder.from_backbone(backbone, *finetuning.resolve_contract(config))
-    objective, same = finetuning.ContrastiveObjective(encoder, config.contrastive, config.data), []
-    for start, batch in enumerate(found["batches"]):
-        for place, query in enumerate(batch["query"]):
-            one, first = drawn[order[start * QUERIES + place]], place * (negatives + 1)
-            ours = objective._prompted(one.passages, "passage")
-            theirs = batch["passage"][first : first + negatives + 1]
-            # Theirs draws the negatives in another order.
-            same.append(objective._prompted([one.query], "query") == [query] and sorted(ours) == sorted(theirs))
-    output = sides.folder / f"ours-finetune-{lora}"
+    found["gradient_norms"] = [norm * processes for norm in found["gradient_norms"]]
+    same = same_texts(config, [drawn[row] for row in order], found["batches"])
+    output = sides.folder / f"ours-finetune-{lora}-{processes}"
     with frozen_slot_rows():
         finetuning.finetune_model(config, output)
     name = "adapter_model.safetensors" if lora else "model.safetensors"
@@ -287,4 +294,22 @@ def compare_finetuning(sides: Sides, *, lora: bool) -> Comparison:
         None if lora else sides.model / name,
     )
     label = "stage 2, LoRA" if lora else "stage 2, every weight"
-    return compared(label, rate, output / "log.jsonl", found, same, differences)
+    label += f", {processes} processes" if processes > 1 else ""
+    return compared(label, config.optimizer.learning_rate, output / "log.jsonl", found, same, differences)
+
+
+def same_texts(
+    config: FinetuneConfig, drawn: Sequence[DrawnExample], batches: Sequence[Mapping[str, Any]]
+) -> list[bool]:
+    """Tell of each query of their batches whether it and its passages have the tokens that ours gives them."""
+    backbone = finetuning._load_backbone(config.model)
+    encoder = Encoder.from_backbone(backbone, *finetuning.resolve_contract(config))
+    objective = finetuning.ContrastiveObjective(encoder, config.contrastive, config.data)
+    queries = [query for batch in batches for query in batch["query"]]
+    passages = [passage for batch in batches for passage in batch["passage"]]
+    same, group = [], len(passages) // len(queries)
+    for place, (one, query) in enumerate(zip(drawn, queries, strict=False)):
+        ours, theirs = objective._prompted(one.passages, "passage"), passages[place * group :][:group]
+        # Theirs draws the negatives in another order.
+        same.append(objective._prompted([one.query], "query") == [query] and sorted(ours) == sorted(theirs))
+    return same

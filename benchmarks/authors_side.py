@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import platform
 import sys
 import zlib
@@ -184,7 +185,7 @@ def main() -> None:
     job = json.loads(path.read_text(encoding="utf-8"))
     found = make_model(job) if job["stage"] == "model" else run_training(job)
     result = {**found, "versions": versions()}
-    path.with_name(f"{path.stem}-result.json").write_text(json.dumps(result), encoding="utf-8")
+    path.with_name(f"{path.stem}-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(result), encoding="utf-8")
 
 
 if __name__ == "__main__":
