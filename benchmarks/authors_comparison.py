@@ -231,8 +231,8 @@ def compare_adaptation(sides: Sides, rows: Sequence[Mapping[str, str]], learning
 def finetuning_config(sides: Sides, rows: Path, *, lora: bool, processes: int = 1) -> FinetuneConfig:
     """Return the stage-2 settings of ``run-published-msmarco``, with the released prompts.
 
-    With LoRA, its dropout alone is switched off: both sides draw other random numbers. For several of their processes,
-    ours reads the joined batch, and clips as many times as late as their gradients are divided.
+    With LoRA, its dropout alone is switched off: both sides draw other random numbers. Instead of several processes,
+    ours reads the joined batch; theirs clips a gradient that is divided by their number.
     """
     recipe = tomllib.loads(find_recipe(Path("run-published-msmarco")).read_text(encoding="utf-8"))
     settings = dict(recipe["finetune"])

@@ -18,6 +18,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -166,8 +167,8 @@ def authors_steps_table(stage: str, results: Path) -> str:
     lines = ["| step | " + " | ".join(f"{name}: theirs | ours" for name in names) + " |"]
     lines.append("|---|" + "---|---|" * len(found))
     columns = [one["losses"][side] for one in found for side in ("theirs", "ours")]
-    for step, losses in enumerate(zip(*columns, strict=True), start=1):
-        lines.append(f"| {step} | " + " | ".join(f"{loss:.6f}" for loss in losses) + " |")
+    for step, losses in enumerate(zip_longest(*columns), start=1):
+        lines.append(f"| {step} | " + " | ".join("" if loss is None else f"{loss:.6f}" for loss in losses) + " |")
     return "\n".join(lines)
 
 

@@ -112,6 +112,9 @@ def test_ours_is_the_published_recipe_on_their_lengths(sides: Sides, tmp_path: P
     )
     assert (lora.model.lora.rank, lora.model.lora.alpha, lora.model.lora.dropout) == (64, 16, 0.0)
     assert full.model.lora.rank == 0
+    joined = authors_comparison.finetuning_config(sides, tmp_path / "rows.jsonl", lora=True, processes=2)
+    sizes = [(one.optimizer.batch_size, one.optimizer.max_grad_norm) for one in (lora, joined)]
+    assert sizes == [(2, 1.0), (4, 2.0)]
     assert full.model_copy(update={"model": lora.model}) == lora
     assert (full.contrastive.temperature, full.contrastive.negatives) == (0.01, 15)
     assert (full.encoder.query_max_tokens, full.encoder.passage_max_tokens) == (64, 160)
@@ -175,13 +178,15 @@ def test_the_pages_tables_come_from_the_results(tmp_path: Path) -> None:
     spec.loader.exec_module(tables)
     found = [
         comparison(losses={"ours": [8.25, 8.5], "theirs": [8.0, 8.125]}),
-        comparison(training="stage 2, LoRA", losses={"ours": [30.5], "theirs": [30.25]}),
+        comparison(training="stage 2, LoRA", losses={"ours": [30.5, 20.0], "theirs": [30.25, 20.0]}),
+        comparison(training="stage 2, every weight", losses={"ours": [30.5], "theirs": [30.25]}),
     ]
     made = json.dumps({"comparisons": [dataclasses.asdict(one) for one in found]})
     for name in ("authors.json", "authors-llama-2-tokenizer.json"):
         (tmp_path / name).write_text(made, encoding="utf-8")
     page = tables.render("<!-- table: authors-steps stage 2 -->\n<!-- end -->\n", tmp_path)
-    assert "| step | LoRA: theirs | ours |\n|---|---|---|\n| 1 | 30.250000 | 30.500000 |\n<!--" in page
+    assert "| step | LoRA: theirs | ours | every weight: theirs | ours |\n|---|---|---|---|---|\n" in page
+    assert "| 1 | 30.250000 | 30.500000 | 30.250000 | 30.500000 |\n| 2 | 20.000000 | 20.000000 |  |  |\n<!--" in page
     page = tables.render("<!-- table: authors-steps stage 1 -->\n<!-- end -->\n", tmp_path)
     assert "| step | rate 0.001: theirs | ours |" in page
     assert "| 2 | 8.125000 | 8.500000 |" in page
