@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from llama2vec.config import OptimizerSettings
 from llama2vec.training import loop
 from llama2vec.training.loop import LengthGroupedOrder
+from llama2vec.training.settings import OptimizerSettings
 
 
 class Line(torch.nn.Module):
