@@ -105,6 +105,14 @@ def test_another_plan_is_refused_by_name_and_replaces_only_with_overwrite(tmp_pa
     assert names(tmp_path) == ["a"]
 
 
+def test_a_number_written_another_way_is_the_same_plan(tmp_path: Path) -> None:
+    make(tmp_path / "a", {**PLAN, "settings": {"alpha": 32}, "hash": "one"})
+    same = {**PLAN, "settings": {"alpha": 32.0}, "hash": "two"}
+    assert make(tmp_path / "a", same).is_finished
+    with pytest.raises(OutputExistsError, match=r"alpha: 32 there, 32\.5 now"):
+        make(tmp_path / "a", {**PLAN, "settings": {"alpha": 32.5}, "hash": "one"})
+
+
 def test_other_content_of_an_input_is_named_without_its_hash(tmp_path: Path) -> None:
     make(tmp_path / "a")
     with pytest.raises(OutputExistsError, match=r"\(the corpus has other content\)"):

@@ -40,6 +40,7 @@ COMMANDS = {
     "compact": "Save an encoder as a small difference from its LLM.",
     "export": "Export an encoder to ONNX, or a store to a database.",
     "card": "Write a model card with scores.",
+    "init": "Write a recipe from an earlier run.",
     "recipes": "List or show the recipes that come along.",
 }
 

@@ -1,0 +1,32 @@
+"""``llama2vec init``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama2vec.files import FileKind, check_new, write_output
+
+_RECIPE = FileKind("a recipe of llama2vec init", rb"# llama2vec (adapt|finetune|run) THIS_FILE")
+
+
+def init_command(
+    source: Annotated[Path, typer.Option("--from", help="Folder of an adaptation, a fine-tuning or a run.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="TOML file to write; default: print the recipe.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recipe that init wrote.")] = False,
+) -> None:
+    """Write a recipe with the exact settings of an earlier training or run."""
+    check_new(output, overwrite=overwrite, kind=_RECIPE)
+    from llama2vec.pipeline.recipe import recipe_of
+
+    recipe = recipe_of(source)
+    text = recipe.toml(str(source))
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    write_output(output, text, _RECIPE, overwrite=overwrite)
+    typer.echo(f"Wrote {output}; use it with: llama2vec {recipe.verb} {output} --output NEW_FOLDER")

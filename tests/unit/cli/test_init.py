@@ -1,0 +1,50 @@
+"""``llama2vec init``: the recipe of a training makes the same training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from running import CommandLine
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama2vec.training.loop.draw_losses", lambda *_: None)
+
+
+def test_the_recipe_of_an_adaptation_is_that_adaptation(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    sets = ["optimizer.steps=1", "optimizer.batch_size=2", "model.device=cpu", "text.max_tokens=40"]
+    command = ["adapt", "--model", llama_folder, "--corpus", corpus_file, "-o", tmp_path / "out"]
+    command += [part for change in sets for part in ("--set", change)]
+    found = command_line(*command, "--set", "text.held_out=0.1")
+    assert found.code == 0, found.err
+    file = tmp_path / "again.toml"
+    made = command_line("init", "--from", tmp_path / "out", "-o", file)
+    assert made.out.strip() == f"Wrote {file}; use it with: llama2vec adapt {file} --output NEW_FOLDER"
+    assert "batch_size = 2  # default: 16" in file.read_text(encoding="utf-8")
+    assert "is already done" in command_line("adapt", file, "-o", tmp_path / "out").out
+    assert command_line("init", "--from", tmp_path / "out").out == file.read_text(encoding="utf-8")
+    assert "exists" in command_line.refused("init", "--from", tmp_path / "out", "-o", file)
+    assert command_line("init", "--from", tmp_path / "out", "-o", file, "--overwrite").code == 0
+
+
+def test_the_recipe_of_a_run_is_that_run(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    command = ["run", "--corpus", corpus_file, "--model", llama_folder, "-o", tmp_path / "out", "--until", "pairs"]
+    found = command_line(*command, "--set", "model.device=cpu", "--set", "adapt.optimizer.steps=3")
+    assert found.code == 0, found.err
+    file = tmp_path / "again.toml"
+    assert command_line("init", "--from", tmp_path / "out", "-o", file).code == 0
+    again = command_line("run", file, "-o", tmp_path / "out", "--until", "pairs")
+    assert again.code == 0, again.err
+    assert "Already done" in again.out
+
+
+def test_a_folder_without_settings_is_refused(command_line: CommandLine, tmp_path: Path) -> None:
+    line = command_line.refused("init", "--from", tmp_path, "-o", tmp_path / "x.toml")
+    assert "give the folder of a training or run" in line
+    assert not (tmp_path / "x.toml").exists()
