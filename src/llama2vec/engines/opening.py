@@ -37,6 +37,25 @@ class Target:
     at: str  # Address, connection string or folder
     collection: str
 
+    @classmethod
+    def parse(cls, written: str) -> Target:
+        """Read ``KIND:AT#COLLECTION``.
+
+        Raises:
+            ConfigError: The engine is unknown, a part is missing, or the address holds a password.
+
+        >>> Target.parse("qdrant:http://localhost:6333#handbook")
+        Target(kind='qdrant', at='http://localhost:6333', collection='handbook')
+        """
+        kind, _, rest = written.partition(":")
+        at, _, collection = rest.rpartition("#")
+        if kind not in _ENGINES or not at or not collection:
+            form = "write ENGINE:ADDRESS#COLLECTION, such as qdrant:http://localhost:6333#handbook"
+            raise ConfigError(f"{masked(written)}: {form}; the engines are {', '.join(ENGINES)}")
+        if masked(at) != at:
+            raise ConfigError(f"{masked(written)}: an index would keep this password; put it into ${TOKEN}")
+        return cls(kind, at, collection)
+
     def open(self, timeout: float = _DEFAULT_TIMEOUT) -> Engine:
         """Connect to the engine.
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.data.rows import passage_line
-from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors
+from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors, id_key
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index import store_passages, store_sha256
@@ -113,7 +113,7 @@ def _read(store: VectorStore, words: WordVectors | None, engine: Engine) -> tupl
             replaced += sum(new is not old for new, old in zip(passages, batch, strict=True))
             for row, passage, vector in zip(rows, passages, store.vectors(rows), strict=True):
                 _check_held(passage, engine, store)
-                keys[row] = _key(passage.id)
+                keys[row] = id_key(passage.id)
                 digests[row] = np.frombuffer(bytes.fromhex(_entry(row, passage, vector, words).digest), np.uint64)
             progress.advance(len(rows))
     if replaced:
@@ -138,7 +138,7 @@ def _compare(engine: Engine, keys: Keys, digests: Keys) -> tuple[npt.NDArray[np.
     with ProgressReporter("comparing with the collection", "passages") as progress:
         progress.start(engine.count())
         for batch in engine.digests():
-            asked = np.array([_key(one) for one, _ in batch], dtype=np.uint64)
+            asked = np.array([id_key(one) for one, _ in batch], dtype=np.uint64)
             places = np.minimum(np.searchsorted(ordered, asked), len(ordered) - 1)
             rows = np.where(ordered[places] == asked, order[places], -1).tolist()
             for row, (passage_id, digest) in zip(rows, batch, strict=True):
@@ -189,7 +189,3 @@ def _entry(row: int, passage: Passage, vector: Vectors, words: WordVectors | Non
     for number, weight in sorted(found.items()):
         content.update(np.float32(weight).tobytes() + number.to_bytes(4, "little"))
     return Entry(passage, vector, found, content.hexdigest())
-
-
-def _key(passage_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little")

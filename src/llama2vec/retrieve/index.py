@@ -12,20 +12,23 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from llama2vec.artifact import Found, Kind, claim, read_object
+from llama2vec.engines.opening import Target
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
 from llama2vec.records import Passage
+from llama2vec.retrieve.engine_index import EngineIndex
 from llama2vec.retrieve.faiss_index import FaissIndex, default_search, import_faiss, write_faiss_index
 from llama2vec.retrieve.field_table import write_field_table
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
-from llama2vec.retrieve.settings import FaissSearch, IndexKind
+from llama2vec.retrieve.settings import FaissSearch, IndexKind, SearchRequest
 from llama2vec.retrieve.store import PLAN_FILE, STORE_FILE, VectorStore, is_intact
 from llama2vec.retrieve.tuning import kind_for, tuned
 from llama2vec.retrieve.vector_index import ExactIndex, Index
@@ -52,13 +55,14 @@ class _Manifest(BaseModel):
 
     format: Literal["llama2vec-index"] = "llama2vec-index"
     version: Literal[1] = 1
-    kind: IndexKind
+    kind: IndexKind | Literal["engine"]
     store: _StorePlace
     contract_hash: str
     dimension: int
     passages: int
     faiss_sha256: str | None = None
     search: FaissSearch | None = None
+    engine: Target | None = None
     fields_sha256: str | None = None
 
 
@@ -86,22 +90,20 @@ def build_index(
     bm25: str | None = None,
     overwrite: bool = False,
     store_place: Path | None = None,
-    dims: int | None = None,
-    recall: float | None = None,
+    search: SearchRequest | None = None,
 ) -> list[str]:
     """Make an index over a store, or add to one; the other parts of an index stay unchanged.
 
     Args:
         store: A finished store or its folder; the index refers to it, so it must stay.
         output: The index folder, new or not; all changes appear at once, when they are complete.
-        kind: How to search vectors; None = what fits ``recall``, else the existing index's kind, else ``exact``. All
+        kind: How to search vectors; None = what fits the request, else the existing index's kind, else ``exact``. All
             others but ``faiss-flat`` are approximate.
         bm25: ISO 639 code of the language in which BM25 reads the texts; None = do not add BM25. A store without
             vectors needs it.
         overwrite: Make the requested parts again. An index over another store is replaced as a whole.
         store_place: Where the store will lie when it and the index have moved together; None = it stays.
-        dims: First dimensions that a FAISS index holds (Matryoshka); the store ranks its candidates by all of them.
-        recall: Share of the true ten nearest, 0..1, that a search shall find, as measured on a sample; None = usual.
+        search: What is asked of the vectors' index besides its kind; None = as the kind usually is.
 
     Returns:
         The parts that were made: the kind of vector index, ``bm25``; empty if the index had them already.
@@ -112,12 +114,12 @@ def build_index(
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
-    _check_request(kind, bm25, recall)
-    kind = kind_for(len(store)) if recall is not None and kind is None else kind
+    search = search or SearchRequest()
+    _check_request(kind, bm25, search)
     found, sha256 = _read_index(output), store_sha256(store)
     same_store = found is not None and found.plan.get("store") == sha256
     there: Mapping[str, Any] = found.plan["settings"] if found and same_store else {}
-    wanted = _wanted(there, kind, bm25, dims, recall)
+    wanted = _wanted(there, kind or _kind_for(store, search), bm25, search)
     _check_vectors(store, wanted["kind"], wanted["bm25"])
     plan, adds = {"settings": wanted, "store": sha256}, wanted != there == wanted | {"bm25": None}
     with claim(output, INDEX, plan, overwrite=overwrite, extend=adds, inputs=[store.path]) as work:
@@ -155,6 +157,8 @@ def open_index(path: str | Path) -> Index:
         logger.warning("%s is no longer used, because sparse search was removed; you can delete it", path / _SPARSE)
     if manifest.kind == "exact":
         return ExactIndex(store)
+    if manifest.engine is not None:
+        return EngineIndex(store, manifest.engine.open(), manifest.store.sha256)
     file = path / _FAISS
     if not is_intact(file, manifest.faiss_sha256 or ""):
         raise StoreError(f"{file} is missing or damaged; build the index again")
@@ -228,23 +232,32 @@ def store_sha256(store: VectorStore) -> str:
     return file_sha256(store.path / STORE_FILE)
 
 
-def _wanted(
-    there: Mapping[str, Any], kind: str | None, bm25: str | None, dims: int | None, recall: float | None
-) -> dict[str, Any]:
+def _kind_for(store: VectorStore, search: SearchRequest) -> str | None:
+    """Return the kind of index that a request implies, None = it implies none."""
+    if search.engine is not None:
+        return "engine"
+    return kind_for(len(store)) if search.recall is not None else None
+
+
+def _wanted(there: Mapping[str, Any], kind: str | None, bm25: str | None, search: SearchRequest) -> dict[str, Any]:
     """Return the settings of an index: what is there, with what was asked for on top."""
     wanted = {"kind": kind or there.get("kind", "exact"), "bm25": bm25 or there.get("bm25")}
-    if not (kind or dims or recall):
+    asked = search.model_dump(exclude_none=True)
+    if not kind and not asked:
         return {**wanted, "search": there.get("search")}
-    if wanted["kind"] == "exact" and dims is not None:
-        raise ConfigError("--dims: an exact index compares all dimensions; choose one of the FAISS kinds")
-    asked = {"dims": dims, "recall": None if wanted["kind"] == "exact" else recall}
-    return {**wanted, "search": {name: value for name, value in asked.items() if value is not None} or None}
+    if wanted["kind"] == "exact":
+        if search.dims is not None:
+            raise ConfigError("--dims: an exact index compares all dimensions; choose one of the FAISS kinds")
+        asked.pop("recall", None)
+    return {**wanted, "search": asked or None}
 
 
-def _check_request(kind: str | None, language: str | None, recall: float | None) -> None:
+def _check_request(kind: str | None, language: str | None, search: SearchRequest) -> None:
     """Refuse an impossible request before reading anything."""
-    if recall is not None and not 0 < recall <= 1:
-        raise ConfigError(f"--recall {recall}: give a share above 0 and up to 1, such as 0.98")
+    if search.recall is not None and not 0 < search.recall <= 1:
+        raise ConfigError(f"--recall {search.recall}: give a share above 0 and up to 1, such as 0.98")
+    if search.engine is not None and (kind or search.dims or search.recall):
+        raise ConfigError("--engine: the engine has an index of its own; leave out --kind, --dims and --recall")
     if kind is not None and kind not in get_args(IndexKind):
         raise ConfigError(f"unknown index kind {kind!r}; choose one of {', '.join(get_args(IndexKind))}")
     if kind not in (None, "exact"):
@@ -274,11 +287,12 @@ def _read_index(folder: Path) -> Found | None:
     except ValidationError:
         part = None
     sizes = {folder / _BM25 / name: file.bytes for name, file in part.files.items()} if part else {}
-    is_whole = manifest.kind == "exact" or (folder / _FAISS).is_file()
+    is_whole = manifest.kind in ("exact", "engine") or (folder / _FAISS).is_file()
     is_whole = is_whole and (manifest.fields_sha256 is None or (folder / _FIELDS).is_file())
     is_whole = is_whole and all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
-    search = manifest.search.model_dump(include={"dims", "recall"}, exclude_none=True) if manifest.search else None
-    settings = {"kind": manifest.kind, "bm25": part.language if part else None, "search": search or None}
+    asked = manifest.search.model_dump(include={"dims", "recall"}, exclude_none=True) if manifest.search else {}
+    asked |= {"engine": asdict(manifest.engine)} if manifest.engine else {}
+    settings = {"kind": manifest.kind, "bm25": part.language if part else None, "search": asked or None}
     return Found({"settings": settings, "store": manifest.store.sha256}, is_whole, worth_keeping=is_whole)
 
 
@@ -297,8 +311,13 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping
         with closing(write_field_table(store_passages(store), folder / _FIELDS)):
             pass
         fields = _flushed(folder / _FIELDS).sha256
-    if kind != "exact":
-        search = _write_faiss(folder / _FAISS, store, kind, plan["settings"]["search"] or {})
+    asked, engine = plan["settings"]["search"] or {}, None
+    if kind == "engine":
+        engine = Target(**asked["engine"])
+        # Connects, and refuses a collection that does not equal the store.
+        EngineIndex(store, engine.open(), plan["store"])
+    elif kind != "exact":
+        search = _write_faiss(folder / _FAISS, store, kind, asked)
         sha256 = _flushed(folder / _FAISS).sha256
     relative = os.path.relpath(store.path.resolve(), output.resolve())
     manifest = _Manifest(
@@ -309,6 +328,7 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping
         passages=len(store),
         faiss_sha256=sha256,
         search=search,
+        engine=engine,
         fields_sha256=fields,
     )
     write_json(folder / MANIFEST, manifest.model_dump(exclude_none=True))

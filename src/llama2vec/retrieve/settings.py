@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from llama2vec.config import Settings
+from llama2vec.engines.opening import Target
 from llama2vec.languages import Language
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,16 @@ class FaissSearch(Settings):
     rescore: int = 0  # Candidates a hit that the store's vectors rank again; 0 = FAISS's own scores
     recall: float | None = None  # Share of the true ten nearest that was asked for; None = not tuned
     measured: float | None = None  # What a sample of passages reached
+
+
+class SearchRequest(Settings):
+    """What is asked of the vectors' index besides its kind."""
+
+    dims: int | None = (
+        None  # Hold only the first dimensions (Matryoshka); the store ranks the candidates by all of them
+    )
+    recall: float | None = None  # Find this share of the true ten nearest, 0..1, as measured on a sample
+    engine: Target | None = None  # Ask this collection, which must equal the store
 
 
 class EncodeSettings(Settings):

@@ -49,3 +49,27 @@ def test_a_snippet_names_a_folder_or_an_address() -> None:
     local, remote = Target("qdrant", "folder", "p"), Target("qdrant", "http://host:6333", "p")
     assert "QdrantClient(path='folder')" in local.snippet("m", 8, None)
     assert "QdrantClient(url='http://host:6333', api_key=os.environ.get(" in remote.snippet("m", 8, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "target"),
+    [
+        ("qdrant:http://host:6333#a", Target("qdrant", "http://host:6333", "a")),
+        ("pgvector:postgresql://me@host/base#the table", Target("pgvector", "postgresql://me@host/base", "the table")),
+        ("milvus:folder/#1.db#a", Target("milvus", "folder/#1.db", "a")),
+    ],
+)
+def test_a_collection_is_written_in_one_word(written: str, target: Target) -> None:
+    assert Target.parse(written) == target
+
+
+@pytest.mark.parametrize("written", ["", "qdrant", "qdrant:http://host", "qdrant:#a", "excel:sheet#a", "qdrant:a#"])
+def test_half_a_collection_is_refused(written: str) -> None:
+    with pytest.raises(ConfigError, match="write ENGINE:ADDRESS#COLLECTION, such as"):
+        Target.parse(written)
+
+
+def test_an_index_keeps_no_password() -> None:
+    with pytest.raises(ConfigError, match=r"put it into \$LLAMA2VEC_ENGINE_TOKEN") as raised:
+        Target.parse("pgvector:postgresql://me:secret@host/base#a")
+    assert "secret" not in str(raised.value)

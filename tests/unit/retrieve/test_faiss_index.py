@@ -13,7 +13,7 @@ from llama2vec.errors import ConfigError
 from llama2vec.retrieve import faiss_index as faiss_index_module
 from llama2vec.retrieve.faiss_index import FaissIndex, default_search, write_faiss_index
 from llama2vec.retrieve.index import build_index, open_index
-from llama2vec.retrieve.settings import FaissSearch, IndexKind
+from llama2vec.retrieve.settings import FaissSearch, IndexKind, SearchRequest
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex
 
@@ -37,7 +37,7 @@ def recall(found: npt.NDArray[np.int64], wanted: npt.NDArray[np.int64]) -> float
 
 
 def built(store: VectorStore, folder: Path, kind: IndexKind, dims: int | None = None) -> FaissIndex:
-    build_index(store, folder, kind=kind, dims=dims)
+    build_index(store, folder, kind=kind, search=SearchRequest(dims=dims))
     index = open_index(folder)
     assert isinstance(index, FaissIndex)
     return index

@@ -13,7 +13,7 @@ from llama2vec.retrieve import faiss_index as faiss_index_module
 from llama2vec.retrieve import tuning
 from llama2vec.retrieve.faiss_index import FaissIndex
 from llama2vec.retrieve.index import build_index, open_index, search_facts
-from llama2vec.retrieve.settings import IndexKind
+from llama2vec.retrieve.settings import IndexKind, SearchRequest
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex
 
@@ -35,7 +35,7 @@ def recall(index: FaissIndex) -> float:
 
 @pytest.mark.parametrize("kind", ["faiss-hnsw", "faiss-int8", "faiss-binary"])
 def test_an_index_reaches_its_recall_and_says_so(kind: IndexKind, store: VectorStore, tmp_path: Path) -> None:
-    build_index(store, tmp_path / "index", kind=kind, recall=0.98)
+    build_index(store, tmp_path / "index", kind=kind, search=SearchRequest(recall=0.98))
     index = open_index(tmp_path / "index")
     assert isinstance(index, FaissIndex)
     assert index.settings.recall == 0.98
@@ -51,7 +51,7 @@ def test_less_recall_costs_less(store: VectorStore, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(faiss_index_module, "_TRAIN_PER_CENTROID", 11)
     found = []
     for target in (0.5, 0.9, 0.995):
-        build_index(store, tmp_path / str(target), kind="faiss-binary", recall=target)
+        build_index(store, tmp_path / str(target), kind="faiss-binary", search=SearchRequest(recall=target))
         index = open_index(tmp_path / str(target))
         assert isinstance(index, FaissIndex)
         assert index.cells == 219
@@ -64,29 +64,29 @@ def test_a_recall_out_of_reach_names_the_best_one(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(tuning, "_RESCORES", (1,))
     store = store_of(clustered(1000, 32), tmp_path / "store")
     with pytest.raises(StoreError, match=r"faiss-binary over .* reaches a recall@10 of 0\.\d+ at most, not 0\.99;"):
-        build_index(store, tmp_path / "index", kind="faiss-binary", recall=0.99)
+        build_index(store, tmp_path / "index", kind="faiss-binary", search=SearchRequest(recall=0.99))
     assert not (tmp_path / "index").exists()
 
 
 def test_the_number_of_passages_chooses_the_kind(
     store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert build_index(store, tmp_path / "few", recall=0.98) == ["exact"]
+    assert build_index(store, tmp_path / "few", search=SearchRequest(recall=0.98)) == ["exact"]
     assert search_facts(tmp_path / "few") == ""
     monkeypatch.setattr(tuning, "_FEW", 1000)
-    assert build_index(store, tmp_path / "many", recall=0.98) == ["faiss-hnsw"]
+    assert build_index(store, tmp_path / "many", search=SearchRequest(recall=0.98)) == ["faiss-hnsw"]
 
 
 def test_a_tuned_index_stays_as_it_is_until_something_else_is_asked_for(store: VectorStore, tmp_path: Path) -> None:
     index = tmp_path / "index"
-    assert build_index(store, index, kind="faiss-int8", recall=0.9, dims=16) == ["faiss-int8"]
+    assert build_index(store, index, kind="faiss-int8", search=SearchRequest(recall=0.9, dims=16)) == ["faiss-int8"]
     settings = open_index(index).settings  # type: ignore[attr-defined]
     assert (settings.dims, settings.recall) == (16, 0.9)
-    assert build_index(store, index, kind="faiss-int8", recall=0.9, dims=16) == []
+    assert build_index(store, index, kind="faiss-int8", search=SearchRequest(recall=0.9, dims=16)) == []
     assert build_index(store, index, bm25="en") == ["bm25"]
     assert open_index(index).settings == settings  # type: ignore[attr-defined]
     with pytest.raises(OutputExistsError):
-        build_index(store, index, kind="faiss-int8", recall=0.95, dims=16)
+        build_index(store, index, kind="faiss-int8", search=SearchRequest(recall=0.95, dims=16))
     assert build_index(store, index, kind="faiss-int8", overwrite=True) == ["faiss-int8"]
     assert open_index(index).settings.recall is None  # type: ignore[attr-defined]
 
@@ -94,7 +94,7 @@ def test_a_tuned_index_stays_as_it_is_until_something_else_is_asked_for(store: V
 def test_impossible_requests_are_refused(store: VectorStore, tmp_path: Path) -> None:
     for share in (0, 1.5):
         with pytest.raises(ConfigError, match="give a share above 0 and up to 1"):
-            build_index(store, tmp_path / "index", kind="faiss-hnsw", recall=share)
+            build_index(store, tmp_path / "index", kind="faiss-hnsw", search=SearchRequest(recall=share))
     with pytest.raises(ConfigError, match="--dims: an exact index compares all dimensions"):
-        build_index(store, tmp_path / "index", kind="exact", dims=8)
+        build_index(store, tmp_path / "index", kind="exact", search=SearchRequest(dims=8))
     assert not (tmp_path / "index").exists()
