@@ -292,6 +292,9 @@ def test_opensearch_is_asked_in_the_words_of_its_documentation(
     [
         ("milvus", "http://127.0.0.1:9"),
         ("qdrant", "http://127.0.0.1:9"),
+        ("qdrant", "ftp://127.0.0.1"),
+        ("milvus", "no/such/folder/passages.db"),
+        ("lancedb", "/proc/none/tables"),
         ("pgvector", "postgresql://me:secret@127.0.0.1:9/base"),
         ("opensearch", "http://me:secret@127.0.0.1:9"),
     ],

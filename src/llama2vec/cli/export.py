@@ -32,7 +32,7 @@ class _Collection(Settings):
     bm25: bool = Field(False, description="Add the words, so that the engine can also search by BM25.")
     language: str = Field("en", description="Language of the words: en, de, zh, …")
     snippet: bool = Field(False, description="Export nothing; print the Python that searches.")
-    timeout_seconds: float = Field(10.0, description="Seconds to wait for the engine.", gt=0)
+    timeout_seconds: float = Field(10.0, description="Seconds to wait for the engine's first answer.", gt=0)
 
 
 @options_from(_Collection, "engine", panel="Vector databases")

@@ -24,6 +24,9 @@ Found = list[tuple[str, float]]
 ABOUT = "llama2vec"
 """The key under which a collection keeps what is said about it."""
 
+REQUEST_SECONDS = 60
+"""How long an engine that has answered once may take for one request."""
+
 _NOWHERE = re.compile("[\0\ud800-\udfff]")
 
 WORD_SPACE = 1 << 29

@@ -8,6 +8,7 @@ from typing import Any
 
 from llama2vec.engines.engine import (
     ABOUT,
+    REQUEST_SECONDS,
     About,
     Entry,
     Found,
@@ -86,6 +87,8 @@ class OpenSearch:
                 at, timeout=timeout, max_retries=3, retry_on_timeout=False, **secret, **client
             )
             self._client.info()
+            # A batch may take longer than the first answer.
+            self._timeout = max(REQUEST_SECONDS, timeout)
         except (OpenSearchException, OSError, ValueError) as error:
             raise unreachable(f"OpenSearch at {shown}", error) from error
 
@@ -158,7 +161,9 @@ class OpenSearch:
         self._bulk({"_op_type": "delete", "_id": _document_id(one)} for one in ids)
 
     def _bulk(self, actions: Iterator[dict[str, Any]]) -> None:
-        _, refused = self._helpers.bulk(self._client, actions, index=self._name, raise_on_error=False)
+        _, refused = self._helpers.bulk(
+            self._client, actions, index=self._name, raise_on_error=False, request_timeout=self._timeout
+        )
         faults = [fault for item in refused for fault in item.values() if fault.get("status") != 404]
         if faults:
             why = one_line(Exception(faults[0].get("error")))
@@ -166,7 +171,7 @@ class OpenSearch:
 
     def finish(self) -> None:
         """See :class:`Engine`."""
-        self._client.indices.refresh(index=self._name)
+        self._client.indices.refresh(index=self._name, request_timeout=self._timeout)
 
     def count(self) -> int:
         """See :class:`Engine`."""

@@ -6,7 +6,18 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llama2vec.engines.engine import ABOUT, About, Entry, Found, Vectors, missing, payload, read_about, unreachable
+from llama2vec.engines.engine import (
+    ABOUT,
+    REQUEST_SECONDS,
+    About,
+    Entry,
+    Found,
+    Vectors,
+    missing,
+    payload,
+    read_about,
+    unreachable,
+)
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 
@@ -64,11 +75,16 @@ class Qdrant:
             raise missing("qdrant-client", "qdrant") from None
         self.place, self.errors = f"the collection {collection} at {at}", (ApiException, RuntimeError)
         self._models, self._name, self._has_words = qdrant_client.models, collection, False
-        where: dict[str, Any] = {"url": at, "api_key": token or None} if "://" in at else {"path": at}
         try:
-            self._client = qdrant_client.QdrantClient(**where, timeout=int(timeout), check_compatibility=False)
-            self._client.get_collections()
-        except (ApiException, OSError, RuntimeError) as error:
+            if "://" in at:
+                where: dict[str, Any] = {"url": at, "api_key": token or None, "check_compatibility": False}
+                first = qdrant_client.QdrantClient(**where, timeout=max(1, round(timeout)))
+                first.get_collections()
+                first.close()
+                self._client = qdrant_client.QdrantClient(**where, timeout=max(REQUEST_SECONDS, round(timeout)))
+            else:
+                self._client = qdrant_client.QdrantClient(path=at)
+        except (ApiException, OSError, RuntimeError, ValueError) as error:
             raise unreachable(f"Qdrant at {at}", error) from error
 
     def about(self) -> About | None:
