@@ -196,12 +196,12 @@ def exported(save_model: Callable[..., Path], tmp_path_factory: pytest.TempPathF
     from encoders import encoder_for
 
     from llama2vec.config import PROMPT_RECIPES, EncoderSettings
-    from llama2vec.model.publish.exporting import export_onnx
+    from llama2vec.model.publish.exporting import export_encoder
 
     home = tmp_path_factory.mktemp("exported")
     settings = EncoderSettings(query_prompt="next", query_max_tokens=24, passage_max_tokens=60, layers=2)
     encoder_for(save_model(home / "base"), PROMPT_RECIPES["released"], settings).save(home / "encoder")
-    export_onnx(home / "encoder", home / "export")
+    export_encoder(home / "encoder", home / "export")
     return home / "export"
 
 

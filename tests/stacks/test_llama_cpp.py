@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -10,13 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import gguf
-import numpy as np
 import pytest
+from encoders import FLOAT32, encoder_for
 
-from llama2vec.config import ModelSettings
+from llama2vec.config import EncoderSettings, PromptSettings
+from llama2vec.errors import BackendError
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.publish.exporting import Quantization, export_encoder
+from llama2vec.model.publish.gguf_file import write_gguf
 from llama2vec.verify.backends import open_backend
+from llama2vec.verify.exported import open_exported
 from llama2vec.verify.settings import ServerSettings
 from llama2vec.verify.verification import Verification, read_golden, verify
 
@@ -38,70 +40,13 @@ server = llama.Server(settings)
 print("address", server.listening_address, flush=True)
 time.sleep(600)
 """
-TENSORS = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
-}  # fmt: skip
-
-
-def write_gguf(encoder: Encoder, path: Path) -> None:
-    """Write a tiny Llama as llama.cpp's own converter does; that one knows only the tokenizers of published models."""
-    config, tokenizer = encoder.backbone.model.config, encoder.backbone.tokenizer
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
-    writer.add_block_count(config.num_hidden_layers)
-    writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    writer.add_rope_dimension_count(config.hidden_size // config.num_attention_heads)
-    model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
-    words = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
-    special = set(tokenizer.all_special_tokens)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(words)
-    writer.add_token_types([gguf.TokenType.CONTROL if word in special else gguf.TokenType.NORMAL for word in words])
-    writer.add_token_merges([" ".join(pair) for pair in model["merges"]])
-    writer.add_bos_token_id(tokenizer.bos_token_id)
-    writer.add_eos_token_id(tokenizer.eos_token_id)
-    writer.add_add_bos_token(True)
-    for name, weight in encoder.backbone.model.state_dict().items():
-        tensor = _tensor_name(name)
-        if tensor:
-            writer.add_tensor(tensor, _rotary_pairs_side_by_side(tensor, weight.numpy(), config))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def _tensor_name(name: str) -> str | None:
-    whole = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
-    if not name.startswith("model.layers."):
-        return whole.get(name)
-    number, inner = name.removeprefix("model.layers.").removesuffix(".weight").split(".", 1)
-    return f"blk.{number}.{TENSORS[inner]}.weight"
-
-
-def _rotary_pairs_side_by_side(tensor: str, weight: Any, config: Any) -> Any:
-    heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}.get(tensor.split(".")[-2])
-    if heads is None:
-        return weight
-    rows = weight.reshape(heads, 2, len(weight) // heads // 2, -1).swapaxes(1, 2).reshape(weight.shape)
-    return np.ascontiguousarray(rows)
 
 
 @pytest.fixture(scope="module")
 def servable(new_encoder: Callable[..., Path]) -> Path:
     """The paper recipe with one layer, and its GGUF file beside it."""
     folder = new_encoder("servable", "paper", layers=1)
-    write_gguf(
-        Encoder.load(folder, settings=ModelSettings(dtype="float32", device="cpu")), folder.parent / "model.gguf"
-    )
+    write_gguf(Encoder.load(folder, settings=FLOAT32), folder.parent / "model.gguf")
     return folder
 
 
@@ -167,3 +112,43 @@ def test_texts_without_prompt_and_eos_do_not_pass_and_the_cause_is_named(servabl
     found = verified(servable, input_type_field="input_type")
     assert not found.passed
     assert {cause.fault for cause in found.causes} & {"no EOS", "no prompt"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "prompts", "settings", "quantize"),
+    [
+        ("llama", PromptSettings(), {}, "none"),
+        ("llama", PromptSettings(), {"query_prompt": "next", "servable": False, "query_max_tokens": 40}, "none"),
+        ("llama", PromptSettings(self_prompt="", next_prompt=""), {}, "none"),
+        ("llama", PromptSettings(begin="none"), {"pooling": "mean"}, "none"),
+        ("llama", PromptSettings(), {}, "float16"),
+        ("llama", PromptSettings(), {}, "int8"),
+        ("qwen3", PromptSettings(), {}, "none"),
+    ],
+    ids=["servable", "two prompts", "EOS alone", "mean", "float16", "int8", "qwen3"],
+)
+def test_an_export_gives_the_encoder_s_vectors_with_the_pooling_that_it_names(
+    kind: str,
+    prompts: PromptSettings,
+    settings: dict[str, Any],
+    quantize: Quantization,
+    save_model: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    base = save_model(tmp_path / "base", kind, max_position_embeddings=1024)
+    chosen = EncoderSettings.model_validate({"servable": True, "passage_max_tokens": 200, **settings})
+    encoder_for(base, prompts, chosen).save(tmp_path / "model")
+    export_encoder(tmp_path / "model", tmp_path / "export", runtime="llama.cpp", quantize=quantize)
+    home, golden, backend = open_exported("llama.cpp", tmp_path / "export")
+    found = verify(home, golden, backend, device="cpu")
+    assert found.passed, found.lines()
+    assert min(side.lowest_cosine or 0 for side in found.sides.values()) > 0.999
+    assert max(side.largest_difference or 1 for side in found.sides.values()) < {"none": 1e-5}.get(quantize, 5e-2)
+
+
+def test_a_damaged_file_is_one_line(servable: Path, tmp_path: Path) -> None:
+    export_encoder(servable, tmp_path / "export", runtime="llama.cpp")
+    (tmp_path / "export" / "model.gguf").write_bytes(b"GGUF nothing")
+    home, golden, backend = open_exported("llama.cpp", tmp_path / "export")
+    with pytest.raises(BackendError, match="cannot open it; export it again"):
+        verify(home, golden, backend, device="cpu")

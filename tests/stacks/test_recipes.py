@@ -14,6 +14,7 @@ import pytest
 
 from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.publish.exporting import export_encoder
 from llama2vec.records import Passage
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
@@ -104,6 +105,15 @@ def test_llamaindex_gives_the_encoder_s_vectors(recipe: Recipe, model: Path) -> 
 def test_a_question_that_llamaindex_embeds_as_a_passage_is_refused(recipe: Recipe, model: Path) -> None:
     forgotten = {'query_instruction=settings["prompts"]["query"],': ""}
     assert_refused(recipe("llamaindex_search.py", model, change=forgotten), "query")
+
+
+def test_an_exported_graph_and_its_tokenizers_give_the_encoder_s_vectors(
+    recipe: Recipe, model: Path, corpus_file: Path, corpus_rows: list[dict[str, str]], tmp_path: Path
+) -> None:
+    export_encoder(model, tmp_path / "onnx")
+    assert_found(recipe("onnx_search.py", model))
+    assert_found(recipe("onnx_search.py", model, "--corpus", corpus_file), [row["_id"] for row in corpus_rows])
+    assert_refused(recipe("onnx_search.py", model, change={"if own.is_file()": "if False"}), "query")
 
 
 def test_openai_s_client_gets_the_encoder_s_vectors(recipe: Recipe, model: Path, served: str) -> None:

@@ -38,7 +38,7 @@ COMMANDS = {
     "report": "Put scores and curves on one page.",
     "verify": "Check that a model gives its own vectors.",
     "compact": "Save an encoder as a small difference from its LLM.",
-    "export": "Export an encoder to ONNX, or a store to a database.",
+    "export": "Export an encoder or a store to other programs.",
     "card": "Write a model card with scores.",
     "init": "Write a recipe from an earlier run.",
     "recipes": "List or show the recipes that come along.",

@@ -16,11 +16,13 @@ from llama2vec.engines.opening import ENGINES, TOKEN, Target
 from llama2vec.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
+    from llama2vec.model.publish.exporting import Quantization, Runtime
     from llama2vec.retrieve.store import VectorStore
 
-_ONNX, _FAISS = "onnx", "faiss"
-_TARGETS = (_ONNX, *ENGINES, _FAISS)
-_QUANTIZATIONS = ("none", "int8")
+_ONNX, _GGUF, _FAISS = "onnx", "gguf", "faiss"
+_ENCODERS: dict[str, Runtime] = {_ONNX: "onnx", _GGUF: "llama.cpp"}
+_TARGETS = (*_ENCODERS, *ENGINES, _FAISS)
+_QUANTIZATIONS: dict[str, Quantization] = {"none": "none", "float16": "float16", "int8": "int8"}
 
 
 class _Collection(Settings):
@@ -38,7 +40,7 @@ class _Collection(Settings):
 @options_from(_Collection, "engine", panel="Vector databases")
 def export_command(
     engine: _Collection,
-    source: Annotated[Path, typer.Argument(help="Saved encoder for onnx; for the others, a vector store.")],
+    source: Annotated[Path, typer.Argument(help="Saved encoder for onnx and gguf; for the others, a vector store.")],
     at: Annotated[
         str,
         typer.Option(
@@ -49,20 +51,22 @@ def export_command(
         ),
     ],
     to: Annotated[str, typer.Option(help=f"What to export to: {', '.join(_TARGETS)}.")] = _ONNX,
-    quantize: Annotated[str, typer.Option(help="For onnx: none, or int8 = 8-bit weights.")] = "none",
+    quantize: Annotated[
+        str, typer.Option(help="Weights of onnx and gguf: none = float32, int8, or float16 (gguf).")
+    ] = "none",
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace an ONNX export, or a collection of which the store lacks more than half."
+            "--overwrite", help="Replace an exported encoder, or a collection of which the store lacks more than half."
         ),
     ] = False,
 ) -> None:
-    """Save an encoder as an ONNX graph, or bring a vector database to the state of a store; rerun to update."""
+    """Save an encoder as ONNX or GGUF, or bring a vector database to the state of a store; rerun to update."""
     if to not in _TARGETS:
         raise ConfigError(f"--to {to}: unknown; choose from {', '.join(_TARGETS)}")
     _check_options(to, quantize, engine)
-    if to == _ONNX:
-        _export_onnx(source, Path(at), quantize, overwrite=overwrite)
+    if to in _ENCODERS:
+        _export_encoder(source, Path(at), _ENCODERS[to], quantize, overwrite=overwrite)
         return
     from llama2vec.retrieve.store import VectorStore
 
@@ -83,8 +87,8 @@ def _check_options(to: str, quantize: str, engine: _Collection) -> None:
         raise ConfigError(f"--quantize {quantize}: unknown; choose from {', '.join(_QUANTIZATIONS)}")
     is_engine = to in ENGINES
     given = {
-        "--quantize": to != _ONNX and quantize != "none",
-        "--snippet": to == _ONNX and engine.snippet,
+        "--quantize": to not in _ENCODERS and quantize != "none",
+        "--snippet": to in _ENCODERS and engine.snippet,
         "--collection": not is_engine and engine.collection is not None,
         "--bm25": not is_engine and engine.bm25,
     }
@@ -93,13 +97,14 @@ def _check_options(to: str, quantize: str, engine: _Collection) -> None:
             raise ConfigError(f"{option} has no meaning for --to {to}; leave it out")
 
 
-def _export_onnx(model: Path, output: Path, quantize: str, *, overwrite: bool) -> None:
-    from llama2vec.model.publish.exporting import export_onnx
+def _export_encoder(model: Path, output: Path, runtime: Runtime, quantize: str, *, overwrite: bool) -> None:
+    from llama2vec.model.publish.exporting import export_encoder
 
-    made = export_onnx(model, output, quantize="int8" if quantize == "int8" else "none", overwrite=overwrite)
+    made = export_encoder(model, output, runtime=runtime, quantize=_QUANTIZATIONS[quantize], overwrite=overwrite)
+    near = "" if made.cosine is None else f": the cosine to the encoder's own vectors is at least {made.cosine:.5f}"
     typer.echo(
-        f"Saved {output} [{made.megabytes:.1f} MB]: the cosine to the encoder's own vectors is at least "
-        f"{made.cosine:.5f}; check more texts with `llama2vec verify {output} --backend onnx`"
+        f"Saved {output} [{made.megabytes:.1f} MB]{near}; check more texts with `llama2vec verify {output} "
+        f"--backend {runtime}`"
     )
 
 

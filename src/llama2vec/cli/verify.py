@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _RESULT = FileKind("a result of `llama2vec verify`", rb'\{\s*"format": \d+,\s*"model": "[^\n]*",\s*"backend": ')
 _SAVED = "saved"
 _DTYPES = (_SAVED, "float32", "bfloat16", "float16")
-_EXPORTED = ("onnx",)
+_EXPORTED = ("onnx", "llama.cpp")
 _LOADED_HERE = ("llama2vec", "transformers", "sentence-transformers")
 
 
@@ -29,7 +29,7 @@ def verify_command(
     model: Annotated[Path, typer.Argument(help="Folder of a saved encoder or export, or the name of a shipped one.")],
     server: ServerSettings,
     backend: Annotated[
-        str, typer.Option(help="llama2vec, transformers, sentence-transformers, http, file or onnx.")
+        str, typer.Option(help="llama2vec, transformers, sentence-transformers, http, file, onnx or llama.cpp.")
     ] = "llama2vec",
     token: Annotated[
         str | None,
@@ -63,7 +63,7 @@ def verify_command(
     from llama2vec.verify.verification import read_golden, verify, write_golden
 
     if backend in _EXPORTED:
-        model, golden, asked = open_exported(backend, model)
+        model, golden, asked = open_exported("onnx" if backend == "onnx" else "llama.cpp", model)
     else:
         model = whole_folder(model)
         golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)

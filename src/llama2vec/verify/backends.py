@@ -25,7 +25,7 @@ from llama2vec.records import Side
 from llama2vec.verify.plain import PlainModel, text_input
 from llama2vec.verify.settings import ServerSettings
 
-EXPORTED = ("onnx",)
+EXPORTED = ("onnx", "llama.cpp")
 """Backends that read a folder which `llama2vec export` wrote."""
 BACKENDS = ("llama2vec", "transformers", "sentence-transformers", "http", "file")
 Embed = Callable[[Side, Sequence[str]], Vectors]

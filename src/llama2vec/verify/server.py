@@ -50,6 +50,12 @@ class EmbeddingServer:
         if settings.input_type_field == "none":
             self._prompted, self.unchecked = text_input(folder), _PROMPTS_AS_TEXT
 
+    def leave_out(self, ending: str) -> None:
+        """Send texts without the end that the server adds by itself."""
+        prompted = self._prompted
+        if prompted is not None:
+            self._prompted = lambda side, text: prompted(side, text).removesuffix(ending)
+
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
         """Return [N, D'] float32 of all texts, asked for in one request; :class:`BackendError` if that fails."""
         if self._prompted is None:

@@ -49,7 +49,7 @@ def test_an_engine_gets_the_store_under_the_names_of_corpus_and_contract(
 def test_what_cannot_be_exported_is_refused(command_line: CommandLine, tmp_path: Path) -> None:
     write(tmp_path / "store")
     to = ("export", tmp_path / "store", "--at", tmp_path / "files", "--to")
-    assert "--to excel: unknown; choose from onnx, milvus, qdrant" in command_line.refused(*to, "excel")
+    assert "--to excel: unknown; choose from onnx, gguf, milvus, qdrant" in command_line.refused(*to, "excel")
     assert "--bm25 has no meaning for --to faiss; leave it out" in command_line.refused(*to, "faiss", "--bm25")
     assert "--collection has no meaning for --to faiss" in command_line.refused(*to, "faiss", "--collection", "a")
     missing = command_line.refused("export", tmp_path / "none", "--to", "faiss", "--at", tmp_path / "files")
@@ -80,4 +80,4 @@ def test_verify_passes_and_only_compares(command_line: CommandLine, exported: Pa
 
 def test_another_quantization_is_refused(command_line: CommandLine, exported: Path, tmp_path: Path) -> None:
     refused = command_line.refused("export", exported, "-o", tmp_path / "out", "--quantize", "int4")
-    assert "--quantize int4: unknown; choose from none, int8" in refused
+    assert "--quantize int4: unknown; choose from none, float16, int8" in refused

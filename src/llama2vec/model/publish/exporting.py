@@ -19,6 +19,7 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_TEXTS, SIDES
 from llama2vec.model.local import one_line, quiet_transformers
 from llama2vec.model.pooling import Vectors
+from llama2vec.model.publish.gguf_file import GGUF_FILE, write_gguf
 from llama2vec.model.publish.onnx_file import ONNX_FILE, OnnxModel, quantize_onnx, write_onnx
 from llama2vec.model.publish.prompted_tokenizer import (
     TOKENIZER_FILE,
@@ -31,7 +32,13 @@ from llama2vec.model.publish.prompted_tokenizer import (
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Side
 
-Quantization = Literal["none", "int8"]
+Runtime = Literal["onnx", "llama.cpp"]
+Quantization = Literal["none", "float16", "int8"]
+QUANTIZATIONS: dict[Runtime, tuple[Quantization, ...]] = {
+    "onnx": ("none", "int8"),
+    "llama.cpp": ("none", "float16", "int8"),
+}
+"""What each runtime's file can hold weights in; ``none`` is float32."""
 EXPORT_FILE, QUERY_TOKENIZER = "export.json", "query_tokenizer.json"
 _FORMAT = {"format": "llama2vec-export", "version": 1}
 _FLOAT32 = ModelSettings(dtype="float32", device="cpu")
@@ -43,9 +50,9 @@ class Export:
 
     contract: str  # Hash of the encoder's contract
     encoder: ModelSpec  # Where the encoder is
-    is_quantized: bool
-    cosine: float  # Smallest cosine to the encoder's vectors on the golden texts
-    difference: float  # Largest difference of a number there
+    quantize: Quantization
+    cosine: float | None  # Smallest cosine to the encoder's vectors on the golden texts; None = not compared yet
+    difference: float | None  # Largest difference of a number there
     megabytes: float  # Size of all files
 
     @classmethod
@@ -58,9 +65,9 @@ class Export:
             return cls(
                 contract=str(facts["made"]["model"]),
                 encoder=ModelSpec.model_validate(facts["model"]).beside(folder),
-                is_quantized=facts["made"]["quantize"] != "none",
-                cosine=float(facts["cosine"]),
-                difference=float(facts["difference"]),
+                quantize=facts["made"]["quantize"],
+                cosine=facts["cosine"],
+                difference=facts["difference"],
                 megabytes=sum(path.stat().st_size for path in folder.iterdir()) / 1e6,
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -77,36 +84,46 @@ EXPORT = Kind(
     _read_export,
     resumable=False,
     entries=(
-        EXPORT_FILE, CONTRACT_FILE, "model.onnx*", QUERY_TOKENIZER, "tokenizer*", "special_tokens_map.json",
+        EXPORT_FILE, CONTRACT_FILE, "model.onnx*", GGUF_FILE, QUERY_TOKENIZER, "tokenizer*", "special_tokens_map.json",
         "added_tokens.json", "vocab*", "merges.txt", "*.model", "dict.txt",
     ),
 )  # fmt: skip
 
 
-def export_onnx(
-    model: str | Path, output: str | Path, *, quantize: Quantization = "none", overwrite: bool = False
+def export_encoder(
+    model: str | Path,
+    output: str | Path,
+    *,
+    runtime: Runtime = "onnx",
+    quantize: Quantization = "none",
+    overwrite: bool = False,
 ) -> Export:
-    """Write a saved encoder as an ONNX graph that holds all of its contract after tokenization.
+    """Write a saved encoder for another runtime.
 
-    Beside it, ``tokenizer.json`` adds the prompt, cuts and pads by itself. Where queries are read in another way than
-    passages, ``query_tokenizer.json`` reads queries.
+    ``onnx``: a graph that holds all of the contract after tokenization. Beside it, ``tokenizer.json`` adds the prompt,
+    cuts and pads by itself. Where queries are read in another way than passages, ``query_tokenizer.json`` reads them.
+    ``llama.cpp``: one GGUF file with weights, tokenizer and pooling, for models that llama.cpp can pool.
 
     Args:
         model: A saved encoder.
         output: The folder to write.
-        quantize: ``int8`` = 8-bit weights.
+        runtime: What will read it.
+        quantize: Number format of the weights; ``none`` = float32.
         overwrite: Replace an export in ``output``.
 
     Raises:
+        ConfigError: The runtime has no such number format.
         ModelError: The model has no contract, or cannot be exported.
         OutputExistsError: ``output`` holds something else.
     """
+    if quantize not in QUANTIZATIONS[runtime]:
+        raise ConfigError(f"--quantize {quantize}: {runtime} takes {', '.join(QUANTIZATIONS[runtime])}")
     encoder = _saved_encoder(model)
-    made = {"model": encoder.contract_hash, "runtime": "onnx", "quantize": quantize}
+    made = {"model": encoder.contract_hash, "runtime": runtime, "quantize": quantize}
     with claim(Path(output), EXPORT, made, overwrite=overwrite, inputs=[str(model)]) as work:
         if not work.is_finished:
-            _write(encoder, work, Path(output), made, quantize)
-    return Export.read(Path(output), "onnx")
+            _write(encoder, work, Path(output), made)
+    return Export.read(Path(output), runtime)
 
 
 def _saved_encoder(model: str | Path) -> Encoder:
@@ -116,16 +133,21 @@ def _saved_encoder(model: str | Path) -> Encoder:
     return encoder
 
 
-def _write(encoder: Encoder, work: Work, output: Path, made: dict[str, Any], quantize: Quantization) -> None:
-    """Write the folder, and take the vectors of the golden texts from what was written."""
+def _write(encoder: Encoder, work: Work, output: Path, made: dict[str, Any]) -> None:
+    """Write the folder, and take the vectors of the golden texts from an ONNX graph that was written."""
     folder = work.begin()
-    _write_tokenizers(encoder, folder)
     encoder.contract.save(folder)
-    write_onnx(encoder, folder)
-    if quantize == "int8":
-        quantize_onnx(folder)
     facts: dict[str, Any] = {**_FORMAT, "made": made, "model": encoder.spec.to_json(output)}
-    write_json(folder / EXPORT_FILE, facts | _comparison(encoder, OnnxExport(folder)))
+    if made["runtime"] == "onnx":
+        _write_tokenizers(encoder, folder)
+        write_onnx(encoder, folder)
+        if made["quantize"] == "int8":
+            quantize_onnx(folder)
+        facts |= _comparison(encoder, OnnxExport(folder))
+    else:
+        write_gguf(encoder, folder / GGUF_FILE, made["quantize"])
+        facts |= {"cosine": None, "difference": None}
+    write_json(folder / EXPORT_FILE, facts)
     apply_umask(folder)
     work.finish()
 

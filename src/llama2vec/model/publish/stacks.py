@@ -8,6 +8,8 @@ from llama2vec.model.contract import Contract
 from llama2vec.model.limits import obstacles
 from llama2vec.model.publish.prompted_tokenizer import surroundings
 
+GGUF_MODELS = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
+"""Models that `llama2vec export` writes for llama.cpp: ``model_type`` → its architecture there."""
 # Causal models of text-embeddings-inference 1.9 (docs/stacks.md).
 _TEI_MODELS = ("gemma3_text", "llama", "mistral", "qwen2", "qwen3")
 
@@ -36,15 +38,17 @@ def stacks_of(contract: Contract, model_type: str) -> list[Stack]:
         Stack("ONNX Runtime", True, "after `llama2vec export`"),
         vllm,
         tei,
-        _llama_cpp(contract, why),
+        _llama_cpp(contract, model_type, why),
     ]
 
 
-def _llama_cpp(contract: Contract, why: str) -> Stack:
+def _llama_cpp(contract: Contract, model_type: str, why: str) -> Stack:
     before, after = surroundings(contract, "passage")
-    bare = not before and len(after) <= 1
-    how = "after its converter" + ("" if bare else ", if your client sends the prompts")
-    return Stack("llama.cpp", not why, why or how)
+    sends = "" if len(before) <= 1 and len(after) <= 1 else ", if your client sends the prompts"
+    writer = (
+        "`llama2vec export --to gguf`" if model_type in GGUF_MODELS else "its own converter, if that knows the model"
+    )
+    return Stack("llama.cpp", not why, why or f"after {writer}{sends}")
 
 
 def stack_lines(contract: Contract, model_type: str) -> list[str]:

@@ -11,9 +11,11 @@ import pytest
 from encoders import encoder_for
 from tokenizers import Tokenizer
 
+from llama2vec.config import EncoderSettings
 from llama2vec.errors import ConfigError, ModelError, OutputExistsError
 from llama2vec.model.golden import GOLDEN_TEXTS, SIDES
-from llama2vec.model.publish.exporting import EXPORT_FILE, QUERY_TOKENIZER, Export, OnnxExport, export_onnx
+from llama2vec.model.publish.exporting import EXPORT_FILE, QUERY_TOKENIZER, Export, OnnxExport, export_encoder
+from llama2vec.model.publish.gguf_file import GGUF_FILE
 
 
 def test_the_folder_s_own_files_give_the_encoder_s_vectors_without_llama2vec(exported: Path) -> None:
@@ -38,9 +40,9 @@ def test_it_says_what_it_was_made_from_and_how_near_it_is(exported: Path) -> Non
     found = Export.read(exported, "onnx")
     assert found.contract == encoder_for(exported.parent / "encoder").contract_hash
     assert Path(found.encoder.path) == exported.parent / "encoder"
-    assert not found.is_quantized
-    assert found.cosine > 0.99999
-    assert found.difference < 1e-5
+    assert found.quantize == "none"
+    assert (found.cosine or 0) > 0.99999
+    assert (found.difference or 1) < 1e-5
 
 
 def test_a_second_call_does_nothing_and_other_settings_need_overwrite(
@@ -50,15 +52,26 @@ def test_a_second_call_does_nothing_and_other_settings_need_overwrite(
         raise AssertionError("nothing is to be done")
 
     monkeypatch.setattr("llama2vec.model.publish.exporting.write_onnx", fail)
-    assert export_onnx(exported.parent / "encoder", exported) == Export.read(exported, "onnx")
+    assert export_encoder(exported.parent / "encoder", exported) == Export.read(exported, "onnx")
     with pytest.raises(OutputExistsError, match="quantize: 'none' there, 'int8' now"):
-        export_onnx(exported.parent / "encoder", exported, quantize="int8")
+        export_encoder(exported.parent / "encoder", exported, quantize="int8")
+
+
+def test_gguf_is_one_file_that_nothing_was_compared_with_yet(exported: Path, tmp_path: Path) -> None:
+    encoder_for(exported.parent / "base", None, EncoderSettings(servable=True)).save(tmp_path / "model")
+    made = export_encoder(tmp_path / "model", tmp_path / "out", runtime="llama.cpp", quantize="float16")
+    assert (made.cosine, made.quantize) == (None, "float16")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [EXPORT_FILE, "llama2vec.json", GGUF_FILE]
+    with pytest.raises(ConfigError, match="no export for onnx"):
+        Export.read(tmp_path / "out", "onnx")
+    with pytest.raises(ConfigError, match="--quantize float16: onnx takes none, int8"):
+        export_encoder(tmp_path / "model", tmp_path / "onnx", quantize="float16")
 
 
 def test_a_folder_of_somebody_else_stays(exported: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match="does not hold an exported encoder"):
-        export_onnx(exported.parent / "encoder", tmp_path, overwrite=True)
+        export_encoder(exported.parent / "encoder", tmp_path, overwrite=True)
 
 
 def test_a_failed_export_leaves_nothing(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,13 +80,13 @@ def test_a_failed_export_leaves_nothing(exported: Path, tmp_path: Path, monkeypa
 
     monkeypatch.setattr("llama2vec.model.publish.exporting.write_onnx", fail)
     with pytest.raises(ModelError):
-        export_onnx(exported.parent / "encoder", tmp_path / "out")
+        export_encoder(exported.parent / "encoder", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_without_a_contract_is_refused(llama_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="give an encoder that llama2vec saved"):
-        export_onnx(llama_folder, tmp_path / "out")
+        export_encoder(llama_folder, tmp_path / "out")
 
 
 def damaged(exported: Path, folder: Path, change: Callable[[dict[str, Any]], object]) -> Path:
