@@ -10,6 +10,7 @@ import typer
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.cli.options import as_overrides, print_reading, report, report_stacks
+from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seeded
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
@@ -22,11 +23,22 @@ def adapt_command(
     model: Annotated[str | None, typer.Option(help="LLM to adapt; overrides model.name.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; repeatable.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adaptation with other settings.")] = False,
+    seeds: Seeds = None,
     list_settings: Annotated[bool, settings_option(AdaptConfig)] = False,
 ) -> None:
     """Adapt a causal LLM on plain text and save it as an encoder."""
     options = as_overrides({"text.corpus": corpus, "model.name": model})
-    config = load_config(AdaptConfig, recipe, [*(overrides or []), *options])
+    changes = [*(overrides or []), *options]
+    if seeds is None:
+        _adapt(load_config(AdaptConfig, recipe, changes), output, overwrite=overwrite)
+        return
+    numbers = read_seeds(seeds, overrides or [])
+    configs = {seed: load_config(AdaptConfig, recipe, seeded(changes, seed, output)) for seed in numbers}
+    run_seeds("adapt", numbers, output, lambda seed, folder: _adapt(configs[seed], folder, overwrite=overwrite))
+
+
+def _adapt(config: AdaptConfig, output: Path, *, overwrite: bool) -> dict[str, float]:
+    """Adapt, say so, and return the last losses and validation figures."""
     from llama2vec.adapt.train import STAGE, adapt_model
     from llama2vec.stage import MANIFEST
 
@@ -35,7 +47,7 @@ def adapt_command(
     encoder = adapt_model(config, output, overwrite=overwrite, report=found)
     if before and before.finished and not overwrite:
         report(f"{output} is already done, from the same settings and data; nothing to do")
-        return
+        return losses_of(output)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     report(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "
@@ -43,3 +55,4 @@ def adapt_command(
     )
     report_stacks(encoder)
     print_reading(found)
+    return losses_of(output)

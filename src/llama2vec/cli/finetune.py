@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.cli.options import as_overrides, report, report_stacks
+from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seeded
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.finetune.settings import FinetuneConfig
@@ -23,11 +24,22 @@ def finetune_command(
     model: Annotated[str | None, typer.Option(help="Raw LLM or adapted encoder; overrides model.name.")] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; repeatable.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a fine-tuning with other settings.")] = False,
+    seeds: Seeds = None,
     list_settings: Annotated[bool, settings_option(FinetuneConfig)] = False,
 ) -> None:
     """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
     options = as_overrides({"data.sources": data, "model.name": model})
-    config = load_config(FinetuneConfig, recipe, [*(overrides or []), *options])
+    changes = [*(overrides or []), *options]
+    if seeds is None:
+        _finetune(load_config(FinetuneConfig, recipe, changes), output, overwrite=overwrite)
+        return
+    numbers = read_seeds(seeds, overrides or [])
+    configs = {seed: load_config(FinetuneConfig, recipe, seeded(changes, seed, output)) for seed in numbers}
+    run_seeds("finetune", numbers, output, lambda seed, folder: _finetune(configs[seed], folder, overwrite=overwrite))
+
+
+def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[str, float]:
+    """Fine-tune, say so, and return the last losses and validation figures."""
     from llama2vec.finetune.train import STAGE, finetune_model
     from llama2vec.stage import MANIFEST
 
@@ -35,7 +47,7 @@ def finetune_command(
     encoder = finetune_model(config, output, overwrite=overwrite)
     if before and before.finished and not overwrite:
         report(f"{output} is already done, from the same settings and data; nothing to do")
-        return
+        return losses_of(output)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     scores = "".join(
         f", {name.removeprefix('validation_')} {value:.3f}" for name, value in facts["losses"].items() if "@" in name
@@ -45,3 +57,4 @@ def finetune_command(
         f"{facts['steps']} steps, {facts['seconds']:,.0f} s{scores}, to {output}"
     )
     report_stacks(encoder)
+    return losses_of(output)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import as_overrides, is_first_process, report
+from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
@@ -15,7 +16,9 @@ from llama2vec.pipeline.settings import UNLABELED, RunConfig
 
 if TYPE_CHECKING:
     from llama2vec.pipeline.plan import RunPlan
+    from llama2vec.records import Report
 
+_SEEDS = ("pairs.seed", "adapt.optimizer.seed", "mine.seed", "finetune.optimizer.seed")
 _ACTIONS = {"replace": "run again (needs --overwrite)", "follow": "run"}
 
 
@@ -36,6 +39,7 @@ def run_command(
     flops: Annotated[
         float | None, typer.Option(min=1, help="FLOP/s for --dry-run; default: measured on this machine.")
     ] = None,
+    seeds: Seeds = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Redo stages whose settings or inputs have changed.")
     ] = False,
@@ -44,23 +48,54 @@ def run_command(
 
     Finished stages are skipped. After an interruption, rerun the same command to resume.
     """
-    config = load_config(RunConfig, recipe, _changes(recipe, corpus, model, overrides or []))
+    changes = _changes(recipe, corpus, model, overrides or [])
+    config = load_config(RunConfig, recipe, changes)
+    if dry_run:
+        from llama2vec.data.corpus import read_once
+        from llama2vec.pipeline.plan import plan_run
+
+        with read_once():
+            _show_plan(plan_run(config, output), first, last, flops)
+    elif seeds is None:
+        _run(config, output, first, last, overwrite=overwrite)
+    else:
+        drawn = [key for key in _SEEDS if getattr(config, key.partition(".")[0]) is not None]
+        numbers = read_seeds(seeds, overrides or [])
+        configs = {
+            seed: load_config(RunConfig, recipe, [*changes, *(f"{key}={seed}" for key in drawn)]) for seed in numbers
+        }
+        run_seeds(
+            "run", numbers, output, lambda seed, folder: _run(configs[seed], folder, first, last, overwrite=overwrite)
+        )
+
+
+def _run(config: RunConfig, output: Path, first: str, last: str, *, overwrite: bool) -> dict[str, float]:
+    """Run the stages, say what they made, and return the scores and losses by name."""
     from llama2vec.data.corpus import read_once
+    from llama2vec.pipeline.execution import execute
     from llama2vec.pipeline.plan import plan_run
 
     with read_once():
         plan = plan_run(config, output)
-        if dry_run:
-            _show_plan(plan, first, last, flops)
-            return
-        from llama2vec.pipeline.execution import execute
-
         result = execute(plan, overwrite=overwrite, first=first, last=last)
     done = [name for name, action in result.actions.items() if action != "skip"]
     _show_scores(plan)
     what = f"Ran {', '.join(done)}" if done else "Already done: every stage is finished"
     report(f"{what} in {result.seconds:,.0f} s: {output}\n{_places(plan, output)}")
     _show_reading(plan)
+    return _figures(plan)
+
+
+def _figures(plan: RunPlan) -> dict[str, float]:
+    """Return the scores of all systems, and the last losses of both training stages, as far as they are made."""
+    found = {
+        f"{one.system}, {one.task}: {metric}": value for one in _scores(plan) for metric, value in one.metrics.items()
+    }
+    for stage in plan.stages:
+        if stage.kind in ("adapt", "finetune") and (plan.folder(stage) / "manifest.json").is_file():
+            losses = losses_of(plan.folder(stage))
+            found |= {f"{stage.name}: {name}": value for name, value in losses.items()}
+    return found
 
 
 def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrides: list[str]) -> list[str]:
@@ -111,24 +146,31 @@ def _memory(count: float) -> str:
 
 def _show_scores(plan: RunPlan) -> None:
     """Print a table per task of a finished evaluation."""
-    from llama2vec.pipeline.plan import scored_tasks, systems
-    from llama2vec.pipeline.record import REPORT
     from llama2vec.score.report.text import system_tables
-    from llama2vec.score.results import read_result
-    from llama2vec.score.tasks import find_task
     from llama2vec.terminal import table_console
 
+    if is_first_process() and (reports := _scores(plan)):
+        console = table_console(120)
+        for table in system_tables(reports):
+            console.print(table)
+
+
+def _scores(plan: RunPlan) -> list[Report]:
+    """Return the scores of a finished evaluation; none where there is none."""
+    from llama2vec.pipeline.plan import scored_tasks, systems
+    from llama2vec.pipeline.record import REPORT
+    from llama2vec.score.results import read_result
+    from llama2vec.score.tasks import find_task
+
     stage, config = next((stage for stage in plan.stages if stage.kind == "evaluate"), None), plan.config.evaluate
-    if stage is None or config is None or not is_first_process() or not (plan.folder(stage) / REPORT).is_file():
-        return
+    if stage is None or config is None or not (plan.folder(stage) / REPORT).is_file():
+        return []
     files = [
         plan.folder(stage) / system / f"{find_task(task).stem}.json"
         for system in systems(plan.config)
         for task in scored_tasks(config, system)
     ]
-    console = table_console(120)
-    for table in system_tables([read_result(file).report for file in files]):
-        console.print(table)
+    return [read_result(file).report for file in files]
 
 
 def _show_reading(plan: RunPlan) -> None:

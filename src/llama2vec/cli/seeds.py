@@ -1,0 +1,122 @@
+"""The same training with several seeds: a folder for each, and one table of means and standard deviations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Annotated
+
+import typer
+
+from llama2vec.cli.options import as_overrides, is_first_process, report
+from llama2vec.errors import ConfigError
+from llama2vec.files import FileKind, check_new, write_output
+
+Seeds = Annotated[
+    str | None,
+    typer.Option(help="Repeat for each seed, such as 0,1,2, in OUTPUT/seed-N; ends with means and deviations."),
+]
+SEEDS_FILE = "seeds.json"
+_KIND = FileKind("a table of seeds", rb'\{\s*"format": "llama2vec-seeds"')
+_MOST = 2**32
+
+
+def read_seeds(text: str, overrides: Sequence[str]) -> list[int]:
+    """Read ``--seeds``.
+
+    >>> read_seeds("0, 1,7", [])
+    [0, 1, 7]
+
+    Raises:
+        ConfigError: Not whole numbers, one of them twice, or a seed that ``--set`` gives as well.
+    """
+    given = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() and int(part) < _MOST for part in given):
+        raise ConfigError(f"--seeds {text}: write whole numbers from 0 to {_MOST - 1:,} with commas, such as 0,1,2")
+    seeds = [int(part) for part in given]
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {text}: a seed is given twice; name each once")
+    for override in overrides:
+        if override.partition("=")[0].strip().rpartition(".")[2] == "seed":
+            raise ConfigError(f"--seeds and --set {override} both choose the seed; drop one")
+    return seeds
+
+
+def seeded(changes: Sequence[str], seed: int, output: Path) -> list[str]:
+    """Return the overrides of one seed; in a tracker, its run is named after the folder of all."""
+    name = as_overrides({"tracking.name": f"{output.resolve().name}-seed-{seed}"})
+    return [*name, *changes, f"optimizer.seed={seed}"]
+
+
+def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[int, Path], Mapping[str, float]]) -> None:
+    """Train once for each seed, then print and write what the seeds agree on.
+
+    A seed that is finished is skipped by its training, so the same call resumes.
+
+    Args:
+        verb: The command, for the table.
+        seeds: The seeds, in order.
+        output: Folder that holds ``seed-N`` for each, and ``seeds.json``.
+        train: Trains with a seed into a folder, and returns its figures by name.
+
+    Raises:
+        ConfigError: ``output`` holds a training itself.
+        OutputExistsError: ``seeds.json`` is something else.
+    """
+    taken = next((name for name in ("adapt.json", "finetune.json", "run.json") if (output / name).exists()), None)
+    if taken:
+        raise ConfigError(f"{output}: holds {taken}, a training of its own; choose another --output for --seeds")
+    table = output / SEEDS_FILE
+    check_new(table, overwrite=True, kind=_KIND)
+    found: dict[int, Mapping[str, float]] = {}
+    for place, seed in enumerate(seeds, start=1):
+        report(f"Seed {seed} ({place} of {len(seeds)}): {output / f'seed-{seed}'}")
+        found[seed] = train(seed, output / f"seed-{seed}")
+    if not is_first_process():
+        return
+    figures = summarized(found)
+    content = {"format": "llama2vec-seeds", "version": 1, "verb": verb, "seeds": list(seeds), "figures": figures}
+    write_output(table, json.dumps(content, indent=1, ensure_ascii=False) + "\n", _KIND, overwrite=True)
+    _print(f"{verb}, {len(seeds)} seeds", seeds, figures)
+    report(f"Wrote {table}")
+
+
+def losses_of(folder: Path) -> dict[str, float]:
+    """Return the last losses and validation figures of a finished training."""
+    found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["results"]["losses"]
+    return {name: float(value) for name, value in found.items()}
+
+
+def summarized(found: Mapping[int, Mapping[str, float]]) -> dict[str, dict[str, object]]:
+    """Return, for each figure that every seed has, its values in the order of the seeds, their mean and deviation.
+
+    The standard deviation is that of a sample (n - 1), None for a single seed.
+
+    >>> summarized({0: {"loss": 1.0}, 1: {"loss": 3.0, "other": 1.0}})
+    {'loss': {'values': [1.0, 3.0], 'mean': 2.0, 'std': 1.4142135623730951}}
+    """
+    rows = list(found.values())
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    values = {name: [row[name] for row in rows] for name in names}
+    return {
+        name: {"values": those, "mean": fmean(those), "std": stdev(those) if len(those) > 1 else None}
+        for name, those in values.items()
+    }
+
+
+def _print(title: str, seeds: Sequence[int], figures: Mapping[str, Mapping[str, object]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from llama2vec.terminal import table_console
+
+    table = Table(title=Text(title))
+    table.add_column("Figure", overflow="fold")
+    for column in (*(f"seed {seed}" for seed in seeds), "mean", "std"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, row in figures.items():
+        numbers = [*row["values"], row["mean"], row["std"]]  # type: ignore[misc]
+        table.add_row(Text(name), *("–" if number is None else f"{number:.4f}" for number in numbers))
+    table_console(140).print(table)
