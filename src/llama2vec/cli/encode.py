@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
 from llama2vec.cli.options import (
     Device,
@@ -20,18 +21,39 @@ from llama2vec.cli.options import (
     reading_settings,
     report,
 )
+from llama2vec.cli.settings_options import options_from
+from llama2vec.config import Settings
 from llama2vec.data.corpus import read_once, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import corpus_source
+from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
 
+if TYPE_CHECKING:
+    from llama2vec.retrieve.store import VectorFormat
 
+
+class _Stored(Settings):
+    """How the store keeps its vectors."""
+
+    shard_size: int = Field(2048, ge=1, description="Passages per shard.")
+    half: bool = Field(False, description="Store vectors as float16.")
+    int8: bool = Field(False, description="Store vectors as bytes, a quarter of float32.")
+
+    @property
+    def format(self) -> VectorFormat:
+        """The format of the vectors."""
+        if self.half and self.int8:
+            raise ConfigError("--half and --int8 are two formats; choose one")
+        return "int8" if self.int8 else "float16" if self.half else "float32"
+
+
+@options_from(_Stored, "stored", panel="Store")
 def encode_command(
+    stored: _Stored,
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     corpus: Annotated[str, typer.Argument(help="Documents (a folder or file), BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
-    shard_size: Annotated[int, typer.Option(min=1, help="Passages per shard.")] = 2048,
-    half: Annotated[bool, typer.Option("--half", help="Store vectors as float16.")] = False,
     reuse: Annotated[Path | None, typer.Option(help="Earlier store; only texts that it lacks are encoded.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
@@ -48,6 +70,7 @@ def encode_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store with other settings.")] = False,
 ) -> None:
     """Encode a corpus into a vector store; rerun to resume, or run on several machines to share the work."""
+    vectors = stored.format
     check_inputs(output, [reuse, corpus, model])
     from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.reuse import KnownVectors
@@ -64,12 +87,11 @@ def encode_command(
         source = corpus_source(corpus, splitter, reading)
         encoder = load_encoder(model, dtype, device, prompts, encoder_sets)
         started, before = time.monotonic(), STORE.read(output)
-        vectors: Literal["float32", "float16"] = "float16" if half else "float32"
         known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
         store = write_store(
             lambda: read_passages(corpus, splitter=splitter, settings=reading), known or encoder, output,
             source={**source, "model": encoder.spec.to_json(output)},
-            shard_size=shard_size, dtype=vectors, overwrite=overwrite, total=total,
+            shard_size=stored.shard_size, dtype=vectors, overwrite=overwrite, total=total,
         )  # fmt: skip
     warn_of_cut_passages(store, "split them with --split always", where=corpus)
     facts = f"{len(store):,} passage{'s' if len(store) > 1 else ''} [D={store.dimension}]"

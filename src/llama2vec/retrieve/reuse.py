@@ -8,7 +8,7 @@ import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from llama2vec.data.rows import passage_line
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.records import Passage
-from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
+from llama2vec.retrieve.store import PassageEncoder, VectorFormat, Vectors, VectorStore
 from llama2vec.terminal import ProgressReporter
 
 _CHUNK = 8192
@@ -35,19 +35,18 @@ class KnownVectors:
             damaged.
     """
 
-    def __init__(
-        self, encoder: PassageEncoder, store: VectorStore, *, dtype: Literal["float32", "float16"] = "float32"
-    ) -> None:
+    def __init__(self, encoder: PassageEncoder, store: VectorStore, *, dtype: VectorFormat = "float32") -> None:
         if not store.has_vectors:
             raise StoreError(f"{store.path} has no vectors to reuse; leave out --reuse")
         if store.contract_hash != encoder.contract_hash:
             theirs, ours = store.contract_hash[:12], encoder.contract_hash[:12]
             problem = f"{store.path} was encoded under contract {theirs} and this model has {ours}"
             raise StoreError(f"{problem}; leave out --reuse, or give the model of that store")
-        if store.dtype == "float16" and dtype == "float32":
-            raise StoreError(
-                f"{store.path} has float16 vectors and the new store float32; add --half, or leave out --reuse"
-            )
+        exactness = get_args(VectorFormat)
+        if exactness.index(store.dtype) > exactness.index(dtype):
+            option = "--half" if store.dtype == "float16" else "--int8"
+            problem = f"{store.path} has {store.dtype} vectors and the new store {dtype}"
+            raise StoreError(f"{problem}; add {option}, or leave out --reuse")
         self._encoder, self._store = encoder, store
         self.dimension, self.contract_hash = encoder.dimension, encoder.contract_hash
         self.reused = 0  # vectors that came from the store so far
@@ -109,9 +108,7 @@ def gathered(batches: Iterable[tuple[Sequence[int], Vectors]], count: int, dimen
     return vectors
 
 
-def reusing(
-    encoder: PassageEncoder, folder: Path, dtype: Literal["float32", "float16"] = "float32"
-) -> PassageEncoder | KnownVectors:
+def reusing(encoder: PassageEncoder, folder: Path, dtype: VectorFormat = "float32") -> PassageEncoder | KnownVectors:
     """Return an encoder that first asks the store which its vectors will replace, where that one is whole and fits."""
     try:
         store = VectorStore.open(folder, verify=True)

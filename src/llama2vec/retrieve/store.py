@@ -3,7 +3,7 @@
 A store of N passages of width D, cut into shards of ``shard_size`` passages::
 
     store.json                    what made it; rows, bytes and sha256 of every shard; written last of all
-    shard-00000.vectors.npy       [n, D] float32 or float16, memory-mapped by the readers
+    shard-00000.vectors.npy       [n, D] float32, float16 or int8, memory-mapped by the readers
     shard-00000.passages.jsonl    one {"id", "title", "text"} per line, with "place" and "fields" where it has them
     shard-00000.offsets.npy       [n + 1] int64, the byte at which each line begins
     shard-00000.json              rows, bytes and sha256 of the three; written after them: a shard with it is done
@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,9 @@ from llama2vec.records import Passage
 
 Vectors = npt.NDArray[np.float32]
 """[N, D] float32, one L2-normalized row per text."""
+
+VectorFormat = Literal["float32", "float16", "int8"]
+"""How a store keeps its vectors, the most exact first."""
 
 STORE_FILE, PLAN_FILE = "store.json", "writing.json"
 FORMAT = {"format": "llama2vec-store", "version": 1}
@@ -67,7 +70,7 @@ class VectorStore:
         self.dimension: int = settings["dimension"]
         self.contract_hash: str = settings["contract_hash"]  # queries need the same contract; "" without vectors
         self.source: Mapping[str, object] = settings["source"]  # what the writer said about corpus and model
-        self.dtype: str = settings["dtype"]  # of the vectors on disk: float32 or float16
+        self.dtype: VectorFormat = settings["dtype"]  # of the vectors on disk
         self._shards: list[dict[str, Any]] = manifest["shards"]
         self._first_rows = np.array([shard["first_row"] for shard in self._shards], dtype=np.int64)
         self._rows: int = manifest["passages"]
@@ -152,16 +155,16 @@ class VectorStore:
         return False
 
     def shards(self) -> Iterator[tuple[int, npt.NDArray[np.floating[Any]]]]:
-        """Yield (first row, memory-mapped [n, D] vectors) of each shard, in row order."""
+        """Yield (first row, [n, D] vectors) of each shard, in row order; memory-mapped but those of an int8 store."""
         for shard in self._shards:
-            yield shard["first_row"], self._shard_vectors(shard["shard"])
+            yield shard["first_row"], as_floats(self._shard_vectors(shard["shard"]))
 
     def vectors(self, rows: npt.ArrayLike) -> Vectors:
         """Return the vectors [n, D] float32 of these rows [n], in their order."""
         wanted = self._checked_rows(rows)
         found = np.empty((len(wanted), self.dimension), dtype=np.float32)
         for shard, places, local in self._by_shard(wanted):
-            found[places] = self._shard_vectors(shard)[local]
+            found[places] = as_floats(self._shard_vectors(shard)[local])
         return found
 
     def passage(self, row: int) -> Passage:
@@ -204,12 +207,12 @@ class VectorStore:
             problem = "is missing" if size is None else f"has {size:,} bytes instead of {expected:,}"
             raise CorruptShardError(f"{file} {problem}; {_how_to_repair(file)}")
 
-    def _shard_vectors(self, shard: int) -> npt.NDArray[np.floating[Any]]:
+    def _shard_vectors(self, shard: int) -> npt.NDArray[Any]:
         self.check_vectors()
         file = self._checked(f"{shard_name(shard)}.vectors.npy")
         try:
-            vectors: npt.NDArray[np.floating[Any]] = np.load(file, mmap_mode="r")
-            if vectors.shape != (self._shards[shard]["rows"], self.dimension):
+            vectors: npt.NDArray[Any] = np.load(file, mmap_mode="r")
+            if (vectors.shape, vectors.dtype) != ((self._shards[shard]["rows"], self.dimension), np.dtype(self.dtype)):
                 raise ValueError(vectors.shape)
         except (OSError, ValueError) as error:
             raise CorruptShardError(f"{file} cannot be read; {_how_to_repair(file)}") from error
@@ -265,6 +268,33 @@ class _PassageIds(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for begin in range(0, len(self), 8192):
             yield from self[begin : begin + 8192]
+
+
+def as_stored(vectors: Vectors, dtype: VectorFormat) -> npt.NDArray[Any]:
+    """Return unit vectors [N, D] in the format of a store.
+
+    The largest number of each vector becomes ±127 in int8, so that its codes point in its direction: no scale is kept.
+    """
+    if dtype == "int8":
+        largest = np.abs(vectors).max(axis=1, keepdims=True)
+        scale: Vectors = 127 / np.maximum(largest, np.finfo(np.float32).tiny)
+        codes: npt.NDArray[np.int8] = np.rint(vectors * scale).astype(np.int8)
+        return codes
+    return np.ascontiguousarray(vectors, dtype=np.dtype(dtype).newbyteorder("<"))
+
+
+def as_floats(stored: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
+    """Return what :func:`as_stored` made, at unit length where it is int8.
+
+    >>> as_floats(as_stored(np.array([[0.6, -0.8]], dtype=np.float32), "int8")).round(3).tolist()
+    [[0.599, -0.801]]
+    """
+    if stored.dtype != np.int8:
+        return stored
+    codes = stored.astype(np.float32)
+    lengths = np.linalg.norm(codes, axis=1, keepdims=True)
+    unit: Vectors = codes / np.maximum(lengths, 1)
+    return unit
 
 
 def check_vectors(vectors: Vectors, name_of: Callable[[int], str]) -> None:

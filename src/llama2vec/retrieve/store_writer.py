@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,8 +34,10 @@ from llama2vec.retrieve.store import (
     TEXT_PARTS,
     VECTORS_PART,
     PassageEncoder,
+    VectorFormat,
     Vectors,
     VectorStore,
+    as_stored,
     check_vectors,
     is_intact,
     shard_name,
@@ -80,7 +82,7 @@ def write_store(
     *,
     source: Mapping[str, object],
     shard_size: int = 8192,
-    dtype: Literal["float32", "float16"] = "float32",
+    dtype: VectorFormat = "float32",
     overwrite: bool = False,
     total: int | None = None,
 ) -> VectorStore:
@@ -234,8 +236,8 @@ class _StoreWriter:
 
     def _encode(
         self, number: int, batch: Sequence[Passage], encoder: PassageEncoder, progress: ProgressReporter
-    ) -> npt.NDArray[np.floating[Any]]:
-        """Return [n, D] vectors in the type of the store; what is done is saved every minute and on interruption."""
+    ) -> npt.NDArray[Any]:
+        """Return [n, D] vectors in the format of the store; what is done is saved every minute and on interruption."""
         made = PartialShard(self.folder / f"{shard_name(number)}.partial.npz", batch, self.settings["dimension"])
         progress.skip(int(made.known.sum()))
         try:
@@ -248,7 +250,7 @@ class _StoreWriter:
             raise
         if not made.known.all():
             raise StoreError(f"{self.work.output}: the encoder left passages without a vector; check the model")
-        return np.ascontiguousarray(made.vectors, dtype=np.dtype(self.settings["dtype"]).newbyteorder("<"))
+        return as_stored(made.vectors, self.settings["dtype"])
 
     def _check_vectors(self, vectors: Vectors, passages: Sequence[Passage]) -> None:
         if vectors.shape != (len(passages), self.settings["dimension"]):
@@ -258,9 +260,7 @@ class _StoreWriter:
             )
         check_vectors(vectors, lambda row: f"{self.work.output}: the vector of passage {passages[row].id!r}")
 
-    def _write_shard(
-        self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[np.floating[Any]] | None, cut: int
-    ) -> None:
+    def _write_shard(self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[Any] | None, cut: int) -> None:
         """Write the files of a shard, its json last."""
         name = shard_name(number)
         (self.folder / f"{name}.json").unlink(missing_ok=True)

@@ -99,6 +99,12 @@ def test_vectors_of_another_kind_are_refused(old: VectorStore, tmp_path: Path) -
     )
     with pytest.raises(StoreError, match="half has float16 vectors and the new store float32; add --half"):
         KnownVectors(HashEncoder(), half)
+    small = write_store(
+        lambda: iter(OLD), HashEncoder(), tmp_path / "small", source={"corpus": "x"}, shard_size=4, dtype="int8"
+    )
+    with pytest.raises(StoreError, match="small has int8 vectors and the new store float16; add --int8"):
+        KnownVectors(HashEncoder(), small, dtype="float16")
+    KnownVectors(HashEncoder(), half, dtype="int8")
     exact = KnownVectors(HashEncoder(), half, dtype="float16").encode_passages(OLD)
     np.testing.assert_array_equal(exact, half.vectors(range(10)))
 

@@ -6,16 +6,19 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from made_stores import TableEncoder, clustered, store_of
 from storing import WIDTH, HashEncoder, corpus, files, write
 
 from llama2vec.errors import CorruptShardError, StoreError
 from llama2vec.files import file_sha256
 from llama2vec.records import Passage
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store import VectorStore, as_stored
 from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.vector_index import ExactIndex
 
 
 def test_a_store_gives_back_every_passage_and_vector(tmp_path: Path) -> None:
@@ -41,6 +44,39 @@ def test_half_precision_is_close_and_half_as_large(tmp_path: Path) -> None:
     np.testing.assert_allclose(half.vectors(range(10)), full.vectors(range(10)), atol=1e-3)
     assert half.vectors([0]).dtype == np.float32
     assert next(half.shards())[1].nbytes * 2 == next(full.shards())[1].nbytes
+
+
+def test_bytes_point_in_the_directions_of_the_vectors(tmp_path: Path) -> None:
+    table = clustered(300, 64)
+    full = store_of(table, tmp_path / "full", shard_size=100)
+    small = write_store(
+        lambda: full.passages(range(300)),
+        TableEncoder(table),
+        tmp_path / "small",
+        source={},
+        shard_size=100,
+        dtype="int8",
+    )
+    files = [sum(one.stat().st_size for one in store.path.glob("*.npy")) for store in (full, small)]
+    assert files[0] - files[1] == 300 * 64 * 3
+    found = small.vectors(range(300))
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    assert (found * table).sum(axis=1).min() > 0.9999
+    np.testing.assert_array_equal(found, np.concatenate([part for _, part in small.shards()]))
+    # Bytes made of what bytes give are the same bytes.
+    np.testing.assert_array_equal(as_stored(found, "int8"), as_stored(table, "int8"))
+    nearest = [ExactIndex(store).search(table[::10], 10)[1] for store in (full, small)]
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*nearest, strict=True)]) > 0.97
+    # A file of another format than the store says is damaged.
+    with pytest.raises(CorruptShardError, match="cannot be read"):
+        _ = VectorStore(small.path, _claiming(small.path, "float32")).vectors([0])
+
+
+def _claiming(path: Path, dtype: str) -> dict[str, Any]:
+    manifest: dict[str, Any] = json.loads((path / "store.json").read_text())
+    manifest["settings"]["dtype"] = dtype
+    return manifest
 
 
 def test_half_a_surrogate_pair_is_kept(tmp_path: Path) -> None:
