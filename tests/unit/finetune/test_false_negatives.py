@@ -159,6 +159,23 @@ def test_the_start_model_does_not_move_with_the_weights(
     assert step((model, objective), examples)[1].keys() == trained - {"lm_head.weight"}
 
 
+# torch looks at the gradients of what it traces.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+def test_compiled_layers_know_the_start_model_too(make_objective: Callable[..., Any]) -> None:
+    from llama2vec.model.speed.compiled import compiled_layers
+
+    model, objective = make_objective(rank=4, false_negatives="start")
+    raw = make_objective(rank=0)[0].eval()
+    ids = torch.arange(6, 12)[None]
+    expected = raw(input_ids=ids).logits.detach()
+    with compiled_layers(model, backend="eager"):
+        for _ in range(2):
+            trained = model(input_ids=ids).logits
+            found = objective.start.read(model, lambda one: iter([([0], one(input_ids=ids).logits)]))
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+            assert not torch.allclose(trained, expected, atol=1e-3)
+
+
 def test_vectors_of_the_start_model_come_in_the_order_of_the_texts() -> None:
     table = torch.nn.Linear(2, 2)
     pieces = [([2, 0], torch.tensor([[2.0], [0.0]])), ([1], torch.tensor([[1.0]]))]

@@ -104,6 +104,8 @@ def _merged_linear() -> type:
         """y = (W + s B A) x + b."""
 
         def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+            if self.disable_adapters:
+                return torch.nn.functional.linear(x, self.base_layer.weight, self.base_layer.bias)
             base, name = self.base_layer, self.active_adapter[0]
             update = self.lora_B[name].weight @ self.lora_A[name].weight  # [out, in]
             weight = (base.weight + self.scaling[name] * update).to(base.weight.dtype)
