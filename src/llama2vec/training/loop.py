@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, get_worker_info
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
 from llama2vec.errors import TrainingError
@@ -100,11 +101,24 @@ class TrainingResult:
         return {"steps": self.steps, "seconds": round(time.monotonic() - started, 1), "losses": self.losses}
 
 
+class _Collator:
+    """The objective's collation, here or in a data worker."""
+
+    def __init__(self, objective: _Objective) -> None:
+        self._objective = objective
+
+    def __call__(self, examples: Sequence[Any]) -> Mapping[str, Any]:
+        if get_worker_info() is not None:
+            # A forked worker has the tokenizer's thread pool, and none of its threads: it would wait for them forever.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
+        return self._objective.collate(examples)
+
+
 class _ObjectiveTrainer(ShardedTraining, Trainer):  # type: ignore[misc]
     """A Trainer whose loss comes from an :class:`_Objective`; it sums the parts between two log lines."""
 
     def __init__(self, objective: _Objective, order: EpochOrder, **arguments: Any) -> None:
-        super().__init__(data_collator=objective.collate, **arguments)
+        super().__init__(data_collator=_Collator(objective), **arguments)
         self.objective, self.order, self.model_accepts_loss_kwargs = objective, order, False
         self.parts: dict[str, list[float]] = {}
 

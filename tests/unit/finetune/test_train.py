@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -331,3 +334,33 @@ def test_a_servable_checkpoint_keeps_its_one_reading_and_refuses_a_second(
     with pytest.raises(ContractError, match="servable is true, but queries and passages have different prompts"):
         finetune_model(other, tmp_path / "out", examples=examples)
     assert not (tmp_path / "out").exists()
+
+
+WORKERS = """
+import sys
+from pathlib import Path
+from llama2vec.config import load_config
+from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.finetune.train import finetune_model
+from llama2vec.model.backbone import load_tokenizer
+from llama2vec.records import TrainingExample
+
+model, output, *settings = sys.argv[1:]
+load_tokenizer(model)(["a llama of the Andes"] * 512)  # starts the tokenizer's threads
+rows = [TrainingExample(query=f"what is {n}", positives=(f"it is {n}",)) for n in range(24)]
+finetune_model(load_config(FinetuneConfig, None, settings), output, examples=rows)
+"""
+
+
+def test_data_workers_tokenize_though_the_tokenizers_threads_stayed_in_the_first_process(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    settings = [
+        f"model.name={llama_folder}", "model.device=cpu", "model.dtype=float32", "optimizer.steps=2",
+        "optimizer.batch_size=8", "optimizer.workers=2", "validation.share=0",
+    ]  # fmt: skip
+    command = [sys.executable, "-c", WORKERS, str(llama_folder), str(tmp_path / "out"), *settings]
+    # As the command line sets it.
+    environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": "4"}
+    subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
+    assert (tmp_path / "out" / "model.safetensors").is_file()
