@@ -6,16 +6,31 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import Field
 
-from llama2vec.cli.options import Device, Dtype, load_encoder, print_reading
-from llama2vec.cli.settings_options import settings_option
-from llama2vec.config import load_config
+from llama2vec.cli.options import as_overrides, load_encoder, print_reading
+from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.config import Settings, load_config
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.sources import beir_file
 from llama2vec.mine.settings import MineConfig
 
 
+class _Models(Settings):
+    """The models of a mining, besides the one that searches."""
+
+    teacher: str | None = Field(
+        None,
+        description="Cross-encoder, sentence-transformers model or own encoder that scores what is written; as "
+        "mine.teacher.",
+    )
+    dtype: str = Field("auto", description="auto, float32, bfloat16 or float16.")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+
+
+@options_from(_Models, "models", panel="Models")
 def mine_command(
+    models: _Models,
     examples: Annotated[str, typer.Argument(help="Training examples: JSONL, BEIR folder, TSV, hf:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
     corpus: Annotated[
@@ -32,27 +47,29 @@ def mine_command(
         list[str] | None,
         typer.Option("--set", help="A setting, such as mine.bm25=false or mine.teacher=MODEL; repeatable."),
     ] = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output made with other settings.")] = False,
     list_settings: Annotated[bool, settings_option(MineConfig)] = False,
 ) -> None:
     """Mine hard negatives with BM25, a model, or both; report what was removed."""
-    config = load_config(MineConfig, recipe, overrides or [])
+    config = load_config(MineConfig, recipe, [*(overrides or []), *as_overrides({"mine.teacher": models.teacher})])
     from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
     from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.index import open_index
 
     index = open_index(store) if store else None
-    encoder = load_encoder(model, dtype, device, store=index.store if index else None) if model or index else None
+    encoder = (
+        load_encoder(model, models.dtype, models.device, store=index.store if index else None)
+        if model or index
+        else None
+    )
     name = model or (encoder.backbone.source.name if encoder else "")
     source = corpus or (examples if beir_file(examples, "corpus") and not index else "")
     splitter = corpus_splitter(source, encoder, config.passages, config.reading) if source else None
     found = ReadingReport()
     inputs = MiningInputs(
         examples, split, corpus or "", name, encoder, index, splitter, config.reading, report=found,
-        teacher=PairScorer(config.mine.teacher, device) if config.mine.teacher else None,
+        teacher=PairScorer(config.mine.teacher, models.device) if config.mine.teacher else None,
     )  # fmt: skip
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:

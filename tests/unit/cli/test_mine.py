@@ -132,7 +132,7 @@ def test_a_teacher_scores_what_is_written_and_a_model_that_cannot_is_one_line(
         *call, "--set", f"mine.teacher={llama_folder}"
     )
     folder = save_cross_encoder(make_tokenizer(), tmp_path / "cross")
-    done = command_line(*call, "--set", f"mine.teacher={folder}", "--set", "mine.negatives=2")
+    done = command_line(*call, "--teacher", folder, "--set", "mine.negatives=2")
     assert done.code == 0, done.err
     rows = list(read_examples(files["output"]))
     assert all(len(row.negative_scores) == len(row.negatives) for row in rows)
