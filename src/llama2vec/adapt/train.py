@@ -262,7 +262,7 @@ def _prepare(
     backbone.require_head("adapt")
     new_tokens = add_slot_tokens_and_rows(backbone, config.prompts)
     prompts = prompt_ids(backbone.tokenizer, config.prompts)
-    check_servable(prompts, config.encoder)
+    check_servable(prompts, config.encoder, backbone.tokenizer)
     check_droppable(backbone.model, config.encoder.drop_layers)
     if config.encoder.standardize:
         check_standardizable(backbone.model)

@@ -11,7 +11,7 @@ import torch
 from llama2vec.config import EncoderSettings
 from llama2vec.errors import ContractError
 from llama2vec.model.backbone import Backbone, decoder
-from llama2vec.model.prompt import PromptIds
+from llama2vec.model.prompt import PromptIds, Tokenizer
 from llama2vec.records import Side
 
 _SIDES: tuple[Side, ...] = ("query", "passage")
@@ -38,8 +38,12 @@ def obstacles(ids: PromptIds, settings: EncoderSettings, *, prompts_sent: bool =
     return [what for what, is_so in found.items() if is_so]
 
 
-def check_servable(ids: PromptIds, settings: EncoderSettings) -> None:
+def check_servable(ids: PromptIds, settings: EncoderSettings, tokenizer: Tokenizer) -> None:
     """Raise a ContractError where ``servable`` is asked for, and other programs could not give the vectors."""
+    if settings.servable and not tokenizer.is_fast:
+        raise ContractError(
+            "encoder.servable is true, but a slow tokenizer cannot hold the prompt; take a model with a tokenizer.json"
+        )
     if settings.servable and (found := obstacles(ids, settings)):
         raise ContractError(
             f"encoder.servable is true, but {'; '.join(found)}: other programs cannot give such vectors; change one"
@@ -80,7 +84,7 @@ def usable_layers(backbone: Backbone) -> int:
 def within_model(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> EncoderSettings:
     """Cut layers and length limits to what the model has, and say so; take the prompts off limits that include them."""
     settings = _of_text(backbone, ids, settings)
-    check_servable(ids, settings)
+    check_servable(ids, settings, backbone.tokenizer)
     limits = {"layers": usable_layers(backbone) if settings.layers > 1 else 1}
     if context := getattr(backbone.model.config, "max_position_embeddings", None):
         room = ids.room(context)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from encoders import encoder_for
@@ -11,6 +12,7 @@ from llama2vec.model.limits import check_servable, obstacles, usable_layers
 from llama2vec.model.prompt import PromptIds
 
 ONE_SLOT = PromptIds((1,), {"self": (8, 2), "next": (9, 2)}, 1)
+FAST, SLOW = SimpleNamespace(is_fast=True), SimpleNamespace(is_fast=False)
 ALIKE = EncoderSettings(query_max_tokens=64, passage_max_tokens=64)
 
 
@@ -32,13 +34,13 @@ def test_what_keeps_other_programs_from_giving_the_vectors(
 ) -> None:
     settings = EncoderSettings.model_validate(ALIKE.model_dump() | changes)
     assert obstacles(ids, settings) == told
-    check_servable(ids, settings)
+    check_servable(ids, settings, FAST)
     asked = settings.model_copy(update={"servable": True})
     if told:
         with pytest.raises(ContractError, match=rf"encoder\.servable is true, but {told[0]}: other programs cannot"):
-            check_servable(ids, asked)
+            check_servable(ids, asked, FAST)
     else:
-        check_servable(ids, asked)
+        check_servable(ids, asked, FAST)
 
 
 def test_both_prompts_of_one_wording_are_one_reading() -> None:
@@ -56,3 +58,9 @@ def test_a_raw_model_with_eight_slots_is_refused_where_servable_is_asked_for(lla
 
 def test_layers_of_one_shape_are_usable(llama_folder: Path) -> None:
     assert usable_layers(encoder_for(llama_folder).backbone) == 2
+
+
+def test_a_slow_tokenizer_is_refused_where_servable_is_asked_for() -> None:
+    check_servable(ONE_SLOT, ALIKE, SLOW)
+    with pytest.raises(ContractError, match="a slow tokenizer cannot hold the prompt"):
+        check_servable(ONE_SLOT, ALIKE.model_copy(update={"servable": True}), SLOW)
