@@ -38,6 +38,7 @@ COMMANDS = {
     "report": "Put scores and curves on one page.",
     "verify": "Check that a model gives its own vectors.",
     "compact": "Save an encoder as a small difference from its LLM.",
+    "distill": "Fit a table that encodes queries without the model.",
     "export": "Export an encoder or a store to other programs.",
     "card": "Write a model card with scores.",
     "init": "Write a recipe from an earlier run.",

@@ -16,6 +16,7 @@ from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import MODES, Mode
 from llama2vec.retrieve.index import BM25_PART, MANIFEST, index_folder, open_bm25, open_fields, open_index
 from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.query_table import QueryTable, is_query_table
 from llama2vec.retrieve.store import STORE_FILE, Vectors, VectorStore
 from llama2vec.retrieve.vector_index import Index
 
@@ -123,6 +124,9 @@ class EncoderOfStore:
 
     def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
         """See :class:`QueryEncoder`."""
+        if self._encoder is None and self._model is not None and is_query_table(self._model):
+            self._encoder = QueryTable.load(self._model)
+            check_contract(self._store, self._encoder)
         if self._encoder is None:
             from llama2vec.model.encoder import Encoder
             from llama2vec.model.source import ModelSpec

@@ -1,0 +1,47 @@
+"""``llama2vec distill``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama2vec.cli.options import Device, Dtype
+from llama2vec.errors import ConfigError
+
+
+def distill_command(
+    model: Annotated[str, typer.Argument(help="Encoder: its folder, hub id or name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the table.")],
+    queries: Annotated[
+        list[str] | None, typer.Option(help="Sample queries: JSONL, TSV or BEIR folder; repeatable.")
+    ] = None,
+    corpus: Annotated[
+        list[str] | None,
+        typer.Option(help="Corpus from which titles and short runs of words are drawn as queries; repeatable."),
+    ] = None,
+    count: Annotated[int, typer.Option(min=20, help="Most sample queries, given and drawn.")] = 20_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table.")] = False,
+) -> None:
+    """Fit a table that encodes queries without the model: search INDEX --model TABLE."""
+    if not queries and not corpus:
+        raise ConfigError("a table is fitted to sample queries; give --queries, or --corpus to draw them from")
+    from llama2vec.data.corpus import read_passages, read_queries
+    from llama2vec.model.encoder import Encoder
+    from llama2vec.retrieve.query_table import save_query_table
+    from llama2vec.retrieve.table_fitting import sample_spans
+
+    texts = [query.text for source in queries or () for query in read_queries(source)][:count]
+    passages = [(row.title, row.text) for source in corpus or () for row in read_passages(source)]
+    texts += sample_spans(passages, count - len(texts), seed)
+    encoder = Encoder.load(model, device=device, dtype=dtype)
+    table = save_query_table(encoder, texts, output, seed=seed, overwrite=overwrite)
+    megabytes = table.rows.nbytes / 1e6
+    typer.echo(
+        f"Saved {output} [{megabytes:.0f} MB, {len(table.rows) - 1:,} tokens, D={table.dimension}], fitted to "
+        f"{table.facts['texts']:,} queries: cosine {table.facts['cosine']:.3f} to the model's vectors of held-out ones"
+    )

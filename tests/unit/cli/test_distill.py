@@ -1,0 +1,24 @@
+"""``llama2vec distill``: sample queries in, a table out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from running import CommandLine
+
+from llama2vec.retrieve.query_table import QueryTable
+
+
+def test_the_command_draws_queries_from_a_corpus(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    output = tmp_path / "table"
+    finished = command_line(
+        "distill", llama_folder, "--corpus", corpus_file, "-o", output, "--count", 60, "--dtype", "float32",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert finished.code == 0, finished.err
+    assert "cosine 0." in finished.out
+    assert QueryTable.load(output).facts["texts"] > 30
+    message = command_line.refused("distill", llama_folder, "-o", tmp_path / "none")
+    assert "give --queries, or --corpus to draw them from" in message
