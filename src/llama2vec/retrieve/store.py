@@ -286,7 +286,7 @@ def as_stored(vectors: Vectors, dtype: VectorFormat) -> npt.NDArray[Any]:
 def as_floats(stored: npt.NDArray[Any]) -> npt.NDArray[np.floating[Any]]:
     """Return what :func:`as_stored` made, at unit length where it is int8.
 
-    >>> as_floats(as_stored(np.array([[0.6, -0.8]], dtype=np.float32), "int8")).round(3).tolist()
+    >>> as_floats(as_stored(np.array([[0.6, -0.8]], dtype=np.float32), "int8")).astype(float).round(3).tolist()
     [[0.599, -0.801]]
     """
     if stored.dtype != np.int8:

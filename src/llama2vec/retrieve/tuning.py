@@ -20,19 +20,19 @@ from llama2vec.retrieve.vector_index import ExactIndex, Rows
 DEPTH = 10
 """Neighbors that count, as in recall@10."""
 _QUERIES = 500
-_FEW, _IN_MEMORY = 50_000, 2_000_000
+_FEW, _IN_BYTES = 50_000, 20_000_000
 _RESCORES = (1, 2, 4, 8, 16, 32, 64, 128)
 _RANDOM_READ = 8
 """A byte of a vector that is read alone costs as much as so many of those that are read in a row."""
 
 
 def kind_for(passages: int) -> IndexKind:
-    """Return the kind of index for a number of passages: exact, a graph, or codes in cells.
+    """Return the kind of index for a number of passages. A graph would take longer to build, and more memory.
 
-    >>> kind_for(20_000), kind_for(1_000_000), kind_for(10_000_000)
-    ('exact', 'faiss-hnsw', 'faiss-int8')
+    >>> kind_for(20_000), kind_for(1_000_000), kind_for(100_000_000)
+    ('exact', 'faiss-int8', 'faiss-binary')
     """
-    return "exact" if passages <= _FEW else "faiss-hnsw" if passages <= _IN_MEMORY else "faiss-int8"
+    return "exact" if passages <= _FEW else "faiss-int8" if passages <= _IN_BYTES else "faiss-binary"
 
 
 def tuned(index: FaissIndex, target: float) -> FaissSearch:

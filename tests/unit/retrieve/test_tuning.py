@@ -74,7 +74,9 @@ def test_the_number_of_passages_chooses_the_kind(
     assert build_index(store, tmp_path / "few", search=SearchRequest(recall=0.98)) == ["exact"]
     assert search_facts(tmp_path / "few") == ""
     monkeypatch.setattr(tuning, "_FEW", 1000)
-    assert build_index(store, tmp_path / "many", search=SearchRequest(recall=0.98)) == ["faiss-hnsw"]
+    assert build_index(store, tmp_path / "many", search=SearchRequest(recall=0.98)) == ["faiss-int8"]
+    monkeypatch.setattr(tuning, "_IN_BYTES", 2000)
+    assert build_index(store, tmp_path / "most", search=SearchRequest(recall=0.98)) == ["faiss-binary"]
 
 
 def test_a_tuned_index_stays_as_it_is_until_something_else_is_asked_for(store: VectorStore, tmp_path: Path) -> None:
