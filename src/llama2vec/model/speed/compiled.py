@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.errors import MissingDependencyError
+from llama2vec.model.top_layers import layer_list
 
 _VARIANTS = 16
 """Compilations of one piece of code: with and without gradients of its input and weights, one row and several."""
@@ -38,7 +39,7 @@ def compiled_layers(model: Any, *, backend: str = "inductor") -> Iterator[None]:
         MissingDependencyError: The device needs a compiler that is not there.
     """
     _check_compiler(model.device.type)
-    layers = _decoder_layers(model)
+    layers = [layer for layer in layer_list(model) or () if "forward" not in layer.__dict__]
     merged = _merge_lora(layers) if hasattr(model, "peft_config") else []
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, _VARIANTS)
@@ -59,14 +60,6 @@ def _check_compiler(device: str) -> None:
         raise MissingDependencyError("model.compile needs a C++ compiler on a CPU; install g++, or set it to false")
     if device == "cuda" and importlib.util.find_spec("triton") is None:
         raise MissingDependencyError("model.compile needs triton on a GPU; pip install triton, or set it to false")
-
-
-def _decoder_layers(model: Any) -> list[Any]:
-    """Return the layers of the model's largest stack whose forward is their own."""
-    stacks = [module for module in model.modules() if isinstance(module, torch.nn.ModuleList)]
-    count = int(model.config.get_text_config().num_hidden_layers)
-    found = next((stack for stack in stacks if len(stack) == count), ())
-    return [layer for layer in found if "forward" not in layer.__dict__]
 
 
 def _merge_lora(layers: list[Any]) -> list[tuple[Any, type]]:
