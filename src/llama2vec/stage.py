@@ -14,6 +14,7 @@ import torch
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
+from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, remove, write_json
 from llama2vec.manifest import build_manifest, digest, sealed, versions
 from llama2vec.model.adapters import add_lora
@@ -49,7 +50,7 @@ _FILES = (
     ),
     *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", CONTRACT_FILE),
     *("tokenizer*", "vocab*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json", "dict.txt"),
-    *("chat_template.jinja", GOLDEN_FILE, GOLDEN_VECTORS, *PUBLIC_FILES),
+    *(SPOOL_FILE, f".{SPOOL_FILE}-*", "chat_template.jinja", GOLDEN_FILE, GOLDEN_VECTORS, *PUBLIC_FILES),
 )
 """All that a training leaves in its folder, whatever the architecture."""
 
@@ -193,6 +194,8 @@ def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Ma
         write_model_card(work.path, name=work.output.resolve().name, origin=origin.followed_by(manifest))
         apply_umask(work.path)
         write_json(work.path / MANIFEST, sealed(manifest))
+
+        (work.path / SPOOL_FILE).unlink(missing_ok=True)
 
     on_first_process(save)
     work.finish()

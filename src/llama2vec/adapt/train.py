@@ -6,7 +6,7 @@ import functools
 import logging
 import operator
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from llama2vec.adapt.reading import Read, Reader
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import PromptName, PromptSettings
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.corpus import corpus_fingerprint, read_flat, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.settings import TextSettings
-from llama2vec.data.unlabeled import adaptation_examples
+from llama2vec.data.spool import SPOOL_FILE, Spool, SpooledRow, write_spool
+from llama2vec.data.unlabeled import adaptation_examples, adaptation_pairs, no_text
 from llama2vec.data.words import chosen_stop_words
 from llama2vec.errors import ConfigError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
@@ -38,10 +39,10 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.limits import check_servable
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.top_layers import check_droppable, check_standardizable, drop_top_layers, standardize
-from llama2vec.processes import process_count
+from llama2vec.processes import on_first_process, process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
-from llama2vec.training.loop import LengthGroupedOrder, check_enough, mean_loss, train
+from llama2vec.training.loop import LengthGroupedOrder, SpooledOrder, check_enough, mean_loss, train
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import step_size_kept
 from llama2vec.training.tracking import Tracking, check_trackers
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 STAGE = Stage("adapt", "an adaptation", "corpus")
 _MOST_HELD_OUT = 128
 _IDF_SAMPLE = 20_000
+_MOST_ROWS = 4096
 _STANDARDIZING_TEXTS = 1_000
 
 
@@ -79,6 +81,8 @@ class PretextObjective:
 
     def order(self, examples: Sequence[AdaptationExample], settings: OptimizerSettings) -> LengthGroupedOrder:
         """Put texts of about the same number of words into one batch."""
+        if isinstance(examples, Spool):
+            return SpooledOrder(examples, settings.batch_size, settings.seed)
         return LengthGroupedOrder([example.text.count(" ") for example in examples], settings.batch_size, settings.seed)
 
     def collate(self, examples: Sequence[AdaptationExample]) -> Mapping[str, Any]:
@@ -230,9 +234,7 @@ def _check_prompts(prompts: PromptSettings) -> None:
 
 def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
     """Train and save; nothing is written before the model and the text have been read."""
-    examples, held_out = adaptation_examples(
-        passages, config.text, config.optimizer.seed, need_next=config.objective.next_weight > 0
-    )
+    examples, held_out = _pairs(config, work, passages)
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "accumulation")})
     check_enough(len(examples), config.optimizer)
     logger.info("%d training pairs, %d held out", len(examples), len(held_out))
@@ -251,6 +253,35 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
         standardize(backbone.model, lambda: encoder.encode_passages(texts[:_STANDARDIZING_TEXTS]))
     facts = result.facts(started) | {"training_pairs": len(examples)}
     return save_trained(encoder, trainable, work, facts=facts)
+
+
+def _pairs(
+    config: AdaptConfig, work: StageWork, passages: Iterable[Passage]
+) -> tuple[Sequence[AdaptationExample], Sequence[AdaptationExample]]:
+    """Return training and held-out pairs, in memory or on the disk."""
+    need_next, seed = config.objective.next_weight > 0, config.optimizer.seed
+    if not config.text.streaming:
+        return adaptation_examples(passages, config.text, seed, need_next=need_next)
+    path, held_out = work.begin() / SPOOL_FILE, list[AdaptationExample]()
+
+    def rows() -> Iterator[SpooledRow]:
+        pairs = adaptation_pairs(passages, config.text, seed, need_next, most_rows=_MOST_ROWS)
+        for example, is_held_out in pairs:
+            if is_held_out and len(held_out) < _MOST_HELD_OUT:
+                held_out.append(example)
+            elif not is_held_out:
+                yield SpooledRow([example.text, example.next_text], size=example.text.count(" "))
+
+    def write() -> list[AdaptationExample]:
+        with read_flat():
+            write_spool(path, rows())
+        return held_out
+
+    found = on_first_process(write)
+    examples = Spool(path, lambda body: AdaptationExample(*body))
+    if not examples:
+        raise no_text(config.text)
+    return examples, found
 
 
 def _prepare(

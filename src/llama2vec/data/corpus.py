@@ -35,6 +35,7 @@ _BYTES_A_PASSAGE = 250
 
 # What was read: (paths, sizes, times and inodes of the files) → their hash or passages. A changed file is read again.
 _memory: ContextVar[dict[object, Any] | None] = ContextVar("read_once", default=None)
+_flat: ContextVar[bool] = ContextVar("read_flat", default=False)
 
 
 @contextmanager
@@ -46,6 +47,15 @@ def read_once() -> Iterator[None]:
         yield
     finally:
         _memory.reset(token)
+
+
+@contextmanager
+def read_flat() -> Iterator[None]:
+    """Keep nothing of the rows that are read in the block, neither for later stages nor to find ids that repeat."""
+    memory, flat = _memory.set(None), _flat.set(True)
+    yield
+    _memory.reset(memory)
+    _flat.reset(flat)
 
 
 def _identity(what: str, paths: Iterable[Path]) -> object:
@@ -371,6 +381,7 @@ def _tsv_rows(path: Path, most_columns: int) -> Iterator[_Row]:
 def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
     # Eight-byte digests: a false alarm among ten million ids has a chance of about 3 in a million.
     seen: set[int] = set()
+    empty, flat = True, _flat.get()
     for row in rows:
         try:
             digest = hashlib.blake2b(row.id.encode(), digest_size=8).digest()
@@ -380,7 +391,9 @@ def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
         key = int.from_bytes(digest, "big")
         if key in seen:
             raise CorpusFormatError(f"{row.where} repeats the id {row.id!r}; ids must be unique")
-        seen.add(key)
+        empty = False
+        if not flat:
+            seen.add(key)
         yield Passage(row.id, row.text, row.title, row.place, row.fields)
-    if not seen:
+    if empty:
         raise EmptyCorpusError(f"{source} is empty; give {KINDS} with at least one row")

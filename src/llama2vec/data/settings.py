@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llama2vec.config import Settings
+from llama2vec.config import GrownSettings, Settings
 from llama2vec.languages import Language
 
 
@@ -89,7 +89,7 @@ class PassageSettings(Settings):
         return self
 
 
-class TextSettings(Settings):
+class TextSettings(GrownSettings):
     """Which plain text to read, and how to cut it into pairs (T, following U).
 
     Attributes:
@@ -100,7 +100,11 @@ class TextSettings(Settings):
         stop_words: Words that no embedding has to predict: ``iso`` = stopwords-iso of the language, ``nltk`` = NLTK's
             English list (authors' code), ``none`` = every token is predicted, punctuation too; or a file, one word a
             line.
+        streaming: Write the pairs to the output folder once and read them from there, so that memory does not grow with
+            the corpus. They are shuffled by a buffer, thus in another order than in memory.
     """
+
+    added_later = frozenset({"streaming"})
 
     corpus: str = ""  # Documents (folder or file), BEIR folder, JSONL, TSV, ``hf:dataset``, ``ir:dataset``
     language: Language = "en"  # ISO 639-1 code for sentence ends and stop words
@@ -112,6 +116,7 @@ class TextSettings(Settings):
     stop_words: Annotated[str, Field(min_length=1)] = "iso"
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.02  # Share of the documents held out for the validation loss
     limit: Annotated[int, Field(ge=0)] = 0  # Read at most this many passages; 0 = all
+    streaming: bool = False
 
     @model_validator(mode="after")
     def _order(self) -> TextSettings:

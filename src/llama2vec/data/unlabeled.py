@@ -118,16 +118,47 @@ def adaptation_examples(
     """
     training: list[AdaptationExample] = []
     held_out: list[AdaptationExample] = []
+    for example, is_held_out in adaptation_pairs(passages, settings, seed, need_next):
+        (held_out if is_held_out else training).append(example)
+    if not training and held_out:
+        training, held_out = held_out, []
+    if not training:
+        raise no_text(settings)
+    return training, held_out
+
+
+def no_text(settings: TextSettings) -> EmptyCorpusError:
+    """Return the error for a corpus without text."""
+    return EmptyCorpusError(f"{settings.corpus or 'the corpus'}: no text to learn from; every passage is empty")
+
+
+def adaptation_pairs(
+    passages: Iterable[Passage],
+    settings: TextSettings,
+    seed: int = 0,
+    need_next: bool = True,
+    *,
+    most_rows: int | None = None,
+) -> Iterator[tuple[AdaptationExample, bool]]:
+    """Stream the pairs of :func:`adaptation_examples` with whether they are held out, one document in memory.
+
+    Rows of the authors' data come before the document that they interrupt; after ``most_rows`` of them it ends.
+    """
+    rows: list[tuple[AdaptationExample, bool]] = []
 
     def without_pairs() -> Iterator[Passage]:
         for passage in passages:
             if not passage.fields.keys() >= set(PRETEXT_FIELDS):
                 yield passage
             elif passage.text.strip():
-                side = held_out if _share(passage.id) < settings.held_out else training
-                side.append(AdaptationExample(passage.text, str(passage.fields[PRETEXT_FIELDS[1]])))
+                example = AdaptationExample(passage.text, str(passage.fields[PRETEXT_FIELDS[1]]))
+                rows.append((example, _share(passage.id) < settings.held_out))
+                if most_rows and len(rows) >= most_rows:
+                    yield Passage("", "")  # An empty document, so that the rows are taken
 
     for document in group_documents(without_pairs()):
+        yield from rows
+        rows.clear()
         pieces = cut_document(document, settings, seed)
         if not pieces:
             continue
@@ -135,13 +166,9 @@ def adaptation_examples(
         examples = [AdaptationExample(piece, after) for piece, after in zip(pieces, following, strict=True)]
         if need_next and len(examples) > 1:
             examples.pop()
-        side = held_out if _share(document.id) < settings.held_out else training
-        side.extend(examples)
-    if not training and held_out:
-        training, held_out = held_out, []
-    if not training:
-        raise EmptyCorpusError(f"{settings.corpus or 'the corpus'}: no text to learn from; every passage is empty")
-    return training, held_out
+        is_held_out = _share(document.id) < settings.held_out
+        yield from ((example, is_held_out) for example in examples)
+    yield from rows
 
 
 def _share(document_id: str) -> float:

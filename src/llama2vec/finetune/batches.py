@@ -6,7 +6,7 @@ import hashlib
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from llama2vec.data.spool import Spool, buffers
 from llama2vec.data.words import text_key
 from llama2vec.errors import ExampleFormatError, TrainingError
 from llama2vec.finetune.contrastive_loss import NO_COLUMN, NO_KEY, Labels, known_answers
@@ -39,6 +40,18 @@ def _key(*parts: str) -> int:
 
 def _id_key(source: int, passage_id: str) -> int:
     return _key("id", str(source), passage_id) if passage_id else NO_KEY
+
+
+def query_keys(example: TrainingExample, source: int) -> tuple[int, ...]:
+    """Return the keys by which rows with the same query are found: of its text, and of its id within a source."""
+    by_text = _key("query", " ".join(example.query.split()))
+    return (by_text, _key("query id", str(source), example.query_id)) if example.query_id else (by_text,)
+
+
+def positive_keys(example: TrainingExample, source: int) -> tuple[int, ...]:
+    """Return the keys of a row's positives: of their texts, and of their ids within a source."""
+    by_id = (_id_key(source, passage_id) for passage_id in example.positive_ids)
+    return (*map(_text_key, example.positives), *by_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +80,7 @@ class DrawnExamples(Sequence[DrawnExample]):
         settings: ContrastiveSettings,
         seed: int,
     ) -> None:
-        self.examples, self.sources = examples, sources or [0] * len(examples)
+        self.examples, self.sources = examples, sources if sources is not None else [0] * len(examples)
         self._settings, self._seed = settings, seed
 
     def __len__(self) -> int:
@@ -91,23 +104,23 @@ class DrawnExamples(Sequence[DrawnExample]):
             passages=tuple(text for text, *_ in chosen),
             positive_count=counts[0],
             passage_keys=tuple((_text_key(text), _id_key(source, passage_id)) for text, passage_id, _ in chosen),
-            answer_keys=tuple(sorted(set().union(*(self._answers[key] for key in self._query_keys(row))))),
+            answer_keys=tuple(sorted(set().union(*(self._known(key) for key in self._query_keys(row))))),
             teacher_scores=tuple(teacher) if len(teacher) == len(chosen) else (),
         )
+
+    def _known(self, query_key: int) -> tuple[int, ...]:
+        """Return the keys of the positives of a query in all rows."""
+        return self.examples.answers(query_key) if isinstance(self.examples, Spool) else self._answers[query_key]
 
     def conflicts(self, row: int) -> frozenset[int]:
         """Return the keys of a row's query and positives; rows that share a key should not share a batch."""
         return frozenset((*self._query_keys(row), *self._positive_keys(row)))
 
     def _query_keys(self, row: int) -> tuple[int, ...]:
-        example = self.examples[row]
-        by_text = _key("query", " ".join(example.query.split()))
-        return (by_text, _key("query id", str(self.sources[row]), example.query_id)) if example.query_id else (by_text,)
+        return query_keys(self.examples[row], self.sources[row])
 
     def _positive_keys(self, row: int) -> tuple[int, ...]:
-        example = self.examples[row]
-        by_id = (_id_key(self.sources[row], passage_id) for passage_id in example.positive_ids)
-        return (*map(_text_key, example.positives), *by_id)
+        return positive_keys(self.examples[row], self.sources[row])
 
     @cached_property
     def _answers(self) -> dict[int, tuple[int, ...]]:
@@ -164,7 +177,9 @@ class ContrastiveOrder(EpochOrder):
 
     def __init__(self, examples: DrawnExamples, batch_size: int, seed: int, *, homogeneous: bool = False) -> None:
         super().__init__(seed)
-        self._count, self._batch_size = len(examples), batch_size
+        self._count, self._batch_size, self._examples = len(examples), batch_size, examples
+        if isinstance(examples.examples, Spool):
+            return
         self._conflicts = [examples.conflicts(row) for row in range(len(examples))]
         groups: dict[int, list[int]] = {}
         for row, source in enumerate(examples.sources):
@@ -176,6 +191,9 @@ class ContrastiveOrder(EpochOrder):
 
     def __iter__(self) -> Iterator[int]:
         draw = self._draw()
+        if isinstance(self._examples.examples, Spool):
+            yield from self._buffered(draw)
+            return
         batches: list[list[int]] = []
         rest: list[int] = []
         for group in self._groups:
@@ -192,8 +210,22 @@ class ContrastiveOrder(EpochOrder):
         for batch in batches:
             yield from (first + row for row in batch)
 
+    def _buffered(self, draw: random.Random) -> Iterator[int]:
+        """Yield rows that lie on the disk, one shuffle buffer at a time; rows that fill no batch wait for the next."""
+        first, rest = self._epoch * self._count, list[int]()
+        for chunks in buffers(self._count, draw):
+            rows = [*rest, *(row for chunk in chunks for row in chunk)]
+            draw.shuffle(rows)
+            batches = spread(rows, {row: self._examples.conflicts(row) for row in rows}, self._batch_size)
+            rest = batches.pop() if len(batches[-1]) < self._batch_size else []
+            for batch in batches:
+                yield from (first + row for row in batch)
+        yield from (first + row for row in rest)
 
-def spread(rows: Sequence[int], conflicts: Sequence[Collection[int]], batch_size: int) -> list[list[int]]:
+
+def spread(
+    rows: Sequence[int], conflicts: Sequence[Collection[int]] | Mapping[int, Collection[int]], batch_size: int
+) -> list[list[int]]:
     """Cut rows into batches in order; rows that share a key share a batch only when no other rows remain.
 
     >>> spread([0, 1, 2, 3], [{7}, {7}, {8}, {9}], 2)

@@ -17,7 +17,7 @@ from llama2vec.config import (
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
 
 
-class ExamplesSettings(Settings):
+class ExamplesSettings(GrownSettings):
     """The labeled examples for fine-tuning.
 
     Attributes:
@@ -25,7 +25,11 @@ class ExamplesSettings(Settings):
         passage_max_tokens: Length limit of training passages; 0 = the encoder's. Shorter texts train faster, and the
             saved encoder keeps its own limit.
         homogeneous_batches: Fill each batch from one source; the leftovers of all sources share the last batches.
+        streaming: Write the examples to the output folder once and read them from there, so that memory does not grow
+            with them. They are shuffled by a buffer, thus in another order than in memory.
     """
+
+    added_later = frozenset({"streaming"})
 
     sources: str | list[str] = Field(default_factory=list)
     split: str = "train"  # Split of BEIR folders and hub datasets
@@ -33,6 +37,13 @@ class ExamplesSettings(Settings):
     query_max_tokens: Annotated[int, Field(ge=0)] = 0  # Length limit of training queries; 0 = the encoder's
     passage_max_tokens: Annotated[int, Field(ge=0)] = 0
     homogeneous_batches: bool = False
+    streaming: bool = False
+
+    @model_validator(mode="after")
+    def _one_way_to_fill(self) -> ExamplesSettings:
+        if self.streaming and self.homogeneous_batches:
+            raise ValueError("homogeneous_batches needs all examples in memory; set streaming to false")
+        return self
 
     @property
     def source_list(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings
 from llama2vec.data.examples import examples_fingerprint, read_examples
+from llama2vec.data.spool import SPOOL_FILE, Sizes
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError
 from llama2vec.finetune.batches import (
     ContrastiveBatch,
@@ -29,6 +30,7 @@ from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss, cosine
 from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all, without_false_negatives
 from llama2vec.finetune.gradient_cache import GradientCache, idle_batches
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
+from llama2vec.finetune.spooled import spooled_examples
 from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import Backbone, decoder, load_backbone
@@ -223,7 +225,7 @@ def _finetune(
     examples: Sequence[TrainingExample] | None,
 ) -> Encoder:
     """Train and save; nothing is written before the model and the examples have been read."""
-    drawn, task = _read(config, examples)
+    drawn, task = _read(config, work, examples)
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
     optimizer = _with_steps(config.optimizer, len(drawn))
     check_enough(len(drawn), optimizer)
@@ -316,24 +318,31 @@ def _plan(
 
 
 def _read(
-    config: FinetuneConfig, given: Sequence[TrainingExample] | None
+    config: FinetuneConfig, work: StageWork, given: Sequence[TrainingExample] | None
 ) -> tuple[DrawnExamples, ValidationTask | None]:
     """Read the examples, hold some out, and make the search task of them."""
-    seed, data = config.optimizer.seed, config.data
-    rows: list[TrainingExample] = list(given or ())
-    sources = [0] * len(rows)
-    for number, source in enumerate(data.source_list if given is None else ()):
-        rows += read_examples(source, split=data.split, limit=data.limit or None)
-        sources += [number] * (len(rows) - len(sources))
-    if not rows:
+    seed, data, validation = config.optimizer.seed, config.data, config.validation
+    numbered: Iterator[tuple[TrainingExample, int]] = (
+        (example, number)
+        for number, source in enumerate(data.source_list if given is None else [""])
+        for example in (read_examples(source, split=data.split, limit=data.limit or None) if source else given or ())
+    )
+    share = 0.0 if validation.source else validation.share
+    if data.streaming:
+        path = work.begin() / SPOOL_FILE
+        spool, chosen = spooled_examples(path, numbered, share=share, most_held_out=validation.max_queries)
+        check_examples(spool, config.contrastive)
+        examples = DrawnExamples(spool, Sizes(spool), config.contrastive, seed)
+    else:
+        rows, sources = [list(column) for column in zip(*numbered, strict=True)] or ([], [])
+        check_examples(rows, config.contrastive)
+        kept, held_out = hold_out(rows, share, validation.max_queries, seed)
+        chosen = [rows[row] for row in held_out]
+        examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
+    if not len(examples) + len(chosen):
         raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
-    share = 0.0 if config.validation.source else config.validation.share
-    check_examples(rows, config.contrastive)
-    kept, held_out = hold_out(rows, share, config.validation.max_queries, seed)
-    examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
-    if config.validation.source:
-        return examples, read_validation(config.validation, examples.examples, seed)
-    chosen = [rows[row] for row in held_out]
+    if validation.source:
+        return examples, read_validation(validation, examples.examples, seed)
     return examples, examples_task(chosen, examples.examples, config.validation, seed) if chosen else None
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Sampler, get_worker_info
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 
+from llama2vec.data.spool import Spool, buffers
 from llama2vec.errors import TrainingError
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.speed import fast_paths
@@ -56,7 +57,7 @@ class LengthGroupedOrder(EpochOrder):
 
     _POOL_BATCHES = 32
 
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[Any], batch_size: int, seed: int) -> None:
         super().__init__(seed)
         self._lengths, self._batch_size = lengths, batch_size
 
@@ -64,19 +65,43 @@ class LengthGroupedOrder(EpochOrder):
         return len(self._lengths)
 
     def __iter__(self) -> Iterator[int]:
-        draw = self._draw()
-        rows = list(range(len(self._lengths)))
+        # A shorter last batch stays last, where drop_last leaves it out.
+        batches, last = self._batches(list(range(len(self._lengths))), self._lengths, self._draw())
+        for batch in [*batches, last]:
+            yield from batch
+
+    def _batches(
+        self, rows: list[int], lengths: Sequence[int] | Mapping[int, int], draw: random.Random
+    ) -> tuple[list[list[int]], list[int]]:
+        """Return whole batches of the rows in random order, and the rows that fill none."""
         draw.shuffle(rows)
         pool = self._POOL_BATCHES * self._batch_size
         ordered: list[int] = []
         for start in range(0, len(rows), pool):
-            ordered.extend(sorted(rows[start : start + pool], key=lambda row: self._lengths[row]))
+            ordered.extend(sorted(rows[start : start + pool], key=lambda row: lengths[row]))
         batches = [ordered[start : start + self._batch_size] for start in range(0, len(ordered), self._batch_size)]
-        # A shorter last batch stays last, where drop_last leaves it out.
-        last = [batches.pop()] if len(batches[-1]) < self._batch_size else []
+        last = batches.pop() if batches and len(batches[-1]) < self._batch_size else []
         draw.shuffle(batches)
-        for batch in batches + last:
-            yield from batch
+        return batches, last
+
+
+class SpooledOrder(LengthGroupedOrder):
+    """The same for rows on the disk, one shuffle buffer at a time, which is all that memory holds of the order."""
+
+    def __init__(self, spool: Spool[Any], batch_size: int, seed: int) -> None:
+        super().__init__(spool, batch_size, seed)
+        self._spool = spool
+
+    def __iter__(self) -> Iterator[int]:
+        draw, last, sizes = self._draw(), list[int](), dict[int, int]()
+        for chunks in buffers(len(self._spool), draw):
+            sizes = {row: sizes[row] for row in last}
+            for chunk in chunks:
+                sizes.update(zip(chunk, self._spool.sizes(chunk.start, chunk.stop), strict=True))
+            batches, last = self._batches([*last, *(row for chunk in chunks for row in chunk)], sizes, draw)
+            for batch in batches:
+                yield from batch
+        yield from last
 
 
 class _Objective(Protocol):

@@ -12,9 +12,10 @@ import pytest
 import torch
 from fit_line import EXAMPLES, FitLine, Line, settings
 
+from llama2vec.data.spool import Spool, SpooledRow, write_spool
 from llama2vec.errors import TrainingError
 from llama2vec.training import loop, state
-from llama2vec.training.loop import LengthGroupedOrder, train
+from llama2vec.training.loop import LengthGroupedOrder, SpooledOrder, train
 from llama2vec.training.state import last_checkpoint, read_log
 
 
@@ -221,3 +222,17 @@ def test_the_learning_rate_rises_over_the_warm_up_and_follows_its_schedule(
     train(Line(), EXAMPLES, [], FitLine(), settings(**changes), tmp_path)
     rates = [line["learning_rate"] for line in read_log(tmp_path / "log.jsonl") if "learning_rate" in line]
     assert rates == pytest.approx([settings().learning_rate * share for share in shares])
+
+
+def test_rows_on_the_disk_share_batches_of_similar_length_and_come_once_an_epoch(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    sizes = [draw.randrange(1, 500) for _ in range(1000)]
+    write_spool(tmp_path / "rows.sqlite", (SpooledRow(row, size) for row, size in enumerate(sizes)))
+    order = SpooledOrder(Spool(tmp_path / "rows.sqlite", int), 8, seed=0)
+    found = list(order)
+    assert sorted(found) == list(range(1000))
+    assert list(order) == found
+    batches = [[sizes[row] for row in found[start : start + 8]] for start in range(0, 1000, 8)]
+    assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 40
+    order.set_epoch(1)
+    assert list(order) != found

@@ -1,0 +1,163 @@
+"""The memory that training data take against their number of rows: on the disk (streaming) and in memory.
+
+    python benchmarks/streaming.py --output benchmarks/results/streaming.json --rows 50000 1000000 10000000
+
+Each measurement is a fresh process without a model: it reads a generated corpus or generated examples as a stage does,
+writes or holds the rows, and draws batches of the first epoch. What counts is the process's own memory (the peak of
+RssAnon, which leaves out cached file pages) above that of the imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from provenance import made_by
+
+from llama2vec.files import write_json
+
+WORDS = ("river", "stone", "bridge", "castle", "winter", "market", "harbor", "engine", "letter", "garden", "forest")
+BATCHES, BATCH_SIZE = 2000, 16
+
+
+def main() -> None:
+    """Measure every stage, way and number of rows; or one of them for a parent process."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--output", type=Path)
+    options.add_argument("--rows", type=int, nargs="+", default=[50_000, 1_000_000])
+    options.add_argument("--most-in-memory", type=int, default=1_000_000, help="rows held in memory at most")
+    options.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    arguments = options.parse_args()
+    if arguments.one:
+        stage, way, rows = arguments.one
+        print(json.dumps(measured(stage, way, int(rows))))
+        return
+    if not arguments.output:
+        options.error("--output is missing; name the JSON file to write")
+    found = []
+    for stage in ("adapt", "finetune"):
+        for rows in arguments.rows:
+            for way in ("streaming", "memory"):
+                if way == "streaming" or rows <= arguments.most_in_memory:
+                    command = [sys.executable, __file__, "--one", stage, way, str(rows)]
+                    done = subprocess.run(command, capture_output=True, text=True, check=True)
+                    found.append(json.loads(done.stdout.splitlines()[-1]))
+                    print(found[-1], flush=True)
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(arguments.output, {"batches": BATCHES, "batch_size": BATCH_SIZE, "results": found, **made_by()})
+
+
+def measured(stage: str, way: str, rows: int) -> dict[str, Any]:
+    """Read, hold and draw in this process; return its memory above the imports, and the time."""
+    work = {"adapt": adapt, "finetune": finetune}[stage]
+    # What one row needs is loaded before the count begins.
+    with tempfile.TemporaryDirectory() as name:
+        work(Path(name), way, 200)
+    peak = _Peak()
+    before, started = peak.now(), time.monotonic()
+    with tempfile.TemporaryDirectory() as name, peak:
+        read = work(Path(name), way, rows)
+        disk = sum(path.stat().st_size for path in Path(name).rglob("*"))
+    return {
+        "stage": stage, "way": way, "rows": rows, "drawn": read, "mib": round((peak.most - before) / 2**20, 1),
+        "seconds": round(time.monotonic() - started, 1), "disk_mib": round(disk / 2**20, 1),
+    }  # fmt: skip
+
+
+class _Peak:
+    """Samples the memory of its own of this process."""
+
+    def __init__(self) -> None:
+        self.most, self._stop = 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    @staticmethod
+    def now() -> int:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+        raise OSError("this system does not tell a process's own memory; run it on Linux")
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.02):
+            self.most = max(self.most, self.now())
+
+    def __enter__(self) -> _Peak:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.most = max(self.most, self.now())
+
+
+def sentence(draw: random.Random) -> str:
+    return f"The {' '.join(draw.choices(WORDS, k=12))}."
+
+
+def adapt(folder: Path, way: str, rows: int) -> int:
+    """Write a corpus of documents of one sentence, make its pairs, and draw batches."""
+    from llama2vec.adapt.settings import AdaptConfig
+    from llama2vec.adapt.train import PretextObjective, _pairs
+    from llama2vec.config import load_config
+    from llama2vec.data.corpus import read_passages
+
+    corpus, draw = folder / "corpus.jsonl", random.Random(0)
+    with corpus.open("w", encoding="utf-8") as stream:
+        for row in range(rows):
+            stream.write(json.dumps({"_id": f"d{row}", "text": sentence(draw)}) + "\n")
+    streaming = "true" if way == "streaming" else "false"
+    config = load_config(AdaptConfig, None, [f"text.corpus={corpus}", f"text.streaming={streaming}"])
+    examples, _ = _pairs(config, _Work(folder), read_passages(corpus))
+    order = PretextObjective.order(None, examples, config.optimizer)
+    return _drawn(examples, order)
+
+
+def finetune(folder: Path, way: str, rows: int) -> int:
+    """Write labeled examples, read them, and draw batches."""
+    from llama2vec.config import load_config
+    from llama2vec.finetune.batches import ContrastiveOrder
+    from llama2vec.finetune.settings import FinetuneConfig
+    from llama2vec.finetune.train import _read
+
+    data, draw = folder / "examples.jsonl", random.Random(0)
+    with data.open("w", encoding="utf-8") as stream:
+        for row in range(rows):
+            stream.write(
+                json.dumps({"query": f"{row} {sentence(draw)}", "pos": [sentence(draw)], "neg": [sentence(draw)]})
+                + "\n"
+            )
+    streaming = "true" if way == "streaming" else "false"
+    config = load_config(FinetuneConfig, None, [f"data.sources={data}", f"data.streaming={streaming}"])
+    examples, _ = _read(config, _Work(folder), None)
+    return _drawn(examples, ContrastiveOrder(examples, BATCH_SIZE, 0))
+
+
+class _Work:
+    """The place where a stage writes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def begin(self) -> Path:
+        return self._folder
+
+
+def _drawn(examples: Any, order: Any) -> int:
+    rows: Iterator[int] = islice(iter(order), BATCHES * BATCH_SIZE)
+    return sum(1 for row in rows if examples[row] is not None)
+
+
+if __name__ == "__main__":
+    main()
