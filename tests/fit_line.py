@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from llama2vec.training import loop
-from llama2vec.training.loop import LengthGroupedOrder
+from llama2vec.training.orders import LengthGroupedOrder
 from llama2vec.training.settings import OptimizerSettings
 
 

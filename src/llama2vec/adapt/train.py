@@ -42,7 +42,8 @@ from llama2vec.model.top_layers import check_droppable, check_standardizable, dr
 from llama2vec.processes import on_first_process, process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
-from llama2vec.training.loop import LengthGroupedOrder, SpooledOrder, check_enough, mean_loss, train
+from llama2vec.training.loop import check_enough, mean_loss, train
+from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import step_size_kept
 from llama2vec.training.tracking import Tracking, check_trackers

@@ -21,7 +21,7 @@ from llama2vec.errors import ExampleFormatError, TrainingError
 from llama2vec.finetune.contrastive_loss import NO_COLUMN, NO_KEY, Labels, known_answers
 from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.records import TrainingExample
-from llama2vec.training.loop import EpochOrder
+from llama2vec.training.orders import EpochOrder
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from llama2vec.adapt.targets import TokenizedText
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import load_config
 from llama2vec.records import AdaptationExample
-from llama2vec.training.loop import EpochOrder, train
+from llama2vec.training.loop import train
+from llama2vec.training.orders import EpochOrder
 from llama2vec.training.state import read_log
 
 GIVEN = NUMBERS["adapt"]

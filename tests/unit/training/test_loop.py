@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ import pytest
 import torch
 from fit_line import EXAMPLES, FitLine, Line, settings
 
-from llama2vec.data.spool import Spool, SpooledRow, write_spool
 from llama2vec.errors import TrainingError
 from llama2vec.training import loop, state
-from llama2vec.training.loop import LengthGroupedOrder, SpooledOrder, train
+from llama2vec.training.loop import train
 from llama2vec.training.state import last_checkpoint, read_log
 
 
@@ -168,44 +166,6 @@ def test_a_finished_training_takes_no_step_more(tmp_path: Path, steps: int) -> N
     assert (tmp_path / "log.jsonl").read_text(encoding="utf-8") == log
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(1, 4), (7, 3), (64, 8), (300, 4), (5, 5)])
-def test_the_order_of_an_epoch_is_a_permutation(count: int, batch_size: int) -> None:
-    draw = random.Random(count)
-    order = LengthGroupedOrder([draw.randint(1, 99) for _ in range(count)], batch_size, seed=0)
-    assert len(order) == count
-    assert sorted(order) == list(range(count))
-
-
-def test_the_order_is_fixed_by_seed_and_epoch() -> None:
-    lengths = [number % 13 for number in range(100)]
-
-    def order(seed: int, epoch: int) -> list[int]:
-        made = LengthGroupedOrder(lengths, 4, seed)
-        made.set_epoch(epoch)
-        return list(made)
-
-    assert order(0, 0) == order(0, 0)
-    assert order(0, 0) != order(0, 1)
-    assert order(0, 0) != order(1, 0)
-    made = LengthGroupedOrder(lengths, 4, 0)
-    assert list(made) == list(made) == order(0, 0)
-
-
-def test_texts_of_like_length_share_a_batch_and_batches_are_shuffled() -> None:
-    draw = random.Random(0)
-    lengths = [draw.randint(1, 100) for _ in range(128)]
-    rows = list(LengthGroupedOrder(lengths, 4, 0))
-    batches = [[lengths[row] for row in rows[start : start + 4]] for start in range(0, 128, 4)]
-    assert max(max(batch) - min(batch) for batch in batches) <= 12
-    assert [max(batch) for batch in batches] != sorted(max(batch) for batch in batches)
-
-
-def test_a_shorter_last_batch_stays_last() -> None:
-    lengths = list(range(10))
-    for seed in range(5):
-        assert sorted(list(LengthGroupedOrder(lengths, 4, seed))[-2:]) == [8, 9]
-
-
 @pytest.mark.parametrize(
     ("schedule", "shares"),
     [
@@ -222,17 +182,3 @@ def test_the_learning_rate_rises_over_the_warm_up_and_follows_its_schedule(
     train(Line(), EXAMPLES, [], FitLine(), settings(**changes), tmp_path)
     rates = [line["learning_rate"] for line in read_log(tmp_path / "log.jsonl") if "learning_rate" in line]
     assert rates == pytest.approx([settings().learning_rate * share for share in shares])
-
-
-def test_rows_on_the_disk_share_batches_of_similar_length_and_come_once_an_epoch(tmp_path: Path) -> None:
-    draw = random.Random(0)
-    sizes = [draw.randrange(1, 500) for _ in range(1000)]
-    write_spool(tmp_path / "rows.sqlite", (SpooledRow(row, size) for row, size in enumerate(sizes)))
-    order = SpooledOrder(Spool(tmp_path / "rows.sqlite", int), 8, seed=0)
-    found = list(order)
-    assert sorted(found) == list(range(1000))
-    assert list(order) == found
-    batches = [[sizes[row] for row in found[start : start + 8]] for start in range(0, 1000, 8)]
-    assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 40
-    order.set_epoch(1)
-    assert list(order) != found
