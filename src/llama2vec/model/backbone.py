@@ -77,7 +77,7 @@ class Backbone:
             )
         if getattr(self.model.config, CHANGED_TOP, None):
             raise ModelError(
-                f"{self.source.name}: made for vectors alone (encoder.drop_layers, encoder.standardize), so its "
+                f"{self.source.name}: was made for vectors alone (encoder.drop_layers, encoder.standardize), so its "
                 f"output head says nothing; {use} needs a model without that"
             )
 

@@ -16,6 +16,8 @@ from llama2vec.errors import ConfigError
 from llama2vec.model.backbone import CHANGED_TOP, decoder
 from llama2vec.model.pooling import Vectors
 
+_LEAST_SPREAD = 1e-6  # Of texts that are all the same
+
 
 def layer_list(model: Any) -> ModuleList | None:
     """Return the list of a causal LM's layers, which run one after the other; None if it keeps them elsewhere."""
@@ -89,8 +91,8 @@ def standardize(model: Any, vectors: Callable[[], Vectors]) -> None:
     zero = getattr(final_norm(model), "forward")(torch.ones_like(weight)[None])  # noqa: B009
     shift = float(zero.float().mean().round())
     weight.fill_(1 - shift)
-    spread = torch.from_numpy(vectors()).std(dim=0)
-    scale = 1 / spread.clamp(min=float(spread.median()))
+    spread = torch.from_numpy(vectors()).std(dim=0, correction=0)
+    scale = 1 / spread.clamp(min=max(float(spread.median()), _LEAST_SPREAD))
     weight.copy_(scale / scale.mean() - shift)
     _note(model, standardized=True)
 

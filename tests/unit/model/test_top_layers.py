@@ -71,6 +71,12 @@ def test_a_standardized_norm_scales_each_dimension_as_documented(
         again.backbone.require_head("explain")
 
 
+def test_texts_that_are_all_the_same_scale_nothing(make_model: Callable[..., Any]) -> None:
+    model = make_model()
+    standardize(model, lambda: np.full((3, 32), 32**-0.5, dtype=np.float32))
+    torch.testing.assert_close(model.model.norm.weight.data, torch.ones(32))
+
+
 def test_other_norms_are_refused(make_model: Callable[..., Any]) -> None:
     for kind in ("gpt2", "gpt_neox"):
         with pytest.raises(ConfigError, match="has no final RMS norm to scale"):
