@@ -71,7 +71,8 @@ class ContrastiveSettings(GrownSettings):
             more pass over the texts, without gradients), ``teacher`` = ``pos_scores`` and ``neg_scores``, which judge a
             query's own hard negatives only.
         false_negative_margin: A negative is left out if it scores above the positive minus this. Below 0, it must
-            exceed the positive by that much: -0.1 with ``self`` is what Qwen3-Embedding does.
+            exceed the positive by that much: -0.1 with ``self`` is what Qwen3-Embedding does. At 0, a guide that ranks
+            poorly leaves out the very negatives that are to be learned.
         false_negative_scale: ``absolute`` = the margin is a difference of scores, ``relative`` = a share of the
             positive's score.
         dimensions: Further widths to train, so that a vector can be cut to them (Matryoshka, arXiv 2205.13147); the
