@@ -96,9 +96,15 @@ class Milvus:
         if self._has_words:
             schema.add_field("words", types.SPARSE_FLOAT_VECTOR)
             index.add_index("words", index_type="SPARSE_INVERTED_INDEX", metric_type="IP")
-        # Strong: a search sees what was written just before it.
-        self._client.create_collection(self._name, schema=schema, index_params=index, consistency_level="Strong")
-        self.describe(about)
+        # Strong: a search sees what was written just before it. The properties come at once: a collection without
+        # them would look like another program's.
+        self._client.create_collection(
+            self._name,
+            schema=schema,
+            index_params=index,
+            consistency_level="Strong",
+            properties={ABOUT: about.model_dump_json()},
+        )
         self._client.load_collection(self._name)
 
     def describe(self, about: About) -> None:
