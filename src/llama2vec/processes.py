@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor
 from llama2vec.errors import TrainingError
 
 ResultT = TypeVar("ResultT")
+
+_PATIENCE = timedelta(hours=6)
+"""How long processes wait for each other: as long as the first one may read a large corpus. torchrun sees lost ones."""
 
 
 def connect(device: torch.device, *, alone_too: bool = False) -> None:
@@ -36,8 +40,8 @@ def connect(device: torch.device, *, alone_too: bool = False) -> None:
         for name, value in {**here, "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}.items():
             os.environ.setdefault(name, value)
     # Weights and moments that are kept in the CPU's memory need gloo beside NCCL.
-    more = {"backend": "cpu:gloo,cuda:nccl"} if device.type == "cuda" else {}
-    PartialState(cpu=device.type == "cpu", **more)
+    more: dict[str, Any] = {"backend": "cpu:gloo,cuda:nccl"} if device.type == "cuda" else {}
+    PartialState(cpu=device.type == "cpu", timeout=_PATIENCE, **more)
 
 
 def process_count() -> int:

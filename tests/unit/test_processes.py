@@ -12,7 +12,10 @@ import torch
 from llama2vec.processes import (
     average_gradients,
     check_same,
+    first_fault,
+    from_all,
     gather_rows,
+    largest_everywhere,
     on_first_process,
     process_count,
     process_rank,
@@ -87,3 +90,10 @@ def test_one_process_has_nothing_to_exchange() -> None:
     assert [part is rows for part in gather_rows(rows)] == [True]
     assert sum_everywhere(rows) is rows
     assert weight.grad.tolist() == [3.0]
+
+
+def test_alone_every_exchange_gives_back_what_it_was_given() -> None:
+    assert from_all({"a": 1}) == [{"a": 1}]
+    assert first_fault("") == ""
+    assert first_fault("a weight") == "a weight"
+    assert largest_everywhere(7, torch.device("cpu")) == 7

@@ -36,7 +36,9 @@ def test_a_file_of_the_users_comes_before_a_recipe_of_that_name(
 
 
 def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match=r"gone: no such recipe; .*TOML file, or one of demo, finetune-cpu, "):
+    with pytest.raises(
+        ConfigError, match=r"gone: no such recipe; .*TOML file, or one of 7b-1x24gb-qlora, 7b-8x80gb-fsdp, demo, "
+    ):
         load_config(AdaptConfig, "gone")
 
 

@@ -6,6 +6,7 @@ machine's rate is that of a short matrix product.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -15,17 +16,20 @@ from typing import NamedTuple, cast
 import torch
 
 from llama2vec.adapt.joint import most_cells
-from llama2vec.config import EncoderSettings, ModelSettings
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import read_examples
 from llama2vec.data.passages import Splitter
 from llama2vec.data.sources import is_remote
 from llama2vec.data.unlabeled import pairs_from_corpus
+from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import held_cells
 from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer
 from llama2vec.model.encoder import BATCH_TOKENS
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.tokens import corpus_splitter
+from llama2vec.pipeline.memory import ModelShape, training_memory
 from llama2vec.pipeline.plan import (
     PlannedStage,
     RunPlan,
@@ -59,17 +63,6 @@ class RunEstimate(NamedTuple):
 
     stages: dict[str, StageEstimate]
     assumptions: list[str]
-
-
-class ModelShape(NamedTuple):
-    """Sizes of a model, from its config alone."""
-
-    parameters: int  # all of them
-    body: int  # parameters of the layers, which every token passes
-    linear_width: int  # sum over the layers' linear projections of inputs + outputs: LoRA parameters per rank
-    layers: int
-    width: int  # D
-    vocabulary: int  # V
 
 
 class _Lengths(NamedTuple):
@@ -205,31 +198,34 @@ class _Estimator:
         return tokens * (2 * self.shape.body + 2 * self.shape.layers * length * self.shape.width)
 
     def _training(
-        self, settings: ModelSettings, steps: int, tokens: float, cells: float, reread: float, length: float
+        self,
+        config: AdaptConfig | FinetuneConfig,
+        steps: int,
+        tokens: float,
+        cells: float,
+        reread: float,
+        length: float,
     ) -> StageEstimate:
         """Estimate training: ``tokens`` are read per step in sequences of mean ``length``, a share ``reread`` twice.
 
         ``cells`` are the tokens and padding whose activations are held at once.
         """
+        settings, processes = config.model, int(os.environ.get("WORLD_SIZE", "1"))
         lora = settings.lora.rank > 0
         depth = settings.lora.depth if lora else 1.0
         # Backward: the gradients of the inputs cost another forward, those of the weights one more in full training.
         passes = 1 + reread + settings.gradient_checkpointing * depth + depth * (1 if lora else 2)
-        trained = settings.lora.rank * self.shape.linear_width * depth if lora else self.shape.parameters
-        # The backward pass keeps the inputs of every linear projection, norm and activation of a layer.
-        per_cell = self.shape.layers * (6 * self.shape.width + 1.3 * self._mlp)
-        held = cells * per_cell * self.dtype.itemsize * depth
-        if settings.gradient_checkpointing:
-            held /= self.shape.layers
-        weights = self.shape.parameters * (self.dtype.itemsize if lora else 4)
-        # Besides the weights: gradient and two moments, in float32.
-        memory = weights + trained * 4 * (4 if lora else 3) + held + _PROCESS_BYTES
-        return StageEstimate(self._seconds(steps * passes * self._forward(tokens, length)), memory)
+        memory = training_memory(
+            self.shape, settings, config.optimizer, cells=cells, itemsize=self.dtype.itemsize, processes=processes
+        )
+        stage = "adapt" if isinstance(config, AdaptConfig) else "finetune"
+        self.notes.append(f"{stage}: {memory}" + (f", of {processes}" if processes > 1 else ""))
+        seconds = self._seconds(steps * passes * self._forward(tokens, length))
+        return StageEstimate(seconds, memory.total + _PROCESS_BYTES)
 
     @property
     def _mlp(self) -> float:
-        """Roughly, the width of all projections of a layer together."""
-        return self.shape.body / self.shape.layers / self.shape.width
+        return self.shape.inner
 
     def _reading(self, texts: _Lengths, most: int) -> float:
         length = texts.mean(most, self.prompt)
@@ -258,7 +254,7 @@ class _Estimator:
         cells = settings.batch_size * most
         limit = most_cells(config.objective.micro_batch_tokens, self.device.type)
         found = self._training(
-            config.model, settings.steps, settings.batch_size * settings.accumulation * length,
+            config, settings.steps, settings.batch_size * settings.accumulation * length,
             min(cells, max(limit, most)) if limit else cells, 0.0, length,
         )  # fmt: skip
         slots = settings.batch_size * 2 * max(self.config.prompts.slots, 1)
@@ -300,7 +296,7 @@ class _Estimator:
         cells = settings.batch_size * (asked + each * length)
         held = min(cells, max(held_cells(config.contrastive.graph_tokens, self.device.type), length))
         reread = 1 - held / cells + (config.contrastive.false_negatives == "start")
-        return self._training(config.model, steps, a_step * (asked + each * length), held, reread, length)
+        return self._training(config, steps, a_step * (asked + each * length), held, reread, length)
 
     def _encode(self, stage: PlannedStage) -> StageEstimate:
         texts = self.corpus(self.config.encoded_corpus)

@@ -13,7 +13,8 @@ from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
 
-RECIPES = sorted((Path(__file__).parents[3] / "recipes").glob("run-*.toml"))
+FOLDER = Path(__file__).parents[3] / "recipes"
+RECIPES = [*sorted(FOLDER.glob("7b-*.toml")), *sorted(FOLDER.glob("run-*.toml"))]
 
 
 def configured(*overrides: str) -> RunConfig:
@@ -31,7 +32,8 @@ def test_every_run_recipe_is_valid_and_opens_with_its_command(path: Path) -> Non
 
 def test_there_are_recipes_for_a_cpu_a_gpu_and_the_published_settings() -> None:
     published = ["run-published-msmarco-document", "run-published-msmarco"]
-    assert [path.stem for path in RECIPES] == ["run-cpu-minutes", "run-one-gpu", *published]
+    large = ["7b-1x24gb-qlora", "7b-8x80gb-fsdp"]
+    assert [path.stem for path in RECIPES] == [*large, "run-cpu-minutes", "run-one-gpu", *published]
 
 
 PUBLISHED = sorted((Path(__file__).parents[3] / "recipes").glob("*published-*.toml"))

@@ -1,0 +1,83 @@
+"""The memory of a training on each device: weights, gradients, optimizer, activations."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from llama2vec.config import ModelSettings
+from llama2vec.training.settings import OptimizerSettings
+
+_FLOAT32 = 4
+_NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""A weight in NF4: 4 bits, 8 bits a block of 64 for its scale, and 32 bits for the scales of 256 blocks."""
+
+
+class ModelShape(NamedTuple):
+    """Sizes of a model, from its config alone."""
+
+    parameters: int  # all of them
+    body: int  # parameters of the layers, which every token passes
+    linear_width: int  # sum over the layers' linear projections of inputs + outputs: LoRA parameters per rank
+    layers: int
+    width: int  # D
+    vocabulary: int  # V
+
+    @property
+    def inner(self) -> float:
+        """Roughly, the width of all projections of a layer together."""
+        return self.body / self.layers / self.width
+
+
+class TrainingMemory(NamedTuple):
+    """Bytes on one device."""
+
+    weights: float  # with LoRA, those of the adapters included
+    gradients: float
+    optimizer: float
+    activations: float
+
+    @property
+    def total(self) -> float:
+        """All of them together."""
+        return sum(self)
+
+    def __str__(self) -> str:
+        names = zip(self._fields, self, strict=True)
+        return ", ".join(f"{name} {size / 2**30:,.2f}" for name, size in names) + " GiB on each device"
+
+
+def training_memory(
+    shape: ModelShape,
+    model: ModelSettings,
+    optimizer: OptimizerSettings,
+    *,
+    cells: float,
+    itemsize: int,
+    processes: int,
+) -> TrainingMemory:
+    """Return what a training takes, without the loss and what the libraries themselves hold.
+
+    ``cells`` are the tokens and padding whose activations are held at once; ``itemsize`` is that of the format in which
+    the model computes.
+    """
+    lora = model.lora.rank > 0
+    depth = model.lora.depth if lora else 1.0
+    trained = model.lora.rank * shape.linear_width * depth if lora else shape.parameters
+    outside = shape.parameters - shape.body
+    weights = shape.parameters * float(itemsize if lora else _FLOAT32)
+    if model.quantization == "nf4":
+        weights = shape.body * _NF4_BYTES + outside * itemsize
+    weights += trained * _FLOAT32 if lora else 0
+    gradients, moments = trained * _FLOAT32, 2 * trained * _FLOAT32
+    # The backward pass keeps the inputs of every linear projection, norm and activation of a layer.
+    of_layer = 6 * shape.width + 1.3 * shape.inner
+    kept = shape.layers * shape.width + of_layer if model.gradient_checkpointing else shape.layers * of_layer
+    activations = cells * kept * itemsize * depth
+    if optimizer.sharding == "fsdp":
+        # Two layers are gathered at a time, since one is fetched while the other computes, and what is outside.
+        gathered = (2 * shape.body / shape.layers + outside) * itemsize
+        share = 0.0 if optimizer.offload else 1 / processes
+        # The gradients of one layer are whole until they are shared out.
+        whole = 0.0 if lora else (shape.body / shape.layers + outside) * _FLOAT32
+        weights, gradients, moments = weights * share + gathered, gradients * share + whole, moments * share
+    return TrainingMemory(weights, gradients, moments, activations)

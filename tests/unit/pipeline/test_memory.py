@@ -1,0 +1,86 @@
+"""The arithmetic of a training's memory is that of a small model which is really trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from llama2vec.config import LoraSettings, ModelSettings
+from llama2vec.model.adapters import add_lora
+from llama2vec.model.backbone import Backbone, decoder
+from llama2vec.model.source import ModelSource
+from llama2vec.pipeline.memory import ModelShape, TrainingMemory, training_memory
+from llama2vec.training.settings import OptimizerSettings
+
+LLAMA_7B = ModelShape(6_738_415_616, 6_476_267_520, 32 * (4 * 8192 + 3 * 15_104), 32, 4096, 32_000)
+
+
+def shape_of(model: Any) -> ModelShape:
+    body = sum(weight.numel() for weight in model.model.layers.parameters())
+    linear = [module for module in model.model.layers.modules() if isinstance(module, torch.nn.Linear)]
+    everything = sum(weight.numel() for weight in model.parameters())
+    width = sum(sum(module.weight.shape) for module in linear)
+    dimension, vocabulary = model.get_input_embeddings().weight.shape[::-1]
+    return ModelShape(everything, body, width, len(model.model.layers), dimension, vocabulary)
+
+
+def measured(model: Any, ids: torch.Tensor) -> TrainingMemory:
+    """Take one step and add up the bytes of everything that it holds."""
+    weights = {weight.data_ptr(): weight.nbytes for weight in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = decoder(model)(input_ids=ids, use_cache=False).last_hidden_state.square().mean()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained)
+    loss.backward()
+    gradients = sum(weight.grad.nbytes for weight in trained if weight.grad is not None)
+    optimizer.step()
+    states = [value for state in optimizer.state.values() for value in state.values()]
+    moments = sum(value.nbytes for value in states if value.dim())
+    return TrainingMemory(sum(weights.values()), gradients, moments, sum(kept.values()))
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_a_small_models_bytes_are_those_of_the_arithmetic(rank: int, make_model: Callable[..., Any]) -> None:
+    model = make_model("llama", hidden_size=64, intermediate_size=192, num_hidden_layers=4).train()
+    shape = shape_of(model)
+    settings = ModelSettings(dtype="float32", lora=LoraSettings(rank=rank))
+    if rank:
+        model = add_lora(Backbone(model, None, ModelSource("tiny", "tiny")), settings.lora, [], 0)
+    found = measured(model, torch.arange(128).reshape(4, 32) % 100)
+    expected = training_memory(shape, settings, OptimizerSettings(), cells=128, itemsize=4, processes=1)
+    assert found.weights == expected.weights
+    # The head, which this loss does not read, has neither.
+    head = 0 if rank else shape.vocabulary * shape.width * 4
+    assert found.gradients == expected.gradients - head
+    assert found.optimizer == expected.optimizer - 2 * head
+    assert expected.activations / 2 < found.activations < 2 * expected.activations
+
+
+def test_shares_of_eight_processes_and_four_bits_fit_where_the_recipes_say() -> None:
+    full = ModelSettings(lora=LoraSettings(rank=0), gradient_checkpointing=True)
+    alone, shared, offloaded = (
+        training_memory(LLAMA_7B, full, settings, cells=8 * 1024, itemsize=2, processes=8)
+        for settings in (
+            OptimizerSettings(), OptimizerSettings(sharding="fsdp"), OptimizerSettings(sharding="fsdp", offload=True),
+        )
+    )  # fmt: skip
+    assert alone.total > 100 * 2**30
+    assert 13 * 2**30 < shared.total < 40 * 2**30
+    assert offloaded.optimizer == 0
+    assert offloaded.weights + offloaded.gradients < 5 * 2**30
+    quantized = ModelSettings(lora=LoraSettings(rank=16), gradient_checkpointing=True, quantization="nf4")
+    found = training_memory(LLAMA_7B, quantized, OptimizerSettings(), cells=4 * 1024, itemsize=2, processes=1)
+    assert 3.5 * 2**30 < found.weights < 4.5 * 2**30
+    assert found.total < 20 * 2**30
+    assert str(found).startswith("weights ")
