@@ -160,7 +160,7 @@ class ModelSettings(GrownSettings):
 
     added_later = frozenset({"compile", "quantization"})
 
-    name: str = "smollm2-135m"  # Hub id, local folder, GGUF file, or ``smollm2-135m``
+    name: str = "smollm2-135m"  # Hub id, local folder, GGUF file, or an LLM from a package
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attention: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] = "sdpa"
     device: str = "auto"  # ``auto`` = a GPU if the machine has one

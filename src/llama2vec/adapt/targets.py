@@ -41,8 +41,11 @@ class TargetTokenizer:
         joined: bool = False,
         max_joined: int | None = None,
     ) -> None:
-        if not tokenizer.is_fast:
-            raise TokenizerError("adaptation needs a fast tokenizer (one with tokenizer.json) to find word borders")
+        if not (tokenizer.is_fast or joined):
+            raise TokenizerError(
+                "a slow tokenizer (one without tokenizer.json) does not say where a token's word is; "
+                "set objective.targets=words"
+            )
         self._tokenizer, self._max_tokens, self._skip = tokenizer, max_tokens, skip
         self._joined, self._max_joined = joined, max_joined or max_tokens
         self._special = frozenset(tokenizer.all_special_ids)
@@ -50,19 +53,19 @@ class TargetTokenizer:
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Tokenize texts; an empty text has no ids and no targets."""
         encoded = self._encoded(texts, self._max_tokens)
-        found = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
         if not self._joined:
+            found = zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)
             return [TokenizedText(tuple(ids), self._targets(text, ids, offsets)) for text, ids, offsets in found]
         joined = self._encoded([self._content(text) for text in texts], self._max_joined)["input_ids"]
         return [
             TokenizedText(tuple(ids), tuple(dict.fromkeys(one for one in of_words if one not in self._special)))
-            for (_, ids, _), of_words in zip(found, joined, strict=True)
+            for ids, of_words in zip(encoded["input_ids"], joined, strict=True)
         ]
 
     def _encoded(self, texts: Sequence[str], most: int) -> Any:
         return self._tokenizer(
             list(texts), add_special_tokens=False, truncation=True, max_length=most,
-            return_offsets_mapping=True, return_attention_mask=False,
+            return_offsets_mapping=not self._joined, return_attention_mask=False,
         )  # fmt: skip
 
     def _content(self, text: str) -> str:

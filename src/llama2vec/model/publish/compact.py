@@ -21,6 +21,7 @@ from llama2vec.model.contract import load_contract
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
 from llama2vec.model.local import adapter_key, fetched, is_above, layer_count, merge, unpack_gguf
+from llama2vec.model.packaged import PACKAGED
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_own_card
 from llama2vec.model.publish.stacks import stack_lines
@@ -28,8 +29,6 @@ from llama2vec.model.source import (
     COMPACT_ADAPTER,
     COMPACT_FILE,
     CONTRACT_FILE,
-    SMOLLM2_HUB,
-    SMOLLM2_NAME,
     ModelSource,
     ModelSpec,
     resolve_model,
@@ -119,7 +118,7 @@ def _base_of(model: str) -> str:
     found = origin_of(model).base
     if not found:
         raise ModelError(f"{model}: does not say which LLM it was trained from; name it with --base")
-    return SMOLLM2_NAME if found == SMOLLM2_HUB else found
+    return next((name for name, model in PACKAGED.items() if model.hub == found), found)
 
 
 def _keep_tokenizer(base: Path, folder: Path) -> None:

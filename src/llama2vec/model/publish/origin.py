@@ -15,12 +15,12 @@ from llama2vec.artifact import read_object
 from llama2vec.errors import ModelError
 from llama2vec.manifest import unsealed
 from llama2vec.model.contract import CONTRACT_FILE
-from llama2vec.model.source import SMOLLM2_HUB, SMOLLM2_NAME
+from llama2vec.model.packaged import PACKAGED
 
 CARD_FILE = "README.md"
 _MANIFEST = "manifest.json"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-_KNOWN_LICENSES = {SMOLLM2_HUB: "apache-2.0"}
+_KNOWN_LICENSES = {model.hub: model.license for model in PACKAGED.values()}
 
 Manifest = Mapping[str, Any]
 
@@ -75,7 +75,7 @@ def origin_of(name: str) -> Origin:
 
 def _local_model(name: str, beside: Path) -> Path | None:
     """Return the folder that a model's name means, also after a whole run was moved."""
-    if not name or name == SMOLLM2_NAME:
+    if not name or name in PACKAGED:
         return None
     found = Path(name).expanduser()
     return next((path for path in (found, beside / found.name) if (path / "config.json").is_file()), None)
@@ -83,8 +83,8 @@ def _local_model(name: str, beside: Path) -> Path | None:
 
 def _public_name(name: str) -> str:
     """Return a model's name without the folders of this machine."""
-    if name == SMOLLM2_NAME:
-        return SMOLLM2_HUB
+    if name in PACKAGED:
+        return PACKAGED[name].hub
     return name if _HUB_ID.fullmatch(name) and not Path(name).exists() else Path(name).name
 
 
