@@ -106,5 +106,9 @@ class EngineError(StoreError):
     """A vector database cannot be reached, or holds something else."""
 
 
+class ClusterError(Llama2VecError):
+    """A Ray cluster cannot be reached, has no room, or its workers differ."""
+
+
 class EvaluationError(Llama2VecError):
     """Runs and judgments do not belong together."""

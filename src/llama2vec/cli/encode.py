@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,14 +24,18 @@ from llama2vec.cli.options import (
     report,
 )
 from llama2vec.cli.settings_options import options_from
-from llama2vec.config import Settings
+from llama2vec.config import ModelSettings, Settings, load_config
 from llama2vec.data.corpus import read_once, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import corpus_source
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, ContractError
 from llama2vec.files import check_inputs
+from llama2vec.retrieve.settings import PlacingSettings
 
 if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
+    from llama2vec.model.source import ModelSpec
+    from llama2vec.retrieve.ray_encoding import RayEncoder
     from llama2vec.retrieve.store import VectorFormat
 
 
@@ -49,8 +55,10 @@ class _Stored(Settings):
 
 
 @options_from(_Stored, "stored", panel="Store")
+@options_from(PlacingSettings, "placing", panel="Several machines")
 def encode_command(
     stored: _Stored,
+    placing: PlacingSettings,
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     corpus: Annotated[str, typer.Argument(help="Documents (a folder or file), BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
@@ -69,7 +77,7 @@ def encode_command(
     split: Split = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store with other settings.")] = False,
 ) -> None:
-    """Encode a corpus into a vector store; rerun to resume, or run on several machines to share the work."""
+    """Encode a corpus into a vector store; rerun to resume, or share the work: --engine ray, or on several machines."""
     vectors = stored.format
     check_inputs(output, [reuse, corpus, model])
     from llama2vec.model.tokens import corpus_splitter
@@ -85,14 +93,14 @@ def encode_command(
         # Read everything first: a faulty line shows now, not after hours, and leaves nothing behind.
         total = sum(1 for _ in read_passages(corpus, splitter=splitter, settings=reading, report=found))
         source = corpus_source(corpus, splitter, reading)
-        encoder = load_encoder(model, dtype, device, prompts, encoder_sets)
-        started, before = time.monotonic(), STORE.read(output)
-        known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
-        store = write_store(
-            lambda: read_passages(corpus, splitter=splitter, settings=reading), known or encoder, output,
-            source={**source, "model": encoder.spec.to_json(output)},
-            shard_size=stored.shard_size, dtype=vectors, overwrite=overwrite, total=total,
-        )  # fmt: skip
+        with _placed(model, spec, placing, dtype, device, prompts, encoder_sets) as encoder:
+            started, before = time.monotonic(), STORE.read(output)
+            known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
+            store = write_store(
+                lambda: read_passages(corpus, splitter=splitter, settings=reading), known or encoder, output,
+                source={**source, "model": encoder.spec.to_json(output)},
+                shard_size=stored.shard_size, dtype=vectors, overwrite=overwrite, total=total,
+            )  # fmt: skip
     warn_of_cut_passages(store, "split them with --split always", where=corpus)
     facts = f"{len(store):,} passage{'s' if len(store) > 1 else ''} [D={store.dimension}]"
     if before and before.finished and not overwrite:
@@ -101,3 +109,22 @@ def encode_command(
         taken = f", {known.reused:,} of them taken from {reuse}" if known else ""
         report(f"Encoded {facts} to {output} in {time.monotonic() - started:,.0f} s{taken}")
     print_reading(found)
+
+
+@contextmanager
+def _placed(
+    model: str, spec: ModelSpec, placing: PlacingSettings, dtype: str, device: str, prompts: str | None, sets: list[str]
+) -> Iterator[Encoder | RayEncoder]:
+    """Load the encoder in this process, or start workers with it."""
+    if placing.engine == "process":
+        yield load_encoder(model, dtype, device, prompts, sets)
+        return
+    from llama2vec.retrieve.ray_encoding import ray_encoder
+
+    if (prompts or sets) and spec.source().carries_contract:
+        raise ContractError(
+            f"{model}: this model carries its own contract; leave out --prompts and --set of an encoder"
+        )
+    settings = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
+    with ray_encoder(spec, settings, placing) as encoder:
+        yield encoder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import threading
 import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,9 +48,10 @@ class KnownVectors:
             option = "--half" if store.dtype == "float16" else "--int8"
             problem = f"{store.path} has {store.dtype} vectors and the new store {dtype}"
             raise StoreError(f"{problem}; add {option}, or leave out --reuse")
-        self._encoder, self._store = encoder, store
+        self.encoder, self._store = encoder, store
         self.dimension, self.contract_hash = encoder.dimension, encoder.contract_hash
         self.reused = 0  # vectors that came from the store so far
+        self._guard = threading.Lock()
         keys = self._keys_of_store()
         self._rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._rows]
@@ -65,16 +67,17 @@ class KnownVectors:
         stored = self._known_rows(passages)
         known, new = np.flatnonzero(stored >= 0), np.flatnonzero(stored < 0)
         if len(known):
-            self.reused += len(known)
+            with self._guard:
+                self.reused += len(known)
             yield known.tolist(), self._store.vectors(stored[known])
         if len(new):
             texts = [passages[row] for row in new.tolist()]
-            for rows, vectors in encoder_batches(self._encoder, texts, None if skip is None else skip[new]):
+            for rows, vectors in encoder_batches(self.encoder, texts, None if skip is None else skip[new]):
                 yield new[list(rows)].tolist(), vectors
 
     def count_cut(self, passages: Sequence[Passage]) -> int:
         """Return how many passages the encoder does not read to their end, known or not."""
-        return count_cut(self._encoder, passages)
+        return count_cut(self.encoder, passages)
 
     def _known_rows(self, passages: Sequence[Passage]) -> npt.NDArray[np.int64]:
         """Return the store's row [N] of each passage, -1 where it has none."""

@@ -36,6 +36,23 @@ class SearchRequest(Settings):
     engine: Target | None = None  # Ask this collection, which must equal the store
 
 
+class PlacingSettings(Settings):
+    """Where the encoder runs; no choice changes the bytes of a store."""
+
+    engine: Literal["process", "ray"] = Field(
+        "process", description="Where to encode: in this process, or on a Ray cluster."
+    )
+    address: str = Field("", description="Ray cluster to use, HOST:PORT or auto; default: start Ray on this machine.")
+    workers: int = Field(0, ge=0, description="Ray workers; default: one for each GPU or share of the CPUs.")
+    worker_cpus: float = Field(0, ge=0, description="CPUs of each Ray worker; default: all of the smallest machine.")
+
+    @model_validator(mode="after")
+    def _needs_ray(self) -> PlacingSettings:
+        if self.engine != "ray" and (self.address or self.workers or self.worker_cpus):
+            raise ValueError("--address, --workers and --worker-cpus are for --engine ray")
+        return self
+
+
 class EncodeSettings(Settings):
     """How the corpus is encoded into a vector store."""
 

@@ -26,6 +26,7 @@ from llama2vec.data.rows import passage_line
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.files import Lock, disk_errors, write_atomic
 from llama2vec.records import Passage
+from llama2vec.retrieve.placing import Take, shard_turns
 from llama2vec.retrieve.reuse import PartialShard, count_cut, encoder_batches
 from llama2vec.retrieve.store import (
     FORMAT,
@@ -185,9 +186,10 @@ class _StoreWriter:
                 progress.start(total)
                 while True:
                     rows, stream = 0, iter(passages())
-                    for number, first in enumerate(stream):
-                        chunk = itertools.chain([first], itertools.islice(stream, self.shard_size - 1))
-                        rows += self._write_or_skip(number, chunk, encoder, progress)
+                    with shard_turns(encoder) as take:
+                        for number, first in enumerate(stream):
+                            chunk = itertools.chain([first], itertools.islice(stream, self.shard_size - 1))
+                            rows += self._write_or_skip(number, chunk, encoder, progress, take)
                     shards = self._done_shards(rows)
                     missing = [number for number, shard in enumerate(shards) if shard is None]
                     if not missing:
@@ -201,31 +203,51 @@ class _StoreWriter:
                 raise StoreError(f"{self.folder} was removed while it was written ({error}); encode again") from error
 
     def _write_or_skip(
-        self, number: int, chunk: Iterator[Passage], encoder: PassageEncoder | None, progress: ProgressReporter
+        self,
+        number: int,
+        chunk: Iterator[Passage],
+        encoder: PassageEncoder | None,
+        progress: ProgressReporter,
+        take: Take,
     ) -> int:
         """Consume the passages of one shard, encode them unless another process does, and return their number."""
         done = self._done_shard(number)
         if done is None:
             lock = Lock(self.folder / f"{shard_name(number)}.claim")
-            claimed = lock.acquire()
+            claimed, handed_over = lock.acquire(), False
             try:
                 done = self._done_shard(number)  # another process may have finished it since the first look
                 if claimed and done is None:
                     batch = list(chunk)
-                    cut = self._count_cut(number, batch, encoder) if encoder else 0
-                    self._write_shard(
-                        number, batch, self._encode(number, batch, encoder, progress) if encoder else None, cut
-                    )
-                    progress.advance(0 if encoder else len(batch))
+                    take(partial(self._make_shard, number, batch, encoder, progress, lock))
+                    handed_over = True
                     return len(batch)
             finally:
-                lock.release()
+                if not handed_over:
+                    lock.release()
         first = next(chunk)
         if done is not None and done["first_id"] != first.id:
             raise self._corpus_changed(number)
         rows = 1 + sum(1 for _ in chunk)
         progress.skip(rows)
         return rows
+
+    def _make_shard(
+        self,
+        number: int,
+        batch: Sequence[Passage],
+        encoder: PassageEncoder | None,
+        progress: ProgressReporter,
+        held: Lock,
+    ) -> None:
+        """Encode and write a shard, then give its claim back."""
+        try:
+            cut = self._count_cut(number, batch, encoder) if encoder else 0
+            vectors = self._encode(number, batch, encoder, progress) if encoder else None
+            self._write_shard(number, batch, vectors, cut)
+            progress.advance(0 if encoder else len(batch))
+        finally:
+            held.release()
 
     def _count_cut(self, number: int, batch: Sequence[Passage], encoder: PassageEncoder) -> int:
         """Return how many passages the encoder does not read whole; say so at once if hours of encoding follow."""

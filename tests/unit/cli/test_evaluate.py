@@ -49,6 +49,16 @@ def test_named_tasks_are_scored_into_a_folder_and_kept_the_second_time(
     assert command_line(*command, "--overwrite").code == 0
 
 
+def test_a_store_that_encode_made_is_scored_as_it_is(
+    folder: Path, tmp_path: Path, llama_folder: Path, command_line: CommandLine
+) -> None:
+    stores = tmp_path / "stores"
+    command = ["evaluate", llama_folder, "--task", folder, "--set", f"stores={stores}", "-o", tmp_path / "out"]
+    assert command_line("encode", llama_folder, folder, "-o", stores / "mine", "--shard-size", 5).code == 0
+    assert command_line(*command).code == 0
+    assert [path.name for path in stores.iterdir()] == ["mine"]
+
+
 def test_a_model_is_scored_on_documents_cut_into_windows(
     folder: Path, tmp_path: Path, llama_folder: Path, command_line: CommandLine
 ) -> None:
