@@ -239,7 +239,8 @@ class RayEncoder:
                 with self._guard:
                     # The first worker decides what all others must be.
                     self._expected.check(facts)
-                    self._expected, self.spec, self.dimension = facts, spec, dimension
+                    if not self.dimension:
+                        self._expected, self.spec, self.dimension = facts, spec, dimension
                 self._used = time.monotonic()
                 self._free.put(worker)
                 return
