@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-import llama2vec
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ClusterError, ConfigError, Llama2VecError, MissingDependencyError
@@ -89,7 +88,7 @@ class EncodingWorker:
         import ray
         import torch
 
-        own = WorkerFacts(llama2vec.__version__, torch.__version__, node=ray.util.get_node_ip_address())
+        own = WorkerFacts(_own_version(), torch.__version__, node=ray.util.get_node_ip_address())
         expected.check(own)
         if self._encoder is None:
             from llama2vec.model.encoder import Encoder
@@ -353,7 +352,11 @@ def _known_here(spec: ModelSpec) -> WorkerFacts:
     """Return what this machine knows of the workers that it needs."""
     source = spec.source()
     contract = read_object(Path(source.location) / CONTRACT_FILE) if source.carries_contract else None
-    return WorkerFacts(llama2vec.__version__, contract=str((contract or {}).get("hash", "")))
+    return WorkerFacts(_own_version(), contract=str((contract or {}).get("hash", "")))
+
+
+def _own_version() -> str:
+    return str(sys.modules["llama2vec"].__version__)  # the package names higher layers: an import would point up
 
 
 def _first_line(error: BaseException | None) -> str:
