@@ -92,7 +92,7 @@ class ContrastiveSettings(GrownSettings):
     missing_negatives: Literal["fill", "error"] = "fill"
     weight: Annotated[float, Field(ge=0)] = 1.0  # Weight of InfoNCE
     distillation: Literal["kl", "margin_mse"] = "kl"
-    distillation_weight: Annotated[float, Field(ge=0)] = 0.0
+    distillation_weight: Annotated[float, Field(ge=0)] = 0.0  # Weight of the distillation loss
     distillation_temperature: Annotated[float, Field(gt=0)] = 1.0  # Divides the teacher's scores
     false_negatives: Literal["none", "self", "start", "teacher"] = "none"
     false_negative_margin: float = 0.0

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,6 +135,7 @@ def test_a_gguf_file_gives_its_tokenizer_without_its_weights(
 
     monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("llama2vec.model.backbone.AutoTokenizer.from_pretrained", remember)
+    monkeypatch.setattr("gguf.GGUFReader", lambda path: SimpleNamespace(fields={}))
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     assert load_tokenizer(str(tmp_path / "tiny.gguf")).truncation_side == "right"
     assert asked == [{"location": str(tmp_path), "gguf_file": "tiny.gguf", "trust_remote_code": False}]

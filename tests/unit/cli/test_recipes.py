@@ -19,6 +19,6 @@ def test_a_recipe_or_example_is_shown_as_it_is(command_line: CommandLine) -> Non
 
 
 def test_an_unknown_or_missing_name_is_one_line(command_line: CommandLine) -> None:
-    assert "no recipe called 'gone'; choose from demo, " in command_line.refused("recipes", "show", "gone")
+    assert "no recipe called 'gone'; choose from 7b-1x24gb-qlora, " in command_line.refused("recipes", "show", "gone")
     assert "name the recipe to show" in command_line.refused("recipes", "show")
     assert "use `recipes show demo`" in command_line.refused("recipes", "list", "demo")
