@@ -139,7 +139,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
         if self.tokenizer.is_fast:
             # Otherwise, saving the tokenizer would save the limit of this call.
             self.tokenizer.backend_tokenizer.no_truncation()
-        prefix, suffix = self.contract["token_ids"]["prefix"], self._suffix(query)
+        prefix, suffix = self._prefix(query), self._suffix(query)
         # An empty text without prefix and prompt leaves nothing to pool: EOS stands in for it.
         stand_in = [self.tokenizer.eos_token_id or 0]
         return [[*prefix, *row[:limit], *suffix] or stand_in for row in ids]
@@ -148,6 +148,12 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
     def _settings(self) -> dict[str, Any]:
         settings: dict[str, Any] = self.contract["encoder"]
         return settings
+
+    def _prefix(self, query: bool) -> list[int]:
+        ids = self.contract["token_ids"]
+        is_next = self._settings["query_prompt" if query else "passage_prompt"] == "next"
+        before: list[int] = ids["next_prefix"] if is_next and "next_prefix" in ids else ids["prefix"]
+        return before
 
     def _suffix(self, query: bool) -> list[int]:
         if self._settings["pooling"] == "mean":
@@ -179,7 +185,7 @@ class PortableEncoder(InputModule):  # type: ignore[misc, unused-ignore]
 
     @property
     def _prompt_tokens(self) -> int:
-        return len(self.contract["token_ids"]["prefix"]) + max(len(self._suffix(query)) for query in (False, True))
+        return max(len(self._prefix(query)) + len(self._suffix(query)) for query in (False, True))
 
     def forward(self, features: dict[str, Tensor], **kwargs: Any) -> dict[str, Tensor]:
         """Add ``sentence_embedding`` [B, D], unit vectors in float32, and ``token_embeddings`` [B, L, D]."""
