@@ -103,7 +103,10 @@ def test_each_verb_ends_with_a_line_of_facts(work: Work, llama_folder: Path) -> 
     assert work.printed["adapt"].startswith(f"Adapted {llama_folder} [D=32] in 4 steps, ")
     assert work.printed["encode"].startswith(f"Encoded 24 passages [D=32] to {work.store} in ")
     assert work.printed["index"] == f"Indexed 24 passages [exact] to {work.index}\n"
-    assert all(text.count("\n") == 1 for text in work.printed.values())
+    _, *stacks = work.printed["adapt"].splitlines()
+    assert stacks[0].startswith("opens in sentence-transformers")
+    assert all(line.startswith("not in ") for line in stacks[1:])
+    assert all(text.count("\n") == 1 for verb, text in work.printed.items() if verb != "adapt")
 
 
 def test_adapt_leaves_the_manifest_log_curve_and_adapter(work: Work) -> None:
