@@ -67,7 +67,7 @@ def test_losses_and_gradients_equal_the_stock_models_and_later_sizes_compile_not
         once = counts["frames"]["ok"]
         found.append(step(model, *sizes[1]))
         assert counts["frames"]["ok"] == once
-    assert 0 < once <= 12  # the pieces of one layer, with and without a gradient of the input
+    assert 0 < once <= 16  # the pieces of one layer, with and without a gradient of the input
     again = step(model, *sizes[0])
     for one, other in zip([*found, again], [*stock, stock[0]], strict=True):
         assert one.keys() == other.keys()
