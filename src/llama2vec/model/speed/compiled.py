@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.errors import MissingDependencyError
+from llama2vec.model.speed.lean_layers import only_adapter
 from llama2vec.model.top_layers import layer_list
 
 _VARIANTS = 16
@@ -69,24 +70,11 @@ def _merge_lora(layers: list[Any]) -> list[tuple[Any, type]]:
     changed: list[tuple[Any, type]] = []
     modules: list[Any] = [module for layer in layers for module in layer.modules() if hasattr(module, "lora_A")]
     for module in modules:
-        names: Any = getattr(module, "active_adapters", ())
-        if type(module) is Linear and len(names) == 1 and _is_plain(module, names[0]):
+        if type(module) is Linear and only_adapter(module) is not None:
             changed.append((module, Linear))
             # The class and not the instance: the compiler recognizes equal code by it.
             module.__class__ = _merged_linear()
     return changed
-
-
-def _is_plain(layer: Any, name: str) -> bool:
-    return bool(
-        name in layer.lora_A
-        and not (layer.disable_adapters or layer.merged)
-        and isinstance(layer.lora_dropout[name], torch.nn.Identity)
-        and name not in layer.lora_variant
-        and type(layer.base_layer) is torch.nn.Linear
-        and layer.lora_A[name].bias is None
-        and layer.lora_B[name].bias is None
-    )
 
 
 @cache

@@ -107,8 +107,8 @@ def _projected(linear: Any, x: Tensor, up: Tensor | None, adapter: str | None) -
     return out
 
 
-def plain_adapter(layer: Any, x: Tensor) -> str | None:
-    """Return the adapter's name if the layer does plain training of one adapter on ``x``, else None."""
+def only_adapter(layer: Any) -> str | None:
+    """Return the adapter's name if a layer has one active adapter without peft's extras, else None."""
     adapters = getattr(layer, "active_adapters", None)
     name: str | None = adapters[0] if adapters and len(adapters) == 1 else None
     if name is None or name not in getattr(layer, "lora_A", ()):
@@ -117,11 +117,20 @@ def plain_adapter(layer: Any, x: Tensor) -> str | None:
         not (layer.disable_adapters or layer.merged)
         and isinstance(layer.lora_dropout[name], torch.nn.Identity)
         and name not in layer.lora_variant
-        and not layer.base_layer.weight.requires_grad
         and type(layer.base_layer) is torch.nn.Linear
-        and x.dtype == layer.base_layer.weight.dtype
         and layer.lora_A[name].bias is None
         and layer.lora_B[name].bias is None
+    )
+    return name if plain else None
+
+
+def plain_adapter(layer: Any, x: Tensor) -> str | None:
+    """Return the adapter's name if the layer does plain training of one adapter on ``x``, else None."""
+    name = only_adapter(layer)
+    plain = (
+        name is not None
+        and not layer.base_layer.weight.requires_grad
+        and x.dtype == layer.base_layer.weight.dtype
         and not torch.is_autocast_enabled(x.device.type)
     )
     return name if plain else None
