@@ -15,10 +15,8 @@ import numpy as np
 from llama2vec.engines.engine import Engine, engine_errors, id_key
 from llama2vec.errors import EngineError
 from llama2vec.retrieve.store import Vectors, VectorStore
-from llama2vec.retrieve.vector_index import ExactIndex, Rows, Scores, checked_queries, count_allowed
+from llama2vec.retrieve.vector_index import ExactIndex, Rows, Scores, are_few, checked_queries, count_allowed
 
-_FEW_ROWS, _FEW_OF = 20_000, 20
-"""Allowed rows that are compared one by one: at most so many, or one in so many."""
 _DEEPEST = 10_000
 """Most passages that every engine gives for one query; deeper searches compare with all of the store."""
 
@@ -47,8 +45,7 @@ class EngineIndex:
         count, queries = count_allowed(self.store, allowed), checked_queries(vectors, depth, self.store)
         depth = min(depth, max(1, count))
         reach = math.ceil(depth * len(self.store) / max(1, count))
-        few = allowed is not None and count <= max(_FEW_ROWS, len(self.store) // _FEW_OF)
-        if few or reach > _DEEPEST or not len(queries):
+        if are_few(self.store, allowed) or reach > _DEEPEST or not len(queries):
             return ExactIndex(self.store).search(queries, depth, allowed)
         self._check()
         with engine_errors(self._engine):

@@ -17,7 +17,7 @@ import numpy as np
 from llama2vec.errors import ConfigError, MissingDependencyError, StoreError
 from llama2vec.retrieve.settings import FaissSearch, IndexKind
 from llama2vec.retrieve.store import Vectors, VectorStore
-from llama2vec.retrieve.vector_index import ExactIndex, Rows, Scores, checked_queries, count_allowed, shortened
+from llama2vec.retrieve.vector_index import ExactIndex, Rows, Scores, are_few, checked_queries, count_allowed, shortened
 from llama2vec.terminal import ProgressReporter
 
 faiss: Any
@@ -33,8 +33,6 @@ _TRAIN_PER_CENTROID = 39
 _HNSW_LINKS, _HNSW_BUILD, _HNSW_SEARCH = 32, 200, 128
 """Links per vector, and candidates examined while building and searching (arXiv 1603.09320: M, efConstruction, ef)."""
 _CELLS_SEARCHED = 32
-_FEW_ROWS, _FEW_OF = 20_000, 20
-"""Allowed rows that are compared one by one: at most so many, or one in so many; FAISS would search far for them."""
 _ADDED_VECTORS = 8192
 _PARTITIONED = 200_000
 """Passages from which on codes lie in cells."""
@@ -88,7 +86,7 @@ class FaissIndex:
     def search(self, vectors: Vectors, depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
         """See :meth:`ExactIndex.search`; among few allowed rows the search is exact."""
         count = count_allowed(self.store, allowed)
-        if allowed is not None and count <= max(_FEW_ROWS, len(self.store) // _FEW_OF):
+        if are_few(self.store, allowed):
             return ExactIndex(self.store).search(vectors, depth, allowed)
         queries, depth = checked_queries(vectors, depth, self.store), min(depth, count)
         if not len(queries):

@@ -24,6 +24,8 @@ _ROOM = 8
 """A query's best are chosen when it has collected half so many times the wanted number."""
 _SAMPLE, _IN_SAMPLE = 1 << 12, 10
 """Most vectors of the sample that floors come from, and how many of the results it should hold."""
+_FEW_ROWS, _FEW_OF = 20_000, 20
+"""Allowed rows that are compared one by one: at most so many, or one in so many; others would search far for them."""
 _LAST_ROW = (1 << 32) - 1
 _EMPTY = np.iinfo(np.int64).min
 
@@ -85,6 +87,11 @@ class ExactIndex:
 def count_allowed(store: VectorStore, allowed: Rows | None) -> int:
     """Return among how many passages is searched."""
     return len(store) if allowed is None else len(allowed)
+
+
+def are_few(store: VectorStore, allowed: Rows | None) -> bool:
+    """Tell whether the allowed rows are so few that an index does better to compare them one by one."""
+    return allowed is not None and len(allowed) <= max(_FEW_ROWS, len(store) // _FEW_OF)
 
 
 def checked_queries(vectors: Vectors, depth: int, store: VectorStore) -> Vectors:

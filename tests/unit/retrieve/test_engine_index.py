@@ -13,6 +13,7 @@ from memory_engine import ClientError, MemoryEngine
 from llama2vec.engines.opening import Target
 from llama2vec.errors import ConfigError, EngineError
 from llama2vec.retrieve import engine_index as engine_index_module
+from llama2vec.retrieve import vector_index as vector_index_module
 from llama2vec.retrieve.engine_index import EngineIndex
 from llama2vec.retrieve.exporting import export_store
 from llama2vec.retrieve.index import build_index, open_index, store_sha256
@@ -53,7 +54,7 @@ def same(
 def test_an_engine_gives_what_exact_search_gives(
     store: VectorStore, engine: MemoryEngine, queries: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_index_module, "_FEW_ROWS", 0)
+    monkeypatch.setattr(vector_index_module, "_FEW_ROWS", 0)
     index = EngineIndex(store, engine, store_sha256(store))
     assert same(index, queries, 10, None)
     assert same(index, queries, 10, np.arange(0, COUNT, 2))

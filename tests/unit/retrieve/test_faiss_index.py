@@ -11,6 +11,7 @@ from made_stores import clustered, store_of
 
 from llama2vec.errors import ConfigError
 from llama2vec.retrieve import faiss_index as faiss_index_module
+from llama2vec.retrieve import vector_index as vector_index_module
 from llama2vec.retrieve.faiss_index import FaissIndex, default_search, write_faiss_index
 from llama2vec.retrieve.index import build_index, open_index
 from llama2vec.retrieve.settings import FaissSearch, IndexKind, SearchRequest
@@ -79,7 +80,7 @@ def test_codes_are_searched_among_some_rows(
     kind: IndexKind, store: VectorStore, queries: npt.NDArray[np.float32], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(faiss_index_module, "_FEW_ROWS", 0)
+    monkeypatch.setattr(vector_index_module, "_FEW_ROWS", 0)
     index = built(store, tmp_path / "index", kind)
     for step in (2, 7):
         allowed = np.arange(1, COUNT, step)

@@ -14,7 +14,6 @@ from made_stores import TableEncoder, clustered, store_of
 
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.records import Passage
-from llama2vec.retrieve import faiss_index as faiss_index_module
 from llama2vec.retrieve import vector_index as vector_index_module
 from llama2vec.retrieve.faiss_index import FaissIndex, write_faiss_index
 from llama2vec.retrieve.index import build_index, open_index
@@ -77,7 +76,7 @@ def test_ivfpq_trains_on_a_sample_and_finds_most_neighbors(tmp_path: Path) -> No
 def test_a_search_among_some_rows_finds_the_nearest_of_them(
     store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: IndexKind, least: float, share: float
 ) -> None:
-    monkeypatch.setattr(faiss_index_module, "_FEW_ROWS", 0)  # else an index of this size would search exactly
+    monkeypatch.setattr(vector_index_module, "_FEW_ROWS", 0)  # else an index of this size would search exactly
     queries = clustered(30, 32, seed=1)
     allowed = np.flatnonzero(np.random.default_rng(2).random(len(store)) < share)
     scores, rows = built(store, tmp_path / "index", kind).search(queries, 20, allowed)
@@ -91,7 +90,7 @@ def test_a_search_among_some_rows_finds_the_nearest_of_them(
 
 
 def test_ivfpq_searches_among_some_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faiss_index_module, "_FEW_ROWS", 0)
+    monkeypatch.setattr(vector_index_module, "_FEW_ROWS", 0)
     store = store_of(clustered(10_500, 16), tmp_path / "store", shard_size=4000)
     index, queries = built(store, tmp_path / "ivfpq", "faiss-ivfpq"), clustered(50, 16, seed=1)
     for step in (3, 40):
