@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
 # Read when huggingface_hub is imported: a test that asks the network fails at once instead of waiting.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Read when transformers is imported, here and in every process that a test starts: the code of saved encoders is copied
+# into one folder of this run. Two folders would both hold a package transformers_modules, and the first one found would
+# hide the other.
+CODE_CACHE = tempfile.TemporaryDirectory(prefix="llama2vec-code-")
+os.environ["HF_MODULES_CACHE"] = CODE_CACHE.name
 # A shell starts background jobs with Ctrl-C ignored, and the commands that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -14,13 +14,6 @@ from llama2vec.integrations.sentence_transformers import check_own_code, load_se
 from llama2vec.model.encoder import Encoder
 
 
-@pytest.fixture(autouse=True)
-def code_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers copies a folder's code before it runs it; not into the user's cache here."""
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", sys.path.copy())
-
-
 @pytest.fixture
 def saved(llama_folder: Path, tmp_path: Path) -> Path:
     settings = EncoderSettings(query_prompt="next")

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +69,6 @@ WITHOUT_LLAMA2VEC = """
     assert not [name for name in sys.modules if name.partition(".")[0] == "llama2vec"]
     np.savez(task["output"], **found)
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def code_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """transformers copies a folder's code before it runs it; not into the user's cache here."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = str(tmp_path_factory.mktemp("modules"))
-        patch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", folder)
-        patch.setenv("HF_MODULES_CACHE", folder)
-        patch.setattr(sys, "path", sys.path.copy())
-        yield
 
 
 @pytest.fixture(scope="module")

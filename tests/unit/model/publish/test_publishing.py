@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -51,7 +50,6 @@ PASSAGES = ["Bees find their way by the sun.", "The bridge was opened in 1932."]
 )
 def test_the_code_on_the_card_runs_and_gives_the_encoders_vectors(
     save: Callable[..., Path],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     recipe: str,
     settings: dict[str, Any],
@@ -60,8 +58,6 @@ def test_the_code_on_the_card_runs_and_gives_the_encoders_vectors(
     encoder = Encoder.load(folder, settings=FLOAT32)
     query, passages = encoder.encode_queries([QUERY])[0], encoder.encode_passages(PASSAGES)
     monkeypatch.chdir(folder.parent)
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr(sys, "path", sys.path.copy())
     for number, block in enumerate(re.findall(r"```python\n(.*?)```", card_of(folder), flags=re.DOTALL)):
         found: dict[str, Any] = {}
         exec(block, found)
