@@ -21,7 +21,7 @@ class Arm:
 
     Attributes:
         adaptation: ``none``, ``ebae``, ``ebar`` or ``both``; or the name of a reference, which has no other fields.
-        recipe: ``paper`` or ``released``.
+        recipe: A name of the budget's recipes; ``paper`` is the main one.
         steps: Adaptation steps.
         stage: The second stage: ``none``, ``labels``, or ``corpus`` for pairs made from the corpora without labels.
         pairs: Labeled pairs; ``ALL_PAIRS`` = all of the budget.

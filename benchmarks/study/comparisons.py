@@ -113,9 +113,9 @@ def questions(protocol: Protocol) -> list[Question]:
     for part in ("ebae", "ebar"):
         one = adapted(protocol, part)
         pairs += [(one, both), (tuned(one), tuned(both))]
-    if "released" in protocol.adaptation.recipes:
-        released, none_released = adapted(protocol, "both", "released"), adapted(protocol, "none", "released")
-        pairs += [(both, released), (tuned(both), tuned(released)), (tuned(none_released), tuned(released))]
+    for recipe in [name for name in protocol.adaptation.recipes if name != "paper"]:
+        other, none_other = adapted(protocol, "both", recipe), adapted(protocol, "none", recipe)
+        pairs += [(both, other), (tuned(both), tuned(other)), (tuned(none_other), tuned(other))]
     pairs.append((tuned(raw_mean()), tuned(both)))
     return [Question(*pair) for pair in pairs]
 

@@ -67,7 +67,7 @@ def finetune_config(protocol: Protocol, cell: Cell, start: str, pairs: int) -> F
     prompt = protocol.prompt_of[arm.adaptation]
     overrides = [
         *stage.overrides,
-        f"prompts={arm.recipe}",
+        *prompt_overrides(protocol, arm.recipe),
         f'model.name="{start}"',
         f"optimizer.steps={stage.steps_for(pairs)}",
         f"optimizer.batch_size={stage.batch_size}",
@@ -78,6 +78,11 @@ def finetune_config(protocol: Protocol, cell: Cell, start: str, pairs: int) -> F
         f"encoder.pooling={arm.pooling}",
     ]
     return load_config(FinetuneConfig, None, overrides)
+
+
+def prompt_overrides(protocol: Protocol, recipe: str) -> list[str]:
+    """Return those overrides of a recipe that choose its prompts; no other one reaches the second stage."""
+    return [term for term in protocol.adaptation.recipes[recipe] if term.startswith("prompts")]
 
 
 def differing(there: Mapping[str, Any], wanted: ConfigT) -> tuple[str, object, object] | None:
@@ -146,7 +151,7 @@ class Models:
         if not arm.is_trained:
             prompt = self.protocol.prompt_of["none"]
             settings = EncoderSettings(pooling=arm.pooling, query_prompt=prompt, passage_prompt=prompt)
-            prompts = load_config(FinetuneConfig, None, [f"prompts={arm.recipe}"]).prompts
+            prompts = load_config(FinetuneConfig, None, prompt_overrides(self.protocol, arm.recipe)).prompts
             return Encoder.load(self.protocol.model, prompts=prompts, encoder=settings)
         return self._adapted(cell) if arm.stage == "none" else self._finetuned(cell)
 

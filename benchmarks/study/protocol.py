@@ -17,6 +17,7 @@ BUDGETS = Path(__file__).with_name("budgets")
 ALL_PAIRS = -1
 _NOT_FROZEN = {"plan", "estimates"}
 
+RecipeName = Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
 Adaptation = Literal["none", "ebae", "ebar", "both"]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
@@ -60,13 +61,13 @@ class AdaptationStage(Settings):
         corpus: Unlabeled text below the data folder.
         recipe: TOML recipe of ``llama2vec adapt``; relative to the repository.
         overrides: ``section.key=value`` settings that override the recipe.
-        recipes: Prompt recipe → further overrides; must include ``paper``, the main one.
+        recipes: Name of a variant → further overrides; must include ``paper``, the main one.
     """
 
     corpus: str
     recipe: str
     overrides: list[str] = Field(default_factory=list)
-    recipes: dict[Literal["paper", "released"], list[str]]
+    recipes: dict[RecipeName, list[str]]
 
     @model_validator(mode="after")
     def _has_main(self) -> AdaptationStage:

@@ -77,7 +77,7 @@ def test_terms_choose_cells_and_wrong_ones_say_what_there_is() -> None:
 
 
 def test_a_budget_with_a_typo_or_none_of_this_name_is_refused(tmp_path: Path, toy_file: Path) -> None:
-    with pytest.raises(ConfigError, match="choose from cpu, gpu"):
+    with pytest.raises(ConfigError, match="choose from choices, cpu, gpu"):
         load_protocol("tpu")
     broken = tmp_path / "broken.toml"
     broken.write_text(toy_file.read_text(encoding="utf-8").replace("max_queries", "max_query"), encoding="utf-8")
@@ -165,7 +165,7 @@ def test_the_plan_is_printed_without_data_or_results(
         ([], "nothing to do"),
         (["--work", "work"], "--data"),
         (["--merge", "absent.json"], "no such file"),
-        (["--budget", "tpu", "--plan"], "choose from cpu, gpu"),
+        (["--budget", "tpu", "--plan"], "choose from choices, cpu, gpu"),
         (["--cells", "seed=99", "--plan"], "no seed '99'"),
     ],
 )

@@ -315,7 +315,7 @@ def test_marked_blocks_are_written_and_a_stale_one_is_found(
     ("block", "message"),
     [
         ("<!-- table: study-man -->\n<!-- end -->\n", "did you mean 'study-main'"),
-        ("<!-- table: study-main tpu -->\n<!-- end -->\n", "choose from cpu, gpu"),
+        ("<!-- table: study-main tpu -->\n<!-- end -->\n", "choose from choices, cpu, gpu"),
         ("<!-- table: study-main -->\nno end\n", "has no <!-- end -->"),
         ("<!-- table: study-main -->\n<!-- table: study-sts -->\n<!-- end -->\n", "'study-main' has no"),
         ("<!-- table: adapted-quality -->\n<!-- end -->\n", "adapt-smollm2-cpu.json"),
