@@ -15,13 +15,13 @@ import random
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from own_memory import Peak
 from provenance import made_by
 
 from llama2vec.files import write_json
@@ -63,43 +63,14 @@ def measured(stage: str, way: str, rows: int) -> dict[str, Any]:
     # What one row needs is loaded before the count begins.
     with tempfile.TemporaryDirectory() as name:
         work(Path(name), way, 200)
-    peak = _Peak()
-    before, started = peak.now(), time.monotonic()
-    with tempfile.TemporaryDirectory() as name, peak:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as name, Peak() as peak:
         read = work(Path(name), way, rows)
         disk = sum(path.stat().st_size for path in Path(name).rglob("*"))
     return {
-        "stage": stage, "way": way, "rows": rows, "drawn": read, "mib": round((peak.most - before) / 2**20, 1),
+        "stage": stage, "way": way, "rows": rows, "drawn": read, "mib": peak.mib,
         "seconds": round(time.monotonic() - started, 1), "disk_mib": round(disk / 2**20, 1),
     }  # fmt: skip
-
-
-class _Peak:
-    """Samples the memory of its own of this process."""
-
-    def __init__(self) -> None:
-        self.most, self._stop = 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    @staticmethod
-    def now() -> int:
-        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-        raise OSError("this system does not tell a process's own memory; run it on Linux")
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.02):
-            self.most = max(self.most, self.now())
-
-    def __enter__(self) -> _Peak:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        self.most = max(self.most, self.now())
 
 
 def sentence(draw: random.Random) -> str:

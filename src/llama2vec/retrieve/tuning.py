@@ -45,6 +45,8 @@ def tuned(index: FaissIndex, target: float) -> FaissSearch:
     queries, own, wanted = _sample(store)
     best, highest = None, 0.0
     for effort in _efforts(index):
+        if best and _cost(index, effort, 0) >= best[0]:
+            break  # Farther searches cost more still, and with millions of passages take minutes to try
         index.settings = first.model_copy(update={"effort": effort})
         for rescore, recall in _recalls(index, queries, own, wanted):
             highest = max(highest, recall)
@@ -52,6 +54,8 @@ def tuned(index: FaissIndex, target: float) -> FaissSearch:
                 cost = _cost(index, effort, rescore)
                 if best is None or cost < best[0]:
                     best = cost, effort, rescore
+                break
+            if best and _cost(index, effort, 2 * rescore) >= best[0]:
                 break
     index.settings = first
     if best is None:

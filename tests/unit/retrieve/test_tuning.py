@@ -60,6 +60,37 @@ def test_less_recall_costs_less(store: VectorStore, tmp_path: Path, monkeypatch:
     assert sorted(set(found)) == found
 
 
+def test_the_cheapest_settings_are_found_without_trying_dearer_ones(
+    store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faiss_index_module, "_PARTITIONED", 1000)
+    monkeypatch.setattr(faiss_index_module, "_TRAIN_PER_CENTROID", 11)
+    build_index(store, tmp_path / "index", kind="faiss-int8", search=SearchRequest(recall=0.9))
+    index = open_index(tmp_path / "index")
+    assert isinstance(index, FaissIndex)
+    first, tried = index.settings.model_copy(update={"measured": None}), list[int | None]()
+    queries, own, wanted = tuning._sample(store)
+    good = []
+    for effort in tuning._efforts(index):
+        index.settings = first.model_copy(update={"effort": effort})
+        reached = [(tuning._cost(index, effort, rescore), effort, rescore)
+                   for rescore, found in tuning._recalls(index, queries, own, wanted) if found >= 0.9]  # fmt: skip
+        good += reached
+    index.settings = first
+    search = index.candidates
+
+    def counted(*arguments: object) -> object:
+        tried.append(index.settings.effort)
+        return search(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(index, "candidates", counted)
+    best = tuning.tuned(index, 0.9)
+    cost, effort, rescore = min(good)
+    assert (best.effort, best.rescore) == (effort, rescore)
+    assert all(tuning._cost(index, one, 0) < cost for one in tried[:-1])
+    assert max(one or 0 for one in tried) < (index.cells or 0)
+
+
 def test_a_recall_out_of_reach_names_the_best_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "_RESCORES", (1,))
     store = store_of(clustered(1000, 32), tmp_path / "store")
