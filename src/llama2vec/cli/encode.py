@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llama2vec.model.source import ModelSpec
     from llama2vec.retrieve.ray_encoding import RayEncoder
     from llama2vec.retrieve.store import VectorFormat
+    from llama2vec.retrieve.vllm_encoding import VllmEncoder
 
 
 class _Stored(Settings):
@@ -114,17 +115,22 @@ def encode_command(
 @contextmanager
 def _placed(
     model: str, spec: ModelSpec, placing: PlacingSettings, dtype: str, device: str, prompts: str | None, sets: list[str]
-) -> Iterator[Encoder | RayEncoder]:
-    """Load the encoder in this process, or start workers with it."""
+) -> Iterator[Encoder | RayEncoder | VllmEncoder]:
+    """Load the encoder in this process, or start vLLM or Ray's workers with it."""
     if placing.engine == "process":
         yield load_encoder(model, dtype, device, prompts, sets)
         return
-    from llama2vec.retrieve.ray_encoding import ray_encoder
-
     if (prompts or sets) and spec.source().carries_contract:
         raise ContractError(
             f"{model}: this model carries its own contract; leave out --prompts and --set of an encoder"
         )
     settings = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
+    if placing.engine == "vllm":
+        from llama2vec.retrieve.vllm_encoding import VllmEncoder
+
+        yield VllmEncoder(spec, settings)
+        return
+    from llama2vec.retrieve.ray_encoding import ray_encoder
+
     with ray_encoder(spec, settings, placing) as encoder:
         yield encoder

@@ -37,10 +37,10 @@ class SearchRequest(Settings):
 
 
 class PlacingSettings(Settings):
-    """Where the encoder runs; no choice changes the bytes of a store."""
+    """Where the encoder runs: Ray gives the bytes of the plain command, vLLM its vectors up to rounding."""
 
-    engine: Literal["process", "ray"] = Field(
-        "process", description="Where to encode: in this process, or on a Ray cluster."
+    engine: Literal["process", "ray", "vllm"] = Field(
+        "process", description="Where to encode: in this process, on a Ray cluster, or in vLLM (servable models)."
     )
     address: str = Field("", description="Ray cluster to use, HOST:PORT or auto; default: start Ray on this machine.")
     workers: int = Field(0, ge=0, description="Ray workers; default: one for each GPU or share of the CPUs.")
