@@ -381,5 +381,5 @@ def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     differs = first_difference(old_plan.get("settings", {}), new_plan.get("settings", {}))
     name, old, new = differs or first_difference(old_plan, new_plan) or ("plan", None, None)
     if isinstance(old, str) and isinstance(new, str) and min(len(old), len(new)) >= 32:
-        return f"the {name} has other content"
+        return f"{name}: the content differs"
     return f"{name}: {old!r} there, {new!r} now"

@@ -115,7 +115,7 @@ def test_a_number_written_another_way_is_the_same_plan(tmp_path: Path) -> None:
 
 def test_other_content_of_an_input_is_named_without_its_hash(tmp_path: Path) -> None:
     make(tmp_path / "a")
-    with pytest.raises(OutputExistsError, match=r"\(the corpus has other content\)"):
+    with pytest.raises(OutputExistsError, match=r"\(corpus: the content differs\)"):
         make(tmp_path / "a", {"settings": {"steps": 2}, "corpus": "d" * 64, "format": "test"})
 
 

@@ -9,6 +9,7 @@ import typer
 
 from llama2vec.cli.options import Device, Dtype
 from llama2vec.errors import ConfigError
+from llama2vec.files import check_inputs
 
 
 def distill_command(
@@ -30,6 +31,7 @@ def distill_command(
     """Fit a table that encodes queries without the model: search INDEX --model TABLE."""
     if not queries and not corpus:
         raise ConfigError("a table is fitted to sample queries; give --queries, or --corpus to draw them from")
+    check_inputs(output, [model, *(queries or ()), *(corpus or ())])
     from llama2vec.data.corpus import read_passages, read_queries
     from llama2vec.model.encoder import Encoder
     from llama2vec.retrieve.query_table import save_query_table

@@ -14,6 +14,7 @@ from llama2vec.cli.settings_options import options_from
 from llama2vec.config import Settings
 from llama2vec.engines.opening import ENGINES, TOKEN, Target
 from llama2vec.errors import ConfigError, StoreError
+from llama2vec.files import check_inputs
 
 if TYPE_CHECKING:
     from llama2vec.model.publish.exporting import Quantization, Runtime
@@ -75,6 +76,7 @@ def export_command(
     store.check_vectors()
     words = engine.language if engine.bm25 else None
     target = Target(to, at, engine.collection or _default_name(store))
+    check_inputs(target.path or Path(at), [store.path])
     if not engine.snippet:
         _export_store(store, target, words, replace=overwrite, timeout=engine.timeout_seconds)
         typer.echo("\nSearch it from Python:\n")

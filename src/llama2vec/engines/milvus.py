@@ -58,8 +58,9 @@ class Milvus:
             import pymilvus
         except ImportError:
             raise missing("pymilvus", "milvus") from None
-        # It logs the traceback of every error, which we tell in one line.
-        logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
+        # They log the traceback of every error, which we tell in one line, and when Milvus Lite starts and stops.
+        for name in ("pymilvus", "milvus_lite", "grpc"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self.place, self.errors = f"the collection {collection} at {at}", (pymilvus.MilvusException,)
         self._types, self._name, self._has_words = pymilvus.DataType, collection, False
         try:

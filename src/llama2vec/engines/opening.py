@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from string import Template
 from typing import Any, cast
 
 from llama2vec.engines.engine import WORD_SPACE, Engine, masked
+from llama2vec.engines.local import check_address, check_there, local_path
 from llama2vec.engines.pgvector import candidates, nearest_sql, quoted
 from llama2vec.errors import ConfigError
 
@@ -23,6 +26,15 @@ _ENGINES = {
     "lancedb": ("lance", "Lance"),
     "opensearch": ("opensearch", "OpenSearch"),
 }
+_COLLECTIONS = {
+    "milvus": (r"[A-Za-z_][A-Za-z0-9_]{0,254}", "letters, digits and _, not a digit first"),
+    "qdrant": (r"(?!\.\.?\Z)[^<>:\"/\\|?*\0]{1,255}", 'no < > : " / \\ | ? *'),
+    "lancedb": (r"(?!\.+\Z)[A-Za-z0-9_.-]+", "letters, digits, _, - and ."),
+    "opensearch": (r"[a-z0-9][a-z0-9_.-]{0,254}", "small letters, digits, _, - and ., a letter or digit first"),
+    "pgvector": (r'[^\0"]+', 'up to 63 bytes without "'),
+}
+_LONGEST_TABLE = 63
+"""Bytes of a name in PostgreSQL, which cuts longer ones without an error."""
 ENGINES = tuple(_ENGINES)
 """The names of the engines."""
 
@@ -56,14 +68,35 @@ class Target:
             raise ConfigError(f"{masked(written)}: an index would keep this password; put it into ${TOKEN}")
         return cls(kind, at, collection)
 
+    @property
+    def path(self) -> Path | None:
+        """The folder of an engine without a server; None for a server."""
+        return local_path(self.kind, self.at)
+
+    def settled(self) -> Target:
+        """Return the target with an absolute path, so that it means the same in every working directory."""
+        return self if self.path is None else replace(self, at=str(self.path.absolute()))
+
+    def open_existing(self) -> Engine:
+        """Connect as :meth:`open` does; a folder that does not exist is an EngineError, and is not made."""
+        check_there(self.kind, self.at)
+        return self.open()
+
     def open(self, timeout: float = _DEFAULT_TIMEOUT) -> Engine:
-        """Connect to the engine.
+        """Connect to the engine; one without a server makes its folder.
 
         Raises:
-            ConfigError: The engine is unknown.
-            MissingDependencyError: Its client is not installed.
+            ConfigError: The engine is unknown, or cannot have a collection of this name.
+            OutputExistsError: The folder holds something else.
+            MissingDependencyError: The engine's client is not installed.
             EngineError: It does not answer within ``timeout`` seconds.
         """
+        self._module()
+        form, words = _COLLECTIONS[self.kind]
+        is_long = self.kind == "pgvector" and len(self.collection.encode()) > _LONGEST_TABLE
+        if not re.fullmatch(form, self.collection) or is_long:
+            raise ConfigError(f"--collection {self.collection!a}: {self.kind} takes names of {words}")
+        check_address(self.kind, self.at)
         opener = cast("Callable[..., Engine]", getattr(self._module(), _ENGINES[self.kind][1]))
         return opener(self.at, self.collection, token=os.environ.get(TOKEN, ""), timeout=timeout)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -77,6 +78,8 @@ class OpenSearch:
             from opensearchpy.exceptions import OpenSearchException
         except ImportError:
             raise missing("opensearch-py", "opensearch") from None
+        # It logs the traceback of every failed request, which we tell in one line.
+        logging.getLogger("opensearch").setLevel(logging.CRITICAL)
         shown = masked(at)
         self.place, self.errors = f"the index {collection} at {shown}", (OpenSearchException,)
         self._helpers, self._name = opensearchpy.helpers, collection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -154,10 +155,8 @@ class Pgvector:
 
     def finish(self) -> None:
         """See :class:`Engine`."""
-        name = quoted(f"{self._table.strip(chr(34))[:50]}_vector")
-        self._database.execute(
-            f"CREATE INDEX IF NOT EXISTS {name} ON {self._table} USING hnsw ({_indexed(self._dimension)})"
-        )
+        name, indexed = _index_name(self._table), _indexed(self._dimension)
+        self._database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON {self._table} USING hnsw ({indexed})")
         self._database.execute(f"ANALYZE {self._table}")
 
     def count(self) -> int:
@@ -181,6 +180,11 @@ class Pgvector:
     def close(self) -> None:
         """See :class:`Engine`."""
         self._database.close()
+
+
+def _index_name(table: str) -> str:
+    """Return the name of a table's index over vectors: PostgreSQL cuts names, and two tables may begin alike."""
+    return quoted(f"llama2vec_{hashlib.blake2b(table.encode(), digest_size=12).hexdigest()}_vector")
 
 
 def _indexed(dimension: int) -> str:

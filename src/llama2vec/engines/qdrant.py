@@ -73,7 +73,10 @@ class Qdrant:
             from qdrant_client.http.exceptions import ApiException
         except ImportError:
             raise missing("qdrant-client", "qdrant") from None
-        self.place, self.errors = f"the collection {collection} at {at}", (ApiException, RuntimeError)
+        self.place, self.errors = (
+            f"the collection {collection} at {at}",
+            (ApiException, RuntimeError, ValueError, OSError),
+        )
         self._models, self._name, self._has_words = qdrant_client.models, collection, False
         try:
             if "://" in at:

@@ -204,8 +204,8 @@ def _difference(stage: PlannedStage, entry: Mapping[str, Any], inputs: Mapping[s
         old, new = entry["inputs"].get(name), inputs.get(name)
         if (name in inputs and new is None) or old == new:
             continue
-        what = "is new" if old is None else "is not read any more" if new is None else "has other content"
-        return f"the {name} {what}"
+        what = "new" if old is None else "no longer read" if new is None else "the content differs"
+        return f"{name}: {what}"
     return ""
 
 

@@ -158,7 +158,7 @@ def open_index(path: str | Path) -> Index:
     if manifest.kind == "exact":
         return ExactIndex(store)
     if manifest.engine is not None:
-        return EngineIndex(store, manifest.engine.open(), manifest.store.sha256)
+        return EngineIndex(store, manifest.engine.open_existing(), manifest.store.sha256)
     file = path / _FAISS
     if not is_intact(file, manifest.faiss_sha256 or ""):
         raise StoreError(f"{file} is missing or damaged; build the index again")
@@ -243,6 +243,8 @@ def _wanted(there: Mapping[str, Any], kind: str | None, bm25: str | None, search
     """Return the settings of an index: what is there, with what was asked for on top."""
     wanted = {"kind": kind or there.get("kind", "exact"), "bm25": bm25 or there.get("bm25")}
     asked = search.model_dump(exclude_none=True)
+    if search.engine is not None:
+        asked["engine"] = asdict(search.engine.settled())
     if not kind and not asked:
         return {**wanted, "search": there.get("search")}
     if wanted["kind"] == "exact":
@@ -315,7 +317,7 @@ def _write_vectors(folder: Path, output: Path, store: VectorStore, plan: Mapping
     if kind == "engine":
         engine = Target(**asked["engine"])
         # Connects, and refuses a collection that does not equal the store.
-        EngineIndex(store, engine.open(), plan["store"])
+        EngineIndex(store, engine.open_existing(), plan["store"])
     elif kind != "exact":
         search = _write_faiss(folder / _FAISS, store, kind, asked)
         sha256 = _flushed(folder / _FAISS).sha256

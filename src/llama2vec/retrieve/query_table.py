@@ -123,7 +123,7 @@ def save_query_table(
 
     Raises:
         ModelError: The tokenizer cannot be saved for use without transformers, or there are fewer than 20 texts.
-        OutputExistsError: ``output`` holds something else.
+        OutputExistsError: ``output`` holds something else, or lies in the model's folder.
     """
     from llama2vec.manifest import digest
     from llama2vec.retrieve.table_fitting import fit_table
@@ -134,7 +134,7 @@ def save_query_table(
     if not encoder.backbone.tokenizer.is_fast:
         raise ModelError(f"{encoder.spec.title}: a table needs a fast tokenizer, and this model has a slow one")
     made = {"contract_hash": encoder.contract_hash, "texts": digest(list(texts)), "seed": seed}
-    with claim(Path(output), QUERY_TABLE, made, overwrite=overwrite) as work:
+    with claim(Path(output), QUERY_TABLE, made, overwrite=overwrite, inputs=[encoder.spec.path or None]) as work:
         if not work.is_finished:
             # Lengths count in the tokens of the text alone, as the encoder counts them.
             _, max_tokens = encoder.reading("query")

@@ -22,3 +22,15 @@ def test_the_command_draws_queries_from_a_corpus(
     assert QueryTable.load(output).facts["texts"] > 30
     message = command_line.refused("distill", llama_folder, "-o", tmp_path / "none")
     assert "give --queries, or --corpus to draw them from" in message
+
+
+def test_a_table_is_not_written_into_what_it_is_made_from(
+    llama_folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    (texts / "a.txt").write_text("The river flows north.")
+    for inside, read in ((texts / "table", texts), (llama_folder / "table", llama_folder)):
+        message = command_line.refused("distill", llama_folder, "--corpus", texts, "-o", inside)
+        assert f"the output {inside} lies inside the input {read}" in message
+        assert not inside.exists()

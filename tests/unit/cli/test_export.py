@@ -60,6 +60,16 @@ def test_what_cannot_be_exported_is_refused(command_line: CommandLine, tmp_path:
     assert not (tmp_path / "files").exists()
 
 
+@pytest.mark.parametrize(("to", "name"), [("lancedb", ""), ("qdrant", "base"), ("milvus", "base.db"), ("faiss", "")])
+def test_a_store_is_not_exported_into_itself(command_line: CommandLine, tmp_path: Path, to: str, name: str) -> None:
+    store = tmp_path / "store"
+    write(store)
+    before = sorted(store.rglob("*"))
+    refused = command_line.refused("export", store, "--to", to, "--at", store / name)
+    assert "choose another output" in refused
+    assert sorted(store.rglob("*")) == before
+
+
 def test_it_says_how_near_the_export_is(command_line: CommandLine, exported: Path) -> None:
     done = command_line("export", exported.parent / "encoder", "-o", exported)
     assert done.code == 0, done.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +26,24 @@ def test_a_client_that_is_not_installed_is_named_with_its_extra(kind: str, monke
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown engine 'excel'; choose one of milvus, qdrant, pgvector"):
         Target("excel", "sheet", "a").open()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("milvus", "my notes"), ("milvus", "2026"), ("qdrant", "a/b"), ("qdrant", ".."), ("qdrant", ""),
+        ("lancedb", "a b"), ("lancedb", "."), ("opensearch", "Notes"), ("opensearch", "_notes"),
+        ("pgvector", "é" * 32), ("pgvector", 'a"b'),
+    ],
+)  # fmt: skip
+def test_a_name_that_the_engine_cannot_have_is_refused_before_anything_else(kind: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=f"{kind} takes names of"):
+        Target(kind, "http://localhost:1", name).open()
+
+
+def test_a_folder_means_the_same_in_every_working_directory() -> None:
+    assert Target("lancedb", "base", "a").settled().at == str(Path.cwd() / "base")
+    assert Target("qdrant", "http://host:6333", "a").settled().at == "http://host:6333"
 
 
 @pytest.mark.parametrize("kind", ENGINES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama2vec.engines.pgvector import _indexed, nearest_sql, quoted
+from llama2vec.engines.pgvector import _index_name, _indexed, nearest_sql, quoted
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,9 @@ def test_wide_vectors_are_indexed_in_fewer_bits_and_ranked_in_all(dimension: int
 
 def test_names_are_quoted() -> None:
     assert quoted('a"b') == '"a""b"'
+
+
+def test_tables_that_begin_alike_have_indexes_of_their_own() -> None:
+    names = {_index_name(quoted("a" * 50 + end)) for end in ("b", "c")}
+    assert len(names) == 2
+    assert max(map(len, names)) <= 63 + 2

@@ -124,7 +124,7 @@ def test_changed_inputs_are_noticed(files: dict[str, Path], corpus: list[Passage
     inputs = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"]))
     mine_to_file(inputs, files["output"], OPEN)
     write_jsonl(files["corpus"], corpus[:-1])
-    with pytest.raises(OutputExistsError, match=r"inputs\.corpus has other content"):
+    with pytest.raises(OutputExistsError, match=r"inputs\.corpus: the content differs"):
         mine_to_file(inputs, files["output"], OPEN)
     with pytest.raises(OutputExistsError, match="contract_hash: None there, 'c0ffee' now"):
         mine_to_file(dataclasses.replace(inputs, corpus="", encoder=TopicEncoder()), files["output"], OPEN)

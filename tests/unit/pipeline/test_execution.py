@@ -154,7 +154,7 @@ def test_a_run_whose_documents_changed_says_how_its_index_can_follow_them(llama_
     docs = tmp_path / "docs"
     docs.mkdir()
     (docs / "guide.md").write_text("# Guide\n\nThe river is wide.\n", encoding="utf-8")
-    changed = Decision("replace", "the corpus has other content", replaces=True)
+    changed = Decision("replace", "corpus: the content differs", replaces=True)
 
     def refusal(corpus: Path, *stages: str) -> str:
         with pytest.raises(OutputExistsError, match="--overwrite to redo read") as caught:

@@ -40,8 +40,8 @@ def test_a_stage_is_run_until_it_is_finished_and_skipped_while_nothing_changes(t
     ("change", "inputs", "why"),
     [
         ({"settings": {"shard_size": 5}}, {"corpus": "1"}, "encode.shard_size: 5 there, 4 now"),
-        ({}, {"corpus": "2"}, "the corpus has other content"),
-        ({"inputs": {}}, {"corpus": "1"}, "the corpus is new"),
+        ({}, {"corpus": "2"}, "corpus: the content differs"),
+        ({"inputs": {}}, {"corpus": "1"}, "corpus: new"),
         ({"output": "another"}, {"corpus": "1"}, "store was changed or damaged since"),
     ],
 )

@@ -113,7 +113,7 @@ def test_what_differs_is_replaced_only_with_overwrite(store: VectorStore, folder
 
 
 def test_an_index_over_another_store_is_replaced_as_a_whole(other: VectorStore, folder: Path) -> None:
-    with pytest.raises(OutputExistsError, match="store has other content"):
+    with pytest.raises(OutputExistsError, match="store: the content differs"):
         build_index(other, folder, bm25="en")
     (folder / "bm25" / "notes.txt").write_text("mine")
     with pytest.raises(OutputExistsError, match=r"holds bm25/notes\.txt, which llama2vec did not write"):

@@ -90,7 +90,7 @@ def zip_bytes(opened: zipfile.ZipFile, name: str | zipfile.ZipInfo) -> bytes:
         return opened.read(name)
     except KeyError:
         assert isinstance(name, str)
-        raise UnreadableError(f"lacks {name}" if name.strip() else "lacks a name for its text") from None
+        raise UnreadableError(f"lacks {name}" if name.strip() else "does not name its text") from None
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, ValueError):
         shown = name if isinstance(name, str) else name.filename
         raise UnreadableError(f"{shown} in it is damaged or cut") from None
@@ -107,15 +107,22 @@ def parsed_xml(data: bytes) -> Any:
     return root
 
 
-def _is_hidden(name: str) -> bool:
-    return any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+def _member_name(name: str) -> str:
+    """Return the path of a member within its archive, "" for a hidden one.
+
+    >>> _member_name("./notes/../a.md"), _member_name("/a.md"), _member_name("a/.git/config")
+    ('notes/a.md', 'a.md', '')
+    """
+    # Nothing is unpacked to the disk, so a name that climbs out of the archive leads nowhere.
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    return "" if any(part.startswith(".") or part == "__MACOSX" for part in parts) else "/".join(parts)
 
 
 def _zip_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
     with open_zip(data, settings) as opened:
         for entry in opened.infolist():
-            if not entry.is_dir() and not _is_hidden(entry.filename):
-                yield Member(f"{name}!{entry.filename}", zip_bytes(opened, entry))
+            if not entry.is_dir() and (member := _member_name(entry.filename)):
+                yield Member(f"{name}!{member}", zip_bytes(opened, entry))
 
 
 def _tar_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
@@ -123,9 +130,9 @@ def _tar_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as opened:
             for entry in opened:
                 # Links and devices within an archive lead nowhere: nothing is ever unpacked to the disk.
-                if entry.isreg() and not _is_hidden(entry.name.removeprefix("./")):
+                if entry.isreg() and (member := _member_name(entry.name)):
                     stream = opened.extractfile(entry)
                     if stream is not None:
-                        yield Member(f"{name}!{entry.name.removeprefix('./')}", stream.read())
+                        yield Member(f"{name}!{member}", stream.read())
     except (tarfile.TarError, EOFError, OSError, ValueError):
         raise UnreadableError("its tar data is damaged or cut") from None

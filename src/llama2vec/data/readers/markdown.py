@@ -15,6 +15,8 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Value
 
 _FRONT = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)?\1[ \t]*(?:\n|\Z)", re.DOTALL)
+_SETTING = re.compile(r"[\w\"'][\w .\"'-]*[:=](\s|\Z)")
+_MORE_OF_IT = re.compile(r"[\s#\-\[\]}]")
 _MARKUP = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])|[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}|<[^>]+>|\{#[^}]*\}")
 _KINDS = {"fence": "code", "code_block": "code", "table_open": "table", "heading_open": "heading"}
 _MOST_LINES = 200_000
@@ -33,9 +35,12 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
     except ImportError:
         found = {}
         problems = (f"front matter {INSTALL}",)
-    begin = front.end() if front and found is not None else 0
+    is_damaged = front is not None and found is None and _is_like_front_matter(front[2] or "")
+    if is_damaged:
+        problems = ("its front matter is damaged, so it has no fields",)
+    begin = front.end() if front and (found is not None or is_damaged) else 0
     parts = list(markdown_parts(text[begin:], text.count("\n", 0, begin)))
-    text, fields = _blanked(text, begin), found or {}
+    text, fields = text if is_damaged else _blanked(text, begin), found or {}
     title = str(fields.pop("title", "")) or next((part.headings[-1] for part in parts if part.headings), "")
     yield Document(name, text, title, line_blocks(text, parts), fields=fields, problems=problems)
 
@@ -43,6 +48,18 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
 def _blanked(text: str, end: int) -> str:
     """Take front matter out of a text and keep its lines, so that line numbers stay the file's."""
     return "\n" * text.count("\n", 0, end) + text[end:]
+
+
+def _is_like_front_matter(source: str) -> bool:
+    """Tell whether every line between two rules looks like a setting, or like more of the one before it.
+
+    >>> _is_like_front_matter("title: Pumps: a guide\\ntags:\\n- wells"), _is_like_front_matter("One day,\\nit rained.")
+    (True, False)
+    """
+    lines = [line for line in source.splitlines() if line.strip()]
+    return bool(lines and _SETTING.match(lines[0])) and all(
+        _SETTING.match(line) or _MORE_OF_IT.match(line) for line in lines
+    )
 
 
 def front_matter(source: str, mark: str) -> dict[str, Value] | None:

@@ -34,8 +34,14 @@ def test_a_compressed_file_is_read_under_its_own_name(suffix: str, pack: object)
 
 
 def test_a_zip_file_is_read_member_by_member_without_hidden_ones() -> None:
-    data = zip_bytes({"a.md": "# A", "sub/b.txt": "B", ".hidden/c.txt": "C", "__MACOSX/d.txt": "D", "../out.txt": "O"})
+    data = zip_bytes({"a.md": "# A", "sub/b.txt": "B", ".hidden/c.txt": "C", "__MACOSX/d.txt": "D"})
     assert [one.id for one in documents("x.zip", data)] == ["x.zip!a.md", "x.zip!sub/b.txt"]
+
+
+def test_members_whose_names_climb_out_are_read_within_the_archive() -> None:
+    members = {"./a.txt": b"A", "../b.txt": b"B", "/c/./d.txt": b"D", "e/../.git/f.txt": b"F"}
+    for name, data in (("x.zip", zip_bytes(members)), ("x.tar", tar_bytes(members))):
+        assert [one.id for one in documents(name, data)] == [f"{name}!a.txt", f"{name}!b.txt", f"{name}!c/d.txt"]
 
 
 def test_members_that_cannot_be_read_are_named_and_the_others_read() -> None:

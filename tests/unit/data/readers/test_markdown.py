@@ -71,6 +71,18 @@ def test_a_text_between_rules_that_is_not_front_matter_stays(front: str) -> None
     assert (dict(document.fields), document.text) == ({}, f"{front}Text.\n")
 
 
+@pytest.mark.parametrize(
+    "front",
+    ["---\ntitle: Pumps: a guide\nyear: 2020\n---\n", "---\ndate: 2024-02-30\n---\n", "+++\ntitle = Pumps\n+++\n"],
+)
+def test_damaged_front_matter_is_named_and_gives_no_title(front: str) -> None:
+    document = only_document("a.md", f"{front}# Wells\n\nText.\n")
+    assert (document.title, dict(document.fields)) == ("Wells", {})
+    assert document.text == f"{front}# Wells\n\nText.\n"
+    assert document.problems == ("its front matter is damaged, so it has no fields",)
+    assert [block.kind for block in document.blocks] == ["text", "heading", "text"]
+
+
 def test_toml_front_matter_is_read() -> None:
     document = only_document("a.md", '+++\ntitle = "T"\ndraft = true\n+++\nText.\n')
     assert (document.title, dict(document.fields), document.text) == ("T", {"draft": True}, "\n\n\n\nText.\n")
