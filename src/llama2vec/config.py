@@ -153,7 +153,9 @@ class ModelSettings(GrownSettings):
         dtype: ``auto`` = bfloat16 where the hardware multiplies it natively, else float32.
         attention: Attention kernel; ``flash_attention_2`` and ``flex_attention`` work for encoding only.
         gradient_checkpointing: Recompute activations in the backward pass: less memory, about a third more time.
-        compile: Compile the layers in training (torch.compile): faster steps on a GPU after a minute of compiling.
+        compile: Compile the layers (torch.compile). ``auto`` = for long encodings on a CPU that multiplies bfloat16
+            natively and has a C++ compiler; true = for all encoding, and in training: faster steps on a GPU after a
+            minute of compiling.
         quantization: ``nf4`` = train adapters over weights in 4 bits (QLoRA, arXiv 2305.14314). The saved encoder has
             the model's own weights, with the adapters merged.
     """
@@ -166,7 +168,7 @@ class ModelSettings(GrownSettings):
     device: str = "auto"  # ``auto`` = a GPU if the machine has one
     lora: LoraSettings = LoraSettings()  # Adapters; rank 0 = full fine-tuning
     gradient_checkpointing: bool = False
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     quantization: Literal["none", "nf4"] = "none"
 
     @model_validator(mode="after")

@@ -243,7 +243,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     started = time.monotonic()
     result = train(
         trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
-        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile,
+        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile is True,
         tracking=Tracking(config.tracking, work.output.name, work.plan),
     )  # fmt: skip
     backbone.model.eval()

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.answers import Answers
-from llama2vec.cli.options import Device, Dtype
+from llama2vec.cli.options import Device, Dtype, model_settings
 from llama2vec.cli.sync import print_report
-from llama2vec.config import ModelSettings, load_config
+from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, OutputBusyError
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ def ask_command(
         check_filter(where)
     spec = ModelSpec.of_source(resolve_model(model))
     home = index or index_in_cache(folder, spec.title)
-    settings = load_config(SyncSettings, None, sets or [])
+    loading, others = model_settings(dtype, device, sets)
+    settings = load_config(SyncSettings, None, others)
 
     def answer_by_words(report: SyncReport) -> None:
         if question is not None:
@@ -66,10 +67,7 @@ def ask_command(
             Answers(_by_words(home), "bm25", where).to(question, depth)
             typer.echo("\nMaking vectors for an answer by meaning too; Ctrl-C keeps what is done.", err=True)
 
-    following = Following(
-        folder, home, None if words else spec, load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"]),
-        settings, on_words=answer_by_words,
-    )  # fmt: skip
+    following = Following(folder, home, None if words else spec, loading, settings, on_words=answer_by_words)
     started = time.monotonic()
     try:
         report = following.sync()

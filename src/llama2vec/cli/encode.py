@@ -17,6 +17,7 @@ from llama2vec.cli.options import (
     Prompts,
     Split,
     load_encoder,
+    model_settings,
     model_spec,
     passage_settings,
     print_reading,
@@ -24,7 +25,7 @@ from llama2vec.cli.options import (
     report,
 )
 from llama2vec.cli.settings_options import options_from
-from llama2vec.config import ModelSettings, Settings, load_config
+from llama2vec.config import Settings
 from llama2vec.data.corpus import read_once, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import corpus_source
@@ -72,7 +73,8 @@ def encode_command(
         typer.Option(
             "--set",
             help="How the corpus is read, as reading.KEY=value: reading.text_field=body, …; or an encoder setting of "
-            "a model that was not saved by llama2vec: pooling=mean, passage_max_tokens=256, …; repeatable.",
+            "a model that was not saved by llama2vec: pooling=mean, passage_max_tokens=256, …; or model.compile=false "
+            "(true, auto); repeatable.",
         ),
     ] = None,
     split: Split = None,
@@ -120,11 +122,11 @@ def _placed(
     if placing.engine == "process":
         yield load_encoder(model, dtype, device, prompts, sets)
         return
-    if (prompts or sets) and spec.source().carries_contract:
+    settings, encoder_sets = model_settings(dtype, device, sets)
+    if (prompts or encoder_sets) and spec.source().carries_contract:
         raise ContractError(
             f"{model}: this model carries its own contract; leave out --prompts and --set of an encoder"
         )
-    settings = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
     if placing.engine == "vllm":
         from llama2vec.retrieve.vllm_encoding import VllmEncoder
 

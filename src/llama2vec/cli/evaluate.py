@@ -42,7 +42,7 @@ _Sets = Annotated[
     typer.Option(
         "--set",
         help="key=value; repeatable. windows=maxp|firstp, window_tokens, stride, exclude_same_id, language, reading.*, "
-        "stores=FOLDER, encode_only=true; prompts, pooling, passage_max_tokens, … of a model without a contract.",
+        "stores=FOLDER, encode_only=true, model.compile=false; prompts, pooling, … of a model without a contract.",
     ),
 ]
 

@@ -60,6 +60,23 @@ def reading_settings(sets: Iterable[str] | None) -> tuple[ReadingSettings, list[
     return settings, [one for one in given if one not in own]
 
 
+_MODEL = "model."
+_MODEL_KEYS = ("compile", "attention")
+
+
+def model_settings(dtype: str, device: str, sets: Iterable[str] | None) -> tuple[ModelSettings, list[str]]:
+    """Read how a model is loaded out of the options and of ``--set model.KEY=value``; return the other sets too."""
+    given = list(sets or ())
+    own = [one for one in given if one.lstrip().startswith(_MODEL)]
+    keys = [one.lstrip().removeprefix(_MODEL) for one in own]
+    for key in keys:
+        if key.partition("=")[0].strip() not in _MODEL_KEYS:
+            known = " and ".join(f"{_MODEL}{name}" for name in _MODEL_KEYS)
+            raise ConfigError(f"--set {_MODEL}{key}: of a model that is only read, {known} can be set")
+    settings = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}", *keys])
+    return settings, [one for one in given if one not in own]
+
+
 def print_reading(found: ReadingReport) -> None:
     """Print what was read of documents and, by reason, what was not; nothing where a corpus has no documents."""
     if found.files or found.skipped:
@@ -106,9 +123,9 @@ def load_encoder(
 ) -> Encoder:
     """Load the encoder that the options describe; with a store, the one that it names unless ``model`` is given.
 
-    Another model without a contract reads texts as the store's did.
+    Another model without a contract reads texts as the store's did. ``encoder_sets`` may hold ``model.compile=…``.
     """
-    settings = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
+    settings, encoder_sets = model_settings(dtype, device, encoder_sets)
     choices = read_choices(prompts, encoder_sets)
     from llama2vec.model.encoder import Encoder
 
@@ -121,6 +138,7 @@ def load_encoder(
 
 def model_spec(model: str, prompts: str | None = None, encoder_sets: list[str] | None = None) -> ModelSpec:
     """Describe the encoder that :func:`load_encoder` would load, without loading it."""
+    _, encoder_sets = model_settings("auto", "auto", encoder_sets)
     source, choices = resolve_model(model), read_choices(prompts, encoder_sets)
     if source.carries_contract:
         return ModelSpec.of_source(source)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, Prompts
+from llama2vec.cli.options import Device, Dtype, Prompts, model_settings
 from llama2vec.cli.settings_options import settings_option
-from llama2vec.config import ModelSettings, load_config
+from llama2vec.config import load_config
 from llama2vec.retrieve.syncing import Following, SyncSettings
 
 if TYPE_CHECKING:
@@ -39,14 +39,15 @@ def sync_command(
     """Keep an index in step with a folder: only what changed is read and encoded."""
     from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 
-    settings = load_config(SyncSettings, None, sets or [])
+    loading, others = model_settings(dtype, device, sets)
+    settings = load_config(SyncSettings, None, others)
     spec = None
     if model is not None:
         source = resolve_model(model)
         reading = {} if source.carries_contract else {"prompts": read_choices(prompts, None).prompts}
         spec = ModelSpec.of_source(source, **reading)
     following = Following(
-        folder, index, spec, load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"]), settings,
+        folder, index, spec, loading, settings,
         strict=strict, follow=overwrite, on_words=lambda report: _print_words(report, index),
     )  # fmt: skip
     started = time.monotonic()

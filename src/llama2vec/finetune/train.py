@@ -244,7 +244,7 @@ def _finetune(
     logger.info("%d training queries, %d held out", len(drawn), len(task.queries) if task else 0)
     result = train(
         trainable, drawn, [task] if task else [], objective, optimizer, work.begin(),
-        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile,
+        bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile is True,
         best=BEST if config.validation.keep_best else "",
         tracking=Tracking(config.tracking, work.output.name, work.plan),
     )  # fmt: skip

@@ -12,6 +12,9 @@ from torch import Tensor
 
 ItemT = TypeVar("ItemT")
 
+_CELLS = {"cpu": 1024, "cuda": 65536}
+_COMPILED_CELLS, _SHORT = 4096, 256  # On a CPU, for texts of so many tokens on average
+
 
 @dataclass(frozen=True, slots=True)
 class PromptedBatch:
@@ -20,6 +23,19 @@ class PromptedBatch:
     rows: list[int]  # Where each of the B texts stands in the caller's order.
     input_ids: Tensor  # [B, L] prefix + text + suffix, padded on the right.
     lengths: Tensor  # [B] tokens of each row without padding.
+
+
+def cells_per_batch(device: str, *, compiled: bool = False, layers: int = 1, tokens: float = 0) -> int:
+    """Return the most tokens of a batch, padding included, that suits a device and a way of reading.
+
+    On a CPU the data of a stock layer should stay in the caches. A compiled layer makes fewer passes over it, and its
+    matrix products gain from more rows, unless texts of many ``tokens`` make attention the larger part
+    (docs/lab-notes.md, "Compiled layers in encoding"). Where the states of several layers are averaged, transformers
+    keeps those of all layers, so batches are a quarter as large, but not below the stock size of a CPU.
+    """
+    least = _CELLS["cpu"]
+    most = max(_CELLS.get(device, least), _COMPILED_CELLS if compiled and tokens <= _SHORT else 0)
+    return most if layers == 1 else max(most // 4, least)
 
 
 def windows(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:

@@ -19,25 +19,24 @@ from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptS
 from llama2vec.errors import ContractError, DataError, ModelError, OutputExistsError
 from llama2vec.files import apply_umask
 from llama2vec.model.adapters import add_slot_tokens_and_rows
-from llama2vec.model.backbone import Backbone, decoder, load_backbone
-from llama2vec.model.batching import padded_batches, windows
+from llama2vec.model.backbone import Backbone, load_backbone
+from llama2vec.model.batching import cells_per_batch, padded_batches, windows
 from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.limits import within_model
 from llama2vec.model.local import fetched, quiet_transformers
-from llama2vec.model.pooling import Pooling, Vectors, last_hidden_states, pool
+from llama2vec.model.pooling import Pooling, Vectors, pool
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files
 from llama2vec.model.source import ModelSource, ModelSpec, resolve_model
+from llama2vec.model.speed.compiled_reading import Compile, CompiledReading
 from llama2vec.records import Passage, Query, Side
 from llama2vec.terminal import ProgressReporter
 
 logger = logging.getLogger(__name__)
 
 _WINDOW = 4096
-# On a CPU, the data of one layer should stay in the caches (docs/lab-notes.md, "Training and encoding speed").
-BATCH_TOKENS = {"cpu": 1024, "cuda": 65536}
 
 
 class Encoder:
@@ -55,9 +54,8 @@ class Encoder:
     def __init__(self, backbone: Backbone, contract: Contract, batch_tokens: int | None = None) -> None:
         self.backbone = backbone
         self.contract = contract
-        most = BATCH_TOKENS.get(backbone.model.device.type, BATCH_TOKENS["cpu"])
-        # transformers keeps every layer's states where more than the last one is asked for.
-        self.batch_tokens = batch_tokens or (most if contract.encoder.layers == 1 else max(most // 4, 1024))
+        self._batch_tokens = batch_tokens
+        self._reading = CompiledReading(backbone)
 
     @classmethod
     def from_backbone(
@@ -116,7 +114,7 @@ class Encoder:
         settings = ModelSettings.model_validate({**(settings or ModelSettings()).model_dump(), **chosen})
         source = resolve_model(str(name))
         found = cls._load(source, settings, ModelSpec.of_source(source, prompts=prompts, encoder=encoder))
-        found.batch_tokens = batch_tokens or found.batch_tokens
+        found.batch_tokens = batch_tokens or 0
         return found
 
     @classmethod
@@ -132,14 +130,39 @@ class Encoder:
                 f"{source.name}: this model carries its own contract; prompts and lengths cannot be changed at load"
             )
         backbone = load_backbone(settings, source=source)
-        if not source.carries_contract:
-            return cls.from_backbone(
+        if source.carries_contract:
+            folder = Path(source.location)
+            contract = load_contract(folder, backbone.tokenizer)
+            contract.check_files(folder)
+            found = cls(backbone, contract)
+        else:
+            found = cls.from_backbone(
                 backbone, spec.prompts, spec.encoder, contract_format=spec.contract_format or FORMAT
             )
-        folder = Path(source.location)
-        contract = load_contract(folder, backbone.tokenizer)
-        contract.check_files(folder)
-        return cls(backbone, contract)
+        found.compile = settings.compile
+        return found
+
+    @property
+    def batch_tokens(self) -> int:
+        """Most tokens of one batch, padding included: as it was set, else what suits the device."""
+        return self._cells(compiled=False)
+
+    @batch_tokens.setter
+    def batch_tokens(self, most: int) -> None:
+        self._batch_tokens = most
+
+    def _cells(self, *, compiled: bool, tokens: float = 0) -> int:
+        device, layers = self.backbone.model.device.type, self.contract.encoder.layers
+        return self._batch_tokens or cells_per_batch(device, compiled=compiled, layers=layers, tokens=tokens)
+
+    @property
+    def compile(self) -> Compile:
+        """Whether texts are read with compiled layers, as ``model.compile`` says; False unless loading set it."""
+        return self._reading.wanted
+
+    @compile.setter
+    def compile(self, wanted: Compile) -> None:
+        self._reading = CompiledReading(self.backbone, wanted)
 
     @property
     def spec(self) -> ModelSpec:
@@ -249,19 +272,23 @@ class Encoder:
         skip: Sequence[bool] | None = None,
     ) -> Iterator[tuple[list[int], dict[Pooling, Vectors]]]:
         """Yield places and vectors; texts are tokenized window by window, so that memory does not grow with them."""
-        model, settings, ids = self.backbone.model, self.contract.encoder, self.contract.ids
-        body, start = decoder(model), 0
+        device, settings, ids = self.backbone.model.device, self.contract.encoder, self.contract.ids
+        start, compiled = 0, None
         for window in windows(texts, _WINDOW):
             sequences = prompted_texts(self.backbone.tokenizer, window, ids, prompt, max_tokens)
+            tokens = sum(map(len, sequences)) / len(window)
+            if compiled is None:
+                compiled = self._reading.is_on(len(texts), tokens * len(texts))
+            cells = self._cells(compiled=compiled, tokens=tokens)
             for batch in padded_batches(
-                sequences, self.batch_tokens, self.pad_id, boundary=self.backbone.rotary_boundary,
+                sequences, cells, self.pad_id, boundary=self.backbone.rotary_boundary,
                 equal_lengths=self.backbone.padding_changes_vectors,
             ):  # fmt: skip
                 rows = [start + row for row in batch.rows]
                 if skip is not None and all(skip[row] for row in rows):
                     continue
-                hidden = last_hidden_states(body, batch.input_ids.to(model.device), settings.layers)
-                lengths = batch.lengths.to(model.device)
+                hidden = self._reading.states(batch.input_ids.to(device), settings.layers, compiled=compiled)
+                lengths = batch.lengths.to(device)
                 pooled = {name: pool(hidden, lengths, ids, name, prompt) for name in poolings}
                 vectors = {name: normalize(part, dim=-1).cpu().numpy() for name, part in pooled.items()}
                 if not all(np.isfinite(part).all() for part in vectors.values()):

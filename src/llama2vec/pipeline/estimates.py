@@ -26,7 +26,7 @@ from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import held_cells
 from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer
-from llama2vec.model.encoder import BATCH_TOKENS
+from llama2vec.model.batching import cells_per_batch
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.memory import ModelShape, training_memory
@@ -233,7 +233,7 @@ class _Estimator:
 
     @property
     def _inference_bytes(self) -> float:
-        cells = BATCH_TOKENS.get(self.device.type, BATCH_TOKENS["cpu"])
+        cells = cells_per_batch(self.device.type, compiled=bool(self.config.model.compile))
         return (self.shape.parameters + cells * self._mlp) * self.dtype.itemsize + _PROCESS_BYTES
 
     @property

@@ -8,7 +8,14 @@ import pytest
 from running import CommandLine
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.cli.options import as_overrides, check_language_option, is_first_process, load_encoder, report
+from llama2vec.cli.options import (
+    as_overrides,
+    check_language_option,
+    is_first_process,
+    load_encoder,
+    model_settings,
+    report,
+)
 from llama2vec.config import PROMPT_RECIPES, load_config
 from llama2vec.errors import ConfigError
 
@@ -44,6 +51,18 @@ def test_prompts_and_settings_reach_the_encoder(llama_folder: Path) -> None:
         load_encoder(str(llama_folder), "float32", "cpu", "nope")
     with pytest.raises(ConfigError, match=r"unknown key 'encoder\.poling'; did you mean 'pooling'"):
         load_encoder(str(llama_folder), "float32", "cpu", None, ["poling=mean"])
+
+
+def test_how_the_model_is_read_is_set_beside_the_encoder(llama_folder: Path) -> None:
+    encoder = load_encoder(str(llama_folder), "float32", "cpu", None, ["model.compile=false", "pooling=mean"])
+    assert (encoder.compile, encoder.contract.encoder.pooling) == (False, "mean")
+    assert load_encoder(str(llama_folder), "float32", "cpu").compile == "auto"
+    settings, others = model_settings("float32", "cpu", ["model.compile=true", "model.attention=eager", "index.x=1"])
+    assert (settings.compile, settings.attention, others) == (True, "eager", ["index.x=1"])
+    with pytest.raises(ConfigError, match=r"model\.compile and model\.attention can be set"):
+        model_settings("float32", "cpu", ["model.name=other"])
+    with pytest.raises(ConfigError, match="compile"):
+        model_settings("float32", "cpu", ["model.compile=perhaps"])
 
 
 @pytest.mark.parametrize("device", ["banana", "meta", "cuda:7"])

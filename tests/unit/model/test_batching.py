@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import random
 
-from llama2vec.model.batching import padded_batches, windows
+from llama2vec.model.batching import cells_per_batch, padded_batches, windows
 
 
 def test_windows_cut_a_stream_and_keep_its_order() -> None:
     assert list(windows(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert list(windows([], 3)) == []
+
+
+def test_the_size_of_a_batch_follows_the_device_and_the_way_of_reading() -> None:
+    assert [cells_per_batch("cpu", compiled=compiled) for compiled in (False, True)] == [1024, 4096]
+    assert [cells_per_batch("cpu", compiled=True, tokens=tokens) for tokens in (256, 400)] == [4096, 1024]
+    assert [cells_per_batch("cuda", compiled=compiled) for compiled in (False, True)] == [65536, 65536]
+    # The states of all layers are kept where several are averaged.
+    assert [cells_per_batch(device, layers=8) for device in ("cpu", "cuda")] == [1024, 16384]
+    assert cells_per_batch("mps") == 1024
 
 
 def test_batches_hold_every_row_once_longest_first_within_the_budget() -> None:

@@ -24,7 +24,7 @@ from llama2vec.errors import MissingDependencyError
 from llama2vec.model.speed.lean_layers import only_adapter
 from llama2vec.model.top_layers import layer_list
 
-_VARIANTS = 16
+VARIANTS = 16
 """Compilations of one piece of code: with and without gradients of its input and weights, one row and several."""
 
 
@@ -39,11 +39,11 @@ def compiled_layers(model: Any, *, backend: str = "inductor") -> Iterator[None]:
     Raises:
         MissingDependencyError: The device needs a compiler that is not there.
     """
-    _check_compiler(model.device.type)
+    check_compiler(model.device.type)
     layers = [layer for layer in layer_list(model) or () if "forward" not in layer.__dict__]
     merged = _merge_lora(layers) if hasattr(model, "peft_config") else []
     limit = torch._dynamo.config.recompile_limit
-    torch._dynamo.config.recompile_limit = max(limit, _VARIANTS)
+    torch._dynamo.config.recompile_limit = max(limit, VARIANTS)
     for layer in layers:
         layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)
     try:
@@ -56,7 +56,8 @@ def compiled_layers(model: Any, *, backend: str = "inductor") -> Iterator[None]:
         torch._dynamo.config.recompile_limit = limit
 
 
-def _check_compiler(device: str) -> None:
+def check_compiler(device: str) -> None:
+    """Raise a MissingDependencyError if a device needs a compiler that is not there."""
     if device == "cpu" and not any(map(shutil.which, ("g++", "clang++", "cl"))):
         raise MissingDependencyError("model.compile needs a C++ compiler on a CPU; install g++, or set it to false")
     if device == "cuda" and importlib.util.find_spec("triton") is None:
