@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
+from llama2vec.data.distinct import DistinctIds
 from llama2vec.data.folder import ReadingReport, read_documents
 from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines
 from llama2vec.data.passages import Splitter, whole_passage
@@ -379,21 +380,17 @@ def _tsv_rows(path: Path, most_columns: int) -> Iterator[_Row]:
 
 
 def _distinct(rows: Iterable[_Row], source: str) -> Iterator[Passage]:
-    # Eight-byte digests: a false alarm among ten million ids has a chance of about 3 in a million.
-    seen: set[int] = set()
-    empty, flat = True, _flat.get()
+    seen, empty, flat = DistinctIds(), True, _flat.get()
     for row in rows:
         try:
-            digest = hashlib.blake2b(row.id.encode(), digest_size=8).digest()
+            row.id.encode()
+            repeats = not flat and not seen.add(row.id)
         except UnicodeEncodeError:
             problem = f"the id {row.id!a} is not Unicode"
             raise CorpusFormatError(f"{row.where!a}: {problem}; rename it") from None
-        key = int.from_bytes(digest, "big")
-        if key in seen:
+        if repeats:
             raise CorpusFormatError(f"{row.where} repeats the id {row.id!r}; ids must be unique")
         empty = False
-        if not flat:
-            seen.add(key)
         yield Passage(row.id, row.text, row.title, row.place, row.fields)
     if empty:
         raise EmptyCorpusError(f"{source} is empty; give {KINDS} with at least one row")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from llama2vec.data.distinct import DistinctIds
 from llama2vec.data.folder import SourceFile, Walk
 from llama2vec.data.rows import passage_line, passage_of
 from llama2vec.errors import CorpusFormatError, UnreadableError
@@ -140,12 +141,10 @@ class Changes:
         Raises:
             CorpusFormatError: Two passages have one id.
         """
-        seen: set[int] = set()
+        seen = DistinctIds()
         for passage in self._passages():
-            key = int.from_bytes(hashlib.blake2b(passage.id.encode(), digest_size=8).digest(), "big")
-            if key in seen:
+            if not seen.add(passage.id):
                 raise CorpusFormatError(f"{self._source.folder}: the id {passage.id!r} occurs twice; rename a file")
-            seen.add(key)
             yield passage
 
     def _passages(self) -> Iterator[Passage]:

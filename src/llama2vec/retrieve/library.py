@@ -144,11 +144,10 @@ class Library:
                 with suppress(FileNotFoundError):
                     remove(new_path(self.path.resolve()))
                 return 0
-            files, rows = [], list[int]()
-            for record, span in old.spans():
-                files.append(_without(record, [row - span.start for row in span if row in removed]))
-                rows += [row for row in span if row not in removed]
-            if not rows:
+            files = [
+                _without(record, [row - span.start for row in span if row in removed]) for record, span in old.spans()
+            ]
+            if len(removed) == len(store):
                 raise EmptyCorpusError(f"{self.path} would be empty; delete the folder instead")
             encoder = _OnlyKnown(store) if store.has_vectors else None
             after = old.model_copy(update={"files": tuple(files)})
@@ -156,8 +155,7 @@ class Library:
             folder = work.begin()
 
             def passages() -> Iterator[Passage]:
-                left = set(rows)
-                yield from (passage for row, passage in enumerate(store_passages(store)) if row in left)
+                yield from (passage for row, passage in enumerate(store_passages(store)) if row not in removed)
 
             known = encoder and KnownVectors(encoder, store, dtype=_dtype(settings))
             _write(folder, self.path, passages, known, after)
@@ -292,7 +290,7 @@ def _write(
 def _rows_of(ids: Sequence[str], inventory: Inventory, store: VectorStore) -> set[int]:
     """Return the rows that ids of passages, or paths of files and documents, name."""
     found: dict[str, set[int]] = {name: set() for name in ids}
-    paths = [record.path for record, span in inventory.spans() for _ in span]
+    paths = (record.path for record, span in inventory.spans() for _ in span)
     for row, (path, passage) in enumerate(zip(paths, store_passages(store), strict=True)):
         document, _, part = passage.id.rpartition("#")
         names = {path, passage.id, passage.place.document if passage.place else path}
