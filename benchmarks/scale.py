@@ -322,7 +322,8 @@ def plot(sizes: dict[str, Any], file: Path) -> None:
     figure, axes = pyplot.subplots(2, 3, figsize=(11, 6.2), layout="constrained")
     for axis, (title, stage, keys) in zip(axes.flat, wanted, strict=True):
         for kind in KINDS:
-            axis.plot(*points("indexes", kind, stage, *keys), marker="o", markersize=4, label=kind)
+            if any(kind in one["indexes"] for _, one in by_count):
+                axis.plot(*points("indexes", kind, stage, *keys), marker="o", markersize=4, label=kind)
         for name, label in (("store", "write the store"), ("update", "update 1 %")):
             if stage == "build":
                 axis.plot(
@@ -337,7 +338,7 @@ def plot(sizes: dict[str, Any], file: Path) -> None:
         )
         axis.grid(alpha=0.3)
     axes[1, 2].set_ylim(0.9, 1.005)
-    axes[0, 0].legend(fontsize=7)
+    axes[0, 0].legend(fontsize=7, loc="upper left")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110, metadata={"Software": None})
 

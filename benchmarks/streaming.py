@@ -3,7 +3,8 @@
     python benchmarks/streaming.py --output benchmarks/results/streaming.json --rows 50000 1000000 10000000
 
 Each measurement is a fresh process without a model: it reads a generated corpus or generated examples as a stage does,
-writes or holds the rows, and draws batches of the first epoch. What counts is the process's own memory (the peak of
+writes or holds the rows, and draws batches of the first epoch. It is kept in the output, so that the same command
+resumes. What counts is the process's own memory (the peak of
 RssAnon, which leaves out cached file pages) above that of the imports.
 """
 
@@ -44,17 +45,18 @@ def main() -> None:
         return
     if not arguments.output:
         options.error("--output is missing; name the JSON file to write")
-    found = []
+    found = json.loads(arguments.output.read_text())["results"] if arguments.output.is_file() else []
+    known = {(one["stage"], one["way"], one["rows"]) for one in found}
     for stage in ("adapt", "finetune"):
         for rows in arguments.rows:
             for way in ("streaming", "memory"):
-                if way == "streaming" or rows <= arguments.most_in_memory:
+                if (stage, way, rows) not in known and (way == "streaming" or rows <= arguments.most_in_memory):
                     command = [sys.executable, __file__, "--one", stage, way, str(rows)]
                     done = subprocess.run(command, capture_output=True, text=True, check=True)
                     found.append(json.loads(done.stdout.splitlines()[-1]))
                     print(found[-1], flush=True)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    write_json(arguments.output, {"batches": BATCHES, "batch_size": BATCH_SIZE, "results": found, **made_by()})
+                    results = {"batches": BATCHES, "batch_size": BATCH_SIZE, "results": found}
+                    write_json(arguments.output, results | made_by())
 
 
 def measured(stage: str, way: str, rows: int) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
+import capacity  # noqa: E402
 from study import tables as study_tables  # noqa: E402
 from study.comparisons import Scores  # noqa: E402
 from study.protocol import load_protocol  # noqa: E402
@@ -37,7 +38,7 @@ from llama2vec.records import Report  # noqa: E402
 from llama2vec.score.comparison import compare_reports, pooled_comparison  # noqa: E402
 from llama2vec.score.report.text import p_value_text  # noqa: E402
 
-PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md", "method.md"))
+PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md", "method.md", "capacity.md"))
 RESULTS = REPOSITORY / "benchmarks" / "results"
 END = "<!-- end -->"
 _BLOCK = re.compile(
@@ -76,10 +77,7 @@ def study_table(name: str, budget: str, results: Path) -> str:
 def quality_table(budget: str, results: Path) -> str:
     """Return the scores of the adapted model on whole sets (``benchmarks/quality.py``)."""
     path = results / "adapt-smollm2-cpu.json"
-    try:
-        file: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TableError(f"{path} cannot be read ({error}); restore it") from None
+    file = _read(path)
     systems = {"raw-mean": "raw, mean", "raw-prompted": "raw, prompted", "adapted": "adapted"}
     systems |= {"bm25": "BM25", "minilm": "all-MiniLM-L6-v2"}
     rows = [["task", "measure", *systems.values()]]
@@ -187,6 +185,64 @@ def authors_table(_: str, results: Path) -> str:
     return "\n".join(lines)
 
 
+def scale_table(_: str, results: Path) -> str:
+    """Return time and memory of every index at every number of passages (``benchmarks/scale.py``)."""
+    rows = [["passages", "index", "build, s", "build, MiB", "open, s", "first query, s", "a query, ms (95 %)",
+             "100 queries, s", "search, MiB", "recall@10"]]  # fmt: skip
+    for name, one in _read(results / "scale.json")["sizes"].items():
+        count, _, width = name.partition("x")
+        for kind, stages in one["indexes"].items():
+            build, found, cells = stages.get("build", {}), stages.get("search", {}), ["–"] * 8
+            if "seconds" in build and "seconds" in found:
+                cells = [
+                    f"{build['processor']:,.3g}", f"{build['mib']:,.0f}", f"{found['open']['processor']:.2g}",
+                    f"{found['first']['processor']:.2g}", f"{found['p50_ms']:,.0f} ({found['p95_ms']:,.0f})",
+                    f"{found['processor']:,.2g}", f"{found['mib']:,.0f}", f"{found['recall']:.3f}",
+                ]  # fmt: skip
+            elif why := build.get("stopped") or build.get("refused"):
+                cells[0] = "recall not reached" if "refused" in build else why.partition(",")[0]
+            rows.append([f"{int(count):,} x {width}", kind, *cells])
+    return study_tables.markdown(rows)
+
+
+def updates_table(_: str, results: Path) -> str:
+    """Return time and memory of writing a store and of an update of 1 % (``benchmarks/scale.py``)."""
+    rows = [["passages", "disk, MiB", "write, s", "write, MiB", "update, s", "update, MiB"]]
+    for name, one in _read(results / "scale.json")["sizes"].items():
+        count, _, width = name.partition("x")
+        if "seconds" in one.get("store", {}):
+            update = one.get("update", {})
+            last = [f"{update['processor']:,.2g}", f"{update['mib']:,.0f}"] if "seconds" in update else ["–", "–"]
+            written = [f"{one['store']['processor']:,.2g}", f"{one['store']['mib']:,.0f}"]
+            rows.append([f"{int(count):,} x {width}", f"{one['store']['disk_mib']:,.0f}", *written, *last])
+    return study_tables.markdown(rows)
+
+
+def streaming_table(_: str, results: Path) -> str:
+    """Return the memory of training data by their rows (``benchmarks/streaming.py``)."""
+    rows = [["stage", "rows", "streaming, MiB", "in memory, MiB", "file on the disk, MiB"]]
+    found = {(one["stage"], one["rows"], one["way"]): one for one in _read(results / "streaming.json")["results"]}
+    for stage, count in sorted({key[:2] for key in found}):
+        streamed, held = found.get((stage, count, "streaming")), found.get((stage, count, "memory"))
+        cells = [f"{one['mib']:,.0f}" if one else "–" for one in (streamed, held)]
+        rows.append([stage, f"{count:,}", *cells, f"{streamed['disk_mib']:,.0f}" if streamed else "–"])
+    return study_tables.markdown(rows)
+
+
+def capacity_table(_: str, results: Path) -> str:
+    """Return what 8.8 million and a billion passages take (``benchmarks/capacity.py``)."""
+    one, ten = (capacity.Inputs.measured(results, parts=parts) for parts in (None, 10))
+    return capacity.table([(8_800_000, 4096, one), (10**9, 4096, one), (10**9, 4096, ten)])
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TableError(f"{path} cannot be read ({error}); restore it") from None
+    return found
+
+
 TABLES: dict[str, Callable[[str, Path], str]] = {
     **{
         f"study-{name}": lambda budget, results, name=name: study_table(name, budget, results)
@@ -196,6 +252,10 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     "hybrid": hybrid_table,
     "authors": authors_table,
     "authors-steps": authors_steps_table,
+    "scale": scale_table,
+    "scale-updates": updates_table,
+    "streaming": streaming_table,
+    "capacity": capacity_table,
 }
 
 

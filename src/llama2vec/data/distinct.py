@@ -59,5 +59,5 @@ class DistinctIds:
         places += steps
         table = np.zeros(max(2**bits + _TAIL, int(places.max(initial=0)) + 1), dtype=np.uint64)
         table[places] = keys
-        # A memoryview gives plain integers, and faster than an array.
-        self._slots = memoryview(table)
+        # A memoryview, which gives plain integers, faster than an array.
+        self._slots = table.data
