@@ -380,6 +380,9 @@ def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     old_plan, new_plan = ({**plan, "hash": ""} for plan in (there, json.loads(canonical_json(now))))
     differs = first_difference(old_plan.get("settings", {}), new_plan.get("settings", {}))
     name, old, new = differs or first_difference(old_plan, new_plan) or ("plan", None, None)
-    if isinstance(old, str) and isinstance(new, str) and min(len(old), len(new)) >= 32:
+    is_hash = [isinstance(value, str) and len(value) >= 32 and " " not in value for value in (old, new)]
+    if all(is_hash):
         return f"{name}: the content differs"
+    if any(is_hash) and None in (old, new):
+        return f"{name}: only {'there' if new is None else 'now'}"
     return f"{name}: {old!r} there, {new!r} now"

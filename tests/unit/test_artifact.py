@@ -117,6 +117,8 @@ def test_other_content_of_an_input_is_named_without_its_hash(tmp_path: Path) -> 
     make(tmp_path / "a")
     with pytest.raises(OutputExistsError, match=r"\(corpus: the content differs\)"):
         make(tmp_path / "a", {"settings": {"steps": 2}, "corpus": "d" * 64, "format": "test"})
+    with pytest.raises(OutputExistsError, match=r"\(corpus: only there\)"):
+        make(tmp_path / "a", {"settings": {"steps": 2}, "corpus": None, "format": "test"})
 
 
 @pytest.mark.parametrize("name", ["thesis.txt", "notes/model", "model.txt", "link"])

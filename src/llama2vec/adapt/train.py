@@ -206,6 +206,8 @@ def adapt_model(
         )
     _check_prompts(config.prompts)
     check_trackers(config.tracking)
+    # A list that cannot be read is named before a corpus is, which may take hours.
+    chosen_stop_words(config.text.stop_words, config.text.language)
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
     corpus = corpus_fingerprint(config.text.corpus, config.reading) if passages is None else "given"

@@ -192,7 +192,7 @@ def _log_to_stderr() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, handlers=[handler])
-    for noisy in ("httpx", "datasets", "accelerate", "bm25s", "faiss", "matplotlib", "gguf"):
+    for noisy in ("httpx", "datasets", "accelerate", "bm25s", "faiss", "matplotlib", "gguf", "onnxscript", "onnx_ir"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

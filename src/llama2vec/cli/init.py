@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from llama2vec.files import FileKind, check_new, write_output
+
+logger = logging.getLogger(__name__)
 
 _RECIPE = FileKind("a recipe of llama2vec init", rb"# llama2vec (adapt|finetune|run) THIS_FILE")
 
@@ -28,5 +31,7 @@ def init_command(
     if output is None:
         typer.echo(text, nl=False)
         return
+    for note in recipe.notes:
+        logger.warning("%s: %s", output, note)
     write_output(output, text, _RECIPE, overwrite=overwrite)
     typer.echo(f"Wrote {output}; use it with: llama2vec {recipe.verb} {output} --output NEW_FOLDER")

@@ -108,4 +108,4 @@ def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwri
     mode = answers.mode_now()
     tag = "llama2vec" if mode == "dense" else f"llama2vec-{mode}"
     write_run(answers.retriever.search(asked, mode, depth, where=answers.where, tag=tag), run, overwrite=overwrite)
-    typer.echo(f"Searched {len(asked):,} queries to depth {depth:,}: {run}")
+    typer.echo(f"Searched {len(asked):,} quer{'ies' if len(asked) != 1 else 'y'} to depth {depth:,}: {run}")

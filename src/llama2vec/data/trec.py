@@ -127,4 +127,5 @@ def _gain(text: str, where: str) -> int:
 def check_id(name: str, kind: str, where: str | Path) -> None:
     """Raise RunFormatError for an id or tag that TREC's columns cannot hold: it must be one word."""
     if not name or _NOT_IN_AN_ID.search(name):
-        raise RunFormatError(f"{where}: the {kind} {name!a} is empty or not one word of Unicode, which TREC files need")
+        reason = "holds a space or a character that is not valid Unicode" if name else "is empty"
+        raise RunFormatError(f"{where}: the {kind} {name!a} {reason}; TREC files need one word: rename it")

@@ -104,6 +104,8 @@ def _found(folder: Path) -> tuple[str, dict[str, Any], bool]:
         if isinstance(settings, dict):
             named = {"corpus": ("text", "corpus"), "examples": ("data", "sources")}[key]
             return verb, settings, bool(settings.get(named[0], {}).get(named[1]))
+    if seeds := sorted(folder.glob("seed-*")):
+        raise ConfigError(f"{folder}: holds a training for each seed; give one of them, such as {seeds[0]}")
     raise ConfigError(f"{folder}: holds no adapt.json, finetune.json or run.json; give the folder of a training or run")
 
 

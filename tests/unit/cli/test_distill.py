@@ -20,6 +20,8 @@ def test_the_command_draws_queries_from_a_corpus(
     assert finished.code == 0, finished.err
     assert "cosine 0." in finished.out
     assert QueryTable.load(output).facts["texts"] > 30
+    for verb in (("encode", output, corpus_file, "-o", tmp_path / "store"), ("explain", output, "-q", "a", "-p", "b")):
+        assert "a query table, which only `search` and Retriever.open take" in command_line.refused(*verb)
     message = command_line.refused("distill", llama_folder, "-o", tmp_path / "none")
     assert "give --queries, or --corpus to draw them from" in message
 

@@ -48,3 +48,29 @@ def test_a_folder_without_settings_is_refused(command_line: CommandLine, tmp_pat
     line = command_line.refused("init", "--from", tmp_path, "-o", tmp_path / "x.toml")
     assert "give the folder of a training or run" in line
     assert not (tmp_path / "x.toml").exists()
+
+
+def test_a_folder_of_seeds_names_one_and_a_list_that_is_left_out_is_said(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    words = tmp_path / "words.txt"
+    words.write_text("river\n", encoding="utf-8")
+    sets = ["optimizer.steps=1", "optimizer.batch_size=2", "model.device=cpu", "text.max_tokens=40"]
+    command = ["adapt", "--model", llama_folder, "--corpus", corpus_file, "-o", tmp_path / "seeds", "--seeds", "3"]
+    command += [part for change in [*sets, f"text.stop_words={words}"] for part in ("--set", change)]
+    assert command_line(*command).code == 0
+    line = command_line.refused("init", "--from", tmp_path / "seeds")
+    assert f"holds a training for each seed; give one of them, such as {tmp_path / 'seeds' / 'seed-3'}" in line
+    made = command_line("init", "--from", tmp_path / "seeds" / "seed-3", "-o", tmp_path / "again.toml")
+    assert made.code == 0
+    assert "again.toml: text.stop_words was a file with sha256:" in caplog.text
+
+
+def test_a_list_of_stop_words_is_read_before_the_corpus(
+    command_line: CommandLine, llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    command = ["adapt", "--model", llama_folder, "--corpus", tmp_path / "none.jsonl", "-o", tmp_path / "out"]
+    line = command_line.refused(*command, "--set", f"text.stop_words={tmp_path / 'none.txt'}")
+    assert "text.stop_words: " in line
+    assert not (tmp_path / "out").exists()

@@ -96,7 +96,7 @@ def test_queries_and_passages_may_come_from_files_or_an_index(
         (["--task", "{folder}", "--corpus", "c", "--index", "i"], "give one of them"),
         (["--task", "sts/stsb"], "runs belong to one retrieval task"),
         (["--task", "{folder}", "--model", "{llama}"], "scores no pairs; give a cross-encoder"),
-        (["--task", "{folder}", "--name", "two words"], "not one word"),
+        (["--task", "{folder}", "--name", "two words"], "TREC files need one word: rename it"),
         (["--task", "{folder}", "--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
     ],
 )

@@ -174,10 +174,10 @@ def test_an_id_that_a_run_cannot_hold_is_told_before_the_search(
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"_id": "q 1", "text": "river"}) + "\n", encoding="utf-8")
     line = command_line.refused("search", index, "--queries", bad, "--run", tmp_path / "x.trec")
-    assert "the query 'q 1' is empty or not one word" in line
+    assert "the query 'q 1' holds a space or" in line
     spaced = write_store(lambda: [Passage("Lake Garda", "river")], CountingEncoder(), tmp_path / "spaced", source={})
     line = command_line.refused("search", spaced.path, "--queries", queries, "--run", tmp_path / "x.trec")
-    assert "the passage 'Lake Garda' is empty or not one word" in line
+    assert "the passage 'Lake Garda' holds a space or" in line
 
 
 @pytest.mark.parametrize(

@@ -377,7 +377,7 @@ def test_every_task_is_checked_before_the_first_is_encoded(tmp_path: Path) -> No
     write_task(faulty, qrels={"q9": {"d1": 1}})
     refused(tmp_path, names, DataError, r"judges 1 query \('q9'\) that the query file lacks")
     write_task(faulty, passages={**PASSAGES, "two words": "x"})
-    refused(tmp_path, names, RunFormatError, "the passage 'two words' is empty or not one word")
+    refused(tmp_path, names, RunFormatError, "the passage 'two words' holds a space or")
     refused(tmp_path, ["beir/scifact", "beir/scfact"], ConfigError, "did you mean 'beir/scifact'")
     refused(tmp_path, ["beir/scifact"], EvaluationError, r"no metric 'nDGC@10'", metrics=["nDGC@10"])
     refused(tmp_path, [], ConfigError, "nothing to evaluate")
@@ -420,7 +420,7 @@ def test_vectors_that_are_not_finite_are_refused_and_nothing_counts_as_finished(
 
 def test_a_name_that_a_run_cannot_hold_is_refused_at_once(tmp_path: Path) -> None:
     write_task(tmp_path / "scifact")
-    with pytest.raises(RunFormatError, match="--name: the name of the system 'my model' is empty or not one word"):
+    with pytest.raises(RunFormatError, match="--name: the name of the system 'my model' holds a space or"):
         evaluate(system(WordEncoder(), "my model"), ["beir/scifact"], options(tmp_path))
 
 
