@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
-from llama2vec.model.backbone import choose_device, decoder, load_backbone
+from llama2vec.model.backbone import choose_device, cpu_has_bfloat16, decoder, load_backbone
 from llama2vec.model.encoder import Encoder, Vectors
 from llama2vec.model.prompt import prompt_ids
 
@@ -23,6 +23,8 @@ def build_encoder(side: str, model: str, dtype: str, max_tokens: int) -> tuple[E
         load_backbone(ModelSettings(name=model, dtype=dtype)), settings=EncoderSettings(passage_max_tokens=max_tokens)
     )
     if side == "ours":
+        # What "auto" does with a corpus; the texts of a turn are too few for it.
+        encoder.compile = dtype == "bfloat16" and cpu_has_bfloat16()
         return encoder.encode_passages, encoder.backbone.model
     if side == "reference":
         return _reference(encoder), encoder.backbone.model
