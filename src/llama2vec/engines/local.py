@@ -12,7 +12,7 @@ _PORT = re.compile(r"[\w.-]+:\d+(/.*)?")
 _MARKS: dict[str, Callable[[str], bool]] = {
     "lancedb": lambda name: name.endswith(".lance"),
     "qdrant": lambda name: name == "meta.json",
-    "milvus": lambda name: name == "databases",
+    "milvus": lambda name: name in ("LOCK", "collections", "databases"),  # One after the other: a kill may leave some
 }
 """For each engine that can do without a server, which entry of a folder shows that the data is its own."""
 
