@@ -27,6 +27,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import capacity  # noqa: E402
+import compressed  # noqa: E402
 from study import tables as study_tables  # noqa: E402
 from study.comparisons import Scores  # noqa: E402
 from study.protocol import load_protocol  # noqa: E402
@@ -229,6 +230,11 @@ def streaming_table(_: str, results: Path) -> str:
     return study_tables.markdown(rows)
 
 
+def compressed_table(_: str, results: Path) -> str:
+    """Return what vectors of fewer bytes keep of nDCG@10 on every set (``benchmarks/compressed.py``)."""
+    return compressed.table(_read(results / "compressed.json")["sets"])
+
+
 def capacity_table(_: str, results: Path) -> str:
     """Return what 8.8 million and a billion passages take (``benchmarks/capacity.py``)."""
     one, ten = (capacity.Inputs.measured(results, parts=parts) for parts in (None, 10))
@@ -255,6 +261,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     "scale": scale_table,
     "scale-updates": updates_table,
     "streaming": streaming_table,
+    "compressed": compressed_table,
     "capacity": capacity_table,
 }
 
