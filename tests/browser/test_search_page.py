@@ -269,8 +269,10 @@ def test_when_the_server_is_gone_the_page_says_so_and_goes_on_when_it_is_back(pa
 
 def test_everything_works_by_keyboard_alone(page: Page, serve: Serve) -> None:
     page.open(serve().url)
+    wait_until(lambda: page.focused() == "question")
     page.press("how many km do they carry a pack", Keys.ENTER)
     page.status("by Hybrid")
+    assert page.one("#question").get_property("value") == "how many km do they carry a pack"
     page.press(Keys.ARROW_DOWN)
     assert page.focused().startswith("1")
     page.press(Keys.ARROW_DOWN, Keys.ARROW_DOWN, Keys.ARROW_UP)

@@ -308,7 +308,7 @@ def test_examples_are_read_from_files_with_ids_apart(
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["results"]["training_queries"] == 10
     files[0].write_text(files[0].read_text(encoding="utf-8").replace("river", "stone"), encoding="utf-8")
-    with pytest.raises(Llama2VecError, match="the examples"):
+    with pytest.raises(Llama2VecError, match="examples: the content differs"):
         finetune_model(made, tmp_path / "out")
 
 
