@@ -183,3 +183,14 @@ def test_other_architectures_agree_too(
     folder = save_model(tmp_path, architecture)
     expected = loaded(folder, False).encode_passages(mixed)
     np.testing.assert_allclose(loaded(folder, True).encode_passages(mixed), expected, atol=1e-5)
+
+
+def test_in_sixteen_bits_single_positions_may_differ_and_most_may_not() -> None:
+    states = torch.randn(3, 24, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    odd, all_wrong, broken = states.clone(), -states, states.clone()
+    odd[0, 7] = -odd[0, 7]
+    broken[1, 3] = torch.nan
+    assert compiled_reading._distance(states, odd) == 0
+    assert compiled_reading._distance(states, all_wrong) == pytest.approx(2)
+    assert not compiled_reading._distance(states, broken) <= 0.1
+    assert compiled_reading._distance(states.float(), odd.float()) == pytest.approx(2)
