@@ -186,7 +186,7 @@ def page(browser: Chrome) -> Iterator[Page]:
 
 def test_a_search_shows_ranked_passages_with_the_evidence_marked(page: Page, serve: Serve) -> None:
     page.open(serve().url)
-    assert page.focused() == "question"
+    wait_until(lambda: page.focused() == "question")
     assert "Find passages by what they mean." in page.texts("#welcome")[0]
     page.ask("which wings delay the stall", "by Hybrid")
     assert page.texts(".hit .title")[0] == "aerodynamics-0018"
