@@ -40,20 +40,26 @@ def compiled_layers(model: Any, *, backend: str = "inductor") -> Iterator[None]:
         MissingDependencyError: The device needs a compiler that is not there.
     """
     check_compiler(model.device.type)
-    layers = [layer for layer in layer_list(model) or () if "forward" not in layer.__dict__]
-    merged = _merge_lora(layers) if hasattr(model, "peft_config") else []
+    forwards = compiled_forwards(model, backend)
+    merged = _merge_lora([layer for layer, _ in forwards]) if hasattr(model, "peft_config") else []
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, VARIANTS)
-    for layer in layers:
-        layer.forward = torch.compile(layer.forward, dynamic=True, backend=backend)
+    for layer, forward in forwards:
+        layer.forward = forward
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, _ in forwards:
             del layer.forward
         for linear, own in merged:
             linear.__class__ = own
         torch._dynamo.config.recompile_limit = limit
+
+
+def compiled_forwards(model: Any, backend: str) -> list[tuple[Any, Any]]:
+    """Return each layer that runs its own code, with its forward as its first call will compile it."""
+    layers = [layer for layer in layer_list(model) or () if "forward" not in layer.__dict__]
+    return [(layer, torch.compile(layer.forward, dynamic=True, backend=backend)) for layer in layers]
 
 
 def check_compiler(device: str) -> None:

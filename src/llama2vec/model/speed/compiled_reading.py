@@ -2,8 +2,8 @@
 
 On a CPU that multiplies bfloat16 natively, less than half of the stock layers' time goes into matrix products. The
 compiler (torch.compile) fuses the rest: norms, rotations, activations, sums. All layers share their code, so one
-compilation of a few seconds serves them all, for every batch size and length. ``benchmarks/encoding_peers.py`` measures
-both ways of reading beside other programs.
+compilation of a few seconds serves them all, for every batch size and length. ``benchmarks/speed.py`` measures
+it beside sentence-transformers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -23,7 +24,7 @@ from llama2vec.errors import MissingDependencyError
 from llama2vec.model.backbone import Backbone, cpu_has_bfloat16, decoder
 from llama2vec.model.local import one_line
 from llama2vec.model.pooling import last_hidden_states
-from llama2vec.model.speed.compiled import VARIANTS, check_compiler
+from llama2vec.model.speed.compiled import VARIANTS, check_compiler, compiled_forwards
 from llama2vec.model.top_layers import layer_list
 
 logger = logging.getLogger(__name__)
@@ -85,27 +86,30 @@ class CompiledReading:
         model = self._backbone.model
         if model.device.type != "cpu" or model.dtype != torch.bfloat16 or not cpu_has_bfloat16():
             return False
-        weights = sum(weight.numel() for layer in layer_list(model) or () for weight in layer.parameters())
-        return weights * tokens >= _PAYS_FROM
+        return self._weights * tokens >= _PAYS_FROM
+
+    @cached_property
+    def _weights(self) -> int:
+        """The weights of all layers, which every token is multiplied by."""
+        layers = layer_list(self._backbone.model) or ()
+        return sum(weight.numel() for layer in layers for weight in layer.parameters())
 
     def _compile(self) -> None:
         name, started = self._backbone.source.name, time.monotonic()
-        layers = [layer for layer in layer_list(self._backbone.model) or () if "forward" not in layer.__dict__]
         try:
             check_compiler(self._backbone.model.device.type)
         except MissingDependencyError as error:
             self._give_up(str(error))
             return
-        if not layers:
+        forwards = compiled_forwards(self._backbone.model, self._backend)
+        if not forwards:
             self._give_up(f"{type(self._backbone.model).__name__} has no plain list of layers")
             return
         logger.info("%s: compiling its layers once, for long encodings (model.compile = false leaves it out)", name)
         size = self._backbone.model.get_input_embeddings().weight.shape[0]
         probe = torch.arange(_PROBE[0] * _PROBE[1], device=self._backbone.model.device).remainder(size).view(_PROBE)
         stock = self.states(probe, _PROBED_LAYERS, compiled=False)
-        self._forwards = [
-            (layer, torch.compile(layer.forward, dynamic=True, backend=self._backend)) for layer in layers
-        ]
+        self._forwards = forwards
         found = self.states(probe, _PROBED_LAYERS, compiled=True)
         apart = max(_distance(one, other) for one, other in zip(stock, found, strict=True))
         if self._forwards and not apart <= _ROOM.get(stock[0].dtype, _ROOM_OF_HALF):
