@@ -112,3 +112,12 @@ class ClusterError(Llama2VecError):
 
 class EvaluationError(Llama2VecError):
     """Runs and judgments do not belong together."""
+
+
+def first_line(error: BaseException | None) -> str:
+    """Return the first line of what another library's error says, or its kind where it says nothing.
+
+    >>> first_line(ValueError("no such node\\nin a cluster")), first_line(KeyError())
+    ('no such node', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

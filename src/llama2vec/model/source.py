@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 CONTRACT_FILE = "llama2vec.json"
 COMPACT_FILE, COMPACT_ADAPTER = "compact.json", "adapter_model.safetensors"
-_QUERY_TABLE = "query_table.json"  # Of `distill`
+QUERY_TABLE_FILE = "query_table.json"  # Of `distill`
 _COMES_WITH_CONTRACT = ("golden.json", "portable_encoder.py")
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 32
 _REMEMBERED_HASHES = 1024
@@ -201,7 +201,7 @@ def resolve_model(name: str) -> ModelSource:
     if path.is_file() and path.suffix == ".gguf":
         return ModelSource(name, str(path.parent), path.name)
     if path.is_dir():
-        if (path / _QUERY_TABLE).is_file():
+        if (path / QUERY_TABLE_FILE).is_file():
             raise ModelNotFoundError(
                 f"{name}: a query table, which only `search` and Retriever.open take; give the model it was made of"
             )

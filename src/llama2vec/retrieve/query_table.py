@@ -21,10 +21,11 @@ from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.errors import DataError, MissingDependencyError, ModelError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import sealed, unsealed
+from llama2vec.model.source import QUERY_TABLE_FILE
 from llama2vec.records import Query
 from llama2vec.retrieve.store import Vectors
 
-TABLE_FILE, ROWS_FILE, TOKENIZER_FILE = "query_table.json", "rows.npy", "tokenizer.json"
+ROWS_FILE, TOKENIZER_FILE = "rows.npy", "tokenizer.json"
 _FORMAT = {"format": "llama2vec-query-table", "version": 1}
 
 
@@ -62,9 +63,9 @@ class QueryTable:
             ModelError: The folder holds no table, or a damaged one.
         """
         folder = Path(folder)
-        facts = unsealed(read_object(folder / TABLE_FILE) or {})
+        facts = unsealed(read_object(folder / QUERY_TABLE_FILE) or {})
         if not facts or facts.get("format") != _FORMAT["format"]:
-            raise ModelError(f"{folder / TABLE_FILE} is missing or damaged; make the table again with `distill`")
+            raise ModelError(f"{folder / QUERY_TABLE_FILE} is missing or damaged; make the table again with `distill`")
         if facts["version"] != _FORMAT["version"]:
             raise ModelError(f"{folder}: a table of version {facts['version']}; make it again with `distill`")
         for name, expected in facts["sha256"].items():
@@ -87,7 +88,7 @@ def _checked(text: str) -> str:
 
 def is_query_table(path: str | Path) -> bool:
     """Tell whether a path is the folder of a table."""
-    return (Path(path) / TABLE_FILE).is_file()
+    return (Path(path) / QUERY_TABLE_FILE).is_file()
 
 
 def _read_tokenizer(path: Path, max_tokens: int) -> Any:
@@ -102,11 +103,11 @@ def _read_tokenizer(path: Path, max_tokens: int) -> Any:
 
 
 def _read_table(folder: Path) -> Found | None:
-    facts = unsealed(read_object(folder / TABLE_FILE) or {}) or {}
+    facts = unsealed(read_object(folder / QUERY_TABLE_FILE) or {}) or {}
     return Found(facts.get("made", {}), finished=True) if facts.get("format") == _FORMAT["format"] else None
 
 
-QUERY_TABLE = Kind("a query table", _read_table, resumable=False, entries=(TABLE_FILE, ROWS_FILE, TOKENIZER_FILE))
+QUERY_TABLE = Kind("a query table", _read_table, resumable=False, entries=(QUERY_TABLE_FILE, ROWS_FILE, TOKENIZER_FILE))
 
 
 def save_query_table(
@@ -146,6 +147,6 @@ def save_query_table(
             hashes = {name: file_sha256(folder / name) for name in (ROWS_FILE, TOKENIZER_FILE)}
             facts = {"contract_hash": encoder.contract_hash, "max_tokens": max_tokens, "model": encoder.spec.title}
             facts |= {"texts": len(texts), "cosine": fitted.cosine, "ridge": fitted.ridge, "sha256": hashes}
-            write_json(folder / TABLE_FILE, sealed({**_FORMAT, "made": made, **facts}))
+            write_json(folder / QUERY_TABLE_FILE, sealed({**_FORMAT, "made": made, **facts}))
             work.finish()
     return QueryTable.load(output)

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings
-from llama2vec.errors import ClusterError, ConfigError, Llama2VecError, MissingDependencyError
+from llama2vec.errors import ClusterError, ConfigError, Llama2VecError, MissingDependencyError, first_line
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.reuse import gathered
@@ -183,7 +183,7 @@ class RayEncoder:
             try:
                 found = self._result(getattr(worker, method).remote(self._expected, *arguments))
             except self._ray.exceptions.RayError as error:
-                logger.warning("a Ray worker was lost (try %d of %d): %s", attempt, _TRIES, _first_line(error))
+                logger.warning("a Ray worker was lost (try %d of %d): %s", attempt, _TRIES, first_line(error))
                 self._await(worker)
             else:
                 self._free.put(worker)
@@ -205,7 +205,7 @@ class RayEncoder:
             if isinstance(error.cause, Llama2VecError):
                 raise error.cause from None
             raise ClusterError(
-                f"a Ray worker failed: {type(error.cause).__name__}: {_first_line(error.cause)}"
+                f"a Ray worker failed: {type(error.cause).__name__}: {first_line(error.cause)}"
             ) from error
 
     def _count(self, change: int) -> None:
@@ -248,7 +248,7 @@ class RayEncoder:
                 return
             except self._ray.exceptions.RayError as error:
                 if getattr(error, "actor_init_failed", False):
-                    self._fault = ClusterError(f"a Ray worker cannot start llama2vec: {_first_line(error)}")
+                    self._fault = ClusterError(f"a Ray worker cannot start llama2vec: {first_line(error)}")
                     return
                 time.sleep(_POLL_SECONDS)  # it is being restarted, here or on another node
 
@@ -310,7 +310,7 @@ def _connect(address: str) -> bool:
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"cannot join the Ray cluster at {address}: {_first_line(error)}") from error
+        raise ClusterError(f"cannot join the Ray cluster at {address}: {first_line(error)}") from error
     return True
 
 
@@ -357,7 +357,3 @@ def _known_here(spec: ModelSpec) -> WorkerFacts:
 
 def _own_version() -> str:
     return str(sys.modules["llama2vec"].__version__)  # the package names higher layers: an import would point up
-
-
-def _first_line(error: BaseException | None) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.config import ModelSettings
-from llama2vec.errors import BackendError, ConfigError, ContractError, MissingDependencyError
+from llama2vec.errors import BackendError, ConfigError, ContractError, MissingDependencyError, first_line
 from llama2vec.model.source import ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.reuse import gathered
@@ -101,7 +101,7 @@ class VllmEncoder:
         try:
             return LLM(model=str(folder), runner="pooling", dtype=self.dtype, max_model_len=most_tokens)
         except Exception as error:
-            raise BackendError(f"vLLM cannot load {self._name}: {_first_line(error)}") from error
+            raise BackendError(f"vLLM cannot load {self._name}: {first_line(error)}") from error
 
     def _embedded(self, texts: list[str]) -> Vectors:
         """Return [N, D] unit vectors of texts, in their order."""
@@ -111,7 +111,7 @@ class VllmEncoder:
         try:
             found = self._llm.embed([{"prompt_token_ids": row} for row in ids], use_tqdm=False)
         except Exception as error:
-            raise BackendError(f"vLLM failed: {_first_line(error)}; finished shards are kept") from error
+            raise BackendError(f"vLLM failed: {first_line(error)}; finished shards are kept") from error
         # What vLLM read is in its answer: an answer out of order, or a cut text, would be a wrong vector.
         if [list(one.prompt_token_ids) for one in found] != ids:
             raise BackendError("vLLM read other token ids than it was sent; check its version (docs/cluster.md)")
@@ -151,7 +151,3 @@ def _check_servable(name: str, contract: Any) -> None:
         f"{name} is not servable, so vLLM cannot give its vectors{why}; train with encoder.servable = true, or encode "
         "without --engine vllm"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,8 +11,9 @@ import pytest
 from encoders import encoder_for
 
 from llama2vec.errors import DataError, ModelError, OutputExistsError, StoreError
+from llama2vec.model.source import QUERY_TABLE_FILE
 from llama2vec.records import Query
-from llama2vec.retrieve.query_table import ROWS_FILE, TABLE_FILE, QueryTable, is_query_table, save_query_table
+from llama2vec.retrieve.query_table import ROWS_FILE, QueryTable, is_query_table, save_query_table
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.table_fitting import sample_spans
 
@@ -74,7 +75,7 @@ def test_a_table_opens_without_torch(saved: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
-@pytest.mark.parametrize("name", [ROWS_FILE, TABLE_FILE])
+@pytest.mark.parametrize("name", [ROWS_FILE, QUERY_TABLE_FILE])
 def test_a_damaged_table_is_refused(saved: Path, tmp_path: Path, name: str) -> None:
     for file in saved.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
