@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from study.tables import markdown
+
 RESULTS = Path(__file__).with_name("results")
 MEASURED = "10000000x64"  # The size of scale.json that is scaled up
 KINDS = ("faiss-int8", "faiss-binary")
@@ -113,10 +115,7 @@ def table(cases: list[tuple[int, int, Inputs]], tokens: float | None = None) -> 
         f"{passages:,} x {width:,}" + (f" in {inputs.parts} indexes" if inputs.parts > 1 else "")
         for passages, width, inputs in cases
     ]
-    lines = [f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    return "\n".join(
-        [*lines, *(f"| {title} | {' | '.join(_short(one[key]) for one in found)} |" for title, key in ROWS)]
-    )
+    return markdown([["", *heads], *([title, *(_short(one[key]) for one in found)] for title, key in ROWS)])
 
 
 def _short(value: float) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 import faiss
 import numpy as np
 import numpy.typing as npt
+from compressed_table import MEASURE, table
 from provenance import made_by
 
 from llama2vec.config import ModelSettings
@@ -41,8 +42,7 @@ from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.score.metrics import evaluate_run
 
 SETS = ("cranfield", "cacm", "scifact", "msmarco-5k", "xquad-en", "medquad", "squad-dev")
-DEPTH, MEASURE = 10, "nDCG@10"  # candidates a hit count from this depth
-_SHOWN = 4  # candidates a hit; the table leaves out the other numbers
+DEPTH = 10  # candidates a hit count from this depth
 PQ_CENTROIDS = 256  # Fewest passages that a product quantizer can be trained on
 Vectors = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -163,22 +163,6 @@ def ndcg(task: BeirTask, ids: list[str], values: Vectors, rows: Rows) -> float:
 
 def recall(found: Rows, wanted: Rows) -> float:
     return float(np.mean([len(set(f) & set(w)) / len(w) for f, w in zip(found.tolist(), wanted.tolist(), strict=True)]))
-
-
-def table(sets: dict[str, Any]) -> str:
-    """Return bytes, and the share of nDCG@10 that each set keeps, as a Markdown table."""
-    largest = max(sets.values(), key=lambda one: len(one["variants"]))
-    lines = [f"| vectors | bytes | {' | '.join(sets)} | mean |", f"|---|---|{'---|' * (len(sets) + 1)}"]
-    for name, facts in largest["variants"].items():
-        if "candidates" in name and not name.endswith(f" {_SHOWN} candidates a hit"):
-            continue
-        kept = [
-            one["variants"][name][MEASURE] / one["variants"]["float32"][MEASURE] if name in one["variants"] else np.nan
-            for one in sets.values()
-        ]
-        cells = " | ".join("–" if np.isnan(value) else f"{value:.3f}" for value in [*kept, float(np.nanmean(kept))])
-        lines.append(f"| {name} | {facts['bytes']:,} | {cells} |")
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

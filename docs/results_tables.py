@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import capacity  # noqa: E402
-import compressed  # noqa: E402
+from compressed_table import table as kept_table  # noqa: E402
 from study import tables as study_tables  # noqa: E402
 from study.comparisons import Scores  # noqa: E402
 from study.protocol import load_protocol  # noqa: E402
@@ -232,7 +232,7 @@ def streaming_table(_: str, results: Path) -> str:
 
 def compressed_table(_: str, results: Path) -> str:
     """Return what vectors of fewer bytes keep of nDCG@10 on every set (``benchmarks/compressed.py``)."""
-    return compressed.table(_read(results / "compressed.json")["sets"])
+    return kept_table(_read(results / "compressed.json")["sets"])
 
 
 def capacity_table(_: str, results: Path) -> str:
