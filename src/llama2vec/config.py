@@ -156,11 +156,13 @@ class ModelSettings(GrownSettings):
         compile: Compile the layers (torch.compile). ``auto`` = for long encodings on a CPU that multiplies bfloat16
             natively and has a C++ compiler; true = for all encoding, and in training: faster steps on a GPU after a
             minute of compiling.
+        layers: Number of layers to keep, from the bottom; 0 = all. Training teaches the shorter model to speak the
+            vocabulary again, and each layer less saves its share of every later step and encoding.
         quantization: ``nf4`` = train adapters over weights in 4 bits (QLoRA, arXiv 2305.14314). The saved encoder has
             the model's own weights, with the adapters merged.
     """
 
-    added_later = frozenset({"compile", "quantization"})
+    added_later = frozenset({"compile", "layers", "quantization"})
 
     name: str = "smollm2-135m"  # Hub id, local folder, GGUF file, or an LLM from a package
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -169,6 +171,7 @@ class ModelSettings(GrownSettings):
     lora: LoraSettings = LoraSettings()  # Adapters; rank 0 = full fine-tuning
     gradient_checkpointing: bool = False
     compile: bool | Literal["auto"] = "auto"
+    layers: Annotated[int, Field(ge=0)] = 0
     quantization: Literal["none", "nf4"] = "none"
 
     @model_validator(mode="after")

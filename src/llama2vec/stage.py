@@ -18,7 +18,7 @@ from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, remove, write_json
 from llama2vec.manifest import build_manifest, digest, sealed, versions
 from llama2vec.model.adapters import add_lora
-from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, load_backbone
+from llama2vec.model.backbone import CHANGED_TOP, Backbone, choose_device, choose_dtype, load_backbone
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.four_bit import merged_into
@@ -157,9 +157,13 @@ def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list
 
 
 def _whole_model(backbone: Backbone) -> Any:
-    """Load the weights that a 4-bit model was made from."""
-    settings = ModelSettings.model_validate({"dtype": backbone.dtype})
-    return load_backbone(settings, backbone.model.device, backbone.source).model
+    """Load the weights that a 4-bit model was made from, of the layers that it still has."""
+    config = backbone.model.config
+    settings = ModelSettings.model_validate({"dtype": backbone.dtype, "layers": config.num_hidden_layers})
+    whole = load_backbone(settings, backbone.model.device, backbone.source).model
+    if changed := getattr(config, CHANGED_TOP, None):
+        setattr(whole.config, CHANGED_TOP, changed)
+    return whole
 
 
 def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Mapping[str, Any]) -> Encoder:

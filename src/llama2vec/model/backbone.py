@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import ModuleList
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from llama2vec.config import ModelSettings
@@ -125,10 +126,12 @@ def load_backbone(
 ) -> Backbone:
     """Load a causal LM and its tokenizer; a GGUF file is dequantized into a trainable, savable model.
 
-    ``device`` and ``source``, which has been :func:`fetched`, override what the settings say. ``for_training`` loads
-    the weights in 4 bits where ``settings.quantization`` asks for it.
+    It keeps the ``settings.layers`` lowest layers. ``device`` and ``source``, which has been
+    :func:`fetched`, override what the settings say. ``for_training`` loads the weights in 4 bits where
+    ``settings.quantization`` asks for it.
 
     Raises:
+        ConfigError: The model has fewer layers than ``settings.layers``, or no single list of them.
         ModelNotFoundError: Nothing to load under this name.
         NotCausalError: An encoder-decoder, or a model whose earlier positions see later tokens.
         ModelError: Weights are missing, cut short or not finite, or the tokenizer does not fit them.
@@ -159,6 +162,7 @@ def load_backbone(
         missing_head = _check_weights(source.name, model, found)
         _check_token_ids(source.name, model, tokenizer)
         model.config.use_cache = False
+        keep_lowest_layers(model, settings.layers)
         # Not the dtype as well: rotary frequencies stay float32; in bfloat16 they are 0.2 rad off at position 500.
         model = model.to(device=place).eval()
         backbone = Backbone(model, tokenizer, cached(source), missing_head)
@@ -194,6 +198,48 @@ def decoder(model: Any) -> Any:
         return plain.base_model
     # Llama 4's prefix names another part, so that ``base_model`` is the whole model.
     return next(child for child in plain.children() if isinstance(child, PreTrainedModel))
+
+
+def layer_list(model: Any) -> ModuleList | None:
+    """Return the list of a causal LM's layers, which run one after the other; None if it keeps them elsewhere."""
+    count = int(model.config.num_hidden_layers)
+    found = [child for child in decoder(model).children() if isinstance(child, ModuleList) and len(child) == count]
+    return found[0] if len(found) == 1 else None
+
+
+def take_out_top_layers(model: Any, count: int, setting: str) -> None:
+    """Take the ``count`` top layers out of a model, in place, and out of its config.
+
+    Raises:
+        ConfigError: The model has too few layers, or no single list of them; ``setting`` is to blame.
+    """
+    layers = check_layers(model, count, setting)
+    before = len(layers)
+    del layers[before - count :]
+    for name, value in list(vars(model.config).items()):
+        # One entry a layer, such as its kind of attention.
+        if isinstance(value, list) and len(value) == before:
+            setattr(model.config, name, value[: before - count])
+    model.config.num_hidden_layers = before - count
+
+
+def check_layers(model: Any, count: int, setting: str) -> ModuleList:
+    """Return the layers of a model; a ConfigError names ``setting`` where ``count`` of them cannot be taken out."""
+    layers = layer_list(model)
+    if layers is None:
+        raise ConfigError(f"{setting}: {type(model).__name__} has no single list of layers; set it to 0 for this model")
+    if count >= len(layers):
+        raise ConfigError(f"{setting} is {count} and the model has {len(layers)} layers; lower it")
+    return layers
+
+
+def keep_lowest_layers(model: Any, count: int) -> None:
+    """Keep the ``count`` lowest layers of a model and its head; 0 = all."""
+    has = int(model.config.num_hidden_layers)
+    if count > has:
+        raise ConfigError(f"model.layers is {count} and the model has {has} layers; lower it")
+    if 0 < count < has:
+        take_out_top_layers(model, has - count, "model.layers")
 
 
 def _load_tokenizer(source: ModelSource, location: str, *, in_gguf: bool = False) -> Tokenizer:

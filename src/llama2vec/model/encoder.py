@@ -129,8 +129,16 @@ class Encoder:
             raise ContractError(
                 f"{source.name}: this model carries its own contract; prompts and lengths cannot be changed at load"
             )
+        asked = settings.layers
+        if source.carries_contract:
+            settings = settings.model_copy(update={"layers": 0})
         backbone = load_backbone(settings, source=source)
         if source.carries_contract:
+            if asked not in (0, has := int(backbone.model.config.num_hidden_layers)):
+                raise ContractError(
+                    f"{source.name}: was made with {has} layers, and model.layers is {asked}; set it to 0, or start "
+                    "from an LLM"
+                )
             folder = Path(source.location)
             contract = load_contract(folder, backbone.tokenizer)
             contract.check_files(folder)

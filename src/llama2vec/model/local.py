@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama2vec.artifact import read_object
-from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError
+from llama2vec.errors import Llama2VecError, MissingDependencyError, ModelError, ModelNotFoundError
 from llama2vec.files import file_sha256, write_atomic
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
@@ -307,7 +307,7 @@ def model_errors(source: ModelSource) -> Iterator[None]:
     """Turn any error that transformers raises over a model's files into one line."""
     try:
         yield
-    except ModelError:
+    except Llama2VecError:
         raise
     except ImportError as error:
         raise MissingDependencyError(f"{source.name}: {one_line(error)}; pip install 'llama2vec[model]'") from error

@@ -10,49 +10,27 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn import Module, ModuleList
+from torch.nn import Module
 
 from llama2vec.errors import ConfigError
-from llama2vec.model.backbone import CHANGED_TOP, decoder
+from llama2vec.model.backbone import CHANGED_TOP, check_layers, decoder, take_out_top_layers
 from llama2vec.model.pooling import Vectors
 
+_SETTING = "encoder.drop_layers"
 _LEAST_SPREAD = 1e-6  # Of texts that are all the same
-
-
-def layer_list(model: Any) -> ModuleList | None:
-    """Return the list of a causal LM's layers, which run one after the other; None if it keeps them elsewhere."""
-    count = int(model.config.num_hidden_layers)
-    found = [child for child in decoder(model).children() if isinstance(child, ModuleList) and len(child) == count]
-    return found[0] if len(found) == 1 else None
 
 
 def check_droppable(model: Any, count: int) -> None:
     """Raise a ConfigError if a model has too few layers, or none that can be dropped."""
-    if not count:
-        return
-    layers = layer_list(model)
-    if layers is None:
-        raise ConfigError(
-            f"encoder.drop_layers: {type(model).__name__} has no single list of layers; set it to 0 for this model"
-        )
-    if count >= len(layers):
-        raise ConfigError(f"encoder.drop_layers is {count} and the model has {len(layers)} layers; lower it")
+    if count:
+        check_layers(model, count, _SETTING)
 
 
 def drop_top_layers(model: Any, count: int) -> None:
-    """Take the ``count`` top layers out of a model, in place, and out of its config."""
-    check_droppable(model, count)
-    layers = layer_list(model)
-    if not count or layers is None:
-        return
-    before = len(layers)
-    del layers[before - count :]
-    for name, value in list(vars(model.config).items()):
-        # One entry a layer, such as its kind of attention.
-        if isinstance(value, list) and len(value) == before:
-            setattr(model.config, name, value[: before - count])
-    model.config.num_hidden_layers = before - count
-    _note(model, dropped_layers=count)
+    """Take the ``count`` top layers out of a model, in place, and note in its config that the head no longer fits."""
+    if count:
+        take_out_top_layers(model, count, _SETTING)
+        _note(model, dropped_layers=count)
 
 
 def final_norm(model: Any) -> Module | None:

@@ -25,7 +25,7 @@ from llama2vec.data.sources import is_remote
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import held_cells
-from llama2vec.model.backbone import choose_device, choose_dtype, load_model_config, load_tokenizer
+from llama2vec.model.backbone import choose_device, choose_dtype, keep_lowest_layers, load_model_config, load_tokenizer
 from llama2vec.model.batching import cells_per_batch
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.tokens import corpus_splitter
@@ -76,19 +76,20 @@ class _Lengths(NamedTuple):
         return fmean(min(count, most) for count in self.tokens) + prompt if self.tokens else float(prompt)
 
 
-def model_shape(name: str) -> ModelShape:
-    """Count a model's parameters without loading, or even holding, any of them."""
+def model_shape(name: str, layers: int = 0) -> ModelShape:
+    """Count the parameters of a model, or of its lowest layers, without loading, or even holding, any of them."""
     from transformers import AutoModelForCausalLM
 
     config = load_model_config(name)
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForCausalLM.from_config(config)
+        keep_lowest_layers(model, layers)
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     parameters = sum(weight.numel() for weight in model.parameters())
     outside = table.numel() + (head.numel() if head is not table else 0)
     inside = [module for module in model.base_model.modules() if type(module).__name__ in ("Linear", "Conv1D")]
     width = sum(sum(module.weight.shape) for module in inside)
-    return ModelShape(parameters, parameters - outside, width, int(config.num_hidden_layers), *table.shape[::-1])
+    return ModelShape(parameters, parameters - outside, width, int(model.config.num_hidden_layers), *table.shape[::-1])
 
 
 def measured_rate(dtype: torch.dtype, device: torch.device) -> float:
@@ -112,7 +113,7 @@ class _Estimator:
         settings = self.config.model
         self.device = choose_device(settings.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
-        self.shape, self._tokenizer = model_shape(settings.name), load_tokenizer(settings.name)
+        self.shape, self._tokenizer = model_shape(settings.name, settings.layers), load_tokenizer(settings.name)
         self.rate = flops or measured_rate(self.dtype, self.device)
         self.notes: list[str] = []
         self._negatives: list[int] = []

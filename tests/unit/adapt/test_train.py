@@ -11,8 +11,9 @@ from architectures import save_tiny
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import PretextObjective, _prepare, adapt_model
-from llama2vec.config import load_config
-from llama2vec.errors import ConfigError, Llama2VecError, ModelError
+from llama2vec.config import ModelSettings, load_config
+from llama2vec.errors import ConfigError, ContractError, Llama2VecError, ModelError
+from llama2vec.model.encoder import Encoder
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.verify.backends import open_backend
 from llama2vec.verify.verification import read_golden, verify
@@ -155,6 +156,21 @@ def test_a_servable_adaptation_without_the_top_layer(
     for backend in ("llama2vec", "transformers", "sentence-transformers"):
         asked = open_backend(backend, tmp_path / "out", golden, dtype=golden.dtype, device="cpu")
         assert verify(tmp_path / "out", golden, asked, device="cpu").passed
+
+
+def test_a_shorter_llm_is_adapted_and_can_be_adapted_again(
+    llama_folder: Path, tmp_path: Path, corpus_rows: list[dict[str, str]]
+) -> None:
+    passages = [Passage(row["_id"], row["text"]) for row in corpus_rows]
+    config = tiny_recipe(llama_folder, "model.layers=1", "encoder.layers=1")
+    encoder = adapt_model(config, tmp_path / "out", passages=passages)
+    again = adapt_model(config, tmp_path / "out", passages=passages)  # It is there.
+    assert encoder.backbone.model.config.num_hidden_layers == again.backbone.model.config.num_hidden_layers == 1
+    assert not hasattr(again.backbone.model.config, "llama2vec")
+    np.testing.assert_allclose(again.encode_passages(TEXTS), encoder.encode_passages(TEXTS), rtol=0, atol=1e-6)
+    adapt_model(tiny_recipe(tmp_path / "out", "encoder.layers=1"), tmp_path / "further", passages=passages)
+    with pytest.raises(ContractError, match=r"was made with 1 layers, and model\.layers is 2; set it to 0"):
+        Encoder.load(tmp_path / "out", settings=ModelSettings(layers=2))
 
 
 @pytest.mark.parametrize(

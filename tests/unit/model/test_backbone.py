@@ -67,6 +67,24 @@ def test_every_supported_architecture_loads(save_model: Callable[..., Path], tmp
     torch.testing.assert_close(backbone.model.get_output_embeddings()(hidden), logits)
 
 
+def test_the_lowest_layers_are_kept_with_norm_and_head(
+    save_model: Callable[..., Path], tmp_path: Path, architecture: str
+) -> None:
+    folder = save_model(tmp_path / architecture, architecture)
+    ids = torch.tensor([[5, 9, 30, 7]])
+    whole, short = load(folder), load(folder, layers=1)
+    body = decoder(whole.model)
+    states = body(input_ids=ids, output_hidden_states=True).hidden_states[1]
+    norm = next(module for name, module in body.named_children() if "norm" in name or name == "ln_f")
+    found = decoder(short.model)(input_ids=ids).last_hidden_state
+    torch.testing.assert_close(found, norm(states))
+    assert (short.model.config.num_hidden_layers, short.missing_head) == (1, ())
+    short.require_head("adapt")
+    assert load(folder, layers=2).model.config.num_hidden_layers == 2
+    with pytest.raises(ConfigError, match=r"model\.layers is 3 and the model has 2 layers; lower it"):
+        load(folder, layers=3)
+
+
 @pytest.mark.parametrize("kind", ["gemma2", "llama4_text", "opt", "gemma3n_text"])
 def test_less_usual_architectures_load_and_encode(
     kind: str, tmp_path: Path, tokenizer: Any, caplog: pytest.LogCaptureFixture

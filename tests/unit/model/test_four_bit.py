@@ -83,6 +83,26 @@ def test_a_saved_encoder_has_the_models_own_weights_and_the_merged_adapters(
     np.testing.assert_allclose(again, encoder.encode_passages(sentences[:3]), rtol=0, atol=1e-6)
 
 
+@needs_bitsandbytes
+@pytest.mark.slow
+def test_layers_that_were_left_out_stay_out_when_the_adapters_are_merged(
+    folder: Path, corpus_file: Path, sentences: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama2vec.training.loop.draw_losses", lambda *_: None)
+    common = [
+        f"model.name={folder}", "model.dtype=bfloat16", "model.device=cpu", "model.quantization=nf4",
+        "model.lora.rank=4", "optimizer.steps=2", "optimizer.batch_size=4",
+        "encoder.servable=true", "encoder.layers=1", "encoder.drop_layers=1", "encoder.standardize=true",
+    ]  # fmt: skip
+    encoder = adapted(common, corpus_file, sentences, tmp_path / "out")
+    again = Encoder.load(tmp_path / "out", device="cpu")
+    assert again.backbone.model.config.num_hidden_layers == 1
+    assert again.backbone.model.config.llama2vec == {"dropped_layers": 1, "standardized": True}
+    np.testing.assert_allclose(
+        again.encode_passages(sentences[:3]), encoder.encode_passages(sentences[:3]), rtol=0, atol=1e-6
+    )
+
+
 def adapted(common: list[str], corpus: Path, sentences: list[str], output: Path) -> Any:
     from llama2vec.adapt.settings import AdaptConfig
     from llama2vec.adapt.train import adapt_model

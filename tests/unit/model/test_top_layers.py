@@ -11,14 +11,13 @@ from encoders import FLOAT32, encoder_for
 
 from llama2vec.config import EncoderSettings
 from llama2vec.errors import ConfigError, ModelError
-from llama2vec.model.backbone import decoder
+from llama2vec.model.backbone import decoder, layer_list
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.top_layers import (
     check_droppable,
     check_standardizable,
     drop_top_layers,
     final_norm,
-    layer_list,
     standardize,
 )
 

@@ -84,6 +84,9 @@ def test_parameters_are_counted_from_the_config_alone(
     assert (shape.body, shape.layers, shape.width) == (shape.parameters - tables, 2, 32)
     # q and o: 32 to 32; k and v: 32 to 16; three of the MLP: 32 to 48, or back.
     assert shape.linear_width == 2 * (2 * 64 + 2 * 48 + 3 * 80)
+    half = model_shape(str(folder), layers=1)
+    assert (half.layers, 2 * half.linear_width, half.vocabulary) == (1, shape.linear_width, shape.vocabulary)
+    assert 2 * half.body == shape.body + 32  # The norm after the last layer stays.
 
 
 def test_the_rate_is_that_of_a_real_matrix_product() -> None:

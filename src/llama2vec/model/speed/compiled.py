@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from llama2vec.errors import MissingDependencyError
+from llama2vec.model.backbone import layer_list
 from llama2vec.model.speed.lean_layers import only_adapter
-from llama2vec.model.top_layers import layer_list
 
 VARIANTS = 16
 """Compilations of one piece of code: with and without gradients of its input and weights, one row and several."""

@@ -21,11 +21,10 @@ import torch
 from torch import Tensor
 
 from llama2vec.errors import MissingDependencyError
-from llama2vec.model.backbone import Backbone, cpu_has_bfloat16, decoder
+from llama2vec.model.backbone import Backbone, cpu_has_bfloat16, decoder, layer_list
 from llama2vec.model.local import one_line
 from llama2vec.model.pooling import last_hidden_states
 from llama2vec.model.speed.compiled import VARIANTS, check_compiler, compiled_forwards
-from llama2vec.model.top_layers import layer_list
 
 logger = logging.getLogger(__name__)
 
