@@ -106,6 +106,19 @@ class StandInSearcher:
         return [Hit(rank, score / rank, PASSAGES[row], row) for rank, row in enumerate(found[:depth], start=1)]
 
 
+class StandInTable:
+    """A query table whose vectors are the encoder's, and a record of every question."""
+
+    contract_hash = "c0ffee"
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def encode_queries(self, queries: Sequence[str], /) -> npt.NDArray[np.float32]:
+        self.asked += queries
+        return np.stack([vector_of(text, "query") for text in queries])
+
+
 class StandInStore:
     """The passages as a store reads them."""
 
@@ -148,7 +161,7 @@ def services() -> Iterator[Start]:
         wait: bool = True, load: Callable[[], None] = lambda: None, port: int = 0,
         searcher: Any = None, query: PreparedQuery | None = None,
         hosts: Collection[str] | None = None, opened: Callable[[], Loaded] | None = None,
-        proxy: ProxySettings | None = None, **limits: Any,
+        proxy: ProxySettings | None = None, table: Any = None, **limits: Any,
     ) -> Running:  # fmt: skip
         encoder = encoder or StandInEncoder()
         query = query or PreparedQuery(encoder.contract_hash)
@@ -159,7 +172,7 @@ def services() -> Iterator[Start]:
             load()
             if opened:
                 return opened()
-            return Loaded(model, cast(Retriever, searcher), query) if with_search else Loaded(model)
+            return Loaded(model, cast(Retriever, searcher), query, table) if with_search else Loaded(model)
 
         ready, settings = threading.Event(), ServeSettings.model_validate(limits)
         app = create_app(

@@ -206,6 +206,28 @@ def test_typing_searches_after_a_pause(page: Page, serve: Serve) -> None:
     assert page.texts(".hit .title")[0] == "Alpaca"
 
 
+class TopicTable:
+    """A query table of the same topics."""
+
+    contract_hash = TopicEncoder.contract_hash
+
+    def encode_queries(self, queries: Sequence[str], /) -> npt.NDArray[np.float32]:
+        return TopicEncoder().encode_queries([Query("q", text) for text in queries])
+
+
+def test_a_query_table_answers_while_someone_types_and_the_model_afterwards(page: Page, serve: Serve) -> None:
+    service = serve(table=TopicTable())
+    page.open(service.url)
+    page.mode("Hybrid")
+    service.encoder.gate.clear()
+    page.press("alpaca")
+    wait_until(lambda: page.texts(".hit .title")[:1] == ["Alpaca"])
+    assert "to read the question" not in page.texts("#status")[0]
+    service.encoder.gate.set()
+    page.status("to read the question")
+    assert page.texts(".hit .title")[0] == "Alpaca"
+
+
 def test_another_mode_is_a_click_away_and_the_back_button_leads_back(page: Page, serve: Serve) -> None:
     page.open(serve().url)
     page.ask("amazon river", "by Hybrid")

@@ -60,25 +60,46 @@ def serve_command(
 
         check_index(index)
         limits = _with_files(limits, index)
+    table, only_table = _query_table(index, model, limits.table)
     listening = listen(host, port)
     if token is None and not _is_loopback(host):
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
 
     def load() -> Loaded:
+        from llama2vec.retrieve.query_table import QueryTable
         from llama2vec.retrieve.retriever import Retriever
         from llama2vec.serve.service import Loaded, ServedModel
 
         retriever = Retriever.open(index) if index else None
+        words = QueryTable.load(table) if table else None
         if retriever and not retriever.store.has_vectors:
             retriever.check_mode("bm25")
-            if model is None:
+            if model is None or only_table:
                 return Loaded.with_index(None, retriever)
+        if retriever and only_table:
+            return Loaded.with_index(None, retriever, words)
         encoder = load_encoder(model, dtype, device, prompts, sets, retriever.store if retriever else None)
         served = ServedModel(encoder, name or encoder.spec.title)
-        return Loaded.with_index(served, retriever) if retriever else Loaded(served)
+        return Loaded.with_index(served, retriever, words) if retriever else Loaded(served)
 
     hosts = _allowed_hosts(host, proxy.allow_host)
     serve(load, limits, listening, token=token, hosts=hosts, proxy=proxy, with_search=index is not None)
+
+
+def _query_table(index: Path | None, model: str | None, table: Path | None) -> tuple[Path | None, bool]:
+    """Return the folder of the query table, and whether it answers instead of a model."""
+    from llama2vec.retrieve.query_table import is_query_table
+
+    if table is not None and not is_query_table(table):
+        raise ConfigError(f"--table {table}: holds no query table; make one with `llama2vec distill`")
+    instead = model is not None and is_query_table(model)
+    if (instead or table) and index is None:
+        raise ConfigError(
+            f"{model if instead else table}: a query table encodes queries alone; name an index to search"
+        )
+    if instead and table is not None:
+        raise ConfigError(f"--model {model} is a query table already; drop --table, or name the encoder with --model")
+    return Path(str(model)) if instead else table, instead
 
 
 def _with_files(limits: ServeSettings, index: Path) -> ServeSettings:

@@ -38,7 +38,7 @@ def served_model(service: Service) -> ServedModel:
     """Return the model; a :class:`Problem` where there is none, or while it loads."""
     model = loaded(service).model
     if model is None:
-        raise Problem(404, "model: this service has none, because its index has no vectors", "model_not_found", "model")
+        raise Problem(404, "model: this service has none, only an index", "model_not_found", "model")
     return model
 
 

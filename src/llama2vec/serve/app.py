@@ -125,7 +125,8 @@ def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[
         state = service.state
         headers = RETRY_WHILE_LOADING if state == "loading" else None
         modes = list(service.loaded.modes) if service.loaded else []
-        content = {"status": state, "modes": modes, "coming": list(service.coming)}
+        quick = bool(service.loaded and service.loaded.quick)
+        content = {"status": state, "modes": modes, "coming": list(service.coming), "quick": quick}
         return JSONResponse(content, 200 if state == "ok" else 503, headers=headers)
 
     @app.get("/metrics", dependencies=secured, response_class=Response, responses={

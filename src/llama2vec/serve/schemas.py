@@ -53,6 +53,9 @@ class SearchRequest(BaseModel):
         None, description="""Search only passages of which this is true, such as year >= 2020 and path ~ "guide/"."""
     )
     group: bool = Field(False, description="Return the best passage of each document; depth then counts documents.")
+    quick: bool = Field(
+        False, description="Spare the model's pass where the service has a query table, for an answer while one types."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -178,7 +181,8 @@ class FoundPassage(BaseModel):
 class SearchAnswer(BaseModel):
     """Passages, best first; ``took_ms`` runs from request to answer, queueing included.
 
-    ``encode_ms`` of it passed until the question's vector was there, ``search_ms`` until the passages were found.
+    ``encode_ms`` of it passed until the model's vector of the question was there, ``search_ms`` until the passages were
+    found. ``quick`` tells that a query table stood in for the model, which ranks better: ask again without it.
     """
 
     query: str
@@ -188,6 +192,7 @@ class SearchAnswer(BaseModel):
     took_ms: float
     encode_ms: float | None
     search_ms: float
+    quick: bool = False
     hits: list[FoundPassage]
 
 
@@ -237,6 +242,7 @@ class Health(BaseModel):
     coming: list[Mode] = Field(
         default_factory=list, description="Modes that follow as soon as the model of the index's new vectors is loaded."
     )
+    quick: bool = Field(False, description="Whether searches with `quick` take no pass through a model.")
 
 
 class Error(BaseModel):

@@ -51,7 +51,7 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
         if mode not in modes:
             text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(modes)}"
             raise Problem(400, text, "invalid_value", "mode")
-        search = Search(asked.q, mode, asked.depth, asked.where, asked.group)
+        search = Search(asked.q, mode, asked.depth, asked.where, asked.group, asked.quick)
         found = await unless_gone(request, service.search(search), service.settings)
         hits = [
             FoundPassage(**as_row(hit, asked.q), file=files.address(hit.passage) if files else None)
@@ -61,7 +61,7 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
         return SearchAnswer(
             query=asked.q, mode=mode, modes=list(modes), where=asked.where, took_ms=round(took_ms, 2),
             encode_ms=None if found.encode_ms is None else round(found.encode_ms, 2),
-            search_ms=round(found.search_ms, 2), hits=hits,
+            search_ms=round(found.search_ms, 2), quick=found.quick, hits=hits,
         )  # fmt: skip
 
     @app.get("/search", dependencies=secured, responses=responses)
@@ -109,6 +109,10 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
         """Tell why a passage matches a question: the words for which both vectors stand."""
         if loaded(service).query is None:
             raise Problem(400, "this index is searched without vectors, so no words stand for them", "not_explainable")
+        if loaded(service).model is None:
+            raise Problem(
+                400, "a query table answers here, and only a model can explain its vectors", "not_explainable"
+            )
         try:
             found = await unless_gone(request, service.explain(q, row), service.settings)
         except IndexError:

@@ -205,7 +205,8 @@ def serve(
 
     def ready(loaded: Loaded) -> None:
         parts = [f"embeddings of {loaded.model.name}"] if loaded.model else []
-        parts += [f"search ({', '.join(loaded.modes)})"] if loaded.modes else []
+        by_table = ", questions by a query table" if loaded.table and not loaded.model else ""
+        parts += [f"search ({', '.join(loaded.modes)}{by_table})"] if loaded.modes else []
         print(f"Serving {' and '.join(parts)} on {address_of(listening)}", flush=True)
 
     def failed(error: BaseException) -> None:

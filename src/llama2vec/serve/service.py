@@ -29,6 +29,7 @@ from llama2vec.serve.settings import ServeSettings
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explainer, Explanation
     from llama2vec.model.encoder import Encoder
+    from llama2vec.retrieve.query_table import QueryTable
 
 
 logger = logging.getLogger(__name__)
@@ -71,7 +72,7 @@ class ServedModel:
 
 
 class PreparedQuery:
-    """Takes the encoder's place in a search whose query vector the batcher has made.
+    """Takes the encoder's place in a search whose query vector the batcher or a query table has made.
 
     Searches run on a thread of their own and never call the model, so a search can be cancelled while it waits.
     """
@@ -110,6 +111,7 @@ class Search:
     depth: int
     where: str | None = None
     group: bool = False
+    quick: bool = False  # By the query table rather than by the model, where there is one
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +119,9 @@ class Found:
     """The answers to a question, and where the time went."""
 
     hits: list[Hit]
-    encode_ms: float | None  # Until the query's vector was there, queueing included; None = no vector was needed
+    encode_ms: float | None  # Until the model's vector was there, queueing included; None = the model was not asked
     search_ms: float  # Until the passages were there, queueing included
+    quick: bool = False  # Whether the query table stood in for the model
 
 
 @dataclass(frozen=True)
@@ -128,20 +131,31 @@ class Loaded:
     model: ServedModel | None  # The encoder; None = no embeddings, and search by words alone
     retriever: Retriever | None = None  # The index, opened with ``query`` as its encoder; None = embeddings only
     query: PreparedQuery | None = None  # Takes the vector of the query that is searched for; None = ``bm25`` alone
+    table: QueryTable | None = None  # Encodes quick queries, and all of them where there is no model
 
     @classmethod
-    def with_index(cls, model: ServedModel | None, retriever: Retriever) -> Loaded:
-        """Serve an index that was opened without an encoder; without vectors, it needs no model.
+    def with_index(cls, model: ServedModel | None, retriever: Retriever, table: QueryTable | None = None) -> Loaded:
+        """Serve an index that was opened without an encoder; without vectors, it needs neither model nor table.
 
         Raises:
             StoreError: The index was made with another encoder.
         """
         query = None
-        if model is not None and retriever.store.has_vectors:
-            query = PreparedQuery(model.contract_hash)
-            check_contract(retriever.store, query)
+        for encoder in (table, model):
+            if encoder is not None and retriever.store.has_vectors:
+                query = PreparedQuery(encoder.contract_hash)
+                check_contract(retriever.store, query)
         retriever.encoder = query
-        return cls(model, retriever, query)
+        return cls(model, retriever, query, table)
+
+    @property
+    def quick(self) -> bool:
+        """Whether quick searches take no pass through the model."""
+        return self.query is None or self.table is not None
+
+    def asks_model(self, asked: Search) -> bool:
+        """Tell whether a search needs the model's vector of its question."""
+        return asked.mode != "bm25" and self.model is not None and not (asked.quick and self.table)
 
     @property
     def modes(self) -> tuple[Mode, ...]:
@@ -168,6 +182,8 @@ class Loaded:
     def hits(self, asked: Search, vector: Vectors | None) -> list[Hit]:
         """Search in the calling thread, one search at a time; :class:`StoreChangedError` if the store was rewritten."""
         if self.query is not None:
+            if vector is None and self.table is not None and asked.mode != "bm25":
+                vector = self.table.encode_queries([asked.question])
             self.query.vector = vector
         return self.read(
             lambda retriever: retriever.hits(
@@ -261,7 +277,9 @@ class Service:
         store = words.retriever.store
         try:
             # A model that was named for embeddings may be the one of the vectors, and is not loaded twice.
-            self.loaded = Loaded.with_index(words.model, words.retriever) if words.model else await self._loaded()
+            self.loaded = (
+                Loaded.with_index(words.model, words.retriever, words.table) if words.model else await self._loaded()
+            )
         except Llama2VecError as error:
             self._refused = store.contract_hash
             logger.warning("%s has vectors now, but words alone still answer: %s", store.path, error)
@@ -329,13 +347,14 @@ class Service:
 
     async def _search(self, loaded: Loaded, asked: Search) -> Found:
         started = encoded = time.monotonic()
-        vector = None
-        if asked.mode != "bm25":
+        vector, by_model = None, loaded.asks_model(asked)
+        if by_model:
             vector = (await self.embed([asked.question], "query")).vectors
             encoded = time.monotonic()
         hits = await self._in_search_thread(partial(loaded.hits, asked, vector))
         encode_ms = None if vector is None else 1000 * (encoded - started)
-        return Found(hits, encode_ms, 1000 * (time.monotonic() - encoded))
+        quick = asked.mode != "bm25" and loaded.model is not None and not by_model
+        return Found(hits, encode_ms, 1000 * (time.monotonic() - encoded), quick)
 
     async def _in_search_thread(self, function: Callable[[], ResultT]) -> ResultT:
         if self._searching >= self.settings.max_waiting:

@@ -31,6 +31,11 @@ class ServeSettings(Settings):
         description="Folder of the documents, or auto = the one that the index names; whoever may search may then read "
         "those of the index.",
     )
+    table: Path | None = Field(
+        default=None,
+        description="Query table from `llama2vec distill`, which answers while someone types, before the model does; "
+        "as --model it answers instead of the model.",
+    )
     grace_seconds: float = Field(
         30.0, ge=0, le=_DAY, description="Seconds that open requests get when the service stops."
     )

@@ -11,6 +11,7 @@ from running import CommandLine
 
 from llama2vec.cli.serve import _allowed_hosts, _read_token
 from llama2vec.errors import ConfigError
+from llama2vec.model.source import QUERY_TABLE_FILE
 
 
 @pytest.mark.parametrize(
@@ -18,6 +19,10 @@ from llama2vec.errors import ConfigError
     [
         ([], "name an index to search, or an encoder with --model"),
         (["nothing"], "no index at nothing"),
+        (
+            ["--model", "m", "--table", "nothing"],
+            "--table nothing: holds no query table; make one with `llama2vec distill`",
+        ),
         (["--model", "m", "--max-batch", 0], "--max-batch 0: input should be greater than or equal to 1"),
         (["--model", "m", "--timeout", "nan"], "--timeout: nan is not a finite number"),
         (["--model", "m", "--grace", -1], "--grace -1.0: "),
@@ -29,6 +34,20 @@ def test_a_mistake_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert told in command_line.refused("serve", *options)
+
+
+def test_a_query_table_needs_an_index_and_stands_for_one_model(
+    command_line: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / QUERY_TABLE_FILE).write_text("{}")
+    assert "encodes queries alone; name an index" in command_line.refused("serve", "--model", "table")
+    assert "encodes queries alone; name an index" in command_line.refused("serve", "--model", "m", "--table", "table")
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "index.json").write_text("{}")
+    twice = ("--model", "table", "--table", "table")
+    assert "is a query table already; drop --table" in command_line.refused("serve", "index", *twice)
 
 
 def test_it_looks_for_an_index_where_search_does(command_line: CommandLine, tmp_path: Path) -> None:

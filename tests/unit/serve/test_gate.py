@@ -208,7 +208,10 @@ def test_health_is_given_when_the_model_has_answered_once(start: Start) -> None:
     encoder.gate.clear()
     service = start(encoder=encoder, load=lambda: loading.wait(10) and None, wait=False)
     health = service.client.get("/healthz")
-    assert (health.status_code, health.json()) == (503, {"status": "loading", "modes": [], "coming": []})
+    assert (health.status_code, health.json()) == (
+        503,
+        {"status": "loading", "modes": [], "coming": [], "quick": False},
+    )
     for answer in (
         service.client.post("/v1/embeddings", json={"input": "llama"}),
         service.client.get("/search", params={"q": "llama"}),
@@ -222,7 +225,12 @@ def test_health_is_given_when_the_model_has_answered_once(start: Start) -> None:
     assert service.client.get("/healthz").status_code == 503
     encoder.gate.set()
     wait_until(lambda: service.client.get("/healthz").status_code == 200)
-    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["dense", "bm25", "hybrid"], "coming": []}
+    assert service.client.get("/healthz").json() == {
+        "status": "ok",
+        "modes": ["dense", "bm25", "hybrid"],
+        "coming": [],
+        "quick": False,
+    }
 
 
 def test_every_answer_forbids_foreign_content_and_the_page_needs_none(service: Running) -> None:

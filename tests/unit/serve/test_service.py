@@ -6,16 +6,18 @@ import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from service_stand_ins import PASSAGES, Running, StandInSearcher, Start, wait_until
+from service_stand_ins import PASSAGES, Running, StandInSearcher, StandInTable, Start, wait_until
 from synced_folder import WIDTH, HashEncoder, sync, write
 
-from llama2vec.errors import ModelNotFoundError
+from llama2vec.errors import ModelNotFoundError, StoreError
+from llama2vec.records import Passage
 from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.query_table import QueryTable
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.serve.service import Loaded, PreparedQuery, ServedModel
@@ -63,6 +65,52 @@ def test_word_search_does_not_ask_the_model(service: Running) -> None:
     assert service.encoder.calls == []
     service.client.get("/search", params={"q": "llama", "mode": "dense"})
     assert service.encoder.calls == [("query", ["llama"])]
+
+
+def test_a_quick_search_asks_the_table_and_says_so(start: Start) -> None:
+    table = StandInTable()
+    service = start(table=table)
+    assert service.client.get("/healthz").json()["quick"] is True
+    quick = service.client.get("/search", params={"q": "llama", "mode": "dense", "quick": True}).json()
+    assert (quick["quick"], quick["encode_ms"], table.asked, service.encoder.calls) == (True, None, ["llama"], [])
+    slow = service.client.get("/search", params={"q": "llama", "mode": "dense"}).json()
+    assert (slow["quick"], table.asked, service.encoder.calls) == (False, ["llama"], [("query", ["llama"])])
+    assert slow["encode_ms"] is not None
+    # The vector of the table reached the search, as the model's did.
+    assert quick["hits"] == slow["hits"]
+    assert quick["hits"][0]["score"] == pytest.approx(1, abs=1e-6)
+    words = service.client.get("/search", params={"q": "llama", "mode": "bm25", "quick": True}).json()
+    assert (words["quick"], table.asked) == (False, ["llama"])
+
+
+def test_without_a_table_a_quick_search_asks_the_model(service: Running) -> None:
+    assert service.client.get("/healthz").json()["quick"] is False
+    answer = service.client.get("/search", params={"q": "llama", "quick": True}).json()
+    assert (answer["quick"], service.encoder.calls) == (False, [("query", ["llama"])])
+
+
+class HashTable(HashEncoder):
+    """Encodes questions as :class:`HashEncoder` encodes passages."""
+
+    def encode_queries(self, queries: Sequence[Any], /) -> npt.NDArray[np.float32]:
+        return self._vectors(list(queries))
+
+
+def test_a_table_answers_instead_of_a_model(start: Start, tmp_path: Path) -> None:
+    passages = [Passage(f"p{row}", text) for row, text in enumerate(("llama", "river"))]
+    table = cast(QueryTable, HashTable())
+    store = write_store(lambda: iter(passages), HashEncoder(), tmp_path / "store", source={})
+    build_index(tmp_path / "store", tmp_path / "index", bm25="en")
+    service = start(opened=lambda: Loaded.with_index(None, Retriever.open(tmp_path / "index"), table))
+    health = service.client.get("/healthz").json()
+    assert (health["modes"], health["quick"]) == (["hybrid", "dense", "bm25"], True)
+    answer = service.client.get("/search", params={"q": "river", "mode": "dense"}).json()
+    assert (answer["quick"], answer["hits"][0]["id"], answer["encode_ms"]) == (False, "p1", None)
+    assert service.client.post("/v1/embeddings", json={"input": "river"}).status_code == 404
+    refused = service.client.get("/explain", params={"q": "river", "row": 1})
+    assert (refused.status_code, "only a model can explain" in refused.text) == (400, True)
+    with pytest.raises(StoreError, match="was encoded under contract"):
+        Loaded.with_index(None, Retriever.open(store.path), cast(QueryTable, HashTable("another")))
 
 
 @pytest.mark.parametrize(
@@ -117,7 +165,7 @@ def test_an_index_without_vectors_is_served_without_a_model(start: Start, tmp_pa
     store = write_store(lambda: iter(PASSAGES), None, tmp_path / "store", source={})
     build_index(store, tmp_path / "index", bm25="en")
     service = start(opened=lambda: Loaded.with_index(None, Retriever.open(tmp_path / "index")))
-    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": []}
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": [], "quick": True}
     answer = service.client.get("/search", params={"q": "soft wool"}).json()
     assert (answer["mode"], [hit["id"] for hit in answer["hits"]]) == ("bm25", ["camelids/2"])
     assert service.client.get("/search", params={"q": "wool", "mode": "dense"}).status_code == 400
@@ -168,7 +216,7 @@ def test_vectors_that_come_later_are_searched_without_a_restart(start: Start, tm
         return Loaded.with_index(model, retriever)
 
     service = start(opened=opened)
-    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": []}
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": [], "quick": True}
     opening.clear()
     sync(folder, index, TwoSided())
     # Words go on answering while the model is loaded.
@@ -176,12 +224,12 @@ def test_vectors_that_come_later_are_searched_without_a_restart(start: Start, tm
     assert (answer["mode"], [hit["id"] for hit in answer["hits"]]) == ("bm25", ["a.txt#1"])
     if not named:
         assert service.client.get("/healthz").json() == {
-            "status": "ok", "modes": ["bm25"], "coming": ["hybrid", "dense"],
+            "status": "ok", "modes": ["bm25"], "coming": ["hybrid", "dense"], "quick": True,
         }  # fmt: skip
     opening.set()
     wait_until(lambda: "hybrid" in service.client.get("/healthz").json()["modes"])
     assert service.client.get("/healthz").json() == {
-        "status": "ok", "modes": ["hybrid", "dense", "bm25"], "coming": [],
+        "status": "ok", "modes": ["hybrid", "dense", "bm25"], "coming": [], "quick": False,
     }  # fmt: skip
     answer = service.client.get("/search", params={"q": "soft wool"}).json()
     assert (answer["mode"], len(answer["hits"])) == ("hybrid", 2)
@@ -216,6 +264,6 @@ def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
     for _ in range(2):
         assert service.client.get("/search", params={"q": "wool"}).json()["mode"] == "bm25"
         wait_until(lambda: "words alone still answer" in caplog.text)
-    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": []}
+    assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": [], "quick": True}
     assert len(loadings) == (0 if named else 1)
     assert caplog.text.count("words alone still answer") == 1

@@ -4,10 +4,11 @@
 const NAMES = { dense: "Dense", bm25: "BM25", hybrid: "Hybrid" };
 const DEPTH = 10;
 const PAUSE_MS = 350;
+const QUICK_PAUSE_MS = 40;
 const RETRY_MS = 3000;
 const TOKEN = "llama2vec token";
 const at = (id) => document.getElementById(id);
-const state = { question: "", where: "", modes: [], compare: false, own: "", available: [], asked: 0, stop: null, answers: [] };
+const state = { question: "", where: "", modes: [], compare: false, own: "", available: [], quick: false, asked: 0, stop: null, answers: [] };
 let pause = 0;
 let retry = 0;
 
@@ -76,14 +77,15 @@ async function askFor(address, signal) {
   throw new Trouble(message[0].toUpperCase() + message.slice(1) + ".", "other");
 }
 
-function ask(mode, signal) {
+function ask(mode, quick, signal) {
   const asked = new URLSearchParams({ q: state.question, depth: String(DEPTH), group: "true" });
+  if (quick) asked.set("quick", "true");
   if (mode) asked.set("mode", mode);
   if (state.where) asked.set("where", state.where);
   return askFor(`search?${asked}`, signal);
 }
 
-async function search({ meant = false, again = false } = {}) {
+async function search({ meant = false, again = false, quick = false } = {}) {
   clearTimeout(pause);
   clearTimeout(retry);
   state.stop?.abort();
@@ -105,13 +107,16 @@ async function search({ meant = false, again = false } = {}) {
   if (!again) say("Searching…"); // a screen reader need not announce every retry
   try {
     const modes = state.modes.length ? state.modes : [null];
-    const answers = await Promise.all(modes.map((mode) => ask(mode, state.stop.signal)));
+    const answers = await Promise.all(modes.map((mode) => ask(mode, quick, state.stop.signal)));
     if (turn !== state.asked) return;
     state.answers = answers;
     showModes(answers[0].modes);
     showTrouble(null);
     showAnswers();
     say(summary(answers));
+    if (quick && answers.some((answer) => answer.encode_ms !== null)) state.quick = false; // the index has got vectors
+    // The table's answer stands until typing pauses; then the model's takes its place.
+    if (answers.some((answer) => answer.quick)) pause = setTimeout(() => search({ again: true }), PAUSE_MS);
   } catch (error) {
     if (error.name === "AbortError" || turn !== state.asked) return;
     state.stop.abort();
@@ -263,7 +268,7 @@ at("form").addEventListener("submit", (event) => {
 
 at("question").addEventListener("input", () => {
   clearTimeout(pause);
-  pause = setTimeout(() => search(), PAUSE_MS);
+  pause = setTimeout(() => search({ quick: state.quick, again: state.quick }), state.quick ? QUICK_PAUSE_MS : PAUSE_MS);
 });
 
 at("filter").addEventListener("submit", (event) => {
@@ -342,6 +347,7 @@ async function begin() {
   try {
     const health = await (await fetch("healthz")).json();
     if (health.modes.length) showModes(health.modes);
+    state.quick = health.quick;
   } catch {
     // The search reports what is wrong.
   }
