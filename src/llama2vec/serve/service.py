@@ -131,7 +131,7 @@ class Loaded:
     model: ServedModel | None  # The encoder; None = no embeddings, and search by words alone
     retriever: Retriever | None = None  # The index, opened with ``query`` as its encoder; None = embeddings only
     query: PreparedQuery | None = None  # Takes the vector of the query that is searched for; None = ``bm25`` alone
-    table: QueryTable | None = None  # Encodes quick queries, and all of them where there is no model
+    table: QueryTable | None = None  # Encodes quick queries; without a model, all queries
 
     @classmethod
     def with_index(cls, model: ServedModel | None, retriever: Retriever, table: QueryTable | None = None) -> Loaded:
