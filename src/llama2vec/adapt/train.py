@@ -273,7 +273,7 @@ def _pairs(
             if is_held_out and len(held_out) < _MOST_HELD_OUT:
                 held_out.append(example)
             elif not is_held_out:
-                yield SpooledRow([example.text, example.next_text], size=example.text.count(" "))
+                yield SpooledRow((example.text, example.next_text), size=example.text.count(" "))
 
     def write() -> list[AdaptationExample]:
         with read_flat():
@@ -281,7 +281,7 @@ def _pairs(
         return held_out
 
     found = on_first_process(write)
-    examples = Spool(path, lambda body: AdaptationExample(*body))
+    examples = Spool(path, lambda texts, _: AdaptationExample(*texts))
     if not examples:
         raise no_text(config.text)
     return examples, found

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from llama2vec.data.words import text_key
 from llama2vec.records import Passage, TrainingExample
@@ -27,6 +27,7 @@ _ALIASES = {
 }  # fmt: skip
 _TEVATRON_ALIASES = {"positive_passages": "pos", "negative_passages": "neg"}
 _NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
+_OPENING = 64  # Characters in which a first word is looked for
 # FlagEmbedding's fields that change its prompts. Models here have their own, so only values without effect may stay.
 _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {"prompt": (None, ""), "type": (None, "", "normal")}
 _REMEDIES = {
@@ -50,13 +51,13 @@ class _Fields(BaseModel):
     model_config = ConfigDict(strict=True)
 
     query: str
-    pos: list[str] = []
-    neg: list[str] = []
-    pos_scores: list[float] = []
-    neg_scores: list[float] = []
+    pos: list[str] = Field(default_factory=list)
+    neg: list[str] = Field(default_factory=list)
+    pos_scores: list[float] = Field(default_factory=list)
+    neg_scores: list[float] = Field(default_factory=list)
     query_id: _Id = ""
-    pos_ids: list[_Id] = []
-    neg_ids: list[_Id] = []
+    pos_ids: list[_Id] = Field(default_factory=list)
+    neg_ids: list[_Id] = Field(default_factory=list)
 
 
 class _TevatronPassage(BaseModel):
@@ -263,11 +264,18 @@ def _check_side(
 
 def _check_overlap(example: TrainingExample, problems: Problems) -> None:
     texts, ids = set(map(text_key, example.positives)), set(example.positive_ids)
+    first_words = set(map(_first_word, texts))
     for number, text in enumerate(example.negatives):
-        key = text_key(text)
+        # In ASCII the first word alone tells most texts apart, without the key of a whole passage.
+        differs = text.isascii() and _first_word(text) not in first_words
+        key = "" if differs else text_key(text)
         if key and key in texts:
             what = f"({reprlib.repr(text)}, number {number + 1})"
             problems.add("overlap", f'has a negative {what} that is also a positive; remove it from "neg"')
         elif number < len(example.negative_ids) and example.negative_ids[number] in ids:
             what = f"the id {example.negative_ids[number]!r}"
             problems.add("overlap", f"has {what} among its positives and its negatives; remove the negative")
+
+
+def _first_word(text: str) -> str:
+    return next(iter(text.lstrip()[:_OPENING].lower().split(None, 1)), "")

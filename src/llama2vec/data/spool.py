@@ -1,7 +1,8 @@
 """Training rows on the disk: written once, in reading order, then read by number; memory does not grow with them.
 
-One SQLite file, which all processes read. A row has a size, by which batches are made even, and keys of its answers, by
-which rows with the same query are found.
+One SQLite file, which all processes read. A row has a size, by which batches are made even, and keys of its query and
+its answers, by which rows with the same query are found. Sizes and keys have a table of their own: an epoch's order
+needs those of every row, and the texts of none.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from random import Random
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -23,7 +25,8 @@ SPOOL_FILE = "rows.sqlite"
 _CHUNK_ROWS, _BUFFER_CHUNKS, _INSERTED = 4096, 16, 10_000
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
-CREATE TABLE rows (row INTEGER PRIMARY KEY, size INTEGER, body TEXT);
+CREATE TABLE rows (row INTEGER PRIMARY KEY, body TEXT);
+CREATE TABLE facts (row INTEGER PRIMARY KEY, size INTEGER, keys BLOB);
 CREATE TABLE answers (key INTEGER, answer INTEGER);
 """
 
@@ -31,7 +34,8 @@ CREATE TABLE answers (key INTEGER, answer INTEGER);
 class SpooledRow(NamedTuple):
     """One row to write."""
 
-    body: Any  # JSON
+    texts: Sequence[str]
+    rest: Any = None  # JSON
     size: int = 0
     query_keys: Sequence[int] = ()
     answer_keys: Sequence[int] = ()
@@ -59,9 +63,10 @@ def _fill(path: Path, rows: Iterable[SpooledRow]) -> None:
         connection.executescript(_TABLES)
         numbered = enumerate(rows)
         while part := list(islice(numbered, _INSERTED)):
-            bodies = [(number, row.size, json.dumps(row.body, ensure_ascii=False)) for number, row in part]
-            connection.executemany("INSERT INTO rows VALUES (?, ?, ?)", bodies)
-            pairs = [(key, answer) for _, row in part for key in row.query_keys for answer in row.answer_keys]
+            connection.executemany("INSERT INTO rows VALUES (?, ?)", ((number, _packed(row)) for number, row in part))
+            facts = ((number, row.size, _stored([*row.query_keys, *row.answer_keys])) for number, row in part)
+            connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
+            pairs = ((key, answer) for _, row in part for key in row.query_keys for answer in row.answer_keys)
             connection.executemany("INSERT INTO answers VALUES (?, ?)", pairs)
         connection.execute("CREATE INDEX by_key ON answers (key, answer)")
         connection.commit()
@@ -69,10 +74,29 @@ def _fill(path: Path, rows: Iterable[SpooledRow]) -> None:
         connection.close()
 
 
-class Spool(Sequence[RowT], Generic[RowT]):
-    """Rows by number, decoded one at a time; safe in data workers, which open the file themselves."""
+def _packed(row: SpooledRow) -> str:
+    """Return a row as one string, texts as they are: JSON would read each of their letters."""
+    return f"{json.dumps([[len(text) for text in row.texts], row.rest])}\n{''.join(row.texts)}"
 
-    def __init__(self, path: Path, decode: Callable[[Any], RowT]) -> None:
+
+def _unpacked(body: str) -> tuple[list[str], Any]:
+    head, _, joined = body.partition("\n")
+    lengths, rest = json.loads(head)
+    ends = list(accumulate(lengths))
+    return [joined[end - length : end] for end, length in zip(ends, lengths, strict=True)], rest
+
+
+def _stored(keys: Iterable[int]) -> bytes:
+    return array("q", keys).tobytes()
+
+
+class Spool(Sequence[RowT], Generic[RowT]):
+    """Rows by number, decoded one at a time; safe in data workers, which open the file themselves.
+
+    ``decode`` takes the texts and the rest of a row.
+    """
+
+    def __init__(self, path: Path, decode: Callable[[list[str], Any], RowT]) -> None:
         self.path, self._decode = path, decode
         self._opened: tuple[int, sqlite3.Connection] | None = None
         self._count = int(self._all("SELECT count(*) FROM rows")[0][0])
@@ -84,20 +108,25 @@ class Spool(Sequence[RowT], Generic[RowT]):
         if isinstance(row, slice):
             return [self[one] for one in range(*row.indices(len(self)))]
         found = self._all("SELECT body FROM rows WHERE row = ?", range(len(self))[row])
-        return self._decode(json.loads(found[0][0]))
+        return self._decode(*_unpacked(found[0][0]))
 
     def __iter__(self) -> Iterator[RowT]:
         for start in range(0, len(self), _CHUNK_ROWS):
             for (body,) in self._all("SELECT body FROM rows WHERE row >= ? AND row < ?", start, start + _CHUNK_ROWS):
-                yield self._decode(json.loads(body))
+                yield self._decode(*_unpacked(body))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
     def sizes(self, start: int, stop: int) -> list[int]:
         """Return the sizes of consecutive rows."""
-        found = self._all("SELECT size FROM rows WHERE row >= ? AND row < ? ORDER BY row", start, stop)
+        found = self._all("SELECT size FROM facts WHERE row >= ? AND row < ? ORDER BY row", start, stop)
         return [size for (size,) in found]
+
+    def keys(self, start: int, stop: int) -> list[tuple[int, ...]]:
+        """Return the keys of consecutive rows: of the query, then of its answers."""
+        found = self._all("SELECT keys FROM facts WHERE row >= ? AND row < ? ORDER BY row", start, stop)
+        return [tuple(memoryview(keys).cast("q")) for (keys,) in found]
 
     def answers(self, query_key: int) -> tuple[int, ...]:
         """Return the keys of all answers to a query, from any row."""

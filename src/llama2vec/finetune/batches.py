@@ -6,7 +6,7 @@ import hashlib
 import logging
 import random
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -104,7 +104,7 @@ class DrawnExamples(Sequence[DrawnExample]):
             passages=tuple(text for text, *_ in chosen),
             positive_count=counts[0],
             passage_keys=tuple((_text_key(text), _id_key(source, passage_id)) for text, passage_id, _ in chosen),
-            answer_keys=tuple(sorted(set().union(*(self._known(key) for key in self._query_keys(row))))),
+            answer_keys=tuple(sorted(set().union(*(self._known(key) for key in query_keys(example, source))))),
             teacher_scores=tuple(teacher) if len(teacher) == len(chosen) else (),
         )
 
@@ -112,9 +112,11 @@ class DrawnExamples(Sequence[DrawnExample]):
         """Return the keys of the positives of a query in all rows."""
         return self.examples.answers(query_key) if isinstance(self.examples, Spool) else self._answers[query_key]
 
-    def conflicts(self, row: int) -> frozenset[int]:
+    def conflicts(self, row: int) -> tuple[int, ...]:
         """Return the keys of a row's query and positives; rows that share a key should not share a batch."""
-        return frozenset((*self._query_keys(row), *self._positive_keys(row)))
+        if isinstance(self.examples, Spool):
+            return self.examples.keys(row, row + 1)[0]
+        return (*self._query_keys(row), *self._positive_keys(row))
 
     def _query_keys(self, row: int) -> tuple[int, ...]:
         return query_keys(self.examples[row], self.sources[row])
@@ -133,27 +135,36 @@ class DrawnExamples(Sequence[DrawnExample]):
         return found
 
 
-def check_examples(examples: Sequence[TrainingExample], settings: ContrastiveSettings) -> None:
-    """Raise an ExampleFormatError or TrainingError unless every row can be trained on; log missing negatives."""
-    asked, short, without, scored = settings.negatives, 0, 0, 0
-    for row, example in enumerate(examples):
-        where = f"example {row + 1} ({example.query[:60]!r})"
+def checked_examples(
+    rows: Iterable[tuple[TrainingExample, int]], settings: ContrastiveSettings
+) -> Iterator[tuple[TrainingExample, int]]:
+    """Yield examples, each with the number of its source, as long as they can be trained on; log missing negatives.
+
+    Raises:
+        ExampleFormatError: A row cannot be trained on.
+        TrainingError: After the last row, where all together lack what the settings need.
+    """
+    asked, count, short, without, scored = settings.negatives, 0, 0, 0, 0
+    for count, (example, source) in enumerate(rows, start=1):
         if not example.positives:
-            raise ExampleFormatError(f"{where} has no positive; give each query a passage that answers it")
-        both = set(example.positives) & set(example.negatives)
-        if both:
-            raise ExampleFormatError(f"{where} has {min(both)[:60]!r} as both positive and negative; remove one")
+            raise ExampleFormatError(
+                f"{_named(count, example)} has no positive; give each query a passage that answers it"
+            )
+        if not set(example.positives).isdisjoint(example.negatives):
+            both = min(set(example.positives) & set(example.negatives))[:60]
+            raise ExampleFormatError(f"{_named(count, example)} has {both!r} as both positive and negative; remove one")
         short += len(example.negatives) < asked
         without += not example.negatives
         scored += bool(example.positive_scores)
+        yield example, source
     if short:
-        counts = f"{short:,} of {len(examples):,} queries have fewer than {asked} hard negatives ({without:,} none)"
+        counts = f"{short:,} of {count:,} queries have fewer than {asked} hard negatives ({without:,} none)"
         if settings.missing_negatives == "error":
             raise TrainingError(
                 f"{counts}; mine more, lower contrastive.negatives, or set contrastive.missing_negatives to fill"
             )
         logger.warning("%s; using the other passages of the batch as negatives", counts)
-    if not examples or scored:
+    if not count or scored:
         return
     if settings.distillation_weight:
         raise TrainingError(
@@ -165,6 +176,10 @@ def check_examples(examples: Sequence[TrainingExample], settings: ContrastiveSet
             "contrastive.false_negatives is teacher, but no example has pos_scores and neg_scores; "
             "add a teacher's scores or choose self or start"
         )
+
+
+def _named(number: int, example: TrainingExample) -> str:
+    return f"example {number} ({example.query[:60]!r})"
 
 
 class ContrastiveOrder(EpochOrder):
@@ -212,11 +227,16 @@ class ContrastiveOrder(EpochOrder):
 
     def _buffered(self, draw: random.Random) -> Iterator[int]:
         """Yield rows that lie on the disk, one shuffle buffer at a time; rows that fill no batch wait for the next."""
-        first, rest = self._epoch * self._count, list[int]()
+        spool = self._examples.examples
+        assert isinstance(spool, Spool)
+        first, rest, keys = self._epoch * self._count, list[int](), dict[int, tuple[int, ...]]()
         for chunks in buffers(self._count, draw):
+            keys = {row: keys[row] for row in rest}
+            for chunk in chunks:
+                keys.update(zip(chunk, spool.keys(chunk.start, chunk.stop), strict=True))
             rows = [*rest, *(row for chunk in chunks for row in chunk)]
             draw.shuffle(rows)
-            batches = spread(rows, {row: self._examples.conflicts(row) for row in rows}, self._batch_size)
+            batches = spread(rows, keys, self._batch_size)
             rest = batches.pop() if len(batches[-1]) < self._batch_size else []
             for batch in batches:
                 yield from (first + row for row in batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,6 @@ from llama2vec.data.spool import Spool, SpooledRow, write_spool
 from llama2vec.finetune.batches import positive_keys, query_keys
 from llama2vec.processes import on_first_process
 from llama2vec.records import TrainingExample
-
-_NAMES = [field.name for field in fields(TrainingExample)]
 
 
 def spooled_examples(
@@ -34,8 +31,7 @@ def spooled_examples(
                 held_out.append(example)
                 of_held_out.add(key)
             else:
-                body = [getattr(example, name) for name in _NAMES]
-                yield SpooledRow(body, source, query_keys(example, source), keys)
+                yield SpooledRow(*_as_row(example), source, query_keys(example, source), keys)
 
     def write() -> list[TrainingExample]:
         write_spool(path, kept())
@@ -45,6 +41,16 @@ def spooled_examples(
     return Spool(path, _example), found
 
 
-def _example(body: list[Any]) -> TrainingExample:
-    values: Any = (tuple(value) if isinstance(value, list) else value for value in body)
-    return TrainingExample(*values)
+def _as_row(example: TrainingExample) -> tuple[list[str], list[Any]]:
+    """Return the texts of an example, and everything else of it."""
+    scores, ids = (example.positive_scores, example.negative_scores), (example.positive_ids, example.negative_ids)
+    texts = [example.query, *example.positives, *example.negatives]
+    return texts, [len(example.positives), *scores, example.query_id, *ids]
+
+
+def _example(texts: list[str], rest: list[Any]) -> TrainingExample:
+    positives, positive_scores, negative_scores, query_id, positive_ids, negative_ids = rest
+    return TrainingExample(
+        texts[0], tuple(texts[1 : 1 + positives]), tuple(texts[1 + positives :]), tuple(positive_scores),
+        tuple(negative_scores), query_id, tuple(positive_ids), tuple(negative_ids),
+    )  # fmt: skip

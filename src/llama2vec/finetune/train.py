@@ -23,7 +23,7 @@ from llama2vec.finetune.batches import (
     ContrastiveOrder,
     DrawnExample,
     DrawnExamples,
-    check_examples,
+    checked_examples,
     contrastive_batch,
 )
 from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss, cosines, matryoshka_widths
@@ -327,15 +327,14 @@ def _read(
         for number, source in enumerate(data.source_list if given is None else [""])
         for example in (read_examples(source, split=data.split, limit=data.limit or None) if source else given or ())
     )
+    checked = checked_examples(numbered, config.contrastive)
     share = 0.0 if validation.source else validation.share
     if data.streaming:
         path = work.begin() / SPOOL_FILE
-        spool, chosen = spooled_examples(path, numbered, share=share, most_held_out=validation.max_queries)
-        check_examples(spool, config.contrastive)
+        spool, chosen = spooled_examples(path, checked, share=share, most_held_out=validation.max_queries)
         examples = DrawnExamples(spool, Sizes(spool), config.contrastive, seed)
     else:
-        rows, sources = [list(column) for column in zip(*numbered, strict=True)] or ([], [])
-        check_examples(rows, config.contrastive)
+        rows, sources = [list(column) for column in zip(*checked, strict=True)] or ([], [])
         kept, held_out = hold_out(rows, share, validation.max_queries, seed)
         chosen = [rows[row] for row in held_out]
         examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)

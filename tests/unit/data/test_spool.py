@@ -15,21 +15,28 @@ from llama2vec.errors import CorpusFormatError
 
 def rows(count: int) -> Iterator[SpooledRow]:
     for number in range(count):
-        yield SpooledRow([f"text {number} é"], size=number % 7, query_keys=[number % 3], answer_keys=[number, 100])
+        texts = [f"text {number}\n\0é", "", "👍"]
+        yield SpooledRow(texts, [number], size=number % 7, query_keys=[number % 3], answer_keys=[number, 100])
 
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool[str]:
     write_spool(tmp_path / "rows.sqlite", rows(10))
-    return Spool(tmp_path / "rows.sqlite", lambda body: str(body[0]))
+    return Spool(tmp_path / "rows.sqlite", text)
+
+
+def text(texts: list[str], rest: list[int]) -> str:
+    assert texts[1:] == ["", "👍"]
+    assert texts[0].startswith(f"text {rest[0]}\n")
+    return texts[0]
 
 
 def first_row(path: Path) -> str:
-    return str(Spool(path, lambda body: body[0])[0])
+    return str(Spool(path, text)[0])
 
 
 def test_rows_come_back_by_number_in_order_and_in_slices(spool: Spool[str]) -> None:
-    texts = [f"text {number} é" for number in range(10)]
+    texts = [f"text {number}\n\0é" for number in range(10)]
     assert list(spool) == texts
     assert len(spool) == 10
     assert (spool[3], spool[-1], spool[::4]) == (texts[3], texts[-1], texts[::4])
@@ -37,6 +44,7 @@ def test_rows_come_back_by_number_in_order_and_in_slices(spool: Spool[str]) -> N
         spool[10]
     assert spool.sizes(5, 9) == [5, 6, 0, 1]
     assert list(Sizes(spool)) == [number % 7 for number in range(10)]
+    assert spool.keys(2, 5) == [(2, 2, 100), (0, 3, 100), (1, 4, 100)]
 
 
 def test_answers_of_all_rows_with_one_query_are_found_together(spool: Spool[str]) -> None:
@@ -45,9 +53,9 @@ def test_answers_of_all_rows_with_one_query_are_found_together(spool: Spool[str]
 
 
 def test_another_process_opens_the_file_itself(spool: Spool[str]) -> None:
-    assert spool[0] == "text 0 é"
+    assert spool[0] == "text 0\n\0é"
     with multiprocessing.get_context("forkserver").Pool(1) as pool:
-        assert pool.apply(first_row, (spool.path,)) == "text 0 é"
+        assert pool.apply(first_row, (spool.path,)) == "text 0\n\0é"
     assert spool.__getstate__()["_opened"] is None
 
 

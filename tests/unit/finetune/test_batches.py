@@ -14,7 +14,7 @@ from llama2vec.errors import ExampleFormatError, TrainingError
 from llama2vec.finetune.batches import (
     ContrastiveOrder,
     DrawnExamples,
-    check_examples,
+    checked_examples,
     contrastive_batch,
     spread,
 )
@@ -74,7 +74,8 @@ def test_teacher_scores_follow_their_passages() -> None:
 
 
 def check(examples: list[TrainingExample], **settings: Any) -> None:
-    check_examples(examples, ContrastiveSettings(**settings))
+    rows = [(example, 0) for example in examples]
+    assert list(checked_examples(rows, ContrastiveSettings(**settings))) == rows
 
 
 def test_a_row_without_a_positive_is_named() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llama2vec.errors import TrainingError
-from llama2vec.finetune.batches import DrawnExamples, check_examples
+from llama2vec.finetune.batches import DrawnExamples, checked_examples
 from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss
 from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all, without_false_negatives
 from llama2vec.finetune.settings import ContrastiveSettings
@@ -104,7 +104,7 @@ def test_a_teacher_judges_what_it_has_scored_and_nothing_else() -> None:
 
 def test_a_teacher_without_scores_is_refused() -> None:
     with pytest.raises(TrainingError, match=r"false_negatives is teacher, but no example has pos_scores"):
-        check_examples([TrainingExample("q", ("p",))], ContrastiveSettings(false_negatives="teacher"))
+        list(checked_examples([(TrainingExample("q", ("p",)), 0)], ContrastiveSettings(false_negatives="teacher")))
 
 
 # ------------------------------------------------------------------------------------------------------------- training

@@ -52,8 +52,8 @@ def test_a_shorter_last_batch_stays_last() -> None:
 def test_rows_on_the_disk_share_batches_of_similar_length_and_come_once_an_epoch(tmp_path: Path) -> None:
     draw = random.Random(0)
     sizes = [draw.randrange(1, 500) for _ in range(1000)]
-    write_spool(tmp_path / "rows.sqlite", (SpooledRow(row, size) for row, size in enumerate(sizes)))
-    order = SpooledOrder(Spool(tmp_path / "rows.sqlite", int), 8, seed=0)
+    write_spool(tmp_path / "rows.sqlite", (SpooledRow([], row, size) for row, size in enumerate(sizes)))
+    order = SpooledOrder(Spool(tmp_path / "rows.sqlite", lambda _, row: int(row)), 8, seed=0)
     found = list(order)
     assert sorted(found) == list(range(1000))
     assert list(order) == found
