@@ -23,6 +23,7 @@ COMMANDS = {
     "adapt": "Turn a causal LLM into an encoder.",
     "finetune": "Train an encoder on queries and passages.",
     "check": "Report every problem in training data.",
+    "generate": "Let an LLM write questions for passages.",
     "mine": "Find hard negatives.",
     "read": "Read documents into a corpus of passages.",
     "encode": "Encode a corpus into a vector store.",

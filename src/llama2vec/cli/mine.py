@@ -12,6 +12,7 @@ from llama2vec.cli.options import as_overrides, load_encoder, print_reading
 from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.config import Settings, load_config
 from llama2vec.data.folder import ReadingReport
+from llama2vec.data.reported import report_path
 from llama2vec.data.sources import beir_file
 from llama2vec.mine.settings import MineConfig
 
@@ -53,7 +54,7 @@ def mine_command(
     """Mine hard negatives with BM25, a model, or both; report what was removed."""
     config = load_config(MineConfig, recipe, [*(overrides or []), *as_overrides({"mine.teacher": models.teacher})])
     from llama2vec.integrations.pair_scorer import PairScorer
-    from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
+    from llama2vec.mine.mining import MiningInputs, mine_to_file
     from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.index import open_index
 

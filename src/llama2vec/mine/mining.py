@@ -9,24 +9,24 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import Found, Kind, claim, discard, new_path, read_object
+from llama2vec.artifact import claim, discard
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
+from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
-from llama2vec.errors import ConfigError, DataError, OutputExistsError, StoreError
-from llama2vec.files import check_inputs, disk_errors, file_sha256, write_json
+from llama2vec.errors import ConfigError, DataError, StoreError
+from llama2vec.files import check_inputs
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.manifest import build_manifest, canonical_json, digest
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
@@ -198,7 +198,7 @@ def mine_to_file(
     check_inputs(report_path(output), read)
     with claim(output, _MINED, plan, overwrite=overwrite, inputs=read) as work:
         if work.is_finished:
-            _settle_report(output)
+            settle_report(output)
             for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
                 discard(left, STORE)  # by a kill between the result and its end
             return None
@@ -211,67 +211,18 @@ def mine_to_file(
             scored = {"pairs": inputs.teacher.scored, "cut": inputs.teacher.cut}
             result.report.facts["teacher"] = {"kind": inputs.teacher.kind, **scored}
             inputs.teacher.warn_of_cut_texts()
-        new, report = work.begin(), new_path(report_path(output))
-        with disk_errors(output), _removed_on_failure(report):
-            write_examples(result.examples, new)
-            content = build_manifest("mine", plan["settings"], plan["inputs"], result.report.to_dict())
-            content["sources"] = {"examples": inputs.examples, "corpus": inputs.corpus, "model": inputs.model}
-            if inputs.teacher:
-                content["sources"]["teacher"] = inputs.teacher.name
-            content["output"] = {"bytes": new.stat().st_size, "sha256": file_sha256(new)}
-            # Before the examples that it describes: after a kill between the two, the next call puts it in place.
-            write_json(report, content, sweep=True)
-        work.finish()
-        _settle_report(output)
+        manifest = build_manifest("mine", plan["settings"], plan["inputs"], result.report.to_dict())
+        manifest["sources"] = {"examples": inputs.examples, "corpus": inputs.corpus, "model": inputs.model}
+        if inputs.teacher:
+            manifest["sources"]["teacher"] = inputs.teacher.name
+        finish_reported(work, result.examples, manifest)
     if store:
         with suppress(OSError):
             discard(store, STORE)
     return result.report
 
 
-def report_path(output: str | Path) -> Path:
-    """Return where the report of an output lies.
-
-    >>> report_path("mined.jsonl").name
-    'mined.jsonl.report.json'
-    """
-    return Path(f"{output}.report.json")
-
-
-def _settle_report(output: Path) -> None:
-    """Put the report next to the output that it describes; remove one that describes another."""
-    report = new_path(report_path(output))
-    with suppress(FileNotFoundError), disk_errors(output):
-        if _describes(read_object(report), output):
-            os.replace(report, report_path(output))
-        else:
-            report.unlink(missing_ok=True)
-
-
-@contextmanager
-def _removed_on_failure(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _describes(report: Mapping[str, Any] | None, output: Path) -> bool:
-    written = (report or {}).get("output")
-    return isinstance(written, dict) and written.get("sha256") == file_sha256(output)
-
-
-def _read_mined(output: Path) -> Found | None:
-    """Return what made a file of mined examples, None for any other file."""
-    for path in (report_path(output), new_path(report_path(output))):
-        report = read_object(path) or {}
-        if _describes(report, output):
-            return Found({"settings": report.get("settings"), "inputs": report.get("inputs")}, finished=True)
-    return None
-
-
-_MINED = Kind("a file of mined examples", _read_mined, resumable=False, is_folder=False)
+_MINED = reported_kind("a file of mined examples")
 
 
 def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -> None:
@@ -284,10 +235,7 @@ def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -
         raise ConfigError(f"{inputs.index.store.path} needs the model that encoded it; give --model")
     if inputs.index and inputs.encoder:
         check_contract(inputs.index.store, inputs.encoder)
-    if os.path.lexists(report := report_path(output)) and (read_object(report) or {}).get("stage") != "mine":
-        raise OutputExistsError(f"{report}: exists but did not come from `llama2vec mine`; choose another output")
-    if output.is_dir() or not output.name.lower().endswith((".jsonl", ".jsonl.gz")):
-        raise ConfigError(f"{output} cannot hold training examples; give a path that ends in .jsonl or .jsonl.gz")
+    check_reported(output, "mine")
 
 
 def _fingerprints(inputs: MiningInputs) -> dict[str, Any]:

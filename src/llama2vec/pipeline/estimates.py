@@ -31,6 +31,7 @@ from llama2vec.model.local import quiet_transformers
 from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.memory import ModelShape, training_memory
 from llama2vec.pipeline.plan import (
+    GENERATED_PAIRS,
     PlannedStage,
     RunPlan,
     adaptation_corpus,
@@ -39,6 +40,7 @@ from llama2vec.pipeline.plan import (
     pair_files,
     read_documents_as,
     systems,
+    writing_model,
 )
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.score.tasks import tasks_data
@@ -49,6 +51,8 @@ _PROCESS_BYTES = 0.6 * 2**30
 """Python, torch and transformers themselves."""
 _SAMPLE, _SAMPLED_FROM, _MOST_EXAMPLES = 256, 20_000, 200_000
 _SECONDS_A_PAIR, _SECONDS_A_BYTE_READ, _TIMING_SECONDS = 1e-4, 3e-6, 0.3
+_QUESTION_WORDS, _KEPT, _SLOWER_A_TOKEN = 10, 0.5, 8
+"""Of generated questions: their words, the share that passes the filters, and what a token costs beside a read one."""
 
 
 class StageEstimate(NamedTuple):
@@ -161,8 +165,10 @@ class _Estimator:
         if self._sampled is None:
             sample: list[TrainingExample] = []
             total = 0
-            for source in pair_files(self.config).values():
-                if source is None:
+            for name, source in pair_files(self.config).items():
+                if name == GENERATED_PAIRS:
+                    found, count = self._generated_pairs()
+                elif source is None:
                     found, count = self._own_pairs()
                 else:
                     rest = read_examples(source.source, split=source.split, limit=source.limit or _MOST_EXAMPLES)
@@ -187,6 +193,36 @@ class _Estimator:
         self.notes.append(f"{source}: {each:.1f} pairs per passage (from the first {len(head)})")
         count = round(each * min(settings.from_corpus.limit or total, total))
         return found[:: max(1, len(found) // _SAMPLE)], count
+
+    def _generated_pairs(self) -> tuple[list[TrainingExample], int]:
+        """Stand in for questions that are not written yet: as many first words of their passages."""
+        passages = list(islice(self.passages(self.config.corpus), _SAMPLE))
+        found = [
+            TrainingExample(" ".join(one.text.split()[:_QUESTION_WORDS]) or "?", (one.full_text,)) for one in passages
+        ]
+        asked, each = self._asked()
+        self.notes.append(f"{asked:,} passages get {each} questions each; half of them are assumed to pass the filters")
+        return found, round(asked * each * _KEPT)
+
+    def _asked(self) -> tuple[int, int]:
+        """Return how many passages get questions, and how many each."""
+        assert self.config.pairs
+        assert self.config.pairs.generated
+        settings, total = self.config.pairs.generated, self.corpus(self.config.corpus).total
+        return min(settings.passages or total, total), settings.questions
+
+    def _writing_seconds(self) -> float:
+        """Estimate the time of writing questions: reading prompts, then one token after the other."""
+        pairs = self.config.pairs
+        if not pairs or not pairs.generated:
+            return 0.0
+        settings, (asked, each) = pairs.generated, self._asked()
+        prompt = self.count([settings.prompt])[0]
+        length = self.corpus(self.config.corpus).mean(settings.passage_max_tokens, prompt)
+        # Every question of a passage reads its prompt, and a token at a time uses a fraction of the rate.
+        tokens = asked * each * (length + _SLOWER_A_TOKEN * settings.question_max_tokens)
+        shape = model_shape(writing_model(self.config))
+        return self._seconds(tokens * 2 * shape.body)
 
     def of(self, stage: PlannedStage) -> StageEstimate:
         return cast(StageEstimate, getattr(self, f"_{stage.kind}")(stage))
@@ -269,7 +305,8 @@ class _Estimator:
 
     def _pairs(self, stage: PlannedStage) -> StageEstimate:
         queries, passages = self.pairs()
-        return StageEstimate(_SECONDS_A_PAIR * (queries.total + passages.total), _PROCESS_BYTES)
+        seconds = _SECONDS_A_PAIR * (queries.total + passages.total) + self._writing_seconds()
+        return StageEstimate(seconds, self._inference_bytes if self._writing_seconds() else _PROCESS_BYTES)
 
     def _mine(self, stage: PlannedStage) -> StageEstimate:
         queries, _ = self.pairs()

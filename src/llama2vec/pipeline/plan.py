@@ -30,6 +30,7 @@ OUTPUTS = {
     "read": "corpus", "adapt": "adapted", "pairs": "pairs", "mine": "negatives", "finetune": "finetuned",
     "encode": "store", "index": "index", "evaluate": "report",
 }  # fmt: skip
+CORPUS_PAIRS, GENERATED_PAIRS = "corpus.jsonl", "generated.jsonl"
 _LOADING = {"dtype", "device", "attention"}
 
 
@@ -128,7 +129,7 @@ class _Planner:
         config = self._config
         if config.pairs:
             # Mining is the first to need pairs, but every row should be read before hours of training.
-            self._add("pairs", _without(config.pairs.model_dump(), "source", "corpus"), self._pair_inputs())
+            self._add("pairs", _without(config.pairs.model_dump(), "source", "corpus", "model"), self._pair_inputs())
         if config.adapt:
             self._adapt()
         rounds = config.mine.rounds if config.mine else 1
@@ -188,7 +189,10 @@ class _Planner:
     def _pair_inputs(self) -> list[Input]:
         pairs = self._config.pairs
         assert pairs
-        inputs = [self._passages(self._config.corpus)] if pairs.from_corpus else []
+        inputs = [self._passages(self._config.corpus)] if pairs.reads_corpus else []
+        if pairs.generated:
+            name = writing_model(self._config)
+            inputs.append(Input("writer", name, fingerprint=model_fingerprint(name)))
         for place, one in enumerate(pairs.sources):
             found = examples_fingerprint(one.source, split=one.split)
             inputs.append(Input(f"pairs.sources.{place}", one.source, fingerprint=found))
@@ -280,7 +284,7 @@ def adaptation_corpus(config: RunConfig) -> str:
 
 
 def pair_files(config: RunConfig) -> dict[str, ExampleSource | None]:
-    """Return the name of each file of pairs → its labeled source, or None for pairs from the corpus.
+    """Return the name of each file of pairs → its labeled source, or None for pairs made from the corpus.
 
     Each source has its own file because passage ids are unique only within their source.
     """
@@ -289,7 +293,20 @@ def pair_files(config: RunConfig) -> dict[str, ExampleSource | None]:
     for place, source in enumerate(config.pairs.sources, start=1):
         stem = re.sub(r"\W+", "-", Path(source.source).name.partition(".")[0]).strip("-") or "pairs"
         files[f"{place:02d}-{stem}.jsonl"] = source
-    return files | ({"corpus.jsonl": None} if config.pairs.from_corpus else {})
+    made = {CORPUS_PAIRS: config.pairs.from_corpus, GENERATED_PAIRS: config.pairs.generated}
+    return files | {name: None for name, settings in made.items() if settings}
+
+
+def writing_model(config: RunConfig) -> str:
+    """Return the LLM that writes questions; a ConfigError if that is an encoder, which no longer writes."""
+    assert config.pairs
+    assert config.pairs.generated
+    name = config.pairs.generated.model or config.model.name
+    if resolve_model(name).carries_contract:
+        raise ConfigError(
+            f"pairs.generated: {name} is an encoder and cannot write; name an LLM in pairs.generated.model"
+        )
+    return name
 
 
 def mining_corpora(config: RunConfig) -> dict[str, str]:

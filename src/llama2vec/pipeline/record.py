@@ -49,7 +49,7 @@ OUTPUTS = {
     kind: Kind(f"the output of {kind}", lambda folder: None, entries=entries)
     for kind, entries in {
         "read": (PASSAGES_FILE, READING_FILE),
-        "pairs": ("*.jsonl",),
+        "pairs": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.questions-*", *_OWNERS),
         "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", *_OWNERS),
         "index": INDEX.entries,
         "evaluate": (REPORT, "*/*.json", "*/*.trec", f"*/*.{QUERY_VALUES}", "*/.lock-*", ".unfinished/**",

@@ -8,9 +8,10 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings
+from llama2vec.config import EncoderSettings, GrownSettings, ModelSettings, PromptSettings, Settings
 from llama2vec.data.settings import CorpusPairSettings, PassageSettings, ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.generate.settings import GenerateSettings
 from llama2vec.mine.settings import MineSettings
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
@@ -51,27 +52,35 @@ class ExampleSource(Settings):
         return {"source": data} if isinstance(data, str) else data
 
 
-class PairsSettings(Settings):
+class PairsSettings(GrownSettings):
     """Sources of the pairs of query and positive.
 
     Attributes:
         sources: Labeled examples; a name alone means a source with default settings.
     """
 
+    added_later = frozenset({"generated"})
+
     sources: list[ExampleSource] = Field(default_factory=list)
     from_corpus: CorpusPairSettings | None = None  # Make pairs from the run's corpus, without labels
+    generated: GenerateSettings | None = None  # Let an LLM write questions for the run's corpus
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Sampling seed of the pairs from the corpus
 
     @model_validator(mode="before")
     @classmethod
     def _switch(cls, data: Any) -> Any:
-        return _switched(data, ("from_corpus",))
+        return _switched(data, ("from_corpus", "generated"))
 
     @model_validator(mode="after")
     def _something_to_read(self) -> PairsSettings:
-        if not self.sources and self.from_corpus is None:
-            raise ValueError("no source of pairs; name sources, or write from_corpus = true")
+        if not self.sources and not self.reads_corpus:
+            raise ValueError("no source of pairs; name sources, or write from_corpus = true or generated = true")
         return self
+
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether pairs are made from the run's corpus."""
+        return self.from_corpus is not None or self.generated is not None
 
 
 class MiningStageSettings(MineSettings):
@@ -160,7 +169,7 @@ class RunConfig(Settings):
     def _check_corpus(self) -> None:
         reads = {
             "adapt": self.adapt is not None and not self.adapt.text.corpus,
-            "pairs.from_corpus": self.pairs is not None and self.pairs.from_corpus is not None,
+            "pairs": self.pairs is not None and self.pairs.reads_corpus,
             "encode": self.encode is not None and not self.encode.corpus,
         }
         for stage, needed in reads.items():

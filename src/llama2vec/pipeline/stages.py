@@ -15,18 +15,22 @@ from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passa
 from llama2vec.data.examples import read_examples, write_examples
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import documents_folder
+from llama2vec.data.reported import report_path
 from llama2vec.data.rows import write_passages
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.train import finetune_model
+from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.integrations.pair_scorer import PairScorer
-from llama2vec.mine.mining import MiningInputs, mine_to_file, report_path
+from llama2vec.mine.mining import MiningInputs, mine_to_file
 from llama2vec.mine.settings import MineSettings
+from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import count_longer
 from llama2vec.model.tokens import corpus_splitter, passage_reading
 from llama2vec.pipeline.plan import (
+    GENERATED_PAIRS,
     Input,
     PlannedStage,
     RunPlan,
@@ -96,6 +100,9 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     settings = plan.config.pairs
     assert settings
     for name, source in pair_files(plan.config).items():
+        if name == GENERATED_PAIRS:
+            _generated_pairs(plan, stage, folder / name)
+            continue
         if source:
             found = read_examples(source.source, split=source.split, limit=source.limit or None)
         else:
@@ -111,6 +118,19 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             f"{count:,}",
             source.source if source else plan.config.corpus,
         )
+
+
+def _generated_pairs(plan: RunPlan, stage: PlannedStage, file: Path) -> None:
+    """Let an LLM write questions for the corpus; what a kill has left of them is kept."""
+    pairs = plan.config.pairs
+    assert pairs
+    assert pairs.generated
+    loading = plan.config.model.model_copy(update={"name": stage.input("writer").where, "layers": 0})
+    inputs = GenerationInputs(plan.path(stage.input("corpus")), load_backbone(loading))
+    report = generate_to_file(inputs, file, pairs.generated, overwrite=True)
+    if report:
+        shown = plan.folder(stage) / file.name
+        logger.info("%s\n%s: %s pairs by %s", report.summary(), shown, f"{report.kept:,}", loading.name)
 
 
 def _warn_of_cut_pairs(config: RunConfig, corpus: str) -> None:

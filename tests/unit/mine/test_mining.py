@@ -13,12 +13,13 @@ import numpy.typing as npt
 import pytest
 from made_examples import OPEN, TopicEncoder, with_bm25, write_jsonl
 
+from llama2vec.data import reported
 from llama2vec.data.examples import read_examples
+from llama2vec.data.reported import report_path
 from llama2vec.errors import ConfigError, DataError, EmptyCorpusError, Llama2VecError, OutputExistsError, StoreError
 from llama2vec.files import file_sha256
-from llama2vec.mine import mining
 from llama2vec.mine.candidates import Bm25Searcher
-from llama2vec.mine.mining import MiningInputs, mine, mine_to_file, report_path
+from llama2vec.mine.mining import MiningInputs, mine, mine_to_file
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex
@@ -102,11 +103,11 @@ def test_a_replacement_killed_between_examples_and_report_ends_with_the_next_cal
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mining, "_removed_on_failure", lambda path: nullcontext())  # a killed process tidies nothing
+    monkeypatch.setattr(reported, "_removed_on_failure", lambda path: nullcontext())  # a killed process tidies nothing
     if step == "finish":
         monkeypatch.setattr("llama2vec.artifact.Work.finish", killed)
     else:
-        monkeypatch.setattr(mining, "_settle_report", killed)
+        monkeypatch.setattr(reported, "settle_report", killed)
     with pytest.raises(KeyboardInterrupt):
         mine_to_file(inputs, output, other, overwrite=True)
     assert ((output.read_bytes(), report_path(output).read_bytes()) == old) == (step == "finish")

@@ -15,6 +15,8 @@ from pair_models import save_cross_encoder
 from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import read_examples
+from llama2vec.errors import ConfigError
+from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline.estimates import estimate_run
 from llama2vec.pipeline.plan import Input, plan_run
 from llama2vec.pipeline.settings import RunConfig
@@ -38,6 +40,37 @@ def test_pairs_are_written_one_file_per_source(llama_folder: Path, corpus_file: 
     assert sorted(path.name for path in folder.iterdir()) == ["01-my-pairs.jsonl", "corpus.jsonl"]
     assert [one.query for one in read_examples(folder / "01-my-pairs.jsonl")] == ["q"]
     assert len(list(read_examples(folder / "corpus.jsonl"))) > 20
+
+
+def test_the_llm_of_a_run_writes_questions_for_its_corpus(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    loose = ["prompt='{passage}'", "round_trip=0", "min_words=1", "max_words=999", "passages=6", "questions=4"]
+    loose += ["question_max_tokens=60", "temperature=2", "passage_min_words=1", "top_p=1.0"]
+    config = config_of(llama_folder, corpus_file, *(f"pairs.generated.{one}" for one in loose))
+    plan = plan_run(config, tmp_path / "run")
+    (stage,) = plan.stages
+    assert stage.input("writer").fingerprint != stage.input("corpus").fingerprint
+    work(plan, stage)
+    folder = plan.folder(stage)
+    assert sorted(path.name for path in folder.iterdir()) == ["generated.jsonl", "generated.jsonl.report.json"]
+    passages = {one.id: one.full_text for one in read_passages(corpus_file)}
+    found = list(read_examples(folder / "generated.jsonl"))
+    assert found
+    assert all(passages[one.positive_ids[0]] == one.positives[0] for one in found)
+    estimate = estimate_run(plan, plan.stages, 1e12)
+    assert estimate.stages["pairs"].seconds > 0
+    assert "6 passages get 4 questions each" in "\n".join(estimate.assumptions)
+
+
+def test_an_encoder_does_not_write(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> None:
+    encoder = Encoder.load(str(llama_folder), device="cpu", dtype="float32")
+    encoder.save(tmp_path / "encoder")
+    config = config_of(tmp_path / "encoder", corpus_file, "pairs.generated=true")
+    with pytest.raises(ConfigError, match=r"is an encoder and cannot write; name an LLM in pairs\.generated\.model"):
+        plan_run(config, tmp_path / "run")
+    config = config_of(tmp_path / "encoder", corpus_file, f"pairs.generated.model={llama_folder}")
+    assert plan_run(config, tmp_path / "run").stages[0].input("writer").where == str(llama_folder)
 
 
 def test_an_untrained_model_is_loaded_with_the_wording_of_the_recipe(

@@ -1,0 +1,55 @@
+"""``llama2vec generate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llama2vec.cli.options import Device, Dtype, as_overrides, print_reading
+from llama2vec.cli.settings_options import settings_option
+from llama2vec.config import load_config
+from llama2vec.data.folder import ReadingReport
+from llama2vec.data.reported import report_path
+from llama2vec.generate.settings import GenerateConfig
+
+_MODEL = "smollm2-135m"
+
+
+def generate_command(
+    corpus: Annotated[str, typer.Argument(help="Passages or documents: folder, JSONL, BEIR folder, hf:….")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
+    model: Annotated[
+        str | None, typer.Option(help=f"LLM that writes; as generate.model.  [default: {_MODEL}]", show_default=False)
+    ] = None,
+    recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [generate] section.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting, such as generate.questions=3 or generate.passages=2000; repeatable."),
+    ] = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output made with other settings.")] = False,
+    list_settings: Annotated[bool, settings_option(GenerateConfig)] = False,
+) -> None:
+    """Let an LLM write questions for passages: training examples without labels."""
+    config = load_config(GenerateConfig, recipe, [*(overrides or []), *as_overrides({"generate.model": model})])
+    from llama2vec.config import ModelSettings
+    from llama2vec.generate.generation import GenerationInputs, generate_to_file
+    from llama2vec.model.backbone import load_backbone
+    from llama2vec.model.tokens import corpus_splitter
+
+    settings = config.generate
+    named = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
+    backbone = load_backbone(named.model_copy(update={"name": settings.model or _MODEL}))
+    found = ReadingReport()
+    splitter = corpus_splitter(corpus, None, config.passages, config.reading)
+    inputs = GenerationInputs(corpus, backbone, splitter, config.reading, report=found)
+    report = generate_to_file(inputs, output, settings, overwrite=overwrite)
+    if report is None:
+        typer.echo(f"{output} is already done, from the same inputs and settings; nothing to do")
+        return
+    print_reading(found)
+    typer.echo(report.summary())
+    typer.echo(f"Wrote {report.kept:,} examples to {output} in {report.seconds:,.0f} s; report: {report_path(output)}")

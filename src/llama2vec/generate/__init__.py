@@ -1,0 +1,1 @@
+"""Queries written by an LLM: questions that passages without labels answer, as training examples."""

@@ -1,0 +1,221 @@
+"""Training examples from a corpus without labels: an LLM writes questions, and filters keep those that fit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from llama2vec.artifact import claim
+from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.folder import ReadingReport
+from llama2vec.data.passages import Splitter
+from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import DataError, EmptyCorpusError
+from llama2vec.files import check_inputs, disk_errors
+from llama2vec.generate.filters import REASONS, Refused, Written, filtered
+from llama2vec.generate.settings import FILTERS, GenerateSettings
+from llama2vec.generate.writer import QuestionWriter
+from llama2vec.manifest import build_manifest, canonical_json, digest
+from llama2vec.model.backbone import Backbone
+from llama2vec.records import Passage, TrainingExample
+from llama2vec.terminal import ProgressReporter
+
+logger = logging.getLogger(__name__)
+
+_MARK = ".questions-"
+_GENERATED = reported_kind("a file of generated examples")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class GenerationInputs:
+    """What :func:`generate_to_file` reads."""
+
+    corpus: str  # Documents, or any other corpus
+    backbone: Backbone  # The LLM that writes
+    splitter: Splitter | None = None  # Splits the documents of the corpus; None = it is read as it is
+    reading: ReadingSettings = field(default_factory=ReadingSettings)  # How the corpus is read
+    report: ReadingReport | None = None  # Takes what of the documents was read
+
+
+class GenerationReport:
+    """How many questions were written, and what became of them."""
+
+    def __init__(self, passages: int, asked: int, kept: int, refused: Sequence[Refused]) -> None:
+        self.passages, self.asked, self.kept = passages, asked, kept
+        self.refused, self.examples = Counter[str](), defaultdict[str, list[str]](list)
+        for (question, _), reason in refused:
+            self.refused[reason] += 1
+            if len(self.examples[reason]) < _SHOWN:
+                self.examples[reason].append(question)
+        self.seconds = 0.0
+
+    def summary(self) -> str:
+        """Return the counts as a few lines of text."""
+        written = self.kept + self.refused.total()
+        lines = [f"{written:,} questions for {self.asked:,} of {self.passages:,} passages; {self.kept:,} kept"]
+        lines += [f"refused {count:9,}  {reason}: {why}" for reason, why, count in self._reasons()]
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain data."""
+        reasons = {
+            reason: {"why": why, "questions": count, "examples": self.examples[reason]}
+            for reason, why, count in self._reasons()
+        }
+        return {
+            "passages": self.passages, "asked": self.asked, "kept": self.kept, "refused": reasons,
+            "seconds": self.seconds,
+        }  # fmt: skip
+
+    def _reasons(self) -> Iterator[tuple[str, str, int]]:
+        return ((name, why, self.refused[name]) for name, why in REASONS.items() if self.refused[name])
+
+
+def generate(
+    passages: Sequence[Passage], backbone: Backbone, settings: GenerateSettings, kept_in: Path | None = None
+) -> tuple[list[TrainingExample], GenerationReport]:
+    """Write questions for passages and return those that pass the filters, each with its passage as the positive.
+
+    Args:
+        passages: The whole corpus.
+        backbone: The LLM that writes.
+        settings: Prompt, sampling and filters.
+        kept_in: File for the questions so far; the same call resumes from it after a kill. None = in memory alone.
+
+    Raises:
+        EmptyCorpusError: No passage has ``passage_min_words`` words.
+        DataError: No question is left.
+        ModelError: The LLM has no output head.
+    """
+    rows = _asked_rows(passages, settings)
+    writer, written = QuestionWriter(backbone, settings), list[Written]()
+    with ProgressReporter("generating", "passages") as progress:
+        done = _questions_so_far(kept_in, rows, settings)
+        written += done
+        first = len({one.row for one in done})
+        progress.start(len(rows), first)
+        for batch in _batches(rows, settings.batch_size, first):
+            found = writer.write([passages[row].full_text for row in batch], settings.seed + batch[0])
+            new = [
+                Written(question, row) for row, questions in zip(batch, found, strict=True) for question in questions
+            ]
+            if kept_in is not None:
+                with disk_errors(kept_in), kept_in.open("a", encoding="utf-8") as stream:
+                    stream.write("".join(json.dumps([one.row, one.question]) + "\n" for one in new))
+            written += new
+            progress.advance(len(batch))
+    kept, refused = filtered(written, passages, settings)
+    report = GenerationReport(len(passages), len(rows), len(kept), refused)
+    if not kept:
+        most = max(report.refused, key=lambda reason: report.refused[reason])
+        raise DataError(
+            f"none of the {len(written):,} questions that the LLM wrote is left; most were refused because the "
+            f"question {REASONS[most]}, such as {report.examples[most][0]!r}: take an LLM that follows instructions, "
+            "or loosen the filters"
+        )
+    return [_example(one, passages[one.row]) for one in kept], report
+
+
+def _example(one: Written, passage: Passage) -> TrainingExample:
+    return TrainingExample(query=one.question, positives=(passage.full_text,), positive_ids=(passage.id,))
+
+
+def _asked_rows(passages: Sequence[Passage], settings: GenerateSettings) -> list[int]:
+    """Return the rows of the passages that get questions, spread over the corpus."""
+    rows = [row for row, one in enumerate(passages) if len(one.text.split()) >= settings.passage_min_words]
+    if not rows:
+        raise EmptyCorpusError(
+            f"no passage has {settings.passage_min_words} words to ask about; lower generate.passage_min_words"
+        )
+    most = settings.passages
+    return rows if not most or most >= len(rows) else [rows[place * len(rows) // most] for place in range(most)]
+
+
+def _batches(rows: Sequence[int], size: int, first: int) -> Iterator[Sequence[int]]:
+    for begin in range(first, len(rows), size):
+        yield rows[begin : begin + size]
+
+
+def _questions_so_far(path: Path | None, rows: Sequence[int], settings: GenerateSettings) -> list[Written]:
+    """Return the questions of the whole batches that an earlier call wrote, and leave only these in the file."""
+    if path is None:
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
+    size = settings.batch_size * settings.questions
+    whole = len(lines) if len(lines) == len(rows) * settings.questions else len(lines) // size * size
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"".join(line + b"\n" for line in lines[:whole]))
+    if whole:
+        logger.info(
+            "resuming: %s of %s passages have their questions", f"{whole // settings.questions:,}", f"{len(rows):,}"
+        )
+    found = [json.loads(line) for line in lines[:whole]]
+    return [Written(question, row) for row, question in found]
+
+
+def generate_to_file(
+    inputs: GenerationInputs, output: str | Path, settings: GenerateSettings, *, overwrite: bool = False
+) -> GenerationReport | None:
+    """Write examples with generated queries to a file of training examples, and ``OUTPUT.report.json``.
+
+    Both appear whole or not at all. Questions are kept in ``OUTPUT.questions-…`` until then, so that the same call
+    resumes after a kill, and one with other filters needs no new questions.
+
+    Returns:
+        The report; None if the same inputs and settings made the output before.
+
+    Raises:
+        ConfigError: The output cannot hold training examples.
+        OutputExistsError: The output exists, made from other inputs or settings (without ``overwrite``), or holds
+            something else.
+        EmptyCorpusError, DataError, ModelError: See :func:`generate`; or the corpus cannot be read.
+    """
+    output, started = Path(output), time.monotonic()
+    check_reported(output, "generate")
+    source = inputs.backbone.source
+    decides = {
+        # Which LLM it was is in the inputs, wherever it lies.
+        "settings": settings.model_dump(exclude={"model"}),
+        "inputs": {
+            "corpus": corpus_fingerprint(inputs.corpus, inputs.reading),
+            "model": source.fingerprint(),
+            "dtype": inputs.backbone.dtype,
+            **({"passages": inputs.splitter.plan} if inputs.splitter else {}),
+            **({"reading": inputs.reading.choices} if inputs.reading.choices else {}),
+        },
+    }
+    plan = json.loads(canonical_json(decides))
+    check_inputs(report_path(output), [inputs.corpus, source.location])
+    with claim(output, _GENERATED, plan, overwrite=overwrite, inputs=[inputs.corpus, source.location]) as work:
+        if work.is_finished:
+            settle_report(output)
+            _sweep(output)
+            return None
+        passages = list(
+            read_passages(inputs.corpus, splitter=inputs.splitter, settings=inputs.reading, report=inputs.report)
+        )
+        written = {**plan["inputs"], "settings": settings.model_dump(exclude={"model", *FILTERS})}
+        kept_in = output.with_name(f"{output.name}{_MARK}{digest(written)[:12]}")
+        examples, report = generate(passages, inputs.backbone, settings, kept_in)
+        report.seconds = round(time.monotonic() - started, 1)
+        manifest = build_manifest("generate", plan["settings"], plan["inputs"], report.to_dict())
+        manifest["sources"] = {"corpus": inputs.corpus, "model": source.name}
+        finish_reported(work, examples, manifest)
+    _sweep(output)
+    return report
+
+
+def _sweep(output: Path) -> None:
+    """Remove the questions that were kept for resuming."""
+    for left in output.parent.glob(f"{escape(output.name)}{_MARK}*"):
+        left.unlink(missing_ok=True)

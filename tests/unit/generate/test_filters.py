@@ -1,0 +1,58 @@
+"""Which questions become queries."""
+
+from __future__ import annotations
+
+import pytest
+
+from llama2vec.generate.filters import REASONS, Written, filtered, longest_common_run
+from llama2vec.generate.settings import GenerateSettings
+from llama2vec.records import Passage
+
+PASSAGES = [
+    Passage("llama", "The llama carries loads over the passes of the Andes.", "Llama"),
+    Passage("alpaca", "The alpaca is kept for its soft wool.", "Alpaca"),
+    Passage("condor", "The condor soars for hours without one beat of its wings.", "Condor"),
+]
+SETTINGS = GenerateSettings(round_trip=1, most_copied=0.6)
+
+
+@pytest.mark.parametrize(
+    ("question", "row", "reason"),
+    [
+        ("which animal has soft wool", 1, ""),
+        ("", 1, "unfinished"),
+        ("…?!", 1, "unfinished"),
+        ("soft wool", 1, "length"),
+        (" ".join(["wool"] * 25), 1, "length"),
+        ("what is kept for its soft wool", 1, "copied"),
+        ("which animal has soft wool", 0, "round_trip"),
+        ("what happens to a bank account", 1, "round_trip"),
+    ],
+)
+def test_a_question_is_refused_for_the_first_reason_that_fits(question: str, row: int, reason: str) -> None:
+    kept, refused = filtered([Written(question, row)], PASSAGES, SETTINGS)
+    assert ([one.question for one in kept], [one.reason for one in refused]) == (
+        ([question], []) if not reason else ([], [reason])
+    )
+    assert not reason or reason in REASONS
+
+
+def test_a_question_counts_once_for_a_passage_and_not_at_all_for_two() -> None:
+    twice = [Written("which animal has soft wool", 1), Written("Which animal  has soft wool", 1)]
+    kept, refused = filtered(twice, PASSAGES, SETTINGS)
+    assert (kept, [one.reason for one in refused]) == ([twice[0]], ["repeated"])
+    shared = [Written("what is this animal called", 0), Written("what is this animal called", 2)]
+    kept, refused = filtered(shared, PASSAGES, SETTINGS)
+    assert (kept, [one.reason for one in refused]) == ([], ["repeated", "repeated"])
+
+
+def test_without_a_round_trip_any_passage_may_answer() -> None:
+    anything = Written("what happens to a bank account", 1)
+    assert filtered([anything], PASSAGES, SETTINGS.model_copy(update={"round_trip": 0})) == ([anything], [])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "run"), [("a b c", "x a b y c", 2), ("", "a", 0), ("a", "", 0), ("a b a b", "b a b", 3)]
+)
+def test_the_longest_common_run(first: str, second: str, run: int) -> None:
+    assert longest_common_run(first.split(), second.split()) == longest_common_run(second.split(), first.split()) == run
