@@ -50,6 +50,6 @@ def two_tasks() -> list[Comparison]:
 
 
 def read_comparisons(path: Path) -> list[Comparison]:
-    """Return the comparisons in a file of ``compare --json``."""
+    """Return the comparisons in a file of ``compare --output``."""
     data = read_json(path)
     return [comparison_from_json(one, str(path)) for one in data.get("comparisons", [data])]

@@ -84,9 +84,9 @@ WRITERS = [
     Command(_SYNC, ("notes", "adapted", OUT), _LIBRARY, keeps_old=True),
     Command(_ASK, ("notes", "adapted")),
     Command([*_ASK, "--words"], ("notes", OUT), _LIBRARY, keeps_old=True),
-    Command(["read", "notes", *_LABELED, "--model", "adapted", "--split", "tokens=24"], ("notes", "adapted")),
+    Command(["read", "notes", *_LABELED, "--model", "adapted", "--set", "passages.tokens=24"], ("notes", "adapted")),
     Command(
-        ["read", "beir", *_LABELED, "--split", "always", "--overwrite"],
+        ["read", "beir", *_LABELED, "--set", "passages.split=always", "--overwrite"],
         ("beir",),
         {f"{OUT}.jsonl": "read.jsonl"},
         keeps_old=True,
@@ -109,19 +109,23 @@ WRITERS = [
         ("adapted", "beir"),
     ),
     _over(["evaluate", "bm25", "--task", "beir", *_TO, "--set=depth=20"], "scores/bm25", "beir"),
-    Command([*_COMPARE, "--json", f"{OUT}.json"], ("hybrid.trec", "words.trec", "beir")),
+    Command([*_COMPARE, "--output", f"{OUT}.json"], ("hybrid.trec", "words.trec", "beir")),
     _over(
-        [*_COMPARE, "--seed", "1", "--json", f"{OUT}.json"], "comparison.json", "hybrid.trec", "beir", to=f"{OUT}.json"
+        [*_COMPARE, "--seed", "1", "--output", f"{OUT}.json"],
+        "comparison.json",
+        "hybrid.trec",
+        "beir",
+        to=f"{OUT}.json",
     ),
     Command(_REPORT, ("scores", "comparison.json", "adapted")),
     Command(_RUN, ("llm", "corpus.jsonl", "beir", "pairs.tsv", "recipe.toml")),
     Command(["verify", OUT, "--write", "--overwrite", *LOADING], (OUT,), {OUT: "adapted"}, keeps_old=True),
-    Command(["verify", "adapted", "--dtype", "float32", "--device", "cpu", "--json", f"{OUT}.json"], ("adapted",)),
+    Command(["verify", "adapted", "--dtype", "float32", "--device", "cpu", "--output", f"{OUT}.json"], ("adapted",)),
     Command(["verify", "adapted", "--export-texts", f"{OUT}.jsonl"], ("adapted",)),
     Command(
         ["card", OUT, "--scores", "scores/adapted/beir-test.json"], (OUT, "scores"), {OUT: "adapted"}, keeps_old=True
     ),
-    Command(["check", "train.jsonl", "--model", "adapted", "--json", f"{OUT}.json"], ("train.jsonl", "adapted")),
+    Command(["check", "train.jsonl", "--model", "adapted", "--output", f"{OUT}.json"], ("train.jsonl", "adapted")),
 ]
 
 PRINTERS = [

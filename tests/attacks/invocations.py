@@ -13,7 +13,7 @@ from .children import Child, Ended, fresh_process
 from .commands import COMMANDS, Command, References, ask_service
 from .trees import tree
 
-_OUTPUTS = {"--output", "-o", "--run", "--json", "--export-texts", "--index"}
+_OUTPUTS = {"--output", "-o", "--run", "--export-texts", "--index"}
 _NUMBERS = [
     "nan", "inf", "-inf", "1e400", "1e308", "1e-320", "-1", "0", "1", "0.5", "2147483648", "9" * 30, "1" * 5000,
     "1_000", "0x10", "٣", "True",

@@ -97,7 +97,7 @@ _MADE: list[list[str]] = [
         *LOADING,
     ],
     ["evaluate", "bm25", "--task", "beir", "-o", "scores/bm25"],
-    ["compare", "hybrid.trec", "words.trec", "--task", "beir", "--json", "comparison.json", "--flips", "500"],
+    ["compare", "hybrid.trec", "words.trec", "--task", "beir", "--output", "comparison.json", "--flips", "500"],
     ["mine", "train.jsonl", "--corpus", "corpus.jsonl", "--set=mine.bm25=true", "-o", "mined.jsonl"],
     ["read", "corpus.jsonl", "-o", "read.jsonl"],
     # As deep as the place that it is copied to, because it finds its folder and its model by relative paths.

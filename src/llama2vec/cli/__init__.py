@@ -29,7 +29,7 @@ COMMANDS = {
     "encode": "Encode a corpus into a vector store.",
     "index": "Build an index over a vector store.",
     "sync": "Keep an index in step with a folder.",
-    "remove": "Take documents out of such an index.",
+    "remove": "Remove documents from an index that `sync` made.",
     "search": "Search an index.",
     "explain": "Show which words make two texts match.",
     "serve": "Serve embeddings and search over HTTP.",
@@ -37,17 +37,15 @@ COMMANDS = {
     "rerank": "Rerank a run with a cross-encoder.",
     "compare": "Test whether one run beats another.",
     "report": "Put scores and curves on one page.",
-    "verify": "Check that a model gives its own vectors.",
+    "verify": "Check a model's vectors in another program.",
     "compact": "Save an encoder as a small difference from its LLM.",
     "distill": "Fit a table that encodes queries without the model.",
     "export": "Export an encoder or a store to other programs.",
     "card": "Write a model card with scores.",
     "init": "Write a recipe from an earlier run.",
-    "recipes": "List or show the recipes that come along.",
+    "recipes": "List or show the recipes that ship with llama2vec.",
 }
-
 """Name → what it does, in the order of a project."""
-
 
 _MOST = 2**31 - 1
 

@@ -17,14 +17,19 @@ from llama2vec.data.folder import ReadingReport
 
 
 def adapt_command(
-    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe, or the name of one of ours.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe, or the name of a shipped one.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/adapted"),
-    corpus: Annotated[str | None, typer.Option(help="Documents or plain text; overrides text.corpus.")] = None,
-    model: Annotated[str | None, typer.Option(help="LLM to adapt; overrides model.name.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; repeatable.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an adaptation with other settings.")] = False,
-    seeds: Seeds = None,
+    corpus: Annotated[str | None, typer.Option(help="Plain text or documents; replaces text.corpus.")] = None,
+    model: Annotated[str | None, typer.Option(help="LLM to adapt; replaces model.name.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting as KEY=VALUE, such as optimizer.steps=64; repeatable."),
+    ] = None,
     list_settings: Annotated[bool, settings_option(AdaptConfig)] = False,
+    seeds: Seeds = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an adaptation that has other settings.")
+    ] = False,
 ) -> None:
     """Adapt a causal LLM on plain text and save it as an encoder."""
     options = as_overrides({"text.corpus": corpus, "model.name": model})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.answers import Answers
-from llama2vec.cli.options import Device, Dtype, model_settings
+from llama2vec.cli.options import Device, Dtype, Where, model_settings
 from llama2vec.cli.sync import print_report
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, OutputBusyError
@@ -25,26 +25,28 @@ def ask_command(
     folder: Annotated[Path, typer.Argument(help="Folder of documents, at any depth; or one document.")],
     question: Annotated[str | None, typer.Argument(help="Omit for an interactive prompt.")] = None,
     depth: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 5,
-    where: Annotated[
-        str | None, typer.Option(help="""Search only passages of which this is true: 'path ~ "guide/"'.""")
-    ] = None,
+    where: Where = None,
     words: Annotated[
-        bool, typer.Option("--words", help="Answer by words alone; an index without vectors gets none.")
+        bool, typer.Option("--words", help="Answer by words (BM25) alone; a new index gets no vectors.")
     ] = False,
     model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
     index: Annotated[
-        Path | None, typer.Option(help="Where to keep the index; default: a folder of the user's cache.")
+        Path | None, typer.Option(help="Where to keep the index; default: a folder in your cache.")
     ] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting of `sync`, such as index.language=de; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Setting as KEY=VALUE, such as index.language=de; repeatable. `sync --list-settings` lists all keys.",
+        ),
     ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
     """Answer a question from a folder of documents: read, index and search it in one go.
 
-    The first call answers by words as soon as the folder is read, then makes vectors and answers by both. Later calls
-    read and encode only what changed. Ctrl-C keeps the vectors that are done; rerun the same command to resume.
+    The first call answers by words as soon as it has read the folder; then it makes vectors and answers by both. Later
+    calls read and encode only what changed. Ctrl-C keeps finished vectors; rerun the same command to resume.
     """
     if question is not None and not question.strip():
         raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")

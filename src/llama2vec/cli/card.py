@@ -15,7 +15,9 @@ def card_command(
     scores: Annotated[
         list[Path] | None, typer.Option("--scores", help="Result file of `evaluate`; repeatable.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Hub id to print in the code; default: the folder's name.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Hub id for the code in the card; default: the folder's name.")
+    ] = None,
 ) -> None:
     """Rewrite the model card of a saved encoder, with scores."""
     from llama2vec.score.results import read_result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_format
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,14 +26,16 @@ def check_command(
         list[str] | None,
         typer.Argument(help="JSONL, BEIR folder, MS MARCO triples, hf:NAME; default: the recipe's data.sources."),
     ] = None,
-    split: Annotated[str | None, typer.Option(help="Split; replaces data.split (train).")] = None,
-    model: Annotated[str | None, typer.Option(help="Count tokens with this model; replaces model.name.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the report to this JSON file.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split of the examples; replaces data.split (train).")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Fine-tuning recipe whose length limits apply.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model that counts tokens; replaces model.name.")] = None,
     negatives: Annotated[
         int | None, typer.Option(min=0, help="Report rows with fewer negatives; replaces the recipe's number.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the report to this file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Read training data to the end and report every problem; exit code 2 if there is one."""
     config = load_config(FinetuneConfig, recipe)
@@ -43,7 +45,7 @@ def check_command(
     if negatives is None:
         negatives = config.contrastive.negatives if config.contrastive.missing_negatives == "error" else 0
     name = model or (config.model.name if recipe else None)
-    check_new(json, overwrite=overwrite, inputs=[*sources, name, recipe], kind=_REPORT)
+    check_new(output, overwrite=overwrite, inputs=[*sources, name, recipe], kind=_REPORT)
     count_tokens, limits = _tokens(name, config) if name else (None, (0, 0))
     from llama2vec.data.example_report import inspect_examples
 
@@ -55,7 +57,7 @@ def check_command(
         )  # fmt: skip
         typer.echo(f"{report}\n")
         reports.append(report)
-    _finish(reports, json, overwrite)
+    _finish(reports, output, overwrite)
 
 
 def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], list[int]], tuple[int, int]]:
@@ -78,11 +80,11 @@ def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], li
     )
 
 
-def _finish(reports: list[ExampleReport], json: Path | None, overwrite: bool) -> None:
-    if json:
+def _finish(reports: list[ExampleReport], output: Path | None, overwrite: bool) -> None:
+    if output:
         facts = {"reports": [dataclasses.asdict(report) for report in reports]}
-        write_output(json, json_format.dumps(facts, indent=2, ensure_ascii=False) + "\n", _REPORT, overwrite=overwrite)
-        typer.echo(f"Wrote {json}")
+        write_output(output, json.dumps(facts, indent=2, ensure_ascii=False) + "\n", _REPORT, overwrite=overwrite)
+        typer.echo(f"Wrote {output}")
     faulty = [report.summary() for report in reports if report.problem_count]
     if faulty:
         raise ExampleFormatError(f"{'; '.join(faulty)}; correct or delete these rows")

@@ -12,9 +12,14 @@ def compact_command(
     model: Annotated[Path, typer.Argument(help="Folder of a saved encoder that was trained with LoRA.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the compact encoder.")],
     base: Annotated[
-        str, typer.Option(help="LLM that it was trained from: hub id, folder or GGUF file; default: what it says.")
+        str,
+        typer.Option(
+            help="LLM that it was trained from: hub id, folder or GGUF file; default: the one in its manifest."
+        ),
     ] = "",
-    rank: Annotated[int, typer.Option(min=1, help="Rank of each layer's difference; more is exacter and larger.")] = 16,
+    rank: Annotated[
+        int, typer.Option(min=1, help="Rank of each layer's difference; a higher rank is more exact and larger.")
+    ] = 16,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a compact encoder.")] = False,
 ) -> None:
     """Save an encoder as a small difference from its LLM."""

@@ -2,39 +2,39 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from llama2vec.cli.options import data_root
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
 
 
 def compare_command(
     runs: Annotated[list[Path], typer.Argument(help="TREC runs of any system; the first is the baseline.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write everything to this JSON file.")
+    ] = None,
     task: Annotated[
         str | None,
-        typer.Option(
-            help="Task that brings judgments and texts: a BEIR folder (PATH or PATH:SPLIT), beir/NAME, ir:ID."
-        ),
+        typer.Option(help="Task with the judgments and texts: a BEIR folder (PATH or PATH:SPLIT), beir/NAME, ir:ID."),
     ] = None,
     qrels: Annotated[Path | None, typer.Option(help="TREC or BEIR judgments instead of the task's.")] = None,
     metrics: Annotated[
-        list[str] | None, typer.Option("--metric", help="nDCG@10 (the default), MRR@10, R@100, …; repeatable.")
+        list[str] | None, typer.Option("--metric", help="nDCG@10 (the default), MRR@10, R@100, AP, …; repeatable.")
     ] = None,
     all_pairs: Annotated[
-        bool, typer.Option("--all-pairs", help="Compare every pair, not just with the first.")
+        bool, typer.Option("--all-pairs", help="Compare every pair of runs instead of each run with the first.")
     ] = False,
     changed: Annotated[
-        int, typer.Option(min=0, max=1000, help="Queries listed per pair that gained, and that lost, most.")
+        int, typer.Option(min=0, max=1000, help="List this many queries that gained most, and as many that lost most.")
     ] = 5,
-    passages: Annotated[int, typer.Option(min=0, max=1000, help="Passages shown per listed query and run.")] = 2,
-    flips: Annotated[int, typer.Option(min=1, help="Random sign patterns of the randomization test.")] = 100_000,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same numbers.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="Write everything to this file.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")] = False,
+    passages: Annotated[int, typer.Option(min=0, max=1000, help="Passages shown for each listed query and run.")] = 2,
+    flips: Annotated[int, typer.Option(min=1, help="Random sign patterns in the randomization test.")] = 100_000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the randomization test and the bootstrap.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Test whether one run is better than another, query by query."""
     from llama2vec.data.trec import read_qrels
@@ -50,12 +50,12 @@ def compare_command(
     from llama2vec.score.tasks import retrieval_task, task_places
     from llama2vec.terminal import table_console
 
-    read = [*runs, qrels, *(task_places([task], _data_root()) if task else ())]
-    check_new(json, overwrite=overwrite, inputs=read, kind=COMPARISON_FILE)
+    read = [*runs, qrels, *(task_places([task], data_root()) if task else ())]
+    check_new(output, overwrite=overwrite, inputs=read, kind=COMPARISON_FILE)
     check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))
     if task is None and qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
-    data = retrieval_task(task, _data_root()) if task else None
+    data = retrieval_task(task, data_root()) if task else None
     judgments = read_qrels(qrels) if qrels else data.qrels if data else {}
     name = _judgments_name(qrels) if qrels else data.name if data else ""
     named = read_named_runs(runs)
@@ -64,18 +64,14 @@ def compare_command(
     comparisons = compare_runs(named, judgments, metrics=wanted, task=task_of(runs) or name, options=options)
     if data:
         comparisons = with_texts(comparisons, named, data.queries, data.corpus_source)
-    if json:
-        write_comparisons(json, comparisons, overwrite=overwrite)
+    if output:
+        write_comparisons(output, comparisons, overwrite=overwrite)
     console = table_console(120)
     for comparison in comparisons:
         console.print(terminal_comparison(comparison))
         console.print()
-    if json:
-        typer.echo(f"Wrote {json}")
-
-
-def _data_root() -> str:
-    return os.environ.get("LLAMA2VEC_DATA", "data")
+    if output:
+        typer.echo(f"Wrote {output}")
 
 
 def _judgments_name(qrels: Path) -> str:

@@ -13,22 +13,22 @@ from llama2vec.files import check_inputs
 
 
 def distill_command(
-    model: Annotated[str, typer.Argument(help="Encoder: its folder, hub id or name.")],
+    model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the table.")],
     queries: Annotated[
         list[str] | None, typer.Option(help="Sample queries: JSONL, TSV or BEIR folder; repeatable.")
     ] = None,
     corpus: Annotated[
         list[str] | None,
-        typer.Option(help="Corpus from which titles and short runs of words are drawn as queries; repeatable."),
+        typer.Option(help="Corpus; its titles and short runs of words become sample queries; repeatable."),
     ] = None,
-    count: Annotated[int, typer.Option(min=20, help="Most sample queries, given and drawn.")] = 20_000,
+    count: Annotated[int, typer.Option(min=20, help="Use at most this many sample queries.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table.")] = False,
 ) -> None:
-    """Fit a table that encodes queries without the model: search INDEX --model TABLE."""
+    """Fit a table that encodes queries without the model; use it with `search INDEX --model TABLE`."""
     if not queries and not corpus:
         raise ConfigError("a table is fitted to sample queries; give --queries, or --corpus to draw them from")
     check_inputs(output, [model, *(queries or ()), *(corpus or ())])

@@ -15,13 +15,11 @@ from llama2vec.cli.options import (
     Device,
     Dtype,
     Prompts,
-    Split,
+    corpus_settings,
     load_encoder,
     model_settings,
     model_spec,
-    passage_settings,
     print_reading,
-    reading_settings,
     report,
 )
 from llama2vec.cli.settings_options import options_from
@@ -46,7 +44,7 @@ class _Stored(Settings):
 
     shard_size: int = Field(2048, ge=1, description="Passages per shard.")
     half: bool = Field(False, description="Store vectors as float16.")
-    int8: bool = Field(False, description="Store vectors as bytes, a quarter of float32.")
+    int8: bool = Field(False, description="Store vectors as int8, a quarter of the size of float32.")
 
     @property
     def format(self) -> VectorFormat:
@@ -62,23 +60,21 @@ def encode_command(
     stored: _Stored,
     placing: PlacingSettings,
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
-    corpus: Annotated[str, typer.Argument(help="Documents (a folder or file), BEIR folder, JSONL, TSV, hf:… or ir:….")],
+    corpus: Annotated[str, typer.Argument(help="Folder of documents, BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
-    reuse: Annotated[Path | None, typer.Option(help="Earlier store; only texts that it lacks are encoded.")] = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
+    reuse: Annotated[Path | None, typer.Option(help="Earlier store; encode only the texts that it lacks.")] = None,
     prompts: Prompts = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
-            help="How the corpus is read, as reading.KEY=value: reading.text_field=body, …; or an encoder setting of "
-            "a model that was not saved by llama2vec: pooling=mean, passage_max_tokens=256, …; or model.compile=false "
-            "(true, auto); repeatable.",
+            help="Setting as KEY=VALUE: reading.KEY and passages.KEY (`read --list-settings` lists them), "
+            "model.compile; of a model that llama2vec did not save also pooling, passage_max_tokens, …; repeatable.",
         ),
     ] = None,
-    split: Split = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store with other settings.")] = False,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that has other settings.")] = False,
 ) -> None:
     """Encode a corpus into a vector store; rerun to resume, or share the work: --engine ray, or on several machines."""
     vectors = stored.format
@@ -88,23 +84,23 @@ def encode_command(
     from llama2vec.retrieve.store import VectorStore
     from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 
-    reading, encoder_sets = reading_settings(sets)
+    settings, encoder_sets = corpus_settings(sets)
     found = ReadingReport()
     with read_once():
         spec = model_spec(model, prompts, encoder_sets)
-        splitter = corpus_splitter(corpus, spec, passage_settings(split), reading)
+        splitter = corpus_splitter(corpus, spec, settings.passages, settings.reading)
         # Read everything first: a faulty line shows now, not after hours, and leaves nothing behind.
-        total = sum(1 for _ in read_passages(corpus, splitter=splitter, settings=reading, report=found))
-        source = corpus_source(corpus, splitter, reading)
+        total = sum(1 for _ in read_passages(corpus, splitter=splitter, settings=settings.reading, report=found))
+        source = corpus_source(corpus, splitter, settings.reading)
         with _placed(model, spec, placing, dtype, device, prompts, encoder_sets) as encoder:
             started, before = time.monotonic(), STORE.read(output)
             known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
             store = write_store(
-                lambda: read_passages(corpus, splitter=splitter, settings=reading), known or encoder, output,
+                lambda: read_passages(corpus, splitter=splitter, settings=settings.reading), known or encoder, output,
                 source={**source, "model": encoder.spec.to_json(output)},
                 shard_size=stored.shard_size, dtype=vectors, overwrite=overwrite, total=total,
             )  # fmt: skip
-    warn_of_cut_passages(store, "split them with --split always", where=corpus)
+    warn_of_cut_passages(store, "split them with --set passages.split=always", where=corpus)
     facts = f"{len(store):,} passage{'s' if len(store) > 1 else ''} [D={store.dimension}]"
     if before and before.finished and not overwrite:
         report(f"{output} is finished already: {facts}")

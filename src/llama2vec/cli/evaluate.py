@@ -41,8 +41,9 @@ _Sets = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="key=value; repeatable. windows=maxp|firstp, window_tokens, stride, exclude_same_id, language, reading.*, "
-        "stores=FOLDER, encode_only=true, model.compile=false; prompts, pooling, … of a model without a contract.",
+        help="Setting as KEY=VALUE: windows=maxp or firstp, window_tokens, stride, exclude_same_id, language, "
+        "reading.KEY, stores=FOLDER, encode_only=true, model.compile; of a model that llama2vec did not save also "
+        "prompts, pooling, …; repeatable.",
     ),
 ]
 
@@ -55,15 +56,15 @@ def evaluate_command(
         typer.Option("--output", "-o", help="Folder for scores, runs and values per query; rerun to resume."),
     ] = None,
     data_root: Annotated[
-        str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder that holds named tasks, as beir/NAME and the like.")
+        str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder of named tasks, such as beir/NAME.")
     ] = "data",
     metrics: Annotated[
-        list[str] | None, typer.Option("--metric", help="nDCG@10, MRR@10, R@100, AP, …; repeatable.")
+        list[str] | None, typer.Option("--metric", help="nDCG@10, R@100, …; default: the task's; repeatable.")
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(min=1, help="Passages scored per query; default: the task's, usually 1000.")
+        int | None, typer.Option(min=1, help="Passages per query; default: the task's, usually 1000.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="dense, or hybrid: the model's vectors and BM25 together.")] = "dense",
+    mode: Annotated[str, typer.Option(help="dense, or hybrid for vectors and BM25 together.")] = "dense",
     name: Annotated[str | None, typer.Option(help="Name of the system in the results.")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",

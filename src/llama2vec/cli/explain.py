@@ -27,14 +27,17 @@ def explain_command(
     passage: Annotated[str, typer.Option("--passage", "-p", help="The text to compare with the question.")],
     top: Annotated[int, typer.Option(min=1, help="Words to show per embedding.")] = 12,
     evidence: Annotated[
-        bool, typer.Option("--evidence", help="Also show which sentences of the passage carry the dense score.")
+        bool,
+        typer.Option(
+            "--evidence", help="Also show how much the dense score falls without each sentence of the passage."
+        ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     language: Annotated[str, typer.Option(help="Language of stop words and sentence ends: en, de, …")] = "en",
-    dtype: Dtype = "auto",
-    device: Device = "auto",
     prompts: Prompts = None,
     sets: EncoderSets = None,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
 ) -> None:
     """Show the words that two embeddings stand for, and which of them carry the match."""
     for option, text in (("--query", query), ("--passage", passage)):

@@ -30,18 +30,18 @@ class _Collection(Settings):
     """What an engine gets of a store."""
 
     collection: str | None = Field(
-        None, description="Collection, table or index; the default holds the names of corpus and contract."
+        None, description="Name of the collection, table or index; default: made of the corpus's name and the contract."
     )
-    bm25: bool = Field(False, description="Add the words, so that the engine can also search by BM25.")
-    language: str = Field("en", description="Language of the words: en, de, zh, …")
-    snippet: bool = Field(False, description="Export nothing; print the Python that searches.")
+    bm25: bool = Field(False, description="Add the words, so that the engine also searches by BM25.")
+    language: str = Field("en", description="Language of BM25's stop words and stemmer: en, de, zh, …")
+    snippet: bool = Field(False, description="Export nothing; print the Python code that searches.")
     timeout_seconds: float = Field(10.0, description="Seconds to wait for the engine's first answer.", gt=0)
 
 
 @options_from(_Collection, "engine", panel="Vector databases")
 def export_command(
     engine: _Collection,
-    source: Annotated[Path, typer.Argument(help="Saved encoder for onnx and gguf; for the others, a vector store.")],
+    source: Annotated[Path, typer.Argument(help="Saved encoder (for onnx and gguf) or vector store (for all others).")],
     at: Annotated[
         str,
         typer.Option(
@@ -53,16 +53,16 @@ def export_command(
     ],
     to: Annotated[str, typer.Option(help=f"What to export to: {', '.join(_TARGETS)}.")] = _ONNX,
     quantize: Annotated[
-        str, typer.Option(help="Weights of onnx and gguf: none = float32, int8, or float16 (gguf).")
+        str, typer.Option(help="Weights of onnx and gguf: none (float32), int8, or float16 (gguf).")
     ] = "none",
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace an exported encoder, or a collection of which the store lacks more than half."
+            "--overwrite", help="Replace an exported encoder, or a collection that mostly holds other passages."
         ),
     ] = False,
 ) -> None:
-    """Save an encoder as ONNX or GGUF, or bring a vector database to the state of a store; rerun to update."""
+    """Save an encoder as ONNX or GGUF, or copy a vector store into a vector database; rerun to update."""
     if to not in _TARGETS:
         raise ConfigError(f"--to {to}: unknown; choose from {', '.join(_TARGETS)}")
     _check_options(to, quantize, engine)

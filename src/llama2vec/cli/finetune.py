@@ -16,16 +16,19 @@ from llama2vec.finetune.settings import FinetuneConfig
 
 
 def finetune_command(
-    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe, or the name of one of ours.")] = None,
+    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe, or the name of a shipped one.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the encoder.")] = Path("runs/finetuned"),
-    data: Annotated[
-        list[str] | None, typer.Option(help="Labeled examples; repeatable. Overrides data.sources.")
+    data: Annotated[list[str] | None, typer.Option(help="Labeled examples; replaces data.sources; repeatable.")] = None,
+    model: Annotated[str | None, typer.Option(help="LLM or adapted encoder; replaces model.name.")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting as KEY=VALUE, such as optimizer.steps=64; repeatable."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Raw LLM or adapted encoder; overrides model.name.")] = None,
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value; repeatable.")] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a fine-tuning with other settings.")] = False,
-    seeds: Seeds = None,
     list_settings: Annotated[bool, settings_option(FinetuneConfig)] = False,
+    seeds: Seeds = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a fine-tuning that has other settings.")
+    ] = False,
 ) -> None:
     """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
     options = as_overrides({"data.sources": data, "model.name": model})

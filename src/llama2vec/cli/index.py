@@ -19,26 +19,24 @@ def index_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="Index folder to make or extend.")],
     kind: Annotated[
         str | None,
-        typer.Option(
-            help="exact (default of a new index), faiss-flat, faiss-hnsw, faiss-ivfpq, faiss-int8 or faiss-binary."
-        ),
+        typer.Option(help="exact (the default), faiss-flat, faiss-hnsw, faiss-ivfpq, faiss-int8 or faiss-binary."),
     ] = None,
     recall: Annotated[
         float | None,
-        typer.Option(help="Search as far as finds this share of the true ten nearest, such as 0.98; measured here."),
+        typer.Option(help="Tune the search to find this share of the true ten nearest passages, such as 0.98."),
     ] = None,
     dims: Annotated[
-        int | None, typer.Option(min=1, help="Hold only so many first dimensions, for models trained for it.")
+        int | None, typer.Option(min=1, help="Index only the first N dimensions, for models trained for that.")
     ] = None,
     engine: Annotated[
         str | None,
-        typer.Option(help="Let a collection that `export` made find the vectors: qdrant:http://host:6333#NAME."),
+        typer.Option(help="Search the vectors in a collection that `export` made: qdrant:http://host:6333#NAME."),
     ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Add BM25 over the store's texts, for hybrid search.")] = False,
     language: Annotated[str, typer.Option(help="Language of BM25's stop words and stemmer: en, de, zh, …")] = "en",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild what was asked for; keep the rest.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild the named parts; keep the others.")] = False,
 ) -> None:
-    """Build an index over a vector store, or add BM25 to one; a store without vectors gets BM25."""
+    """Build an index over a vector store, or add BM25 to one. A store without vectors gets BM25 alone."""
     from llama2vec.retrieve.index import build_index, search_facts
     from llama2vec.retrieve.settings import SearchRequest
     from llama2vec.retrieve.store import VectorStore

@@ -16,9 +16,9 @@ _RECIPE = FileKind("a recipe of llama2vec init", rb"# llama2vec (adapt|finetune|
 
 
 def init_command(
-    source: Annotated[Path, typer.Option("--from", help="Folder of an adaptation, a fine-tuning or a run.")],
+    source: Annotated[Path, typer.Option("--from", help="Folder that adapt, finetune or run wrote.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="TOML file to write; default: print the recipe.")
+        Path | None, typer.Option("--output", "-o", help="TOML file to write; omit to print the recipe.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a recipe that init wrote.")] = False,
 ) -> None:

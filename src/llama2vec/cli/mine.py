@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import as_overrides, load_encoder, print_reading
+from llama2vec.cli.options import DEVICE_HELP, DTYPE_HELP, as_overrides, load_encoder, print_reading
 from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.config import Settings, load_config
 from llama2vec.data.folder import ReadingReport
@@ -18,15 +18,15 @@ from llama2vec.mine.settings import MineConfig
 
 
 class _Models(Settings):
-    """The models of a mining, besides the one that searches."""
+    """The teacher, and how models are loaded."""
 
     teacher: str | None = Field(
         None,
-        description="Cross-encoder, sentence-transformers model or own encoder that scores what is written; as "
-        "mine.teacher.",
+        description="Cross-encoder, sentence-transformers model or saved encoder that scores the written passages; "
+        "replaces mine.teacher.",
     )
-    dtype: str = Field("auto", description="auto, float32, bfloat16 or float16.")
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …")
+    dtype: str = Field("auto", description=DTYPE_HELP)
+    device: str = Field("auto", description=DEVICE_HELP)
 
 
 @options_from(_Models, "models", panel="Models")
@@ -38,18 +38,20 @@ def mine_command(
         str | None,
         typer.Option(help="Passages or documents; default: the store's, the BEIR folder's, or the examples' own."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Encoder to mine with; default: the store's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder that searches; default: the store's.")] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Store or index of the corpus; default: the model encodes it for this call.")
+        Path | None, typer.Option(help="Store or index of the corpus; default: the model encodes the corpus.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the examples.")] = "train",
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [mine] section.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting, such as mine.bm25=false or mine.teacher=MODEL; repeatable."),
+        typer.Option("--set", help="Setting as KEY=VALUE, such as mine.bm25=false; repeatable."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output made with other settings.")] = False,
     list_settings: Annotated[bool, settings_option(MineConfig)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace mined examples that have other settings.")
+    ] = False,
 ) -> None:
     """Mine hard negatives with BM25, a model, or both; report what was removed."""
     config = load_config(MineConfig, recipe, [*(overrides or []), *as_overrides({"mine.teacher": models.teacher})])

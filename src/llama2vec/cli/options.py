@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.config import PROMPT_RECIPES, ModelSettings, load_config
+from llama2vec.config import PROMPT_RECIPES, ModelSettings, Settings, load_config
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError
 from llama2vec.languages import check_language
@@ -20,44 +20,39 @@ if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
     from llama2vec.retrieve.store import VectorStore
 
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, …")]
+DTYPE_HELP = "Number format of the model: auto, float32, bfloat16 or float16."
+DEVICE_HELP = "Where the model runs: auto, cpu, cuda, cuda:1, …"
+Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
+Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 Prompts = Annotated[
     str | None,
-    typer.Option(help=f"Prompt recipe of a model that was not saved by llama2vec: {', '.join(PROMPT_RECIPES)}."),
+    typer.Option(help=f"Prompts of a model that llama2vec did not save: {', '.join(PROMPT_RECIPES)}."),
 ]
 EncoderSets = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Encoder setting of such a model, as key=value: pooling=mean, passage_max_tokens=256, …"
+        "--set",
+        help="Setting as KEY=VALUE: model.compile; of a model that llama2vec did not save also pooling, "
+        "passage_max_tokens, …; repeatable.",
     ),
 ]
+WHERE_HELP = """Search only passages that match this filter, such as 'year >= 2020 and path ~ "guide/"'."""
+Where = Annotated[str | None, typer.Option(help=WHERE_HELP)]
+Strict = Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")]
 
 
-Split = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="How documents are split: always (rows of a corpus too), never, or a setting of passages: tokens=128, "
-        "overlap=16, language=de; repeatable."
-    ),
-]
+class CorpusSettings(Settings):
+    """How a corpus is read."""
+
+    reading: ReadingSettings = ReadingSettings()  # How documents and rows are read
+    passages: PassageSettings = PassageSettings()  # How documents are split
 
 
-def passage_settings(given: list[str] | None) -> PassageSettings:
-    """Read ``--split``: a word says what is split, ``key=value`` how."""
-    overrides = [value if "=" in value else f'split="{value}"' for value in given or ()]
-    return load_config(PassageSettings, None, overrides)
-
-
-_READING = "reading."
-
-
-def reading_settings(sets: Iterable[str] | None) -> tuple[ReadingSettings, list[str]]:
-    """Read how a corpus is read out of ``--set``, where each key is called ``reading.KEY``; return the others too."""
+def corpus_settings(sets: Iterable[str] | None) -> tuple[CorpusSettings, list[str]]:
+    """Take ``reading.KEY`` and ``passages.KEY`` out of ``--set``; return them as settings, and all other sets."""
     given = list(sets or ())
-    own = [one for one in given if one.lstrip().startswith(_READING)]
-    settings = load_config(ReadingSettings, None, [one.lstrip().removeprefix(_READING) for one in own])
-    return settings, [one for one in given if one not in own]
+    own = [one for one in given if one.lstrip().startswith(tuple(f"{name}." for name in CorpusSettings.model_fields))]
+    return load_config(CorpusSettings, None, own), [one for one in given if one not in own]
 
 
 _MODEL = "model."
@@ -143,6 +138,11 @@ def model_spec(model: str, prompts: str | None = None, encoder_sets: list[str] |
     if source.carries_contract:
         return ModelSpec.of_source(source)
     return ModelSpec.of_source(source, prompts=choices.prompts, encoder=choices.encoder)
+
+
+def data_root() -> str:
+    """Return the folder of named tasks where no option names it."""
+    return os.environ.get("LLAMA2VEC_DATA", "data")
 
 
 def check_language_option(language: str) -> None:

@@ -12,7 +12,7 @@ def remove_command(
     index: Annotated[Path, typer.Argument(help="Index that `sync` made.")],
     ids: Annotated[list[str], typer.Argument(help="Paths of documents, or ids of passages, as search shows them.")],
 ) -> None:
-    """Take documents or passages out of an index; they stay away until their file changes."""
+    """Remove documents or passages from an index; they stay removed until their file changes."""
     from llama2vec.retrieve.library import Library
 
     removed = Library(index).remove(ids)

@@ -18,12 +18,12 @@ def report_command(
         list[Path] | None,
         typer.Argument(help="Folders of evaluate, adapt, finetune or run; JSON files of evaluate or compare."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The HTML page.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="HTML page to write.")] = Path("report.html"),
     title: Annotated[str, typer.Option(help="Title of the page; default: the tasks' names.")] = "",
     baseline: Annotated[
-        str, typer.Option(help="System that the others are tested against; default: the first of each task.")
+        str, typer.Option(help="System to test the others against; default: the first of each task.")
     ] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older page.")] = False,
 ) -> None:
     """Put scores, tests and training curves on one page that needs no network."""
     from llama2vec.score.report.content import build_content, read_sources

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device
+from llama2vec.cli.options import Device, data_root
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
 
@@ -20,24 +19,27 @@ if TYPE_CHECKING:
 def rerank_command(
     run: Annotated[Path, typer.Argument(help="TREC run of any system.")],
     model: Annotated[
-        str, typer.Option(help="Cross-encoder (folder or hub id); a sentence-transformers model or own encoder works.")
+        str, typer.Option(help="Cross-encoder, sentence-transformers model or saved encoder (folder or hub id).")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="TREC run to write.")],
     task: Annotated[
         str | None,
-        typer.Option(help="Task that brings queries and texts: a BEIR folder (PATH or PATH:SPLIT), beir/NAME, ir:ID."),
+        typer.Option(help="Task with the queries and texts: a BEIR folder (PATH or PATH:SPLIT), beir/NAME, ir:ID."),
     ] = None,
     queries: Annotated[
-        str | None, typer.Option(help="File of queries instead (JSONL, TSV or BEIR folder); needs --corpus or --index.")
+        str | None,
+        typer.Option(
+            help="File of queries (JSONL, TSV or BEIR folder) instead of the task's; needs --corpus or --index."
+        ),
     ] = None,
-    corpus: Annotated[str | None, typer.Option(help="Passages that were searched, instead of the task's.")] = None,
+    corpus: Annotated[str | None, typer.Option(help="Corpus that was searched, instead of the task's.")] = None,
     index: Annotated[Path | None, typer.Option(help="Index or store that was searched, instead of a corpus.")] = None,
-    depth: Annotated[int, typer.Option(min=1, help="Passages per query to rerank; the others follow as before.")] = 100,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the new run; default: the old one's, with -reranked.")
-    ] = None,
+    depth: Annotated[
+        int, typer.Option(min=1, help="Passages per query to rerank; the others keep their order and follow.")
+    ] = 100,
+    name: Annotated[str | None, typer.Option(help="Name of the new run; default: the old name with -reranked.")] = None,
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder."""
     from llama2vec.data.trec import RUN_FILE, check_id, read_run, write_run
@@ -72,7 +74,7 @@ def _texts(
     from llama2vec.retrieve.index import open_index, store_passages
     from llama2vec.score.tasks import retrieval_task
 
-    data = retrieval_task(task, os.environ.get("LLAMA2VEC_DATA", "data")) if task else None
+    data = retrieval_task(task, data_root()) if task else None
     asked = read_queries(queries) if queries else data.queries if data else []
     if index is not None:
         return asked, store_passages(open_index(index).store)

@@ -23,21 +23,28 @@ _ACTIONS = {"replace": "run again (needs --overwrite)", "follow": "run"}
 
 
 def run_command(
-    recipe: Annotated[Path | None, typer.Argument(help="TOML recipe; default: no labels, only --corpus.")] = None,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="TOML recipe, or the name of a shipped one; omit it for a run without labels.")
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for all results.")] = Path("runs/run"),
-    corpus: Annotated[str | None, typer.Option(help="Passages to read; replaces the recipe's corpus.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus or folder of documents; replaces the recipe's corpus.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="LLM or encoder to start from; replaces model.name.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE, or STAGE=true or false; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--set", help="Setting as KEY=VALUE, such as adapt.optimizer.steps=64, or STAGE=false; repeatable."
+        ),
     ] = None,
     list_settings: Annotated[bool, settings_option(RunConfig)] = False,
     first: Annotated[str, typer.Option("--from", help="Start at this stage; earlier ones must be finished.")] = "",
     last: Annotated[str, typer.Option("--until", help="Stop after this stage.")] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show the plan, its time and its memory; write nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan with time and memory; write nothing.")
     ] = False,
     flops: Annotated[
-        float | None, typer.Option(min=1, help="FLOP/s for --dry-run; default: measured on this machine.")
+        float | None, typer.Option(min=1, help="Speed for --dry-run, in FLOP/s; default: measured on this machine.")
     ] = None,
     seeds: Seeds = None,
     overwrite: Annotated[

@@ -9,7 +9,7 @@ import typer
 from pydantic import Field
 
 from llama2vec.cli.answers import Answers
-from llama2vec.cli.options import Device, Dtype
+from llama2vec.cli.options import WHERE_HELP, Device, Dtype
 from llama2vec.cli.settings_options import options_from
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
@@ -23,30 +23,34 @@ class _Ranking(Settings):
     """How the index is searched."""
 
     mode: str | None = Field(
-        None, description="dense, bm25 or hybrid; the default is hybrid if the index has BM25, else dense."
+        None, description="dense, bm25 or hybrid; default: hybrid if the index has vectors and BM25, else what it has."
     )
-    fusion: str = Field("min-max", description="How hybrid mixes: min-max (scaled scores) or rrf (reciprocal ranks).")
+    fusion: str = Field(
+        "min-max", description="How hybrid joins both rankings: min-max (scaled scores) or rrf (reciprocal ranks)."
+    )
     weight: list[str] | None = Field(None, description="Weight of a mode in hybrid, such as dense=2; repeatable.")
-    where: str | None = Field(
-        None, description="""Search only passages of which this is true: 'year >= 2020 and path ~ "guide/"'."""
-    )
-    no_group: bool = Field(False, description="List every passage, instead of the best one of each document.")
+    where: str | None = Field(None, description=WHERE_HELP)
+    no_group: bool = Field(False, description="List every passage instead of the best one of each document.")
 
 
 @options_from(_Ranking, "ranking", panel="Ranking")
 def search_command(
     ranking: _Ranking,
-    index: Annotated[Path, typer.Argument(help="Index that `index` wrote, or a vector store.")],
+    index: Annotated[Path, typer.Argument(help="Index that `index`, `sync` or `run` made, or a vector store.")],
     question: Annotated[str | None, typer.Argument(help="Omit for an interactive prompt.")] = None,
     depth: Annotated[
         int | None,
-        typer.Option(min=1, help="Documents for a question: 5 (with --no-group, passages); passages for a run: 1000."),
+        typer.Option(
+            min=1, help="Documents to show (with --no-group, passages): 5; passages per query of a run: 1000."
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     opens: Annotated[bool, typer.Option("--open", help="Open the file of the best answer.")] = False,
     queries: Annotated[str | None, typer.Option(help="File of queries (JSONL, TSV or BEIR folder).")] = None,
     run: Annotated[Path | None, typer.Option(help="TREC run to write for --queries.")] = None,
-    model: Annotated[str | None, typer.Option(help="Encoder; the default is the one that made the store.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Encoder or query table; default: the encoder that made the store.")
+    ] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run file.")] = False,

@@ -16,7 +16,9 @@ from llama2vec.files import FileKind, check_new, write_output
 
 Seeds = Annotated[
     str | None,
-    typer.Option(help="Repeat for each seed, such as 0,1,2, in OUTPUT/seed-N; ends with means and deviations."),
+    typer.Option(
+        help="Repeat for each seed, such as 0,1,2, into OUTPUT/seed-N; print means and deviations at the end."
+    ),
 ]
 SEEDS_FILE = "seeds.json"
 _KIND = FileKind("a table of seeds", rb'\{\s*"format": "llama2vec-seeds"')

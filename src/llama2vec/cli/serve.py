@@ -33,12 +33,16 @@ def serve_command(
     proxy: ProxySettings,
     index: Annotated[
         Path | None,
-        typer.Argument(help="Index from `llama2vec index`, or a vector store. Omit to serve embeddings only."),
+        typer.Argument(
+            help="Index that `index`, `sync` or `run` made, or a vector store; omit to serve embeddings only."
+        ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Encoder; default: the one that made the store.")] = None,
-    name: Annotated[str | None, typer.Option(help="Model name for clients; default: the name of its folder.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 = all addresses.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 = any free port.")] = 8080,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the model for clients; default: that of its folder.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 = all.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 = any free one.")] = 8080,
     token_file: Annotated[
         Path | None, typer.Option(help=f"File with the token that requests must carry; default: ${_TOKEN}, if set.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, Prompts, model_settings
+from llama2vec.cli.options import Device, Dtype, Prompts, Strict, model_settings
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.retrieve.syncing import Following, SyncSettings
@@ -21,20 +21,23 @@ def sync_command(
     folder: Annotated[Path, typer.Argument(help="Folder of documents, at any depth; or one document.")],
     index: Annotated[Path, typer.Argument(help="Index to make, or to bring up to date.")],
     model: Annotated[
-        str | None, typer.Option(help="Encoder for the vectors; default: the one of the last time, else BM25 alone.")
+        str | None, typer.Option(help="Encoder for the vectors; default: that of the last sync, else BM25 alone.")
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Keep syncing whenever a file changes.")] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")] = False,
-    sets: Annotated[
-        list[str] | None, typer.Option("--set", help="A setting, such as index.language=de; kept for the next time.")
-    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Sync again whenever a file changes, until Ctrl-C.")] = False,
+    strict: Strict = False,
     prompts: Prompts = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Setting as KEY=VALUE, such as index.language=de; kept for the next sync; repeatable."
+        ),
+    ] = None,
+    list_settings: Annotated[bool, settings_option(SyncSettings)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Let an index of another folder follow this one.")
     ] = False,
-    list_settings: Annotated[bool, settings_option(SyncSettings)] = False,
 ) -> None:
     """Keep an index in step with a folder: only what changed is read and encoded."""
     from llama2vec.model.source import ModelSpec, read_choices, resolve_model

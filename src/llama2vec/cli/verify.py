@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as json_format
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +16,7 @@ from llama2vec.verify.settings import ServerSettings
 
 if TYPE_CHECKING:
     from llama2vec.model.golden import Golden
+    from llama2vec.verify.verification import Verification
 
 _RESULT = FileKind("a result of `llama2vec verify`", rb'\{\s*"format": \d+,\s*"model": "[^\n]*",\s*"backend": ')
 _SAVED = "saved"
@@ -26,38 +27,39 @@ _LOADED_HERE = ("llama2vec", "transformers", "sentence-transformers")
 
 @options_from(ServerSettings, "server", panel="Options of --backend http")
 def verify_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a saved encoder or export, or the name of a shipped one.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a saved encoder or export, or the name of a shipped model.")],
     server: ServerSettings,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Also write the result to this JSON file.")
+    ] = None,
     backend: Annotated[
         str, typer.Option(help="llama2vec, transformers, sentence-transformers, http, file, onnx or llama.cpp.")
     ] = "llama2vec",
     token: Annotated[
-        str | None,
-        typer.Option(
-            envvar="LLAMA2VEC_TOKEN", show_envvar=True, help="Bearer token of the server; safer in the variable."
-        ),
+        str | None, typer.Option(envvar="LLAMA2VEC_TOKEN", help="Bearer token of the server; the variable is safer.")
     ] = None,
     vectors: Annotated[
-        Path | None, typer.Option(help="Vectors of another program (.npy, .npz, .jsonl), for file.")
+        Path | None, typer.Option(help="Vectors of another program (.npy, .npz, .jsonl), for --backend file.")
     ] = None,
     export_texts: Annotated[
-        Path | None, typer.Option(help="Write the golden texts here as JSONL for another program, and stop.")
+        Path | None, typer.Option(help="Only write the golden texts to this file (JSONL), for another program.")
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Largest difference that passes; default: that of the number format.")
     ] = None,
-    dtype: Annotated[str, typer.Option(help="saved (as the golden vectors), float32, bfloat16 or float16.")] = _SAVED,
+    dtype: Annotated[
+        str, typer.Option(help="Number format: saved (that of the golden vectors), float32, bfloat16 or float16.")
+    ] = _SAVED,
     device: Device = "auto",
     write: Annotated[bool, typer.Option("--write", help="Make golden vectors for a model that has none.")] = False,
-    json: Annotated[Path | None, typer.Option(help="Also write the result to this file.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
-    """Recompute a model's golden vectors elsewhere and name what differs; exit code 1 if anything does."""
+    """Recompute a model's golden vectors in another program and name what differs; exit code 1 if anything does."""
     _check_options(dtype, backend, only_elsewhere=bool(write or export_texts or vectors or server.url))
     from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends
 
-    for path, kind in ((json, _RESULT), (export_texts, backends.TEXTS_FILE)):
+    for path, kind in ((output, _RESULT), (export_texts, backends.TEXTS_FILE)):
         check_new(path, overwrite=overwrite, inputs=[model, vectors], kind=kind)
     from llama2vec.verify.exported import open_exported
     from llama2vec.verify.verification import read_golden, verify, write_golden
@@ -78,10 +80,8 @@ def verify_command(
         )
     found = verify(model, golden, asked, tolerance=tolerance, device=device)
     typer.echo("\n".join(found.lines()))
-    if json:
-        content = json_format.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n"
-        write_output(json, content, _RESULT, overwrite=overwrite)
-        typer.echo(f"Wrote {json}")
+    if output:
+        _write(found, output, overwrite)
     if not found.passed:
         raise typer.Exit(1)
 
@@ -93,6 +93,12 @@ def _check_options(dtype: str, backend: str, only_elsewhere: bool) -> None:
         raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
     if only_elsewhere and backend in _EXPORTED:
         raise ConfigError(f"--backend {backend} only compares; drop --write, --export-texts, --vectors and --url")
+
+
+def _write(found: Verification, output: Path, overwrite: bool) -> None:
+    content = json.dumps(found.to_dict(), indent=2, ensure_ascii=False) + "\n"
+    write_output(output, content, _RESULT, overwrite=overwrite)
+    typer.echo(f"Wrote {output}")
 
 
 def _export(model: Path, golden: Golden, path: Path, overwrite: bool) -> None:

@@ -49,7 +49,7 @@ class PlacingSettings(Settings):
     @model_validator(mode="after")
     def _needs_ray(self) -> PlacingSettings:
         if self.engine != "ray" and (self.address or self.workers or self.worker_cpus):
-            raise ValueError("--address, --workers and --worker-cpus are for --engine ray")
+            raise ValueError("--address, --workers and --worker-cpus need --engine ray; add it or drop them")
         return self
 
 

@@ -254,7 +254,7 @@ def comparison_from_json(data: object, where: str = "the comparison") -> Compari
     head = {"format": COMPARISON_FORMAT, "version": VERSION}
     if not isinstance(data, dict) or {key: data.get(key) for key in head} != head:
         raise DataError(
-            f"{where} is not a {COMPARISON_FORMAT} of version {VERSION}; give what `llama2vec compare --json` wrote"
+            f"{where} is not a {COMPARISON_FORMAT} of version {VERSION}; give what `llama2vec compare --output` wrote"
         )
     content = _with_new_names({key: value for key, value in data.items() if key not in head})
     if isinstance(content.get("pairs"), list):

@@ -17,7 +17,9 @@ class ServeSettings(Settings):
 
     max_batch: int = Field(default=64, ge=1, description="Texts in one model pass; 1 = no batching.")
     max_batch_tokens: int = Field(0, ge=0, description="Tokens in one model pass; 0 = what suits the device.")
-    max_wait_ms: float = Field(5.0, ge=0, le=10_000, description="How long an idle model waits for more texts.")
+    max_wait_ms: float = Field(
+        5.0, ge=0, le=10_000, description="Milliseconds that an idle model waits for more texts."
+    )
     max_waiting: int = Field(default=2048, ge=1, description="Texts queued or being encoded before requests get 503.")
     max_connections: int = Field(default=512, ge=1, description="Open connections before new ones get 503.")
     max_body_bytes: int = Field(default=4 << 20, ge=1, description="Largest request body.")
@@ -28,8 +30,8 @@ class ServeSettings(Settings):
     idle_seconds: float = Field(5.0, gt=0, le=_DAY, description="Seconds that an idle connection is kept open.")
     files: Path | None = Field(
         default=None,
-        description="Folder of the documents, or auto = the one that the index names; whoever may search may then read "
-        "those of the index.",
+        description="Folder of the documents, or auto for the one that the index names; everyone who may search may "
+        "then read the indexed documents.",
     )
     table: Path | None = Field(
         default=None,

@@ -10,13 +10,13 @@ from llama2vec.config import Settings
 class ServerSettings(Settings):
     """How ``verify --backend http`` asks a server; each field is an option of the command."""
 
-    url: str | None = Field(default=None, description="Server with /v1/embeddings, for http.")
+    url: str | None = Field(default=None, description="Address of a server with /v1/embeddings.")
     input_type_field: str = Field(
         default="input_type",
-        description="Field that tells the server query from passage; none = send the prompts as text.",
+        description="Field of the request that says query or passage; none = send the prompts as text.",
     )
     served_name: str | None = Field(
-        default=None, description="Model name on the server; default: the name of the folder."
+        default=None, description="Name of the model on the server; default: that of its folder."
     )
     base64: bool = Field(default=False, description="Ask the server for base64 vectors.")
     timeout_seconds: float = Field(default=60.0, gt=0, le=86_400, description="Longest wait for an answer, in seconds.")

@@ -54,13 +54,13 @@ def test_problems_are_all_printed_and_end_with_code_two_and_one_line(
 
 def test_the_report_is_written_as_json_and_not_over_another(check: Callable[..., Outcome], tmp_path: Path) -> None:
     data, report = written(tmp_path / "a.jsonl", [GOOD]), tmp_path / "new" / "report.json"
-    assert check(data, "--negatives", 2, "--json", report)[0] == 2
+    assert check(data, "--negatives", 2, "--output", report)[0] == 2
     (facts,) = json.loads(report.read_text(encoding="utf-8"))["reports"]
     assert facts["problems"][0]["kind"] == "too few negatives"
-    code, out, err = check(data, "--json", report)
+    code, out, err = check(data, "--output", report)
     assert (code, out) == (2, "")
     assert "exists already" in err
-    assert check(data, "--json", report, "--overwrite")[0] == 0
+    assert check(data, "--output", report, "--overwrite")[0] == 0
 
 
 def test_overwrite_replaces_neither_the_data_nor_a_foreign_file(
@@ -70,7 +70,7 @@ def test_overwrite_replaces_neither_the_data_nor_a_foreign_file(
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f'model.name = "{llama_folder}"\ndata.sources = ["{data}"]\n', encoding="utf-8")
     kept = {path: path.read_bytes() for path in (data, foreign, recipe, llama_folder / "config.json")}
-    command = ["check", "--recipe", recipe, "--overwrite", "--json"]
+    command = ["check", "--recipe", recipe, "--overwrite", "--output"]
     assert "is the output itself" in command_line.refused(*command, data)
     assert "is the output itself" in command_line.refused(*command, recipe)
     assert "lies inside the input" in command_line.refused(*command, llama_folder / "config.json")

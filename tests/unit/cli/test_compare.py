@@ -65,7 +65,7 @@ def test_two_runs_are_compared_with_texts_and_written(
     compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
     json_path = tmp_path / "out" / "c.json"
-    code, out, err = compare(*runs, "--task", beir, "--metric", "MRR@10", "--json", json_path)
+    code, out, err = compare(*runs, "--task", beir, "--metric", "MRR@10", "--output", json_path)
     assert (code, err) == (0, "")
     for part in (
         "tiny/test · MRR@10 · 4 judged queries",
@@ -85,9 +85,9 @@ def test_two_runs_are_compared_with_texts_and_written(
     # The part of the text that the query asks for, not its beginning.
     telling = comparison.shown["q4"].answers["old"][0]
     assert (telling.title, len(telling.snippet) <= 160) == ("Wool", True)
-    code, _, err = compare(*runs, "--task", beir, "--json", json_path)
+    code, _, err = compare(*runs, "--task", beir, "--output", json_path)
     assert (code, "exists already" in err) == (2, True)
-    assert compare(*runs, "--task", beir, "--json", json_path, "--overwrite")[0] == 0
+    assert compare(*runs, "--task", beir, "--output", json_path, "--overwrite")[0] == 0
 
 
 def test_overwrite_replaces_comparisons_and_nothing_else(
@@ -97,15 +97,15 @@ def test_overwrite_replaces_comparisons_and_nothing_else(
     scores.write_text('{"format": "llama2vec-evaluation"}', encoding="utf-8")
     kept = {path: path.read_bytes() for path in (*runs, qrels, scores, beir / "corpus.jsonl")}
     for path in (*runs, qrels):
-        assert "is the output itself" in refused(*runs, "--qrels", qrels, "--json", path, "--overwrite")
-    line = refused(*runs, "--task", beir, "--json", scores, "--overwrite")
+        assert "is the output itself" in refused(*runs, "--qrels", qrels, "--output", path, "--overwrite")
+    line = refused(*runs, "--task", beir, "--output", scores, "--overwrite")
     assert "does not hold a comparison of runs" in line
     for path in (beir / "corpus.jsonl", beir / "qrels" / "new.json"):
-        assert "lies inside the input" in refused(*runs, "--task", f"{beir}:test", "--json", path, "--overwrite")
+        assert "lies inside the input" in refused(*runs, "--task", f"{beir}:test", "--output", path, "--overwrite")
     assert {path: path.read_bytes() for path in kept} == kept
     for metrics in (["MRR@10", "R@1"], ["R@1"], ["R@1"]):  # several comparisons in a file, then one
         options = [word for metric in metrics for word in ("--metric", metric)]
-        assert compare(*runs, "--qrels", qrels, *options, "--json", found, "--overwrite")[0] == 0
+        assert compare(*runs, "--qrels", qrels, *options, "--output", found, "--overwrite")[0] == 0
         assert [one.metric for one in read_comparisons(found)] == metrics
 
 
@@ -115,7 +115,7 @@ def test_judgments_alone_are_enough_and_every_metric_gets_its_tables(
     trec = tmp_path / "judged.txt"
     trec.write_text("".join(f"{query} 0 {passage} 1\n" for query, passage in JUDGED.items()), encoding="utf-8")
     found = tmp_path / "c.json"
-    code, out, _ = compare(*runs, "--qrels", trec, "--metric", "MRR@10", "--metric", "R@1", "--json", found)
+    code, out, _ = compare(*runs, "--qrels", trec, "--metric", "MRR@10", "--metric", "R@1", "--output", found)
     assert code == 0
     assert [(one.task, one.metric) for one in read_comparisons(found)] == [("judged", "MRR@10"), ("judged", "R@1")]
     assert "judged · R@1 · 4 judged queries" in out
@@ -148,7 +148,7 @@ def test_runs_with_one_tag_are_named_after_their_files(
         if plain != path:
             path.write_bytes(gzip.compress(plain.read_bytes()))
     written = tmp_path / "c.json"
-    assert compare(*paths, "--task", beir, "--json", written)[0] == 0
+    assert compare(*paths, "--task", beir, "--output", written)[0] == 0
     [comparison] = read_comparisons(written)
     assert list(comparison.systems) == [f"{tmp_path}/{name}" for name in ("a/x", "b/x", "b/y")]
 

@@ -33,7 +33,7 @@ def test_documents_become_passages_with_place_and_fields(
 ) -> None:
     caplog.set_level("INFO")
     corpus = tmp_path / "corpus.jsonl"
-    done = command_line("read", docs, "-o", corpus, "--split", "tokens=60", "--split", "overlap=0")
+    done = command_line("read", docs, "-o", corpus, "--set", "passages.tokens=60", "--set", "passages.overlap=0")
     assert done.code == 0, done.err
     found = list(read_passages(corpus))
     assert f"Wrote {len(found)} passages of at most 60 words to {corpus}" in done.out
@@ -50,7 +50,7 @@ def test_documents_become_passages_with_place_and_fields(
     assert (found[1].id, found[1].title) == ("big%20one.md#2", "Cranes › Flight")
     assert (found[-1].id, found[-1].text) == ("small.txt", "A llama hums.")
     assert "--overwrite" in command_line.refused("read", docs, "-o", corpus)
-    assert command_line("read", docs, "-o", corpus, "--split", "never", "--overwrite").code == 0
+    assert command_line("read", docs, "-o", corpus, "--set", "passages.split=never", "--overwrite").code == 0
     assert len(list(read_passages(corpus))) == 2
 
 
@@ -59,9 +59,9 @@ def test_passages_are_measured_in_the_tokens_of_a_model_as_encode_does(
 ) -> None:
     corpus = tmp_path / "corpus.jsonl"
     assert "of at most 40 tokens" in command_line(
-        "read", docs, "-o", corpus, "--model", llama_folder, "--split", "tokens=40"
+        "read", docs, "-o", corpus, "--model", llama_folder, "--set", "passages.tokens=40"
     ).out  # fmt: skip
-    encoded = command_line("encode", llama_folder, docs, "-o", tmp_path / "store", "--split", "tokens=40")
+    encoded = command_line("encode", llama_folder, docs, "-o", tmp_path / "store", "--set", "passages.tokens=40")
     assert encoded.code == 0, encoded.err
     stored = (tmp_path / "store" / "shard-00000.passages.jsonl").read_text(encoding="utf-8")
     assert stored == corpus.read_text(encoding="utf-8")
@@ -77,9 +77,9 @@ def test_rows_of_a_corpus_are_split_only_when_asked_and_cut_ones_are_counted(
     corpus.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     assert command_line("encode", llama_folder, corpus, "-o", tmp_path / "cut").code == 0
     assert "1 of 2 passages (50 %) are longer than the model reads" in caplog.text
-    assert "--split always" in caplog.text
+    assert "--set passages.split=always" in caplog.text
     caplog.clear()
-    split = command_line("encode", llama_folder, corpus, "-o", tmp_path / "split", "--split", "always")
+    split = command_line("encode", llama_folder, corpus, "-o", tmp_path / "split", "--set", "passages.split=always")
     assert split.code == 0, split.err
     assert "longer than the model reads" not in caplog.text
     assert len((tmp_path / "split" / "shard-00000.passages.jsonl").read_text(encoding="utf-8").splitlines()) > 2
@@ -91,8 +91,8 @@ def test_mistakes_are_one_line(command_line: CommandLine, docs: Path, llama_fold
     assert "photo.png" in strict
     assert not output.exists()
     assert "cannot hold passages" in command_line.refused("read", docs, "-o", tmp_path / "corpus.txt")
-    assert "split" in command_line.refused("read", docs, "-o", output, "--split", "sometimes")
-    long = command_line.refused("read", docs, "-o", output, "--model", llama_folder, "--split", "tokens=9000")
+    assert "split" in command_line.refused("read", docs, "-o", output, "--set", "passages.split=sometimes")
+    long = command_line.refused("read", docs, "-o", output, "--model", llama_folder, "--set", "passages.tokens=9000")
     assert "longer than the" in long
 
 
@@ -111,7 +111,7 @@ def test_an_index_made_from_the_file_knows_where_the_documents_lie(
     assert found.files == docs
     # Through another file, and not through one that was changed since.
     again = tmp_path / "again.jsonl"
-    assert command_line("read", corpus, "-o", again, "--split", "always").code == 0
+    assert command_line("read", corpus, "-o", again, "--set", "passages.split=always").code == 0
     assert documents_folder(again) == {"folder": str(docs)}
     with again.open("a", encoding="utf-8") as stream:
         stream.write('{"id": "more", "text": "x"}\n')

@@ -38,7 +38,7 @@ def test_options_that_do_not_fit_are_one_line(
     assert told in command_line.refused("verify", saved_encoder, *options)
 
 
-@pytest.mark.parametrize("option", ["--json", "--export-texts"])
+@pytest.mark.parametrize("option", ["--output", "--export-texts"])
 def test_overwrite_replaces_what_verify_wrote_and_nothing_else(
     saved_encoder: Path, tmp_path: Path, command_line: CommandLine, option: str
 ) -> None:

@@ -32,7 +32,7 @@ def test_another_number_format_fails_unless_the_tolerance_allows_it(
     saved_models: Models, cli: Cli, tmp_path: Path
 ) -> None:
     folder = saved_models("llama-paper").folder
-    code, out, _ = cli(folder, "--dtype", "bfloat16", "--json", tmp_path / "found.json")
+    code, out, _ = cli(folder, "--dtype", "bfloat16", "--output", tmp_path / "found.json")
     assert code == 1
     assert "cause: lower precision" in out
     found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))

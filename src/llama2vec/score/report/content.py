@@ -36,7 +36,7 @@ from llama2vec.score.significance import SAME, bootstrap_interval
 _OPTIONS = ComparisonOptions(changed=10)
 LOG_FILE, MANIFEST_FILE, RUN_FILE = "log.jsonl", "manifest.json", "run.json"
 _RUN_FORMAT = "llama2vec-run"
-_KINDS = "what evaluate --output or compare --json wrote, or a folder of adapt, finetune or run"
+_KINDS = "what evaluate --output or compare --output wrote, or a folder of adapt, finetune or run"
 
 Settings = Mapping[str, Any]
 _STAGES = TypeAdapter(dict[str, dict[str, Any]])

@@ -204,7 +204,7 @@ def test_a_run_gives_its_stages_its_trainings_and_its_scores(
         ('{"task": "t", "systems": {"s": {}}, "intervals": {}}', "was written by an earlier version; score again"),
         (
             '{"format": "llama2vec-comparison", "version": 1, "comparisons": [{}]}',
-            "give what `llama2vec compare --json`",
+            "give what `llama2vec compare --output`",
         ),
     ],
 )
