@@ -18,22 +18,25 @@ _MODEL = "smollm2-135m"
 
 
 def generate_command(
-    corpus: Annotated[str, typer.Argument(help="Passages or documents: folder, JSONL, BEIR folder, hf:….")],
+    corpus: Annotated[str, typer.Argument(help="Folder of documents, BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
     model: Annotated[
-        str | None, typer.Option(help=f"LLM that writes; as generate.model.  [default: {_MODEL}]", show_default=False)
+        str | None,
+        typer.Option(help=f"LLM that writes; replaces generate.model.  [default: {_MODEL}]", show_default=False),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [generate] section.")] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", help="A setting, such as generate.questions=3 or generate.passages=2000; repeatable."),
+        typer.Option("--set", help="Setting as KEY=VALUE, such as generate.questions=3; repeatable."),
     ] = None,
+    list_settings: Annotated[bool, settings_option(GenerateConfig)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output made with other settings.")] = False,
-    list_settings: Annotated[bool, settings_option(GenerateConfig)] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace generated examples that have other settings.")
+    ] = False,
 ) -> None:
-    """Let an LLM write questions for passages: training examples without labels."""
+    """Let an LLM write questions about passages, as training examples without labels."""
     config = load_config(GenerateConfig, recipe, [*(overrides or []), *as_overrides({"generate.model": model})])
     from llama2vec.config import ModelSettings
     from llama2vec.generate.generation import GenerationInputs, generate_to_file
