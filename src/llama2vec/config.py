@@ -285,14 +285,19 @@ def _new_key(key: str, where: str) -> str:
     return new
 
 
+def set_value(text: str) -> Any:
+    """Return the value of a ``--set``: TOML, or else the text itself."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        return text
+
+
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override}: write it as section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        value = text
+    value = set_value(text)
     *sections, last = (_new_key(part.strip(), "--set") for part in key.split("."))
     for section in sections:
         inner = data.setdefault(section, {})

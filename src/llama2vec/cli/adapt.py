@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.cli.options import as_overrides, print_reading, report, report_stacks
+from llama2vec.cli.options import print_reading, report, report_stacks, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seeded
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
@@ -32,8 +32,7 @@ def adapt_command(
     ] = False,
 ) -> None:
     """Adapt a causal LLM on plain text and save it as an encoder."""
-    options = as_overrides({"text.corpus": corpus, "model.name": model})
-    changes = [*(overrides or []), *options]
+    changes = with_options(overrides, ("--corpus", "text.corpus", corpus), ("--model", "model.name", model))
     if seeds is None:
         _adapt(load_config(AdaptConfig, recipe, changes), output, overwrite=overwrite)
         return

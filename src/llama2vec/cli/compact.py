@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from llama2vec.cli.options import already_done
+
 
 def compact_command(
     model: Annotated[Path, typer.Argument(help="Folder of a saved encoder that was trained with LoRA.")],
@@ -23,11 +25,13 @@ def compact_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a compact encoder.")] = False,
 ) -> None:
     """Save an encoder as a small difference from its LLM."""
-    from llama2vec.model.publish.compact import save_compact
+    from llama2vec.model.publish.compact import COMPACT, save_compact
 
+    is_done = already_done(COMPACT, output, overwrite=overwrite)
     made = save_compact(model, output, base=base, rank=rank, overwrite=overwrite)
+    what = f"{output} is already done, nothing to do" if is_done else f"Saved {output}"
     typer.echo(
-        f"Saved {output} [{made.megabytes:.1f} MB, rank {made.rank}], a difference from {made.base}: {made.kept:.2%} "
+        f"{what} [{made.megabytes:.1f} MB, rank {made.rank}], a difference from {made.base}: {made.kept:.2%} "
         f"of the squared norm is kept, and the cosine to the encoder's own vectors is at least {made.cosine:.5f}"
     )
     typer.echo(f"only llama2vec opens a compact encoder; {model} itself {made.stacks}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype
+from llama2vec.cli.options import Device, Dtype, already_done
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
 
@@ -34,16 +35,21 @@ def distill_command(
     check_inputs(output, [model, *(queries or ()), *(corpus or ())])
     from llama2vec.data.corpus import read_passages, read_queries
     from llama2vec.model.encoder import Encoder
-    from llama2vec.retrieve.query_table import save_query_table
+    from llama2vec.retrieve.query_table import QUERY_TABLE, save_query_table
     from llama2vec.retrieve.table_fitting import sample_spans
 
     texts = [query.text for source in queries or () for query in read_queries(source)][:count]
-    passages = [(row.title, row.text) for source in corpus or () for row in read_passages(source)]
+
+    def passages() -> Iterator[tuple[str, str]]:
+        return ((row.title, row.text) for source in corpus or () for row in read_passages(source))
+
     texts += sample_spans(passages, count - len(texts), seed)
     encoder = Encoder.load(model, device=device, dtype=dtype)
+    is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)
     table = save_query_table(encoder, texts, output, seed=seed, overwrite=overwrite)
     megabytes = table.rows.nbytes / 1e6
+    what = f"{output} is already done, nothing to do" if is_done else f"Saved {output}"
     typer.echo(
-        f"Saved {output} [{megabytes:.0f} MB, {len(table.rows) - 1:,} tokens, D={table.dimension}], fitted to "
+        f"{what} [{megabytes:.0f} MB, {len(table.rows) - 1:,} tokens, D={table.dimension}], fitted to "
         f"{table.facts['texts']:,} queries: cosine {table.facts['cosine']:.3f} to the model's vectors of held-out ones"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, as_overrides, load_encoder
+from llama2vec.cli.options import Device, Dtype, as_overrides, load_encoder, with_options
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
@@ -83,8 +83,8 @@ def evaluate_command(
     named = [text for text in sets or [] if text.partition("=")[0].strip() == "prompts"]
     prompts = named[-1].partition("=")[2].strip() if named else None
     encoder_sets = [text for text in sets or [] if text not in own + named]
-    options = as_overrides({"metrics": metrics, "depth": depth, "data_root": data_root or "."})
-    settings = load_config(_Settings, None, [*options, *own])
+    changes = with_options(own, ("--metric", "metrics", metrics), ("--depth", "depth", depth))
+    settings = load_config(_Settings, None, [*as_overrides({"data_root": data_root or "."}), *changes])
     if model == BM25 and encoder_sets + named:
         # Not the encoder's settings then: names the nearest of ours.
         load_config(_Settings, None, encoder_sets + named)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import check_language_option
+from llama2vec.cli.options import already_done, check_language_option
 from llama2vec.cli.settings_options import options_from
 from llama2vec.config import Settings
 from llama2vec.engines.opening import ENGINES, TOKEN, Target
@@ -100,13 +100,14 @@ def _check_options(to: str, quantize: str, engine: _Collection) -> None:
 
 
 def _export_encoder(model: Path, output: Path, runtime: Runtime, quantize: str, *, overwrite: bool) -> None:
-    from llama2vec.model.publish.exporting import export_encoder
+    from llama2vec.model.publish.exporting import EXPORT, export_encoder
 
+    is_done = already_done(EXPORT, output, overwrite=overwrite)
     made = export_encoder(model, output, runtime=runtime, quantize=_QUANTIZATIONS[quantize], overwrite=overwrite)
     near = "" if made.cosine is None else f": the cosine to the encoder's own vectors is at least {made.cosine:.5f}"
+    what = f"{output} is already done, nothing to do" if is_done else f"Saved {output}"
     typer.echo(
-        f"Saved {output} [{made.megabytes:.1f} MB]{near}; check more texts with `llama2vec verify {output} "
-        f"--backend {runtime}`"
+        f"{what} [{made.megabytes:.1f} MB]{near}; check more texts with `llama2vec verify {output} --backend {runtime}`"
     )
 
 

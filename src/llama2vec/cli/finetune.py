@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import as_overrides, report, report_stacks
+from llama2vec.cli.options import report, report_stacks, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seeded
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
@@ -31,8 +31,7 @@ def finetune_command(
     ] = False,
 ) -> None:
     """Fine-tune an LLM or an adapted encoder on labeled queries and save it as an encoder."""
-    options = as_overrides({"data.sources": data, "model.name": model})
-    changes = [*(overrides or []), *options]
+    changes = with_options(overrides, ("--data", "data.sources", data), ("--model", "model.name", model))
     if seeds is None:
         _finetune(load_config(FinetuneConfig, recipe, changes), output, overwrite=overwrite)
         return

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import DEVICE_HELP, DTYPE_HELP, as_overrides, load_encoder, print_reading
+from llama2vec.cli.options import DEVICE_HELP, DTYPE_HELP, load_encoder, print_reading, with_options
 from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.config import Settings, load_config
 from llama2vec.data.folder import ReadingReport
@@ -54,7 +54,7 @@ def mine_command(
     ] = False,
 ) -> None:
     """Mine hard negatives with BM25, a model, or both; report what was removed."""
-    config = load_config(MineConfig, recipe, [*(overrides or []), *as_overrides({"mine.teacher": models.teacher})])
+    config = load_config(MineConfig, recipe, with_options(overrides, ("--teacher", "mine.teacher", models.teacher)))
     from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.mine.mining import MiningInputs, mine_to_file
     from llama2vec.model.tokens import corpus_splitter

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.config import PROMPT_RECIPES, ModelSettings, Settings, load_config
+from llama2vec.config import PROMPT_RECIPES, ModelSettings, Settings, load_config, set_value
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError
 from llama2vec.languages import check_language
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 
 if TYPE_CHECKING:
+    from llama2vec.artifact import Kind
     from llama2vec.data.folder import ReadingReport
     from llama2vec.model.encoder import Encoder
     from llama2vec.retrieve.store import VectorStore
@@ -78,6 +80,12 @@ def print_reading(found: ReadingReport) -> None:
         report(found.table())
 
 
+def already_done(kind: Kind, output: Path, *, overwrite: bool) -> bool:
+    """Tell whether an output is finished before its command runs: unless that refuses it, there is nothing to do."""
+    found = kind.read(output)
+    return found is not None and found.finished and not overwrite
+
+
 def is_first_process() -> bool:
     """Tell whether this process prints the results where several run the command (torchrun)."""
     return os.environ.get("RANK", "0") == "0"
@@ -106,6 +114,31 @@ def as_overrides(given: Mapping[str, str | int | list[str] | None]) -> list[str]
     # A TOML string takes what JSON's does, except two \u escapes for one character and a bare DEL.
     written = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items() if value}
     return [f"{key}={value}".replace("\x7f", "\\u007f") for key, value in written.items()]
+
+
+def with_options(sets: Iterable[str] | None, *options: tuple[str, str, str | int | list[str] | None]) -> list[str]:
+    """Write options as ``--set`` takes them, and put what ``--set`` was given after them.
+
+    Args:
+        sets: What ``--set`` was given.
+        options: The name of each option, the key that it sets, and its value; None or nothing = not given.
+
+    Raises:
+        ConfigError: An option and ``--set`` give one key different values.
+    """
+    own = list(sets or ())
+    for name, key, value in options:
+        given = _strings(value)
+        for override in own if value else ():
+            set_key, _, text = override.partition("=")
+            if set_key.strip() == key and _strings(set_value(text)) != given:
+                shown = " ".join(given)
+                raise ConfigError(f"{name} {shown} and --set {override} give {key} different values; drop one of them")
+    return [*as_overrides({key: value for _, key, value in options}), *own]
+
+
+def _strings(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else [str(value)]
 
 
 def load_encoder(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import as_overrides, is_first_process, report
+from llama2vec.cli.options import is_first_process, report, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
@@ -109,7 +109,7 @@ def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrid
     if recipe is None and not corpus:
         raise ConfigError("give a recipe, or --corpus for the default run over a corpus without labels")
     changes = list(UNLABELED) if recipe is None else []
-    return [*changes, *as_overrides({"corpus": corpus, "model.name": model}), *overrides]
+    return [*changes, *with_options(overrides, ("--corpus", "corpus", corpus), ("--model", "model.name", model))]
 
 
 def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> None:

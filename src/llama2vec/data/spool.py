@@ -22,7 +22,7 @@ from llama2vec.files import disk_errors
 RowT = TypeVar("RowT")
 
 SPOOL_FILE = "rows.sqlite"
-_CHUNK_ROWS, _BUFFER_CHUNKS, _INSERTED = 4096, 16, 10_000
+_CHUNK_ROWS, _BUFFER_CHUNKS, _INSERTED = 4096, 16, 500
 _TABLES = """
 PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
 CREATE TABLE rows (row INTEGER PRIMARY KEY, body TEXT);

@@ -8,7 +8,8 @@ which gives every token a row, and a second one fits what that leaves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ _MAP_RIDGE = 1e-3
 _STEPS = 40
 _MOST_HELD_OUT = 1000
 _BATCH = 512
+_SHORTEST = 3  # Words of a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +127,51 @@ def _cosines(first: Matrix, second: Matrix) -> Matrix:
     return np.asarray((first * second).sum(axis=1) / np.maximum(lengths, np.finfo(np.float32).tiny))
 
 
-def sample_spans(passages: Sequence[tuple[str, str]], most: int, seed: int) -> list[str]:
+def sample_spans(read: Callable[[], Iterable[tuple[str, str]]], most: int, seed: int) -> list[str]:
     """Return query-like pieces of passages: titles, and runs of 3 to 12 words drawn from the texts.
 
+    The passages are read twice: to count their words, which is all that is kept of them, and to take the pieces.
+
     Args:
-        passages: Titles and texts.
+        read: Gives titles and texts, the same each time.
         most: Number of pieces.
         seed: Seed of the draw.
     """
+    titles, lengths = 0, array("Q")
+    for title, text in read():
+        titles += bool(title.strip())
+        if (words := len(text.split())) >= _SHORTEST:
+            lengths.append(words)
     draw = np.random.default_rng(seed)
-    titles = [title.strip() for title, _ in passages if title.strip()]
-    pieces = [titles[place] for place in draw.permutation(len(titles))[: most // 4]]
-    words = [text.split() for _, text in passages]
-    words = [row for row in words if len(row) >= 3]
-    while words and len(pieces) < most:
-        row = words[draw.integers(len(words))]
-        length = min(len(row), int(draw.integers(3, 13)))
-        start = int(draw.integers(len(row) - length + 1))
-        pieces.append(" ".join(row[start : start + length]))
+    chosen = {int(place): number for number, place in enumerate(draw.permutation(titles)[: most // 4])}
+    spans: dict[int, list[tuple[int, slice]]] = {}
+    total = len(chosen)
+    while lengths and total < most:
+        row = int(draw.integers(len(lengths)))
+        length = min(lengths[row], int(draw.integers(_SHORTEST, 13)))
+        start = int(draw.integers(lengths[row] - length + 1))
+        spans.setdefault(row, []).append((total, slice(start, start + length)))
+        total += 1
+    return _pieces(read(), total, chosen, spans)
+
+
+def _pieces(
+    passages: Iterable[tuple[str, str]],
+    total: int,
+    titles: Mapping[int, int],
+    spans: Mapping[int, Sequence[tuple[int, slice]]],
+) -> list[str]:
+    """Return the pieces, given the number of each by that of its title, or of its text among those long enough."""
+    pieces = [""] * total
+    title_number, row = -1, -1
+    for title, text in passages:
+        if title.strip():
+            title_number += 1
+            if title_number in titles:
+                pieces[titles[title_number]] = title.strip()
+        words = text.split()
+        if len(words) >= _SHORTEST:
+            row += 1
+            for number, span in spans.get(row, ()):
+                pieces[number] = " ".join(words[span])
     return pieces

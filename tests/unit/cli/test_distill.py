@@ -18,6 +18,12 @@ def test_the_command_draws_queries_from_a_corpus(
         "--device", "cpu",
     )  # fmt: skip
     assert finished.code == 0, finished.err
+    assert finished.out.startswith(f"Saved {output} [")
+    again = command_line(
+        "distill", llama_folder, "--corpus", corpus_file, "-o", output, "--count", 60, "--dtype", "float32",
+        "--device", "cpu",
+    )  # fmt: skip
+    assert again.out.startswith(f"{output} is already done, nothing to do [")
     assert "cosine 0." in finished.out
     assert QueryTable.load(output).facts["texts"] > 30
     for verb in (("encode", output, corpus_file, "-o", tmp_path / "store"), ("explain", output, "-q", "a", "-p", "b")):

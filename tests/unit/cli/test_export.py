@@ -73,7 +73,7 @@ def test_a_store_is_not_exported_into_itself(command_line: CommandLine, tmp_path
 def test_it_says_how_near_the_export_is(command_line: CommandLine, exported: Path) -> None:
     done = command_line("export", exported.parent / "encoder", "-o", exported)
     assert done.code == 0, done.err
-    assert f"Saved {exported} [0." in done.out
+    assert f"{exported} is already done, nothing to do [0." in done.out
     assert f"at least 1.00000; check more texts with `llama2vec verify {exported} --backend onnx`" in done.out
 
 
@@ -81,6 +81,9 @@ def test_verify_passes_and_only_compares(command_line: CommandLine, exported: Pa
     done = command_line("verify", exported, "--backend", "onnx")
     assert done.code == 0, done.err
     assert f"PASS: onnx gives the vectors of {exported.parent / 'encoder'}" in done.out
+    other = command_line.refused("verify", exported, "--backend", "llama.cpp")
+    assert "no export for llama.cpp (it is one for onnx, which --backend onnx checks); give a folder that" in other
+    assert "`llama2vec export --to gguf` wrote" in other
     refused = command_line.refused("verify", exported, "--backend", "onnx", "--write")
     assert "--backend onnx only compares; drop --write" in refused
     assert "has a number format of its own" in command_line.refused(

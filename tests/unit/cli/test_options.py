@@ -15,6 +15,7 @@ from llama2vec.cli.options import (
     load_encoder,
     model_settings,
     report,
+    with_options,
 )
 from llama2vec.config import PROMPT_RECIPES, load_config
 from llama2vec.errors import ConfigError
@@ -34,6 +35,43 @@ def test_results_are_printed_by_the_first_of_several_processes(
 def test_a_path_reaches_the_settings_letter_by_letter(name: str) -> None:
     config = load_config(AdaptConfig, None, as_overrides({"text.corpus": name, "model.name": None}))
     assert (config.text.corpus, config.model.name) == (name, AdaptConfig().model.name)
+
+
+def test_an_option_and_a_set_of_one_key_agree_or_are_refused() -> None:
+    options = (
+        ("--model", "model.name", "A"),
+        ("--data", "data.sources", ["a.jsonl", "b.jsonl"]),
+        ("--depth", "depth", None),
+    )
+    sets = ["model.name = A", 'data.sources=["a.jsonl", "b.jsonl"]', "depth=5"]
+    assert with_options(sets, *options) == ['model.name="A"', 'data.sources=["a.jsonl", "b.jsonl"]', *sets]
+    with pytest.raises(
+        ConfigError, match=r"^--model A and --set model\.name=B give model\.name different values; drop"
+    ):
+        with_options(["model.name=B"], *options)
+    with pytest.raises(ConfigError, match=r"^--data a\.jsonl b\.jsonl and --set data\.sources=a\.jsonl give"):
+        with_options(["data.sources=a.jsonl"], *options)
+
+
+@pytest.mark.parametrize(
+    ("call", "option", "key"),
+    [
+        (("mine", "e.jsonl", "-o", "m.jsonl"), "--teacher", "mine.teacher"),
+        (("adapt", "-o", "a"), "--corpus", "text.corpus"),
+        (("adapt", "-o", "a"), "--model", "model.name"),
+        (("finetune", "-o", "a"), "--data", "data.sources"),
+        (("finetune", "-o", "a"), "--model", "model.name"),
+        (("run", "-o", "a"), "--corpus", "corpus"),
+        (("run", "-o", "a", "--corpus", "c"), "--model", "model.name"),
+        (("evaluate", "bm25", "--task", "beir/x"), "--metric", "metrics"),
+        (("evaluate", "bm25", "--task", "beir/x"), "--depth", "depth"),
+    ],
+)
+def test_every_option_that_sets_a_key_is_compared_with_its_set(
+    command_line: CommandLine, call: tuple[str, ...], option: str, key: str
+) -> None:
+    message = command_line.refused(*call, option, "11", "--set", f"{key}=12")
+    assert f"{option} 11 and --set {key}=12 give {key} different values; drop one of them" in message
 
 
 def test_a_language_that_is_no_code_names_the_option() -> None:

@@ -22,7 +22,7 @@ from llama2vec.retrieve.table_fitting import sample_spans
 def saved(llama_folder: Path, sentences: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A table of the tiny model, fitted to the sentences' runs of words."""
     folder = tmp_path_factory.mktemp("table") / "table"
-    texts = sample_spans([("", sentence) for sentence in sentences], 200, 0)
+    texts = sample_spans(lambda: (("", sentence) for sentence in sentences), 200, 0)
     save_query_table(encoder_for(llama_folder), texts, folder)
     return folder
 
@@ -32,7 +32,7 @@ def test_looked_up_queries_are_unit_vectors_near_the_models(
 ) -> None:
     table, encoder = QueryTable.load(saved), encoder_for(llama_folder)
     assert table.contract_hash == encoder.contract_hash
-    texts = sample_spans([("", sentence) for sentence in sentences], 40, 7)
+    texts = sample_spans(lambda: (("", sentence) for sentence in sentences), 40, 7)
     found, wanted = (
         table.encode_queries([Query(str(n), text) for n, text in enumerate(texts)]),
         encoder.encode_queries(texts),

@@ -33,10 +33,10 @@ def test_a_linear_map_from_token_embeddings_is_found_for_tokens_that_no_text_has
 
 def test_spans_are_titles_and_runs_of_words_by_the_seed() -> None:
     passages = [("A title", "one two three four five six seven"), ("", "short"), ("", "alpha beta gamma")]
-    found = sample_spans(passages, 12, 3)
+    found = sample_spans(lambda: iter(passages), 12, 3)
     assert len(found) == 12
-    assert found == sample_spans(passages, 12, 3) != sample_spans(passages, 12, 4)
-    assert found[0] == "A title"
+    assert found == sample_spans(lambda: iter(passages), 12, 3) != sample_spans(lambda: iter(passages), 12, 4)
+    assert found[:3] == ["A title", "alpha beta gamma", "one two three four five"]
     texts = " ".join(text for _, text in passages)
     assert all(piece in texts and 3 <= len(piece.split()) <= 12 for piece in found[1:])
-    assert sample_spans([("", "short")], 5, 0) == []
+    assert sample_spans(lambda: iter([("", "short")]), 5, 0) == []

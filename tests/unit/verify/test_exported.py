@@ -48,7 +48,7 @@ def test_an_encoder_that_was_saved_again_is_refused(exported: Path, tmp_path: Pa
 
 
 def test_another_folder_is_refused(exported: Path) -> None:
-    with pytest.raises(ConfigError, match="no export for onnx; give a folder that `llama2vec export` wrote"):
+    with pytest.raises(ConfigError, match="no export for onnx; give a folder that `llama2vec export --to onnx` wrote"):
         open_exported("onnx", exported.parent / "encoder")
 
 

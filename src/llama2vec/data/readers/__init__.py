@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import INSTALL, Member
+from llama2vec.data.readers.building import INSTALL, Fault, Member
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 
@@ -168,12 +168,18 @@ class _Opened:
                 if isinstance(found, Document):
                     yield found
                     continue
+                if isinstance(found, Fault):
+                    self._note(found.where, found.reason)
+                    continue
                 self._count(found, depth)
                 for one in self.read(found.data, found.name, depth + 1):
                     yield replace(one, id=found.shown + one.id[len(found.name) :]) if found.shown else one
         except UnreadableError as error:
-            reason = " ".join(str(error).split())  # Names from inside the file may hold anything
-            self.problems.append(f"{where}: {reason}" if where else reason)
+            self._note(where, str(error))
+
+    def _note(self, where: str, reason: str) -> None:
+        # Names from inside the file may hold anything.
+        self.problems.append(" ".join((f"{where}: {reason}" if where else reason).split()))
 
     def _count(self, member: Member, depth: int) -> None:
         self._members -= 1
@@ -186,7 +192,7 @@ class _Opened:
             raise UnreadableError(f"its files hold more than {MOST_TOTAL} × max_file_bytes; unpack it")
 
 
-def _read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Member]:
+def _read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Member | Fault]:
     """Read with the format's own module; whatever a library raises on a damaged file becomes one reason."""
     if not data:
         raise UnreadableError("empty")

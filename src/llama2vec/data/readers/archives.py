@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llama2vec.data.readers.building import Member
+from llama2vec.data.readers.building import Fault, Member
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 
@@ -24,7 +24,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {".gz": gzip.open, ".bz2": bz
 _TAR_SUFFIXES = {".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz"}
 
 
-def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member | Fault]:
     """Yield what a ``.gz``, ``.bz2``, ``.xz``, ``.tar`` or ``.zip`` file holds; hidden members are left out."""
     lower = name.lower()
     if lower.endswith(".zip"):
@@ -57,11 +57,13 @@ def _too_large(limit: int, settings: ReadingSettings) -> UnreadableError:
     return UnreadableError(f"unfolds to more than max_file_bytes ({settings.max_file_bytes:,})")
 
 
-def open_zip(data: bytes, settings: ReadingSettings, most_members: int = 100_000) -> zipfile.ZipFile:
+def open_zip(
+    data: bytes, settings: ReadingSettings, most_members: int = 100_000, *, some_encrypted: bool = False
+) -> zipfile.ZipFile:
     """Open a zip file, such as a DOCX or an EPUB, whose members are within the limits.
 
     Raises:
-        UnreadableError: It is damaged or encrypted, or would unfold to too much.
+        UnreadableError: It is damaged, would unfold to too much, or has encrypted members, unless ``some_encrypted``.
     """
     try:
         opened = zipfile.ZipFile(io.BytesIO(data))
@@ -75,25 +77,33 @@ def open_zip(data: bytes, settings: ReadingSettings, most_members: int = 100_000
         raise UnreadableError(f"unfolds to more than {MOST_RATIO} times its size (a bomb?)")
     if total > 8 * settings.max_file_bytes or any(entry.file_size > settings.max_file_bytes for entry in entries):
         raise UnreadableError(f"unfolds to more than max_file_bytes ({settings.max_file_bytes:,}) allows")
-    if any(entry.flag_bits & 1 for entry in entries):
+    if not some_encrypted and any(entry.flag_bits & 1 for entry in entries):
         raise UnreadableError("encrypted")
     return opened
 
 
-def zip_bytes(opened: zipfile.ZipFile, name: str | zipfile.ZipInfo) -> bytes:
+def zip_bytes(opened: zipfile.ZipFile, name: str) -> bytes:
     """Return one member of an opened zip file.
 
     Raises:
         UnreadableError: It is missing or damaged.
     """
     try:
-        return opened.read(name)
+        return entry_bytes(opened, opened.getinfo(name))
     except KeyError:
-        assert isinstance(name, str)
         raise UnreadableError(f"lacks {name}" if name.strip() else "does not name its text") from None
+    except UnreadableError as error:
+        raise UnreadableError(f"{name} in it is {error}") from None
+
+
+def entry_bytes(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Return one member of an opened zip file, or raise an UnreadableError that only says what is wrong with it."""
+    if entry.flag_bits & 1:
+        raise UnreadableError("encrypted")
+    try:
+        return opened.read(entry)
     except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, ValueError):
-        shown = name if isinstance(name, str) else name.filename
-        raise UnreadableError(f"{shown} in it is damaged or cut") from None
+        raise UnreadableError("damaged or cut") from None
 
 
 def parsed_xml(data: bytes) -> Any:
@@ -118,11 +128,17 @@ def _member_name(name: str) -> str:
     return "" if any(part.startswith(".") or part == "__MACOSX" for part in parts) else "/".join(parts)
 
 
-def _zip_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
-    with open_zip(data, settings) as opened:
+def _zip_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member | Fault]:
+    with open_zip(data, settings, some_encrypted=True) as opened:
         for entry in opened.infolist():
-            if not entry.is_dir() and (member := _member_name(entry.filename)):
-                yield Member(f"{name}!{member}", zip_bytes(opened, entry))
+            if entry.is_dir() or not (member := _member_name(entry.filename)):
+                continue
+            try:
+                content = entry_bytes(opened, entry)
+            except UnreadableError as error:
+                yield Fault(member, str(error))
+            else:
+                yield Member(f"{name}!{member}", content)
 
 
 def _tar_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:

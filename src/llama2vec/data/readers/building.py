@@ -37,6 +37,14 @@ class Member:
     shown: str = ""  # What ids begin with instead of ``name``, for a file that was only compressed
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What cannot be read within a file whose other parts can."""
+
+    where: str
+    reason: str
+
+
 def decoded(data: bytes, encoding: str = "auto", declared: str | None = None) -> str:
     r"""Return the text of a file, without a byte order mark and with ``\n`` as its line ends.
 

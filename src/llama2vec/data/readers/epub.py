@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.archives import open_zip, parsed_xml, zip_bytes
+from llama2vec.data.readers.archives import entry_bytes, open_zip, parsed_xml, zip_bytes
 from llama2vec.data.readers.building import TextBuilder, decoded
 from llama2vec.data.readers.html import add_html
 from llama2vec.data.settings import ReadingSettings
@@ -29,9 +29,11 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
         book = parsed_xml(zip_bytes(opened, path))
         for chapter in _chapters(book, posixpath.dirname(path)):
             try:
-                add_html(builder, decoded(zip_bytes(opened, chapter)))
+                add_html(builder, decoded(entry_bytes(opened, opened.getinfo(chapter))))
+            except KeyError:
+                problems.append(f"{chapter}: missing")
             except UnreadableError as error:
-                problems.append(f"{posixpath.basename(chapter)}: {error}")
+                problems.append(f"{chapter}: {error}")
         if "META-INF/encryption.xml" in opened.namelist() and not builder.title:
             raise UnreadableError("encrypted")
     facts = {tag: (book.findtext(f".//{{*}}metadata/{{*}}{tag}") or "").strip() for tag in ("title", *_FIELDS)}

@@ -74,7 +74,8 @@ def _lines(text: str, name: str, settings: ReadingSettings) -> Iterator[Document
     yield from _documents(rows(), name, settings, lines=True)
     if faults:
         shown = ", ".join(map(str, faults[:_NAMED_FAULTS])) + (", …" if len(faults) > _NAMED_FAULTS else "")
-        raise UnreadableError(f"{len(faults):,} lines are not JSON objects (line {shown})")
+        what = "1 line is not a JSON object" if len(faults) == 1 else f"{len(faults):,} lines are not JSON objects"
+        raise UnreadableError(f"{what} (line {shown})")
 
 
 def _documents(
@@ -103,7 +104,8 @@ def _documents(
         yield Document(f"{name}#{row_id}", text, shown, lines=where[0], first_line=where[1], fields=fields)
     if without:
         field = settings.text_field or "a text"
-        raise UnreadableError(f"{without:,} rows have no {field}; name the field that holds it (text_field)")
+        rows_have = "1 row has" if without == 1 else f"{without:,} rows have"
+        raise UnreadableError(f"{rows_have} no {field}; name the field that holds it (text_field)")
 
 
 def _text_field(row: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import Member, TextBuilder, decoded
+from llama2vec.data.readers.building import Fault, Member, TextBuilder, decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
@@ -24,7 +24,7 @@ _MOST_HEADER = 2000
 _FROM = re.compile(rb"^From .*\d{4}.*\r?\n", re.MULTILINE)
 
 
-def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Member]:
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Member | Fault]:
     """Yield the messages of a mailbox as ``FILE#NUMBER``, or that of an ``.eml`` file, before its attachments."""
     if not name.lower().endswith(".mbox") and not data.startswith(b"From "):
         yield from _message(data, name)
@@ -35,7 +35,10 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
     ends = [match.start() for match in starts[1:]] + [len(data)]
     for number, (start, end) in enumerate(zip(starts, ends, strict=True), start=1):
         raw = re.sub(rb"^>(>*From )", rb"\1", data[start.end() : end], flags=re.MULTILINE)
-        yield from _message(raw, f"{name}#{number}")
+        try:
+            yield from _message(raw, f"{name}#{number}")
+        except UnreadableError as error:
+            yield Fault(f"message {number}", str(error))
 
 
 def _opens(data: bytes, place: int) -> bool:

@@ -39,6 +39,10 @@ QUANTIZATIONS: dict[Runtime, tuple[Quantization, ...]] = {
     "llama.cpp": ("none", "float16", "int8"),
 }
 """What each runtime's file can hold weights in; ``none`` is float32."""
+_HOW_TO_EXPORT = {
+    "onnx": "give a folder that `llama2vec export --to onnx` wrote",
+    "llama.cpp": "give a folder that `llama2vec export --to gguf` wrote",
+}
 EXPORT_FILE, QUERY_TOKENIZER = "export.json", "query_tokenizer.json"
 _FORMAT = {"format": "llama2vec-export", "version": 1}
 _FLOAT32 = ModelSettings(dtype="float32", device="cpu")
@@ -59,8 +63,12 @@ class Export:
     def read(cls, folder: Path, runtime: str) -> Export:
         """Read a folder; raise a ConfigError if it holds no export for this runtime."""
         facts = read_object(folder / EXPORT_FILE) or {}
-        if facts.get("format") != _FORMAT["format"] or facts.get("made", {}).get("runtime") != runtime:
-            raise ConfigError(f"{folder}: no export for {runtime}; give a folder that `llama2vec export` wrote")
+        if facts.get("format") != _FORMAT["format"]:
+            raise ConfigError(f"{folder}: no export for {runtime}; {_HOW_TO_EXPORT[runtime]}")
+        made_for = facts.get("made", {}).get("runtime")
+        if made_for != runtime:
+            other = f"it is one for {made_for}, which --backend {made_for} checks"
+            raise ConfigError(f"{folder}: no export for {runtime} ({other}); {_HOW_TO_EXPORT[runtime]}")
         try:
             return cls(
                 contract=str(facts["made"]["model"]),

@@ -50,6 +50,19 @@ def test_members_that_cannot_be_read_are_named_and_the_others_read() -> None:
     assert found[-1].problems == ("b.png: a picture", "c.txt: holds binary data, not text")
 
 
+@pytest.mark.parametrize("fault", ["damaged or cut", "encrypted"])
+def test_a_damaged_or_encrypted_member_is_named_and_all_others_are_read(fault: str) -> None:
+    data = bytearray(zip_bytes({name: f"Text of {name}" for name in ("a.txt", "b.txt", "c/d.txt", "e.txt")}))
+    if fault == "encrypted":
+        data[data.index(b"PK\1\2", data.index(b"PK\1\2") + 1) + 8] |= 1
+    else:
+        place = data.index(b"b.txt") + len("b.txt")
+        data[place : place + 4] = b"\xff" * 4
+    found = documents("x.zip", bytes(data))
+    assert [one.text for one in found] == ["Text of a.txt", "Text of c/d.txt", "Text of e.txt"]
+    assert found[-1].problems == (f"b.txt: {fault}",)
+
+
 @pytest.mark.parametrize(
     ("name", "mode"), [("x.tar", "w"), ("x.tar.gz", "w:gz"), ("x.tgz", "w:gz"), ("x.tar.xz", "w:xz")]
 )
@@ -83,4 +96,4 @@ def test_a_cut_or_encrypted_archive_says_so() -> None:
     assert refusal("a.tar", b"x" * 2000) == "its tar data is damaged or cut"
     locked = bytearray(zip_bytes({"a.txt": "A"}))
     locked[locked.index(b"PK\1\2") + 8] |= 1
-    assert refusal("a.zip", bytes(locked)) == "encrypted"
+    assert refusal("a.zip", bytes(locked)) == "a.txt: encrypted"

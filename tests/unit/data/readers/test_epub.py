@@ -26,7 +26,7 @@ def test_chapters_come_in_reading_order_without_the_contents_page() -> None:
 
 def test_a_chapter_that_is_missing_or_outside_is_named() -> None:
     document = only_document("a.epub", epub_bytes(CHAPTERS, order=["one.xhtml", "gone.xhtml", "../../../etc/passwd"]))
-    assert document.problems == ("gone.xhtml: lacks OPS/gone.xhtml", "passwd: lacks ../../etc/passwd")
+    assert document.problems == ("OPS/gone.xhtml: missing", "../../etc/passwd: missing")
 
 
 def test_a_file_that_is_not_a_book_says_what_it_lacks() -> None:

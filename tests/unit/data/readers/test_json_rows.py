@@ -28,7 +28,7 @@ def test_settings_name_the_fields() -> None:
     found = only_document("a.jsonl", lines(rows), text_field="long", id_field="k", title_field="head")
     assert (found.id, found.title, found.text, dict(found.fields)) == ("a.jsonl#1", "H", "the text", {"text": "short"})
     assert refusal("a.jsonl", lines(rows), text_field="gone") == (
-        "1 rows have no gone; name the field that holds it (text_field)"
+        "1 row has no gone; name the field that holds it (text_field)"
     )
 
 
@@ -40,6 +40,12 @@ def test_faulty_lines_are_named_and_the_others_read() -> None:
     found = documents("a.jsonl", lines(ROWS) + "\n{\n\n[1]\n")
     assert [one.id for one in found] == ["a.jsonl#7", "a.jsonl#x y"]
     assert found[-1].problems == ("2 lines are not JSON objects (line 3, 5)",)
+
+
+def test_one_faulty_line_is_named_in_the_singular() -> None:
+    found = documents("a.jsonl", b'{"text": "A"}\n[]\n{"text": "B"}\n')
+    assert [one.text for one in found] == ["A", "B"]
+    assert found[-1].problems == ("1 line is not a JSON object (line 2)",)
 
 
 def test_a_json_file_of_objects_is_a_row_each() -> None:
