@@ -43,7 +43,7 @@ def test_an_option_and_a_set_of_one_key_agree_or_are_refused() -> None:
         ("--data", "data.sources", ["a.jsonl", "b.jsonl"]),
         ("--depth", "depth", None),
     )
-    sets = ["model.name = A", 'data.sources=["a.jsonl", "b.jsonl"]', "depth=5"]
+    sets = ['model.name = "A"', 'data.sources=["a.jsonl", "b.jsonl"]', "depth=5"]
     assert with_options(sets, *options) == ['model.name="A"', 'data.sources=["a.jsonl", "b.jsonl"]', *sets]
     with pytest.raises(
         ConfigError, match=r"^--model A and --set model\.name=B give model\.name different values; drop"

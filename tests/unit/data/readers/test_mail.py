@@ -33,7 +33,9 @@ def test_html_is_read_where_a_message_has_no_plain_text() -> None:
 def test_a_message_of_a_mailbox_that_cannot_be_read_is_named_and_the_others_are_read() -> None:
     broken = b"Subject: x\nContent-Type: text/plain\nContent-Transfer-Encoding: base64\n\nAAEAAgADAAQABQAG\n"
     messages = [message("One", "First.").as_bytes(), broken, message("Three", "Third.").as_bytes()]
-    found = documents("a.mbox", b"".join(b"From a@x.org\n" + one + b"\n\n" for one in messages))
+    found = documents(
+        "a.mbox", b"".join(b"From a@x.org Thu Feb 29 12:00:00 2024\n" + one + b"\n\n" for one in messages)
+    )
     assert [one.text for one in found] == ["First.", "Third."]
     assert found[-1].problems == ("message 2: holds binary data, not text",)
 
