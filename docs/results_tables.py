@@ -220,12 +220,12 @@ def updates_table(_: str, results: Path) -> str:
 
 
 def streaming_table(_: str, results: Path) -> str:
-    """Return the memory of training data by their rows (``benchmarks/streaming.py``)."""
-    rows = [["stage", "rows", "streaming, MiB", "in memory, MiB", "file on the disk, MiB"]]
+    """Return memory and processor time of training data by their rows (``benchmarks/streaming.py``)."""
+    rows = [["stage", "rows", "streaming, MiB", "in memory, MiB", "streaming, s", "in memory, s", "on the disk, MiB"]]
     found = {(one["stage"], one["rows"], one["way"]): one for one in _read(results / "streaming.json")["results"]}
     for stage, count in sorted({key[:2] for key in found}):
         streamed, held = found.get((stage, count, "streaming")), found.get((stage, count, "memory"))
-        cells = [f"{one['mib']:,.0f}" if one else "–" for one in (streamed, held)]
+        cells = [f"{one[key]:,.0f}" if one else "–" for key in ("mib", "processor") for one in (streamed, held)]
         rows.append([stage, f"{count:,}", *cells, f"{streamed['disk_mib']:,.0f}" if streamed else "–"])
     return study_tables.markdown(rows)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, as_overrides, print_reading
+from llama2vec.cli.options import Device, Dtype, print_reading, with_options
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
@@ -37,7 +37,7 @@ def generate_command(
     ] = False,
 ) -> None:
     """Let an LLM write questions about passages, as training examples without labels."""
-    config = load_config(GenerateConfig, recipe, [*(overrides or []), *as_overrides({"generate.model": model})])
+    config = load_config(GenerateConfig, recipe, with_options(overrides, ("--model", "generate.model", model)))
     from llama2vec.config import ModelSettings
     from llama2vec.generate.generation import GenerationInputs, generate_to_file
     from llama2vec.model.backbone import load_backbone

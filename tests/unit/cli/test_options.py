@@ -61,6 +61,7 @@ def test_an_option_and_a_set_of_one_key_agree_or_are_refused() -> None:
         (("adapt", "-o", "a"), "--model", "model.name"),
         (("finetune", "-o", "a"), "--data", "data.sources"),
         (("finetune", "-o", "a"), "--model", "model.name"),
+        (("generate", "c.jsonl", "-o", "g.jsonl"), "--model", "generate.model"),
         (("run", "-o", "a"), "--corpus", "corpus"),
         (("run", "-o", "a", "--corpus", "c"), "--model", "model.name"),
         (("evaluate", "bm25", "--task", "beir/x"), "--metric", "metrics"),
