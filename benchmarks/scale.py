@@ -112,7 +112,7 @@ def measure(results: dict[str, Any], passages: int, width: int, arguments: argpa
         if "store" not in found or not (home / "store" / "store.json").exists():
             run("store", "exact", found)
         # The exact index finds what the recall of the others counts.
-        if "exact" not in kinds and not (home / "nearest.npy").exists():
+        if kinds and "exact" not in kinds and not (home / "nearest.npy").exists():
             kinds = ["exact", *kinds]
     for kind in kinds:
         into = found["indexes"].setdefault(kind, {})
