@@ -225,7 +225,8 @@ def streaming_table(_: str, results: Path) -> str:
     found = {(one["stage"], one["rows"], one["way"]): one for one in _read(results / "streaming.json")["results"]}
     for stage, count in sorted({key[:2] for key in found}):
         streamed, held = found.get((stage, count, "streaming")), found.get((stage, count, "memory"))
-        cells = [f"{one[key]:,.0f}" if one else "–" for key in ("mib", "processor") for one in (streamed, held)]
+        ways = [one or {} for one in (streamed, held)]
+        cells = [f"{one[key]:,.0f}" if key in one else "–" for key in ("mib", "processor") for one in ways]
         rows.append([stage, f"{count:,}", *cells, f"{streamed['disk_mib']:,.0f}" if streamed else "–"])
     return study_tables.markdown(rows)
 
