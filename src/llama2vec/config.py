@@ -177,7 +177,7 @@ class ModelSettings(GrownSettings):
     @model_validator(mode="after")
     def _adapters_over_four_bits(self) -> ModelSettings:
         if self.quantization != "none" and not self.lora.rank:
-            raise ValueError("weights in 4 bits cannot be trained: quantization needs lora.rank above 0")
+            raise ValueError("weights in 4 bits cannot be trained; with quantization, set lora.rank above 0")
         return self
 
 

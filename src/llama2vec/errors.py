@@ -114,6 +114,16 @@ class EvaluationError(Llama2VecError):
     """Runs and judgments do not belong together."""
 
 
+def one_line(error: BaseException, width: int = 160) -> str:
+    """Return what another library's error says on one line of at most ``width`` characters, else its kind.
+
+    >>> one_line(ValueError("no such node\\nin a cluster")), one_line(ValueError("too long"), 4), one_line(KeyError())
+    ('no such node in a cluster', 'too…', 'KeyError')
+    """
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
 def first_line(error: BaseException | None) -> str:
     """Return the first line of what another library's error says, or its kind where it says nothing.
 

@@ -25,7 +25,7 @@ from llama2vec.model.four_bit import merged_into
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
-from llama2vec.model.publish.publishing import PUBLIC_FILES, is_own_card, write_model_card
+from llama2vec.model.publish.publishing import PUBLIC_FILES, is_authors_card, write_model_card
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_finite, has_checkpoint
@@ -95,7 +95,7 @@ class StageWork:
             write_json(folder / f"{self.stage.name}.json", dict(self.plan))
 
         # A card that its author took over stays with the folder.
-        keep = [CARD_FILE] if is_own_card(self.output / CARD_FILE) else []
+        keep = [CARD_FILE] if is_authors_card(self.output / CARD_FILE) else []
         self.path = on_first_process(lambda: self._work.begin(keep, write_plan))
         return self.path
 

@@ -14,9 +14,9 @@ from torch import Tensor
 from llama2vec.adapt.joint import TASKS, JointBatch, joint_batch
 from llama2vec.adapt.reading import JointReader, Reader, SeparateReader
 from llama2vec.adapt.targets import TokenizedText
-from llama2vec.errors import ModelError
+from llama2vec.errors import ModelError, one_line
 from llama2vec.model.backbone import Backbone
-from llama2vec.model.local import model_errors, one_line, quiet_transformers
+from llama2vec.model.local import model_errors, quiet_transformers
 from llama2vec.model.prompt import PromptIds
 
 logger = logging.getLogger(__name__)

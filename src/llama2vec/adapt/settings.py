@@ -42,7 +42,9 @@ class ObjectiveSettings(Settings):
     @model_validator(mode="after")
     def _something_to_learn(self) -> ObjectiveSettings:
         if self.self_weight == 0 and self.next_weight == 0:
-            raise ValueError("self_weight and next_weight are both 0: there is nothing to learn")
+            raise ValueError(
+                "self_weight and next_weight are both 0: there is nothing to learn; set one of them above 0"
+            )
         return self
 
 

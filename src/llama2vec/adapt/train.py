@@ -342,7 +342,9 @@ def _text_room(backbone: Backbone, prompts: PromptIds, text: TextSettings) -> in
         return wanted
     room = prompts.room(context)
     if room < 1:
-        raise ConfigError(f"{backbone.source.name}: the prompts fill its context of {context} tokens")
+        raise ConfigError(
+            f"{backbone.source.name}: the prompts fill its context of {context} tokens; choose shorter prompts"
+        )
     if wanted > room:
         logger.warning("text.max_tokens is cut from %d to %d: the model reads %d tokens", wanted, room, context)
     return min(wanted, room)

@@ -1,4 +1,4 @@
-"""Options that several verbs share: how a model is loaded."""
+"""Options that several verbs share: how a model is loaded, a corpus read, and a result printed."""
 
 from __future__ import annotations
 

@@ -189,7 +189,8 @@ def _document_rows(
     if not report.documents:
         first = report.skipped[0]
         raise EmptyCorpusError(
-            f"{where}: none of {len(report.skipped):,} files can be read, such as {first.name} ({first.reason})"
+            f"{where}: none of {len(report.skipped):,} files can be read, such as {first.name} ({first.reason}); "
+            "add a file that can"
         )
     if aloud and (report.skipped or report.partly):
         _say_once(f"{where}: {report.table()}")

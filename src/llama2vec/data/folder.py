@@ -136,7 +136,7 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
         files = sorted(walking.files, key=lambda one: one.name)
         return Walk(root, tuple(files), tuple(sorted(walking.skipped, key=lambda one: one.name)))
     if not os.path.lexists(root):
-        raise CorpusFormatError(f"{root}: no such file or folder")
+        raise CorpusFormatError(f"{root}: no such file or folder; check the path")
     found = _looked_at(root, root.name)
     return Walk(root, (found,)) if isinstance(found, SourceFile) else Walk(root, (), (found,))
 

@@ -123,7 +123,9 @@ def max_passage(run: Run, document_of: Callable[[str], str] = document_id) -> Ru
     for query_id, scores in run.results.items():
         for window_id, score in scores.items():
             if math.isnan(score):
-                raise EvaluationError(f"run {run.tag!r}: {window_id!r} of query {query_id!r} has the score nan")
+                raise EvaluationError(
+                    f"run {run.tag!r}: {window_id!r} of query {query_id!r} has the score nan; correct the run"
+                )
         documents = by_document(scores, document_of, scores.__getitem__)
         results[query_id] = {document: scores[best] for document, (best, *_) in documents.items()}
     return Run(results, run.tag)

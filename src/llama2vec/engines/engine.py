@@ -138,11 +138,6 @@ def read_about(content: object, place: str) -> About:
         ) from None
 
 
-def without_mirror(about: About) -> About:
-    """Return what a collection says while it is being changed."""
-    return about.model_copy(update={"mirrors": ""})
-
-
 def encodable(passage: Passage) -> Passage:
     """Return a passage without half surrogate pairs and NUL, which UTF-8 and PostgreSQL cannot hold.
 
@@ -177,12 +172,12 @@ def engine_errors(engine: Engine) -> Iterator[None]:
         yield
     except engine.errors as error:
         raise EngineError(
-            f"{engine.place}: {one_line(error)}; what was written stays, and the same command continues from there"
+            f"{engine.place}: {masked_line(error)}; what was written stays, and the same command continues from there"
         ) from error
 
 
-def one_line(error: BaseException) -> str:
-    """Return the first lines of what an engine's client says, without passwords and traces."""
+def masked_line(error: BaseException) -> str:
+    """Return what an engine's client says on one line of at most 300 characters, without passwords."""
     text = masked(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}…"
 
@@ -194,4 +189,4 @@ def missing(package: str, extra: str) -> MissingDependencyError:
 
 def unreachable(place: str, error: BaseException) -> EngineError:
     """Return the error for an engine that does not answer."""
-    return EngineError(f"{place} cannot be reached: {one_line(error)}; check the address and that the engine runs")
+    return EngineError(f"{place} cannot be reached: {masked_line(error)}; check the address and that the engine runs")

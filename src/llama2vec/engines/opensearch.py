@@ -15,8 +15,8 @@ from llama2vec.engines.engine import (
     Found,
     Vectors,
     masked,
+    masked_line,
     missing,
-    one_line,
     payload,
     read_about,
     unreachable,
@@ -169,7 +169,7 @@ class OpenSearch:
         )
         faults = [fault for item in refused for fault in item.values() if fault.get("status") != 404]
         if faults:
-            why = one_line(Exception(faults[0].get("error")))
+            why = masked_line(Exception(faults[0].get("error")))
             raise EngineError(f"{self.place} refused {len(faults)} passages of a batch, the first because {why}")
 
     def finish(self) -> None:
@@ -189,7 +189,7 @@ class OpenSearch:
         found = self._client.msearch(body=lines, index=self._name)["responses"]
         for one in found:
             if "error" in one:
-                raise EngineError(f"{self.place}: {one_line(Exception(one['error']))}")
+                raise EngineError(f"{self.place}: {masked_line(Exception(one['error']))}")
         return [[(hit["_source"]["id"], _product(hit["_score"])) for hit in one["hits"]["hits"]] for one in found]
 
     def close(self) -> None:

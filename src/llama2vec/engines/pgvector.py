@@ -13,8 +13,8 @@ from llama2vec.engines.engine import (
     Found,
     Vectors,
     masked,
+    masked_line,
     missing,
-    one_line,
     payload,
     read_about,
     unreachable,
@@ -89,7 +89,9 @@ class Pgvector:
             self._database.execute("CREATE EXTENSION IF NOT EXISTS vector")
             register_vector(self._database)
         except psycopg.Error as error:
-            raise EngineError(f"PostgreSQL at {shown} lacks pgvector: {one_line(error)}; install it there") from error
+            raise EngineError(
+                f"PostgreSQL at {shown} lacks pgvector: {masked_line(error)}; install it there"
+            ) from error
 
     def about(self) -> About | None:
         """See :class:`Engine`."""

@@ -104,7 +104,9 @@ class ContrastiveSettings(GrownSettings):
     @model_validator(mode="after")
     def _something_to_learn(self) -> ContrastiveSettings:
         if self.weight == 0 and self.distillation_weight == 0:
-            raise ValueError("weight and distillation_weight are both 0: there is nothing to learn")
+            raise ValueError(
+                "weight and distillation_weight are both 0: there is nothing to learn; set one of them above 0"
+            )
         return self
 
 

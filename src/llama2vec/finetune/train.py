@@ -367,7 +367,9 @@ def _check_fits(config: FinetuneConfig, encoder: Encoder) -> None:
     """Make sure that widths and training lengths lie within the encoder's."""
     widest = matryoshka_widths(config.contrastive.dimensions, encoder.dimension)[-1]
     if widest > encoder.dimension:
-        raise ConfigError(f"contrastive.dimensions: {widest} is wider than the model's vectors [D={encoder.dimension}]")
+        raise ConfigError(
+            f"contrastive.dimensions: {widest} is wider than the model's vectors [D={encoder.dimension}]; lower it"
+        )
     for field in ("query_max_tokens", "passage_max_tokens"):
         wanted, most = getattr(config.data, field), getattr(encoder.contract.encoder, field)
         if wanted > most:

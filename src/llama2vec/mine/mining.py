@@ -138,7 +138,7 @@ def _check_inputs(
     if not searchers:
         raise ConfigError("nothing to mine with; set mine.bm25=true, give a model (--model), or both")
     if not examples:
-        raise DataError("the data holds no examples to mine negatives for")
+        raise DataError("the data holds no examples to mine negatives for; name another file or --split")
     for searcher in searchers:
         if len(searcher) != len(passages):
             raise StoreError(

@@ -13,7 +13,7 @@ from torch.nn import ModuleList
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from llama2vec.config import ModelSettings
-from llama2vec.errors import ConfigError, ModelError, NotCausalError
+from llama2vec.errors import ConfigError, ModelError, NotCausalError, one_line
 from llama2vec.model.four_bit import four_bit_loading
 from llama2vec.model.local import (
     SAFE,
@@ -21,7 +21,6 @@ from llama2vec.model.local import (
     fetched,
     gguf_tokenizer,
     model_errors,
-    one_line,
     quiet_transformers,
     unpack_gguf,
     unpacked_folder,
@@ -339,7 +338,9 @@ def _check_behavior(backbone: Backbone) -> bool:
         raise ModelError(f"{name}: the model's numbers are not finite in {dtype}; {advice}")
     before, after = states[:, :3]
     if not _alike(before, after):
-        raise NotCausalError(f"{name}: earlier positions see later tokens, so this is not a causal language model")
+        raise NotCausalError(
+            f"{name}: earlier positions see later tokens, so this is not a causal language model; choose one"
+        )
     alone = decoder(model)(input_ids=rows[:1, :3], use_cache=False).last_hidden_state[0].float()
     if padding_matters := not _alike(before, alone):
         logger.info("%s: padding changes its vectors; only texts of equal length share a batch", name)

@@ -38,15 +38,15 @@ def cells_per_batch(device: str, *, compiled: bool = False, layers: int = 1, tok
     return most if layers == 1 else max(most // 4, least)
 
 
-def windows(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
+def chunks(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:
     """Cut a stream into lists of ``size`` items, the last one shorter.
 
-    >>> list(windows("abcde", 2))
+    >>> list(chunks("abcde", 2))
     [['a', 'b'], ['c', 'd'], ['e']]
     """
     iterator = iter(items)
-    while window := list(islice(iterator, size)):
-        yield window
+    while chunk := list(islice(iterator, size)):
+        yield chunk
 
 
 def padded_batches(

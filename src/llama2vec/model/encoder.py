@@ -20,7 +20,7 @@ from llama2vec.errors import ContractError, DataError, ModelError, OutputExistsE
 from llama2vec.files import apply_umask
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
-from llama2vec.model.batching import cells_per_batch, padded_batches, windows
+from llama2vec.model.batching import cells_per_batch, chunks, padded_batches
 from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.limits import within_model
@@ -36,7 +36,7 @@ from llama2vec.terminal import ProgressReporter
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 4096
+_CHUNK = 4096  # Texts that are tokenized at a time
 
 
 class Encoder:
@@ -235,7 +235,7 @@ class Encoder:
     def count_cut(self, passages: Sequence[Passage]) -> int:
         """Return how many passages are longer than the model reads of them."""
         _, most = self.reading("passage")
-        return sum(count_longer(self.backbone.tokenizer, part, most) for part in windows(texts_of(passages), _WINDOW))
+        return sum(count_longer(self.backbone.tokenizer, part, most) for part in chunks(texts_of(passages), _CHUNK))
 
     def encode_poolings(self, texts: Sequence[str], prompt: PromptName, max_tokens: int) -> dict[Pooling, Vectors]:
         """Return the vectors [N, D] of texts by every pooling, from one pass.
@@ -279,12 +279,12 @@ class Encoder:
         poolings: Sequence[Pooling],
         skip: Sequence[bool] | None = None,
     ) -> Iterator[tuple[list[int], dict[Pooling, Vectors]]]:
-        """Yield places and vectors; texts are tokenized window by window, so that memory does not grow with them."""
+        """Yield places and vectors; texts are tokenized chunk by chunk, so that memory does not grow with them."""
         device, settings, ids = self.backbone.model.device, self.contract.encoder, self.contract.ids
         start, compiled = 0, None
-        for window in windows(texts, _WINDOW):
-            sequences = prompted_texts(self.backbone.tokenizer, window, ids, prompt, max_tokens)
-            tokens = sum(map(len, sequences)) / len(window)
+        for chunk in chunks(texts, _CHUNK):
+            sequences = prompted_texts(self.backbone.tokenizer, chunk, ids, prompt, max_tokens)
+            tokens = sum(map(len, sequences)) / len(chunk)
             if compiled is None:
                 compiled = self._reading.is_on(len(texts), tokens * len(texts))
             cells = self._cells(compiled=compiled, tokens=tokens)
@@ -305,7 +305,7 @@ class Encoder:
                         "one of its batch); load the model as bfloat16 or float32 (--dtype)"
                     )
                 yield rows, vectors
-            start += len(window)
+            start += len(chunk)
 
     @property
     def pad_id(self) -> int:
@@ -331,7 +331,10 @@ class Encoder:
         """
         folder = Path(folder)
         if self.contract.ids.repeat is not None:
-            raise ContractError(f"{folder}: prompts that repeat the text are for models as they are, and are not saved")
+            raise ContractError(
+                f"{folder}: no other program repeats a text as these prompts do, so this encoder cannot be saved; "
+                "choose other prompts"
+            )
         if (folder / "config.json").exists() and not overwrite:
             raise OutputExistsError(f"{folder}: holds a model already; pass overwrite=True (--overwrite) to replace it")
         folder.mkdir(parents=True, exist_ok=True)

@@ -90,7 +90,8 @@ def within_model(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) 
         room = ids.room(context)
         if room < 1:
             raise ContractError(
-                f"{backbone.source.name}: its context of {context} tokens has no room for text next to the prompts"
+                f"{backbone.source.name}: its context of {context} tokens has no room for text next to the prompts; "
+                "choose shorter prompts"
             )
         limits |= {"query_max_tokens": room, "passage_max_tokens": room}
     cut = {name: limit for name, limit in limits.items() if getattr(settings, name) > limit}

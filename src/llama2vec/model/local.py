@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama2vec.artifact import read_object
-from llama2vec.errors import Llama2VecError, MissingDependencyError, ModelError, ModelNotFoundError
+from llama2vec.errors import Llama2VecError, MissingDependencyError, ModelError, ModelNotFoundError, one_line
 from llama2vec.files import file_sha256, write_atomic
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
@@ -324,9 +324,3 @@ def model_errors(source: ModelSource) -> Iterator[None]:
                 "take a model that transformers itself supports"
             ) from None
         raise ModelError(f"{source.name}: transformers cannot load this model: {one_line(error)}") from error
-
-
-def one_line(error: Exception, width: int = 160) -> str:
-    """Return what an error says on one line of at most ``width`` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= width else text[: width - 1] + "…"

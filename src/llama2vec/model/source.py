@@ -214,7 +214,7 @@ def resolve_model(name: str) -> ModelSource:
         raise ModelNotFoundError(f"{name}: not a model; give a folder with config.json, a .gguf file or a hub id")
     is_path = name.startswith((".", "/", "~")) or name.endswith(("/", os.sep)) or name.count("/") > 1
     if is_path or path.suffix == ".gguf" or not name.strip():
-        raise ModelNotFoundError(f"{name}: no such model folder or file")
+        raise ModelNotFoundError(f"{name}: no such model folder or file; check the path")
     if len(path.parts) > 1 and path.parent.is_dir():
         # Anybody could own that name on the hub.
         raise ModelNotFoundError(

@@ -133,7 +133,9 @@ def save_query_table(
     if len(texts) < 20:
         raise ModelError(f"{len(texts)} different sample queries are too few to fit a table; give 20 or more")
     if not encoder.backbone.tokenizer.is_fast:
-        raise ModelError(f"{encoder.spec.title}: a table needs a fast tokenizer, and this model has a slow one")
+        raise ModelError(
+            f"{encoder.spec.title}: a table needs a fast tokenizer (tokenizer.json); choose a model with one"
+        )
     made = {"contract_hash": encoder.contract_hash, "texts": digest(list(texts)), "seed": seed}
     with claim(Path(output), QUERY_TABLE, made, overwrite=overwrite, inputs=[encoder.spec.path or None]) as work:
         if not work.is_finished:

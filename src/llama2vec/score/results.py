@@ -168,7 +168,7 @@ def result_from_json(content: Mapping[str, Any], file: Path) -> Result:
     if is_old_scores(content):
         raise DataError(f"{file} was written by an earlier version; score again: llama2vec evaluate MODEL --task …")
     if not is_result(content):
-        raise DataError(f"{file} is not a result of `llama2vec evaluate`")
+        raise DataError(f"{file} is not a result of `llama2vec evaluate`; give a TASK.json of its output")
     saved = validated(_SAVED, content, str(file))
     settings = _with_new_names(saved.settings)
     report = Report(saved.task, saved.system, saved.metrics, saved.intervals, {}, settings)

@@ -76,5 +76,5 @@ class ProxySettings(Settings):
             try:
                 ipaddress.ip_network(proxy)
             except ValueError:
-                raise ValueError(f"{proxy} is not an IP address or network") from None
+                raise ValueError(f"{proxy} is not an IP address or network; write 10.0.0.7 or 10.0.0.0/8") from None
         return proxies

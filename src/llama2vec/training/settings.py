@@ -42,7 +42,7 @@ class OptimizerSettings(Settings):
     @model_validator(mode="after")
     def _offload_shares_only(self) -> OptimizerSettings:
         if self.offload and self.sharding == "none":
-            raise ValueError("offload keeps shares in the CPU's memory: it needs sharding = 'fsdp'")
+            raise ValueError("offload moves the shares of sharding to the CPU; set sharding = 'fsdp'")
         return self
 
     @field_validator("schedule", mode="before")

@@ -58,10 +58,10 @@ def sharded(model: Any, *, mixed: bool, offload: bool) -> Iterator[ShardedModel]
     )
 
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 7):
-        raise TrainingError(f"optimizer.sharding needs PyTorch 2.7 or later, and this is {torch.__version__}")
+        raise TrainingError(f"optimizer.sharding needs PyTorch 2.7 or later; upgrade it (this is {torch.__version__})")
     if getattr(model, "is_quantized", False):
         raise TrainingError(
-            "weights in 4 bits are not shared out: set model.quantization or optimizer.sharding to none"
+            "processes cannot share weights in 4 bits; set model.quantization or optimizer.sharding to none"
         )
     device = next(model.parameters()).device
     before = _Before(model)

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import read_object
-from llama2vec.errors import MissingDependencyError, TrainingError
+from llama2vec.errors import MissingDependencyError, TrainingError, one_line
 from llama2vec.files import write_json
-from llama2vec.model.local import one_line
 from llama2vec.processes import on_first_process, process_rank
 from llama2vec.training.settings import TrackingSettings
 

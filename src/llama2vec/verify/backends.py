@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from llama2vec.config import ModelSettings
-from llama2vec.errors import BackendError, ConfigError, DataError
+from llama2vec.errors import BackendError, ConfigError, DataError, one_line
 from llama2vec.files import FileKind, open_regular, read_text, write_output
 from llama2vec.integrations.sentence_transformers import load_sentence_transformer
 from llama2vec.model.backbone import choose_device
@@ -107,14 +107,14 @@ def _sentence_transformers(folder: Path, dtype: str, device: str) -> Embed:
 
                 model = SentenceTransformer(str(folder), trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise BackendError(f"{folder}: SentenceTransformer cannot open it: {_one_line(error)}") from error
+        raise BackendError(f"{folder}: SentenceTransformer cannot open it: {one_line(error)}") from error
 
     def embed(side: Side, texts: Sequence[str]) -> Vectors:
         encode = model.encode_query if side == "query" else model.encode_document
         try:
             found = encode(list(texts), convert_to_tensor=True, show_progress_bar=False, batch_size=len(texts))
         except (ValueError, TypeError, RuntimeError, KeyError) as error:
-            raise BackendError(f"sentence-transformers cannot embed the golden texts: {_one_line(error)}") from error
+            raise BackendError(f"sentence-transformers cannot embed the golden texts: {one_line(error)}") from error
         vectors: Vectors = found.float().cpu().numpy()
         return vectors
 
@@ -130,10 +130,6 @@ def vectors_of(backend: Backend, side: Side, texts: Sequence[str]) -> Vectors:
             "one vector per text is needed"
         )
     return vectors
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 TEXTS_FILE = FileKind("texts that `llama2vec verify` exported", rb'\{"id": "query-0", "side": "query", "text": ')
@@ -182,7 +178,7 @@ def read_vector_file(path: Path, texts: Sequence[str]) -> tuple[Vectors, Vectors
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); give the file of vectors") from None
     except (ValueError, KeyError, TypeError, EOFError) as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())[:160]}; write it again") from None
+        raise DataError(f"{path}: {one_line(error)}; write it again") from None
     if stacked.ndim == 2 and len(stacked) == len(SIDES) * len(texts):
         stacked = stacked.reshape(len(SIDES), len(texts), -1)
     if stacked.ndim != 3 or stacked.shape[:2] != (len(SIDES), len(texts)) or not stacked.shape[2]:

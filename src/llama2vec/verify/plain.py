@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.config import PromptName
-from llama2vec.errors import ContractError
+from llama2vec.errors import ContractError, one_line
 from llama2vec.model.backbone import load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE, prefix_words
 from llama2vec.model.local import quiet_transformers
@@ -60,7 +60,7 @@ class PlainModel:
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 model: Any = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ContractError(f"{folder}: AutoModel cannot load it: {' '.join(str(error).split())[:160]}") from None
+            raise ContractError(f"{folder}: AutoModel cannot load it: {one_line(error)}") from None
         self.model: Any = model.to(device).eval()
         # Texts are cut below; without this the tokenizer warns about long ones first.
         self.tokenizer.model_max_length = int(1e30)

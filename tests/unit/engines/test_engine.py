@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama2vec.engines.engine import About, encodable, masked, one_line, payload, read_about
+from llama2vec.engines.engine import About, encodable, masked, masked_line, payload, read_about
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage, Place
 
@@ -51,7 +51,7 @@ def test_what_a_collection_says_is_read_back() -> None:
 
 
 def test_what_a_client_says_is_one_short_line_without_passwords() -> None:
-    assert one_line(ValueError("first\n  second")) == "first second"
-    assert one_line(ValueError()) == "ValueError"
-    assert "secret" not in one_line(OSError("http://me:secret@host refused"))
-    assert len(one_line(ValueError("x" * 1000))) == 301
+    assert masked_line(ValueError("first\n  second")) == "first second"
+    assert masked_line(ValueError()) == "ValueError"
+    assert "secret" not in masked_line(OSError("http://me:secret@host refused"))
+    assert len(masked_line(ValueError("x" * 1000))) == 301

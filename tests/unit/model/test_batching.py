@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import random
 
-from llama2vec.model.batching import cells_per_batch, padded_batches, windows
+from llama2vec.model.batching import cells_per_batch, chunks, padded_batches
 
 
 def test_windows_cut_a_stream_and_keep_its_order() -> None:
-    assert list(windows(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert list(windows([], 3)) == []
+    assert list(chunks(iter(range(7)), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(chunks([], 3)) == []
 
 
 def test_the_size_of_a_batch_follows_the_device_and_the_way_of_reading() -> None:

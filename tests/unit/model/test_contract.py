@@ -218,6 +218,6 @@ def test_prefixes_of_both_sides_survive_saving(llama_folder: Path, tmp_path: Pat
 
 def test_prompts_that_repeat_the_text_are_not_saved(llama_folder: Path, tmp_path: Path) -> None:
     encoder = encoder_for(llama_folder, PROMPT_RECIPES["echo"], EncoderSettings(pooling="mean"))
-    with pytest.raises(ContractError, match="for models as they are, and are not saved"):
+    with pytest.raises(ContractError, match="this encoder cannot be saved; choose other prompts"):
         encoder.save(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()

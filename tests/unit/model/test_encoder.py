@@ -94,7 +94,7 @@ def test_windows_of_texts_are_joined_without_a_seam(
 ) -> None:
     encoder = encoder_for(llama_folder)
     expected = encoder.encode_passages(sentences)
-    monkeypatch.setattr("llama2vec.model.encoder._WINDOW", 7)
+    monkeypatch.setattr("llama2vec.model.encoder._CHUNK", 7)
     np.testing.assert_allclose(encoder.encode_passages(sentences), expected, atol=1e-5)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.errors import ModelError, ModelNotFoundError
-from llama2vec.model.local import adapter_scale, fetched, model_errors, one_line
+from llama2vec.errors import ModelError, ModelNotFoundError, one_line
+from llama2vec.model.local import adapter_scale, fetched, model_errors
 from llama2vec.model.source import ModelSource, resolve_model
 
 

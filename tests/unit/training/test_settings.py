@@ -36,7 +36,7 @@ def test_sharding_is_no_part_of_a_plan_so_that_a_run_may_be_resumed_by_more_proc
 
 
 def test_only_shares_can_be_kept_in_the_memory_of_the_cpu() -> None:
-    with pytest.raises(ValidationError, match="offload keeps shares in the CPU's memory: it needs sharding"):
+    with pytest.raises(ValidationError, match="offload moves the shares of sharding to the CPU; set sharding"):
         OptimizerSettings(offload=True)
 
 

@@ -23,7 +23,7 @@ from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, sa
 from llama2vec.model.local import adapter_key, fetched, is_above, layer_count, merge, unpack_gguf
 from llama2vec.model.packaged import PACKAGED
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
-from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_own_card
+from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_authors_card
 from llama2vec.model.publish.stacks import stack_lines
 from llama2vec.model.source import (
     COMPACT_ADAPTER,
@@ -97,7 +97,7 @@ def save_compact(
     made = {"model": encoder.contract_hash, "base": origin.fingerprint(), "rank": rank}
     with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
         if not work.is_finished:
-            folder = work.begin([CARD_FILE] if is_own_card(Path(output) / CARD_FILE) else [])
+            folder = work.begin([CARD_FILE] if is_authors_card(Path(output) / CARD_FILE) else [])
             if origin.gguf_file:
                 _keep_tokenizer(weights, folder)
             kept = _write_difference(weights, Path(encoder.backbone.source.location), folder, named, rank)

@@ -13,11 +13,11 @@ from tokenizers import Tokenizer as TokenizerFile
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
-from llama2vec.errors import ConfigError, ModelError
+from llama2vec.errors import ConfigError, ModelError, one_line
 from llama2vec.files import apply_umask, write_atomic, write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_TEXTS, SIDES
-from llama2vec.model.local import one_line, quiet_transformers
+from llama2vec.model.local import quiet_transformers
 from llama2vec.model.pooling import Vectors
 from llama2vec.model.publish.gguf_file import GGUF_FILE, write_gguf
 from llama2vec.model.publish.onnx_file import ONNX_FILE, OnnxModel, quantize_onnx, write_onnx

@@ -57,7 +57,9 @@ def write_gguf(encoder: Encoder, path: Path, quantize: str = "none") -> None:
         for name, weight in decoder(encoder.backbone.model).state_dict().items():
             tensor = names.get_name(f"model.{name}", try_suffixes=(".weight", ".bias"))
             if tensor is None:
-                raise ModelError(f"{encoder.backbone.source.name}: GGUF has no place for {name}")
+                raise ModelError(
+                    f"{encoder.backbone.source.name}: GGUF has no place for {name}; export to onnx instead"
+                )
             values = weight.float().numpy()
             values = _pairs_side_by_side(tensor, values, config) if architecture == "llama" else values
             # Norms and biases stay float32, as llama.cpp expects; blocks of 8-bit numbers hold 32.

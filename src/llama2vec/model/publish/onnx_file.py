@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from llama2vec.errors import MissingDependencyError, ModelError
+from llama2vec.errors import MissingDependencyError, ModelError, one_line
 from llama2vec.model.backbone import decoder
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.local import one_line
 from llama2vec.model.pooling import Vectors, last_hidden_states, pool
 
 ONNX_FILE, INPUTS, OUTPUT = "model.onnx", ("input_ids", "attention_mask"), "sentence_embedding"
@@ -88,7 +87,7 @@ def write_onnx(encoder: Encoder, folder: Path) -> None:
 def _cause(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
-    return one_line(error)  # type: ignore[arg-type]
+    return one_line(error)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ _TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "
 def add_public_files(folder: Path, destination: Path, made_from: str) -> None:
     """Complete a saved encoder in ``folder``, on its way to ``destination``; a card there with an author stays."""
     write_sentence_transformers_files(folder)
-    if not is_own_card(destination / CARD_FILE):
+    if not is_authors_card(destination / CARD_FILE):
         write_model_card(folder, name=destination.resolve().name, origin=origin_of(made_from))
 
 
@@ -107,7 +107,7 @@ def write_model_card(
     Raises:
         ContractError: The folder has no readable contract.
     """
-    if is_own_card(folder / CARD_FILE):
+    if is_authors_card(folder / CARD_FILE):
         return False
     if (saved := saved_contract(folder)) is None:
         raise ContractError(f"{folder} has no {CONTRACT_FILE}; give a model that llama2vec saved")
@@ -154,7 +154,7 @@ def write_model_card(
     return True
 
 
-def is_own_card(path: Path) -> bool:
+def is_authors_card(path: Path) -> bool:
     """Return whether the card at ``path`` is its author's rather than llama2vec's; a folder or pipe always is."""
     if not path.is_file():
         return os.path.lexists(path)

@@ -20,9 +20,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from llama2vec.errors import MissingDependencyError
+from llama2vec.errors import MissingDependencyError, one_line
 from llama2vec.model.backbone import Backbone, cpu_has_bfloat16, decoder, layer_list
-from llama2vec.model.local import one_line
 from llama2vec.model.pooling import last_hidden_states
 from llama2vec.model.speed.compiled import VARIANTS, check_compiler, compiled_forwards
 

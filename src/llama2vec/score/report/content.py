@@ -80,7 +80,7 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
     sources, seen = Sources(), set[Path]()
     for path in map(Path, paths):
         if path.resolve() in seen:
-            raise ConfigError(f"{path} is given twice")
+            raise ConfigError(f"{path} is given twice; name it once")
         seen.add(path.resolve())
         if not path.exists():
             raise DataError(f"{path} does not exist; give {_KINDS}")

@@ -109,7 +109,7 @@ def test_auto_compiles_long_work_in_native_bfloat16_and_decides_by_the_texts_alo
     whole = [vectors for _, vectors in encoder.passage_batches(mixed)]
     assert pieces() > 0
     # Work that is resumed reads what is left as the whole would.
-    monkeypatch.setattr("llama2vec.model.encoder._WINDOW", 4)
+    monkeypatch.setattr("llama2vec.model.encoder._CHUNK", 4)
     encoder.batch_tokens = 60
     rows = list(encoder.passage_batches(mixed))
     left = list(encoder.passage_batches(mixed, [row in rows[0][0] for row in range(len(mixed))]))
