@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files
 from llama2vec.model.source import ModelSource, ModelSpec, resolve_model
 from llama2vec.model.speed.compiled_reading import Compile, CompiledReading
+from llama2vec.model.speed.short_reading import ShortReading
 from llama2vec.records import Passage, Query, Side
 from llama2vec.terminal import ProgressReporter
 
@@ -55,7 +57,7 @@ class Encoder:
         self.backbone = backbone
         self.contract = contract
         self._batch_tokens = batch_tokens
-        self._reading = CompiledReading(backbone)
+        self._reading, self._short_reading = CompiledReading(backbone), ShortReading(backbone)
 
     @classmethod
     def from_backbone(
@@ -213,7 +215,7 @@ class Encoder:
             DataError: An item is not a text.
             ModelError: A vector is not finite.
         """
-        return self._encode(queries, "query", show_progress)
+        return self._encode(queries, "query", show_progress, short=True)
 
     def encode_passages(
         self, passages: Sequence[Passage] | Sequence[str] | Passage | str, *, show_progress: bool = False
@@ -257,14 +259,15 @@ class Encoder:
         prompt = getattr(settings, f"{side}_prompt") if settings.pooling == "slots" else None
         return prompt, getattr(settings, f"{side}_max_tokens")
 
-    def _encode(self, items: Any, side: Side, show_progress: bool) -> Vectors:
+    def _encode(self, items: Any, side: Side, show_progress: bool = False, *, short: bool = False) -> Vectors:
+        """Embed one item or several; with ``short``, a few texts may be read with packed weights."""
         single = isinstance(items, str | Query | Passage)
         texts, pooling = texts_of([items] if single else items), self.contract.encoder.pooling
         found = np.empty((len(texts), self.dimension), dtype=np.float32)
         with ProgressReporter("encoding", "texts") if show_progress else nullcontext() as progress:
             if progress:
                 progress.start(len(texts))
-            for rows, vectors in self._batches(texts, *self.reading(side), (pooling,)):
+            for rows, vectors in self._batches(texts, *self.reading(side), (pooling,), short=short):
                 found[rows] = vectors[pooling]
                 if progress:
                     progress.advance(len(rows))
@@ -278,6 +281,8 @@ class Encoder:
         max_tokens: int,
         poolings: Sequence[Pooling],
         skip: Sequence[bool] | None = None,
+        *,
+        short: bool = False,
     ) -> Iterator[tuple[list[int], dict[Pooling, Vectors]]]:
         """Yield places and vectors; texts are tokenized chunk by chunk, so that memory does not grow with them."""
         device, settings, ids = self.backbone.model.device, self.contract.encoder, self.contract.ids
@@ -287,6 +292,7 @@ class Encoder:
             tokens = sum(map(len, sequences)) / len(chunk)
             if compiled is None:
                 compiled = self._reading.is_on(len(texts), tokens * len(texts))
+                short = short and not compiled and self._short_reading.is_on(len(texts) * max(map(len, sequences)))
             cells = self._cells(compiled=compiled, tokens=tokens)
             for batch in padded_batches(
                 sequences, cells, self.pad_id, boundary=self.backbone.rotary_boundary,
@@ -295,7 +301,8 @@ class Encoder:
                 rows = [start + row for row in batch.rows]
                 if skip is not None and all(skip[row] for row in rows):
                     continue
-                hidden = self._reading.states(batch.input_ids.to(device), settings.layers, compiled=compiled)
+                states = self._short_reading.states if short else partial(self._reading.states, compiled=compiled)
+                hidden = states(batch.input_ids.to(device), settings.layers)
                 lengths = batch.lengths.to(device)
                 pooled = {name: pool(hidden, lengths, ids, name, prompt) for name in poolings}
                 vectors = {name: normalize(part, dim=-1).cpu().numpy() for name, part in pooled.items()}
@@ -315,8 +322,8 @@ class Encoder:
     def golden(self) -> Golden:
         """Embed the golden texts, each by itself, so that no padding stands next to any of them."""
         vectors: dict[Side, Vectors] = {
-            "query": np.stack([self.encode_queries(text) for text in GOLDEN_TEXTS]),
-            "passage": np.stack([self.encode_passages(text) for text in GOLDEN_TEXTS]),
+            "query": np.stack([self._encode(text, "query") for text in GOLDEN_TEXTS]),
+            "passage": np.stack([self._encode(text, "passage") for text in GOLDEN_TEXTS]),
         }
         layers = int(self.backbone.model.config.get_text_config().num_hidden_layers)
         tolerance = default_tolerance(self.dtype, self.dimension, layers)

@@ -1,0 +1,105 @@
+"""Packed products and decoders give what the model's own layers give; a model of another plan is left to itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import silu
+
+from llama2vec.config import ModelSettings
+from llama2vec.model.backbone import decoder, load_backbone
+from llama2vec.model.pooling import last_hidden_states
+from llama2vec.model.speed.packed_layers import Product, packed_products, plain_decoder
+
+pytestmark = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="PyTorch multiplies packed bfloat16 from AVX-512 on"
+)
+
+
+def loaded(folder: Path) -> Any:
+    return load_backbone(ModelSettings(name=str(folder), dtype="bfloat16", device="cpu")).model
+
+
+def linear(width: int, out: int, bias: bool = True) -> torch.nn.Linear:
+    generator = torch.Generator().manual_seed(out)
+    made = torch.nn.Linear(width, out, bias=bias).bfloat16()
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator) / width**0.5)
+    return made
+
+
+@torch.inference_mode()
+def test_a_product_is_the_linear_layer_with_what_follows() -> None:
+    x, other = torch.randn(2, 3, 32).bfloat16(), torch.randn(2, 3, 48).bfloat16()
+    one, two = linear(32, 48), linear(32, 16, bias=False)
+    near = {"rtol": 2e-2, "atol": 2e-2}
+    torch.testing.assert_close(Product(one)(x), one(x), **near)
+    torch.testing.assert_close(Product(one, two)(x), torch.cat((one(x), two(x)), dim=-1), **near)
+    torch.testing.assert_close(Product(one, activation="swish")(x), silu(one(x)), **near)
+    torch.testing.assert_close(Product(one).with_other(x, other, "add"), one(x) + other, **near)
+    torch.testing.assert_close(Product(one).with_other(x, other, "mul"), one(x) * other, **near)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("llama", {}),
+        ("llama", {"num_key_value_heads": 1, "attention_bias": True}),
+        ("mistral", {}),
+        ("llama", {"head_dim": 16, "num_hidden_layers": 3}),
+    ],
+)
+def test_a_decoder_of_the_plan_gives_the_model_s_states_for_rows_of_any_length(
+    save_model: Callable[..., Path], tmp_path: Path, kind: str, changes: dict[str, Any]
+) -> None:
+    model = loaded(save_model(tmp_path, kind, **changes))
+    found = plain_decoder(model, 40)
+    assert found is not None
+    for rows, columns in ((1, 1), (1, 7), (3, 40)):
+        ids = torch.randint(0, 50, (rows, columns), generator=torch.Generator().manual_seed(columns))
+        for layers in (1, 2):
+            states = found.states(ids, layers)
+            assert len(states) == layers
+            for one, other in zip(states, last_hidden_states(decoder(model), ids, layers), strict=True):
+                assert torch.cosine_similarity(one.float(), other.float(), dim=-1).min() > 0.999
+                torch.testing.assert_close(one.float().norm(dim=-1), other.float().norm(dim=-1), rtol=2e-2, atol=0)
+
+
+def test_models_that_differ_from_the_plan_are_told_apart(
+    save_model: Callable[..., Path], tmp_path: Path, llama_folder: Path
+) -> None:
+    for kind in ("qwen3", "gemma", "gpt2", "gpt_neox", "mistral_window"):
+        assert plain_decoder(loaded(save_model(tmp_path / kind, kind)), 40) is None
+    # The same parts and other arithmetic: found by what the layers give.
+    assert plain_decoder(loaded(save_model(tmp_path / "gelu", "llama", hidden_act="gelu")), 40) is None
+    model = loaded(llama_folder)
+    model.model.layers[1].self_attn.scaling *= 2
+    assert plain_decoder(model, 40) is not None  # The scale is read from the layer.
+    changed = model.model.layers[1].register_forward_hook(lambda _, given, returned: returned + given[0])
+    assert plain_decoder(model, 40) is None
+    changed.remove()
+    # What is not a plain norm is called as it is.
+    model.model.norm.register_forward_hook(lambda _, given, returned: returned.flip(-1))
+    ids, found = torch.arange(1, 10)[None], plain_decoder(model, 40)
+    assert found is not None
+    with torch.inference_mode():
+        (state,), (other,) = found.states(ids, 1), last_hidden_states(decoder(model), ids, 1)
+    assert torch.cosine_similarity(state.float(), other.float(), dim=-1).min() > 0.999
+    assert plain_decoder(loaded(llama_folder), 1 << 20) is None  # More than its positions
+
+
+@torch.inference_mode()
+def test_every_plain_product_of_any_model_is_packed(save_model: Callable[..., Path], tmp_path: Path) -> None:
+    model = loaded(save_model(tmp_path, "qwen3"))
+    found = packed_products(model)
+    assert len(found) == 7 * model.config.num_hidden_layers
+    for module, product in found:
+        x = torch.randn(5, module.in_features).bfloat16()
+        torch.testing.assert_close(product(x), module(x), rtol=2e-2, atol=2e-2)
+    assert packed_products(model.float()) == []
