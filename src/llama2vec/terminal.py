@@ -189,7 +189,8 @@ class ProgressReporter:
         if rate <= 0:
             return []
         pace = f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
-        return [pace, f"{duration(max(0, self._total - self._done) / rate)} left"] if self._total else [pace]
+        rest = self._total - self._done if self._total else 0
+        return [pace, f"{duration(rest / rate)} left"] if rest > 0 else [pace]
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

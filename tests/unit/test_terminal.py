@@ -102,6 +102,14 @@ def test_progress_is_a_log_line_every_few_seconds_without_a_terminal(
         assert caplog.messages == ["encoding: 300 of 600 passages, 30.0/s, 10 s left"]
 
 
+def test_finished_work_has_no_time_left(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO), ProgressReporter("reading", "files") as progress:
+        progress.start(2)
+        clock[0] = 4
+        progress.advance(2)
+    assert caplog.messages == ["reading: 2 of 2 files, 2.0 s each"]
+
+
 def test_items_count_as_they_are_taken(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO), ProgressReporter("reading", "passages") as progress:
         progress.start(None)
