@@ -193,6 +193,8 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO if first else logging.WARNING, handlers=[handler])
     for noisy in ("httpx", "datasets", "accelerate", "bm25s", "faiss", "matplotlib", "gguf", "onnxscript", "onnx_ir"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It warns of a kernel that only encoding over 4-bit weights on a CPU would use.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _refuse_undecodable(arguments: Sequence[str]) -> None:

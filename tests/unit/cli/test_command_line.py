@@ -6,13 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 from running import CommandLine
 from storing import write
 
 import llama2vec
-from llama2vec.cli import COMMANDS
+from llama2vec.cli import COMMANDS, app
 
 LOADED = "import sys; sys.argv[1:] = {}; from llama2vec.cli import main\ntry: main()\nexcept SystemExit: print({})"
 
@@ -33,6 +35,17 @@ def test_every_command_has_help_within_80_columns(command_line: CommandLine, nam
     assert done.code == 0
     assert f"Usage: llama2vec {name}" in done.out
     assert max(map(len, done.out.splitlines())) <= 80
+
+
+def test_an_option_is_a_flag_in_every_command_or_in_none() -> None:
+    group: Any = typer.main.get_command(app)
+    kinds: dict[str, set[bool]] = {}
+    for verb in COMMANDS:
+        for option in group.get_command(None, verb).params:
+            for name in option.opts:
+                kinds.setdefault(name, set()).add(bool(getattr(option, "is_flag", False)))
+    assert {"--json", "--output", "--set"} <= kinds.keys()
+    assert {name for name, found in kinds.items() if len(found) > 1} == set()
 
 
 def test_a_value_of_thousands_of_characters_does_not_bury_what_is_wrong(command_line: CommandLine) -> None:
