@@ -60,13 +60,14 @@ def _reference(encoder: Encoder) -> Encode:
     return encode
 
 
-def library_modules(model: str, dtype: str) -> tuple[Any, Any]:
+def library_modules(model: str, dtype: str, backend: str = "torch") -> tuple[Any, Any]:
     """Return sentence-transformers' Transformer over a model folder and its last-token Pooling."""
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        transformer = Transformer(model, model_kwargs={"dtype": getattr(torch, dtype)})
+        kwargs = {"dtype": getattr(torch, dtype)} if backend == "torch" else {}
+        transformer = Transformer(model, model_kwargs=kwargs, backend=backend)
     if transformer.tokenizer.pad_token is None:
         transformer.tokenizer.pad_token = transformer.tokenizer.eos_token
     return transformer, Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")

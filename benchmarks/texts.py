@@ -84,6 +84,34 @@ def retrieval_texts(data: Path, tokenizer: Any, max_tokens: int, count: int) -> 
     return source, found
 
 
+def texts_of_length(data: Path, tokenizer: Any, length: int, count: int) -> tuple[str, list[str]]:
+    """Return the source and ``count`` running texts of whole words with about ``length`` tokens, rarely one more.
+
+    They repeat from the first if the documents run out.
+    """
+    source, found = documents(data)
+    texts: list[str] = []
+    for document in found:
+        texts.extend(_of_length(" ".join(document).split(), tokenizer, length))
+        if len(texts) >= count:
+            return source, texts[:count]
+    if not texts:
+        raise SystemExit(f"no document has {length} tokens; choose a shorter --lengths")
+    return source, [texts[number % len(texts)] for number in range(count)]
+
+
+def _of_length(words: list[str], tokenizer: Any, length: int) -> Iterator[str]:
+    counts = [len(ids) for ids in tokenizer([f" {word}" for word in words], add_special_tokens=False)["input_ids"]]
+    text: list[str] = []
+    held = 0
+    for word, count in zip(words, counts, strict=True):
+        if text and held + count > length:
+            yield " ".join(text)
+            text, held = [], 0
+        text.append(word)
+        held += count
+
+
 def _joined(document: list[str], words: int) -> Iterator[str]:
     piece: list[str] = []
     held = 0

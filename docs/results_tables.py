@@ -27,6 +27,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
 import capacity  # noqa: E402
+import encoding_peers_table  # noqa: E402
+import hour  # noqa: E402
 from compressed_table import table as kept_table  # noqa: E402
 from study import tables as study_tables  # noqa: E402
 from study.comparisons import Scores  # noqa: E402
@@ -47,6 +49,7 @@ _BLOCK = re.compile(
 )
 
 _PEER = "all-MiniLM-L6-v2"
+_PEERS = "encoding-peers-bf16-cpu.json"
 _SEARCH_NAMES = {
     "dense": "ours",
     "bm25": "BM25",
@@ -236,6 +239,21 @@ def compressed_table(_: str, results: Path) -> str:
     return kept_table(_read(results / "compressed.json")["sets"])
 
 
+def peers_table(_: str, results: Path) -> str:
+    """Return speed, vectors and latency of every program on the same weights (``benchmarks/encoding_peers.py``)."""
+    return encoding_peers_table.table(_read(results / _PEERS))
+
+
+def peers_bars_table(_: str, results: Path) -> str:
+    """Return how far ours is ahead of the best of them, and its share of the processor's peak."""
+    return encoding_peers_table.bars(_read(results / _PEERS))
+
+
+def hour_table(_: str, results: Path) -> str:
+    """Return the stages from 20,000 files to hybrid search (``benchmarks/hour.py``)."""
+    return hour.table(_read(results / "hour.json"))
+
+
 def capacity_table(_: str, results: Path) -> str:
     """Return what 8.8 million and a billion passages take (``benchmarks/capacity.py``)."""
     one, ten = (capacity.Inputs.measured(results, parts=parts) for parts in (None, 10))
@@ -263,6 +281,9 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     "scale-updates": updates_table,
     "streaming": streaming_table,
     "compressed": compressed_table,
+    "encoding-peers": peers_table,
+    "encoding-peers-bars": peers_bars_table,
+    "hour": hour_table,
     "capacity": capacity_table,
 }
 

@@ -1,0 +1,300 @@
+"""One side of ``encoding_peers.py`` in a process of its own: ``python benchmarks/encoding_peer.py SIDE WORK``.
+
+It answers one JSON object a line until its input ends. A side imports no more than its program needs, because the time
+from the start of the process to the first vector is measured too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Embed = Callable[[Sequence[str], int], Any]
+"""Texts and the most rows of a batch (0: as the program likes) → unit vectors [N, D]."""
+_CELLS = (1024, 4096)
+"""Sizes of a batch, in tokens, that a side without a choice of its own tries; the faster one is measured."""
+_TRIED_SECONDS = 1.5
+
+
+def ours(work: Path, *, dtype: str, compiled: bool = False) -> Embed:
+    from llama2vec.config import ModelSettings
+    from llama2vec.model.encoder import Encoder
+
+    settings = ModelSettings(device="cpu", dtype=dtype, compile=compiled)
+    encoder = Encoder.load(work / "model", settings=settings)
+    return lambda texts, _: encoder.encode_passages(list(texts))
+
+
+def sentence_transformers(work: Path, *, dtype: str = "float32", backend: str = "torch") -> Embed:
+    """The library as its documentation builds it from modules; it sorts by length and cuts batches itself.
+
+    Its ONNX and OpenVINO backends need optimum.
+    """
+    from encoding_sides import library_modules, prompted
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    transformer, pooling = library_modules(str(work / "model"), dtype, backend)
+    library = SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu")
+
+    def embed(texts: Sequence[str], rows: int) -> Any:
+        found = library.encode(
+            prompted(texts, transformer.tokenizer), batch_size=rows, show_progress_bar=False, convert_to_tensor=True
+        )
+        return found.float().numpy()
+
+    return embed
+
+
+def onnx_runtime(work: Path, *, folder: str) -> Embed:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level, options.intra_op_num_threads = 3, _threads()
+    session = onnxruntime.InferenceSession(work / folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+    run = partial(_padded, work, lambda ids, mask: session.run(None, {"input_ids": ids, "attention_mask": mask})[0])
+    return run()
+
+
+def openvino(work: Path, *, folder: str, precision: str) -> Embed:
+    import openvino as program
+
+    # The settings for throughput were no faster: both cores work on one batch here.
+    settings = {
+        "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": _threads(),
+    }  # fmt: skip
+    model = program.Core().compile_model(work / folder / "model.xml", "CPU", settings)
+    return _padded(work, lambda ids, mask: model([ids, mask])[0])
+
+
+def llama_cpp(work: Path, *, file: str) -> Embed:
+    """llama.cpp built for this processor (llama-cpp-python from its sources), in embedding mode, by its C interface."""
+    import ctypes
+
+    import llama_cpp as program
+
+    program.llama_backend_init()
+    quiet = program.llama_log_callback(lambda *_: None)
+    program.llama_log_set(quiet, ctypes.c_void_p(0))
+    path = str(work / file).encode()
+    model = program.llama_model_load_from_file(path, program.llama_model_default_params())
+    width, tokenizer = program.llama_model_n_embd(model), _tokenizer(work)
+    contexts: dict[int, Any] = {}
+
+    def context(rows: int, longest: int) -> Any:
+        key = rows * 10_000 + longest
+        if key not in contexts:
+            settings = program.llama_context_default_params()
+            settings.n_ctx = settings.n_batch = settings.n_ubatch = rows * longest
+            settings.n_seq_max, settings.embeddings = rows, True
+            settings.pooling_type = program.LLAMA_POOLING_TYPE_LAST
+            settings.n_threads = settings.n_threads_batch = _threads()
+            contexts[key] = program.llama_init_from_model(model, settings)
+        return contexts[key]
+
+    def embed(texts: Sequence[str], rows: int) -> Any:
+        ids = [one.ids for one in tokenizer.encode_batch(list(texts))]
+        order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
+        rows = max(1, min(rows, len(ids)))
+        # A sequence's share of the context is a multiple of 256 tokens.
+        opened = context(rows, -(-len(ids[order[0]]) // 256) * 256)
+        found = np.empty((len(ids), width), np.float32)
+        for start in range(0, len(ids), rows):
+            places = order[start : start + rows]
+            _decode(program, opened, [ids[place] for place in places])
+            for row, place in enumerate(places):
+                vector = program.llama_get_embeddings_seq(opened, row)
+                found[place] = np.ctypeslib.as_array(vector, (width,))
+        return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+    embed.kept = quiet  # type: ignore[attr-defined]
+    return embed
+
+
+def _decode(program: Any, context: Any, rows: Sequence[Sequence[int]]) -> None:
+    """Read rows of token ids, each as a sequence of its own."""
+    total = sum(map(len, rows))
+    batch = program.llama_batch_init(total, 0, 1)
+    place = 0
+    for sequence, row in enumerate(rows):
+        for position, token in enumerate(row):
+            batch.token[place], batch.pos[place] = token, position
+            batch.n_seq_id[place], batch.seq_id[place][0], batch.logits[place] = 1, sequence, 1
+            place += 1
+    batch.n_tokens = total
+    program.llama_memory_clear(program.llama_get_memory(context), True)
+    failed = program.llama_decode(context, batch)
+    program.llama_batch_free(batch)
+    if failed:
+        raise RuntimeError(f"llama_decode returned {failed}")
+
+
+def llama_cpp_wheel(work: Path, *, file: str) -> Embed:
+    """llama.cpp as the wheel of xllamacpp has it, in embedding mode, by its server's function."""
+    import base64
+
+    import xllamacpp as program
+
+    settings = program.CommonParams()
+    settings.model.path, settings.embedding = str(work / file), True
+    settings.n_parallel, settings.n_ctx = 8, 8 * 1024
+    settings.n_batch = settings.n_ubatch = 2048
+    settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = _threads()
+    settings.verbosity = -1
+    server, tokenizer = program.Server(settings), _tokenizer(work)
+
+    def embed(texts: Sequence[str], _: int) -> Any:
+        ids = [one.ids for one in tokenizer.encode_batch(list(texts))]
+        answer = json.loads(server.handle_embeddings(json.dumps({"input": ids, "encoding_format": "base64"})))
+        rows = sorted(answer["data"], key=lambda row: row["index"])
+        return np.stack([np.frombuffer(base64.b64decode(row["embedding"]), np.float32) for row in rows])
+
+    return embed
+
+
+def _threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
+
+
+def _tokenizer(work: Path) -> Any:
+    """Return the exported tokenizer, which adds the prompt; batches are padded elsewhere."""
+    from tokenizers import Tokenizer
+
+    found = Tokenizer.from_file(str(work / "onnx" / "tokenizer.json"))
+    found.no_padding()
+    return found
+
+
+def _padded(work: Path, run: Callable[[Any, Any], Any]) -> Embed:
+    """Return what reads texts in batches of similar length, padded on the right, with a program's own ``run``."""
+    tokenizer = _tokenizer(work)
+
+    def embed(texts: Sequence[str], rows: int) -> Any:
+        ids = [one.ids for one in tokenizer.encode_batch(list(texts))]
+        order, found = sorted(range(len(ids)), key=lambda row: -len(ids[row])), [None] * len(ids)
+        for start in range(0, len(ids), rows):
+            places = order[start : start + rows]
+            longest = len(ids[places[0]])
+            tokens, mask = np.zeros((2, len(places), longest), np.int64)
+            for row, place in enumerate(places):
+                tokens[row, : len(ids[place])], mask[row, : len(ids[place])] = ids[place], 1
+            for place, vector in zip(places, run(tokens, mask), strict=True):
+                found[place] = vector
+        return np.stack(found)  # type: ignore[arg-type]
+
+    return embed
+
+
+SIDES: dict[str, Callable[[Path], Embed]] = {
+    "ours": partial(ours, dtype="bfloat16", compiled=True),
+    "ours-stock": partial(ours, dtype="bfloat16"),
+    "ours-float32": partial(ours, dtype="float32"),
+    "sentence-transformers": partial(sentence_transformers, dtype="bfloat16"),
+    "sentence-transformers-onnx": partial(sentence_transformers, backend="onnx"),
+    "sentence-transformers-openvino": partial(sentence_transformers, backend="openvino"),
+    "openvino": partial(openvino, folder="openvino", precision="bf16"),
+    "openvino-int8": partial(openvino, folder="openvino-int8", precision="bf16"),
+    "onnxruntime": partial(onnx_runtime, folder="onnx"),
+    "onnxruntime-int8": partial(onnx_runtime, folder="onnx-int8"),
+    "llama.cpp-bf16": partial(llama_cpp, file="bf16.gguf"),
+    "llama.cpp-q8_0": partial(llama_cpp, file="q8_0.gguf"),
+    "llama.cpp-q4_0": partial(llama_cpp, file="q4_0.gguf"),
+    "llama.cpp-wheel-q8_0": partial(llama_cpp_wheel, file="q8_0.gguf"),
+}
+_CUT_THEMSELVES = ("ours", "llama.cpp-wheel")
+
+
+class Side:
+    """A side that is open, and the texts."""
+
+    def __init__(self, name: str, work: Path) -> None:
+        self._embed = SIDES[name](work)
+        self._cuts_itself = name.startswith(_CUT_THEMSELVES)
+        self._work, self._rows = work, dict[str, int]()
+        self._texts = json.loads((work / "texts.json").read_text(encoding="utf-8"))
+
+    def first(self, length: str) -> dict[str, Any]:
+        """Embed one text, the first that this process sees."""
+        return {"vector": self._one(self._texts[length][0][0])}
+
+    def throughput(self, length: str, seconds: float) -> dict[str, Any]:
+        """Choose a batch size the first time, then time one pass of about so many seconds over texts of a length."""
+        tried = {}
+        if length not in self._rows:
+            sizes = [0] if self._cuts_itself else sorted({max(1, cells // int(length)) for cells in _CELLS})
+            for rows in sizes:
+                self._timed(length, rows, max(rows, 8))  # Memory is taken, kernels are chosen, code is compiled.
+                tried[rows] = self._for_seconds(length, rows, _TRIED_SECONDS)
+            self._rows[length] = max(tried, key=lambda rows: tried[rows][0])
+        rows = self._rows[length]
+        rate, found = self._for_seconds(length, rows, seconds)
+        return {
+            "tokens_per_second": rate, **found, "rows": rows, "tried": {str(key): one[0] for key, one in tried.items()},
+        }  # fmt: skip
+
+    def vectors(self, length: str, file: str) -> dict[str, Any]:
+        """Compare the vectors with the true ones in the file."""
+        expected = np.load(file).astype(np.float64)
+        texts = [text for text, _ in self._texts[length][: len(expected)]]
+        cosines = (np.asarray(self._embed(texts, self._rows.get(length, 8)), np.float64) * expected).sum(axis=1)
+        return {"min_cosine": float(cosines.min()), "mean_cosine": float(cosines.mean()), "checked": len(expected)}
+
+    def latency(self, length: str, warm_up: int, count: int) -> dict[str, Any]:
+        """Time single texts one after the other; each is another text."""
+        seconds = []
+        for text, _ in islice(cycle(self._texts[length]), warm_up + count):
+            started = time.perf_counter()
+            self._one(text)
+            seconds.append(time.perf_counter() - started)
+        kept = 1000 * np.array(seconds[warm_up:])
+        return {"p50_ms": float(np.percentile(kept, 50)), "p95_ms": float(np.percentile(kept, 95)), "queries": count}
+
+    def _one(self, text: str) -> float:
+        return float(np.asarray(self._embed([text], 1))[0, 0])
+
+    def _for_seconds(self, length: str, rows: int, seconds: float) -> tuple[float, dict[str, Any]]:
+        """Time one pass over as many texts as take about so long; a short pass before tells how many."""
+        few = max(rows, 1, 2048 // int(length))
+        rate, found = self._timed(length, rows, few)
+        more = int(few * seconds / max(found["seconds"], 1e-6)) // few * few
+        return self._timed(length, rows, more) if more > few else (rate, found)
+
+    def _timed(self, length: str, rows: int, count: int) -> tuple[float, dict[str, Any]]:
+        chosen = list(islice(cycle(self._texts[length]), count))
+        texts, tokens = [text for text, _ in chosen], sum(number for _, number in chosen)
+        started = time.perf_counter()
+        self._embed(texts, rows)
+        seconds = time.perf_counter() - started
+        return tokens / seconds, {"seconds": seconds, "texts": count, "tokens": tokens}
+
+
+def main() -> None:
+    """Open the side and answer ``{"do": "throughput", "length": "128", …}`` and its like."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # What a program prints must not stand between the answers.
+    name, work = sys.argv[1], Path(sys.argv[2])
+    side: Side | None = None
+    for line in sys.stdin:
+        request = json.loads(line)
+        action = request.pop("do")
+        try:
+            side = side or Side(name, work)
+            answer = getattr(side, action)(**request)
+        # Any program's error is a line in the results.
+        except Exception as error:
+            told = str(error).strip().splitlines() or [""]
+            answer = {"failed": f"{type(error).__name__}: {told[0]}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
