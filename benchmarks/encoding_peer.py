@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 
 Embed = Callable[[Sequence[str], int], Any]
-"""Texts and the most rows of a batch (0: as the program likes) → unit vectors [N, D]."""
-_CELLS = (1024, 4096)
-"""Sizes of a batch, in tokens, that a side without a choice of its own tries; the faster one is measured."""
+"""Texts and the most rows of a batch, unless the program cuts its own → unit vectors [N, D]."""
+_CELLS = {"sentence-transformers": (1024, 4096), "openvino": (1024, 4096)}
+"""Sizes of a batch, in tokens, that a program tries; the faster one is measured."""
+_USUAL_CELLS = (1024,)
+"""What slower programs take: the data of their layers should stay in the caches."""
 _TRIED_SECONDS = 1.5
 
 
@@ -88,25 +90,26 @@ def llama_cpp(work: Path, *, file: str) -> Embed:
     path = str(work / file).encode()
     model = program.llama_model_load_from_file(path, program.llama_model_default_params())
     width, tokenizer = program.llama_model_n_embd(model), _tokenizer(work)
-    contexts: dict[int, Any] = {}
+    contexts: dict[tuple[int, int], Any] = {}
 
     def context(rows: int, longest: int) -> Any:
-        key = rows * 10_000 + longest
-        if key not in contexts:
+        if (rows, longest) not in contexts:
             settings = program.llama_context_default_params()
-            settings.n_ctx = settings.n_batch = settings.n_ubatch = rows * longest
+            settings.n_batch = settings.n_ubatch = rows * longest
+            # A sequence's share of the context is a multiple of 256 tokens.
+            settings.n_ctx = rows * -(-longest // 256) * 256
             settings.n_seq_max, settings.embeddings = rows, True
             settings.pooling_type = program.LLAMA_POOLING_TYPE_LAST
             settings.n_threads = settings.n_threads_batch = _threads()
-            contexts[key] = program.llama_init_from_model(model, settings)
-        return contexts[key]
+            contexts[rows, longest] = program.llama_init_from_model(model, settings)
+        return contexts[rows, longest]
 
     def embed(texts: Sequence[str], rows: int) -> Any:
         ids = [one.ids for one in tokenizer.encode_batch(list(texts))]
         order = sorted(range(len(ids)), key=lambda row: -len(ids[row]))
         rows = max(1, min(rows, len(ids)))
-        # A sequence's share of the context is a multiple of 256 tokens.
-        opened = context(rows, -(-len(ids[order[0]]) // 256) * 256)
+        # Contexts serve texts of any length up to the next step.
+        opened = context(rows, -(-len(ids[order[0]]) // 32) * 32)
         found = np.empty((len(ids), width), np.float32)
         for start in range(0, len(ids), rows):
             places = order[start : start + rows]
@@ -210,7 +213,6 @@ SIDES: dict[str, Callable[[Path], Embed]] = {
     "llama.cpp-q4_0": partial(llama_cpp, file="q4_0.gguf"),
     "llama.cpp-wheel-q8_0": partial(llama_cpp_wheel, file="q8_0.gguf"),
 }
-_CUT_THEMSELVES = ("ours", "llama.cpp-wheel")
 
 
 class Side:
@@ -218,7 +220,7 @@ class Side:
 
     def __init__(self, name: str, work: Path) -> None:
         self._embed = SIDES[name](work)
-        self._cuts_itself = name.startswith(_CUT_THEMSELVES)
+        self._sizes = next((sizes for start, sizes in _CELLS.items() if name.startswith(start)), _USUAL_CELLS)
         self._work, self._rows = work, dict[str, int]()
         self._texts = json.loads((work / "texts.json").read_text(encoding="utf-8"))
 
@@ -230,16 +232,14 @@ class Side:
         """Choose a batch size the first time, then time one pass of about so many seconds over texts of a length."""
         tried = {}
         if length not in self._rows:
-            sizes = [0] if self._cuts_itself else sorted({max(1, cells // int(length)) for cells in _CELLS})
-            for rows in sizes:
-                self._timed(length, rows, max(rows, 8))  # Memory is taken, kernels are chosen, code is compiled.
-                tried[rows] = self._for_seconds(length, rows, _TRIED_SECONDS)
-            self._rows[length] = max(tried, key=lambda rows: tried[rows][0])
+            for rows in self._sizes:
+                size = max(1, rows // int(length))
+                self._timed(length, size, max(size, 8))  # Memory is taken, kernels are chosen, code is compiled.
+                tried[size] = self._for_seconds(length, size, _TRIED_SECONDS)[0] if len(self._sizes) > 1 else 0.0
+            self._rows[length] = max(tried, key=lambda size: tried[size])
         rows = self._rows[length]
         rate, found = self._for_seconds(length, rows, seconds)
-        return {
-            "tokens_per_second": rate, **found, "rows": rows, "tried": {str(key): one[0] for key, one in tried.items()},
-        }  # fmt: skip
+        return {"tokens_per_second": rate, **found, "rows": rows, "tried": tried if len(tried) > 1 else {}}
 
     def vectors(self, length: str, file: str) -> dict[str, Any]:
         """Compare the vectors with the true ones in the file."""
