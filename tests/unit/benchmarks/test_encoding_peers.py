@@ -113,7 +113,10 @@ def test_a_side_measures_with_the_faster_size_of_a_batch(monkeypatch: pytest.Mon
     import encoding_peer
 
     clock = Clock()
-    monkeypatch.setattr(encoding_peer, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr(
+        encoding_peer, "time", SimpleNamespace(perf_counter=lambda: clock.now, process_time=lambda: clock.now / 2)
+    )
+    monkeypatch.setattr(encoding_peer, "_busy_seconds", lambda: 1.5 * clock.now)
     monkeypatch.setitem(encoding_peer.SIDES, "openvino", lambda _: clock.embed)
     (tmp_path / "texts.json").write_text(json.dumps({"1024": [["a b", 8], ["c", 12]]}), encoding="utf-8")
     found = encoding_peer.Side("openvino", tmp_path).throughput("1024", 2.0)
@@ -121,6 +124,27 @@ def test_a_side_measures_with_the_faster_size_of_a_batch(monkeypatch: pytest.Mon
     assert found["tokens_per_second"] == pytest.approx(100)
     assert 1.5 < found["seconds"] <= 2.0
     assert set(found["tried"]) == {1, 4}
+    # Half a processor is its own; the clock of the processors says that one and a half worked.
+    assert found["others"] == pytest.approx(1.0)
+
+
+class Disturbed:
+    """A side whose first turn lost half a processor to other work."""
+
+    def __init__(self) -> None:
+        self.answers = iter([(100.0, 0.5), (300.0, 0.02), (200.0, 0.0)])
+
+    def ask(self, _: str, **__: Any) -> dict[str, Any]:
+        rate, others = next(self.answers)
+        return {"tokens_per_second": rate, "others": others, "rows": 8, "tried": {}}
+
+
+def test_a_turn_that_other_work_disturbed_is_measured_again() -> None:
+    from encoding_peers import _in_turns
+
+    peers: Any = {"ours": Disturbed()}
+    found = _in_turns(peers, "128", argparse.Namespace(turns=2, seconds=1.0))
+    assert found == {"ours": {"tokens_per_second": [300.0, 200.0], "others": [0.02, 0.0], "batch_rows": 8}}
 
 
 def test_padded_batches_give_the_vectors_in_the_order_of_the_texts(monkeypatch: pytest.MonkeyPatch) -> None:
