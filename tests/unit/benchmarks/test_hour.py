@@ -71,12 +71,14 @@ def test_a_share_is_multiplied_and_marked_and_a_search_is_not(settings: argparse
 
     rows: dict[str, Any] = {
         "read": {"passages": 20_000, "seconds": 8.0},
+        "start": {"passages": 8, "seconds": 10.0},
         "encode after": {"passages": 2_000, "seconds": 90.0},
         "search": {"passages": 2_000, "seconds": 3.21},
     }
     lines = table({"rows": rows, "corpus": {"files": 20_000}}).splitlines()
     assert lines[2:] == [
         "| `read`: files read and split | 20,000 | 8.0 | 8.0 s |",
-        "| `encode`, as shipped (`auto`) | 2,000 | 90.0 | 15.0 minutes, extrapolated |",
+        "| `encode` of 8 passages: the start of program and model, part of the next two | 8 | 10.0 | 10.0 s |",
+        "| `encode`, as shipped (`auto`) | 2,000 | 90.0 | 13.5 minutes, extrapolated |",
         "| `search`: from the shell to the first hybrid answer | 2,000 | 3.2 | 3.2 s |",
     ]
