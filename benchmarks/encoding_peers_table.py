@@ -91,7 +91,7 @@ def table(file: Mapping[str, Any]) -> str:
         cells.append(f"{query['p50_ms']:.0f} ({query['p95_ms']:.0f})" if timed else "–")
         cells.append(f"{median(query['cold_seconds']):.1f}" if timed else "–")
         lines.append([name, weights, *cells])
-    notes = [f"- {name}: not measured ({why})" for name, why in stopped.items()]
+    notes = [f"- {name}: not measured ({why.partition('. ')[0]})" for name, why in stopped.items()]
     return markdown(lines) + ("\n\n" + "\n".join(notes) if notes else "")
 
 
