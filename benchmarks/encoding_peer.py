@@ -33,7 +33,7 @@ def ours(work: Path, *, dtype: str, compiled: bool = False) -> Embed:
 
     settings = ModelSettings(device="cpu", dtype=dtype, compile=compiled)
     encoder = Encoder.load(work / "model", settings=settings)
-    return lambda texts, _: encoder.encode_passages(list(texts))
+    return lambda texts, _: encoder.encode_queries(texts) if len(texts) == 1 else encoder.encode_passages(texts)
 
 
 def sentence_transformers(work: Path, *, dtype: str = "float32", backend: str = "torch") -> Embed:
