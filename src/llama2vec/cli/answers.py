@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from llama2vec.retrieve.fusion import Mode
     from llama2vec.retrieve.hits import Hit
     from llama2vec.retrieve.retriever import Retriever
-    from llama2vec.retrieve.store import VectorStore
 
 _INDENT, _WIDEST, _MOST_MORE = 5, 100, 5
 _LINE_OPTIONS = {
@@ -57,6 +56,8 @@ class Answers:
 
     def to(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False) -> None:
         """Print the answers to one question, and open the best one if asked to."""
+        from llama2vec.retrieve.hits import corpus_folder
+
         mode = self.mode_now()
         hits = self.retriever.hits(question, mode, depth, where=self.where, group=self.group)
         folder = corpus_folder(self.retriever.store)
@@ -97,13 +98,6 @@ class Answers:
             if mode != before:
                 print(f"The index has changed: answers are by {mode} now.", file=sys.stderr)
             self.to(question, depth)
-
-
-def corpus_folder(store: VectorStore) -> Path | None:
-    """Return the folder of the documents that a store was made from; None where it is not there."""
-    named = store.source.get("folder") or store.source.get("corpus")
-    folder = Path(str(named)) if named else None
-    return folder.resolve() if folder and folder.is_dir() else None
 
 
 def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:

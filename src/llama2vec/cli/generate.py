@@ -13,8 +13,7 @@ from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reported import report_path
 from llama2vec.generate.settings import GenerateConfig
-
-_MODEL = "smollm2-135m"
+from llama2vec.model.packaged import SMOLLM2_NAME
 
 
 def generate_command(
@@ -22,7 +21,7 @@ def generate_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
     model: Annotated[
         str | None,
-        typer.Option(help=f"LLM that writes; replaces generate.model.  [default: {_MODEL}]", show_default=False),
+        typer.Option(help=f"LLM that writes; replaces generate.model.  [default: {SMOLLM2_NAME}]", show_default=False),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [generate] section.")] = None,
     overrides: Annotated[
@@ -45,7 +44,7 @@ def generate_command(
 
     settings = config.generate
     named = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
-    backbone = load_backbone(named.model_copy(update={"name": settings.model or _MODEL}))
+    backbone = load_backbone(named.model_copy(update={"name": settings.model or SMOLLM2_NAME}))
     found = ReadingReport()
     splitter = corpus_splitter(corpus, None, config.passages, config.reading)
     inputs = GenerationInputs(corpus, backbone, splitter, config.reading, report=found)

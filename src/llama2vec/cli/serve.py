@@ -110,7 +110,7 @@ def _with_files(limits: ServeSettings, index: Path) -> ServeSettings:
     """Put the folder that an index names in the place of ``--files auto``."""
     if str(limits.files) != "auto":
         return limits
-    from llama2vec.cli.answers import corpus_folder
+    from llama2vec.retrieve.hits import corpus_folder
     from llama2vec.retrieve.index import open_index
 
     folder = corpus_folder(open_index(index).store)

@@ -110,6 +110,13 @@ def location(passage: Passage, question: str = "") -> str:
     return ":".join([file, *(str(number) for number in (place.page, line) if number is not None)])
 
 
+def corpus_folder(store: VectorStore) -> Path | None:
+    """Return the folder of the documents that a store was made from; None where it is not there."""
+    named = store.source.get("folder") or store.source.get("corpus")
+    folder = Path(str(named)) if named else None
+    return folder.resolve() if folder and folder.is_dir() else None
+
+
 def document_file(folder: Path, document: str) -> Path | None:
     """Return the file of a folder that a document is, or is a row or a member of; None where it is not there."""
     if ".." in PurePosixPath(document).parts:

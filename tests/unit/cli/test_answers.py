@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from synced_folder import HashEncoder, sync, write
 
-from llama2vec.cli.answers import Answers, also, corpus_folder, open_best, print_json, show
+from llama2vec.cli.answers import Answers, also, open_best, print_json, show
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage, Place
 from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store import VectorStore
 from llama2vec.terminal import PlainStream
 
 QUESTION = "Which wing delays the stall?"
@@ -176,22 +173,6 @@ def test_what_cannot_be_opened_is_one_line(folder: Path, programs: Path, monkeyp
     program(programs, "broken", status=3)
     monkeypatch.setenv("EDITOR", "broken")
     assert "broken ended with status 3" in problem(GUIDE)
-
-
-def store_with(source: Mapping[str, object]) -> VectorStore:
-    settings = {"dimension": 1, "contract_hash": "c", "source": source, "dtype": "float32"}
-    return VectorStore(Path("nowhere"), {"settings": settings, "shards": [], "passages": 0})
-
-
-def test_the_folder_of_the_documents_is_the_one_that_the_store_names(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert corpus_folder(store_with({"corpus": str(folder)})) == folder.resolve()
-    assert corpus_folder(store_with({"corpus": "hf:x", "folder": str(folder)})) == folder.resolve()
-    for source in ({"corpus": str(folder / "guide.md")}, {"corpus": "hf:x"}, {}):
-        assert corpus_folder(store_with(source)) is None
-    monkeypatch.chdir(folder.parent)
-    assert corpus_folder(store_with({"corpus": os.path.basename(folder)})) == folder.resolve()
 
 
 def test_questions_after_vectors_have_come_are_answered_by_them(

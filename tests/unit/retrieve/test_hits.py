@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from counting_encoder import CountingEncoder
 
 from llama2vec.data.windows import document_id, max_passage
 from llama2vec.records import Passage, Place, Run
-from llama2vec.retrieve.hits import Hit, best_line, evidence, grouped, location, neighbors, snippet, spot
+from llama2vec.retrieve.hits import Hit, best_line, corpus_folder, evidence, grouped, location, neighbors, snippet, spot
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 
@@ -27,6 +27,25 @@ def part(number: int, document: str = "a.md") -> Passage:
 
 def store_of(passages: Sequence[Passage], folder: Path) -> VectorStore:
     return write_store(lambda: passages, CountingEncoder(), folder, source={}, shard_size=2)
+
+
+def store_with(source: Mapping[str, object]) -> VectorStore:
+    settings = {"dimension": 1, "contract_hash": "c", "source": source, "dtype": "float32"}
+    return VectorStore(Path("nowhere"), {"settings": settings, "shards": [], "passages": 0})
+
+
+def test_the_folder_of_the_documents_is_the_one_that_the_store_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "guide.md").write_text("text")
+    assert corpus_folder(store_with({"corpus": str(folder)})) == folder.resolve()
+    assert corpus_folder(store_with({"corpus": "hf:x", "folder": str(folder)})) == folder.resolve()
+    for source in ({"corpus": str(folder / "guide.md")}, {"corpus": "hf:x"}, {}):
+        assert corpus_folder(store_with(source)) is None
+    monkeypatch.chdir(folder.parent)
+    assert corpus_folder(store_with({"corpus": folder.name})) == folder.resolve()
 
 
 def test_a_document_stands_where_its_best_passage_does() -> None:
