@@ -42,17 +42,26 @@ def compiled_layers(model: Any, *, backend: str = "inductor") -> Iterator[None]:
     check_compiler(model.device.type)
     forwards = compiled_forwards(model, backend)
     merged = _merge_lora([layer for layer, _ in forwards]) if hasattr(model, "peft_config") else []
+    with room_for_variants():
+        for layer, forward in forwards:
+            layer.forward = forward
+        try:
+            yield
+        finally:
+            for layer, _ in forwards:
+                del layer.forward
+            for linear, own in merged:
+                linear.__class__ = own
+
+
+@contextmanager
+def room_for_variants() -> Iterator[None]:
+    """Let the compiler keep :data:`VARIANTS` of one piece of code, in all threads: backward may use others."""
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, VARIANTS)
-    for layer, forward in forwards:
-        layer.forward = forward
     try:
         yield
     finally:
-        for layer, _ in forwards:
-            del layer.forward
-        for linear, own in merged:
-            linear.__class__ = own
         torch._dynamo.config.recompile_limit = limit
 
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from llama2vec.errors import MissingDependencyError, one_line
 from llama2vec.model.backbone import Backbone, cpu_has_bfloat16, decoder, layer_list
 from llama2vec.model.pooling import last_hidden_states
-from llama2vec.model.speed.compiled import VARIANTS, check_compiler, compiled_forwards
+from llama2vec.model.speed.compiled import check_compiler, compiled_forwards, room_for_variants
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,6 @@ class CompiledReading:
     def _installed(self) -> Iterator[None]:
         import torch._inductor.config
 
-        limit = max(torch._dynamo.config.recompile_limit, VARIANTS)
         forwards = self._forwards
         # transformers hangs hooks for attention weights into each layer; the compiler would stop at every one.
         hooked = [
@@ -131,7 +130,7 @@ class CompiledReading:
         # One process compiles: the few pieces of one layer are not worth starting others.
         with (
             warnings.catch_warnings(),
-            torch._dynamo.config.patch(recompile_limit=limit),
+            room_for_variants(),
             torch._inductor.config.patch(compile_threads=1),
         ):
             warnings.simplefilter("ignore")
