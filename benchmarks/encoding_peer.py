@@ -70,7 +70,7 @@ def onnx_runtime(work: Path, *, folder: str) -> Embed:
 def openvino(work: Path, *, folder: str, precision: str) -> Embed:
     import openvino as program
 
-    # The settings for throughput were no faster: both cores work on one batch here.
+    # Both cores work on one batch, as with the other sides.
     settings = {
         "INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": _threads(),
     }  # fmt: skip

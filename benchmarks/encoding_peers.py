@@ -209,11 +209,15 @@ def vectors(bench: Bench) -> None:
             if "tokens_per_second" in one and "min_cosine" not in one.get("vectors", {}):
                 due.setdefault(side, []).append((length, one))
     for side, rows in due.items():
-        with opened(side, bench.work) as peer:
-            for length, one in rows:
-                file = str(bench.work / f"reference-{length}.npy")
-                one["vectors"] = peer.ask("vectors", length=length, rows=one["batch_rows"], file=file)
-                print(f"{length} tokens, {side}: {one['vectors']}", flush=True)
+        for length, one in rows:
+            file = str(bench.work / f"reference-{length}.npy")
+            # A program that breaks down at a batch of one shape may read its texts one by one.
+            for size in (one["batch_rows"], 1):
+                with opened(side, bench.work) as peer:
+                    one["vectors"] = peer.ask("vectors", length=length, rows=size, file=file)
+                print(f"{length} tokens, {side}, batches of {size}: {one['vectors']}", flush=True)
+                if "failed" not in one["vectors"]:
+                    break
         bench.save()
 
 
