@@ -1,6 +1,6 @@
 """Read a question or a few, again and again, with packed weights; long work is read as ever.
 
-The first short call of a process is read as ever too, because packing takes as long as about ten questions save: a
+The first short call of a process is read as ever too, because packing takes as long as some twenty questions save: a
 single search from the shell would lose. ``benchmarks/short_texts.py`` measures the gain.
 """
 
