@@ -58,7 +58,7 @@ class GenerateSettings(Settings):
     most_copied: Annotated[float, Field(ge=0, le=1)] = 0.7
     round_trip: Annotated[int, Field(ge=0)] = 3
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Seed of the sampling
 
     @field_validator("prompt")
     @classmethod

@@ -41,7 +41,7 @@ def test_files_come_sorted_without_hidden_ones(tmp_path: Path) -> None:
 def test_a_single_file_is_a_walk_of_one(tmp_path: Path) -> None:
     path = made(tmp_path, a_txt="x") / "a.txt"
     assert names(path) == (["a.txt"], {})
-    with pytest.raises(CorpusFormatError, match=r"gone: no such file or folder$"):
+    with pytest.raises(CorpusFormatError, match=r"gone: no such file or folder; check the path$"):
         walk(tmp_path / "gone")
 
 

@@ -38,7 +38,7 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.M
 def test_every_weight_cannot_be_trained_in_four_bits() -> None:
     from llama2vec.adapt.settings import AdaptConfig
 
-    with pytest.raises(ConfigError, match=r"quantization needs lora.rank above 0"):
+    with pytest.raises(ConfigError, match=r"with quantization, set lora.rank above 0"):
         load_config(AdaptConfig, None, ["model.quantization=nf4", "model.lora.rank=0"])
 
 
