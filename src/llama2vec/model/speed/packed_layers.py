@@ -103,7 +103,9 @@ def plain_decoder(model: Any, columns: int) -> PlainDecoder | None:
     is_known = all(hasattr(body, name) for name in ("embed_tokens", "norm", "rotary_emb"))
     if not layers or not is_known or not all(map(_has_plan, layers)):
         return None
-    if getattr(model.config, "max_position_embeddings", 0) < columns:
+    # A window shorter than a row would not show in the probe.
+    window = getattr(model.config, "sliding_window", None) or columns
+    if min(window, getattr(model.config, "max_position_embeddings", 0)) < columns:
         return None
     size = body.embed_tokens.weight.shape[0]
     probe = torch.arange(_PROBE[0] * _PROBE[1]).remainder(size).view(_PROBE)
