@@ -37,7 +37,7 @@ from llama2vec.model.backbone import Backbone, decoder, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.model.contract import load_contract, saved_settings
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.local import fetched
+from llama2vec.model.local import check_layer_count, fetched
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import resolve_model
@@ -257,6 +257,8 @@ def _load_backbone(settings: ModelSettings) -> Backbone:
     source = fetched(resolve_model(settings.name))
     if source.carries_contract and settings.quantization == "none":
         return Encoder.load(settings.name, settings=settings).backbone
+    if source.carries_contract:
+        check_layer_count(source, settings.layers)
     backbone = load_backbone(settings, source=source, for_training=True)
     if source.carries_contract:
         folder = Path(source.location)

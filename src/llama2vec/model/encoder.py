@@ -25,7 +25,7 @@ from llama2vec.model.batching import cells_per_batch, chunks, padded_batches
 from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.limits import within_model
-from llama2vec.model.local import fetched, quiet_transformers
+from llama2vec.model.local import check_layer_count, fetched, quiet_transformers
 from llama2vec.model.pooling import Pooling, Vectors, pool
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
@@ -131,16 +131,10 @@ class Encoder:
             raise ContractError(
                 f"{source.name}: this model carries its own contract; prompts and lengths cannot be changed at load"
             )
-        asked = settings.layers
         if source.carries_contract:
-            settings = settings.model_copy(update={"layers": 0})
+            check_layer_count(source, settings.layers)
         backbone = load_backbone(settings, source=source)
         if source.carries_contract:
-            if asked not in (0, has := int(backbone.model.config.num_hidden_layers)):
-                raise ContractError(
-                    f"{source.name}: was made with {has} layers, and model.layers is {asked}; set it to 0, or start "
-                    "from an LLM"
-                )
             folder = Path(source.location)
             contract = load_contract(folder, backbone.tokenizer)
             contract.check_files(folder)

@@ -19,7 +19,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama2vec.artifact import read_object
-from llama2vec.errors import Llama2VecError, MissingDependencyError, ModelError, ModelNotFoundError, one_line
+from llama2vec.errors import (
+    ContractError,
+    Llama2VecError,
+    MissingDependencyError,
+    ModelError,
+    ModelNotFoundError,
+    one_line,
+)
 from llama2vec.files import file_sha256, write_atomic
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
@@ -168,6 +175,15 @@ def layer_count(folder: Path) -> int:
     config = read_object(folder / "config.json") or {}
     text = config.get("text_config") or config
     return int(text.get("num_hidden_layers", text.get("n_layer", 1 << 30)))
+
+
+def check_layer_count(source: ModelSource, layers: int) -> None:
+    """Raise a ContractError where ``model.layers`` would cut an encoder whose contract is kept; 0 = all layers."""
+    if layers not in (0, has := layer_count(Path(source.location))):
+        raise ContractError(
+            f"{source.name}: was made with {has} layers, and model.layers is {layers}; set it to 0, or start from "
+            "an LLM"
+        )
 
 
 def is_above(weight: str, layers: int) -> bool:

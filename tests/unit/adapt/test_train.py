@@ -13,6 +13,7 @@ from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import PretextObjective, _prepare, adapt_model
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, Llama2VecError, ModelError
+from llama2vec.finetune.train import _load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.verify.backends import open_backend
@@ -171,6 +172,10 @@ def test_a_shorter_llm_is_adapted_and_can_be_adapted_again(
     adapt_model(tiny_recipe(tmp_path / "out", "encoder.layers=1"), tmp_path / "further", passages=passages)
     with pytest.raises(ContractError, match=r"was made with 1 layers, and model\.layers is 2; set it to 0"):
         Encoder.load(tmp_path / "out", settings=ModelSettings(layers=2))
+    # Whatever the format of the weights, before they are read.
+    four_bit = ModelSettings(name=str(tmp_path / "out"), layers=2, quantization="nf4")
+    with pytest.raises(ContractError, match=r"was made with 1 layers, and model\.layers is 2; set it to 0"):
+        _load_backbone(four_bit)
 
 
 @pytest.mark.parametrize(
