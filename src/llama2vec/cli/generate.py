@@ -9,7 +9,7 @@ import typer
 
 from llama2vec.cli.options import Device, Dtype, print_reading, with_options
 from llama2vec.cli.settings_options import settings_option
-from llama2vec.config import load_config
+from llama2vec.config import ModelSettings, load_config
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reported import report_path
 from llama2vec.generate.settings import GenerateConfig
@@ -37,17 +37,15 @@ def generate_command(
 ) -> None:
     """Let an LLM write questions about passages, as training examples without labels."""
     config = load_config(GenerateConfig, recipe, with_options(overrides, ("--model", "generate.model", model)))
-    from llama2vec.config import ModelSettings
     from llama2vec.generate.generation import GenerationInputs, generate_to_file
-    from llama2vec.model.backbone import load_backbone
     from llama2vec.model.tokens import corpus_splitter
 
     settings = config.generate
     named = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
-    backbone = load_backbone(named.model_copy(update={"name": settings.model or SMOLLM2_NAME}))
+    llm = named.model_copy(update={"name": settings.model or SMOLLM2_NAME})
     found = ReadingReport()
     splitter = corpus_splitter(corpus, None, config.passages, config.reading)
-    inputs = GenerationInputs(corpus, backbone, splitter, config.reading, report=found)
+    inputs = GenerationInputs(corpus, llm, splitter, config.reading, report=found)
     report = generate_to_file(inputs, output, settings, overwrite=overwrite)
     if report is None:
         typer.echo(f"{output} is already done, from the same inputs and settings; nothing to do")

@@ -78,9 +78,7 @@ def serve_command(
         words = QueryTable.load(table) if table else None
         if retriever and not retriever.store.has_vectors:
             retriever.check_mode("bm25")
-            if model is None or only_table:
-                return Loaded.with_index(None, retriever)
-        if retriever and only_table:
+        if retriever and (only_table or (model is None and not retriever.store.has_vectors)):
             return Loaded.with_index(None, retriever, words)
         encoder = load_encoder(model, dtype, device, prompts, sets, retriever.store if retriever else None)
         served = ServedModel(encoder, name or encoder.spec.title)

@@ -100,7 +100,10 @@ def corpus_source(
 ) -> dict[str, object]:
     """Return what a store says of its corpus: name, fingerprint, how it was read, and where its documents lie."""
     facts: dict[str, object] = {"corpus": str(source), "fingerprint": corpus_fingerprint(source, reading)}
-    facts |= documents_folder(source, reading)
-    if reading and reading.choices:
-        facts["reading"] = reading.choices
-    return facts | ({"passages": splitter.plan} if splitter else {})
+    return facts | documents_folder(source, reading) | how_read(splitter, reading)
+
+
+def how_read(splitter: Splitter | None, reading: ReadingSettings | None) -> dict[str, object]:
+    """Return what decides the passages of a corpus besides its files; nothing where that is the default."""
+    choices = reading.choices if reading else {}
+    return {**({"reading": choices} if choices else {}), **({"passages": splitter.plan} if splitter else {})}

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import claim
+from llama2vec.config import ModelSettings
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
+from llama2vec.data.reading import how_read
 from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import DataError, EmptyCorpusError
@@ -24,7 +26,10 @@ from llama2vec.generate.filters import REASONS, Refused, Written, filtered
 from llama2vec.generate.settings import FILTERS, GenerateSettings
 from llama2vec.generate.writer import QuestionWriter
 from llama2vec.manifest import build_manifest, canonical_json, digest
-from llama2vec.model.backbone import Backbone
+from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, load_backbone
+from llama2vec.model.batching import chunks
+from llama2vec.model.local import fetched
+from llama2vec.model.source import resolve_model
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.terminal import ProgressReporter
 
@@ -40,7 +45,7 @@ class GenerationInputs:
     """What :func:`generate_to_file` reads."""
 
     corpus: str  # Documents, or any other corpus
-    backbone: Backbone  # The LLM that writes
+    model: ModelSettings  # The LLM that writes, and how it is loaded
     splitter: Splitter | None = None  # Splits the documents of the corpus; None = it is read as it is
     reading: ReadingSettings = field(default_factory=ReadingSettings)  # How the corpus is read
     report: ReadingReport | None = None  # Takes what of the documents was read
@@ -103,7 +108,7 @@ def generate(
         written += done
         first = len({one.row for one in done})
         progress.start(len(rows), first)
-        for batch in _batches(rows, settings.batch_size, first):
+        for batch in chunks(rows[first:], settings.batch_size):
             found = writer.write([passages[row].full_text for row in batch], settings.seed + batch[0])
             new = [
                 Written(question, row) for row, questions in zip(batch, found, strict=True) for question in questions
@@ -138,11 +143,6 @@ def _asked_rows(passages: Sequence[Passage], settings: GenerateSettings) -> list
         )
     most = settings.passages
     return rows if not most or most >= len(rows) else [rows[place * len(rows) // most] for place in range(most)]
-
-
-def _batches(rows: Sequence[int], size: int, first: int) -> Iterator[Sequence[int]]:
-    for begin in range(first, len(rows), size):
-        yield rows[begin : begin + size]
 
 
 def _questions_so_far(path: Path | None, rows: Sequence[int], settings: GenerateSettings) -> list[Written]:
@@ -182,16 +182,15 @@ def generate_to_file(
     """
     output, started = Path(output), time.monotonic()
     check_reported(output, "generate")
-    source = inputs.backbone.source
+    source, device = fetched(resolve_model(inputs.model.name)), choose_device(inputs.model.device)
     decides = {
         # Which LLM it was is in the inputs, wherever it lies.
         "settings": settings.model_dump(exclude={"model"}),
         "inputs": {
             "corpus": corpus_fingerprint(inputs.corpus, inputs.reading),
             "model": source.fingerprint(),
-            "dtype": inputs.backbone.dtype,
-            **({"passages": inputs.splitter.plan} if inputs.splitter else {}),
-            **({"reading": inputs.reading.choices} if inputs.reading.choices else {}),
+            "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
+            **how_read(inputs.splitter, inputs.reading),
         },
     }
     plan = json.loads(canonical_json(decides))
@@ -206,7 +205,8 @@ def generate_to_file(
         )
         written = {**plan["inputs"], "settings": settings.model_dump(exclude={"model", *FILTERS})}
         kept_in = output.with_name(f"{output.name}{_MARK}{digest(written)[:12]}")
-        examples, report = generate(passages, inputs.backbone, settings, kept_in)
+        backbone = load_backbone(inputs.model, device, source)
+        examples, report = generate(passages, backbone, settings, kept_in)
         report.seconds = round(time.monotonic() - started, 1)
         manifest = build_manifest("generate", plan["settings"], plan["inputs"], report.to_dict())
         manifest["sources"] = {"corpus": inputs.corpus, "model": source.name}

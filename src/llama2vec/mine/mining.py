@@ -22,6 +22,7 @@ from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
+from llama2vec.data.reading import how_read
 from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
@@ -248,8 +249,7 @@ def _fingerprints(inputs: MiningInputs) -> dict[str, Any]:
         "contract_hash": encoder.contract_hash if encoder else None,
         "index": index.kind if index else None,
         "store": store_sha256(index.store) if index else None,
-        **({"passages": inputs.splitter.plan} if inputs.splitter else {}),
-        **({"reading": inputs.reading.choices} if inputs.reading.choices else {}),
+        **how_read(inputs.splitter, inputs.reading),
         **({"teacher": inputs.teacher.fingerprint} if inputs.teacher else {}),
     }
 

@@ -305,8 +305,9 @@ class _Estimator:
 
     def _pairs(self, stage: PlannedStage) -> StageEstimate:
         queries, passages = self.pairs()
-        seconds = _SECONDS_A_PAIR * (queries.total + passages.total) + self._writing_seconds()
-        return StageEstimate(seconds, self._inference_bytes if self._writing_seconds() else _PROCESS_BYTES)
+        writing = self._writing_seconds()
+        seconds = _SECONDS_A_PAIR * (queries.total + passages.total) + writing
+        return StageEstimate(seconds, self._inference_bytes if writing else _PROCESS_BYTES)
 
     def _mine(self, stage: PlannedStage) -> StageEstimate:
         queries, _ = self.pairs()

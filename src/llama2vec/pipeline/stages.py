@@ -25,7 +25,6 @@ from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.mine.mining import MiningInputs, mine_to_file
 from llama2vec.mine.settings import MineSettings
-from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.prompt import count_longer
 from llama2vec.model.tokens import corpus_splitter, passage_reading
@@ -126,7 +125,7 @@ def _generated_pairs(plan: RunPlan, stage: PlannedStage, file: Path) -> None:
     assert pairs
     assert pairs.generated
     loading = plan.config.model.model_copy(update={"name": stage.input("writer").where, "layers": 0})
-    inputs = GenerationInputs(plan.path(stage.input("corpus")), load_backbone(loading))
+    inputs = GenerationInputs(plan.path(stage.input("corpus")), loading)
     report = generate_to_file(inputs, file, pairs.generated, overwrite=True)
     if report:
         shown = plan.folder(stage) / file.name

@@ -16,7 +16,6 @@ from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError
 from llama2vec.generate import generation
 from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.generate.settings import GenerateSettings
-from llama2vec.model.backbone import load_backbone
 
 SETTINGS = GenerateSettings(
     prompt="{passage} Q:", questions=2, temperature=1, batch_size=4, round_trip=0, most_copied=1, question_max_tokens=4
@@ -47,11 +46,12 @@ def inputs(
     corpus = tmp_path / "corpus.jsonl"
     rows = [{"_id": f"p{row}", "text": text, "title": f"T{row}"} for row, text in enumerate(sentences[:10])]
     corpus.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"_id": "short", "text": "too short"}]))
-    backbone = load_backbone(ModelSettings(name=str(llama_folder), dtype="float32", device="cpu"))
-    return GenerationInputs(str(corpus), backbone)
+    return GenerationInputs(str(corpus), ModelSettings(name=str(llama_folder), dtype="float32", device="cpu"))
 
 
-def test_questions_become_examples_with_a_report(inputs: GenerationInputs, tmp_path: Path) -> None:
+def test_questions_become_examples_with_a_report(
+    inputs: GenerationInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "out" / "pairs.jsonl"
     report = generate_to_file(inputs, output, SETTINGS)
     assert report is not None
@@ -66,6 +66,7 @@ def test_questions_become_examples_with_a_report(inputs: GenerationInputs, tmp_p
     assert told["refused"]["repeated"]["questions"] == 10
     assert "20 questions for 10 of 11 passages; 10 kept" in report.summary()
     assert sorted(path.name for path in output.parent.iterdir()) == ["pairs.jsonl", "pairs.jsonl.report.json"]
+    monkeypatch.setattr(generation, "load_backbone", lambda *_: pytest.fail("loads the LLM for nothing"))
     assert generate_to_file(inputs, output, SETTINGS) is None
     with pytest.raises(OutputExistsError):
         generate_to_file(inputs, output, SETTINGS.model_copy(update={"seed": 1}))
