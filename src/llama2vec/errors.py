@@ -120,7 +120,7 @@ def one_line(error: BaseException, width: int = 160) -> str:
     >>> one_line(ValueError("no such node\\nin a cluster")), one_line(ValueError("too long"), 4), one_line(KeyError())
     ('no such node in a cluster', 'too…', 'KeyError')
     """
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
@@ -131,3 +131,12 @@ def first_line(error: BaseException | None) -> str:
     ('no such node', 'KeyError')
     """
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def last_line(error: BaseException) -> str:
+    """Return the last line of what another library's error says, which in a traceback names the cause.
+
+    >>> last_line(ValueError("The actor died.\\n  in __init__\\nModuleNotFoundError: No module named 'numpy'"))
+    "ModuleNotFoundError: No module named 'numpy'"
+    """
+    return one_line(ValueError((str(error).strip().splitlines() or [type(error).__name__])[-1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -30,8 +29,6 @@ from llama2vec.model.source import resolve_model
 from llama2vec.processes import check_same, connect, on_first_process, process_rank
 from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_finite, has_checkpoint
 from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
-
-logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 

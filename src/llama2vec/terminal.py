@@ -98,6 +98,15 @@ def table_console(width: int) -> Console:
 _LOG_EVERY_SECONDS = 10.0
 
 
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun, which is in the plural unless the number is 1.
+
+    >>> counted(1, "row"), counted(0, "row"), counted(2400, "judged query", "judged queries")
+    ('1 row', '0 rows', '2,400 judged queries')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
 def duration(seconds: float) -> str:
     """Return a time in a few characters.
 

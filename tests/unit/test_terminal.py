@@ -14,6 +14,7 @@ from llama2vec.terminal import (
     PlainFormatter,
     PlainStream,
     ProgressReporter,
+    counted,
     plain_terminal,
     printable,
     unprotected,
@@ -37,6 +38,11 @@ OSC_LINK = "\x1b]8;;http://x\x07here\x1b]8;;\x07"
 )
 def test_control_sequences_are_shown_and_not_obeyed(text: str, shown: str) -> None:
     assert printable(text) == shown
+
+
+def test_a_count_has_its_noun_in_the_right_number() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2, 12_345)] == ["0 rows", "1 row", "2 rows", "12,345 rows"]
+    assert [counted(number, "query", "queries") for number in (1, 2)] == ["1 query", "2 queries"]
 
 
 def test_a_console_of_another_encoding_gets_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,7 @@ from llama2vec.model.top_layers import check_droppable, check_standardizable, dr
 from llama2vec.processes import on_first_process, process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
+from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, mean_loss, train
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
 from llama2vec.training.settings import OptimizerSettings
@@ -240,7 +241,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     examples, held_out = _pairs(config, work, passages)
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "accumulation")})
     check_enough(len(examples), config.optimizer)
-    logger.info("%d training pairs, %d held out", len(examples), len(held_out))
+    logger.info("%s, %d held out", counted(len(examples), "training pair"), len(held_out))
     backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
     result = train(

@@ -14,6 +14,7 @@ from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seeded
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
+from llama2vec.terminal import counted
 
 
 def adapt_command(
@@ -54,7 +55,7 @@ def _adapt(config: AdaptConfig, output: Path, *, overwrite: bool) -> dict[str, f
         return losses_of(output)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     report(
-        f"Adapted {config.model.name} [D={encoder.dimension}] in {facts['steps']} steps, "
+        f"Adapted {config.model.name} [D={encoder.dimension}] in {counted(facts['steps'], 'step')}, "
         f"{facts['seconds']:,.0f} s, to {output}"
     )
     report_stacks(encoder)

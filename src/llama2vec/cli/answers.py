@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from llama2vec.errors import ConfigError
-from llama2vec.terminal import printable, unprotected
+from llama2vec.terminal import counted, printable, unprotected
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.fusion import Mode
@@ -84,8 +84,8 @@ class Answers:
         """Read questions until an empty line or the end of input."""
         mode = self.mode_now()
         if sys.stdin.isatty():
-            count = f"{len(self.retriever.store):,}"
-            print(f"{count} passages. Ask a question; an empty line ends.", file=sys.stderr)
+            count = counted(len(self.retriever.store), "passage")
+            print(f"{count}. Ask a question; an empty line ends.", file=sys.stderr)
         while True:
             try:
                 print("? ", end="", flush=True, file=sys.stderr)
@@ -98,6 +98,14 @@ class Answers:
             if mode != before:
                 print(f"The index has changed: answers are by {mode} now.", file=sys.stderr)
             self.to(question, depth)
+
+
+def check_question(question: str | None, call: str, *, as_json: bool, opens: bool) -> None:
+    """Raise a ConfigError for an empty question, or where an option needs one; ``call`` = the command and its index."""
+    if question is not None and not question.strip():
+        raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
+    if (as_json or opens) and question is None:
+        raise ConfigError(f'{"--json" if as_json else "--open"} needs a question: llama2vec {call} "…"')
 
 
 def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.answers import Answers
-from llama2vec.cli.options import Device, Dtype, Where, model_settings
+from llama2vec.cli.answers import Answers, check_question
+from llama2vec.cli.options import READ_MODEL_KEYS, EncoderLoading, Where, model_settings, model_spec
+from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.cli.sync import print_report
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError, OutputBusyError
+from llama2vec.errors import OutputBusyError
+from llama2vec.retrieve.syncing import SyncSettings
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.library import SyncReport
@@ -21,10 +24,14 @@ if TYPE_CHECKING:
 READY_MODEL = "llama2vec-smollm2-135m"
 
 
+@options_from(EncoderLoading, "loading", panel="Model")
 def ask_command(
+    loading: EncoderLoading,
     folder: Annotated[Path, typer.Argument(help="Folder of documents, at any depth; or one document.")],
     question: Annotated[str | None, typer.Argument(help="Omit for an interactive prompt.")] = None,
     depth: Annotated[int, typer.Option(min=1, help="Documents to show.")] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    opens: Annotated[bool, typer.Option("--open", help="Open the file of the best answer.")] = False,
     where: Where = None,
     words: Annotated[
         bool, typer.Option("--words", help="Answer by words (BM25) alone; a new index gets no vectors.")
@@ -36,40 +43,36 @@ def ask_command(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set",
-            help="Setting as KEY=VALUE, such as index.language=de; repeatable. `sync --list-settings` lists all keys.",
+            "--set", help="Setting as KEY=VALUE, such as index.language=de; kept for the next time; repeatable."
         ),
     ] = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
+    list_settings: Annotated[bool, settings_option(SyncSettings, READ_MODEL_KEYS)] = False,
 ) -> None:
     """Answer a question from a folder of documents: read, index and search it in one go.
 
     The first call answers by words as soon as it has read the folder; then it makes vectors and answers by both. Later
     calls read and encode only what changed. Ctrl-C keeps finished vectors; rerun the same command to resume.
     """
-    if question is not None and not question.strip():
-        raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
-    from llama2vec.model.source import ModelSpec, resolve_model
+    check_question(question, "ask FOLDER", as_json=as_json, opens=opens)
     from llama2vec.retrieve.filters import check_filter
     from llama2vec.retrieve.library import index_in_cache
     from llama2vec.retrieve.retriever import Retriever
-    from llama2vec.retrieve.syncing import Following, SyncSettings
+    from llama2vec.retrieve.syncing import Following
 
     if where is not None:
         check_filter(where)
-    spec = ModelSpec.of_source(resolve_model(model))
-    home = index or index_in_cache(folder, spec.title)
-    loading, others = model_settings(dtype, device, sets)
+    spec = model_spec(model, loading.prompts)
+    home = index or index_in_cache(folder, " ".join([spec.title, *([loading.prompts] if loading.prompts else ())]))
+    how, others = model_settings(loading.dtype, loading.device, sets)
     settings = load_config(SyncSettings, None, others)
 
     def answer_by_words(report: SyncReport) -> None:
-        if question is not None:
-            typer.echo(f"By words, from {report.passages:,} passages:")
+        if question is not None and not as_json:
+            typer.echo(f"By words, from {counted(report.passages, 'passage')}:")
             Answers(_by_words(home), "bm25", where).to(question, depth)
             typer.echo("\nMaking vectors for an answer by meaning too; Ctrl-C keeps what is done.", err=True)
 
-    following = Following(folder, home, None if words else spec, loading, settings, on_words=answer_by_words)
+    following = Following(folder, home, None if words else spec, how, settings, on_words=answer_by_words)
     started = time.monotonic()
     try:
         report = following.sync()
@@ -78,9 +81,9 @@ def ask_command(
     except OutputBusyError as error:
         # Another call makes vectors; what is there already answers.
         typer.echo(f"{error}; this answer comes from its present state", err=True)
-    retriever = _by_words(home) if words else Retriever.open(home, device=device, dtype=dtype)
+    retriever = _by_words(home) if words else Retriever.open(home, device=loading.device, dtype=loading.dtype)
     answers = Answers(retriever, where=where)
-    answers.to_each(depth) if question is None else answers.to(question, depth)
+    answers.to(question, depth, as_json=as_json, opens=opens) if question is not None else answers.to_each(depth)
 
 
 def _by_words(home: Path) -> Retriever:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from llama2vec.errors import OutputExistsError
+from llama2vec.terminal import counted
 
 
 def card_command(
@@ -30,4 +31,4 @@ def card_command(
         raise OutputExistsError(
             f"{model / CARD_FILE} has an author; move the file away, or add this line to hand it over: {CARD_MARK}"
         )
-    typer.echo(f"Wrote {model / CARD_FILE} with {len(reports)} results")
+    typer.echo(f"Wrote {model / CARD_FILE} with {counted(len(reports), 'result')}")

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from llama2vec.cli.options import with_options
+from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.data.example_report import ExampleReport
@@ -35,16 +38,26 @@ def check_command(
     negatives: Annotated[
         int | None, typer.Option(min=0, help="Report rows with fewer negatives; replaces the recipe's number.")
     ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting as KEY=VALUE, such as encoder.passage_max_tokens=256; repeatable."),
+    ] = None,
+    list_settings: Annotated[bool, settings_option(FinetuneConfig)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Read training data to the end and report every problem; exit code 2 if there is one."""
-    config = load_config(FinetuneConfig, recipe)
+    config = load_config(
+        FinetuneConfig,
+        recipe,
+        with_options(overrides, ("--model", "model.name", model), ("--split", "data.split", split)),
+    )
     sources = data or config.data.source_list
     if not sources:
         raise ConfigError("nothing to check; name DATA, or a recipe with data.sources")
     if negatives is None:
         negatives = config.contrastive.negatives if config.contrastive.missing_negatives == "error" else 0
-    name = model or (config.model.name if recipe else None)
+    names_model = recipe is not None or "name" in config.model.model_fields_set
+    name = config.model.name if names_model else None
     check_new(output, overwrite=overwrite, inputs=[*sources, name, recipe], kind=_REPORT)
     count_tokens, limits = _tokens(name, config) if name else (None, (0, 0))
     from llama2vec.data.example_report import inspect_examples
@@ -52,7 +65,7 @@ def check_command(
     reports: list[ExampleReport] = []
     for source in sources:
         report = inspect_examples(
-            source, split=split or config.data.split, count_tokens=count_tokens, query_max_tokens=limits[0],
+            source, split=config.data.split, count_tokens=count_tokens, query_max_tokens=limits[0],
             passage_max_tokens=limits[1], negatives=negatives,
         )  # fmt: skip
         typer.echo(f"{report}\n")
@@ -89,4 +102,4 @@ def _finish(reports: list[ExampleReport], output: Path | None, overwrite: bool) 
     if faulty:
         raise ExampleFormatError(f"{'; '.join(faulty)}; correct or delete these rows")
     rows = sum(report.rows for report in reports)
-    typer.echo(f"Checked {', '.join(report.source for report in reports)}: {rows:,} rows, no problems")
+    typer.echo(f"Checked {', '.join(report.source for report in reports)}: {counted(rows, 'row')}, no problems")

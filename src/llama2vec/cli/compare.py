@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import data_root
+from llama2vec.cli.options import DataRoot
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
 
@@ -21,6 +21,7 @@ def compare_command(
         str | None,
         typer.Option(help="Task with the judgments and texts: a BEIR folder (PATH or PATH:SPLIT), beir/NAME, ir:ID."),
     ] = None,
+    data_root: DataRoot = "data",
     qrels: Annotated[Path | None, typer.Option(help="TREC or BEIR judgments instead of the task's.")] = None,
     metrics: Annotated[
         list[str] | None, typer.Option("--metric", help="nDCG@10 (the default), MRR@10, R@100, AP, …; repeatable.")
@@ -40,22 +41,16 @@ def compare_command(
     from llama2vec.data.trec import read_qrels
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs, with_texts
     from llama2vec.score.report.text import terminal_comparison
-    from llama2vec.score.results import (
-        COMPARISON_FILE,
-        check_same_corpus,
-        read_named_runs,
-        task_of,
-        write_comparisons,
-    )
+    from llama2vec.score.results import COMPARISON_FILE, check_same_corpus, read_named_runs, task_of, write_comparisons
     from llama2vec.score.tasks import retrieval_task, task_places
     from llama2vec.terminal import table_console
 
-    read = [*runs, qrels, *(task_places([task], data_root()) if task else ())]
+    read = [*runs, qrels, *(task_places([task], data_root) if task else ())]
     check_new(output, overwrite=overwrite, inputs=read, kind=COMPARISON_FILE)
     check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))
     if task is None and qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
-    data = retrieval_task(task, data_root()) if task else None
+    data = retrieval_task(task, data_root) if task else None
     judgments = read_qrels(qrels) if qrels else data.qrels if data else {}
     name = _judgments_name(qrels) if qrels else data.name if data else ""
     named = read_named_runs(runs)

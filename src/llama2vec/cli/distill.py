@@ -8,9 +8,22 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, already_done
+from llama2vec.cli.options import (
+    ENCODER_KEYS,
+    CorpusSettings,
+    Device,
+    Dtype,
+    Prompts,
+    already_done,
+    corpus_settings,
+    load_encoder,
+)
+from llama2vec.cli.settings_options import Keys, settings_option
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
+from llama2vec.terminal import counted
+
+_READING = Keys(CorpusSettings, "", ("reading",))
 
 
 def distill_command(
@@ -25,6 +38,16 @@ def distill_command(
     ] = None,
     count: Annotated[int, typer.Option(min=20, help="Use at most this many sample queries.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    prompts: Prompts = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="Setting as KEY=VALUE: reading.KEY, model.compile; of a model that llama2vec did not save also "
+            "pooling, passage_max_tokens, …; repeatable.",
+        ),
+    ] = None,
+    list_settings: Annotated[bool, settings_option(_READING, *ENCODER_KEYS)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table.")] = False,
@@ -34,22 +57,26 @@ def distill_command(
         raise ConfigError("a table is fitted to sample queries; give --queries, or --corpus to draw them from")
     check_inputs(output, [model, *(queries or ()), *(corpus or ())])
     from llama2vec.data.corpus import read_passages, read_queries
-    from llama2vec.model.encoder import Encoder
     from llama2vec.retrieve.query_table import QUERY_TABLE, save_query_table
     from llama2vec.retrieve.table_fitting import sample_spans
 
+    reading, encoder_sets = corpus_settings(sets)
+    if "passages" in reading.model_fields_set:
+        raise ConfigError("--set passages.KEY: sample queries are drawn from whole documents; drop it")
     texts = [query.text for source in queries or () for query in read_queries(source)][:count]
 
     def passages() -> Iterator[tuple[str, str]]:
-        return ((row.title, row.text) for source in corpus or () for row in read_passages(source))
+        return (
+            (row.title, row.text) for source in corpus or () for row in read_passages(source, settings=reading.reading)
+        )
 
     texts += sample_spans(passages, count - len(texts), seed)
-    encoder = Encoder.load(model, device=device, dtype=dtype)
+    encoder = load_encoder(model, dtype, device, prompts, encoder_sets)
     is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)
     table = save_query_table(encoder, texts, output, seed=seed, overwrite=overwrite)
     megabytes = table.rows.nbytes / 1e6
     what = f"{output} is already done, nothing to do" if is_done else f"Saved {output}"
     typer.echo(
-        f"{what} [{megabytes:.0f} MB, {len(table.rows) - 1:,} tokens, D={table.dimension}], fitted to "
+        f"{what} [{megabytes:.0f} MB, {counted(len(table.rows) - 1, 'token')}, D={table.dimension}], fitted to "
         f"{table.facts['texts']:,} queries: cosine {table.facts['cosine']:.3f} to the model's vectors of held-out ones"
     )

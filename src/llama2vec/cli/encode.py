@@ -12,6 +12,8 @@ import typer
 from pydantic import Field
 
 from llama2vec.cli.options import (
+    ENCODER_KEYS,
+    CorpusSettings,
     Device,
     Dtype,
     Prompts,
@@ -22,36 +24,25 @@ from llama2vec.cli.options import (
     print_reading,
     report,
 )
-from llama2vec.cli.settings_options import options_from
-from llama2vec.config import Settings
+from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.data.corpus import read_once, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import corpus_source
-from llama2vec.errors import ConfigError, ContractError
 from llama2vec.files import check_inputs
-from llama2vec.retrieve.settings import PlacingSettings
+from llama2vec.retrieve.settings import PlacingSettings, StoredVectors
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
     from llama2vec.model.source import ModelSpec
     from llama2vec.retrieve.ray_encoding import RayEncoder
-    from llama2vec.retrieve.store import VectorFormat
     from llama2vec.retrieve.vllm_encoding import VllmEncoder
 
 
-class _Stored(Settings):
-    """How the store keeps its vectors."""
+class _Stored(StoredVectors):
+    """How the store is written."""
 
     shard_size: int = Field(2048, ge=1, description="Passages per shard.")
-    half: bool = Field(False, description="Store vectors as float16.")
-    int8: bool = Field(False, description="Store vectors as int8, a quarter of the size of float32.")
-
-    @property
-    def format(self) -> VectorFormat:
-        """The format of the vectors."""
-        if self.half and self.int8:
-            raise ConfigError("--half and --int8 are two formats; choose one")
-        return "int8" if self.int8 else "float16" if self.half else "float32"
 
 
 @options_from(_Stored, "stored", panel="Store")
@@ -68,16 +59,17 @@ def encode_command(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Setting as KEY=VALUE: reading.KEY and passages.KEY (`read --list-settings` lists them), "
-            "model.compile; of a model that llama2vec did not save also pooling, passage_max_tokens, …; repeatable.",
+            help="Setting as KEY=VALUE: reading.KEY, passages.KEY, model.compile; of a model that llama2vec did not "
+            "save also pooling, passage_max_tokens, …; repeatable.",
         ),
     ] = None,
+    list_settings: Annotated[bool, settings_option(CorpusSettings, *ENCODER_KEYS)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that has other settings.")] = False,
 ) -> None:
     """Encode a corpus into a vector store; rerun to resume, or share the work: --engine ray, or on several machines."""
-    vectors = stored.format
+    vectors = stored.vector_format
     check_inputs(output, [reuse, corpus, model])
     from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.reuse import KnownVectors
@@ -101,7 +93,7 @@ def encode_command(
                 shard_size=stored.shard_size, dtype=vectors, overwrite=overwrite, total=total,
             )  # fmt: skip
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=corpus)
-    facts = f"{len(store):,} passage{'s' if len(store) > 1 else ''} [D={store.dimension}]"
+    facts = f"{counted(len(store), 'passage')} [D={store.dimension}]"
     if before and before.finished and not overwrite:
         report(f"{output} is finished already: {facts}")
     else:
@@ -118,11 +110,7 @@ def _placed(
     if placing.engine == "process":
         yield load_encoder(model, dtype, device, prompts, sets)
         return
-    settings, encoder_sets = model_settings(dtype, device, sets)
-    if (prompts or encoder_sets) and spec.source().carries_contract:
-        raise ContractError(
-            f"{model}: this model carries its own contract; leave out --prompts and --set of an encoder"
-        )
+    settings, _ = model_settings(dtype, device, sets)
     if placing.engine == "vllm":
         from llama2vec.retrieve.vllm_encoding import VllmEncoder
 

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, as_overrides, load_encoder, with_options
+from llama2vec.cli.options import ENCODER_KEYS, DataRoot, EncoderLoading, as_overrides, load_encoder, with_options
+from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
 from llama2vec.score.settings import ScoringSettings
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,21 +45,21 @@ _Sets = Annotated[
         "--set",
         help="Setting as KEY=VALUE: windows=maxp or firstp, window_tokens, stride, exclude_same_id, language, "
         "reading.KEY, stores=FOLDER, encode_only=true, model.compile; of a model that llama2vec did not save also "
-        "prompts, pooling, …; repeatable.",
+        "pooling, passage_max_tokens, …; repeatable.",
     ),
 ]
 
 
+@options_from(EncoderLoading, "loading", panel="Model")
 def evaluate_command(
+    loading: EncoderLoading,
     model: Annotated[str, typer.Argument(help="Saved encoder, any causal LM, bm25, or a TREC run.")],
     tasks: _Tasks,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder for scores, runs and values per query; rerun to resume."),
     ] = None,
-    data_root: Annotated[
-        str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder of named tasks, such as beir/NAME.")
-    ] = "data",
+    data_root: DataRoot = "data",
     metrics: Annotated[
         list[str] | None, typer.Option("--metric", help="nDCG@10, R@100, …; default: the task's; repeatable.")
     ] = None,
@@ -66,9 +68,8 @@ def evaluate_command(
     ] = None,
     mode: Annotated[str, typer.Option(help="dense, or hybrid for vectors and BM25 together.")] = "dense",
     name: Annotated[str | None, typer.Option(help="Name of the system in the results.")] = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
     sets: _Sets = None,
+    list_settings: Annotated[bool, settings_option(_Settings, *ENCODER_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Score finished tasks again.")] = False,
 ) -> None:
     """Score a model or BM25 on retrieval tasks and sentence pairs."""
@@ -81,10 +82,13 @@ def evaluate_command(
         raise ConfigError("--mode hybrid joins BM25 with a model's vectors; give a model, not bm25")
     own = [text for text in sets or [] if re.split(r"[.=]", text)[0].strip() in _Settings.model_fields]
     named = [text for text in sets or [] if text.partition("=")[0].strip() == "prompts"]
-    prompts = named[-1].partition("=")[2].strip() if named else None
+    named = with_options(named, ("--prompts", "prompts", loading.prompts))
+    prompts = loading.prompts or (named[-1].partition("=")[2].strip() if named else None)
     encoder_sets = [text for text in sets or [] if text not in own + named]
     changes = with_options(own, ("--metric", "metrics", metrics), ("--depth", "depth", depth))
     settings = load_config(_Settings, None, [*as_overrides({"data_root": data_root or "."}), *changes])
+    if model == BM25 and loading.prompts:
+        raise ConfigError("--prompts belongs to a model; leave it out for bm25")
     if model == BM25 and encoder_sets + named:
         # Not the encoder's settings then: names the nearest of ours.
         load_config(_Settings, None, encoder_sets + named)
@@ -93,15 +97,14 @@ def evaluate_command(
         find_task(task)
     if settings.encode_only and (model == BM25 or settings.stores is None):
         raise ConfigError("encode_only needs a model and a folder; give a model and --set stores=FOLDER")
-    for folder in (output, settings.stores):
-        if folder:
-            check_inputs(folder, [None if model == BM25 else model])
+    for folder in filter(None, (output, settings.stores)):
+        check_inputs(folder, [None if model == BM25 else model])
     if Path(model).is_file() and Path(model).suffix != ".gguf":
         if mode == "hybrid" or settings.encode_only or settings.windows or encoder_sets + named:
             raise ConfigError(f"{model}: a run is scored as it is; leave out --mode, windows and a model's settings")
         system = _run_system(model, name)
     else:
-        encoder = None if model == BM25 else load_encoder(model, dtype, device, prompts, encoder_sets)
+        encoder = None if model == BM25 else load_encoder(model, loading.dtype, loading.device, prompts, encoder_sets)
         name = name or (f"{model}+bm25" if mode == "hybrid" else model)
         system = System(name, encoder, "hybrid" if mode == "hybrid" else "dense")
     if settings.encode_only:
@@ -124,7 +127,7 @@ def _encode(system: System, tasks: Sequence[str], settings: _Settings) -> None:
 
     assert settings.stores
     for store in encode_tasks(system, tasks, settings.stores, settings):
-        typer.echo(f"Encoded {len(store):,} passages [D={store.dimension}] to {store.path}")
+        typer.echo(f"Encoded {counted(len(store), 'passage')} [D={store.dimension}] to {store.path}")
 
 
 def _evaluate(
@@ -143,5 +146,5 @@ def _evaluate(
     if output:
         kept = sum(score.result.kept for score in scores)
         new = len(scores) - kept
-        scored = f"Scored {new} task{'s' if new > 1 else ''}, kept {kept}"
+        scored = f"Scored {counted(new, 'task')}, kept {kept}"
         typer.echo(f"{scored if new else 'All tasks were already done'}: {output}")

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
+from llama2vec.cli.options import ENCODER_KEYS, Device, Dtype, EncoderSets, Prompts, load_encoder
+from llama2vec.cli.settings_options import settings_option
 from llama2vec.errors import ConfigError
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explanation
@@ -36,6 +38,7 @@ def explain_command(
     language: Annotated[str, typer.Option(help="Language of stop words and sentence ends: en, de, …")] = "en",
     prompts: Prompts = None,
     sets: EncoderSets = None,
+    list_settings: Annotated[bool, settings_option(*ENCODER_KEYS)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
@@ -67,7 +70,7 @@ def format_explanation(explanation: Explanation, top: int) -> str:
     rows = [(word.word, word.contribution) for word in explanation.shared[:top]]
     lines += ["", *bars("the match: query weight × passage weight", rows)]
     if rest := explanation.shared[top:]:
-        lines.append(f"  and {sum(word.contribution for word in rest):.3f} from {len(rest)} more words")
+        lines.append(f"  and {sum(word.contribution for word in rest):.3f} from {counted(len(rest), 'more word')}")
     if explanation.evidence:
         lines += ["", "dense cosine lost without the sentence"]
         lines += [f"  {drop:+.3f}  {shorten(text, _SENTENCE, placeholder='…')}" for text, drop in explanation.evidence]

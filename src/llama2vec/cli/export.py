@@ -12,9 +12,11 @@ from pydantic import Field
 from llama2vec.cli.options import already_done, check_language_option
 from llama2vec.cli.settings_options import options_from
 from llama2vec.config import Settings
-from llama2vec.engines.opening import ENGINES, TOKEN, Target
+from llama2vec.engines.engine import TOKEN
+from llama2vec.engines.opening import ENGINES, Target
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import check_inputs
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.model.publish.exporting import Quantization, Runtime
@@ -112,7 +114,7 @@ def _export_encoder(model: Path, output: Path, runtime: Runtime, quantize: str, 
 
 
 def _export_store(store: VectorStore, target: Target, language: str | None, *, replace: bool, timeout: float) -> None:
-    count = f"{len(store):,} passage{'s' if len(store) > 1 else ''}"
+    count = counted(len(store), "passage")
     if target.kind == _FAISS:
         from llama2vec.retrieve.faiss_folder import export_faiss
 

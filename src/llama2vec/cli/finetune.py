@@ -13,6 +13,7 @@ from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seeded
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.terminal import counted
 
 
 def finetune_command(
@@ -54,9 +55,10 @@ def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[
     scores = "".join(
         f", {name.removeprefix('validation_')} {value:.3f}" for name, value in facts["losses"].items() if "@" in name
     )
+    queries, steps = counted(facts["training_queries"], "query", "queries"), counted(facts["steps"], "step")
     report(
-        f"Fine-tuned {config.model.name} [D={encoder.dimension}] on {facts['training_queries']:,} queries in "
-        f"{facts['steps']} steps, {facts['seconds']:,.0f} s{scores}, to {output}"
+        f"Fine-tuned {config.model.name} [D={encoder.dimension}] on {queries} in {steps}, "
+        f"{facts['seconds']:,.0f} s{scores}, to {output}"
     )
     report_stacks(encoder)
     return losses_of(output)

@@ -14,6 +14,7 @@ from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reported import report_path
 from llama2vec.generate.settings import GenerateConfig
 from llama2vec.model.packaged import SMOLLM2_NAME
+from llama2vec.terminal import counted
 
 
 def generate_command(
@@ -52,4 +53,6 @@ def generate_command(
         return
     print_reading(found)
     typer.echo(report.summary())
-    typer.echo(f"Wrote {report.kept:,} examples to {output} in {report.seconds:,.0f} s; report: {report_path(output)}")
+    typer.echo(
+        f"Wrote {counted(report.kept, 'example')} to {output} in {report.seconds:,.0f} s; report: {report_path(output)}"
+    )

@@ -9,6 +9,7 @@ import typer
 
 from llama2vec.cli.options import check_language_option
 from llama2vec.engines.opening import Target
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.settings import IndexKind
@@ -49,7 +50,7 @@ def index_command(
         search=SearchRequest(dims=dims, recall=recall, engine=Target.parse(engine) if engine else None),
     )  # fmt: skip
     if made:
-        typer.echo(f"Indexed {len(opened):,} passage{'s' if len(opened) > 1 else ''} [{', '.join(made)}] to {output}")
+        typer.echo(f"Indexed {counted(len(opened), 'passage')} [{', '.join(made)}] to {output}")
         facts = search_facts(output)
         if facts:
             typer.echo(facts)

@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import DEVICE_HELP, DTYPE_HELP, load_encoder, print_reading, with_options
+from llama2vec.cli.options import EncoderLoading, load_encoder, print_reading, with_options
 from llama2vec.cli.settings_options import options_from, settings_option
-from llama2vec.config import Settings, load_config
+from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reported import report_path
 from llama2vec.data.sources import beir_file
+from llama2vec.errors import ConfigError
 from llama2vec.mine.settings import MineConfig
+from llama2vec.terminal import counted
 
 
-class _Models(Settings):
+class _Models(EncoderLoading):
     """The teacher, and how models are loaded."""
 
     teacher: str | None = Field(
@@ -25,8 +27,6 @@ class _Models(Settings):
         description="Cross-encoder, sentence-transformers model or saved encoder that scores the written passages; "
         "replaces mine.teacher.",
     )
-    dtype: str = Field("auto", description=DTYPE_HELP)
-    device: str = Field("auto", description=DEVICE_HELP)
 
 
 @options_from(_Models, "models", panel="Models")
@@ -60,9 +60,11 @@ def mine_command(
     from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.index import open_index
 
+    if models.prompts and not (model or store):
+        raise ConfigError("--prompts belongs to a model; name it with --model")
     index = open_index(store) if store else None
     encoder = (
-        load_encoder(model, models.dtype, models.device, store=index.store if index else None)
+        load_encoder(model, models.dtype, models.device, models.prompts, store=index.store if index else None)
         if model or index
         else None
     )
@@ -72,7 +74,7 @@ def mine_command(
     found = ReadingReport()
     inputs = MiningInputs(
         examples, split, corpus or "", name, encoder, index, splitter, config.reading, report=found,
-        teacher=PairScorer(config.mine.teacher, models.device) if config.mine.teacher else None,
+        teacher=PairScorer(config.mine.teacher, models.device, models.dtype) if config.mine.teacher else None,
     )  # fmt: skip
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:
@@ -80,7 +82,8 @@ def mine_command(
         return
     typer.echo(report.summary())
     typer.echo(
-        f"Mined {report.mined:,} negatives for {report.written:,} of {report.queries:,} queries to {output} "
+        f"Mined {counted(report.mined, 'negative')} for {report.written:,} of "
+        f"{counted(report.queries, 'query', 'queries')} to {output} "
         f"in {report.facts['seconds']:,.0f} s; report: {report_path(output)}"
     )
     print_reading(found)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
-from llama2vec.config import PROMPT_RECIPES, ModelSettings, Settings, load_config, set_value
+from llama2vec.cli.settings_options import Keys
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, Settings, load_config, set_value
 from llama2vec.data.settings import PassageSettings, ReadingSettings
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, ContractError
 from llama2vec.languages import check_language
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 
@@ -24,12 +26,11 @@ if TYPE_CHECKING:
 
 DTYPE_HELP = "Number format of the model: auto, float32, bfloat16 or float16."
 DEVICE_HELP = "Where the model runs: auto, cpu, cuda, cuda:1, …"
+PROMPTS_HELP = f"Prompts of a model that llama2vec did not save: {', '.join(PROMPT_RECIPES)}."
 Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
 Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
-Prompts = Annotated[
-    str | None,
-    typer.Option(help=f"Prompts of a model that llama2vec did not save: {', '.join(PROMPT_RECIPES)}."),
-]
+Prompts = Annotated[str | None, typer.Option(help=PROMPTS_HELP)]
+DataRoot = Annotated[str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder of named tasks, such as beir/NAME.")]
 EncoderSets = Annotated[
     list[str] | None,
     typer.Option(
@@ -41,6 +42,19 @@ EncoderSets = Annotated[
 WHERE_HELP = """Search only passages that match this filter, such as 'year >= 2020 and path ~ "guide/"'."""
 Where = Annotated[str | None, typer.Option(help=WHERE_HELP)]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")]
+
+
+class Loading(Settings):
+    """How a saved model is loaded."""
+
+    dtype: str = Field("auto", description=DTYPE_HELP)
+    device: str = Field("auto", description=DEVICE_HELP)
+
+
+class EncoderLoading(Loading):
+    """How any encoder is loaded."""
+
+    prompts: str | None = Field(None, description=PROMPTS_HELP)
 
 
 class CorpusSettings(Settings):
@@ -59,6 +73,9 @@ def corpus_settings(sets: Iterable[str] | None) -> tuple[CorpusSettings, list[st
 
 _MODEL = "model."
 _MODEL_KEYS = ("compile", "attention")
+READ_MODEL_KEYS = Keys(ModelSettings, _MODEL, _MODEL_KEYS)
+ENCODER_KEYS = (READ_MODEL_KEYS, EncoderSettings)
+"""What ``--list-settings`` shows of a model that is only read, and of one without a contract."""
 
 
 def model_settings(dtype: str, device: str, sets: Iterable[str] | None) -> tuple[ModelSettings, list[str]]:
@@ -165,17 +182,18 @@ def load_encoder(
 
 
 def model_spec(model: str, prompts: str | None = None, encoder_sets: list[str] | None = None) -> ModelSpec:
-    """Describe the encoder that :func:`load_encoder` would load, without loading it."""
+    """Describe the encoder that :func:`load_encoder` would load, without loading it.
+
+    Raises:
+        ContractError: Prompts or settings are given for a model that carries its own contract.
+    """
     _, encoder_sets = model_settings("auto", "auto", encoder_sets)
     source, choices = resolve_model(model), read_choices(prompts, encoder_sets)
-    if source.carries_contract:
-        return ModelSpec.of_source(source)
+    if source.carries_contract and (prompts or encoder_sets):
+        raise ContractError(
+            f"{model}: this model carries its own contract; leave out --prompts and --set of an encoder"
+        )
     return ModelSpec.of_source(source, prompts=choices.prompts, encoder=choices.encoder)
-
-
-def data_root() -> str:
-    """Return the folder of named tasks where no option names it."""
-    return os.environ.get("LLAMA2VEC_DATA", "data")
 
 
 def check_language_option(language: str) -> None:

@@ -19,7 +19,8 @@ from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import write_read_passages
-from llama2vec.terminal import ProgressReporter
+from llama2vec.errors import ConfigError
+from llama2vec.terminal import ProgressReporter, counted
 
 
 def read_command(
@@ -45,14 +46,16 @@ def read_command(
     settings = load_config(CorpusSettings, None, [*(sets or ()), *(["reading.strict=true"] if strict else [])])
     from llama2vec.model.tokens import corpus_splitter
 
+    if prompts and not model:
+        raise ConfigError("--prompts belongs to a model; name it with --model")
     spec = model_spec(model, prompts) if model else None
     splitter = corpus_splitter(source, spec, settings.passages, settings.reading)
     report = ReadingReport()
     passages = read_passages(source, limit=limit, splitter=splitter, settings=settings.reading, report=report)
     with ProgressReporter("reading", "passages") as progress:
         progress.start(None)
-        counted = progress.counted(passages)
-        count = write_read_passages(counted, output, source, settings.reading, report, overwrite=overwrite)
+        read = progress.counted(passages)
+        count = write_read_passages(read, output, source, settings.reading, report, overwrite=overwrite)
     measure = "" if splitter is None else f" of at most {splitter.tokens} {'tokens' if model else 'words'}"
-    typer.echo(f"Wrote {count:,} passage{'s' if count != 1 else ''}{measure} to {output}")
+    typer.echo(f"Wrote {counted(count, 'passage')}{measure} to {output}")
     print_reading(report)

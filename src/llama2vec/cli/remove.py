@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from llama2vec.terminal import counted
+
 
 def remove_command(
     index: Annotated[Path, typer.Argument(help="Index that `sync` made.")],
@@ -19,4 +21,4 @@ def remove_command(
     if not removed:
         typer.echo(f"{index}: removed before; nothing to do")
         return
-    typer.echo(f"Removed {removed:,} passage{'s' if removed != 1 else ''} from {index}")
+    typer.echo(f"Removed {counted(removed, 'passage')} from {index}")

@@ -8,15 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, data_root
+from llama2vec.cli.options import DataRoot, Loading
+from llama2vec.cli.settings_options import options_from
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
+    from llama2vec.data.beir import BeirTask
     from llama2vec.records import Passage, Query
 
 
+@options_from(Loading, "loading", panel="Model")
 def rerank_command(
+    loading: Loading,
     run: Annotated[Path, typer.Argument(help="TREC run of any system.")],
     model: Annotated[
         str, typer.Option(help="Cross-encoder, sentence-transformers model or saved encoder (folder or hub id).")
@@ -26,6 +31,7 @@ def rerank_command(
         str | None,
         typer.Option(help="Task with the queries and texts: a BEIR folder (PATH or PATH:SPLIT), beir/NAME, ir:ID."),
     ] = None,
+    data_root: DataRoot = "data",
     queries: Annotated[
         str | None,
         typer.Option(
@@ -38,7 +44,6 @@ def rerank_command(
         int, typer.Option(min=1, help="Passages per query to rerank; the others keep their order and follow.")
     ] = 100,
     name: Annotated[str | None, typer.Option(help="Name of the new run; default: the old name with -reranked.")] = None,
-    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder."""
@@ -54,27 +59,26 @@ def rerank_command(
     check_id(tag := name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.score.reranking import rerank
+    from llama2vec.score.tasks import retrieval_task
 
-    scorer = PairScorer(model, device)
-    asked, passages = _texts(task, queries, corpus, index)
+    scorer = PairScorer(model, loading.device, loading.dtype)
+    asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index)
     reranked = rerank(found, asked, passages, scorer, depth=depth, tag=tag)
     write_run(reranked, output, overwrite=overwrite)
     scorer.warn_of_cut_texts()
     typer.echo(
-        f"Reranked {len(reranked.results):,} queries to depth {depth:,} with {model} ({scorer.kind}, "
-        f"{scorer.scored:,} pairs): {output}"
+        f"Reranked {counted(len(reranked.results), 'query', 'queries')} to depth {depth:,} with {model} "
+        f"({scorer.kind}, {counted(scorer.scored, 'pair')}): {output}"
     )
 
 
 def _texts(
-    task: str | None, queries: str | None, corpus: str | None, index: Path | None
+    data: BeirTask | None, queries: str | None, corpus: str | None, index: Path | None
 ) -> tuple[list[Query], Iterable[Passage]]:
     """Return the queries, and a stream of the passages."""
     from llama2vec.data.corpus import read_passages, read_queries
     from llama2vec.retrieve.index import open_index, store_passages
-    from llama2vec.score.tasks import retrieval_task
 
-    data = retrieval_task(task, data_root()) if task else None
     asked = read_queries(queries) if queries else data.queries if data else []
     if index is not None:
         return asked, store_passages(open_index(index).store)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from pydantic import Field
 
-from llama2vec.cli.answers import Answers
+from llama2vec.cli.answers import Answers, check_question
 from llama2vec.cli.options import WHERE_HELP, Device, Dtype
 from llama2vec.cli.settings_options import options_from
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode
@@ -58,10 +59,7 @@ def search_command(
     """Search an index: one question, a prompt, or a file of queries to a TREC run."""
     if bool(queries) != bool(run):
         raise ConfigError("--queries and --run belong together: the queries to ask and the TREC run to write")
-    if question is not None and not question.strip():
-        raise ConfigError("the question is empty; write one, or leave it out for an interactive prompt")
-    if (as_json or opens) and question is None:
-        raise ConfigError(f'{"--json" if as_json else "--open"} needs a question: llama2vec search INDEX "…"')
+    check_question(question, "search INDEX", as_json=as_json, opens=opens)
     from llama2vec.data.trec import RUN_FILE
 
     check_new(run, overwrite=overwrite, inputs=[index, queries, model], kind=RUN_FILE)
@@ -112,4 +110,4 @@ def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwri
     mode = answers.mode_now()
     tag = "llama2vec" if mode == "dense" else f"llama2vec-{mode}"
     write_run(answers.retriever.search(asked, mode, depth, where=answers.where, tag=tag), run, overwrite=overwrite)
-    typer.echo(f"Searched {len(asked):,} quer{'ies' if len(asked) != 1 else 'y'} to depth {depth:,}: {run}")
+    typer.echo(f"Searched {counted(len(asked), 'query', 'queries')} to depth {depth:,}: {run}")

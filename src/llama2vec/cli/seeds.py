@@ -13,6 +13,7 @@ import typer
 from llama2vec.cli.options import as_overrides, is_first_process, report
 from llama2vec.errors import ConfigError
 from llama2vec.files import FileKind, check_new, write_output
+from llama2vec.terminal import counted
 
 Seeds = Annotated[
     str | None,
@@ -81,7 +82,7 @@ def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[in
     figures = summarized(found)
     content = {"format": "llama2vec-seeds", "version": 1, "verb": verb, "seeds": list(seeds), "figures": figures}
     write_output(table, json.dumps(content, indent=1, ensure_ascii=False) + "\n", _KIND, overwrite=True)
-    _print(f"{verb}, {len(seeds)} seeds", seeds, figures)
+    _print(f"{verb}, {counted(len(seeds), 'seed')}", seeds, figures)
     report(f"Wrote {table}")
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, EncoderSets, Prompts, load_encoder
-from llama2vec.cli.settings_options import options_from
+from llama2vec.cli.options import ENCODER_KEYS, EncoderLoading, EncoderSets, load_encoder
+from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.errors import ConfigError, MissingDependencyError
 from llama2vec.files import read_text
 from llama2vec.serve.settings import ProxySettings, ServeSettings
@@ -28,9 +28,11 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @options_from(ProxySettings, "proxy", panel="Behind a reverse proxy")
 @options_from(ServeSettings, "limits", panel="Limits")
+@options_from(EncoderLoading, "loading", panel="Model")
 def serve_command(
     limits: ServeSettings,
     proxy: ProxySettings,
+    loading: EncoderLoading,
     index: Annotated[
         Path | None,
         typer.Argument(
@@ -46,10 +48,8 @@ def serve_command(
     token_file: Annotated[
         Path | None, typer.Option(help=f"File with the token that requests must carry; default: ${_TOKEN}, if set.")
     ] = None,
-    prompts: Prompts = None,
     sets: EncoderSets = None,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
+    list_settings: Annotated[bool, settings_option(*ENCODER_KEYS)] = False,
 ) -> None:
     """Serve embeddings in OpenAI's format, search, and a search page."""
     if index is None and model is None:
@@ -80,7 +80,8 @@ def serve_command(
             retriever.check_mode("bm25")
         if retriever and (only_table or (model is None and not retriever.store.has_vectors)):
             return Loaded.with_index(None, retriever, words)
-        encoder = load_encoder(model, dtype, device, prompts, sets, retriever.store if retriever else None)
+        store = retriever.store if retriever else None
+        encoder = load_encoder(model, loading.dtype, loading.device, loading.prompts, sets, store)
         served = ServedModel(encoder, name or encoder.spec.title)
         return Loaded.with_index(served, retriever, words) if retriever else Loaded(served)
 

@@ -7,8 +7,8 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
 from pydantic import ValidationError
@@ -75,29 +75,43 @@ _ATTRIBUTE = re.compile(r"^    (\w+): (.*(?:\n {6,}.*)*)", re.MULTILINE)
 _WIDTH, _INDENT = 100, "    "
 
 
-def settings_option(schema: type[Settings], prefix: str = "") -> Any:
-    """Return the option ``--list-settings``, which prints the keys of a schema and exits."""
+class Keys(NamedTuple):
+    """Some keys of a schema, under a prefix."""
+
+    schema: type[Settings]
+    prefix: str
+    names: Sequence[str]
+
+
+def settings_option(*schemas: type[Settings] | Keys) -> Any:
+    """Return the option ``--list-settings``, which prints all keys of schemas, or some, and exits."""
 
     def show(wanted: bool) -> None:
         if wanted:
-            typer.echo("\n".join(settings_lines(schema, prefix)))
+            for one in schemas:
+                lines = settings_lines(*one) if isinstance(one, Keys) else settings_lines(one)
+                typer.echo("\n".join(lines))
             raise typer.Exit
 
     return typer.Option("--list-settings", help="List all keys of --set and exit.", callback=show, is_eager=True)
 
 
-def settings_lines(schema: type[Settings], prefix: str = "") -> Iterator[str]:
-    """Yield ``key = default`` for every setting, each followed by its description, sections in full."""
+def settings_lines(schema: type[Settings], prefix: str = "", names: Sequence[str] = ()) -> Iterator[str]:
+    """Yield ``key = default`` for every setting or the named ones, each followed by its description."""
     described: dict[str, str] = {}
     for one in reversed(schema.__mro__):
         if issubclass(one, Settings):
             found = _ATTRIBUTE.findall(inspect.cleandoc(one.__doc__ or "")) + _COMMENT.findall(inspect.getsource(one))
             described |= {name: " ".join(text.replace("``", "").split()) for name, text in found}
     for name, field in schema.model_fields.items():
+        if names and name not in names:
+            continue
         section = section_of(field.annotation)
         if section is not None and not isinstance(field.get_default(call_default_factory=True), list):
             yield from settings_lines(section, f"{prefix}{name}.")
             continue
         default = None if field.is_required() else field.get_default(call_default_factory=True)
         yield f"{prefix}{name}" + ("" if default is None else f" = {json.dumps(default, ensure_ascii=False)}")
-        yield from textwrap.wrap(described.get(name, ""), _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT)
+        yield from textwrap.wrap(
+            described.get(name) or field.description or "", _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT
+        )

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, Prompts, Strict, model_settings
+from llama2vec.cli.options import READ_MODEL_KEYS, Device, Dtype, Prompts, Strict, model_settings, model_spec
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
+from llama2vec.errors import ConfigError
 from llama2vec.retrieve.syncing import Following, SyncSettings
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.retrieve.library import SyncReport
@@ -32,7 +34,7 @@ def sync_command(
             "--set", help="Setting as KEY=VALUE, such as index.language=de; kept for the next sync; repeatable."
         ),
     ] = None,
-    list_settings: Annotated[bool, settings_option(SyncSettings)] = False,
+    list_settings: Annotated[bool, settings_option(SyncSettings, READ_MODEL_KEYS)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[
@@ -40,17 +42,12 @@ def sync_command(
     ] = False,
 ) -> None:
     """Keep an index in step with a folder: only what changed is read and encoded."""
-    from llama2vec.model.source import ModelSpec, read_choices, resolve_model
-
+    if prompts and model is None:
+        raise ConfigError("--prompts belongs to a model; name it with --model")
     loading, others = model_settings(dtype, device, sets)
     settings = load_config(SyncSettings, None, others)
-    spec = None
-    if model is not None:
-        source = resolve_model(model)
-        reading = {} if source.carries_contract else {"prompts": read_choices(prompts, None).prompts}
-        spec = ModelSpec.of_source(source, **reading)
     following = Following(
-        folder, index, spec, loading, settings,
+        folder, index, None if model is None else model_spec(model, prompts), loading, settings,
         strict=strict, follow=overwrite, on_words=lambda report: _print_words(report, index),
     )  # fmt: skip
     started = time.monotonic()
@@ -67,7 +64,7 @@ def sync_command(
 
 
 def _print_words(report: SyncReport, index: Path) -> None:
-    typer.echo(f"{index} answers by words now; vectors of {report.passages:,} passages follow.", err=True)
+    typer.echo(f"{index} answers by words now; vectors of {counted(report.passages, 'passage')} follow.", err=True)
 
 
 def print_report(report: SyncReport, index: Path, seconds: float, *, err: bool = False) -> None:
@@ -80,7 +77,7 @@ def print_report(report: SyncReport, index: Path, seconds: float, *, err: bool =
     ]
     encoded = f", {report.encoded:,} of them encoded now" if report.encoded else ""
     kind = "" if report.has_vectors else " without vectors"
-    state = f"{report.passages:,} passage{'s' if report.passages != 1 else ''}{kind}{encoded}"
+    state = f"{counted(report.passages, 'passage')}{kind}{encoded}"
     typer.echo(f"{index}: files {', '.join(numbers)}; {state}; {seconds:,.1f} s", err=err)
     for line in report.reading.table().splitlines()[1:]:
         typer.echo(line, err=err)

@@ -12,6 +12,7 @@ from llama2vec.cli.options import Device
 from llama2vec.cli.settings_options import options_from
 from llama2vec.errors import ConfigError
 from llama2vec.files import FileKind, check_new, write_output
+from llama2vec.terminal import counted
 from llama2vec.verify.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def verify_command(
         model = whole_folder(model)
         golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)
         if write:
-            typer.echo(f"Wrote {len(golden.texts)} golden vectors a side to {model}")
+            typer.echo(f"Wrote {counted(len(golden.texts), 'golden vector')} a side to {model}")
         if export_texts:
             _export(model, golden, export_texts, overwrite)
             return
@@ -105,4 +106,4 @@ def _export(model: Path, golden: Golden, path: Path, overwrite: bool) -> None:
     from llama2vec.verify.backends import export_texts
 
     rows = export_texts(model, golden, path, overwrite=overwrite)
-    typer.echo(f"Wrote {rows} texts to {path}; give their vectors back with --backend file --vectors FILE")
+    typer.echo(f"Wrote {counted(rows, 'text')} to {path}; give their vectors back with --backend file --vectors FILE")

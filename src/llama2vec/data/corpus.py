@@ -25,6 +25,7 @@ from llama2vec.data.sources import KINDS, LocalFiles, ir_rows, is_remote, locate
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
 from llama2vec.files import file_sha256, open_regular
 from llama2vec.records import Passage, Place, Query, Value
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -189,8 +190,8 @@ def _document_rows(
     if not report.documents:
         first = report.skipped[0]
         raise EmptyCorpusError(
-            f"{where}: none of {len(report.skipped):,} files can be read, such as {first.name} ({first.reason}); "
-            "add a file that can"
+            f"{where}: none of {counted(len(report.skipped), 'file')} can be read, such as {first.name} "
+            f"({first.reason}); add a file that can"
         )
     if aloud and (report.skipped or report.partly):
         _say_once(f"{where}: {report.table()}")

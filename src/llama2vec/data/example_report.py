@@ -16,6 +16,7 @@ from llama2vec.data.examples import no_rows, scan_examples
 from llama2vec.data.words import text_key
 from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
+from llama2vec.terminal import counted
 
 Role = Literal["queries", "positives", "negatives"]
 _ROLES: tuple[Role, ...] = ("queries", "positives", "negatives")
@@ -73,15 +74,18 @@ class ExampleReport:
         if not self.problems:
             return ""
         kinds = ", ".join(f"{finding.kind}: {finding.count:,}" for finding in self.problems)
-        return f"{self.source} has problems in {self.faulty_rows:,} of {self.rows:,} rows ({kinds})"
+        return f"{self.source} has problems in {self.faulty_rows:,} of {counted(self.rows, 'row')} ({kinds})"
 
     def __str__(self) -> str:
         lines = [
             f"{self.source} ({self.split})",
-            f"  {self.rows:,} rows, {self.examples:,} examples: {self.words['positives'].count:,} positives, "
-            f"{self.words['negatives'].count:,} negatives",
+            f"  {counted(self.rows, 'row')}, {counted(self.examples, 'example')}: "
+            f"{counted(self.words['positives'].count, 'positive')}, "
+            f"{counted(self.words['negatives'].count, 'negative')}",
             "",
-            f"Problems: {self.problem_count:,} in {self.faulty_rows:,} rows" if self.problems else "Problems: none",
+            f"Problems: {self.problem_count:,} in {counted(self.faulty_rows, 'row')}"
+            if self.problems
+            else "Problems: none",
         ]
         for finding in self.problems:
             lines.append(f"  {finding.kind:<44}{finding.count:>10,}")
@@ -179,7 +183,9 @@ class _Survey:
             self.examples += 1
             there = len(row.example.negatives)
             if there < self._negatives:
-                message = f"{row.where} has {there} of {self._negatives} negatives; mine more or ask for fewer"
+                message = (
+                    f"{row.where} has {there} of {counted(self._negatives, 'negative')}; mine more or ask for fewer"
+                )
                 problems.append(("too few negatives", message))
             sides = (row.example.query,), row.example.positives, row.example.negatives
             for role, texts in zip(_ROLES, sides, strict=True):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstr
 
 from llama2vec.data.words import text_key
 from llama2vec.records import Passage, TrainingExample
+from llama2vec.terminal import counted
 
 ProblemKind = Literal[
     "unreadable", "unknown field", "wrong type", "empty query", "no positive", "empty text", "overlap",
@@ -253,11 +254,13 @@ def _check_side(
         if not text.strip():
             problems.add("empty text", f'has an empty text in "{side}" (number {number}); remove it')
     if scores and len(scores) != len(texts):
-        problems.add("scores", f'has {len(scores)} {side}_scores for {len(texts)} texts in "{side}"; give one each')
+        problems.add(
+            "scores", f'has {len(scores)} {side}_scores for {counted(len(texts), "text")} in "{side}"; give one each'
+        )
     if not all(map(math.isfinite, scores)):
         problems.add("scores", f"has {reprlib.repr(list(scores))} as {side}_scores; scores are finite numbers")
     if ids and len(ids) != len(texts):
-        problems.add("ids", f'has {len(ids)} {side}_ids for {len(texts)} texts in "{side}"; give one each')
+        problems.add("ids", f'has {len(ids)} {side}_ids for {counted(len(texts), "text")} in "{side}"; give one each')
     if not all(map(str.strip, ids)):
         problems.add("ids", f"has an empty id among its {side}_ids; name every passage or omit the ids")
 

@@ -15,6 +15,7 @@ from llama2vec.data.readers import read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, DataError, UnreadableError
 from llama2vec.files import open_regular
+from llama2vec.terminal import counted
 
 _OTHER_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a pipe, not a file"),
@@ -68,7 +69,7 @@ class ReadingReport:
         >>> ReadingReport(files=1, documents=12, skipped=[Skipped("a.png", "a picture")]).summary()
         'read 1 file (12 documents), skipped 1'
         """
-        found = f"read {_counted(self.files, 'file')} ({_counted(self.documents, 'document')})"
+        found = f"read {counted(self.files, 'file')} ({counted(self.documents, 'document')})"
         if self.partly:
             found += f", {len({one.name for one in self.partly}):,} of them only partly"
         return found + (f", skipped {len(self.skipped):,}" if self.skipped else "")
@@ -104,15 +105,11 @@ class ReadingReport:
         """Raise one DataError if a file was skipped or only partly read."""
         faults = [*self.skipped, *self.partly]
         if faults:
-            first, count = faults[0], _counted(len(faults), "file")
+            first, count = faults[0], counted(len(faults), "file")
             raise DataError(
                 f"{where}: {count} cannot be read whole, such as {first.name} ({first.reason}); "
                 "exclude or repair them, or read without strict"
             )
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def walk(source: str | Path, settings: ReadingSettings | None = None, *, without: Collection[Path] = ()) -> Walk:

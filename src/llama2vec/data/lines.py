@@ -13,6 +13,7 @@ from pathlib import Path
 
 from llama2vec.errors import CorpusFormatError, DataError
 from llama2vec.files import open_regular
+from llama2vec.terminal import counted
 
 MOST_BYTES = 64 * 2**20
 """Longest line: a file with a longer one is of another kind, and would fill the memory."""
@@ -87,7 +88,7 @@ def finite_score(text: str, where: str, fault: type[DataError] = CorpusFormatErr
 
 def columns_in(fields: Sequence[str]) -> str:
     """Return how many columns a row has, in words for a message: 1 column, 2 columns."""
-    return f"{len(fields)} column{'' if len(fields) == 1 else 's'}"
+    return counted(len(fields), "column")
 
 
 def header_columns(fields: Sequence[str], where: str) -> dict[str, int]:

@@ -11,6 +11,7 @@ from llama2vec.data.folder import Walk, walk
 from llama2vec.data.readers import is_document
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, EmptyCorpusError, MissingDependencyError
+from llama2vec.terminal import counted
 
 KINDS = (
     "a BEIR folder, .jsonl, .tsv (either also .gz), a folder of .jsonl parts, a folder of documents or one of them "
@@ -113,7 +114,7 @@ def _named(what: str, skipped: list[Path]) -> str:
         return ""
     names = sorted(path.name for path in skipped)
     more = ", …" if len(names) > 3 else ""
-    return f"{what}, skipped {len(names)} other{'s' if len(names) > 1 else ''} ({', '.join(names[:3])}{more})"
+    return f"{what}, skipped {counted(len(names), 'other')} ({', '.join(names[:3])}{more})"
 
 
 ItemT = TypeVar("ItemT")

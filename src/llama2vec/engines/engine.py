@@ -24,10 +24,14 @@ Found = list[tuple[str, float]]
 ABOUT = "llama2vec"
 """The key under which a collection keeps what is said about it."""
 
+TOKEN = "LLAMA2VEC_ENGINE_TOKEN"  # noqa: S105
+"""Environment variable with what an engine asks of its users: ``user:password``, an API key, or a password."""
+
 REQUEST_SECONDS = 60
 """How long an engine that has answered once may take for one request."""
 
 _NOWHERE = re.compile("[\0\ud800-\udfff]")
+_REFUSED = re.compile(r"\b40[13]\b|unauthori|authenti|password|api.?key", re.IGNORECASE)
 
 WORD_SPACE = 1 << 29
 """Dimensions of word vectors: the most that every engine takes, as a power of two. 0 stands for no word."""
@@ -178,7 +182,8 @@ def engine_errors(engine: Engine) -> Iterator[None]:
 
 def masked_line(error: BaseException) -> str:
     """Return what an engine's client says on one line of at most 300 characters, without passwords."""
-    text = masked(" ".join(str(error).split())) or type(error).__name__
+    said = getattr(error, "message", "") or str(error)  # pymilvus writes its codes around its message
+    text = masked(" ".join(str(said).split())).rstrip(".") or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}…"
 
 
@@ -188,5 +193,8 @@ def missing(package: str, extra: str) -> MissingDependencyError:
 
 
 def unreachable(place: str, error: BaseException) -> EngineError:
-    """Return the error for an engine that does not answer."""
-    return EngineError(f"{place} cannot be reached: {masked_line(error)}; check the address and that the engine runs")
+    """Return the error for an engine that does not answer, or does not let us in."""
+    said = masked_line(error)
+    if _REFUSED.search(said):
+        return EngineError(f"{place} refuses the login ({said}); put the password or key into ${TOKEN}")
+    return EngineError(f"{place} cannot be reached ({said}); check the address and that the engine runs")

@@ -11,13 +11,10 @@ from pathlib import Path
 from string import Template
 from typing import Any, cast
 
-from llama2vec.engines.engine import WORD_SPACE, Engine, masked
+from llama2vec.engines.engine import TOKEN, WORD_SPACE, Engine, masked
 from llama2vec.engines.local import check_address, check_there, local_path
 from llama2vec.engines.pgvector import candidates, nearest_sql, quoted
 from llama2vec.errors import ConfigError
-
-TOKEN = "LLAMA2VEC_ENGINE_TOKEN"  # noqa: S105
-"""Environment variable with what an engine asks of its users: ``user:password``, an API key, or a password."""
 
 _ENGINES = {
     "milvus": ("milvus", "Milvus"),

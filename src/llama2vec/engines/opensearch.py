@@ -23,6 +23,7 @@ from llama2vec.engines.engine import (
 )
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
+from llama2vec.terminal import counted
 
 _LISTED = 4096
 _LONGEST_KEYWORD = 32_766
@@ -169,8 +170,10 @@ class OpenSearch:
         )
         faults = [fault for item in refused for fault in item.values() if fault.get("status") != 404]
         if faults:
-            why = masked_line(Exception(faults[0].get("error")))
-            raise EngineError(f"{self.place} refused {len(faults)} passages of a batch, the first because {why}")
+            refused_now = f"refused {counted(len(faults), 'passage')} of a batch ({_reason(faults[0].get('error'))})"
+            raise EngineError(
+                f"{self.place} {refused_now}; what was written stays, and the same command continues from there"
+            )
 
     def finish(self) -> None:
         """See :class:`Engine`."""
@@ -189,12 +192,23 @@ class OpenSearch:
         found = self._client.msearch(body=lines, index=self._name)["responses"]
         for one in found:
             if "error" in one:
-                raise EngineError(f"{self.place}: {masked_line(Exception(one['error']))}")
+                raise EngineError(f"{self.place} cannot be searched ({_reason(one['error'])}); export again")
         return [[(hit["_source"]["id"], _product(hit["_score"])) for hit in one["hits"]["hits"]] for one in found]
 
     def close(self) -> None:
         """See :class:`Engine`."""
         self._client.close()
+
+
+def _reason(error: Any) -> str:
+    """Return why OpenSearch refused something, in its innermost words.
+
+    >>> _reason({"type": "mapper", "reason": "failed to parse", "caused_by": {"reason": "another dimension"}})
+    'another dimension'
+    """
+    while isinstance(error, dict):
+        error = error.get("caused_by") or error.get("reason") or error.get("type") or ""
+    return masked_line(Exception(error))
 
 
 def _document_id(passage_id: str) -> str:

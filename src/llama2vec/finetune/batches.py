@@ -21,6 +21,7 @@ from llama2vec.errors import ExampleFormatError, TrainingError
 from llama2vec.finetune.contrastive_loss import NO_COLUMN, NO_KEY, Labels, known_answers
 from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.records import TrainingExample
+from llama2vec.terminal import counted
 from llama2vec.training.orders import EpochOrder
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,8 @@ def checked_examples(
         scored += bool(example.positive_scores)
         yield example, source
     if short:
-        counts = f"{short:,} of {count:,} queries have fewer than {asked} hard negatives ({without:,} none)"
+        hard = counted(asked, "hard negative")
+        counts = f"fewer than {hard} for {short:,} of {counted(count, 'query', 'queries')} ({without:,} none)"
         if settings.missing_negatives == "error":
             raise TrainingError(
                 f"{counts}; mine more, lower contrastive.negatives, or set contrastive.missing_negatives to fill"

@@ -65,7 +65,6 @@ class GradientCache:
         self._embed, self._device, self._graph_tokens, self._in_step = embed, device, graph_tokens, in_step
         self._graphs: list[tuple[list[int], Tensor]] = []
         self._replays: list[tuple[PromptedBatch, tuple[Tensor, Tensor | None]]] = []
-        self.cells_read = 0
 
     def represent(self, batches: Sequence[PromptedBatch]) -> Tensor:
         """Read all micro-batches (the longest texts first); return [N, D] vectors, a leaf that collects its gradient.
@@ -80,9 +79,9 @@ class GradientCache:
         with torch.no_grad():
             for batch in reversed(batches[first_without_graph:]):
                 self._replays.append((batch, _random_state(self._device)))
-                pieces.append((batch.rows, self._read(batch)[: len(batch.rows)]))
+                pieces.append((batch.rows, self._embed(batch)[: len(batch.rows)]))
         with torch.enable_grad():
-            self._graphs = [(batch.rows, self._read(batch)) for batch in reversed(batches[:first_without_graph])]
+            self._graphs = [(batch.rows, self._embed(batch)) for batch in reversed(batches[:first_without_graph])]
         pieces += [(rows, vectors.detach()[: len(rows)]) for rows, vectors in self._graphs]
         vectors = torch.cat([vectors for _, vectors in pieces])
         order = torch.tensor([row for rows, _ in pieces for row in rows], device=vectors.device)
@@ -97,7 +96,7 @@ class GradientCache:
         while self._replays:
             batch, state = self._replays.pop()
             with torch.enable_grad(), _replayed(state, self._device):
-                _backward(self._read(batch), gradients[batch.rows])
+                _backward(self._embed(batch), gradients[batch.rows])
 
     def _divide(self, batches: Sequence[PromptedBatch]) -> int:
         """Return how many micro-batches keep their graph: as many as fit, at least one."""
@@ -107,7 +106,3 @@ class GradientCache:
             if left < 0:
                 return max(number, 1)
         return len(batches)
-
-    def _read(self, batch: PromptedBatch) -> Tensor:
-        self.cells_read += batch.input_ids.numel()
-        return self._embed(batch)

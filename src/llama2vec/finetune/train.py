@@ -44,6 +44,7 @@ from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
+from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
@@ -241,7 +242,8 @@ def _finetune(
     slots = [name for names in slot_names(contract[0]).values() for name in names]
     trainable = make_trainable(backbone, config.model, slots, optimizer.seed)
     objective = ContrastiveObjective(encoder, config.contrastive, config.data, mixed_precision=mixed)
-    logger.info("%d training queries, %d held out", len(drawn), len(task.queries) if task else 0)
+    training = counted(len(drawn), "training query", "training queries")
+    logger.info("%s, %d held out", training, len(task.queries) if task else 0)
     result = train(
         trainable, drawn, [task] if task else [], objective, optimizer, work.begin(),
         bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile is True,

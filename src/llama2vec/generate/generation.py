@@ -31,7 +31,7 @@ from llama2vec.model.batching import chunks
 from llama2vec.model.local import fetched
 from llama2vec.model.source import resolve_model
 from llama2vec.records import Passage, TrainingExample
-from llama2vec.terminal import ProgressReporter
+from llama2vec.terminal import ProgressReporter, counted
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,8 @@ class GenerationReport:
     def summary(self) -> str:
         """Return the counts as a few lines of text."""
         written = self.kept + self.refused.total()
-        lines = [f"{written:,} questions for {self.asked:,} of {self.passages:,} passages; {self.kept:,} kept"]
+        asked = f"{self.asked:,} of {counted(self.passages, 'passage')}"
+        lines = [f"{counted(written, 'question')} for {asked}; {self.kept:,} kept"]
         lines += [f"refused {count:9,}  {reason}: {why}" for reason, why, count in self._reasons()]
         return "\n".join(lines)
 
@@ -123,7 +124,7 @@ def generate(
     if not kept:
         most = max(report.refused, key=lambda reason: report.refused[reason])
         raise DataError(
-            f"none of the {len(written):,} questions that the LLM wrote is left; most were refused because the "
+            f"the LLM wrote {counted(len(written), 'question')} and none is left; most were refused because the "
             f"question {REASONS[most]}, such as {report.examples[most][0]!r}: take an LLM that follows instructions, "
             "or loosen the filters"
         )
@@ -156,9 +157,7 @@ def _questions_so_far(path: Path | None, rows: Sequence[int], settings: Generate
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"".join(line + b"\n" for line in lines[:whole]))
     if whole:
-        logger.info(
-            "resuming: %s of %s passages have their questions", f"{whole // settings.questions:,}", f"{len(rows):,}"
-        )
+        logger.info("resuming: %s of %s done", f"{whole // settings.questions:,}", counted(len(rows), "passage"))
     found = [json.loads(line) for line in lines[:whole]]
     return [Written(question, row) for row, question in found]
 

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from llama2vec.artifact import read_object
-from llama2vec.config import ModelSettings
+from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
 from llama2vec.model.backbone import choose_device
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.local import fetched, model_errors, quiet_transformers
 from llama2vec.model.source import ModelSource, resolve_model, weights_fingerprint
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,8 @@ class PairScorer:
     model reads them apart, and the score is the cosine of their vectors.
     """
 
-    def __init__(self, name: str, device: str = "auto") -> None:
-        self.name, self._device = name, device
+    def __init__(self, name: str, device: str = "auto", dtype: str = "auto") -> None:
+        self.name, self._settings = name, load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
         self.source = _located(name)
         self.kind = _kind(self.source)
         self.scored = self.cut = 0  # pairs so far; texts of them that are longer than the model reads
@@ -71,10 +72,9 @@ class PairScorer:
     def warn_of_cut_texts(self) -> None:
         """Say how many texts were not read to their end."""
         if self.cut:
-            what = "pairs" if self.kind == CROSS_ENCODER else "passages"
+            what = "pair" if self.kind == CROSS_ENCODER else "passage"
             logger.warning(
-                "%s: %d %s were longer than the %d tokens that it reads, and their ends were left out",
-                self.name, self.cut, what, self._limit,
+                "%s: reads %d tokens and left out the end of %s", self.name, self._limit, counted(self.cut, what)
             )  # fmt: skip
 
     @property
@@ -122,7 +122,7 @@ class PairScorer:
     def _model(self) -> Any:
         logger.info("loading %s as a %s model", self.name, self.kind)
         if self.kind == LLAMA2VEC:
-            return Encoder.load(self.name, settings=ModelSettings(device=self._device))
+            return Encoder.load(self.name, settings=self._settings)
         try:
             from sentence_transformers import CrossEncoder, SentenceTransformer
         except ImportError as error:
@@ -130,8 +130,15 @@ class PairScorer:
                 f"{self.name}: needs sentence-transformers; run: pip install 'llama2vec[sentence-transformers]'"
             ) from error
         load = CrossEncoder if self.kind == CROSS_ENCODER else SentenceTransformer
+        dtype = self._settings.dtype
+        options = {} if dtype == "auto" else {"model_kwargs": {"dtype": dtype}}
         with quiet_transformers(), model_errors(self.source):
-            return load(self.source.location, device=str(choose_device(self._device)), trust_remote_code=False)
+            return load(
+                self.source.location,
+                device=str(choose_device(self._settings.device)),
+                trust_remote_code=False,
+                **options,
+            )
 
 
 def _located(name: str) -> ModelSource:

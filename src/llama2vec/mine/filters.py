@@ -22,6 +22,7 @@ from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.retrieve.lexical import SIGNS
+from llama2vec.terminal import counted
 
 _CACHED_PASSAGES = 1 << 13
 _SHINGLE_WORDS = 5
@@ -183,7 +184,8 @@ class Filters:
         if len(negatives) < settings.negatives:
             if settings.short == "error":
                 raise DataError(
-                    f"the query {example.query[:80]!r} got {len(negatives)} of {settings.negatives} negatives; widen "
+                    f"the query {example.query[:80]!r} got {len(negatives)} of "
+                    f"{counted(settings.negatives, 'negative')}; widen "
                     "the window (mine.last_rank), give a larger corpus, or set mine.short to keep or drop"
                 )
             report.come_short(example, len(negatives))

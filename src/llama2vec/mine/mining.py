@@ -41,7 +41,7 @@ from llama2vec.retrieve.opened import check_contract
 from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 from llama2vec.retrieve.texts import passages_sha256
 from llama2vec.retrieve.vector_index import ExactIndex, Index
-from llama2vec.terminal import ProgressReporter
+from llama2vec.terminal import ProgressReporter, counted
 
 logger = logging.getLogger(__name__)
 
@@ -105,14 +105,14 @@ def mine(
                 progress.advance(1)
     if not mined:
         raise DataError(
-            f"none of the {len(examples):,} queries got {settings.negatives} negatives; widen the window "
+            f"no query of {len(examples):,} got {counted(settings.negatives, 'negative')}; widen the window "
             "(mine.last_rank), give a larger corpus, or set mine.short=keep"
         )
     if report.short and settings.short == "keep":
         logger.warning(
-            "%d of %d queries got fewer than %d negatives; mine.last_rank widens the window and "
-            "mine.max_share_of_positive loosens the filter",
-            report.short, len(examples), settings.negatives,
+            "%d of %s got fewer than %s; mine.last_rank widens the window and mine.max_share_of_positive loosens the "
+            "filter", report.short, counted(len(examples), "query", "queries"),
+            counted(settings.negatives, "negative"),
         )  # fmt: skip
     report.written = len(mined)
     return MiningResult(mined, report)
@@ -143,12 +143,12 @@ def _check_inputs(
     for searcher in searchers:
         if len(searcher) != len(passages):
             raise StoreError(
-                f"{searcher.name} searches {len(searcher):,} passages and the corpus has {len(passages):,}; "
+                f"{searcher.name} searches {counted(len(searcher), 'passage')} and the corpus has {len(passages):,}; "
                 "search the corpus that is mined"
             )
     if settings.first_rank > len(passages):
         raise ConfigError(
-            f"the window begins at rank {settings.first_rank} and the corpus has {len(passages):,} passages; "
+            f"the window begins at rank {settings.first_rank} and the corpus has {counted(len(passages), 'passage')}; "
             "lower mine.first_rank or give a larger corpus"
         )
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama2vec.records import TrainingExample
+from llama2vec.terminal import counted
 
 REASONS = {
     "known_positive": "is a known positive of the query",
@@ -60,10 +61,6 @@ class MiningReport:
     def removed(self, reason: str) -> int:
         """Return how many candidates were removed for a reason."""
         return self._removed[reason].candidates if reason in self._removed else 0
-
-    def removed_passages(self, reason: str) -> set[str]:
-        """Return the ids of the distinct passages among them."""
-        return set(self._removed[reason].passages) if reason in self._removed else set()
 
     @property
     def short(self) -> int:
@@ -123,7 +120,10 @@ class MiningReport:
 
     def summary(self) -> str:
         """Return the counts as a few lines of text."""
-        lines = [f"{self.candidates:,} candidates for {self.queries:,} queries; {self.mined:,} negatives mined"]
+        lines = [
+            f"{counted(self.candidates, 'candidate')} for {counted(self.queries, 'query', 'queries')}; "
+            f"{counted(self.mined, 'negative')} mined"
+        ]
         lines[0] += f", {self.kept:,} kept" if self.kept else ""
         lines[0] += f", {self.replaced:,} replaced" if self.replaced else ""
         for reason, why in REASONS.items():
@@ -131,20 +131,24 @@ class MiningReport:
                 entry = self._removed[reason]
                 lines.append(
                     f"  removed {entry.candidates:>9,}  {reason}: {why} "
-                    f"({len(entry.passages):,} passages, {len(entry.queries):,} queries)"
+                    f"({counted(len(entry.passages), 'passage')}, {counted(len(entry.queries), 'query', 'queries')})"
                 )
         for name, ranks in self._ranks.items():
             spread = rank_distribution(ranks)
             lines.append(f"  ranks by {name}: median {spread['median']}, {spread['lowest']} to {spread['highest']}")
         if self.short:
             by_count = ", ".join(f"{count:,} got {got}" for got, count in sorted(self._short.items()))
-            lines.append(f"  short    {self.short:>9,}  queries got fewer negatives than asked: {by_count}")
+            lines.append(f"  short    {self.short:>9,}  fewer negatives than asked: {by_count}")
         if self.unbounded:
-            lines.append(f"  {self.unbounded:,} queries have positives that score 0: no score was too close there")
+            lines.append(
+                f"  positives of {counted(self.unbounded, 'query', 'queries')} score 0: no score was too close there"
+            )
         if self.unknown_positives:
-            lines.append(f"  {self.unknown_positives:,} positives are not in the corpus")
+            lines.append(f"  {counted(self.unknown_positives, 'positive')} not in the corpus")
         if self.scores_dropped:
-            lines.append(f"  {self.scores_dropped:,} queries lost the teacher scores of their former negatives")
+            lines.append(
+                f"  {counted(self.scores_dropped, 'query', 'queries')} lost the teacher scores of former negatives"
+            )
         return "\n".join(lines)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -35,8 +34,6 @@ from llama2vec.model.speed.compiled_reading import Compile, CompiledReading
 from llama2vec.model.speed.short_reading import ShortReading
 from llama2vec.records import Passage, Query, Side
 from llama2vec.terminal import ProgressReporter
-
-logger = logging.getLogger(__name__)
 
 _CHUNK = 4096  # Texts that are tokenized at a time
 

@@ -339,4 +339,7 @@ def model_errors(source: ModelSource) -> Iterator[None]:
                 f"{source.name}: needs code from the model's folder, and llama2vec never runs such code; "
                 "take a model that transformers itself supports"
             ) from None
-        raise ModelError(f"{source.name}: transformers cannot load this model: {one_line(error)}") from error
+        raise ModelError(
+            f"{source.name}: transformers cannot load this model ({one_line(error)}); update transformers, or take "
+            "another model"
+        ) from error

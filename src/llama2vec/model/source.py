@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import struct
 import time
@@ -23,8 +22,6 @@ from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import digest
 from llama2vec.model.packaged import PACKAGED, SMOLLM2_NAME
 from llama2vec.shipped import model_folders
-
-logger = logging.getLogger(__name__)
 
 CONTRACT_FILE = "llama2vec.json"
 COMPACT_FILE, COMPACT_ADAPTER = "compact.json", "adapter_model.safetensors"

@@ -44,6 +44,7 @@ from llama2vec.pipeline.plan import (
 )
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.score.tasks import tasks_data
+from llama2vec.terminal import counted
 
 _SHARE_OF_RATE = 0.4
 """Share of a large matrix product's rate that a step reaches: 0.39 to 0.48 measured on a CPU (docs/lab-notes.md)."""
@@ -153,7 +154,7 @@ class _Estimator:
             every = max(1, head // _SAMPLE)
             sample = [one.full_text for one in islice(self.passages(source, whole=whole), 0, head, every)]
             counts = self.count(sample)
-            known = f"{total:,} passages" if total else f"unknown size, counted as {head:,} passages"
+            known = counted(total, "passage") if total else f"unknown size, counted as {head:,} passages"
             mean = f"{fmean(counts):,.0f} tokens each (mean of {len(counts)} from the first {head:,})"
             self.notes.append(f"{source}: {known}, {mean}")
             size = fmean(len(text.encode("utf-8", "replace")) for text in sample)
@@ -367,7 +368,7 @@ class _Estimator:
     def _is_encoded(self, fingerprint: str) -> bool:
         """Tell whether the run's own store serves the last model on this task."""
         encode = self.config.encode
-        if encode is None or encode.half or not (self.config.adapt or self.config.finetune):
+        if encode is None or encode.vector_format != "float32" or not (self.config.adapt or self.config.finetune):
             return False
         return fingerprint == corpus_fingerprint(self.config.encoded_corpus)
 

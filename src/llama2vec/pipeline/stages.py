@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from llama2vec.adapt.train import adapt_model
 from llama2vec.config import EncoderSettings
@@ -51,6 +51,7 @@ from llama2vec.retrieve.store_writer import warn_of_cut, warn_of_cut_passages, w
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.text import system_markdown
 from llama2vec.score.systems import BM25, Stores, System
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -112,9 +113,9 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
         file = folder / name
         count = write_examples(found, file, overwrite=True)
         logger.info(
-            "%s: %s pairs from %s",
+            "%s: %s from %s",
             plan.folder(stage) / name,
-            f"{count:,}",
+            counted(count, "pair"),
             source.source if source else plan.config.corpus,
         )
 
@@ -129,7 +130,7 @@ def _generated_pairs(plan: RunPlan, stage: PlannedStage, file: Path) -> None:
     report = generate_to_file(inputs, file, pairs.generated, overwrite=True)
     if report:
         shown = plan.folder(stage) / file.name
-        logger.info("%s\n%s: %s pairs by %s", report.summary(), shown, f"{report.kept:,}", loading.name)
+        logger.info("%s\n%s: %s by %s", report.summary(), shown, counted(report.kept, "pair"), loading.name)
 
 
 def _warn_of_cut_pairs(config: RunConfig, corpus: str) -> None:
@@ -188,14 +189,15 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
         "corpus": named, **documents_folder(named, config.reading), "fingerprint": corpus_fingerprint(corpus),
         "model": encoder.spec.to_json(folder),
     }  # fmt: skip
-    vectors: Literal["float32", "float16"] = "float16" if config.encode.half else "float32"
+    vectors = config.encode.vector_format
     known = reusing(encoder, folder, vectors) if overwrite else encoder
     store = write_store(
         lambda: read_passages(corpus), known, folder, source=made_from, shard_size=config.encode.shard_size,
         dtype=vectors, total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
     if isinstance(known, KnownVectors):
-        logger.info("%s: took %s of %s vectors from the store before", folder, f"{known.reused:,}", f"{len(store):,}")
+        total = counted(len(store), "vector")
+        logger.info("%s: took %s of %s from the store before", folder, f"{known.reused:,}", total)
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=named)
 
 
@@ -242,9 +244,9 @@ def _evaluate(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
 
 
 def _reusable_stores(plan: RunPlan) -> tuple[Path, ...]:
-    """Return the run's own store, unless it was rounded to half precision."""
+    """Return the run's own store, unless its vectors are rounded."""
     encoded = next((one for one in plan.stages if one.kind == "encode"), None)
-    exact = plan.config.encode is not None and not plan.config.encode.half
+    exact = plan.config.encode is not None and plan.config.encode.vector_format == "float32"
     return (plan.folder(encoded),) if encoded and exact else ()
 
 

@@ -17,7 +17,7 @@ from llama2vec.records import Passage
 from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.word_vectors import WordVectors
-from llama2vec.terminal import ProgressReporter
+from llama2vec.terminal import ProgressReporter, counted
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +73,8 @@ def export_store(store: VectorStore, engine: Engine, *, language: str | None = N
             done, gone, held = _compare(engine, keys, digests)
             if 2 * len(gone) > held and not replace:
                 raise EngineError(
-                    f"{engine.place} holds {held:,} passages, and {store.path} lacks {len(gone):,} of them; pass "
-                    "--overwrite to remove these, or choose another --collection"
+                    f"{engine.place} holds {counted(held, 'passage')}, and {store.path} lacks {len(gone):,} of them; "
+                    "pass --overwrite to remove these, or choose another --collection"
                 )
             engine.describe(about)
         _write(store, words, engine, done)
@@ -83,7 +83,9 @@ def export_store(store: VectorStore, engine: Engine, *, language: str | None = N
         engine.finish()
         held = engine.count()
         if held != len(store):
-            raise EngineError(f"{engine.place} holds {held:,} passages instead of {len(store):,}; export again")
+            raise EngineError(
+                f"{engine.place} holds {counted(held, 'passage')} instead of {len(store):,}; export again"
+            )
         engine.describe(finished)
     return Exported(int((~done).sum()), int(done.sum()), len(gone))
 
@@ -117,7 +119,7 @@ def _read(store: VectorStore, words: WordVectors | None, engine: Engine) -> tupl
                 digests[row] = np.frombuffer(bytes.fromhex(_entry(row, passage, vector, words).digest), np.uint64)
             progress.advance(len(rows))
     if replaced:
-        logger.warning("%d passages hold characters that no engine takes; they become U+FFFD there", replaced)
+        logger.warning("characters that no engine takes become U+FFFD there, in %s", counted(replaced, "passage"))
     return keys, digests
 
 
@@ -128,7 +130,10 @@ def _check_held(passage: Passage, engine: Engine, store: VectorStore) -> None:
     except UnicodeEncodeError:
         reason = "its id is not valid Unicode"
     if reason:
-        raise EngineError(f"{engine.place} cannot hold passage {passage.id!a} of {store.path}: {reason}")
+        raise EngineError(
+            f"{engine.place} cannot hold passage {passage.id!a} of {store.path}: {reason}; change that passage and "
+            "encode again, or choose another engine"
+        )
 
 
 def _compare(engine: Engine, keys: Keys, digests: Keys) -> tuple[npt.NDArray[np.bool_], list[str], int]:

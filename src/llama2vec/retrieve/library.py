@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from llama2vec.artifact import Work, claim, find, new_path
 from llama2vec.data.folder import ReadingReport, Skipped
@@ -157,7 +157,7 @@ class Library:
             def passages() -> Iterator[Passage]:
                 yield from (passage for row, passage in enumerate(store_passages(store)) if row not in removed)
 
-            known = encoder and KnownVectors(encoder, store, dtype=_dtype(settings))
+            known = encoder and KnownVectors(encoder, store, dtype=settings.vector_format)
             _write(folder, self.path, passages, known, after)
             work.finish()
         return len(removed)
@@ -249,7 +249,7 @@ class _Sync:
         try:
             known: PassageEncoder | None = journal
             if journal and store and store.has_vectors and _can_reuse(store, journal, self._settings):
-                known = KnownVectors(journal, store, dtype=_dtype(self._settings))
+                known = KnownVectors(journal, store, dtype=self._settings.vector_format)
             _write(folder, self._work.output, changes.passages, known, after)
         except BaseException:
             if journal:
@@ -279,7 +279,7 @@ def _write(
     total = sum(record.passages for record in after.files)
     store = write_store(
         passages, encoder, folder / STORE_FOLDER, source=source, shard_size=settings.shard_size,
-        dtype=_dtype(settings), total=total,
+        dtype=settings.vector_format, total=total,
     )  # fmt: skip
     kind = settings.kind if encoder is not None else "exact"
     place = output.resolve() / STORE_FOLDER
@@ -327,11 +327,7 @@ def _made_by(inventory: Inventory) -> tuple[Any, ...]:
 
 
 def _can_reuse(store: VectorStore, encoder: PassageEncoder, settings: LibrarySettings) -> bool:
-    return store.contract_hash == encoder.contract_hash and store.dtype == _dtype(settings)
-
-
-def _dtype(settings: LibrarySettings) -> Literal["float32", "float16"]:
-    return "float16" if settings.half else "float32"
+    return store.contract_hash == encoder.contract_hash and store.dtype == settings.vector_format
 
 
 def _journal_path(target: Path) -> Path:

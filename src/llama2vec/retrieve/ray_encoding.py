@@ -34,7 +34,15 @@ import numpy.typing as npt
 
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings
-from llama2vec.errors import ClusterError, ConfigError, Llama2VecError, MissingDependencyError, first_line
+from llama2vec.errors import (
+    ClusterError,
+    ConfigError,
+    Llama2VecError,
+    MissingDependencyError,
+    first_line,
+    last_line,
+    one_line,
+)
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.reuse import gathered
@@ -204,8 +212,10 @@ class RayEncoder:
         except self._ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, Llama2VecError):
                 raise error.cause from None
+            kind, said = type(error.cause).__name__, one_line(error.cause or error)
             raise ClusterError(
-                f"a Ray worker failed: {type(error.cause).__name__}: {first_line(error.cause)}"
+                f"a Ray worker failed ({kind}: {said}); see `ray logs`, then run the same command again: finished "
+                "shards are kept"
             ) from error
 
     def _count(self, change: int) -> None:
@@ -248,7 +258,10 @@ class RayEncoder:
                 return
             except self._ray.exceptions.RayError as error:
                 if getattr(error, "actor_init_failed", False):
-                    self._fault = ClusterError(f"a Ray worker cannot start llama2vec: {first_line(error)}")
+                    self._fault = ClusterError(
+                        f"a Ray worker cannot start llama2vec ({last_line(error)}); install it on every machine of the "
+                        "cluster, with the same packages as here"
+                    )
                     return
                 time.sleep(_POLL_SECONDS)  # it is being restarted, here or on another node
 
@@ -256,7 +269,7 @@ class RayEncoder:
         if self._fault:
             raise self._fault
         if self._stopped.is_set():
-            raise ClusterError("encoding was stopped")
+            raise ClusterError("encoding was stopped; run the same command again: finished shards are kept")
 
 
 @contextmanager
@@ -290,7 +303,9 @@ def ray_encoder(spec: ModelSpec, settings: ModelSettings, placing: PlacingSettin
 def _connect(address: str) -> bool:
     """Connect to a cluster, or start Ray here; return False where the caller's program has done so already."""
     if importlib.util.find_spec("ray") is None:
-        raise MissingDependencyError("--engine ray needs Ray; pip install 'llama2vec[ray]'")
+        raise MissingDependencyError(
+            "--engine ray needs Ray, which is not installed; run: pip install 'llama2vec[ray]'"
+        )
     import ray
 
     if ray.is_initialized():
@@ -310,7 +325,9 @@ def _connect(address: str) -> bool:
     try:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise ClusterError(f"cannot join the Ray cluster at {address}: {first_line(error)}") from error
+        where = "Ray cannot start on this machine" if here else f"cannot join the Ray cluster at {address}"
+        remedy = "free memory or disk space" if here else "check that this machine has the cluster's Ray and Python"
+        raise ClusterError(f"{where} ({one_line(error)}); {remedy}, then run the same command again") from error
     return True
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import Settings
+from llama2vec.config import GrownSettings, Settings
 from llama2vec.engines.opening import Target
 from llama2vec.languages import Language
+
+if TYPE_CHECKING:
+    from llama2vec.retrieve.store import VectorFormat
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +56,31 @@ class PlacingSettings(Settings):
         return self
 
 
-class EncodeSettings(Settings):
+class StoredVectors(GrownSettings):
+    """How a store keeps its vectors."""
+
+    added_later: ClassVar[frozenset[str]] = frozenset({"int8"})
+
+    half: bool = Field(default=False, description="Store vectors as float16.")
+    int8: bool = Field(default=False, description="Store vectors as int8, a quarter of the size of float32.")
+
+    @model_validator(mode="after")
+    def _one_format(self) -> StoredVectors:
+        if self.half and self.int8:
+            raise ValueError("half and int8 are two formats of the vectors; choose one")
+        return self
+
+    @property
+    def vector_format(self) -> VectorFormat:
+        """The format of the vectors."""
+        return "int8" if self.int8 else "float16" if self.half else "float32"
+
+
+class EncodeSettings(StoredVectors):
     """How the corpus is encoded into a vector store."""
 
     corpus: str = ""  # Passages; "" = the run's ``corpus``
     shard_size: Annotated[int, Field(ge=1)] = 2048  # Passages per shard
-    half: bool = False  # Store vectors as float16
 
 
 class IndexSettings(Settings):
@@ -81,10 +103,9 @@ class IndexSettings(Settings):
         return values
 
 
-class LibrarySettings(Settings):
+class LibrarySettings(StoredVectors):
     """How an index that follows a folder is kept."""
 
-    kind: IndexKind = "exact"
+    kind: IndexKind = "exact"  # ``exact`` compares with every vector; the others are approximate
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
     shard_size: Annotated[int, Field(ge=1)] = 8192  # Passages per shard of the store
-    half: bool = False  # Store vectors as float16

@@ -43,7 +43,7 @@ from llama2vec.retrieve.store import (
     is_intact,
     shard_name,
 )
-from llama2vec.terminal import ProgressReporter
+from llama2vec.terminal import ProgressReporter, counted
 
 logger = logging.getLogger(__name__)
 
@@ -148,8 +148,8 @@ def warn_of_cut(where: str, cut: int, total: int, rest: str) -> None:
     """Warn of passages that are longer than the model reads, and say what that means for the rest of each."""
     if cut:
         logger.warning(
-            "%s: %s of %s passages (%.3g %%) are longer than the model reads, and the rest of each %s",
-            where, f"{cut:,}", f"{total:,}", 100 * cut / total, rest,
+            "%s: the model reads only the beginning of %s of %s (%.3g %%), and the rest of each %s",
+            where, f"{cut:,}", counted(total, "passage"), 100 * cut / total, rest,
         )  # fmt: skip
 
 
@@ -253,7 +253,7 @@ class _StoreWriter:
         """Return how many passages the encoder does not read whole; say so at once if hours of encoding follow."""
         cut = count_cut(encoder, batch)
         if cut and number == 0 and len(batch) == self.shard_size:
-            logger.warning("%d of the first %d passages are longer than the model reads of them", cut, len(batch))
+            logger.warning("the model reads only the beginning of %d of the first %d passages", cut, len(batch))
         return cut
 
     def _encode(
@@ -318,7 +318,7 @@ class _StoreWriter:
 
     def _wait_for_others(self, missing: Sequence[int]) -> None:
         """Return when the missing shards are done, or when one of them is free."""
-        logger.info("%s: waiting for %d shards that other processes encode", self.work.output, len(missing))
+        logger.info("%s: waiting for %s that other processes encode", self.work.output, counted(len(missing), "shard"))
         waiting = {number: Lock(self.folder / f"{shard_name(number)}.claim") for number in missing}
         while waiting and self.folder.exists():
             for number, lock in list(waiting.items()):

@@ -162,5 +162,8 @@ def _merged(old: Inventory | None, given: SyncSettings) -> SyncSettings:
     """Return the settings of the last time with those that were given now."""
     kept = {"index": old.settings, **old.source} if old else {}
     now = given.model_dump(exclude_unset=True)
+    if given.index.vector_format != "float32":
+        # A format that is given now takes the place of the other one.
+        kept["index"] = {name: value for name, value in kept.get("index", {}).items() if name not in ("half", "int8")}
     parts = {name: {**kept.get(name, {}), **now.get(name, {})} for name in SyncSettings.model_fields}
     return SyncSettings.model_validate(parts)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.config import ModelSettings
-from llama2vec.errors import BackendError, ConfigError, ContractError, MissingDependencyError, first_line
+from llama2vec.errors import BackendError, ConfigError, ContractError, MissingDependencyError, one_line
 from llama2vec.model.source import ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.reuse import gathered
@@ -101,7 +101,10 @@ class VllmEncoder:
         try:
             return LLM(model=str(folder), runner="pooling", dtype=self.dtype, max_model_len=most_tokens)
         except Exception as error:
-            raise BackendError(f"vLLM cannot load {self._name}: {first_line(error)}") from error
+            raise BackendError(
+                f"vLLM cannot load {self._name} ({one_line(error)}); its own messages above say more; encode without "
+                "--engine vllm if they do not help"
+            ) from error
 
     def _embedded(self, texts: list[str]) -> Vectors:
         """Return [N, D] unit vectors of texts, in their order."""
@@ -111,14 +114,17 @@ class VllmEncoder:
         try:
             found = self._llm.embed([{"prompt_token_ids": row} for row in ids], use_tqdm=False)
         except Exception as error:
-            raise BackendError(f"vLLM failed: {first_line(error)}; finished shards are kept") from error
+            raise BackendError(
+                f"vLLM failed ({one_line(error)}); run the same command again: finished shards are kept"
+            ) from error
         # What vLLM read is in its answer: an answer out of order, or a cut text, would be a wrong vector.
         if [list(one.prompt_token_ids) for one in found] != ids:
             raise BackendError("vLLM read other token ids than it was sent; check its version (docs/cluster.md)")
         vectors = np.array([one.outputs.embedding for one in found], dtype=np.float32)
         if vectors.shape != (len(ids), self.dimension):
             raise BackendError(
-                f"vLLM returned vectors of shape {vectors.shape} for {len(ids)} texts of width {self.dimension}"
+                f"vLLM returned vectors of shape {vectors.shape} for {len(ids)} texts of width {self.dimension}; "
+                "check its version (docs/cluster.md)"
             )
         lengths = np.linalg.norm(vectors, axis=1)
         if not (np.abs(lengths - 1) < _LENGTH).all():  # False for what is not finite, too

@@ -29,6 +29,7 @@ from llama2vec.score.significance import (
     randomization_test,
     t_test,
 )
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -163,8 +164,9 @@ def _warn_of_missing_queries(runs: Sequence[Run], judged: Set[str]) -> None:
     for tag, found in answered.items():
         if 2 * len(found) < len(asked):
             logger.warning(
-                "run '%s' lacks %d of the %d judged queries that the other runs answer, and scores 0 for each; "
-                "is it of another split, or was it cut off?", tag, len(asked) - len(found), len(asked),
+                "run '%s' lacks %d of %s that the other runs answer, and scores 0 for each; "
+                "is it of another split, or was it cut off?", tag, len(asked) - len(found),
+                counted(len(asked), "judged query", "judged queries"),
             )  # fmt: skip
 
 
@@ -187,7 +189,7 @@ def with_texts(
             texts[passage.id] = passage
     for tag, ids in returned.items():
         unknown = len(ids & missing)
-        problem = f"run '{tag}': {unknown:,} of the {len(ids):,} passages it returned are not in {corpus_source}"
+        problem = f"run '{tag}': {corpus_source} lacks {unknown:,} of {counted(len(ids), 'passage')} that it returned"
         if 2 * unknown > len(ids):
             raise EvaluationError(f"{problem}; give the corpus that was searched")
         if unknown:

@@ -38,6 +38,7 @@ from llama2vec.score.settings import ScoringSettings
 from llama2vec.score.significance import bootstrap_difference
 from llama2vec.score.systems import Searching, Stores, System, encode_corpus, score_pairs, search_task
 from llama2vec.score.tasks import TASKS, Task, TaskData, TaskScore, check_corpus, find_task, read_task, task_places
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -222,16 +223,16 @@ class _Evaluation:
         name, reading = one.task.name, self.given.reading
         passages, own, lost = check_corpus(one.task, one.data, self.given.data_root, reading)
         if lost:
-            logger.warning("%s: the corpus lacks %d judged passages", name, lost)
+            logger.warning("%s: the corpus lacks %s", name, counted(lost, "judged passage"))
         exclude = one.settings["exclude_same_id"]
         if exclude is None and own:
             exclude = True
             logger.warning(
-                "%s: %d queries are passages of the corpus; each one's own passage is excluded (exclude_same_id=false "
-                "keeps it)", name, own,
+                "%s: the passage of the same id is excluded for %s (exclude_same_id=false keeps it)",
+                name, counted(own, "query", "queries"),
             )  # fmt: skip
         elif not exclude and own:
-            logger.warning("%s: %d queries are passages of the corpus and find themselves", name, own)
+            logger.warning("%s: the passage of the same id stays in for %s", name, counted(own, "query", "queries"))
         found = [query_id for query_id, gains in one.data.retrieval.qrels.items() if gains.get(query_id, 0) > 0]
         if exclude and found:
             raise EvaluationError(
@@ -304,7 +305,7 @@ class _Evaluation:
                 one.facts["vector_dtype"] = store.dtype
             run = search_task(self.system, one.data.retrieval, one.searching, store)
             if not any(run.results.values()):
-                problem = f"{name} finds nothing for any of the {len(one.data.retrieval.queries)} queries"
+                problem = f"{name} finds nothing for any query of {len(one.data.retrieval.queries):,}"
                 raise EvaluationError(f"{one.task.name}: {problem}; do queries and corpus share a language?")
             metrics = one.settings["metrics"]
             report = evaluate_run(run, one.data.retrieval.qrels, task=one.task.name, metrics=metrics)

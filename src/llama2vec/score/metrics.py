@@ -19,6 +19,7 @@ from llama2vec.score.significance import (
     resampled_rows,
     scipy_stats,
 )
+from llama2vec.terminal import counted
 
 DEFAULT_METRICS = ("nDCG@10", "MRR@10", "R@100")
 """Ranking quality with grades, rank of the first relevant passage, and share of the relevant passages found."""
@@ -65,7 +66,7 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
     }
     common = judged.keys() & run.results.keys()
     if not common:
-        counts = f"{len(run.results)} queries in the run and {len(judged)} judged ones"
+        counts = f"{counted(len(run.results), 'query', 'queries')} in the run and {len(judged):,} judged"
         raise EvaluationError(f"run {run.tag!r}: {counts} have no id in common; do they belong to one task?")
     answers = {query_id: _falling_scores(run, query_id) for query_id in sorted(common) if run.results[query_id]}
     values = _query_values(set(parsed.values()), judged, answers)
@@ -185,7 +186,7 @@ def correlation_interval(
         if np.ptp(similar[rows]) > 0 and np.ptp(wanted[rows]) > 0
     ]
     if not found:
-        raise EvaluationError(f"no sample of {len(similar)} pairs has a correlation; give more pairs")
+        raise EvaluationError(f"no sample of {counted(len(similar), 'pair')} has a correlation; give more pairs")
     return percentiles(np.array(found))
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from llama2vec.errors import ConfigError, EvaluationError
 from llama2vec.records import Passage, Query, Run
-from llama2vec.terminal import ProgressReporter
+from llama2vec.terminal import ProgressReporter, counted
 
 _PAIRS_AT_ONCE = 512
 
@@ -49,8 +49,8 @@ def rerank(
     texts = {passage.id: passage.full_text for passage in passages if passage.id in wanted}
     if missing := sorted(wanted - texts.keys()):
         raise EvaluationError(
-            f"{len(missing):,} of {len(wanted):,} passages of the run are not in the corpus, such as {missing[0]!r}; "
-            "give the corpus or the index that was searched"
+            f"the corpus lacks {len(missing):,} of {counted(len(wanted), 'passage')} of the run, such as "
+            f"{missing[0]!r}; give the corpus or the index that was searched"
         )
     results: dict[str, Mapping[str, float]] = {}
     size = max(1, _PAIRS_AT_ONCE // depth)

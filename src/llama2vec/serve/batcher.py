@@ -17,6 +17,7 @@ import numpy as np
 from llama2vec.model.golden import SIDES
 from llama2vec.model.pooling import Vectors
 from llama2vec.records import Side
+from llama2vec.terminal import counted
 
 ResultT = TypeVar("ResultT")
 
@@ -233,7 +234,7 @@ class Batcher:
         self._busy_since = started = time.monotonic()
         rows = await _call(self._worker, self._encoder.encode, texts, side)
         if len(rows) != len(texts):
-            raise EncodingError(f"the model gave {len(rows)} vectors for {len(texts)} texts")
+            raise EncodingError(f"the model gave {counted(len(rows), 'vector')} for {counted(len(texts), 'text')}")
         seconds = time.monotonic() - started
         self._seconds_per_text = seconds / len(batch)
         for (request, place), row in zip(batch, rows, strict=True):

@@ -77,11 +77,7 @@ def headers_of(file: BufferedReader, path: str) -> dict[str, str]:
     kind, shown, policy = "application/octet-stream", "attachment", _POLICY
     if begin.startswith(b"%PDF-"):
         # Browsers show a PDF in a viewer of their own, which a sandbox would keep out.
-        kind, shown, policy = (
-            "application/pdf",
-            "inline",
-            "default-src 'none'; object-src 'self'; style-src 'unsafe-inline'",
-        )
+        kind, shown, policy = "application/pdf", "inline", _POLICY_OF_PDF
     elif _is_text(begin):
         kind, shown = "text/plain; charset=utf-8", "inline"
     name = quote(PurePosixPath(path).name, safe="")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,8 +16,6 @@ from llama2vec.errors import MissingDependencyError, TrainingError, one_line
 from llama2vec.files import write_json
 from llama2vec.processes import on_first_process, process_rank
 from llama2vec.training.settings import TrackingSettings
-
-logger = logging.getLogger(__name__)
 
 TRACKING_FILE, TENSORBOARD = "tracking.json", "tensorboard"
 _CALLBACKS = {"tensorboard": "TensorBoardCallback", "wandb": "WandbCallback", "trackio": "TrackioCallback"}

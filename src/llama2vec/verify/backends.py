@@ -22,6 +22,7 @@ from llama2vec.model.local import quiet_transformers
 from llama2vec.model.pooling import Vectors
 from llama2vec.model.publish.publishing import MODULES_FILE
 from llama2vec.records import Side
+from llama2vec.terminal import counted
 from llama2vec.verify.plain import PlainModel, text_input
 from llama2vec.verify.settings import ServerSettings
 
@@ -107,14 +108,20 @@ def _sentence_transformers(folder: Path, dtype: str, device: str) -> Embed:
 
                 model = SentenceTransformer(str(folder), trust_remote_code=False, **options)
     except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-        raise BackendError(f"{folder}: SentenceTransformer cannot open it: {one_line(error)}") from error
+        raise BackendError(
+            f"{folder}: SentenceTransformer cannot open it ({one_line(error)}); save the model again, or update "
+            "sentence-transformers"
+        ) from error
 
     def embed(side: Side, texts: Sequence[str]) -> Vectors:
         encode = model.encode_query if side == "query" else model.encode_document
         try:
             found = encode(list(texts), convert_to_tensor=True, show_progress_bar=False, batch_size=len(texts))
         except (ValueError, TypeError, RuntimeError, KeyError) as error:
-            raise BackendError(f"sentence-transformers cannot embed the golden texts: {one_line(error)}") from error
+            raise BackendError(
+                f"{folder}: sentence-transformers cannot embed the golden texts ({one_line(error)}); update it, or "
+                "save the model again"
+            ) from error
         vectors: Vectors = found.float().cpu().numpy()
         return vectors
 
@@ -126,7 +133,7 @@ def vectors_of(backend: Backend, side: Side, texts: Sequence[str]) -> Vectors:
     vectors = np.asarray(backend.embed(side, texts), dtype=np.float32)
     if vectors.ndim != 2 or len(vectors) != len(texts) or not vectors.shape[1]:
         raise BackendError(
-            f"{backend.name}: {len(texts)} texts were asked for and the answer has shape {list(vectors.shape)}; "
+            f"{backend.name}: asked for {counted(len(texts), 'text')}, and the answer has shape {list(vectors.shape)}; "
             "one vector per text is needed"
         )
     return vectors

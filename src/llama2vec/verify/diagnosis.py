@@ -13,6 +13,7 @@ import torch
 from llama2vec.model.golden import Golden
 from llama2vec.model.pooling import Vectors
 from llama2vec.records import Side
+from llama2vec.terminal import counted
 from llama2vec.verify.faults import FAULTS, fault_name
 from llama2vec.verify.plain import NEAR_COSINE, Case, PlainModel
 
@@ -119,7 +120,7 @@ def diagnose(
             continue
         rows = int((np.abs(straight - expected).max(axis=1) > golden.tolerance).sum())
         cosine = lowest_cosine(straight, expected)
-        hints.append(f"{side}: {rows} of {len(expected)} texts differ, lowest cosine {cosine:.4f}")
+        hints.append(f"{side}: {rows} of {counted(len(expected), 'text')} differ, lowest cosine {cosine:.4f}")
     return [*joined_causes(unnormalized), *joined_causes(found)], hints
 
 

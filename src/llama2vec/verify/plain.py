@@ -60,7 +60,9 @@ class PlainModel:
                 self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
                 model: Any = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype), trust_remote_code=False)
         except (OSError, ValueError, KeyError) as error:
-            raise ContractError(f"{folder}: AutoModel cannot load it: {one_line(error)}") from None
+            raise ContractError(
+                f"{folder}: AutoModel cannot load it ({one_line(error)}); save the model again"
+            ) from None
         self.model: Any = model.to(device).eval()
         # Texts are cut below; without this the tokenizer warns about long ones first.
         self.tokenizer.model_max_length = int(1e30)

@@ -14,6 +14,7 @@ import numpy as np
 from llama2vec.errors import BackendError, ConfigError, MissingDependencyError
 from llama2vec.model.pooling import Vectors
 from llama2vec.records import Side
+from llama2vec.terminal import counted
 from llama2vec.verify.plain import text_input
 from llama2vec.verify.settings import ServerSettings
 
@@ -122,7 +123,7 @@ def _vectors(url: str, content: bytes, count: int) -> Vectors:
         ) from None
     if len(rows) != count or sorted(found) != list(range(count)):
         raise BackendError(
-            f"{url}: {count} texts were sent and {len(rows)} vectors came back, with the indices "
+            f"{url}: {counted(len(rows), 'vector')} came back for {counted(count, 'text')}, with the indices "
             f"{sorted(found)[:8]}; one vector per text is needed"
         )
     if len({len(vector) for vector in found.values()}) != 1:

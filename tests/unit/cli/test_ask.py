@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,20 @@ def test_mistakes_are_one_line(docs: Path, model: Path, command_line: CommandLin
     assert "the question is empty" in command_line.refused("ask", docs, " ")
     assert "gone" in command_line.refused("ask", tmp_path / "gone", "why?", "--model", model)
     assert "no such model" in command_line.refused("ask", docs, "why?", "--model", "./no-model")
+
+
+def test_an_answer_is_one_json_object_where_that_is_asked_for(
+    docs: Path, model: Path, command_line: CommandLine
+) -> None:
+    done = command_line("ask", docs, "stone bridge", "--model", model, "--json", *CPU)
+    answer = json.loads(done.out)
+    assert (answer["mode"], answer["hits"][0]["place"]["document"]) == ("hybrid", "a.md")
+    assert '--json needs a question: llama2vec ask FOLDER "…"' in command_line.refused("ask", docs, "--json")
+    assert "--open needs a question" in command_line.refused("ask", docs, "--open")
+
+
+def test_prompts_make_an_index_of_their_own(docs: Path, llama_folder: Path, command_line: CommandLine) -> None:
+    plain = ("ask", docs, "stone bridge", "--model", llama_folder, *CPU)
+    assert "2 of them encoded now" in command_line(*plain).err
+    assert "2 of them encoded now" in command_line(*plain, "--prompts", "one-word").err
+    assert "encoded" not in command_line(*plain).err

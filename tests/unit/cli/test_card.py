@@ -22,7 +22,7 @@ def folder(llama_folder: Path, tmp_path: Path) -> Path:
 def test_it_writes_scores_and_name(command_line: CommandLine, folder: Path, tmp_path: Path) -> None:
     write_result(tmp_path, Result(Report("t", "tiny", {"AP": 0.25}), 1.0))
     done = command_line("card", folder, "--scores", tmp_path / "t.json", "--name", "me/other")
-    assert (done.code, done.out) == (0, f"Wrote {folder / 'README.md'} with 1 results\n")
+    assert (done.code, done.out) == (0, f"Wrote {folder / 'README.md'} with 1 result\n")
     assert "| t | tiny | AP | 0.250 |" in card_of(folder)
     assert "# other" in card_of(folder)
 

@@ -140,3 +140,22 @@ def test_a_gguf_file_gives_its_tokenizer_without_its_weights(
     assert load_tokenizer(str(tmp_path / "tiny.gguf")).truncation_side == "right"
     assert asked == [{"location": str(tmp_path), "gguf_file": "tiny.gguf", "trust_remote_code": False}]
     assert not (tmp_path / "cache").exists()
+
+
+def test_settings_are_taken_as_fine_tuning_takes_them(
+    check: Callable[..., Outcome], command_line: CommandLine, tmp_path: Path, llama_folder: Path
+) -> None:
+    data = written(tmp_path / "a.jsonl", [GOOD])
+    sets = [f"data.sources={data}", f"model.name={llama_folder}", "data.query_max_tokens=3", "contrastive.negatives=2"]
+    given = [option for one in sets for option in ("--set", one)]
+    code, out, _ = check(*given)
+    assert (code, "100.0% longer than 3" in out) == (0, True)
+    assert "has 1 of 2 negatives" in check(*given, "--set", "contrastive.missing_negatives=error")[1]
+    assert "--model a and --set model.name=" in command_line.refused("check", *given, "--model", "a")
+
+
+def test_one_row_is_told_in_the_singular(check: Callable[..., Outcome], tmp_path: Path) -> None:
+    data = written(tmp_path / "a.jsonl", [GOOD])
+    assert check(data)[1].endswith(f"Checked {data}: 1 row, no problems\n")
+    assert "  1 row, 1 example: 1 positive, 1 negative\n" in check(data)[1]
+    assert "has problems in 1 of 1 row (" in check(written(data, [{**GOOD, "pos": []}]))[2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,15 @@ from storing import write
 import llama2vec
 from llama2vec.cli import COMMANDS, app
 
+SAID_BY_EACH_COMMAND = {
+    "--bm25", "--corpus", "--depth", "--engine", "--from", "--index", "--language", "--metric", "--mode", "--model",
+    "--name", "--output", "--overwrite", "--queries", "--recipe", "--seed", "--set", "--split", "--task", "--timeout",
+}  # fmt: skip
+SAID_ONCE = ("--data-root", "--device", "--dtype", "--json", "--list-settings", "--prompts", "--strict", "--where")
+TOGETHER = [
+    ("--set", "--list-settings"), ("--list-settings", "--set"), ("--dtype", "--device"), ("--device", "--dtype"),
+    ("--task", "--data-root"), ("--output", "--overwrite"), ("--half", "--int8"),
+]  # fmt: skip
 LOADED = "import sys; sys.argv[1:] = {}; from llama2vec.cli import main\ntry: main()\nexcept SystemExit: print({})"
 
 
@@ -37,15 +47,62 @@ def test_every_command_has_help_within_80_columns(command_line: CommandLine, nam
     assert max(map(len, done.out.splitlines())) <= 80
 
 
-def test_an_option_is_a_flag_in_every_command_or_in_none() -> None:
+def options() -> dict[str, dict[str, Any]]:
+    """Return each option's long name → command → the option there."""
     group: Any = typer.main.get_command(app)
-    kinds: dict[str, set[bool]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for verb in COMMANDS:
         for option in group.get_command(None, verb).params:
             for name in option.opts:
-                kinds.setdefault(name, set()).add(bool(getattr(option, "is_flag", False)))
+                if name.startswith("--"):
+                    found.setdefault(name, {})[verb] = option
+    return found
+
+
+def test_an_option_is_a_flag_in_every_command_or_in_none() -> None:
+    kinds = {name: {bool(option.is_flag) for option in found.values()} for name, found in options().items()}
     assert {"--json", "--output", "--set"} <= kinds.keys()
     assert {name for name, found in kinds.items() if len(found) > 1} == set()
+
+
+def test_an_option_has_one_help_text_and_one_default_but_where_it_depends_on_the_command() -> None:
+    everywhere = options()
+    # The usual number format of `verify` is that of the golden vectors.
+    assert everywhere["--dtype"].pop("verify").default == "saved"
+    texts = {name: {option.help for option in found.values()} for name, found in everywhere.items()}
+    assert {name for name, found in texts.items() if len(found) > 1} == SAID_BY_EACH_COMMAND
+    defaults = {name: {str(option.default) for option in found.values()} for name, found in everywhere.items()}
+    assert {name for name in SAID_ONCE if len(defaults[name]) > 1} == set()
+
+
+@pytest.mark.parametrize(("option", "other"), TOGETHER)
+def test_a_command_with_one_option_has_the_other(option: str, other: str) -> None:
+    found = options()
+    assert found[option].keys() - found[other].keys() == set()
+
+
+def test_every_command_that_reads_texts_with_any_model_takes_prompts() -> None:
+    # `search` and `rerank` take a model whose reading is known already.
+    verbs = {"ask", "mine", "read", "encode", "sync", "explain", "serve", "evaluate", "distill"}
+    assert options()["--prompts"].keys() == verbs
+
+
+def test_an_output_has_a_short_name_everywhere() -> None:
+    assert {verb for verb, option in options()["--output"].items() if "-o" not in option.opts} == set()
+
+
+@pytest.mark.parametrize("verb", sorted(options()["--set"]))
+def test_the_keys_of_set_are_listed_with_a_description_each(command_line: CommandLine, verb: str) -> None:
+    lines = command_line(verb, "--list-settings").out.splitlines()
+    keys = [line.partition(" = ")[0] for line in lines if not line.startswith(" ")]
+    bare = [line for line, after in zip(lines, [*lines[1:], ""], strict=True) if line[:1] != " " != after[:1]]
+    assert bare == []
+    assert len(keys) == len(set(keys))
+    named = re.findall(
+        r"\b([a-z_]+(?:\.[a-z0-9_]+)+|pooling|passage_max_tokens|language|stores)\b", options()["--set"][verb].help
+    )
+    assert named
+    assert set(named) - set(keys) == set()
 
 
 def test_a_value_of_thousands_of_characters_does_not_bury_what_is_wrong(command_line: CommandLine) -> None:
@@ -121,7 +178,7 @@ def test_a_pipe_gets_the_same_escaped_text_as_a_terminal(tmp_path: Path, in_a_te
     else:
         shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True).stdout
     assert "\x1b" not in shown
-    assert "Checked \\x1b[31mred\\x1b[0m\\x1b]0;owned\\x07.jsonl: 1 rows, no problems" in shown
+    assert "Checked \\x1b[31mred\\x1b[0m\\x1b]0;owned\\x07.jsonl: 1 row, no problems" in shown
 
 
 def test_an_escape_sequence_in_a_path_is_shown_and_not_obeyed(command_line: CommandLine) -> None:

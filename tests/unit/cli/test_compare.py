@@ -198,10 +198,11 @@ def test_passages_that_the_corpus_lacks_are_told_and_most_of_them_refused(
     strange = tmp_path / "strange.trec"
     write_run(Run({"q1": {"p1": 3.0, "x1": 2.0, "x2": 1.0}}, "strange"), strange)
     line = refused(runs[0], strange, "--task", beir)
-    assert "run 'strange': 2 of the 3 passages it returned are not in" in line
+    assert "run 'strange': " in line
+    assert "lacks 2 of 3 passages that it returned" in line
     write_run(Run({"q1": {"p1": 3.0, "p2": 2.0, "x2": 1.0}}, "strange"), strange, overwrite=True)
     assert compare(runs[0], strange, "--task", beir)[0] == 0
-    assert "1 of the 3 passages it returned are not in" in caplog.text
+    assert "lacks 1 of 3 passages that it returned" in caplog.text
 
 
 def test_mistakes_are_one_line(
@@ -250,3 +251,13 @@ def test_comparing_never_loads_torch(beir: Path, runs: tuple[Path, Path]) -> Non
 )
 def test_a_judgment_file_names_the_task(file: str, name: str) -> None:
     assert _judgments_name(Path(file)) == name
+
+
+def test_a_named_task_is_looked_for_below_the_data_root(
+    beir: Path, runs: tuple[Path, Path], compare: Callable[..., Outcome], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "beir").mkdir(parents=True)
+    beir.rename(tmp_path / "data" / "beir" / "scifact")
+    code, out, _ = compare(*runs, "--task", "beir/scifact", "--data-root", tmp_path / "data")
+    assert (code, "beir/scifact" in out) == (0, True)
+    assert "--data-root" in refused(*runs, "--task", "beir/scifact", "--data-root", tmp_path / "elsewhere")

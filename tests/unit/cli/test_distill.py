@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from running import CommandLine
 
 from llama2vec.retrieve.query_table import QueryTable
+from llama2vec.retrieve.store import VectorStore
 
 
 def test_the_command_draws_queries_from_a_corpus(
@@ -42,3 +44,21 @@ def test_a_table_is_not_written_into_what_it_is_made_from(
         message = command_line.refused("distill", llama_folder, "--corpus", texts, "-o", inside)
         assert f"the output {inside} lies inside the input {read}" in message
         assert not inside.exists()
+
+
+def test_prompts_and_fields_are_taken_as_encode_takes_them(
+    llama_folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    corpus, options = tmp_path / "rows.jsonl", ["--dtype", "float32", "--device", "cpu"]
+    rows = [
+        {"_id": str(number), "body": f"river stone bridge {number} castle forest {number * 7}"} for number in range(40)
+    ]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    own = [*options, "--prompts", "one-word", "--set", "reading.text_field=body"]
+    output = tmp_path / "table"
+    done = command_line("distill", llama_folder, "--corpus", corpus, "-o", output, "--count", 60, *own)
+    assert done.code == 0, done.err
+    assert command_line("encode", llama_folder, corpus, "-o", tmp_path / "store", *own).code == 0
+    assert QueryTable.load(output).contract_hash == VectorStore.open(tmp_path / "store").contract_hash
+    split = ("--set", "passages.tokens=9")
+    assert "drop it" in command_line.refused("distill", llama_folder, "--corpus", corpus, "-o", output, *split)

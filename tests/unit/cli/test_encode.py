@@ -59,7 +59,7 @@ def test_half_precision_and_other_settings_need_overwrite(
     assert {shard.dtype for _, shard in VectorStore.open(store).shards()} == {np.dtype("float16")}
     assert command_line(*again[:-1], "--int8", "--overwrite").code == 0
     assert VectorStore.open(store).dtype == "int8"
-    assert "--half and --int8 are two formats; choose one" in command_line.refused(*again, "--int8")
+    assert "half and int8 are two formats of the vectors; choose one" in command_line.refused(*again, "--int8")
 
 
 def test_mistakes_are_refused_before_anything_is_written(

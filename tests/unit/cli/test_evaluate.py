@@ -180,3 +180,19 @@ def test_bm25_has_its_documented_scores_on_a_real_set(tmp_path: Path, command_li
     assert command_line("evaluate", "bm25", "--task", f"{DATA}/cranfield:test_smart", "-o", tmp_path / "out").code == 0
     saved = json.loads((tmp_path / "out" / "cranfield-test_smart.json").read_text(encoding="utf-8"))["metrics"]
     assert (saved["nDCG@10"], saved["R@100"]) == (pytest.approx(0.512, abs=5e-4), pytest.approx(0.749, abs=5e-4))
+
+
+def test_prompts_are_an_option_as_everywhere_and_a_setting_as_before(
+    folder: Path, tmp_path: Path, llama_folder: Path, command_line: CommandLine
+) -> None:
+    command = ["evaluate", llama_folder, "--task", folder, "--dtype", "float32", "--device", "cpu"]
+    facts = []
+    for name, choice in {"a": ["--prompts", "echo"], "b": ["--set", "prompts=echo"], "c": []}.items():
+        done = command_line(*command, *choice, "-o", tmp_path / name, "--name", "one")
+        assert done.code == 0, done.err
+        (result,) = (tmp_path / name).glob("*.json")
+        facts.append(json.loads(result.read_text(encoding="utf-8"))["settings"]["contract_hash"])
+    assert facts[0] == facts[1] != facts[2]
+    message = command_line.refused(*command, "--prompts", "echo", "--set", "prompts=released")
+    assert "--prompts echo and --set prompts=released give prompts different values" in message
+    assert "leave it out for bm25" in command_line.refused("evaluate", "bm25", "--task", folder, "--prompts", "echo")

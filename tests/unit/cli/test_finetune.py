@@ -21,7 +21,7 @@ def test_it_trains_on_the_named_files_and_ends_with_facts(
     command += [part for change in sets for part in ("--set", change)]
     found = command_line(*command)
     assert found.code == 0, found.err
-    assert re.search(r"Fine-tuned .* \[D=32\] on 14 queries in 1 steps, \d+ s, mrr@10 \d\.\d+, ndcg@10 ", found.out)
+    assert re.search(r"Fine-tuned .* \[D=32\] on 14 queries in 1 step, \d+ s, mrr@10 \d\.\d+, ndcg@10 ", found.out)
     assert "is already done" in command_line(*command).out
     assert "Fine-tuned" in command_line(*command, "--overwrite").out
 

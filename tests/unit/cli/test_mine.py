@@ -115,12 +115,12 @@ def test_passages_that_the_model_cuts_are_counted_with_the_remedy(
     call = ["mine", files["pairs"], "--corpus", long, "--model", llama_folder, "--set", "mine.negatives=1"]
     done = command_line(*call, "-o", files["output"])
     assert done.code == 0, done.err
-    warning = f"{long}: 1 of {rows.count('_id') + 1} passages"
+    warning = f"{long}: the model reads only the beginning of 1 of {rows.count('_id') + 1} passages"
     assert warning in caplog.text
     assert "split them with --set passages.split=always" in caplog.text
     caplog.clear()
     done = command_line(*call, "-o", tmp_path / "split.jsonl", "--set", "passages.split=always")
-    assert (done.code, "longer than the model reads" in caplog.text) == (0, False)
+    assert (done.code, "reads only the beginning" in caplog.text) == (0, False)
 
 
 def test_a_teacher_scores_what_is_written_and_a_model_that_cannot_is_one_line(

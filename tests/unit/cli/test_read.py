@@ -76,12 +76,12 @@ def test_rows_of_a_corpus_are_split_only_when_asked_and_cut_ones_are_counted(
     rows = [{"_id": "long", "text": "river stone " * 400}, {"_id": "short", "text": "A llama."}]
     corpus.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
     assert command_line("encode", llama_folder, corpus, "-o", tmp_path / "cut").code == 0
-    assert "1 of 2 passages (50 %) are longer than the model reads" in caplog.text
+    assert "the model reads only the beginning of 1 of 2 passages (50 %)" in caplog.text
     assert "--set passages.split=always" in caplog.text
     caplog.clear()
     split = command_line("encode", llama_folder, corpus, "-o", tmp_path / "split", "--set", "passages.split=always")
     assert split.code == 0, split.err
-    assert "longer than the model reads" not in caplog.text
+    assert "reads only the beginning" not in caplog.text
     assert len((tmp_path / "split" / "shard-00000.passages.jsonl").read_text(encoding="utf-8").splitlines()) > 2
 
 

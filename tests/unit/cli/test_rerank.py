@@ -119,3 +119,19 @@ def test_a_run_is_scored_as_it_is(folder: Path, run: Path, tmp_path: Path, comma
     assert "first does not score sentence pairs" in command_line.refused(*call, "--task", pairs)
     assert command_line(*call, "--task", folder, "--depth", 3).code == 0
     assert all(len(row) == 3 for row in read_run(tmp_path / "out" / "task-test.trec").results.values())
+
+
+def test_a_named_task_is_looked_for_below_the_data_root_and_a_number_format_is_taken(
+    folder: Path, run: Path, model: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    (tmp_path / "data" / "beir").mkdir(parents=True)
+    folder.rename(tmp_path / "data" / "beir" / "scifact")
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--task", "beir/scifact", "--depth", 5]
+    call += ["--data-root", tmp_path / "data"]
+    for dtype in ("float32", "bfloat16"):
+        done = command_line(*call, "--dtype", dtype, "-o", tmp_path / f"{dtype}.trec")
+        assert done.code == 0, done.err
+    exact, rounded = (read_run(tmp_path / f"{dtype}.trec").results["q1"] for dtype in ("float32", "bfloat16"))
+    assert exact.keys() == rounded.keys()
+    assert exact != rounded
+    assert "dtype" in command_line.refused(*call, "--dtype", "int3", "-o", tmp_path / "none.trec")

@@ -26,6 +26,13 @@ def test_every_key_has_a_description(schema: type[Settings]) -> None:
     assert len(keys) > 20
 
 
+def test_some_keys_of_a_schema_are_listed_under_a_prefix() -> None:
+    keys = [line for line in settings_lines(RunConfig, "a.", ("corpus", "reading")) if line[0] != " "]
+    assert keys[0] == 'a.corpus = ""'
+    assert len(keys) > 2
+    assert all(key.startswith("a.reading.") for key in keys[1:])
+
+
 def test_a_listed_default_can_be_set() -> None:
     pairs = [line.partition(" = ") for line in settings_lines(FinetuneConfig) if not line.startswith(" ")]
     known = [f"{key}={value}" for key, mark, value in pairs if mark and json.loads(value) is not None]

@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from encoders import encoder_for
 from running import CommandLine
+
+from llama2vec.retrieve.store import VectorStore
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
 
@@ -90,3 +93,30 @@ def test_watching_follows_changes_until_it_is_interrupted(docs: Path, tmp_path: 
             run.kill()  # Leaving the block waits for its end
         assert run.stderr is not None
         assert run.stderr.read().endswith("Stopped watching.\n")
+
+
+def test_vectors_are_kept_in_the_format_that_was_set_last(
+    docs: Path, tmp_path: Path, llama_folder: Path, command_line: CommandLine
+) -> None:
+    index = tmp_path / "index"
+    for given, kept in (("index.half=true", "float16"), ("index.int8=true", "int8"), ("index.language=de", "int8")):
+        assert command_line("sync", docs, index, "--model", llama_folder, "--set", given, *CPU).code == 0
+        assert VectorStore.open(index / "store").dtype == kept
+    (docs / "b.txt").write_text("The harbor opens in winter.")
+    assert "2 passages, 1 of them encoded now; " in command_line("sync", docs, index, *CPU).out
+    found = command_line("search", index, "harbor", "--mode", "dense", *CPU)
+    assert (found.code, len(found.out.splitlines()) > 1) == (0, True)
+
+
+def test_prompts_that_no_model_would_read_are_refused(
+    docs: Path, tmp_path: Path, llama_folder: Path, command_line: CommandLine
+) -> None:
+    index, model = tmp_path / "index", encoder_for(llama_folder).save(tmp_path / "model")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"query": "a", "pos": ["b"], "neg": []}\n', encoding="utf-8")
+    read = ("read", docs, "-o", tmp_path / "corpus.jsonl")
+    for call in (("sync", docs, index), read, ("mine", pairs, "-o", tmp_path / "mined.jsonl")):
+        assert "name it with --model" in command_line.refused(*call, "--prompts", "echo")
+    for call in (("sync", docs, index), read):
+        assert "carries its own contract" in command_line.refused(*call, "--model", model, "--prompts", "echo")
+    assert not index.exists()

@@ -229,7 +229,7 @@ def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> 
     (tmp_path / "none" / "a.txt").symlink_to(tmp_path / "gone")
     assert "(skipped a.txt: a link that leads nowhere)" in complaint(tmp_path / "none", EmptyCorpusError)
     bad = written(tmp_path / "pdf" / "a.pdf", b"").parent
-    assert "none of 1 files can be read, such as a.pdf (empty)" in complaint(bad, EmptyCorpusError)
+    assert "none of 1 file can be read, such as a.pdf (empty)" in complaint(bad, EmptyCorpusError)
     assert "is empty" in complaint(written(tmp_path / "a.jsonl", "\n"), EmptyCorpusError)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama2vec.engines.engine import About, encodable, masked, masked_line, payload, read_about
+from llama2vec.engines.engine import About, encodable, masked, masked_line, payload, read_about, unreachable
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage, Place
 
@@ -55,3 +55,15 @@ def test_what_a_client_says_is_one_short_line_without_passwords() -> None:
     assert masked_line(ValueError()) == "ValueError"
     assert "secret" not in masked_line(OSError("http://me:secret@host refused"))
     assert len(masked_line(ValueError("x" * 1000))) == 301
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("[Errno 111] Connection refused.", "it cannot be reached ([Errno 111] Connection refused); check the address"),
+        ('FATAL:  password authentication failed for user "me"', "it refuses the login (FATAL: password authent"),
+        ("Unexpected Response: 401 (Unauthorized)", "put the password or key into $LLAMA2VEC_ENGINE_TOKEN"),
+    ],
+)
+def test_an_engine_that_lets_nobody_in_says_what_to_do(said: str, line: str) -> None:
+    assert line in str(unreachable("it", OSError(said)))

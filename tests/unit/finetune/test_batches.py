@@ -93,9 +93,9 @@ def test_fewer_negatives_than_asked_are_counted_once_or_refused(caplog: pytest.L
     with caplog.at_level(logging.WARNING, "llama2vec"):
         check(rows, negatives=2)
     assert [record.getMessage() for record in caplog.records] == [
-        "2 of 4 queries have fewer than 2 hard negatives (1 none); using the other passages of the batch as negatives"
+        "fewer than 2 hard negatives for 2 of 4 queries (1 none); using the other passages of the batch as negatives"
     ]
-    with pytest.raises(TrainingError, match=r"2 of 4 queries have fewer than 2 hard negatives.*missing_negatives"):
+    with pytest.raises(TrainingError, match=r"fewer than 2 hard negatives for 2 of 4 queries.*missing_negatives"):
         check(rows, negatives=2, missing_negatives="error")
 
 

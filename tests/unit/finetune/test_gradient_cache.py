@@ -14,7 +14,7 @@ from llama2vec.finetune.contrastive_loss import cosines, info_nce_loss
 from llama2vec.finetune.gradient_cache import GradientCache
 from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.model.backbone import decoder
-from llama2vec.model.batching import padded_batches
+from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.records import TrainingExample
 
 KINDS = {"full": {"rank": 0}, "lora": {"rank": 4}, "lora with dropout": {"rank": 4, "dropout": 0.3}}
@@ -100,19 +100,26 @@ def test_random_numbers_go_on_as_if_every_text_had_been_read_once(
     assert torch.equal(after[0], after[1])
 
 
-def read(held: int, sequences: list[list[int]], micro_batch: int = 12) -> tuple[GradientCache, torch.nn.Embedding]:
-    table = torch.nn.Embedding(50, 3)
+def read(held: int, sequences: list[list[int]], micro_batch: int = 12) -> tuple[int, torch.nn.Embedding]:
+    """Read sequences with a graph of so many cells at most; return the cells that were read, and the weights."""
+    cells, table = 0, torch.nn.Embedding(50, 3)
     with torch.no_grad():
         table.weight.copy_(torch.arange(150.0).view(50, 3))
-    cache = GradientCache(lambda batch: table(batch.input_ids).sum(dim=1), torch.device("cpu"), held)
+
+    def embed(batch: PromptedBatch) -> torch.Tensor:
+        nonlocal cells
+        cells += batch.input_ids.numel()
+        return table(batch.input_ids).sum(dim=1)
+
+    cache = GradientCache(embed, torch.device("cpu"), held)
     vectors = cache.represent(list(padded_batches(sequences, micro_batch, pad_id=0)))
     cache.backpropagate(torch.ones_like(vectors))
-    return cache, table
+    return cells, table
 
 
 def test_a_batch_that_fits_is_read_once_and_of_a_larger_one_only_what_does_not_fit_is_read_again() -> None:
     sequences = [[number, number + 1, number + 2, number + 3] for number in range(12)]  # 4 micro-batches of 12 cells
-    counts = {held: read(held, sequences)[0].cells_read for held in (48, 1000, 24, 13, 12, 1)}
+    counts = {held: read(held, sequences)[0] for held in (48, 1000, 24, 13, 12, 1)}
     assert counts == {48: 48, 1000: 48, 24: 72, 13: 84, 12: 84, 1: 84}
     tables = [read(held, sequences)[1].weight.grad for held in (1, 24, 48)]
     assert all(table is not None and torch.equal(table, tables[0]) for table in tables)

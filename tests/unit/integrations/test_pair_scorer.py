@@ -120,12 +120,12 @@ def test_texts_that_are_not_read_to_their_end_are_counted(
     short = EncoderSettings(passage_max_tokens=60)
     folders = [cross_encoder, sentence_transformer, encoder_for(llama_folder, settings=short).save(tmp_path / "model")]
     long = "river " * 200
-    for folder, what in zip(folders, ("2 pairs", "1 passages", "1 passages"), strict=True):
+    for folder, what in zip(folders, ("2 pairs", "1 passage", "1 passage"), strict=True):
         scorer = PairScorer(str(folder), "cpu")
         scorer.scores(["a", "b"], [[long, "short"], [long]])
         with caplog.at_level("WARNING", "llama2vec"):
             scorer.warn_of_cut_texts()
-        assert f"{folder}: {what} were longer than the {scorer._limit} tokens that it reads" in caplog.text
+        assert f"{folder}: reads {scorer._limit} tokens and left out the end of {what}\n" in caplog.text
         scorer.cut = 0
         caplog.clear()
         scorer.warn_of_cut_texts()

@@ -32,9 +32,10 @@ def test_planted_duplicates_and_paraphrases_of_positives_are_removed_and_counted
     result = with_bm25(examples, planted, near_duplicate=0.5, negatives=20)
     report = result.report
     assert report.removed("known_positive") == 6
-    assert report.removed_passages("identical_to_positive") == {passage.id for passage in (*copies, *titled)}
     assert report.removed("identical_to_positive") == 10
-    assert report.removed_passages("near_duplicate_of_positive") == {passage.id for passage in edited}
+    removed = {reason: entry["passages"] for reason, entry in report.to_dict()["removed"].items()}
+    assert removed["identical_to_positive"] == len(copies) + len(titled)
+    assert removed["near_duplicate_of_positive"] == len(edited)
     chosen = {passage_id for example in result.examples for passage_id in example.negative_ids}
     assert not {passage_id for passage_id in chosen if passage_id.startswith(("copy", "titled", "edited"))}
     facts = report.to_dict()["removed"]["near_duplicate_of_positive"]
@@ -88,7 +89,8 @@ def test_the_query_empty_texts_and_repeated_negatives_are_removed(corpus: list[P
         "empty": 1,
         "duplicate_negative": 1,
     }
-    assert report.removed_passages("duplicate_negative") == {"again"}
+    (example,) = report.to_dict()["removed"]["duplicate_negative"]["examples"]
+    assert example["passage_id"] == "again"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,8 @@ def test_two_searchers_give_the_union_of_their_windows_less_what_one_ranks_above
     settings = OPEN.model_copy(update={"first_rank": 2, "last_rank": 5, "negatives": 20, "write_scores": True})
     result = mine([row], plain(60), [judge, other], settings)
     assert chosen_rows(result.examples[0]) == [1, 50, 2, 51, 3, 52]
-    assert result.report.removed_passages("above_window") == {"p04"}
+    removed = result.report.to_dict()["removed"]["above_window"]["examples"]
+    assert {one["passage_id"] for one in removed} == {"p04"}
     assert result.report.to_dict()["found_by"] == {"list": 2, "other": 3, "list and other": 1}
     # What only the other found is scored by the judge as well.
     assert result.examples[0].negative_scores == pytest.approx((0.99, 0.5, 0.98, 0.49, 0.97, 0.48))

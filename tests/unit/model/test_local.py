@@ -39,7 +39,10 @@ def test_an_adapter_says_how_its_product_is_scaled(tmp_path: Path) -> None:
 
 def test_any_error_over_a_models_files_is_one_line() -> None:
     with (
-        pytest.raises(ModelError, match=r"^m: transformers cannot load this model: two lines$"),
+        pytest.raises(
+            ModelError,
+            match=r"^m: transformers cannot load this model \(two lines\); update transformers, or take another model$",
+        ),
         model_errors(ModelSource("m", "m")),
     ):
         raise RuntimeError("two\nlines")

@@ -104,7 +104,7 @@ def test_collections_of_others_are_refused_and_stay_as_they_are(tmp_path: Path) 
 def test_what_an_engine_cannot_hold_is_said_before_anything_is_written(tmp_path: Path) -> None:
     engine = MemoryEngine()
     engine.refused = "p3"
-    with pytest.raises(EngineError, match=r"cannot hold passage 'p3' of .*: it is refused"):
+    with pytest.raises(EngineError, match=r"cannot hold passage 'p3' of .*: it is refused; change that passage"):
         export_store(store_of(tmp_path / "store", some(4)), engine)
     assert engine.content is None
     with pytest.raises(EngineError, match="holds a NUL character"):
@@ -117,7 +117,7 @@ def test_characters_that_engines_refuse_are_replaced_and_counted(
     engine = MemoryEngine()
     export_store(store_of(tmp_path / "store", [Passage("1", "a\0b"), Passage("2", "plain")]), engine)
     assert engine.entries["1"].passage.text == "a\ufffdb"
-    assert "1 passages hold characters that no engine takes" in caplog.text
+    assert "characters that no engine takes become U+FFFD there, in 1 passage" in caplog.text
 
 
 def test_a_collection_that_someone_else_fills_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

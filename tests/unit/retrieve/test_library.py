@@ -256,6 +256,23 @@ def test_other_settings_or_another_splitter_make_what_they_decide_anew(folder: P
     assert Library(index).inventory.settings["language"] == "de"
 
 
+def test_vectors_in_int8_survive_a_change_and_a_removal(folder: Path, tmp_path: Path) -> None:
+    index, encoder, settings = tmp_path / "index", HashEncoder(), LibrarySettings(int8=True)
+    sync(folder, index, encoder, settings=settings)
+    before = Retriever.open(index, encoder).store
+    kept = {name: before.vectors([row])[0] for row, name in enumerate(before.ids)}
+    made = len(encoder.encoded)
+    write(folder, {"b/d.txt": FILES["b/d.txt"] + "\n\nwinter"})
+    sync(folder, index, encoder, settings=settings)
+    Library(index).remove(["a.txt"])
+    after = Retriever.open(index, encoder).store
+    assert (before.dtype, after.dtype, len(encoder.encoded) - made) == ("int8", "int8", 1)
+    same = [(row, kept[name]) for row, name in enumerate(after.ids) if name in kept]
+    assert len(same) > 2
+    for row, vector in same:
+        np.testing.assert_array_equal(after.vectors([row])[0], vector)
+
+
 def test_a_damaged_index_is_made_anew_and_what_was_removed_stays_away(
     folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -219,12 +219,12 @@ def test_long_texts_are_split_on_request_and_counted_otherwise(
     long = " ".join(sentences * (1 + most // 200)) + " The llama hums at the end."
     rows = [{"id": "long", "text": long, "title": "Book", "year": 2020}, {"id": "short", "text": "A stone bridge."}]
     whole = Retriever.from_texts(rows, encoder)
-    assert "1 of 2 passages (50 %) are longer than the model reads" in caplog.text
+    assert "the model reads only the beginning of 1 of 2 passages (50 %)" in caplog.text
     assert "split=PassageSettings()" in caplog.text
     assert len(whole.store) == 2
     caplog.clear()
     split = Retriever.from_texts(rows, encoder, split=PassageSettings(tokens=40))
-    assert "longer than the model reads" not in caplog.text
+    assert "reads only the beginning" not in caplog.text
     hit = split.hits("llama hums", "bm25")[0].passage
     assert (hit.title, hit.fields, hit.id.partition("#")[0]) == ("Book", {"year": 2020}, "long")
     assert hit.place is not None

@@ -375,11 +375,11 @@ def test_a_store_knows_how_many_passages_are_cut_and_the_user_is_told(
 
     with pytest.raises(KeyboardInterrupt):
         write_store(lambda: passages, StopsLate(2), tmp_path / "store", source={}, shard_size=4)
-    assert "2 of the first 4 passages are longer than the model reads of them" in caplog.text
+    assert "the model reads only the beginning of 2 of the first 4 passages" in caplog.text
     store = write_store(lambda: passages, ReadsLittle(), tmp_path / "store", source={}, shard_size=4)
     assert store.cut == 4
     warn_of_cut_passages(store, "split them")
-    assert "4 of 10 passages (40 %) are longer than the model reads" in caplog.text
+    assert "the model reads only the beginning of 4 of 10 passages (40 %)" in caplog.text
     older = write_store(lambda: passages, HashEncoder(), tmp_path / "whole", source={}, shard_size=4)
     caplog.clear()
     warn_of_cut_passages(older, "split them")

@@ -134,7 +134,7 @@ def test_the_store_is_that_of_the_plain_command_and_resumes(
 
     vllm.fail = lose
     line = command_line.refused(*plain, "-o", tmp_path / "store", "--engine", "vllm")
-    assert "vLLM failed: EngineCore died; finished shards are kept" in line
+    assert "vLLM failed (EngineCore died at some length); run the same command again: finished shards are kept" in line
     vllm.fail = lambda: None
     vllm.asked.clear()
     done = command_line(*plain, "-o", tmp_path / "store", "--engine", "vllm")
@@ -191,7 +191,9 @@ def test_what_vllm_cannot_do_is_one_line(
         raise ValueError("Bfloat16 is only supported on GPUs with compute capability of at least 8.0.\nSee …")
 
     monkeypatch.setattr(sys.modules["vllm"], "LLM", refuse)
-    with pytest.raises(BackendError, match=r"vLLM cannot load .*model: Bfloat16 is only supported on GPUs"):
+    with pytest.raises(
+        BackendError, match=r"vLLM cannot load .*model \(Bfloat16 is only supported on GPUs.*\); its own messages"
+    ):
         opened(folder, dtype="bfloat16")
     monkeypatch.delitem(sys.modules, "vllm")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -55,9 +55,7 @@ def test_a_recall_deeper_than_the_run_is_no_mistake() -> None:
 
 
 def test_no_common_query_is_refused() -> None:
-    with pytest.raises(
-        EvaluationError, match="run 'bm25': 1 queries in the run and 1 judged ones have no id in common"
-    ):
+    with pytest.raises(EvaluationError, match="run 'bm25': 1 query in the run and 1 judged have no id in common"):
         evaluate_run(Run({"q1": {"d": 1.0}}, "bm25"), {"q2": {"d": 1}, "q1": {}})
 
 

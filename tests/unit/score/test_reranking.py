@@ -54,6 +54,6 @@ def test_texts_that_are_missing_are_named_before_any_pair_is_scored() -> None:
     scorer = LengthScorer()
     with pytest.raises(EvaluationError, match="the run has the query 'q1', and the queries do not"):
         rerank(RUN, QUERIES[:1], PASSAGES, scorer, tag="n")
-    with pytest.raises(EvaluationError, match="1 of 3 passages of the run are not in the corpus, such as 'c'"):
+    with pytest.raises(EvaluationError, match="the corpus lacks 1 of 3 passages of the run, such as 'c'"):
         rerank(RUN, QUERIES, PASSAGES[:2], scorer, tag="n")
     assert scorer.read == []

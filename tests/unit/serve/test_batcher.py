@@ -250,7 +250,7 @@ def test_too_few_vectors_are_an_error_and_a_model_that_keeps_failing_is_known() 
     async def work(batcher: Batcher) -> None:
         for _ in range(3):
             assert not batcher.is_failing(60)
-            with pytest.raises(EncodingError, match="1 vectors for 2 texts"):
+            with pytest.raises(EncodingError, match="1 vector for 2 texts"):
                 await batcher.encode(["a", "b"], "query")
         assert batcher.is_failing(60)
         encoder.too_few = False

@@ -90,7 +90,7 @@ def test_code_in_the_folder_that_is_not_ours_is_refused_and_not_run(
 
 
 def test_a_backend_must_give_one_vector_per_text() -> None:
-    with pytest.raises(BackendError, match=r"planted: 2 texts were asked for and the answer has shape \[1, 3\]"):
+    with pytest.raises(BackendError, match=r"planted: asked for 2 texts, and the answer has shape \[1, 3\]"):
         vectors_of(Planted(lambda *_: np.ones((1, 3))), "query", ["a", "b"])
 
 

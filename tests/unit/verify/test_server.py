@@ -179,7 +179,7 @@ def test_the_token_goes_along_and_is_not_printed(
         (200, b'{"data": [{"embedding": "%%%"}]}', "not a list of embeddings"),
         (200, b'{"data": [{"embedding": null}]}', "not a list of embeddings"),
         (200, b'{"data": [{"embedding": [[1.0]]}]}', "not a list of embeddings"),
-        (200, b'{"data": [{"embedding": [1.0], "index": 0}]}', "6 texts were sent and 1 vectors came back"),
+        (200, b'{"data": [{"embedding": [1.0], "index": 0}]}', "1 vector came back for 6 texts"),
         (200, json.dumps({"data": [{"embedding": [1.0], "index": 0}] * 6}).encode(), "with the indices [0]"),
         (200, json.dumps({"data": [{"embedding": [1.0] * (n + 1)} for n in range(6)]}).encode(), "different widths"),
     ],

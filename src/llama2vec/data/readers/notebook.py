@@ -11,6 +11,7 @@ from llama2vec.data.readers.building import TextBuilder, decoded
 from llama2vec.data.readers.markdown import markdown_parts
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
+from llama2vec.terminal import counted
 
 _MOST_OUTPUT = 2000
 """Characters of a cell's output that are kept: tables of numbers and logs run on for pages."""
@@ -39,7 +40,7 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
             _add_markdown(builder, source)
         else:
             builder.add(source)
-    problems = [f"{cut} outputs beyond {_MOST_OUTPUT:,} characters"] if cut else []
+    problems = [f"{counted(cut, 'output')} beyond {_MOST_OUTPUT:,} characters"] if cut else []
     yield builder.document(name, problems=problems)
 
 

@@ -32,6 +32,7 @@ from llama2vec.score.results import (
     with_query_values,
 )
 from llama2vec.score.significance import SAME, bootstrap_interval
+from llama2vec.terminal import counted
 
 _OPTIONS = ComparisonOptions(changed=10)
 LOG_FILE, MANIFEST_FILE, RUN_FILE = "log.jsonl", "manifest.json", "run.json"
@@ -223,9 +224,9 @@ class Content:
     @property
     def summary(self) -> str:
         """One line that says what the report holds."""
-        parts = [f"{_count(len(self.systems), 'system')} on {_count(len(self.tasks), 'task')}"] if self.tasks else []
+        parts = [f"{counted(len(self.systems), 'system')} on {counted(len(self.tasks), 'task')}"] if self.tasks else []
         return ", ".join(
-            [*parts, *([_count(len(self.sources.trainings), "training")] if self.sources.trainings else [])]
+            [*parts, *([counted(len(self.sources.trainings), "training")] if self.sources.trainings else [])]
         )
 
     @property
@@ -377,7 +378,3 @@ def _title(tasks: Sequence[TaskResults], trainings: Sequence[Training]) -> str:
     if not tasks:
         return "Training" if len(trainings) == 1 else "Trainings"
     return f"Evaluation: {tasks[0].label}" if len(tasks) == 1 else f"Evaluation on {len(tasks)} tasks"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -18,6 +18,7 @@ from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison, PairedTest, ShownQuery
 from llama2vec.score.significance import SAME
 from llama2vec.score.tasks import TaskScore
+from llama2vec.terminal import counted
 
 MINUS, NONE = "−", "–"
 ALPHA = 0.05  # A corrected p-value below this counts as a difference
@@ -307,7 +308,11 @@ _RUN_COLUMNS = {"unanswered_queries": "queries it lacks", "depth": "depth"}
 def terminal_comparison(comparison: Comparison) -> Group:
     """Return systems, tests, verdicts and the queries that changed most, for the terminal."""
     pairs, queries = comparison.pairs, len(next(iter(comparison.per_query.values())))
-    title = " · ".join(part for part in (comparison.task, comparison.metric, f"{queries:,} judged queries") if part)
+    title = " · ".join(
+        part
+        for part in (comparison.task, comparison.metric, counted(queries, "judged query", "judged queries"))
+        if part
+    )
     parts: list[RenderableType] = [
         terminal_table(_compared_systems(comparison), title),
         terminal_table([_PAIR_HEAD, *map(_pair_row, pairs)], caption=_method(comparison)),
@@ -366,7 +371,7 @@ def _sentence(pair: PairedTest, *, corrected: bool) -> str:
     said = f"{pair_name(pair)}: {verdict(pair)} ({p_value}{' after Holm' if corrected else ''})"
     if pair.detectable_difference is None:
         return f"{said}."
-    queries = f"{pair.wins + pair.ties + pair.losses:,} queries of this spread"
+    queries = f"{counted(pair.wins + pair.ties + pair.losses, 'query', 'queries')} of this spread"
     return f"{said}; {queries} show a true difference of {score(pair.detectable_difference)} with 80 % power."
 
 

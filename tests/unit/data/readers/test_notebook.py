@@ -23,7 +23,7 @@ def test_cells_stand_under_the_headings_before_them() -> None:
     assert (document.title, document.lines, document.problems) == (
         "Wool",
         "none",
-        ("1 outputs beyond 2,000 characters",),
+        ("1 output beyond 2,000 characters",),
     )
     assert blocks(document) == [
         ("heading", ("Wool",), "Wool"),
