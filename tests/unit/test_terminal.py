@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,21 @@ def test_control_sequences_are_shown_and_not_obeyed(text: str, shown: str) -> No
 def test_a_count_has_its_noun_in_the_right_number() -> None:
     assert [counted(number, "row") for number in (0, 1, 2, 12_345)] == ["0 rows", "1 row", "2 rows", "12,345 rows"]
     assert [counted(number, "query", "queries") for number in (1, 2)] == ["1 query", "2 queries"]
+
+
+def test_no_message_writes_a_count_and_its_plural_by_hand() -> None:
+    source, found = Path(terminal.__file__).parent, set()
+    for path in sorted(source.rglob("*.py")):
+        for noun in re.findall(r":,\} (?:sign )?([a-z]+s)\b", path.read_text(encoding="utf-8")):
+            found.add((path.relative_to(source).as_posix(), noun))
+    limits = {(path, noun) for path, noun in found if noun in ("bytes", "characters")}
+    several = {
+        ("data/readers/__init__.py", "files"), ("data/readers/archives.py", "files"),
+        ("data/readers/json_rows.py", "lines"), ("data/readers/json_rows.py", "rows"),
+        ("pipeline/estimates.py", "passages"), ("retrieve/faiss_index.py", "cells"),
+        ("retrieve/faiss_index.py", "passages"), ("score/comparison.py", "patterns"),
+    }  # fmt: skip
+    assert found - limits == several
 
 
 def test_a_console_of_another_encoding_gets_question_marks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ def distill_command(
     table = save_query_table(encoder, texts, output, seed=seed, overwrite=overwrite)
     megabytes = table.rows.nbytes / 1e6
     what = f"{output} is already done, nothing to do" if is_done else f"Saved {output}"
+    tokens, fitted = counted(len(table.rows) - 1, "token"), counted(table.facts["texts"], "query", "queries")
     typer.echo(
-        f"{what} [{megabytes:.0f} MB, {counted(len(table.rows) - 1, 'token')}, D={table.dimension}], fitted to "
-        f"{table.facts['texts']:,} queries: cosine {table.facts['cosine']:.3f} to the model's vectors of held-out ones"
+        f"{what} [{megabytes:.0f} MB, {tokens}, D={table.dimension}], fitted to {fitted}: cosine "
+        f"{table.facts['cosine']:.3f} to the model's vectors of held-out ones"
     )

@@ -28,6 +28,7 @@ from llama2vec.model.local import (
 from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.model.source import ModelSource, resolve_model
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -228,7 +229,7 @@ def check_layers(model: Any, count: int, setting: str) -> ModuleList:
     if layers is None:
         raise ConfigError(f"{setting}: {type(model).__name__} has no single list of layers; set it to 0 for this model")
     if count >= len(layers):
-        raise ConfigError(f"{setting} is {count} and the model has {len(layers)} layers; lower it")
+        raise ConfigError(f"{setting} is {count} and the model has {counted(len(layers), 'layer')}; lower it")
     return layers
 
 
@@ -236,7 +237,7 @@ def keep_lowest_layers(model: Any, count: int) -> None:
     """Keep the ``count`` lowest layers of a model and its head; 0 = all."""
     has = int(model.config.num_hidden_layers)
     if count > has:
-        raise ConfigError(f"model.layers is {count} and the model has {has} layers; lower it")
+        raise ConfigError(f"model.layers is {count} and the model has {counted(has, 'layer')}; lower it")
     if 0 < count < has:
         take_out_top_layers(model, has - count, "model.layers")
 

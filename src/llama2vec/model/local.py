@@ -42,6 +42,7 @@ from llama2vec.model.source import (
     own_models,
     resolve_model,
 )
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -181,8 +182,8 @@ def check_layer_count(source: ModelSource, layers: int) -> None:
     """Raise a ContractError where ``model.layers`` would cut an encoder whose contract is kept; 0 = all layers."""
     if layers not in (0, has := layer_count(Path(source.location))):
         raise ContractError(
-            f"{source.name}: was made with {has} layers, and model.layers is {layers}; set it to 0, or start from "
-            "an LLM"
+            f"{source.name}: was made with {counted(has, 'layer')}, and model.layers is {layers}; set it to 0, or "
+            "start from an LLM"
         )
 
 

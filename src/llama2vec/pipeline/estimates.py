@@ -176,7 +176,7 @@ class _Estimator:
                     found = list(islice(rest, _SAMPLE))
                     count = len(found) + sum(1 for _ in islice(rest, _MOST_EXAMPLES - len(found)))
                     capped = " (not counted further)" if count == _MOST_EXAMPLES else ""
-                    self.notes.append(f"{source.source}: {count:,} labeled queries{capped}")
+                    self.notes.append(f"{source.source}: {counted(count, 'labeled query', 'labeled queries')}{capped}")
                 total += count
                 sample += found
             self._negatives = [len(example.negatives) for example in sample]
@@ -202,7 +202,8 @@ class _Estimator:
             TrainingExample(" ".join(one.text.split()[:_QUESTION_WORDS]) or "?", (one.full_text,)) for one in passages
         ]
         asked, each = self._asked()
-        self.notes.append(f"{asked:,} passages get {each} questions each; half of them are assumed to pass the filters")
+        written = f"{counted(each, 'question')} for each of {counted(asked, 'passage')}"
+        self.notes.append(f"{written}; half of them are assumed to pass the filters")
         return found, round(asked * each * _KEPT)
 
     def _asked(self) -> tuple[int, int]:

@@ -26,6 +26,7 @@ from llama2vec.files import write_json
 from llama2vec.languages import check_language
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.vector_index import Rows, Scores, best_rows
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -134,7 +135,9 @@ class Bm25Index:
         except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise StoreError(f"the BM25 index {folder} cannot be read ({error}); build it again") from error
         if passages != len(ids):
-            raise StoreError(f"the BM25 index {folder} is over {passages:,} passages, not {len(ids):,}; build it again")
+            raise StoreError(
+                f"the BM25 index {folder} is over {counted(passages, 'passage')}, not {len(ids):,}; build it again"
+            )
         if not normalized:
             logger.warning(
                 "the BM25 index %s was built without Unicode normalization, so accented words may not match; rebuild "

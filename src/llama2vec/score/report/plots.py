@@ -19,6 +19,7 @@ import numpy as np
 
 from llama2vec.errors import MissingDependencyError
 from llama2vec.score.significance import query_differences
+from llama2vec.terminal import counted
 
 _STAND_IN = {"ink": "#010201", "muted": "#010202", "grid": "#010203", "win": "#010204", "loss": "#010205"}
 SERIES = 8  # Number of colors; further series begin again
@@ -146,7 +147,7 @@ def difference_plot(
         won, lost = (f"{_short(name)} better: {count:,}" for name, count in ((names[1], wins), (names[0], losses)))
         axes.text(0.01, 0.985, won, color=_STAND_IN["win"], transform=axes.transAxes, ha="left", va="top")
         axes.text(0.99, 0.015, lost, color=_STAND_IN["loss"], transform=axes.transAxes, ha="right", va="bottom")
-        axes.set_xlabel(f"{len(first):,} queries, {ties:,} of them equal")
+        axes.set_xlabel(f"{counted(len(first), 'query', 'queries')}, {ties:,} equal")
         axes.set_ylabel(f"difference in {metric}")
         axes.set_title("Difference, sorted")
         return Plot(_svg(figure, key, f"Sorted differences of {names[1]} and {names[0]}", caption), caption)
