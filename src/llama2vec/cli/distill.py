@@ -10,20 +10,18 @@ import typer
 
 from llama2vec.cli.options import (
     ENCODER_KEYS,
-    CorpusSettings,
+    READING_KEYS,
     Device,
     Dtype,
     Prompts,
     already_done,
-    corpus_settings,
     load_encoder,
+    reading_settings,
 )
-from llama2vec.cli.settings_options import Keys, settings_option
+from llama2vec.cli.settings_options import settings_option
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
 from llama2vec.terminal import counted
-
-_READING = Keys(CorpusSettings, "", ("reading",))
 
 
 def distill_command(
@@ -47,7 +45,7 @@ def distill_command(
             "pooling, passage_max_tokens, …; repeatable.",
         ),
     ] = None,
-    list_settings: Annotated[bool, settings_option(_READING, *ENCODER_KEYS)] = False,
+    list_settings: Annotated[bool, settings_option(READING_KEYS, *ENCODER_KEYS)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table.")] = False,
@@ -60,15 +58,11 @@ def distill_command(
     from llama2vec.retrieve.query_table import QUERY_TABLE, save_query_table
     from llama2vec.retrieve.table_fitting import sample_spans
 
-    reading, encoder_sets = corpus_settings(sets)
-    if "passages" in reading.model_fields_set:
-        raise ConfigError("--set passages.KEY: sample queries are drawn from whole documents; drop it")
+    reading, encoder_sets = reading_settings(sets)
     texts = [query.text for source in queries or () for query in read_queries(source)][:count]
 
     def passages() -> Iterator[tuple[str, str]]:
-        return (
-            (row.title, row.text) for source in corpus or () for row in read_passages(source, settings=reading.reading)
-        )
+        return ((row.title, row.text) for source in corpus or () for row in read_passages(source, settings=reading))
 
     texts += sample_spans(passages, count - len(texts), seed)
     encoder = load_encoder(model, dtype, device, prompts, encoder_sets)

@@ -14,9 +14,8 @@ from pydantic import Field
 from llama2vec.cli.options import (
     ENCODER_KEYS,
     CorpusSettings,
-    Device,
-    Dtype,
-    Prompts,
+    EncoderLoading,
+    Strict,
     corpus_settings,
     load_encoder,
     model_settings,
@@ -47,14 +46,16 @@ class _Stored(StoredVectors):
 
 @options_from(_Stored, "stored", panel="Store")
 @options_from(PlacingSettings, "placing", panel="Several machines")
+@options_from(EncoderLoading, "loading", panel="Model")
 def encode_command(
     stored: _Stored,
     placing: PlacingSettings,
+    loading: EncoderLoading,
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     corpus: Annotated[str, typer.Argument(help="Folder of documents, BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
     reuse: Annotated[Path | None, typer.Option(help="Earlier store; encode only the texts that it lacks.")] = None,
-    prompts: Prompts = None,
+    strict: Strict = False,
     sets: Annotated[
         list[str] | None,
         typer.Option(
@@ -64,8 +65,6 @@ def encode_command(
         ),
     ] = None,
     list_settings: Annotated[bool, settings_option(CorpusSettings, *ENCODER_KEYS)] = False,
-    dtype: Dtype = "auto",
-    device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that has other settings.")] = False,
 ) -> None:
     """Encode a corpus into a vector store; rerun to resume, or share the work: --engine ray, or on several machines."""
@@ -76,15 +75,15 @@ def encode_command(
     from llama2vec.retrieve.store import VectorStore
     from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 
-    settings, encoder_sets = corpus_settings(sets)
+    settings, encoder_sets = corpus_settings([*(sets or ()), *(["reading.strict=true"] if strict else [])])
     found = ReadingReport()
     with read_once():
-        spec = model_spec(model, prompts, encoder_sets)
+        spec = model_spec(model, loading.prompts, encoder_sets)
         splitter = corpus_splitter(corpus, spec, settings.passages, settings.reading)
         # Read everything first: a faulty line shows now, not after hours, and leaves nothing behind.
         total = sum(1 for _ in read_passages(corpus, splitter=splitter, settings=settings.reading, report=found))
         source = corpus_source(corpus, splitter, settings.reading)
-        with _placed(model, spec, placing, dtype, device, prompts, encoder_sets) as encoder:
+        with _placed(model, spec, placing, loading, encoder_sets) as encoder:
             started, before = time.monotonic(), STORE.read(output)
             known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
             store = write_store(
@@ -104,13 +103,13 @@ def encode_command(
 
 @contextmanager
 def _placed(
-    model: str, spec: ModelSpec, placing: PlacingSettings, dtype: str, device: str, prompts: str | None, sets: list[str]
+    model: str, spec: ModelSpec, placing: PlacingSettings, loading: EncoderLoading, sets: list[str]
 ) -> Iterator[Encoder | RayEncoder | VllmEncoder]:
     """Load the encoder in this process, or start vLLM or Ray's workers with it."""
     if placing.engine == "process":
-        yield load_encoder(model, dtype, device, prompts, sets)
+        yield load_encoder(model, loading.dtype, loading.device, loading.prompts, sets)
         return
-    settings, _ = model_settings(dtype, device, sets)
+    settings, _ = model_settings(loading.dtype, loading.device, sets)
     if placing.engine == "vllm":
         from llama2vec.retrieve.vllm_encoding import VllmEncoder
 

@@ -71,6 +71,21 @@ def corpus_settings(sets: Iterable[str] | None) -> tuple[CorpusSettings, list[st
     return load_config(CorpusSettings, None, own), [one for one in given if one not in own]
 
 
+READING_KEYS = Keys(CorpusSettings, "", ("reading",))
+
+
+def reading_settings(sets: Iterable[str] | None) -> tuple[ReadingSettings, list[str]]:
+    """Take ``reading.KEY`` out of ``--set``; return how a corpus is read as it stands, and all other sets.
+
+    Raises:
+        ConfigError: ``passages.KEY`` is set, and nothing is split here.
+    """
+    settings, others = corpus_settings(sets)
+    if "passages" in settings.model_fields_set:
+        raise ConfigError("--set passages.KEY: the corpus is read as it stands here, without splitting; drop it")
+    return settings.reading, others
+
+
 _MODEL = "model."
 _MODEL_KEYS = ("compile", "attention")
 READ_MODEL_KEYS = Keys(ModelSettings, _MODEL, _MODEL_KEYS)

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import Field
 
-from llama2vec.cli.options import DataRoot, Loading
-from llama2vec.cli.settings_options import options_from
+from llama2vec.cli.options import READING_KEYS, DataRoot, Loading, reading_settings
+from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
 from llama2vec.terminal import counted
@@ -19,9 +21,18 @@ if TYPE_CHECKING:
     from llama2vec.records import Passage, Query
 
 
-@options_from(Loading, "loading", panel="Model")
+class _Reranking(Loading):
+    """How the model is loaded, what it reranks, and how the result is called."""
+
+    depth: int = Field(
+        default=100, ge=1, description="Passages per query to rerank; the others keep their order and follow."
+    )
+    name: str | None = Field(default=None, description="Name of the new run; default: the old name with -reranked.")
+
+
+@options_from(_Reranking, "reranking", panel="Reranking")
 def rerank_command(
-    loading: Loading,
+    reranking: _Reranking,
     run: Annotated[Path, typer.Argument(help="TREC run of any system.")],
     model: Annotated[
         str, typer.Option(help="Cross-encoder, sentence-transformers model or saved encoder (folder or hub id).")
@@ -40,15 +51,19 @@ def rerank_command(
     ] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus that was searched, instead of the task's.")] = None,
     index: Annotated[Path | None, typer.Option(help="Index or store that was searched, instead of a corpus.")] = None,
-    depth: Annotated[
-        int, typer.Option(min=1, help="Passages per query to rerank; the others keep their order and follow.")
-    ] = 100,
-    name: Annotated[str | None, typer.Option(help="Name of the new run; default: the old name with -reranked.")] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting as KEY=VALUE, such as reading.text_field=body; repeatable."),
+    ] = None,
+    list_settings: Annotated[bool, settings_option(READING_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder."""
     from llama2vec.data.trec import RUN_FILE, check_id, read_run, write_run
 
+    reading, others = reading_settings(sets)
+    if others:
+        raise ConfigError(f"--set {others[0]}: rerank takes reading.KEY alone; see --list-settings")
     read = [run, queries, corpus, index, model]
     check_new(output, overwrite=overwrite, inputs=read, kind=RUN_FILE)
     if task is None and (queries is None or (corpus is None and index is None)):
@@ -56,24 +71,24 @@ def rerank_command(
     if corpus is not None and index is not None:
         raise ConfigError("--corpus and --index both bring the passages; give one of them")
     found = read_run(run)
-    check_id(tag := name or f"{found.tag}-reranked", "name of the run", "--name")
+    check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.score.reranking import rerank
     from llama2vec.score.tasks import retrieval_task
 
-    scorer = PairScorer(model, loading.device, loading.dtype)
-    asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index)
-    reranked = rerank(found, asked, passages, scorer, depth=depth, tag=tag)
+    scorer = PairScorer(model, reranking.device, reranking.dtype)
+    asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index, reading)
+    reranked = rerank(found, asked, passages, scorer, depth=reranking.depth, tag=tag)
     write_run(reranked, output, overwrite=overwrite)
     scorer.warn_of_cut_texts()
     typer.echo(
-        f"Reranked {counted(len(reranked.results), 'query', 'queries')} to depth {depth:,} with {model} "
+        f"Reranked {counted(len(reranked.results), 'query', 'queries')} to depth {reranking.depth:,} with {model} "
         f"({scorer.kind}, {counted(scorer.scored, 'pair')}): {output}"
     )
 
 
 def _texts(
-    data: BeirTask | None, queries: str | None, corpus: str | None, index: Path | None
+    data: BeirTask | None, queries: str | None, corpus: str | None, index: Path | None, reading: ReadingSettings
 ) -> tuple[list[Query], Iterable[Passage]]:
     """Return the queries, and a stream of the passages."""
     from llama2vec.data.corpus import read_passages, read_queries
@@ -83,4 +98,4 @@ def _texts(
     if index is not None:
         return asked, store_passages(open_index(index).store)
     source = corpus or (data.corpus_source if data else "")
-    return asked, read_passages(source)
+    return asked, read_passages(source, settings=reading)

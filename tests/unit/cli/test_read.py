@@ -90,6 +90,9 @@ def test_mistakes_are_one_line(command_line: CommandLine, docs: Path, llama_fold
     strict = command_line.refused("read", docs, "-o", output, "--strict")
     assert "photo.png" in strict
     assert not output.exists()
+    strict = command_line.refused("encode", llama_folder, docs, "-o", tmp_path / "store", "--strict")
+    assert "photo.png" in strict
+    assert not (tmp_path / "store").exists()
     assert "cannot hold passages" in command_line.refused("read", docs, "-o", tmp_path / "corpus.txt")
     assert "split" in command_line.refused("read", docs, "-o", output, "--set", "passages.split=sometimes")
     long = command_line.refused("read", docs, "-o", output, "--model", llama_folder, "--set", "passages.tokens=9000")

@@ -135,3 +135,18 @@ def test_a_named_task_is_looked_for_below_the_data_root_and_a_number_format_is_t
     assert exact.keys() == rounded.keys()
     assert exact != rounded
     assert "dtype" in command_line.refused(*call, "--dtype", "int3", "-o", tmp_path / "none.trec")
+
+
+def test_a_corpus_is_read_by_the_fields_that_are_named(
+    folder: Path, run: Path, model: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    corpus = folder / "corpus.jsonl"
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--task", folder, "--depth", 2]
+    assert command_line(*call, "-o", tmp_path / "usual.trec").code == 0
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    assert "name its field (text_field)" in command_line.refused(*call, "-o", tmp_path / "named.trec")
+    named = command_line(*call, "--set", "reading.text_field=body", "-o", tmp_path / "named.trec")
+    assert named.code == 0, named.err
+    assert read_run(tmp_path / "named.trec").results == read_run(tmp_path / "usual.trec").results
+    assert "takes reading.KEY alone" in command_line.refused(*call, "--set", "depth=3", "-o", tmp_path / "no.trec")
+    assert "drop it" in command_line.refused(*call, "--set", "passages.tokens=9", "-o", tmp_path / "no.trec")
