@@ -6,13 +6,30 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import Field
 
-from llama2vec.cli.options import DataRoot
+from llama2vec.cli.options import READING_KEYS, DataRoot, ReadingSets, only_reading
+from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
 
 
+class _Shown(Settings):
+    """What is tested and listed."""
+
+    all_pairs: bool = Field(default=False, description="Compare every pair of runs instead of each run with the first.")
+    changed: int = Field(
+        default=5, ge=0, le=1000, description="List this many queries that gained most, and as many that lost most."
+    )
+    passages: int = Field(default=2, ge=0, le=1000, description="Passages shown for each listed query and run.")
+    flips: int = Field(default=100_000, ge=1, description="Random sign patterns in the randomization test.")
+    seed: int = Field(default=0, ge=0, description="Seed of the randomization test and the bootstrap.")
+
+
+@options_from(_Shown, "shown", panel="Tests and lists")
 def compare_command(
+    shown: _Shown,
     runs: Annotated[list[Path], typer.Argument(help="TREC runs of any system; the first is the baseline.")],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Also write everything to this JSON file.")
@@ -26,15 +43,8 @@ def compare_command(
     metrics: Annotated[
         list[str] | None, typer.Option("--metric", help="nDCG@10 (the default), MRR@10, R@100, AP, …; repeatable.")
     ] = None,
-    all_pairs: Annotated[
-        bool, typer.Option("--all-pairs", help="Compare every pair of runs instead of each run with the first.")
-    ] = False,
-    changed: Annotated[
-        int, typer.Option(min=0, max=1000, help="List this many queries that gained most, and as many that lost most.")
-    ] = 5,
-    passages: Annotated[int, typer.Option(min=0, max=1000, help="Passages shown for each listed query and run.")] = 2,
-    flips: Annotated[int, typer.Option(min=1, help="Random sign patterns in the randomization test.")] = 100_000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the randomization test and the bootstrap.")] = 0,
+    sets: ReadingSets = None,
+    list_settings: Annotated[bool, settings_option(READING_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Test whether one run is better than another, query by query."""
@@ -45,9 +55,10 @@ def compare_command(
     from llama2vec.score.tasks import retrieval_task, task_places
     from llama2vec.terminal import table_console
 
+    reading = only_reading(sets, "compare")
     read = [*runs, qrels, *(task_places([task], data_root) if task else ())]
     check_new(output, overwrite=overwrite, inputs=read, kind=COMPARISON_FILE)
-    check_options(options := ComparisonOptions(all_pairs, changed, passages, flips, seed=seed))
+    check_options(options := ComparisonOptions(**shown.model_dump()))
     if task is None and qrels is None:
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
     data = retrieval_task(task, data_root) if task else None
@@ -58,7 +69,7 @@ def compare_command(
     wanted = list(dict.fromkeys(metrics or ["nDCG@10"]))
     comparisons = compare_runs(named, judgments, metrics=wanted, task=task_of(runs) or name, options=options)
     if data:
-        comparisons = with_texts(comparisons, named, data.queries, data.corpus_source)
+        comparisons = with_texts(comparisons, named, data.queries, data.corpus_source, reading)
     if output:
         write_comparisons(output, comparisons, overwrite=overwrite)
     console = table_console(120)

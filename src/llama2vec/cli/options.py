@@ -41,6 +41,10 @@ EncoderSets = Annotated[
 ]
 WHERE_HELP = """Search only passages that match this filter, such as 'year >= 2020 and path ~ "guide/"'."""
 Where = Annotated[str | None, typer.Option(help=WHERE_HELP)]
+ReadingSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Setting as KEY=VALUE, such as reading.text_field=body; repeatable."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")]
 
 
@@ -84,6 +88,14 @@ def reading_settings(sets: Iterable[str] | None) -> tuple[ReadingSettings, list[
     if "passages" in settings.model_fields_set:
         raise ConfigError("--set passages.KEY: the corpus is read as it stands here, without splitting; drop it")
     return settings.reading, others
+
+
+def only_reading(sets: Iterable[str] | None, verb: str) -> ReadingSettings:
+    """Read the ``--set`` of a command that takes ``reading.KEY`` alone; a ConfigError for any other key."""
+    reading, others = reading_settings(sets)
+    if others:
+        raise ConfigError(f"--set {others[0]}: {verb} takes reading.KEY alone; see --list-settings")
+    return reading
 
 
 _MODEL = "model."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import READING_KEYS, DataRoot, Loading, reading_settings
+from llama2vec.cli.options import READING_KEYS, DataRoot, Loading, ReadingSets, only_reading
 from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError
@@ -51,19 +51,14 @@ def rerank_command(
     ] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus that was searched, instead of the task's.")] = None,
     index: Annotated[Path | None, typer.Option(help="Index or store that was searched, instead of a corpus.")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Setting as KEY=VALUE, such as reading.text_field=body; repeatable."),
-    ] = None,
+    sets: ReadingSets = None,
     list_settings: Annotated[bool, settings_option(READING_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder."""
     from llama2vec.data.trec import RUN_FILE, check_id, read_run, write_run
 
-    reading, others = reading_settings(sets)
-    if others:
-        raise ConfigError(f"--set {others[0]}: rerank takes reading.KEY alone; see --list-settings")
+    reading = only_reading(sets, "rerank")
     read = [run, queries, corpus, index, model]
     check_new(output, overwrite=overwrite, inputs=read, kind=RUN_FILE)
     if task is None and (queries is None or (corpus is None and index is None)):

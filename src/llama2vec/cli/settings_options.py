@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
+from annotated_types import Ge, Le
 from pydantic import ValidationError
 
 from llama2vec.config import Settings, section_of
@@ -24,7 +25,8 @@ def options_from(
 ) -> Callable[[Callable[..., ResultT]], Callable[..., ResultT]]:
     """Replace one parameter of a command by an option for each field of its settings.
 
-    ``max_texts`` becomes ``--max-texts``; a unit of time is dropped (``timeout_seconds`` → ``--timeout``).
+    ``max_texts`` becomes ``--max-texts``; a unit of time is dropped (``timeout_seconds`` → ``--timeout``). The bounds
+    ``ge`` and ``le`` become those of the option, which its help shows.
 
     Args:
         schema: The settings; the description of a field becomes the option's help.
@@ -53,7 +55,9 @@ def _option(schema: type[Settings], field: str, name: str, panel: str) -> inspec
     facts = schema.model_fields[field]
     # Naming a flag leaves out its --no- twin.
     named = [f"--{name.replace('_', '-')}"] if facts.annotation is bool else []
-    option = typer.Option(*named, help=facts.description, rich_help_panel=panel)
+    least: Any = next((bound.ge for bound in facts.metadata if isinstance(bound, Ge)), None)
+    most: Any = next((bound.le for bound in facts.metadata if isinstance(bound, Le)), None)
+    option = typer.Option(*named, help=facts.description, rich_help_panel=panel, min=least, max=most)
     annotation = Annotated[facts.annotation, option]  # type: ignore[name-defined]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=facts.default, annotation=annotation)
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llama2vec.data.corpus import read_passages
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Passage, Qrels, Query, Report, Run
 from llama2vec.retrieve.hits import snippet
@@ -171,7 +172,11 @@ def _warn_of_missing_queries(runs: Sequence[Run], judged: Set[str]) -> None:
 
 
 def with_texts(
-    comparisons: Sequence[Comparison], runs: Sequence[Run], queries: Iterable[Query], corpus_source: str
+    comparisons: Sequence[Comparison],
+    runs: Sequence[Run],
+    queries: Iterable[Query],
+    corpus_source: str,
+    reading: ReadingSettings | None = None,
 ) -> list[Comparison]:
     """Return the comparisons with the texts of the queries and passages they show; the corpus is read once.
 
@@ -183,7 +188,7 @@ def with_texts(
     queries_shown = [query for comparison in comparisons for query in comparison.shown.values()]
     shown = {passage.id for query in queries_shown for found in query.answers.values() for passage in found}
     texts: dict[str, Passage] = {}
-    for passage in read_passages(corpus_source):
+    for passage in read_passages(corpus_source, settings=reading):
         missing.discard(passage.id)
         if passage.id in shown:
             texts[passage.id] = passage

@@ -261,3 +261,15 @@ def test_a_named_task_is_looked_for_below_the_data_root(
     code, out, _ = compare(*runs, "--task", "beir/scifact", "--data-root", tmp_path / "data")
     assert (code, "beir/scifact" in out) == (0, True)
     assert "--data-root" in refused(*runs, "--task", "beir/scifact", "--data-root", tmp_path / "elsewhere")
+
+
+def test_texts_are_read_by_the_fields_that_are_named(
+    beir: Path, runs: tuple[Path, Path], compare: Callable[..., Outcome], refused: Callable[..., str]
+) -> None:
+    usual = compare(*runs, "--task", beir)
+    assert "stone does not hum" in usual[1]
+    corpus = beir / "corpus.jsonl"
+    corpus.write_text(corpus.read_text(encoding="utf-8").replace('"text"', '"body"'), encoding="utf-8")
+    assert "name its field (text_field)" in refused(*runs, "--task", beir)
+    assert compare(*runs, "--task", beir, "--set", "reading.text_field=body") == usual
+    assert "compare takes reading.KEY alone" in refused(*runs, "--task", beir, "--set", "flips=3")

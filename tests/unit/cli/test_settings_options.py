@@ -61,6 +61,8 @@ def test_each_field_is_an_option_with_its_help_and_default() -> None:
     assert list(parameters) == ["name", "most_texts", "timeout"]
     assert parameters["most_texts"].default == 3
     assert parameters["most_texts"].annotation.__metadata__[0].help == "Texts at once."
+    bounds = [parameters[name].annotation.__metadata__[0].min for name in ("most_texts", "timeout")]
+    assert bounds == [1, None]
     assert command.__doc__ == "Do it."
 
 
