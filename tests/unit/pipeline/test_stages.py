@@ -20,7 +20,7 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline.estimates import estimate_run
 from llama2vec.pipeline.plan import Input, plan_run
 from llama2vec.pipeline.settings import RunConfig
-from llama2vec.pipeline.stages import load_encoder, work
+from llama2vec.pipeline.stages import _reusable_stores, load_encoder, work
 from llama2vec.retrieve.store import VectorStore
 
 
@@ -107,6 +107,19 @@ def test_only_new_texts_are_encoded_where_only_the_corpus_changed(
     store = VectorStore.open(tmp_path / "run" / "store")
     assert f"{store.path}: took 23 of 24 vectors from the store before" in caplog.messages
     np.testing.assert_array_equal(store.vectors(range(23)), before[1:])
+
+
+@pytest.mark.parametrize(
+    ("setting", "dtype", "exact"), [("half", "float16", 0), ("int8", "int8", 0), ("", "float32", 1)]
+)
+def test_rounded_vectors_are_stored_and_not_scored(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, setting: str, dtype: str, exact: int
+) -> None:
+    chosen = f"encode.{setting}=true" if setting else "encode=true"
+    plan = plan_run(config_of(llama_folder, corpus_file, chosen), tmp_path / "run")
+    work(plan, plan.stages[0])
+    assert VectorStore.open(tmp_path / "run" / "store").dtype == dtype
+    assert len(_reusable_stores(plan)) == exact
 
 
 @pytest.mark.parametrize("kind", ["exact", "faiss-flat"])
