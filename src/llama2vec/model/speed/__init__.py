@@ -32,8 +32,12 @@ def fast_paths(model: Any, *, compiled: bool = False) -> Iterator[None]:
         MissingDependencyError: ``compiled``, and this machine has no compiler.
     """
     if compiled:
-        with compiled_layers(model):
-            yield
+        use_lean_attention(model)
+        try:
+            with compiled_layers(model):
+                yield
+        finally:
+            use_stock_attention(model)
         return
     every_weight = all(weight.requires_grad for weight in model.parameters())
     changed: list[torch.nn.Module] = []

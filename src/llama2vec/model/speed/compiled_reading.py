@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -23,7 +22,7 @@ from torch import Tensor
 from llama2vec.errors import MissingDependencyError, one_line
 from llama2vec.model.backbone import Backbone, cpu_has_bfloat16, decoder, layer_list
 from llama2vec.model.pooling import last_hidden_states
-from llama2vec.model.speed.compiled import check_compiler, compiled_forwards, room_for_variants
+from llama2vec.model.speed.compiled import check_compiler, compiled_forwards, room_for_variants, without_hooks
 
 logger = logging.getLogger(__name__)
 
@@ -120,29 +119,19 @@ class CompiledReading:
         import torch._inductor.config
 
         forwards = self._forwards
-        # transformers hangs hooks for attention weights into each layer; the compiler would stop at every one.
-        hooked = [
-            (module, module._forward_hooks)
-            for layer, _ in forwards
-            for module in layer.modules()
-            if module is not layer and module._forward_hooks
-        ]
         # One process compiles: the few pieces of one layer are not worth starting others.
         with (
             warnings.catch_warnings(),
             room_for_variants(),
+            without_hooks([layer for layer, _ in forwards]),
             torch._inductor.config.patch(compile_threads=1),
         ):
             warnings.simplefilter("ignore")
             try:
-                for module, _ in hooked:
-                    module._forward_hooks = OrderedDict()
                 for layer, forward in forwards:
                     layer.forward = forward
                 yield
             finally:
-                for module, hooks in hooked:
-                    module._forward_hooks = hooks
                 for layer, _ in forwards:
                     layer.__dict__.pop("forward", None)
 

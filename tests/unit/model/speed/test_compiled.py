@@ -52,10 +52,12 @@ def step(model: Any, rows: int, columns: int) -> dict[str, torch.Tensor]:
 
 
 # aot_eager traces forward and backward as inductor does, without minutes of compiling.
-@pytest.mark.parametrize("lora", [None, {}])
+@pytest.mark.parametrize(("lora", "as_on"), [(None, "cpu"), ({}, "cpu"), ({}, "cuda")])
 def test_losses_and_gradients_equal_the_stock_models_and_later_sizes_compile_nothing(
-    lora: dict[str, Any] | None,
+    lora: dict[str, Any] | None, as_on: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if as_on == "cuda":
+        monkeypatch.setattr(compiled, "_low_rank_linear", compiled._summed_linear)
     model = tiny_llama(lora)
     sizes = [(2, 7), (5, 9)]
     stock = [step(model, *size) for size in sizes]
@@ -80,6 +82,18 @@ def test_adapters_with_dropout_keep_pefts_forward() -> None:
     classes = [type(module) for module in model.modules()]
     with compiled_layers(model, backend="aot_eager"):
         assert [type(module) for module in model.modules()] == classes
+
+
+def test_hooks_within_layers_are_off_and_those_of_the_layers_stay() -> None:
+    model = tiny_llama(None)
+    layer, called = model.model.layers[0], []
+    layer.register_forward_hook(lambda *_: called.append("layer"))
+    layer.self_attn.register_forward_hook(lambda *_: called.append("attention"))
+    with compiled_layers(model, backend="eager"):
+        step(model, 2, 7)
+    assert called == ["layer"]
+    step(model, 2, 7)
+    assert called == ["layer", "attention", "layer"]
 
 
 def test_the_model_is_restored_after_an_error() -> None:

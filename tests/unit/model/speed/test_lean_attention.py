@@ -137,3 +137,51 @@ def test_the_prompts_mask_is_read_and_the_texts_is_not(make_model: Callable[...,
         lean_attention.mark_causal_columns(changed, text)
     assert torch.equal(model(**inputs, attention_mask=blind_text).logits, expected)
     assert not torch.allclose(model(**inputs, attention_mask=blind_prompts).logits, expected)
+
+
+def _attend(side: str, dtype: torch.dtype, mask: torch.Tensor | None, *, columns: int, heads: int = 2) -> Any:
+    """Output and gradients of attention with six query heads: the stock kernel's, or this module's."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(2, count, columns, 16) for count in (6, heads, heads, 6)]
+    # Values that both formats hold exactly
+    drawn = [torch.randn(shape, generator=generator).bfloat16().to(dtype) for shape in shapes]
+    query, key, value, gradient = drawn
+    inputs = [tensor.requires_grad_() for tensor in (query, key, value)]
+    if side == "stock":
+        given = mask if mask is None or mask.dtype == torch.bool else mask.to(dtype)
+        out = torch.nn.functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=given, is_causal=mask is None, enable_gqa=True
+        )
+        return out.detach(), torch.autograd.grad(out, inputs, gradient)
+    out = lean_attention._attend(torch.nn.Module(), query, key, value, mask)[0].transpose(1, 2)
+    return out.detach(), torch.autograd.grad(out, inputs, gradient)
+
+
+def _masks(columns: int) -> dict[str, torch.Tensor | None]:
+    seen = torch.ones(columns, columns, dtype=torch.bool).tril()[None, None].repeat(2, 1, 1, 1)
+    seen[1, :, :, 3] = False
+    seen[1, :, 3, 3] = True
+    hidden = torch.finfo(torch.bfloat16).min
+    return {"causal": None, "bool": seen, "additive": torch.zeros(seen.shape).masked_fill(~seen, hidden).bfloat16()}
+
+
+@pytest.mark.parametrize("heads", [2, 6])
+@pytest.mark.parametrize("kind", ["causal", "bool", "additive"])
+def test_bfloat16_gradients_are_computed_in_float32_and_nearer_to_the_exact_ones(kind: str, heads: int) -> None:
+    mask = _masks(24)[kind]
+    _, exact = _attend("stock", torch.float64, mask, columns=24, heads=heads)
+    stock_out, stock = _attend("stock", torch.bfloat16, mask, columns=24, heads=heads)
+    out, found = _attend("ours", torch.bfloat16, mask, columns=24, heads=heads)
+    assert torch.equal(out, stock_out)
+    for name, ours, theirs, truth in zip(("query", "key", "value"), found, stock, exact, strict=True):
+        assert ours.dtype == torch.bfloat16
+        error, other = ((one.double() - truth).norm() / truth.norm() for one in (ours, theirs))
+        assert error < min(0.003, float(other)), name
+
+
+def test_attention_over_many_keys_keeps_the_stock_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lean_attention, "_SHORT", 23)
+    for columns, is_stock in ((24, True), (23, False)):
+        stock = _attend("stock", torch.bfloat16, None, columns=columns, heads=6)[1]
+        found = _attend("ours", torch.bfloat16, None, columns=columns, heads=6)[1]
+        assert all(map(torch.equal, found, stock)) == is_stock
