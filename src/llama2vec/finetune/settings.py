@@ -80,8 +80,8 @@ class ContrastiveSettings(GrownSettings):
         micro_batch_tokens: Most cells (texts x longest text) of one pass through the model; 0 = 1,024 on a CPU, 16,384
             on a GPU.
         graph_tokens: Most cells whose activations are held at once. A batch that fits is read once; the excess of a
-            larger one is read twice (gradient cache, arXiv 2101.06983), with the same gradients. 0 = 2,048 on a CPU,
-            16,384 on a GPU; never less than a micro-batch.
+            larger one is read twice (gradient cache, arXiv 2101.06983), with the same gradients. 0 = a quarter of the
+            memory, at least 2,048 cells, on a CPU, and 16,384 on a GPU; never less than a micro-batch.
     """
 
     added_later = frozenset({"false_negatives", "false_negative_margin", "false_negative_scale", "distillation"})

@@ -46,6 +46,7 @@ from llama2vec.records import Side, TrainingExample
 from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
+from llama2vec.training.memory import ModelShape, shape_of, usable_memory
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
@@ -55,13 +56,20 @@ logger = logging.getLogger(__name__)
 
 STAGE = Stage("finetune", "a fine-tuning", "examples")
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-_GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}
+_GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}  # On a CPU, at least
+_SHARE_OF_MEMORY = 1 / 4  # Main memory that activations may take by default
 _KEPT_BY_CONTRACT = ("pooling", "layers", "servable", "query_max_tokens", "passage_max_tokens")
 
 
-def held_cells(wanted: int, device: str) -> int:
-    """Return the most cells whose activations are held: the requested number, else a default for the kind of device."""
-    return wanted or _GRAPH_TOKENS.get(device, _GRAPH_TOKENS["cpu"])
+def held_cells(wanted: int, device: str, shape: ModelShape | None, itemsize: int, processes: int = 1) -> int:
+    """Return the most cells whose activations are held: the requested number, else what suits the device.
+
+    On a CPU that is a quarter of the memory, shared by the processes. Gradients do not depend on it.
+    """
+    least = _GRAPH_TOKENS.get(device, _GRAPH_TOKENS["cpu"])
+    if wanted or device != "cpu" or shape is None:
+        return wanted or least
+    return max(least, int(_SHARE_OF_MEMORY * usable_memory() / processes / (shape.kept * itemsize)))
 
 
 class ContrastiveObjective:
@@ -77,7 +85,11 @@ class ContrastiveObjective:
         self.device: torch.device = encoder.backbone.model.device
         usual = _MICRO_BATCH_TOKENS.get(self.device.type, _MICRO_BATCH_TOKENS["cpu"])
         self.micro_batch_tokens = settings.micro_batch_tokens or usual
-        self.graph_tokens = max(held_cells(settings.graph_tokens, self.device.type), self.micro_batch_tokens)
+        model = encoder.backbone.model
+        held = held_cells(
+            settings.graph_tokens, self.device.type, shape_of(model), model.dtype.itemsize, process_count()
+        )
+        self.graph_tokens = max(held, self.micro_batch_tokens)
         self.start = StartModel(encoder.backbone.model) if settings.false_negatives == "start" else None
 
     def order(self, examples: Sequence[Any], settings: OptimizerSettings) -> ContrastiveOrder:

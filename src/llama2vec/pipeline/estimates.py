@@ -29,7 +29,6 @@ from llama2vec.model.backbone import choose_device, choose_dtype, keep_lowest_la
 from llama2vec.model.batching import cells_per_batch
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.tokens import corpus_splitter
-from llama2vec.pipeline.memory import ModelShape, training_memory
 from llama2vec.pipeline.plan import (
     GENERATED_PAIRS,
     PlannedStage,
@@ -45,6 +44,7 @@ from llama2vec.pipeline.plan import (
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.score.tasks import tasks_data
 from llama2vec.terminal import counted
+from llama2vec.training.memory import ModelShape, training_memory
 
 _SHARE_OF_RATE = 0.4
 """Share of a large matrix product's rate that a step reaches: 0.39 to 0.48 measured on a CPU (docs/lab-notes.md)."""
@@ -249,7 +249,7 @@ class _Estimator:
 
         ``cells`` are the tokens and padding whose activations are held at once.
         """
-        settings, processes = config.model, int(os.environ.get("WORLD_SIZE", "1"))
+        settings, processes = config.model, self._processes
         lora = settings.lora.rank > 0
         depth = settings.lora.depth if lora else 1.0
         # Backward: the gradients of the inputs cost another forward, those of the weights one more in full training.
@@ -261,6 +261,10 @@ class _Estimator:
         self.notes.append(f"{stage}: {memory}" + (f", of {processes}" if processes > 1 else ""))
         seconds = self._seconds(steps * passes * self._forward(tokens, length))
         return StageEstimate(seconds, memory.total + _PROCESS_BYTES)
+
+    @property
+    def _processes(self) -> int:
+        return int(os.environ.get("WORLD_SIZE", "1"))
 
     @property
     def _mlp(self) -> float:
@@ -335,7 +339,10 @@ class _Estimator:
         trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))
         cells = settings.batch_size * (asked + each * length)
-        held = min(cells, max(held_cells(config.contrastive.graph_tokens, self.device.type), length))
+        most = held_cells(
+            config.contrastive.graph_tokens, self.device.type, self.shape, self.dtype.itemsize, self._processes
+        )
+        held = min(cells, max(most, length))
         reread = 1 - held / cells + (config.contrastive.false_negatives == "start")
         return self._training(config, steps, a_step * (asked + each * length), held, reread, length)
 

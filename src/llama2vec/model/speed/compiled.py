@@ -146,12 +146,12 @@ def _low_rank_linear() -> type:
         """y = W x + b + s B (A x), all in the number format of x."""
 
         def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
-            out = torch.nn.functional.linear(x, self.base_layer.weight, self.base_layer.bias)
+            out: Tensor = torch.nn.functional.linear(x, self.base_layer.weight, self.base_layer.bias)
             if self.disable_adapters:
                 return out
             name = self.active_adapter[0]
             low = torch.nn.functional.linear(x, self.lora_A[name].weight.to(out.dtype))  # [..., r]
             update = torch.nn.functional.linear(low, self.lora_B[name].weight.to(out.dtype))
-            return out + self.scaling[name] * update
+            return out.add(update, alpha=self.scaling[name])
 
     return LowRankLinear

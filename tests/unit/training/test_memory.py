@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from llama2vec.config import LoraSettings, ModelSettings
+from llama2vec.finetune import train
+from llama2vec.finetune.train import held_cells
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import Backbone, decoder
 from llama2vec.model.source import ModelSource
-from llama2vec.pipeline.memory import ModelShape, TrainingMemory, training_memory
+from llama2vec.training import memory
+from llama2vec.training.memory import ModelShape, TrainingMemory, shape_of, training_memory, usable_memory
 from llama2vec.training.settings import OptimizerSettings
 
 LLAMA_7B = ModelShape(6_738_415_616, 6_476_267_520, 32 * (4 * 8192 + 3 * 15_104), 32, 4096, 32_000)
 
 
-def shape_of(model: Any) -> ModelShape:
-    body = sum(weight.numel() for weight in model.model.layers.parameters())
+def shape_with_lora(model: Any) -> ModelShape:
     linear = [module for module in model.model.layers.modules() if isinstance(module, torch.nn.Linear)]
-    everything = sum(weight.numel() for weight in model.parameters())
-    width = sum(sum(module.weight.shape) for module in linear)
-    dimension, vocabulary = model.get_input_embeddings().weight.shape[::-1]
-    return ModelShape(everything, body, width, len(model.model.layers), dimension, vocabulary)
+    shape = shape_of(model)
+    assert shape is not None
+    return shape._replace(linear_width=sum(sum(module.weight.shape) for module in linear))
 
 
 def measured(model: Any, ids: torch.Tensor) -> TrainingMemory:
@@ -53,7 +55,7 @@ def measured(model: Any, ids: torch.Tensor) -> TrainingMemory:
 @pytest.mark.parametrize("rank", [0, 4])
 def test_a_small_models_bytes_are_those_of_the_arithmetic(rank: int, make_model: Callable[..., Any]) -> None:
     model = make_model("llama", hidden_size=64, intermediate_size=192, num_hidden_layers=4).train()
-    shape = shape_of(model)
+    shape = shape_with_lora(model)
     settings = ModelSettings(dtype="float32", lora=LoraSettings(rank=rank))
     if rank:
         model = add_lora(Backbone(model, None, ModelSource("tiny", "tiny")), settings.lora, [], 0)
@@ -84,3 +86,28 @@ def test_shares_of_eight_processes_and_four_bits_fit_where_the_recipes_say() -> 
     assert 3.5 * 2**30 < found.weights < 4.5 * 2**30
     assert found.total < 20 * 2**30
     assert str(found).startswith("weights ")
+
+
+def test_a_containers_limit_counts_where_it_is_the_smaller_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "memory.max"
+    monkeypatch.setattr(memory, "_CONTAINER_LIMIT", limit)
+    machine = usable_memory()
+    assert machine > 2**28
+    for text, expected in (("max\n", machine), (f"{2**27}\n", 2**27), (f"{2**60}\n", machine)):
+        limit.write_text(text)
+        assert usable_memory() == expected
+
+
+def test_activations_get_a_quarter_of_the_memory_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "usable_memory", lambda: 16 * 2**30)
+    of_cell = training_memory(
+        LLAMA_7B, ModelSettings(), OptimizerSettings(), cells=1, itemsize=2, processes=1
+    ).activations  # fmt: skip
+    small = LLAMA_7B._replace(layers=1, body=LLAMA_7B.body // 32)
+    held = held_cells(0, "cpu", small, 2)
+    assert 0.99 * 4 * 2**30 < held * of_cell / 32 <= 4 * 2**30
+    assert held_cells(0, "cpu", small, 2, processes=2) == held // 2
+    assert held_cells(0, "cpu", LLAMA_7B, 4) == 2048  # The least, whatever it takes
+    assert held_cells(0, "cpu", None, 2) == 2048
+    assert held_cells(300, "cpu", small, 2) == 300
+    assert held_cells(0, "cuda", small, 2) == 16384

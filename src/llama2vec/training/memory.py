@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from llama2vec.config import ModelSettings
+from llama2vec.model.backbone import layer_list
 from llama2vec.training.settings import OptimizerSettings
 
+_CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # Bytes, or "max"
 _FLOAT32 = 4
 _NF4_BYTES = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """A weight in NF4: 4 bits, 8 bits a block of 64 for its scale, and 32 bits for the scales of 256 blocks."""
@@ -26,6 +30,32 @@ class ModelShape(NamedTuple):
     def inner(self) -> float:
         """Roughly, the width of all projections of a layer together."""
         return self.body / self.layers / self.width
+
+    @property
+    def kept(self) -> float:
+        """Numbers that the backward pass keeps for each cell: the inputs of all projections, norms and activations."""
+        return self.layers * (6 * self.width + 1.3 * self.inner)
+
+
+def shape_of(model: Any) -> ModelShape | None:
+    """Return the sizes of a loaded model; None if it has no plain list of layers."""
+    layers = layer_list(model)
+    if not layers:
+        return None
+    parameters = sum(weight.numel() for weight in model.parameters())
+    body = sum(weight.numel() for layer in layers for weight in layer.parameters())
+    table = model.get_input_embeddings().weight
+    return ModelShape(parameters, body, 0, len(layers), table.shape[1], table.shape[0])
+
+
+def usable_memory() -> int:
+    """Return the bytes of main memory that this process may use: the machine's, or its container's if fewer."""
+    try:
+        found = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # Not on every system
+        return 0
+    text = _CONTAINER_LIMIT.read_text().strip() if _CONTAINER_LIMIT.is_file() else ""
+    return min(found, int(text)) if text.isdigit() else found
 
 
 class TrainingMemory(NamedTuple):
@@ -69,9 +99,7 @@ def training_memory(
         weights = shape.body * _NF4_BYTES + outside * itemsize
     weights += trained * _FLOAT32 if lora else 0
     gradients, moments = trained * _FLOAT32, 2 * trained * _FLOAT32
-    # The backward pass keeps the inputs of every linear projection, norm and activation of a layer.
-    of_layer = 6 * shape.width + 1.3 * shape.inner
-    kept = shape.layers * shape.width + of_layer if model.gradient_checkpointing else shape.layers * of_layer
+    kept = shape.layers * shape.width + shape.kept / shape.layers if model.gradient_checkpointing else shape.kept
     activations = cells * kept * itemsize * depth
     if optimizer.sharding == "fsdp":
         # Two layers are gathered at a time, since one is fetched while the other computes, and what is outside.
