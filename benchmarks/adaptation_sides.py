@@ -18,7 +18,8 @@ from llama2vec.adapt.settings import AdaptConfig
 # What `llama2vec adapt` itself calls: the side measured is the one that users run.
 from llama2vec.adapt.train import PretextObjective, _prepare
 from llama2vec.config import PromptName, load_config
-from llama2vec.model.backbone import choose_device, decoder, load_backbone
+from llama2vec.model.backbone import decoder, load_backbone
+from llama2vec.model.device import choose_device
 from llama2vec.model.speed import fast_paths
 from llama2vec.model.speed.lean_attention import use_lean_attention
 from llama2vec.model.speed.lean_layers import fuse_lora, keep_less

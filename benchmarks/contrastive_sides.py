@@ -14,7 +14,8 @@ from llama2vec.finetune.batches import DrawnExamples
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings
 from llama2vec.finetune.train import ContrastiveObjective
 from llama2vec.model.adapters import add_lora
-from llama2vec.model.backbone import choose_device, load_backbone
+from llama2vec.model.backbone import load_backbone
+from llama2vec.model.device import choose_device
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.speed import fast_paths
 from llama2vec.records import TrainingExample

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.files import write_json
-from llama2vec.model.backbone import cpu_has_bfloat16, decoder
+from llama2vec.model.backbone import decoder
+from llama2vec.model.device import cpu_has_bfloat16
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.exporting import export_encoder
 from llama2vec.model.publish.gguf_file import FILE_TYPES, write_gguf

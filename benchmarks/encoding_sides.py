@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
-from llama2vec.model.backbone import choose_device, cpu_has_bfloat16, decoder, load_backbone
+from llama2vec.model.backbone import decoder, load_backbone
+from llama2vec.model.device import choose_device, cpu_has_bfloat16
 from llama2vec.model.encoder import Encoder, Vectors
 from llama2vec.model.prompt import prompt_ids
 

@@ -22,7 +22,8 @@ from texts import question_pairs, retrieval_texts
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from llama2vec.config import ModelSettings
-from llama2vec.model.backbone import choose_device, choose_dtype, cpu_has_bfloat16, load_backbone
+from llama2vec.model.backbone import load_backbone
+from llama2vec.model.device import choose_device, choose_dtype, cpu_has_bfloat16
 
 # [rows, inner, columns]: the backbone's own feed-forward shapes, and squares, where libraries are fastest.
 _MATMUL_SHAPES = ((2048, 576, 1536), (2048, 1536, 576), (1024, 1024, 1024), (2048, 2048, 2048), (4096, 2048, 2048))

@@ -65,7 +65,7 @@ def measure(encoder: Encoder, questions: list[str]) -> dict[str, Any]:
     for number, question in enumerate([*questions[:_WARM_UP], *questions]):
         vectors = []
         for name, way in ways.items():
-            encoder._short_reading = way
+            encoder.short_reading = way
             started = time.perf_counter()
             vectors.append(encoder.encode_queries(question))
             if number >= _WARM_UP:

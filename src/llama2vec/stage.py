@@ -17,8 +17,9 @@ from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, remove, write_json
 from llama2vec.manifest import build_manifest, digest, sealed, versions
 from llama2vec.model.adapters import add_lora
-from llama2vec.model.backbone import CHANGED_TOP, Backbone, choose_device, choose_dtype, load_backbone
+from llama2vec.model.backbone import CHANGED_TOP, Backbone, load_backbone
 from llama2vec.model.contract import CONTRACT_FILE
+from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.four_bit import merged_into
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS

@@ -26,8 +26,9 @@ from llama2vec.generate.filters import REASONS, Refused, Written, filtered
 from llama2vec.generate.settings import FILTERS, GenerateSettings
 from llama2vec.generate.writer import QuestionWriter
 from llama2vec.manifest import build_manifest, canonical_json, digest
-from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, load_backbone
+from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.batching import chunks
+from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.local import fetched
 from llama2vec.model.source import resolve_model
 from llama2vec.records import Passage, TrainingExample

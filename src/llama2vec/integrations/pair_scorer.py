@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
-from llama2vec.model.backbone import choose_device
+from llama2vec.model.device import choose_device
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.local import fetched, model_errors, quiet_transformers
 from llama2vec.model.source import ModelSource, resolve_model, weights_fingerprint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from torch.nn import ModuleList
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 from llama2vec.config import ModelSettings
-from llama2vec.errors import ConfigError, ModelError, NotCausalError, one_line
+from llama2vec.errors import ConfigError, ModelError, NotCausalError
+from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.four_bit import four_bit_loading
 from llama2vec.model.local import (
     SAFE,
@@ -81,40 +81,6 @@ class Backbone:
                 f"{self.source.name}: was made for vectors alone (encoder.drop_layers, encoder.standardize), so its "
                 f"output head says nothing; {use} needs a model without that"
             )
-
-
-def choose_device(device: str = "auto") -> torch.device:
-    """Return the device that a setting means; ``auto`` is CUDA on a machine with a GPU, else the CPU."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        found = torch.device(device)
-        if found.type == "meta":
-            raise RuntimeError("it holds no numbers")
-        torch.empty(1, device=found)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = one_line(error, 80)
-        raise ConfigError(f"device {device}: not usable here ({reason}); choose auto, cpu, cuda or cuda:0") from None
-    return found
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the number format that a setting means; ``auto`` is bfloat16 on hardware that multiplies it natively.
-
-    On a CPU without AVX512-BF16 or AMX bfloat16 is emulated: about three times slower than float32.
-    """
-    if dtype != "auto":
-        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if cpu_has_bfloat16() else torch.float32
-
-
-@functools.cache
-def cpu_has_bfloat16() -> bool:
-    """Tell whether this CPU multiplies bfloat16 natively."""
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16", "amx", "bf16", "sve_bf16"))
 
 
 def load_backbone(

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from llama2vec.errors import DataError
+from llama2vec.records import Passage, Query
 
 ItemT = TypeVar("ItemT")
 
@@ -36,6 +39,23 @@ def cells_per_batch(device: str, *, compiled: bool = False, layers: int = 1, tok
     least = _CELLS["cpu"]
     most = max(_CELLS.get(device, least), _COMPILED_CELLS if compiled and tokens <= _SHORT else 0)
     return most if layers == 1 else max(most // 4, least)
+
+
+def texts_of(items: Any) -> list[str]:
+    """Return the plain texts of passages, queries or strings; anything else is a DataError."""
+    texts = []
+    for place, item in enumerate(items, start=1):
+        text = item.full_text if isinstance(item, Passage) else item.text if isinstance(item, Query) else item
+        if not isinstance(text, str):
+            raise DataError(f"text {place} is of type {type(text).__name__}; give strings, passages or queries")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"text {place} holds half of a surrogate pair at character {error.start + 1}; repair or remove it"
+            ) from None
+        texts.append(text)
+    return texts
 
 
 def chunks(items: Iterable[ItemT], size: int) -> Iterator[list[ItemT]]:

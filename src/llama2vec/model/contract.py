@@ -155,7 +155,7 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
         raise ContractError(
             f"{path}: the contract does not match its hash: it was edited by hand; restore it or save the model again"
         )
-    contract = _parse(path, data)
+    contract = parse_contract(path, data)
     if all(prompt_ids(tokenizer, contract.prompts, one_space=once) != contract.ids for once in (True, False)):
         raise ContractError(
             f"{path}: the tokenizer in this folder gives other prompt ids than the contract's; restore it"
@@ -166,7 +166,7 @@ def load_contract(folder: Path, tokenizer: Tokenizer) -> Contract:
 def saved_contract(folder: Path) -> Contract | None:
     """Return a saved contract without checking it against its model; None = there is none."""
     path = folder / CONTRACT_FILE
-    return _parse(path, _read_json(path)) if path.is_file() else None
+    return parse_contract(path, _read_json(path)) if path.is_file() else None
 
 
 def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | None:
@@ -175,7 +175,8 @@ def saved_settings(folder: Path) -> tuple[PromptSettings, EncoderSettings] | Non
     return None if contract is None else (contract.prompts, contract.encoder)
 
 
-def _parse(path: Path, data: Mapping[str, Any]) -> Contract:
+def parse_contract(path: Path, data: Mapping[str, Any]) -> Contract:
+    """Return the contract that a file holds as :meth:`Contract.to_dict` gives it; a ContractError for anything else."""
     if data.get("format") not in (1, FORMAT):
         raise ContractError(f"{path}: contract format {data.get('format')}; this llama2vec reads 1 and {FORMAT}")
     if "common_directions" in data:

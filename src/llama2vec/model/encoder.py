@@ -13,19 +13,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import normalize
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptName, PromptSettings
-from llama2vec.errors import ContractError, DataError, ModelError, OutputExistsError
+from llama2vec.errors import ContractError, OutputExistsError
 from llama2vec.files import apply_umask
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
-from llama2vec.model.batching import cells_per_batch, chunks, padded_batches
+from llama2vec.model.batching import cells_per_batch, chunks, padded_batches, texts_of
 from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.limits import within_model
 from llama2vec.model.local import check_layer_count, fetched, quiet_transformers
-from llama2vec.model.pooling import Pooling, Vectors, pool
+from llama2vec.model.pooling import Pooling, Vectors, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files
@@ -54,7 +53,7 @@ class Encoder:
         self.backbone = backbone
         self.contract = contract
         self._batch_tokens = batch_tokens
-        self._reading, self._short_reading = CompiledReading(backbone), ShortReading(backbone)
+        self._reading, self.short_reading = CompiledReading(backbone), ShortReading(backbone)
 
     @classmethod
     def from_backbone(
@@ -117,9 +116,11 @@ class Encoder:
         return found
 
     @classmethod
-    def from_spec(cls, spec: ModelSpec, settings: ModelSettings | None = None) -> Encoder:
-        """Load the encoder that a store names; settings and errors as in :meth:`load`."""
-        return cls._load(spec.source(), settings or ModelSettings(), spec)
+    def from_spec(
+        cls, spec: ModelSpec, settings: ModelSettings | None = None, source: ModelSource | None = None
+    ) -> Encoder:
+        """Load the encoder that a store names, from its ``source`` if that is known; else as :meth:`load`."""
+        return cls._load(source or spec.source(), settings or ModelSettings(), spec)
 
     @classmethod
     def _load(cls, source: ModelSource, settings: ModelSettings, spec: ModelSpec) -> Encoder:
@@ -283,7 +284,7 @@ class Encoder:
             tokens = sum(map(len, sequences)) / len(chunk)
             if compiled is None:
                 compiled = self._reading.is_on(len(texts), tokens * len(texts))
-                short = short and not compiled and self._short_reading.is_on(len(texts) * max(map(len, sequences)))
+                short = short and not compiled and self.short_reading.is_on(len(texts) * max(map(len, sequences)))
             cells = self._cells(compiled=compiled, tokens=tokens)
             for batch in padded_batches(
                 sequences, cells, self.pad_id, boundary=self.backbone.rotary_boundary,
@@ -292,16 +293,12 @@ class Encoder:
                 rows = [start + row for row in batch.rows]
                 if skip is not None and all(skip[row] for row in rows):
                     continue
-                states = self._short_reading.states if short else partial(self._reading.states, compiled=compiled)
+                states = self.short_reading.states if short else partial(self._reading.states, compiled=compiled)
                 hidden = states(batch.input_ids.to(device), settings.layers)
                 lengths = batch.lengths.to(device)
-                pooled = {name: pool(hidden, lengths, ids, name, prompt) for name in poolings}
-                vectors = {name: normalize(part, dim=-1).cpu().numpy() for name, part in pooled.items()}
-                if not all(np.isfinite(part).all() for part in vectors.values()):
-                    raise ModelError(
-                        f"{self.backbone.source.name}: a vector is not finite in {self.dtype} (text {rows[0] + 1} or "
-                        "one of its batch); load the model as bfloat16 or float32 (--dtype)"
-                    )
+                vectors = {name: unit_vectors(hidden, lengths, ids, name, prompt) for name in poolings}
+                for part in vectors.values():
+                    check_finite(part, rows, self.backbone.source.name, self.dtype)
                 yield rows, vectors
             start += len(chunk)
 
@@ -372,20 +369,3 @@ class Encoder:
             tokenizer.save_pretrained(folder)
         if self.contract.encoder.servable:
             put_prompt_into_tokenizer(folder, tokenizer, self.contract)
-
-
-def texts_of(items: Any) -> list[str]:
-    """Return the plain texts of passages, queries or strings; anything else is a DataError."""
-    texts = []
-    for place, item in enumerate(items, start=1):
-        text = item.full_text if isinstance(item, Passage) else item.text if isinstance(item, Query) else item
-        if not isinstance(text, str):
-            raise DataError(f"text {place} is of type {type(text).__name__}; give strings, passages or queries")
-        try:
-            text.encode()
-        except UnicodeEncodeError as error:
-            raise DataError(
-                f"text {place} holds half of a surrogate pair at character {error.start + 1}; repair or remove it"
-            ) from None
-        texts.append(text)
-    return texts

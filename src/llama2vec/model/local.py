@@ -14,10 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
 from llama2vec.artifact import read_object
 from llama2vec.errors import (
     ContractError,
@@ -144,6 +140,8 @@ def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) ->
 
     Sums are taken in float64 and rounded once, so every processor writes the same bytes.
     """
+    from safetensors.torch import load_file, save_file
+
     adapter = load_file(compact / COMPACT_ADAPTER)
     scale, layers = adapter_scale(compact), layer_count(compact)
     for file in sorted(base.glob("*.safetensors")):
@@ -166,6 +164,8 @@ def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) ->
                 place.parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, place)
     if contract is not None and contract.encoder.servable:
+        from transformers import AutoTokenizer
+
         with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(folder, **SAFE)
         put_prompt_into_tokenizer(folder, tokenizer, contract)
@@ -234,6 +234,7 @@ def gguf_tokenizer(source: ModelSource) -> Any:
     Some releases of transformers (5.17) take the first special token for the end of a text.
     """
     from gguf import GGUFReader
+    from transformers import AutoTokenizer
 
     tokenizer: Any = AutoTokenizer.from_pretrained(source.location, gguf_file=source.gguf_file, **SAFE)
     fields = GGUFReader(Path(source.location, source.gguf_file or "")).fields
@@ -251,6 +252,9 @@ def unpack_gguf(source: ModelSource) -> str:
     if _is_whole(folder):
         return str(folder)
     logger.info("%s: dequantizing %s once into %s", source.name, source.gguf_file, folder)
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with quiet_transformers(), model_errors(source):
         model = AutoModelForCausalLM.from_pretrained(
             source.location, gguf_file=source.gguf_file, dtype=torch.float32, **SAFE

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from llama2vec.config import PromptName
+from llama2vec.errors import ModelError
 from llama2vec.model.prompt import PromptIds
 
 Pooling = Literal["slots", "mean"]
@@ -49,6 +50,23 @@ def pool(
     mean_of = slot_mean if pooling == "slots" else text_mean
     pooled = [mean_of(layer, lengths, ids, prompt) for layer in hidden]
     return pooled[0] if len(pooled) == 1 else torch.stack([normalize(part, dim=-1) for part in pooled]).mean(dim=0)
+
+
+def unit_vectors(
+    hidden: Sequence[Tensor], lengths: Tensor, ids: PromptIds, pooling: Pooling, prompt: PromptName | None
+) -> Vectors:
+    """Return what :func:`pool` does as unit vectors [B, D]."""
+    vectors: Vectors = normalize(pool(hidden, lengths, ids, pooling, prompt), dim=-1).cpu().numpy()
+    return vectors
+
+
+def check_finite(vectors: Vectors, rows: Sequence[int], model: str, dtype: str) -> None:
+    """Raise a ModelError if a vector [B, D] is not finite; ``rows`` [B] are the places of the texts."""
+    if not np.isfinite(vectors).all():
+        raise ModelError(
+            f"{model}: a vector is not finite in {dtype} (text {rows[0] + 1} or one of its batch); load the model as "
+            "bfloat16 or float32 (--dtype)"
+        )
 
 
 def slot_states(hidden: Tensor, lengths: Tensor, slots: int) -> Tensor:

@@ -25,8 +25,9 @@ from llama2vec.data.sources import is_remote
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import held_cells
-from llama2vec.model.backbone import choose_device, choose_dtype, keep_lowest_layers, load_model_config, load_tokenizer
+from llama2vec.model.backbone import keep_lowest_layers, load_model_config, load_tokenizer
 from llama2vec.model.batching import cells_per_batch
+from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.plan import (

@@ -20,7 +20,8 @@ from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsEr
 from llama2vec.files import check_inputs as check_places
 from llama2vec.files import remove
 from llama2vec.manifest import digest
-from llama2vec.model.backbone import choose_device, load_model_config
+from llama2vec.model.backbone import load_model_config
+from llama2vec.model.device import choose_device
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
 from llama2vec.pipeline.record import OUTPUTS, Decision, RunRecord, decide, decide_all, output_fingerprint
 from llama2vec.pipeline.stages import TOGETHER, work

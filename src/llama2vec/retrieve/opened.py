@@ -128,11 +128,11 @@ class EncoderOfStore:
             self._encoder = QueryTable.load(self._model)
             check_contract(self._store, self._encoder)
         if self._encoder is None:
-            from llama2vec.model.encoder import Encoder
+            from llama2vec.model.quick_queries import QuickQueries
             from llama2vec.model.source import ModelSpec
 
             spec = ModelSpec.of_store(self._store.source, self._store.path, self._model)
-            encoder = Encoder.from_spec(spec, self._settings)
+            encoder = QuickQueries(spec, self._settings)
             check_contract(self._store, encoder)
             self._encoder = encoder
         return self._encoder.encode_queries(queries)

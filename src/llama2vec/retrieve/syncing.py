@@ -147,7 +147,7 @@ def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> Fo
 def _require_device(device: str) -> None:
     """Refuse an unusable device before the words are indexed; ``auto`` always works, and needs no PyTorch here."""
     if device != "auto":
-        from llama2vec.model.backbone import choose_device
+        from llama2vec.model.device import choose_device
 
         choose_device(device)
 

@@ -80,7 +80,7 @@ class VllmEncoder:
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Sequence[int], Vectors]]:
         """Yield (rows, [n, D] vectors) of all passages but those that are ``skip`` [N]."""
-        from llama2vec.model.encoder import texts_of
+        from llama2vec.model.batching import texts_of
 
         rows = np.arange(len(passages)) if skip is None else np.flatnonzero(~skip)
         for begin in range(0, len(rows), _AT_ONCE):

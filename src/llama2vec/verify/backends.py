@@ -15,7 +15,7 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, DataError, one_line
 from llama2vec.files import FileKind, open_regular, read_text, write_output
 from llama2vec.integrations.sentence_transformers import load_sentence_transformer
-from llama2vec.model.backbone import choose_device
+from llama2vec.model.device import choose_device
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import SIDES, Golden
 from llama2vec.model.local import quiet_transformers

@@ -12,8 +12,9 @@ import numpy as np
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ContractError, GoldenVectorsError, OutputExistsError
 from llama2vec.manifest import versions
-from llama2vec.model.backbone import choose_device, load_model_config, load_tokenizer
+from llama2vec.model.backbone import load_model_config, load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
+from llama2vec.model.device import choose_device
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, SIDES, Golden, default_tolerance, load_golden, save_golden
 from llama2vec.model.pooling import Vectors

@@ -15,9 +15,8 @@ import torch
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ConfigError, ModelError, ModelNotFoundError, NotCausalError
-from llama2vec.model import backbone as backbone_module
 from llama2vec.model import local as local_module
-from llama2vec.model.backbone import Backbone, choose_device, choose_dtype, decoder, load_backbone, load_tokenizer
+from llama2vec.model.backbone import Backbone, decoder, load_backbone, load_tokenizer
 from llama2vec.model.encoder import Encoder
 
 CPU = torch.device("cpu")
@@ -177,31 +176,6 @@ def test_a_model_that_is_no_language_model_is_refused(tmp_path: Path, tokenizer:
 # -------------------------------------------------------------------------------------------------- number format
 
 
-def test_the_number_format_of_a_cpu_is_bfloat16_only_where_it_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    for native, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(backbone_module, "cpu_has_bfloat16", lambda native=native: native)
-        assert choose_dtype("auto", CPU) == expected
-    assert choose_dtype("float16", CPU) == torch.float16
-    assert choose_dtype("bfloat16", CPU) == torch.bfloat16
-    assert choose_dtype("float32", CPU) == torch.float32
-
-
-def test_the_cpus_own_capabilities_decide(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone_module.cpu_has_bfloat16.cache_clear()
-    try:
-        for capabilities, expected in (({"avx2": True}, False), ({"avx512_bf16": True}, True), ({"amx": False}, False)):
-            monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
-            assert backbone_module.cpu_has_bfloat16() is expected
-            backbone_module.cpu_has_bfloat16.cache_clear()
-    finally:
-        backbone_module.cpu_has_bfloat16.cache_clear()
-
-
-def test_a_device_that_is_asked_for_is_taken() -> None:
-    assert choose_device("cpu") == CPU
-    assert choose_device("auto").type in ("cpu", "cuda")
-
-
 def test_weights_are_loaded_in_the_format_that_is_asked_for(llama_folder: Path) -> None:
     backbone = load_backbone(ModelSettings(name=str(llama_folder), dtype="bfloat16", device="cpu"))
     assert {weight.dtype for weight in backbone.model.parameters()} == {torch.bfloat16}
@@ -312,7 +286,9 @@ def test_a_gguf_tokenizer_gives_the_ids_of_the_original(
     tokenizer = load(gguf_file).tokenizer
     assert tokenizer.eos_token_id == 2
     # transformers 5.17 takes the first special token for the end of a text.
-    read = local_module.AutoTokenizer.from_pretrained
+    from transformers import AutoTokenizer
+
+    read = AutoTokenizer.from_pretrained
 
     def read_wrongly(*arguments: Any, **options: Any) -> Any:
         found = read(*arguments, **options)
@@ -320,7 +296,7 @@ def test_a_gguf_tokenizer_gives_the_ids_of_the_original(
             found.eos_token, found.pad_token = "<s>", None
         return found
 
-    monkeypatch.setattr(local_module.AutoTokenizer, "from_pretrained", read_wrongly)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", read_wrongly)
     monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "another"))
     for again in (load_tokenizer(str(gguf_file)), load(gguf_file).tokenizer):
         assert (again.bos_token_id, again.eos_token_id, again.pad_token_id) == (1, 2, 0)
@@ -421,12 +397,6 @@ def test_code_in_a_model_folder_never_runs_and_nothing_is_asked(
     with pytest.raises(ModelError, match="llama2vec never runs such code"):
         load_tokenizer(str(folder))
     assert not (tmp_path / "RAN").exists()
-
-
-@pytest.mark.parametrize("device", ["banana", "meta", "cuda:99"])
-def test_a_device_that_this_machine_lacks_is_one_line(device: str) -> None:
-    with pytest.raises(ConfigError, match=f"device {device}: not usable here"):
-        choose_device(device)
 
 
 def test_a_damaged_copy_of_an_unpacked_gguf_file_is_made_again(

@@ -9,10 +9,6 @@ from typing import Any
 
 import torch
 
-from llama2vec.model.speed.compiled import compiled_layers
-from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
-from llama2vec.model.speed.lean_layers import fuse_lora, keep_less
-
 # Options of mallopt (malloc.h of glibc) with the value for training, and the one at which glibc's own adjustment ends.
 _MALLOC_OPTIONS = {"M_MMAP_THRESHOLD": (-3, 1 << 30, 32 << 20), "M_TRIM_THRESHOLD": (-1, (1 << 31) - 4097, 64 << 20)}
 
@@ -31,6 +27,11 @@ def fast_paths(model: Any, *, compiled: bool = False) -> Iterator[None]:
     Raises:
         MissingDependencyError: ``compiled``, and this machine has no compiler.
     """
+    # Not at the top: a query reader, which lies in this package, starts without transformers.
+    from llama2vec.model.speed.compiled import compiled_layers
+    from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
+    from llama2vec.model.speed.lean_layers import fuse_lora, keep_less
+
     if compiled:
         use_lean_attention(model)
         try:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from llama2vec.errors import MissingDependencyError, one_line
-from llama2vec.model.backbone import Backbone, cpu_has_bfloat16, decoder, layer_list
+from llama2vec.model.backbone import Backbone, decoder, layer_list
+from llama2vec.model.device import cpu_has_bfloat16
 from llama2vec.model.pooling import last_hidden_states
 from llama2vec.model.speed.compiled import check_compiler, compiled_forwards, room_for_variants, without_hooks
 

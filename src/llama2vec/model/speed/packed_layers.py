@@ -1,55 +1,23 @@
-"""Products with packed weights, and a whole decoder of Llama's plan that reads with them.
-
-PyTorch rearranges a bfloat16 weight for the processor's matrix units (AMX, AVX-512) in every product. For the 20 tokens
-of a question that takes longer than the product itself; a packed copy is rearranged once.
-
-A decoder of Llama's plan, as SmolLM2, Llama, Mistral and Qwen2 are, also runs in fewer steps: one product for queries,
-keys and values; sums and activations inside the products; no calls between modules.
-"""
+"""Find out whether a model computes as Llama does, and pack its weights: of the whole decoder, or of its products."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention
+from torch.nn.functional import embedding, linear
 
 from llama2vec.model.backbone import decoder, layer_list
 from llama2vec.model.pooling import last_hidden_states
+from llama2vec.model.speed.plain_decoder import LayerFacts, Norm, NormOf, PlainDecoder, PlainLayer, Product
 
 _PROBE = (2, 24)  # Rows and columns
 _ROOM = 2e-2  # Between outputs, as a share of their length; bfloat16 itself rounds at 4e-3.
-_ROWS = 32  # Rows that the layout of packed weights suits best; any number can be read.
 _PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION, _GATED = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
-
-
-class Product:
-    """``f(x W^T + b)`` with the weights of one linear layer, or of several side by side, packed for the processor."""
-
-    def __init__(self, *linears: Linear, activation: str = "none") -> None:
-        weight = torch.cat([part.weight.detach() for part in linears])
-        biases = [part.bias.detach() for part in linears if part.bias is not None]
-        if len(biases) not in (0, len(linears)):
-            biases = [
-                weight.new_zeros(part.out_features) if part.bias is None else part.bias.detach() for part in linears
-            ]
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
-        self._bias = torch.cat(biases) if biases else None
-        self._activation = activation
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Return the product of ``x`` [..., in], [..., out]."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._weight, self._bias, self._activation, [], "")
-        return out
-
-    def with_other(self, x: Tensor, other: Tensor, operation: str) -> Tensor:
-        """Return ``x W^T + b`` plus (``add``) or times (``mul``) another tensor of its shape."""
-        out: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, other, self._weight, self._bias, operation)
-        return out
 
 
 def packed_products(model: Any) -> list[tuple[Linear, Product]]:
@@ -57,47 +25,19 @@ def packed_products(model: Any) -> list[tuple[Linear, Product]]:
     found = []
     for module in (layer_list(model) or torch.nn.ModuleList()).modules():
         if type(module) is Linear and "forward" not in module.__dict__ and module.weight.dtype == torch.bfloat16:
-            product = Product(module)
+            product = Product(module.weight.detach(), None if module.bias is None else module.bias.detach()).pack()
             probe = torch.linspace(-2, 2, 3 * module.in_features, dtype=torch.bfloat16).view(3, -1)
             if _alike(product(probe), linear(probe, module.weight, module.bias)):
                 found.append((module, product))
     return found
 
 
-class PlainDecoder:
-    """A decoder of Llama's plan that reads batches of at most ``columns`` tokens a row, padded on the right.
-
-    Args:
-        body: The decoder of transformers.
-        layers: Its layers.
-        columns: Most tokens of a row.
-    """
-
-    def __init__(self, body: Any, layers: list[PackedLayer], columns: int) -> None:
-        self.layers = layers
-        self._embedding, self._norm = body.embed_tokens.weight, _Norm(body.norm)
-        rows = self._embedding[:1, None]
-        cos, sin = body.rotary_emb(rows, position_ids=torch.arange(columns)[None])  # [1, C, W]
-        half = cos.shape[-1] // 2
-        signed = torch.cat((-sin[..., :half], sin[..., half:]), dim=-1)
-        self.tables = cos.unsqueeze(2), signed.unsqueeze(2)  # [1, C, 1, W]
-
-    def states(self, input_ids: Tensor, layers: int) -> tuple[Tensor, ...]:
-        """Return the last layers' hidden states of a batch [B, L], as :func:`last_hidden_states` does."""
-        cos, sin = (table[:, : input_ids.shape[1]] for table in self.tables)
-        found = [torch.nn.functional.embedding(input_ids, self._embedding)]
-        for layer in self.layers:
-            found.append(layer(found[-1], cos, sin))
-        found[-1] = self._norm(found[-1])
-        return tuple(found[-layers:])
-
-
 @torch.inference_mode()
 def plain_decoder(model: Any, columns: int) -> PlainDecoder | None:
-    """Return a model's decoder with packed weights; None if the model does not compute as Llama does.
+    """Return a model's decoder with packed weights, for rows of at most ``columns`` tokens.
 
     One batch is read by the model itself. What goes into each layer must be what the plan says, bit for bit, and what
-    comes out must be what the packed layer gives, up to rounding.
+    comes out must be what the packed layer gives, up to rounding. None if the model does not compute as Llama does.
     """
     body, layers = decoder(model), list(layer_list(model) or ())
     is_known = all(hasattr(body, name) for name in ("embed_tokens", "norm", "rotary_emb"))
@@ -110,16 +50,92 @@ def plain_decoder(model: Any, columns: int) -> PlainDecoder | None:
     size = body.embed_tokens.weight.shape[0]
     probe = torch.arange(_PROBE[0] * _PROBE[1]).remainder(size).view(_PROBE)
     calls, last = _read(model, layers, probe)
-    found = PlainDecoder(body, [PackedLayer(layer) for layer in layers], columns)
+    plain = [PlainLayer(_tensors(layer), _facts(layer), _norms(layer)).pack() for layer in layers]
+    found = PlainDecoder(body.embed_tokens.weight, plain, _norm(body.norm), _tables(body, columns))
     cos, sin = (table[:, : _PROBE[1]] for table in found.tables)
-    expected = torch.nn.functional.embedding(probe, body.embed_tokens.weight)
-    for call, layer in zip(calls, found.layers, strict=True):
+    expected = embedding(probe, body.embed_tokens.weight)
+    for call, layer in zip(calls, plain, strict=True):
         if not (call.is_plain and torch.equal(call.given, expected)):
             return None
         if not _alike(layer(call.given, cos, sin), call.returned):
             return None
         expected = call.returned
-    return found if _alike(found._norm(expected), last) else None
+    return found if _alike(found.norm(expected), last) else None
+
+
+@torch.inference_mode()
+def decoder_parts(model: Any, columns: int) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
+    """Return what a model's plain decoder is made of, so that :func:`decoder_of_parts` makes it again.
+
+    The model has one: :func:`plain_decoder` has found it.
+
+    Returns:
+        Its tensors by name, and the facts of each layer, the last entry those of the norm at the end. None if a norm is
+        no plain one.
+    """
+    body, layers = decoder(model), list(layer_list(model) or ())
+    facts, top, (cos, sin) = [_facts(layer) for layer in layers], _norm(body.norm), _tables(body, columns)
+    if not isinstance(top, Norm) or any(None in (one.epsilon, one.second_epsilon) for one in facts):
+        return None
+    tensors = {"embedding": body.embed_tokens.weight.detach(), "norm": top.weight, "cos": cos, "sin": sin}
+    for number, layer in enumerate(layers):
+        tensors |= {f"{number}.{name}": tensor for name, tensor in _tensors(layer).items()}
+    return tensors, [*map(asdict, facts), {"epsilon": top.epsilon}]
+
+
+def _tensors(layer: Any) -> dict[str, Tensor]:
+    """Return the tensors of a layer, as :class:`PlainLayer` takes them."""
+    attention, block = layer.self_attn, layer.mlp
+    products = {
+        "attention_in": (attention.q_proj, attention.k_proj, attention.v_proj),
+        "attention_out": (attention.o_proj,),
+        "gate": (block.gate_proj,),
+        "up": (block.up_proj,),
+        "down": (block.down_proj,),
+    }
+    norms = {"norm": layer.input_layernorm, "second_norm": layer.post_attention_layernorm}
+    found = {name: norm.weight.detach() for name, norm in norms.items() if isinstance(_norm(norm), Norm)}
+    for name, parts in products.items():
+        weights = [part.weight.detach() for part in parts]
+        found[name] = weights[0] if len(weights) == 1 else torch.cat(weights)
+        if any(part.bias is not None for part in parts):
+            biases = [part.weight.new_zeros(part.out_features) if part.bias is None else part.bias for part in parts]
+            found[f"{name}.bias"] = torch.cat([bias.detach() for bias in biases])
+    return found
+
+
+def _facts(layer: Any) -> LayerFacts:
+    attention, (first, second) = layer.self_attn, _norms(layer)
+    heads = attention.q_proj.out_features // attention.head_dim
+    return LayerFacts(
+        width=attention.head_dim,
+        heads=heads,
+        turned=heads + attention.k_proj.out_features // attention.head_dim,
+        scale=getattr(attention, "scaling", None),
+        epsilon=first.epsilon if isinstance(first, Norm) else None,
+        second_epsilon=second.epsilon if isinstance(second, Norm) else None,
+    )
+
+
+def _norms(layer: Any) -> tuple[NormOf, NormOf]:
+    return _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
+
+
+def _norm(module: Any) -> NormOf:
+    """Return a norm in one step where a module is a plain root-mean-square norm, else the module."""
+    weight, epsilon = getattr(module, "weight", None), getattr(module, "variance_epsilon", None)
+    if epsilon is None or weight is None or weight.dtype != torch.bfloat16:
+        return module  # type: ignore[no-any-return]
+    found = Norm(weight.detach(), float(epsilon))
+    probe = torch.linspace(-2, 2, 3 * len(weight), dtype=torch.bfloat16).view(3, -1)
+    return found if _alike(found(probe), module(probe)) else module
+
+
+def _tables(body: Any, columns: int) -> tuple[Tensor, Tensor]:
+    """Return the rotary tables of the first ``columns`` positions [1, C, 1, W]: cosines, and sines, half negated."""
+    cos, sin = body.rotary_emb(body.embed_tokens.weight[:1, None], position_ids=torch.arange(columns)[None])
+    half = cos.shape[-1] // 2
+    return cos.unsqueeze(2), torch.cat((-sin[..., :half], sin[..., half:]), dim=-1).unsqueeze(2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,48 +179,3 @@ def _alike(found: Tensor, expected: Any) -> bool:
         return False
     apart, length = (found.double() - expected.double()).norm(dim=-1), expected.double().norm(dim=-1)
     return bool((apart <= _ROOM * length.clamp(min=1e-9)).all())
-
-
-class _Norm:
-    """A norm in one step where it is a plain root-mean-square norm, else the module itself."""
-
-    def __init__(self, module: Any) -> None:
-        self._module, self._weight = module, getattr(module, "weight", None)
-        self._epsilon = getattr(module, "variance_epsilon", None)
-        self._is_plain = False
-        if self._epsilon is not None and self._weight is not None and self._weight.dtype == torch.bfloat16:
-            probe = torch.linspace(-2, 2, 3 * len(self._weight), dtype=torch.bfloat16).view(3, -1)
-            self._is_plain = True
-            self._is_plain = _alike(self(probe), module(probe))
-
-    def __call__(self, x: Tensor) -> Tensor:
-        if self._is_plain and self._weight is not None:
-            return rms_norm(x, self._weight.shape, self._weight, self._epsilon)
-        out: Tensor = self._module(x)
-        return out
-
-
-class PackedLayer:
-    """A decoder layer of Llama's plan: attention and a gated block, each after a norm and added to what it read."""
-
-    def __init__(self, layer: Any) -> None:
-        attention, block = layer.self_attn, layer.mlp
-        self._norm, self._second_norm = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
-        self._width, self._scale = attention.head_dim, getattr(attention, "scaling", None)
-        self._heads = attention.q_proj.out_features // self._width
-        self._turned = self._heads + attention.k_proj.out_features // self._width
-        self._attention_in = Product(attention.q_proj, attention.k_proj, attention.v_proj)
-        self._attention_out = Product(attention.o_proj)
-        self._gate, self._up = Product(block.gate_proj, activation="swish"), Product(block.up_proj)
-        self._down = Product(block.down_proj)
-
-    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Return the layer's output [B, L, D]; ``cos`` and ``sin`` [1, L, 1, W], half of it negated, turn the heads."""
-        heads = self._attention_in(self._norm(x)).view(x.shape[0], x.shape[1], -1, self._width)  # [B, L, H, W]
-        turned, values = heads[:, :, : self._turned], heads[:, :, self._turned :].transpose(1, 2)
-        turned = torch.addcmul(turned * cos, turned.roll(self._width // 2, -1), sin).transpose(1, 2)
-        queries, keys = turned[:, : self._heads], turned[:, self._heads :]
-        read = scaled_dot_product_attention(queries, keys, values, is_causal=True, scale=self._scale, enable_gqa=True)
-        x = self._attention_out.with_other(read.transpose(1, 2).flatten(2), x, "add")
-        normed = self._second_norm(x)
-        return self._down.with_other(self._up.with_other(normed, self._gate(normed), "mul"), x, "add")

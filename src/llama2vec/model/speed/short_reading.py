@@ -1,7 +1,7 @@
 """Read a question or a few, again and again, with packed weights; long work is read as ever.
 
-The first short call of a process is read as ever too, because packing takes as long as some twenty questions save: a
-single search from the shell would lose. ``benchmarks/short_texts.py`` measures the gain.
+The first short call of a process is read as ever too, because packing takes as long as some twenty questions save.
+``benchmarks/short_texts.py`` measures the gain.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import Module
 
 from llama2vec.errors import one_line
-from llama2vec.model.backbone import Backbone, cpu_has_bfloat16, decoder, layer_list
+from llama2vec.model.backbone import Backbone, decoder, layer_list
+from llama2vec.model.device import cpu_has_bfloat16
 from llama2vec.model.pooling import last_hidden_states
-from llama2vec.model.speed.packed_layers import PlainDecoder, Product, packed_products, plain_decoder
+from llama2vec.model.speed.packed_layers import decoder_parts, packed_products, plain_decoder
+from llama2vec.model.speed.plain_decoder import PlainDecoder, Product
 
 logger = logging.getLogger(__name__)
 
-_MOST_TOKENS = 256  # In one call, padding included: a question or a few
+MOST_TOKENS = 256  # In one call, padding included: a question or a few
 _LEAST_WEIGHTS, _MOST_WEIGHTS = 10_000_000, 1_000_000_000  # A smaller model is fast; of a larger one, copies are large.
 _PAYS_FROM = 2  # Short calls
 
@@ -42,24 +45,36 @@ class ShortReading:
         self._decoder: PlainDecoder | None = None
         self._products: list[tuple[Module, Product]] = []
 
-    def is_on(self, tokens: int) -> bool:
-        """Tell whether a call with so many tokens, padding included, is read here; the second one packs the weights."""
+    @property
+    def is_possible(self) -> bool:
+        """Whether the model, as it is loaded, may be read here."""
         model = self._backbone.model
         is_fast = model.device.type == "cpu" and model.dtype == torch.bfloat16 and cpu_has_bfloat16()
         # Adapters change what a product is, and training changes the weights.
-        if tokens > _MOST_TOKENS or not is_fast or model.training or hasattr(model, "peft_config"):
+        if not is_fast or model.training or hasattr(model, "peft_config"):
             return False
-        weights = list(self._weights())
-        if not _LEAST_WEIGHTS <= sum(weight.numel() for weight in weights) <= _MOST_WEIGHTS:
+        return _LEAST_WEIGHTS <= sum(weight.numel() for weight in self._weights()) <= _MOST_WEIGHTS
+
+    def is_on(self, tokens: int) -> bool:
+        """Tell whether a call with so many tokens, padding included, is read here; the second one packs the weights."""
+        if tokens > MOST_TOKENS or not self.is_possible:
             return False
         self._calls += 1
         if self._calls < _PAYS_FROM:
             return False
-        present = tuple((weight.data_ptr(), weight._version) for weight in weights)
-        if present != self._packed_from:
-            self._pack()
-            self._packed_from = present
+        self._pack_again()
         return bool(self._decoder or self._products)
+
+    def parts(self) -> tuple[dict[str, Tensor], list[dict[str, Any]]] | None:
+        """Return what the decoder of short calls is made of, as :func:`decoder_parts`; None where there is none.
+
+        All short calls that follow are read here.
+        """
+        if not self.is_possible:
+            return None
+        self._calls = _PAYS_FROM
+        self._pack_again()
+        return decoder_parts(self._backbone.model, MOST_TOKENS) if self._decoder else None
 
     def states(self, input_ids: Tensor, layers: int) -> tuple[Tensor, ...]:
         """Return the last layers' hidden states of a batch [B, L], as :func:`last_hidden_states` does."""
@@ -67,6 +82,13 @@ class ShortReading:
             return self._decoder.states(input_ids, layers)
         with self._installed():
             return last_hidden_states(decoder(self._backbone.model), input_ids, layers)
+
+    def _pack_again(self) -> None:
+        """Pack the weights unless they are those that are packed."""
+        present = tuple((weight.data_ptr(), weight._version) for weight in self._weights())
+        if present != self._packed_from:
+            self._pack()
+            self._packed_from = present
 
     def _weights(self) -> Iterator[Tensor]:
         """Yield the weights of all layers; several times faster than ``parameters()``, which looks for doubles."""
@@ -80,7 +102,7 @@ class ShortReading:
         model = self._backbone.model
         self._decoder, self._products = None, []
         try:
-            self._decoder = plain_decoder(model, _MOST_TOKENS)
+            self._decoder = plain_decoder(model, MOST_TOKENS)
             if self._decoder is None:
                 self._products = list(packed_products(model))
         # The packed products are private to PyTorch: another release may lack them, or name them otherwise.

@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import silu
 
 from llama2vec.config import ModelSettings
 from llama2vec.model.backbone import decoder, load_backbone
 from llama2vec.model.pooling import last_hidden_states
-from llama2vec.model.speed.packed_layers import Product, packed_products, plain_decoder
+from llama2vec.model.speed.packed_layers import decoder_parts, packed_products, plain_decoder
 
 pytestmark = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="PyTorch multiplies packed bfloat16 from AVX-512 on"
@@ -22,27 +21,6 @@ pytestmark = pytest.mark.skipif(
 
 def loaded(folder: Path) -> Any:
     return load_backbone(ModelSettings(name=str(folder), dtype="bfloat16", device="cpu")).model
-
-
-def linear(width: int, out: int, bias: bool = True) -> torch.nn.Linear:
-    generator = torch.Generator().manual_seed(out)
-    made = torch.nn.Linear(width, out, bias=bias).bfloat16()
-    with torch.no_grad():
-        for weight in made.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=generator) / width**0.5)
-    return made
-
-
-@torch.inference_mode()
-def test_a_product_is_the_linear_layer_with_what_follows() -> None:
-    x, other = torch.randn(2, 3, 32).bfloat16(), torch.randn(2, 3, 48).bfloat16()
-    one, two = linear(32, 48), linear(32, 16, bias=False)
-    near = {"rtol": 2e-2, "atol": 2e-2}
-    torch.testing.assert_close(Product(one)(x), one(x), **near)
-    torch.testing.assert_close(Product(one, two)(x), torch.cat((one(x), two(x)), dim=-1), **near)
-    torch.testing.assert_close(Product(one, activation="swish")(x), silu(one(x)), **near)
-    torch.testing.assert_close(Product(one).with_other(x, other, "add"), one(x) + other, **near)
-    torch.testing.assert_close(Product(one).with_other(x, other, "mul"), one(x) * other, **near)
 
 
 @torch.inference_mode()
@@ -103,3 +81,17 @@ def test_every_plain_product_of_any_model_is_packed(save_model: Callable[..., Pa
         x = torch.randn(5, module.in_features).bfloat16()
         torch.testing.assert_close(product(x), module(x), rtol=2e-2, atol=2e-2)
     assert packed_products(model.float()) == []
+
+
+def test_the_parts_of_a_decoder_are_its_tensors_and_none_where_a_norm_is_no_plain_one(llama_folder: Path) -> None:
+    model = loaded(llama_folder)
+    parts = decoder_parts(model, 40)
+    assert parts is not None
+    tensors, facts = parts
+    layer = model.model.layers[1]
+    joined = torch.cat([getattr(layer.self_attn, name).weight for name in ("q_proj", "k_proj", "v_proj")])
+    assert torch.equal(tensors["1.attention_in"], joined)
+    assert torch.equal(tensors["1.second_norm"], layer.post_attention_layernorm.weight)
+    assert len(facts) == len(model.model.layers) + 1
+    model.model.norm.register_forward_hook(lambda _, given, returned: returned.flip(-1))
+    assert decoder_parts(model, 40) is None
