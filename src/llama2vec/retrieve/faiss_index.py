@@ -20,12 +20,6 @@ from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex, Rows, Scores, are_few, checked_queries, count_allowed, shortened
 from llama2vec.terminal import ProgressReporter
 
-faiss: Any
-try:
-    import faiss
-except ImportError:
-    faiss = None
-
 logger = logging.getLogger(__name__)
 
 _TRAIN_PER_CENTROID = 39
@@ -57,7 +51,8 @@ class FaissIndex:
     @property
     def cells(self) -> int | None:
         """How many cells the vectors lie in; None = they do not."""
-        return int(self._faiss_index.nlist) if isinstance(self._faiss_index, faiss.IndexIVF) else None
+        is_cut = isinstance(self._faiss_index, import_faiss().IndexIVF)
+        return int(self._faiss_index.nlist) if is_cut else None
 
     @property
     def code_bytes(self) -> int:
@@ -125,7 +120,7 @@ class FaissIndex:
 
     def _parameters(self, depth: int, allowed: Rows | None) -> Any:
         """Return how far to search: the fewer rows are allowed, the farther, so that as many candidates are found."""
-        options: dict[str, Any] = {}
+        faiss, options = import_faiss(), dict[str, Any]()
         if allowed is not None:
             bits = np.zeros(len(self.store), dtype=np.bool_)
             bits[allowed] = True
@@ -162,6 +157,7 @@ def write_faiss_index(store: VectorStore, kind: str, file: Path, dims: int | Non
                 vectors = np.ascontiguousarray(shard[begin : begin + _ADDED_VECTORS], dtype=np.float32)
                 index.add(np.ascontiguousarray(shortened(vectors, dims)))
                 progress.advance(len(vectors))
+    faiss = import_faiss()
     # Through Python, because FAISS's own writer prints its errors and hides their numbers.
     with file.open("wb") as stream:
         faiss.write_index(index, faiss.PyCallbackIOWriter(stream.write))
@@ -169,14 +165,18 @@ def write_faiss_index(store: VectorStore, kind: str, file: Path, dims: int | Non
 
 def import_faiss() -> Any:
     """Return the faiss module, or raise a :class:`MissingDependencyError`."""
-    if faiss is None:
-        raise MissingDependencyError("FAISS is not installed; run: pip install 'llama2vec[search]'")
+    # Not at the top: exact search does without, and starts faster.
+    try:
+        import faiss
+    except ImportError:
+        raise MissingDependencyError("FAISS is not installed; run: pip install 'llama2vec[search]'") from None
     return faiss
 
 
 def _new_faiss_index(store: VectorStore, kind: str, dims: int | None) -> Any:
     """Return an empty FAISS index, trained if its kind needs that."""
-    width, product = dims or store.dimension, faiss.METRIC_INNER_PRODUCT
+    faiss, width = import_faiss(), dims or store.dimension
+    product = faiss.METRIC_INNER_PRODUCT
     if kind == "faiss-flat":
         return faiss.IndexFlatIP(width)
     if kind == "faiss-hnsw":
