@@ -6,7 +6,7 @@ Two searches that are not timed bring the files into the page cache. Then the wa
 
 - ``reader``: the query reader is there;
 - ``model``: readers are turned off, so that the search loads the model;
-- ``writing``: there is no reader yet, so that the search loads the model and writes one;
+- ``writing``: the cache is empty, so that the search loads the model and writes one;
 - ``words``: the search by BM25 alone;
 - ``torch``: ``import torch`` and nothing else, which is a part of the first three.
 

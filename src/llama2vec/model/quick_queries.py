@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 SWITCH = "LLAMA2VEC_QUERY_READERS"
 MOST_READERS, MOST_BYTES = 4, 4 << 30
 _LIBRARIES = ("llama2vec", "torch", "transformers", "tokenizers")
-_OTHER_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken")  # Of a model's folder, beside the weights
+_OTHER_FILES = ("*.json", "*.model", "*.txt", "*.tiktoken")  # What a model's folder holds beside its weights
 _PROBES = (*GOLDEN_TEXTS, "", "  two  spaces\tand a tab ", "Что такое крыло? 翼とは何ですか", "the wing flutters " * 40)
 _LEAST_COSINE = 0.99999
 
@@ -113,7 +113,7 @@ class QuickQueries:
                 work.finish()
         # A reader only saves time: full disks, read-only caches and other processes end in errors of many libraries.
         except Exception as error:
-            logger.info("%s: goes on without a query reader: %s", name, one_line(error))
+            logger.info("%s: no query reader was written: %s", name, one_line(error))
             return
         self._reader = reader
         if refused:

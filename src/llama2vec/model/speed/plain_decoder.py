@@ -58,13 +58,13 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:
-    """What of a layer is no tensor."""
+    """A layer's sizes and scales."""
 
-    width: int  # Of a head
-    heads: int  # Of the queries
+    width: int  # Width of a head
+    heads: int  # Heads of the queries
     turned: int  # Heads of queries and keys, which the rotary tables turn
-    scale: float | None  # Of the attention scores; None = 1 / sqrt(width)
-    epsilon: float | None  # Of the first norm; None = not a plain norm
+    scale: float | None  # Factor of the attention scores; None = 1 / sqrt(width)
+    epsilon: float | None  # For the first norm; None = not a plain norm
     second_epsilon: float | None
 
 
@@ -75,7 +75,7 @@ class PlainLayer:
         tensors: Weights [out, in] ``attention_in`` (queries, keys and values), ``attention_out``, ``gate``, ``up``,
             ``down``; biases as ``NAME.bias``; weights of the norms, ``norm`` and ``second_norm``.
         facts: The rest.
-        norms: Called in the place of the two norms, where these are no plain ones.
+        norms: Called in the place of the two norms, unless these are plain ones.
     """
 
     def __init__(

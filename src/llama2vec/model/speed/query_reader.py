@@ -41,7 +41,7 @@ READER = Kind("a query reader", _found, resumable=False, entries=(READER_FILE, W
 
 
 def reader_facts(folder: Path) -> dict[str, Any] | None:
-    """Return what ``reader.json`` says; None where there is no reader, or where the file was changed."""
+    """Return what ``reader.json`` says; None if the reader is missing, or the file was changed."""
     facts = unsealed(read_object(folder / READER_FILE) or {})
     return facts if facts and facts.get("format") == FORMAT["format"] and "plan" in facts else None
 
