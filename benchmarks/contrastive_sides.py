@@ -24,7 +24,7 @@ Pairs = Sequence[tuple[str, str]]
 TEMPERATURE = 0.02
 
 
-def build_contrastive(side: str, model: str, dtype: str) -> Callable[[Pairs], float]:
+def build_contrastive(side: str, model: str, dtype: str, *, compiled: bool = False) -> Callable[[Pairs], float]:
     """Build a side: a function that computes gradients and returns the loss of a batch of (query, positive).
 
     Args:
@@ -32,17 +32,18 @@ def build_contrastive(side: str, model: str, dtype: str) -> Callable[[Pairs], fl
             mini-batches of 32 texts; ``cached-tokens`` = with mini-batches of 1,024 tokens, our own number.
         model: Folder of the model.
         dtype: Number format of its weights.
+        compiled: Compile our layers (``model.compile=true``).
     """
     if side == "ours":
-        return _ours(model, dtype)
+        return _ours(model, dtype, compiled=compiled)
     return _sentence_transformers(model, dtype, None if side == "cached" else 1024)
 
 
-def _ours(model: str, dtype: str) -> Callable[[Pairs], float]:
+def _ours(model: str, dtype: str, *, compiled: bool) -> Callable[[Pairs], float]:
     backbone = load_backbone(ModelSettings(name=model, dtype=dtype))
     encoder = Encoder.from_backbone(backbone, settings=EncoderSettings())
     trainable = add_lora(backbone, LoraSettings(), [], 0).train()
-    SWITCHED_ON.enter_context(fast_paths(trainable))
+    SWITCHED_ON.enter_context(fast_paths(trainable, compiled=compiled))
     settings = ContrastiveSettings(temperature=TEMPERATURE, negatives=0)
     objective = ContrastiveObjective(encoder, settings, ExamplesSettings())
 

@@ -191,8 +191,9 @@ def encoding_rows(bench: Workbench, wanted: Sequence[str], skipped: list[Row]) -
 def contrastive_rows(bench: Workbench, wanted: Sequence[str]) -> list[Row]:
     """Measure contrastive batches against sentence-transformers' gradient cache, and memory as the batch grows."""
     settings, dtype = bench.settings, bench.facts["dtype"]
-    common = {"kind": "contrast", "model": str(bench.folder / "model"), "dtype": dtype}
+    common = {"kind": "contrast", "model": str(bench.folder / "model"), "dtype": dtype, "compiled": settings.compile}
     facts = {"texts": bench.facts["pairs_source"], "max_tokens": settings.pair_tokens, "dtype": dtype}
+    facts["compiled"] = settings.compile
     rows = []
     for size in settings.contrastive_batches if CONTRASTIVE in wanted else []:
         job = {**common, "batch_size": size, "pairs": bench.facts["pairs"][:size]}
@@ -288,6 +289,7 @@ def command_line() -> argparse.Namespace:
     parser.add_argument("--texts", type=int, default=400, help="texts to encode")
     parser.add_argument("--encode-tokens", type=int, default=256, help="longest text to encode in tokens")
     parser.add_argument("--contrastive-batches", nargs="+", type=int, default=[64, 256], help="queries a batch")
+    parser.add_argument("--compile", action="store_true", help="fine-tune with compiled layers (ours)")
     parser.add_argument("--pair-tokens", type=int, default=128, help="longest query or passage of a contrastive batch")
     parser.add_argument("--check-texts", type=int, default=100, help="texts that the plain loop encodes")
     parser.add_argument("--model", default="smollm2-135m")
