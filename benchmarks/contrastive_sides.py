@@ -24,7 +24,9 @@ Pairs = Sequence[tuple[str, str]]
 TEMPERATURE = 0.02
 
 
-def build_contrastive(side: str, model: str, dtype: str, *, compiled: bool = False) -> Callable[[Pairs], float]:
+def build_contrastive(
+    side: str, model: str, dtype: str, *, compiled: bool = False, held: int = 0
+) -> Callable[[Pairs], float]:
     """Build a side: a function that computes gradients and returns the loss of a batch of (query, positive).
 
     Args:
@@ -33,18 +35,19 @@ def build_contrastive(side: str, model: str, dtype: str, *, compiled: bool = Fal
         model: Folder of the model.
         dtype: Number format of its weights.
         compiled: Compile our layers (``model.compile=true``).
+        held: Most cells whose activations we hold (``contrastive.graph_tokens``).
     """
     if side == "ours":
-        return _ours(model, dtype, compiled=compiled)
+        return _ours(model, dtype, compiled=compiled, held=held)
     return _sentence_transformers(model, dtype, None if side == "cached" else 1024)
 
 
-def _ours(model: str, dtype: str, *, compiled: bool) -> Callable[[Pairs], float]:
+def _ours(model: str, dtype: str, *, compiled: bool, held: int) -> Callable[[Pairs], float]:
     backbone = load_backbone(ModelSettings(name=model, dtype=dtype))
     encoder = Encoder.from_backbone(backbone, settings=EncoderSettings())
     trainable = add_lora(backbone, LoraSettings(), [], 0).train()
     SWITCHED_ON.enter_context(fast_paths(trainable, compiled=compiled))
-    settings = ContrastiveSettings(temperature=TEMPERATURE, negatives=0)
+    settings = ContrastiveSettings(temperature=TEMPERATURE, negatives=0, graph_tokens=held)
     objective = ContrastiveObjective(encoder, settings, ExamplesSettings())
 
     def step(pairs: Pairs) -> float:

@@ -117,7 +117,7 @@ def encode(job: dict[str, Any]) -> dict[str, Any]:
 
 def contrast(job: dict[str, Any]) -> dict[str, Any]:
     """Time forward and backward of contrastive batches; a small one warms up, the first whole one gives the loss."""
-    step = build_contrastive(job["side"], job["model"], job["dtype"], compiled=job["compiled"])
+    step = build_contrastive(job["side"], job["model"], job["dtype"], compiled=job["compiled"], held=job.get("held", 0))
     step(job["pairs"][:4])
     losses, seconds = [], []
     for start in range(0, len(job["pairs"]), job["batch_size"]):

@@ -205,7 +205,7 @@ def contrastive_rows(bench: Workbench, wanted: Sequence[str]) -> list[Row]:
     if FLAT in wanted:
         # The same 512 pairs both times: weights are mapped from their file, and each new token adds a page of them.
         jobs = {
-            size: {**common, "side": "ours", "batch_size": size, "pairs": bench.facts["pairs"][:512]}
+            size: {**common, "side": "ours", "batch_size": size, "pairs": bench.facts["pairs"][:512], "held": 2048}
             for size in (64, 512)
         }
         large, small = (bench.run_once(jobs[size])["peak_gib"] for size in (512, 64))
