@@ -166,6 +166,8 @@ def _run(arguments: list[str] | None) -> int:
             error.show()
             return 2
         option, problem = _option_and_problem(error.format_message())
+        if problem.startswith("Input should") and (value := _value_of(option, arguments or sys.argv[1:])):
+            option = f"{option.rstrip(': ')} {value}: "
         where = error.ctx.command_path if error.ctx else "llama2vec"
         raise ConfigError(f"{option}{problem[:1].lower()}{problem[1:]}; see `{where} --help`") from None
     except typer.Abort:
@@ -184,6 +186,21 @@ def _option_and_problem(message: str) -> tuple[str, str]:
     message = message.replace("Value error, ", "").rstrip(".")
     found = re.fullmatch(r"Invalid value for '([^']+)': (.+)", message, re.DOTALL)
     return (f"{found[1]}: ", found[2]) if found else ("", message)
+
+
+def _value_of(option: str, arguments: Sequence[str]) -> str:
+    """Return what the command line gives to an option, which the checks of numbers leave out of their messages.
+
+    >>> _value_of("--depth: ", ["search", "--depth", "0"]), _value_of("--depth: ", ["--depth=0"])
+    ('0', '0')
+    """
+    name = option.rstrip(": ")
+    for place, argument in enumerate(arguments, start=1):
+        if argument == name and place < len(arguments):
+            return arguments[place]
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+    return ""
 
 
 def _log_to_stderr() -> None:

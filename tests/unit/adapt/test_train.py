@@ -170,11 +170,11 @@ def test_a_shorter_llm_is_adapted_and_can_be_adapted_again(
     assert not hasattr(again.backbone.model.config, "llama2vec")
     np.testing.assert_allclose(again.encode_passages(TEXTS), encoder.encode_passages(TEXTS), rtol=0, atol=1e-6)
     adapt_model(tiny_recipe(tmp_path / "out", "encoder.layers=1"), tmp_path / "further", passages=passages)
-    with pytest.raises(ContractError, match=r"was made with 1 layers, and model\.layers is 2; set it to 0"):
+    with pytest.raises(ContractError, match=r"was made with 1 layer, and model\.layers is 2; set it to 0"):
         Encoder.load(tmp_path / "out", settings=ModelSettings(layers=2))
     # Whatever the format of the weights, before they are read.
     four_bit = ModelSettings(name=str(tmp_path / "out"), layers=2, quantization="nf4")
-    with pytest.raises(ContractError, match=r"was made with 1 layers, and model\.layers is 2; set it to 0"):
+    with pytest.raises(ContractError, match=r"was made with 1 layer, and model\.layers is 2; set it to 0"):
         _load_backbone(four_bit)
 
 

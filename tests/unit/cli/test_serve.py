@@ -23,9 +23,9 @@ from llama2vec.model.source import QUERY_TABLE_FILE
             ["--model", "m", "--table", "nothing"],
             "--table nothing: holds no query table; make one with `llama2vec distill`",
         ),
-        (["--model", "m", "--max-batch", 0], "--max-batch: input should be greater than or equal to 1"),
-        (["--model", "m", "--timeout", "nan"], "--timeout: input should be less than or equal to 86400"),
-        (["--model", "m", "--grace", -1], "--grace: input should be greater than or equal to 0"),
+        (["--model", "m", "--max-batch", 0], "--max-batch 0: input should be greater than or equal to 1"),
+        (["--model", "m", "--timeout", "nan"], "--timeout nan: input should be less than or equal to 86400"),
+        (["--model", "m", "--grace", -1], "--grace -1: input should be greater than or equal to 0"),
         (["--model", "m", "--max-waiting", 1], "--max-waiting 1 must be at least --max-texts 256"),
     ],
 )

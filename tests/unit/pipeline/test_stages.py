@@ -60,7 +60,7 @@ def test_the_llm_of_a_run_writes_questions_for_its_corpus(
     assert all(passages[one.positive_ids[0]] == one.positives[0] for one in found)
     estimate = estimate_run(plan, plan.stages, 1e12)
     assert estimate.stages["pairs"].seconds > 0
-    assert "6 passages get 4 questions each" in "\n".join(estimate.assumptions)
+    assert "4 questions for each of 6 passages" in "\n".join(estimate.assumptions)
 
 
 def test_an_encoder_does_not_write(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> None:
