@@ -126,9 +126,10 @@ def main(arguments: list[str] | None = None) -> None:
     with plain_terminal():
         _log_to_stderr()
         try:
-            _refuse_undecodable(sys.argv[1:] if arguments is None else arguments)
+            given = sys.argv[1:] if arguments is None else arguments
+            _refuse_undecodable(given)
             try:
-                code = _run(arguments)
+                code = _run(given)
             finally:
                 # A full disk or a closed pipe shows here, and not while the interpreter shuts down.
                 sys.stdout.flush()
@@ -157,7 +158,7 @@ def main(arguments: list[str] | None = None) -> None:
             _fail(f"{where}{error.strerror or error}; free space or check permissions, then rerun the same command")
 
 
-def _run(arguments: list[str] | None) -> int:
+def _run(arguments: list[str]) -> int:
     """Run the command and return its exit code; a mistake in its options is a ConfigError."""
     try:
         code = app(args=arguments, prog_name="llama2vec", standalone_mode=False)
@@ -166,10 +167,11 @@ def _run(arguments: list[str] | None) -> int:
             error.show()
             return 2
         option, problem = _option_and_problem(error.format_message())
-        if problem.startswith("Input should") and (value := _value_of(option, arguments or sys.argv[1:])):
-            option = f"{option.rstrip(': ')} {value}: "
+        if problem.startswith("Input should") and (value := _value_of(option, arguments)):
+            option = f"{option} {value}"
         where = error.ctx.command_path if error.ctx else "llama2vec"
-        raise ConfigError(f"{option}{problem[:1].lower()}{problem[1:]}; see `{where} --help`") from None
+        named = f"{option}: " if option else ""
+        raise ConfigError(f"{named}{problem[:1].lower()}{problem[1:]}; see `{where} --help`") from None
     except typer.Abort:
         return 1
     if code == _INTERRUPTED:  # how typer returns Ctrl-C
@@ -181,24 +183,23 @@ def _option_and_problem(message: str) -> tuple[str, str]:
     """Split what click says into the option and what is wrong with it.
 
     >>> _option_and_problem("Invalid value for '--depth': 0 is not in the range x>=1.")
-    ('--depth: ', '0 is not in the range x>=1')
+    ('--depth', '0 is not in the range x>=1')
     """
     message = message.replace("Value error, ", "").rstrip(".")
     found = re.fullmatch(r"Invalid value for '([^']+)': (.+)", message, re.DOTALL)
-    return (f"{found[1]}: ", found[2]) if found else ("", message)
+    return (found[1], found[2]) if found else ("", message)
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str:
     """Return what the command line gives to an option, which the checks of numbers leave out of their messages.
 
-    >>> _value_of("--depth: ", ["search", "--depth", "0"]), _value_of("--depth: ", ["--depth=0"])
+    >>> _value_of("--depth", ["search", "--depth", "0"]), _value_of("--depth", ["--depth=0"])
     ('0', '0')
     """
-    name = option.rstrip(": ")
     for place, argument in enumerate(arguments, start=1):
-        if argument == name and place < len(arguments):
+        if argument == option and place < len(arguments):
             return arguments[place]
-        if argument.startswith(f"{name}="):
+        if argument.startswith(f"{option}="):
             return argument.partition("=")[2]
     return ""
 

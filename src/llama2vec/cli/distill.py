@@ -10,6 +10,7 @@ import typer
 
 from llama2vec.cli.options import (
     ENCODER_KEYS,
+    OF_ENCODER,
     READING_KEYS,
     Device,
     Dtype,
@@ -41,8 +42,7 @@ def distill_command(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Setting as KEY=VALUE: reading.KEY, model.compile; of a model that llama2vec did not save also "
-            "pooling, passage_max_tokens, …; repeatable.",
+            help=f"Setting as KEY=VALUE: reading.KEY, {OF_ENCODER}",
         ),
     ] = None,
     list_settings: Annotated[bool, settings_option(READING_KEYS, *ENCODER_KEYS)] = False,

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from llama2vec.cli.options import (
     ENCODER_KEYS,
+    OF_ENCODER,
     CorpusSettings,
     EncoderLoading,
     Strict,
@@ -60,8 +61,7 @@ def encode_command(
         list[str] | None,
         typer.Option(
             "--set",
-            help="Setting as KEY=VALUE: reading.KEY, passages.KEY, model.compile; of a model that llama2vec did not "
-            "save also pooling, passage_max_tokens, …; repeatable.",
+            help=f"Setting as KEY=VALUE: reading.KEY, passages.KEY, {OF_ENCODER}",
         ),
     ] = None,
     list_settings: Annotated[bool, settings_option(CorpusSettings, *ENCODER_KEYS)] = False,

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from llama2vec.cli.options import ENCODER_KEYS, DataRoot, EncoderLoading, as_overrides, load_encoder, with_options
+from llama2vec.cli.options import (
+    ENCODER_KEYS,
+    OF_ENCODER,
+    DataRoot,
+    EncoderLoading,
+    as_overrides,
+    load_encoder,
+    with_options,
+)
 from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
@@ -44,8 +52,7 @@ _Sets = Annotated[
     typer.Option(
         "--set",
         help="Setting as KEY=VALUE: windows=maxp or firstp, window_tokens, stride, exclude_same_id, language, "
-        "reading.KEY, stores=FOLDER, encode_only=true, model.compile; of a model that llama2vec did not save also "
-        "pooling, passage_max_tokens, …; repeatable.",
+        f"reading.KEY, stores=FOLDER, encode_only=true, {OF_ENCODER}",
     ),
 ]
 

@@ -8,13 +8,12 @@ from typing import Annotated
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import EncoderLoading, load_encoder, print_reading, with_options
+from llama2vec.cli.options import EncoderLoading, check_prompts, load_encoder, print_reading, with_options
 from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reported import report_path
 from llama2vec.data.sources import beir_file
-from llama2vec.errors import ConfigError
 from llama2vec.mine.settings import MineConfig
 from llama2vec.terminal import counted
 
@@ -60,8 +59,7 @@ def mine_command(
     from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.index import open_index
 
-    if models.prompts and not (model or store):
-        raise ConfigError("--prompts belongs to a model; name it with --model")
+    check_prompts(models.prompts, has_model=bool(model or store))
     index = open_index(store) if store else None
     encoder = (
         load_encoder(model, models.dtype, models.device, models.prompts, store=index.store if index else None)

@@ -31,12 +31,13 @@ Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
 Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 Prompts = Annotated[str | None, typer.Option(help=PROMPTS_HELP)]
 DataRoot = Annotated[str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder of named tasks, such as beir/NAME.")]
+OF_ENCODER = "model.compile; of a model that llama2vec did not save also pooling, passage_max_tokens, …; repeatable."
+"""The end of the help of ``--set`` where it takes an encoder's settings."""
 EncoderSets = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="Setting as KEY=VALUE: model.compile; of a model that llama2vec did not save also pooling, "
-        "passage_max_tokens, …; repeatable.",
+        help=f"Setting as KEY=VALUE: {OF_ENCODER}",
     ),
 ]
 WHERE_HELP = """Search only passages that match this filter, such as 'year >= 2020 and path ~ "guide/"'."""
@@ -206,6 +207,12 @@ def load_encoder(
     changes = choices.model_dump(include={"prompts", "encoder"}, exclude_none=True)
     spec = ModelSpec.of_store(store.source, store.path, model)
     return Encoder.from_spec(ModelSpec.model_validate(spec.model_dump() | changes), settings)
+
+
+def check_prompts(prompts: str | None, *, has_model: bool) -> None:
+    """Raise a ConfigError for prompts without a model that reads them."""
+    if prompts and not has_model:
+        raise ConfigError("--prompts belongs to a model; name it with --model")
 
 
 def model_spec(model: str, prompts: str | None = None, encoder_sets: list[str] | None = None) -> ModelSpec:

@@ -11,6 +11,7 @@ from llama2vec.cli.options import (
     CorpusSettings,
     Prompts,
     Strict,
+    check_prompts,
     model_spec,
     print_reading,
 )
@@ -19,7 +20,6 @@ from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import write_read_passages
-from llama2vec.errors import ConfigError
 from llama2vec.terminal import ProgressReporter, counted
 
 
@@ -46,8 +46,7 @@ def read_command(
     settings = load_config(CorpusSettings, None, [*(sets or ()), *(["reading.strict=true"] if strict else [])])
     from llama2vec.model.tokens import corpus_splitter
 
-    if prompts and not model:
-        raise ConfigError("--prompts belongs to a model; name it with --model")
+    check_prompts(prompts, has_model=bool(model))
     spec = model_spec(model, prompts) if model else None
     splitter = corpus_splitter(source, spec, settings.passages, settings.reading)
     report = ReadingReport()

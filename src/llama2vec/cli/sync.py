@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import READ_MODEL_KEYS, Device, Dtype, Prompts, Strict, model_settings, model_spec
+from llama2vec.cli.options import (
+    READ_MODEL_KEYS,
+    Device,
+    Dtype,
+    Prompts,
+    Strict,
+    check_prompts,
+    model_settings,
+    model_spec,
+)
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
-from llama2vec.errors import ConfigError
 from llama2vec.retrieve.syncing import Following, SyncSettings
 from llama2vec.terminal import counted
 
@@ -42,8 +50,7 @@ def sync_command(
     ] = False,
 ) -> None:
     """Keep an index in step with a folder: only what changed is read and encoded."""
-    if prompts and model is None:
-        raise ConfigError("--prompts belongs to a model; name it with --model")
+    check_prompts(prompts, has_model=model is not None)
     loading, others = model_settings(dtype, device, sets)
     settings = load_config(SyncSettings, None, others)
     following = Following(

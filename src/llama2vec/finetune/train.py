@@ -33,7 +33,7 @@ from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, F
 from llama2vec.finetune.spooled import spooled_examples
 from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
 from llama2vec.manifest import digest
-from llama2vec.model.backbone import Backbone, decoder, load_backbone
+from llama2vec.model.backbone import Backbone, decoder, layer_list, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.model.contract import load_contract, saved_settings
 from llama2vec.model.encoder import Encoder
@@ -86,9 +86,8 @@ class ContrastiveObjective:
         usual = _MICRO_BATCH_TOKENS.get(self.device.type, _MICRO_BATCH_TOKENS["cpu"])
         self.micro_batch_tokens = settings.micro_batch_tokens or usual
         model = encoder.backbone.model
-        held = held_cells(
-            settings.graph_tokens, self.device.type, shape_of(model), model.dtype.itemsize, process_count()
-        )
+        shape = shape_of(model) if layer_list(model) else None
+        held = held_cells(settings.graph_tokens, self.device.type, shape, model.dtype.itemsize, process_count())
         self.graph_tokens = max(held, self.micro_batch_tokens)
         self.start = StartModel(encoder.backbone.model) if settings.false_negatives == "start" else None
 

@@ -45,7 +45,7 @@ from llama2vec.pipeline.plan import (
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.score.tasks import tasks_data
 from llama2vec.terminal import counted
-from llama2vec.training.memory import ModelShape, training_memory
+from llama2vec.training.memory import ModelShape, shape_of, training_memory
 
 _SHARE_OF_RATE = 0.4
 """Share of a large matrix product's rate that a step reaches: 0.39 to 0.48 measured on a CPU (docs/lab-notes.md)."""
@@ -90,12 +90,7 @@ def model_shape(name: str, layers: int = 0) -> ModelShape:
     with torch.device("meta"), quiet_transformers():
         model = AutoModelForCausalLM.from_config(config)
         keep_lowest_layers(model, layers)
-    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    parameters = sum(weight.numel() for weight in model.parameters())
-    outside = table.numel() + (head.numel() if head is not table else 0)
-    inside = [module for module in model.base_model.modules() if type(module).__name__ in ("Linear", "Conv1D")]
-    width = sum(sum(module.weight.shape) for module in inside)
-    return ModelShape(parameters, parameters - outside, width, int(model.config.num_hidden_layers), *table.shape[::-1])
+    return shape_of(model)
 
 
 def measured_rate(dtype: torch.dtype, device: torch.device) -> float:

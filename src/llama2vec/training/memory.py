@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from llama2vec.config import ModelSettings
-from llama2vec.model.backbone import layer_list
 from llama2vec.training.settings import OptimizerSettings
 
 _CONTAINER_LIMIT = Path("/sys/fs/cgroup/memory.max")  # Bytes, or "max"
@@ -37,15 +36,14 @@ class ModelShape(NamedTuple):
         return self.layers * (6 * self.width + 1.3 * self.inner)
 
 
-def shape_of(model: Any) -> ModelShape | None:
-    """Return the sizes of a loaded model; None if it has no plain list of layers."""
-    layers = layer_list(model)
-    if not layers:
-        return None
+def shape_of(model: Any) -> ModelShape:
+    """Return the sizes of a causal LM, whose weights may be on the meta device."""
+    table, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     parameters = sum(weight.numel() for weight in model.parameters())
-    body = sum(weight.numel() for layer in layers for weight in layer.parameters())
-    table = model.get_input_embeddings().weight
-    return ModelShape(parameters, body, 0, len(layers), table.shape[1], table.shape[0])
+    outside = table.numel() + (head.numel() if head is not table else 0)
+    inside = [module for module in model.base_model.modules() if type(module).__name__ in ("Linear", "Conv1D")]
+    width = sum(sum(module.weight.shape) for module in inside)
+    return ModelShape(parameters, parameters - outside, width, int(model.config.num_hidden_layers), *table.shape[::-1])
 
 
 def usable_memory() -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -32,21 +32,19 @@ def fast_paths(model: Any, *, compiled: bool = False) -> Iterator[None]:
     from llama2vec.model.speed.lean_attention import use_lean_attention, use_stock_attention
     from llama2vec.model.speed.lean_layers import fuse_lora, keep_less
 
-    if compiled:
-        use_lean_attention(model)
-        try:
-            with compiled_layers(model):
-                yield
-        finally:
-            use_stock_attention(model)
-        return
     every_weight = all(weight.requires_grad for weight in model.parameters())
     changed: list[torch.nn.Module] = []
+    around: AbstractContextManager[None] = nullcontext()
     try:
-        changed += fuse_lora(model)
-        changed += keep_less(model)
         use_lean_attention(model)
-        with freed_memory_kept() if every_weight and model.device.type == "cpu" else nullcontext():
+        if compiled:
+            around = compiled_layers(model)
+        else:
+            changed += fuse_lora(model)
+            changed += keep_less(model)
+            if every_weight and model.device.type == "cpu":
+                around = freed_memory_kept()
+        with around:
             yield
     finally:
         for module in changed:
