@@ -28,7 +28,7 @@ def connect(device: torch.device, *, alone_too: bool = False) -> None:
 
     ``alone_too``: a process that nothing started becomes a group of one, which sharding needs.
     """
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    alone = launched_processes() == 1
     if dist.is_initialized() or (alone and not alone_too):
         return
     from accelerate import PartialState
@@ -42,6 +42,11 @@ def connect(device: torch.device, *, alone_too: bool = False) -> None:
     # Weights and moments that are kept in the CPU's memory need gloo beside NCCL.
     more: dict[str, Any] = {"backend": "cpu:gloo,cuda:nccl"} if device.type == "cuda" else {}
     PartialState(cpu=device.type == "cpu", timeout=_PATIENCE, **more)
+
+
+def launched_processes() -> int:
+    """Return how many processes torchrun has started, connected or not; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_count() -> int:

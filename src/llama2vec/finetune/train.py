@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.spool import SPOOL_FILE, Sizes
-from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError
+from llama2vec.errors import ConfigError, EmptyCorpusError
 from llama2vec.finetune.batches import (
     ContrastiveBatch,
     ContrastiveOrder,
@@ -26,6 +26,7 @@ from llama2vec.finetune.batches import (
     checked_examples,
     contrastive_batch,
 )
+from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss, cosines, matryoshka_widths
 from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all, without_false_negatives
 from llama2vec.finetune.gradient_cache import GradientCache, idle_batches
@@ -35,7 +36,7 @@ from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, h
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import Backbone, decoder, layer_list, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
-from llama2vec.model.contract import load_contract, saved_settings
+from llama2vec.model.contract import load_contract
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.local import check_layer_count, fetched
 from llama2vec.model.pooling import last_hidden_states, pool
@@ -58,7 +59,6 @@ STAGE = Stage("finetune", "a fine-tuning", "examples")
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 _GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}  # On a CPU, at least
 _SHARE_OF_MEMORY = 1 / 4  # Main memory that activations may take by default
-_KEPT_BY_CONTRACT = ("pooling", "layers", "servable", "query_max_tokens", "passage_max_tokens")
 
 
 def held_cells(wanted: int, device: str, shape: ModelShape | None, itemsize: int, processes: int = 1) -> int:
@@ -277,40 +277,6 @@ def _load_backbone(settings: ModelSettings) -> Backbone:
         folder = Path(source.location)
         load_contract(folder, backbone.tokenizer).check_files(folder)
     return backbone
-
-
-def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings]:
-    """Return the prompts and encoder settings to train with: the model's own if it carries a contract.
-
-    Raises:
-        ContractError: The recipe contradicts the contract; names the field and both values.
-    """
-    wanted = EncoderSettings.model_validate(config.encoder.model_dump())
-    source = fetched(resolve_model(config.model.name))
-    if not source.carries_contract or (saved := saved_settings(Path(source.location))) is None:
-        return config.prompts, wanted
-    prompts, encoder = saved
-    # The wording counts, not the recipe's name.
-    explicit = config.prompts.model_fields_set - {"recipe"} if "prompts" in config.model_fields_set else set[str]()
-    kept = config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT)
-    if config.encoder.count_prompt:
-        # The contract counts the text alone.
-        kept -= {"query_max_tokens", "passage_max_tokens"}
-    repeated: list[tuple[str, set[str], Settings]] = [("prompts", explicit, prompts), ("encoder", kept, encoder)]
-    for section, field, settings in ((name, field, its) for name, fields, its in repeated for field in sorted(fields)):
-        there, now = getattr(settings, field), getattr(getattr(config, section), field)
-        if there != now:
-            raise ContractError(
-                f"{section}.{field}: {config.model.name} was made with {there!r}, the recipe says {now!r}; "
-                f"remove {section}.{field} from the recipe, or start from a raw model"
-            )
-    # Our default pairs two prompts, which would end what the contract promises to other programs.
-    paired = {"query_prompt", "passage_prompt"}
-    pairing = wanted.model_dump(include=paired & config.encoder.model_fields_set if encoder.servable else paired)
-    for name, prompt in pairing.items():
-        if (before := getattr(encoder, name)) != prompt:
-            logger.info("the %s changes from %s (in %s) to %s", name.replace("_", " "), before, source.name, prompt)
-    return prompts, encoder.model_copy(update=pairing)
 
 
 def _plan(

@@ -118,7 +118,7 @@ def load_backbone(
             config=config,
             key_mapping=renamed or None,
             dtype=dtype,
-            attn_implementation=_attention(source.name, config, settings.attention),
+            attn_implementation=attention_kernel(source.name, config, settings.attention),
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # Refused below, by name.
             **four_bit,
@@ -239,7 +239,7 @@ def _architecture(config: Any) -> Any:
     return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
 
-def _attention(name: str, config: Any, wanted: str) -> str:
+def attention_kernel(name: str, config: Any, wanted: str) -> str:
     """Return the attention kernel: eager where SDPA is asked for and the architecture does not support it."""
     architecture = _architecture(config)
     if wanted != "sdpa" or getattr(architecture, "_supports_sdpa", True):

@@ -1,19 +1,15 @@
 """Estimate how long a run will take and how much memory, before it starts: from its config, its texts, this machine.
 
 No weights are loaded. Parameters are counted on a model without storage, tokens on a sample of the texts, and the
-machine's rate is that of a short matrix product.
+machine's rate is that of two of the model's layers with random weights.
 """
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from statistics import fmean
 from typing import NamedTuple, cast
-
-import torch
 
 from llama2vec.adapt.joint import most_cells
 from llama2vec.adapt.settings import AdaptConfig
@@ -25,10 +21,9 @@ from llama2vec.data.sources import is_remote
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import held_cells
-from llama2vec.model.backbone import keep_lowest_layers, load_model_config, load_tokenizer
+from llama2vec.model.backbone import load_tokenizer
 from llama2vec.model.batching import cells_per_batch
 from llama2vec.model.device import choose_device, choose_dtype
-from llama2vec.model.local import quiet_transformers
 from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.plan import (
     GENERATED_PAIRS,
@@ -42,17 +37,17 @@ from llama2vec.pipeline.plan import (
     systems,
     writing_model,
 )
+from llama2vec.pipeline.rates import Rates, forward_operations, model_shape
+from llama2vec.processes import launched_processes
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.score.tasks import tasks_data
 from llama2vec.terminal import counted
-from llama2vec.training.memory import ModelShape, shape_of, training_memory
+from llama2vec.training.memory import training_memory
 
-_SHARE_OF_RATE = 0.4
-"""Share of a large matrix product's rate that a step reaches: 0.39 to 0.48 measured on a CPU (docs/lab-notes.md)."""
 _PROCESS_BYTES = 0.6 * 2**30
 """Python, torch and transformers themselves."""
 _SAMPLE, _SAMPLED_FROM, _MOST_EXAMPLES = 256, 20_000, 200_000
-_SECONDS_A_PAIR, _SECONDS_A_BYTE_READ, _TIMING_SECONDS = 1e-4, 3e-6, 0.3
+_SECONDS_A_PAIR, _SECONDS_A_BYTE_READ = 1e-4, 3e-6
 _QUESTION_WORDS, _KEPT, _SLOWER_A_TOKEN = 10, 0.5, 8
 """Of generated questions: their words, the share that passes the filters, and what a token costs beside a read one."""
 
@@ -82,30 +77,6 @@ class _Lengths(NamedTuple):
         return fmean(min(count, most) for count in self.tokens) + prompt if self.tokens else float(prompt)
 
 
-def model_shape(name: str, layers: int = 0) -> ModelShape:
-    """Count the parameters of a model, or of its lowest layers, without loading, or even holding, any of them."""
-    from transformers import AutoModelForCausalLM
-
-    config = load_model_config(name)
-    with torch.device("meta"), quiet_transformers():
-        model = AutoModelForCausalLM.from_config(config)
-        keep_lowest_layers(model, layers)
-    return shape_of(model)
-
-
-def measured_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Return how many floating point operations a second a matrix product reaches here."""
-    size = 8192 if device.type == "cuda" else 1024
-    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
-    best, until = float("inf"), time.monotonic() + _TIMING_SECONDS
-    while time.monotonic() < until or best == float("inf"):
-        begin = time.perf_counter()
-        product = left @ right
-        product[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - begin)
-    return 2.0 * size**3 / best
-
-
 class _Estimator:
     """Estimates stages; samples each source of texts once."""
 
@@ -115,7 +86,7 @@ class _Estimator:
         self.device = choose_device(settings.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
         self.shape, self._tokenizer = model_shape(settings.name, settings.layers), load_tokenizer(settings.name)
-        self.rate = flops or measured_rate(self.dtype, self.device)
+        self.rates = Rates(settings, self.dtype, self.device, flops)
         self.notes: list[str] = []
         self._negatives: list[int] = []
         self._corpora: dict[tuple[str, bool], _Lengths] = {}
@@ -220,17 +191,10 @@ class _Estimator:
         # Every question of a passage reads its prompt, and a token at a time uses a fraction of the rate.
         tokens = asked * each * (length + _SLOWER_A_TOKEN * settings.question_max_tokens)
         shape = model_shape(writing_model(self.config))
-        return self._seconds(tokens * 2 * shape.body)
+        return tokens * 2 * shape.body / self.rates.reading(length)
 
     def of(self, stage: PlannedStage) -> StageEstimate:
         return cast(StageEstimate, getattr(self, f"_{stage.kind}")(stage))
-
-    def _seconds(self, operations: float) -> float:
-        return operations / (self.rate * _SHARE_OF_RATE)
-
-    def _forward(self, tokens: float, length: float) -> float:
-        """Operations of one forward pass: two per weight and token, and causal attention."""
-        return tokens * (2 * self.shape.body + 2 * self.shape.layers * length * self.shape.width)
 
     def _training(
         self,
@@ -245,7 +209,7 @@ class _Estimator:
 
         ``cells`` are the tokens and padding whose activations are held at once.
         """
-        settings, processes = config.model, self._processes
+        settings, processes = config.model, launched_processes()
         lora = settings.lora.rank > 0
         depth = settings.lora.depth if lora else 1.0
         # Backward: the gradients of the inputs cost another forward, those of the weights one more in full training.
@@ -255,12 +219,8 @@ class _Estimator:
         )
         stage = "adapt" if isinstance(config, AdaptConfig) else "finetune"
         self.notes.append(f"{stage}: {memory}" + (f", of {processes}" if processes > 1 else ""))
-        seconds = self._seconds(steps * passes * self._forward(tokens, length))
-        return StageEstimate(seconds, memory.total + _PROCESS_BYTES)
-
-    @property
-    def _processes(self) -> int:
-        return int(os.environ.get("WORLD_SIZE", "1"))
+        operations = steps * passes * forward_operations(self.shape, tokens, length)
+        return StageEstimate(operations / self.rates.training(length, settings), memory.total + _PROCESS_BYTES)
 
     @property
     def _mlp(self) -> float:
@@ -268,7 +228,7 @@ class _Estimator:
 
     def _reading(self, texts: _Lengths, most: int) -> float:
         length = texts.mean(most, self.prompt)
-        return self._seconds(texts.total * self._forward(length, length))
+        return texts.total * forward_operations(self.shape, length, length) / self.rates.reading(length)
 
     @property
     def _inference_bytes(self) -> float:
@@ -299,7 +259,7 @@ class _Estimator:
         slots = settings.batch_size * 2 * max(self.config.prompts.slots, 1)
         logits = slots * self.shape.vocabulary * 4 * 4
         head = settings.steps * settings.accumulation * slots * 4 * self.shape.vocabulary * self.shape.width
-        return StageEstimate(found.seconds + self._seconds(head), found.memory_bytes + logits)
+        return StageEstimate(found.seconds + head / self.rates.reading(length), found.memory_bytes + logits)
 
     def _read(self, stage: PlannedStage) -> StageEstimate:
         texts = self.corpus(stage.input("corpus").where)
@@ -336,7 +296,7 @@ class _Estimator:
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))
         cells = settings.batch_size * (asked + each * length)
         most = held_cells(
-            config.contrastive.graph_tokens, self.device.type, self.shape, self.dtype.itemsize, self._processes
+            config.contrastive.graph_tokens, self.device.type, self.shape, self.dtype.itemsize, launched_processes()
         )
         held = min(cells, max(most, length))
         reread = 1 - held / cells + (config.contrastive.false_negatives == "start")
@@ -378,16 +338,14 @@ class _Estimator:
 
 
 def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | None = None) -> RunEstimate:
-    """Estimate stages of a run; ``flops`` = FLOP/s of a matrix product on its machine, None = measured here."""
+    """Estimate stages of a run; ``flops`` = FLOP/s of matrix products on its machine, None = measured here."""
     estimator = _Estimator(plan, flops)
     found = {stage.name: estimator.of(stage) for stage in stages}
     shape, on = estimator.shape, f"{str(estimator.dtype).removeprefix('torch.')} on {estimator.device.type}"
-    source = "as --flops says" if flops else f"measured here, {on}"
     notes = [
         f"{plan.config.model.name}: {shape.parameters / 1e6:,.1f} million parameters, {shape.body / 1e6:,.1f} million "
         "in the layers (from its config; no weights loaded)",
-        f"{estimator.rate / 1e9:,.0f} GFLOP/s in matrix products ({source}), "
-        f"of which training and encoding reach {_SHARE_OF_RATE:.0%}; one process, padding not counted",
+        f"{estimator.rates.described} ({on}); one process, padding not counted",
         *estimator.notes,
         "not counted: BM25, a teacher's scores, reading and writing files, validation during training",
         "expect them to be right within a factor of 2",

@@ -18,6 +18,7 @@ from llama2vec.data.sources import beir_file
 from llama2vec.data.words import stop_words_identity
 from llama2vec.errors import ConfigError
 from llama2vec.files import file_sha256
+from llama2vec.finetune.contract import check_contract
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.source import ModelSpec, resolve_model
@@ -225,6 +226,8 @@ class _Planner:
         config = self._config
         assert config.finetune
         inputs = [self._made("examples", "mine" if config.mine else "pairs"), self._model]
+        if self._model.is_encoder and not self._model.stage:
+            check_contract(config.finetune)
         validation = config.finetune.validation
         if validation.source:
             inputs.append(Input("validation", validation.source, fingerprint=_validation_fingerprint(config)))

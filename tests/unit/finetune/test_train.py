@@ -17,7 +17,7 @@ import pytest
 from llama2vec.config import EncoderSettings, PromptSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError, Llama2VecError, TrainingError
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.finetune.train import finetune_model, resolve_contract
+from llama2vec.finetune.train import finetune_model
 from llama2vec.finetune.validation import examples_task
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
@@ -200,35 +200,6 @@ def test_a_checkpoints_prompts_lengths_and_pooling_are_taken_over(
     assert f"the query prompt changes from self (in {adapted}) to next" in caplog.text
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        (
-            "prompts=paper",
-            r"prompts\.next_prompt: .* was made with ' Then: ', the recipe says '\\nThe next sentence: '",
-        ),
-        ("prompts.self_prompt=' no'", r"prompts\.self_prompt: .*' That is: '.*remove prompts\.self_prompt"),
-        ("encoder.passage_max_tokens=31", r"encoder\.passage_max_tokens: .* was made with 30, the recipe says 31"),
-        ("encoder.pooling=mean", r"encoder\.pooling: .*'slots'.*'mean'.*start from a raw model"),
-    ],
-)
-def test_a_recipe_that_contradicts_the_checkpoint_is_refused_by_field(
-    setting: str, message: str, adapted: Path, examples: list[TrainingExample], tmp_path: Path
-) -> None:
-    made = load_config(FinetuneConfig, None, [f"model.name={adapted}", setting])
-    with pytest.raises(ContractError, match=message):
-        finetune_model(made, tmp_path / "out", examples=examples)
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_recipe_may_repeat_what_the_checkpoint_says(adapted: Path) -> None:
-    made = load_config(
-        FinetuneConfig, None, [f"model.name={adapted}", "prompts.self_prompt=' That is: '", "encoder.pooling=slots"]
-    )
-    prompts, settings = resolve_contract(made)
-    assert (prompts.recipe, settings.passage_max_tokens, settings.query_prompt) == ("mine", 30, "next")
-
-
 def test_a_checkpoint_whose_weights_were_changed_is_refused(
     adapted: Path, examples: list[TrainingExample], tmp_path: Path
 ) -> None:
@@ -322,15 +293,13 @@ def make_jsonl() -> Callable[..., Path]:
     return make
 
 
-def test_a_servable_checkpoint_keeps_its_one_reading_and_refuses_a_second(
+def test_a_servable_checkpoint_refuses_a_second_reading(
     llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
 ) -> None:
     servable = EncoderSettings(servable=True, passage_max_tokens=30)
     start = Encoder.load(llama_folder, settings=config(llama_folder).model, encoder=servable).save(tmp_path / "start")
-    model = f"model.name={start}"
-    kept = resolve_contract(load_config(FinetuneConfig, None, [model, "encoder.servable=true"]))[1]
-    assert (kept.query_prompt, kept.passage_prompt, kept.query_max_tokens, kept.servable) == ("self", "self", 30, True)
-    other = load_config(FinetuneConfig, None, [model, "encoder.query_prompt=next", "optimizer.batch_size=4"])
+    changes = [f"model.name={start}", "encoder.query_prompt=next", "optimizer.batch_size=4"]
+    other = load_config(FinetuneConfig, None, changes)
     with pytest.raises(ContractError, match="servable is true, but queries and passages have different prompts"):
         finetune_model(other, tmp_path / "out", examples=examples)
     assert not (tmp_path / "out").exists()

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from llama2vec.config import load_config
-from llama2vec.pipeline.estimates import StageEstimate, estimate_run, measured_rate, model_shape
+from llama2vec.pipeline.estimates import StageEstimate, estimate_run
 from llama2vec.pipeline.plan import plan_run
+from llama2vec.pipeline.rates import model_shape
 from llama2vec.pipeline.settings import RunConfig
 
 
@@ -87,7 +87,3 @@ def test_parameters_are_counted_from_the_config_alone(
     half = model_shape(str(folder), layers=1)
     assert (half.layers, 2 * half.linear_width, half.vocabulary) == (1, shape.linear_width, shape.vocabulary)
     assert 2 * half.body == shape.body + 32  # The norm after the last layer stays.
-
-
-def test_the_rate_is_that_of_a_real_matrix_product() -> None:
-    assert 1e8 < measured_rate(torch.float32, torch.device("cpu")) < 1e14

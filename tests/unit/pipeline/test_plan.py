@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from encoders import encoder_for
 from pair_models import save_cross_encoder
 
-from llama2vec.config import load_config
-from llama2vec.errors import ConfigError, CorpusFormatError, ExampleFormatError, ModelNotFoundError
+from llama2vec.config import EncoderSettings, load_config
+from llama2vec.errors import ConfigError, ContractError, CorpusFormatError, ExampleFormatError, ModelNotFoundError
 from llama2vec.pipeline.plan import RunPlan, mining_corpora, pair_files, plan_run, systems
 from llama2vec.pipeline.settings import RunConfig
 
@@ -77,6 +78,21 @@ def test_a_raw_model_does_not_mine(everything: list[str], tmp_path: Path) -> Non
     assert mine.find_input("model") is None
     with pytest.raises(ConfigError, match="needs an encoder or BM25: no stage makes an encoder and bm25 is off"):
         plan_run(configured(*without, "mine.bm25=false"), tmp_path)
+
+
+def test_a_recipe_that_contradicts_the_encoder_it_starts_from_is_refused_before_the_first_stage(
+    everything: list[str], llama_folder: Path, tmp_path: Path
+) -> None:
+    encoder = tmp_path / "encoder"
+    encoder_for(llama_folder, settings=EncoderSettings(passage_max_tokens=20)).save(encoder)
+    start = [*everything, f"model.name={encoder}", "mine=false"]
+    shorter = [*start, "encoder.passage_max_tokens=12"]
+    message = f"encoder.passage_max_tokens: {encoder} was made with 20, the recipe says 12"
+    with pytest.raises(ContractError, match=message):
+        plan_run(configured(*shorter, "adapt=false"), tmp_path / "run")
+    # Adaptation writes a contract of its own.
+    assert names(plan_run(configured(*shorter), tmp_path / "run"))[:3] == ["pairs", "adapt", "finetune"]
+    assert names(plan_run(configured(*start, "adapt=false"), tmp_path / "run"))[:2] == ["pairs", "finetune"]
 
 
 def test_where_an_input_lies_decides_nothing_and_its_content_does(

@@ -1,0 +1,65 @@
+"""What fine-tuning keeps of the encoder that it starts from."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from llama2vec.config import EncoderSettings, PromptSettings, Settings
+from llama2vec.errors import ContractError
+from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.model.contract import saved_settings
+from llama2vec.model.local import fetched
+from llama2vec.model.source import resolve_model
+
+logger = logging.getLogger(__name__)
+
+_KEPT_BY_CONTRACT = ("pooling", "layers", "servable", "query_max_tokens", "passage_max_tokens")
+
+
+def check_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings] | None:
+    """Return prompts and encoder settings of the contract that the model carries; None for a raw model.
+
+    Raises:
+        ContractError: The recipe contradicts the contract; names the field and both values.
+    """
+    source = fetched(resolve_model(config.model.name))
+    if not source.carries_contract or (saved := saved_settings(Path(source.location))) is None:
+        return None
+    prompts, encoder = saved
+    # The wording counts, not the recipe's name.
+    explicit = config.prompts.model_fields_set - {"recipe"} if "prompts" in config.model_fields_set else set[str]()
+    kept = config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT)
+    if config.encoder.count_prompt:
+        # The contract counts the text alone.
+        kept -= {"query_max_tokens", "passage_max_tokens"}
+    repeated: list[tuple[str, set[str], Settings]] = [("prompts", explicit, prompts), ("encoder", kept, encoder)]
+    for section, field, settings in ((name, field, its) for name, fields, its in repeated for field in sorted(fields)):
+        there, now = getattr(settings, field), getattr(getattr(config, section), field)
+        if there != now:
+            raise ContractError(
+                f"{section}.{field}: {config.model.name} was made with {there!r}, the recipe says {now!r}; "
+                f"remove {section}.{field} from the recipe, or start from a raw model"
+            )
+    return saved
+
+
+def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings]:
+    """Return the prompts and encoder settings to train with: the model's own if it carries a contract.
+
+    Raises:
+        ContractError: The recipe contradicts the contract.
+    """
+    wanted = EncoderSettings.model_validate(config.encoder.model_dump())
+    if (saved := check_contract(config)) is None:
+        return config.prompts, wanted
+    prompts, encoder = saved
+    # Our default pairs two prompts, which would end what the contract promises to other programs.
+    paired = {"query_prompt", "passage_prompt"}
+    pairing = wanted.model_dump(include=paired & config.encoder.model_fields_set if encoder.servable else paired)
+    for name, prompt in pairing.items():
+        if (before := getattr(encoder, name)) != prompt:
+            logger.info(
+                "the %s changes from %s (in %s) to %s", name.replace("_", " "), before, config.model.name, prompt
+            )
+    return prompts, encoder.model_copy(update=pairing)
