@@ -82,7 +82,7 @@ def main() -> None:
             continue
         sample = sampled_set(arguments.data / task, sets)
         if not known:
-            encoder = encoder or _encoder(arguments.model, sets)
+            encoder = encoder or sample_encoder(arguments.model, sets)
             results["tasks"][task] = score(sample, encoder, arguments.work / task)
             results |= {"contract_hash": encoder.contract_hash, **made_by()}
         rows = results["tasks"][task]["rows"]
@@ -95,7 +95,7 @@ def main() -> None:
     _print(results, sets)
 
 
-def _encoder(model: str, sets: Sets) -> Encoder:
+def sample_encoder(model: str, sets: Sets) -> Encoder:
     """Load the model; texts are cut where the study cuts them."""
     encoder = Encoder.load(model)
     limits = {"query_max_tokens": sets.max_tokens, "passage_max_tokens": sets.max_tokens}
@@ -112,7 +112,7 @@ def score(sample: SampledSet, encoder: Encoder, work: Path) -> dict[str, Any]:
     for row, method in zip(MIXED, METHODS, strict=True):
         runs[row] = Fusion(method).fuse(single, FUSED_DEPTH)
     reports = {row: evaluate_run(runs[row], task.qrels, task=task.name) for row in ROWS}
-    rows = {row: _row(report) for row, report in reports.items()}
+    rows = {row: scored_row(report) for row, report in reports.items()}
     per_query = {row: report.per_query["nDCG@10"] for row, report in reports.items()}
     differences = {f"{second} - {first}": _difference(per_query[first], per_query[second]) for first, second in PAIRS}
     facts = {"queries": len(task.queries), "passages": len(passages), "seconds": seconds}
@@ -153,17 +153,17 @@ def peer_rows(sample: SampledSet, embed: Embed, bm25: dict[str, Any]) -> dict[st
     passages = embed([passage.full_text for passage in sample.passages], False)["minilm"]
     dense = dense_run(asked, passages, sample, FUSED_DEPTH)
     words = Bm25Index.build(sample.passages).search(task.queries, depth=FUSED_DEPTH)
-    if _row(evaluate_run(words, task.qrels, task=task.name))["per_query"] != bm25["per_query"]:
+    if scored_row(evaluate_run(words, task.qrels, task=task.name))["per_query"] != bm25["per_query"]:
         sys.exit(f"{task.name}: BM25 ranks other than in the file; choose another --output")
     runs = {
         PEER: dense,
         f"rrf({PEER}+bm25)": reciprocal_rank_fusion([dense, words]),
         f"min-max({PEER}+bm25)": min_max_fusion([dense, words], lexical=[False, True]),
     }
-    return {name: _row(evaluate_run(run, task.qrels, task=task.name)) for name, run in runs.items()}
+    return {name: scored_row(evaluate_run(run, task.qrels, task=task.name)) for name, run in runs.items()}
 
 
-def _row(report: Report) -> dict[str, Any]:
+def scored_row(report: Report) -> dict[str, Any]:
     return {
         "nDCG@10": report.metrics["nDCG@10"],
         "interval": list(report.intervals["nDCG@10"]),

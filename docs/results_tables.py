@@ -7,7 +7,7 @@ A table stands between two comments; the text around it is written by hand::
     <!-- end -->
 
 The first word names the table (``--list`` shows all), the rest the budget of the study (default: cpu), for ``hybrid``
-the model, for ``authors-steps`` the stage.
+the model, for ``authors-steps`` the stage, for ``encoding-peers`` the processor.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ _BLOCK = re.compile(
 )
 
 _PEER = "all-MiniLM-L6-v2"
-_PEERS = "encoding-peers-bf16-cpu.json"
+_PEERS = {"": "encoding-peers-bf16-cpu.json", "epyc": "encoding-peers-bf16-epyc-cpu.json"}
+"""Processor → the file of ``benchmarks/encoding_peers.py``; "" = an Intel Xeon with AMX."""
 _SEARCH_NAMES = {
     "dense": "ours",
     "bm25": "BM25",
@@ -127,6 +128,19 @@ def hybrid_table(model: str, results: Path) -> str:
         rows.append([_SEARCH_NAMES[system], *cells])
     over = f"The average and its tests go over {', '.join(averaged)}, each set alike."
     return f"{study_tables.markdown(rows)}\n\n{over} p: paired randomization test, two-sided, uncorrected."
+
+
+def warm_start_table(_: str, results: Path) -> str:
+    """Return what training on a bare corpus adds to the ready model (``benchmarks/warm_start.py``)."""
+    cells = _read(results / "warm-start.json")["cells"]
+    arms = list(dict.fromkeys(arm for found in cells.values() for arm in found if arm != "BM25"))
+    rows = [["model", *(f"{name}: vectors, with BM25" for name in cells)]]
+    for arm in arms:
+        both = ([found[arm][search]["nDCG@10"] for search in ("vectors", "with BM25")] if arm in found else None
+                for found in cells.values())  # fmt: skip
+        rows.append([arm, *(f"{one[0]:.3f}, {one[1]:.3f}" if one else study_tables.MISSING for one in both)])
+    rows.append(["BM25 alone", *(f"{found['BM25']['nDCG@10']:.3f}" for found in cells.values())])
+    return study_tables.markdown(rows)
 
 
 def _difference(
@@ -239,14 +253,14 @@ def compressed_table(_: str, results: Path) -> str:
     return kept_table(_read(results / "compressed.json")["sets"])
 
 
-def peers_table(_: str, results: Path) -> str:
+def peers_table(processor: str, results: Path) -> str:
     """Return speed, vectors and latency of every program on the same weights (``benchmarks/encoding_peers.py``)."""
-    return encoding_peers_table.table(_read(results / _PEERS))
+    return encoding_peers_table.table(_read(results / _PEERS[processor]))
 
 
-def peers_bars_table(_: str, results: Path) -> str:
+def peers_bars_table(processor: str, results: Path) -> str:
     """Return how far ours is ahead of the best of them, and its share of the processor's peak."""
-    return encoding_peers_table.bars(_read(results / _PEERS))
+    return encoding_peers_table.bars(_read(results / _PEERS[processor]))
 
 
 def hour_table(_: str, results: Path) -> str:
@@ -275,6 +289,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     },
     "adapted-quality": quality_table,
     "hybrid": hybrid_table,
+    "warm-start": warm_start_table,
     "authors": authors_table,
     "authors-steps": authors_steps_table,
     "scale": scale_table,

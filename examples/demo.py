@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import NamedTuple
 
 import numpy as np
 from python_documentation import write_task
@@ -22,6 +23,7 @@ from rich.console import Console
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import adapt_model
+from llama2vec.cli.ask import READY_MODEL
 from llama2vec.config import EncoderSettings, ModelSettings, load_config
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
@@ -48,6 +50,19 @@ CHAPTERS = ("formatstrings", "typesseq")
 QUESTION_TO_CHAPTERS = "How do I print a number with a comma as its thousands separator?"
 # Every sixth first sentence is a query. Training reads the passages only, never a query.
 QUERY_STEP = 6
+
+
+class Made(NamedTuple):
+    """Names of what a model gives: its two systems, and folders of the demo."""
+
+    vectors: str
+    hybrid: str
+    store: str
+    index: str
+
+
+READY = Made("ready", "ready-hybrid", "ready-store", "ready-index")
+ADAPTED = Made("adapted", "hybrid", "store", "index")
 console = Console(width=None if sys.stdout.isatty() else 110)
 
 
@@ -62,19 +77,21 @@ def main() -> None:
     run_demo(arguments.output, load_config(AdaptConfig, RECIPE, arguments.set))
 
 
-def run_demo(output: Path, config: AdaptConfig) -> None:
+def run_demo(output: Path, config: AdaptConfig, ready: str = READY_MODEL) -> None:
     """Do every step that is not done yet, and print one table."""
     started = time.monotonic()
     task, passages = prepare_task(output / "data")
     reports = [score_bm25(task, passages, output)]
-    console.print(*system_tables(reports), "BM25 is done; now the LLM, before and after adaptation.\n")
+    console.print(*system_tables(reports), "BM25 is done; now the model that comes with llama2vec, as it is.\n")
+    reports += score_encoder(Encoder.load(ready), task, passages, output, READY)
+    console.print(*system_tables(reports), "That needed no training. Now the method: a raw LLM, before and after it.\n")
     reports += score_raw(task, passages, config, output)
     console.print(
         *system_tables(reports), "The raw LLM retrieves poorly. Adapting it on the passages, without labels.\n"
     )
     config = config.model_copy(update={"text": config.text.model_copy(update={"corpus": str(output / "data")})})
     encoder = adapt_model(config, output / "adapted")
-    reports += score_adapted(encoder, task, passages, output)
+    reports += score_encoder(encoder, task, passages, output, ADAPTED)
     finish(output, reports, encoder, time.monotonic() - started)
     answer_from_long_documents(output)
 
@@ -157,23 +174,23 @@ def _both(encoder: Encoder, texts: list[str], max_tokens: int) -> dict[str, np.n
     return dict(encoder.encode_poolings(texts, "self", max_tokens))
 
 
-def score_adapted(encoder: Encoder, task: BeirTask, passages: list[Passage], output: Path) -> list[Report]:
-    """Encode, index and search with the adapted model, alone and together with BM25, as the command line does."""
+def score_encoder(encoder: Encoder, task: BeirTask, passages: list[Passage], output: Path, made: Made) -> list[Report]:
+    """Encode, index and search with a model, alone and together with BM25, as the command line does."""
+    store, index = output / made.store, output / made.index
     source = {
         "corpus": str(output / "data"),
         "fingerprint": corpus_fingerprint(output / "data"),
-        "model": encoder.spec.to_json(output / "store"),
+        "model": encoder.spec.to_json(store),
     }
-    write_store(lambda: iter(passages), encoder, output / "store", source=source, shard_size=512, total=len(passages))
-    folder = output / "index"
-    build_index(output / "store", folder, bm25="en")
+    write_store(lambda: iter(passages), encoder, store, source=source, shard_size=512, total=len(passages))
+    build_index(store, index, bm25="en")
     reports = []
-    retriever = Retriever.open(folder, encoder)
-    modes: dict[str, Mode] = {"adapted": "dense", "hybrid": "hybrid"}
+    retriever = Retriever.open(index, encoder)
+    modes: dict[str, Mode] = {made.vectors: "dense", made.hybrid: "hybrid"}
     for system, mode in modes.items():
         kept = output / "scores" / system / f"{task.name}.trec"
         # A run newer than the index comes from it, so the queries need not be embedded again.
-        is_new = kept.is_file() and kept.stat().st_mtime >= (folder / "bm25").stat().st_mtime
+        is_new = kept.is_file() and kept.stat().st_mtime >= (index / "bm25").stat().st_mtime
         run = read_run(kept) if is_new else retriever.search(task.queries, mode, 1000)
         reports.append(score(run, task, output, system))
     return reports
@@ -183,7 +200,7 @@ def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float
     """Write the report, print the table and one worked search by the vectors, and together with BM25."""
     (output / "report.md").write_text(f"# Scores\n\n{system_markdown(reports)}\n", encoding="utf-8")
     console.print(*system_tables(reports))
-    retriever = Retriever.open(output / "index", encoder)
+    retriever = Retriever.open(output / ADAPTED.index, encoder)
     answers: dict[str, Mode] = {"adapted": "dense", "hybrid: adapted + BM25": "hybrid"}
     for name, mode in answers.items():
         hits = retriever.hits(QUESTION, mode, 3)
@@ -193,8 +210,8 @@ def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float
         f"\nAdapted in {results['steps']} steps, {results['seconds']:,.0f} s. All in {seconds:,.0f} s.\n"
         f"  {output / 'scores'}               scores, runs and values per query of each system\n"
         f"  {output / 'adapted'}              the encoder, its log and loss curve (loss.png)\n"
-        f"  {output / 'index'}                ask it yourself:\n"
-        f'  .venv/bin/llama2vec search {output / "index"} "how do I sort a dictionary by value?"',
+        f"  {output / ADAPTED.index}                ask it yourself, or {output / READY.index}:\n"
+        f'  .venv/bin/llama2vec search {output / READY.index} "how do I sort a dictionary by value?"',
         markup=False, highlight=False,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from encoders import encoder_for
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
@@ -16,7 +17,7 @@ from llama2vec.score.results import read_result
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_scores_five_systems_and_a_second_run_repeats_nothing(
+def test_the_demo_scores_seven_systems_and_a_second_run_repeats_nothing(
     tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
@@ -27,13 +28,17 @@ def test_the_demo_scores_five_systems_and_a_second_run_repeats_nothing(
     changes = [f'model.name="{llama_folder}"', "optimizer.steps=2", "optimizer.validate_every=0"]
     config = load_config(AdaptConfig, recipe, changes)
 
-    demo.run_demo(tmp_path / "demo", config)
+    ready = str(encoder_for(llama_folder).save(tmp_path / "ready"))
+
+    demo.run_demo(tmp_path / "demo", config, ready)
 
     results = {
         folder.name: read_result(folder / "python-documentation.json").report.metrics
         for folder in (tmp_path / "demo" / "scores").iterdir()
     }
-    assert set(results) == {"bm25", "raw-mean", "raw-prompted", "adapted", "hybrid"}
+    assert set(results) == {
+        "bm25", "ready", "ready-hybrid", "raw-mean", "raw-prompted", "adapted", "hybrid",
+    }  # fmt: skip
     for scores in results.values():
         assert set(scores) == {"nDCG@10", "MRR@10", "R@100"}
         assert all(0 <= value <= 1 for value in scores.values())
@@ -46,11 +51,16 @@ def test_the_demo_scores_five_systems_and_a_second_run_repeats_nothing(
     chapter = (tmp_path / "demo" / "manual" / place[1]).read_text(encoding="utf-8").splitlines()
     line = " ".join(chapter[int(place[2]) - 1].split())
     assert set(re.findall(r"[a-z]{4,}", line.lower())) & set(re.findall(r"[a-z]{4,}", place[3].lower()))
-    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "store").iterdir()}
+
+    def stores() -> dict[Path, int]:
+        names = ("store", "ready-store")
+        return {path: path.stat().st_mtime_ns for name in names for path in (tmp_path / "demo" / name).iterdir()}
+
+    written = stores()
 
     def no_training(*_: object, **__: object) -> None:
         raise AssertionError("the second run trained again")
 
     monkeypatch.setattr("llama2vec.adapt.train.train", no_training)
-    demo.run_demo(tmp_path / "demo", config)
-    assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "demo" / "store").iterdir()}
+    demo.run_demo(tmp_path / "demo", config, ready)
+    assert written == stores()

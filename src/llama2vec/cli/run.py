@@ -44,7 +44,10 @@ def run_command(
         bool, typer.Option("--dry-run", help="Show the plan with time and memory; write nothing.")
     ] = False,
     flops: Annotated[
-        float | None, typer.Option(min=1, help="Speed for --dry-run, in FLOP/s; default: measured on this machine.")
+        float | None,
+        typer.Option(
+            min=1, help="For --dry-run: FLOP/s of large matrix products; default: time two layers of the model here."
+        ),
     ] = None,
     seeds: Seeds = None,
     overwrite: Annotated[
