@@ -52,7 +52,7 @@ from llama2vec.training.tracking import Tracking, check_trackers
 logger = logging.getLogger(__name__)
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
-_MOST_HELD_OUT = 128
+MOST_HELD_OUT = 128
 _IDF_SAMPLE = 20_000
 _MOST_ROWS = 4096
 _STANDARDIZING_TEXTS = 1_000
@@ -245,7 +245,7 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
     backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
     result = train(
-        trainable, examples, held_out[:_MOST_HELD_OUT], objective, config.optimizer, work.begin(),
+        trainable, examples, held_out[:MOST_HELD_OUT], objective, config.optimizer, work.begin(),
         bf16=mixed, gradient_checkpointing=config.model.gradient_checkpointing, compile=config.model.compile is True,
         tracking=Tracking(config.tracking, work.output.name, work.plan),
     )  # fmt: skip
@@ -271,7 +271,7 @@ def _pairs(
     def rows() -> Iterator[SpooledRow]:
         pairs = adaptation_pairs(passages, config.text, seed, need_next, most_rows=_MOST_ROWS)
         for example, is_held_out in pairs:
-            if is_held_out and len(held_out) < _MOST_HELD_OUT:
+            if is_held_out and len(held_out) < MOST_HELD_OUT:
                 held_out.append(example)
             elif not is_held_out:
                 yield SpooledRow((example.text, example.next_text), size=example.text.count(" "))

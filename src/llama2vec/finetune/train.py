@@ -72,6 +72,11 @@ def held_cells(wanted: int, device: str, shape: ModelShape | None, itemsize: int
     return max(least, int(_SHARE_OF_MEMORY * usable_memory() / processes / (shape.kept * itemsize)))
 
 
+def micro_batch_cells(settings: ContrastiveSettings, device: str) -> int:
+    """Return the most cells of one pass: the requested number, else what suits the device."""
+    return settings.micro_batch_tokens or _MICRO_BATCH_TOKENS.get(device, _MICRO_BATCH_TOKENS["cpu"])
+
+
 class ContrastiveObjective:
     """The contrastive loss over a batch of any size, on any number of processes, with exact gradients.
 
@@ -83,8 +88,7 @@ class ContrastiveObjective:
     ) -> None:
         self.encoder, self.settings, self.data, self.mixed_precision = encoder, settings, data, mixed_precision
         self.device: torch.device = encoder.backbone.model.device
-        usual = _MICRO_BATCH_TOKENS.get(self.device.type, _MICRO_BATCH_TOKENS["cpu"])
-        self.micro_batch_tokens = settings.micro_batch_tokens or usual
+        self.micro_batch_tokens = micro_batch_cells(settings, self.device.type)
         model = encoder.backbone.model
         shape = shape_of(model) if layer_list(model) else None
         held = held_cells(settings.graph_tokens, self.device.type, shape, model.dtype.itemsize, process_count())

@@ -6,50 +6,46 @@ machine's rate is that of two of the model's layers with random weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+import sys
+from collections.abc import Sequence
+from math import ceil
 from statistics import fmean
 from typing import NamedTuple, cast
 
+import numpy as np
+
 from llama2vec.adapt.joint import most_cells
 from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.adapt.train import MOST_HELD_OUT
 from llama2vec.config import EncoderSettings
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.examples import read_examples
-from llama2vec.data.passages import Splitter
-from llama2vec.data.sources import is_remote
-from llama2vec.data.unlabeled import pairs_from_corpus
-from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.finetune.train import held_cells
-from llama2vec.model.backbone import load_tokenizer
-from llama2vec.model.batching import cells_per_batch
+from llama2vec.data.corpus import corpus_fingerprint
+from llama2vec.finetune.settings import FinetuneConfig, ValidationSettings
+from llama2vec.finetune.train import held_cells, micro_batch_cells
+from llama2vec.model.batching import cells_per_batch, padded_batches
 from llama2vec.model.device import choose_device, choose_dtype
-from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.plan import (
-    GENERATED_PAIRS,
     PlannedStage,
     RunPlan,
     adaptation_corpus,
-    is_read_first,
     mining_corpora,
-    pair_files,
-    read_documents_as,
     systems,
     writing_model,
 )
 from llama2vec.pipeline.rates import Rates, forward_operations, model_shape
+from llama2vec.pipeline.samples import SAMPLE, Lengths, Samples
+from llama2vec.pipeline.stages import TOGETHER
 from llama2vec.processes import launched_processes
-from llama2vec.records import Passage, TrainingExample
 from llama2vec.score.tasks import tasks_data
-from llama2vec.terminal import counted
 from llama2vec.training.memory import training_memory
+from llama2vec.training.settings import OptimizerSettings
 
 _PROCESS_BYTES = 0.6 * 2**30
 """Python, torch and transformers themselves."""
-_SAMPLE, _SAMPLED_FROM, _MOST_EXAMPLES = 256, 20_000, 200_000
 _SECONDS_A_PAIR, _SECONDS_A_BYTE_READ = 1e-4, 3e-6
-_QUESTION_WORDS, _KEPT, _SLOWER_A_TOKEN = 10, 0.5, 8
-"""Of generated questions: their words, the share that passes the filters, and what a token costs beside a read one."""
+START_SECONDS = 5.0
+"""A stage that loads a model, and saves one or a store, took 4 to 6 s more than its steps on two CPU cores."""
+_SLOWER_A_TOKEN = 8
+"""What a written token costs beside one that is read."""
 
 
 class StageEstimate(NamedTuple):
@@ -66,17 +62,6 @@ class RunEstimate(NamedTuple):
     assumptions: list[str]
 
 
-class _Lengths(NamedTuple):
-    """Token counts of sampled texts without prompts, the total number of texts, and their mean size in bytes."""
-
-    tokens: Sequence[int]
-    total: int
-    bytes: float = 0.0
-
-    def mean(self, most: int, prompt: int) -> float:
-        return fmean(min(count, most) for count in self.tokens) + prompt if self.tokens else float(prompt)
-
-
 class _Estimator:
     """Estimates stages; samples each source of texts once."""
 
@@ -85,116 +70,27 @@ class _Estimator:
         settings = self.config.model
         self.device = choose_device(settings.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
-        self.shape, self._tokenizer = model_shape(settings.name, settings.layers), load_tokenizer(settings.name)
+        self.shape = model_shape(settings.name, settings.layers)
         self.rates = Rates(settings, self.dtype, self.device, flops)
-        self.notes: list[str] = []
-        self._negatives: list[int] = []
-        self._corpora: dict[tuple[str, bool], _Lengths] = {}
-        self._splitters: dict[str, Splitter | None] = {}
-        self._sampled: tuple[_Lengths, _Lengths] | None = None
-        prompts = self.config.prompts
-        both = [prompts.prefix + prompts.self_prompt, prompts.prefix + prompts.next_prompt]
-        # Tokens of the longer prompt with its slots.
-        self.prompt = max(self.count(both)) + max(prompts.slots, 1)
-
-    def count(self, texts: Iterable[str]) -> list[int]:
-        texts = list(texts)
-        return [len(ids) for ids in self._tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
-
-    def passages(self, source: str, *, whole: bool = False) -> Iterator[Passage]:
-        """Read a corpus as its stages do: split, except for adaptation, which reads it ``whole``."""
-        config = self.config
-        if whole:
-            return read_passages(source, settings=config.adapt.reading if config.adapt else None)
-        if not is_read_first(config, source):
-            return read_passages(source)
-        if source not in self._splitters:
-            spec = read_documents_as(config)
-            self._splitters[source] = corpus_splitter(source, spec, config.passages, config.reading)
-        return read_passages(source, splitter=self._splitters[source], settings=config.reading)
-
-    def corpus(self, source: str, *, whole: bool = False) -> _Lengths:
-        """Sample a corpus evenly from its first passages."""
-        if (source, whole) not in self._corpora:
-            total = None if is_remote(source) else sum(1 for _ in self.passages(source, whole=whole))
-            head = min(total or _SAMPLED_FROM, _SAMPLED_FROM)
-            every = max(1, head // _SAMPLE)
-            sample = [one.full_text for one in islice(self.passages(source, whole=whole), 0, head, every)]
-            counts = self.count(sample)
-            known = counted(total, "passage") if total else f"unknown size, counted as {head:,} passages"
-            mean = f"{fmean(counts):,.0f} tokens each (mean of {len(counts)} from the first {head:,})"
-            self.notes.append(f"{source}: {known}, {mean}")
-            size = fmean(len(text.encode("utf-8", "replace")) for text in sample)
-            self._corpora[source, whole] = _Lengths(counts, total or head, size)
-        return self._corpora[source, whole]
-
-    def pairs(self) -> tuple[_Lengths, _Lengths]:
-        """Return the lengths of the queries and of the passages of the training pairs."""
-        if self._sampled is None:
-            sample: list[TrainingExample] = []
-            total = 0
-            for name, source in pair_files(self.config).items():
-                if name == GENERATED_PAIRS:
-                    found, count = self._generated_pairs()
-                elif source is None:
-                    found, count = self._own_pairs()
-                else:
-                    rest = read_examples(source.source, split=source.split, limit=source.limit or _MOST_EXAMPLES)
-                    found = list(islice(rest, _SAMPLE))
-                    count = len(found) + sum(1 for _ in islice(rest, _MOST_EXAMPLES - len(found)))
-                    capped = " (not counted further)" if count == _MOST_EXAMPLES else ""
-                    self.notes.append(f"{source.source}: {counted(count, 'labeled query', 'labeled queries')}{capped}")
-                total += count
-                sample += found
-            self._negatives = [len(example.negatives) for example in sample]
-            queries, passages = zip(*((one.query, one.positives[0]) for one in sample), strict=True)
-            self._sampled = _Lengths(self.count(queries), total), _Lengths(self.count(passages), total)
-        return self._sampled
-
-    def _own_pairs(self) -> tuple[list[TrainingExample], int]:
-        settings, source = self.config.pairs, self.config.corpus
-        assert settings
-        assert settings.from_corpus
-        head = list(islice(self.passages(source), 2 * _SAMPLE))
-        found = list(pairs_from_corpus(head, settings.from_corpus, settings.seed))
-        each, total = len(found) / len(head), self.corpus(source).total
-        self.notes.append(f"{source}: {each:.1f} pairs per passage (from the first {len(head)})")
-        count = round(each * min(settings.from_corpus.limit or total, total))
-        return found[:: max(1, len(found) // _SAMPLE)], count
-
-    def _generated_pairs(self) -> tuple[list[TrainingExample], int]:
-        """Stand in for questions that are not written yet: as many first words of their passages."""
-        passages = list(islice(self.passages(self.config.corpus), _SAMPLE))
-        found = [
-            TrainingExample(" ".join(one.text.split()[:_QUESTION_WORDS]) or "?", (one.full_text,)) for one in passages
-        ]
-        asked, each = self._asked()
-        written = f"{counted(each, 'question')} for each of {counted(asked, 'passage')}"
-        self.notes.append(f"{written}; half of them are assumed to pass the filters")
-        return found, round(asked * each * _KEPT)
-
-    def _asked(self) -> tuple[int, int]:
-        """Return how many passages get questions, and how many each."""
-        assert self.config.pairs
-        assert self.config.pairs.generated
-        settings, total = self.config.pairs.generated, self.corpus(self.config.corpus).total
-        return min(settings.passages or total, total), settings.questions
+        self.texts = Samples(self.config)
+        self.notes = self.texts.notes
 
     def _writing_seconds(self) -> float:
         """Estimate the time of writing questions: reading prompts, then one token after the other."""
         pairs = self.config.pairs
         if not pairs or not pairs.generated:
             return 0.0
-        settings, (asked, each) = pairs.generated, self._asked()
-        prompt = self.count([settings.prompt])[0]
-        length = self.corpus(self.config.corpus).mean(settings.passage_max_tokens, prompt)
+        settings, (asked, each) = pairs.generated, self.texts.asked()
+        prompt = self.texts.count([settings.prompt])[0]
+        length = self.texts.corpus(self.config.corpus).mean(settings.passage_max_tokens, prompt)
         # Every question of a passage reads its prompt, and a token at a time uses a fraction of the rate.
         tokens = asked * each * (length + _SLOWER_A_TOKEN * settings.question_max_tokens)
         shape = model_shape(writing_model(self.config))
         return tokens * 2 * shape.body / self.rates.reading(length)
 
     def of(self, stage: PlannedStage) -> StageEstimate:
-        return cast(StageEstimate, getattr(self, f"_{stage.kind}")(stage))
+        found = cast(StageEstimate, getattr(self, f"_{stage.kind}")(stage))
+        return found._replace(seconds=found.seconds + START_SECONDS * (stage.kind in TOGETHER))
 
     def _training(
         self,
@@ -205,9 +101,9 @@ class _Estimator:
         reread: float,
         length: float,
     ) -> StageEstimate:
-        """Estimate training: ``tokens`` are read per step in sequences of mean ``length``, a share ``reread`` twice.
+        """Estimate training: ``tokens``, padding included, are read per step in sequences of mean ``length``.
 
-        ``cells`` are the tokens and padding whose activations are held at once.
+        A share ``reread`` of them is read twice; ``cells`` are those whose activations are held at once.
         """
         settings, processes = config.model, launched_processes()
         lora = settings.lora.rank > 0
@@ -226,8 +122,8 @@ class _Estimator:
     def _mlp(self) -> float:
         return self.shape.inner
 
-    def _reading(self, texts: _Lengths, most: int) -> float:
-        length = texts.mean(most, self.prompt)
+    def _reading(self, texts: Lengths, most: int) -> float:
+        length = texts.mean(most, self.texts.prompt)
         return texts.total * forward_operations(self.shape, length, length) / self.rates.reading(length)
 
     @property
@@ -243,37 +139,45 @@ class _Estimator:
     def _adapt(self, stage: PlannedStage) -> StageEstimate:
         config = self.config.adapt
         assert config
-        texts = self.corpus(adaptation_corpus(self.config), whole=True)
+        texts = self.texts.corpus(adaptation_corpus(self.config), whole=True)
         # The length in words is drawn evenly; the sample says how many tokens there are per byte, at six bytes a word.
         per_word = 6 * fmean(texts.tokens) / max(texts.bytes, 1.0)
         words = (config.text.min_words + config.text.max_words) / 2
-        length = min(words * per_word, config.text.max_tokens) + 2 * self.prompt
-        most = min(config.text.max_words * per_word, config.text.max_tokens) + 2 * self.prompt
+        length = min(words * per_word, config.text.max_tokens) + 2 * self.texts.prompt
+        most = min(config.text.max_words * per_word, config.text.max_tokens) + 2 * self.texts.prompt
         settings = config.optimizer
         cells = settings.batch_size * most
         limit = most_cells(config.objective.micro_batch_tokens, self.device.type)
+        drawn = np.linspace(config.text.min_words * per_word, config.text.max_words * per_word, settings.batch_size)
+        batch = [min(one, config.text.max_tokens) + 2 * self.texts.prompt for one in drawn]
         found = self._training(
-            config, settings.steps, settings.batch_size * settings.accumulation * length,
+            config, settings.steps, settings.accumulation * _cells(batch, limit),
             min(cells, max(limit, most)) if limit else cells, 0.0, length,
         )  # fmt: skip
-        slots = settings.batch_size * 2 * max(self.config.prompts.slots, 1)
-        logits = slots * self.shape.vocabulary * 4 * 4
-        head = settings.steps * settings.accumulation * slots * 4 * self.shape.vocabulary * self.shape.width
-        return StageEstimate(found.seconds + head / self.rates.reading(length), found.memory_bytes + logits)
+        slots = 2 * max(self.config.prompts.slots, 1)
+        logits = settings.batch_size * slots * self.shape.vocabulary * 4 * 4
+        # The head is read at the slots, forwards and backwards in training.
+        head = slots * 2 * self.shape.vocabulary * self.shape.width
+        training = settings.steps * settings.accumulation * settings.batch_size * 2 * head
+        pieces = texts.total * fmean(texts.tokens) / (words * per_word)
+        held_out = min(MOST_HELD_OUT, round(config.text.held_out * pieces)) * _validations(settings, settings.steps)
+        validation = held_out * (forward_operations(self.shape, length, length) + head)
+        seconds = found.seconds + (training + validation) / self.rates.reading(length)
+        return StageEstimate(seconds, found.memory_bytes + logits)
 
     def _read(self, stage: PlannedStage) -> StageEstimate:
-        texts = self.corpus(stage.input("corpus").where)
+        texts = self.texts.corpus(stage.input("corpus").where)
         return StageEstimate(_SECONDS_A_BYTE_READ * texts.total * texts.bytes, _PROCESS_BYTES)
 
     def _pairs(self, stage: PlannedStage) -> StageEstimate:
-        queries, passages = self.pairs()
+        queries, passages = self.texts.pairs()
         writing = self._writing_seconds()
         seconds = _SECONDS_A_PAIR * (queries.total + passages.total) + writing
         return StageEstimate(seconds, self._inference_bytes if writing else _PROCESS_BYTES)
 
     def _mine(self, stage: PlannedStage) -> StageEstimate:
-        queries, _ = self.pairs()
-        corpora = [self.corpus(source) for source in {*mining_corpora(self.config).values()} - {""}]
+        queries, _ = self.texts.pairs()
+        corpora = [self.texts.corpus(source) for source in {*mining_corpora(self.config).values()} - {""}]
         memory = 3 * sum(texts.total * texts.bytes for texts in corpora)
         if not stage.find_input("model"):
             return StageEstimate(0.0, memory + _PROCESS_BYTES)
@@ -284,12 +188,15 @@ class _Estimator:
     def _finetune(self, stage: PlannedStage) -> StageEstimate:
         config = self.config.finetune
         assert config
-        queries, passages = self.pairs()
+        queries, passages = self.texts.pairs()
         encoder, data, settings = self._encoder, config.data, config.optimizer
-        asked = queries.mean(min(encoder.query_max_tokens, data.query_max_tokens or 10**9), self.prompt)
-        length = passages.mean(min(encoder.passage_max_tokens, data.passage_max_tokens or 10**9), self.prompt)
+        lengths = (
+            min(encoder.query_max_tokens, data.query_max_tokens or encoder.query_max_tokens),
+            min(encoder.passage_max_tokens, data.passage_max_tokens or encoder.passage_max_tokens),
+        )
+        asked, length = queries.mean(lengths[0], self.texts.prompt), passages.mean(lengths[1], self.texts.prompt)
         # What mining will find is unknown yet; without mining, a query has the negatives of its source.
-        there = [self.config.mine.negatives] if self.config.mine else self._negatives
+        there = [self.config.mine.negatives] if self.config.mine else self.texts.negatives
         each = config.contrastive.positives + fmean(min(count, config.contrastive.negatives) for count in there)
         a_step = settings.batch_size * settings.accumulation
         trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
@@ -300,15 +207,39 @@ class _Estimator:
         )
         held = min(cells, max(most, length))
         reread = 1 - held / cells + (config.contrastive.false_negatives == "start")
-        return self._training(config, steps, a_step * (asked + each * length), held, reread, length)
+        batch = queries.drawn(settings.batch_size, lengths[0], self.texts.prompt)
+        batch += passages.drawn(round(settings.batch_size * each), lengths[1], self.texts.prompt)
+        tokens = settings.accumulation * _cells(batch, micro_batch_cells(config.contrastive, self.device.type))
+        found = self._training(config, steps, tokens, held, reread, length)
+        validation = _validations(settings, steps) * self._validation(config.validation, fmean(there))
+        return StageEstimate(found.seconds + validation, found.memory_bytes)
+
+    def _validation(self, settings: ValidationSettings, negatives: float) -> float:
+        """Estimate the seconds of one search of the held-out queries, each with a positive and its negatives."""
+        queries, positives = self.texts.pairs()
+        held_out = queries.total if settings.source else round(settings.share * queries.total)
+        asked = min(settings.max_queries, held_out)
+        if not asked:
+            return 0.0
+        # Mined negatives, and what else is searched, are passages as they stand in the corpus.
+        others = self.texts.corpus(self.config.corpus) if self.config.mine and self.config.corpus else positives
+        encoder = self._encoder
+        return sum(
+            self._reading(texts._replace(total=round(count)), most)
+            for texts, count, most in (
+                (queries, asked, encoder.query_max_tokens),
+                (positives, asked, encoder.passage_max_tokens),
+                (others, asked * negatives + settings.extra_passages, encoder.passage_max_tokens),
+            )
+        )
 
     def _encode(self, stage: PlannedStage) -> StageEstimate:
-        texts = self.corpus(self.config.encoded_corpus)
+        texts = self.texts.corpus(self.config.encoded_corpus)
         return StageEstimate(self._reading(texts, self._encoder.passage_max_tokens), self._inference_bytes)
 
     def _index(self, stage: PlannedStage) -> StageEstimate:
         assert self.config.index
-        texts = self.corpus(self.config.encoded_corpus)
+        texts = self.texts.corpus(self.config.encoded_corpus)
         held = 0 if self.config.index.kind == "exact" else texts.total * self.shape.width * 4
         return StageEstimate(1.0, held + _PROCESS_BYTES)
 
@@ -320,12 +251,14 @@ class _Estimator:
         for data in tasks_data(self.config.evaluate.tasks, self.config.evaluate.data_root):
             if data.retrieval:
                 encoded = self._is_encoded(data.fingerprints["corpus_fingerprint"])
-                reading = self._reading(self.corpus(data.retrieval.corpus_source), self._encoder.passage_max_tokens)
+                reading = self._reading(
+                    self.texts.corpus(data.retrieval.corpus_source), self._encoder.passage_max_tokens
+                )
                 seconds += reading * (models - encoded)
                 asked, sides = [query.text for query in data.retrieval.queries], 1
             else:
                 asked, sides = [pair.first for pair in data.pairs], 2
-            lengths = _Lengths(self.count(asked[:_SAMPLE]), len(asked) * sides)
+            lengths = Lengths(self.texts.count(asked[:SAMPLE]), len(asked) * sides)
             seconds += models * self._reading(lengths, self._encoder.query_max_tokens)
         return StageEstimate(seconds, self._inference_bytes)
 
@@ -337,6 +270,17 @@ class _Estimator:
         return fingerprint == corpus_fingerprint(self.config.encoded_corpus)
 
 
+def _validations(settings: OptimizerSettings, steps: int) -> int:
+    """Return how often a training validates: every so many steps, and after the last one."""
+    return ceil(steps / settings.validate_every) if settings.validate_every else 1
+
+
+def _cells(batch: Sequence[float], most: int) -> int:
+    """Return the tokens and padding of sequences that are read in micro-batches of at most so many."""
+    sequences = [range(max(1, round(length))) for length in batch]
+    return sum(part.input_ids.numel() for part in padded_batches(sequences, most or sys.maxsize, 0))
+
+
 def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | None = None) -> RunEstimate:
     """Estimate stages of a run; ``flops`` = FLOP/s of matrix products on its machine, None = measured here."""
     estimator = _Estimator(plan, flops)
@@ -345,9 +289,9 @@ def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | N
     notes = [
         f"{plan.config.model.name}: {shape.parameters / 1e6:,.1f} million parameters, {shape.body / 1e6:,.1f} million "
         "in the layers (from its config; no weights loaded)",
-        f"{estimator.rates.described} ({on}); one process, padding not counted",
+        f"{estimator.rates.described} ({on}); one process",
         *estimator.notes,
-        "not counted: BM25, a teacher's scores, reading and writing files, validation during training",
+        "not counted: BM25, a teacher's scores, reading and writing files",
         "expect them to be right within a factor of 2",
     ]
     return RunEstimate(found, notes)

@@ -26,10 +26,15 @@ from llama2vec.model.speed import fast_paths
 from llama2vec.stage import training_precision
 from llama2vec.training.memory import ModelShape, shape_of
 
-_LAYERS, _VOCABULARY = 2, 64
+_VOCABULARY = 64
+_LEAST_LAYERS, _BYTES = 2, 64 * 2**20
+"""Layers are timed until their weights take so many bytes: more than a processor's caches hold between two passes."""
 _SHARE = 0.4
 """Assumed share of the rate of large matrix products, where only that is known: 0.39 to 0.48 in float32 on a CPU."""
-_SECONDS, _LEAST_TURNS, _MOST_OPERATIONS = 0.4, 3, 1.5e12
+_SECONDS, _LEAST_TURNS = 0.4, 3
+_MOST_OPERATIONS = {"cpu": 2e11, "cuda": 1e14}  # In one forward pass of the timed layers
+_DRAWN = 10_000_000
+"""Weights up to which each is drawn; rows of larger ones, for which that would take seconds, are all alike."""
 
 
 def forward_operations(shape: ModelShape, tokens: float, length: float) -> float:
@@ -81,8 +86,9 @@ class Rates:
                 f"{rate}, of which {_SHARE:.0%} are assumed; the layers cannot be timed by themselves ({self._failed})"
             )
         names = {None: "reading", True: "training adapters", False: "training every weight"}
-        found = [f"{names[kind]} {rate / 1e9:,.0f}" for (_, kind), rate in sorted(self._known.items(), key=str)]
-        return f"GFLOP/s of {_LAYERS} layers with random weights, measured here: {', '.join(found)}"
+        known = sorted(self._known.items(), key=str)
+        found = [f"{names[kind]} {rate / 1e9:,.0f} (up to {length} tokens)" for (length, kind), rate in known]
+        return f"GFLOP/s of layers with random weights, measured here: {', '.join(found)}"
 
     def reading(self, length: float) -> float:
         """FLOP/s of a forward pass over texts of so many tokens."""
@@ -123,7 +129,8 @@ class Rates:
             settings = settings.model_copy(update={"lora": lora})
         model, shape = _random_layers(settings, self._dtype, self._device, trained=adapters is False)
         a_row = forward_operations(shape, length, length)
-        rows = max(1, min(cells_per_batch(self._device.type) // length, int(_MOST_OPERATIONS / a_row)))
+        most = _MOST_OPERATIONS.get(self._device.type, _MOST_OPERATIONS["cpu"])
+        rows = max(1, min(cells_per_batch(self._device.type) // length, int(most / a_row)))
         ids = torch.randint(_VOCABULARY, (rows, length), device=self._device)
         if adapters is None:
             with torch.no_grad():
@@ -155,7 +162,9 @@ def _random_layers(
 ) -> tuple[Any, ModelShape]:
     """Return a model with the lowest layers of another, small random weights and a vocabulary of its own."""
     config = load_model_config(settings.name)
-    count = min(_LAYERS, settings.layers or _LAYERS, int(config.num_hidden_layers))
+    has = model_shape(settings.name, settings.layers)
+    fitting = int(_BYTES / (has.body / has.layers * dtype.itemsize))
+    count = min(max(_LEAST_LAYERS, fitting), has.layers)
     kernel = attention_kernel(settings.name, config, settings.attention)
     model = _without_weights(
         settings.name, count, dtype=torch.float32 if trained else dtype, attn_implementation=kernel
@@ -170,7 +179,10 @@ def _random_layers(
     model.to_empty(device=device)
     with torch.no_grad():
         for weight in model.parameters():
-            weight.normal_(0, 0.02)
+            if weight.numel() <= _DRAWN:
+                weight.normal_(0, 0.02)
+            else:
+                weight.copy_(torch.randn(weight.shape[-1], device=device).mul(0.02).expand_as(weight))
         for buffer in model.buffers():
             buffer.fill_(1 if buffer.dtype.is_floating_point else 0)
     return model.eval(), shape

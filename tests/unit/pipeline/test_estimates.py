@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llama2vec.config import load_config
-from llama2vec.pipeline.estimates import StageEstimate, estimate_run
+from llama2vec.pipeline.estimates import START_SECONDS, StageEstimate, estimate_run
 from llama2vec.pipeline.plan import plan_run
 from llama2vec.pipeline.rates import model_shape
 from llama2vec.pipeline.settings import RunConfig
@@ -22,7 +22,12 @@ def estimated(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> Any:
             "adapt=true", "pairs.from_corpus=true", "finetune.optimizer.batch_size=8", "encode=true", "index=true",
         ]  # fmt: skip
         plan = plan_run(load_config(RunConfig, None, [*base, *overrides]), tmp_path / "run")
-        return estimate_run(plan, plan.stages, flops).stages
+        stages = estimate_run(plan, plan.stages, flops).stages
+        # What is left is proportional to the work.
+        return {
+            name: found._replace(seconds=found.seconds - START_SECONDS * (name in ("adapt", "finetune", "encode")))
+            for name, found in stages.items()
+        }
 
     return estimate
 
@@ -43,20 +48,44 @@ def test_full_training_needs_more_memory_and_time_than_adapters(estimated: Any) 
 
 
 def test_negatives_count_where_mining_will_find_them(estimated: Any) -> None:
+    alone = "finetune.validation.share=0"
     without, with_mining = (
-        estimated("finetune.contrastive.negatives=7", *more)["finetune"] for more in ([], ["mine=true"])
+        estimated("finetune.contrastive.negatives=7", alone, *more)["finetune"] for more in ([], ["mine=true"])
     )
-    assert without == estimated("finetune.contrastive.negatives=0")["finetune"]
+    assert without == estimated("finetune.contrastive.negatives=0", alone)["finetune"]
     assert with_mining.seconds > 3 * without.seconds
 
 
 def test_with_the_gradient_cache_memory_stays_and_time_grows_with_the_batch(estimated: Any) -> None:
     guided = estimated("finetune.contrastive.false_negatives=start", "finetune.optimizer.steps=10")["finetune"]
     assert guided.seconds > 1.2 * estimated("finetune.optimizer.steps=10")["finetune"].seconds
-    cached = ["finetune.contrastive.graph_tokens=256", "finetune.optimizer.steps=10"]
+    cached = ["finetune.contrastive.graph_tokens=256", "finetune.optimizer.steps=10", "finetune.validation.share=0"]
     small, large = (estimated(*cached, f"finetune.optimizer.batch_size={size}")["finetune"] for size in (8, 64))
     assert large.memory_bytes == pytest.approx(small.memory_bytes)
-    assert large.seconds > 7.9 * small.seconds
+    assert large.seconds > 7 * small.seconds
+
+
+def test_validation_is_counted_as_often_as_it_happens(estimated: Any) -> None:
+    steps = ["adapt.optimizer.steps=10", "finetune.optimizer.steps=10"]
+
+    def seconds(stage: str, every: int) -> float:
+        return float(estimated(*steps, f"{stage}.optimizer.validate_every={every}")[stage].seconds)
+
+    for stage, switch in (("adapt", "text.held_out"), ("finetune", "validation.share")):
+        never = estimated(*steps, f"{stage}.{switch}=0")[stage].seconds
+        assert never < seconds(stage, 0) == seconds(stage, 10) == seconds(stage, 50)
+        # After steps 3, 6, 9 and 10
+        assert seconds(stage, 3) - never == pytest.approx(4 * (seconds(stage, 0) - never), rel=0.05)
+
+
+def test_padding_is_counted(estimated: Any) -> None:
+    steps = ["adapt.optimizer.steps=10", "adapt.text.held_out=0"]
+    even, uneven = (
+        estimated(*steps, f"adapt.text.min_words={least}", "adapt.text.max_words=24", "adapt.text.max_tokens=999")
+        for least in (24, 1)
+    )
+    # On average the uneven texts are half as long, and they are filled up to the longest of their micro-batch.
+    assert 0.6 * even["adapt"].seconds < uneven["adapt"].seconds < even["adapt"].seconds
 
 
 def test_what_an_estimate_rests_on_is_said(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> None:

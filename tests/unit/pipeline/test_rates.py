@@ -36,25 +36,27 @@ def test_reading_and_training_are_measured_once_for_texts_of_similar_length(
     monkeypatch.setattr(rates, "_seconds", lambda _: pytest.fail("measured again"))
     assert (found.reading(30), found.training(17, settings(llama_folder))) == measured
     assert "training every weight" not in found.described
-    assert found.described.startswith("GFLOP/s of 2 layers with random weights")
+    assert found.described.startswith("GFLOP/s of layers with random weights")
 
 
 def test_a_rate_is_work_over_time_of_the_batch_that_is_timed(
     llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rates, "_seconds", lambda turn: turn() is None or 0.5)
-    shape, length = model_shape(str(llama_folder)), 24
-    work = 2 * (1024 // length) * forward_operations(shape._replace(parameters=0), length, length)
+    length = 24
+    work = 2 * (1024 // length) * forward_operations(model_shape(str(llama_folder)), length, length)
     for rank, passes in ((4, 2), (0, 3)):
         one = settings(llama_folder, rank=rank)
         assert Rates(one, torch.float32, CPU).training(length, one) == pytest.approx(passes * work)
     assert Rates(settings(llama_folder), torch.float32, CPU).reading(length) == pytest.approx(work)
 
 
-def test_only_the_lowest_layers_are_made_and_no_weight_is_loaded(
+def test_layers_are_made_as_far_as_caches_reach_and_no_weight_is_loaded(
     save_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_model(tmp_path / "deep", num_hidden_layers=5)
+    assert rates._random_layers(settings(folder), torch.float32, CPU, trained=True)[1].layers == 5
+    monkeypatch.setattr(rates, "_BYTES", 0)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loads weights"))
     model, shape = rates._random_layers(settings(folder), torch.bfloat16, CPU, trained=False)
     assert (shape.layers, model_shape(str(folder)).layers, model.dtype) == (2, 5, torch.bfloat16)
