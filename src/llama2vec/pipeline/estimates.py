@@ -118,10 +118,6 @@ class _Estimator:
         operations = steps * passes * forward_operations(self.shape, tokens, length)
         return StageEstimate(operations / self.rates.training(length, settings), memory.total + _PROCESS_BYTES)
 
-    @property
-    def _mlp(self) -> float:
-        return self.shape.inner
-
     def _reading(self, texts: Lengths, most: int) -> float:
         length = texts.mean(most, self.texts.prompt)
         return texts.total * forward_operations(self.shape, length, length) / self.rates.reading(length)
@@ -129,7 +125,7 @@ class _Estimator:
     @property
     def _inference_bytes(self) -> float:
         cells = cells_per_batch(self.device.type, compiled=bool(self.config.model.compile))
-        return (self.shape.parameters + cells * self._mlp) * self.dtype.itemsize + _PROCESS_BYTES
+        return (self.shape.parameters + cells * self.shape.inner) * self.dtype.itemsize + _PROCESS_BYTES
 
     @property
     def _encoder(self) -> EncoderSettings:
@@ -292,6 +288,6 @@ def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | N
         f"{estimator.rates.described} ({on}); one process",
         *estimator.notes,
         "not counted: BM25, a teacher's scores, reading and writing files",
-        "expect them to be right within a factor of 2",
+        "expect them to be right within a factor of 1.5 on a machine that does nothing else",
     ]
     return RunEstimate(found, notes)
