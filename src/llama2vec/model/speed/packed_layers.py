@@ -16,6 +16,10 @@ from llama2vec.model.speed.plain_decoder import LayerFacts, Norm, NormOf, PlainD
 
 _PROBE = (2, 24)  # Rows and columns
 _ROOM = 2e-2  # Between outputs, as a share of their length; bfloat16 itself rounds at 4e-3.
+_ROOM_OF_ONE = 0.1
+"""Between the outputs of a whole layer at a single position, while half of them stay within :data:`_ROOM`. Odd tokens
+round further: up to 0.04 in an adapted SmolLM2-135M on a processor without AMX. A layer of another plan differs
+everywhere."""
 _PARTS = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION, _GATED = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 
@@ -57,7 +61,7 @@ def plain_decoder(model: Any, columns: int) -> PlainDecoder | None:
     for call, layer in zip(calls, plain, strict=True):
         if not (call.is_plain and torch.equal(call.given, expected)):
             return None
-        if not _alike(layer(call.given, cos, sin), call.returned):
+        if not _alike(layer(call.given, cos, sin), call.returned, _ROOM_OF_ONE):
             return None
         expected = call.returned
     return found if _alike(found.norm(expected), last) else None
@@ -174,8 +178,10 @@ def _has_plan(layer: Module) -> bool:
     return plain and not attention and set(block) <= {"act_fn"} and hasattr(parts["self_attn"], "head_dim")
 
 
-def _alike(found: Tensor, expected: Any) -> bool:
+def _alike(found: Tensor, expected: Any, room_of_one: float = _ROOM) -> bool:
+    """Tell whether outputs agree: half of the positions within :data:`_ROOM`, and each within ``room_of_one``."""
     if not isinstance(expected, Tensor) or found.shape != expected.shape:
         return False
     apart, length = (found.double() - expected.double()).norm(dim=-1), expected.double().norm(dim=-1)
-    return bool((apart <= _ROOM * length.clamp(min=1e-9)).all())
+    share = apart / length.clamp(min=1e-9)
+    return bool(share.median() <= _ROOM and share.max() <= room_of_one)

@@ -29,7 +29,7 @@ from llama2vec.model.source import weights_fingerprint
 from llama2vec.model.speed.plain_decoder import LayerFacts, Norm, PlainDecoder, PlainLayer
 
 READER_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "reader.json", "reader.safetensors", "tokenizer.json"
-FORMAT = {"format": "llama2vec-query-reader", "version": 1}
+FORMAT = {"format": "llama2vec-query-reader", "version": 2}
 
 
 def _found(folder: Path) -> Found | None:

@@ -12,6 +12,7 @@ import torch
 from llama2vec.config import ModelSettings
 from llama2vec.model.backbone import decoder, load_backbone
 from llama2vec.model.pooling import last_hidden_states
+from llama2vec.model.speed import packed_layers
 from llama2vec.model.speed.packed_layers import decoder_parts, packed_products, plain_decoder
 
 pytestmark = pytest.mark.skipif(
@@ -95,3 +96,14 @@ def test_the_parts_of_a_decoder_are_its_tensors_and_none_where_a_norm_is_no_plai
     assert len(facts) == len(model.model.layers) + 1
     model.model.norm.register_forward_hook(lambda _, given, returned: returned.flip(-1))
     assert decoder_parts(model, 40) is None
+
+
+def test_a_single_position_may_round_further_but_not_half_of_them() -> None:
+    expected = torch.randn(2, 24, 32, generator=torch.Generator().manual_seed(0))
+    odd = expected.clone()
+    odd[0, 3] *= 1.05
+    assert packed_layers._alike(odd, expected, packed_layers._ROOM_OF_ONE)
+    assert not packed_layers._alike(odd, expected)
+    assert not packed_layers._alike(expected * 1.03, expected, packed_layers._ROOM_OF_ONE)
+    odd[0, 3] *= 1.1
+    assert not packed_layers._alike(odd, expected, packed_layers._ROOM_OF_ONE)
