@@ -26,6 +26,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
+import budget as training_budget  # noqa: E402
 import capacity  # noqa: E402
 import encoding_peers_table  # noqa: E402
 import hour  # noqa: E402
@@ -263,6 +264,11 @@ def peers_bars_table(processor: str, results: Path) -> str:
     return encoding_peers_table.bars(_read(results / _PEERS[processor]))
 
 
+def budget_table(_: str, results: Path) -> str:
+    """Return what minutes of training buy (``benchmarks/budget.py``)."""
+    return training_budget.table(results)
+
+
 def hour_table(_: str, results: Path) -> str:
     """Return the stages from 20,000 files to hybrid search (``benchmarks/hour.py``)."""
     return hour.table(_read(results / "hour.json"))
@@ -299,6 +305,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     "encoding-peers": peers_table,
     "encoding-peers-bars": peers_bars_table,
     "hour": hour_table,
+    "budget": budget_table,
     "capacity": capacity_table,
 }
 
