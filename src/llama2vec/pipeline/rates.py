@@ -90,6 +90,11 @@ class Rates:
         found = [f"{names[kind]} {rate / 1e9:,.0f} (up to {length} tokens)" for (length, kind), rate in known]
         return f"GFLOP/s of layers with random weights, measured here: {', '.join(found)}"
 
+    @property
+    def are_measured(self) -> bool:
+        """Whether the rates so far are those of layers, timed here."""
+        return not (self._flops or self._failed)
+
     def reading(self, length: float) -> float:
         """FLOP/s of a forward pass over texts of so many tokens."""
         return self._rate(length, None)

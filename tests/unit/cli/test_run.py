@@ -26,7 +26,7 @@ def test_a_dry_run_shows_every_stage_with_time_and_memory_and_writes_nothing(
         assert f"│ {stage} " in done.out
     assert "not done yet" in done.out
     assert "MiB" in done.out or "GiB" in done.out
-    assert "- expect them to be right within a factor of 2" in done.out
+    assert "- expect them to be right within a factor of 2, if nothing else runs" in done.out
     assert not output.exists()
 
 
