@@ -282,12 +282,13 @@ def estimate_run(plan: RunPlan, stages: Sequence[PlannedStage], flops: float | N
     estimator = _Estimator(plan, flops)
     found = {stage.name: estimator.of(stage) for stage in stages}
     shape, on = estimator.shape, f"{str(estimator.dtype).removeprefix('torch.')} on {estimator.device.type}"
+    within = 1.5 if estimator.rates.are_measured else 2
     notes = [
         f"{plan.config.model.name}: {shape.parameters / 1e6:,.1f} million parameters, {shape.body / 1e6:,.1f} million "
         "in the layers (from its config; no weights loaded)",
         f"{estimator.rates.described} ({on}); one process",
         *estimator.notes,
         "not counted: BM25, a teacher's scores, reading and writing files",
-        f"expect them to be right within a factor of {1.5 if estimator.rates.are_measured else 2}, if nothing else runs",
+        f"expect them to be right within a factor of {within}, if nothing else runs",
     ]
     return RunEstimate(found, notes)
