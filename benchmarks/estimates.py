@@ -5,7 +5,7 @@ r"""Compare what ``run --dry-run`` says of each stage's time with what the stage
 
 The run adapts, makes pairs, fine-tunes and encodes, as ``run-cpu-minutes`` does with fewer steps. Its estimate is made
 first, in this process, and the stages follow; nothing else may run meanwhile. A stage's time includes loading the
-model and saving it, which no estimate counts.
+model and saving it.
 """
 
 from __future__ import annotations

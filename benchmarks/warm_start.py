@@ -100,7 +100,7 @@ def main() -> None:
             sample = sampled_set(arguments.data / name, sets)
             cells.setdefault("BM25", scored_row(_reports(sample, None)["with BM25"]))
             cells[arm] = cell(sample, sets, arm, arguments.work / name, arguments.set)
-            write_json(arguments.output, results | {"arms": {one: ARMS[one] for one in ARMS}, **made_by()})
+            write_json(arguments.output, results | {"arms": ARMS, **made_by()})
             logging.info("%s, %s: %s", name, arm, {row: round(cells[arm][row]["nDCG@10"], 3) for row in SEARCHES})
 
 

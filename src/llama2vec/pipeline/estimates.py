@@ -70,8 +70,8 @@ class _Estimator:
         settings = self.config.model
         self.device = choose_device(settings.device)
         self.dtype = choose_dtype(settings.dtype, self.device)
-        self.shape = model_shape(settings.name, settings.layers)
         self.rates = Rates(settings, self.dtype, self.device, flops)
+        self.shape = self.rates.shape
         self.texts = Samples(self.config)
         self.notes = self.texts.notes
 

@@ -74,6 +74,11 @@ class Rates:
         self._known: dict[tuple[int, bool | None], float] = {}
         self._failed = ""  # Why layers could not be timed
 
+    @cached_property
+    def shape(self) -> ModelShape:
+        """Sizes of the model."""
+        return model_shape(self._settings.name, self._settings.layers)
+
     @property
     def described(self) -> str:
         """What the estimates so far rest on."""
@@ -132,7 +137,7 @@ class Rates:
                 update={"rank": max(settings.lora.rank, 1) if adapters else 0, "depth": 1.0}
             )
             settings = settings.model_copy(update={"lora": lora})
-        model, shape = _random_layers(settings, self._dtype, self._device, trained=adapters is False)
+        model, shape = _random_layers(settings, self.shape, self._dtype, self._device, trained=adapters is False)
         a_row = forward_operations(shape, length, length)
         most = _MOST_OPERATIONS.get(self._device.type, _MOST_OPERATIONS["cpu"])
         rows = max(1, min(cells_per_batch(self._device.type) // length, int(most / a_row)))
@@ -163,11 +168,10 @@ class Rates:
 
 
 def _random_layers(
-    settings: ModelSettings, dtype: torch.dtype, device: torch.device, *, trained: bool
+    settings: ModelSettings, has: ModelShape, dtype: torch.dtype, device: torch.device, *, trained: bool
 ) -> tuple[Any, ModelShape]:
-    """Return a model with the lowest layers of another, small random weights and a vocabulary of its own."""
+    """Return a model with the lowest layers of the one that ``has`` this shape, random weights and few words."""
     config = load_model_config(settings.name)
-    has = model_shape(settings.name, settings.layers)
     fitting = int(_BYTES / (has.body / has.layers * dtype.itemsize))
     count = min(max(_LEAST_LAYERS, fitting), has.layers)
     kernel = attention_kernel(settings.name, config, settings.attention)

@@ -55,10 +55,13 @@ def test_layers_are_made_as_far_as_caches_reach_and_no_weight_is_loaded(
     save_model: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = save_model(tmp_path / "deep", num_hidden_layers=5)
-    assert rates._random_layers(settings(folder), torch.float32, CPU, trained=True)[1].layers == 5
+    assert (
+        rates._random_layers(settings(folder), model_shape(str(folder)), torch.float32, CPU, trained=True)[1].layers
+        == 5
+    )
     monkeypatch.setattr(rates, "_BYTES", 0)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loads weights"))
-    model, shape = rates._random_layers(settings(folder), torch.bfloat16, CPU, trained=False)
+    model, shape = rates._random_layers(settings(folder), model_shape(str(folder)), torch.bfloat16, CPU, trained=False)
     assert (shape.layers, model_shape(str(folder)).layers, model.dtype) == (2, 5, torch.bfloat16)
     assert all(weight.isfinite().all() for weight in model.parameters())
     assert Rates(settings(folder, layers=1), torch.float32, CPU).reading(16) > 0
