@@ -8,8 +8,9 @@ error in its place. A step is tokenization, forward, backward, clipping and Adam
 
 The operations that count are those that the method needs: two a weight and token forward, two more for the gradients of
 the inputs, and two more for those of the weights where every weight is trained; causal attention, and the head where it
-is read. Padding, adapters and what is computed again do not count. ``adapt-compiled`` runs only where ``--only`` names
-it: compiling takes a minute. ``--shape tiny --device cpu`` tries the script out.
+is read. Padding, adapters and what is computed again do not count. Compiled layers are measured only where ``--only``
+names them: compiling takes a minute. ``--shape tiny --device cpu`` tries the script out; ``--shape 135m --queries 512
+--micro-batch 65536`` is SmolLM2-135M, whose small kernels a GPU waits for.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ SHAPES: dict[str, dict[str, int]] = {
         "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32,
         "num_key_value_heads": 32, "vocab_size": 32_000,
     },
+    "135m": {
+        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "vocab_size": 49_152, "tie_word_embeddings": True,
+    },
     "tiny": {
         "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
         "num_key_value_heads": 4, "vocab_size": 1000,
@@ -72,7 +77,7 @@ def main() -> None:
         "--only",
         nargs="+",
         choices=list(MEASUREMENTS),
-        default=[name for name in MEASUREMENTS if name != "adapt-compiled"],
+        default=[name for name in MEASUREMENTS if "compiled" not in name],
     )
     options.add_argument("--shape", choices=list(SHAPES), default="7b")
     options.add_argument("--device", default="cuda")
@@ -80,6 +85,11 @@ def main() -> None:
     options.add_argument("--limit", type=float, default=80.0, help="no measurement begins after this many seconds")
     options.add_argument("--adapt-length", type=int, default=512, help="tokens of a text in adapt")
     options.add_argument("--adapt-batch", type=int, default=16, help="texts of a step in adapt")
+    options.add_argument("--queries", type=int, default=64, help="of a step in finetune")
+    # Half of the default for a GPU, which at 7B's width would take 90 GB.
+    options.add_argument(
+        "--micro-batch", type=int, default=8192, help="cells of one pass in finetune, all of them held"
+    )
     options.add_argument("--passages", type=int, default=1_000_000, help="vectors that exact search compares")
     arguments = options.parse_args()
     started = time.monotonic()
@@ -306,14 +316,14 @@ def quantize(network: Any) -> None:
     network.is_loaded_in_4bit = network.is_quantized = True
 
 
-def finetune(bench: Bench) -> dict[str, Any]:
+def finetune(bench: Bench, *, compiled: bool = False) -> dict[str, Any]:
     """Take steps of stage 2 with LoRA: queries of 16 tokens, a positive and three negatives of 128, gradient cache."""
     backbone = bench.backbone()
     encoder = bench.encoder(backbone, query=32, passage=128)
     model = trainable(backbone)
-    queries = 64 if bench.device.type == "cuda" else 4
-    # Half of the default for a GPU, which at this width would take 90 GB.
-    settings = ContrastiveSettings(negatives=3, micro_batch_tokens=8192, graph_tokens=8192)
+    queries = bench.arguments.queries if bench.device.type == "cuda" else 4
+    cells = bench.arguments.micro_batch
+    settings = ContrastiveSettings(negatives=3, micro_batch_tokens=cells, graph_tokens=cells)
     objective = ContrastiveObjective(encoder, settings, ExamplesSettings())
     rows = [
         TrainingExample(bench.text(16), (bench.text(128),), tuple(bench.text(128) for _ in range(3)))
@@ -328,13 +338,17 @@ def finetune(bench: Bench) -> dict[str, Any]:
         loss.backward()
         update()
 
-    with fast_paths(model):
+    with fast_paths(model, compiled=compiled):
+        begun = bench.now()
+        step()
+        first = bench.now() - begun
         seconds = bench.timed(step)
     lengths = [len(ids) for ids in batch["batch"].sequences]
     held = min(1.0, objective.graph_tokens / sum(lengths))
     operations = bench.operations(lengths, of_weights=2, of_attention=3)
     return bench.result(
-        seconds, sum(lengths), operations, queries=queries, read_twice=round(1 - held, 2),
+        seconds, sum(lengths), operations, queries=queries, read_twice=round(1 - held, 2), compiled=compiled,
+        micro_batch=cells, first_step_seconds=round(first, 1),
         examples_per_second=round(queries / float(np.median(seconds)), 1),
     )  # fmt: skip
 
@@ -409,6 +423,7 @@ MEASUREMENTS: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "adapt-qlora": lambda bench: adapt(bench, four_bit=True),
     "adapt-stock": lambda bench: adapt(bench, paths="stock"),
     "adapt-compiled": lambda bench: adapt(bench, paths="compiled"),
+    "finetune-compiled": lambda bench: finetune(bench, compiled=True),
 }
 
 

@@ -1,0 +1,244 @@
+r"""Score a model on whole test sets beside BM25 and all-MiniLM-L6-v2, alone and joined, and test every difference.
+
+    python benchmarks/whole_sets.py --data ../shared/data --model llama2vec-smollm2-135m \
+        --work runs/whole --output benchmarks/results/whole-sets-ready.json
+
+Rows: the model's vectors, BM25, MiniLM, and each of the two together with BM25 (min-max, equal weights, no tuned
+weight). Intervals are 95 % bootstrap intervals over queries; ``comparisons`` are paired randomization tests over the
+sets of :data:`AVERAGE`, where each set counts alike. STS-B is Spearman's correlation of cosines.
+
+Vectors stay in ``--work``, float16, in a folder named after the model's contract: ``--only-encode`` makes those of the
+passages on a machine with a GPU, and this command scores them on another. Sets that the output holds are not scored
+again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from hybrid import PEER, _difference
+from provenance import made_by
+from quality import minilm
+from study.sets import SampledSet, dense_run
+from study.tables import markdown
+
+from llama2vec.config import ModelSettings
+from llama2vec.data.beir import BeirTask, read_beir
+from llama2vec.data.corpus import read_passages
+from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.files import write_json
+from llama2vec.model.encoder import Encoder
+from llama2vec.records import Report, Run
+from llama2vec.retrieve.fusion import min_max_fusion
+from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.retriever import FUSED_DEPTH
+from llama2vec.score.comparison import Comparison, ComparisonOptions, compare_reports, pooled_comparison
+from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
+from llama2vec.score.significance import bootstrap_interval
+
+AVERAGE = ("cranfield", "scifact", "squad-dev", "medquad", "msmarco-5k")
+SETS = (*AVERAGE, "cacm")
+STS = ("en-dev", "en-test")
+OURS, WORDS = "vectors", "BM25"
+JOINED = {f"{OURS} + {WORDS}": OURS, f"{PEER} + {WORDS}": PEER}
+ROWS = (OURS, WORDS, PEER, *JOINED)
+MEASURE = "nDCG@10"
+_QUERIES_AT_ONCE = 500  # Runs a thousand passages deep take memory.
+_OPTIONS = ComparisonOptions(all_pairs=True, changed=0, flips=10_000)
+
+Embed = Callable[[list[str], bool], npt.NDArray[np.floating]]
+Part = Literal["queries", "passages"]
+
+
+def main() -> None:
+    """Encode what is missing, then score."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, required=True)
+    options.add_argument("--model", required=True)
+    options.add_argument("--work", type=Path, required=True)
+    options.add_argument("--output", type=Path)
+    options.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS, metavar="SET")
+    options.add_argument("--only-encode", action="store_true", help="the passages, with the model alone; score later")
+    arguments = options.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    if not arguments.only_encode and arguments.output is None:
+        sys.exit("--output is missing: name the file for the scores, or give --only-encode")
+    encoder = Encoder.load(arguments.model, settings=ModelSettings(dtype="auto"))
+    ours = System(lambda texts, queries: _encoded(encoder, texts, queries), arguments.work / encoder.contract_hash[:16])
+    peer = System(_peer(), arguments.work / PEER)
+    for name in arguments.sets:
+        task = read_beir(arguments.data / name)
+        ours.vectors(name, "passages", lambda task=task: _passages(task))  # type: ignore[misc]
+    if not arguments.only_encode:
+        score(arguments, encoder.contract_hash, {OURS: ours, PEER: peer})
+
+
+class System:
+    """What turns texts into vectors, and a folder that keeps them."""
+
+    def __init__(self, embed: Embed, folder: Path) -> None:
+        self.embed, self.folder = embed, folder
+
+    def vectors(self, name: str, part: Part, texts: Callable[[], list[str]]) -> npt.NDArray[np.float32]:
+        """Return unit vectors [N, D] of a set's queries or passages, kept or made now."""
+        file = self.folder / f"{name}-{part}.npy"
+        if not file.is_file():
+            begun = time.monotonic()
+            found = np.asarray(self.embed(texts(), part == "queries"))
+            self.folder.mkdir(parents=True, exist_ok=True)
+            partial = file.with_suffix(".part.npy")
+            np.save(partial, found.astype(np.float16))
+            partial.rename(file)
+            logging.info("%s: %d texts in %.0f s", file, len(found), time.monotonic() - begun)
+        return np.load(file).astype(np.float32)
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str], queries: bool) -> npt.NDArray[np.floating]:
+    return encoder.encode_queries(list(texts)) if queries else encoder.encode_passages(list(texts))
+
+
+def _peer() -> Embed:
+    """Return MiniLM, which is loaded by the first texts."""
+    loaded: list[Any] = []
+
+    def embed(texts: list[str], queries: bool) -> npt.NDArray[np.floating]:
+        loaded[:] = loaded or [minilm(256)]
+        return loaded[0](texts, queries)["minilm"]
+
+    return embed
+
+
+def _passages(task: BeirTask) -> list[str]:
+    return [passage.full_text for passage in read_passages(task.corpus_source)]
+
+
+def score(arguments: argparse.Namespace, contract: str, systems: dict[str, System]) -> None:
+    """Score the sets that the output lacks, then compare over all of them."""
+    output: Path = arguments.output
+    results: dict[str, Any] = {"contract_hash": contract, "sets": {}, "sts": {}}
+    if output.is_file():
+        results = json.loads(output.read_text(encoding="utf-8"))
+    if results["contract_hash"] != contract:
+        sys.exit(f"{output} is of another model ({results['contract_hash'][:16]}); choose another file")
+    for name in arguments.sets:
+        if name not in results["sets"]:
+            results["sets"][name] = score_set(name, read_beir(arguments.data / name), systems)
+            _save(output, results)
+            logging.info("%s: %s", name, {row: round(results["sets"][name]["rows"][row][MEASURE], 4) for row in ROWS})
+    for name in STS:
+        if name not in results["sts"]:
+            results["sts"][name] = {row: score_sts(arguments.data, name, system) for row, system in systems.items()}
+    if set(AVERAGE) <= results["sets"].keys():
+        compared = pooled_comparison(
+            [_comparison(name, results["sets"][name]["rows"]) for name in AVERAGE], options=_OPTIONS
+        )
+        results["average"] = dict(compared.systems)
+        results["comparisons"] = [
+            {
+                "first": pair.first, "second": pair.second, "difference": pair.difference, "interval": pair.interval,
+                "p": pair.randomization_p, "wins": pair.wins, "ties": pair.ties, "losses": pair.losses,
+            }
+            for pair in compared.pairs
+        ]  # fmt: skip
+    _save(output, results)
+    print(table(results))
+
+
+def _save(output: Path, results: dict[str, Any]) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_json(output, results | made_by())
+
+
+def score_set(name: str, task: BeirTask, systems: dict[str, System]) -> dict[str, Any]:
+    """Return nDCG@10 of every row with its interval and per query, and its differences from the vectors."""
+    passages = list(read_passages(task.corpus_source))
+    words = Bm25Index.build(passages)
+    questions = [query.text for query in task.queries]
+    asked = {row: system.vectors(name, "queries", lambda: questions) for row, system in systems.items()}
+    tables = {row: system.vectors(name, "passages", lambda: _passages(task)) for row, system in systems.items()}
+    per_query: dict[str, dict[str, float]] = {row: {} for row in ROWS}
+    for start in range(0, len(task.queries), _QUERIES_AT_ONCE):
+        part = slice(start, start + _QUERIES_AT_ONCE)
+        queries = task.queries[part]
+        some = BeirTask(task.name, queries, {query.id: task.qrels[query.id] for query in queries}, task.corpus_source)
+        sample = SampledSet(some, passages)
+        runs: dict[str, Run] = {WORDS: words.search(queries, depth=FUSED_DEPTH)}
+        for row in systems:
+            runs[row] = dense_run(asked[row][part], tables[row], sample, FUSED_DEPTH)
+        for row, system in JOINED.items():
+            runs[row] = min_max_fusion([runs[system], runs[WORDS]], lexical=[False, True])
+        for row in ROWS:
+            per_query[row] |= evaluate_run(runs[row], some.qrels, task=task.name).per_query[MEASURE]
+    # In one order, whatever the parts, for the resampling.
+    per_query = {row: dict(sorted(values.items())) for row, values in per_query.items()}
+    rows = {
+        row: {
+            MEASURE: fmean(values.values()),
+            "interval": list(bootstrap_interval(np.array(list(values.values())))),
+            "per_query": {query: round(value, 4) for query, value in values.items()},
+        }
+        for row, values in per_query.items()
+    }
+    differences = {row: _difference(per_query[row], per_query[OURS]) for row in (WORDS, PEER)}
+    return {"queries": len(task.queries), "passages": len(passages), "rows": rows, f"{OURS} minus": differences}
+
+
+def score_sts(data: Path, name: str, system: System) -> dict[str, Any]:
+    """Return Spearman's correlation of cosines and people's scores, with its interval."""
+    pairs = read_sentence_pairs(data / "stsb" / f"{name}.tsv")
+    sentences = [text for pair in pairs for text in (pair.first, pair.second)]
+    vectors = system.vectors(f"sts-{name}", "queries", lambda: sentences)
+    alike = (vectors[::2] * vectors[1::2]).sum(axis=1).tolist()
+    gold = [pair.score for pair in pairs]
+    return {
+        "spearman": score_similarities(alike, gold)["spearman"],
+        "interval": list(correlation_interval("spearman", alike, gold)),
+        "pairs": len(pairs),
+    }
+
+
+def _comparison(name: str, rows: dict[str, Any]) -> Comparison:
+    """Compare the rows of one set, query by query."""
+    reports = [
+        Report(name, row, {MEASURE: rows[row][MEASURE]}, per_query={MEASURE: rows[row]["per_query"]}) for row in ROWS
+    ]
+    return compare_reports(reports, metric=MEASURE, options=_OPTIONS)
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the scores and the tests as two Markdown tables."""
+    names = [name for name in SETS if name in results["sets"]]
+    lines = [["", *names, "average of five", "STS-B dev", "STS-B test"]]
+    for row in ROWS:
+        cells = [f"{results['sets'][name]['rows'][row][MEASURE]:.3f}" for name in names]
+        average = results.get("average", {}).get(row)
+        sts = [results["sts"][name].get(row) for name in STS]
+        lines.append(
+            [
+                row,
+                *cells,
+                "–" if average is None else f"{average:.3f}",
+                *("–" if one is None else f"{one['spearman']:.3f}" for one in sts),
+            ]
+        )
+    tests = [["first", "second", "second minus first", "p"]]
+    for one in results.get("comparisons", []):
+        low, high = one["interval"]
+        tests.append(
+            [one["first"], one["second"], f"{one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{one['p']:.4f}"]
+        )
+    return f"{markdown(lines)}\n\n{markdown(tests)}"
+
+
+if __name__ == "__main__":
+    main()
