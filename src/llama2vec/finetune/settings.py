@@ -164,3 +164,12 @@ class FinetuneConfig(Settings):
     optimizer: FinetuneOptimizerSettings = FinetuneOptimizerSettings()
     encoder: FinetuneEncoderSettings = FinetuneEncoderSettings()
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="after")
+    def _one_choice_of_weights(self) -> FinetuneConfig:
+        if self.optimizer.average_last > 1 and self.validation.keep_best:
+            raise ValueError(
+                "optimizer.average_last and validation.keep_best both choose the weights to save; "
+                "set validation.keep_best to false, or average_last to 1"
+            )
+        return self

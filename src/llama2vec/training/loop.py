@@ -24,6 +24,7 @@ from llama2vec.model.speed import fast_paths
 from llama2vec.processes import from_all, on_first_process, process_count, wait_for_all
 from llama2vec.terminal import ProgressReporter
 from llama2vec.training import state as saved
+from llama2vec.training.averaging import average_last_checkpoints
 from llama2vec.training.orders import EpochOrder
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedTraining, check_same_sharding, sharded
@@ -111,7 +112,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         self.trainer: _ObjectiveTrainer | None = None
         self.folder, self.validate, self.best = folder, validate, best
-        self.every, self.keep = settings.validate_every, settings.keep_checkpoints
+        self.every, self.keep = settings.validate_every, max(settings.keep_checkpoints, settings.average_last)
         self.examples_a_step = settings.batch_size * settings.accumulation * process_count()
         self.progress = ProgressReporter("training", unit="steps")
         self.last: dict[str, float] = {}
@@ -137,7 +138,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         step = state.global_step
         self.progress.advance(1)
         if (self.every and step % self.every == 0) or step == state.max_steps:
-            found = self._validated()
+            found = self.validated()
             if found:
                 self.last |= found
                 self._write({"step": step, **found}, state)
@@ -151,7 +152,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         if control.should_save and self.trainer is not None:
             saved.check_finite(self.trainer.model, f"step {step}")
 
-    def _validated(self) -> dict[str, float]:
+    def validated(self) -> dict[str, float]:
         """Validate once for all processes, which must agree on the best step; only together can they read shares."""
         if self.trainer is None or self.trainer.wrapped is None:
             return on_first_process(self.validate)
@@ -195,14 +196,14 @@ def _run(
     trainer: _ObjectiveTrainer, recorder: _Recorder, settings: OptimizerSettings, checkpoint: Path | None,
     tracking: Tracking,
 ) -> int:  # fmt: skip
-    """Train from a checkpoint on, load the best weights, and return their step."""
+    """Train from a checkpoint on, load or average the weights to save, and return the step of the newest of them."""
     if checkpoint and saved.step_of(checkpoint) >= settings.steps:
         # transformers would take one step more; only the weights are wanted.
         trainer.state = TrainerState.load_from_json(str(checkpoint / _TRAINER_STATE))
         trainer._load_from_checkpoint(str(checkpoint))
         recorder.restore(settings.steps)
         if trainer.is_world_process_zero():  # what a kill right after the last checkpoint left
-            saved.remove_older(checkpoint, settings.keep_checkpoints, trainer.state.best_global_step)
+            saved.remove_older(checkpoint, recorder.keep, trainer.state.best_global_step)
     else:
         with tracking.started(recorder.folder, saved.step_of(checkpoint) if checkpoint else 0) as trackers:
             for tracker in trackers:
@@ -214,6 +215,15 @@ def _run(
         saved.check_checkpoint(best_checkpoint)
         trainer._load_from_checkpoint(str(best_checkpoint))
         recorder.last |= validation_at(recorder.folder / LOG_FILE, best_step)
+    elif settings.average_last > 1:
+        wait_for_all()  # The first process marks the last checkpoint as complete
+        average_last_checkpoints(
+            trainer.model,
+            lambda checkpoint: trainer._load_from_checkpoint(str(checkpoint)),
+            recorder.folder,
+            settings.average_last,
+        )
+        recorder.last |= recorder.validated()
     return best_step
 
 

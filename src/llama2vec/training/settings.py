@@ -6,20 +6,24 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from llama2vec.config import Settings
+from llama2vec.config import GrownSettings, Settings
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
-class OptimizerSettings(Settings):
+class OptimizerSettings(GrownSettings):
     """Optimization of the weights (by transformers.Trainer).
 
     Attributes:
         steps: Optimizer steps. The default suits SmolLM2-135M (docs/lab-notes.md); the paper uses 10,000 for 7B.
         learning_rate: Peak of the schedule. The default suits small models under LoRA; use 1e-4 to 3e-4 for billions
             of parameters, 1e-5 for full fine-tuning.
+        average_last: Save the mean of the weights at the last so many checkpoints, ``save_every`` steps apart, instead
+            of the last weights (LAWA, arXiv 2209.14981). It helps where the learning rate has not fallen to 0.
         sharding: ``fsdp`` = each process of torchrun holds a share of weights, gradients and optimizer state (FSDP2).
     """
+
+    added_later = frozenset({"average_last"})
 
     steps: Annotated[int, Field(ge=1)] = 32
     batch_size: Annotated[int, Field(ge=1)] = 16  # Examples per step and process
@@ -34,6 +38,7 @@ class OptimizerSettings(Settings):
     validate_every: Annotated[int, Field(ge=0)] = 50  # Steps between validation losses; 0 = only at the end
     save_every: Annotated[int, Field(ge=1)] = 50  # Steps between checkpoints
     keep_checkpoints: Annotated[int, Field(ge=1)] = 2  # Number of checkpoints to keep; older ones are deleted
+    average_last: Annotated[int, Field(ge=1)] = 1
     workers: Annotated[int, Field(ge=0, le=1024)] = 0  # Processes that prepare batches; 0 = the training process itself
     # Not written down: where the weights are kept decides no result, and a run may be resumed with more processes.
     sharding: Annotated[Literal["none", "fsdp"], Field(exclude=True)] = "none"
@@ -43,6 +48,12 @@ class OptimizerSettings(Settings):
     def _offload_shares_only(self) -> OptimizerSettings:
         if self.offload and self.sharding == "none":
             raise ValueError("offload moves the shares of sharding to the CPU; set sharding = 'fsdp'")
+        return self
+
+    @model_validator(mode="after")
+    def _average_of_whole_weights(self) -> OptimizerSettings:
+        if self.average_last > 1 and self.sharding != "none":
+            raise ValueError("average_last needs whole weights on each device; set sharding to 'none', or it to 1")
         return self
 
     @field_validator("schedule", mode="before")

@@ -152,6 +152,18 @@ def last_checkpoint(folder: Path) -> Path | None:
     return whole
 
 
+def whole_checkpoints(folder: Path) -> list[Path]:
+    """Return the whole checkpoints of a training folder, the oldest first.
+
+    Raises:
+        TrainingError: A file of one is missing or has changed.
+    """
+    found = sorted((file.parent for file in (folder / CHECKPOINTS).glob(f"checkpoint-*/{_COMPLETE}")), key=step_of)
+    for path in found:
+        check_checkpoint(path)
+    return found
+
+
 def check_checkpoint(checkpoint: Path) -> None:
     """Raise a TrainingError if a file of a checkpoint is missing or has changed."""
     fault = _fault(checkpoint)
