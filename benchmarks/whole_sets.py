@@ -26,11 +26,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from hybrid import PEER, _difference
+import whole_sets_tables
+from hybrid import _difference
 from provenance import made_by
 from quality import minilm
 from study.sets import SampledSet, dense_run
-from study.tables import markdown
+from whole_sets_tables import AVERAGE, JOINED, MEASURE, OURS, PEER, ROWS, SETS, STS, WORDS
 
 from llama2vec.config import ModelSettings
 from llama2vec.data.beir import BeirTask, read_beir
@@ -46,13 +47,7 @@ from llama2vec.score.comparison import Comparison, ComparisonOptions, compare_re
 from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
 from llama2vec.score.significance import bootstrap_interval
 
-AVERAGE = ("cranfield", "scifact", "squad-dev", "medquad", "msmarco-5k")
-SETS = (*AVERAGE, "cacm")
-STS = ("en-dev", "en-test")
-OURS, WORDS = "vectors", "BM25"
-JOINED = {f"{OURS} + {WORDS}": OURS, f"{PEER} + {WORDS}": PEER}
-ROWS = (OURS, WORDS, PEER, *JOINED)
-MEASURE = "nDCG@10"
+_TEXTS_AT_ONCE = 2048
 _QUERIES_AT_ONCE = 500  # Runs a thousand passages deep take memory.
 _OPTIONS = ComparisonOptions(all_pairs=True, changed=0, flips=10_000)
 
@@ -90,17 +85,32 @@ class System:
         self.embed, self.folder = embed, folder
 
     def vectors(self, name: str, part: Part, texts: Callable[[], list[str]]) -> npt.NDArray[np.float32]:
-        """Return unit vectors [N, D] of a set's queries or passages, kept or made now."""
+        """Return unit vectors [N, D] of a set's queries or passages, kept or made now; interrupted work is resumed."""
         file = self.folder / f"{name}-{part}.npy"
         if not file.is_file():
-            begun = time.monotonic()
-            found = np.asarray(self.embed(texts(), part == "queries"))
             self.folder.mkdir(parents=True, exist_ok=True)
-            partial = file.with_suffix(".part.npy")
-            np.save(partial, found.astype(np.float16))
-            partial.rename(file)
-            logging.info("%s: %d texts in %.0f s", file, len(found), time.monotonic() - begun)
+            rows = texts()
+            parts = [self._part(file, rows, start, part == "queries") for start in range(0, len(rows), _TEXTS_AT_ONCE)]
+            _save_vectors(file, np.concatenate([np.load(one) for one in parts]))
+            for one in parts:
+                one.unlink()
         return np.load(file).astype(np.float32)
+
+    def _part(self, file: Path, rows: list[str], start: int, queries: bool) -> Path:
+        path = file.with_name(f"{file.stem}-{start:09}.npy")
+        if not path.is_file():
+            begun = time.monotonic()
+            some = rows[start : start + _TEXTS_AT_ONCE]
+            _save_vectors(path, np.asarray(self.embed(some, queries)))
+            logging.info("%s: %d of %d in %.0f s", file, start + len(some), len(rows), time.monotonic() - begun)
+        return path
+
+
+def _save_vectors(path: Path, vectors: npt.NDArray[np.floating]) -> None:
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as stream:
+        np.save(stream, vectors.astype(np.float16))
+    partial.rename(path)
 
 
 def _encoded(encoder: Encoder, texts: Sequence[str], queries: bool) -> npt.NDArray[np.floating]:
@@ -151,7 +161,7 @@ def score(arguments: argparse.Namespace, contract: str, systems: dict[str, Syste
             for pair in compared.pairs
         ]  # fmt: skip
     _save(output, results)
-    print(table(results))
+    print(f"{whole_sets_tables.scores(results)}\n\n{whole_sets_tables.tests(results)}")
 
 
 def _save(output: Path, results: dict[str, Any]) -> None:
@@ -213,31 +223,6 @@ def _comparison(name: str, rows: dict[str, Any]) -> Comparison:
         Report(name, row, {MEASURE: rows[row][MEASURE]}, per_query={MEASURE: rows[row]["per_query"]}) for row in ROWS
     ]
     return compare_reports(reports, metric=MEASURE, options=_OPTIONS)
-
-
-def table(results: dict[str, Any]) -> str:
-    """Return the scores and the tests as two Markdown tables."""
-    names = [name for name in SETS if name in results["sets"]]
-    lines = [["", *names, "average of five", "STS-B dev", "STS-B test"]]
-    for row in ROWS:
-        cells = [f"{results['sets'][name]['rows'][row][MEASURE]:.3f}" for name in names]
-        average = results.get("average", {}).get(row)
-        sts = [results["sts"][name].get(row) for name in STS]
-        lines.append(
-            [
-                row,
-                *cells,
-                "–" if average is None else f"{average:.3f}",
-                *("–" if one is None else f"{one['spearman']:.3f}" for one in sts),
-            ]
-        )
-    tests = [["first", "second", "second minus first", "p"]]
-    for one in results.get("comparisons", []):
-        low, high = one["interval"]
-        tests.append(
-            [one["first"], one["second"], f"{one['difference']:+.3f} [{low:+.3f}, {high:+.3f}]", f"{one['p']:.4f}"]
-        )
-    return f"{markdown(lines)}\n\n{markdown(tests)}"
 
 
 if __name__ == "__main__":
