@@ -5,11 +5,11 @@ r"""Score a model on whole test sets beside BM25 and all-MiniLM-L6-v2, alone and
 
 Rows: the model's vectors, BM25, MiniLM, and each of the two together with BM25 (min-max, equal weights, no tuned
 weight). Intervals are 95 % bootstrap intervals over queries; ``comparisons`` are paired randomization tests over the
-sets of :data:`AVERAGE`, where each set counts alike. STS-B is Spearman's correlation of cosines.
+sets of :data:`AVERAGE` that are there, where each set counts alike. STS-B is Spearman's correlation of cosines.
 
 Vectors stay in ``--work``, float16, in a folder named after the model's contract: ``--only-encode`` makes those of the
 passages on a machine with a GPU, and this command scores them on another. Sets that the output holds are not scored
-again.
+again; values per query stay beside the vectors.
 """
 
 from __future__ import annotations
@@ -142,17 +142,19 @@ def score(arguments: argparse.Namespace, contract: str, systems: dict[str, Syste
         sys.exit(f"{output} is of another model ({results['contract_hash'][:16]}); choose another file")
     for name in arguments.sets:
         if name not in results["sets"]:
-            results["sets"][name] = score_set(name, read_beir(arguments.data / name), systems)
+            found, per_query = score_set(name, read_beir(arguments.data / name), systems)
+            write_json(_per_query(systems, name), per_query)
+            results["sets"][name] = found
             _save(output, results)
             logging.info("%s: %s", name, {row: round(results["sets"][name]["rows"][row][MEASURE], 4) for row in ROWS})
     for name in STS:
         if name not in results["sts"]:
             results["sts"][name] = {row: score_sts(arguments.data, name, system) for row, system in systems.items()}
-    if set(AVERAGE) <= results["sets"].keys():
-        compared = pooled_comparison(
-            [_comparison(name, results["sets"][name]["rows"]) for name in AVERAGE], options=_OPTIONS
-        )
-        results["average"] = dict(compared.systems)
+    averaged = [name for name in AVERAGE if name in results["sets"]]
+    if averaged:
+        comparisons = [_comparison(name, json.loads(_per_query(systems, name).read_text())) for name in averaged]
+        compared = pooled_comparison(comparisons, options=_OPTIONS)
+        results |= {"averaged": averaged, "average": dict(compared.systems)}
         results["comparisons"] = [
             {
                 "first": pair.first, "second": pair.second, "difference": pair.difference, "interval": pair.interval,
@@ -164,13 +166,19 @@ def score(arguments: argparse.Namespace, contract: str, systems: dict[str, Syste
     print(f"{whole_sets_tables.scores(results)}\n\n{whole_sets_tables.tests(results)}")
 
 
+def _per_query(systems: dict[str, System], name: str) -> Path:
+    return systems[OURS].folder / f"{name}-per-query.json"
+
+
 def _save(output: Path, results: dict[str, Any]) -> None:
     output.parent.mkdir(parents=True, exist_ok=True)
     write_json(output, results | made_by())
 
 
-def score_set(name: str, task: BeirTask, systems: dict[str, System]) -> dict[str, Any]:
-    """Return nDCG@10 of every row with its interval and per query, and its differences from the vectors."""
+def score_set(
+    name: str, task: BeirTask, systems: dict[str, System]
+) -> tuple[dict[str, Any], dict[str, dict[str, float]]]:
+    """Return nDCG@10 of every row with its interval, the vectors' differences from others, and the values per query."""
     passages = list(read_passages(task.corpus_source))
     words = Bm25Index.build(passages)
     questions = [query.text for query in task.queries]
@@ -195,12 +203,12 @@ def score_set(name: str, task: BeirTask, systems: dict[str, System]) -> dict[str
         row: {
             MEASURE: fmean(values.values()),
             "interval": list(bootstrap_interval(np.array(list(values.values())))),
-            "per_query": {query: round(value, 4) for query, value in values.items()},
         }
         for row, values in per_query.items()
     }
     differences = {row: _difference(per_query[row], per_query[OURS]) for row in (WORDS, PEER)}
-    return {"queries": len(task.queries), "passages": len(passages), "rows": rows, f"{OURS} minus": differences}
+    found = {"queries": len(task.queries), "passages": len(passages), "rows": rows, f"{OURS} minus": differences}
+    return found, per_query
 
 
 def score_sts(data: Path, name: str, system: System) -> dict[str, Any]:
@@ -217,11 +225,9 @@ def score_sts(data: Path, name: str, system: System) -> dict[str, Any]:
     }
 
 
-def _comparison(name: str, rows: dict[str, Any]) -> Comparison:
+def _comparison(name: str, per_query: dict[str, dict[str, float]]) -> Comparison:
     """Compare the rows of one set, query by query."""
-    reports = [
-        Report(name, row, {MEASURE: rows[row][MEASURE]}, per_query={MEASURE: rows[row]["per_query"]}) for row in ROWS
-    ]
+    reports = [Report(name, row, {}, per_query={MEASURE: per_query[row]}) for row in ROWS]
     return compare_reports(reports, metric=MEASURE, options=_OPTIONS)
 
 

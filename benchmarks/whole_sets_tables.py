@@ -21,7 +21,7 @@ MEASURE = "nDCG@10"
 def scores(results: Mapping[str, Any]) -> str:
     """Return nDCG@10 of every row and set with its interval, the average, and STS-B."""
     names = [name for name in SETS if name in results["sets"]]
-    lines = [["", *names, "average of five", "STS-B dev", "STS-B test"]]
+    lines = [["", *names, f"average of {len(results.get('averaged', ()))}", "STS-B dev", "STS-B test"]]
     for row in ROWS:
         cells = [_scored(results["sets"][name]["rows"][row], MEASURE) for name in names]
         average = results.get("average", {}).get(row)

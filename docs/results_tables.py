@@ -30,6 +30,7 @@ import budget as training_budget  # noqa: E402
 import capacity  # noqa: E402
 import encoding_peers_table  # noqa: E402
 import hour  # noqa: E402
+import whole_sets_tables  # noqa: E402
 from compressed_table import table as kept_table  # noqa: E402
 from study import tables as study_tables  # noqa: E402
 from study.comparisons import Scores  # noqa: E402
@@ -129,6 +130,16 @@ def hybrid_table(model: str, results: Path) -> str:
         rows.append([_SEARCH_NAMES[system], *cells])
     over = f"The average and its tests go over {', '.join(averaged)}, each set alike."
     return f"{study_tables.markdown(rows)}\n\n{over} p: paired randomization test, two-sided, uncorrected."
+
+
+def whole_sets_table(_: str, results: Path) -> str:
+    """Return the ready model on whole test sets, beside BM25 and MiniLM (``benchmarks/whole_sets.py``)."""
+    return whole_sets_tables.scores(_read(results / "whole-sets-ready.json"))
+
+
+def whole_sets_tests_table(_: str, results: Path) -> str:
+    """Return how its averages differ from theirs (``benchmarks/whole_sets.py``)."""
+    return whole_sets_tables.tests(_read(results / "whole-sets-ready.json"))
 
 
 def warm_start_table(_: str, results: Path) -> str:
@@ -295,6 +306,8 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     },
     "adapted-quality": quality_table,
     "hybrid": hybrid_table,
+    "whole-sets": whole_sets_table,
+    "whole-sets-tests": whole_sets_tests_table,
     "warm-start": warm_start_table,
     "authors": authors_table,
     "authors-steps": authors_steps_table,

@@ -31,8 +31,9 @@ def test_a_set_scored_in_parts_has_the_scores_of_one_search(
     parts = whole_sets.score_set("one", task, systems)
     assert parts == once
     assert sum(made) == encoded, "the second call must read the vectors that are kept"
-    assert once["queries"] == 10
-    assert once["rows"][whole_sets.OURS] == once["rows"][whole_sets.PEER]
-    found = whole_sets._comparison("one", once["rows"])
+    scores, per_query = once
+    assert scores["queries"] == 10
+    assert scores["rows"][whole_sets.OURS] == scores["rows"][whole_sets.PEER]
+    found = whole_sets._comparison("one", per_query)
     pair = next(one for one in found.pairs if {one.first, one.second} == {whole_sets.OURS, whole_sets.PEER})
     assert (pair.difference, pair.randomization_p) == (0, 1)
