@@ -37,3 +37,23 @@ def test_a_set_scored_in_parts_has_the_scores_of_one_search(
     found = whole_sets._comparison("one", per_query)
     pair = next(one for one in found.pairs if {one.first, one.second} == {whole_sets.OURS, whole_sets.PEER})
     assert (pair.difference, pair.randomization_p) == (0, 1)
+
+
+def test_the_tables_name_what_was_averaged_and_leave_out_what_is_missing() -> None:
+    import whole_sets_tables as tables
+
+    def row(score: float) -> dict[str, object]:
+        return {tables.MEASURE: score, "interval": [score - 0.1, score + 0.1]}
+
+    results = {
+        "sets": {"cranfield": {"rows": {name: row(0.5) for name in tables.ROWS}}},
+        "sts": {"en-test": {tables.OURS: {"spearman": 0.8, "interval": [0.7, 0.9]}}},
+        "averaged": ["cranfield"],
+        "average": dict.fromkeys(tables.ROWS, 0.5),
+        "comparisons": [{"first": "a", "second": "b", "difference": 0.02, "interval": [-0.01, 0.05], "p": 0.2}],
+    }
+    head, _, ours, words, *_ = tables.scores(results).split("\n")
+    assert head == "|  | cranfield | average of 1 | STS-B dev | STS-B test |"
+    assert ours == "| vectors | 0.500 [0.400, 0.600] | **0.500** | – | 0.800 [0.700, 0.900] |"
+    assert words.endswith("| – | – |")
+    assert "| a | b | +0.020 [-0.010, +0.050] | 0.2000 |" in tables.tests(results)
