@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from llama2vec.config import EncoderSettings, PromptSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError, Llama2VecError, TrainingError
@@ -179,6 +181,32 @@ def test_the_weights_of_the_best_validation_are_kept(
     short = finetune_model(config(llama_folder, *more, "optimizer.steps=2"), tmp_path / "short", examples=examples)
     texts = ["river stone", "winter"]
     assert (best.encode_queries(texts) == short.encode_queries(texts)).all()
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_the_saved_weights_are_the_mean_of_the_last_checkpoints(
+    rank: int, llama_folder: Path, examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    steps = ["optimizer.steps=4", "optimizer.save_every=2", "optimizer.average_last=2", "optimizer.learning_rate=1e-2"]
+    chosen = config(llama_folder, *steps, f"model.lora.rank={rank}", "validation.keep_best=false")
+    finetune_model(chosen, tmp_path / "out", examples=examples)
+    name = "model.layers.0.mlp.down_proj"
+    saved = load_file(tmp_path / "out" / "model.safetensors")[f"{name}.weight"]
+
+    def mean(weight: str, file: str) -> torch.Tensor:
+        folders = [tmp_path / "out" / "checkpoints" / f"checkpoint-{step}" for step in (2, 4)]
+        return torch.stack([load_file(folder / file)[weight] for folder in folders]).mean(dim=0)
+
+    if rank:
+        low, high = (
+            mean(f"base_model.model.{name}.{part}.weight", "adapter_model.safetensors") for part in ("lora_A", "lora_B")
+        )
+        start = load_file(llama_folder / "model.safetensors")[f"{name}.weight"]
+        expected = start + chosen.model.lora.alpha / rank * high @ low
+        assert not torch.allclose(saved, start, atol=1e-4)
+    else:
+        expected = mean(f"{name}.weight", "model.safetensors")
+    torch.testing.assert_close(saved, expected, rtol=1e-5, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------------------ contracts
