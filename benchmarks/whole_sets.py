@@ -141,7 +141,7 @@ def score(arguments: argparse.Namespace, contract: str, systems: dict[str, Syste
     if results["contract_hash"] != contract:
         sys.exit(f"{output} is of another model ({results['contract_hash'][:16]}); choose another file")
     for name in arguments.sets:
-        if name not in results["sets"]:
+        if name not in results["sets"] or not _per_query(systems, name).is_file():
             found, per_query = score_set(name, read_beir(arguments.data / name), systems)
             write_json(_per_query(systems, name), per_query)
             results["sets"][name] = found
@@ -151,6 +151,11 @@ def score(arguments: argparse.Namespace, contract: str, systems: dict[str, Syste
         if name not in results["sts"]:
             results["sts"][name] = {row: score_sts(arguments.data, name, system) for row, system in systems.items()}
     averaged = [name for name in AVERAGE if name in results["sets"]]
+    lost = [name for name in averaged if not _per_query(systems, name).is_file()]
+    if lost:
+        sys.exit(
+            f"the values per query of {', '.join(lost)} are not in --work; name them in --sets to score them again"
+        )
     if averaged:
         comparisons = [_comparison(name, json.loads(_per_query(systems, name).read_text())) for name in averaged]
         compared = pooled_comparison(comparisons, options=_OPTIONS)
