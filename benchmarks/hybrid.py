@@ -114,7 +114,7 @@ def score(sample: SampledSet, encoder: Encoder, work: Path) -> dict[str, Any]:
     reports = {row: evaluate_run(runs[row], task.qrels, task=task.name) for row in ROWS}
     rows = {row: scored_row(report) for row, report in reports.items()}
     per_query = {row: report.per_query["nDCG@10"] for row, report in reports.items()}
-    differences = {f"{second} - {first}": _difference(per_query[first], per_query[second]) for first, second in PAIRS}
+    differences = {f"{second} - {first}": difference(per_query[first], per_query[second]) for first, second in PAIRS}
     facts = {"queries": len(task.queries), "passages": len(passages), "seconds": seconds}
     return {**facts, "rows": rows, "differences": differences}
 
@@ -172,7 +172,7 @@ def scored_row(report: Report) -> dict[str, Any]:
     }
 
 
-def _difference(first: Any, second: Any) -> dict[str, Any]:
+def difference(first: Any, second: Any) -> dict[str, Any]:
     """Return the mean difference per query with its bootstrap interval, and how many queries won and lost."""
     differences = np.array([second[query] - first[query] for query in first])
     low, high = bootstrap_interval(differences)

@@ -83,20 +83,24 @@ class Tests:
 
     def _add(self, texts: Iterable[str]) -> None:
         for text in texts:
-            words = _WORD.findall(text.lower())
+            words = words_of(text)
             self.shingles.update(hash(tuple(words[at : at + SHINGLE])) for at in range(len(words) - SHINGLE + 1))
 
     def hold(self, text: str) -> bool:
         """Return whether a text shares words in a row with a passage, or is a sentence of STS-B's."""
-        words = _WORD.findall(text.lower())
+        words = words_of(text)
         if len(words) < 40 and " ".join(words) in self.sentences:
             return True
         places = range(0, len(words) - SHINGLE + 1, STRIDE)
         return any(hash(tuple(words[at : at + SHINGLE])) in self.shingles for at in places)
 
 
+def words_of(text: str) -> list[str]:
+    return _WORD.findall(text.lower())
+
+
 def normal(text: str) -> str:
-    return " ".join(_WORD.findall(text.lower()))
+    return " ".join(words_of(text))
 
 
 def read_rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -19,7 +19,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -27,24 +27,24 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import whole_sets_tables
-from hybrid import _difference
+from hybrid import difference
 from provenance import made_by
 from quality import minilm
-from study.sets import SampledSet, dense_run
+from study.sets import SampledSet, dense_run, score_pairs
 from whole_sets_tables import AVERAGE, JOINED, MEASURE, OURS, PEER, ROWS, SETS, STS, WORDS
 
 from llama2vec.config import ModelSettings
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import read_passages
-from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.files import write_json
+from llama2vec.manifest import digest
 from llama2vec.model.encoder import Encoder
-from llama2vec.records import Report, Run
+from llama2vec.records import Passage, Report, Run
 from llama2vec.retrieve.fusion import min_max_fusion
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import FUSED_DEPTH
 from llama2vec.score.comparison import Comparison, ComparisonOptions, compare_reports, pooled_comparison
-from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
+from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.significance import bootstrap_interval
 
 _TEXTS_AT_ONCE = 2048
@@ -71,11 +71,12 @@ def main() -> None:
     encoder = Encoder.load(arguments.model, settings=ModelSettings(dtype="auto"))
     ours = System(lambda texts, queries: _encoded(encoder, texts, queries), arguments.work / encoder.contract_hash[:16])
     peer = System(_peer(), arguments.work / PEER)
-    for name in arguments.sets:
-        task = read_beir(arguments.data / name)
-        ours.vectors(name, "passages", lambda task=task: _passages(task))  # type: ignore[misc]
     if not arguments.only_encode:
         score(arguments, encoder.contract_hash, {OURS: ours, PEER: peer})
+        return
+    for name in arguments.sets:
+        passages = read_passages(read_beir(arguments.data / name).corpus_source)
+        ours.vectors(name, "passages", lambda passages=passages: _texts(passages))  # type: ignore[misc]
 
 
 class System:
@@ -95,6 +96,10 @@ class System:
             for one in parts:
                 one.unlink()
         return np.load(file).astype(np.float32)
+
+    def sentences(self, texts: list[str], _: bool) -> npt.NDArray[np.float32]:
+        """Return unit vectors [N, D] of sentences, which are read as queries and named after what they say."""
+        return self.vectors(f"sentences-{digest(texts)[:16]}", "queries", lambda: texts)
 
     def _part(self, file: Path, rows: list[str], start: int, queries: bool) -> Path:
         path = file.with_name(f"{file.stem}-{start:09}.npy")
@@ -128,8 +133,8 @@ def _peer() -> Embed:
     return embed
 
 
-def _passages(task: BeirTask) -> list[str]:
-    return [passage.full_text for passage in read_passages(task.corpus_source)]
+def _texts(passages: Iterable[Passage]) -> list[str]:
+    return [passage.full_text for passage in passages]
 
 
 def score(arguments: argparse.Namespace, contract: str, systems: dict[str, System]) -> None:
@@ -149,7 +154,8 @@ def score(arguments: argparse.Namespace, contract: str, systems: dict[str, Syste
             logging.info("%s: %s", name, {row: round(results["sets"][name]["rows"][row][MEASURE], 4) for row in ROWS})
     for name in STS:
         if name not in results["sts"]:
-            results["sts"][name] = {row: score_sts(arguments.data, name, system) for row, system in systems.items()}
+            file = arguments.data / "stsb" / f"{name}.tsv"
+            results["sts"][name] = {row: score_pairs(file, system.sentences) for row, system in systems.items()}
     averaged = [name for name in AVERAGE if name in results["sets"]]
     lost = [name for name in averaged if not _per_query(systems, name).is_file()]
     if lost:
@@ -188,7 +194,7 @@ def score_set(
     words = Bm25Index.build(passages)
     questions = [query.text for query in task.queries]
     asked = {row: system.vectors(name, "queries", lambda: questions) for row, system in systems.items()}
-    tables = {row: system.vectors(name, "passages", lambda: _passages(task)) for row, system in systems.items()}
+    tables = {row: system.vectors(name, "passages", lambda: _texts(passages)) for row, system in systems.items()}
     per_query: dict[str, dict[str, float]] = {row: {} for row in ROWS}
     for start in range(0, len(task.queries), _QUERIES_AT_ONCE):
         part = slice(start, start + _QUERIES_AT_ONCE)
@@ -211,23 +217,9 @@ def score_set(
         }
         for row, values in per_query.items()
     }
-    differences = {row: _difference(per_query[row], per_query[OURS]) for row in (WORDS, PEER)}
+    differences = {row: difference(per_query[row], per_query[OURS]) for row in (WORDS, PEER)}
     found = {"queries": len(task.queries), "passages": len(passages), "rows": rows, f"{OURS} minus": differences}
     return found, per_query
-
-
-def score_sts(data: Path, name: str, system: System) -> dict[str, Any]:
-    """Return Spearman's correlation of cosines and people's scores, with its interval."""
-    pairs = read_sentence_pairs(data / "stsb" / f"{name}.tsv")
-    sentences = [text for pair in pairs for text in (pair.first, pair.second)]
-    vectors = system.vectors(f"sts-{name}", "queries", lambda: sentences)
-    alike = (vectors[::2] * vectors[1::2]).sum(axis=1).tolist()
-    gold = [pair.score for pair in pairs]
-    return {
-        "spearman": score_similarities(alike, gold)["spearman"],
-        "interval": list(correlation_interval("spearman", alike, gold)),
-        "pairs": len(pairs),
-    }
 
 
 def _comparison(name: str, per_query: dict[str, dict[str, float]]) -> Comparison:

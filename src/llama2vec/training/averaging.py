@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,10 +15,8 @@ from llama2vec.training.state import step_of, whole_checkpoints
 logger = logging.getLogger(__name__)
 
 
-def average_last_checkpoints(
-    model: torch.nn.Module, load: Callable[[Path], None], folder: Path, count: int
-) -> Sequence[int]:
-    """Give the trained weights of a model their mean over the newest whole checkpoints; return the steps of these.
+def average_last_checkpoints(model: torch.nn.Module, load: Callable[[Path], None], folder: Path, count: int) -> None:
+    """Give the trained weights of a model their mean over the newest whole checkpoints, and name the steps of these.
 
     Under LoRA the mean is that of A and of B. The sums are float32, in the order of the steps.
 
@@ -48,4 +46,3 @@ def average_last_checkpoints(
             count, counted(len(found), "checkpoint"),
         )  # fmt: skip
     logger.info("the weights are the mean of those at steps %s", ", ".join(map(str, steps)))
-    return steps

@@ -123,8 +123,8 @@ def remove_older(checkpoint: Path, keep: int, best_step: int | None) -> None:
 
     Called once ``checkpoint`` is marked as complete, so that a kill at any moment leaves one to resume from.
     """
-    found = sorted(checkpoint.parent.glob(f"checkpoint-*/{_COMPLETE}"), key=lambda file: step_of(file.parent))
-    older = [file.parent for file in found if file.parent != checkpoint]
+    found = _marked_complete(checkpoint.parent)
+    older = [path for path in found if path != checkpoint]
     best = [path for path in older if step_of(path) == best_step]
     others = [path for path in older if path not in best]
     for path in others[: max(0, len(found) - max(keep, 1 + len(best)))]:
@@ -158,10 +158,15 @@ def whole_checkpoints(folder: Path) -> list[Path]:
     Raises:
         TrainingError: A file of one is missing or has changed.
     """
-    found = sorted((file.parent for file in (folder / CHECKPOINTS).glob(f"checkpoint-*/{_COMPLETE}")), key=step_of)
+    found = _marked_complete(folder / CHECKPOINTS)
     for path in found:
         check_checkpoint(path)
     return found
+
+
+def _marked_complete(checkpoints: Path) -> list[Path]:
+    """Return the folders that are marked as complete, the oldest step first."""
+    return sorted((file.parent for file in checkpoints.glob(f"checkpoint-*/{_COMPLETE}")), key=step_of)
 
 
 def check_checkpoint(checkpoint: Path) -> None:
