@@ -270,7 +270,7 @@ def test_the_same_run_again_touches_nothing_and_shows_the_scores(
     assert code == 0, err
     assert snapshot(finished) == before
     assert caplog.text.count("skipped, unchanged") == len(STAGES)
-    assert "Already done: every stage is finished in " in out
+    assert "All stages were already done: " in out
     assert "nDCG@10" in out
 
 

@@ -51,12 +51,12 @@ def _adapt(config: AdaptConfig, output: Path, *, overwrite: bool) -> dict[str, f
     found = ReadingReport()
     encoder = adapt_model(config, output, overwrite=overwrite, report=found)
     if before and before.finished and not overwrite:
-        report(f"{output} is already done, from the same settings and data; nothing to do")
+        report(f"{output} is already done, with the same settings and data; nothing to do")
         return losses_of(output)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     report(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {counted(facts['steps'], 'step')}, "
-        f"{facts['seconds']:,.0f} s, to {output}"
+        f"{facts['seconds']:,.0f} s; saved to {output}"
     )
     report_stacks(encoder)
     print_reading(found)

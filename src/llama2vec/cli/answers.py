@@ -66,9 +66,9 @@ class Answers:
         elif hits:
             show(hits, question, folder)
         elif self.where is not None and not len(self.retriever.fields.rows(self.where)):
-            typer.echo("Nothing found: no passage fits the filter.")
+            typer.echo("Nothing found: no passage matches the filter.")
         else:
-            among = " that fits the filter" if self.where is not None else ""
+            among = " that matches the filter" if self.where is not None else ""
             typer.echo(f"Nothing found: no passage{among} shares a word with the question.")
         if opens:
             open_best(hits, question, folder)
@@ -85,7 +85,7 @@ class Answers:
         mode = self.mode_now()
         if sys.stdin.isatty():
             count = counted(len(self.retriever.store), "passage")
-            print(f"{count}. Ask a question; an empty line ends.", file=sys.stderr)
+            print(f"{count}. Ask a question; an empty line quits.", file=sys.stderr)
         while True:
             try:
                 print("? ", end="", flush=True, file=sys.stderr)
@@ -96,7 +96,7 @@ class Answers:
                 break
             before, mode = mode, self.mode_now()
             if mode != before:
-                print(f"The index has changed: answers are by {mode} now.", file=sys.stderr)
+                print(f"The index has changed; answers now come from {mode} search.", file=sys.stderr)
             self.to(question, depth)
 
 

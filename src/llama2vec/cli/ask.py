@@ -33,25 +33,22 @@ def ask_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     opens: Annotated[bool, typer.Option("--open", help="Open the file of the best answer.")] = False,
     where: Where = None,
-    words: Annotated[
-        bool, typer.Option("--words", help="Answer by words (BM25) alone; a new index gets no vectors.")
-    ] = False,
+    words: Annotated[bool, typer.Option("--words", help="Use BM25 only; a new index gets no vectors.")] = False,
     model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
-    index: Annotated[
-        Path | None, typer.Option(help="Where to keep the index; default: a folder in your cache.")
-    ] = None,
+    index: Annotated[Path | None, typer.Option(help="Folder for the index; default: in your cache.")] = None,
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Setting as KEY=VALUE, such as index.language=de; kept for the next time; repeatable."
+            "--set", help="Setting as KEY=VALUE, such as index.language=de; remembered for later calls; repeatable."
         ),
     ] = None,
     list_settings: Annotated[bool, settings_option(SyncSettings, READ_MODEL_KEYS)] = False,
 ) -> None:
-    """Answer a question from a folder of documents: read, index and search it in one go.
+    """Answer a question from a folder of documents; reads, indexes and searches it in one command.
 
-    The first call answers by words as soon as it has read the folder; then it makes vectors and answers by both. Later
-    calls read and encode only what changed. Ctrl-C keeps finished vectors; rerun the same command to resume.
+    The first call answers with BM25 as soon as it has read the folder, then encodes it and answers with BM25 and
+    vectors. Later calls read and encode only what changed. Ctrl-C keeps finished vectors; rerun the same command to
+    resume.
     """
     check_question(question, "ask FOLDER", as_json=as_json, opens=opens)
     from llama2vec.retrieve.filters import check_filter
@@ -68,9 +65,9 @@ def ask_command(
 
     def answer_by_words(report: SyncReport) -> None:
         if question is not None and not as_json:
-            typer.echo(f"By words, from {counted(report.passages, 'passage')}:")
+            typer.echo(f"BM25 results from {counted(report.passages, 'passage')}:")
             Answers(_by_words(home), "bm25", where).to(question, depth)
-            typer.echo("\nMaking vectors for an answer by meaning too; Ctrl-C keeps what is done.", err=True)
+            typer.echo("\nEncoding the passages to search with vectors too; Ctrl-C keeps finished vectors.", err=True)
 
     following = Following(folder, home, None if words else spec, how, settings, on_words=answer_by_words)
     started = time.monotonic()
@@ -80,7 +77,7 @@ def ask_command(
             print_report(report, home, time.monotonic() - started, err=True)
     except OutputBusyError as error:
         # Another call makes vectors; what is there already answers.
-        typer.echo(f"{error}; this answer comes from its present state", err=True)
+        typer.echo(f"{error}; answering from its current state", err=True)
     retriever = _by_words(home) if words else Retriever.open(home, device=loading.device, dtype=loading.dtype)
     answers = Answers(retriever, where=where)
     answers.to(question, depth, as_json=as_json, opens=opens) if question is not None else answers.to_each(depth)

@@ -34,9 +34,10 @@ def check_command(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split of the examples; replaces data.split (train).")] = None,
     recipe: Annotated[Path | None, typer.Option(help="Fine-tuning recipe whose length limits apply.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model that counts tokens; replaces model.name.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model whose tokenizer counts tokens; replaces model.name.")] = None,
     negatives: Annotated[
-        int | None, typer.Option(min=0, help="Report rows with fewer negatives; replaces the recipe's number.")
+        int | None,
+        typer.Option(min=0, help="Report rows with fewer negatives than this; default: the recipe's number."),
     ] = None,
     overrides: Annotated[
         list[str] | None,

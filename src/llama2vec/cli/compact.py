@@ -29,9 +29,9 @@ def compact_command(
 
     is_done = already_done(COMPACT, output, overwrite=overwrite)
     made = save_compact(model, output, base=base, rank=rank, overwrite=overwrite)
-    what = f"{output} is already done, nothing to do" if is_done else f"Saved {output}"
+    what = f"{output} is already done" if is_done else f"Saved {output}"
     typer.echo(
         f"{what} [{made.megabytes:.1f} MB, rank {made.rank}], a difference from {made.base}: {made.kept:.2%} "
         f"of the squared norm is kept, and the cosine to the encoder's own vectors is at least {made.cosine:.5f}"
     )
-    typer.echo(f"only llama2vec opens a compact encoder; {model} itself {made.stacks}")
+    typer.echo(f"Only llama2vec opens compact encoders; {model} itself {made.stacks}")

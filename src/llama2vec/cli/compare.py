@@ -20,7 +20,7 @@ class _Shown(Settings):
 
     all_pairs: bool = Field(default=False, description="Compare every pair of runs instead of each run with the first.")
     changed: int = Field(
-        default=5, ge=0, le=1000, description="List this many queries that gained most, and as many that lost most."
+        default=5, ge=0, le=1000, description="List this many of the most improved queries, and of the most worsened."
     )
     passages: int = Field(default=2, ge=0, le=1000, description="Passages shown for each listed query and run.")
     flips: int = Field(default=100_000, ge=1, description="Random sign patterns in the randomization test.")

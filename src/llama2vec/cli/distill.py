@@ -33,10 +33,10 @@ def distill_command(
     ] = None,
     corpus: Annotated[
         list[str] | None,
-        typer.Option(help="Corpus; its titles and short runs of words become sample queries; repeatable."),
+        typer.Option(help="Corpus; its titles and short phrases become sample queries; repeatable."),
     ] = None,
     count: Annotated[int, typer.Option(min=20, help="Use at most this many sample queries.")] = 20_000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for sampling and holding out queries.")] = 0,
     prompts: Prompts = None,
     sets: Annotated[
         list[str] | None,
@@ -69,9 +69,9 @@ def distill_command(
     is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)
     table = save_query_table(encoder, texts, output, seed=seed, overwrite=overwrite)
     megabytes = table.rows.nbytes / 1e6
-    what = f"{output} is already done, nothing to do" if is_done else f"Saved {output}"
+    what = f"{output} is already done" if is_done else f"Saved {output}"
     tokens, fitted = counted(len(table.rows) - 1, "token"), counted(table.facts["texts"], "query", "queries")
     typer.echo(
-        f"{what} [{megabytes:.0f} MB, {tokens}, D={table.dimension}], fitted to {fitted}: cosine "
-        f"{table.facts['cosine']:.3f} to the model's vectors of held-out ones"
+        f"{what} [{megabytes:.0f} MB, {tokens}, D={table.dimension}], fitted to {fitted}; on held-out "
+        f"queries, the mean cosine to the model's vectors is {table.facts['cosine']:.3f}"
     )

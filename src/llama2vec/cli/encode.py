@@ -55,7 +55,9 @@ def encode_command(
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     corpus: Annotated[str, typer.Argument(help="Folder of documents, BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the vector store.")],
-    reuse: Annotated[Path | None, typer.Option(help="Earlier store; encode only the texts that it lacks.")] = None,
+    reuse: Annotated[
+        Path | None, typer.Option(help="Earlier store whose vectors to reuse; only missing texts are encoded.")
+    ] = None,
     strict: Strict = False,
     sets: Annotated[
         list[str] | None,
@@ -67,7 +69,10 @@ def encode_command(
     list_settings: Annotated[bool, settings_option(CorpusSettings, *ENCODER_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that has other settings.")] = False,
 ) -> None:
-    """Encode a corpus into a vector store; rerun to resume, or share the work: --engine ray, or on several machines."""
+    """Encode a corpus into a vector store; rerun to resume.
+
+    To share the work, use --engine ray or run it on several machines.
+    """
     vectors = stored.vector_format
     check_inputs(output, [reuse, corpus, model])
     from llama2vec.model.tokens import corpus_splitter
@@ -94,7 +99,7 @@ def encode_command(
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=corpus)
     facts = f"{counted(len(store), 'passage')} [D={store.dimension}]"
     if before and before.finished and not overwrite:
-        report(f"{output} is finished already: {facts}")
+        report(f"{output} is already done: {facts}")
     else:
         taken = f", {known.reused:,} of them taken from {reuse}" if known else ""
         report(f"Encoded {facts} to {output} in {time.monotonic() - started:,.0f} s{taken}")

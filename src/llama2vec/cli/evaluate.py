@@ -153,5 +153,5 @@ def _evaluate(
     if output:
         kept = sum(score.result.kept for score in scores)
         new = len(scores) - kept
-        scored = f"Scored {counted(new, 'task')}, kept {kept}"
-        typer.echo(f"{scored if new else 'All tasks were already done'}: {output}")
+        scored = f"Scored {counted(new, 'task')}" + (f"; {kept:,} already scored" if kept else "")
+        typer.echo(f"{scored if new else 'All tasks were already scored'}: {output}")

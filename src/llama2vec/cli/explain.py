@@ -31,7 +31,7 @@ def explain_command(
     evidence: Annotated[
         bool,
         typer.Option(
-            "--evidence", help="Also show how much the dense score falls without each sentence of the passage."
+            "--evidence", help="Also show how much the dense score drops when each sentence of the passage is removed."
         ),
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -42,7 +42,7 @@ def explain_command(
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
-    """Show the words that two embeddings stand for, and which of them carry the match."""
+    """Show the words that two embeddings stand for, and which of them make the match."""
     for option, text in (("--query", query), ("--passage", passage)):
         if not text.strip():
             raise ConfigError(f"{option} is empty; give a text")

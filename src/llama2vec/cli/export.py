@@ -32,9 +32,9 @@ class _Collection(Settings):
     """What an engine gets of a store."""
 
     collection: str | None = Field(
-        None, description="Name of the collection, table or index; default: made of the corpus's name and the contract."
+        None, description="Name of the collection, table or index; default: from the corpus's name and the contract."
     )
-    bm25: bool = Field(False, description="Add the words, so that the engine also searches by BM25.")
+    bm25: bool = Field(False, description="Add BM25, so that the engine also supports keyword search.")
     language: str = Field("en", description="Language of BM25's stop words and stemmer: en, de, zh, …")
     snippet: bool = Field(False, description="Export nothing; print the Python code that searches.")
     timeout_seconds: float = Field(10.0, description="Seconds to wait for the engine's first answer.", gt=0)
@@ -60,7 +60,8 @@ def export_command(
     overwrite: Annotated[
         bool,
         typer.Option(
-            "--overwrite", help="Replace an exported encoder, or a collection that mostly holds other passages."
+            "--overwrite",
+            help="Replace an exported encoder, or a collection whose passages are mostly not in the store.",
         ),
     ] = False,
 ) -> None:
@@ -107,7 +108,7 @@ def _export_encoder(model: Path, output: Path, runtime: Runtime, quantize: str, 
     is_done = already_done(EXPORT, output, overwrite=overwrite)
     made = export_encoder(model, output, runtime=runtime, quantize=_QUANTIZATIONS[quantize], overwrite=overwrite)
     near = "" if made.cosine is None else f": the cosine to the encoder's own vectors is at least {made.cosine:.5f}"
-    what = f"{output} is already done, nothing to do" if is_done else f"Saved {output}"
+    what = f"{output} is already done" if is_done else f"Saved {output}"
     typer.echo(
         f"{what} [{made.megabytes:.1f} MB]{near}; check more texts with `llama2vec verify {output} --backend {runtime}`"
     )
@@ -129,7 +130,7 @@ def _export_store(store: VectorStore, target: Target, language: str | None, *, r
     finally:
         engine.close()
     if not done.written and not done.removed:
-        typer.echo(f"{engine.place} is already done: {count}; nothing to do")
+        typer.echo(f"{engine.place} is already up to date ({count}); nothing to do")
     else:
         facts = f"{done.written:,} written, {done.unchanged:,} unchanged, {done.removed:,} removed"
         typer.echo(f"Exported {count} to {engine.place}: {facts}")

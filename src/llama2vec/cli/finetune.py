@@ -49,7 +49,7 @@ def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[
     before = STAGE.kind.read(output)
     encoder = finetune_model(config, output, overwrite=overwrite)
     if before and before.finished and not overwrite:
-        report(f"{output} is already done, from the same settings and data; nothing to do")
+        report(f"{output} is already done, with the same settings and data; nothing to do")
         return losses_of(output)
     facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
     scores = "".join(
@@ -58,7 +58,7 @@ def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[
     queries, steps = counted(facts["training_queries"], "query", "queries"), counted(facts["steps"], "step")
     report(
         f"Fine-tuned {config.model.name} [D={encoder.dimension}] on {queries} in {steps}, "
-        f"{facts['seconds']:,.0f} s{scores}, to {output}"
+        f"{facts['seconds']:,.0f} s{scores}; saved to {output}"
     )
     report_stacks(encoder)
     return losses_of(output)

@@ -22,7 +22,10 @@ def generate_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
     model: Annotated[
         str | None,
-        typer.Option(help=f"LLM that writes; replaces generate.model.  [default: {SMOLLM2_NAME}]", show_default=False),
+        typer.Option(
+            help=f"LLM that writes the questions; replaces generate.model.  [default: {SMOLLM2_NAME}]",
+            show_default=False,
+        ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [generate] section.")] = None,
     overrides: Annotated[
@@ -36,7 +39,7 @@ def generate_command(
         bool, typer.Option("--overwrite", help="Replace generated examples that have other settings.")
     ] = False,
 ) -> None:
-    """Let an LLM write questions about passages, as training examples without labels."""
+    """Generate training queries for unlabeled passages with an LLM."""
     config = load_config(GenerateConfig, recipe, with_options(overrides, ("--model", "generate.model", model)))
     from llama2vec.generate.generation import GenerationInputs, generate_to_file
     from llama2vec.model.tokens import corpus_splitter
@@ -49,7 +52,7 @@ def generate_command(
     inputs = GenerationInputs(corpus, llm, splitter, config.reading, report=found)
     report = generate_to_file(inputs, output, settings, overwrite=overwrite)
     if report is None:
-        typer.echo(f"{output} is already done, from the same inputs and settings; nothing to do")
+        typer.echo(f"{output} is already done, with the same inputs and settings; nothing to do")
         return
     print_reading(found)
     typer.echo(report.summary())

@@ -24,7 +24,7 @@ def index_command(
     ] = None,
     recall: Annotated[
         float | None,
-        typer.Option(help="Tune the search to find this share of the true ten nearest passages, such as 0.98."),
+        typer.Option(help="Tune the search to this recall of the ten nearest passages, such as 0.98."),
     ] = None,
     dims: Annotated[
         int | None, typer.Option(min=1, help="Index only the first N dimensions, for models trained for that.")
@@ -35,7 +35,9 @@ def index_command(
     ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Add BM25 over the store's texts, for hybrid search.")] = False,
     language: Annotated[str, typer.Option(help="Language of BM25's stop words and stemmer: en, de, zh, …")] = "en",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Rebuild the named parts; keep the others.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Rebuild the parts that these options name; keep the others.")
+    ] = False,
 ) -> None:
     """Build an index over a vector store, or add BM25 to one. A store without vectors gets BM25 alone."""
     from llama2vec.retrieve.index import build_index, search_facts

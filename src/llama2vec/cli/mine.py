@@ -23,8 +23,8 @@ class _Models(EncoderLoading):
 
     teacher: str | None = Field(
         None,
-        description="Cross-encoder, sentence-transformers model or saved encoder that scores the written passages; "
-        "replaces mine.teacher.",
+        description="Cross-encoder, sentence-transformers model or saved encoder that scores each query's positives "
+        "and negatives; replaces mine.teacher.",
     )
 
 
@@ -37,9 +37,9 @@ def mine_command(
         str | None,
         typer.Option(help="Passages or documents; default: the store's, the BEIR folder's, or the examples' own."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Encoder that searches; default: the store's.")] = None,
+    model: Annotated[str | None, typer.Option(help="Encoder to search with; default: the store's.")] = None,
     store: Annotated[
-        Path | None, typer.Option(help="Store or index of the corpus; default: the model encodes the corpus.")
+        Path | None, typer.Option(help="Store or index of the corpus; without it, the model encodes the corpus.")
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the examples.")] = "train",
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [mine] section.")] = None,
@@ -76,7 +76,7 @@ def mine_command(
     )  # fmt: skip
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)
     if report is None:
-        typer.echo(f"{output} is already done, from the same inputs and settings; nothing to do")
+        typer.echo(f"{output} is already done, with the same inputs and settings; nothing to do")
         return
     typer.echo(report.summary())
     typer.echo(

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
 
 DTYPE_HELP = "Number format of the model: auto, float32, bfloat16 or float16."
 DEVICE_HELP = "Where the model runs: auto, cpu, cuda, cuda:1, …"
-PROMPTS_HELP = f"Prompts of a model that llama2vec did not save: {', '.join(PROMPT_RECIPES)}."
+PROMPTS_HELP = f"Prompts for a model not saved by llama2vec: {', '.join(PROMPT_RECIPES)}."
 Dtype = Annotated[str, typer.Option(help=DTYPE_HELP)]
 Device = Annotated[str, typer.Option(help=DEVICE_HELP)]
 Prompts = Annotated[str | None, typer.Option(help=PROMPTS_HELP)]
-DataRoot = Annotated[str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder of named tasks, such as beir/NAME.")]
-OF_ENCODER = "model.compile; of a model that llama2vec did not save also pooling, passage_max_tokens, …; repeatable."
+DataRoot = Annotated[
+    str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder that holds named tasks, such as beir/NAME.")
+]
+OF_ENCODER = "model.compile; for a model not saved by llama2vec, also pooling, passage_max_tokens, …; repeatable."
 """The end of the help of ``--set`` where it takes an encoder's settings."""
 EncoderSets = Annotated[
     list[str] | None,

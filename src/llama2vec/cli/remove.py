@@ -19,6 +19,6 @@ def remove_command(
 
     removed = Library(index).remove(ids)
     if not removed:
-        typer.echo(f"{index}: removed before; nothing to do")
+        typer.echo(f"{index}: already removed; nothing to do")
         return
     typer.echo(f"Removed {counted(removed, 'passage')} from {index}")

@@ -25,7 +25,7 @@ def report_command(
     ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older page.")] = False,
 ) -> None:
-    """Put scores, tests and training curves on one page that needs no network."""
+    """Write scores, tests and training curves to one self-contained HTML page."""
     from llama2vec.score.report.content import build_content, read_sources
     from llama2vec.score.report.page import render_page
 

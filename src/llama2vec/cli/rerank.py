@@ -50,7 +50,7 @@ def rerank_command(
         ),
     ] = None,
     corpus: Annotated[str | None, typer.Option(help="Corpus that was searched, instead of the task's.")] = None,
-    index: Annotated[Path | None, typer.Option(help="Index or store that was searched, instead of a corpus.")] = None,
+    index: Annotated[Path | None, typer.Option(help="Index or store that was searched, instead of --corpus.")] = None,
     sets: ReadingSets = None,
     list_settings: Annotated[bool, settings_option(READING_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,

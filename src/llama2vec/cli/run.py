@@ -34,7 +34,8 @@ def run_command(
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Setting as KEY=VALUE, such as adapt.optimizer.steps=64, or STAGE=false; repeatable."
+            "--set",
+            help="Setting as KEY=VALUE, such as adapt.optimizer.steps=64, or STAGE=false to skip a stage; repeatable.",
         ),
     ] = None,
     list_settings: Annotated[bool, settings_option(RunConfig)] = False,
@@ -46,7 +47,8 @@ def run_command(
     flops: Annotated[
         float | None,
         typer.Option(
-            min=1, help="For --dry-run: FLOP/s of large matrix products; default: time two layers of the model here."
+            min=1,
+            help="For --dry-run: FLOP/s of large matrix products; default: measured here on two layers of the model.",
         ),
     ] = None,
     seeds: Seeds = None,
@@ -90,8 +92,8 @@ def _run(config: RunConfig, output: Path, first: str, last: str, *, overwrite: b
         result = execute(plan, overwrite=overwrite, first=first, last=last)
     done = [name for name, action in result.actions.items() if action != "skip"]
     _show_scores(plan)
-    what = f"Ran {', '.join(done)}" if done else "Already done: every stage is finished"
-    report(f"{what} in {result.seconds:,.0f} s: {output}\n{_places(plan, output)}")
+    ran = f"Ran {', '.join(done)} in {result.seconds:,.0f} s"
+    report(f"{ran if done else 'All stages were already done'}: {output}\n{_places(plan, output)}")
     _show_reading(plan)
     return _figures(plan)
 
@@ -201,7 +203,7 @@ def _places(plan: RunPlan, output: Path) -> str:
         "mine": "the same with hard negatives, and reports on what was dropped",
         "finetune": "the fine-tuned encoder, its log and curves",
         "encode": "the corpus as vectors",
-        "index": "ask it: llama2vec search {}",
+        "index": "search it: llama2vec search {}",
         "evaluate": "report.md; scores, runs and values per query of each system",
     }
     folders = {output / stage.folder: what[stage.kind] for stage in plan.stages}

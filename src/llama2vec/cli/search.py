@@ -27,7 +27,8 @@ class _Ranking(Settings):
         None, description="dense, bm25 or hybrid; default: hybrid if the index has vectors and BM25, else what it has."
     )
     fusion: str = Field(
-        "min-max", description="How hybrid joins both rankings: min-max (scaled scores) or rrf (reciprocal ranks)."
+        "min-max",
+        description="How hybrid combines the two rankings: min-max (scaled scores) or rrf (reciprocal ranks).",
     )
     weight: list[str] | None = Field(None, description="Weight of a mode in hybrid, such as dense=2; repeatable.")
     where: str | None = Field(None, description=WHERE_HELP)
@@ -42,7 +43,9 @@ def search_command(
     depth: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Documents to show (with --no-group, passages): 5; passages per query of a run: 1000."
+            min=1,
+            help="Documents (with --no-group: passages) to show; default: 5. With --queries: passages per query; "
+            "default: 1000.",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -56,7 +59,7 @@ def search_command(
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run file.")] = False,
 ) -> None:
-    """Search an index: one question, a prompt, or a file of queries to a TREC run."""
+    """Search an index for one question, interactively, or for a file of queries (writes a TREC run)."""
     if bool(queries) != bool(run):
         raise ConfigError("--queries and --run belong together: the queries to ask and the TREC run to write")
     check_question(question, "search INDEX", as_json=as_json, opens=opens)

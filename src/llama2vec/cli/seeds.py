@@ -18,7 +18,8 @@ from llama2vec.terminal import counted
 Seeds = Annotated[
     str | None,
     typer.Option(
-        help="Repeat for each seed, such as 0,1,2, into OUTPUT/seed-N; print means and deviations at the end."
+        help="Repeat for these seeds, such as 0,1,2; each writes to OUTPUT/seed-N; ends with means and standard "
+        "deviations."
     ),
 ]
 SEEDS_FILE = "seeds.json"

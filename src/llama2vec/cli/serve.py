@@ -40,9 +40,7 @@ def serve_command(
         ),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Encoder; default: the one that made the store.")] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model for clients; default: that of its folder.")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the model for clients; default: its folder's name.")] = None,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 = all.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 = any free one.")] = 8080,
     token_file: Annotated[

@@ -39,14 +39,14 @@ def sync_command(
     sets: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Setting as KEY=VALUE, such as index.language=de; kept for the next sync; repeatable."
+            "--set", help="Setting as KEY=VALUE, such as index.language=de; remembered for later syncs; repeatable."
         ),
     ] = None,
     list_settings: Annotated[bool, settings_option(SyncSettings, READ_MODEL_KEYS)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Let an index of another folder follow this one.")
+        bool, typer.Option("--overwrite", help="Reuse an index of another folder for this one.")
     ] = False,
 ) -> None:
     """Keep an index in step with a folder: only what changed is read and encoded."""
@@ -64,27 +64,28 @@ def sync_command(
     try:
         for report in following.changes():
             print_report(report, index, time.monotonic() - started)
-            typer.echo(f"Watching {folder}; Ctrl-C ends.", err=True)
+            typer.echo(f"Watching {folder}; press Ctrl-C to stop.", err=True)
             started = time.monotonic()
     except KeyboardInterrupt:
         typer.echo("Stopped watching.", err=True)
 
 
 def _print_words(report: SyncReport, index: Path) -> None:
-    typer.echo(f"{index} answers by words now; vectors of {counted(report.passages, 'passage')} follow.", err=True)
+    typer.echo(
+        f"{index} can be searched with BM25 now; vectors for {counted(report.passages, 'passage')} come next.", err=True
+    )
 
 
 def print_report(report: SyncReport, index: Path, seconds: float, *, err: bool = False) -> None:
     """Print what a sync did, and every file that was skipped or only partly read."""
     counts = report.counts
-    numbers = [
-        f"{number:,} {what}"
-        for what in ("added", "changed", "renamed", "deleted", "unchanged")
-        if (number := getattr(counts, what))
-    ]
-    encoded = f", {report.encoded:,} of them encoded now" if report.encoded else ""
+    numbers: list[str] = []
+    for what in ("added", "changed", "renamed", "deleted", "unchanged"):
+        if number := getattr(counts, what):
+            numbers.append(f"{number:,} {what}" if numbers else f"{counted(number, 'file')} {what}")
+    encoded = f", {report.encoded:,} of them newly encoded" if report.encoded else ""
     kind = "" if report.has_vectors else " without vectors"
     state = f"{counted(report.passages, 'passage')}{kind}{encoded}"
-    typer.echo(f"{index}: files {', '.join(numbers)}; {state}; {seconds:,.1f} s", err=err)
+    typer.echo(f"{index}: {', '.join(numbers)}; {state}; {seconds:,.1f} s", err=err)
     for line in report.reading.table().splitlines()[1:]:
         typer.echo(line, err=err)

@@ -37,13 +37,14 @@ def verify_command(
         str, typer.Option(help="llama2vec, transformers, sentence-transformers, http, file, onnx or llama.cpp.")
     ] = "llama2vec",
     token: Annotated[
-        str | None, typer.Option(envvar="LLAMA2VEC_TOKEN", help="Bearer token of the server; the variable is safer.")
+        str | None,
+        typer.Option(envvar="LLAMA2VEC_TOKEN", help="Bearer token for the server; the environment variable is safer."),
     ] = None,
     vectors: Annotated[
         Path | None, typer.Option(help="Vectors of another program (.npy, .npz, .jsonl), for --backend file.")
     ] = None,
     export_texts: Annotated[
-        Path | None, typer.Option(help="Only write the golden texts to this file (JSONL), for another program.")
+        Path | None, typer.Option(help="Write the golden texts to this file (JSONL) for another program, and exit.")
     ] = None,
     tolerance: Annotated[
         float | None, typer.Option(min=0, help="Largest difference that passes; default: that of the number format.")
@@ -55,7 +56,10 @@ def verify_command(
     write: Annotated[bool, typer.Option("--write", help="Make golden vectors for a model that has none.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
-    """Recompute a model's golden vectors in another program and name what differs; exit code 1 if anything does."""
+    """Recompute a model's golden vectors in another program and name the cause of any difference.
+
+    The exit code is 1 if there is a difference.
+    """
     _check_options(dtype, backend, only_elsewhere=bool(write or export_texts or vectors or server.url))
     from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends
@@ -71,7 +75,7 @@ def verify_command(
         model = whole_folder(model)
         golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)
         if write:
-            typer.echo(f"Wrote {counted(len(golden.texts), 'golden vector')} a side to {model}")
+            typer.echo(f"Wrote {counted(len(golden.texts), 'golden vector')} per side to {model}")
         if export_texts:
             _export(model, golden, export_texts, overwrite)
             return
@@ -106,4 +110,4 @@ def _export(model: Path, golden: Golden, path: Path, overwrite: bool) -> None:
     from llama2vec.verify.backends import export_texts
 
     rows = export_texts(model, golden, path, overwrite=overwrite)
-    typer.echo(f"Wrote {counted(rows, 'text')} to {path}; give their vectors back with --backend file --vectors FILE")
+    typer.echo(f"Wrote {counted(rows, 'text')} to {path}; compare their vectors with --backend file --vectors FILE")

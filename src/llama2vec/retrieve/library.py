@@ -118,7 +118,7 @@ class Library:
             except CorruptShardError as error:
                 if store is None:
                     raise
-                logger.warning("%s; it is built again", str(error).partition(";")[0])
+                logger.warning("%s; rebuilding it", str(error).partition(";")[0])
                 return _Sync(work, source, encoder, settings, model, strict).run(old, None)
 
     def remove(self, ids: Sequence[str]) -> int:
@@ -173,7 +173,7 @@ class Library:
             if len(store) != sum(record.passages for record in inventory.files):
                 raise StoreError(f"{store.path} holds other passages than {INVENTORY_FILE} says")
         except StoreError as error:
-            logger.warning("%s; it is built again", str(error).partition(";")[0])
+            logger.warning("%s; rebuilding it", str(error).partition(";")[0])
             return inventory, None
         return inventory, store
 
@@ -218,7 +218,7 @@ class _Sync:
             )
             self._check(changes, after)
             for path in changes.counts.returned:
-                logger.warning("%s changed, so what was removed of it is back", path)
+                logger.warning("%s changed, so its removed passages are back", path)
             is_new = changes.differs or old is None or _made_by(old) != _made_by(after)
             encoded = self._replace(changes, after, store) if is_new else 0
             if not is_new:

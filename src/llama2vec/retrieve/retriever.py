@@ -110,7 +110,7 @@ class Retriever:
         store = opened.index.store
         if not store.has_vectors:
             how = store.how_to_add_vectors
-            logger.info("%s has no vectors, so BM25 alone searches it; add them with %s", store.path, how)
+            logger.info("%s has no vectors, so it is searched with BM25 only; add them with %s", store.path, how)
         settings = load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
 
         def encoder_for(store: VectorStore) -> QueryEncoder:

@@ -46,8 +46,10 @@ class PlacingSettings(Settings):
         "process", description="Where to encode: in this process, on a Ray cluster, or in vLLM (servable models)."
     )
     address: str = Field("", description="Ray cluster to use, HOST:PORT or auto; default: start Ray on this machine.")
-    workers: int = Field(0, ge=0, description="Ray workers; default: one for each GPU or share of the CPUs.")
-    worker_cpus: float = Field(0, ge=0, description="CPUs of each Ray worker; default: all of the smallest machine.")
+    workers: int = Field(0, ge=0, description="Ray workers; default: one per GPU, or one per --worker-cpus CPUs.")
+    worker_cpus: float = Field(
+        0, ge=0, description="CPUs per Ray worker; default: as many as the smallest machine has."
+    )
 
     @model_validator(mode="after")
     def _needs_ray(self) -> PlacingSettings:

@@ -125,7 +125,7 @@ def write_store(
         if not work.is_finished:
             work.begin(prepare=partial(_lay_down_plan, settings=settings, total=total))
         if work.is_finished:
-            logger.info("%s is finished already; nothing to do", output)
+            logger.info("%s is already done; nothing to do", output)
         else:
             with disk_errors(output):
                 _StoreWriter(work, settings).write(passages, encoder, total)

@@ -205,7 +205,7 @@ def serve(
 
     def ready(loaded: Loaded) -> None:
         parts = [f"embeddings of {loaded.model.name}"] if loaded.model else []
-        by_table = ", questions by a query table" if loaded.table and not loaded.model else ""
+        by_table = "; queries encoded by a query table" if loaded.table and not loaded.model else ""
         parts += [f"search ({', '.join(loaded.modes)}{by_table})"] if loaded.modes else []
         print(f"Serving {' and '.join(parts)} on {address_of(listening)}", flush=True)
 

@@ -282,9 +282,9 @@ class Service:
             )
         except Llama2VecError as error:
             self._refused = store.contract_hash
-            logger.warning("%s has vectors now, but words alone still answer: %s", store.path, error)
+            logger.warning("%s has vectors now, but BM25 alone still answers: %s", store.path, error)
         else:
-            logger.info("%s has vectors now: search by %s", store.path, ", ".join(self.loaded.modes))
+            logger.info("%s has vectors now; search modes: %s", store.path, ", ".join(self.loaded.modes))
 
     async def _start_model(self, model: ServedModel) -> None:
         self._batcher = Batcher(

@@ -16,7 +16,7 @@ class ServeSettings(Settings):
     """Limits of the HTTP service, and how it batches."""
 
     max_batch: int = Field(default=64, ge=1, description="Texts in one model pass; 1 = no batching.")
-    max_batch_tokens: int = Field(0, ge=0, description="Tokens in one model pass; 0 = what suits the device.")
+    max_batch_tokens: int = Field(0, ge=0, description="Tokens in one model pass; 0 = chosen for the device.")
     max_wait_ms: float = Field(
         5.0, ge=0, le=10_000, description="Milliseconds that an idle model waits for more texts."
     )
@@ -30,17 +30,15 @@ class ServeSettings(Settings):
     idle_seconds: float = Field(5.0, gt=0, le=_DAY, description="Seconds that an idle connection is kept open.")
     files: Path | None = Field(
         default=None,
-        description="Folder of the documents, or auto for the one that the index names; everyone who may search may "
+        description="Folder of the documents, or auto for the one recorded in the index; anyone who can search can "
         "then read the indexed documents.",
     )
     table: Path | None = Field(
         default=None,
-        description="Query table from `llama2vec distill`, which answers while someone types, before the model does; "
-        "as --model it answers instead of the model.",
+        description="Query table from `llama2vec distill` that answers while the user types, before the model does; "
+        "pass it as --model to use it instead of the model.",
     )
-    grace_seconds: float = Field(
-        30.0, ge=0, le=_DAY, description="Seconds that open requests get when the service stops."
-    )
+    grace_seconds: float = Field(30.0, ge=0, le=_DAY, description="Seconds to let open requests finish at shutdown.")
 
     @model_validator(mode="after")
     def _one_request_fits(self) -> ServeSettings:

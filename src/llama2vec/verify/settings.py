@@ -13,10 +13,10 @@ class ServerSettings(Settings):
     url: str | None = Field(default=None, description="Address of a server with /v1/embeddings.")
     input_type_field: str = Field(
         default="input_type",
-        description="Field of the request that says query or passage; none = send the prompts as text.",
+        description="Request field that marks query or passage; none = send prompts as text.",
     )
     served_name: str | None = Field(
-        default=None, description="Name of the model on the server; default: that of its folder."
+        default=None, description="Name of the model on the server; default: its folder's name."
     )
     base64: bool = Field(default=False, description="Ask the server for base64 vectors.")
     timeout_seconds: float = Field(default=60.0, gt=0, le=86_400, description="Longest wait for an answer, in seconds.")

@@ -63,7 +63,7 @@ class Verification:
         drawn = sum(text not in GOLDEN_TEXTS for text in golden.texts) if self.backend in EXPORTED else 0
         texts = f"{len(golden.texts) - drawn} golden{f' and {drawn} drawn' if drawn else ''} texts"
         lines = [
-            f"{texts} a side, D={golden.dimension}, {golden.dtype}, "
+            f"{texts} per side, D={golden.dimension}, {golden.dtype}, "
             f"contract {golden.contract_hash[:12]}, tolerance {self.tolerance:.2g}",
             f"{'side':<10}{'largest difference':>20}{'lowest cosine':>16}{'worst text':>13}",
         ]

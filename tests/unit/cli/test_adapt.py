@@ -18,7 +18,7 @@ def test_a_recipe_by_name_is_overridden_by_options_and_ends_with_facts(
     command += [part for change in [*SETS, "text.max_words=12"] for part in ("--set", change)]
     found = command_line(*command)
     assert found.code == 0, found.err
-    assert re.search(rf"Adapted {llama_folder} \[D=32\] in 1 step, \d+ s, to {tmp_path / 'out'}", found.out)
+    assert re.search(rf"Adapted {llama_folder} \[D=32\] in 1 step, \d+ s; saved to {tmp_path / 'out'}", found.out)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
     again = command_line(*command)
     assert (again.code, again.out.count("\n")) == (0, 1)

@@ -196,4 +196,4 @@ def test_questions_after_vectors_have_come_are_answered_by_them(
     assert "b.txt" not in first
     assert "b.txt" in second
     assert "a.txt" in second  # by vectors, every document is found
-    assert err.count("answers are by hybrid now") == 1
+    assert err.count("answers now come from hybrid search") == 1

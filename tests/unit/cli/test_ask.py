@@ -36,8 +36,8 @@ def test_words_answer_first_and_both_together_after(docs: Path, model: Path, com
     assert done.code == 0, done.err
     words, both = done.out.split("  1. ")[1:]
     assert words.split()[1] == both.split()[1] == "a.md:3"
-    assert done.out.startswith("By words, from 2 passages:\n")
-    assert "2 passages, 2 of them encoded now" in done.err
+    assert done.out.startswith("BM25 results from 2 passages:\n")
+    assert "2 passages, 2 of them newly encoded" in done.err
     assert "  skipped     1  a picture: c.png\n" in done.err
 
 
@@ -50,7 +50,7 @@ def test_a_second_question_needs_no_work_and_a_changed_file_is_seen(
     (docs / "b.txt").write_text("The harbor opens in winter.", encoding="utf-8")
     changed = command_line("ask", docs, "harbor", "--model", model, *CPU)
     assert changed.out.splitlines()[0].split()[2] == "b.txt:1"
-    assert "1 of them encoded now" in changed.err
+    assert "1 of them newly encoded" in changed.err
 
 
 def test_words_alone_make_no_vectors(docs: Path, model: Path, command_line: CommandLine) -> None:
@@ -81,7 +81,7 @@ def test_while_another_call_writes_the_index_its_present_state_answers(
     (docs / "d.txt").write_text("A bridge of rope.", encoding="utf-8")
     with owned(index_in_cache(docs, model.name)):
         done = command_line("ask", docs, "bridge", "--words", "--model", model)
-    assert "this answer comes from its present state" in done.err
+    assert "answering from its current state" in done.err
     assert ("a.md:3" in done.out, "d.txt" in done.out) == (True, False)
 
 
@@ -103,6 +103,6 @@ def test_an_answer_is_one_json_object_where_that_is_asked_for(
 
 def test_prompts_make_an_index_of_their_own(docs: Path, llama_folder: Path, command_line: CommandLine) -> None:
     plain = ("ask", docs, "stone bridge", "--model", llama_folder, *CPU)
-    assert "2 of them encoded now" in command_line(*plain).err
-    assert "2 of them encoded now" in command_line(*plain, "--prompts", "one-word").err
+    assert "2 of them newly encoded" in command_line(*plain).err
+    assert "2 of them newly encoded" in command_line(*plain, "--prompts", "one-word").err
     assert "encoded" not in command_line(*plain).err

@@ -22,7 +22,7 @@ def test_it_says_what_it_made_and_the_folder_loads(
     assert done.code == 0, done.err
     assert f"Saved {tmp_path / 'small'} [0.0 MB, rank 16], a difference from {llama_folder}: 100.00% of" in done.out
     again = command_line("compact", tmp_path / "tuned", "-o", tmp_path / "small", "--base", llama_folder)
-    assert again.out == done.out.replace("Saved ", "").replace(" [0.0 MB", " is already done, nothing to do [0.0 MB")
+    assert again.out == done.out.replace("Saved ", "").replace(" [0.0 MB", " is already done [0.0 MB")
     assert encoder_for(tmp_path / "small").contract.prompts == encoder.contract.prompts
 
 

@@ -25,8 +25,8 @@ def test_the_command_draws_queries_from_a_corpus(
         "distill", llama_folder, "--corpus", corpus_file, "-o", output, "--count", 60, "--dtype", "float32",
         "--device", "cpu",
     )  # fmt: skip
-    assert again.out.startswith(f"{output} is already done, nothing to do [")
-    assert "cosine 0." in finished.out
+    assert again.out.startswith(f"{output} is already done [")
+    assert "the mean cosine to the model's vectors is 0." in finished.out
     assert QueryTable.load(output).facts["texts"] > 30
     for verb in (("encode", output, corpus_file, "-o", tmp_path / "store"), ("explain", output, "-q", "a", "-p", "b")):
         assert "a query table, which only `search` and Retriever.open take" in command_line.refused(*verb)

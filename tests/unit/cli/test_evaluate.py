@@ -34,10 +34,10 @@ def test_named_tasks_are_scored_into_a_folder_and_kept_the_second_time(
     assert code == 0
     assert "beir/scifact" in out
     assert "scifact/test" in out
-    assert out.splitlines()[-1] == f"Scored 2 tasks, kept 0: {tmp_path / 'out'}"
+    assert out.splitlines()[-1] == f"Scored 2 tasks: {tmp_path / 'out'}"
     code, out, _ = astuple(command_line(*command))
     assert code == 0
-    assert out.splitlines()[-1] == f"All tasks were already done: {tmp_path / 'out'}"
+    assert out.splitlines()[-1] == f"All tasks were already scored: {tmp_path / 'out'}"
     assert out.count("kept") == 2
     with (folder / "corpus.jsonl").open("a", encoding="utf-8") as stream:
         stream.write('{"_id": "new", "text": "x"}\n')
@@ -80,7 +80,7 @@ def test_a_model_is_scored_on_documents_cut_into_windows(
     assert not (tmp_path / "out").exists()
     code, out, _ = astuple(command_line(*command, "--set", f"stores={tmp_path / 'stores'}"))
     assert code == 0
-    assert "Scored 1 task, kept" in out
+    assert f"Scored 1 task: {tmp_path / 'out'}" in out
     saved = json.loads((tmp_path / "out" / "beir-scifact.json").read_text(encoding="utf-8"))
     assert saved["settings"]["windows"] == {"kind": "maxp", "tokens": 24, "stride": 12}
     assert saved["settings"]["prompts"]["self_prompt"]

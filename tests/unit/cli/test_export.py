@@ -41,7 +41,7 @@ def test_an_engine_gets_the_store_under_the_names_of_corpus_and_contract(
     assert opened == [(Target("qdrant", "http://host:6333", "llama2vec_my_notes_2026_c0ffee"), 3.0)]
     assert "Exported 10 passages to the collection in memory: 10 written, 0 unchanged, 0 removed\n" in done
     assert "query_words(question, 'en')" in done
-    assert "is already done: 10 passages; nothing to do" in command_line(*arguments, "--bm25").out
+    assert "is already up to date (10 passages); nothing to do" in command_line(*arguments, "--bm25").out
     assert "leave out --bm25" not in command_line.refused(*arguments)
     assert "pass --bm25 --language en" in command_line.refused(*arguments)
 
@@ -73,7 +73,7 @@ def test_a_store_is_not_exported_into_itself(command_line: CommandLine, tmp_path
 def test_it_says_how_near_the_export_is(command_line: CommandLine, exported: Path) -> None:
     done = command_line("export", exported.parent / "encoder", "-o", exported)
     assert done.code == 0, done.err
-    assert f"{exported} is already done, nothing to do [0." in done.out
+    assert f"{exported} is already done [0." in done.out
     assert f"at least 1.00000; check more texts with `llama2vec verify {exported} --backend onnx`" in done.out
 
 

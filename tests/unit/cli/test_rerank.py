@@ -67,7 +67,7 @@ def test_a_run_is_reranked_and_scored(
     assert (result["system"], result["metrics"]["R@1000"]) == ("first-reranked", 1.0)
     assert read_run(tmp_path / "scores" / "task-test.trec").results == new.results
     assert (
-        "All tasks were already done"
+        "All tasks were already scored"
         in command_line("evaluate", output, "--task", folder, "--metric", "R@1000", "-o", tmp_path / "scores").out
     )
     other = ["evaluate", run, "--name", "first-reranked", "--task", folder, "--metric", "R@1000"]

@@ -111,8 +111,8 @@ def test_a_filter_restricts_questions_and_runs(
     assert command_line("search", documents, *BM25, *run).code == 0
     assert read_run(tmp_path / "x.trec").results["q1"].keys() == {"a.md#1"}
     for where, reason in (
-        ("year > 3000", "no passage fits the filter."),
-        ("page is null and year = 2021", "no passage that fits the filter shares a word with the question."),
+        ("year > 3000", "no passage matches the filter."),
+        ("page is null and year = 2021", "no passage that matches the filter shares a word with the question."),
     ):
         done = command_line("search", documents, "camel", *BM25, "--where", where)
         assert (done.code, done.out) == (0, f"Nothing found: {reason}\n")

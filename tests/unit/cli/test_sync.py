@@ -35,12 +35,12 @@ def test_a_folder_is_searchable_by_words_at_once_and_only_changes_are_read(
 ) -> None:
     index = tmp_path / "index"
     first = command_line("sync", docs, index)
-    assert f"{index}: files 2 added; 2 passages without vectors; " in first.out
+    assert f"{index}: 2 files added; 2 passages without vectors; " in first.out
     assert "  skipped     1  a picture: c.png\n" in first.out
     assert "a.md" in command_line("search", index, "bridge").out
     (docs / "b.txt").write_text("The harbor opens in winter.")
-    assert "files 1 changed, 1 unchanged; 2 passages" in command_line("sync", docs, index).out
-    assert "files 2 unchanged; 2 passages" in command_line("sync", docs, index).out
+    assert "1 file changed, 1 unchanged; 2 passages" in command_line("sync", docs, index).out
+    assert "2 files unchanged; 2 passages" in command_line("sync", docs, index).out
     assert "b.txt" in command_line("search", index, "harbor").out
     assert "add vectors: `llama2vec sync" in command_line.refused("search", index, "harbor", "--mode", "dense")
 
@@ -50,10 +50,10 @@ def test_a_model_adds_vectors_and_is_remembered(
 ) -> None:
     index = tmp_path / "index"
     first = command_line("sync", docs, index, "--model", llama_folder, *CPU)
-    assert f"{index} answers by words now; vectors of 2 passages follow." in first.err
-    assert "2 passages, 2 of them encoded now; " in first.out
+    assert f"{index} can be searched with BM25 now; vectors for 2 passages come next." in first.err
+    assert "2 passages, 2 of them newly encoded; " in first.out
     (docs / "b.txt").write_text("The harbor opens in winter.")
-    assert "2 passages, 1 of them encoded now; " in command_line("sync", docs, index, *CPU).out
+    assert "2 passages, 1 of them newly encoded; " in command_line("sync", docs, index, *CPU).out
     found = command_line("search", index, "harbor", "--mode", "hybrid", *CPU)
     assert (found.code, found.out.splitlines()[0].split()[2]) == (0, "b.txt:1")
 
@@ -61,9 +61,9 @@ def test_a_model_adds_vectors_and_is_remembered(
 def test_settings_are_kept_for_the_next_time(docs: Path, tmp_path: Path, command_line: CommandLine) -> None:
     index = tmp_path / "index"
     command_line("sync", docs, index, "--set", "reading.include=['*.md']", "--set", "index.language=de")
-    assert "files 1 unchanged; 1 passage without" in command_line("sync", docs, index).out
+    assert "1 file unchanged; 1 passage without" in command_line("sync", docs, index).out
     again = command_line("sync", docs, index, "--set", "reading.include=[]")
-    assert "files 1 added, 1 unchanged; 2 passages" in again.out
+    assert "1 file added, 1 unchanged; 2 passages" in again.out
 
 
 def test_mistakes_are_one_line_and_change_nothing(docs: Path, tmp_path: Path, command_line: CommandLine) -> None:
@@ -81,10 +81,10 @@ def test_watching_follows_changes_until_it_is_interrupted(docs: Path, tmp_path: 
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
         assert run.stdout is not None
-        assert "files 2 added" in run.stdout.readline()
+        assert "2 files added" in run.stdout.readline()
         assert "a picture: c.png" in run.stdout.readline()
         (docs / "new.md").write_text("# Castle\n\nA castle stands on the hill.")
-        assert "files 1 added, 2 unchanged; 3 passages" in run.stdout.readline()
+        assert "1 file added, 2 unchanged; 3 passages" in run.stdout.readline()
         time.sleep(0.1)
         run.send_signal(signal.SIGINT)
         try:
@@ -103,7 +103,7 @@ def test_vectors_are_kept_in_the_format_that_was_set_last(
         assert command_line("sync", docs, index, "--model", llama_folder, "--set", given, *CPU).code == 0
         assert VectorStore.open(index / "store").dtype == kept
     (docs / "b.txt").write_text("The harbor opens in winter.")
-    assert "2 passages, 1 of them encoded now; " in command_line("sync", docs, index, *CPU).out
+    assert "2 passages, 1 of them newly encoded; " in command_line("sync", docs, index, *CPU).out
     found = command_line("search", index, "harbor", "--mode", "dense", *CPU)
     assert (found.code, len(found.out.splitlines()) > 1) == (0, True)
 

@@ -231,7 +231,7 @@ def test_removed_documents_and_passages_stay_away_until_their_file_changes(
     write(folder, {"b/d.txt": FILES["b/d.txt"] + "\n\nwinter"})
     with caplog.at_level(logging.WARNING):
         assert sync(folder, index, encoder).passages == 6
-    assert caplog.messages == ["b/d.txt changed, so what was removed of it is back"]
+    assert caplog.messages == ["b/d.txt changed, so its removed passages are back"]
     assert len(encoder.encoded) == 7 + 3
     with pytest.raises(DataError, match="no document or passage 'b/d'"):
         Library(index).remove(["b/d.txt", "b/d"])
@@ -293,7 +293,7 @@ def test_a_damaged_index_is_made_anew_and_what_was_removed_stays_away(
     (index / "store" / "shard-00001.offsets.npy").unlink()
     sync(folder, index, HashEncoder())
     assert content(index) == whole
-    assert "it is built again" in caplog.text
+    assert "rebuilding it" in caplog.text
 
 
 def test_two_files_that_give_one_id_are_named(folder: Path, tmp_path: Path) -> None:

@@ -259,7 +259,7 @@ def test_without_vectors_bm25_alone_answers_and_one_line_says_how_to_add_them(
     with caplog.at_level(logging.INFO):
         opened = Retriever.open(tmp_path / "index", "a model that is not needed")
     how = f"`llama2vec encode MODEL c.jsonl -o {store.path} --overwrite`"
-    assert caplog.messages == [f"{store.path} has no vectors, so BM25 alone searches it; add them with {how}"]
+    assert caplog.messages == [f"{store.path} has no vectors, so it is searched with BM25 only; add them with {how}"]
     assert opened.modes == Retriever.open(tmp_path / "index", CountingEncoder()).modes == ("bm25",)
     assert [hit.passage.id for hit in opened.hits("llama wool")][:1] == ["p4"]
     with pytest.raises(StoreError, match="cannot be searched by hybrid, only by bm25; add vectors: `llama2vec encode"):

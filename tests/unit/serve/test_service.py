@@ -263,7 +263,7 @@ def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
     sync(folder, index, TwoSided())
     for _ in range(2):
         assert service.client.get("/search", params={"q": "wool"}).json()["mode"] == "bm25"
-        wait_until(lambda: "words alone still answer" in caplog.text)
+        wait_until(lambda: "BM25 alone still answers" in caplog.text)
     assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": [], "quick": True}
     assert len(loadings) == (0 if named else 1)
-    assert caplog.text.count("words alone still answer") == 1
+    assert caplog.text.count("BM25 alone still answers") == 1

@@ -19,7 +19,7 @@ def test_an_export_gives_the_encoder_s_vectors_of_golden_and_drawn_texts(exporte
     assert home == exported.parent / "encoder"
     found = verify(home, golden, backend, device="cpu")
     assert found.passed
-    assert found.lines()[0].startswith("6 golden and 18 drawn texts a side, D=32, float32, contract")
+    assert found.lines()[0].startswith("6 golden and 18 drawn texts per side, D=32, float32, contract")
     assert max(side.largest_difference or 1 for side in found.sides.values()) < 1e-5
 
 

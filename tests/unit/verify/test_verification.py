@@ -55,7 +55,7 @@ def test_an_older_folder_says_what_is_missing_and_gets_golden_vectors_by_write(
     before = (folder / "llama2vec.json").read_bytes()
     code, out, _ = cli(folder, "--write")
     assert code == 0, out
-    assert "Wrote 6 golden vectors a side" in out
+    assert "Wrote 6 golden vectors per side" in out
     assert (folder / "golden.npy").read_bytes() == (saved.folder / "golden.npy").read_bytes()
     assert (folder / "llama2vec.json").read_bytes() == before
     assert "--overwrite" in refused(folder, "--write")
