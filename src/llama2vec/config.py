@@ -41,6 +41,17 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_no_switch(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse true and false for a number, which pydantic would read as 1 and 0."""
+        kinds = _plain_kinds(cls.model_fields[str(info.field_name)].annotation)
+        given = value if isinstance(value, list | tuple) else [value]
+        is_number = (int in kinds or float in kinds) and bool not in kinds
+        if is_number and any(isinstance(one, bool) for one in given):
+            raise ValueError("write a number, not true or false")
+        return value
+
     @field_validator("*")
     @classmethod
     def _is_bounded(cls, value: Any, info: ValidationInfo) -> Any:
@@ -52,6 +63,15 @@ class Settings(BaseModel):
                 if isinstance(number, int) and abs(number) > _MOST:
                     raise ValueError(f"{number} is too large; the limit is {_MOST:,}")
         return value
+
+
+def _plain_kinds(annotation: Any) -> list[Any]:
+    """Return the innermost types of an annotation.
+
+    >>> _plain_kinds(list[int] | None)
+    [<class 'int'>, <class 'NoneType'>]
+    """
+    return [kind for part in get_args(annotation) for kind in _plain_kinds(part)] or [annotation]
 
 
 class GrownSettings(Settings):
@@ -340,7 +360,8 @@ def _first_problem(schema: type[Settings], error: ValidationError, where: str) -
         return f"{where}: unknown key '{key}'; {hint}"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r:.200})"
-    return f"{where}: {key or 'recipe'}: {message}{given}"
+    # What is wrong between sections has no key, and its message names the sections.
+    return f"{where}: {key}: {message}{given}" if key else f"{where}: {message}{given}"
 
 
 def _keys(schema: type[Settings], location: list[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ from pydantic import ValidationError
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, load_config
+from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError
+from llama2vec.finetune.settings import FinetuneConfig
 
 
 def recipe(folder: Path, text: str) -> Path:
@@ -119,6 +122,43 @@ def test_a_wrong_value_is_told_with_its_key(override: str, message: str) -> None
     with pytest.raises(ConfigError, match=message) as caught:
         load_config(AdaptConfig, None, [override])
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "given"),
+    [
+        ("optimizer.steps", "true"), ("optimizer.average_last", "true"), ("optimizer.learning_rate", "true"),
+        ("text.held_out", "false"), ("model.lora.rank", "false"), ("text.limit", "false"),
+    ],
+)  # fmt: skip
+def test_true_and_false_are_no_numbers(tmp_path: Path, key: str, given: str) -> None:
+    section, _, name = key.rpartition(".")
+    path = recipe(tmp_path, f"[{section}]\n{name} = {given}\n")
+    for file, overrides in ((None, [f"{key}={given}"]), (path, [])):
+        with pytest.raises(ConfigError, match=rf"{re.escape(key)}: write a number, not true or false"):
+            load_config(AdaptConfig, file, overrides)
+
+
+def test_true_is_no_number_in_a_list_or_beside_none() -> None:
+    with pytest.raises(ConfigError, match=r"contrastive\.dimensions: write a number"):
+        load_config(FinetuneConfig, None, ["contrastive.dimensions=[32, true]"])
+    with pytest.raises(ConfigError, match=r"tokens: write a number"):
+        load_config(PassageSettings, None, ["tokens=true"])
+
+
+def test_numbers_and_switches_keep_their_kinds(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "[optimizer]\nsteps = 3\nlearning_rate = 1\nwarmup = 0.5\n[model]\ncompile = true\n")
+    config = load_config(AdaptConfig, path, ["text.draw_lengths=false", "text.max_words=12.0", "model.lora.alpha=8"])
+    assert (config.optimizer.steps, config.optimizer.learning_rate, config.optimizer.warmup) == (3, 1.0, 0.5)
+    assert (config.model.compile, config.text.draw_lengths, config.text.max_words) == (True, False, 12)
+    assert config.model.lora.alpha == 8
+
+
+def test_what_is_wrong_between_sections_has_no_key_before_it(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "[optimizer]\naverage_last = 2\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(FinetuneConfig, path)
+    assert str(caught.value).startswith(f"{path}: optimizer.average_last and validation.keep_best both choose")
 
 
 def test_a_recipe_with_nothing_to_learn_is_refused() -> None:

@@ -3,46 +3,48 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from llama2vec.terminal import counted
-from llama2vec.training.state import step_of, whole_checkpoints
+from llama2vec.training.settings import OptimizerSettings
+from llama2vec.training.state import CHECKPOINTS, check_weights, step_of
 
 logger = logging.getLogger(__name__)
 
 
-def average_last_checkpoints(model: torch.nn.Module, load: Callable[[Path], None], folder: Path, count: int) -> None:
-    """Give the trained weights of a model their mean over the newest whole checkpoints, and name the steps of these.
+def checkpoints_to_average(folder: Path, settings: OptimizerSettings, step: int) -> list[Path]:
+    """Return those checkpoints to average that a training has written up to a step, the oldest first.
+
+    Raises:
+        TrainingError: The weights of one are missing or have changed.
+    """
+    found = [folder / CHECKPOINTS / f"checkpoint-{one}" for one in settings.averaged_steps() if one <= step]
+    for checkpoint in found:
+        check_weights(checkpoint)
+    return found
+
+
+def average_checkpoints(model: torch.nn.Module, load: Callable[[Path], None], checkpoints: Sequence[Path]) -> None:
+    """Give the trained weights of a model their mean over checkpoints, and name the steps of these.
 
     Under LoRA the mean is that of A and of B. The sums are float32, in the order of the steps.
 
     Args:
         model: Its weights that need a gradient are replaced; the others stay.
         load: Loads a checkpoint into the model.
-        folder: The training's.
-        count: Checkpoints to average; fewer if there are fewer, which is said.
-
-    Raises:
-        TrainingError: A checkpoint is damaged.
+        checkpoints: Those to average, at least one.
     """
-    found = whole_checkpoints(folder)[-count:]
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     sums: dict[str, Tensor] = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in trained.items()}
-    for checkpoint in found:
+    for checkpoint in checkpoints:
         load(checkpoint)
         for name, weight in trained.items():
             sums[name] += weight.detach().float()
     with torch.no_grad():
         for name, weight in trained.items():
-            weight.copy_(sums[name] / len(found))
-    steps = [step_of(checkpoint) for checkpoint in found]
-    if len(found) < count:
-        logger.warning(
-            "optimizer.average_last is %d, but there are only %s; lower optimizer.save_every for more",
-            count, counted(len(found), "checkpoint"),
-        )  # fmt: skip
-    logger.info("the weights are the mean of those at steps %s", ", ".join(map(str, steps)))
+            weight.copy_(sums[name] / len(checkpoints))
+    steps = ", ".join(str(step_of(checkpoint)) for checkpoint in checkpoints)
+    logger.info("the weights are the mean of those at steps %s", steps)

@@ -24,7 +24,7 @@ from llama2vec.model.speed import fast_paths
 from llama2vec.processes import from_all, on_first_process, process_count, wait_for_all
 from llama2vec.terminal import ProgressReporter
 from llama2vec.training import state as saved
-from llama2vec.training.averaging import average_last_checkpoints
+from llama2vec.training.averaging import average_checkpoints, checkpoints_to_average
 from llama2vec.training.orders import EpochOrder
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedTraining, check_same_sharding, sharded
@@ -217,11 +217,10 @@ def _run(
         recorder.last |= validation_at(recorder.folder / LOG_FILE, best_step)
     elif settings.average_last > 1:
         wait_for_all()  # The first process marks the last checkpoint as complete
-        average_last_checkpoints(
+        average_checkpoints(
             trainer.model,
             lambda checkpoint: trainer._load_from_checkpoint(str(checkpoint)),
-            recorder.folder,
-            settings.average_last,
+            checkpoints_to_average(recorder.folder, settings, settings.steps),
         )
         recorder.last |= recorder.validated()
     return best_step
@@ -255,7 +254,8 @@ def train(
     ``gradient_checkpointing``, ``compile``, and ``tracking``, which shows the curves elsewhere.
 
     Raises:
-        TrainingError: Fewer examples than one batch for each process, or a loss that is not finite.
+        TrainingError: Fewer examples than one batch for each process, fewer checkpoints than are to be averaged, a
+            damaged one among these, or a loss that is not finite.
     """
     check_enough(len(examples), settings)
     folder.mkdir(parents=True, exist_ok=True)
@@ -276,6 +276,8 @@ def train(
         logger.info("resuming from %s", checkpoint)
     is_sharded = settings.sharding == "fsdp"
     check_same_sharding(checkpoint, is_sharded=is_sharded)
+    if checkpoint and settings.average_last > 1:  # A damaged one shows before the remaining steps
+        checkpoints_to_average(folder, settings, saved.step_of(checkpoint))
     compiled = options.pop("compile", False)
     with fast_paths(model, compiled=compiled), quiet_transformers(), recorder.progress, ExitStack() as stack:
         if is_sharded:
@@ -288,11 +290,13 @@ def train(
 
 
 def check_enough(examples: int, settings: OptimizerSettings) -> None:
-    """Raise a TrainingError unless there is a whole batch for every process."""
+    """Raise a TrainingError unless there is a whole batch for every process, and its steps leave what is averaged."""
     if examples < settings.batch_size * process_count():
         needed = f"one batch of {settings.batch_size}" + (" per process" if process_count() > 1 else "")
         problem = f"{examples} training examples are fewer than {needed}"
         raise TrainingError(f"{problem}; give more of them or lower optimizer.batch_size")
+    if lacking := settings.lacking_checkpoints():
+        raise TrainingError(f"optimizer.{lacking}")
 
 
 def _arguments(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from llama2vec.config import GrownSettings, Settings
+from llama2vec.terminal import counted
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
@@ -18,8 +20,9 @@ class OptimizerSettings(GrownSettings):
         steps: Optimizer steps. The default suits SmolLM2-135M (docs/lab-notes.md); the paper uses 10,000 for 7B.
         learning_rate: Peak of the schedule. The default suits small models under LoRA; use 1e-4 to 3e-4 for billions
             of parameters, 1e-5 for full fine-tuning.
-        average_last: Save the mean of the weights at the last so many checkpoints, ``save_every`` steps apart, instead
-            of the last weights (LAWA, arXiv 2209.14981). It helps where the learning rate has not fallen to 0.
+        average_last: Save the mean of the weights at the last so many checkpoints instead of the last weights (LAWA,
+            arXiv 2209.14981). They are ``save_every`` steps apart, except that the last one follows sooner where
+            ``save_every`` does not divide the steps. It helps where the learning rate has not fallen to 0.
         sharding: ``fsdp`` = each process of torchrun holds a share of weights, gradients and optimizer state (FSDP2).
     """
 
@@ -54,7 +57,23 @@ class OptimizerSettings(GrownSettings):
     def _average_of_whole_weights(self) -> OptimizerSettings:
         if self.average_last > 1 and self.sharding != "none":
             raise ValueError("average_last needs whole weights on each device; set sharding to 'none', or it to 1")
+        # Fine-tuning learns its steps from the examples where only epochs are set, and checks once it has read them.
+        if self.steps and (lacking := self.lacking_checkpoints()):
+            raise ValueError(lacking)
         return self
+
+    def lacking_checkpoints(self) -> str:
+        """Say why the steps do not leave the checkpoints that are to be averaged; "" where they do."""
+        found = ceil(self.steps / self.save_every)
+        if self.average_last <= max(found, 1):
+            return ""
+        made = f"makes only {counted(found, 'checkpoint')} in {counted(self.steps, 'step')}; lower one of them"
+        return f"average_last is {self.average_last}, but save_every = {self.save_every} {made}"
+
+    def averaged_steps(self) -> list[int]:
+        """Return the steps at whose checkpoints the weights are averaged, the earliest first."""
+        last = ceil(self.steps / self.save_every)
+        return [min(number * self.save_every, self.steps) for number in range(last - self.average_last + 1, last + 1)]
 
     @field_validator("schedule", mode="before")
     @classmethod

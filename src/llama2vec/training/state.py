@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 LOG_FILE, LOSS_PLOT = "log.jsonl", "loss.png"
 CHECKPOINTS = "checkpoints"
 _COMPLETE = "complete.json"
+_IS_OF_WEIGHTS = re.compile(r"\.safetensors(\.index\.json)?$|(^|/)config\.json$")
 
 
 def truncate_log(path: Path, step: int) -> None:
@@ -152,18 +154,6 @@ def last_checkpoint(folder: Path) -> Path | None:
     return whole
 
 
-def whole_checkpoints(folder: Path) -> list[Path]:
-    """Return the whole checkpoints of a training folder, the oldest first.
-
-    Raises:
-        TrainingError: A file of one is missing or has changed.
-    """
-    found = _marked_complete(folder / CHECKPOINTS)
-    for path in found:
-        check_checkpoint(path)
-    return found
-
-
 def _marked_complete(checkpoints: Path) -> list[Path]:
     """Return the folders that are marked as complete, the oldest step first."""
     return sorted((file.parent for file in checkpoints.glob(f"checkpoint-*/{_COMPLETE}")), key=step_of)
@@ -174,6 +164,17 @@ def check_checkpoint(checkpoint: Path) -> None:
     fault = _fault(checkpoint)
     if fault:
         raise TrainingError(f"{checkpoint}: {fault}; delete the output folder and train again")
+
+
+def check_weights(checkpoint: Path) -> None:
+    """Raise a TrainingError if what a checkpoint's weights are loaded from is missing or has changed.
+
+    The state of optimizer and trainer, which only a resumed training needs, does not matter.
+    """
+    fault = _fault(checkpoint, _IS_OF_WEIGHTS)
+    if fault:
+        remedy = "delete it and the later ones beside it, and run the same command again"
+        raise TrainingError(f"{checkpoint}: {fault}; {remedy}")
 
 
 def step_of(checkpoint: Path) -> int:
@@ -198,11 +199,15 @@ def _is_finite(weight: torch.Tensor) -> bool:
     return not own.numel() or all(bool(torch.isfinite(value)) for value in torch.aminmax(own))
 
 
-def _fault(checkpoint: Path) -> str:
-    """Say what is wrong with a complete checkpoint, "" where nothing is; those of older versions have no hashes."""
+def _fault(checkpoint: Path, names: re.Pattern[str] = re.compile("")) -> str:
+    """Say what is wrong with a complete checkpoint, "" where nothing is; those of older versions have no hashes.
+
+    ``names`` limits the check to files whose names it finds.
+    """
     try:
         expected = json.loads((checkpoint / _COMPLETE).read_bytes()).get("sha256", {})
-        changed = [name for name, sha256 in expected.items() if file_sha256(checkpoint / name) != sha256]
+        checked = {name: sha256 for name, sha256 in expected.items() if names.search(name)}
+        changed = [name for name, sha256 in checked.items() if file_sha256(checkpoint / name) != sha256]
     except (OSError, ValueError, AttributeError):
         return "a file is missing or cannot be read"
     return f"{changed[0]} has changed since it was written" if changed else ""

@@ -12,6 +12,7 @@ from fit_line import EXAMPLES, FitLine, Line, settings
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
+from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, TrainingError
 from llama2vec.finetune.settings import FinetuneConfig
@@ -64,18 +65,59 @@ def test_a_finished_training_that_was_killed_before_it_was_saved_ends_the_same(t
     assert torch.equal(first.linear.weight, again.linear.weight)
 
 
-def test_fewer_checkpoints_than_asked_for_are_averaged_and_said(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("steps", "save_every", "last", "expected"),
+    [(8, 2, 3, [4, 6, 8]), (7, 2, 3, [4, 6, 7]), (8, 50, 1, [8]), (101, 50, 3, [50, 100, 101])],
+)
+def test_the_last_checkpoint_may_follow_sooner(steps: int, save_every: int, last: int, expected: list[int]) -> None:
+    assert OptimizerSettings(steps=steps, save_every=save_every, average_last=last).averaged_steps() == expected
+
+
+@pytest.mark.parametrize("given", [[], ["optimizer.steps=50"], ["optimizer.steps=100"], ["optimizer.save_every=16"]])
+def test_more_checkpoints_than_the_steps_leave_are_refused_with_the_settings(given: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"optimizer: average_last is 3, but save_every = \d+ makes only [12] checkp"):
+        load_config(AdaptConfig, None, ["optimizer.average_last=3", *given])
+    enough = load_config(AdaptConfig, None, ["optimizer.average_last=3", "optimizer.steps=101"])
+    assert enough.optimizer.averaged_steps() == [50, 100, 101]
+
+
+def test_steps_that_follow_from_epochs_are_checked_before_they_are_taken(tmp_path: Path) -> None:
+    given = ["optimizer.average_last=3", "validation.keep_best=false", "optimizer.batch_size=4"]
+    chosen = load_config(FinetuneConfig, None, given).optimizer
+    resolved = chosen.model_copy(update={"steps": 20})
+    with pytest.raises(TrainingError, match=r"^optimizer\.average_last is 3, but .* only 1 checkpoint in 20 steps"):
+        train(Line(), EXAMPLES, [], FitLine(), resolved, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_checkpoint_is_found_before_the_remaining_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = averaged(tmp_path, average_last=9)
-    expected = torch.stack([of_checkpoint(tmp_path, step) for step in (2, 4, 6, 8)]).mean(dim=0)
-    torch.testing.assert_close(model.linear.weight.detach(), expected, rtol=0, atol=1e-7)
-    assert "optimizer.average_last is 9, but there are only 4 checkpoints" in caplog.text
+    killed = FitLine(bad_call=7)
+    with pytest.raises(TrainingError, match="step 7: the loss is nan"):
+        train(Line(), EXAMPLES[:-3], [], killed, settings(steps=8, save_every=2, average_last=3), tmp_path)
+    (tmp_path / "checkpoints" / "checkpoint-2" / "model.safetensors").write_bytes(b"no part of the mean")
+    weights = tmp_path / "checkpoints" / "checkpoint-4" / "model.safetensors"
+    whole = weights.read_bytes()
+    for damage in (lambda: weights.write_bytes(b"cut"), weights.unlink):
+        weights.write_bytes(whole)
+        damage()
+        with monkeypatch.context() as patched:
+            patched.setattr(FitLine, "loss", lambda *_: pytest.fail("a step was taken"))
+            with pytest.raises(TrainingError, match=r"checkpoint-4: .*delete it and the later ones"):
+                averaged(tmp_path, average_last=3)
+    weights.write_bytes(whole)
+    assert averaged(tmp_path, average_last=3)
 
 
-def test_a_damaged_checkpoint_is_not_averaged(tmp_path: Path) -> None:
-    averaged(tmp_path, average_last=3)
-    (tmp_path / "checkpoints" / "checkpoint-4" / "model.safetensors").write_bytes(b"cut")
+def test_only_what_the_weights_are_loaded_from_has_to_be_whole(tmp_path: Path) -> None:
+    first = averaged(tmp_path, average_last=3)
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-4"
+    for name in ("trainer_state.json", "optimizer.pt", "scheduler.pt"):
+        (checkpoint / name).write_bytes(b"cut")
+    (checkpoint / "rng_state.pth").unlink()
+    assert torch.equal(averaged(tmp_path, average_last=3).linear.weight, first.linear.weight)
+    (checkpoint / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(TrainingError, match="checkpoint-4"):
         averaged(tmp_path, average_last=3)
 
@@ -83,7 +125,7 @@ def test_a_damaged_checkpoint_is_not_averaged(tmp_path: Path) -> None:
 def test_other_choices_of_weights_are_refused() -> None:
     with pytest.raises(ValidationError, match="average_last needs whole weights"):
         OptimizerSettings(average_last=2, sharding="fsdp")
-    with pytest.raises(ConfigError, match=r"validation\.keep_best to false"):
+    with pytest.raises(ConfigError, match=r"^--set: optimizer\.average_last and .*keep_best to false"):
         load_config(FinetuneConfig, None, ["optimizer.average_last=2"])
     chosen = load_config(FinetuneConfig, None, ["optimizer.average_last=2", "validation.keep_best=false"])
     assert chosen.optimizer.average_last == 2

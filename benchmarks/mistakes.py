@@ -1,0 +1,40 @@
+"""What scripts do about a user's mistake: one line and exit code 2, and no file replaced that is not theirs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from llama2vec.errors import Llama2VecError, OutputExistsError
+from llama2vec.files import read_text
+
+
+@contextmanager
+def told_in_one_line() -> Iterator[None]:
+    """End the script with the line of a Llama2VecError."""
+    try:
+        yield
+    except Llama2VecError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_own(path: Path, kinds: Mapping[str, type], noun: str) -> dict[str, Any] | None:
+    """Return the JSON object that an earlier call wrote, or None if the file is missing.
+
+    Raises:
+        OutputExistsError: The file cannot be read, or lacks one of the keys with values of these ``kinds``.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+        raise OutputExistsError(f"{path} does not hold {noun}; move it away or choose another path")
+    return found
