@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llama2vec.cli.options import is_first_process, report, with_options
-from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds
+from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seed_folder
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
@@ -60,25 +61,33 @@ def run_command(
 
     Finished stages are skipped. After an interruption, rerun the same command to resume.
     """
-    changes = _changes(recipe, corpus, model, overrides or [])
-    config = load_config(RunConfig, recipe, changes)
+    if flops is not None and not dry_run:
+        raise ConfigError("--flops is for --dry-run alone; add that or leave it out")
+    runs = _runs(recipe, _changes(recipe, corpus, model, overrides or []), output, seeds)
     if dry_run:
-        from llama2vec.data.corpus import read_once
-        from llama2vec.pipeline.plan import plan_run
-
-        with read_once():
-            _show_plan(plan_run(config, output), first, last, flops)
-    elif seeds is None:
-        _run(config, output, first, last, overwrite=overwrite)
+        _show_plans(list(runs.values()), first, last, flops)
+    elif None in runs:
+        _run(*runs[None], first, last, overwrite=overwrite)
     else:
-        drawn = [key for key in _SEEDS if getattr(config, key.partition(".")[0]) is not None]
-        numbers = read_seeds(seeds, overrides or [])
-        configs = {
-            seed: load_config(RunConfig, recipe, [*changes, *(f"{key}={seed}" for key in drawn)]) for seed in numbers
-        }
-        run_seeds(
-            "run", numbers, output, lambda seed, folder: _run(configs[seed], folder, first, last, overwrite=overwrite)
+        numbers = [seed for seed in runs if seed is not None]
+        run_seeds("run", numbers, output, lambda seed, _: _run(*runs[seed], first, last, overwrite=overwrite))
+
+
+def _runs(
+    recipe: Path | None, changes: list[str], output: Path, seeds: str | None
+) -> dict[int | None, tuple[RunConfig, Path]]:
+    """Return the recipe and the folder of each seed, or of the one run without seeds, whose key is None."""
+    config = load_config(RunConfig, recipe, changes)
+    if seeds is None:
+        return {None: (config, output)}
+    drawn = [key for key in _SEEDS if getattr(config, key.partition(".")[0]) is not None]
+    return {
+        seed: (
+            load_config(RunConfig, recipe, [*changes, *(f"{key}={seed}" for key in drawn)]),
+            seed_folder(output, seed),
         )
+        for seed in read_seeds(seeds, changes)
+    }
 
 
 def _run(config: RunConfig, output: Path, first: str, last: str, *, overwrite: bool) -> dict[str, float]:
@@ -117,8 +126,26 @@ def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrid
     return [*changes, *with_options(overrides, ("--corpus", "corpus", corpus), ("--model", "model.name", model))]
 
 
-def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> None:
-    """Print a row per stage: inputs, output, action and reason, estimated memory and time."""
+def _show_plans(runs: Sequence[tuple[RunConfig, Path]], first: str, last: str, flops: float | None) -> None:
+    """Show the plan of one run; of several, which differ in their seeds alone, that of the first and the whole time."""
+    from llama2vec.data.corpus import read_once
+    from llama2vec.pipeline.execution import check_output
+    from llama2vec.pipeline.plan import plan_run
+    from llama2vec.terminal import duration
+
+    with read_once():
+        plans = [plan_run(config, output) for config, output in runs]
+        for plan in plans:
+            check_output(plan)
+        seconds = _show_plan(plans[0], first, last, flops)
+    if len(plans) > 1:
+        others = ", ".join(str(plan.output) for plan in plans[1:])
+        whole = duration(seconds * len(plans))
+        typer.echo(f"The same for {others}: about {whole} for all {len(plans)} seeds.")
+
+
+def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> float:
+    """Print a row per stage: inputs, output, action and reason, estimated memory and time; return all seconds."""
     from rich.table import Table
     from rich.text import Text
 
@@ -150,6 +177,7 @@ def _show_plan(plan: RunPlan, first: str, last: str, flops: float | None) -> Non
     console.print(table)
     for line in estimate.assumptions:
         console.print(f"- {line}", markup=False, highlight=False)
+    return seconds
 
 
 def _memory(count: float) -> str:

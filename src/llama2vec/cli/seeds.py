@@ -48,6 +48,11 @@ def read_seeds(text: str, overrides: Sequence[str]) -> list[int]:
     return seeds
 
 
+def seed_folder(output: Path, seed: int) -> Path:
+    """Return the folder of one seed's training."""
+    return output / f"seed-{seed}"
+
+
 def seeded(changes: Sequence[str], seed: int, output: Path) -> list[str]:
     """Return the overrides of one seed; in a tracker, its run is named after the folder of all."""
     name = as_overrides({"tracking.name": f"{output.resolve().name}-seed-{seed}"})
@@ -76,8 +81,9 @@ def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[in
     check_new(table, overwrite=True, kind=_KIND)
     found: dict[int, Mapping[str, float]] = {}
     for place, seed in enumerate(seeds, start=1):
-        report(f"Seed {seed} ({place} of {len(seeds)}): {output / f'seed-{seed}'}")
-        found[seed] = train(seed, output / f"seed-{seed}")
+        folder = seed_folder(output, seed)
+        report(f"Seed {seed} ({place} of {len(seeds)}): {folder}")
+        found[seed] = train(seed, folder)
     if not is_first_process():
         return
     figures = summarized(found)

@@ -56,10 +56,7 @@ def verify_command(
     write: Annotated[bool, typer.Option("--write", help="Make golden vectors for a model that has none.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
-    """Recompute a model's golden vectors in another program and name the cause of any difference.
-
-    The exit code is 1 if there is a difference.
-    """
+    """Recompute golden vectors in another program and name the cause of any difference (then exit code 1)."""
     _check_options(dtype, backend, only_elsewhere=bool(write or export_texts or vectors or server.url))
     from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends

@@ -118,6 +118,14 @@ class _Estimator:
         operations = steps * passes * forward_operations(self.shape, tokens, length)
         return StageEstimate(operations / self.rates.training(length, settings), memory.total + _PROCESS_BYTES)
 
+    def _note_few(self, stage: str, examples: float, settings: OptimizerSettings) -> None:
+        """Note that a stage would refuse its data; a note and not an error, since their number is estimated."""
+        if examples < settings.batch_size * launched_processes():
+            self.notes.append(
+                f"{stage}: about {examples:,.0f} training examples do not fill a batch of {settings.batch_size}, so it "
+                f"would stop; give more texts or lower {stage}.optimizer.batch_size"
+            )
+
     def _reading(self, texts: Lengths, most: int) -> float:
         length = texts.mean(most, self.texts.prompt)
         return texts.total * forward_operations(self.shape, length, length) / self.rates.reading(length)
@@ -156,6 +164,7 @@ class _Estimator:
         head = slots * 2 * self.shape.vocabulary * self.shape.width
         training = settings.steps * settings.accumulation * settings.batch_size * 2 * head
         pieces = texts.total * fmean(texts.tokens) / (words * per_word)
+        self._note_few("adapt", max(pieces, texts.total), settings)
         held_out = min(MOST_HELD_OUT, round(config.text.held_out * pieces)) * _validations(settings, settings.steps)
         validation = held_out * (forward_operations(self.shape, length, length) + head)
         seconds = found.seconds + (training + validation) / self.rates.reading(length)
@@ -196,6 +205,7 @@ class _Estimator:
         each = config.contrastive.positives + fmean(min(count, config.contrastive.negatives) for count in there)
         a_step = settings.batch_size * settings.accumulation
         trained = max(1.0, queries.total * (1 - (0 if config.validation.source else config.validation.share)))
+        self._note_few("finetune", trained, settings)
         steps = settings.steps or max(1, round(settings.epochs * trained / a_step))
         cells = settings.batch_size * (asked + each * length)
         most = held_cells(

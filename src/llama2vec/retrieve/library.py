@@ -109,8 +109,10 @@ class Library:
             old, store = self._present()
             folder = str(source.folder.resolve())
             if old and old.folder != folder and not follow:
-                problem = f"{self.path} follows {old.folder}, not {folder}"
-                raise OutputExistsError(f"{problem}; choose another index, or pass --overwrite to let it follow this")
+                raise OutputExistsError(
+                    f"{self.path} follows {old.folder}, not {folder}; choose another index, or run `llama2vec sync "
+                    f"{source.folder} {self.path} --overwrite` to let it follow this folder"
+                )
             settings = settings or LibrarySettings.model_validate(old.settings if old else {})
             model = model or (old.model if old else None)
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
@@ -10,6 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from llama2vec.config import Settings
 
 _DAY = 86_400.0
+_HOST = re.compile(r"[\w.-]+|\[?[0-9A-Fa-f:.]+\]?")
+"""A name, an IPv4 or an IPv6 address."""
 
 
 class ServeSettings(Settings):
@@ -58,6 +61,14 @@ class ProxySettings(Settings):
     trusted_proxy: list[str] = Field(
         default=[], description="Address or network of a proxy whose X-Forwarded-For counts; repeat for more."
     )
+
+    @field_validator("allow_host")
+    @classmethod
+    def _are_names(cls, hosts: list[str]) -> list[str]:
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is not a host name; write one such as search.example.org, without a port")
+        return hosts
 
     @field_validator("root_path")
     @classmethod

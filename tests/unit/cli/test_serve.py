@@ -12,6 +12,7 @@ from running import CommandLine
 from llama2vec.cli.serve import _allowed_hosts, _read_token
 from llama2vec.errors import ConfigError
 from llama2vec.model.source import QUERY_TABLE_FILE
+from llama2vec.serve.settings import ProxySettings
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,11 @@ def test_on_a_loopback_address_only_loopback_names_are_answered(host: str) -> No
 def test_an_address_for_other_machines_answers_to_any_name_unless_told() -> None:
     assert _allowed_hosts("192.0.2.7", None) is None
     assert "search.example" in (_allowed_hosts("192.0.2.7", ["search.example"]) or ())
+
+
+def test_a_host_that_no_request_can_name_is_refused() -> None:
+    for host in ("a b/", "http://search.example", "search.example:80", ""):
+        with pytest.raises(ValueError, match="is not a host name"):
+            ProxySettings(allow_host=[host])
+    good = ["search.example.org", "localhost", "10.0.0.7", "fe80::1", "[::1]"]
+    assert ProxySettings(allow_host=good).allow_host == good

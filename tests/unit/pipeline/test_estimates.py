@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,18 @@ def test_what_an_estimate_rests_on_is_said(llama_folder: Path, corpus_file: Path
         assert expected in said
     assert "as --flops says" in "\n".join(estimate_run(plan, plan.stages, 1e12).assumptions)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_texts_for_a_batch_are_noted(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> None:
+    overrides = [f"model.name={llama_folder}", "model.device=cpu", f"corpus={corpus_file}", "adapt=true"]
+
+    def said(batch: int) -> str:
+        config = load_config(RunConfig, None, [*overrides, f"adapt.optimizer.batch_size={batch}"])
+        plan = plan_run(config, tmp_path)
+        return "\n".join(estimate_run(plan, plan.stages, 1e12).assumptions)
+
+    assert re.search(r"adapt: about \d\d training examples do not fill a batch of 500,", said(500))
+    assert "do not fill" not in said(8)
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -194,7 +194,8 @@ def test_another_folder_another_owner_and_foreign_content_are_refused(folder: Pa
     index = tmp_path / "index"
     sync(folder, index)
     other = write(tmp_path / "other", {"a.txt": "zebra"})
-    with pytest.raises(OutputExistsError, match=r"index follows .*docs, not .*other; choose another index"):
+    way_out = r"choose another index, or run `llama2vec sync .*other .*index --overwrite`"
+    with pytest.raises(OutputExistsError, match=rf"index follows .*docs, not .*other; {way_out}"):
         sync(other, index)
     lock = Lock(tmp_path / ".lock-index")
     (is_taken, taken), (is_over, over) = os.pipe(), os.pipe()
