@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.data.cutting import word_spans
-from llama2vec.records import Passage, Query
+from llama2vec.model.lengths import Cut
+from llama2vec.records import Passage, Query, Side
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.settings import ScoringSettings
 from llama2vec.score.systems import SearchMode, Stores, System
@@ -53,6 +54,12 @@ class WordEncoder:
 
     def count_cut(self, passages: Sequence[Passage]) -> int:
         return sum(len(passage.full_text.split()) > LIMIT for passage in passages)
+
+    def cut(self, texts: Sequence[str], side: Side) -> Cut:
+        return Cut(sum(len(text.split()) > LIMIT for text in texts), LIMIT, fixed=False)
+
+    def cut_queries(self, queries: Sequence[Query], /) -> Cut:
+        return self.cut([query.text for query in queries], "query")
 
     def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
         self.read += [passage.id for passage in passages]

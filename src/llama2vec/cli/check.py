@@ -60,7 +60,7 @@ def check_command(
     names_model = recipe is not None or "name" in config.model.model_fields_set
     name = config.model.name if names_model else None
     check_new(output, overwrite=overwrite, inputs=[*sources, name, recipe], kind=_REPORT)
-    count_tokens, limits = _tokens(name, config) if name else (None, (0, 0))
+    count_tokens, limits = _tokens(config) if name else (None, (0, 0))
     from llama2vec.data.example_report import inspect_examples
 
     reports: list[ExampleReport] = []
@@ -74,24 +74,16 @@ def check_command(
     _finish(reports, output, overwrite)
 
 
-def _tokens(name: str, config: FinetuneConfig) -> tuple[Callable[[list[str]], list[int]], tuple[int, int]]:
+def _tokens(config: FinetuneConfig) -> tuple[Callable[[list[str]], list[int]], tuple[int, int]]:
     """Return a function that counts tokens, and the lengths at which queries and passages are truncated."""
-    from llama2vec.model.backbone import load_tokenizer
-    from llama2vec.model.contract import saved_settings
-    from llama2vec.model.source import resolve_model
+    from llama2vec.finetune.lengths import training_limits
 
-    tokenizer = load_tokenizer(name)
+    tokenizer, limits = training_limits(config)
 
     def count(texts: list[str]) -> list[int]:
         return list(map(len, tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]))
 
-    # A saved encoder has its own lengths, as in fine-tuning.
-    saved = saved_settings(Path(resolve_model(name).location))
-    encoder = saved[1] if saved else config.encoder
-    return count, (
-        config.data.query_max_tokens or encoder.query_max_tokens,
-        config.data.passage_max_tokens or encoder.passage_max_tokens,
-    )
+    return count, (limits["query"].tokens, limits["passage"].tokens)
 
 
 def _finish(reports: list[ExampleReport], output: Path | None, overwrite: bool) -> None:

@@ -81,7 +81,7 @@ def evaluate_command(
 ) -> None:
     """Score a model or BM25 on retrieval tasks and sentence pairs."""
     from llama2vec.score.systems import BM25, Stores, System
-    from llama2vec.score.tasks import find_task
+    from llama2vec.score.tasks import check_scoring
 
     if mode not in ("dense", "hybrid"):
         raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
@@ -100,8 +100,7 @@ def evaluate_command(
         # Not the encoder's settings then: names the nearest of ours.
         load_config(_Settings, None, encoder_sets + named)
     # A typo shows before a model is loaded.
-    for task in tasks:
-        find_task(task)
+    check_scoring(tasks, settings)
     if settings.encode_only and (model == BM25 or settings.stores is None):
         raise ConfigError("encode_only needs a model and a folder; give a model and --set stores=FOLDER")
     for folder in filter(None, (output, settings.stores)):

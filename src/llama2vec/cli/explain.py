@@ -18,6 +18,7 @@ from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explanation
+    from llama2vec.records import Side
 
 _BAR = 24
 _SENTENCE = 96
@@ -48,7 +49,12 @@ def explain_command(
             raise ConfigError(f"{option} is empty; give a text")
     encoder = load_encoder(model, dtype, device, prompts, sets)
     from llama2vec.explain.explanation import Explainer
+    from llama2vec.model.lengths import NOUNS, warn_of_limit
 
+    given: dict[Side, str] = {"query": query, "passage": passage}
+    for side, text in given.items():
+        remedy = f"raise the limit with --set {side}_max_tokens=N"
+        warn_of_limit(encoder.cut([text], side), 1, remedy, noun=NOUNS[side])
     explanation = Explainer(encoder, language=language).explain(query, passage, top=top, evidence=evidence)
     if json:
         content: dict[str, object] = {"query": query, "passage": passage}

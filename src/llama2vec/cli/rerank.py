@@ -67,12 +67,14 @@ def rerank_command(
         raise ConfigError("--corpus and --index both bring the passages; give one of them")
     found = read_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
+    from llama2vec.data.beir import warn_of_empty_queries
     from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.score.reranking import rerank
     from llama2vec.score.tasks import retrieval_task
 
     scorer = PairScorer(model, reranking.device, reranking.dtype)
     asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index, reading)
+    warn_of_empty_queries((query for query in asked if query.id in found.results), queries or task or "")
     reranked = rerank(found, asked, passages, scorer, depth=reranking.depth, tag=tag)
     write_run(reranked, output, overwrite=overwrite)
     scorer.warn_of_cut_texts()

@@ -101,10 +101,12 @@ def _fusion(mode: str | None, method: str, weights: list[str]) -> Fusion:
 
 def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwrite: bool) -> None:
     """Search every query of a file and write a TREC run."""
+    from llama2vec.data.beir import warn_of_empty_queries
     from llama2vec.data.corpus import read_queries
     from llama2vec.data.trec import check_id, write_run
 
     asked = read_queries(queries)
+    warn_of_empty_queries(asked, queries)
     # TREC files hold only ids of one word: better said now than after the search.
     for query in asked:
         check_id(query.id, "query", run)

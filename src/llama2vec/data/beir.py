@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ from llama2vec.data.sources import beir_file
 from llama2vec.data.trec import read_qrels
 from llama2vec.errors import CorpusFormatError, EvaluationError
 from llama2vec.records import Qrels, Query
+from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,26 @@ def missing_judged(qrels: Qrels, known_ids: Container[str]) -> list[str]:
     """Return the judged passages missing from the corpus, without duplicates, in the order of the judgments."""
     judged = dict.fromkeys(passage_id for gains in qrels.values() for passage_id in gains)
     return [passage_id for passage_id in judged if passage_id not in known_ids]
+
+
+def warn_of_empty_queries(queries: Iterable[Query], where: str) -> None:
+    """Warn of queries without text, which ask for nothing."""
+    if empty := [query.id for query in queries if not query.text.strip()]:
+        rest = "have no text, and their rankings mean nothing; write or remove them"
+        if len(empty) == 1:
+            rest = "has no text, and its ranking means nothing; write or remove it"
+        logger.warning("%s: %s %s", where, _some(empty, "query", "queries"), rest)
+
+
+def warn_of_unanswerable_queries(qrels: Qrels, where: str) -> None:
+    """Warn of judged queries without a relevant passage: every metric counts them, as 0."""
+    judged = [gains for gains in qrels.values() if gains]
+    without = sum(max(gains.values()) <= 0 for gains in judged)
+    if without:
+        logger.warning(
+            "%s: %s of %s no relevant passage in the judgments, and count as 0 in the means", where, f"{without:,}",
+            counted(len(judged), "judged query has", "judged queries have"),
+        )  # fmt: skip
 
 
 def _some(ids: list[str], one: str, many: str) -> str:

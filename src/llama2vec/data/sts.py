@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llama2vec.data.lines import columns_in, finite_score, numbered_lines
 from llama2vec.data.sources import open_hub_dataset, reported
-from llama2vec.errors import CorpusFormatError, EmptyCorpusError
+from llama2vec.errors import CorpusFormatError, EmptyCorpusError, EvaluationError
 from llama2vec.records import SentencePair
 
 _COLUMNS = ("sentence1", "sentence2", "score")
@@ -22,6 +22,7 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     Raises:
         CorpusFormatError: No such source, another header, or a faulty row: the message names file and line.
         EmptyCorpusError: No pair.
+        EvaluationError: A single pair, or scores that are all equal: nothing could correlate with them.
         MissingDependencyError: ``hf:`` without the package datasets.
     """
     where = str(path)
@@ -34,6 +35,11 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     pairs = [_pair(row, place) for place, row in rows]
     if not pairs:
         raise EmptyCorpusError(f"{path} has no pairs; give rows below a header with {', '.join(_COLUMNS)}")
+    if len(pairs) == 1:
+        raise EvaluationError(f"{path} has a single pair, and no correlation is defined for one; give two or more")
+    if len({pair.score for pair in pairs}) == 1:
+        same = f"all {len(pairs):,} pairs have the score {pairs[0].score:g}"
+        raise EvaluationError(f"{path}: {same}, so no correlation is defined; give scores that differ")
     return pairs
 
 

@@ -30,6 +30,7 @@ from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss, cosines, matryoshka_widths
 from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all, without_false_negatives
 from llama2vec.finetune.gradient_cache import GradientCache, idle_batches
+from llama2vec.finetune.lengths import counting_cuts
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
 from llama2vec.finetune.spooled import spooled_examples
 from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
@@ -312,7 +313,7 @@ def _read(
         for number, source in enumerate(data.source_list if given is None else [""])
         for example in (read_examples(source, split=data.split, limit=data.limit or None) if source else given or ())
     )
-    checked = checked_examples(numbered, config.contrastive)
+    checked = counting_cuts(checked_examples(numbered, config.contrastive), config)
     share = 0.0 if validation.source else validation.share
     if data.streaming:
         path = work.begin() / SPOOL_FILE

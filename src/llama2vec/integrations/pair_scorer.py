@@ -16,8 +16,10 @@ from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
 from llama2vec.model.device import choose_device
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.lengths import NOUNS
 from llama2vec.model.local import fetched, model_errors, quiet_transformers
 from llama2vec.model.source import ModelSource, resolve_model, weights_fingerprint
+from llama2vec.records import Side
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ class PairScorer:
         self.name, self._settings = name, load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
         self.source = _located(name)
         self.kind = _kind(self.source)
-        self.scored = self.cut = 0  # pairs so far; texts of them that are longer than the model reads
+        # Pairs so far; pairs or passages of them that are longer than the model reads; queries that are
+        self.scored = self.cut = self.cut_queries = 0
 
     @property
     def fingerprint(self) -> str:
@@ -71,38 +74,39 @@ class PairScorer:
 
     def warn_of_cut_texts(self) -> None:
         """Say how many texts were not read to their end."""
-        if self.cut:
-            what = "pair" if self.kind == CROSS_ENCODER else "passage"
-            logger.warning(
-                "%s: reads %d tokens and left out the end of %s", self.name, self._limit, counted(self.cut, what)
-            )  # fmt: skip
+        cut_of: dict[Side, int] = {"query": self.cut_queries, "passage": self.cut}
+        for side, cut in cut_of.items():
+            if cut:
+                what = counted(cut, *(("pair", "pairs") if self.kind == CROSS_ENCODER else NOUNS[side]))
+                logger.warning("%s: reads %d tokens and left out the end of %s", self.name, self._limit(side), what)
 
-    @property
-    def _limit(self) -> int:
-        """Most tokens of a pair or passage; 0 = no limit."""
+    def _limit(self, side: Side) -> int:
+        """Most tokens of a query, and of a pair or passage; 0 = no limit."""
         if self.kind == LLAMA2VEC:
-            return int(self._model.contract.encoder.passage_max_tokens)
+            return int(self._model.reading(side)[1])
         return int(self._model.max_seq_length or 0)
 
-    def _count_cut(self, *texts: Sequence[str]) -> None:
+    def _count_cut(self, side: Side, *texts: Sequence[str]) -> int:
         tokenizer = self._model.backbone.tokenizer if self.kind == LLAMA2VEC else self._model.tokenizer
-        if not (self._limit and hasattr(tokenizer, "convert_tokens_to_ids")):
-            return
+        limit = self._limit(side)
+        if not (limit and hasattr(tokenizer, "convert_tokens_to_ids")):
+            return 0
         options = {"truncation": False, "verbose": False, "add_special_tokens": self.kind != LLAMA2VEC}
         lengths = map(len, tokenizer(*map(list, texts), **options)["input_ids"])
-        self.cut += sum(length > self._limit for length in lengths)
+        return sum(length > limit for length in lengths)
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         if self.kind == CROSS_ENCODER:
             from torch.nn import Identity
 
-            self._count_cut(*zip(*pairs, strict=True))
+            self.cut += self._count_cut("passage", *zip(*pairs, strict=True))
             found = self._model.predict(
                 pairs, activation_fn=Identity(), show_progress_bar=False, convert_to_numpy=False, convert_to_tensor=True
             )
             return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
         queries, passages = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
-        self._count_cut(passages)
+        self.cut_queries += self._count_cut("query", queries)
+        self.cut += self._count_cut("passage", passages)
         vectors = self._vectors(queries, passages)
         places = [{text: place for place, text in enumerate(texts)} for texts in (queries, passages)]
         rows = [[place[pair[side]] for pair in pairs] for side, place in enumerate(places)]

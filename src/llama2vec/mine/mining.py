@@ -37,7 +37,7 @@ from llama2vec.mine.settings import MineSettings
 from llama2vec.mine.teacher import Teacher, judge
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import store_passages, store_sha256
-from llama2vec.retrieve.opened import check_contract
+from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
 from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 from llama2vec.retrieve.texts import passages_sha256
 from llama2vec.retrieve.vector_index import ExactIndex, Index
@@ -205,7 +205,7 @@ def mine_to_file(
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, examples)
-        searchers, store = _searchers(inputs, passages, settings, output)
+        searchers, store = _searchers(inputs, examples, passages, settings, output)
         result = mine(examples, passages, searchers, settings, inputs.teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
@@ -273,7 +273,11 @@ def _corpus(inputs: MiningInputs, examples: Sequence[TrainingExample]) -> list[P
 
 
 def _searchers(
-    inputs: MiningInputs, passages: Sequence[Passage], settings: MineSettings, output: Path
+    inputs: MiningInputs,
+    examples: Sequence[TrainingExample],
+    passages: Sequence[Passage],
+    settings: MineSettings,
+    output: Path,
 ) -> tuple[list[Searcher], Path | None]:
     """Return the searchers, the judge first, and the folder of vectors that was made for them."""
     searchers: list[Searcher] = []
@@ -291,6 +295,8 @@ def _searchers(
             remedy = "split them with --set passages.split=always"
             warn_of_cut_passages(store, remedy, where=inputs.corpus or inputs.examples)
             index = ExactIndex(store)
+        queries = [Query("", example.query) for example in examples]
+        warn_of_cut_queries(inputs.encoder, queries, "raise query_max_tokens", where=inputs.examples)
         searchers.append(DenseSearcher(index, inputs.encoder))
     if settings.bm25:
         searchers.append(Bm25Searcher(passages, language=settings.language))

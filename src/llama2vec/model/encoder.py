@@ -22,7 +22,8 @@ from llama2vec.model.backbone import Backbone, load_backbone
 from llama2vec.model.batching import cells_per_batch, chunks, padded_batches, texts_of
 from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
-from llama2vec.model.limits import within_model
+from llama2vec.model.lengths import Cut
+from llama2vec.model.limits import most_tokens, within_model
 from llama2vec.model.local import check_layer_count, fetched, quiet_transformers
 from llama2vec.model.pooling import Pooling, Vectors, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
@@ -228,8 +229,19 @@ class Encoder:
 
     def count_cut(self, passages: Sequence[Passage]) -> int:
         """Return how many passages are longer than the model reads of them."""
-        _, most = self.reading("passage")
-        return sum(count_longer(self.backbone.tokenizer, part, most) for part in chunks(texts_of(passages), _CHUNK))
+        return self.cut(passages, "passage").texts
+
+    def cut_queries(self, queries: Sequence[Query] | Sequence[str]) -> Cut:
+        """Return how many queries are longer than the model reads of them, and how much that is."""
+        return self.cut(queries, "query")
+
+    def cut(self, items: Sequence[Passage] | Sequence[Query] | Sequence[str], side: Side) -> Cut:
+        """Return how many texts are longer than the model reads on a side, and how much that is."""
+        _, most = self.reading(side)
+        tokenizer, source = self.backbone.tokenizer, self.backbone.source
+        count = sum(count_longer(tokenizer, part, most) for part in chunks(texts_of(items), _CHUNK))
+        room = most_tokens(self.backbone.model.config, self.contract.ids)
+        return Cut(count, most, source.carries_contract or (room is not None and most >= room))
 
     def encode_poolings(self, texts: Sequence[str], prompt: PromptName, max_tokens: int) -> dict[Pooling, Vectors]:
         """Return the vectors [N, D] of texts by every pooling, from one pass.

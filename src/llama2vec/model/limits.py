@@ -81,14 +81,20 @@ def usable_layers(backbone: Backbone) -> int:
     return max(1, sum(1 for _ in alike))
 
 
+def most_tokens(config: Any, ids: PromptIds) -> int | None:
+    """Return how many tokens of a text a model has positions for beside the prompts; None = any number."""
+    context = getattr(config, "max_position_embeddings", None)
+    return ids.room(context) if context else None
+
+
 def within_model(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> EncoderSettings:
     """Cut layers and length limits to what the model has, and say so; take the prompts off limits that include them."""
     settings = _of_text(backbone, ids, settings)
     check_servable(ids, settings, backbone.tokenizer)
     limits = {"layers": usable_layers(backbone) if settings.layers > 1 else 1}
-    if context := getattr(backbone.model.config, "max_position_embeddings", None):
-        room = ids.room(context)
+    if (room := most_tokens(backbone.model.config, ids)) is not None:
         if room < 1:
+            context = backbone.model.config.max_position_embeddings
             raise ContractError(
                 f"{backbone.source.name}: its context of {context} tokens has no room for text next to the prompts; "
                 "choose shorter prompts"

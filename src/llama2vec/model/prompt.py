@@ -71,9 +71,20 @@ def prompted_texts(
 
 def count_longer(tokenizer: Tokenizer, texts: Sequence[str], most: int) -> int:
     """Return how many texts have more than ``most`` tokens, so that :func:`prompted_texts` cuts them."""
+    if not (long := [text for text in texts if may_be_longer(text, most)]):
+        return 0
     # Not verbose: a text longer than the model reads is expected here.
-    found = tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    found = tokenizer(long, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
     return sum(len(row) > most for row in found)
+
+
+def may_be_longer(text: str, most: int) -> bool:
+    """Tell, without reading it, whether a text can have more than ``most`` tokens.
+
+    An ASCII character is at most one token, and a tokenizer may add a space before the text; other characters may be
+    several tokens.
+    """
+    return len(text) >= most or not text.isascii()
 
 
 def slot_names(settings: PromptSettings) -> dict[PromptName, list[str]]:

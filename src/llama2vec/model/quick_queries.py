@@ -26,6 +26,7 @@ from llama2vec.manifest import digest, versions
 from llama2vec.model.batching import texts_of
 from llama2vec.model.device import choose_device, choose_dtype, cpu_has_bfloat16
 from llama2vec.model.golden import GOLDEN_TEXTS
+from llama2vec.model.lengths import Cut
 from llama2vec.model.local import fetched
 from llama2vec.model.pooling import Vectors
 from llama2vec.model.source import ModelSource, ModelSpec, cache_folder, weights_fingerprint
@@ -78,6 +79,14 @@ class QuickQueries:
             return found
         vectors: Vectors = self._model().encode_queries(queries)
         return vectors
+
+    def cut_queries(self, queries: Sequence[Query]) -> Cut:
+        """Return how many queries are longer than what is read of them; the model is loaded only without a reader."""
+        if self._reader is None:
+            found: Cut = self._model().cut_queries(queries)
+            return found
+        count = self._reader.count_cut(texts_of(queries))
+        return Cut(count, self._reader.most_tokens, self._source.carries_contract)
 
     def _model(self) -> Any:
         if self._encoder is None:

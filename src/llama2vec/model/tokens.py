@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from llama2vec.config import EncoderSettings, PromptSettings
+from llama2vec.config import EncoderSettings, PromptName, PromptSettings
 from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import is_split
@@ -17,6 +17,7 @@ from llama2vec.manifest import digest
 from llama2vec.model.contract import saved_settings
 from llama2vec.model.prompt import Tokenizer, add_slot_tokens, prompt_ids
 from llama2vec.model.source import ModelSpec
+from llama2vec.records import Side
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -63,21 +64,34 @@ def model_splitter(spec: ModelSpec, settings: PassageSettings | None = None) -> 
 
 def passage_reading(spec: ModelSpec) -> tuple[Tokenizer, int]:
     """Return a model's tokenizer and how many tokens it reads of a passage, without loading its weights."""
+    tokenizer, reads = text_limits(spec)
+    return tokenizer, reads["passage"]
+
+
+def text_limits(spec: ModelSpec) -> tuple[Tokenizer, dict[Side, int]]:
+    """Return a model's tokenizer and how many tokens it reads of a text on each side, without loading its weights."""
     from llama2vec.model.backbone import load_model_config, load_tokenizer
+    from llama2vec.model.limits import most_tokens
     from llama2vec.model.local import fetched
 
     name, source = spec.path or spec.name, fetched(spec.source())
     tokenizer, saved = load_tokenizer(name), saved_settings(Path(source.location))
     if saved:
-        return tokenizer, saved[1].passage_max_tokens
+        return tokenizer, {"query": saved[1].query_max_tokens, "passage": saved[1].passage_max_tokens}
     prompts, encoder = spec.prompts or PromptSettings(), spec.encoder or EncoderSettings()
     add_slot_tokens(tokenizer, prompts)
-    ids, reads = prompt_ids(tokenizer, prompts), encoder.passage_max_tokens
-    if encoder.count_prompt:
-        reads = max(1, ids.text_room(reads, encoder.passage_prompt if encoder.pooling == "slots" else None))
-    if context := getattr(load_model_config(name), "max_position_embeddings", None):
-        reads = min(reads, ids.room(context))
-    return tokenizer, reads
+    ids = prompt_ids(tokenizer, prompts)
+    room = most_tokens(load_model_config(name), ids)
+    sides: dict[Side, tuple[int, PromptName]] = {
+        "query": (encoder.query_max_tokens, encoder.query_prompt),
+        "passage": (encoder.passage_max_tokens, encoder.passage_prompt),
+    }
+    limits: dict[Side, int] = {}
+    for side, (reads, prompt) in sides.items():
+        if encoder.count_prompt:
+            reads = max(1, ids.text_room(reads, prompt if encoder.pooling == "slots" else None))
+        limits[side] = reads if room is None else min(reads, room)
+    return tokenizer, limits
 
 
 def corpus_splitter(

@@ -5,29 +5,33 @@ from __future__ import annotations
 import gc
 import importlib.util
 import logging
+import re
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.artifact import new_path, owned, refuse_strangers
+from llama2vec.config import Settings
 from llama2vec.data.corpus import count_passages, read_once
 from llama2vec.data.reading import holds_documents
-from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError, TrainingError
+from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.files import check_inputs as check_places
 from llama2vec.files import remove
+from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import load_model_config
 from llama2vec.model.device import choose_device
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
 from llama2vec.pipeline.record import OUTPUTS, Decision, RunRecord, decide, decide_all, output_fingerprint
+from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.stages import TOGETHER, work
 from llama2vec.processes import check_same, connect, on_first_process, process_count, process_rank
-from llama2vec.score.metrics import check_metrics
-from llama2vec.score.tasks import task_places, tasks_data
+from llama2vec.score.tasks import check_scoring, task_places, tasks_data
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +64,7 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
     check_same(digest([str(stage) for stage in plan.stages]), "recipe or inputs")
     selected = plan.between(first, last)
     actions: dict[str, str] = {}
-    check_places(plan.output, _outside_inputs(plan))
+    check_output(plan)
     with read_once(), ExitStack() as stack:
         on_first_process(lambda: stack.enter_context(owned(plan.output)))
         on_first_process(lambda: _prepare(plan, selected, overwrite=overwrite))
@@ -70,11 +74,11 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
     return RunResult(actions, time.monotonic() - started)
 
 
-def _outside_inputs(plan: RunPlan) -> list[str]:
-    """Return where everything lies that the run reads and does not make."""
+def check_output(plan: RunPlan) -> None:
+    """Raise an OutputExistsError if the run's folder is, holds or lies in something that the run reads."""
     inputs = [found.where for stage in plan.stages for found in stage.inputs if not found.stage]
     evaluate = plan.config.evaluate
-    return [*inputs, *(task_places(evaluate.tasks, evaluate.data_root) if evaluate else ())]
+    check_places(plan.output, [*inputs, *(task_places(evaluate.tasks, evaluate.data_root) if evaluate else ())])
 
 
 def _prepare(plan: RunPlan, selected: tuple[PlannedStage, ...], *, overwrite: bool) -> None:
@@ -128,7 +132,7 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     for source in sorted(sources):
         count_passages(source)
     if config.evaluate and "evaluate" in kinds:
-        check_metrics(config.evaluate.metrics)
+        check_scoring(config.evaluate.tasks, config.evaluate)
         list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=True))
 
 
@@ -165,7 +169,8 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     started = time.monotonic()
     aside = new_path(folder) if decision.replaces and stage.kind in OUTPUTS else folder
     if stage.kind in TOGETHER or process_rank() == 0:
-        work(plan, stage, overwrite=decision.replaces, folder=aside)
+        with _settings_named_as_in_a_run(stage):
+            work(plan, stage, overwrite=decision.replaces, folder=aside)
     _release()
     if process_rank() == 0:
         if aside != folder:
@@ -177,6 +182,29 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     elif process_count() > 1:
         _wait_until_finished(plan, stage)
     return decision.action
+
+
+@contextmanager
+def _settings_named_as_in_a_run(stage: PlannedStage) -> Iterator[None]:
+    """Let an error of a training name its settings as the run does: ``adapt.optimizer.steps``, not ``optimizer.steps``.
+
+    Sections that a run has as a whole, such as ``model``, keep their names.
+    """
+    try:
+        yield
+    except Llama2VecError as error:
+        trainings: Mapping[str, type[Settings]] = {"adapt": AdaptConfig, "finetune": FinetuneConfig}
+        config = trainings.get(stage.kind)
+        if config and error.args:
+            own = [
+                f"{section}.{name}"
+                for section, field in config.model_fields.items()
+                if section not in RunConfig.model_fields
+                for name in getattr(field.annotation, "model_fields", ())
+            ]
+            key = re.compile(rf"(?<![\w./])(?=(?:{'|'.join(map(re.escape, own))})\b)")
+            error.args = (key.sub(f"{stage.kind}.", str(error.args[0])), *error.args[1:])
+        raise
 
 
 def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:

@@ -26,6 +26,7 @@ from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.mine.mining import MiningInputs, mine_to_file
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.lengths import warn_of_cut
 from llama2vec.model.prompt import count_longer
 from llama2vec.model.tokens import corpus_splitter, passage_reading
 from llama2vec.pipeline.plan import (
@@ -47,7 +48,7 @@ from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Report
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.reuse import KnownVectors, reusing
-from llama2vec.retrieve.store_writer import warn_of_cut, warn_of_cut_passages, write_store
+from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.text import system_markdown
 from llama2vec.score.systems import BM25, Stores, System

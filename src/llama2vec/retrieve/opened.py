@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
+from llama2vec.model.lengths import Cut, warn_of_limit
 from llama2vec.records import Query
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import MODES, Mode
@@ -35,6 +36,20 @@ class QueryEncoder(Protocol):
 
     def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
         """Return [Q, D] unit vectors."""
+
+
+@runtime_checkable
+class LimitedQueryEncoder(Protocol):
+    """An encoder that reads only the beginning of a long query, and can say of how many."""
+
+    def cut_queries(self, queries: Sequence[Query], /) -> Cut:
+        """Return how many queries are longer than the encoder reads of them, and how much that is."""
+
+
+def warn_of_cut_queries(encoder: object, queries: Sequence[Query], remedy: str, *, where: str = "") -> None:
+    """Warn of queries that an encoder does not read whole; ``remedy`` says how to raise its limit where that is set."""
+    if isinstance(encoder, LimitedQueryEncoder):
+        warn_of_limit(encoder.cut_queries(queries), len(queries), remedy, where=where)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,10 +116,13 @@ class OpenedIndex:
         carried = ", ".join(self.modes) or "nothing"
         raise StoreError(f"{store.path} cannot be searched by {mode}, only by {carried}; {how}")
 
-    def encoded(self, queries: Sequence[Query]) -> Vectors:
-        """Return [Q, D] vectors of queries; the index must have an encoder."""
+    def encoded(self, queries: Sequence[Query], *, warns: bool = True) -> Vectors:
+        """Return [Q, D] vectors of queries, and warn of those that are cut; the index must have an encoder."""
         assert self.encoder is not None
-        return self.encoder.encode_queries(queries)
+        vectors = self.encoder.encode_queries(queries)
+        if warns:  # After reading them, which has loaded what counts their tokens
+            warn_of_cut_queries(self.encoder, queries, "encode the corpus with a larger query_max_tokens")
+        return vectors
 
     def with_encoder(self, encoder: QueryEncoder | None) -> OpenedIndex:
         """Return the state with an encoder for its queries; a StoreError if that is not the one of its vectors."""
@@ -136,6 +154,10 @@ class EncoderOfStore:
             check_contract(self._store, encoder)
             self._encoder = encoder
         return self._encoder.encode_queries(queries)
+
+    def cut_queries(self, queries: Sequence[Query]) -> Cut:
+        """See :class:`LimitedQueryEncoder`; an encoder that no query has asked yet has cut none."""
+        return self._encoder.cut_queries(queries) if isinstance(self._encoder, LimitedQueryEncoder) else Cut(0, 0)
 
 
 def check_contract(store: VectorStore, encoder: QueryEncoder) -> None:

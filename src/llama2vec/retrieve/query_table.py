@@ -21,6 +21,8 @@ from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.errors import DataError, MissingDependencyError, ModelError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import sealed, unsealed
+from llama2vec.model.lengths import Cut
+from llama2vec.model.prompt import may_be_longer
 from llama2vec.model.source import QUERY_TABLE_FILE
 from llama2vec.records import Query
 from llama2vec.retrieve.store import Vectors
@@ -54,6 +56,13 @@ class QueryTable:
             found[place] = self.rows[ids].astype(np.float32).mean(axis=0)
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         return np.asarray(found / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
+
+    def cut_queries(self, queries: Sequence[Query]) -> Cut:
+        """Return how many queries are longer than the model, and so the table, reads of them."""
+        most = self.facts["max_tokens"]
+        long = [_checked(query.text) for query in queries if may_be_longer(query.text, most)]
+        found = self.tokenizer.encode_batch(long, add_special_tokens=False) if long else []
+        return Cut(sum(bool(one.overflowing) for one in found), most)
 
     @classmethod
     def load(cls, folder: str | Path) -> QueryTable:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -229,6 +229,7 @@ class Retriever:
         *,
         where: str | None = None,
         tag: str | None = None,
+        warns: bool = True,
     ) -> Run:
         """Find the best passages of every query.
 
@@ -239,6 +240,7 @@ class Retriever:
             where: Search only among the passages that this filter allows, such as ``year >= 2020``; None = all. BM25
                 keeps the statistics of the whole corpus.
             tag: Name of the system in the run; None = the mode.
+            warns: Warn of queries that the model does not read whole; False = the caller does.
 
         Raises:
             ConfigError: The mode is unknown, or the filter is not an expression over the fields.
@@ -248,7 +250,8 @@ class Retriever:
 
         def search(opened: OpenedIndex) -> Run:
             chosen = mode or opened.default_mode
-            run, _ = self._search(opened, queries, chosen, depth, where, lambda: opened.encoded(queries))
+            vectors = partial(opened.encoded, queries, warns=warns)
+            run, _ = self._search(opened, queries, chosen, depth, where, vectors)
             return Run(run.results, tag or chosen)
 
         return self._on_present(search)

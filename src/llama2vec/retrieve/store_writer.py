@@ -25,6 +25,7 @@ from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.data.rows import passage_line
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.files import Lock, disk_errors, write_atomic
+from llama2vec.model.lengths import warn_of_cut
 from llama2vec.records import Passage
 from llama2vec.retrieve.placing import Take, shard_turns
 from llama2vec.retrieve.reuse import PartialShard, count_cut, encoder_batches
@@ -142,15 +143,6 @@ def _model_path(source: Mapping[str, object], output: Path) -> str:
 def warn_of_cut_passages(store: VectorStore, remedy: str, *, where: str = "") -> None:
     """Warn of passages of ``where`` (the store) that the model did not read whole; the remedy ends the sentence."""
     warn_of_cut(where or str(store.path), store.cut, len(store), f"is not in its vector; {remedy}")
-
-
-def warn_of_cut(where: str, cut: int, total: int, rest: str) -> None:
-    """Warn of passages that are longer than the model reads, and say what that means for the rest of each."""
-    if cut:
-        logger.warning(
-            "%s: the model reads only the beginning of %s of %s (%.3g %%), and the rest of each %s",
-            where, f"{cut:,}", counted(total, "passage"), 100 * cut / total, rest,
-        )  # fmt: skip
 
 
 def _plan(settings: Mapping[str, Any]) -> dict[str, Any]:

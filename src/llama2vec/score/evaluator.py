@@ -17,7 +17,6 @@ import numpy as np
 
 from llama2vec.artifact import discard, owned, sweep_temporary, tidy
 from llama2vec.data.cutting import TokenSpans, word_spans
-from llama2vec.data.trec import check_id
 from llama2vec.data.windows import WindowSettings
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError
 from llama2vec.files import check_inputs, disk_errors, remove
@@ -25,7 +24,7 @@ from llama2vec.manifest import digest, first_difference, machine, versions
 from llama2vec.records import Report, Run
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages
-from llama2vec.score.metrics import check_metrics, evaluate_run
+from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.results import (
     Result,
     query_values_file,
@@ -36,8 +35,17 @@ from llama2vec.score.results import (
 )
 from llama2vec.score.settings import ScoringSettings
 from llama2vec.score.significance import bootstrap_difference
-from llama2vec.score.systems import Searching, Stores, System, encode_corpus, score_pairs, search_task
-from llama2vec.score.tasks import TASKS, Task, TaskData, TaskScore, check_corpus, find_task, read_task, task_places
+from llama2vec.score.systems import Searching, Stores, System, encode_corpus, find_tasks, score_pairs, search_task
+from llama2vec.score.tasks import (
+    TASKS,
+    Task,
+    TaskData,
+    TaskScore,
+    check_corpus,
+    metrics_and_depth,
+    read_task,
+    task_places,
+)
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
@@ -69,7 +77,7 @@ def evaluate_tasks(
         EvaluationError: The folder holds scores from other data or settings, or the data do not fit together.
     """
     evaluation = _Evaluation(system, output, settings, stores or Stores(), overwrite=overwrite)
-    wanted = _find_tasks(system, names)
+    wanted = find_tasks(system, names)
     check_inputs(output, task_places(names, settings.data_root))
     prepared = evaluation.prepare(wanted)
     averages = [output / f"{task.stem}.json" for task in wanted if task.members]
@@ -98,7 +106,7 @@ def encode_tasks(
     check_inputs(folder, task_places(names, settings.data_root))
     # Whether a task was scored before is irrelevant here.
     evaluation = _Evaluation(system, folder, settings, Stores(folder), overwrite=True)
-    tasks = [task for task in _find_tasks(system, names) if task.kind == "retrieval"]
+    tasks = [task for task in find_tasks(system, names) if task.kind == "retrieval"]
     prepared = {one.store_key: one for one in evaluation.prepare(tasks)}
     return [evaluation.store(one) for one in prepared.values()]
 
@@ -115,24 +123,6 @@ class _Prepared:
     passages: int = 0
     facts: dict[str, object] = field(default_factory=dict)
     finished: Result | None = None
-
-
-def _find_tasks(system: System, names: Sequence[str]) -> list[Task]:
-    tasks = [find_task(name) for name in dict.fromkeys(names)]
-    if not tasks:
-        raise ConfigError("nothing to evaluate; name a task, such as beir/scifact")
-    by_stem: dict[str, Task] = {}
-    for task in tasks:
-        if by_stem.setdefault(task.stem, task) != task:
-            raise ConfigError(f"two tasks would be written to {task.stem}.json; evaluate them into different folders")
-        if task.kind == "similarity" and system.encoder is None:
-            raise ConfigError(f"{task.name}: {system.name} does not score sentence pairs; give a model")
-        if task.kind == "similarity" and system.mode != "dense":
-            raise ConfigError(
-                f"{task.name}: sentence pairs are not searched; evaluate them without --mode {system.mode}"
-            )
-    check_id(system.name, "name of the system", "--name")
-    return list(by_stem.values())
 
 
 class _Evaluation:
@@ -166,13 +156,12 @@ class _Evaluation:
         if task.kind != "retrieval" and self.given.sentence_sides != _DEFAULTS.sentence_sides:
             settings["sentence_sides"] = self.given.sentence_sides
         if task.kind == "retrieval":
-            metrics = list(self.given.metrics or task.metrics)
-            check_metrics(metrics)
+            metrics, depth = metrics_and_depth(task, self.given)
             windows, exclude = self._windows(task), self.given.exclude_same_id
             settings = {
                 "split": task.split,
                 "metrics": metrics,
-                "depth": self.given.depth or task.depth,
+                "depth": depth,
                 "windows": asdict(windows) if windows else None,
                 "exclude_same_id": task.exclude_same_id if exclude is None else exclude,
                 **self.facts,

@@ -85,11 +85,14 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
     )
 
 
-def check_metrics(metrics: Iterable[str]) -> None:
-    """Check that every metric can be computed; an unknown one raises an EvaluationError that names the nearest."""
+def metric_cutoffs(metrics: Iterable[str]) -> dict[str, int]:
+    """Return the rank down to which each metric reads a ranking, 0 = its end.
+
+    Raises:
+        EvaluationError: A metric that cannot be computed; names the nearest one.
+    """
     _ir_measures()
-    for name in metrics:
-        _parse_metric(name)
+    return {name: _parse_metric(name).params.get("cutoff", 0) for name in metrics}
 
 
 def _ir_measures() -> Any:
@@ -193,13 +196,16 @@ def correlation_interval(
 def _paired_scores(similarities: Numbers, gold: Numbers) -> tuple[FloatVector, FloatVector]:
     """Return both as [N] float64; check that they pair up, are finite and vary."""
     pair = np.asarray(similarities, dtype=np.float64), np.asarray(gold, dtype=np.float64)
-    if pair[0].ndim != 1 or pair[0].shape != pair[1].shape or len(pair[0]) < 2:
+    if pair[0].ndim != 1 or pair[0].shape != pair[1].shape:
         shapes = f"{list(pair[0].shape)} similarities and {list(pair[1].shape)} gold scores"
-        raise EvaluationError(f"{shapes} do not pair up; give one of each for two pairs or more")
-    for name, values in zip(("similarities", "gold scores"), pair, strict=True):
+        raise EvaluationError(f"{shapes} do not pair up; give one of each for every pair")
+    if len(pair[0]) < 2:
+        raise EvaluationError(f"{counted(len(pair[0]), 'pair')} cannot correlate; give two pairs or more")
+    remedies = {"similarities": "check the encoder", "gold scores": "give scores that differ"}
+    for (name, remedy), values in zip(remedies.items(), pair, strict=True):
         broken = np.flatnonzero(~np.isfinite(values))
         if len(broken):
             raise EvaluationError(f"the {name} hold {values[broken[0]]} at pair {broken[0] + 1}; give finite numbers")
         if np.ptp(values) == 0:
-            raise EvaluationError(f"the {name} are all {values[0]:g}, so no correlation is defined; check the encoder")
+            raise EvaluationError(f"the {name} are all {values[0]:g}, so no correlation is defined; {remedy}")
     return pair

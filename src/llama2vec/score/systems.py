@@ -9,23 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama2vec.artifact import tidy
-from llama2vec.data.beir import BeirTask
+from llama2vec.data.beir import BeirTask, warn_of_empty_queries, warn_of_unanswerable_queries
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.trec import check_id
 from llama2vec.data.windows import WindowSettings, cut_documents
-from llama2vec.errors import StoreError
+from llama2vec.errors import ConfigError, StoreError
 from llama2vec.manifest import digest
+from llama2vec.model.lengths import warn_of_limit
 from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
 from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
 from llama2vec.retrieve.index import store_passages
 from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.opened import warn_of_cut_queries
 from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store import STORE_FILE, VectorStore
 from llama2vec.retrieve.store_writer import STORE, write_store
 from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.score.metrics import correlation_interval, score_similarities
 from llama2vec.score.settings import SentenceSides
+from llama2vec.score.tasks import Task, find_task
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -82,6 +86,25 @@ class System:
 def bm25_settings(language: str) -> dict[str, Any]:
     """Return what decides BM25's scores."""
     return {"language": language, "k1": 1.2, "b": 0.75}
+
+
+def find_tasks(system: System, names: Sequence[str]) -> list[Task]:
+    """Return named tasks, each once; a ConfigError where the system cannot be scored on one."""
+    tasks = [find_task(name) for name in dict.fromkeys(names)]
+    if not tasks:
+        raise ConfigError("nothing to evaluate; name a task, such as beir/scifact")
+    by_stem: dict[str, Task] = {}
+    for task in tasks:
+        if by_stem.setdefault(task.stem, task) != task:
+            raise ConfigError(f"two tasks would be written to {task.stem}.json; evaluate them into different folders")
+        if task.kind == "similarity" and system.encoder is None:
+            raise ConfigError(f"{task.name}: {system.name} does not score sentence pairs; give a model")
+        if task.kind == "similarity" and system.mode != "dense":
+            raise ConfigError(
+                f"{task.name}: sentence pairs are not searched; evaluate them without --mode {system.mode}"
+            )
+    check_id(system.name, "name of the system", "--name")
+    return list(by_stem.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +176,15 @@ def encode_corpus(
 def search_task(system: System, task: BeirTask, searching: Searching, store: VectorStore | None) -> Run:
     """Search a task's queries with BM25 (``store`` is None), or in the corpus as the system's encoder sees it."""
     depth, exclude = searching.depth, searching.exclude_same_id
+    warn_of_unanswerable_queries(task.qrels, task.name)
     if system.run is not None:
         found = {
             query.id: dict(system.run.ranking(query.id)) for query in task.queries if query.id in system.run.results
         }
         return first_of_each(Run(found, system.name), depth, exclude_same_id=exclude)
+    warn_of_empty_queries(task.queries, task.name)
+    if store is not None:
+        warn_of_cut_queries(system.encoder, task.queries, "raise query_max_tokens", where=task.name)
     bm25 = None
     if store is None or system.mode == "hybrid":
         units = searching.units(task) if store is None else store_passages(store)
@@ -169,7 +196,7 @@ def search_task(system: System, task: BeirTask, searching: Searching, store: Vec
             assert bm25 is not None
             return bm25.search(queries, depth=reach, tag=system.name)
         assert store is not None
-        return retriever.search(queries, system.mode, min(reach, len(store)), tag=system.name)
+        return retriever.search(queries, system.mode, min(reach, len(store)), tag=system.name, warns=False)
 
     if searching.windows:
         return search_documents(search_units, task.queries, depth=depth, exclude_same_id=exclude)
@@ -186,6 +213,9 @@ def score_pairs(
     read: dict[Side, dict[str, None]] = {first: {}, second: {}}
     for pair in pairs:
         read[first][pair.first] = read[second][pair.second] = None
+    for side, texts in read.items():
+        cut = encoder.cut(list(texts), side)
+        warn_of_limit(cut, len(texts), f"raise {side}_max_tokens", noun=("sentence", "sentences"), where=task)
     vectors = {
         (side, text): vector
         for side, texts in read.items()

@@ -23,8 +23,9 @@ from llama2vec.data.trec import check_id
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
 from llama2vec.manifest import digest
 from llama2vec.records import Query, Report, SentencePair
-from llama2vec.score.metrics import DEFAULT_METRICS
+from llama2vec.score.metrics import DEFAULT_METRICS, metric_cutoffs
 from llama2vec.score.results import Result, result_stem
+from llama2vec.score.settings import ScoringSettings
 
 Kind = Literal["retrieval", "similarity"]
 
@@ -155,6 +156,40 @@ def find_task(name: str) -> Task:
     known = ", ".join(name for name in TASKS if not name.startswith("beir/cqadupstack/"))
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {known}, or give a BEIR folder"
     raise ConfigError(f"unknown task or folder '{name}'; {hint}")
+
+
+def metrics_and_depth(task: Task, settings: ScoringSettings) -> tuple[list[str], int]:
+    """Return the metrics of a retrieval task, and how many passages per query they are computed from.
+
+    Raises:
+        ConfigError: The depth of the settings is less than a metric needs.
+        EvaluationError: A metric that cannot be computed.
+    """
+    metrics = list(settings.metrics or task.metrics)
+    cutoffs, depth = metric_cutoffs(metrics), settings.depth
+    if depth is None:
+        return metrics, max(task.depth, *cutoffs.values())
+    if deeper := [name for name, cutoff in cutoffs.items() if cutoff > depth]:
+        needs = "needs" if len(deeper) == 1 else "need"
+        others = [f"{name.rpartition('@')[0]}@{depth}" for name in deeper]
+        raise ConfigError(
+            f"{task.name}: depth {depth} is less than {_listed(deeper)} {needs}; raise it (--depth, or "
+            f"evaluate.depth in a recipe), or ask for {_listed(others)}"
+        )
+    return metrics, depth
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+
+
+def check_scoring(names: Iterable[str], settings: ScoringSettings) -> None:
+    """Check names of tasks, metrics and depth without reading anything; errors of :func:`metrics_and_depth`."""
+    tasks = [find_task(name) for name in names]
+    metric_cutoffs(settings.metrics)
+    for task in tasks:
+        if task.kind == "retrieval":
+            metrics_and_depth(task, settings)
 
 
 def locate(task: Task, root: str | Path) -> str:

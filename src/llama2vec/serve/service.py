@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from llama2vec.errors import Llama2VecError, ModelError, StoreError
+from llama2vec.model.lengths import NOUNS, Cut, warn_of_limit
 from llama2vec.model.pooling import Vectors
-from llama2vec.model.prompt import prompted_texts
+from llama2vec.model.prompt import count_longer, prompted_texts
 from llama2vec.records import Query, Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.opened import check_contract
+from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, QueueFullError
 from llama2vec.serve.settings import ServeSettings
@@ -49,7 +50,10 @@ class ServedModel:
 
     def count_tokens(self, texts: Sequence[str], side: Side) -> list[int]:
         """Return how many tokens the model reads of each text, prompts included."""
-        read = prompted_texts(self._tokenizer, texts, self.encoder.contract.ids, *self.encoder.reading(side))
+        prompt, most = self.encoder.reading(side)
+        read = prompted_texts(self._tokenizer, texts, self.encoder.contract.ids, prompt, most)
+        # Not by the encoder, whose tokenizer is another thread's. No setting of the service raises a limit.
+        warn_of_limit(Cut(count_longer(self._tokenizer, texts, most), most), len(texts), "", noun=NOUNS[side])
         return [len(ids) for ids in read]
 
     def encode(self, texts: Sequence[str], side: Side) -> Vectors:
@@ -184,6 +188,7 @@ class Loaded:
         if self.query is not None:
             if vector is None and self.table is not None and asked.mode != "bm25":
                 vector = self.table.encode_queries([asked.question])
+                warn_of_cut_queries(self.table, [Query("question", asked.question)], "")
             self.query.vector = vector
         return self.read(
             lambda retriever: retriever.hits(

@@ -151,6 +151,17 @@ def test_settings_that_have_an_option_of_their_own_may_be_set_as_well(
     assert (saved["settings"]["depth"], list(saved["metrics"])) == (1, ["R@1"])
 
 
+def test_a_depth_below_what_a_metric_needs_is_refused(folder: Path, command_line: CommandLine) -> None:
+    call = ["evaluate", "bm25", "--task", folder, "--metric", "R@100", "--metric", "nDCG@2"]
+    line = command_line.refused(*call, "--depth", 3)
+    assert "depth 3 is less than R@100 needs; raise it (--depth" in line
+    assert line.rstrip().endswith("or ask for R@3")
+    # The metrics of the task count as well.
+    line = command_line.refused(*call[:4], "--depth", 20)
+    assert "depth 20 is less than R@100 needs" in line
+    assert command_line(*call, "--depth", 100).code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

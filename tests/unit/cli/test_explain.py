@@ -37,3 +37,20 @@ def test_wrong_explanations_are_one_line(llama_folder: Path, command_line: Comma
     assert "--query is empty" in command_line.refused("explain", llama_folder, "-q", " ", "-p", "x", *CPU)
     options = ["-q", "x", "-p", "y", "--set", "pooling=mean"]
     assert "pooling=slots" in command_line.refused("explain", llama_folder, *options, *CPU)
+
+
+def test_texts_that_the_model_cuts_are_named(
+    llama_folder: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "The river is wide. " * 20
+    sets = ["--set", "query_max_tokens=9", "--set", "passage_max_tokens=10"]
+    assert command_line("explain", llama_folder, "-q", long, "-p", long, *sets, *CPU).code == 0
+    assert [line for line in caplog.messages if "only the beginning" in line] == [
+        "the model reads only the beginning of the query, and its rest after 9 tokens is not in its vector; "
+        "raise the limit with --set query_max_tokens=N",
+        "the model reads only the beginning of the passage, and its rest after 10 tokens is not in its vector; "
+        "raise the limit with --set passage_max_tokens=N",
+    ]
+    caplog.clear()
+    assert command_line("explain", llama_folder, "-q", "river", "-p", "The river.", *sets, *CPU).code == 0
+    assert "only the beginning" not in caplog.text

@@ -26,6 +26,25 @@ def test_it_trains_on_the_named_files_and_ends_with_facts(
     assert "Fine-tuned" in command_line(*command, "--overwrite").out
 
 
+def test_texts_that_training_cuts_are_counted_in_one_line(
+    command_line: CommandLine, llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "pairs.jsonl"
+    rows = [{"query": f"{row} {'river ' * 60}", "pos": [f"{row} {'stone ' * 90}"], "neg": []} for row in range(8)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    sets = ["optimizer.steps=1", "optimizer.batch_size=4", "model.device=cpu", "encoder.passage_max_tokens=40"]
+    command = ["finetune", "--model", llama_folder, "--data", file]
+    command += [part for change in [*sets, "encoder.query_max_tokens=20"] for part in ("--set", change)]
+    for name, streaming in (("memory", "false"), ("disk", "true")):
+        caplog.clear()
+        found = command_line(*command, "-o", tmp_path / name, "--set", f"data.streaming={streaming}")
+        assert found.code == 0, found.err
+        assert [line for line in caplog.messages if "only the beginning" in line] == [
+            "training reads only the beginning of 8 of 8 queries (limit 20 tokens) and 8 of 8 passages (limit 40 "
+            "tokens); raise encoder.query_max_tokens and raise encoder.passage_max_tokens"
+        ]
+
+
 def test_without_examples_it_says_where_to_name_them(
     command_line: CommandLine, llama_folder: Path, tmp_path: Path
 ) -> None:

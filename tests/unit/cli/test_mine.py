@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,25 @@ def test_passages_that_the_model_cuts_are_counted_with_the_remedy(
     caplog.clear()
     done = command_line(*call, "-o", tmp_path / "split.jsonl", "--set", "passages.split=always")
     assert (done.code, "reads only the beginning" in caplog.text) == (0, False)
+
+
+def test_queries_that_the_model_cuts_are_counted(
+    files: dict[str, Path],
+    llama_folder: Path,
+    command_line: CommandLine,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = [json.loads(line) for line in files["pairs"].read_text(encoding="utf-8").splitlines()]
+    rows[0]["query"] += " and a river" * 100
+    files["pairs"].write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    call = ["mine", files["pairs"], "--corpus", files["corpus"], "--set", "mine.negatives=1", "-o", files["output"]]
+    done = command_line(*call, "--model", llama_folder)
+    assert done.code == 0, done.err
+    warning = f"{files['pairs']}: the model reads only the beginning of 1 of {len(rows)} queries"
+    assert [line for line in caplog.messages if line.startswith(warning)], caplog.text
+    caplog.clear()
+    assert command_line(*call, "--overwrite").code == 0  # BM25 reads them whole.
+    assert "reads only the beginning" not in caplog.text
 
 
 def test_a_teacher_scores_what_is_written_and_a_model_that_cannot_is_one_line(

@@ -117,7 +117,7 @@ def test_a_run_is_scored_as_it_is(folder: Path, run: Path, tmp_path: Path, comma
     pairs = tmp_path / "pairs.tsv"
     pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n", encoding="utf-8")
     assert "first does not score sentence pairs" in command_line.refused(*call, "--task", pairs)
-    assert command_line(*call, "--task", folder, "--depth", 3).code == 0
+    assert command_line(*call, "--task", folder, "--metric", "R@3", "--depth", 3).code == 0
     assert all(len(row) == 3 for row in read_run(tmp_path / "out" / "task-test.trec").results.values())
 
 

@@ -200,3 +200,14 @@ def test_wrong_searches_are_one_line(store: Path, command_line: CommandLine, opt
 @pytest.mark.parametrize("option", ["--json", "--open"])
 def test_an_option_for_one_question_needs_a_question(store: Path, command_line: CommandLine, option: str) -> None:
     assert f"{option} needs a question" in command_line.refused("search", store, option, *CPU)
+
+
+def test_queries_without_text_are_counted(
+    index: Path, tmp_path: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = tmp_path / "queries.jsonl"
+    asked.write_text('{"_id": "q", "text": ""}\n{"_id": "r", "text": "river"}\n', encoding="utf-8")
+    done = command_line("search", index, "--queries", asked, "--run", tmp_path / "run.trec", *CPU)
+    assert done.code == 0, done.err
+    warning = f"{asked}: 1 query ('q') has no text, and its ranking means nothing; write or remove it"
+    assert [line for line in caplog.messages if "no text" in line] == [warning]

@@ -6,20 +6,20 @@ from typing import Any
 import pytest
 
 from llama2vec.data.sts import read_sentence_pairs
-from llama2vec.errors import CorpusFormatError, EmptyCorpusError
+from llama2vec.errors import CorpusFormatError, EmptyCorpusError, EvaluationError
 from llama2vec.records import SentencePair
 
 
 def test_a_tsv_has_no_quoting(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
-    path.write_text('sentence1\tsentence2\tscore\n"A llama\tHe said "no"\t4.75\n', encoding="utf-8")
-    assert read_sentence_pairs(path) == [SentencePair('"A llama', 'He said "no"', 4.75)]
+    path.write_text('sentence1\tsentence2\tscore\n"A llama\tHe said "no"\t4.75\na\tb\t0\n', encoding="utf-8")
+    assert read_sentence_pairs(path)[0] == SentencePair('"A llama', 'He said "no"', 4.75)
 
 
 def test_the_columns_may_come_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
-    path.write_text("score\tsentence1\tsplit\tsentence2\n\n5\tone, two\tdev\ta b\n", encoding="utf-8")
-    assert read_sentence_pairs(str(path)) == [SentencePair("one, two", "a b", 5.0)]
+    path.write_text("score\tsentence1\tsplit\tsentence2\n\n5\tone, two\tdev\ta b\n4\tc\tdev\td\n", encoding="utf-8")
+    assert read_sentence_pairs(str(path)) == [SentencePair("one, two", "a b", 5.0), SentencePair("c", "d", 4.0)]
 
 
 @pytest.mark.parametrize(
@@ -71,3 +71,16 @@ def test_a_hub_dataset_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> N
         read_sentence_pairs("hf:other")
     with pytest.raises(CorpusFormatError, match="hf:bad, row 0, has the score 'None'"):
         read_sentence_pairs("hf:bad")
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ("a\tb\t1\n", r"a\.tsv has a single pair"),
+        ("a\tb\t3\nc\td\t3.0\n", r"a\.tsv: all 2 pairs have the score 3, so no correlation is defined"),
+    ],
+)
+def test_scores_that_nothing_could_correlate_with_are_refused(tmp_path: Path, rows: str, problem: str) -> None:
+    (tmp_path / "a.tsv").write_text(f"sentence1\tsentence2\tscore\n{rows}", encoding="utf-8")
+    with pytest.raises(EvaluationError, match=problem):
+        read_sentence_pairs(tmp_path / "a.tsv")

@@ -125,11 +125,26 @@ def test_texts_that_are_not_read_to_their_end_are_counted(
         scorer.scores(["a", "b"], [[long, "short"], [long]])
         with caplog.at_level("WARNING", "llama2vec"):
             scorer.warn_of_cut_texts()
-        assert f"{folder}: reads {scorer._limit} tokens and left out the end of {what}\n" in caplog.text
+        assert f"{folder}: reads {scorer._limit('passage')} tokens and left out the end of {what}\n" in caplog.text
         scorer.cut = 0
         caplog.clear()
         scorer.warn_of_cut_texts()
         assert not caplog.text
+
+
+def test_queries_that_are_not_read_to_their_end_are_counted_apart(
+    sentence_transformer: Path, llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from llama2vec.config import EncoderSettings
+
+    short = EncoderSettings(query_max_tokens=20, passage_max_tokens=200)
+    for folder in (sentence_transformer, encoder_for(llama_folder, settings=short).save(tmp_path / "model")):
+        scorer = PairScorer(str(folder), "cpu")
+        scorer.scores(["river " * 180, "a"], [["short", "other"], ["short"]])
+        caplog.clear()
+        scorer.warn_of_cut_texts()
+        limit = scorer._limit("query")
+        assert caplog.messages == [f"{folder}: reads {limit} tokens and left out the end of 1 query"]
 
 
 def test_without_sentence_transformers_the_extra_is_named(cross_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

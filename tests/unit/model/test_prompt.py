@@ -10,7 +10,7 @@ import pytest
 
 from llama2vec.config import PROMPT_RECIPES, PromptSettings
 from llama2vec.errors import TokenizerError
-from llama2vec.model.prompt import PromptIds, add_slot_tokens, prompt_ids, slot_names
+from llama2vec.model.prompt import PromptIds, add_slot_tokens, count_longer, prompt_ids, slot_names
 
 PAPER, RELEASED = PROMPT_RECIPES["paper"], PROMPT_RECIPES["released"]
 AUTHORS_SELF = '", summarize the above passage within eight words: <s1><s2><s3><s4><s5><s6><s7><s8>'
@@ -196,3 +196,19 @@ def test_a_tokenizer_that_adds_bos_twice_begins_with_one(make_tokenizer: Callabl
     tokenizer.backend_tokenizer.post_processor = template
     assert tokenizer("a")["input_ids"][:2] == [1, 1]
     assert prompt_ids(tokenizer, PromptSettings()).prefix == (1,)
+
+
+def test_short_ascii_texts_are_not_tokenized_to_learn_that_they_are_whole(tokenizer: Any) -> None:
+    read: list[str] = []
+
+    def reading(texts: list[str], **options: Any) -> Any:
+        read.extend(texts)
+        return tokenizer(texts, **options)
+
+    texts = ["", "river", "9" * 9, "9" * 10, "9" * 11, "The river is wide. " * 3, "é" * 9, "翼とは何"]
+    lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+    for most in (1, 5, 10, 20, 60):
+        assert count_longer(reading, texts, most) == sum(length > most for length in lengths)
+    read.clear()
+    assert count_longer(reading, ["what is a river?"] * 3, 17) == 0
+    assert not read

@@ -17,10 +17,11 @@ from llama2vec.errors import (
     Llama2VecError,
     MissingDependencyError,
     OutputExistsError,
+    TrainingError,
 )
 from llama2vec.pipeline import record, stages
-from llama2vec.pipeline.execution import _refuse_replacing, check_inputs, execute
-from llama2vec.pipeline.plan import RunPlan, plan_run
+from llama2vec.pipeline.execution import _refuse_replacing, _settings_named_as_in_a_run, check_inputs, execute
+from llama2vec.pipeline.plan import PlannedStage, RunPlan, plan_run
 from llama2vec.pipeline.record import Decision
 from llama2vec.pipeline.settings import RunConfig
 
@@ -148,6 +149,22 @@ def test_a_run_inside_its_corpus_is_refused(llama_folder: Path, corpus_file: Pat
     with pytest.raises(OutputExistsError, match=r"the output .*run lies inside the input .*texts"):
         execute(planned(llama_folder, texts, texts / "run", "encode=true"))
     assert [path.name for path in texts.iterdir()] == ["a.txt"]
+
+
+def test_an_error_of_a_training_names_the_setting_as_the_run_knows_it(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    plan = planned(llama_folder, corpus_file, tmp_path / "run", "adapt.optimizer.batch_size=5000")
+    with pytest.raises(TrainingError, match=r"give more of them or lower adapt\.optimizer\.batch_size$"):
+        execute(plan)
+
+
+def test_only_settings_of_a_training_get_its_name() -> None:
+    stage = PlannedStage("finetune", "finetune", "finetuned", {}, ())
+    said = "data.jsonl and my/data.sources: set data.sources, or finetune.optimizer.steps, model.dtype"
+    with pytest.raises(TrainingError) as raised, _settings_named_as_in_a_run(stage):
+        raise TrainingError(said)
+    assert str(raised.value) == said.replace("set data.sources", "set finetune.data.sources")
 
 
 def test_a_run_whose_documents_changed_says_how_its_index_can_follow_them(llama_folder: Path, tmp_path: Path) -> None:

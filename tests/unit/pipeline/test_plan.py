@@ -123,14 +123,14 @@ def test_the_systems_that_are_scored_are_those_that_the_run_makes(everything: li
     with_words = ("corpus=c", "adapt=true", "encode=true", "index.bm25=true")
     assert systems(configured(*with_words, f'evaluate.tasks=["{beir}"]')) == ("bm25", "adapted", "hybrid")
     pairs = beir / "pairs.tsv"
-    pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\n", encoding="utf-8")
+    pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t0\n", encoding="utf-8")
     assert systems(configured(*with_words, f'evaluate.tasks=["{pairs}"]')) == ("adapted",)
     assert systems(configured("corpus=c", "adapt=true", f'evaluate.tasks=["{pairs}"]')) == ("adapted",)
 
 
 def test_hybrid_on_sentence_pairs_alone_is_refused_before_the_first_stage(everything: list[str], beir: Path) -> None:
     pairs = beir / "pairs.tsv"
-    pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\n", encoding="utf-8")
+    pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t0\n", encoding="utf-8")
     config = configured(*everything, f'evaluate={{tasks=["{pairs}"], systems=["hybrid"]}}')
     with pytest.raises(ConfigError, match="hybrid does not score sentence pairs; add a retrieval task or drop it"):
         plan_run(config, beir / "run")

@@ -93,3 +93,15 @@ def test_other_texts_do_not_replace_a_table_and_few_make_none(saved: Path, llama
     with pytest.raises(ModelError, match="3 different sample queries are too few"):
         save_query_table(encoder, ["a", "b", "c", "c"], tmp_path / "few")
     assert not is_query_table(tmp_path / "few")
+
+
+def test_queries_that_a_table_cuts_are_counted(saved: Path) -> None:
+    table = QueryTable.load(saved)
+    most = table.facts["max_tokens"]
+    texts = ["", "a river", "river " * (most + 1), "9" * (most + 1), "9" * most, "é" * most]
+    whole = table.tokenizer.from_str(table.tokenizer.to_str())
+    whole.no_truncation()
+    lengths = [len(found.ids) for found in whole.encode_batch(texts, add_special_tokens=False)]
+    cut = table.cut_queries([Query(str(place), text) for place, text in enumerate(texts)])
+    assert cut == (sum(length > most for length in lengths), most, True)
+    assert cut.texts > 1

@@ -302,3 +302,32 @@ def test_hits_are_grouped_by_document_however_many_passages_one_has(
     assert len(asked) == (0 if mode == "bm25" else 3)
     with pytest.raises(ConfigError, match="at least 1, not 0"):
         retriever.hits("llama", mode, 0, group=True)
+
+
+def test_queries_that_the_model_cuts_are_counted_once_a_call(
+    llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    short = EncoderSettings(query_max_tokens=8)
+    encoder = Encoder.load(llama_folder, settings=ModelSettings(dtype="float32", device="cpu"), encoder=short)
+    made = Retriever.from_texts(["The river is wide.", "A stone bridge."], encoder, tmp_path / "kept")
+    opened = Retriever.open(tmp_path / "kept", device="cpu", dtype="float32")
+    queries = [Query("long", "the river and the castle " * 20), Query("short", "river")]
+    for retriever in (made, opened):
+        caplog.clear()
+        retriever.search(queries)
+        retriever.search(queries, "bm25")
+        retriever.search(queries, "dense", warns=False)
+        retriever.hits("river")
+        assert caplog.messages == [
+            "the model reads only the beginning of 1 of 2 queries (50 %), and the rest of each after 8 tokens is not "
+            "in its vector; encode the corpus with a larger query_max_tokens"
+        ]
+        caplog.clear()
+        retriever.hits(queries[0].text, "dense", group=True)
+        assert [line.partition(",")[0] for line in caplog.messages] == [
+            "the model reads only the beginning of the query"
+        ]
+    saved = encoder.save(tmp_path / "saved")
+    caplog.clear()
+    Retriever.from_texts(["The river is wide."], saved, device="cpu", dtype="float32").search(queries, "dense")
+    assert caplog.messages[-1].endswith("the model cannot read more, so shorten them")

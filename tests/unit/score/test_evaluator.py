@@ -157,7 +157,7 @@ def test_data_that_changed_since_is_refused_and_scored_anew_when_asked(tmp_path:
     ("encoder", "changes", "problem"),
     [
         (WordEncoder("0ther"), {}, "contract_hash 'c0ffee', and now it is '0ther'"),
-        (WordEncoder(), {"depth": 3}, "depth 1000, and now it is 3"),
+        (WordEncoder(), {"depth": 300}, "depth 1000, and now it is 300"),
         (WordEncoder(), {"metrics": ["AP"]}, r"metrics \[.*, and now it is \['AP'\]"),
         (WordEncoder(), {"windows": "maxp"}, "windows None, and now it is"),
     ],
@@ -190,15 +190,15 @@ def test_older_scores_stay_whole_until_all_new_ones_are(
 
     monkeypatch.setattr(files, "write_atomic", full)
     with pytest.raises(DataError, match="disk full while writing"):
-        evaluate(system(WordEncoder()), tasks, options(tmp_path, overwrite=True, depth=2))
+        evaluate(system(WordEncoder()), tasks, options(tmp_path, overwrite=True, depth=200))
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
     assert [path.name for path in (tmp_path / ".new-out").iterdir()] == [".unfinished"]
     assert all(path.is_dir() for path in (tmp_path / ".new-out" / ".unfinished").iterdir())
     monkeypatch.undo()
     encoder = WordEncoder()
-    scores = evaluate(system(encoder), tasks, options(tmp_path, overwrite=True, depth=2))
+    scores = evaluate(system(encoder), tasks, options(tmp_path, overwrite=True, depth=200))
     assert encoder.read == []  # what the failed attempt encoded serves the next one
-    assert [score.result.report.settings["depth"] for score in scores] == [2, 2]
+    assert [score.result.report.settings["depth"] for score in scores] == [200, 200]
     assert {path.name for path in out.iterdir()} == before.keys()
     assert (out / "notes.md").read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / ".new-out").exists()

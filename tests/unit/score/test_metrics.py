@@ -125,13 +125,13 @@ def test_correlations_equal_values_computed_by_hand() -> None:
     ("similarities", "gold", "problem"),
     [
         ([0.1, 0.2], [1.0], r"\[2\] similarities and \[1\] gold scores do not pair up"),
-        ([0.1], [1.0], "two pairs or more"),
+        ([0.1], [1.0], "^1 pair cannot correlate; give two pairs or more"),
         ([], [], "two pairs or more"),
         ([[0.1, 0.2]], [[1.0, 2.0]], "do not pair up"),
         ([0.1, math.nan], [1.0, 2.0], "the similarities hold nan at pair 2"),
         ([0.1, 0.2], [math.inf, 2.0], "the gold scores hold inf at pair 1"),
-        ([0.5, 0.5], [1.0, 2.0], "the similarities are all 0.5"),
-        ([0.1, 0.2], [3.0, 3.0], "the gold scores are all 3"),
+        ([0.5, 0.5], [1.0, 2.0], "the similarities are all 0.5, .*; check the encoder"),
+        ([0.1, 0.2], [3.0, 3.0], "the gold scores are all 3, .*; give scores that differ"),
     ],
 )
 def test_input_without_a_correlation_is_refused(similarities: list[float], gold: list[float], problem: str) -> None:

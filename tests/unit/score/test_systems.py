@@ -208,3 +208,48 @@ def test_the_sides_of_sentence_pairs_decide_a_result_where_they_are_chosen(tmp_p
     assert "sentence_sides" not in saved(tmp_path, "sts-stsb")["settings"]
     with pytest.raises(EvaluationError, match=r"was made with .*sentence_sides"):
         evaluate(system(WordEncoder()), ["sts/stsb"], options(tmp_path, sentence_sides="both"))
+
+
+@pytest.mark.parametrize("windows", [None, "maxp"])
+def test_queries_that_the_model_cuts_are_counted_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, windows: Any
+) -> None:
+    queries = {"q1": f"{'river ' * LIMIT}stone", "q2": "stone", "q3": "winter castle"}
+    folder = write_task(tmp_path / "long", queries=queries)
+    # With a small depth, windows are searched again and again.
+    sets = {"windows": windows, "depth": 2, "metrics": ["R@2"]}
+    evaluate(system(WordEncoder()), [str(folder)], options(tmp_path, **sets))
+    assert [line for line in caplog.messages if "only the beginning" in line] == [
+        "long/test: the model reads only the beginning of 1 of 3 queries (33.3 %), and the rest of each after 8 tokens "
+        "is not in its vector; raise query_max_tokens"
+    ]
+    caplog.clear()
+    evaluate(system(name="bm25"), [str(folder)], options(tmp_path, "words"))
+    assert "only the beginning" not in caplog.text
+
+
+def test_sentences_that_the_model_cuts_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "own.tsv").write_text(
+        f"sentence1\tsentence2\tscore\n{'river ' * LIMIT}stone\triver\t1\nriver\tstone\t0\n", encoding="utf-8"
+    )
+    evaluate(system(WordEncoder()), [str(tmp_path / "own.tsv")], options(tmp_path))
+    assert [line.partition(",")[0] for line in caplog.messages if "only the beginning" in line] == [
+        "sts/own: the model reads only the beginning of 1 of 3 sentences (33.3 %)"
+    ]
+
+
+def test_queries_without_text_or_without_a_relevant_passage_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries = {"q1": "river", "q2": " ", "q3": "winter castle"}
+    qrels = {"q1": {"d1": 0, "d4": -1}, "q2": {"d2": 0}, "q3": {"d5": 0}}
+    folder = write_task(tmp_path / "odd", queries=queries, qrels=qrels)
+    [score] = evaluate(system(WordEncoder()), [str(folder)], options(tmp_path))
+    assert set(score.report.metrics.values()) == {0.0}
+    assert [line for line in caplog.messages if "no " in line] == [
+        "odd/test: 3 of 3 judged queries have no relevant passage in the judgments, and count as 0 in the means",
+        "odd/test: 1 query ('q2') has no text, and its ranking means nothing; write or remove it",
+    ]
+    caplog.clear()
+    evaluate(system(WordEncoder()), [str(write_task(tmp_path / "good"))], options(tmp_path, "fine"))
+    assert not [line for line in caplog.messages if "relevant" in line or "no text" in line]

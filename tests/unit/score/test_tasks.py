@@ -9,8 +9,18 @@ import pytest
 
 from llama2vec.errors import ConfigError, CorpusFormatError
 from llama2vec.records import Query
-from llama2vec.score.metrics import DEFAULT_METRICS, check_metrics
-from llama2vec.score.tasks import TASKS, Task, find_task, locate, naming_places, read_retrieval
+from llama2vec.score.metrics import DEFAULT_METRICS, metric_cutoffs
+from llama2vec.score.settings import ScoringSettings
+from llama2vec.score.tasks import (
+    TASKS,
+    Task,
+    check_scoring,
+    find_task,
+    locate,
+    metrics_and_depth,
+    naming_places,
+    read_retrieval,
+)
 
 BEIR = (
     *("trec-covid", "nfcorpus", "nq", "hotpotqa", "fiqa", "arguana", "webis-touche2020", "cqadupstack", "quora"),
@@ -41,7 +51,7 @@ def test_only_arguana_leaves_out_a_querys_own_passage() -> None:
 def test_every_measure_of_every_task_can_be_computed() -> None:
     for task in TASKS.values():
         if task.kind == "retrieval":
-            check_metrics(task.metrics)
+            metric_cutoffs(task.metrics)
     assert find_task("ir:any").metrics == DEFAULT_METRICS
 
 
@@ -195,3 +205,18 @@ def test_an_error_in_a_folder_that_was_found_stays_as_it_is(tmp_path: Path) -> N
     task = Task("beir/x", "retrieval", ("nDCG@10",), places=("x",), remote="ir:x")
     with pytest.raises(CorpusFormatError, match=r"^faulty$"), naming_places(task, str(tmp_path / "x"), tmp_path):
         raise CorpusFormatError("faulty")
+
+
+def test_the_depth_is_enough_for_the_metrics_unless_it_was_given() -> None:
+    documents, words = TASKS["msmarco/document/dev"], ScoringSettings(metrics=["R@1000", "AP"])
+    assert metrics_and_depth(documents, ScoringSettings()) == (["MRR@100", "R@100"], 100)
+    assert metrics_and_depth(documents, words) == (["R@1000", "AP"], 1000)
+    assert metrics_and_depth(TASKS["beir/scifact"], ScoringSettings(metrics=["R@5000"]))[1] == 5000
+    few = ScoringSettings(metrics=["R(rel=2)@1000", "nDCG@10", "AP"], depth=5)
+    with pytest.raises(
+        ConfigError, match=r"depth 5 is less than R\(rel=2\)@1000 and nDCG@10 need; .* R\(rel=2\)@5 and"
+    ):
+        metrics_and_depth(documents, few)
+    with pytest.raises(ConfigError, match="depth 5 is less than"):
+        check_scoring(["sts/stsb", "beir/scifact"], few)
+    check_scoring(["sts/stsb"], few)

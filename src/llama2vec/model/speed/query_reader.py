@@ -24,7 +24,7 @@ from llama2vec.manifest import sealed, unsealed
 from llama2vec.model.batching import padded_batches
 from llama2vec.model.contract import Contract, parse_contract
 from llama2vec.model.pooling import Vectors, check_finite, unit_vectors
-from llama2vec.model.prompt import prompted_texts
+from llama2vec.model.prompt import count_longer, prompted_texts
 from llama2vec.model.source import weights_fingerprint
 from llama2vec.model.speed.plain_decoder import LayerFacts, Norm, PlainDecoder, PlainLayer
 
@@ -84,6 +84,15 @@ class QueryReader:
         except (OSError, KeyError, TypeError, ValueError, ContractError):
             return None
 
+    def count_cut(self, texts: Sequence[str]) -> int:
+        """Return how many texts have more than the :attr:`most_tokens` that are read of each."""
+        return count_longer(self._tokenizer, texts, self.most_tokens)
+
+    @property
+    def most_tokens(self) -> int:
+        """Most tokens that are read of a query."""
+        return self._contract.encoder.query_max_tokens
+
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> Vectors | None:
         """Return the unit vectors [N, D] of N texts as queries, float32; None for more than the reader reads at once.
@@ -97,7 +106,7 @@ class QueryReader:
         if len(texts) > most:
             return None
         found = np.empty((len(texts), width), dtype=np.float32)
-        sequences = prompted_texts(self._tokenizer, texts, ids, prompt, settings.query_max_tokens) if texts else []
+        sequences = prompted_texts(self._tokenizer, texts, ids, prompt, self.most_tokens) if texts else []
         if len(texts) * max(map(len, sequences), default=0) > most:
             return None
         if self._reads:  # Packing pays from the second question on.
@@ -165,8 +174,11 @@ class _CalledTokenizer:
         self.backend_tokenizer, self.eos_token_id = backend, eos_token_id
         backend.no_padding()
 
-    def __call__(self, texts: list[str], *, max_length: int, **_: Any) -> dict[str, list[list[int]]]:
-        """Return the ids of texts, without special tokens and cut at their end."""
-        self.backend_tokenizer.enable_truncation(max_length)
+    def __call__(self, texts: list[str], *, max_length: int | None = None, **_: Any) -> dict[str, list[list[int]]]:
+        """Return the ids of texts, without special tokens and cut at their end; None = whole."""
+        if max_length is None:
+            self.backend_tokenizer.no_truncation()
+        else:
+            self.backend_tokenizer.enable_truncation(max_length)
         read = self.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
         return {"input_ids": [one.ids for one in read]}

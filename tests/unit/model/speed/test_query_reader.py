@@ -112,3 +112,13 @@ def test_a_model_of_another_plan_is_refused_in_writing(save_model: Any, tmp_path
     assert facts is not None
     assert (facts["plan"], "refused" in facts) == (PLAN, True)
     assert QueryReader.open(folder) is None
+
+
+def test_questions_that_are_cut_are_counted_and_the_next_one_is_still_cut(llama_folder: Path, tmp_path: Path) -> None:
+    encoder = loaded(llama_folder, query_max_tokens=6)
+    write_reader(tmp_path, PLAN, encoder)
+    reader = opened(tmp_path)
+    texts = ["bridge", "bridge over the river and the castle", "bridge over the river " * 9]
+    assert (reader.count_cut(texts), reader.most_tokens) == (encoder.cut_queries(texts).texts, 6)
+    assert reader.count_cut(texts) == 2
+    np.testing.assert_array_equal(reader.vectors([texts[2]])[0], encoder.encode_queries(texts[2]))  # type: ignore[index]
