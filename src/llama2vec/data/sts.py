@@ -9,6 +9,7 @@ from llama2vec.data.lines import columns_in, finite_score, numbered_lines
 from llama2vec.data.sources import open_hub_dataset, reported
 from llama2vec.errors import CorpusFormatError, EmptyCorpusError, EvaluationError
 from llama2vec.records import SentencePair
+from llama2vec.terminal import counted
 
 _COLUMNS = ("sentence1", "sentence2", "score")
 
@@ -38,7 +39,7 @@ def read_sentence_pairs(path: str | Path) -> list[SentencePair]:
     if len(pairs) == 1:
         raise EvaluationError(f"{path} has a single pair, and no correlation is defined for one; give two or more")
     if len({pair.score for pair in pairs}) == 1:
-        same = f"all {len(pairs):,} pairs have the score {pairs[0].score:g}"
+        same = f"all {counted(len(pairs), 'pair')} have the score {pairs[0].score:g}"
         raise EvaluationError(f"{path}: {same}, so no correlation is defined; give scores that differ")
     return pairs
 

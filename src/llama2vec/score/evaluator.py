@@ -148,6 +148,11 @@ class _Evaluation:
         for one in prepared:
             if not one.finished and one.data.retrieval:
                 self._check(one)
+                if deeper := [
+                    name for name in self.given.metrics or one.task.metrics if name not in one.settings["metrics"]
+                ]:
+                    left_out = ", ".join(deeper)
+                    logger.info("%s: left out %s, because the depth is %d", one.task.name, left_out, self.given.depth)
         return prepared
 
     def _settings(self, task: Task) -> dict[str, Any]:

@@ -161,15 +161,20 @@ def find_task(name: str) -> Task:
 def metrics_and_depth(task: Task, settings: ScoringSettings) -> tuple[list[str], int]:
     """Return the metrics of a retrieval task, and how many passages per query they are computed from.
 
+    Without metrics in the settings, these are the task's own for which the depth is enough.
+
     Raises:
-        ConfigError: The depth of the settings is less than a metric needs.
+        ConfigError: The depth of the settings is less than a metric needs that they name, or than all of the task's do.
         EvaluationError: A metric that cannot be computed.
     """
     metrics = list(settings.metrics or task.metrics)
     cutoffs, depth = metric_cutoffs(metrics), settings.depth
     if depth is None:
         return metrics, max(task.depth, *cutoffs.values())
-    if deeper := [name for name, cutoff in cutoffs.items() if cutoff > depth]:
+    enough = [name for name in metrics if cutoffs[name] <= depth]
+    if enough and not settings.metrics:
+        return enough, depth
+    if deeper := [name for name in metrics if name not in enough]:
         needs = "needs" if len(deeper) == 1 else "need"
         others = [f"{name.rpartition('@')[0]}@{depth}" for name in deeper]
         raise ConfigError(

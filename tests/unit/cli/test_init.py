@@ -41,7 +41,7 @@ def test_the_recipe_of_a_run_is_that_run(
     assert command_line("init", "--from", tmp_path / "out", "-o", file).code == 0
     again = command_line("run", file, "-o", tmp_path / "out", "--until", "pairs")
     assert again.code == 0, again.err
-    assert "Already done" in again.out
+    assert "already done" in again.out
 
 
 def test_a_folder_without_settings_is_refused(command_line: CommandLine, tmp_path: Path) -> None:

@@ -212,6 +212,7 @@ def test_the_depth_is_enough_for_the_metrics_unless_it_was_given() -> None:
     assert metrics_and_depth(documents, ScoringSettings()) == (["MRR@100", "R@100"], 100)
     assert metrics_and_depth(documents, words) == (["R@1000", "AP"], 1000)
     assert metrics_and_depth(TASKS["beir/scifact"], ScoringSettings(metrics=["R@5000"]))[1] == 5000
+    assert metrics_and_depth(TASKS["beir/scifact"], ScoringSettings(depth=20)) == (["nDCG@10", "MRR@10"], 20)
     few = ScoringSettings(metrics=["R(rel=2)@1000", "nDCG@10", "AP"], depth=5)
     with pytest.raises(
         ConfigError, match=r"depth 5 is less than R\(rel=2\)@1000 and nDCG@10 need; .* R\(rel=2\)@5 and"
