@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from llama2vec.artifact import read_object
 from llama2vec.errors import Llama2VecError, OutputExistsError
-from llama2vec.files import read_text
 
 
 @contextmanager
@@ -29,12 +28,9 @@ def read_own(path: Path, kinds: Mapping[str, type], noun: str) -> dict[str, Any]
     Raises:
         OutputExistsError: The file cannot be read, or lacks one of the keys with values of these ``kinds``.
     """
-    try:
-        found = json.loads(read_text(path))
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (OSError, ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
+    found = read_object(path)
+    if found is None or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
         raise OutputExistsError(f"{path} does not hold {noun}; move it away or choose another path")
     return found

@@ -87,12 +87,12 @@ class PairScorer:
         return int(self._model.max_seq_length or 0)
 
     def _count_cut(self, side: Side, *texts: Sequence[str]) -> int:
-        tokenizer = self._model.backbone.tokenizer if self.kind == LLAMA2VEC else self._model.tokenizer
-        limit = self._limit(side)
+        if self.kind == LLAMA2VEC:
+            return int(self._model.cut(*texts, side).texts)
+        limit, tokenizer = self._limit(side), self._model.tokenizer
         if not (limit and hasattr(tokenizer, "convert_tokens_to_ids")):
             return 0
-        options = {"truncation": False, "verbose": False, "add_special_tokens": self.kind != LLAMA2VEC}
-        lengths = map(len, tokenizer(*map(list, texts), **options)["input_ids"])
+        lengths = map(len, tokenizer(*map(list, texts), truncation=False, verbose=False)["input_ids"])
         return sum(length > limit for length in lengths)
 
     def _scores(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:

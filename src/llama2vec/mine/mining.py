@@ -205,7 +205,9 @@ def mine_to_file(
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, examples)
-        searchers, store = _searchers(inputs, examples, passages, settings, output)
+        searchers, store = _searchers(inputs, passages, settings, output)
+        queries = [Query("", example.query) for example in examples]
+        warn_of_cut_queries(inputs.encoder, queries, "raise query_max_tokens", where=inputs.examples)
         result = mine(examples, passages, searchers, settings, inputs.teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
@@ -273,11 +275,7 @@ def _corpus(inputs: MiningInputs, examples: Sequence[TrainingExample]) -> list[P
 
 
 def _searchers(
-    inputs: MiningInputs,
-    examples: Sequence[TrainingExample],
-    passages: Sequence[Passage],
-    settings: MineSettings,
-    output: Path,
+    inputs: MiningInputs, passages: Sequence[Passage], settings: MineSettings, output: Path
 ) -> tuple[list[Searcher], Path | None]:
     """Return the searchers, the judge first, and the folder of vectors that was made for them."""
     searchers: list[Searcher] = []
@@ -295,8 +293,6 @@ def _searchers(
             remedy = "split them with --set passages.split=always"
             warn_of_cut_passages(store, remedy, where=inputs.corpus or inputs.examples)
             index = ExactIndex(store)
-        queries = [Query("", example.query) for example in examples]
-        warn_of_cut_queries(inputs.encoder, queries, "raise query_max_tokens", where=inputs.examples)
         searchers.append(DenseSearcher(index, inputs.encoder))
     if settings.bm25:
         searchers.append(Bm25Searcher(passages, language=settings.language))

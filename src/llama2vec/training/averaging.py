@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.training.settings import OptimizerSettings
-from llama2vec.training.state import CHECKPOINTS, check_weights, step_of
+from llama2vec.training.state import check_weights, checkpoint_at, step_of
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ def checkpoints_to_average(folder: Path, settings: OptimizerSettings, step: int)
     Raises:
         TrainingError: The weights of one are missing or have changed.
     """
-    found = [folder / CHECKPOINTS / f"checkpoint-{one}" for one in settings.averaged_steps() if one <= step]
+    found = [checkpoint_at(folder, one) for one in settings.averaged_steps() if one <= step]
     for checkpoint in found:
         check_weights(checkpoint)
     return found

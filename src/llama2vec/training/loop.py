@@ -173,7 +173,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         # Each process writes a part; only a checkpoint that all have finished is marked as complete.
         wait_for_all()
         if state.is_world_process_zero:
-            checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            checkpoint = saved.checkpoint_at(self.folder, state.global_step)
             saved.mark_complete(checkpoint, self.examples_a_step)
             saved.remove_older(checkpoint, self.keep, state.best_global_step)
 
@@ -211,7 +211,7 @@ def _run(
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best_step = int(trainer.state.best_global_step or settings.steps)
     if best_step != settings.steps:
-        best_checkpoint = recorder.folder / saved.CHECKPOINTS / f"checkpoint-{best_step}"
+        best_checkpoint = saved.checkpoint_at(recorder.folder, best_step)
         saved.check_checkpoint(best_checkpoint)
         trainer._load_from_checkpoint(str(best_checkpoint))
         recorder.last |= validation_at(recorder.folder / LOG_FILE, best_step)

@@ -177,6 +177,11 @@ def check_weights(checkpoint: Path) -> None:
         raise TrainingError(f"{checkpoint}: {fault}; {remedy}")
 
 
+def checkpoint_at(folder: Path, step: int) -> Path:
+    """Return the checkpoint of a step in a training folder."""
+    return folder / CHECKPOINTS / f"checkpoint-{step}"
+
+
 def step_of(checkpoint: Path) -> int:
     """Return the step in the name of a checkpoint's folder, else -1."""
     number = checkpoint.name.rpartition("-")[2]
