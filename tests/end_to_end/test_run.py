@@ -374,7 +374,10 @@ def test_from_and_until_run_a_part(
         (["--set", "finetune.optimizer.stepz=3"], "did you mean 'steps'?"),
         (["--corpus", "nowhere"], "nowhere: no such file or folder"),
         (["--set", 'evaluate.metrics=["nDGC@10"]'], "nDGC@10"),
-        (["--set", "evaluate.depth=20"], "depth 20 is less than R@100 needs"),
+        (
+            ["--set", "evaluate.depth=20", "--set", 'evaluate.metrics=["R@100"]'],
+            "depth 20 is less than R@100 needs",
+        ),
         (["--until", "train"], "choose from pairs, adapt, mine"),
     ],
 )

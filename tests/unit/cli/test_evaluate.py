@@ -156,10 +156,21 @@ def test_a_depth_below_what_a_metric_needs_is_refused(folder: Path, command_line
     line = command_line.refused(*call, "--depth", 3)
     assert "depth 3 is less than R@100 needs; raise it (--depth" in line
     assert line.rstrip().endswith("or ask for R@3")
-    # The metrics of the task count as well.
-    line = command_line.refused(*call[:4], "--depth", 20)
-    assert "depth 20 is less than R@100 needs" in line
     assert command_line(*call, "--depth", 100).code == 0
+
+
+def test_a_small_depth_leaves_out_the_deeper_metrics_of_the_task_and_says_which(
+    folder: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = ["evaluate", "bm25", "--task", folder, "--depth"]
+    with caplog.at_level("INFO"):
+        done = command_line(*call, 20)
+    assert done.code == 0
+    assert "left out R@100, because the depth is 20" in caplog.text
+    assert "R@100" not in done.out
+    assert "nDCG@10" in done.out
+    line = command_line.refused(*call, 5)
+    assert "depth 5 is less than nDCG@10, MRR@10 and R@100 need" in line
 
 
 @pytest.mark.parametrize(
