@@ -30,10 +30,12 @@ from urllib.parse import urljoin
 
 import httpx
 import numpy as np
+from mistakes import read_own, told_in_one_line
 from provenance import made_by
 from quality import minilm
 from whole_sets_tables import JOINED, OURS, PEER, WORDS
 
+from llama2vec.errors import ConfigError
 from llama2vec.files import write_json
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.records import Passage, Query
@@ -64,15 +66,21 @@ ENOUGH, DEPTH = 3, 100
 WITH_WORDS = {system: row for row, system in JOINED.items()}
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Fetch, index and ask."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", required=True)
     options.add_argument("--work", type=Path, required=True)
     options.add_argument("--output", type=Path, required=True)
-    arguments = options.parse_args()
+    given = options.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    work: Path = arguments.work
+    with told_in_one_line():
+        _index_and_ask(given.model, given.work, given.output)
+
+
+def _index_and_ask(model: str, work: Path, output: Path) -> None:
+    read_own(output, {"contract_hash": str, "rows": dict}, "results of this command")
+    spec = ModelSpec.of_source(resolve_model(model))
     folder = work / "files"
     for release, sha256 in RELEASES.items():
         if not (folder / release).is_dir():
@@ -82,7 +90,7 @@ def main() -> None:
     following = Following(
         folder,
         work / "index",
-        ModelSpec.of_source(resolve_model(arguments.model)),
+        spec,
         on_words=lambda report: by_words.append(time.monotonic() - started),
     )
     report = following.sync()
@@ -94,31 +102,40 @@ def main() -> None:
         rows[system] = ranks(retriever, "dense", questions)
         rows[WITH_WORDS[system]] = ranks(retriever, "hybrid", questions)
     results = {
-        "model": arguments.model,
+        "model": model,
         "contract_hash": ours.store.contract_hash,
         "files": report.reading.files,
         "passages": len(ours.store),
         "seconds": seconds,
         "rows": {row: summary(found, questions) for row, found in rows.items()},
     }
-    write_json(arguments.output, results | made_by())
+    write_json(output, results | made_by())
     for row, found in results["rows"].items():
         print(f"{row}: {found['answered']} of {len(questions)}, {found['first']} first, MRR@10 {found['MRR@10']:.3f}")
 
 
 def fetched(release: str, sha256: str) -> bytes:
-    """Return the source release that has this hash, from the package registry."""
+    """Return the source release that has this hash, from the package registry.
+
+    Raises:
+        ConfigError: The registry does not answer, lacks the release, or sends something else.
+    """
     name = release.rpartition("-")[0]
     page = f"{os.environ.get('PIP_INDEX_URL', 'https://pypi.org/simple').rstrip('/')}/{name}/"
-    listed = httpx.get(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"}, follow_redirects=True)
-    files = listed.raise_for_status().json()["files"]
-    found = [file["url"] for file in files if file["hashes"].get("sha256") == sha256]
-    if not found:
-        sys.exit(f"{page} lists no file with the hash of {release}; set PIP_INDEX_URL to an index that has it")
-    answer = httpx.get(urljoin(page, found[0]), follow_redirects=True, timeout=120)
-    content = answer.raise_for_status().content
+    try:
+        listed = httpx.get(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"}, follow_redirects=True)
+        files = listed.raise_for_status().json()["files"]
+        found = [file["url"] for file in files if file["hashes"].get("sha256") == sha256]
+        if not found:
+            problem = f"{page} lists no file with the hash of {release}"
+            raise ConfigError(f"{problem}; set PIP_INDEX_URL to an index that has it")
+        answer = httpx.get(urljoin(page, found[0]), follow_redirects=True, timeout=120)
+        content = answer.raise_for_status().content
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
+        problem = f"{page} does not list packages ({type(error).__name__}: {str(error).splitlines()[0]})"
+        raise ConfigError(f"{problem}; check the connection, or set PIP_INDEX_URL to another index") from None
     if hashlib.sha256(content).hexdigest() != sha256:
-        sys.exit(f"{found[0]} is damaged: its sha256 is not {sha256}; rerun the same command")
+        raise ConfigError(f"{found[0]} is damaged: its sha256 is not {sha256}; rerun the same command")
     return content
 
 

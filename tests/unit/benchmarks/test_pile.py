@@ -39,6 +39,48 @@ def test_an_archive_that_ends_early_leaves_no_release_behind(tmp_path: Path) -> 
     assert not (tmp_path / "tool-1").exists()
 
 
+def test_mistakes_end_in_one_line_before_anything_is_fetched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pile
+
+    monkeypatch.setattr(pile, "fetched", lambda *_: pytest.fail("fetched"))
+    foreign = tmp_path / "notes.json"
+    foreign.write_text('{"mine": 1}')
+    for model, output, told in (
+        ("llama2vec-smollm2-135m", foreign, "notes.json does not hold results of this command"),
+        (str(tmp_path / "absent"), tmp_path / "pile.json", "absent"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            pile.main(["--model", model, "--work", str(tmp_path / "work"), "--output", str(output)])
+        error = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert told in error
+        assert error.count("\n") == 1
+    assert foreign.read_text() == '{"mine": 1}'
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    "page", ["<html>not JSON</html>", json.dumps({"files": [{"url": "a", "hashes": {"sha256": "0"}}]}), "[1]", None]
+)
+def test_an_index_without_the_release_is_told_in_one_line(page: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+    import pile
+
+    from llama2vec.errors import ConfigError
+
+    def answer(url: str, **_: object) -> httpx.Response:
+        status = 503 if page is None else 200
+        return httpx.Response(status, text=page or "", request=httpx.Request("GET", url))
+
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple")
+    monkeypatch.setattr(pile.httpx, "get", answer)
+    with pytest.raises(ConfigError, match=r"^https://index\.example/simple/tool/ .*PIP_INDEX_URL") as told:
+        pile.fetched("tool-1.0", "a" * 64)
+    assert "\n" not in str(told.value)
+
+
 def test_a_question_counts_as_answered_among_the_first_three() -> None:
     import pile
 
