@@ -31,6 +31,7 @@ from urllib.parse import urljoin
 import httpx
 import numpy as np
 from mistakes import read_own, told_in_one_line
+from pile_tables import answered
 from provenance import made_by
 from quality import minilm
 from whole_sets_tables import JOINED, OURS, PEER, WORDS
@@ -62,7 +63,7 @@ RELEASES = {
     "peewee-4.5.3": "434576afaf806428a01f84af74c42fde59372c4f6a6eba26d9b5372113344a8a",
 }
 FOLDERS = ("doc", "docs", "documentation", "man")
-ENOUGH, DEPTH = 3, 100
+DEPTH = 100
 WITH_WORDS = {system: row for row, system in JOINED.items()}
 
 
@@ -199,7 +200,7 @@ def answers(document: str, question: Mapping[str, Any]) -> bool:
 
 def summary(found: Mapping[str, int | None], questions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Count what was answered, as a whole and by kind."""
-    right = {key for key, rank in found.items() if rank is not None and rank <= ENOUGH}
+    right = answered(found)
     kinds: dict[str, list[str]] = {}
     for question in questions:
         kinds.setdefault(question["kind"], []).append(question["id"])

@@ -30,6 +30,7 @@ import budget as training_budget  # noqa: E402
 import capacity  # noqa: E402
 import encoding_peers_table  # noqa: E402
 import hour  # noqa: E402
+import pile_tables  # noqa: E402
 import whole_sets_tables  # noqa: E402
 from compressed_table import table as kept_table  # noqa: E402
 from study import tables as study_tables  # noqa: E402
@@ -140,6 +141,11 @@ def whole_sets_table(_: str, results: Path) -> str:
 def whole_sets_tests_table(_: str, results: Path) -> str:
     """Return how its averages differ from theirs (``benchmarks/whole_sets.py``)."""
     return whole_sets_tables.tests(_read(results / "whole-sets-ready.json"))
+
+
+def pile_table(_: str, results: Path) -> str:
+    """Return how many questions about a pile of files each search answers (``benchmarks/pile.py``)."""
+    return pile_tables.table(_read(results / "pile.json"))
 
 
 def warm_start_table(_: str, results: Path) -> str:
@@ -308,6 +314,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     "hybrid": hybrid_table,
     "whole-sets": whole_sets_table,
     "whole-sets-tests": whole_sets_tests_table,
+    "pile": pile_table,
     "warm-start": warm_start_table,
     "authors": authors_table,
     "authors-steps": authors_steps_table,

@@ -45,6 +45,7 @@ from llama2vec.score.results import Result, write_result
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "demo.toml"
 QUESTION = "How do I open a web page in the browser?"
+RERANKED = 50
 # Chapters of Python's manual, each of some 500 lines; the answer stands in the middle of one.
 CHAPTERS = ("formatstrings", "typesseq")
 QUESTION_TO_CHAPTERS = "How do I print a number with a comma as its thousands separator?"
@@ -81,9 +82,12 @@ def run_demo(output: Path, config: AdaptConfig, ready: str = READY_MODEL) -> Non
     """Do every step that is not done yet, and print one table."""
     started = time.monotonic()
     task, passages = prepare_task(output / "data")
-    reports = [score_bm25(task, passages, output)]
-    console.print(*system_tables(reports), "BM25 is done; now the model that comes with llama2vec, as it is.\n")
-    reports += score_encoder(Encoder.load(ready), task, passages, output, READY)
+    lexical = Bm25Index.build(passages)
+    reports = [score_bm25(lexical, task, passages, output)]
+    console.print(*system_tables(reports), "BM25 is done; now the model that comes with llama2vec, as it is.")
+    encoder = Encoder.load(ready)
+    rerank_the_first(encoder, lexical, passages)
+    reports += score_encoder(encoder, task, passages, output, READY)
     console.print(*system_tables(reports), "That needed no training. Now the method: a raw LLM, before and after it.\n")
     reports += score_raw(task, passages, config, output)
     console.print(
@@ -111,13 +115,21 @@ def prepare_task(folder: Path) -> tuple[BeirTask, list[Passage]]:
     return task, passages
 
 
-def score_bm25(task: BeirTask, passages: list[Passage], output: Path) -> Report:
+def score_bm25(lexical: Bm25Index, task: BeirTask, passages: list[Passage], output: Path) -> Report:
     """Score BM25 and show its answer to one question."""
-    lexical = Bm25Index.build(passages)
     texts = {passage.id: passage.text for passage in passages}
     worked = lexical.search([Query("worked", QUESTION)], depth=3).ranking("worked")
     show_answer("BM25", [(found, texts[found], value) for found, value in worked])
     return score(lexical.search(task.queries, depth=1000), task, output, "bm25")
+
+
+def rerank_the_first(encoder: Encoder, lexical: Bm25Index, passages: list[Passage]) -> None:
+    """Show the model's answer among BM25's first passages, minutes before it has read all of them."""
+    found = {name for name, _ in lexical.search([Query("worked", QUESTION)], depth=RERANKED).ranking("worked")}
+    candidates = [passage for passage in passages if passage.id in found]
+    cosines = encoder.encode_passages(candidates) @ encoder.encode_queries([QUESTION])[0]
+    best = [(candidates[row], float(cosines[row])) for row in np.argsort(-cosines)[:3]]
+    show_answer(f"ready, among BM25's first {RERANKED}", [(one.id, one.text, cosine) for one, cosine in best])
 
 
 def show_answer(system: str, hits: list[tuple[str, str, float]]) -> None:

@@ -45,7 +45,8 @@ def test_the_demo_scores_seven_systems_and_a_second_run_repeats_nothing(
     # BM25 does not depend on the model: it must find documentation by its own words.
     assert results["bm25"]["nDCG@10"] > 0.3
     printed = capsys.readouterr().out
-    assert demo.QUESTION in printed
+    for system in ("BM25", "ready, among BM25's first 50", "adapted", "hybrid: adapted + BM25"):
+        assert f"{demo.QUESTION}  [{system}]" in printed
     place = re.search(r"1\. \S*manual/(\w+\.rst):(\d+)  .*\n +…?(.*)", printed)
     assert place is not None, printed[-1500:]
     chapter = (tmp_path / "demo" / "manual" / place[1]).read_text(encoding="utf-8").splitlines()
