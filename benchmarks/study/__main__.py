@@ -8,4 +8,4 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from study.command import main  # noqa: E402
 
-sys.exit(main())
+main()

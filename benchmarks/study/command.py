@@ -21,7 +21,9 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError
+from mistakes import told_in_one_line
+
+from llama2vec.errors import ConfigError, MissingDependencyError, OutputExistsError
 from llama2vec.files import FileKind, Lock, write_output
 from study.cells import Cell, chosen, plan
 from study.estimates import Pace, minutes
@@ -32,16 +34,12 @@ from study.results import Results, add, missing_sets, read_results, state
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return the exit code: 2, after one line, for a user's mistake."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    try:
+    with told_in_one_line():
         _do(options)
-    except Llama2VecError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -33,6 +33,7 @@ from llama2vec.serve.schemas import (
     embedding_request,
     faulty_field,
     problem_answer,
+    unreadable_body,
 )
 from llama2vec.serve.search import add_search
 from llama2vec.serve.service import Loaded, ServedModel, Service
@@ -110,6 +111,9 @@ def _add_problem_answers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def problem(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400 and not isinstance(error, Problem):
+            # FastAPI's own, where bytes are no UTF-8, or numbers and nesting are beyond what Python reads.
+            error = unreadable_body()
         if error.status_code == 405:
             # Two routes may share a path, and each knows only its own method.
             matched = [route for route in app.routes if route.matches(request.scope)[0] != Match.NONE]

@@ -291,12 +291,17 @@ def problem_answer(problem: HTTPException) -> JSONResponse:
     return JSONResponse({"error": error}, status, headers=problem.headers)
 
 
+def unreadable_body() -> Problem:
+    """Report a body that cannot be read at all."""
+    return Problem(400, "the body cannot be read as JSON in UTF-8", "invalid_json")
+
+
 def faulty_field(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Report the field that does not fit; where a field may have several types, the deepest mismatch."""
     # "Not a string" says nothing about a list whose own content is wrong.
     error = max(errors, key=lambda found: (len(found["loc"]), found["type"] != "string_type"))
     if error["type"] == "json_invalid":
-        return Problem(400, "the body is not JSON", "invalid_json")
+        return unreadable_body()
     if tuple(error["loc"]) == ("body",):
         return Problem(400, "send a JSON object, with 'Content-Type: application/json'", "invalid_json")
     # The first part is body or query; pydantic's names for the members of a union mean nothing to a client.

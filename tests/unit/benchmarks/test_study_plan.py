@@ -150,7 +150,7 @@ def test_the_plan_is_printed_without_data_or_results(
         "--cells",
         "adaptation=both",
     ]
-    assert main(command) == 0
+    main(command)
     lines = capsys.readouterr().out.splitlines()
     assert "budget toy" in lines[0]
     assert "missing" in lines[0]
@@ -172,7 +172,8 @@ def test_the_plan_is_printed_without_data_or_results(
 def test_a_mistake_on_the_command_line_is_one_line_and_code_2(
     more: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--output", str(tmp_path / "study.json"), *more]) == 2
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["--output", str(tmp_path / "study.json"), *more])
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

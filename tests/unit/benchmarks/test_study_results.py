@@ -54,7 +54,8 @@ def test_one_cell_with_two_scores_is_refused_and_the_file_left_alone(made_result
     before = path.read_bytes()
     with pytest.raises(EvaluationError, match=r"toy: adaptation=both .*: one has the score 0.6250 there and 0.7500"):
         add(path, read_results(other))
-    assert main(["--output", str(path), "--merge", str(other)]) == 2
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["--output", str(path), "--merge", str(other)])
     assert path.read_bytes() == before
     same = made_results({(BOTH, 0): {"one": [1.0, 0.25]}})
     same["cells"]["toy"][Cell(BOTH).key]["scores"]["one"]["seconds"] = 99
@@ -130,5 +131,6 @@ def test_a_cell_that_was_renamed_by_hand_is_refused(made_results: Make, tmp_path
     (record,) = data["cells"]["toy"].values()
     data["cells"]["toy"] = {"both, seed 0": record}
     path.write_text(json.dumps(data), encoding="utf-8")
-    assert main(["--output", str(path), "--tables", str(tmp_path / "study.md")]) == 2
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(["--output", str(path), "--tables", str(tmp_path / "study.md")])
     assert not (tmp_path / "study.md").exists()

@@ -54,7 +54,7 @@ def test_one_command_runs_every_cell_and_a_second_one_nothing(toy_file: Path, to
     toy_file.write_text("".join(line for line in text.splitlines(True) if not line.startswith("released")), "utf-8")
     toy = load_protocol(str(toy_file))
     tables, plots = tmp_path / "study.md", tmp_path / "plots"
-    assert main(options(toy_file, toy_data, tmp_path, "--tables", str(tables), "--plots", str(plots))) == 0
+    main(options(toy_file, toy_data, tmp_path, "--tables", str(tables), "--plots", str(plots)))
     results = read_results(tmp_path / "study.json")
     states = {cell.key: state(results, toy, cell) for cell in plan(toy)}
     assert states.pop("reference=minilm") == "missing"
@@ -72,7 +72,7 @@ def test_one_command_runs_every_cell_and_a_second_one_nothing(toy_file: Path, to
     assert "| raw → labels | EBAE + EBAR → labels | 1 |" in text
     assert "![plots/study-toy-steps.svg](plots/study-toy-steps.svg)" in text
     before = (tmp_path / "study.json").read_bytes()
-    assert main(options(toy_file, toy_data, tmp_path)) == 0
+    main(options(toy_file, toy_data, tmp_path))
     assert (tmp_path / "study.json").read_bytes() == before
 
 
@@ -180,11 +180,11 @@ def test_kept_models_keep_their_weights_and_a_model_without_an_adapter_does_anyw
 def test_cells_stop_at_the_limit_and_before_one_that_would_not_fit(
     toy: Protocol, toy_file: Path, toy_data: Path, tmp_path: Path
 ) -> None:
-    assert main(options(toy_file, toy_data, tmp_path, "--cells", "pooling=mean", "--time", "1.4")) == 0
+    main(options(toy_file, toy_data, tmp_path, "--cells", "pooling=mean", "--time", "1.4"))
     results = read_results(tmp_path / "study.json")
     # Three sets at 30 s are 1.5 minutes.
     assert "toy" not in results["cells"]
-    assert main(options(toy_file, toy_data, tmp_path, "--limit", "2", "--time", "3")) == 0
+    main(options(toy_file, toy_data, tmp_path, "--limit", "2", "--time", "3"))
     results = read_results(tmp_path / "study.json")
     assert list(results["cells"]["toy"]) == ["reference=bm25", Cell(raw_mean()).key]
     assert results["budgets"] == {"toy": toy.frozen()}
@@ -196,12 +196,13 @@ def test_two_processes_do_not_share_a_work_folder(toy_file: Path, toy_data: Path
     other = Lock(folder / ".in-use")
     assert other.acquire()
     try:
-        assert main(options(toy_file, toy_data, tmp_path)) == 2
+        with pytest.raises(SystemExit, match=r"^2$"):
+            main(options(toy_file, toy_data, tmp_path))
     finally:
         other.release()
     assert "in use by another process" in capsys.readouterr().err
     assert not (tmp_path / "study.json").exists()
-    assert main(options(toy_file, toy_data, tmp_path, "--cells", "reference=bm25")) == 0
+    main(options(toy_file, toy_data, tmp_path, "--cells", "reference=bm25"))
 
 
 def test_data_that_changed_since_the_last_run_are_refused(
@@ -209,10 +210,11 @@ def test_data_that_changed_since_the_last_run_are_refused(
 ) -> None:
     copy = tmp_path / "data"
     shutil.copytree(toy_data, copy)
-    assert main(options(toy_file, copy, tmp_path, "--cells", "reference=bm25")) == 0
+    main(options(toy_file, copy, tmp_path, "--cells", "reference=bm25"))
     with (copy / "labels.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"query": "new", "pos": ["one"], "neg": []}\n')
-    assert main(options(toy_file, copy, tmp_path)) == 2
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main(options(toy_file, copy, tmp_path))
     assert "the data labels.jsonl" in capsys.readouterr().err
 
 
