@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from statistics import fmean
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import httpx
 import numpy as np
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _index_and_ask(model: str, work: Path, output: Path) -> None:
-    read_own(output, {"contract_hash": str, "rows": dict}, "results of this command")
+    earlier = read_own(output, {"contract_hash": str, "files": int, "rows": dict}, "results of this command")
     spec = ModelSpec.of_source(resolve_model(model))
     folder = work / "files"
     for release, sha256 in RELEASES.items():
@@ -94,8 +94,11 @@ def _index_and_ask(model: str, work: Path, output: Path) -> None:
         spec,
         on_words=lambda report: by_words.append(time.monotonic() - started),
     )
+    is_whole = not (work / "index").exists()
     report = following.sync()
-    seconds = {"by_words": by_words[0], "all": time.monotonic() - started} if by_words else None
+    # A resumed index took longer than its last part shows.
+    taken = {"by_words": by_words[0], "all": time.monotonic() - started} if by_words and is_whole else None
+    seconds = taken or (earlier or {}).get("seconds")
     ours = Retriever.open(work / "index")
     questions = json.loads(QUESTIONS.read_text(encoding="utf-8"))
     rows = {WORDS: ranks(ours, "bm25", questions)}
@@ -123,21 +126,43 @@ def fetched(release: str, sha256: str) -> bytes:
     """
     name = release.rpartition("-")[0]
     page = f"{os.environ.get('PIP_INDEX_URL', 'https://pypi.org/simple').rstrip('/')}/{name}/"
+    listed = answer_of(page, {"Accept": "application/vnd.pypi.simple.v1+json"})
     try:
-        listed = httpx.get(page, headers={"Accept": "application/vnd.pypi.simple.v1+json"}, follow_redirects=True)
-        files = listed.raise_for_status().json()["files"]
-        found = [file["url"] for file in files if file["hashes"].get("sha256") == sha256]
-        if not found:
-            problem = f"{page} lists no file with the hash of {release}"
-            raise ConfigError(f"{problem}; set PIP_INDEX_URL to an index that has it")
-        answer = httpx.get(urljoin(page, found[0]), follow_redirects=True, timeout=120)
-        content = answer.raise_for_status().content
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError) as error:
-        problem = f"{page} does not list packages ({type(error).__name__}: {str(error).splitlines()[0]})"
-        raise ConfigError(f"{problem}; check the connection, or set PIP_INDEX_URL to another index") from None
+        files = [file["url"] for file in listed.json()["files"] if file["hashes"].get("sha256") == sha256]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ConfigError(f"{shown(page)} does not list packages; set PIP_INDEX_URL to another index") from None
+    if not files:
+        problem = f"{shown(page)} lists no file with the hash of {release}"
+        raise ConfigError(f"{problem}; set PIP_INDEX_URL to an index that has it")
+    url = urljoin(page, files[0])
+    content = answer_of(url).content
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise ConfigError(f"{found[0]} is damaged: its sha256 is not {sha256}; rerun the same command")
+        raise ConfigError(f"{shown(url)} is damaged: its sha256 is not {sha256}; rerun the same command")
     return content
+
+
+def answer_of(url: str, headers: Mapping[str, str] | None = None) -> httpx.Response:
+    """Return what a URL answers.
+
+    Raises:
+        ConfigError: It does not answer, or with an error.
+    """
+    try:
+        return httpx.get(url, headers=headers, follow_redirects=True, timeout=120).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = f"HTTP {error.response.status_code}" if isinstance(error, httpx.HTTPStatusError) else str(error)
+        problem = f"{shown(url)} cannot be read ({reason or type(error).__name__})"
+        raise ConfigError(f"{problem}; check the connection, or set PIP_INDEX_URL to another index") from None
+
+
+def shown(url: str) -> str:
+    """Return a URL without its user and password.
+
+    >>> shown("https://me:secret@index.example/simple/")
+    'https://index.example/simple/'
+    """
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def unpack(archive: bytes, folder: Path) -> None:

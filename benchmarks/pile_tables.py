@@ -12,11 +12,11 @@ from whole_sets_tables import WORDS
 from llama2vec.score.report.text import p_value_text
 
 ENOUGH = 3
-"""A question is answered if a right file is among so many documents."""
+"""A question is answered if a right file is among the first ``ENOUGH`` documents."""
 
 
 def answered(ranks: Mapping[str, int | None]) -> set[str]:
-    """Return the questions whose first right file is among the first documents."""
+    """Return the questions that have a right file among the first ``ENOUGH`` documents."""
     return {question for question, rank in ranks.items() if rank is not None and rank <= ENOUGH}
 
 
@@ -35,7 +35,7 @@ def table(results: Mapping[str, Any]) -> str:
     """Return what each search answered, and the questions that it gains and loses against BM25."""
     rows: Mapping[str, Mapping[str, Any]] = results["rows"]
     kinds = list(next(iter(rows.values()))["answered_by_kind"])
-    lines = [["search", "answered", *kinds, "first document", "MRR@10", "against BM25: gained, lost, p"]]
+    lines = [["search", "answered", *kinds, "right file first", "MRR@10", "against BM25: gained, lost, p"]]
     by_words = answered(rows[WORDS]["ranks"])
     for name, found in rows.items():
         right = answered(found["ranks"])

@@ -86,7 +86,8 @@ def run_demo(output: Path, config: AdaptConfig, ready: str = READY_MODEL) -> Non
     reports = [score_bm25(lexical, task, passages, output)]
     console.print(*system_tables(reports), "BM25 is done; now the model that comes with llama2vec, as it is.")
     encoder = Encoder.load(ready)
-    rerank_the_first(encoder, lexical, passages)
+    if not (output / READY.store).is_dir():
+        rerank_the_first(encoder, lexical, passages)
     reports += score_encoder(encoder, task, passages, output, READY)
     console.print(*system_tables(reports), "That needed no training. Now the method: a raw LLM, before and after it.\n")
     reports += score_raw(task, passages, config, output)
@@ -128,8 +129,8 @@ def rerank_the_first(encoder: Encoder, lexical: Bm25Index, passages: list[Passag
     found = {name for name, _ in lexical.search([Query("worked", QUESTION)], depth=RERANKED).ranking("worked")}
     candidates = [passage for passage in passages if passage.id in found]
     cosines = encoder.encode_passages(candidates) @ encoder.encode_queries([QUESTION])[0]
-    best = [(candidates[row], float(cosines[row])) for row in np.argsort(-cosines)[:3]]
-    show_answer(f"ready, among BM25's first {RERANKED}", [(one.id, one.text, cosine) for one, cosine in best])
+    best = [(candidates[row].id, candidates[row].text, float(cosines[row])) for row in np.argsort(-cosines)[:3]]
+    show_answer(f"ready, among BM25's first {RERANKED}, by cosine", best)
 
 
 def show_answer(system: str, hits: list[tuple[str, str, float]]) -> None:

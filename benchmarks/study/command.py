@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, help="folder for pairs and models; without it nothing is trained")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/study.json"), help="the results file")
     parser.add_argument(
-        "--budget", default="cpu", help="cpu, gpu, or a TOML file like those in benchmarks/study/budgets"
+        "--budget",
+        default="cpu",
+        help="a file of benchmarks/study/budgets without its .toml, or a path to one like them",
     )
     parser.add_argument(
         "--cells", nargs="+", default=[], metavar="NAME=VALUE", help="only these, as adaptation=both seed=0,1"

@@ -7,11 +7,14 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from encoders import encoder_for
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
+from llama2vec.records import Passage
+from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.score.results import read_result
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +48,7 @@ def test_the_demo_scores_seven_systems_and_a_second_run_repeats_nothing(
     # BM25 does not depend on the model: it must find documentation by its own words.
     assert results["bm25"]["nDCG@10"] > 0.3
     printed = capsys.readouterr().out
-    for system in ("BM25", "ready, among BM25's first 50", "adapted", "hybrid: adapted + BM25"):
+    for system in ("BM25", "ready, among BM25's first 50, by cosine", "adapted", "hybrid: adapted + BM25"):
         assert f"{demo.QUESTION}  [{system}]" in printed
     place = re.search(r"1\. \S*manual/(\w+\.rst):(\d+)  .*\n +…?(.*)", printed)
     assert place is not None, printed[-1500:]
@@ -65,3 +68,29 @@ def test_the_demo_scores_seven_systems_and_a_second_run_repeats_nothing(
     monkeypatch.setattr("llama2vec.adapt.train.train", no_training)
     demo.run_demo(tmp_path / "demo", config, ready)
     assert written == stores()
+    assert "among BM25's first" not in capsys.readouterr().out
+
+
+def test_the_first_answer_reranks_what_bm25_found(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    demo = importlib.import_module("demo")
+    passages = [Passage(f"p{number:02}", f"open a web page in the browser {'x ' * number}") for number in range(60)]
+    lexical = Bm25Index.build([*passages, Passage("other", "nothing of the kind")])
+
+    class Reversed:
+        def encode_passages(self, read: list[Passage]) -> np.ndarray:
+            assert len(read) == demo.RERANKED
+            assert all(passage.id < "p50" for passage in read), "BM25 prefers short passages"
+            angles = [int(passage.id[1:]) / 60 for passage in read]
+            return np.array([[np.sin(angle), np.cos(angle)] for angle in angles])
+
+        def encode_queries(self, asked: list[str]) -> np.ndarray:
+            assert asked == [demo.QUESTION]
+            return np.array([[1.0, 0.0]])
+
+    demo.rerank_the_first(Reversed(), lexical, passages)
+    assert re.findall(r"^ +\d\. (\S+)  (\S+)$", capsys.readouterr().out, re.M) == [
+        (f"{np.sin(number / 60):.2f}", f"p{number}") for number in (49, 48, 47)
+    ]

@@ -112,7 +112,7 @@ def _add_problem_answers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def problem(request: Request, error: HTTPException) -> Response:
         if error.status_code == 400 and not isinstance(error, Problem):
-            # FastAPI's own, where bytes are no UTF-8, or numbers and nesting are beyond what Python reads.
+            # FastAPI raises this where bytes are not UTF-8, or a number or the nesting is too large for Python.
             error = unreadable_body()
         if error.status_code == 405:
             # Two routes may share a path, and each knows only its own method.

@@ -293,7 +293,8 @@ def problem_answer(problem: HTTPException) -> JSONResponse:
 
 def unreadable_body() -> Problem:
     """Report a body that cannot be read at all."""
-    return Problem(400, "the body cannot be read as JSON in UTF-8", "invalid_json")
+    text = "the body is not JSON in UTF-8, or its numbers or nesting are too large to read"
+    return Problem(400, text, "invalid_json")
 
 
 def faulty_field(errors: Sequence[Mapping[str, Any]]) -> Problem:

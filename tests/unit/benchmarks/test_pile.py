@@ -46,7 +46,7 @@ def test_mistakes_end_in_one_line_before_anything_is_fetched(
 
     monkeypatch.setattr(pile, "fetched", lambda *_: pytest.fail("fetched"))
     foreign = tmp_path / "notes.json"
-    foreign.write_text('{"mine": 1}')
+    foreign.write_text('{"contract_hash": "another script has these, too", "rows": {}}')
     for model, output, told in (
         ("llama2vec-smollm2-135m", foreign, "notes.json does not hold results of this command"),
         (str(tmp_path / "absent"), tmp_path / "pile.json", "absent"),
@@ -57,28 +57,59 @@ def test_mistakes_end_in_one_line_before_anything_is_fetched(
         assert ended.value.code == 2
         assert told in error
         assert error.count("\n") == 1
-    assert foreign.read_text() == '{"mine": 1}'
+    assert "another script" in foreign.read_text()
     assert not (tmp_path / "work").exists()
 
 
+HASHES = {"sha256": "a" * 64}
+
+
 @pytest.mark.parametrize(
-    "page", ["<html>not JSON</html>", json.dumps({"files": [{"url": "a", "hashes": {"sha256": "0"}}]}), "[1]", None]
+    ("page", "archive", "told"),
+    [
+        ("<html>not JSON</html>", None, "/tool/ does not list packages"),
+        ("[1]", None, "/tool/ does not list packages"),
+        ({"files": [{"url": "a", "hashes": ["sha256"]}]}, None, "/tool/ does not list packages"),
+        ({"files": [{"url": "a", "hashes": {"sha256": "0"}}]}, None, "/tool/ lists no file with the hash of tool-1.0"),
+        (None, None, "/tool/ cannot be read (HTTP 503)"),
+        ({"files": [{"url": "../a.tar.gz", "hashes": HASHES}]}, None, "/a.tar.gz cannot be read (HTTP 503)"),
+        ({"files": [{"url": "../a.tar.gz", "hashes": HASHES}]}, "no such archive", "/a.tar.gz is damaged"),
+    ],
 )
-def test_an_index_without_the_release_is_told_in_one_line(page: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_without_the_release_is_told_in_one_line_without_its_password(
+    page: object, archive: str | None, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import httpx
     import pile
 
     from llama2vec.errors import ConfigError
 
     def answer(url: str, **_: object) -> httpx.Response:
-        status = 503 if page is None else 200
-        return httpx.Response(status, text=page or "", request=httpx.Request("GET", url))
+        body = page if url.endswith("/tool/") else archive
+        text = body if isinstance(body, str) else json.dumps(body)
+        return httpx.Response(503 if body is None else 200, text=text, request=httpx.Request("GET", url))
 
-    monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://me:secret@index.example/simple")
     monkeypatch.setattr(pile.httpx, "get", answer)
-    with pytest.raises(ConfigError, match=r"^https://index\.example/simple/tool/ .*PIP_INDEX_URL") as told:
+    with pytest.raises(ConfigError) as error:
         pile.fetched("tool-1.0", "a" * 64)
-    assert "\n" not in str(told.value)
+    assert str(error.value).startswith("https://index.example/simple")
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_host_that_does_not_answer_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import httpx
+    import pile
+
+    from llama2vec.errors import ConfigError
+
+    def unreachable(*_: object, **__: object) -> httpx.Response:
+        raise httpx.ConnectError("")
+
+    monkeypatch.setattr(pile.httpx, "get", unreachable)
+    with pytest.raises(ConfigError, match=r"cannot be read \(ConnectError\); check the connection"):
+        pile.answer_of("https://index.example/simple/tool/")
 
 
 def test_a_question_counts_as_answered_among_the_first_three() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
+
+RESULTS = Path(__file__).parents[3] / "benchmarks" / "results" / "pile.json"
 
 
 def _row(**ranks: int | None) -> dict[str, object]:
@@ -14,7 +19,7 @@ def test_a_row_counts_what_is_gained_and_lost_against_bm25() -> None:
 
     rows = {"BM25": _row(a=1, b=3, c=4, d=None), "vectors": _row(a=None, b=1, c=3, d=2)}
     assert pile_tables.table({"rows": rows}).splitlines() == [
-        "| search | answered | deep | near | first document | MRR@10 | against BM25: gained, lost, p |",
+        "| search | answered | deep | near | right file first | MRR@10 | against BM25: gained, lost, p |",
         "|---|---|---|---|---|---|---|",
         "| BM25 | **2** of 4 | 0 | 1 | 1 | 0.500 | – |",
         "| vectors | **3** of 4 | 0 | 1 | 1 | 0.500 | 2, 1, 1.0000 |",
@@ -26,3 +31,12 @@ def test_the_sign_test_is_exact_and_two_sided(gained: int, lost: int, p: float) 
     import pile_tables
 
     assert pile_tables.sign_test(gained, lost) == pytest.approx(p)
+
+
+def test_the_committed_counts_agree_with_the_committed_ranks() -> None:
+    import pile_tables
+
+    for name, row in json.loads(RESULTS.read_text(encoding="utf-8"))["rows"].items():
+        right = pile_tables.answered(row["ranks"])
+        assert len(right) == row["answered"] == sum(row["answered_by_kind"].values()), name
+        assert row["first"] == sum(rank == 1 for rank in row["ranks"].values()), name
