@@ -63,7 +63,7 @@ def main() -> None:
         write_json(arguments.output, {"depths": found} | made_by())
 
 
-def shortened(model: Path, count: int) -> Encoder:
+def shortened(model: str | Path, count: int) -> Encoder:
     """Return the encoder with its lowest layers, of which as many are averaged as before where there are as many."""
     loaded = Encoder.load(model, settings=ModelSettings(device="cpu", compile=False))
     contract, backbone = loaded.contract, loaded.backbone
