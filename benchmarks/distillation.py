@@ -98,12 +98,9 @@ def _measure(given: argparse.Namespace) -> None:
 def _encoder(row: str, protocol: Protocol, given: argparse.Namespace) -> Encoder:
     if row == "teacher":
         return Encoder.load(given.teacher)
-    student = given.work / f"student-{given.layers}"
-    if not student.is_dir():
-        shortened(given.teacher, given.layers).save(student)
     if row == "cut":
-        return Encoder.load(student)
-    changes = [*STEPS, *TRAININGS[row], *given.set, f"model.name={student}"]
+        return shortened(given.teacher, given.layers)
+    changes = [*STEPS, *TRAININGS[row], *given.set, f"model.name={given.teacher}", f"model.layers={given.layers}"]
     sources = [str(_scored_pairs(protocol, given))]
     config = load_config(FinetuneConfig, None, changes)
     config = config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})

@@ -35,11 +35,11 @@ from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, F
 from llama2vec.finetune.spooled import spooled_examples
 from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
 from llama2vec.manifest import digest
-from llama2vec.model.backbone import Backbone, decoder, layer_list, load_backbone
+from llama2vec.model.backbone import Backbone, decoder, keep_lowest_layers, layer_list, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.model.contract import load_contract
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.local import check_layer_count, fetched
+from llama2vec.model.local import fetched, layer_count
 from llama2vec.model.pooling import last_hidden_states, pool
 from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import resolve_model
@@ -271,16 +271,19 @@ def _finetune(
 
 
 def _load_backbone(settings: ModelSettings) -> Backbone:
-    """Load a raw model, or an encoder with its contract checked against its weights."""
+    """Load a raw model, or an encoder with its contract checked against its weights; both keep the lowest layers."""
     source = fetched(resolve_model(settings.name))
-    if source.carries_contract and settings.quantization == "none":
-        return Encoder.load(settings.name, settings=settings).backbone
-    if source.carries_contract:
-        check_layer_count(source, settings.layers)
+    if not source.carries_contract:
+        return load_backbone(settings, source=source, for_training=True)
+    folder = Path(source.location)
+    if 0 < settings.layers < (has := layer_count(folder)):
+        logger.info("%s: training its lowest %d of %d layers", settings.name, settings.layers, has)
+    if settings.quantization == "none":
+        backbone = Encoder.load(settings.name, settings=settings.model_copy(update={"layers": 0})).backbone
+        keep_lowest_layers(backbone.model, settings.layers)
+        return backbone
     backbone = load_backbone(settings, source=source, for_training=True)
-    if source.carries_contract:
-        folder = Path(source.location)
-        load_contract(folder, backbone.tokenizer).check_files(folder)
+    load_contract(folder, backbone.tokenizer).check_files(folder)
     return backbone
 
 

@@ -183,7 +183,7 @@ def check_layer_count(source: ModelSource, layers: int) -> None:
     if layers not in (0, has := layer_count(Path(source.location))):
         raise ContractError(
             f"{source.name}: was made with {counted(has, 'layer')}, and model.layers is {layers}; set it to 0, or "
-            "start from an LLM"
+            "train the shorter model"
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -226,6 +227,25 @@ def test_a_checkpoints_prompts_lengths_and_pooling_are_taken_over(
     assert encoder.contract.encoder.passage_max_tokens == 30
     assert encoder.contract.encoder.query_prompt == "next"
     assert f"the query prompt changes from self (in {adapted}) to next" in caplog.text
+
+
+def test_an_encoder_may_be_trained_with_fewer_layers_and_not_with_more(
+    adapted: Path, examples: list[TrainingExample], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = config(adapted, "model.layers=1", "encoder.passage_max_tokens=30")
+    with caplog.at_level(logging.INFO, "llama2vec"):
+        encoder = finetune_model(made, tmp_path / "out", examples=examples)
+    assert f"{adapted}: training its lowest 1 of 2 layers" in caplog.text
+    again = finetune_model(made, tmp_path / "out", examples=examples)  # It is there.
+    assert encoder.backbone.model.config.num_hidden_layers == again.backbone.model.config.num_hidden_layers == 1
+    assert encoder.contract.prompts.self_prompt == " That is: "
+    np.testing.assert_allclose(
+        again.encode_passages(["a llama"]), encoder.encode_passages(["a llama"]), rtol=0, atol=1e-6
+    )
+    more = config(adapted, "model.layers=3", "encoder.passage_max_tokens=30")
+    with pytest.raises(ConfigError, match=r"model\.layers is 3 and the model has 2 layers; lower it"):
+        finetune_model(more, tmp_path / "more", examples=examples)
+    assert not (tmp_path / "more").exists()
 
 
 def test_a_checkpoint_whose_weights_were_changed_is_refused(
