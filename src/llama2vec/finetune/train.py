@@ -35,7 +35,7 @@ from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, F
 from llama2vec.finetune.spooled import spooled_examples
 from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
 from llama2vec.manifest import digest
-from llama2vec.model.backbone import Backbone, decoder, keep_lowest_layers, layer_list, load_backbone
+from llama2vec.model.backbone import Backbone, check_keepable, decoder, keep_lowest_layers, layer_list, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.model.contract import load_contract
 from llama2vec.model.encoder import Encoder
@@ -276,7 +276,8 @@ def _load_backbone(settings: ModelSettings) -> Backbone:
     if not source.carries_contract:
         return load_backbone(settings, source=source, for_training=True)
     folder = Path(source.location)
-    if 0 < settings.layers < (has := layer_count(folder)):
+    check_keepable(settings.layers, has := layer_count(folder))
+    if 0 < settings.layers < has:
         logger.info("%s: training its lowest %d of %d layers", settings.name, settings.layers, has)
     if settings.quantization == "none":
         backbone = Encoder.load(settings.name, settings=settings.model_copy(update={"layers": 0})).backbone

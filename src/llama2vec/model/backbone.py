@@ -199,11 +199,16 @@ def check_layers(model: Any, count: int, setting: str) -> ModuleList:
     return layers
 
 
+def check_keepable(count: int, has: int) -> None:
+    """Raise a ConfigError if ``model.layers`` is above the number of layers that a model has."""
+    if count > has:
+        raise ConfigError(f"model.layers is {count} and the model has {counted(has, 'layer')}; lower it")
+
+
 def keep_lowest_layers(model: Any, count: int) -> None:
     """Keep the ``count`` lowest layers of a model and its head; 0 = all."""
     has = int(model.config.num_hidden_layers)
-    if count > has:
-        raise ConfigError(f"model.layers is {count} and the model has {counted(has, 'layer')}; lower it")
+    check_keepable(count, has)
     if 0 < count < has:
         take_out_top_layers(model, has - count, "model.layers")
 

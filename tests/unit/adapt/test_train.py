@@ -174,7 +174,7 @@ def test_a_shorter_llm_is_adapted_and_can_be_adapted_again(
         Encoder.load(tmp_path / "out", settings=ModelSettings(layers=2))
     # Whatever the format of the weights, before they are read.
     four_bit = ModelSettings(name=str(tmp_path / "out"), layers=2, quantization="nf4")
-    with pytest.raises(ContractError, match=r"was made with 1 layer, and model\.layers is 2; set it to 0"):
+    with pytest.raises(ConfigError, match=r"model\.layers is 2 and the model has 1 layer; lower it"):
         _load_backbone(four_bit)
 
 
