@@ -14,18 +14,17 @@ resume.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import sys
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-from fewer_layers import shortened
+from fewer_layers import scored, shortened
 from mistakes import read_own, told_in_one_line
 from provenance import made_by
 from study.pairs import training_pairs
 from study.protocol import ALL_PAIRS, Protocol, load_protocol
-from study.sets import sampled_set, score_pairs, score_set
+from study.sets import sampled_set
 
 from llama2vec.cli.ask import READY_MODEL
 from llama2vec.config import load_config
@@ -86,13 +85,15 @@ def _measure(given: argparse.Namespace) -> None:
     results = results or {"settings": settings, "rows": {}}
     if results["settings"] != settings:
         raise ConfigError(f"{given.output} was made with other settings; choose another --output")
+    samples = [sampled_set(given.data / name, protocol.sets) for name in protocol.sets.average]
     for row in ROWS:
         if row not in results["rows"]:
-            encoder = _encoder(row, protocol, given)
-            results["rows"][row] = _scored(encoder, protocol, given.data)
+            results["rows"][row] = scored(_encoder(row, protocol, given), samples, protocol.sets, given.data)
             write_json(given.output, results | made_by())
         found = results["rows"][row]
-        print(f"{row}: nDCG@10 {found['average']:.3f}, STS-B dev {found['sts']['spearman']:.3f}")
+        print(
+            f"{row}: nDCG@10 {found['average']:.3f}, STS-B dev {found['scores'][protocol.sets.sts[0]]['spearman']:.3f}"
+        )
 
 
 def _encoder(row: str, protocol: Protocol, given: argparse.Namespace) -> Encoder:
@@ -100,10 +101,9 @@ def _encoder(row: str, protocol: Protocol, given: argparse.Namespace) -> Encoder
         return Encoder.load(given.teacher)
     if row == "cut":
         return shortened(given.teacher, given.layers)
-    changes = [*STEPS, *TRAININGS[row], *given.set, f"model.name={given.teacher}", f"model.layers={given.layers}"]
-    sources = [str(_scored_pairs(protocol, given))]
-    config = load_config(FinetuneConfig, None, changes)
-    config = config.model_copy(update={"data": config.data.model_copy(update={"sources": sources})})
+    start = [f"model.name={given.teacher}", f"model.layers={given.layers}"]
+    sources = f"data.sources={json.dumps([str(_scored_pairs(protocol, given))])}"
+    config = load_config(FinetuneConfig, None, [*STEPS, *TRAININGS[row], *given.set, *start, sources])
     return finetune_model(config, given.work / row.replace(" ", "-"))
 
 
@@ -112,23 +112,9 @@ def _scored_pairs(protocol: Protocol, given: argparse.Namespace) -> Path:
     drawn = protocol.finetuning.model_copy(update={"pairs_per_source": given.pairs, "negatives": NEGATIVES})
     pairs, scored = given.work / "pairs.jsonl", given.work / "scored.jsonl"
     write_examples(training_pairs("labels", ALL_PAIRS, 0, drawn, given.data, given.work), pairs, overwrite=True)
-    settings = MineSettings(
-        negatives=NEGATIVES, keep_existing=True, teacher=given.teacher, teacher_share_of_positive=0, write_scores=False
-    )
+    settings = MineSettings(negatives=NEGATIVES, keep_existing=True, teacher=given.teacher, teacher_share_of_positive=0)
     mine_to_file(MiningInputs(str(pairs), teacher=PairScorer(given.teacher)), scored, settings)
     return scored
-
-
-def _scored(encoder: Encoder, protocol: Protocol, data: Path) -> dict[str, Any]:
-    """Return nDCG@10 of each sample, their average, and Spearman's correlation on the sentence pairs."""
-
-    def embed(texts: Any, as_queries: bool) -> Any:
-        return encoder.encode_queries(texts) if as_queries else encoder.encode_passages(texts)
-
-    sets = protocol.sets
-    scores = {name: score_set(sampled_set(data / name, sets), embed, sets.depth) for name in sets.average}
-    average = fmean(one["nDCG@10"] for one in scores.values())
-    return {"average": average, "sets": scores, "sts": score_pairs(data / sets.sts[0], embed)}
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
 from provenance import made_by
-from study.protocol import load_protocol
-from study.sets import sampled_set, score_pairs, score_set
+from study.protocol import Sets, load_protocol
+from study.sets import SampledSet, sampled_set, score_pairs, score_set
 
 from llama2vec.config import ModelSettings
 from llama2vec.files import write_json
@@ -44,16 +45,9 @@ def main() -> None:
     for count in arguments.keep:
         if str(count) in found:
             continue
-        encoder = shortened(arguments.model, count)
-
-        def embed(texts: Any, as_queries: bool, encoder: Encoder = encoder) -> Any:
-            return encoder.encode_queries(texts) if as_queries else encoder.encode_passages(texts)
-
-        scores = {one.task.name: score_set(one, embed, protocol.sets.depth) for one in samples}
-        scores |= {name: score_pairs(arguments.data / name, embed) for name in protocol.sets.sts}
-        average = fmean(scores[one.task.name]["nDCG@10"] for one in samples)
-        found[str(count)] = {"average": average, "scores": scores}
-        print(count, round(average, 4), round(scores[protocol.sets.sts[0]]["spearman"], 4), flush=True)
+        found[str(count)] = scored(shortened(arguments.model, count), samples, protocol.sets, arguments.data)
+        spearman = found[str(count)]["scores"][protocol.sets.sts[0]]["spearman"]
+        print(count, round(found[str(count)]["average"], 4), round(spearman, 4), flush=True)
         write_json(arguments.output, {"depths": found} | made_by())
     if not arguments.skip_speed:
         rates = relative_speed(arguments.model, [int(count) for count in found])
@@ -61,6 +55,18 @@ def main() -> None:
             found[str(count)]["speed"] = rate
             print(count, rate, flush=True)
         write_json(arguments.output, {"depths": found} | made_by())
+
+
+def scored(encoder: Encoder, samples: Sequence[SampledSet], sets: Sets, data: Path) -> dict[str, Any]:
+    """Return nDCG@10 of each sample and their average, and Spearman's correlation on the sentence pairs."""
+
+    def embed(texts: Any, as_queries: bool) -> Any:
+        return encoder.encode_queries(texts) if as_queries else encoder.encode_passages(texts)
+
+    scores = {one.task.name: score_set(one, embed, sets.depth) for one in samples}
+    average = fmean(one["nDCG@10"] for one in scores.values())
+    scores |= {name: score_pairs(data / name, embed) for name in sets.sts}
+    return {"average": average, "scores": scores}
 
 
 def shortened(model: str | Path, count: int) -> Encoder:

@@ -24,7 +24,7 @@ def test_every_row_is_made_once_and_only_one_training_has_the_teachers_scores(
     results = json.loads(output.read_text(encoding="utf-8"))
     assert list(results["rows"]) == ["teacher", "cut", "labels", "labels and teacher"]
     for row in results["rows"].values():
-        assert set(row["sets"]) == {"one", "two"}
+        assert set(row["scores"]) == {"one/test", "two/test", "pairs.tsv"}
         assert 0 <= row["average"] <= 1
     rows = [json.loads(line) for line in (tmp_path / "work" / "scored.jsonl").read_text().splitlines()]
     assert all(len(row["pos_scores"]) == len(row["pos"]) for row in rows)
