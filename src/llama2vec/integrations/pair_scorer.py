@@ -49,6 +49,11 @@ class PairScorer:
         files = sorted(Path(self.source.location).rglob("*"))
         return weights_fingerprint(file for file in files if file.suffix in _READ and file.is_file())
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Return its kind, the number of pairs scored, and of texts that are longer than it reads."""
+        return {"kind": self.kind, "pairs": self.scored, "cut": self.cut, "cut_queries": self.cut_queries}
+
     def scores(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
         """Return, for each of Q queries, the scores of its own passages; a text that stands twice is read once.
 

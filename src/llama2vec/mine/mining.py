@@ -211,8 +211,7 @@ def mine_to_file(
         result = mine(examples, passages, searchers, settings, inputs.teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
-            scored = {"pairs": inputs.teacher.scored, "cut": inputs.teacher.cut}
-            result.report.facts["teacher"] = {"kind": inputs.teacher.kind, **scored}
+            result.report.facts["teacher"] = inputs.teacher.facts
             inputs.teacher.warn_of_cut_texts()
         manifest = build_manifest("mine", plan["settings"], plan["inputs"], result.report.to_dict())
         manifest["sources"] = {"examples": inputs.examples, "corpus": inputs.corpus, "model": inputs.model}

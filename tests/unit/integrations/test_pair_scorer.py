@@ -145,6 +145,7 @@ def test_queries_that_are_not_read_to_their_end_are_counted_apart(
         scorer.warn_of_cut_texts()
         limit = scorer._limit("query")
         assert caplog.messages == [f"{folder}: reads {limit} tokens and left out the end of 1 query"]
+        assert scorer.facts == {"kind": scorer.kind, "pairs": 3, "cut": 0, "cut_queries": 1}
 
 
 def test_without_sentence_transformers_the_extra_is_named(cross_encoder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

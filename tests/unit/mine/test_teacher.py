@@ -110,7 +110,7 @@ def test_from_file_to_file_with_a_cross_encoder(
     with pytest.raises(ConfigError, match="belong together"):
         run(settings, None)
     report = run(settings, PairScorer(str(folder), "cpu"))
-    assert report.facts["teacher"] == {"kind": "cross-encoder", "pairs": 24, "cut": 24}
+    assert report.facts["teacher"] == {"kind": "cross-encoder", "pairs": 24, "cut": 24, "cut_queries": 0}
     rows = list(read_examples(files["output"]))
     again = PairScorer(str(folder), "cpu")
     for row in rows:
