@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import already_done, check_language_option
+from llama2vec.cli.options import already_done, bm25_language
 from llama2vec.cli.settings_options import options_from
 from llama2vec.config import Settings
 from llama2vec.engines.engine import TOKEN
@@ -35,7 +35,9 @@ class _Collection(Settings):
         None, description="Name of the collection, table or index; default: from the corpus's name and the contract."
     )
     bm25: bool = Field(False, description="Add BM25, so that the engine also supports keyword search.")
-    language: str = Field("en", description="Language of BM25's stop words and stemmer: en, de, zh, …")
+    language: str | None = Field(
+        None, description="Language of BM25's stop words and stemmer: en, de, zh, …; default: en."
+    )
     snippet: bool = Field(False, description="Export nothing; print the Python code that searches.")
     timeout_seconds: float = Field(10.0, description="Seconds to wait for the engine's first answer.", gt=0)
 
@@ -74,10 +76,9 @@ def export_command(
         return
     from llama2vec.retrieve.store import VectorStore
 
-    check_language_option(engine.language)
+    words = bm25_language(engine.language, bm25=engine.bm25)
     store = VectorStore.open(source)
     store.check_vectors()
-    words = engine.language if engine.bm25 else None
     target = Target(to, at, engine.collection or _default_name(store))
     check_inputs(target.path or Path(at), [store.path])
     if not engine.snippet:
@@ -96,6 +97,7 @@ def _check_options(to: str, quantize: str, engine: _Collection) -> None:
         "--snippet": to in _ENCODERS and engine.snippet,
         "--collection": not is_engine and engine.collection is not None,
         "--bm25": not is_engine and engine.bm25,
+        "--language": not is_engine and engine.language is not None,
     }
     for option, is_there in given.items():
         if is_there:

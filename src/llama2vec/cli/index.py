@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from llama2vec.cli.options import check_language_option
+from llama2vec.cli.options import bm25_language
 from llama2vec.engines.opening import Target
 from llama2vec.terminal import counted
 
@@ -34,7 +34,9 @@ def index_command(
         typer.Option(help="Search the vectors in a collection that `export` made: qdrant:http://host:6333#NAME."),
     ] = None,
     bm25: Annotated[bool, typer.Option("--bm25", help="Add BM25 over the store's texts, for hybrid search.")] = False,
-    language: Annotated[str, typer.Option(help="Language of BM25's stop words and stemmer: en, de, zh, …")] = "en",
+    language: Annotated[
+        str | None, typer.Option(help="Language of BM25's stop words and stemmer: en, de, zh, …; default: en.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Rebuild the parts that these options name; keep the others.")
     ] = False,
@@ -44,11 +46,10 @@ def index_command(
     from llama2vec.retrieve.settings import SearchRequest
     from llama2vec.retrieve.store import VectorStore
 
-    check_language_option(language)
     opened = VectorStore.open(store)
-    with_bm25 = bm25 or (kind is None and engine is None and not opened.has_vectors)
+    words = bm25_language(language, bm25=bm25 or (kind is None and engine is None and not opened.has_vectors))
     made = build_index(
-        opened, output, kind=cast("IndexKind | None", kind), bm25=language if with_bm25 else None, overwrite=overwrite,
+        opened, output, kind=cast("IndexKind | None", kind), bm25=words, overwrite=overwrite,
         search=SearchRequest(dims=dims, recall=recall, engine=Target.parse(engine) if engine else None),
     )  # fmt: skip
     if made:

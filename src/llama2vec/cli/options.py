@@ -232,9 +232,19 @@ def model_spec(model: str, prompts: str | None = None, encoder_sets: list[str] |
     return ModelSpec.of_source(source, prompts=choices.prompts, encoder=choices.encoder)
 
 
-def check_language_option(language: str) -> None:
-    """Raise a ConfigError that names the option if it is not a language code."""
+def bm25_language(language: str | None, *, bm25: bool) -> str | None:
+    """Return the language of BM25, English unless told, or None where BM25 is not asked for.
+
+    Raises:
+        ConfigError: It is not a language code, or it is given without BM25.
+    """
+    if not bm25:
+        if language is not None:
+            raise ConfigError("--language is that of BM25; add --bm25")
+        return None
+    language = "en" if language is None else language
     try:
         check_language(language)
     except ValueError as error:
         raise ConfigError(f"--language: {error}") from None
+    return language

@@ -62,15 +62,25 @@ def search_command(
     """Search an index for one question, interactively, or for a file of queries (writes a TREC run)."""
     if bool(queries) != bool(run):
         raise ConfigError("--queries and --run belong together: the queries to ask and the TREC run to write")
+    without = {"the question": question, "--json": as_json, "--open": opens} if queries else {"--overwrite": overwrite}
+    for name, is_given in without.items():
+        if is_given:
+            raise ConfigError(f"{name} has no meaning {'with' if queries else 'without'} --queries and --run")
     check_question(question, "search INDEX", as_json=as_json, opens=opens)
     from llama2vec.data.trec import RUN_FILE
 
     check_new(run, overwrite=overwrite, inputs=[index, queries, model], kind=RUN_FILE)
+    from llama2vec.retrieve.fusion import Fusion
     from llama2vec.retrieve.retriever import Retriever
 
-    mixing = _fusion(ranking.mode, ranking.fusion, ranking.weight or [])
+    mixing = _fusion(ranking.fusion, ranking.weight or [])
     retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing)
     chosen = cast("Mode", ranking.mode or retriever.default_mode)
+    if chosen != "hybrid" and mixing != Fusion():
+        raise ConfigError(
+            f"--fusion and --weight set how hybrid mixes, but this search is by {chosen} alone; "
+            "use them with --mode hybrid"
+        )
     # Before the model is loaded, which may take minutes.
     retriever.check_mode(chosen)
     if ranking.where is not None:
@@ -84,11 +94,9 @@ def search_command(
         answers.to_each(depth or 5)
 
 
-def _fusion(mode: str | None, method: str, weights: list[str]) -> Fusion:
+def _fusion(method: str, weights: list[str]) -> Fusion:
     from llama2vec.retrieve.fusion import Fusion
 
-    if mode not in (None, "hybrid") and (method != "min-max" or weights):
-        raise ConfigError("--fusion and --weight set how hybrid mixes; use them with --mode hybrid")
     shares = {}
     for weight in weights:
         name, _, number = weight.partition("=")

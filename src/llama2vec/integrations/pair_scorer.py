@@ -40,8 +40,9 @@ class PairScorer:
         self.name, self._settings = name, load_config(ModelSettings, None, [f"device={device}", f"dtype={dtype}"])
         self.source = _located(name)
         self.kind = _kind(self.source)
-        # Pairs so far; pairs or passages of them that are longer than the model reads; queries that are
-        self.scored = self.cut = self.cut_queries = 0
+        self.scored = 0
+        # Hashes of what is longer than the model reads, since one text may come in many calls; pairs are passages here.
+        self._cut: dict[Side, set[int]] = {"query": set(), "passage": set()}
 
     @property
     def fingerprint(self) -> str:
@@ -51,8 +52,9 @@ class PairScorer:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Return its kind, the number of pairs scored, and of texts that are longer than it reads."""
-        return {"kind": self.kind, "pairs": self.scored, "cut": self.cut, "cut_queries": self.cut_queries}
+        """Return its kind, and how many pairs it scored and how many different texts or pairs it did not read whole."""
+        cut = {"cut": len(self._cut["passage"]), "cut_queries": len(self._cut["query"])}
+        return {"kind": self.kind, "pairs": self.scored, **cut}
 
     def scores(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> list[NDArray[np.float32]]:
         """Return, for each of Q queries, the scores of its own passages; a text that stands twice is read once.
@@ -79,10 +81,9 @@ class PairScorer:
 
     def warn_of_cut_texts(self) -> None:
         """Say how many texts were not read to their end."""
-        cut_of: dict[Side, int] = {"query": self.cut_queries, "passage": self.cut}
-        for side, cut in cut_of.items():
+        for side, cut in self._cut.items():
             if cut:
-                what = counted(cut, *(("pair", "pairs") if self.kind == CROSS_ENCODER else NOUNS[side]))
+                what = counted(len(cut), *(("pair", "pairs") if self.kind == CROSS_ENCODER else NOUNS[side]))
                 logger.warning("%s: reads %d tokens and left out the end of %s", self.name, self._limit(side), what)
 
     def _limit(self, side: Side) -> int:
@@ -90,6 +91,12 @@ class PairScorer:
         if self.kind == LLAMA2VEC:
             return int(self._model.reading(side)[1])
         return int(self._model.max_seq_length or 0)
+
+    def _note_cut(self, side: Side, *texts: Sequence[str]) -> None:
+        """Remember which texts of one side, or pairs of two texts, are not read to their end."""
+        if self._count_cut(side, *texts):
+            each = zip(*texts, strict=True)
+            self._cut[side] |= {hash(one) for one in each if self._count_cut(side, *([text] for text in one))}
 
     def _count_cut(self, side: Side, *texts: Sequence[str]) -> int:
         if self.kind == LLAMA2VEC:
@@ -104,14 +111,14 @@ class PairScorer:
         if self.kind == CROSS_ENCODER:
             from torch.nn import Identity
 
-            self.cut += self._count_cut("passage", *zip(*pairs, strict=True))
+            self._note_cut("passage", *zip(*pairs, strict=True))
             found = self._model.predict(
                 pairs, activation_fn=Identity(), show_progress_bar=False, convert_to_numpy=False, convert_to_tensor=True
             )
             return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
         queries, passages = (list(dict.fromkeys(texts)) for texts in zip(*pairs, strict=True))
-        self.cut_queries += self._count_cut("query", queries)
-        self.cut += self._count_cut("passage", passages)
+        self._note_cut("query", queries)
+        self._note_cut("passage", passages)
         vectors = self._vectors(queries, passages)
         places = [{text: place for place, text in enumerate(texts)} for texts in (queries, passages)]
         rows = [[place[pair[side]] for pair in pairs] for side, place in enumerate(places)]

@@ -10,7 +10,7 @@ from running import CommandLine
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.cli.options import (
     as_overrides,
-    check_language_option,
+    bm25_language,
     is_first_process,
     load_encoder,
     model_settings,
@@ -76,9 +76,13 @@ def test_every_option_that_sets_a_key_is_compared_with_its_set(
 
 
 def test_a_language_that_is_no_code_names_the_option() -> None:
-    check_language_option("de")
+    assert bm25_language(None, bm25=True) == "en"
+    assert bm25_language("de", bm25=True) == "de"
+    assert bm25_language(None, bm25=False) is None
     with pytest.raises(ConfigError, match="--language: "):
-        check_language_option("German")
+        bm25_language("German", bm25=True)
+    with pytest.raises(ConfigError, match="--language is that of BM25; add --bm25"):
+        bm25_language("de", bm25=False)
 
 
 def test_prompts_and_settings_reach_the_encoder(llama_folder: Path) -> None:

@@ -122,13 +122,15 @@ def test_texts_that_are_not_read_to_their_end_are_counted(
     long = "river " * 200
     for folder, what in zip(folders, ("2 pairs", "1 passage", "1 passage"), strict=True):
         scorer = PairScorer(str(folder), "cpu")
-        scorer.scores(["a", "b"], [[long, "short"], [long]])
+        for _ in range(2):  # A text that is scored again is no further text.
+            scorer.scores(["a", "b"], [[long, "short"], [long]])
         with caplog.at_level("WARNING", "llama2vec"):
             scorer.warn_of_cut_texts()
         assert f"{folder}: reads {scorer._limit('passage')} tokens and left out the end of {what}\n" in caplog.text
-        scorer.cut = 0
         caplog.clear()
-        scorer.warn_of_cut_texts()
+        whole = PairScorer(str(folder), "cpu")
+        whole.scores(["a"], [["short"]])
+        whole.warn_of_cut_texts()
         assert not caplog.text
 
 
