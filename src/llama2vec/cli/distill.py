@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,8 @@ from llama2vec.cli.settings_options import settings_option
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
 from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
 
 
 def distill_command(
@@ -59,7 +62,10 @@ def distill_command(
     from llama2vec.retrieve.table_fitting import sample_spans
 
     reading, encoder_sets = reading_settings(sets)
-    texts = [query.text for source in queries or () for query in read_queries(source)][:count]
+    texts = [query.text for source in queries or () for query in read_queries(source)]
+    if len(texts) > count:
+        logger.warning("--count %d: leaves out the last %s", count, counted(len(texts) - count, "query", "queries"))
+        texts = texts[:count]
 
     def passages() -> Iterator[tuple[str, str]]:
         return ((row.title, row.text) for source in corpus or () for row in read_passages(source, settings=reading))

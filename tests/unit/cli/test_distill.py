@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from running import CommandLine
 
 from llama2vec.retrieve.query_table import QueryTable
@@ -32,6 +33,17 @@ def test_the_command_draws_queries_from_a_corpus(
         assert "a query table, which only `search` and Retriever.open take" in command_line.refused(*verb)
     message = command_line.refused("distill", llama_folder, "-o", tmp_path / "none")
     assert "give --queries, or --corpus to draw them from" in message
+
+
+def test_queries_beyond_the_count_are_said(
+    llama_folder: Path, tmp_path: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    queries, options = tmp_path / "queries.tsv", ["--count", 40, "--dtype", "float32", "--device", "cpu"]
+    queries.write_text("".join(f"q{number}\triver stone {number} bridge\n" for number in range(43)))
+    done = command_line("distill", llama_folder, "--queries", queries, "-o", tmp_path / "table", *options)
+    assert done.code == 0, done.err
+    assert "--count 40: leaves out the last 3 queries" in caplog.text
+    assert "fitted to 40 queries" in done.out
 
 
 def test_a_table_is_not_written_into_what_it_is_made_from(
