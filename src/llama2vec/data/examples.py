@@ -23,12 +23,14 @@ from llama2vec.data.example_rows import (
 )
 from llama2vec.data.lines import json_object, numbered_lines
 from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
+from llama2vec.data.readers.building import first_few
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file, open_hub_dataset, reported
 from llama2vec.data.words import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import FileKind, write_output
 from llama2vec.records import TrainingExample
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -234,12 +236,14 @@ def _beir_rows(folder: Path, split: str, reading: ReadingSettings | None) -> Ite
     texts = {
         passage.id: passage.full_text for passage in read_passages(folder, settings=reading) if passage.id in judged
     }
+    without: list[str] = []
     for query in task.queries:
         gains = task.qrels[query.id]
         problems = Problems(f"{folder / 'qrels' / split}.tsv, query {query.id!r},")
         positives = [passage_id for passage_id, gain in gains.items() if gain > 0]
         if not positives:
-            continue  # judged without a relevant passage: a query for evaluation, not for training
+            without.append(query.id)
+            continue
         for passage_id in gains:
             if passage_id in judged and passage_id not in texts:
                 problems.add("unknown id", f"judges passage {passage_id!r}, which is not in the corpus; add it there")
@@ -262,3 +266,9 @@ def _beir_rows(folder: Path, split: str, reading: ReadingSettings | None) -> Ite
                 negative_ids=tuple(negatives),
             )
         )
+    if without:
+        total = counted(len(task.queries), "judged query", "judged queries")
+        verbs = ("has", "is") if len(without) == 1 else ("have", "are")
+        rest = "{} no relevant passage and {} left out".format(*verbs)
+        where, named = folder / "qrels" / f"{split}.tsv", first_few([*map(repr, without)])
+        logger.warning("%s: %s of %s %s (%s)", where, f"{len(without):,}", total, rest, named)

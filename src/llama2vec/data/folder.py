@@ -105,7 +105,7 @@ class ReadingReport:
         """Raise one DataError if a file was skipped or only partly read."""
         faults = [*self.skipped, *self.partly]
         if faults:
-            first, count = faults[0], counted(len(faults), "file")
+            first, count = faults[0], counted(len({one.name for one in faults}), "file")
             raise DataError(
                 f"{where}: {count} cannot be read whole, such as {first.name} ({first.reason}); "
                 "exclude or repair them, or read without strict"
@@ -145,6 +145,7 @@ class _Walking:
         self._root, self._home, self._settings, self._without = root, root.resolve(), settings, without
         self._walked = {self._home}
         self._links: list[Path] = []
+        self._linked: list[SourceFile] = []
         self.files: list[SourceFile] = []
         self.skipped: list[Skipped] = []
         self._walk(root)
@@ -153,10 +154,13 @@ class _Walking:
             if not target.is_relative_to(self._home):
                 self._skip(link, "a link that leaves the folder")
             elif target in self._walked:
-                self._skip(link, "a link to a folder that is read already")
+                # Patterns may rule out what the folder holds under its own name.
+                read = any(one.resolve().is_relative_to(target) for one in {one.path.parent for one in self.files})
+                self._skip(link, f"a link to a folder {'that is read already' if read else 'of which no file is read'}")
             else:
                 self._walked.add(target)
                 self._walk(link)
+        self._add_linked()
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
@@ -193,7 +197,18 @@ class _Walking:
         if isinstance(found, Skipped):
             self.skipped.append(found)
         else:
-            self.files.append(found)
+            (self._linked if path.is_symlink() else self.files).append(found)
+
+    def _add_linked(self) -> None:
+        """Add the files behind links, each once, unless they are read under their own names."""
+        read = {one.path.resolve() for one in self.files} if self._linked else set()
+        for one in self._linked:
+            target = one.path.resolve()
+            if target in read:
+                self.skipped.append(Skipped(one.name, "a link to a file that is read already"))
+            elif self._without.isdisjoint(target.parents):
+                read.add(target)
+                self.files.append(one)
 
 
 def _leaves(path: Path, home: Path) -> str:
@@ -203,10 +218,7 @@ def _leaves(path: Path, home: Path) -> str:
         target = path.resolve(strict=True)
     except (OSError, RuntimeError):
         return "a link that leads nowhere"
-    if not target.is_relative_to(home):
-        return "a link that leaves the folder"
-    hidden = any(part.startswith(".") for part in target.relative_to(home).parts)
-    return "" if hidden else "a link to a file that is read already"
+    return "" if target.is_relative_to(home) else "a link that leaves the folder"
 
 
 def _ruled_out(name: str, settings: ReadingSettings, *, folder: bool = False) -> str:

@@ -90,9 +90,12 @@ class Splitter:
             yield row
             return
         document = Document(row.id, row.text, row.title, lines="none", fields=row.fields)
+        number = 0
         for number, part in enumerate(_Parts(document, self), start=1):
             place = _within(part.place, row.place) if part.place else None
             yield Passage(f"{row.id}#{number}", part.text, part.title, place, row.fields)
+        if not number:  # A long title, and no text
+            yield row
 
 
 def _within(part: Place, row: Place | None) -> Place:

@@ -72,12 +72,13 @@ def beir_file(folder: str | Path, stem: Literal["corpus", "queries"]) -> Path | 
 
 def _parts(folder: Path) -> LocalFiles | None:
     """Return the ``.jsonl`` files directly in a folder as parts of one corpus, None where there is none."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    shown = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in shown if path.is_file()]
     parts = [path for path in files if path.name.lower().endswith((".jsonl", ".jsonl.gz"))]
     if not parts:
         return None
-    others = [path for path in files if path not in parts]
-    documents = [path for path in others if _is_written(path)]
+    others = [path for path in shown if path not in parts]
+    documents = [path for path in others if path.is_file() and _is_written(path)]
     queries = [path for path in parts if path.name.lower().startswith(("queries", "qrels"))]
     if queries:
         raise CorpusFormatError(
@@ -112,7 +113,7 @@ def _named(what: str, skipped: list[Path]) -> str:
     """
     if not skipped:
         return ""
-    names = sorted(path.name for path in skipped)
+    names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in skipped)
     more = ", …" if len(names) > 3 else ""
     return f"{what}, skipped {counted(len(names), 'other')} ({', '.join(names[:3])}{more})"
 

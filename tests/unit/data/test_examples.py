@@ -97,6 +97,30 @@ def test_a_beir_folder_gives_relevant_passages_and_those_judged_not_relevant(tmp
     assert list(read_examples(folder)) == [expected]
 
 
+def test_queries_without_a_relevant_passage_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warnings(qrels: str) -> list[str]:
+        caplog.clear()
+        assert [example.query_id for example in read_examples(beir(tmp_path, qrels))] == ["1"]
+        return caplog.messages
+
+    assert warnings("1\tp\t1\n") == []
+    assert warnings("1\tp\t1\n2\tp\t0\n2\tn\t-1\n") == [
+        f"{tmp_path / 'qrels' / 'train.tsv'}: 1 of 2 judged queries has no relevant passage and is left out ('2')"
+    ]
+    more = "".join(f"{number}\tn\t0\n" for number in range(3, 7))
+    queries = tmp_path / "queries.jsonl"
+    beir(tmp_path, "1\tp\t1\n")
+    written(queries, jsonl([{"_id": str(number), "text": "hums?"} for number in range(1, 7)]))
+    written(tmp_path / "qrels" / "train.tsv", f"query-id\tcorpus-id\tscore\n1\tp\t1\n{more}")
+    caplog.clear()
+    assert len(list(read_examples(tmp_path))) == 1
+    assert caplog.messages[0].endswith(
+        "4 of 5 judged queries have no relevant passage and are left out ('3', '4', '5', …)"
+    )
+
+
 def test_faults_of_a_beir_folder_name_the_split_the_query_or_the_passage(tmp_path: Path) -> None:
     assert "has no qrels/dev.tsv; splits here: train" in complaint(beir(tmp_path, "1\tp\t1\n"), "dev")
     message = complaint(beir(tmp_path, "1\tgone\t1\n"))

@@ -183,3 +183,33 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(os, "scandir", refusing)
     assert names(tmp_path) == (["a.txt"], {"sub/": "cannot be listed (Permission denied)"})
+
+
+def test_a_link_is_read_where_the_file_behind_it_is_not(tmp_path: Path) -> None:
+    made(tmp_path, data__a_md="a", data__b_md="b", index__c_md="c")
+    for link, target in {"guide": "data/a", "second": "data/a", "stored": "index/c"}.items():
+        (tmp_path / f"{link}.md").symlink_to(tmp_path / f"{target}.md")
+    again = "a link to a file that is read already"
+    excluded = {"data/": "excluded by data/**", "index/": "excluded by index/**", "second.md": again}
+    assert names(tmp_path, exclude=["data/**", "index/**"]) == (["guide.md", "stored.md"], excluded)
+    read, skipped = names(tmp_path, include=["guide.md", "data/b.md"])
+    assert (read, skipped["data/a.md"]) == (["data/b.md", "guide.md"], "not among the included patterns")
+    read, skipped = names(tmp_path)
+    assert read == ["data/a.md", "data/b.md", "index/c.md"]
+    assert skipped == {"guide.md": again, "second.md": again, "stored.md": again}
+    # What the caller leaves out is not read by another name either.
+    found = walk(tmp_path, ReadingSettings(exclude=["data/**"]), without=[tmp_path / "index"])
+    assert [one.name for one in found.files] == ["guide.md"]
+
+
+def test_a_link_to_a_folder_tells_whether_the_folder_is_read(tmp_path: Path) -> None:
+    made(tmp_path, data__a_md="a")
+    (tmp_path / "guide").symlink_to(tmp_path / "data", target_is_directory=True)
+    assert names(tmp_path)[1]["guide/"] == "a link to a folder that is read already"
+    assert names(tmp_path, include=["guide/*"])[1]["guide/"] == "a link to a folder of which no file is read"
+
+
+def test_strict_counts_files_and_not_their_problems() -> None:
+    partly = [Skipped("a.pdf", "page 2 has no text (scanned?)"), Skipped("a.pdf", "page 3 has odd letters")]
+    with pytest.raises(DataError, match=r"docs: 1 file cannot be read whole, such as a\.pdf \(page 2"):
+        ReadingReport(partly=partly).check("docs")

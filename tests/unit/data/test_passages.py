@@ -241,6 +241,8 @@ def test_a_row_is_cut_only_where_it_does_not_fit_and_its_parts_know_where_they_s
     first, second = splitter.split_row(Passage("r", words(18), "Title", fields={"year": 1}))
     assert (first.id, first.title, first.fields, second.id) == ("r#1", "Title", {"year": 1}, "r#2")
     assert second.place == Place("r", len(first.text) + 1, len(words(18)))
+    titled = Passage("r", "", words(18))
+    assert list(splitter.split_row(titled)) == [titled]
     placed_row = Passage("m#3", words(18), place=Place("m.pdf", 100, 100 + len(words(18)), 7, 9, 2))
     part = list(splitter.split_row(placed_row))[1]
     assert part.place == Place("m.pdf", 100 + len(words(18)) - len(part.text), 100 + len(words(18)), page=2)

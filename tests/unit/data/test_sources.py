@@ -29,6 +29,8 @@ def test_jsonl_parts_are_one_corpus_and_the_readme_is_named(tmp_path: Path, capl
         assert [passage.id for passage in read_passages(tmp_path)] == ["1", "2"]
         list(read_passages(tmp_path))
     assert caplog.messages == [f"{tmp_path}: read 2 .jsonl parts, skipped 1 other (README.md)"]
+    made(tmp_path, guides__a_md="# A")
+    assert locate(str(tmp_path), "corpus").skipped.endswith("skipped 2 others (README.md, guides/)")
     assert count_passages(tmp_path) == 2
 
 

@@ -11,9 +11,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import INSTALL, Fault, Member
+from llama2vec.data.readers.building import INSTALL, Fault, Member, first_few
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
+from llama2vec.terminal import counted
 
 MOST_DEPTH = 4
 """Archives within archives, messages within messages: deeper ones are skipped by name."""
@@ -102,7 +103,7 @@ def is_document(name: str, modules: Collection[str] = ()) -> bool:
 
 
 def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Document]:
-    """Return the documents of one file; ``problems`` of the last one name the members that were skipped.
+    """Return the documents of one file; ``problems`` of the last one name the parts that were skipped.
 
     Args:
         data: The whole file.
@@ -113,10 +114,15 @@ def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Docume
         UnreadableError: Nothing of it can be read; the message is the reason alone.
     """
     opened = _Opened(settings)
-    documents = [one for one in opened.read(data, name, 0) if one.text.strip() or one.title]
+    found = list(opened.read(data, name, 0))
+    documents = [one for one in found if one.text.strip() or one.title]
+    blank = [one.id.removeprefix(name) for one in found if not (one.text.strip() or one.title)]
     if not documents:
         first = opened.problems[0] if opened.problems else "holds no text"
         raise UnreadableError(f"nothing in it can be read ({first})" if len(opened.problems) > 1 else first)
+    if blank:
+        total, verb = counted(len(found), "document"), "holds" if len(blank) == 1 else "hold"
+        opened.note("", f"{len(blank):,} of {total} in it {verb} no text ({first_few(blank)})")
     documents = _distinct(map(_unicode, documents))
     if opened.problems:
         documents[-1] = replace(documents[-1], problems=(*documents[-1].problems, *opened.problems))
@@ -169,15 +175,16 @@ class _Opened:
                     yield found
                     continue
                 if isinstance(found, Fault):
-                    self._note(found.where, found.reason)
+                    self.note(found.where, found.reason)
                     continue
                 self._count(found, depth)
                 for one in self.read(found.data, found.name, depth + 1):
                     yield replace(one, id=found.shown + one.id[len(found.name) :]) if found.shown else one
         except UnreadableError as error:
-            self._note(where, str(error))
+            self.note(where, str(error))
 
-    def _note(self, where: str, reason: str) -> None:
+    def note(self, where: str, reason: str) -> None:
+        """Add a problem of the file, or of a part of it."""
         # Names from inside the file may hold anything.
         self.problems.append(" ".join((f"{where}: {reason}" if where else reason).split()))
 

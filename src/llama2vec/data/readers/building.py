@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -104,6 +104,11 @@ def _guessed(data: bytes, first: int) -> str:
         return data.decode(best.encoding)
     except UnicodeDecodeError as error:
         raise UnreadableError(f"is neither UTF-8 nor {best.encoding} throughout (byte {error.start:,})") from None
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Return up to three names, and "…" where there are more."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 class TextBuilder:

@@ -7,21 +7,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import decoded
+from llama2vec.data.readers.building import decoded, first_few
 from llama2vec.data.readers.markdown import scalars
 from llama2vec.data.readers.tables import TITLES
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
+from llama2vec.terminal import counted
 
 _TEXTS = ("text", "contents", "content", "body", "passage", "abstract", "description", "answer", "message")
 _IDS = ("_id", "id", "docid", "doc_id", "pid", "passage_id")
-_NAMED_FAULTS = 3
+_TEXT_WORDS = 5  # A text of so many words next to the list of a file's rows is a row too
 
 
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
     """Yield the objects ``FILE#ID``, or ``FILE#NUMBER`` where they have no id; another JSON file is read as text."""
     text = decoded(data, settings.encoding)
-    if name.lower().endswith(".json"):
+    if name.lower().endswith((".json", ".geojson")):
         yield from _whole(text, name, settings)
     else:
         yield from _lines(text, name, settings)
@@ -34,29 +35,48 @@ def _whole(text: str, name: str, settings: ReadingSettings) -> Iterator[Document
         # Comments, several objects, a cut file: its words are still there.
         yield Document(name, text)
         return
-    rows = _rows_of(value)
+    rows, left_out = _rows_of(value, settings.text_field)
     if not rows:
         yield Document(name, text)
         return
     yield from _documents(enumerate(rows, start=1), name, settings, lines=False)
+    if left_out:
+        raise UnreadableError(f"{counted(len(left_out), 'nested value')} left out ({first_few(left_out)})")
 
 
-def _rows_of(value: Any) -> list[Mapping[str, Any]]:
-    """Return the longest list of objects: the file itself, or a field of its one object; an article is one row."""
+def _rows_of(value: Any, text_field: str) -> tuple[list[Mapping[str, Any]], list[str]]:
+    """Return the rows of a file, and which values of its one article are left out; no rows: the file is read as text.
+
+    Rows are a list of objects: the file itself, or the only nested value of its one object. Of several nested values,
+    such as those of an OpenAPI file, all but one would be lost.
+    """
+    rest: dict[str, Any] = {}
+    left_out: list[str] = []
     if isinstance(value, dict):
-        lists = [one for one in value.values() if isinstance(one, list) and one]
-        objects = [one for one in lists if all(isinstance(row, dict) for row in one)]
-        if objects:
-            value = max(objects, key=len)
-        elif isinstance(value.get("text"), str):
-            value = [value]
-    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
-        return value
-    return []
+        nested = _nested(value)
+        tables = [one for one in nested.values() if _is_table(one)]
+        if tables and len(nested) == 1:
+            texts = {key: one for key, one in value.items() if isinstance(one, str) and one.strip()}
+            is_long = not text_field and any(len(one.split()) >= _TEXT_WORDS for one in texts.values())
+            rest = scalars(value) if is_long or (text_field or "text") in texts else {}
+            value = tables[0]
+        elif not tables and isinstance(value.get("text"), str):
+            value, left_out = [value], list(nested)
+    return ([*value, *([rest] if rest else [])], left_out) if _is_table(value) else ([], [])
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _nested(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values that no field can hold: objects, and lists of more than texts and numbers."""
+    fields = scalars(row)
+    return {key: value for key, value in row.items() if value and key not in fields}
 
 
 def _lines(text: str, name: str, settings: ReadingSettings) -> Iterator[Document]:
-    faults: list[int] = []
+    faults: list[str] = []
 
     def rows() -> Iterator[tuple[int, Mapping[str, Any]]]:
         for number, line in enumerate(text.split("\n"), start=1):
@@ -69,13 +89,12 @@ def _lines(text: str, name: str, settings: ReadingSettings) -> Iterator[Document
             if isinstance(row, dict):
                 yield number, row
             else:
-                faults.append(number)
+                faults.append(str(number))
 
     yield from _documents(rows(), name, settings, lines=True)
     if faults:
-        shown = ", ".join(map(str, faults[:_NAMED_FAULTS])) + (", …" if len(faults) > _NAMED_FAULTS else "")
         what = "1 line is not a JSON object" if len(faults) == 1 else f"{len(faults):,} lines are not JSON objects"
-        raise UnreadableError(f"{what} (line {shown})")
+        raise UnreadableError(f"{what} (line {first_few(faults)})")
 
 
 def _documents(
@@ -85,7 +104,7 @@ def _documents(
     without = 0
     for number, row in rows:
         text_field = settings.text_field or _text_field(row)
-        text = row.get(text_field)
+        text = row.get(text_field) if text_field or not _nested(row) else json.dumps(row, ensure_ascii=False)
         if not isinstance(text, str):
             without += 1
             continue
@@ -103,13 +122,15 @@ def _documents(
         shown = " ".join(title.split()) if isinstance(title, str) else ""
         yield Document(f"{name}#{row_id}", text, shown, lines=where[0], first_line=where[1], fields=fields)
     if without:
-        field = settings.text_field or "a text"
+        field = settings.text_field or "text"
         rows_have = "1 row has" if without == 1 else f"{without:,} rows have"
         raise UnreadableError(f"{rows_have} no {field}; name the field that holds it (text_field)")
 
 
 def _text_field(row: Mapping[str, Any]) -> str:
-    """Return the field that holds the text: one of a usual name, else the longest text."""
+    """Return the field that holds the text: one of a usual name, else the longest text; "" where more is nested."""
     texts = {key: len(value) for key, value in row.items() if isinstance(value, str) and value.strip()}
     named = next((one for one in _TEXTS if one in texts), None)
-    return named or max(texts, key=lambda key: texts[key], default="")
+    longest = named or max(texts, key=lambda key: texts[key], default="")
+    nested = {} if named else _nested(row)
+    return "" if nested and len(json.dumps(nested, ensure_ascii=False)) > texts.get(longest, 0) else longest

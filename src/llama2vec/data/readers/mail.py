@@ -59,12 +59,18 @@ def _message(raw: bytes, name: str) -> Iterator[Document | Member]:
     body = message.get_body(preferencelist=("plain", "html"))
     if body is not None:
         _add_body(builder, body)
-    yield builder.document(name, title=_header(message, "subject"), fields=fields)
-    for number, part in enumerate(_attachments(message), start=1):
+    document = builder.document(name, title=_header(message, "subject"), fields=fields)
+    attachments = list(_attachments(message, body))
+    if document.text or document.title or not attachments:  # Else it only carries files
+        yield document
+    for number, part in enumerate(attachments, start=1):
         file = " ".join((part.get_filename() or "").split()) or f"attachment {number}"
+        file += ".html" if "." not in file and part.get_content_type() == "text/html" else ""
         content = part.get_payload(decode=True)
         if part.get_content_type() == "message/rfc822":
             content, file = part.get_payload(0).as_bytes(), f"{file}.eml"
+        elif content is None and part.get_content_maintype() == "multipart":  # A page and its pictures, for one
+            content, file = part.as_bytes(), f"{file}.eml"
         if content:
             yield Member(f"{name}!{file.rpartition('/')[2]}", content)
 
@@ -90,8 +96,12 @@ def _add_body(builder: TextBuilder, body: EmailMessage) -> None:
         builder.add(text)
 
 
-def _attachments(message: Any) -> Iterator[Any]:
+def _attachments(message: Any, body: Any) -> Iterator[Any]:
     try:
-        yield from message.iter_attachments()
+        if message.get_content_type() == "multipart/mixed":
+            # The standard library passes over every part that could be a body, such as a page above a footer.
+            yield from (part for part in message.iter_parts() if all(one is not body for one in part.walk()))
+        else:
+            yield from message.iter_attachments()
     except (AttributeError, KeyError, TypeError):  # a body that claims parts and has none
         return

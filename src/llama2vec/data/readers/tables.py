@@ -91,6 +91,7 @@ class _Columns:
     texts: list[int]  # Which columns are the text
     title: int | None
     id: int | None
+    are_given: bool = False  # The settings name the texts
 
 
 def row_documents(
@@ -120,8 +121,9 @@ def _document(row_id: str, line: int, cells: Sequence[str], columns: _Columns, f
     title = " ".join(named.pop(columns.title, "").split()) if columns.title is not None else ""
     texts = [named.pop(column) for column in columns.texts if column in named]
     others = {_name(columns.names, column): cell for column, cell in named.items()}
-    # A table without text columns: all that it says is short, and worth finding.
-    text = "\n".join(texts) if columns.texts else "; ".join(f"{key}: {value}" for key, value in others.items())
+    # A table without text columns, or a row with none of its texts: all that it says is short, and worth finding.
+    is_short = not columns.texts or not (texts or title or columns.are_given)
+    text = "; ".join(f"{key}: {value}" for key, value in others.items()) if is_short else "\n".join(texts)
     values = fields | {key: typed(value) for key, value in others.items()}
     return Document(row_id, text, title, lines="row", first_line=line, fields=values)
 
@@ -165,7 +167,7 @@ def _columns(names: Sequence[str], rows: Sequence[list[str]], settings: ReadingS
     if settings.text_columns or settings.text_field:
         wanted = settings.text_columns or (settings.text_field,)
         texts = [_wanted(names, one) for one in wanted]
-        return _Columns(list(names), texts, None if title in texts else title, row_id)
+        return _Columns(list(names), texts, None if title in texts else title, row_id, are_given=True)
     texts = [column for column, count in enumerate(words) if count >= _TEXT_WORDS and column != title]
     if not texts and title is not None and words[title] >= _TEXT_WORDS:
         texts, title = [title], None

@@ -97,3 +97,10 @@ def test_a_cut_or_encrypted_archive_says_so() -> None:
     locked = bytearray(zip_bytes({"a.txt": "A"}))
     locked[locked.index(b"PK\1\2") + 8] |= 1
     assert refusal("a.zip", bytes(locked)) == "a.txt: encrypted"
+
+
+def test_members_without_text_are_counted_and_named() -> None:
+    [found] = documents(
+        "a.zip", zip_bytes({"a.txt": "A", "b/blank.md": "\n", "c.txt": " ", "d.txt": " ", "e.txt": " "})
+    )
+    assert found.problems == ("4 of 5 documents in it hold no text (!b/blank.md, !c.txt, !d.txt, …)",)

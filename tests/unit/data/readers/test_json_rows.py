@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from reading import documents, only_document, refusal
 
 ROWS = [
@@ -66,3 +67,59 @@ def test_half_surrogates_and_repeated_ids_do_no_harm() -> None:
     found = documents("a.jsonl", '{"id": 1, "text": "x \\ud83d", "k\\ud83d": "\\ud83d"}\n{"id": 1, "text": "y"}')
     assert [(one.id, one.text) for one in found] == [("a.jsonl#1", "x ?"), ("a.jsonl#1@2", "y")]
     assert dict(found[0].fields) == {"k?": "?"}
+
+
+OPENAPI = {
+    "info": {"title": "Pumps", "description": "Opens and closes the valves of a pump."},
+    "servers": [{"url": "https://pumps.example", "description": "production"}],
+    "paths": {"/valves": {"get": {"summary": "List the valves."}}},
+}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        OPENAPI,
+        {"train": [{"text": "A"}, {"text": "B"}], "test": [{"text": "C"}]},
+        {"text": "An article.", "chapters": [{"text": "One"}], "notes": [{"text": "Two"}]},
+    ],
+)
+def test_an_object_with_several_nested_values_is_read_as_text(value: dict[str, object]) -> None:
+    document = only_document("openapi.json", json.dumps(value))
+    assert (document.id, document.text, document.problems) == ("openapi.json", json.dumps(value), ())
+
+
+def test_a_text_next_to_the_only_list_of_a_file_is_a_row_of_its_own() -> None:
+    about = "All the pumps that the works still sell."
+    file = json.dumps({"version": 2, "about": about, "data": [{"text": "A"}]})
+    assert [(one.id, one.text) for one in documents("a.json", file)] == [("a.json#1", "A"), ("a.json#2", about)]
+    article = json.dumps({"text": "Short.", "comments": [{"text": "A"}]})
+    assert [one.text for one in documents("a.json", article)] == ["A", "Short."]
+    # Whoever names the field of the text has no other one in mind.
+    [named] = documents("a.json", json.dumps({"about": about, "data": [{"body": "A"}]}), text_field="body")
+    assert (named.text, named.problems) == ("A", ())
+
+
+def test_what_an_article_holds_besides_texts_and_numbers_is_named() -> None:
+    document = only_document("a.json", '{"text": "A.", "tags": ["x"], "meta": {"by": "B"}, "spans": [[1, 2]]}')
+    assert (document.text, dict(document.fields)) == ("A.", {"tags": "x"})
+    assert document.problems == ("2 nested values left out (meta, spans)",)
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.geojson", "a.jsonl"])
+def test_a_row_of_which_more_is_nested_than_its_longest_text_is_text_as_a_whole(name: str) -> None:
+    row = {"title": "Llama", "paragraphs": [{"context": "Llamas hum when they are tired."}]}
+    whole = json.dumps(row)
+    file = whole if name == "a.jsonl" else json.dumps({"type": "FeatureCollection", "features": [row]}, indent=1)
+    document = only_document(name, file)
+    assert (document.id, document.title, document.text) == (f"{name}#1", "Llama", whole)
+    longer = {"page": "A text that is longer than what is nested in its row.", "meta": {"by": "B"}}
+    assert only_document("a.jsonl", json.dumps(longer)).text == longer["page"]
+
+
+def test_rows_without_text_are_counted_and_named() -> None:
+    rows: list[dict[str, object]] = [{"id": "a", "text": "A"}, {"id": "b", "text": ""}, {"id": "c", "text": " "}]
+    [found] = documents("a.jsonl", lines(rows), text_field="text")
+    assert (found.id, found.problems) == ("a.jsonl#a", ("2 of 3 documents in it hold no text (#b, #c)",))
+    [found] = documents("a.jsonl", lines([{"text": "A"}, {"text": 1}]))
+    assert found.problems == ("1 row has no text; name the field that holds it (text_field)",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from email.message import EmailMessage
 
-from made_files import pdf_bytes
+from made_files import pdf_bytes, zip_bytes
 from reading import documents, only_document, refusal
 
 
@@ -58,3 +58,35 @@ def test_the_messages_of_a_mailbox_are_numbered() -> None:
         ("a.mbox#2", "Two", "Second."),
     ]
     assert refusal("a.mbox", b"nothing here") == "holds no message"
+
+
+def test_a_part_of_several_parts_after_the_body_is_read() -> None:
+    made, page = message("x", "See below."), EmailMessage()
+    page.set_content("<p>The numbers.</p>", subtype="html")
+    page.add_related(b"\x89PNG", "image", "png", filename="p.png")
+    made.make_mixed()
+    made.attach(page)
+    found = documents("a.eml", made.as_bytes())
+    assert [one.text for one in found] == ["See below.", "The numbers."]
+    assert found[-1].problems == ("p.png: a picture",)
+
+
+def test_a_message_that_only_carries_files_lacks_nothing() -> None:
+    made = message("", "")
+    made.add_attachment("The numbers.", filename="r.txt")
+    [found] = documents("a.zip", zip_bytes({"a.eml": made.as_bytes()}))
+    assert (found.id, found.text, found.problems) == ("a.zip!a.eml!r.txt", "The numbers.\n", ())
+
+
+def test_a_page_above_a_footer_is_read() -> None:
+    made, page = EmailMessage(), EmailMessage()
+    made["Subject"] = "News"
+    page.set_content("<p>The <b>numbers</b>.</p>", subtype="html")
+    made.make_mixed()
+    made.attach(page)
+    made.add_attachment("Sent by a list.", disposition="inline")
+    found = documents("a.eml", made.as_bytes())
+    assert [(one.id, one.text) for one in found] == [
+        ("a.eml", "Sent by a list."),
+        ("a.eml!attachment 1.html", "The numbers."),
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 
 import pytest
-from made_files import xlsx_bytes
+from made_files import odf_bytes, xlsx_bytes
 from reading import documents, refusal
 
 FAQ = """id,question,answer,year,rating
@@ -75,3 +75,35 @@ def test_the_sheets_of_a_workbook_are_tables() -> None:
     assert dict(found[0].fields) == {"sheet": "Herd", "born": "2020-05-01"}
     assert found[1].fields["born"] == 2021
     assert refusal("a.xlsx", data[:-20]) == "its zip data is damaged or cut"
+
+
+PRODUCTS = [
+    ["product", "price", "description"],
+    ["Pump", "90", "It lifts the water out of the cellar."],
+    ["Valve", "20", ""],
+]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.xlsx", "a.ods"])
+def test_a_row_without_its_text_is_read_cell_by_cell(name: str) -> None:
+    blank = ["", "", ""]
+    rows = [*PRODUCTS, blank, blank]
+    cells = "<table:table-cell><text:p>{}</text:p></table:table-cell>".format
+    sheet = "".join(f"<table:table-row>{''.join(map(cells, row))}</table:table-row>" for row in rows)
+    made = {
+        "a.csv": "\n".join(map(",".join, rows)).encode(),
+        "a.xlsx": xlsx_bytes([[cell or None for cell in row] for row in rows]),
+        "a.ods": odf_bytes(
+            f'<office:spreadsheet><table:table table:name="Herd">{sheet}</table:table></office:spreadsheet>'
+        ),
+    }
+    pump, valve = documents(name, made[name])
+    assert pump.text == "It lifts the water out of the cellar."
+    assert (valve.text, valve.first_line) == ("product: Valve; price: 20", 3)
+    assert pump.problems == valve.problems == ()
+
+
+def test_rows_without_text_in_the_columns_that_are_asked_for_are_counted() -> None:
+    table = "\n".join(map(",".join, PRODUCTS))
+    [pump] = documents("a.csv", table, text_columns=["description"])
+    assert pump.problems == ("1 of 2 documents in it holds no text (#3)",)
