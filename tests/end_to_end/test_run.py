@@ -304,19 +304,23 @@ def test_overwrite_makes_the_changed_stage_and_what_depends_on_it_again(
         assert (after[name]["output"] == before[name]["output"]) == (name in ("adapt", "pairs", "mine")), name
 
 
+@pytest.mark.parametrize(("stage", "folder"), [("mine", "negatives"), ("index", "index")])
 def test_an_output_that_was_damaged_is_noticed_and_made_again(
-    finished: Path, recipe: Path, llama2vec: Callable[..., tuple[int, str, str]]
+    finished: Path, recipe: Path, llama2vec: Callable[..., tuple[int, str, str]], stage: str, folder: str
 ) -> None:
     before = entries(finished)
-    with (finished / "negatives" / "corpus.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write("{}\n")
+    if stage == "index":
+        shutil.rmtree(finished / folder / "bm25")
+    else:
+        with (finished / folder / "corpus.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write("{}\n")
     code, _, err = llama2vec(recipe, "--output", finished)
     assert code == 2
-    assert "mine was made from something else (negatives was changed or damaged since)" in err
+    assert f"{stage} was made from something else ({folder} was changed or damaged since)" in err
     code, out, err = llama2vec(recipe, "--output", finished, "--overwrite")
     assert code == 0, err
     # What came out is the same, so nothing behind it is done again.
-    assert "Ran mine in" in out
+    assert f"Ran {stage} in" in out
     assert {name: entry["output"] for name, entry in entries(finished).items()} == {
         name: entry["output"] for name, entry in before.items()
     }

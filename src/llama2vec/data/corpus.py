@@ -216,9 +216,9 @@ def read_queries(source: str | Path) -> list[Query]:
     return [Query(row.id, row.text) for row in _distinct(rows, where)]
 
 
-def count_passages(source: str | Path) -> int | None:
+def count_passages(source: str | Path, settings: ReadingSettings | None = None) -> int | None:
     """Return how many passages a local source has, reading it to its end; None for a remote one."""
-    return None if is_remote(str(source)) else sum(1 for _ in read_passages(source))
+    return None if is_remote(str(source)) else sum(1 for _ in read_passages(source, settings=settings))
 
 
 def corpus_fingerprint(source: str | Path, settings: ReadingSettings | None = None) -> str:

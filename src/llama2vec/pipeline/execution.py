@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib.util
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -19,15 +20,17 @@ from llama2vec.artifact import new_path, owned, refuse_strangers
 from llama2vec.config import Settings
 from llama2vec.data.corpus import count_passages, read_once
 from llama2vec.data.reading import holds_documents
+from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.files import check_inputs as check_places
 from llama2vec.files import remove
 from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.finetune.validation import read_validation
 from llama2vec.manifest import digest
 from llama2vec.model.backbone import load_model_config
 from llama2vec.model.device import choose_device
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
-from llama2vec.pipeline.record import OUTPUTS, Decision, RunRecord, decide, decide_all, output_fingerprint
+from llama2vec.pipeline.record import OUTPUTS, Decision, RunRecord, begin_aside, decide, decide_all, output_fingerprint
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.stages import TOGETHER, work
 from llama2vec.processes import check_same, connect, on_first_process, process_count, process_rank
@@ -127,13 +130,25 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
         load_model_config(config.model.name)
     if config.adapt and "adapt" in kinds and config.adapt.model.attention not in ("sdpa", "eager"):
         raise ConfigError(f"adapt.model.attention: {config.adapt.model.attention} cannot adapt; use sdpa or eager")
-    read = [found for stage in stages for found in stage.inputs if found.name.startswith("corpus")]
-    sources = {found.where for found in read if not found.stage}
-    for source in sorted(sources):
-        count_passages(source)
+    for source, reading in _corpora(config, stages):
+        count_passages(source, reading)
+    if config.finetune and "finetune" in kinds and config.finetune.validation.source:
+        read_validation(config.finetune.validation, (), config.finetune.optimizer.seed)
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
-        list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=True))
+        list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=config.evaluate.reading))
+
+
+def _corpora(config: RunConfig, stages: list[PlannedStage]) -> Iterable[tuple[str, ReadingSettings]]:
+    """Return each corpus from outside the run with the settings under which a stage reads it."""
+    own = {"read": config.reading, "adapt": config.adapt.reading if config.adapt else config.reading}
+    return dict.fromkeys(
+        (found.where, own.get(stage.kind, ReadingSettings()))
+        for stage in stages
+        for found in stage.inputs
+        # A task may be named after its folder ``corpus``.
+        if found.name.startswith("corpus") and stage.kind != "evaluate" and not found.stage
+    )
 
 
 def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
@@ -175,7 +190,7 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     if process_rank() == 0:
         if aside != folder:
             RunRecord.open(plan.output).put_in_place(plan, stage)
-        made = output_fingerprint(stage.kind, folder)
+        made = output_fingerprint(stage.kind, folder, stage.settings)
         if made is None:
             raise TrainingError(f"{folder}: {stage.name} ended without a complete output; rerun the same command")
         RunRecord.open(plan.output).finish(stage, made, time.monotonic() - started, plan.config)
@@ -218,11 +233,15 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     if not overwrite:
         _refuse_replacing(plan, stage.name, decision)
     if decision.action != "resume":
-        if stage.kind in OUTPUTS:
+        if stage.kind in OUTPUTS and decision.replaces:
+            refuse_strangers(folder, OUTPUTS[stage.kind])
+            begin_aside(folder)
+        elif stage.kind in OUTPUTS:
             remove(new_path(folder))
-            if decision.replaces:
-                refuse_strangers(folder, OUTPUTS[stage.kind])
         record.begin(stage, inputs, plan.config, replaces=decision.replaces)
+    elif decision.replaces and record.has_replaced(stage):
+        # Told to replace, a training would make what it has finished once more.
+        return dataclasses.replace(decision, replaces=False)
     return decision
 
 

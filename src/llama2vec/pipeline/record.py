@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from llama2vec.artifact import (
     replace_output,
 )
 from llama2vec.errors import Llama2VecError, OutputExistsError
-from llama2vec.files import FileKind, file_sha256, finish_swap, remove, write_json
+from llama2vec.files import FileKind, file_sha256, finish_swap, link_tree, remove, write_json
 from llama2vec.manifest import SEAL, canonical_json, code_version, digest, first_difference, machine, versions
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
@@ -57,6 +58,8 @@ OUTPUTS = {
     }.items()
 }  # fmt: skip
 """What the stages leave whose folders the run itself replaces."""
+_KEPT = ("*.jsonl.questions-*", "*.jsonl.store-*", ".unfinished")
+"""Questions and vectors that an unfinished stage keeps; their names tell what made them, so any start may use them."""
 
 
 class RunRecord:
@@ -85,19 +88,30 @@ class RunRecord:
             "reads": {found.name: found.where for found in stage.inputs},
             "replaces": replaces,
         }
+        if replaces and stage.kind not in OUTPUTS:  # These replace it themselves: has_replaced() tells when
+            self.stages[stage.name]["before"] = output_fingerprint(stage.kind, self.folder / stage.folder)
         self._write(config)
 
     def finish(self, stage: PlannedStage, output: str | None, seconds: float, config: RunConfig) -> None:
         """Write down that a stage is finished, and what it made."""
         self.stages[stage.name] |= {"state": "finished", "output": output, "seconds": round(seconds, 1)}
-        self.stages[stage.name].pop("made", None)
+        for passing in ("made", "before"):
+            self.stages[stage.name].pop(passing, None)
         self._write(config)
+
+    def has_replaced(self, stage: PlannedStage) -> bool:
+        """Whether a stage that replaces its own older output has done so, and was killed before :meth:`finish`."""
+        entry = self.stages[stage.name]
+        made = output_fingerprint(stage.kind, self.folder / stage.folder) if "before" in entry else None
+        return made is not None and made != entry["before"]
 
     def put_in_place(self, plan: RunPlan, stage: PlannedStage) -> None:
         """Let what a stage has made in ``.new-FOLDER`` take the place of its older output."""
         folder = plan.folder(stage)
-        made = output_fingerprint(stage.kind, new_path(folder))
+        made = output_fingerprint(stage.kind, new_path(folder), stage.settings)
         if made is not None:
+            for kept in _kept(new_path(folder)):
+                remove(kept)
             # A kill from here on is noticed by settle().
             self.stages[stage.name]["made"] = made
             self._write(plan.config)
@@ -109,8 +123,8 @@ class RunRecord:
         if stage.kind not in OUTPUTS or entry.get("made") is None:
             return
         finish_swap(folder)
-        if output_fingerprint(stage.kind, folder) != entry["made"]:
-            if output_fingerprint(stage.kind, new_path(folder)) != entry["made"]:
+        if output_fingerprint(stage.kind, folder, entry["settings"]) != entry["made"]:
+            if output_fingerprint(stage.kind, new_path(folder), entry["settings"]) != entry["made"]:
                 return
             replace_output(folder, new_path(folder), OUTPUTS[stage.kind])
         remove(new_path(folder))
@@ -123,6 +137,25 @@ class RunRecord:
             "versions": versions(), "code": code_version(), "machine": machine(),
         }  # fmt: skip
         write_json(self.folder / RUN_FILE, content)
+
+
+def begin_aside(folder: Path) -> None:
+    """Empty ``.new-FOLDER`` but for what earlier starts have kept, there or in the folder itself."""
+    new = new_path(folder)
+    there = _kept(new)
+    for path in [*new.iterdir()] if new.is_dir() and not new.is_symlink() else [new]:
+        if path not in there:
+            remove(path)
+    for path in _kept(folder):
+        if not os.path.lexists(new / path.name):
+            new.mkdir(exist_ok=True)
+            half = new / ".half"  # A kill in between must not leave half a store under the name of a whole one
+            link_tree(path, half)
+            half.rename(new / path.name)
+
+
+def _kept(folder: Path) -> list[Path]:
+    return [path for pattern in _KEPT for path in folder.glob(pattern)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +191,7 @@ def decide(
         return Decision("follow", f"reads what {pending[-1]} makes")
     if entry["state"] == "running":
         return Decision("resume", "begun before", replaces=entry.get("replaces", False))
-    if output_fingerprint(stage.kind, folder) != entry["output"]:
+    if output_fingerprint(stage.kind, folder, entry["settings"]) != entry["output"]:
         return Decision("replace", f"{stage.folder} was changed or damaged since", replaces=True)
     return Decision("skip", "unchanged")
 
@@ -209,14 +242,16 @@ def _difference(stage: PlannedStage, entry: Mapping[str, Any], inputs: Mapping[s
     return ""
 
 
-def output_fingerprint(kind: str, folder: Path) -> str | None:
-    """Identify what a stage has made, by its content; None where it is not whole."""
+def output_fingerprint(kind: str, folder: Path, settings: Mapping[str, Any] | None = None) -> str | None:
+    """Identify what a stage has made, by its content; None where it is not whole or lacks what its settings ask for."""
     try:
         if kind in ("adapt", "finetune"):
             return _model_output(folder)
         if kind == "encode":
             VectorStore.open(folder)
             return file_sha256(folder / STORE_FILE)
+        if kind == "index" and not _is_whole_index(folder, settings or {}):
+            return None
         if kind == "index":
             return digest([file_sha256(file) for file in sorted(folder.glob("index.*"))])
         if kind == "evaluate":
@@ -225,6 +260,13 @@ def output_fingerprint(kind: str, folder: Path) -> str | None:
         return digest([[path.name, file_sha256(path)] for path in files]) if files else None
     except (OSError, ValueError, KeyError, TypeError, Llama2VecError):
         return None
+
+
+def _is_whole_index(folder: Path, settings: Mapping[str, Any]) -> bool:
+    """Whether an index has all its parts: without its BM25, a hybrid search would go by the vectors alone."""
+    found = INDEX.read(folder)
+    lacks_words = found and settings.get("bm25") and found.plan["settings"]["bm25"] != settings["language"]
+    return found is not None and found.finished and not lacks_words
 
 
 def _model_output(folder: Path) -> str | None:

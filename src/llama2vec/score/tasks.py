@@ -256,13 +256,13 @@ def read_task(task: Task, root: str | Path) -> TaskData:
         return TaskData(source, fingerprints, data)
 
 
-def tasks_data(names: Iterable[str], root: str | Path, *, check: bool = False) -> Iterator[TaskData]:
-    """Read tasks, the members of averages in their place; with ``check``, read each corpus to its end, too."""
+def tasks_data(names: Iterable[str], root: str | Path, *, check: ReadingSettings | None = None) -> Iterator[TaskData]:
+    """Read tasks, the members of averages in their place; ``check`` = read each corpus to its end, too, in this way."""
     for name in names:
         for task in [TASKS[member] for member in find_task(name).members] or [find_task(name)]:
             data = read_task(task, root)
-            if check and data.retrieval:
-                check_corpus(task, data, root)
+            if check is not None and data.retrieval:
+                check_corpus(task, data, root, check)
             yield data
 
 

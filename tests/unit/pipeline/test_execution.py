@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +16,20 @@ from llama2vec.config import load_config
 from llama2vec.errors import (
     ConfigError,
     CorpusFormatError,
+    DataError,
+    EvaluationError,
+    ExampleFormatError,
     Llama2VecError,
     MissingDependencyError,
     OutputExistsError,
     TrainingError,
 )
+from llama2vec.generate.writer import QuestionWriter
+from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline import record, stages
 from llama2vec.pipeline.execution import _refuse_replacing, _settings_named_as_in_a_run, check_inputs, execute
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, plan_run
-from llama2vec.pipeline.record import Decision
+from llama2vec.pipeline.record import Decision, RunRecord
 from llama2vec.pipeline.settings import RunConfig
 
 
@@ -62,6 +69,82 @@ def test_a_missing_package_shows_before_the_first_stage(
         MissingDependencyError, match=rf"needs the package {package}; pip install 'llama2vec\[{extra}\]'"
     ):
         check_inputs(plan, list(plan.stages))
+
+
+@pytest.fixture
+def rows(corpus_rows: list[dict[str, str]], tmp_path: Path) -> Path:
+    """Return a corpus whose fields have names of their own."""
+    path = tmp_path / "rows.jsonl"
+    lines = [json.dumps({"key": row["_id"], "body": row["text"]}) for row in corpus_rows]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("settings", [("reading.{}", "encode=true"), ("adapt.reading.{}",), ("reading.{}", "adapt={}")])
+def test_a_corpus_is_checked_with_the_fields_that_the_recipe_names(
+    llama_folder: Path, rows: Path, tmp_path: Path, settings: tuple[str, ...]
+) -> None:
+    named = [settings[0].format(field) for field in ("id_field=key", "text_field=body")]
+    plan = planned(llama_folder, rows, tmp_path / "run", *settings[1:], *named)
+    check_inputs(plan, list(plan.stages))
+    faulty = planned(llama_folder, rows, tmp_path / "run", *settings[1:], named[0], f"{named[1]}x")
+    with pytest.raises(CorpusFormatError, match=r'rows\.jsonl:1 has no "bodyx"'):
+        check_inputs(faulty, list(faulty.stages))
+
+
+def test_documents_are_checked_as_the_recipe_reads_them(llama_folder: Path, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "guide.md").write_text("# Guide\n\nThe river is wide.\n", encoding="utf-8")
+    (docs / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\x00")
+    plan = planned(llama_folder, docs, tmp_path / "run", "encode=true", "reading.strict=true")
+    with pytest.raises(DataError, match=r"photo\.png"):
+        execute(plan)
+    assert not (tmp_path / "run").exists()
+
+
+def beir_folder(folder: Path, judged: str = "1") -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    (folder / "corpus.jsonl").write_text('{"_id": "1", "text": "The river is wide."}\n', encoding="utf-8")
+    (folder / "queries.jsonl").write_text('{"_id": "q", "text": "wide"}\n', encoding="utf-8")
+    (folder / "qrels" / "dev.tsv").write_text(f"query-id\tcorpus-id\tscore\nq\t{judged}\t1\n", encoding="utf-8")
+    return folder
+
+
+def test_a_task_in_a_folder_called_corpus_is_no_corpus_of_the_run(llama_folder: Path, tmp_path: Path) -> None:
+    task = beir_folder(tmp_path / "corpus")
+    plan = planned(llama_folder, task, tmp_path / "run", f'evaluate.tasks=["{task}:dev"]')
+    check_inputs(plan, list(plan.stages))
+
+
+def test_the_corpus_of_a_task_is_checked_with_the_fields_that_the_evaluation_names(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    task = beir_folder(tmp_path / "task")
+    (task / "corpus.jsonl").write_text('{"_id": "1", "body": "The river is wide."}\n', encoding="utf-8")
+    own = [f'evaluate.tasks=["{task}:dev"]', "encode=true"]
+    plan = planned(llama_folder, corpus_file, tmp_path / "run", *own, "evaluate.reading.text_field=body")
+    check_inputs(plan, list(plan.stages))
+    faulty = planned(llama_folder, corpus_file, tmp_path / "run", *own)
+    with pytest.raises(CorpusFormatError, match='has no "text"'):
+        check_inputs(faulty, list(faulty.stages))
+
+
+def test_faults_in_the_validation_data_show_before_the_first_stage(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    rows, folder = tmp_path / "held-out.jsonl", beir_folder(tmp_path / "dev", judged="gone")
+    rows.write_text('{"query": "q", "pos": ["a"]}\n{"query": "r", "pos": []}\n', encoding="utf-8")
+
+    def run_with(source: Path) -> None:
+        settings = [f"finetune.validation.{one}" for one in (f"source={source}", "split=dev")]
+        execute(planned(llama_folder, corpus_file, tmp_path / "run", "pairs.from_corpus=true", *settings))
+
+    with pytest.raises(ExampleFormatError, match=r"held-out\.jsonl:2"):
+        run_with(rows)
+    with pytest.raises(EvaluationError, match="dev: no judged passage is in the corpus"):
+        run_with(folder)
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_attention_that_cannot_adapt_is_refused(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> None:
@@ -131,6 +214,109 @@ def test_a_kill_at_the_swap_loses_neither_output(
     assert (folder / "corpus.jsonl").is_file()
     assert execute(other).actions == {"pairs": "skip"}
     assert sorted(path.name for path in folder.parent.iterdir()) == ["pairs", "run.json"]
+
+
+def test_a_corrected_filter_needs_no_new_questions(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loose = ["prompt='{passage}'", "round_trip=0", "max_words=999", "passages=6", "question_max_tokens=60"]
+    loose += ["temperature=2", "passage_min_words=1", "top_p=1.0"]
+    written: list[int] = []
+    write = QuestionWriter.write
+
+    def counting(self: QuestionWriter, passages: Any, seed: int) -> Any:
+        written.append(len(passages))
+        return write(self, passages, seed)
+
+    monkeypatch.setattr(QuestionWriter, "write", counting)
+
+    def plan(questions: int, min_words: int) -> RunPlan:
+        settings = [*loose, f"questions={questions}", f"min_words={min_words}"]
+        return planned(llama_folder, corpus_file, tmp_path / "run", *(f"pairs.generated.{one}" for one in settings))
+
+    # Once in the folder itself, and once aside.
+    for questions, calls in ((4, [6]), (5, [6, 6])):
+        for min_words in (999, 998):
+            with pytest.raises(DataError, match="none is left"):
+                execute(plan(questions, min_words))
+            assert written == calls
+    for questions in (4, 5):
+        assert execute(plan(questions, 1), overwrite=True).actions == {"pairs": "run" if questions == 4 else "replace"}
+        folder = tmp_path / "run" / "pairs"
+        assert sorted(one.name for one in folder.iterdir()) == ["generated.jsonl", "generated.jsonl.report.json"]
+        assert sorted(one.name for one in folder.parent.iterdir()) == ["pairs", "run.json"]
+        assert written == calls + ([6] if questions == 5 else [])
+
+
+def test_corrected_mining_needs_no_new_vectors(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Encoder.load(str(llama_folder), device="cpu", dtype="float32").save(tmp_path / "encoder")
+
+    def plan(negatives: int) -> RunPlan:
+        settings = [
+            "pairs.from_corpus=true",
+            "mine.short=error",
+            f"mine.negatives={negatives}",
+            "mine.near_duplicate=0",
+        ]
+        return planned(tmp_path / "encoder", corpus_file, tmp_path / "run", *settings, "mine.max_share_of_positive=0")
+
+    with pytest.raises(DataError, match="999"):
+        execute(plan(999))
+    (store,) = (tmp_path / "run" / "negatives").glob("corpus.jsonl.store-*")
+    with caplog.at_level(logging.INFO):
+        assert execute(plan(1), overwrite=True).actions == {"pairs": "skip", "mine": "replace"}
+    assert f"{store.parent.with_name('.new-negatives') / store.name} is already done; nothing to do" in caplog.messages
+    assert sorted(one.name for one in store.parent.iterdir()) == ["corpus.jsonl", "corpus.jsonl.report.json"]
+
+
+@pytest.mark.parametrize("chosen", ["encode.shard_size", "adapt.optimizer.steps"])
+def test_a_replacement_that_was_whole_when_the_run_was_killed_is_not_made_again(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
+) -> None:
+    short = ["adapt.optimizer.batch_size=4", "adapt.text.min_words=5"] if chosen.startswith("adapt") else []
+    first, other = (
+        planned(llama_folder, corpus_file, tmp_path / "run", f"{chosen}={number}", *short) for number in (2, 3)
+    )
+    (stage,) = first.stages
+    execute(first)
+
+    def killed(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    def status() -> list[tuple[int, int]]:
+        return [(one.stat().st_ino, one.stat().st_mtime_ns) for one in sorted(first.folder(stage).iterdir())]
+
+    before = status()
+    with monkeypatch.context() as patch:
+        patch.setattr(RunRecord, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(other, overwrite=True)
+    made = status()
+    assert made != before
+    assert execute(other, overwrite=True).actions == {stage.name: "resume"}
+    assert status() == made
+    assert execute(other).actions == {stage.name: "skip"}
+
+
+def test_a_replacement_that_was_cut_off_is_still_made(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = (
+        planned(llama_folder, corpus_file, tmp_path / "run", f"encode.shard_size={number}") for number in (2, 3)
+    )
+    execute(first)
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "write_store", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(other, overwrite=True)
+    assert execute(other).actions == {"encode": "resume"}
+    assert json.loads((tmp_path / "run" / "store" / "store.json").read_bytes())["settings"]["shard_size"] == 3
 
 
 def test_a_file_of_somebody_else_in_a_stage_is_never_replaced(made: tuple[RunPlan, RunPlan, Path]) -> None:

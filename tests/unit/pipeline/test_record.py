@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from storing import write
+from storing import HashEncoder, write
 
 from llama2vec.errors import OutputExistsError
 from llama2vec.pipeline.plan import Input, PlannedStage
-from llama2vec.pipeline.record import Decision, RunRecord, decide, output_fingerprint
+from llama2vec.pipeline.record import Decision, RunRecord, begin_aside, decide, output_fingerprint
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.records import Passage
+from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.store_writer import write_store
 
 STAGE = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("corpus", "c.jsonl", fingerprint="1"),))
 FED = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("model", "adapted", stage="adapt"),))
@@ -95,3 +99,45 @@ def test_a_damaged_output_has_no_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "llama2vec.json").write_text(json.dumps([]))
     assert output_fingerprint("adapt", tmp_path / "model") is None
+
+
+@pytest.mark.parametrize(("gone", "language"), [("bm25", "en"), ("fields.sqlite", "en"), ("", "de")])
+def test_an_index_without_a_part_that_its_settings_ask_for_has_no_fingerprint(
+    tmp_path: Path, gone: str, language: str
+) -> None:
+    index, passages = tmp_path / "index", [Passage("1", "The river is wide.", fields={"year": 1900})]
+    write_store(lambda: passages, HashEncoder(), tmp_path / "store", source={})
+    build_index(tmp_path / "store", index, kind="exact", bm25="en")
+    assert output_fingerprint("index", index, {"bm25": True, "language": "en"}) is not None
+    if gone:
+        (shutil.rmtree if (index / gone).is_dir() else Path.unlink)(index / gone)
+    assert output_fingerprint("index", index, {"bm25": True, "language": language}) is None
+
+
+def test_words_that_somebody_added_to_an_index_leave_its_fingerprint(tmp_path: Path) -> None:
+    index, settings = tmp_path / "index", {"bm25": False, "language": "en"}
+    write(tmp_path / "store")
+    build_index(tmp_path / "store", index, kind="exact")
+    made = output_fingerprint("index", index, settings)
+    build_index(tmp_path / "store", index, bm25="en")
+    assert output_fingerprint("index", index, settings) == made is not None
+
+
+def test_a_new_start_keeps_questions_and_vectors_and_nothing_else(tmp_path: Path) -> None:
+    folder, new = tmp_path / "pairs", tmp_path / ".new-pairs"
+    for file in ("a.jsonl", "a.jsonl.questions-1", "a.jsonl.store-1/shard", ".unfinished/corpus-1/shard"):
+        for place, content in ((folder, "old"), (new, "new")):
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            (place / file).write_text(content, encoding="utf-8")
+    (folder / "a.jsonl.store-2").mkdir()
+    (folder / "a.jsonl.store-2" / "shard").write_text("old", encoding="utf-8")
+    (new / ".half").mkdir()
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    begin_aside(folder)
+    kept = {path.relative_to(new).as_posix(): path.read_text() for path in new.rglob("*") if path.is_file()}
+    assert kept == {
+        "a.jsonl.questions-1": "new", "a.jsonl.store-1/shard": "new", "a.jsonl.store-2/shard": "old",
+        ".unfinished/corpus-1/shard": "new",
+    }  # fmt: skip
+    assert not (new / ".half").exists()
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
