@@ -34,9 +34,11 @@ _guard = threading.Lock()
 _RENAME_NOREPLACE, _RENAME_EXCHANGE, _AT_FDCWD = 1, 2, -100  # linux/fs.h, fcntl.h
 _FULL = (
     "No space left on device", "os error 28", "Disk quota exceeded", "inline_container", "PytorchStreamWriter",
-    "iostream error",
+    "iostream error", "database or disk is full",
 )  # fmt: skip
-"""How the operating system, safetensors and torch report a full disk; the last three give no error number."""
+"""How the operating system, safetensors, torch and SQLite report a full disk; the last four give no error number."""
+_SQLITE_REFUSALS = (8, 10, 14)
+"""SQLITE_READONLY, SQLITE_IOERR and SQLITE_CANTOPEN: what SQLite makes of the system's other errors."""
 
 
 def write_atomic(
@@ -175,8 +177,9 @@ def disk_errors(path: Path, *, only_full: bool = False) -> Iterator[None]:
         if _is_too_large(problem):
             limits = "a file is larger than the file system or `ulimit -f` allows"
             raise DataError(f"{path} cannot be written ({limits}); write to another disk, or raise it") from problem
-        if isinstance(problem, OSError) and not only_full:
-            reason = problem.strerror or problem
+        refused = getattr(problem, "sqlite_errorcode", 0) & 0xFF in _SQLITE_REFUSALS
+        if (refused or isinstance(problem, OSError)) and not only_full:
+            reason = getattr(problem, "strerror", None) or problem
             raise DataError(f"{path} cannot be written ({reason}); check the folder and the disk") from problem
         raise
 

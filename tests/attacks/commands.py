@@ -61,7 +61,9 @@ WRITERS = [
     Command([*ADAPT, *_TO], ("llm", "corpus.jsonl")),
     _over([*ADAPT, *_TO], "older", "llm", "corpus.jsonl"),
     Command([*ADAPT, *_TO], ("llm", "corpus.jsonl", OUT), {OUT: "half"}),
+    Command([*ADAPT, "--set=text.streaming=true", *_TO], ("llm", "corpus.jsonl")),
     Command([*FINETUNE, *_TO], ("adapted", "train.jsonl")),
+    Command([*FINETUNE, "--set=data.streaming=true", *_TO], ("adapted", "train.jsonl")),
     _over([*FINETUNE, "--set=optimizer.seed=7", *_TO], "tuned", "adapted", "train.jsonl"),
     Command([*_MINE, "--model", "adapted", *LOADING], ("adapted", "train.jsonl", "corpus.jsonl")),
     Command(
@@ -95,6 +97,7 @@ WRITERS = [
     Command(["compact", "adapted", *_TO], ("adapted", "llm")),
     _over(["compact", "adapted", *_TO, "--rank", "4"], "compact", "adapted", "llm"),
     Command(["export", "adapted", *_TO], ("adapted",)),
+    Command(["export", "store", "--to", "faiss", *_TO], ("store",)),
     Command(["index", "store", *_TO], ("store",)),
     Command(["index", "store", *_TO, "--kind", "faiss-flat", "--bm25"], ("store",)),
     Command(["index", "store", *_TO, "--bm25"], ("store", OUT), {OUT: "kept/hnsw"}, keeps_old=True),

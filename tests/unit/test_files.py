@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+from made_stores import TableEncoder, clustered
 
 from llama2vec import files
+from llama2vec.data.msmarco import Collection, _temporary_folder
+from llama2vec.data.spool import SpooledRow, write_spool
 from llama2vec.errors import DataError, OutputExistsError
 from llama2vec.files import (
     FileKind,
@@ -24,6 +30,9 @@ from llama2vec.files import (
     write_atomic,
     write_output,
 )
+from llama2vec.records import Passage
+from llama2vec.retrieve.faiss_folder import export_faiss
+from llama2vec.retrieve.store_writer import write_store
 
 NOTES = FileKind("notes of ours", rb"# Notes .*\n")
 
@@ -191,6 +200,54 @@ def test_a_lock_holds_where_its_owner_cannot_be_written_down(tmp_path: Path, mon
     assert lock.owner() == "another process"
     lock.release()
     assert list(tmp_path.iterdir()) == []
+
+
+class FullDisk(sqlite3.Connection):
+    """A database for which the disk has room for one page."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.execute("PRAGMA max_page_count = 1")
+
+
+def test_a_full_disk_is_one_line_from_every_writer_of_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("SQLITE_TMPDIR", str(tmp_path / "temporary"))
+    opened = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda file, **options: opened(file, factory=FullDisk, **options))
+    encoder = TableEncoder(clustered(3, 8))
+    passages = [Passage(str(number), "text") for number in range(3)]
+    store = write_store(lambda: passages, encoder, tmp_path / "store", source={})
+    (tmp_path / "collection.tsv").write_text("1\ta text\n", encoding="utf-8")
+    again = "free space and run the same command again"
+    with pytest.raises(DataError, match=rf"disk full while writing .*rows\.sqlite; {again}"):
+        write_spool(tmp_path / "rows.sqlite", [SpooledRow(["text"])])
+    with pytest.raises(DataError, match=rf"disk full while writing .*files; {again}"):
+        export_faiss(store, tmp_path / "files")
+    with pytest.raises(DataError, match=f"disk full while writing {tmp_path / 'temporary'}; {again}"):
+        Collection(tmp_path / "collection.tsv")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["collection.tsv", "store", "temporary"]
+
+
+def test_a_temporary_database_lies_where_the_message_says() -> None:
+    with closing(sqlite3.connect("")) as database:
+        database.execute("CREATE TABLE texts (text TEXT)")
+        database.execute("INSERT INTO texts VALUES (?)", ("x" * 10_000_000,))
+        if not Path("/proc/self/fd").is_dir():
+            pytest.skip("the system does not list open files")
+        opened = [os.readlink(link) for link in Path("/proc/self/fd").iterdir() if os.path.lexists(link)]
+    folder = str(_temporary_folder())
+    assert [path for path in opened if os.path.dirname(path) == folder and "etilqs" in path]
+
+
+def test_a_database_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing.rows\.sqlite cannot be written \(unable to open database file\)"):
+        write_spool(tmp_path / "missing" / "rows.sqlite", [])
+    with pytest.raises(sqlite3.OperationalError, match="no such table"):  # noqa: SIM117
+        with disk_errors(tmp_path / "out"), closing(sqlite3.connect(":memory:")) as database:
+            database.execute("SELECT * FROM missing")
 
 
 @pytest.mark.parametrize(

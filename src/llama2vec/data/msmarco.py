@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from llama2vec.data.example_rows import ExampleRow, Problems
 from llama2vec.data.lines import columns_in, numbered_lines
 from llama2vec.data.words import text_key
 from llama2vec.errors import ExampleFormatError
+from llama2vec.files import disk_errors
 from llama2vec.records import TrainingExample
 
 _SPLITS = frozenset({"train", "dev", "validation", "test", "eval"})
@@ -148,13 +151,17 @@ class Collection:
 
     Args:
         path: ``id⇥text`` or ``id⇥title⇥text`` lines, plain or gzip (``.gz``).
+
+    Raises:
+        DataError: The file has a faulty line, or the disk of the temporary database is full.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         rows = ((passage.id, passage.full_text) for passage in read_passages(path))
         # An empty name is a database that SQLite keeps in a temporary file and deletes when it is closed.
-        with ExitStack() as opened:
+        self._folder = _temporary_folder()
+        with ExitStack() as opened, disk_errors(self._folder):
             self._database = opened.enter_context(closing(sqlite3.connect("")))
             self._database.execute("CREATE TABLE passages (id TEXT PRIMARY KEY, text TEXT) WITHOUT ROWID")
             self._count = self._database.executemany("INSERT INTO passages VALUES (?, ?)", rows).rowcount
@@ -172,5 +179,12 @@ class Collection:
 
     def get(self, passage_id: str) -> str | None:
         """Return a passage's title and text as one; None for an unknown id."""
-        found = self._database.execute("SELECT text FROM passages WHERE id = ?", (passage_id,)).fetchone()
+        with disk_errors(self._folder):  # Looking up may write what has waited in memory
+            found = self._database.execute("SELECT text FROM passages WHERE id = ?", (passage_id,)).fetchone()
         return found[0] if found else None
+
+
+def _temporary_folder() -> Path:
+    """Return where SQLite puts temporary files, which need not be where Python does."""
+    named = [*map(os.environ.get, ("SQLITE_TMPDIR", "TMPDIR")), "/var/tmp", "/usr/tmp", tempfile.gettempdir()]  # noqa: S108
+    return Path(next(one for one in named if one and os.access(one, os.W_OK | os.X_OK)))

@@ -28,6 +28,7 @@ from llama2vec.terminal import ProgressReporter
 _SETTLED_NANOSECONDS = 2_000_000_000
 """A file that was written this recently may change again and keep its time."""
 _READ_PASSAGES = 2048
+_Old = FileRecord | None
 
 
 class Source(Protocol):
@@ -82,6 +83,11 @@ class Counts:
     deleted: int = 0
     unchanged: int = 0
     returned: list[str] = field(default_factory=list)  # Files whose change brought back removed passages
+
+    def then(self, later: Counts) -> Counts:
+        """Return the counts of two syncs in a row as those of one."""
+        sums: dict[str, Any] = {one: getattr(self, one) + getattr(later, one) for one in self.__slots__}
+        return Counts(**sums | {"unchanged": min(self.unchanged, later.unchanged)})
 
 
 class Changes:
@@ -176,18 +182,23 @@ class Changes:
         known = {record.path: (record, rows) for record, rows in self._old.spans()} if self._old else {}
         walk = self._source.walk(self._leave_out)
         there = {file.name for file in walk.files} | {skipped.name for skipped in walk.skipped}
-        lost = [record for path, (record, _) in known.items() if path not in there and record.sha256]
-        gone = {record.sha256: record for record in lost}
+        lost = [record for path, (record, _) in known.items() if path not in there]
+        gone = {record.sha256: record for record in lost if record.sha256}
         with ProgressReporter("reading", "files") as progress:
             progress.start(len(walk.files))
             for file in walk.files:
                 record, rows = known.get(file.name, (None, range(0)))
                 self.entries.append(self._entry(file, record, rows, gone))
                 progress.advance(1)
+        away = [one for one in lost if one.removed and (one.sha256 in gone or not one.sha256)]
         for skipped in walk.skipped:
-            self.entries.append(self._skipped(skipped.name, known.get(skipped.name, (None,))[0], skipped.reason))
+            old = known.get(skipped.name, (None,))[0]
+            self.entries.append(self._skipped(skipped.reason, {"path": skipped.name}, old))
+            for record in away if skipped.name.endswith("/") else ():  # A folder is skipped as a whole
+                if record.path.startswith(skipped.name):
+                    self.entries.append(self._skipped(skipped.reason, {"path": record.path}, None, record))
         self.entries.sort(key=lambda entry: entry.record.path)
-        self.counts.deleted += len(lost) - self.counts.renamed
+        self.counts.deleted += sum(not record.skipped for record in lost) - self.counts.renamed
 
     def _entry(self, file: SourceFile, old: FileRecord | None, rows: range, gone: dict[str, FileRecord]) -> Entry:
         usable = old is not None and bool(old.sha256) and self._same_plan and self._store is not None
@@ -198,7 +209,7 @@ class Changes:
         try:
             content = self._source.content(file)
         except UnreadableError as error:
-            return self._skipped(file.name, old, str(error))
+            return self._skipped(str(error), {"path": file.name}, old)
         settled = file.modified_ns if now - file.modified_ns > _SETTLED_NANOSECONDS else None
         sha256 = hashlib.sha256(content).hexdigest()
         facts = {
@@ -210,33 +221,38 @@ class Changes:
             return Entry(old.model_copy(update=facts), rows)
         same = old if old is not None and old.sha256 == sha256 else None
         before = same if old is not None else gone.pop(sha256, None)  # under another name
-        entry = self._read(file, content, facts, before, returned=old is not None and old.removed != ())
-        if entry.record.skipped:
-            self.counts.deleted += old is not None and old.passages > 0
-        else:
-            is_new = old is None or bool(old.skipped)
+        entry = self._read(file, content, facts, old, before)
+        if not entry.record.skipped:
+            # A file of which everything stays removed adds nothing when it can be read again.
+            is_new = old is None or (bool(old.skipped) and entry.record.removed != "all")
+            is_renamed = old is None and before is not None and not before.skipped
             self.counts.changed += not is_new and same is None
             self.counts.unchanged += not is_new and same is not None
-            self.counts.renamed += is_new and before is not None
-            self.counts.added += is_new and before is None
+            self.counts.renamed += is_renamed
+            self.counts.added += is_new and not is_renamed
         return entry
 
-    def _skipped(self, name: str, old: FileRecord | None, reason: str) -> Entry:
+    def _skipped(self, reason: str, facts: Mapping[str, Any], old: _Old, before: _Old = None) -> Entry:
+        """Leave a file out. What was removed of it is kept, and the file read again each time until that works."""
         self.counts.deleted += old is not None and old.passages > 0
-        return Entry(FileRecord(path=name, skipped=reason))
+        known = old or before
+        if known is not None and known.removed:
+            # Places count among the passages of one plan: under another one, the file shall come back as changed.
+            fits = known.removed == "all" or self._same_plan
+            facts = {"path": facts["path"], "sha256": known.sha256 if fits else "", "removed": known.removed}
+        return Entry(FileRecord(**facts, skipped=reason))
 
-    def _read(
-        self, file: SourceFile, content: bytes, facts: Mapping[str, Any], before: FileRecord | None, *, returned: bool
-    ) -> Entry:
+    def _read(self, file: SourceFile, content: bytes, facts: Mapping[str, Any], old: _Old, before: _Old) -> Entry:
         """Read a file into the spool; what was removed of the same bytes ``before`` stays away."""
         try:
             passages, problems = self._source.read(file, content)
         except UnreadableError as error:
-            return Entry(FileRecord(**facts, skipped=str(error)), spooled=(0, 0))
+            return self._skipped(str(error), facts, old, before)
         removed = before.removed if before else ()
         if removed != "all" and not self._same_plan:
             removed = ()  # places among the passages of other settings
-        if returned and removed == ():
+        known = old or before
+        if known is not None and known.removed != () and removed == ():
             self.counts.returned.append(file.name)
         kept = [passage for place, passage in enumerate(passages) if removed != "all" and place not in removed]
         begin = self._spool.seek(0, 2)

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.records import Passage
-from llama2vec.retrieve.reuse import encoder_batches, gathered
+from llama2vec.retrieve.reuse import count_cut, encoder_batches, gathered
 from llama2vec.retrieve.store import PassageEncoder, Vectors, check_vectors
 
 _KEY_BYTES, _CHECKSUM_BYTES = 16, 4
@@ -61,6 +61,10 @@ class Journal:
             check_vectors(vectors, lambda row: f"the vector of passage {passages[places[row]].id!r}")  # noqa: B023
             self._append([keys[row] for row in places], vectors)
             yield places, vectors
+
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        """Return how many passages the encoder does not read to their end."""
+        return count_cut(self._encoder, passages)
 
     def close(self) -> None:
         """Keep the journal for the next time, unless it holds no vector yet."""

@@ -32,7 +32,7 @@ from llama2vec.retrieve.journal import Journal
 from llama2vec.retrieve.reuse import KnownVectors
 from llama2vec.retrieve.settings import LibrarySettings
 from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
 
 logger = logging.getLogger(__name__)
 
@@ -185,6 +185,13 @@ class _OnlyKnown:
 
     def __init__(self, store: VectorStore) -> None:
         self.dimension, self.contract_hash = store.dimension, store.contract_hash
+        self._cut = store.cut
+
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        """Return how many passages can be cut at most: the store does not say which. The next sync counts them."""
+        most = min(self._cut, len(passages))
+        self._cut -= most
+        return most
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """Never called with a text that the store has."""
@@ -252,7 +259,7 @@ class _Sync:
             known: PassageEncoder | None = journal
             if journal and store and store.has_vectors and _can_reuse(store, journal, self._settings):
                 known = KnownVectors(journal, store, dtype=self._settings.vector_format)
-            _write(folder, self._work.output, changes.passages, known, after)
+            written = _write(folder, self._work.output, changes.passages, known, after)
         except BaseException:
             if journal:
                 journal.close()
@@ -260,6 +267,7 @@ class _Sync:
         self._work.finish()
         if journal:
             journal.remove()
+        warn_of_cut_passages(written, "split them with --set passages.split=auto", where=after.folder)
         return journal.encoded if journal else 0
 
 
@@ -269,8 +277,8 @@ def _write(
     passages: Callable[[], Iterator[Passage]],
     encoder: PassageEncoder | None,
     after: Inventory,
-) -> None:
-    """Write store, index and inventory into a folder that will move to ``output``."""
+) -> VectorStore:
+    """Write store, index and inventory into a folder that will move to ``output``; return the store."""
     settings = LibrarySettings.model_validate(after.settings)
     source: dict[str, object] = {"folder": after.folder, "fingerprint": after.fingerprint}
     if encoder is None:
@@ -287,6 +295,7 @@ def _write(
     place = output.resolve() / STORE_FOLDER
     build_index(store, folder / INDEX_FOLDER, kind=kind, bm25=settings.language, store_place=place)
     after.write(folder)
+    return store
 
 
 def _rows_of(ids: Sequence[str], inventory: Inventory, store: VectorStore) -> set[int]:

@@ -52,6 +52,7 @@ class KnownVectors:
         self.dimension, self.contract_hash = encoder.dimension, encoder.contract_hash
         self.reused = 0  # vectors that came from the store so far
         self._guard = threading.Lock()
+        self._counted: tuple[Sequence[Passage], npt.NDArray[np.int64]] | None = None  # A batch that is encoded next
         keys = self._keys_of_store()
         self._rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._rows]
@@ -64,7 +65,8 @@ class KnownVectors:
         self, passages: Sequence[Passage], skip: npt.NDArray[np.bool_] | None = None
     ) -> Iterator[tuple[Sequence[int], Vectors]]:
         """Yield (rows, [n, D] vectors): what the store has, then the model's batches over the rest but ``skip``."""
-        stored = self._known_rows(passages)
+        counted, self._counted = self._counted, None
+        stored = counted[1] if counted and counted[0] is passages else self._known_rows(passages)
         known, new = np.flatnonzero(stored >= 0), np.flatnonzero(stored < 0)
         if len(known):
             with self._guard:
@@ -77,7 +79,10 @@ class KnownVectors:
 
     def count_cut(self, passages: Sequence[Passage]) -> int:
         """Return how many passages the encoder does not read to their end, known or not."""
-        return count_cut(self.encoder, passages)
+        if not self._store.cut:  # Then none of those that it has is cut, and they need not be tokenized
+            self._counted = passages, (rows := self._known_rows(passages))
+            passages = [passages[row] for row in np.flatnonzero(rows < 0).tolist()]
+        return count_cut(self.encoder, passages) if passages else 0
 
     def _known_rows(self, passages: Sequence[Passage]) -> npt.NDArray[np.int64]:
         """Return the store's row [N] of each passage, -1 where it has none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,12 @@ class Following:
             return library.sync(source, **options)
         _require_device(self.model_settings.device)
         options["model"] = spec.to_json(self.index / STORE_FOLDER)
-        if old is None or not old.contract_hash:
-            report = library.sync(source, **options)
-            self.on_words(report)
-        return library.sync(source, self._encoder(old, spec, options["model"]), **options)
+        words = library.sync(source, **options) if old is None or not old.contract_hash else None
+        if words is not None:
+            self.on_words(words)
+        report = library.sync(source, self._encoder(old, spec, options["model"]), **options)
+        # To the second step, what the first one added is unchanged.
+        return report if words is None else replace(report, counts=words.counts.then(report.counts))
 
     def changes(self) -> Iterator[SyncReport]:
         """Sync, then watch the folder and sync again whenever a file in it changed; ends when the caller stops."""
@@ -119,6 +121,16 @@ class _LoadedWhenNeeded:
         self.dimension, self.contract_hash = store.dimension, store.contract_hash
         self._spec, self._settings = spec, settings
         self._encoder: PassageEncoder | None = None
+        self._reading: Any = None  # Tokenizer and limit
+
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        """Return how many passages the model does not read to their end; its tokenizer tells, without the weights."""
+        from llama2vec.model.prompt import count_longer
+        from llama2vec.model.tokens import passage_reading
+
+        self._reading = self._reading or passage_reading(self._spec)
+        tokenizer, most = self._reading
+        return count_longer(tokenizer, [passage.full_text for passage in passages], most)
 
     def encode_passages(self, passages: Sequence[Passage], /) -> Vectors:
         """See :class:`PassageEncoder`."""

@@ -51,7 +51,7 @@ def test_a_model_adds_vectors_and_is_remembered(
     index = tmp_path / "index"
     first = command_line("sync", docs, index, "--model", llama_folder, *CPU)
     assert f"{index} can be searched with BM25 now; vectors for 2 passages come next." in first.err
-    assert "2 passages, 2 of them newly encoded; " in first.out
+    assert f"{index}: 2 files added; 2 passages, 2 of them newly encoded; " in first.out
     (docs / "b.txt").write_text("The harbor opens in winter.")
     assert "2 passages, 1 of them newly encoded; " in command_line("sync", docs, index, *CPU).out
     found = command_line("search", index, "harbor", "--mode", "hybrid", *CPU)
@@ -106,6 +106,18 @@ def test_vectors_are_kept_in_the_format_that_was_set_last(
     assert "2 passages, 1 of them newly encoded; " in command_line("sync", docs, index, *CPU).out
     found = command_line("search", index, "harbor", "--mode", "dense", *CPU)
     assert (found.code, len(found.out.splitlines()) > 1) == (0, True)
+
+
+def test_long_passages_that_the_model_cuts_are_told(
+    docs: Path, tmp_path: Path, llama_folder: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    (docs / "b.txt").write_text("The market opens in winter. " * 600)
+    never = ("--set", "passages.split=never")
+    assert command_line("sync", docs, tmp_path / "index", "--model", llama_folder, *never, *CPU).code == 0
+    assert f"{docs}: the model reads only the beginning of 1 of 2 passages (50 %), and the rest" in caplog.text
+    caplog.clear()
+    assert command_line("sync", docs, tmp_path / "index", *CPU).code == 0
+    assert "only the beginning" not in caplog.text
 
 
 def test_prompts_that_no_model_would_read_are_refused(

@@ -64,6 +64,17 @@ def test_a_garbled_record_ends_the_journal_and_another_contract_starts_it_anew(t
         assert len(encoder.encoded) == missing
 
 
+def test_the_journal_counts_what_its_encoder_cuts(tmp_path: Path) -> None:
+    class ReadsLittle(HashEncoder):
+        def count_cut(self, passages: Sequence[Passage]) -> int:
+            return sum(passage.id in "12" for passage in passages)
+
+    for encoder, cut in ((ReadsLittle(), 2), (HashEncoder(), 0)):
+        journal = Journal(encoder, tmp_path / "j")
+        assert journal.count_cut(PASSAGES) == cut
+        journal.close()
+
+
 def test_vectors_that_are_not_finite_are_never_written_down(tmp_path: Path) -> None:
     class Broken(HashEncoder):
         def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:

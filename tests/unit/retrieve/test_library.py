@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from synced_folder import SETTINGS, BlankLineSource, HashEncoder, age, content, sync, write
 
-from llama2vec.data.folder import Skipped
-from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError
+from llama2vec.data.folder import Skipped, SourceFile, Walk, file_bytes, walk
+from llama2vec.data.settings import ReadingSettings
+from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError, UnreadableError
 from llama2vec.files import Lock
 from llama2vec.records import Passage
 from llama2vec.retrieve.library import Library
@@ -240,6 +242,125 @@ def test_removed_documents_and_passages_stay_away_until_their_file_changes(
         Library(index).remove(["b/c.txt", "b/d.txt", "e.txt"])
     with pytest.raises(StoreError, match="make one with `llama2vec sync`"):
         Library(tmp_path / "nowhere").remove(["a.txt"])
+
+
+class ReadsLess(BlankLineSource):
+    """Skips by other settings of reading, or because of what a file holds."""
+
+    def __init__(self, folder: Path, without: str = "", plan: dict[str, Any] | None = None, **reading: Any) -> None:
+        super().__init__(folder, **plan or {})
+        self.reading, self.without = ReadingSettings(include=("*.txt",), **reading), without
+
+    def walk(self, without: Collection[Path]) -> Walk:
+        return walk(self.folder, self.reading, without=without)
+
+    def content(self, file: SourceFile) -> bytes:
+        return file_bytes(file, self.reading)
+
+    def read(self, file: SourceFile, content: bytes) -> tuple[Sequence[Passage], Sequence[str]]:
+        if self.without and self.without in content.decode():
+            raise UnreadableError("needs a package")
+        return super().read(file, content)
+
+
+KEPT = ["b/c.txt#1", "b/d.txt#1", "b/d.txt#3", "e.txt#1"]
+"""What is left without the second passage of b/d.txt, and without a.txt."""
+
+
+@pytest.fixture
+def removed(folder: Path, tmp_path: Path) -> Path:
+    sync(folder, tmp_path / "index")
+    Library(tmp_path / "index").remove(["b/d.txt#2", "a.txt"])
+    return tmp_path / "index"
+
+
+def ids(index: Path) -> list[str]:
+    return list(Retriever.open(index).store.ids)
+
+
+@pytest.mark.parametrize(
+    ("reading", "passages", "deleted"),
+    [
+        ({"exclude": ("b/d.txt", "a.txt")}, 2, 1),
+        ({"exclude": ("b/**", "a.txt")}, 1, 2),
+        ({"max_file_bytes": 16}, 2, 1),
+    ],
+)
+def test_what_was_removed_stays_away_while_its_file_is_skipped_and_afterwards(
+    folder: Path, removed: Path, reading: dict[str, Any], passages: int, deleted: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a.txt", "b/d.txt"):
+        age(folder / name, 1_100_000_000)  # otherwise their bytes would not be asked for
+    less = sync(folder, removed, source=ReadsLess(folder, **reading))
+    assert (less.passages, less.counts.deleted) == (passages, deleted)
+    again = sync(folder, removed, source=ReadsLess(folder, **reading))
+    assert (again.is_new, again.counts.deleted) == (False, 0)
+    counts = sync(folder, removed).counts
+    assert ids(removed) == KEPT
+    # What comes back is added; a.txt, of which nothing does, is as it was.
+    assert (counts.added, counts.unchanged, counts.renamed, counts.changed) == (deleted, 4 - deleted, 0, 0)
+    assert (counts.deleted, counts.returned, caplog.text) == (0, [], "")
+    assert not sync(folder, removed).is_new
+
+
+def test_a_skipped_file_stays_removed_under_another_name_and_comes_back_when_it_changes(
+    folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sync(folder, removed, source=ReadsLess(folder, exclude=("b/**", "a.txt")))
+    (folder / "a.txt").rename(folder / "z.txt")
+    (folder / "b" / "d.txt").rename(folder / "f.txt")
+    counts = sync(folder, removed, source=ReadsLess(folder, exclude=("b/**",))).counts
+    assert ids(removed) == ["e.txt#1", "f.txt#1", "f.txt#3"]
+    assert (counts.renamed, counts.deleted, caplog.text) == (0, 0, "")
+    sync(folder, removed, source=ReadsLess(folder, exclude=("b/**", "f.txt")))
+    write(folder, {"f.txt": "painter kitchen"})
+    assert sync(folder, removed).counts.returned == ["f.txt"]
+    assert caplog.messages == ["f.txt changed, so its removed passages are back"]
+    (folder / "z.txt").unlink()
+    assert sync(folder, removed).counts.deleted == 1
+
+
+def test_removed_passages_of_a_file_that_no_reader_could_read_come_back_only_with_a_word(
+    folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    without = ReadsLess(folder, "river", {"package": "none"})
+    assert sync(folder, removed, source=without).passages == 2 + 3  # the places in b/d.txt were those of another plan
+    assert caplog.messages == ["b/d.txt changed, so its removed passages are back"]
+    sync(folder, removed)
+    assert ids(removed) == ["b/c.txt#1", "b/d.txt#1", "b/d.txt#2", "b/d.txt#3", "e.txt#1"]
+    Library(removed).remove(["b/d.txt#2"])
+    caplog.clear()
+    # Two syncs under another plan: in the first one the file cannot be read.
+    plan = {"words": 3}
+    sync(folder, removed, source=ReadsLess(folder, "harbor", plan))
+    (folder / "b" / "d.txt").touch()
+    age(folder / "b" / "d.txt", 1_100_000_000)
+    assert sync(folder, removed, source=ReadsLess(folder, plan=plan)).counts.returned == ["b/d.txt"]
+    assert caplog.messages == ["b/d.txt changed, so its removed passages are back"]
+    assert "b/d.txt#2" in ids(removed)
+
+
+def test_a_file_that_becomes_unreadable_and_is_restored_stays_removed(
+    folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder, {"a.txt": "unreadable", "b/d.txt": "unreadable"})
+    assert sync(folder, removed).passages == 2
+    assert not sync(folder, removed).is_new
+    write(folder, {name: FILES[name] for name in ("a.txt", "b/d.txt")})
+    sync(folder, removed)
+    assert (ids(removed), caplog.text) == (KEPT, "")
+    write(folder, {"a.txt": "unreadable"})
+    sync(folder, removed)
+    write(folder, {"a.txt": "painter"})
+    assert sync(folder, removed).counts.returned == ["a.txt"]
+
+
+def test_a_file_renamed_while_the_settings_change_says_that_its_passages_are_back(
+    folder: Path, removed: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "b" / "d.txt").rename(folder / "f.txt")
+    assert sync(folder, removed, source=BlankLineSource(folder, words=50)).passages == 5
+    assert caplog.messages == ["f.txt changed, so its removed passages are back"]
 
 
 def test_other_settings_or_another_splitter_make_what_they_decide_anew(folder: Path, tmp_path: Path) -> None:

@@ -46,6 +46,27 @@ def write(passages: Sequence[Passage], encoder: HashEncoder | KnownVectors, fold
     return write_store(lambda: iter(passages), encoder, folder, source={"corpus": "x"}, shard_size=4)
 
 
+class Counting(HashEncoder):
+    """Reads to the end only what has no title, and notes what it was asked about."""
+
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        self.asked = [passage.id for passage in passages]
+        return sum(bool(passage.title) for passage in passages)
+
+
+def test_texts_of_a_store_that_cuts_none_are_not_counted_again(old: VectorStore, tmp_path: Path) -> None:
+    model, new = Counting(), Passage("new", "Something", "else")
+    known = KnownVectors(model, old)
+    assert (known.count_cut([*OLD, new]), model.asked) == (1, ["new"])
+    model.asked = []
+    assert (known.count_cut(OLD), model.asked) == (0, [])
+    # The rows found for the count are those of the same batch alone.
+    np.testing.assert_array_equal(known.encode_passages(OLD[:3]), old.vectors([0, 1, 2]))
+    counted = write(OLD, model, tmp_path / "counted")
+    assert counted.cut == 5
+    assert (KnownVectors(model, counted).count_cut(OLD[:2]), model.asked) == (1, ["p0", "p1"])
+
+
 def test_only_new_and_changed_texts_are_encoded(old: VectorStore, tmp_path: Path) -> None:
     changed = Passage("p3", OLD[3].text + "!", OLD[3].title)
     untitled = Passage("p5", OLD[5].text)

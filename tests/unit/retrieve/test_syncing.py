@@ -9,13 +9,15 @@ import pytest
 from encoders import FLOAT32
 
 from llama2vec.config import ModelSettings
+from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.retrieve import syncing
-from llama2vec.retrieve.library import SyncReport
+from llama2vec.retrieve.library import Library, SyncReport
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.settings import LibrarySettings
+from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.syncing import Following, SyncSettings
 
 
@@ -62,6 +64,59 @@ def test_words_answer_before_the_model_is_loaded(
     encoder = Encoder.load(llama_folder, settings=FLOAT32)
     for passage, vector in zip(retriever.store.passages([0, 1, 2]), retriever.store.vectors([0, 1, 2]), strict=True):
         assert abs(encoder.encode_passages([passage])[0] - vector).max() < 1e-5
+
+
+def test_the_report_of_the_first_sync_with_a_model_counts_what_both_steps_found(docs: Path, llama_folder: Path) -> None:
+    (docs / "d.pdf").write_bytes(b"%PDF broken")
+    counts = following(docs, llama_folder, on_words=lambda report: (docs / "c.md").unlink()).sync().counts
+    assert (counts.added, counts.deleted, counts.unchanged) == (3, 1, 0)
+    (docs / "e.md").write_text("A copper lantern.")
+    report = following(docs, llama_folder).sync()
+    assert (report.counts.added, report.counts.unchanged, report.reading.skipped[0].name) == (1, 2, "d.pdf")
+
+
+def test_a_model_that_joins_an_index_of_words_counts_what_changed_and_what_came_back(
+    docs: Path, llama_folder: Path
+) -> None:
+    following(docs, None).sync()
+    Library(docs.parent / "index").remove(["a.md"])
+    (docs / "a.md").write_text("An orchard by the river.")
+    counts = following(docs, llama_folder).sync().counts
+    assert (counts.changed, counts.unchanged, counts.returned) == (1, 2, ["a.md"])
+
+
+def test_passages_that_the_model_cuts_are_counted_and_told_whenever_the_index_is_written(
+    docs: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    index, loads, loaded = docs.parent / "index", [], syncing._loaded
+    monkeypatch.setattr(syncing, "_loaded", lambda *given: loads.append(given) or loaded(*given))
+    for name in ("long.md", "longer.md"):
+        (docs / name).write_text(f"{name} tells of a stone bridge that crosses the wide river. " * 400)
+        os.utime(docs / name, (10**9, 10**9))
+
+    def told(**options: object) -> tuple[int, str]:
+        caplog.clear()
+        following(docs, llama_folder, **options).sync()
+        return VectorStore.open(index / "store").cut, caplog.text
+
+    cut, text = told(settings=SyncSettings(passages=PassageSettings(split="never")))
+    assert cut == 2
+    assert f"{docs}: the model reads only the beginning of 2 of 5 passages (40 %)" in text
+    assert "split them with --set passages.split=auto" in text
+    assert told() == (2, "")  # Nothing changed, and nothing is written
+    (docs / "b.md").unlink()
+    cut, text = told()
+    assert (cut, "2 of 4 passages" in text) == (2, True)
+    # A removal cannot tell which passages are cut; the next sync can, without the weights of the model.
+    Library(index).remove(["long.md"])
+    assert VectorStore.open(index / "store").cut == 2
+    (docs / "c.md").unlink()
+    cut, text = told()
+    assert (cut, "1 of 2 passages" in text, len(loads)) == (1, True, 1)
+    (docs / "new.md").write_text("A new bridge. " * 2000)
+    assert told()[0] == len(loads) == 2
+    cut, text = told(settings=SyncSettings(passages=PassageSettings(split="auto")))
+    assert (cut, "only the beginning" in text) == (0, False)
 
 
 def test_an_unusable_device_is_refused_before_anything_is_indexed(docs: Path, llama_folder: Path) -> None:
