@@ -148,6 +148,25 @@ def pile_table(_: str, results: Path) -> str:
     return pile_tables.table(_read(results / "pile.json"))
 
 
+def distillation_table(_: str, results: Path) -> str:
+    """Return what the ready model's lower layers score, and what a teacher adds (``benchmarks/distillation.py``)."""
+    rows = _read(results / "distillation.json")["rows"]
+    sets = {task: task.partition("/")[0] for task in rows["labels"]["scores"] if not task.startswith("stsb/")}
+    lines = [["model", *sets.values(), "average", "STS-B dev", "vs labels"]]
+    per_query = {
+        name: {
+            task: {str(place): value for place, value in enumerate(found["scores"][task]["values"])} for task in sets
+        }
+        for name, found in rows.items()
+    }
+    for name, found in rows.items():
+        spearman = next(one["spearman"] for one in found["scores"].values() if "spearman" in one)
+        scores = [f"{found['scores'][task]['nDCG@10']:.3f}" for task in sets]
+        test = "–" if name == "labels" else _difference(per_query["labels"], per_query[name], list(sets))
+        lines.append([name, *scores, f"**{found['average']:.3f}**", f"{spearman:.3f}", test])
+    return study_tables.markdown(lines)
+
+
 def warm_start_table(_: str, results: Path) -> str:
     """Return what training on a bare corpus adds to the ready model (``benchmarks/warm_start.py``)."""
     cells = _read(results / "warm-start.json")["cells"]
@@ -316,6 +335,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     "whole-sets-tests": whole_sets_tests_table,
     "pile": pile_table,
     "warm-start": warm_start_table,
+    "distillation": distillation_table,
     "authors": authors_table,
     "authors-steps": authors_steps_table,
     "scale": scale_table,
