@@ -64,7 +64,7 @@ def distill_command(
     reading, encoder_sets = reading_settings(sets)
     texts = [query.text for source in queries or () for query in read_queries(source)]
     if len(texts) > count:
-        logger.warning("--count %d: leaves out the last %s", count, counted(len(texts) - count, "query", "queries"))
+        logger.warning("--count %d leaves out the last %s", count, counted(len(texts) - count, "query", "queries"))
         texts = texts[:count]
 
     def passages() -> Iterator[tuple[str, str]]:

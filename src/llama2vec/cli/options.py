@@ -240,7 +240,7 @@ def bm25_language(language: str | None, *, bm25: bool) -> str | None:
     """
     if not bm25:
         if language is not None:
-            raise ConfigError("--language is that of BM25; add --bm25")
+            raise ConfigError("--language sets the language of BM25; add --bm25")
         return None
     language = "en" if language is None else language
     try:

@@ -148,18 +148,24 @@ class _Walking:
         self._linked: list[SourceFile] = []
         self.files: list[SourceFile] = []
         self.skipped: list[Skipped] = []
+        again: list[tuple[Path, Path]] = []
         self._walk(root)
         for link in self._links:  # Grows while folders behind links are walked
             target = link.resolve()
             if not target.is_relative_to(self._home):
                 self._skip(link, "a link that leaves the folder")
             elif target in self._walked:
-                # Patterns may rule out what the folder holds under its own name.
-                read = any(one.resolve().is_relative_to(target) for one in {one.path.parent for one in self.files})
-                self._skip(link, f"a link to a folder {'that is read already' if read else 'of which no file is read'}")
+                again.append((link, target))
             else:
                 self._walked.add(target)
                 self._walk(link)
+        # Patterns may rule out what such a folder holds under its own name.
+        folders = {one.path.parent for one in self.files} if again else ()
+        read = {above for one in folders for above in (one.resolve(), *one.resolve().parents)}
+        for link, target in again:
+            self._skip(
+                link, f"a link to a folder {'that is read already' if target in read else 'from which no file is read'}"
+            )
         self._add_linked()
 
     def _name(self, path: Path) -> str:
@@ -207,7 +213,8 @@ class _Walking:
             if target in read:
                 self.skipped.append(Skipped(one.name, "a link to a file that is read already"))
             elif self._without.isdisjoint(target.parents):
-                read.add(target)
+                if not any(part.startswith(".") for part in target.relative_to(self._home).parts):
+                    read.add(target)  # Else equal files of a store such as DVC's share one target
                 self.files.append(one)
 
 

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from llama2vec.errors import (
     ModelNotFoundError,
     one_line,
 )
-from llama2vec.files import file_sha256, write_atomic
+from llama2vec.files import apply_umask, file_sha256, write_atomic
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
 from llama2vec.model.packaged import PACKAGED, packages_line
@@ -278,7 +278,8 @@ def into_cache(folder: Path) -> Iterator[Path]:
     """Give a new folder to write a model into, and move it to its place in the cache with a hash of its weights."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+        partial = folder.parent / f".unpacking-{uuid.uuid4().hex}"
+        partial.mkdir()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ModelError(
@@ -286,6 +287,7 @@ def into_cache(folder: Path) -> Iterator[Path]:
         ) from None
     try:
         yield partial
+        apply_umask(partial)  # A service that runs as another user reads it
         write_atomic(partial / _UNPACKED_HASH, ModelSource("", str(partial)).fingerprint().encode())
         if folder.exists() and not _is_whole(folder):
             shutil.rmtree(folder)

@@ -103,7 +103,8 @@ class RunRecord:
         """Whether a stage that replaces its own older output has done so, and was killed before :meth:`finish`."""
         entry = self.stages[stage.name]
         made = output_fingerprint(stage.kind, self.folder / stage.folder) if "before" in entry else None
-        return made is not None and made != entry["before"]
+        # Without a whole output before, what is there may be one that the user has put back.
+        return made is not None and entry["before"] not in (None, made)
 
     def put_in_place(self, plan: RunPlan, stage: PlannedStage) -> None:
         """Let what a stage has made in ``.new-FOLDER`` take the place of its older output."""

@@ -14,6 +14,9 @@ from llama2vec.data.readers import FORMATS, old_office, read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Passage
 
+_READERS = 2
+"""Raise it when the readers make other documents of the same bytes, so that every index is read again."""
+
 
 class FolderSource:
     """A folder, or one file.
@@ -41,7 +44,7 @@ class FolderSource:
         packages = {name: _version(name) for one in FORMATS for name in one.packages}
         if old_office.program():  # Files that were skipped without it are read again
             packages["LibreOffice"] = "installed"
-        return {"reading": reading, "passages": dict(self._splitter.plan), "packages": packages}
+        return {"readers": _READERS, "reading": reading, "passages": dict(self._splitter.plan), "packages": packages}
 
     def walk(self, without: Collection[Path]) -> Walk:
         """Return the files, without those in ``without``."""

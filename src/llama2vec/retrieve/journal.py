@@ -62,8 +62,8 @@ class Journal:
             self._append([keys[row] for row in places], vectors)
             yield places, vectors
 
-    def count_cut(self, passages: Sequence[Passage]) -> int:
-        """Return how many passages the encoder does not read to their end."""
+    def count_cut(self, passages: Sequence[Passage]) -> int | None:
+        """Return how many passages the encoder does not read to their end; None if it does not say."""
         return count_cut(self._encoder, passages)
 
     def close(self) -> None:

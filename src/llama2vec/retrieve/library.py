@@ -151,7 +151,7 @@ class Library:
             ]
             if len(removed) == len(store):
                 raise EmptyCorpusError(f"{self.path} would be empty; delete the folder instead")
-            encoder = _OnlyKnown(store) if store.has_vectors else None
+            encoder = _OnlyKnown(store, len(store) - len(removed)) if store.has_vectors else None
             after = old.model_copy(update={"files": tuple(files)})
             settings = LibrarySettings.model_validate(old.settings)
             folder = work.begin()
@@ -183,13 +183,17 @@ class Library:
 class _OnlyKnown:
     """Stands for the encoder of a store where no text is new."""
 
-    def __init__(self, store: VectorStore) -> None:
+    def __init__(self, store: VectorStore, passages: int) -> None:
         self.dimension, self.contract_hash = store.dimension, store.contract_hash
-        self._cut = store.cut
+        self._cut, self._left = min(store.cut, passages), passages
+        self._is_counted = store.cut > 0 or store.cuts_nothing
 
-    def count_cut(self, passages: Sequence[Passage]) -> int:
+    def count_cut(self, passages: Sequence[Passage]) -> int | None:
         """Return how many passages can be cut at most: the store does not say which. The next sync counts them."""
-        most = min(self._cut, len(passages))
+        if not self._is_counted:
+            return None
+        self._left -= len(passages)
+        most = max(0, self._cut - self._left)  # The last ones: of the first ones, a store warns at once
         self._cut -= most
         return most
 

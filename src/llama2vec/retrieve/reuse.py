@@ -77,12 +77,12 @@ class KnownVectors:
             for rows, vectors in encoder_batches(self.encoder, texts, None if skip is None else skip[new]):
                 yield new[list(rows)].tolist(), vectors
 
-    def count_cut(self, passages: Sequence[Passage]) -> int:
-        """Return how many passages the encoder does not read to their end, known or not."""
-        if not self._store.cut:  # Then none of those that it has is cut, and they need not be tokenized
+    def count_cut(self, passages: Sequence[Passage]) -> int | None:
+        """Return how many passages the encoder does not read to their end, known or not; None if it does not say."""
+        if self._store.cuts_nothing:  # Then none of those that it has is cut, and they need not be tokenized
             self._counted = passages, (rows := self._known_rows(passages))
             passages = [passages[row] for row in np.flatnonzero(rows < 0).tolist()]
-        return count_cut(self.encoder, passages) if passages else 0
+        return count_cut(self.encoder, passages)
 
     def _known_rows(self, passages: Sequence[Passage]) -> npt.NDArray[np.int64]:
         """Return the store's row [N] of each passage, -1 where it has none."""
@@ -153,15 +153,15 @@ def encoder_batches(
 
 @runtime_checkable
 class LimitedReader(Protocol):
-    """An encoder that reads only the beginning of a long passage, and can say of how many."""
+    """An encoder that reads only the beginning of a long passage, and may say of how many."""
 
-    def count_cut(self, passages: Sequence[Passage]) -> int:
-        """Return how many passages are longer than the encoder reads of them."""
+    def count_cut(self, passages: Sequence[Passage]) -> int | None:
+        """Return how many passages are longer than the encoder reads of them; None = it cannot say."""
 
 
-def count_cut(encoder: PassageEncoder, passages: Sequence[Passage]) -> int:
-    """Return how many passages an encoder does not read to their end; 0 for one that does not say."""
-    return encoder.count_cut(passages) if isinstance(encoder, LimitedReader) else 0
+def count_cut(encoder: PassageEncoder, passages: Sequence[Passage]) -> int | None:
+    """Return how many passages an encoder does not read to their end; None for one that does not say."""
+    return encoder.count_cut(passages) if isinstance(encoder, LimitedReader) else None
 
 
 class PartialShard:

@@ -139,6 +139,11 @@ class VectorStore:
         return sum(shard.get("cut", 0) for shard in self._shards)
 
     @property
+    def cuts_nothing(self) -> bool:
+        """Whether the model reads every passage to its end; False where a shard does not say."""
+        return all(shard.get("cut") == 0 for shard in self._shards)
+
+    @property
     def ids(self) -> Sequence[str]:
         """Passage ids by row, read when asked for."""
         return _PassageIds(self)

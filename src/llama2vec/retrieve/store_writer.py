@@ -234,14 +234,14 @@ class _StoreWriter:
     ) -> None:
         """Encode and write a shard, then give its claim back."""
         try:
-            cut = self._count_cut(number, batch, encoder) if encoder else 0
+            cut = self._count_cut(number, batch, encoder) if encoder else None
             vectors = self._encode(number, batch, encoder, progress) if encoder else None
             self._write_shard(number, batch, vectors, cut)
             progress.advance(0 if encoder else len(batch))
         finally:
             held.release()
 
-    def _count_cut(self, number: int, batch: Sequence[Passage], encoder: PassageEncoder) -> int:
+    def _count_cut(self, number: int, batch: Sequence[Passage], encoder: PassageEncoder) -> int | None:
         """Return how many passages the encoder does not read whole; say so at once if hours of encoding follow."""
         cut = count_cut(encoder, batch)
         if cut and number == 0 and len(batch) == self.shard_size:
@@ -274,7 +274,9 @@ class _StoreWriter:
             )
         check_vectors(vectors, lambda row: f"{self.work.output}: the vector of passage {passages[row].id!r}")
 
-    def _write_shard(self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[Any] | None, cut: int) -> None:
+    def _write_shard(
+        self, number: int, batch: Sequence[Passage], vectors: npt.NDArray[Any] | None, cut: int | None
+    ) -> None:
         """Write the files of a shard, its json last."""
         name = shard_name(number)
         (self.folder / f"{name}.json").unlink(missing_ok=True)
@@ -288,7 +290,7 @@ class _StoreWriter:
             f"{name}.{part}": write_atomic(self.folder / f"{name}.{part}", chunks) for part, chunks in parts.items()
         }
         shard = {"shard": number, "first_row": number * self.shard_size, "rows": len(batch)}
-        shard |= {"cut": cut} if cut else {}
+        shard |= {} if cut is None else {"cut": cut}  # No count is not a count of 0: see VectorStore.cuts_nothing
         _write_json(self.folder / f"{name}.json", shard | {"first_id": batch[0].id, "files": files})
         (self.folder / f"{name}.partial.npz").unlink(missing_ok=True)
 

@@ -52,7 +52,7 @@ def test_what_cannot_be_exported_is_refused(command_line: CommandLine, tmp_path:
     assert "--to excel: unknown; choose from onnx, gguf, milvus, qdrant" in command_line.refused(*to, "excel")
     assert "--bm25 has no meaning for --to faiss; leave it out" in command_line.refused(*to, "faiss", "--bm25")
     assert "--language has no meaning for --to faiss" in command_line.refused(*to, "faiss", "--language", "de")
-    assert "--language is that of BM25; add --bm25" in command_line.refused(*to, "qdrant", "--language", "de")
+    assert "--language sets the language of BM25; add --bm25" in command_line.refused(*to, "qdrant", "--language", "de")
     assert "--collection has no meaning for --to faiss" in command_line.refused(*to, "faiss", "--collection", "a")
     missing = command_line.refused("export", tmp_path / "none", "--to", "faiss", "--at", tmp_path / "files")
     assert "no vector store at" in missing

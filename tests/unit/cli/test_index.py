@@ -29,7 +29,7 @@ def test_an_index_says_what_was_made_and_bm25_is_added(store: Path, tmp_path: Pa
     [
         (["--bm25", "--language", "english"], "--language: 'english' is"),
         (["--bm25", "--language", ""], "--language: '' is"),
-        (["--language", "de"], "--language is that of BM25; add --bm25"),
+        (["--language", "de"], "--language sets the language of BM25; add --bm25"),
         (["--kind", ""], "unknown index kind ''"),
         (["--kind", "annoy"], "choose one of exact, faiss-flat"),
         (["--recall", "98"], "--recall 98.0: give a share above 0 and up to 1, such as 0.98"),

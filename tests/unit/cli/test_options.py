@@ -81,7 +81,7 @@ def test_a_language_that_is_no_code_names_the_option() -> None:
     assert bm25_language(None, bm25=False) is None
     with pytest.raises(ConfigError, match="--language: "):
         bm25_language("German", bm25=True)
-    with pytest.raises(ConfigError, match="--language is that of BM25; add --bm25"):
+    with pytest.raises(ConfigError, match="--language sets the language of BM25; add --bm25"):
         bm25_language("de", bm25=False)
 
 

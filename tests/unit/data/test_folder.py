@@ -202,11 +202,19 @@ def test_a_link_is_read_where_the_file_behind_it_is_not(tmp_path: Path) -> None:
     assert [one.name for one in found.files] == ["guide.md"]
 
 
+def test_links_to_one_hidden_file_are_all_read(tmp_path: Path) -> None:
+    (tmp_path / ".objects").mkdir()
+    (tmp_path / ".objects" / "1").write_text("a", encoding="utf-8")
+    for name in ("a.md", "b.md"):
+        (tmp_path / name).symlink_to(tmp_path / ".objects" / "1")
+    assert names(tmp_path) == (["a.md", "b.md"], {})
+
+
 def test_a_link_to_a_folder_tells_whether_the_folder_is_read(tmp_path: Path) -> None:
     made(tmp_path, data__a_md="a")
     (tmp_path / "guide").symlink_to(tmp_path / "data", target_is_directory=True)
     assert names(tmp_path)[1]["guide/"] == "a link to a folder that is read already"
-    assert names(tmp_path, include=["guide/*"])[1]["guide/"] == "a link to a folder of which no file is read"
+    assert names(tmp_path, include=["guide/*"])[1]["guide/"] == "a link to a folder from which no file is read"
 
 
 def test_strict_counts_files_and_not_their_problems() -> None:

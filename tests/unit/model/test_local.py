@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import time
 from pathlib import Path
 
 import pytest
 
 from llama2vec.errors import ModelError, ModelNotFoundError, one_line
-from llama2vec.model.local import adapter_scale, fetched, model_errors
+from llama2vec.model.local import adapter_scale, fetched, into_cache, model_errors
 from llama2vec.model.source import ModelSource, resolve_model
 
 
@@ -47,3 +48,20 @@ def test_any_error_over_a_models_files_is_one_line() -> None:
     ):
         raise RuntimeError("two\nlines")
     assert one_line(ValueError("x" * 200), width=10) == "x" * 9 + "…"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
+def test_an_unpacked_model_can_be_read_by_the_user_of_a_service(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with into_cache(tmp_path / "cache" / "model") as partial:
+            weights = partial / "model.safetensors"
+            weights.write_bytes(b"weights")
+            weights.chmod(0o600)  # As safetensors writes it
+    finally:
+        os.umask(before)
+    modes = [
+        path.stat().st_mode & 0o777
+        for path in (tmp_path / "cache" / "model", partial.with_name("model") / weights.name)
+    ]
+    assert modes == [0o755, 0o644]

@@ -319,6 +319,29 @@ def test_a_replacement_that_was_cut_off_is_still_made(
     assert json.loads((tmp_path / "run" / "store" / "store.json").read_bytes())["settings"]["shard_size"] == 3
 
 
+def test_an_output_that_the_user_puts_back_may_still_be_replaced(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ["adapt.optimizer.batch_size=4", "adapt.text.min_words=5", "adapt.optimizer.steps=2"]
+    first = planned(llama_folder, corpus_file, tmp_path / "run", *settings)
+    other = planned(llama_folder, corpus_file, tmp_path / "run", *settings[:2], "adapt.optimizer.steps=3")
+    execute(first)
+    contract = first.folder(first.stages[0]) / "llama2vec.json"
+    kept = contract.read_bytes()
+    contract.unlink()
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "adapt_model", killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(other, overwrite=True)
+    contract.write_bytes(kept)
+    assert execute(other, overwrite=True).actions == {"adapt": "resume"}
+    assert execute(other).actions == {"adapt": "skip"}
+
+
 def test_a_file_of_somebody_else_in_a_stage_is_never_replaced(made: tuple[RunPlan, RunPlan, Path]) -> None:
     first, other, folder = made
     (folder / "notes.txt").write_text("ideas", encoding="utf-8")

@@ -54,8 +54,18 @@ class Counting(HashEncoder):
         return sum(bool(passage.title) for passage in passages)
 
 
+class ReadsAll(HashEncoder):
+    """Reads every text to its end."""
+
+    def count_cut(self, passages: Sequence[Passage]) -> int:
+        return 0
+
+
 def test_texts_of_a_store_that_cuts_none_are_not_counted_again(old: VectorStore, tmp_path: Path) -> None:
     model, new = Counting(), Passage("new", "Something", "else")
+    # A store that says nothing, such as one of an earlier version, may cut any.
+    assert (old.cuts_nothing, KnownVectors(model, old).count_cut(OLD[:2]), model.asked) == (False, 1, ["p0", "p1"])
+    old = write(OLD, ReadsAll(), tmp_path / "whole")
     known = KnownVectors(model, old)
     assert (known.count_cut([*OLD, new]), model.asked) == (1, ["new"])
     model.asked = []

@@ -32,8 +32,10 @@ def _whole(text: str, name: str, settings: ReadingSettings) -> Iterator[Document
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        # Comments, several objects, a cut file: its words are still there.
-        yield Document(name, text)
+        if name.lower().endswith(".geojson"):  # Often a feature on each line
+            yield from _lines(text, name, settings)
+        else:  # Comments, several objects, a cut file: its words are still there
+            yield Document(name, text)
         return
     rows, left_out = _rows_of(value, settings.text_field)
     if not rows:
@@ -45,21 +47,22 @@ def _whole(text: str, name: str, settings: ReadingSettings) -> Iterator[Document
 
 
 def _rows_of(value: Any, text_field: str) -> tuple[list[Mapping[str, Any]], list[str]]:
-    """Return the rows of a file, and which values of its one article are left out; no rows: the file is read as text.
+    """Return the rows of a file, and which other values are left out; no rows: the file is read as text.
 
-    Rows are a list of objects: the file itself, or the only nested value of its one object. Of several nested values,
-    such as those of an OpenAPI file, all but one would be lost.
+    Rows are a list of objects: the file itself, or the one such list in its object, if most of what is nested is there
+    or the caller names their text. Of an OpenAPI file, where much stands elsewhere, most would be lost.
     """
     rest: dict[str, Any] = {}
     left_out: list[str] = []
     if isinstance(value, dict):
         nested = _nested(value)
-        tables = [one for one in nested.values() if _is_table(one)]
-        if tables and len(nested) == 1:
+        tables = [key for key, one in nested.items() if _is_table(one)]
+        others = {key: one for key, one in nested.items() if key not in tables}
+        if len(tables) == 1 and (text_field or _size(value[tables[0]]) > _size(others)):
             texts = {key: one for key, one in value.items() if isinstance(one, str) and one.strip()}
             is_long = not text_field and any(len(one.split()) >= _TEXT_WORDS for one in texts.values())
             rest = scalars(value) if is_long or (text_field or "text") in texts else {}
-            value = tables[0]
+            value, left_out = value[tables[0]], list(others)
         elif not tables and isinstance(value.get("text"), str):
             value, left_out = [value], list(nested)
     return ([*value, *([rest] if rest else [])], left_out) if _is_table(value) else ([], [])
@@ -67,6 +70,10 @@ def _rows_of(value: Any, text_field: str) -> tuple[list[Mapping[str, Any]], list
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _size(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False))
 
 
 def _nested(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,4 +140,4 @@ def _text_field(row: Mapping[str, Any]) -> str:
     named = next((one for one in _TEXTS if one in texts), None)
     longest = named or max(texts, key=lambda key: texts[key], default="")
     nested = {} if named else _nested(row)
-    return "" if nested and len(json.dumps(nested, ensure_ascii=False)) > texts.get(longest, 0) else longest
+    return "" if nested and _size(nested) > texts.get(longest, 0) else longest

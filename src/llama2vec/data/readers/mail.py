@@ -98,10 +98,13 @@ def _add_body(builder: TextBuilder, body: EmailMessage) -> None:
 
 def _attachments(message: Any, body: Any) -> Iterator[Any]:
     try:
-        if message.get_content_type() == "multipart/mixed":
-            # The standard library passes over every part that could be a body, such as a page above a footer.
-            yield from (part for part in message.iter_parts() if all(one is not body for one in part.walk()))
-        else:
-            yield from message.iter_attachments()
+        # In a mixed message, the standard library passes over every part that could be a body, such as a page above a
+        # footer.
+        is_mixed = message.get_content_type() == "multipart/mixed"
+        for part in message.iter_parts() if is_mixed else message.iter_attachments():
+            if all(one is not body for one in part.walk()):
+                yield part
+            elif part is not body and part.get_content_type() != "multipart/alternative":  # The body and more
+                yield from _attachments(part, body)
     except (AttributeError, KeyError, TypeError):  # a body that claims parts and has none
         return

@@ -89,6 +89,20 @@ def test_an_object_with_several_nested_values_is_read_as_text(value: dict[str, o
     assert (document.id, document.text, document.problems) == ("openapi.json", json.dumps(value), ())
 
 
+def test_a_list_that_holds_most_of_an_object_gives_its_rows_and_the_rest_is_named() -> None:
+    value = {"meta": {"page": 1}, "data": [{"id": "a", "text": "One."}, {"id": "b", "text": "Two."}]}
+    found = documents("a.json", json.dumps(value))
+    assert [(one.id, one.text) for one in found] == [("a.json#a", "One."), ("a.json#b", "Two.")]
+    assert found[-1].problems == ("1 nested value left out (meta)",)
+    [named] = documents("a.json", json.dumps(OPENAPI), text_field="description")
+    assert (named.text, named.problems) == ("production", ("2 nested values left out (info, paths)",))
+
+
+def test_features_on_lines_of_their_own_are_rows() -> None:
+    rows: list[dict[str, object]] = [{"id": "a", "text": "One."}, {"id": "b", "text": "Two."}]
+    assert [one.id for one in documents("a.geojson", lines(rows))] == ["a.geojson#a", "a.geojson#b"]
+
+
 def test_a_text_next_to_the_only_list_of_a_file_is_a_row_of_its_own() -> None:
     about = "All the pumps that the works still sell."
     file = json.dumps({"version": 2, "about": about, "data": [{"text": "A"}]})

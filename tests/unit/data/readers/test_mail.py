@@ -90,3 +90,26 @@ def test_a_page_above_a_footer_is_read() -> None:
         ("a.eml", "Sent by a list."),
         ("a.eml!attachment 1.html", "The numbers."),
     ]
+
+
+def test_each_part_of_a_signed_message_is_read_once() -> None:
+    inner = EmailMessage()
+    inner.set_content("See below.")
+    inner.add_attachment("The numbers.", filename="r.txt")
+    signed = b'Content-Type: multipart/signed; protocol="application/pgp-signature"; boundary="s"\nSubject: x\n\n--s\n'
+    signed += inner.as_bytes() + b"\n--s\nContent-Type: application/pgp-signature\n\nabc\n--s--\n"
+    found = [(one.id, one.text.strip()) for one in documents("a.eml", signed)]
+    assert found == [("a.eml", "See below."), ("a.eml!r.txt", "The numbers."), ("a.eml!attachment 2", "abc")]
+
+
+def test_the_files_of_a_message_above_a_footer_are_read() -> None:
+    inner, made, footer = EmailMessage(), EmailMessage(), EmailMessage()
+    inner.set_content("See below.")
+    inner.add_attachment("The numbers.", filename="r.txt")
+    footer.set_content("Sent by a list.")
+    made["Subject"] = "News"
+    made.make_mixed()
+    made.attach(inner)
+    made.attach(footer)
+    texts = [one.text.strip() for one in documents("a.eml", made.as_bytes())]
+    assert sorted(texts) == ["See below.", "Sent by a list.", "The numbers."]
