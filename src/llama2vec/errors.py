@@ -58,6 +58,10 @@ class ModelError(Llama2VecError):
     """A model or tokenizer cannot be used."""
 
 
+class NotFiniteError(ModelError):
+    """The model gave NaN or infinite numbers."""
+
+
 class ModelNotFoundError(ModelError):
     """The folder, file or hub id does not exist."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import operator
 import time
@@ -238,10 +239,11 @@ def _check_prompts(prompts: PromptSettings) -> None:
 
 def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
     """Train and save; nothing is written before the model and the text have been read."""
-    examples, held_out = _pairs(config, work, passages)
+    examples, held_out, out = _pairs(config, work, passages)
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "accumulation")})
     check_enough(len(examples), config.optimizer)
-    logger.info("%s, %d held out", counted(len(examples), "training pair"), len(held_out))
+    read = f", of which the validation reads {MOST_HELD_OUT:,}" if out > MOST_HELD_OUT else ""
+    logger.info("%s, %s held out%s", counted(len(examples), "training pair"), f"{out:,}", read)
     backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
     result = train(
@@ -261,31 +263,33 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
 
 def _pairs(
     config: AdaptConfig, work: StageWork, passages: Iterable[Passage]
-) -> tuple[Sequence[AdaptationExample], Sequence[AdaptationExample]]:
-    """Return training and held-out pairs, in memory or on the disk."""
+) -> tuple[Sequence[AdaptationExample], Sequence[AdaptationExample], int]:
+    """Return training pairs, in memory or on the disk, held-out ones, and how many are held out, kept or not."""
     need_next, seed = config.objective.next_weight > 0, config.optimizer.seed
     if not config.text.streaming:
-        return adaptation_examples(passages, config.text, seed, need_next=need_next)
-    path, held_out = work.begin() / SPOOL_FILE, list[AdaptationExample]()
+        kept, held_out = adaptation_examples(passages, config.text, seed, need_next=need_next)
+        return kept, held_out, len(held_out)
+    path, held_out, out = work.begin() / SPOOL_FILE, list[AdaptationExample](), itertools.count()
 
     def rows() -> Iterator[SpooledRow]:
         pairs = adaptation_pairs(passages, config.text, seed, need_next, most_rows=_MOST_ROWS)
         for example, is_held_out in pairs:
-            if is_held_out and len(held_out) < MOST_HELD_OUT:
-                held_out.append(example)
-            elif not is_held_out:
+            if is_held_out:
+                if next(out) < MOST_HELD_OUT:
+                    held_out.append(example)
+            else:
                 yield SpooledRow((example.text, example.next_text), size=example.text.count(" "))
 
-    def write() -> list[AdaptationExample]:
+    def write() -> tuple[list[AdaptationExample], int]:
         with read_flat():
             write_spool(path, rows())
-        return held_out
+        return held_out, next(out)
 
-    found = on_first_process(write)
+    found, number = on_first_process(write)
     examples = Spool(path, lambda texts, _: AdaptationExample(*texts))
     if not examples:
         raise no_text(config.text)
-    return examples, found
+    return examples, found, number
 
 
 def _prepare(

@@ -100,8 +100,10 @@ class OpenSearch:
         """See :class:`Engine`."""
         if not self._client.indices.exists(index=self._name):
             return None
-        mappings = self._client.indices.get_mapping(index=self._name)[self._name]["mappings"]
-        return read_about(mappings.get("_meta", {}).get(ABOUT), self.place)
+        found = self._client.indices.get_mapping(index=self._name)
+        if self._name not in found:
+            raise EngineError(f"{self.place} is an alias of {', '.join(sorted(found))}; name the index itself")
+        return read_about(found[self._name]["mappings"].get("_meta", {}).get(ABOUT), self.place)
 
     def create(self, about: About) -> None:
         """See :class:`Engine`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Qrels, Run, TrainingExample
 from llama2vec.score.metrics import evaluate_run
+from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
 
 _DEPTH = 10
 _MEASURES = {"mrr@10": "MRR@10", "ndcg@10": "nDCG@10"}
@@ -75,6 +79,9 @@ def examples_task(
     """Make a search task from labeled examples: their positives, negatives, and some passages of other examples."""
     draw = random.Random(f"{seed}:validation")
     chosen = draw.sample(held_out, settings.max_queries) if len(held_out) > settings.max_queries else held_out
+    if len(chosen) < len(held_out):
+        whole = counted(len(held_out), "held-out query", "held-out queries")
+        logger.info("the validation asks %d of %s (validation.max_queries)", len(chosen), whole)
     numbers: dict[str, int] = {}
     qrels: dict[str, dict[str, int]] = {}
     for number, example in enumerate(chosen):
@@ -105,6 +112,12 @@ def beir_validation(folder: str, settings: ValidationSettings, seed: int) -> Val
             sample[place] = passage.full_text
     if not judged:
         raise EvaluationError(f"{folder}: no judged passage is in the corpus; take both from one release")
+    if lost := len(wanted) - len(judged):
+        answered = [query for query in queries if not task.qrels[query.id].keys().isdisjoint(judged)]
+        bare = counted(len(queries) - len(answered), "query has", "queries have")
+        what = counted(lost, "judged passage")
+        logger.warning("%s: the corpus lacks %s; the validation leaves out what they answer: %s no other", folder, what, bare)
+        queries = answered
     numbers = {passage_id: str(number) for number, passage_id in enumerate(judged)}
     qrels = {
         str(number): {numbers[key]: gain for key, gain in task.qrels[query.id].items() if key in numbers}

@@ -21,7 +21,7 @@ from llama2vec.data.reading import how_read
 from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.files import check_inputs, disk_errors
+from llama2vec.files import check_inputs, disk_errors, write_atomic
 from llama2vec.generate.filters import REASONS, Refused, Written, filtered
 from llama2vec.generate.settings import FILTERS, GenerateSettings
 from llama2vec.generate.writer import QuestionWriter
@@ -105,6 +105,7 @@ def generate(
     """
     rows = _asked_rows(passages, settings)
     writer, written = QuestionWriter(backbone, settings), list[Written]()
+    writer.warn_of_cut([passages[row].full_text for row in rows])
     with ProgressReporter("generating", "passages") as progress:
         done = _questions_so_far(kept_in, rows, settings)
         written += done
@@ -156,7 +157,7 @@ def _questions_so_far(path: Path | None, rows: Sequence[int], settings: Generate
     whole = len(lines) if len(lines) == len(rows) * settings.questions else len(lines) // size * size
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"".join(line + b"\n" for line in lines[:whole]))
+        write_atomic(path, b"".join(line + b"\n" for line in lines[:whole]))
     if whole:
         logger.info("resuming: %s of %s done", f"{whole // settings.questions:,}", counted(len(rows), "passage"))
     found = [json.loads(line) for line in lines[:whole]]

@@ -11,7 +11,9 @@ from transformers import GenerationConfig
 from llama2vec.errors import ConfigError
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.model.backbone import Backbone
+from llama2vec.model.lengths import warn_of_cut
 from llama2vec.model.local import quiet_transformers
+from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
 
@@ -75,10 +77,19 @@ class QuestionWriter:
         each = self._settings.questions
         return [written[begin : begin + each] for begin in range(0, len(written), each)]
 
-    def _passage(self, text: str) -> list[int]:
+    def warn_of_cut(self, texts: Sequence[str]) -> None:
+        """Say how many texts the LLM does not read to their end."""
+        cut = sum(len(self._ids(text)) > self._room for text in texts)
+        remedy = f"after {counted(self._room, 'token')} is not read; generate.passage_max_tokens sets how much is"
+        warn_of_cut("", cut, len(texts), remedy)
+
+    def _ids(self, text: str) -> list[int]:
         # The end of a line ends the passage.
-        ids = self._backbone.tokenizer(" ".join(text.split()), add_special_tokens=False)["input_ids"]
-        return list(ids[: self._room])
+        line, tokenizer = " ".join(text.split()), self._backbone.tokenizer
+        return list(tokenizer(line, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _passage(self, text: str) -> list[int]:
+        return self._ids(text)[: self._room]
 
     def _passage_room(self) -> int:
         """Return how many tokens of a passage fit the model's context, and say so where that is a cut."""

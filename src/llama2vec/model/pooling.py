@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from llama2vec.config import PromptName
-from llama2vec.errors import ModelError
+from llama2vec.errors import NotFiniteError
 from llama2vec.model.prompt import PromptIds
 
 Pooling = Literal["slots", "mean"]
@@ -61,9 +61,9 @@ def unit_vectors(
 
 
 def check_finite(vectors: Vectors, rows: Sequence[int], model: str, dtype: str) -> None:
-    """Raise a ModelError if a vector [B, D] is not finite; ``rows`` [B] are the places of the texts."""
+    """Raise a NotFiniteError if a vector [B, D] is not finite; ``rows`` [B] are the places of the texts."""
     if not np.isfinite(vectors).all():
-        raise ModelError(
+        raise NotFiniteError(
             f"{model}: a vector is not finite in {dtype} (text {rows[0] + 1} or one of its batch); load the model as "
             "bfloat16 or float32 (--dtype)"
         )

@@ -60,7 +60,7 @@ class EngineIndex:
             order = np.lexsort((known, -values))[:depth]
             scores[place, : len(order)], rows[place, : len(order)] = values[order], known[order]
         lacking = np.flatnonzero(rows[:, -1] < 0)
-        if allowed is not None and len(lacking):
+        if len(lacking):  # Few of them are allowed, or the engine gives no more
             scores[lacking], rows[lacking] = ExactIndex(self.store).search(queries[lacking], depth, allowed)
         return scores, rows
 

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from llama2vec.errors import NotFiniteError
 from llama2vec.model.golden import SIDES
 from llama2vec.model.pooling import Vectors
 from llama2vec.records import Side
@@ -133,7 +134,7 @@ class Batcher:
         return self._failures >= _FAILURES_IN_A_ROW or busy > longest_seconds or self._loop_task.done()
 
     async def encode(self, texts: Sequence[str], side: Side) -> Encoded:
-        """Embed texts together with those of other callers, or raise QueueFullError or EncodingError."""
+        """Embed texts with those of other callers, or raise QueueFullError, NotFiniteError or EncodingError."""
         if self.waiting + len(texts) > self._max_waiting:
             raise QueueFullError(self._retry_seconds())
         loop = asyncio.get_running_loop()
@@ -186,7 +187,8 @@ class Batcher:
             try:
                 await self._encode_batch(side, batch)
             except Exception as error:  # its callers hear of it, and the queue continues
-                self._failures += 1
+                # One text may overflow; that says nothing of the others.
+                self._failures += not isinstance(error, NotFiniteError)
                 self._fail(side, batch, error)
             else:
                 self._failures = 0
@@ -246,8 +248,9 @@ class Batcher:
             with suppress(ValueError):
                 self._pending[side].remove(request)
             if not request.done.done():
-                error = EncodingError(str(cause))
+                error: Exception = EncodingError(str(cause))
                 error.__cause__ = cause
+                error = cause if isinstance(cause, NotFiniteError) else error
                 request.done.set_exception(error)
 
     def _retry_seconds(self) -> int:
@@ -257,7 +260,7 @@ class Batcher:
 async def _call(
     executor: ThreadPoolExecutor, function: Callable[[Sequence[str], Side], ResultT], texts: Sequence[str], side: Side
 ) -> ResultT:
-    """Call the model in a thread; anything that it raises becomes an :class:`EncodingError`.
+    """Call the model in a thread; anything that it raises but a NotFiniteError becomes an :class:`EncodingError`.
 
     A panic in a Rust library is not an ``Exception``, and a ``CancelledError`` of the model's is not ours.
     """
@@ -269,6 +272,8 @@ async def _call(
             return None, error
 
     result, error = await asyncio.get_running_loop().run_in_executor(executor, caught)
+    if isinstance(error, NotFiniteError):
+        raise error
     if error is not None:
         raise EncodingError("the model failed") from error
     return result  # type: ignore[return-value]

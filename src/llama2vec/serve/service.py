@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from llama2vec.errors import Llama2VecError, ModelError, StoreError
+from llama2vec.errors import Llama2VecError, ModelError, NotFiniteError, StoreError, one_line
 from llama2vec.model.lengths import NOUNS, Cut, warn_of_limit
 from llama2vec.model.pooling import Vectors
 from llama2vec.model.prompt import count_longer, prompted_texts
@@ -24,7 +24,7 @@ from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
 from llama2vec.retrieve.retriever import Retriever
-from llama2vec.serve.batcher import Batch, Batcher, Encoded, QueueFullError
+from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
 from llama2vec.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -96,10 +96,6 @@ ResultT = TypeVar("ResultT")
 State = Literal["ok", "loading", "failing", "store_changed"]
 
 _PROBE = "Is it ready?"
-
-
-class NotFiniteError(Exception):
-    """The model gave NaN or infinite numbers."""
 
 
 class StoreChangedError(Exception):
@@ -307,6 +303,8 @@ class Service:
             raise ModelError(
                 f"{model.name}: its vectors are not finite numbers; serve it with --dtype float32"
             ) from None
+        except EncodingError as error:
+            raise ModelError(f"{model.name}: cannot encode ({one_line(error.__cause__ or error)})") from error
 
     async def stop(self) -> None:
         """Stop the threads."""
@@ -321,7 +319,7 @@ class Service:
         assert self._batcher is not None
         encoded = await self._batcher.encode(texts, side)
         if not np.isfinite(encoded.vectors).all():
-            raise NotFiniteError
+            raise NotFiniteError("a vector is not finite")
         return encoded
 
     async def search(self, asked: Search) -> Found:

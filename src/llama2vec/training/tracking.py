@@ -83,9 +83,8 @@ class Tracking:
 def _tensorboard(folder: Path, step: int) -> Any:
     from torch.utils.tensorboard import SummaryWriter
 
-    # Steps after the checkpoint come again.
-    purge: Any = {"purge_step": step + 1} if step else {}
-    return SummaryWriter(str(folder / TENSORBOARD), **purge)  # type: ignore[no-untyped-call]
+    # Steps after the checkpoint, or all of an attempt that made none, come again.
+    return SummaryWriter(str(folder / TENSORBOARD), purge_step=step + 1)  # type: ignore[no-untyped-call]
 
 
 def _begin_wandb(project: str, name: str, mark: str, facts: Mapping[str, Any]) -> None:

@@ -59,7 +59,7 @@ def open_exported(runtime: Runtime, folder: Path) -> tuple[Path, Golden, Backend
     def embed(side: Side, asked: object) -> Vectors:
         """Return the vectors of the way of batching that is furthest off."""
         ways = exported.embed_every_way(side, texts)
-        return max(ways.values(), key=lambda given: float(np.abs(given - vectors[side]).max()))
+        return max(ways.values(), key=lambda given: np.nan_to_num(np.abs(given - vectors[side]).max(), nan=np.inf))
 
     return home, expected, Backend(runtime, embed, live=False)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,27 @@ def test_a_beir_folder_whose_judged_passages_are_missing_is_refused(beir: Path) 
     (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tgone\t1\n", encoding="utf-8")
     with pytest.raises(EvaluationError, match="corpus"):
         read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+
+
+def test_queries_whose_judged_passages_are_missing_are_left_out_and_counted(
+    beir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with (beir / "queries.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"_id": "2", "text": "bridge"}\n')
+    with (beir / "qrels" / "test.tsv").open("a", encoding="utf-8") as file:
+        file.write("1\tlost\t1\n2\tgone\t1\n")
+    task = read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+    assert (task.queries, list(task.qrels)) == (["river"], ["0"])
+    assert (
+        "the corpus lacks 2 judged passages; the validation leaves out what they answer: 1 query has no" in caplog.text
+    )
+
+
+def test_the_queries_that_the_validation_asks_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    held_out = [TrainingExample(str(number), ("one",)) for number in range(5)]
+    with caplog.at_level(logging.INFO):
+        examples_task(held_out, [], ValidationSettings(max_queries=3), seed=0)
+    assert "the validation asks 3 of 5 held-out queries (validation.max_queries)" in caplog.text
 
 
 def test_a_task_of_examples_holds_their_positives_negatives_and_some_passages_of_others() -> None:

@@ -30,6 +30,8 @@ class Echo:
 
     def __init__(self, *_: object) -> None: ...
 
+    def warn_of_cut(self, texts: Sequence[str]) -> None: ...
+
     def write(self, texts: Sequence[str], seed: int) -> list[list[str]]:
         if len(self.calls) >= self.killed_after:
             raise KeyboardInterrupt

@@ -85,6 +85,17 @@ def test_a_passage_is_one_line_and_is_cut(backbone: Backbone, monkeypatch: pytes
     assert backbone.tokenizer.decode(row) == f"<s>Text: {backbone.tokenizer.decode(text)}\nQ:"
 
 
+def test_passages_that_are_cut_are_counted(backbone: Backbone, caplog: pytest.LogCaptureFixture) -> None:
+    writer = QuestionWriter(backbone, GREEDY.model_copy(update={"passage_max_tokens": 8}))
+    writer.warn_of_cut(["A stone", "A stone\nbridge over the river Inn"])
+    assert (
+        "reads only the beginning of 1 of 2 passages (50 %), and the rest of each after 8 tokens is not" in caplog.text
+    )
+    caplog.clear()
+    writer.warn_of_cut(["A stone"])
+    assert not caplog.text
+
+
 def test_the_context_bounds_the_passage(backbone: Backbone, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         QuestionWriter(backbone, GREEDY.model_copy(update={"passage_max_tokens": 1000}))

@@ -64,6 +64,14 @@ def test_an_engine_gives_what_exact_search_gives(
     assert index.search(queries, 10, np.array([], dtype=np.int64))[1].shape == (20, 0)
 
 
+def test_an_engine_that_gives_fewer_than_asked_is_completed(
+    store: VectorStore, engine: MemoryEngine, queries: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = engine.search
+    monkeypatch.setattr(engine, "search", lambda vectors, depth: search(vectors, min(depth, 100)))
+    assert same(EngineIndex(store, engine, store_sha256(store)), queries, 150, None)
+
+
 def test_very_deep_searches_and_few_rows_do_not_ask_the_engine(
     store: VectorStore, engine: MemoryEngine, queries: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:

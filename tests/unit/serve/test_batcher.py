@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from service_stand_ins import StandInEncoder, vector_of
 
+from llama2vec.errors import NotFiniteError
 from llama2vec.serve.batcher import Batch, Batcher, EncodingError, QueueFullError
 
 
@@ -256,5 +257,19 @@ def test_too_few_vectors_are_an_error_and_a_model_that_keeps_failing_is_known() 
         encoder.too_few = False
         await batcher.encode(["a", "b"], "query")
         assert not batcher.is_failing(60)
+
+    run(encoder, work)
+
+
+def test_a_text_that_overflows_fails_its_caller_and_says_nothing_of_the_model() -> None:
+    encoder = Faulty()
+
+    async def work(batcher: Batcher) -> None:
+        for _ in range(4):
+            encoder.fault = NotFiniteError("a vector is not finite in float16")
+            with pytest.raises(NotFiniteError, match="not finite in float16"):
+                await batcher.encode(["a"], "query")
+        assert not batcher.is_failing(60)
+        await batcher.encode(["a"], "query")
 
     run(encoder, work)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,15 @@ def test_an_export_gives_the_encoder_s_vectors_of_golden_and_drawn_texts(exporte
     assert max(side.largest_difference or 1 for side in found.sides.values()) < 1e-5
 
 
-def test_a_fault_in_one_way_of_batching_fails(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fault", [lambda rows: np.roll(rows, 1, axis=0), lambda rows: rows * np.nan])
+def test_a_fault_in_one_way_of_batching_fails(
+    exported: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[np.ndarray], np.ndarray]
+) -> None:
     right = OnnxExport.embed_every_way
 
     def faulty(self: OnnxExport, side: Side, texts: tuple[str, ...]) -> dict[str, np.ndarray]:
         ways = right(self, side, texts)
-        return ways | {"padding on the left": np.roll(ways["padding on the left"], 1, axis=0)}
+        return ways | {"padding on the left": fault(ways["padding on the left"])}
 
     monkeypatch.setattr(OnnxExport, "embed_every_way", faulty)
     home, golden, backend = open_exported("onnx", exported)
