@@ -114,9 +114,8 @@ def beir_validation(folder: str, settings: ValidationSettings, seed: int) -> Val
         raise EvaluationError(f"{folder}: no judged passage is in the corpus; take both from one release")
     if lost := len(wanted) - len(judged):
         answered = [query for query in queries if not task.qrels[query.id].keys().isdisjoint(judged)]
-        bare = counted(len(queries) - len(answered), "query has", "queries have")
-        what = counted(lost, "judged passage")
-        logger.warning("%s: the corpus lacks %s; the validation leaves out what they answer: %s no other", folder, what, bare)
+        bare = counted(len(queries) - len(answered), "query without any", "queries without any")
+        logger.warning("%s: the corpus lacks %s; %s left out", folder, counted(lost, "judged passage"), bare)
         queries = answered
     numbers = {passage_id: str(number) for number, passage_id in enumerate(judged)}
     qrels = {
