@@ -248,9 +248,10 @@ class Batcher:
             with suppress(ValueError):
                 self._pending[side].remove(request)
             if not request.done.done():
-                error: Exception = EncodingError(str(cause))
-                error.__cause__ = cause
-                error = cause if isinstance(cause, NotFiniteError) else error
+                error = cause
+                if not isinstance(cause, NotFiniteError):
+                    error = EncodingError(str(cause))
+                    error.__cause__ = cause
                 request.done.set_exception(error)
 
     def _retry_seconds(self) -> int:

@@ -271,6 +271,18 @@ def test_corrected_mining_needs_no_new_vectors(
     assert sorted(one.name for one in store.parent.iterdir()) == ["corpus.jsonl", "corpus.jsonl.report.json"]
 
 
+def killed_in(monkeypatch: pytest.MonkeyPatch, place: Any, function: str, plan: RunPlan) -> None:
+    """Execute a plan with ``--overwrite``, and kill it when it calls a function."""
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, function, killed)
+        with pytest.raises(KeyboardInterrupt):
+            execute(plan, overwrite=True)
+
+
 @pytest.mark.parametrize("chosen", ["encode.shard_size", "adapt.optimizer.steps"])
 def test_a_replacement_that_was_whole_when_the_run_was_killed_is_not_made_again(
     llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: str
@@ -282,17 +294,11 @@ def test_a_replacement_that_was_whole_when_the_run_was_killed_is_not_made_again(
     (stage,) = first.stages
     execute(first)
 
-    def killed(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
     def status() -> list[tuple[int, int]]:
         return [(one.stat().st_ino, one.stat().st_mtime_ns) for one in sorted(first.folder(stage).iterdir())]
 
     before = status()
-    with monkeypatch.context() as patch:
-        patch.setattr(RunRecord, "finish", killed)
-        with pytest.raises(KeyboardInterrupt):
-            execute(other, overwrite=True)
+    killed_in(monkeypatch, RunRecord, "finish", other)
     made = status()
     assert made != before
     assert execute(other, overwrite=True).actions == {stage.name: "resume"}
@@ -308,13 +314,7 @@ def test_a_replacement_that_was_cut_off_is_still_made(
     )
     execute(first)
 
-    def killed(*arguments: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages, "write_store", killed)
-        with pytest.raises(KeyboardInterrupt):
-            execute(other, overwrite=True)
+    killed_in(monkeypatch, stages, "write_store", other)
     assert execute(other).actions == {"encode": "resume"}
     assert json.loads((tmp_path / "run" / "store" / "store.json").read_bytes())["settings"]["shard_size"] == 3
 
@@ -330,13 +330,7 @@ def test_an_output_that_the_user_puts_back_may_still_be_replaced(
     kept = contract.read_bytes()
     contract.unlink()
 
-    def killed(*arguments: Any, **options: Any) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages, "adapt_model", killed)
-        with pytest.raises(KeyboardInterrupt):
-            execute(other, overwrite=True)
+    killed_in(monkeypatch, stages, "adapt_model", other)
     contract.write_bytes(kept)
     assert execute(other, overwrite=True).actions == {"adapt": "resume"}
     assert execute(other).actions == {"adapt": "skip"}

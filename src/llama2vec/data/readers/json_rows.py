@@ -50,7 +50,7 @@ def _rows_of(value: Any, text_field: str) -> tuple[list[Mapping[str, Any]], list
     """Return the rows of a file, and which other values are left out; no rows: the file is read as text.
 
     Rows are a list of objects: the file itself, or the one such list in its object, if most of what is nested is there
-    or the caller names their text. Of an OpenAPI file, where much stands elsewhere, most would be lost.
+    or the caller names their text. An OpenAPI file, which keeps most elsewhere, is read as text.
     """
     rest: dict[str, Any] = {}
     left_out: list[str] = []
