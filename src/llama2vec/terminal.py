@@ -96,6 +96,7 @@ def table_console(width: int) -> Console:
 
 
 _LOG_EVERY_SECONDS = 10.0
+_LEAST_SECONDS_FOR_A_RATE = 1.0
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
@@ -132,6 +133,7 @@ class ProgressReporter:
         self._done = self._first = 0
         self._note = ""
         self._started = self._logged = time.monotonic()
+        self._warm: tuple[float, int] | None = None  # When the first work was done, and how much
         self._bar: Progress | None = None
         self._task: TaskID | None = None
 
@@ -142,6 +144,7 @@ class ProgressReporter:
         """Begin counting to ``total`` (None = unknown); what an earlier run completed does not count in the rate."""
         self._total, self._done, self._first = total, completed, completed
         self._started = self._logged = time.monotonic()
+        self._warm = None
         if sys.stderr.isatty():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
@@ -156,6 +159,8 @@ class ProgressReporter:
         """Count more as done."""
         self._done += count
         now = time.monotonic()
+        if self._warm is None and count:
+            self._warm = now, self._done
         if self._bar is not None:
             self._redraw(now)
         elif now - self._logged >= _LOG_EVERY_SECONDS:
@@ -193,12 +198,17 @@ class ProgressReporter:
         return f"{line}  {self._note}".rstrip()
 
     def _pace(self, now: float) -> list[str]:
-        """Return the rate, per second or in seconds each where it is slow, and the time left."""
-        rate = (self._done - self._first) / max(now - self._started, 1e-9)
-        if rate <= 0:
+        """Return the rate, per second or in seconds each where it is slow, and the time left.
+
+        While work is left, the rate leaves out the first part, which also waits for what is done once: a model that is
+        loaded or compiled would announce hours.
+        """
+        rest = self._total - self._done if self._total else 0
+        since, first = self._warm if rest > 0 and self._warm else (self._started, self._first)
+        rate = (self._done - first) / max(now - since, 1e-9)
+        if rate <= 0 or (rest > 0 and now - since < _LEAST_SECONDS_FOR_A_RATE):
             return []
         pace = f"{rate:,.1f}/s" if rate >= 1 else f"{1 / rate:,.1f} s each"
-        rest = self._total - self._done if self._total else 0
         return [pace, f"{duration(rest / rate)} left"] if rest > 0 else [pace]
 
     def __exit__(

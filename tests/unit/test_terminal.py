@@ -121,7 +121,26 @@ def test_progress_is_a_log_line_every_few_seconds_without_a_terminal(
         progress.advance(100)
         clock[0] = 10
         progress.advance(200)
-        assert caplog.messages == ["encoding: 300 of 600 passages, 30.0/s, 10 s left"]
+        assert caplog.messages == ["encoding: 300 of 600 passages, 40.0/s, 8 s left"]
+
+
+def test_the_time_left_leaves_out_the_first_part_which_waits_for_a_model(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO), ProgressReporter("encoding", "passages") as progress:
+        progress.start(2000)
+        clock[0] = 15
+        progress.advance(1)
+        clock[0] = 25
+        progress.advance(99)
+        clock[0] = 215
+        progress.advance(1900)
+    assert caplog.messages == [
+        "encoding: 1 of 2,000 passages",
+        "encoding: 100 of 2,000 passages, 9.9/s, 3:12 left",
+        "encoding: 2,000 of 2,000 passages, 9.3/s",
+        "encoding: 2,000 of 2,000 passages, 9.3/s",
+    ]
 
 
 def test_finished_work_has_no_time_left(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
@@ -146,7 +165,9 @@ def test_what_an_earlier_run_finished_does_not_count_towards_the_rate(
     with caplog.at_level(logging.INFO), ProgressReporter("training", "steps") as progress:
         progress.start(100, completed=50)
         clock[0] = 100.0
-        progress.advance(10)
+        progress.advance(5)
+        clock[0] = 150.0
+        progress.advance(5)
     assert "training: 60 of 100 steps, 10.0 s each, 6:40 left" in caplog.messages
 
 
@@ -163,8 +184,9 @@ def test_a_bar_is_whole_at_80_columns(clock: list[float], monkeypatch: pytest.Mo
     monkeypatch.setenv("TERM", "xterm")
     with ProgressReporter("reading what is known", "passages") as progress:
         progress.start(8_841_823)
+        progress.advance(67)
         clock[0] = 3600
-        progress.advance(1_234_567)
+        progress.advance(1_234_500)
         progress.describe("loss 3.214")
     lines = [line.rstrip() for line in re.split(r"\r|\n", re.sub(r"\x1b\[[^A-Za-z]*[A-Za-z]", "", screen.getvalue()))]
     assert any(line.endswith(" 1,234,567/8,841,823, 342.9/s, 6:09 h left loss 3.214") for line in lines), lines
