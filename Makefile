@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo    adapt a small LLM on real text and search with it, in minutes, on a CPU"
 	@echo "make test    run the tests"
-	@echo "make stacks  run examples/stacks: LangChain, LlamaIndex, Milvus, llama.cpp, … and a second LLM (1 GB of packages)"
+	@echo "make stacks  run examples/stacks: LangChain, LlamaIndex, Milvus, llama.cpp, … and a second LLM (800 MB of packages)"
 	@echo "make check   formatting, lint, types, layers, generated docs, known vulnerabilities"
 	@echo "make bench   measure speed and memory against peers"
 
