@@ -43,6 +43,7 @@ RESULT_FILE = FileKind("a result of `llama2vec evaluate`", rb'\{\s*"format": "ll
 COMPARISON_FILE = FileKind(
     "a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"'
 )
+_LOCK = ".lock-"
 _VALUES_FILE = FileKind("values per query", rb"query\tsystem\tme(tric|asure)\tvalue\n")
 T = TypeVar("T")
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -88,7 +89,8 @@ def results_folder(output: Path, *, replaces: bool, keep: str) -> Iterator[Path]
 
     Args:
         output: Folder of results; its owner calls.
-        replaces: Results in it are made again; they stay until the new ones are whole.
+        replaces: Results in it are made again; they stay until the new ones are whole. Whatever else somebody writes
+            into the output meanwhile is carried over.
         keep: Name of a folder in the copy; the folders in it are left to the next attempt when this one fails.
     """
     if not replaces:
@@ -109,8 +111,9 @@ def results_folder(output: Path, *, replaces: bool, keep: str) -> Iterator[Path]
         clear()
         new.mkdir(exist_ok=True)
         for path in target.iterdir():
-            if not path.name.startswith(".lock-") and not os.path.lexists(new / path.name):
+            if not path.name.startswith(_LOCK) and not os.path.lexists(new / path.name):
                 link_tree(path, new / path.name)
+        before, linked = _states(target), _states(new)
     try:
         yield new
     except BaseException:
@@ -118,7 +121,27 @@ def results_folder(output: Path, *, replaces: bool, keep: str) -> Iterator[Path]
             clear()
         raise
     with disk_errors(output):
+        made = _states(new)
+        for name, state in _states(target).items():
+            appeared = name not in before and name not in made and not name.startswith(f"{keep}/")
+            # Written here, and not by us.
+            changed = name in made and made[name] == linked.get(name) and state != before.get(name)
+            if appeared or changed:
+                remove(new / name)
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                link_tree(target / name, new / name)
         put_in_place(new, target)
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Return the relative path of every file and link in a folder, and what changes when it is written again."""
+    found = {}
+    for path in folder.rglob("*"):
+        if (path.is_symlink() or path.is_file()) and not path.name.startswith(_LOCK):
+            with suppress(FileNotFoundError):
+                state = path.lstat()
+                found[path.relative_to(folder).as_posix()] = state.st_ino, state.st_mtime_ns, state.st_size
+    return found
 
 
 def write_result(folder: Path, result: Result, run: Run | None = None) -> None:

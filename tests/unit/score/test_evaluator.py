@@ -240,6 +240,39 @@ def test_older_scores_stay_whole_until_all_new_ones_are(
     assert not (tmp_path / ".new-out").exists()
 
 
+def test_what_appears_beside_older_scores_while_new_ones_are_made_stays(tmp_path: Path) -> None:
+    write_task(tmp_path / "scifact")
+    out = tmp_path / "out"
+    evaluate(system(WordEncoder()), ["beir/scifact"], options(tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "plot.png").write_text("plot", encoding="utf-8")
+    (out / "plots").symlink_to("../elsewhere")
+    (out / "gone").symlink_to("nowhere")
+    (out / "folder").mkdir()
+    for name in ("notes.md", "folder/a.md"):
+        (out / name).write_text("old", encoding="utf-8")
+
+    class Watched(WordEncoder):
+        def encode_queries(self, queries: Any, /) -> npt.NDArray[np.float32]:
+            (out / "comparison.json").write_text("{}", encoding="utf-8")
+            (out / "folder" / "b.md").write_text("new", encoding="utf-8")
+            for name in ("notes.md", "folder/a.md"):
+                files.write_atomic(out / name, b"new")
+            return super().encode_queries(queries)
+
+    evaluate(system(Watched()), ["beir/scifact"], options(tmp_path, overwrite=True, depth=200))
+    assert saved(tmp_path, "beir-scifact")["settings"]["depth"] == 200
+    assert (out / "comparison.json").read_text(encoding="utf-8") == "{}"
+    for name in ("notes.md", "folder/a.md", "folder/b.md"):
+        assert (out / name).read_text(encoding="utf-8") == "new"
+    assert [str((out / name).readlink()) for name in ("plots", "gone")] == ["../elsewhere", "nowhere"]
+    assert {path.name for path in out.iterdir()} == {
+        "beir-scifact.json", "beir-scifact.per-query.tsv", "beir-scifact.trec",
+        "comparison.json", "notes.md", "folder", "plots", "gone",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_files_of_somebody_else_are_not_replaced(tmp_path: Path, overwrite: bool) -> None:
     write_task(tmp_path / "scifact")
