@@ -235,11 +235,16 @@ def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -
             raise EvaluationError(f"{both} belong to different corpora, or one that changed; compare on one corpus")
 
 
-def task_of(paths: Sequence[Path]) -> str | None:
-    """Return the task that the results of the runs name; None if one is missing or they differ."""
-    names = {_result_of(path).get("task") for path in paths}
-    name = names.pop() if len(names) == 1 else None
-    return name if isinstance(name, str) else None
+def task_of(paths: Sequence[Path], judgments: str) -> str | None:
+    """Return the task that the results of the runs name, if all name one and were made with these judgments.
+
+    ``judgments`` is the fingerprint of the task's queries and judgments.
+    """
+    results = [_result_of(path) for path in paths]
+    names = [result.get("task") for result in results]
+    settings = [result["settings"] if isinstance(result.get("settings"), dict) else {} for result in results]
+    same = all(_with_new_names(facts).get("judgments_fingerprint") == judgments for facts in settings)
+    return names[0] if same and len(set(map(str, names))) == 1 and isinstance(names[0], str) else None
 
 
 def _run_stem(path: Path) -> Path:
