@@ -54,6 +54,7 @@ from llama2vec.score.tasks import (
     TaskData,
     TaskScore,
     check_corpus,
+    find_task,
     metrics_and_depth,
     read_task,
     task_places,
@@ -121,6 +122,8 @@ def encode_tasks(
     # Whether a task was scored before is irrelevant here, and so is BM25.
     evaluation = _Evaluation(replace(system, mode="dense"), folder, settings, Stores(folder), overwrite=True)
     tasks = [task for task in find_tasks(system, names) if task.kind == "retrieval"]
+    if pairs := [name for name in names if find_task(name).kind == "similarity"]:
+        logger.info("left out %s: sentence pairs have no corpus to encode", ", ".join(pairs))
     prepared = {one.store_key: one for one in evaluation.prepare(tasks)}
     return [evaluation.store(one) for one in prepared.values()]
 
