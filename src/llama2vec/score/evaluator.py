@@ -261,8 +261,8 @@ class _Evaluation:
         saved = found.report.settings
         names = {"task": found.report.task, "system": found.report.system}
         difference = first_difference(names, {"task": task.name, "system": self.system.name})
-        chosen = settings.keys() | _OPTIONAL
-        difference = difference or first_difference(*({key: of.get(key) for key in chosen} for of in (saved, settings)))
+        old, new = ({key: one.get(key) for key in settings.keys() | _OPTIONAL} for one in (saved, settings))
+        difference = difference or first_difference(old, new)
         if difference:
             key, before, now = difference
             raise EvaluationError(

@@ -220,7 +220,7 @@ class Stores:
     ) -> VectorStore | None:
         """Return a finished store of this corpus, read and cut like this, under this contract; None = there is none.
 
-        One whose vectors are rounded is used where there is no other, with a warning.
+        Rounded vectors are taken only if no exact ones fit, with a warning.
         """
         folder = self.folder
         # Passages that documents were split into have ids that no judgment names.
