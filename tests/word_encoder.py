@@ -61,9 +61,10 @@ class WordEncoder:
     def cut_queries(self, queries: Sequence[Query], /) -> Cut:
         return self.cut([query.text for query in queries], "query")
 
-    def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
-        self.read += [passage.id for passage in passages]
-        return self._vectors([passage.full_text for passage in passages])
+    def encode_passages(self, passages: Sequence[Passage] | Sequence[str], /) -> npt.NDArray[np.float32]:
+        read = [passage if isinstance(passage, Passage) else Passage(passage, passage) for passage in passages]
+        self.read += [passage.id for passage in read]
+        return self._vectors([passage.full_text for passage in read])
 
     def encode_queries(self, queries: Sequence[Query] | Sequence[str], /) -> npt.NDArray[np.float32]:
         return self._vectors([query.text if isinstance(query, Query) else query for query in queries])

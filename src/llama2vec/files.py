@@ -280,7 +280,7 @@ def remove(path: Path) -> None:
 
 
 def link_tree(source: Path, destination: Path) -> None:
-    """Let a file or folder appear in a second place, without copying where the file system can."""
+    """Let a file or folder appear in a second place, without copying where the file system can; links stay links."""
 
     def link(there: str, here: str) -> None:
         try:
@@ -288,8 +288,10 @@ def link_tree(source: Path, destination: Path) -> None:
         except OSError:
             shutil.copy2(there, here)
 
-    if source.is_dir():
-        shutil.copytree(source, destination, copy_function=link)
+    if source.is_symlink():
+        destination.symlink_to(os.readlink(source))
+    elif source.is_dir():
+        shutil.copytree(source, destination, symlinks=True, copy_function=link)
     elif source.is_file():
         link(str(source), str(destination))
 

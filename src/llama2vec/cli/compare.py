@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import Field
@@ -13,6 +15,14 @@ from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
+from llama2vec.terminal import counted
+
+if TYPE_CHECKING:
+    from llama2vec.data.beir import BeirTask
+    from llama2vec.data.settings import ReadingSettings
+    from llama2vec.records import Qrels, Run
+
+logger = logging.getLogger(__name__)
 
 
 class _Shown(Settings):
@@ -51,7 +61,7 @@ def compare_command(
     from llama2vec.data.trec import read_qrels
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs, with_texts
     from llama2vec.score.report.text import terminal_comparison
-    from llama2vec.score.results import COMPARISON_FILE, check_same_corpus, read_named_runs, task_of, write_comparisons
+    from llama2vec.score.results import COMPARISON_FILE, check_same_corpus, read_named_runs, write_comparisons
     from llama2vec.score.tasks import retrieval_task, task_places
     from llama2vec.terminal import table_console
 
@@ -63,11 +73,13 @@ def compare_command(
         raise ConfigError("runs need judgments; give --task or --qrels FILE")
     data = retrieval_task(task, data_root) if task else None
     judgments = read_qrels(qrels) if qrels else data.qrels if data else {}
-    name = _judgments_name(qrels) if qrels else data.name if data else ""
     named = read_named_runs(runs)
     check_same_corpus(runs, data.corpus_source if data else None)
+    if task and data:
+        named = _without_own(named, task, data, judgments, reading)
     wanted = list(dict.fromkeys(metrics or ["nDCG@10"]))
-    comparisons = compare_runs(named, judgments, metrics=wanted, task=task_of(runs) or name, options=options)
+    name = _task_name(runs, data, qrels, judgments)
+    comparisons = compare_runs(named, judgments, metrics=wanted, task=name, options=options)
     if data:
         comparisons = with_texts(comparisons, named, data.queries, data.corpus_source, reading)
     if output:
@@ -78,6 +90,30 @@ def compare_command(
         console.print()
     if output:
         typer.echo(f"Wrote {output}")
+
+
+def _without_own(
+    runs: Sequence[Run], task: str, data: BeirTask, judgments: Qrels, reading: ReadingSettings
+) -> list[Run]:
+    """Return the runs without the passages that evaluating them on the task skips, because they are the queries."""
+    from llama2vec.retrieve.fusion import first_of_each
+    from llama2vec.score.tasks import left_out
+
+    if own := left_out(task, data, judgments, runs, reading):
+        logger.info(
+            "%s: the passage of the same id is left out for %s", data.name, counted(len(own), "query", "queries")
+        )
+    return [first_of_each(run, None, own) for run in runs]
+
+
+def _task_name(runs: Sequence[Path], data: BeirTask | None, qrels: Path | None, judgments: Qrels) -> str:
+    """Return the name of the judgments: that of the task in the runs' results, where these used the same ones."""
+    from llama2vec.score.results import task_of
+    from llama2vec.score.tasks import judgments_fingerprint
+
+    if data is not None and judgments == data.qrels:
+        return task_of(runs, judgments_fingerprint(data)) or data.name
+    return _judgments_name(qrels) if qrels else ""
 
 
 def _judgments_name(qrels: Path) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama2vec.score.systems import Stores, System
+
+
+_Kind = Literal["bm25", "run", "model"]
 
 
 class _Settings(ScoringSettings):
@@ -80,8 +84,8 @@ def evaluate_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Score finished tasks again.")] = False,
 ) -> None:
     """Score a model or BM25 on retrieval tasks and sentence pairs."""
+    from llama2vec.data.trec import check_id
     from llama2vec.score.systems import BM25, Stores, System
-    from llama2vec.score.tasks import check_scoring
 
     if mode not in ("dense", "hybrid"):
         raise ConfigError(f"--mode {mode}: choose dense or hybrid; for BM25 alone, give bm25 as the model")
@@ -92,31 +96,69 @@ def evaluate_command(
     named = with_options(named, ("--prompts", "prompts", loading.prompts))
     prompts = loading.prompts or (named[-1].partition("=")[2].strip() if named else None)
     encoder_sets = [text for text in sets or [] if text not in own + named]
-    changes = with_options(own, ("--metric", "metrics", metrics), ("--depth", "depth", depth))
-    settings = load_config(_Settings, None, [*as_overrides({"data_root": data_root or "."}), *changes])
-    if model == BM25 and loading.prompts:
-        raise ConfigError("--prompts belongs to a model; leave it out for bm25")
+    settings = _scoring_settings(own, metrics, depth, data_root)
+    is_run = Path(model).is_file() and Path(model).suffix != ".gguf"
+    kind: _Kind = "bm25" if model == BM25 else "run" if is_run else "model"
+    _check_unused(kind, loading, settings, mode)
     if model == BM25 and encoder_sets + named:
         # Not the encoder's settings then: names the nearest of ours.
         load_config(_Settings, None, encoder_sets + named)
+    name = name or (None if is_run else f"{model}+bm25" if mode == "hybrid" else model)
     # A typo shows before a model is loaded.
-    check_scoring(tasks, settings)
+    check_id(name or "run", "name of the system", "--name")
+    _check_tasks(tasks, settings, writes=overwrite or output is not None)
     if settings.encode_only and (model == BM25 or settings.stores is None):
         raise ConfigError("encode_only needs a model and a folder; give a model and --set stores=FOLDER")
     for folder in filter(None, (output, settings.stores)):
         check_inputs(folder, [None if model == BM25 else model])
-    if Path(model).is_file() and Path(model).suffix != ".gguf":
-        if mode == "hybrid" or settings.encode_only or settings.windows or encoder_sets + named:
-            raise ConfigError(f"{model}: a run is scored as it is; leave out --mode, windows and a model's settings")
+    if is_run and (mode == "hybrid" or settings.encode_only or settings.windows or encoder_sets + named):
+        raise ConfigError(f"{model}: a run is scored as it is; leave out --mode, windows and a model's settings")
+    if is_run:
         system = _run_system(model, name)
     else:
         encoder = None if model == BM25 else load_encoder(model, loading.dtype, loading.device, prompts, encoder_sets)
-        name = name or (f"{model}+bm25" if mode == "hybrid" else model)
-        system = System(name, encoder, "hybrid" if mode == "hybrid" else "dense")
+        system = System(str(name), encoder, "hybrid" if mode == "hybrid" else "dense")
     if settings.encode_only:
         _encode(system, tasks, settings)
     else:
         _evaluate(system, tasks, output, settings, Stores(settings.stores), overwrite=overwrite)
+
+
+def _scoring_settings(sets: Sequence[str], metrics: list[str] | None, depth: int | None, data_root: str) -> _Settings:
+    # Its default and the environment give way to --set.
+    root = data_root if data_root not in ("data", os.environ.get("LLAMA2VEC_DATA")) else None
+    options = ("--metric", "metrics", metrics), ("--depth", "depth", depth), ("--data-root", "data_root", root)
+    default = as_overrides({"data_root": data_root or "."})
+    return load_config(_Settings, None, [*default, *with_options(sets, *options)])
+
+
+def _check_tasks(tasks: Sequence[str], settings: _Settings, *, writes: bool) -> None:
+    """Check that the settings concern the tasks; ``writes`` = a folder for scores was named."""
+    from llama2vec.score.tasks import check_scoring, find_task
+
+    if settings.encode_only and writes:
+        raise ConfigError("encode_only=true writes no scores; leave out --output and --overwrite")
+    if all(find_task(name).kind == "similarity" for name in tasks):
+        if settings.encode_only:
+            raise ConfigError("sentence pairs have no corpus to encode; leave out encode_only, or add a retrieval task")
+        if settings.metrics or settings.depth:
+            problem = "sentence pairs are scored by spearman and pearson, whatever --metric and --depth say"
+            raise ConfigError(f"{problem}; leave them out, or add a retrieval task")
+    check_scoring(tasks, settings)
+
+
+def _check_unused(kind: _Kind, loading: EncoderLoading, settings: _Settings, mode: str) -> None:
+    """Refuse options and settings that would change nothing."""
+    what = {"bm25": "bm25", "run": "a run"}.get(kind)
+    given = [key for key, field in EncoderLoading.model_fields.items() if getattr(loading, key) != field.default]
+    if what and given:
+        raise ConfigError(f"--{given[0]} belongs to a model; leave it out for {what}")
+    if what and settings.stores:
+        raise ConfigError(f"stores=FOLDER keeps the vectors of a model; leave it out for {what}")
+    if kind != "bm25" and mode != "hybrid" and "language" in settings.model_fields_set:
+        raise ConfigError(
+            f"language={settings.language} is that of BM25's words; leave it out for {what or 'vectors alone'}"
+        )
 
 
 def _run_system(run: str, name: str | None) -> System:

@@ -72,5 +72,12 @@ def _check_columns(names: list[str], where: str) -> None:
 
 
 def _pair(row: Mapping[str, object], where: str) -> SentencePair:
-    first, second, score = (str(row[column]) for column in _COLUMNS)
-    return SentencePair(first, second, finite_score(score, where))
+    first, second = (_text(row, column, where) for column in _COLUMNS[:2])
+    return SentencePair(first, second, finite_score(str(row["score"]), where))
+
+
+def _text(row: Mapping[str, object], column: str, where: str) -> str:
+    text = row[column]
+    if not isinstance(text, str):
+        raise CorpusFormatError(f"{where} has no text in {column} ({text!r}); correct or remove the row")
+    return text

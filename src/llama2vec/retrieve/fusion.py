@@ -7,7 +7,7 @@ ordered by passage id, as everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, get_args
@@ -148,7 +148,7 @@ def search_documents(
     queries: Sequence[Query],
     *,
     depth: int,
-    exclude_same_id: bool = False,
+    excluded: Collection[str] = (),
 ) -> Run:
     """Return each query's best documents; a document scores as its best window (MaxP).
 
@@ -160,10 +160,10 @@ def search_documents(
             shorter than the depth only at the end of the index.
         queries: The queries.
         depth: Documents per query.
-        exclude_same_id: Skip the document that has its query's id.
+        excluded: Ids of the queries for which the document of the same id is skipped.
     """
     found: dict[str, dict[str, float]] = {}
-    wanted = depth + exclude_same_id
+    wanted = depth + bool(excluded)
     reach, open_queries, tag = 2 * wanted, list(queries), Run({}).tag
     while open_queries:
         windows = search_windows(open_queries, reach)
@@ -179,17 +179,17 @@ def search_documents(
                 found[query.id] = dict(documents.ranking(query.id)) if scores else {}
         open_queries, reach = deeper, 2 * reach
     run = Run({query.id: found[query.id] for query in queries}, tag)
-    return first_of_each(run, depth, exclude_same_id=exclude_same_id)
+    return first_of_each(run, depth, excluded)
 
 
-def first_of_each(run: Run, depth: int, *, exclude_same_id: bool) -> Run:
-    """Return the first ``depth`` passages of each query, if asked for without the one that has the query's id.
+def first_of_each(run: Run, depth: int | None, excluded: Collection[str] = ()) -> Run:
+    """Return the first ``depth`` passages of each query (None = all); those in ``excluded`` lose that of their id.
 
-    >>> first_of_each(Run({"q": {"q": 9.0, "b": 2.0, "a": 1.0}}), 1, exclude_same_id=True).results
+    >>> first_of_each(Run({"q": {"q": 9.0, "b": 2.0, "a": 1.0}}), 1, excluded={"q"}).results
     {'q': {'b': 2.0}}
     """
     results = {}
     for query_id, scores in run.results.items():
-        others = (pair for pair in scores.items() if not (exclude_same_id and pair[0] == query_id))
-        results[query_id] = dict(islice(others, depth))
+        own = query_id if query_id in excluded else None
+        results[query_id] = dict(islice((pair for pair in scores.items() if pair[0] != own), depth))
     return Run(results, run.tag)

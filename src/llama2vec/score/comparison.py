@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Passage, Qrels, Query, Report, Run
 from llama2vec.retrieve.hits import snippet
-from llama2vec.score.metrics import evaluate_run
+from llama2vec.score.metrics import check_returned, evaluate_run, warn_of_missing_queries
 from llama2vec.score.significance import (
     CONFIDENCE,
     MOST_FLIPS,
@@ -31,8 +30,6 @@ from llama2vec.score.significance import (
     t_test,
 )
 from llama2vec.terminal import counted
-
-logger = logging.getLogger(__name__)
 
 _SNIPPET_CHARACTERS = 160
 
@@ -164,11 +161,8 @@ def _warn_of_missing_queries(runs: Sequence[Run], judged: Set[str]) -> None:
     asked = set[str]().union(*answered.values())
     for tag, found in answered.items():
         if 2 * len(found) < len(asked):
-            logger.warning(
-                "run '%s' lacks %d of %s that the other runs answer, and scores 0 for each; "
-                "is it of another split, or was it cut off?", tag, len(asked) - len(found),
-                counted(len(asked), "judged query", "judged queries"),
-            )  # fmt: skip
+            others = f"{counted(len(asked), 'judged query', 'judged queries')} that the other runs answer"
+            warn_of_missing_queries(tag, len(asked) - len(found), others)
 
 
 def with_texts(
@@ -193,12 +187,7 @@ def with_texts(
         if passage.id in shown:
             texts[passage.id] = passage
     for tag, ids in returned.items():
-        unknown = len(ids & missing)
-        problem = f"run '{tag}': {corpus_source} lacks {unknown:,} of {counted(len(ids), 'passage')} that it returned"
-        if 2 * unknown > len(ids):
-            raise EvaluationError(f"{problem}; give the corpus that was searched")
-        if unknown:
-            logger.warning("%s", problem)
+        check_returned(tag, ids, missing, corpus_source)
     asked = {query.id: query.text for query in queries}
 
     def told(passage: ShownPassage, query: str) -> ShownPassage:

@@ -35,13 +35,26 @@ from llama2vec.score.results import (
 )
 from llama2vec.score.settings import ScoringSettings
 from llama2vec.score.significance import bootstrap_difference
-from llama2vec.score.systems import Searching, Stores, System, encode_corpus, find_tasks, score_pairs, search_task
+from llama2vec.score.systems import (
+    Searching,
+    Stores,
+    System,
+    check_packages,
+    check_run,
+    encode_corpus,
+    find_tasks,
+    returned_passages,
+    score_pairs,
+    search_task,
+    windows_of,
+)
 from llama2vec.score.tasks import (
     TASKS,
     Task,
     TaskData,
     TaskScore,
     check_corpus,
+    find_task,
     metrics_and_depth,
     read_task,
     task_places,
@@ -52,6 +65,8 @@ logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
 _DEFAULTS = ScoringSettings()
+_OPTIONAL = {"search", "sentence_sides", "reading", "run_sha256", "encoder", "prompts", "dtype"}
+"""Settings that a result holds only where they apply or are not the default."""
 
 
 def evaluate_tasks(
@@ -81,9 +96,9 @@ def evaluate_tasks(
     check_inputs(output, task_places(names, settings.data_root))
     prepared = evaluation.prepare(wanted)
     averages = [output / f"{task.stem}.json" for task in wanted if task.members]
-    done = all(one.finished for one in prepared) and all(file.is_file() for file in averages)
+    averaged = all(part.is_file() for file in averages for part in (file, query_values_file(file)))
     # A kill after the last task leaves its marks, which only the folder's owner may remove.
-    if done and not (output / _UNFINISHED).exists():
+    if averaged and all(one.finished for one in prepared) and not (output / _UNFINISHED).exists():
         tidy(output)
         return evaluation.score_all(wanted, prepared)
     with disk_errors(output):
@@ -104,9 +119,11 @@ def encode_tasks(
     if system.encoder is None:
         raise ConfigError("bm25 does not encode; give a model")
     check_inputs(folder, task_places(names, settings.data_root))
-    # Whether a task was scored before is irrelevant here.
-    evaluation = _Evaluation(system, folder, settings, Stores(folder), overwrite=True)
+    # Whether a task was scored before is irrelevant here, and so is BM25.
+    evaluation = _Evaluation(replace(system, mode="dense"), folder, settings, Stores(folder), overwrite=True)
     tasks = [task for task in find_tasks(system, names) if task.kind == "retrieval"]
+    if pairs := [name for name in names if find_task(name).kind == "similarity"]:
+        logger.info("left out %s: sentence pairs have no corpus to encode", ", ".join(pairs))
     prepared = {one.store_key: one for one in evaluation.prepare(tasks)}
     return [evaluation.store(one) for one in prepared.values()]
 
@@ -146,6 +163,8 @@ class _Evaluation:
             raise ConfigError("window_tokens and stride need windows; set windows=maxp or windows=firstp too")
         prepared = [self._prepared(task, settings[task.name]) for task in tasks]
         for one in prepared:
+            if not one.finished:
+                check_packages(self.system, one.task, self.given.language)
             if not one.finished and one.data.retrieval:
                 self._check(one)
                 if deeper := [
@@ -162,7 +181,7 @@ class _Evaluation:
             settings["sentence_sides"] = self.given.sentence_sides
         if task.kind == "retrieval":
             metrics, depth = metrics_and_depth(task, self.given)
-            windows, exclude = self._windows(task), self.given.exclude_same_id
+            windows, exclude = windows_of(self.system, task, self.given), self.given.exclude_same_id
             settings = {
                 "split": task.split,
                 "metrics": metrics,
@@ -176,22 +195,6 @@ class _Evaluation:
         # A round trip through JSON, so that they compare equal with saved ones.
         return json.loads(json.dumps(settings))  # type: ignore[no-any-return]
 
-    def _windows(self, task: Task) -> WindowSettings | None:
-        given, encoder = self.given, self.system.encoder
-        # An encoder reads the start of a long document anyway; with the rest cut off, it need not be tokenized.
-        kind = given.windows or ("firstp" if task.long_documents and encoder else None)
-        if kind is None:
-            return None
-        limit = encoder.contract.encoder.passage_max_tokens if encoder else None
-        tokens = given.window_tokens or limit
-        if tokens is None:
-            raise ConfigError("bm25 has no limit that sizes windows; set window_tokens, counted in words")
-        if limit and tokens > limit:
-            problem = f"windows of {tokens} tokens are longer than the {limit} that {self.system.name} reads of a text"
-            raise ConfigError(f"{problem}; choose at most {limit}")
-        stride = given.stride or max(1, tokens // 2)
-        return WindowSettings(kind, tokens, tokens if kind == "firstp" else stride)
-
     def _prepared(self, task: Task, settings: dict[str, Any]) -> _Prepared:
         data = read_task(task, self.given.data_root)
         one = _Prepared(task, settings, data, Searching(), finished=self._finished(task, settings, data.fingerprints))
@@ -203,8 +206,8 @@ class _Evaluation:
                 from llama2vec.model.tokens import token_spans
 
                 spans = token_spans(encoder.backbone.tokenizer)
-            reading, exclude = self.given.reading, bool(settings["exclude_same_id"])
-            one.searching = Searching(settings["depth"], exclude, windows, spans, language, reading)
+            reading = self.given.reading
+            one.searching = Searching(settings["depth"], frozenset(), windows, spans, language, reading)
             # The store is the same in every search mode.
             kept = [self.system.reader_facts(language), data.fingerprints["corpus_fingerprint"], settings["windows"]]
             kept += [reading.choices] if reading.choices else []
@@ -213,29 +216,30 @@ class _Evaluation:
 
     def _check(self, one: _Prepared) -> None:
         """Read the corpus to its end and decide what that leaves open."""
-        assert one.data.retrieval
-        name, reading = one.task.name, self.given.reading
-        passages, own, lost = check_corpus(one.task, one.data, self.given.data_root, reading)
-        if lost:
-            logger.warning("%s: the corpus lacks %s", name, counted(lost, "judged passage"))
-        exclude = one.settings["exclude_same_id"]
-        if exclude is None and own:
-            exclude = True
-            logger.warning(
-                "%s: the passage of the same id is excluded for %s (exclude_same_id=false keeps it)",
-                name, counted(own, "query", "queries"),
-            )  # fmt: skip
-        elif not exclude and own:
-            logger.warning("%s: the passage of the same id stays in for %s", name, counted(own, "query", "queries"))
-        found = [query_id for query_id, gains in one.data.retrieval.qrels.items() if gains.get(query_id, 0) > 0]
-        if exclude and found:
+        name, data = one.task.name, one.data.retrieval
+        assert data
+        returned = returned_passages(self.system, data)
+        corpus = check_corpus(one.task, one.data, self.given.data_root, self.given.reading, returned)
+        if self.system.run is not None:
+            check_run(self.system, data, one.settings["metrics"], corpus, returned)
+        if corpus.lost:
+            logger.warning("%s: the corpus lacks %s", name, counted(corpus.lost, "judged passage"))
+        exclude, own = one.settings["exclude_same_id"], counted(len(corpus.own), "query", "queries")
+        excluded = {query.id for query in data.queries} if exclude else corpus.own if exclude is None else set()
+        if exclude is None and corpus.own:
+            kept = "(exclude_same_id=false keeps it)"
+            logger.warning("%s: the passage of the same id is excluded for %s %s", name, own, kept)
+        elif not exclude and corpus.own:
+            logger.warning("%s: the passage of the same id stays in for %s", name, own)
+        found = [one for one, gains in data.qrels.items() if one in excluded and gains.get(one, 0) > 0]
+        if found:
             raise EvaluationError(
                 f"{name}: the passage {found[0]!r} is judged relevant for the query of the same id, and such passages "
                 "are excluded; set exclude_same_id=false, or correct the judgments"
             )
-        depth = min(one.searching.depth, passages)
-        one.searching, one.passages = replace(one.searching, depth=depth, exclude_same_id=bool(exclude)), passages
-        one.facts = {"passages": passages, "lost_passages": lost, "excluded_same_id": bool(exclude)}
+        one.passages, depth = corpus.passages, min(one.searching.depth, corpus.passages)
+        one.searching = replace(one.searching, depth=depth, excluded=excluded)
+        one.facts = {"passages": one.passages, "lost_passages": corpus.lost, "excluded_same_id": bool(excluded)}
 
     def _finished(self, task: Task, settings: Mapping[str, Any], fingerprints: Mapping[str, str]) -> Result | None:
         """Return what an earlier call scored, None if nothing; refuse other settings or data, and files not ours."""
@@ -257,7 +261,8 @@ class _Evaluation:
         saved = found.report.settings
         names = {"task": found.report.task, "system": found.report.system}
         difference = first_difference(names, {"task": task.name, "system": self.system.name})
-        difference = difference or first_difference({key: saved.get(key) for key in settings}, settings)
+        old, new = ({key: one.get(key) for key in settings.keys() | _OPTIONAL} for one in (saved, settings))
+        difference = difference or first_difference(old, new)
         if difference:
             key, before, now = difference
             raise EvaluationError(

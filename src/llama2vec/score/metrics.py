@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ from llama2vec.score.significance import (
     scipy_stats,
 )
 from llama2vec.terminal import counted
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_METRICS = ("nDCG@10", "MRR@10", "R@100")
 """Ranking quality with grades, rank of the first relevant passage, and share of the relevant passages found."""
@@ -83,6 +86,22 @@ def evaluate_run(run: Run, qrels: Qrels, *, task: str = "", metrics: Iterable[st
             "unanswered_queries": len(judged) - len(answers),
         },
     )
+
+
+def check_returned(tag: str, returned: Set[str], unknown: Set[str], corpus: str) -> None:
+    """Warn of the passages that a run returned and the corpus lacks; an EvaluationError where most are ``unknown``."""
+    lacks = len(returned & unknown)
+    problem = f"run '{tag}': {corpus} lacks {lacks:,} of {counted(len(returned), 'passage')} that it returned"
+    if 2 * lacks > len(returned):
+        raise EvaluationError(f"{problem}; give the corpus that was searched")
+    if lacks:
+        logger.warning("%s", problem)
+
+
+def warn_of_missing_queries(run: str, lacks: int, asked: str) -> None:
+    """Warn of judged queries that a run lacks, of those that ``asked`` describes."""
+    problem = f"run {run!r} lacks {lacks:,} of {asked}, and scores 0 for each"
+    logger.warning("%s; is it of another split, or was it cut off?", problem)
 
 
 def metric_cutoffs(metrics: Iterable[str]) -> dict[str, int]:

@@ -43,6 +43,7 @@ RESULT_FILE = FileKind("a result of `llama2vec evaluate`", rb'\{\s*"format": "ll
 COMPARISON_FILE = FileKind(
     "a comparison of runs", rb'\{\s*("comparisons": \[\s*\{\s*)?"format": "llama2vec-comparison"'
 )
+_LOCK = ".lock-"
 _VALUES_FILE = FileKind("values per query", rb"query\tsystem\tme(tric|asure)\tvalue\n")
 T = TypeVar("T")
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -88,7 +89,8 @@ def results_folder(output: Path, *, replaces: bool, keep: str) -> Iterator[Path]
 
     Args:
         output: Folder of results; its owner calls.
-        replaces: Results in it are made again; they stay until the new ones are whole.
+        replaces: Results in it are made again; they stay until the new ones are whole. Whatever else somebody writes
+            into the output meanwhile is carried over.
         keep: Name of a folder in the copy; the folders in it are left to the next attempt when this one fails.
     """
     if not replaces:
@@ -109,8 +111,9 @@ def results_folder(output: Path, *, replaces: bool, keep: str) -> Iterator[Path]
         clear()
         new.mkdir(exist_ok=True)
         for path in target.iterdir():
-            if not path.name.startswith(".lock-") and not os.path.lexists(new / path.name):
+            if not path.name.startswith(_LOCK) and not os.path.lexists(new / path.name):
                 link_tree(path, new / path.name)
+        before, linked = _states(target), _states(new)
     try:
         yield new
     except BaseException:
@@ -118,7 +121,27 @@ def results_folder(output: Path, *, replaces: bool, keep: str) -> Iterator[Path]
             clear()
         raise
     with disk_errors(output):
+        made = _states(new)
+        for name, state in _states(target).items():
+            appeared = name not in before and name not in made and not name.startswith(f"{keep}/")
+            # Written here, and not by us.
+            changed = name in made and made[name] == linked.get(name) and state != before.get(name)
+            if appeared or changed:
+                remove(new / name)
+                (new / name).parent.mkdir(parents=True, exist_ok=True)
+                link_tree(target / name, new / name)
         put_in_place(new, target)
+
+
+def _states(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """Return the relative path of every file and link in a folder, and what changes when it is written again."""
+    found = {}
+    for path in folder.rglob("*"):
+        if (path.is_symlink() or path.is_file()) and not path.name.startswith(_LOCK):
+            with suppress(FileNotFoundError):
+                state = path.lstat()
+                found[path.relative_to(folder).as_posix()] = state.st_ino, state.st_mtime_ns, state.st_size
+    return found
 
 
 def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
@@ -212,11 +235,16 @@ def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -
             raise EvaluationError(f"{both} belong to different corpora, or one that changed; compare on one corpus")
 
 
-def task_of(paths: Sequence[Path]) -> str | None:
-    """Return the task that the results of the runs name; None if one is missing or they differ."""
-    names = {_result_of(path).get("task") for path in paths}
-    name = names.pop() if len(names) == 1 else None
-    return name if isinstance(name, str) else None
+def task_of(paths: Sequence[Path], judgments: str) -> str | None:
+    """Return the task that the results of the runs name, if all name one and were made with these judgments.
+
+    ``judgments`` is the fingerprint of the task's queries and judgments.
+    """
+    results = [_result_of(path) for path in paths]
+    names = [result.get("task") for result in results]
+    settings = [result["settings"] if isinstance(result.get("settings"), dict) else {} for result in results]
+    same = all(_with_new_names(facts).get("judgments_fingerprint") == judgments for facts in settings)
+    return names[0] if same and len(set(map(str, names))) == 1 and isinstance(names[0], str) else None
 
 
 def _run_stem(path: Path) -> Path:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,24 +16,34 @@ from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.trec import check_id
 from llama2vec.data.windows import WindowSettings, cut_documents
-from llama2vec.errors import ConfigError, StoreError
+from llama2vec.errors import ConfigError, EvaluationError, StoreError
 from llama2vec.manifest import digest
 from llama2vec.model.lengths import warn_of_limit
 from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
 from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
 from llama2vec.retrieve.index import store_passages
-from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
 from llama2vec.retrieve.opened import warn_of_cut_queries
 from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
 from llama2vec.retrieve.store import STORE_FILE, VectorStore
 from llama2vec.retrieve.store_writer import STORE, write_store
 from llama2vec.retrieve.vector_index import ExactIndex
-from llama2vec.score.metrics import correlation_interval, score_similarities
-from llama2vec.score.settings import SentenceSides
-from llama2vec.score.tasks import Task, find_task
+from llama2vec.score.metrics import (
+    check_returned,
+    correlation_interval,
+    metric_cutoffs,
+    score_similarities,
+    warn_of_missing_queries,
+)
+from llama2vec.score.settings import ScoringSettings, SentenceSides
+from llama2vec.score.significance import scipy_stats
+from llama2vec.score.tasks import CorpusFacts, Task, find_task
+from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
+
+logger = logging.getLogger(__name__)
 
 BM25 = "bm25"
 SearchMode = Literal["dense", "hybrid"]
@@ -107,12 +118,81 @@ def find_tasks(system: System, names: Sequence[str]) -> list[Task]:
     return list(by_stem.values())
 
 
+def check_packages(system: System, task: Task, language: str) -> None:
+    """Raise a MissingDependencyError, or a ConfigError for the language, before a corpus is encoded in vain."""
+    if task.kind == "similarity":
+        scipy_stats()
+    elif system.run is None and (system.encoder is None or system.mode == "hybrid"):
+        new_tokenizer(language)
+
+
+def windows_of(system: System, task: Task, given: ScoringSettings) -> WindowSettings | None:
+    """Return how a task's documents are cut for a system; None = not at all.
+
+    Raises:
+        ConfigError: Windows longer than the encoder reads, or nothing that sizes those of BM25.
+    """
+    encoder = system.encoder
+    # An encoder reads the start of a long document anyway; with the rest cut off, it need not be tokenized.
+    kind = given.windows or ("firstp" if task.long_documents and encoder else None)
+    if kind is None:
+        return None
+    limit = encoder.contract.encoder.passage_max_tokens if encoder else None
+    tokens = given.window_tokens or limit
+    if tokens is None:
+        raise ConfigError("bm25 has no limit that sizes windows; set window_tokens, counted in words")
+    if limit and tokens > limit:
+        problem = f"windows of {tokens} tokens are longer than the {limit} that {system.name} reads of a text"
+        raise ConfigError(f"{problem}; choose at most {limit}")
+    stride = given.stride or max(1, tokens // 2)
+    return WindowSettings(kind, tokens, tokens if kind == "firstp" else stride)
+
+
+def returned_passages(system: System, task: BeirTask) -> set[str]:
+    """Return the ids that a system's run has for the queries of a task; nothing where the system searches itself.
+
+    Raises:
+        EvaluationError: The run answers none of the queries.
+    """
+    if system.run is None:
+        return set()
+    answers = [system.run.results.get(query.id, {}) for query in task.queries]
+    if not any(answers):
+        asked = counted(len(answers), "judged query", "judged queries")
+        problem = f"{task.name}: run {system.name!r} answers none of {asked}"
+        raise EvaluationError(f"{problem}; is it of another task or split?")
+    return set[str]().union(*answers)
+
+
+def check_run(system: System, task: BeirTask, metrics: Iterable[str], corpus: CorpusFacts, returned: Set[str]) -> None:
+    """Warn where a run fits a task only in part: in the passages that it ``returned``, its queries or its depth.
+
+    Raises:
+        EvaluationError: Most of what it returned is not in the corpus.
+    """
+    assert system.run is not None
+    check_returned(system.name, returned, corpus.unknown, task.corpus_source)
+    answers = [system.run.results.get(query.id, {}) for query in task.queries]
+    lengths = [len(found) for found in answers if found]
+    if lacks := len(answers) - len(lengths):
+        asked = f"{counted(len(answers), 'judged query', 'judged queries')} of {task.name}"
+        warn_of_missing_queries(system.name, lacks, asked)
+    longest = max(lengths)
+    # A whole corpus may lack the query's own passage; where few queries have this many, the search found no more.
+    deeper = [name for name, cutoff in metric_cutoffs(metrics).items() if longest < min(cutoff, corpus.passages - 1)]
+    if deeper and 2 * lengths.count(longest) > len(lengths):
+        logger.warning(
+            "%s: run '%s' ends after %s per query, and what it lacks counts as not found in %s; give a longer run",
+            task.name, system.name, counted(longest, "passage"), ", ".join(deeper),
+        )  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Searching:
     """How a task's corpus is searched; documents are cut into ``windows`` of the tokens that ``token_spans`` finds."""
 
     depth: int = 1000
-    exclude_same_id: bool = False
+    excluded: Set[str] = frozenset()  # Ids of the queries for which the passage of the same id is skipped
     windows: WindowSettings | None = None
     token_spans: TokenSpans = word_spans
     language: str = "en"
@@ -138,8 +218,14 @@ class Stores:
         windows: Mapping[str, Any] | None,
         reading: Mapping[str, Any] | None = None,
     ) -> VectorStore | None:
-        """Return a finished store of this corpus, read and cut like this, under this contract; None = there is none."""
+        """Return a finished store of this corpus, read and cut like this, under this contract; None = there is none.
+
+        Rounded vectors are taken only if no exact ones fit, with a warning.
+        """
         folder = self.folder
+        # Passages that documents were split into have ids that no judgment names.
+        made_from = {"fingerprint": fingerprint, "windows": windows, "reading": reading or None, "passages": None}
+        found: list[VectorStore] = []
         places = [folder, *sorted(folder.iterdir())] if folder is not None and folder.is_dir() else []
         for place in (*self.known, *places):
             if not (place / STORE_FILE).is_file():
@@ -149,13 +235,16 @@ class Stores:
             except StoreError:
                 # Damaged or of another version; encoding repairs its own.
                 continue
-            made_from = {"fingerprint": fingerprint, "windows": windows, "reading": reading or None}
             same = all(store.source.get(key) == value for key, value in made_from.items())
             if same and store.contract_hash == contract_hash:
-                store.verify()
-                tidy(place, STORE)
-                return store
-        return None
+                found.append(store)
+        best = min(found, key=lambda store: store.dtype != "float32", default=None)
+        if best:
+            best.verify()
+            tidy(best.path, STORE)
+            if best.dtype != "float32":
+                logger.warning("%s holds vectors rounded to %s, and the scores are theirs", best.path, best.dtype)
+        return best
 
 
 def encode_corpus(
@@ -175,13 +264,13 @@ def encode_corpus(
 
 def search_task(system: System, task: BeirTask, searching: Searching, store: VectorStore | None) -> Run:
     """Search a task's queries with BM25 (``store`` is None), or in the corpus as the system's encoder sees it."""
-    depth, exclude = searching.depth, searching.exclude_same_id
+    depth, excluded = searching.depth, searching.excluded
     warn_of_unanswerable_queries(task.qrels, task.name)
     if system.run is not None:
         found = {
             query.id: dict(system.run.ranking(query.id)) for query in task.queries if query.id in system.run.results
         }
-        return first_of_each(Run(found, system.name), depth, exclude_same_id=exclude)
+        return first_of_each(Run(found, system.name), depth, excluded)
     warn_of_empty_queries(task.queries, task.name)
     if store is not None:
         warn_of_cut_queries(system.encoder, task.queries, "raise query_max_tokens", where=task.name)
@@ -199,9 +288,8 @@ def search_task(system: System, task: BeirTask, searching: Searching, store: Vec
         return retriever.search(queries, system.mode, min(reach, len(store)), tag=system.name, warns=False)
 
     if searching.windows:
-        return search_documents(search_units, task.queries, depth=depth, exclude_same_id=exclude)
-    run = search_units(task.queries, depth + exclude)
-    return first_of_each(run, depth, exclude_same_id=exclude)
+        return search_documents(search_units, task.queries, depth=depth, excluded=excluded)
+    return first_of_each(search_units(task.queries, depth + bool(excluded)), depth, excluded)
 
 
 def score_pairs(

@@ -7,7 +7,7 @@ Sets and metrics: BEIR (arXiv 2104.08663), MS MARCO (arXiv 1611.09268), TREC Dee
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.data.trec import check_id
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
 from llama2vec.manifest import digest
-from llama2vec.records import Query, Report, SentencePair
+from llama2vec.records import Passage, Qrels, Query, Report, Run, SentencePair
 from llama2vec.score.metrics import DEFAULT_METRICS, metric_cutoffs
 from llama2vec.score.results import Result, result_stem
 from llama2vec.score.settings import ScoringSettings
@@ -251,9 +251,14 @@ def read_task(task: Task, root: str | Path) -> TaskData:
             found = digest([[pair.first, pair.second, pair.score] for pair in pairs])
             return TaskData(source, {"corpus_fingerprint": found}, pairs=pairs)
         data = read_retrieval(task, source)
-        judged = digest([[[query.id, query.text] for query in data.queries], data.qrels])
+        judged = judgments_fingerprint(data)
         fingerprints = {"corpus_fingerprint": corpus_fingerprint(data.corpus_source), "judgments_fingerprint": judged}
         return TaskData(source, fingerprints, data)
+
+
+def judgments_fingerprint(data: BeirTask) -> str:
+    """Return a hash of a task's queries and judgments."""
+    return digest([[[query.id, query.text] for query in data.queries], data.qrels])
 
 
 def tasks_data(names: Iterable[str], root: str | Path, *, check: ReadingSettings | None = None) -> Iterator[TaskData]:
@@ -279,13 +284,26 @@ class TaskScore:
         return self.result.report
 
 
+@dataclass(frozen=True, slots=True)
+class CorpusFacts:
+    """What a task's corpus holds."""
+
+    passages: int
+    own: Set[str]  # Ids of the queries that it holds as passages, under the same id and with the same text
+    lost: int  # Judged passages that it lacks
+    unknown: Set[str]  # Ids that were returned and that it lacks
+
+
 def check_corpus(
-    task: Task, data: TaskData, root: str | Path, reading: ReadingSettings | None = None
-) -> tuple[int, int, int]:
+    task: Task,
+    data: TaskData,
+    root: str | Path,
+    reading: ReadingSettings | None = None,
+    returned: Iterable[str] = (),
+) -> CorpusFacts:
     """Read a task's corpus to its end, so that faulty lines and missing passages show before any work.
 
-    Returns:
-        How many passages it has, how many queries it holds as passages, and how many judged passages it lacks.
+    ``returned`` are the ids that a run found in it.
     """
     beir = data.retrieval
     assert beir is not None
@@ -293,19 +311,43 @@ def check_corpus(
         check_id(query.id, "query", data.source)
     judged = {passage_id for gains in beir.qrels.values() for passage_id in gains}
     asked = {query.id: query.text.strip() for query in beir.queries}
-    known: set[str] = set()
-    total = own = 0
+    known, own, unknown = set[str](), set[str](), set(returned)
+    total = 0
     with naming_places(task, data.source, root):
         for passage in read_passages(beir.corpus_source, settings=reading):
             check_id(passage.id, "passage", data.source)
             total += 1
             if passage.id in judged:
                 known.add(passage.id)
-            own += asked.get(passage.id) in (passage.text.strip(), passage.full_text.strip())
+            unknown.discard(passage.id)
+            if _is_query(passage, asked):
+                own.add(passage.id)
     lost = len(missing_judged(beir.qrels, known))
     if not task.published or lost > MOST_LOST * len(judged):
         check_judged_passages(beir.qrels, known)
-    return total, own, lost
+    return CorpusFacts(total, own, lost, unknown)
+
+
+def _is_query(passage: Passage, asked: Mapping[str, str]) -> bool:
+    """Tell whether a passage is the query of its id; ``asked`` are query ids and stripped texts."""
+    return asked.get(passage.id) in (passage.text.strip(), passage.full_text.strip())
+
+
+def left_out(
+    name: str, data: BeirTask, qrels: Qrels, runs: Sequence[Run], reading: ReadingSettings | None = None
+) -> Set[str]:
+    """Return the ids of the queries for which scoring these runs on a task skips the passage of the same id.
+
+    The corpus is read only where a run has such a passage and the task skips those with their query's text.
+    """
+    exclude = find_task(name).exclude_same_id
+    found = {query_id for run in runs for query_id, scores in run.results.items() if query_id in scores}
+    found = {query_id for query_id in found if qrels.get(query_id, {}).get(query_id, 0) <= 0}
+    if exclude is None and found:
+        asked = {query.id: query.text.strip() for query in data.queries if query.id in found}
+        passages = read_passages(data.corpus_source, settings=reading)
+        return {passage.id for passage in passages if _is_query(passage, asked)}
+    return found if exclude else set()
 
 
 def read_retrieval(task: Task, source: str) -> BeirTask:

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from compared import read_comparisons
 from running import CommandLine
+from word_encoder import write_task
 
 from llama2vec.cli.compare import _judgments_name
+from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import write_run
 from llama2vec.records import Run
+from llama2vec.score.tasks import judgments_fingerprint
 
 PASSAGES = {
     "p1": ("Camelids", "The llama is a domesticated camelid of the Andes."),
@@ -176,11 +179,47 @@ def test_runs_of_other_corpora_are_refused(
 
 
 def test_the_task_has_the_name_that_both_evaluations_gave_it(
-    compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path]
+    compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], tmp_path: Path
 ) -> None:
+    judged = judgments_fingerprint(read_beir(beir))
     for path, task, expected in zip(runs, ("beir/tiny", "beir/tiny"), ("tiny/test", "beir/tiny"), strict=True):
-        path.with_suffix(".json").write_text(json.dumps({"task": task}), encoding="utf-8")
+        content = {"task": task, "settings": {"judgments_fingerprint": judged}}
+        path.with_suffix(".json").write_text(json.dumps(content), encoding="utf-8")
         assert f"{expected} · nDCG@10" in compare(*runs, "--task", beir)[1]
+    # Other judgments are another task.
+    test, deeper = beir / "qrels" / "test.tsv", tmp_path / "deeper.tsv"
+    dev = beir / "qrels" / "dev.tsv"
+    for path in (deeper, dev):
+        path.write_text(f"{test.read_text(encoding='utf-8')}q1\tp2\t1\n", encoding="utf-8")
+    assert "tiny/dev · nDCG@10" in compare(*runs, "--task", f"{beir}:dev")[1]
+    for place in ([], ["--task", beir]):
+        assert "deeper · nDCG@10" in compare(*runs, *place, "--qrels", deeper)[1]
+    assert "beir/tiny · nDCG@10" in compare(*runs, "--task", beir, "--qrels", test)[1]
+
+
+@pytest.mark.parametrize("name", ["beir/arguana", "mine"])
+def test_passages_that_are_the_queries_count_as_in_evaluate(
+    compare: Callable[..., Outcome], command_line: CommandLine, tmp_path: Path, name: str
+) -> None:
+    passages = {"1": "river stone", "2": "river bridge", "3": "stone bridge"}
+    folder = write_task(
+        tmp_path / "data" / name, passages, {"1": "river stone", "2": "bridge"}, {"1": {"2": 1}, "2": {"3": 1}}
+    )
+    task = name if name == "beir/arguana" else str(folder)
+    root = ("--task", task, "--data-root", tmp_path / "data")
+    paths, scores = [tmp_path / f"{system}.trec" for system in ("a", "b")], []
+    write_run(Run({"1": {"1": 3.0, "2": 2.0}, "2": {"2": 2.0, "3": 1.0}}, "a"), paths[0])
+    write_run(Run({"1": {"1": 3.0, "3": 2.0, "2": 1.0}, "2": {"3": 1.0}}, "b"), paths[1])
+    for path in paths:
+        out = tmp_path / f"scores-{path.stem}"
+        assert command_line("evaluate", path, *root, "--metric", "MRR@10", "-o", out).code == 0
+        (result,) = out.glob("*.json")
+        scores.append(json.loads(result.read_text(encoding="utf-8"))["metrics"]["MRR@10"])
+    # The second query has the id of a passage with another text: in a folder of one's own, that one stays.
+    assert scores == ([1.0, 0.75] if name == "beir/arguana" else [0.75, 0.75])
+    assert compare(*paths, *root, "--metric", "MRR@10", "--output", tmp_path / "c.json")[0] == 0
+    [comparison] = read_comparisons(tmp_path / "c.json")
+    assert list(comparison.systems.values()) == scores
 
 
 @pytest.mark.parametrize("beside", ["no JSON", "[1]", '{"settings": 3}', '{"settings": {"corpus_fingerprint": 4}}'])

@@ -75,10 +75,13 @@ def test_a_model_is_scored_on_documents_cut_into_windows(
         "--device",
         "cpu",
     ]
-    command += ["--name", "tiny", "-o", tmp_path / "out"]
-    assert command_line(*command, "--set", f"stores={tmp_path / 'stores'}", "--set", "encode_only=true").code == 0
+    command += ["--name", "tiny", "--set", f"stores={tmp_path / 'stores'}"]
+    assert command_line(*command, "--set", "encode_only=true").code == 0
+    command += ["-o", tmp_path / "out"]
+    line = command_line.refused(*command, "--set", "encode_only=true")
+    assert "encode_only=true writes no scores; leave out --output and --overwrite" in line
     assert not (tmp_path / "out").exists()
-    code, out, _ = astuple(command_line(*command, "--set", f"stores={tmp_path / 'stores'}"))
+    code, out, _ = astuple(command_line(*command))
     assert code == 0
     assert f"Scored 1 task: {tmp_path / 'out'}" in out
     saved = json.loads((tmp_path / "out" / "beir-scifact.json").read_text(encoding="utf-8"))
@@ -149,6 +152,48 @@ def test_settings_that_have_an_option_of_their_own_may_be_set_as_well(
     assert command_line(*command).code == 0
     saved = json.loads((tmp_path / "out" / "beir-scifact.json").read_text(encoding="utf-8"))
     assert (saved["settings"]["depth"], list(saved["metrics"])) == (1, ["R@1"])
+
+
+def test_the_data_root_is_given_once(
+    folder: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["evaluate", "bm25", "--task", "beir/scifact", "--set", f"data_root={tmp_path / 'data'}"]
+    assert "different values; drop one of them" in command_line.refused(*command, "--data-root", tmp_path)
+    assert command_line(*command, "--data-root", tmp_path / "data").code == 0
+    # The environment is the default.
+    monkeypatch.setenv("LLAMA2VEC_DATA", str(tmp_path / "nowhere"))
+    assert command_line(*command).code == 0
+
+
+def test_settings_that_would_change_nothing_are_refused(
+    folder: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loaded(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("llama2vec.cli.evaluate.load_encoder", loaded)
+    run, pairs = tmp_path / "a.trec", tmp_path / "pairs.tsv"
+    run.write_text("q0 Q0 p0 1 1.0 a\n", encoding="utf-8")
+    pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\na\tc\t0\n", encoding="utf-8")
+    for model, what in (("bm25", "bm25"), (run, "a run")):
+        call = ["evaluate", model, "--task", folder]
+        assert f"--dtype belongs to a model; leave it out for {what}" in command_line.refused(
+            *call, "--dtype", "float32"
+        )
+        assert f"--device belongs to a model; leave it out for {what}" in command_line.refused(*call, "--device", "cpu")
+        stores = ["--set", f"stores={tmp_path / 'stores'}"]
+        assert f"vectors of a model; leave it out for {what}" in command_line.refused(*call, *stores)
+    for model, what in ((run, "a run"), ("model", "vectors alone")):
+        line = command_line.refused("evaluate", model, "--task", folder, "--set", "language=de")
+        assert f"language=de is that of BM25's words; leave it out for {what}" in line
+    for option, value in (("--metric", "pearson"), ("--metric", "nDCG@10"), ("--depth", 5)):
+        line = command_line.refused("evaluate", "model", "--task", pairs, option, value)
+        assert "sentence pairs are scored by spearman and pearson" in line
+    encode = ["--set", "encode_only=true", "--set", f"stores={tmp_path / 'stores'}"]
+    assert "sentence pairs have no corpus" in command_line.refused("evaluate", "model", "--task", pairs, *encode)
+    for call in (["my model"], ["model", "--name", "my model"]):
+        line = command_line.refused("evaluate", *call, "--task", folder)
+        assert "--name: the name of the system 'my model' holds a space" in line
 
 
 def test_a_depth_below_what_a_metric_needs_is_refused(folder: Path, command_line: CommandLine) -> None:

@@ -57,6 +57,7 @@ def test_a_hub_dataset_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> N
         {"sentence1": "c", "sentence2": "d", "score": 0.5},
     ]
     sets = {"good": rows, "empty": [], "other": [{"text": "a"}], "bad": [{**rows[0], "score": None}]}
+    sets["null"] = [rows[0], {**rows[1], "sentence2": None}]
     module: Any = ModuleType("datasets")
     module.get_dataset_config_names = lambda name: ["default"]
     module.load_dataset = lambda name, config, split, streaming: {"test": sets[name]} if split is None else sets[name]
@@ -71,6 +72,10 @@ def test_a_hub_dataset_is_read_like_a_file(monkeypatch: pytest.MonkeyPatch) -> N
         read_sentence_pairs("hf:other")
     with pytest.raises(CorpusFormatError, match="hf:bad, row 0, has the score 'None'"):
         read_sentence_pairs("hf:bad")
+    with pytest.raises(
+        CorpusFormatError, match=r"hf:null, row 1, has no text in sentence2 \(None\); correct or remove"
+    ):
+        read_sentence_pairs("hf:null")
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_the_best_documents_are_those_of_a_search_through_all_windows(
     items = [(f"{document}#{number}", score) for (document, number), score in cells.items()]
     random.Random(seed).shuffle(items)
     windows = Windows({"q": dict(items)})
-    found = search_documents(windows.search, queries("q"), depth=depth, exclude_same_id=exclude)
+    found = search_documents(windows.search, queries("q"), depth=depth, excluded={"q"} if exclude else ())
     everything = [pair for pair in max_passage(Run(windows.scores)).ranking("q") if not (exclude and pair[0] == "q")]
     assert found.ranking("q") == everything[:depth]
 
@@ -216,6 +216,6 @@ def test_only_queries_that_lack_documents_are_asked_again_and_deeper() -> None:
 
 def test_a_querys_own_passage_makes_room_for_the_next_one() -> None:
     run = Run({"q": {"q": 9.0, "a": 1.0, "b": 1.0}, "p": {"q": 2.0, "a": 1.0, "b": 0.5}}, "ours")
-    assert first_of_each(run, 2, exclude_same_id=True) == Run(
-        {"q": {"a": 1.0, "b": 1.0}, "p": {"q": 2.0, "a": 1.0}}, "ours"
-    )
+    assert first_of_each(run, 2, {"q", "p"}) == Run({"q": {"a": 1.0, "b": 1.0}, "p": {"q": 2.0, "a": 1.0}}, "ours")
+    assert first_of_each(run, None, {"q"}).results["q"] == {"a": 1.0, "b": 1.0}
+    assert first_of_each(run, None, {"p"}) == run

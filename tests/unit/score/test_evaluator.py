@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,20 @@ from llama2vec.artifact import owned
 from llama2vec.config import PromptSettings
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.trec import read_qrels, read_run
-from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError, RunFormatError, StoreError
-from llama2vec.records import Passage, Query
+from llama2vec.errors import (
+    ConfigError,
+    DataError,
+    EvaluationError,
+    MissingDependencyError,
+    OutputExistsError,
+    RunFormatError,
+    StoreError,
+)
+from llama2vec.records import Query, Run
 from llama2vec.score.evaluator import encode_tasks
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.report.text import family_averages, task_table
-from llama2vec.score.systems import System
+from llama2vec.score.systems import SearchMode, System
 from llama2vec.score.tasks import TASKS, Task
 
 
@@ -115,7 +124,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypatch: p
     names = ["beir/scifact", "beir/nfcorpus"]
 
     class Killed(WordEncoder):
-        def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
+        def encode_passages(self, passages: Any, /) -> npt.NDArray[np.float32]:
             if passages[0].id == "p8":
                 raise KeyboardInterrupt
             return super().encode_passages(passages)
@@ -171,6 +180,33 @@ def test_scores_of_another_model_or_other_settings_are_not_replaced(
         evaluate(system(encoder), ["beir/scifact"], options(tmp_path, **changes))
 
 
+@pytest.mark.parametrize(
+    ("before", "changes", "problem"),
+    [
+        (system(WordEncoder(), mode="hybrid"), {}, "search"),
+        (system(WordEncoder()), {"reading": ReadingSettings(text_field="text", title_field="name")}, "reading"),
+        (system(WordEncoder()), {}, "contract_hash"),
+    ],
+)
+def test_scores_made_with_a_choice_are_not_those_of_the_default(
+    tmp_path: Path, before: System, changes: dict[str, Any], problem: str
+) -> None:
+    write_task(tmp_path / "scifact")
+    evaluate(before, ["beir/scifact"], options(tmp_path, **changes))
+    now = system() if problem == "contract_hash" else system(WordEncoder())
+    with pytest.raises(EvaluationError, match=rf"beir-scifact\.json was made with {problem} .*, and now it is None"):
+        evaluate(now, ["beir/scifact"], options(tmp_path))
+
+
+def test_scores_of_a_run_and_of_bm25_are_told_apart_in_either_order(tmp_path: Path) -> None:
+    write_task(tmp_path / "scifact")
+    run = System("words", run=Run({query: {"d1": 1.0} for query in QUERIES}, "words"))
+    for name, order in {"a": (run, system()), "b": (system(), run)}.items():
+        evaluate(order[0], ["beir/scifact"], options(tmp_path, name))
+        with pytest.raises(EvaluationError, match=r"was made with (encoder|run_sha256)"):
+            evaluate(order[1], ["beir/scifact"], options(tmp_path, name))
+
+
 @pytest.mark.parametrize("written", ["trec", "per-query.tsv", "json"])
 def test_older_scores_stay_whole_until_all_new_ones_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
@@ -202,6 +238,39 @@ def test_older_scores_stay_whole_until_all_new_ones_are(
     assert {path.name for path in out.iterdir()} == before.keys()
     assert (out / "notes.md").read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / ".new-out").exists()
+
+
+def test_what_appears_beside_older_scores_while_new_ones_are_made_stays(tmp_path: Path) -> None:
+    write_task(tmp_path / "scifact")
+    out = tmp_path / "out"
+    evaluate(system(WordEncoder()), ["beir/scifact"], options(tmp_path))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "plot.png").write_text("plot", encoding="utf-8")
+    (out / "plots").symlink_to("../elsewhere")
+    (out / "gone").symlink_to("nowhere")
+    (out / "folder").mkdir()
+    for name in ("notes.md", "folder/a.md"):
+        (out / name).write_text("old", encoding="utf-8")
+
+    class Watched(WordEncoder):
+        def encode_queries(self, queries: Any, /) -> npt.NDArray[np.float32]:
+            (out / "comparison.json").write_text("{}", encoding="utf-8")
+            (out / "folder" / "b.md").write_text("new", encoding="utf-8")
+            for name in ("notes.md", "folder/a.md"):
+                files.write_atomic(out / name, b"new")
+            return super().encode_queries(queries)
+
+    evaluate(system(Watched()), ["beir/scifact"], options(tmp_path, overwrite=True, depth=200))
+    assert saved(tmp_path, "beir-scifact")["settings"]["depth"] == 200
+    assert (out / "comparison.json").read_text(encoding="utf-8") == "{}"
+    for name in ("notes.md", "folder/a.md", "folder/b.md"):
+        assert (out / name).read_text(encoding="utf-8") == "new"
+    assert [str((out / name).readlink()) for name in ("plots", "gone")] == ["../elsewhere", "nowhere"]
+    assert {path.name for path in out.iterdir()} == {
+        "beir-scifact.json", "beir-scifact.per-query.tsv", "beir-scifact.trec",
+        "comparison.json", "notes.md", "folder", "plots", "gone",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -322,6 +391,13 @@ def test_members_are_scored_by_themselves_and_averaged(tmp_path: Path, forums: C
     before = (tmp_path / "out" / "beir-two.json").read_bytes()
     assert evaluate(system(WordEncoder()), ["beir/two"], given)[0].result.kept
     assert (tmp_path / "out" / "beir-two.json").read_bytes() == before
+    # Whatever the average lacks is written by the owner of the folder, which leaves no mark.
+    (tmp_path / "out" / "beir-two.per-query.tsv").unlink()
+    with owned(tmp_path / "out"), pytest.raises(OutputExistsError, match="is writing it"):
+        evaluate(system(WordEncoder()), ["beir/two"], given)
+    evaluate(system(WordEncoder()), ["beir/two"], given)
+    assert (tmp_path / "out" / "beir-two.per-query.tsv").is_file()
+    assert not (tmp_path / "out" / ".unfinished").exists()
     # Killed between the last member and the average: the values are read back from the disk.
     forums()
     encoder = WordEncoder()
@@ -343,6 +419,19 @@ def test_a_folder_of_ones_own_leaves_queries_out_that_are_passages_themselves(
     write_task(folder, passages, {"1": "bridge"}, {"1": {"2": 1}})
     given = options(tmp_path, "other")
     assert evaluate(system(WordEncoder()), [str(folder)], given)[0].report.settings["excluded_same_id"] is False
+
+
+def test_one_query_that_is_a_passage_leaves_the_passages_of_other_queries_in(tmp_path: Path) -> None:
+    passages = {"1": "river stone", "2": "bridge castle", "3": "river"}
+    queries = {"1": "river stone", "2": "castle"}
+    folder = write_task(tmp_path / "mine", passages, queries, {"1": {"3": 1}, "2": {"2": 1}})
+    for one in (system(WordEncoder()), system(name="bm25"), system(WordEncoder(), mode="hybrid")):
+        for windows in (None, "maxp"):
+            sizes = {} if windows is None else {"windows": windows, "window_tokens": 4}
+            name = f"{one.name}-{one.mode}-{windows}"
+            [score] = evaluate(one, [str(folder)], options(tmp_path, name, **sizes))
+            assert score.report.per_query["MRR@10"] == {"1": 1.0, "2": 1.0}
+            assert "1" not in read_run(tmp_path / name / "mine-test.trec").results["1"]
 
 
 def test_a_query_that_should_find_what_is_left_out_is_refused(tmp_path: Path) -> None:
@@ -422,6 +511,26 @@ def test_a_name_that_a_run_cannot_hold_is_refused_at_once(tmp_path: Path) -> Non
     write_task(tmp_path / "scifact")
     with pytest.raises(RunFormatError, match="--name: the name of the system 'my model' holds a space or"):
         evaluate(system(WordEncoder(), "my model"), ["beir/scifact"], options(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("missing", "needs"), [("bm25s", "bm25s"), ("Stemmer", "Stemmer is not installed"), ("scipy", "this needs scipy")]
+)
+def test_a_package_that_scoring_needs_is_missed_before_anything_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, needs: str
+) -> None:
+    write_task(tmp_path / "scifact")
+    (tmp_path / "pairs.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1\na\tc\t0\n", encoding="utf-8")
+    monkeypatch.setitem(sys.modules, missing, None)
+    encoder = WordEncoder()
+    names = ["beir/scifact", str(tmp_path / "pairs.tsv")] if missing == "scipy" else ["beir/scifact"]
+    mode: SearchMode = "dense" if missing == "scipy" else "hybrid"
+    with pytest.raises(MissingDependencyError, match=needs):
+        evaluate(system(encoder, mode=mode), names, options(tmp_path))
+    assert encoder.read == []
+    # Neither is needed to encode.
+    encode_tasks(system(encoder, mode=mode), names, tmp_path / "stores", options(tmp_path).settings)
+    assert encoder.read == list(PASSAGES)
 
 
 def test_the_table_averages_tasks_of_one_family_and_metric_only(tmp_path: Path, forums: Callable[[], None]) -> None:

@@ -165,7 +165,7 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def beside(path: Path, task: str, fingerprint: str) -> None:
-    content = {"task": task, "settings": {"corpus_fingerprint": fingerprint}}
+    content = {"task": task, "settings": {"corpus_fingerprint": fingerprint, "judgments_fingerprint": "judged"}}
     path.with_suffix(".json").write_text(json.dumps(content), encoding="utf-8")
 
 
@@ -178,11 +178,12 @@ def test_runs_with_one_tag_are_named_after_their_paths(files: list[Path]) -> Non
 def test_runs_of_two_corpora_are_refused_and_unknown_ones_trusted(files: list[Path]) -> None:
     beside(files[0], "a", "1" * 64)
     check_same_corpus(files)
-    assert task_of(files) is None
+    assert task_of(files, "judged") is None
     beside(files[1], "a", "1" * 64)
     check_same_corpus(files)
-    assert task_of(files) == "a"
+    assert task_of(files, "judged") == "a"
+    assert task_of(files, "of another split") is None
     beside(files[1], "b", "2" * 64)
-    assert task_of(files) is None
+    assert task_of(files, "judged") is None
     with pytest.raises(EvaluationError, match="belong to different corpora"):
         check_same_corpus(files)

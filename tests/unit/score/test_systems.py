@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from word_encoder import LIMIT, PASSAGES, WordEncoder, evaluate, options, saved, system, write_task
+from word_encoder import LIMIT, PASSAGES, QRELS, WordEncoder, evaluate, options, saved, system, write_task
 
+from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.trec import read_run
 from llama2vec.errors import ConfigError, EvaluationError
-from llama2vec.records import Passage, SentencePair
+from llama2vec.records import Passage, Run, SentencePair
 from llama2vec.retrieve.fusion import min_max_fusion
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.score.settings import SentenceSides
-from llama2vec.score.systems import score_pairs
+from llama2vec.score.systems import System, score_pairs
 
 LONG = {
     "late": "mud " * 20 + "castle winter " + "mud " * 5,
@@ -89,8 +92,6 @@ def test_sentence_pairs_are_scored_by_the_tasks_headline(tmp_path: Path) -> None
 
 
 def test_a_store_that_encode_wrote_is_used_and_kept(tmp_path: Path) -> None:
-    from llama2vec.data.corpus import corpus_fingerprint, read_passages
-
     folder = write_task(tmp_path / "scifact")
     source = {"fingerprint": corpus_fingerprint(folder), "model": "whatever"}
     write_store(lambda: read_passages(folder), WordEncoder(), tmp_path / "stores" / "mine", source=source)
@@ -105,6 +106,72 @@ def test_a_store_that_encode_wrote_is_used_and_kept(tmp_path: Path) -> None:
     evaluate(system(other), ["beir/scifact"], with_other)
     assert other.read == list(PASSAGES)
     assert len(list((tmp_path / "stores").iterdir())) == 2
+
+
+def test_a_store_of_documents_that_were_split_is_not_used(tmp_path: Path) -> None:
+    folder = write_task(tmp_path / "scifact")
+    source = {"fingerprint": corpus_fingerprint(folder), "passages": {"max_tokens": 4}}
+    passages = [replace(passage, id=f"{passage.id}#1") for passage in read_passages(folder)]
+    write_store(lambda: iter(passages), WordEncoder(), tmp_path / "stores" / "mine", source=source)
+    encoder = WordEncoder()
+    [score] = evaluate(system(encoder), ["beir/scifact"], options(tmp_path, stores=tmp_path / "stores"))
+    assert encoder.read == list(PASSAGES)
+    assert score.report.metrics["R@100"] == 1.0
+
+
+def test_a_store_with_rounded_vectors_is_named_and_an_exact_one_preferred(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, stores = write_task(tmp_path / "scifact"), tmp_path / "stores"
+    source = {"fingerprint": corpus_fingerprint(folder)}
+    for name, dtype in (("a", "int8"), ("b", "float32")):
+        write_store(lambda: read_passages(folder), WordEncoder(), stores / name, source=source, dtype=dtype)  # type: ignore[arg-type]
+    given = options(tmp_path, stores=stores)
+    [score] = evaluate(system(WordEncoder()), ["beir/scifact"], given)
+    assert score.report.settings["vector_dtype"] == "float32"
+    assert "rounded" not in caplog.text
+    shutil.rmtree(stores / "b")
+    encoder = WordEncoder()
+    [score] = evaluate(system(encoder), ["beir/scifact"], options(tmp_path, "rounded", stores=stores))
+    assert (score.report.settings["vector_dtype"], encoder.read) == ("int8", [])
+    assert f"{stores / 'a'} holds vectors rounded to int8, and the scores are theirs" in caplog.messages
+
+
+def found_by(run: dict[str, dict[str, float]], name: str = "theirs") -> System:
+    return System(name, run=Run(run, name))
+
+
+def test_a_run_of_another_corpus_or_of_no_query_is_refused(tmp_path: Path) -> None:
+    write_task(tmp_path / "scifact")
+    other = write_task(tmp_path / "other", queries={"x1": "river"}, qrels={"x1": {"d1": 1}})
+    split = {query: {f"d{number}#1": 1.0 / number for number in range(1, 6)} for query in QRELS}
+    problem = r"run 'theirs': .*scifact lacks 5 of 5 passages that it returned; give the corpus that was searched"
+    with pytest.raises(EvaluationError, match=problem):
+        evaluate(found_by(split), ["beir/scifact"], options(tmp_path))
+    fits = found_by({query: {"d1": 1.0} for query in QRELS})
+    problem = r"other/test: run 'theirs' answers none of 1 judged query; is it of another task or split\?"
+    with pytest.raises(EvaluationError, match=problem):
+        evaluate(fits, ["beir/scifact", str(other)], options(tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_fits_in_part_is_scored_with_warnings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    passages = {**PASSAGES, **{f"p{number}": "mud" for number in range(20)}}
+    folder = write_task(tmp_path / "mine", passages)
+    whole = {query: {name: 1.0 / place for place, name in enumerate(passages, start=1)} for query in QRELS}
+    evaluate(found_by(whole), [str(folder)], options(tmp_path, "whole"))
+    # What BM25 does not find is no fault of the run.
+    evaluate(found_by({**whole, "q1": {"d1": 1.0}}), [str(folder)], options(tmp_path, "few"))
+    assert caplog.messages == []
+    cut = {query: {"d1": 3.0, "d2": 2.0, "gone": 1.0} for query in ("q1", "q2")}
+    evaluate(found_by(cut), [str(folder)], options(tmp_path))
+    assert caplog.messages == [
+        f"run 'theirs': {folder} lacks 1 of 3 passages that it returned",
+        "run 'theirs' lacks 1 of 3 judged queries of mine/test, and scores 0 for each; is it of another split, or was "
+        "it cut off?",
+        "mine/test: run 'theirs' ends after 3 passages per query, and what it lacks counts as not found in nDCG@10, "
+        "MRR@10, R@100; give a longer run",
+    ]
 
 
 def test_maxp_finds_an_answer_past_the_limit_where_firstp_does_not(tmp_path: Path) -> None:
@@ -208,6 +275,9 @@ def test_the_sides_of_sentence_pairs_decide_a_result_where_they_are_chosen(tmp_p
     assert "sentence_sides" not in saved(tmp_path, "sts-stsb")["settings"]
     with pytest.raises(EvaluationError, match=r"was made with .*sentence_sides"):
         evaluate(system(WordEncoder()), ["sts/stsb"], options(tmp_path, sentence_sides="both"))
+    evaluate(system(WordEncoder()), ["sts/stsb"], options(tmp_path, "both", sentence_sides="both"))
+    with pytest.raises(EvaluationError, match="was made with sentence_sides 'both', and now it is None"):
+        evaluate(system(WordEncoder()), ["sts/stsb"], options(tmp_path, "both"))
 
 
 @pytest.mark.parametrize("windows", [None, "maxp"])

@@ -301,8 +301,11 @@ def _task(name: str, evaluations: Sequence[Evaluation], compared: Sequence[Compa
     for one in compared:
         _add_compared(label, found, one)
     reports = [evaluation.report for evaluation in found.values()]
-    comparisons = [one.comparison for one in compared] or _against_baseline(reports, baseline)
-    return TaskResults(name, reports, comparisons, _notes(reports))
+    comparisons, notes = [one.comparison for one in compared], _notes(reports)
+    if not comparisons:
+        comparisons, untested = _against_baseline(label, reports, baseline)
+        notes += untested
+    return TaskResults(name, reports, comparisons, notes)
 
 
 def _check_corpora(task: str, evaluations: Sequence[Evaluation], compared: Sequence[ComparedRuns]) -> None:
@@ -343,16 +346,28 @@ def _add_compared(task: str, found: dict[str, Evaluation], one: ComparedRuns) ->
         found[system] = Evaluation(report, known.where)
 
 
-def _against_baseline(reports: Sequence[Report], baseline: str) -> list[Comparison]:
-    """Test every system against the baseline by the task's first metric, where both have the same queries."""
+def _against_baseline(task: str, reports: Sequence[Report], baseline: str) -> tuple[list[Comparison], list[str]]:
+    """Test every system against the baseline by the task's first metric; say which cannot be tested.
+
+    Without a name, the baseline is the first system with values per query.
+    """
     metric = next(iter(reports[0].metrics))
-    ordered = sorted(reports, key=lambda report: report.system != baseline)
-    known = [report for report in ordered if metric in report.per_query]
-    alike = [report for report in known if report.per_query[metric].keys() == known[0].per_query[metric].keys()]
-    if len(alike) < 2 or len(alike[0].per_query[metric]) < 2:
-        return []
-    # The queries of an average belong to several tasks, which are tested one by one.
-    return [] if _members(alike[0]) else [compare_reports(alike, metric=metric, options=_OPTIONS)]
+    known = [report for report in reports if metric in report.per_query]
+    # Sentence pairs have no such values; the queries of an average belong to tasks that are tested one by one.
+    if not known or any(map(_members, reports)):
+        return [], []
+    first = next((report for report in known if report.system == baseline), None if baseline else known[0])
+    if first is None:
+        lacks = f"values per query of {metric}" if baseline in {report.system for report in reports} else "results"
+        return [], [f"No system is tested on {task}, because the baseline {baseline} has no {lacks} there."]
+    asked = first.per_query[metric].keys()
+    alike = [report for report in known if report is not first and report.per_query[metric].keys() == asked]
+    others = [report.system for report in reports if report is not first and report not in alike]
+    notes = [
+        f"Not tested against {first.system} on {task}: {', '.join(others)}. Each needs {metric} of the same queries."
+    ]
+    tested = [compare_reports([first, *alike], metric=metric, options=_OPTIONS)] if alike and len(asked) > 1 else []
+    return tested, notes if others else []
 
 
 def _members(report: Report) -> list[str]:

@@ -37,6 +37,23 @@ def test_the_baseline_can_be_chosen_and_must_be_there(evaluation: Writer) -> Non
         built(*folders, baseline="knew")
 
 
+def test_without_the_baseline_nothing_is_tested_and_a_note_names_the_task(evaluation: Writer) -> None:
+    new, other = evaluation("b", make_report("new", NEW)), evaluation("c", make_report("other", OLD))
+    elsewhere = evaluation("d", dataclasses.replace(make_report("old", OLD), task="beir/nq"))
+    tiny, _ = built(new, other, elsewhere, baseline="old").tasks
+    expected = "No system is tested on tiny/test, because the baseline old has no results there."
+    assert (tiny.pairs, tiny.notes) == ([], [expected])
+    old = evaluation("a", make_report("old", OLD))
+    (old / "tiny-test.per-query.tsv").unlink()
+    (tiny,) = built(new, other, old, baseline="old").tasks
+    expected = "No system is tested on tiny/test, because the baseline old has no values per query of nDCG@10 there."
+    assert (tiny.pairs, tiny.notes) == ([], [expected])
+    # Without a name it is the first that has values; whoever lacks them is named.
+    (tiny,) = built(old, new, other).tasks
+    assert [(pair.first, pair.second) for _, pair in tiny.pairs] == [("new", "other")]
+    assert tiny.notes == ["Not tested against new on tiny/test: old. Each needs nDCG@10 of the same queries."]
+
+
 def test_given_comparisons_are_shown_and_fill_up_the_reports(evaluation: Writer, tmp_path: Path) -> None:
     both = [make_report("old", OLD), make_report("new", NEW)]
     comparison = compare_reports(both)
@@ -82,7 +99,8 @@ def test_systems_on_other_queries_are_not_tested_but_pointed_out(evaluation: Wri
     (task,) = built(evaluation("a", make_report("old", OLD)), evaluation("b", make_report("new", NEW[:5]))).tasks
     assert task.pairs == []
     assert task.notes == [
-        "nDCG@10 was computed on different queries (old: 8, new: 5; in common: 5), so these means cannot be compared."
+        "nDCG@10 was computed on different queries (old: 8, new: 5; in common: 5), so these means cannot be compared.",
+        "Not tested against old on tiny/test: new. Each needs nDCG@10 of the same queries.",
     ]
 
 
