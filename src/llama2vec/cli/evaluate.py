@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
 from contextlib import nullcontext
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llama2vec.score.systems import Stores, System
+
+
+logger = logging.getLogger(__name__)
 
 
 class _Settings(ScoringSettings):
@@ -145,6 +149,8 @@ def _evaluate(
     from llama2vec.score.report.text import task_table
     from llama2vec.terminal import table_console
 
+    if output is None and system.encoder is not None and stores.folder is None:
+        logger.warning("without --output nothing is kept: after an interruption, all texts are encoded again")
     scratch: Any = nullcontext(output) if output else tempfile.TemporaryDirectory(prefix="llama2vec-")
     with scratch as folder:
         scores = evaluate_tasks(system, tasks, Path(folder), settings, stores=stores, overwrite=overwrite)
