@@ -126,6 +126,12 @@ def test_queries_and_passages_may_come_from_files_or_an_index(
         (["--task", "{folder}", "--model", "{llama}"], "scores no pairs; give a cross-encoder"),
         (["--task", "{folder}", "--name", "two words"], "TREC files need one word: rename it"),
         (["--task", "{folder}", "--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (
+            ["--task", "{folder}", "--index", "i", "--set", "reading.text_field=body"],
+            "--set reading.text_field=body: the passages of --index have been read already; drop it",
+        ),
+        (["--task", "{folder}:dev", "--model", "./nowhere"], "has no split 'dev'"),
+        (["--task", "{folder}", "-o", "{folder}/out.trec"], "lies inside the input"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(
