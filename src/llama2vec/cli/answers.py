@@ -66,13 +66,17 @@ class Answers:
             print_json(hits, question, mode, self.where)
         elif hits:
             show(hits, question, folder)
-        elif self.where is not None and not len(self.retriever.fields.rows(self.where)):
-            typer.echo("Nothing found: no passage matches the filter.")
         else:
-            among = " that matches the filter" if self.where is not None else ""
-            typer.echo(f"Nothing found: no passage{among} shares a word with the question.")
+            typer.echo(f"Nothing found: {self.why_nothing('the question')}.")
         if opens:
             open_best(hits, question, folder)
+
+    def why_nothing(self, asked: str) -> str:
+        """Say why a search found nothing; ``asked`` = what was searched for."""
+        if self.where is not None and not len(self.retriever.fields.rows(self.where)):
+            return "no passage matches the filter"
+        among = " that matches the filter" if self.where is not None else ""
+        return f"no passage{among} shares a word with {asked}"
 
     def mode_now(self) -> Mode:
         """Return how the next question is searched: vectors that came since the index was opened count."""
