@@ -183,7 +183,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _resumes(arguments: Sequence[str]) -> bool:
-    """Return whether an interrupted command goes on where it was, and does not start over.
+    """Return whether rerunning an interrupted command resumes what it began.
 
     >>> [_resumes(call.split()) for call in ("encode m c -o s", "evaluate m --task t", "evaluate m --task t -o out")]
     [True, False, True]

@@ -206,7 +206,7 @@ def _opener(file: str, line: int | None) -> list[str] | None:
     try:
         editor = shlex.split(os.environ.get(variable) or "")
     except ValueError as error:
-        raise ConfigError(f"--open: ${variable} is no command ({error}): {os.environ[variable]}") from None
+        raise ConfigError(f"--open: ${variable} is not a valid command ({error}): {os.environ[variable]}") from None
     if editor and line is not None:
         name = Path(editor[0]).stem
         form = next((form for form, editors in _LINE_OPTIONS.items() if name in editors), "{file}")

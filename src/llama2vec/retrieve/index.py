@@ -132,8 +132,7 @@ def build_index(
         makes_vectors = anew or bool(differs - {"bm25"}) or (overwrite and (kind is not None or not bm25))
         makes_bm25 = wanted["bm25"] and (anew or "bm25" in differs or (overwrite and bm25))
         replaced = ({MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
-        replaced |= set() if same_store else {_BM25, _SPARSE}
-        replaced |= set() if keeps_bm25 or bm25 else {_BM25}
+        replaced |= (set() if same_store else {_BM25, _SPARSE}) | (set() if keeps_bm25 or bm25 else {_BM25})
         entries = os.listdir(output) if output.is_dir() else []
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])
         with disk_errors(output):

@@ -174,7 +174,7 @@ def test_what_cannot_be_opened_is_one_line(folder: Path, programs: Path, monkeyp
     monkeypatch.setenv("EDITOR", "broken")
     assert "broken ended with status 3" in problem(GUIDE)
     monkeypatch.setenv("VISUAL", "vim 'x")
-    assert problem(GUIDE) == "--open: $VISUAL is no command (No closing quotation): vim 'x"
+    assert problem(GUIDE) == "--open: $VISUAL is not a valid command (No closing quotation): vim 'x"
 
 
 def test_questions_after_vectors_have_come_are_answered_by_them(
