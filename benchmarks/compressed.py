@@ -63,7 +63,9 @@ def main() -> None:
     results: dict[str, Any] = {"model": str(arguments.model), "contract_hash": encoder.contract_hash, "sets": {}}
     if arguments.output.is_file():
         found = json.loads(arguments.output.read_text())
-        results["sets"] = found["sets"] if found["contract_hash"] == encoder.contract_hash else {}
+        if found["contract_hash"] != encoder.contract_hash:
+            sys.exit(f"{arguments.output} is of another model ({found['model']}); choose another --output")
+        results["sets"] = found["sets"]
     for name in arguments.sets:
         if name not in results["sets"]:
             results["sets"][name] = measure(name, encoder, arguments)

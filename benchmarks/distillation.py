@@ -20,7 +20,7 @@ import sys
 from pathlib import Path
 
 from fewer_layers import scored, shortened
-from mistakes import read_own, told_in_one_line
+from mistakes import results_so_far, told_in_one_line
 from provenance import made_by
 from study.pairs import training_pairs
 from study.protocol import ALL_PAIRS, Protocol, load_protocol
@@ -29,7 +29,6 @@ from study.sets import sampled_set
 from llama2vec.cli.ask import READY_MODEL
 from llama2vec.config import load_config
 from llama2vec.data.examples import write_examples
-from llama2vec.errors import ConfigError
 from llama2vec.files import write_json
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import finetune_model
@@ -81,10 +80,7 @@ def _measure(given: argparse.Namespace) -> None:
         "teacher": given.teacher, "layers": given.layers, "pairs": given.pairs, "sets": protocol.sets.model_dump(),
         "recipe": [*STEPS, *given.set], "with the teacher": list(TEACHER),
     }  # fmt: skip
-    results = read_own(given.output, {"settings": dict, "rows": dict}, "results of this command")
-    results = results or {"settings": settings, "rows": {}}
-    if results["settings"] != settings:
-        raise ConfigError(f"{given.output} was made with other settings; choose another --output")
+    results = results_so_far(given.output, settings, "rows")
     samples = [sampled_set(given.data / name, protocol.sets) for name in protocol.sets.average]
     for row in ROWS:
         if row not in results["rows"]:

@@ -112,6 +112,7 @@ class Bench:
         self.settings, self.work, self.started = settings, Path(settings.work), time.monotonic()
         known = json.loads(settings.output.read_text(encoding="utf-8")) if settings.output.is_file() else {}
         self.rows: dict[str, Any] = known.get("rows", {})
+        self._known_model = known.get("model")
         self.facts: Answer = {}
         self._longest = 0.0
 
@@ -126,6 +127,13 @@ class Bench:
     def open(self) -> None:
         """Read what ``prepare`` said of the files."""
         self.facts = json.loads((self.work / "facts.json").read_text(encoding="utf-8"))
+        if self._known_model not in (None, self.model):
+            raise SystemExit(f"{self.settings.output} is of the model {self._known_model}; choose another --output")
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Return what the rows are measured on."""
+        return {"name": self.settings.model, **{key: self.facts[key] for key in ("layers", "weights", "prompt")}}
 
     def due(self, keys: Sequence[str]) -> Iterator[str]:
         """Yield the keys that the output lacks, as long as there is time, and time each."""
@@ -154,7 +162,7 @@ class Bench:
                 "machine": {**machine(), "threads": THREADS, "native_bfloat16": self.facts["native_bfloat16"]},
                 "versions": {**found, "code": code_version()},
                 "command": shlex.join(["python", "benchmarks/encoding_peers.py", *sys.argv[1:]]),
-                "model": {"name": settings.model, **{key: self.facts[key] for key in ("layers", "weights", "prompt")}},
+                "model": self.model,
                 "texts": self.facts["texts"],
                 "prompt_tokens": self.facts["prompt_tokens"],
                 "rows": self.rows,

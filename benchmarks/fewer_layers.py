@@ -11,13 +11,13 @@ tokens a text, as a share of the whole model's, the median of turns over all dep
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from mistakes import results_so_far, told_in_one_line
 from provenance import made_by
 from study.protocol import Sets, load_protocol
 from study.sets import SampledSet, sampled_set, score_pairs, score_set
@@ -30,7 +30,7 @@ from llama2vec.model.top_layers import drop_top_layers
 _TEXTS, _TURNS = 48, 4
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Score and time each depth that the output lacks."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
@@ -38,23 +38,34 @@ def main() -> None:
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--keep", type=int, nargs="+", default=[30, 28, 25, 22, 20, 16], help="layers that stay")
     options.add_argument("--skip-speed", action="store_true", help="score alone; times want a quiet machine")
-    arguments = options.parse_args()
-    found = json.loads(arguments.output.read_text())["depths"] if arguments.output.is_file() else {}
-    protocol = load_protocol("choices")
+    options.add_argument("--budget", default="choices", help="of the study: its samples are scored")
+    given = options.parse_args(arguments)
+    with told_in_one_line():
+        _measure(given)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    protocol = load_protocol(arguments.budget)
     samples = [sampled_set(arguments.data / name, protocol.sets) for name in protocol.sets.retrieval]
+    settings = {
+        "contract_hash": Encoder.load(arguments.model, settings=ModelSettings(device="cpu")).contract_hash,
+        "sets": protocol.sets.model_dump(), "samples": {one.task.name: one.facts["fingerprint"] for one in samples},
+    }  # fmt: skip
+    results = results_so_far(arguments.output, settings, "depths")
+    found = results["depths"]
     for count in arguments.keep:
         if str(count) in found:
             continue
         found[str(count)] = scored(shortened(arguments.model, count), samples, protocol.sets, arguments.data)
         spearman = found[str(count)]["scores"][protocol.sets.sts[0]]["spearman"]
         print(count, round(found[str(count)]["average"], 4), round(spearman, 4), flush=True)
-        write_json(arguments.output, {"depths": found} | made_by())
+        write_json(arguments.output, results | made_by())
     if not arguments.skip_speed:
         rates = relative_speed(arguments.model, [int(count) for count in found])
         for count, rate in rates.items():
             found[str(count)]["speed"] = rate
             print(count, rate, flush=True)
-        write_json(arguments.output, {"depths": found} | made_by())
+        write_json(arguments.output, results | made_by())
 
 
 def scored(encoder: Encoder, samples: Sequence[SampledSet], sets: Sets, data: Path) -> dict[str, Any]:

@@ -54,6 +54,8 @@ class Hour:
     def __init__(self, settings: argparse.Namespace) -> None:
         self.settings, self.work = settings, Path(settings.work)
         known = json.loads(settings.output.read_text(encoding="utf-8")) if settings.output.is_file() else {}
+        if known.get("model", settings.model) != settings.model:
+            raise SystemExit(f"{settings.output} is of the model {known['model']}; choose another --output")
         self.rows: dict[str, Any] = known.get("rows", {})
         self.corpus: dict[str, Any] = known.get("corpus", {})
         self.started = time.monotonic()

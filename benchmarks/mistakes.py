@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import read_object
-from llama2vec.errors import Llama2VecError, OutputExistsError
+from llama2vec.errors import ConfigError, Llama2VecError, OutputExistsError
 
 
 @contextmanager
@@ -33,4 +33,21 @@ def read_own(path: Path, kinds: Mapping[str, type], noun: str) -> dict[str, Any]
     found = read_object(path)
     if found is None or not all(isinstance(found.get(name), kind) for name, kind in kinds.items()):
         raise OutputExistsError(f"{path} does not hold {noun}; move it away or choose another path")
+    return found
+
+
+def results_so_far(path: Path, settings: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """Return what earlier calls wrote, or a start: the ``settings`` (JSON data), and an object of results in ``part``.
+
+    The folder of ``path`` is made.
+
+    Raises:
+        OutputExistsError: The file does not hold results.
+        ConfigError: They were made with other settings, and one file holds results of one model and one way alone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = read_own(path, {part: dict}, "results of this command") or {"settings": dict(settings), part: {}}
+    before = found.get("settings") or {}
+    if differs := [name for name in {**settings, **before} if before.get(name) != settings.get(name)]:
+        raise ConfigError(f"{path} was made with other settings ({', '.join(differs)}); choose another --output")
     return found

@@ -96,7 +96,10 @@ def main() -> None:
     results: dict[str, Any] = {"rows": {}}
     if arguments.output.exists():
         results = json.loads(arguments.output.read_text(encoding="utf-8"))
-    results |= {"sample": facts, "contract_hash": encoder.contract_hash, **made_by()}
+    made_from = {"sample": facts, "contract_hash": encoder.contract_hash}
+    if any(results.setdefault(name, value) != value for name, value in made_from.items()):
+        sys.exit(f"{arguments.output} is of another sample or model; choose another --output")
+    results |= made_by()
     known = TextCache(encoder, arguments.work)
     for name, split in rows(encoder):
         if name not in results["rows"]:

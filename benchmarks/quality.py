@@ -22,13 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from provenance import made_by
+from mistakes import results_so_far, told_in_one_line
+from provenance import data_hash, made_by
 from study.sets import SampledSet, dense_run
 
 from llama2vec.config import EncoderSettings
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.errors import ConfigError
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.retrieve.lexical import Bm25Index
@@ -43,7 +45,7 @@ Embed = Callable[[Sequence[str], bool], dict[str, np.ndarray]]
 """(texts, are they queries) → per system [N, D] unit vectors."""
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the chosen systems and tasks that the file lacks."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
@@ -54,9 +56,14 @@ def main() -> None:
     options.add_argument("--tasks", nargs="+", default=[f"sts/{name}" for name in STS] + list(RETRIEVAL))
     options.add_argument("--max-tokens", type=int, default=128, help="passages are cut to this many tokens")
     options.add_argument("--max-queries", type=int, default=1000, help="use a fixed sample of larger sets")
-    arguments = options.parse_args()
+    given = options.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    results = _load(arguments.output)
+    with told_in_one_line():
+        _measure(given)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    results = _results(arguments)
     for group in arguments.systems:
         embed: Embed | None = None
         for task in arguments.tasks:
@@ -74,17 +81,30 @@ def main() -> None:
             logging.info(
                 "%s %s: %s (%d s)", task, group, {name: value["score"] for name, value in found.items()}, seconds
             )
-            results |= made_by()
-            results["settings"] = {"query_max_tokens": QUERY_TOKENS, "depth": DEPTH}
-            if arguments.adapted:
-                results["adapted"] = json.loads((arguments.adapted / "manifest.json").read_text())
-            write_json(arguments.output, results)
+            write_json(arguments.output, results | made_by())
     _print(results)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return json.loads(path.read_text()) if path.exists() else {"tasks": {}}
+def _results(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the scores so far, and what each was made from: settings, the data of each task, the adapted model."""
+    settings = {
+        "query_max_tokens": QUERY_TOKENS, "depth": DEPTH, "passage_max_tokens": arguments.max_tokens,
+        "max_queries": arguments.max_queries, "base": arguments.base,
+    }  # fmt: skip
+    results = results_so_far(arguments.output, settings, "tasks")
+    made_from = {("data", task): data_hash(_place(task, arguments.data)) for task in arguments.tasks}
+    if "adapted" in arguments.systems:
+        if arguments.adapted is None:
+            raise ConfigError("--adapted is missing; name the encoder's folder, or leave it out of --systems")
+        made_from["models", "adapted"] = json.loads((arguments.adapted / "manifest.json").read_text())
+    for (kind, name), value in made_from.items():
+        if results.setdefault(kind, {}).setdefault(name, value) != value:
+            raise ConfigError(f"{arguments.output} has scores of other {kind} ({name}); choose another --output")
+    return results
+
+
+def _place(task: str, data: Path) -> Path:
+    return data / "stsb" / f"{task.removeprefix('sts/')}.tsv" if task.startswith("sts/") else data / task
 
 
 def _embedder(group: str, arguments: argparse.Namespace) -> Embed:
@@ -128,8 +148,8 @@ def minilm(max_tokens: int) -> Embed:
 def _score(task: str, embed: Embed | None, arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
     if task.startswith("sts/"):
         assert embed is not None
-        return _score_sts(arguments.data / "stsb" / f"{task.removeprefix('sts/')}.tsv", embed)
-    beir = _sampled(read_beir(arguments.data / task), arguments.max_queries)
+        return _score_sts(_place(task, arguments.data), embed)
+    beir = _sampled(read_beir(_place(task, arguments.data)), arguments.max_queries)
     passages = list(read_passages(beir.corpus_source))
     if embed is None:
         runs = {"bm25": Bm25Index.build(passages).search(beir.queries, depth=DEPTH)}

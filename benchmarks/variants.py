@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from provenance import made_by
+from mistakes import results_so_far, told_in_one_line
+from provenance import data_hash, made_by
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import adapt_model
@@ -63,7 +64,7 @@ VARIANTS: dict[str, list[str]] = {
 STS_PAIRS, PASSAGE_TOKENS, QUERY_TOKENS, DEPTH = 600, 64, 128, 50
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Run the variants that the results file lacks."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--data", type=Path, required=True)
@@ -71,11 +72,18 @@ def main() -> None:
     options.add_argument("--base", default="smollm2-135m")
     options.add_argument("--only", nargs="+", default=list(VARIANTS))
     options.add_argument("--keep", type=Path, help="keep the adapted models in this folder")
-    arguments = options.parse_args()
+    given = options.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    results: dict[str, Any] = {"variants": {}}
-    if arguments.output.exists():
-        results = json.loads(arguments.output.read_text(encoding="utf-8"))
+    with told_in_one_line():
+        _measure(given)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    parts = ("wiki/train.jsonl.gz", "stsb/en-dev.tsv", "cranfield")
+    settings = {
+        "base": arguments.base, "common": COMMON, "data": {name: data_hash(arguments.data / name) for name in parts},
+    }  # fmt: skip
+    results = results_so_far(arguments.output, settings, "variants")
     for name in arguments.only:
         if name in results["variants"]:
             continue

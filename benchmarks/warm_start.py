@@ -13,7 +13,6 @@ Finished cells are kept in the output, and unfinished trainings in ``--work``: r
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid import sample_encoder, scored_row
+from mistakes import results_so_far, told_in_one_line
 from provenance import made_by
 from study.protocol import Sets, load_protocol
 from study.sets import SampledSet, dense_run, sampled_set
@@ -83,15 +83,16 @@ def main() -> None:
     options.add_argument("--arms", nargs="+", choices=ARMS, default=[*ARMS], metavar="ARM", help="; ".join(ARMS))
     options.add_argument("--budget", default="cpu", help="of the study: its sets are searched, texts cut as there")
     options.add_argument("--set", action="append", default=[], help="change the recipe of every training arm")
-    arguments = options.parse_args()
+    given = options.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    with told_in_one_line():
+        _measure(given)
+
+
+def _measure(arguments: argparse.Namespace) -> None:
     sets = load_protocol(arguments.budget).sets
     settings = {"sets": sets.model_dump(), "depth": FUSED_DEPTH, "set": arguments.set}
-    results: dict[str, Any] = {"settings": settings, "cells": {}}
-    if arguments.output.exists():
-        results = json.loads(arguments.output.read_text(encoding="utf-8"))
-    if results["settings"] != settings:
-        sys.exit(f"{arguments.output} was made with {results['settings']}; choose another file")
+    results = results_so_far(arguments.output, settings, "cells")
     for arm in arguments.arms:
         for name in arguments.sets or sets.average:
             cells = results["cells"].setdefault(name, {})
@@ -106,17 +107,23 @@ def main() -> None:
 
 def cell(sample: SampledSet, sets: Sets, arm: str, work: Path, changes: list[str]) -> dict[str, Any]:
     """Train an arm's model on the sample's passages, and search them."""
-    corpus = work / "corpus.jsonl"
-    if not corpus.exists():
-        write_passages(iter(sample.passages), corpus)
+    corpus = corpus_of(sample, work)
     model, begun = READY_MODEL, time.monotonic()
     if settings := ARMS[arm]:
-        output = work / arm.replace(", ", "-")
+        output = corpus.parent / arm.replace(", ", "-")
         execute(plan_run(load_config(RunConfig, None, [*settings, *changes, f"corpus={corpus}"]), output))
         model = str(output / "finetuned")
     seconds = time.monotonic() - begun
     reports = _reports(sample, sample_encoder(model, sets))
     return {**{search: scored_row(report) for search, report in reports.items()}, "training seconds": round(seconds, 1)}
+
+
+def corpus_of(sample: SampledSet, work: Path) -> Path:
+    """Return the file of a sample's passages, in a folder of its own, since each budget draws another sample."""
+    corpus = work / sample.facts["fingerprint"][:12] / "corpus.jsonl"
+    if not corpus.exists():
+        write_passages(iter(sample.passages), corpus)
+    return corpus
 
 
 def _reports(sample: SampledSet, encoder: Encoder | None) -> dict[str, Any]:

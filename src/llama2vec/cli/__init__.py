@@ -47,6 +47,9 @@ COMMANDS = {
 }
 """Name → what it does, in the order of a project."""
 
+_RESUMABLE = frozenset({"ask", "run", "adapt", "finetune", "generate", "encode", "sync", "rerank"})
+"""Commands that always keep what they have done; `evaluate` and `mine` do with some options."""
+
 _MOST = 2**31 - 1
 
 
@@ -123,10 +126,10 @@ def main(arguments: list[str] | None = None) -> None:
     # The notices and progress bars of transformers would drown ours.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    given = sys.argv[1:] if arguments is None else arguments
     with plain_terminal():
         _log_to_stderr()
         try:
-            given = sys.argv[1:] if arguments is None else arguments
             _refuse_undecodable(given)
             try:
                 code = _run(given)
@@ -137,7 +140,7 @@ def main(arguments: list[str] | None = None) -> None:
         except Llama2VecError as error:
             _fail(" ".join(str(error).split()))
         except KeyboardInterrupt:
-            print("interrupted; rerun the same command to resume", file=sys.stderr)
+            print(f"interrupted{'; rerun the same command to resume' if _resumes(given) else ''}", file=sys.stderr)
             sys.exit(_INTERRUPTED)
         except MemoryError:
             _fail(_NO_MEMORY)
@@ -177,6 +180,24 @@ def _run(arguments: list[str]) -> int:
     if code == _INTERRUPTED:  # how typer returns Ctrl-C
         raise KeyboardInterrupt
     return code if isinstance(code, int) else 0
+
+
+def _resumes(arguments: Sequence[str]) -> bool:
+    """Return whether rerunning an interrupted command resumes what it began.
+
+    >>> [_resumes(call.split()) for call in ("encode m c -o s", "evaluate m --task t", "evaluate m --task t -o out")]
+    [True, False, True]
+    """
+
+    def given(*options: str) -> bool:
+        return any(argument.startswith(options) for argument in arguments)
+
+    verb = next((argument for argument in arguments if argument in COMMANDS), "")
+    if verb == "evaluate":
+        return given("-o", "--output", "stores=")
+    if verb == "mine":
+        return given("--model") and not given("--store")
+    return verb in _RESUMABLE
 
 
 def _option_and_problem(message: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +66,17 @@ class Answers:
             print_json(hits, question, mode, self.where)
         elif hits:
             show(hits, question, folder)
-        elif self.where is not None and not len(self.retriever.fields.rows(self.where)):
-            typer.echo("Nothing found: no passage matches the filter.")
         else:
-            among = " that matches the filter" if self.where is not None else ""
-            typer.echo(f"Nothing found: no passage{among} shares a word with the question.")
+            typer.echo(f"Nothing found: {self.why_nothing('the question')}.")
         if opens:
             open_best(hits, question, folder)
+
+    def why_nothing(self, asked: str) -> str:
+        """Say why a search found nothing; ``asked`` = what was searched for."""
+        if self.where is not None and not len(self.retriever.fields.rows(self.where)):
+            return "no passage matches the filter"
+        among = " that matches the filter" if self.where is not None else ""
+        return f"no passage{among} shares a word with {asked}"
 
     def mode_now(self) -> Mode:
         """Return how the next question is searched: vectors that came since the index was opened count."""
@@ -83,6 +88,9 @@ class Answers:
     def to_each(self, depth: int) -> None:
         """Read questions until an empty line or the end of input."""
         mode = self.mode_now()
+        if isinstance(sys.stdin, TextIOWrapper):
+            # Otherwise bytes that are not UTF-8 end the command, and take the other questions of a pipe with them.
+            sys.stdin.reconfigure(errors="surrogateescape")
         if sys.stdin.isatty():
             count = counted(len(self.retriever.store), "passage")
             print(f"{count}. Ask a question; an empty line quits.", file=sys.stderr)
@@ -94,6 +102,11 @@ class Answers:
                 break
             if not question:
                 break
+            try:
+                question.encode()
+            except UnicodeEncodeError:
+                print(f"{question!a} is not valid UTF-8; check the terminal's encoding", file=sys.stderr)
+                continue
             before, mode = mode, self.mode_now()
             if mode != before:
                 print(f"The index has changed; answers now come from {mode} search.", file=sys.stderr)
@@ -189,7 +202,11 @@ def open_best(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
 
 def _opener(file: str, line: int | None) -> list[str] | None:
     """Return the command that opens a file: an editor for text, else what the desktop uses for it."""
-    editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "")
+    variable = "VISUAL" if os.environ.get("VISUAL") else "EDITOR"
+    try:
+        editor = shlex.split(os.environ.get(variable) or "")
+    except ValueError as error:
+        raise ConfigError(f"--open: ${variable} is not a valid command ({error}): {os.environ[variable]}") from None
     if editor and line is not None:
         name = Path(editor[0]).stem
         form = next((form for form, editors in _LINE_OPTIONS.items() if name in editors), "{file}")

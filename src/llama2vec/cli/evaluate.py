@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import tempfile
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from llama2vec.score.systems import Stores, System
 
 
+logger = logging.getLogger(__name__)
 _Kind = Literal["bm25", "run", "model"]
 
 
@@ -187,6 +189,8 @@ def _evaluate(
     from llama2vec.score.report.text import task_table
     from llama2vec.terminal import table_console
 
+    if output is None and system.encoder is not None and stores.folder is None:
+        logger.warning("without --output nothing is kept: after an interruption, all texts are encoded again")
     scratch: Any = nullcontext(output) if output else tempfile.TemporaryDirectory(prefix="llama2vec-")
     with scratch as folder:
         scores = evaluate_tasks(system, tasks, Path(folder), settings, stores=stores, overwrite=overwrite)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import ENCODER_KEYS, Device, Dtype, EncoderSets, Prompts, load_encoder
+from llama2vec.cli.options import ENCODER_KEYS, Device, Dtype, EncoderSets, Prompts, known_language, load_encoder
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.errors import ConfigError
 from llama2vec.terminal import counted
@@ -47,6 +47,7 @@ def explain_command(
     for option, text in (("--query", query), ("--passage", passage)):
         if not text.strip():
             raise ConfigError(f"{option} is empty; give a text")
+    known_language(language)
     encoder = load_encoder(model, dtype, device, prompts, sets)
     from llama2vec.explain.explanation import Explainer
     from llama2vec.model.lengths import NOUNS, warn_of_limit

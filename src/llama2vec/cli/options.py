@@ -242,9 +242,12 @@ def bm25_language(language: str | None, *, bm25: bool) -> str | None:
         if language is not None:
             raise ConfigError("--language sets the language of BM25; add --bm25")
         return None
-    language = "en" if language is None else language
+    return known_language("en" if language is None else language)
+
+
+def known_language(language: str) -> str:
+    """Return what ``--language`` was given; a ConfigError if it is not a language code."""
     try:
-        check_language(language)
+        return check_language(language)
     except ValueError as error:
         raise ConfigError(f"--language: {error}") from None
-    return language

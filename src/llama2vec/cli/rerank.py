@@ -55,29 +55,37 @@ def rerank_command(
     list_settings: Annotated[bool, settings_option(READING_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
-    """Rerank the best passages of a run with a cross-encoder."""
+    """Rerank the best passages of a run with a cross-encoder; rerun to resume."""
     from llama2vec.data.trec import RUN_FILE, check_id, read_run, write_run
+    from llama2vec.score.tasks import retrieval_task, task_places
 
     reading = only_reading(sets, "rerank")
-    read = [run, queries, corpus, index, model]
+    read = [run, queries, corpus, index, model, *(task_places([task], data_root) if task else ())]
     check_new(output, overwrite=overwrite, inputs=read, kind=RUN_FILE)
     if task is None and (queries is None or (corpus is None and index is None)):
         raise ConfigError("a run needs texts; give --task, or --queries with --corpus or --index")
     if corpus is not None and index is not None:
         raise ConfigError("--corpus and --index both bring the passages; give one of them")
+    if sets and index is not None:
+        raise ConfigError(f"--set {sets[0]}: the passages of --index have been read already; drop it")
     found = read_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.data.beir import warn_of_empty_queries
     from llama2vec.integrations.pair_scorer import PairScorer
-    from llama2vec.score.reranking import rerank
-    from llama2vec.score.tasks import retrieval_task
+    from llama2vec.score.reranking import discard_scores, kept_scores, rerank
 
-    scorer = PairScorer(model, reranking.device, reranking.dtype)
+    # Before the model, which may have to be downloaded.
     asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index, reading)
     warn_of_empty_queries((query for query in asked if query.id in found.results), queries or task or "")
-    reranked = rerank(found, asked, passages, scorer, depth=reranking.depth, tag=tag)
+    scorer = PairScorer(model, reranking.device, reranking.dtype)
+    kept_in = kept_scores(output, [scorer.fingerprint, reranking.device, reranking.dtype])
+    try:
+        reranked = rerank(found, asked, passages, scorer, depth=reranking.depth, tag=tag, kept_in=kept_in)
+    finally:
+        # A later call that resumes does not read them again.
+        scorer.warn_of_cut_texts()
     write_run(reranked, output, overwrite=overwrite)
-    scorer.warn_of_cut_texts()
+    discard_scores(output)
     typer.echo(
         f"Reranked {counted(len(reranked.results), 'query', 'queries')} to depth {reranking.depth:,} with {model} "
         f"({scorer.kind}, {counted(scorer.scored, 'pair')}): {output}"

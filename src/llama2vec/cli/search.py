@@ -62,7 +62,8 @@ def search_command(
     """Search an index for one question, interactively, or for a file of queries (writes a TREC run)."""
     if bool(queries) != bool(run):
         raise ConfigError("--queries and --run belong together: the queries to ask and the TREC run to write")
-    without = {"the question": question, "--json": as_json, "--open": opens} if queries else {"--overwrite": overwrite}
+    of_one = {"the question": question, "--json": as_json, "--open": opens, "--no-group": ranking.no_group}
+    without = of_one if queries else {"--overwrite": overwrite}
     for name, is_given in without.items():
         if is_given:
             raise ConfigError(f"{name} has no meaning {'with' if queries else 'without'} --queries and --run")
@@ -81,6 +82,8 @@ def search_command(
             f"--fusion and --weight set how hybrid mixes, but this search is by {chosen} alone; "
             "use them with --mode hybrid"
         )
+    if chosen == "bm25" and model is not None:
+        raise ConfigError(f"--model {model} has no meaning here, because this search is by bm25 alone; leave it out")
     # Before the model is loaded, which may take minutes.
     retriever.check_mode(chosen)
     if ranking.where is not None:
@@ -97,9 +100,11 @@ def search_command(
 def _fusion(method: str, weights: list[str]) -> Fusion:
     from llama2vec.retrieve.fusion import Fusion
 
-    shares = {}
+    shares: dict[str, float] = {}
     for weight in weights:
         name, _, number = weight.partition("=")
+        if name in shares:
+            raise ConfigError(f"--weight {weight}: {name} has the weight {shares[name]:g} already; give one of them")
         try:
             shares[name] = float(number)
         except ValueError:
@@ -122,5 +127,10 @@ def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwri
         check_id(passage_id, "passage", run)
     mode = answers.mode_now()
     tag = "llama2vec" if mode == "dense" else f"llama2vec-{mode}"
-    write_run(answers.retriever.search(asked, mode, depth, where=answers.where, tag=tag), run, overwrite=overwrite)
-    typer.echo(f"Searched {counted(len(asked), 'query', 'queries')} to depth {depth:,}: {run}")
+    found = answers.retriever.search(asked, mode, depth, where=answers.where, tag=tag)
+    empty = sum(not found.results[query.id] for query in asked)
+    if empty == len(asked):
+        raise ConfigError(f"{run} was not written, because nothing was found: {answers.why_nothing('a query')}")
+    write_run(found, run, overwrite=overwrite)
+    which = f", {empty:,} of which found nothing," if empty else ""
+    typer.echo(f"Searched {counted(len(asked), 'query', 'queries')}{which} to depth {depth:,}: {run}")

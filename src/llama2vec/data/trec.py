@@ -103,7 +103,7 @@ def write_run(run: Run, path: str | Path, *, overwrite: bool = False) -> None:
     """
     path = Path(path)
     if not any(run.results.values()):
-        raise RunFormatError(f"{path}: the run {run.tag!r} has no results to write; search first")
+        raise RunFormatError(f"{path}: the run {run.tag!r} has no results to write; no query found a passage")
     check_id(run.tag, "tag", path)
     lines: list[str] = []
     for query_id in run.results:

@@ -30,7 +30,11 @@ _EDGE = 1 + 2**-20
 
 @dataclass(frozen=True, slots=True)
 class Fusion:
-    """How ``hybrid`` makes one ranking of two."""
+    """How ``hybrid`` makes one ranking of two.
+
+    Raises:
+        ConfigError: The method or a mode is unknown, a weight is negative or not finite, or none counts.
+    """
 
     method: FusionMethod = "min-max"  # of scores brought to 0..1, or reciprocal ranks
     weights: Mapping[str, float] = field(default_factory=dict)  # by mode; a mode that is not named has the weight 1
@@ -41,19 +45,17 @@ class Fusion:
         unknown = sorted(set(self.weights) - set(MODES[:-1]))
         if unknown:
             raise ConfigError(f"unknown mode {unknown[0]!r} in the fusion weights; choose from {', '.join(MODES[:-1])}")
+        weights = [float(self.weights.get(mode, 1.0)) for mode in MODES[:-1]]
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
+            raise ConfigError("fusion weights must be at least 0 and not all 0; leave them out for 1 and 1")
 
     def shares(self) -> dict[Mode, float]:
         """Return mode → weight of the modes that count.
 
         >>> Fusion(weights={"dense": 0.0}).shares()
         {'bm25': 1.0}
-
-        Raises:
-            ConfigError: A weight is negative or not finite, or none counts.
         """
         shares = {mode: float(self.weights.get(mode, 1.0)) for mode in MODES[:-1]}
-        if not all(math.isfinite(share) and share >= 0 for share in shares.values()) or not any(shares.values()):
-            raise ConfigError("fusion weights must be at least 0 and not all 0; leave them out for 1 and 1")
         return {mode: share for mode, share in shares.items() if share}
 
     def fuse(self, runs: Mapping[Mode, Run], depth: int) -> Run:

@@ -88,6 +88,7 @@ def build_index(
     *,
     kind: IndexKind | None = None,
     bm25: str | None = None,
+    keeps_bm25: bool = True,
     overwrite: bool = False,
     store_place: Path | None = None,
     search: SearchRequest | None = None,
@@ -101,6 +102,7 @@ def build_index(
             others but ``faiss-flat`` are approximate.
         bm25: ISO 639 code of the language in which BM25 reads the texts; None = do not add BM25. A store without
             vectors needs it.
+        keeps_bm25: Whether BM25 that the index has stays where none is asked for.
         overwrite: Make the requested parts again. An index over another store is replaced as a whole.
         store_place: Where the store will lie when it and the index have moved together; None = it stays.
         search: What is asked of the vectors' index besides its kind; None = as the kind usually is.
@@ -119,7 +121,7 @@ def build_index(
     found, sha256 = _read_index(output), store_sha256(store)
     same_store = found is not None and found.plan.get("store") == sha256
     there: Mapping[str, Any] = found.plan["settings"] if found and same_store else {}
-    wanted = _wanted(there, kind or _kind_for(store, search), bm25, search)
+    wanted = _wanted(there if keeps_bm25 else {**there, "bm25": None}, kind or _kind_for(store, search), bm25, search)
     _check_vectors(store, wanted["kind"], wanted["bm25"])
     plan, adds = {"settings": wanted, "store": sha256}, wanted != there == wanted | {"bm25": None}
     with claim(output, INDEX, plan, overwrite=overwrite, extend=adds, inputs=[store.path]) as work:
@@ -130,7 +132,7 @@ def build_index(
         makes_vectors = anew or bool(differs - {"bm25"}) or (overwrite and (kind is not None or not bm25))
         makes_bm25 = wanted["bm25"] and (anew or "bm25" in differs or (overwrite and bm25))
         replaced = ({MANIFEST, _FAISS, _FIELDS} if makes_vectors else set()) | ({_BM25} if makes_bm25 else set())
-        replaced |= set() if same_store else {_BM25, _SPARSE}
+        replaced |= (set() if same_store else {_BM25, _SPARSE}) | (set() if keeps_bm25 or bm25 else {_BM25})
         entries = os.listdir(output) if output.is_dir() else []
         folder = work.begin(keep=[name for name in entries if name not in replaced and not name.startswith(".lock-")])
         with disk_errors(output):

@@ -32,7 +32,7 @@ from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.opened import EncoderOfStore, OpenedIndex, QueryEncoder
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
-from llama2vec.retrieve.texts import as_passages, passages_sha256
+from llama2vec.retrieve.texts import as_passages, check_distinct, passages_sha256
 from llama2vec.retrieve.vector_index import Index, Rows, Scores
 
 if TYPE_CHECKING:
@@ -147,12 +147,12 @@ class Retriever:
             language: ISO 639 code for BM25; None = search by vectors alone, which needs a model.
             device: Where a named model runs.
             dtype: Its number format.
-            overwrite: Replace what the folder holds of other texts.
+            overwrite: Replace what the folder holds of other texts, or in another language.
             split: Cut long texts into passages; None = warn of those that the model does not read to their end.
 
         Raises:
             DataError: Something is not a text, two texts have one id, or there is none.
-            OutputExistsError: The folder holds other texts.
+            OutputExistsError: The folder holds other texts, or BM25 in another language.
             ModelError: The model cannot be used.
             ConfigError: Neither a model nor a language is given.
         """
@@ -182,7 +182,7 @@ class Retriever:
             lambda: passages, encoder, home / "store", source=source, overwrite=overwrite, total=len(passages)
         )
         warn_of_cut_passages(store, "cut them into passages with split=PassageSettings()")
-        build_index(store, home / "index", bm25=language, overwrite=overwrite)
+        build_index(store, home / "index", bm25=language, keeps_bm25=False, overwrite=overwrite)
         return cls.open(home / "index", encoder)
 
     @property
@@ -244,6 +244,7 @@ class Retriever:
 
         Raises:
             ConfigError: The mode is unknown, or the filter is not an expression over the fields.
+            DataError: Two queries have one id.
             StoreError: The index does not carry the mode.
             StoreReplacedError: The index was replaced since it was opened, and cannot be opened again.
         """
@@ -364,6 +365,7 @@ class Retriever:
             raise ConfigError(f"the depth must be at least 1, not {depth}")
         if not queries:
             return Run({}), {}
+        check_distinct((query.id for query in queries), "queries")
         is_hybrid = mode == "hybrid"
         modes: Iterable[Mode] = self.fusion.shares() if is_hybrid else [mode]
         reach = max(depth, FUSED_DEPTH) if is_hybrid else depth

@@ -36,11 +36,16 @@ def as_passages(texts: Iterable[str | Mapping[str, Any] | Passage]) -> list[Pass
     passages = [_passage(row, number) for number, row in enumerate(rows)]
     if not passages:
         raise EmptyCorpusError("the list of texts is empty; give at least one")
-    numbers: dict[str, int] = {}
-    for number, passage in enumerate(passages):
-        if numbers.setdefault(passage.id, number) != number:
-            raise DataError(f"texts {numbers[passage.id]} and {number} share the id {passage.id!r}; make ids unique")
+    check_distinct((passage.id for passage in passages), "texts")
     return passages
+
+
+def check_distinct(ids: Iterable[str], noun: str) -> None:
+    """Raise a DataError if two of the ``noun`` (plural) have one id."""
+    numbers: dict[str, int] = {}
+    for number, one in enumerate(ids):
+        if numbers.setdefault(one, number) != number:
+            raise DataError(f"{noun} {numbers[one]} and {number} share the id {one!r}; make ids unique")
 
 
 def passages_sha256(passages: Iterable[Passage]) -> str:

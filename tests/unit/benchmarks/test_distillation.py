@@ -39,5 +39,5 @@ def test_every_row_is_made_once_and_only_one_training_has_the_teachers_scores(
     capsys.readouterr()
     with pytest.raises(SystemExit):
         distillation.main(command)  # other settings
-    assert "was made with other settings; choose another --output" in capsys.readouterr().err
+    assert "was made with other settings (recipe); choose another --output" in capsys.readouterr().err
     assert output.read_bytes() == before

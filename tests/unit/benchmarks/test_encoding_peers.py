@@ -186,3 +186,18 @@ def test_rows_that_are_there_or_would_take_too_long_are_not_due(tmp_path: Path) 
     assert json.loads(settings.output.read_text(encoding="utf-8"))["rows"] == {"a": 1, "b": 2}
     settings.minutes = 0.0
     assert list(bench.due(["c"])) == []
+
+
+def test_rows_of_another_model_are_not_completed(tmp_path: Path) -> None:
+    from encoding_peers import Bench
+
+    settings = argparse.Namespace(work=str(tmp_path), output=tmp_path / "found.json", minutes=60.0, model="tiny")
+    facts = dict.fromkeys(("native_bfloat16", "layers", "weights", "prompt", "texts", "prompt_tokens"), 1)
+    (tmp_path / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+    for _ in range(2):
+        bench = Bench(settings)
+        bench.open()
+        bench.save()
+    (tmp_path / "facts.json").write_text(json.dumps(facts | {"layers": 2}), encoding="utf-8")
+    with pytest.raises(SystemExit, match=r"found\.json is of the model .*'layers': 1.*; choose another --output"):
+        Bench(settings).open()

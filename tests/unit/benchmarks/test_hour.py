@@ -82,3 +82,12 @@ def test_a_share_is_multiplied_and_marked_and_a_search_is_not(settings: argparse
         "| `encode`, as shipped (`auto`) | 2,000 | 90.0 | 13.5 minutes, extrapolated |",
         "| `search`: from the shell to the first hybrid answer | 2,000 | 3.2 | 3.2 s |",
     ]
+
+
+def test_rows_of_another_model_are_not_completed(settings: argparse.Namespace) -> None:
+    from hour import Hour
+
+    Hour(settings).save()
+    settings.model = "large"
+    with pytest.raises(SystemExit, match=r"hour\.json is of the model tiny; choose another --output"):
+        Hour(settings)

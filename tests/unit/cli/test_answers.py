@@ -173,6 +173,8 @@ def test_what_cannot_be_opened_is_one_line(folder: Path, programs: Path, monkeyp
     program(programs, "broken", status=3)
     monkeypatch.setenv("EDITOR", "broken")
     assert "broken ended with status 3" in problem(GUIDE)
+    monkeypatch.setenv("VISUAL", "vim 'x")
+    assert problem(GUIDE) == "--open: $VISUAL is not a valid command (No closing quotation): vim 'x"
 
 
 def test_questions_after_vectors_have_come_are_answered_by_them(
@@ -197,3 +199,15 @@ def test_questions_after_vectors_have_come_are_answered_by_them(
     assert "b.txt" in second
     assert "a.txt" in second  # by vectors, every document is found
     assert err.count("answers now come from hybrid search") == 1
+
+
+def test_a_question_that_is_not_utf8_is_one_line_and_the_next_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool", "b.txt": "a river"}), tmp_path / "index"
+    sync(folder, index)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\nwool\n"), encoding="utf-8"))
+    Answers(Retriever.open(index)).to_each(5)
+    out, err = capsys.readouterr()
+    assert "'caf\\udce9' is not valid UTF-8; check the terminal's encoding\n" in err
+    assert "a.txt" in out

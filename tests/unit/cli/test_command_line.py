@@ -234,6 +234,33 @@ def test_a_full_memory_is_one_line(
     assert "the memory is full" in command_line.refused("check", "data.jsonl")
 
 
+@pytest.mark.parametrize(
+    ("call", "resumes"),
+    [
+        ("adapt -o out", True),
+        ("rerank a.trec --model m -o b.trec --task t", True),
+        ("evaluate m --task t -o out", True),
+        ("evaluate m --task t --output=out", True),
+        ("evaluate m --task t --set stores=vectors", True),
+        ("evaluate m --task t", False),
+        ("mine pairs.jsonl -o out.jsonl --model m", True),
+        ("mine pairs.jsonl -o out.jsonl --store s", False),
+        ("search index --queries q.tsv --run r.trec", False),
+        ("explain m -q a -p b", False),
+    ],
+)
+def test_ctrl_c_promises_to_resume_only_where_something_is_kept(
+    command_line: CommandLine, monkeypatch: pytest.MonkeyPatch, call: str, resumes: bool
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llama2vec.cli._run", interrupted)
+    line = "interrupted; rerun the same command to resume" if resumes else "interrupted"
+    done = command_line(*call.split())
+    assert (done.code, done.err) == (130, f"{line}\n")
+
+
 def test_without_a_command_the_help_is_shown(command_line: CommandLine) -> None:
     done = command_line()
     assert done.code == 2

@@ -144,6 +144,19 @@ def test_scores_without_a_folder_are_only_shown(folder: Path, tmp_path: Path, co
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_model_without_a_folder_is_warned_that_an_interruption_loses_the_work(
+    folder: Path, tmp_path: Path, llama_folder: Path, command_line: CommandLine, caplog: pytest.LogCaptureFixture
+) -> None:
+    command = ["evaluate", llama_folder, "--task", folder, "--dtype", "float32", "--device", "cpu"]
+    warning = "without --output nothing is kept: after an interruption, all texts are encoded again"
+    assert command_line(*command).code == 0
+    assert warning in caplog.messages
+    caplog.clear()
+    assert command_line(*command, "--set", f"stores={tmp_path / 'stores'}").code == 0
+    assert command_line("evaluate", "bm25", "--task", folder).code == 0
+    assert warning not in caplog.messages
+
+
 def test_settings_that_have_an_option_of_their_own_may_be_set_as_well(
     folder: Path, tmp_path: Path, command_line: CommandLine
 ) -> None:

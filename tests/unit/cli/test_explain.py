@@ -35,6 +35,8 @@ def test_explain_as_json_adds_up(llama_folder: Path, command_line: CommandLine) 
 
 def test_wrong_explanations_are_one_line(llama_folder: Path, command_line: CommandLine) -> None:
     assert "--query is empty" in command_line.refused("explain", llama_folder, "-q", " ", "-p", "x", *CPU)
+    named = ["-q", "x", "-p", "y", "--language", "english"]
+    assert "--language: 'english' is not an ISO 639 code" in command_line.refused("explain", "./nowhere", *named)
     options = ["-q", "x", "-p", "y", "--set", "pooling=mean"]
     assert "pooling=slots" in command_line.refused("explain", llama_folder, *options, *CPU)
 

@@ -74,6 +74,34 @@ def test_a_run_is_reranked_and_scored(
     assert "was made with run_sha256" in command_line.refused(*other, "-o", tmp_path / "scores")
 
 
+def test_ctrl_c_keeps_the_scores_and_the_same_command_resumes(
+    folder: Path, run: Path, model: Path, tmp_path: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ["rerank", run, "--model", model, "--device", "cpu", "--task", folder, "--depth", 5, "-o"]
+    assert command_line(*call, tmp_path / "whole.trec").code == 0
+    monkeypatch.setattr("llama2vec.score.reranking._PAIRS_AT_ONCE", 1)
+    score, batches = PairScorer.scores, list[int]()
+
+    def interrupted(self: PairScorer, *texts: Any) -> Any:
+        batches.append(len(texts[0]))
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return score(self, *texts)
+
+    monkeypatch.setattr(PairScorer, "scores", interrupted)
+    stopped = command_line(*call, tmp_path / "out.trec")
+    assert stopped.code == 130
+    assert stopped.err.endswith("interrupted; rerun the same command to resume\n")
+    done = command_line(*call, tmp_path / "out.trec")
+    assert done.code == 0, done.err
+    assert batches == [1, 1, 1, 1]
+    whole, resumed = (read_run(tmp_path / f"{name}.trec").results for name in ("whole", "out"))
+    assert {query: list(scores) for query, scores in resumed.items()} == {
+        query: list(scores) for query, scores in whole.items()
+    }
+    assert list(tmp_path.glob("*.scores-*")) == []
+
+
 def test_queries_and_passages_may_come_from_files_or_an_index(
     folder: Path, run: Path, model: Path, llama_folder: Path, tmp_path: Path, command_line: CommandLine
 ) -> None:
@@ -98,6 +126,12 @@ def test_queries_and_passages_may_come_from_files_or_an_index(
         (["--task", "{folder}", "--model", "{llama}"], "scores no pairs; give a cross-encoder"),
         (["--task", "{folder}", "--name", "two words"], "TREC files need one word: rename it"),
         (["--task", "{folder}", "--corpus", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (
+            ["--task", "{folder}", "--index", "i", "--set", "reading.text_field=body"],
+            "--set reading.text_field=body: the passages of --index have been read already; drop it",
+        ),
+        (["--task", "{folder}:dev", "--model", "./nowhere"], "has no split 'dev'"),
+        (["--task", "{folder}", "-o", "{folder}/out.trec"], "lies inside the input"),
     ],
 )
 def test_a_mistake_is_one_line_and_nothing_is_written(

@@ -53,9 +53,13 @@ def test_each_mode_answers_a_question_and_writes_a_run(
 
 
 def test_bm25_needs_no_model(index: Path, tmp_path: Path, command_line: CommandLine) -> None:
-    nowhere = ["--model", tmp_path / "nowhere"]
-    assert len(found_ids(command_line("search", index, "river", "--mode", "bm25", *nowhere).out)) == 5
-    assert "nowhere" in command_line.refused("search", index, "river", *nowhere)
+    unloaded = ["--model", tmp_path / "nowhere"]
+    assert len(found_ids(command_line("search", index, "river", "--mode", "bm25").out)) == 5
+    assert "this search is by bm25 alone" in command_line.refused("search", index, "river", *BM25, *unloaded)
+    assert "no such model" in command_line.refused("search", index, "river", *unloaded)
+    words = write_store(lambda: [Passage("a", "river")], None, tmp_path / "words", source={})
+    build_index(words, tmp_path / "index", bm25="en")
+    assert "this search is by bm25 alone" in command_line.refused("search", tmp_path / "index", "river", *unloaded)
 
 
 def test_the_default_is_hybrid_by_min_max_and_weights_reach_it(index: Path, command_line: CommandLine) -> None:
@@ -193,12 +197,31 @@ def test_an_id_that_a_run_cannot_hold_is_told_before_the_search(
         (["--mode", "hybrid", "--weight", "dense"], "--weight dense: write a mode and a number"),
         (["--mode", "hybrid", "--weight", "titles=2"], "unknown mode 'titles'"),
         (["--mode", "hybrid", "--fusion", "sum"], "unknown fusion 'sum'; choose one of min-max, rrf"),
+        (["--mode", "hybrid", "--weight", "dense=2", "--weight", "dense=3"], "dense has the weight 2 already"),
+        (["--mode", "hybrid", "--weight", "dense=-1"], "fusion weights must be at least 0"),
+        (["--mode", "hybrid", "--weight", "dense=nan"], "fusion weights must be at least 0"),
         (["--queries", "q.tsv"], "--queries and --run belong together"),
         (["--where", "1"], "where: names no field"),
     ],
 )
 def test_wrong_searches_are_one_line(store: Path, command_line: CommandLine, options: list[str], words: str) -> None:
     assert words in command_line.refused("search", store, "river", *options, *CPU)
+
+
+def test_queries_that_find_nothing_are_counted_and_a_run_needs_one_that_does(
+    documents: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    asked, run = tmp_path / "queries.tsv", tmp_path / "run.trec"
+    asked.write_text("q1\tllama\nq2\tzygote\n", encoding="utf-8")
+    call = ["search", documents, *BM25, "--queries", asked, "--run", run]
+    assert "--no-group has no meaning with --queries and --run" in command_line.refused(*call, "--no-group")
+    line = command_line.refused(*call, "--where", "year > 3000")
+    assert line.endswith("run.trec was not written, because nothing was found: no passage matches the filter")
+    assert command_line(*call).out == f"Searched 2 queries, 1 of which found nothing, to depth 1,000: {run}\n"
+    assert list(read_run(run).results) == ["q1"]
+    asked.write_text("q2\tzygote\n", encoding="utf-8")
+    line = command_line.refused(*call, "--overwrite")
+    assert line.endswith("because nothing was found: no passage shares a word with a query")
 
 
 @pytest.mark.parametrize("option", ["--json", "--open"])

@@ -156,10 +156,10 @@ def test_wrong_fusions_are_told_in_one_line() -> None:
     with pytest.raises(ConfigError, match="unknown mode 'sparse' in the fusion weights; choose from dense, bm25"):
         Fusion(weights={"sparse": 1})
     with pytest.raises(ConfigError, match="not all 0"):
-        Fusion(weights={"dense": 0, "bm25": 0}).shares()
+        Fusion(weights={"dense": 0, "bm25": 0})
     for weight in (-1.0, math.nan, math.inf):
         with pytest.raises(ConfigError, match="at least 0"):
-            Fusion(weights={"dense": weight}).shares()
+            Fusion(weights={"dense": weight})
 
 
 class Windows:

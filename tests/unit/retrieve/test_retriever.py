@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -210,6 +211,22 @@ def test_texts_are_kept_in_a_folder_which_names_its_model(encoder: Encoder, llam
     assert [len(again.store), len(again.hits("other"))] == [1, 1]
     with pytest.raises(DataError, match="is of type NoneType"):
         Retriever.from_texts(["a", None], encoder)  # type: ignore[list-item]
+
+
+def test_without_a_language_a_folder_that_has_bm25_is_refused_or_loses_it(encoder: Encoder, tmp_path: Path) -> None:
+    build = partial(Retriever.from_texts, ["The river is wide.", "A stone bridge."], encoder)
+    assert build(tmp_path / "new", language=None).modes == ("dense",)
+    assert build(tmp_path / "kept").modes == ("hybrid", "dense", "bm25")
+    with pytest.raises(OutputExistsError, match="--overwrite"):
+        build(tmp_path / "kept", language=None)
+    made = build(tmp_path / "kept", language=None, overwrite=True)
+    assert made.modes == Retriever.open(tmp_path / "kept", encoder).modes == ("dense",)
+    assert build(tmp_path / "kept", language="en").modes == ("hybrid", "dense", "bm25")
+
+
+def test_two_queries_of_one_id_are_refused() -> None:
+    with pytest.raises(DataError, match="queries 0 and 2 share the id 'q'; make ids unique"):
+        Retriever.from_texts(list(TEXTS), None).search([Query("q", "a"), Query("r", "b"), Query("q", "c")])
 
 
 def test_long_texts_are_split_on_request_and_counted_otherwise(
