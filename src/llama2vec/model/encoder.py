@@ -24,7 +24,7 @@ from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.lengths import Cut
 from llama2vec.model.limits import most_tokens, within_model
-from llama2vec.model.local import check_layer_count, fetched, quiet_transformers
+from llama2vec.model.local import check_layer_count, fetched, quiet_transformers, weights_to_save
 from llama2vec.model.pooling import Pooling, Vectors, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
@@ -371,11 +371,9 @@ class Encoder:
         return folder
 
     def _save_model(self, folder: Path) -> None:
-        model, tokenizer, missing = self.backbone.model, self.backbone.tokenizer, self.backbone.missing_head
-        # A head that the files lacked is random here, and must not look like a trained one later.
-        kept = {name: value for name, value in model.state_dict().items() if name not in missing} if missing else None
+        model, tokenizer = self.backbone.model, self.backbone.tokenizer
         with quiet_transformers():
-            model.save_pretrained(folder, state_dict=kept)
+            model.save_pretrained(folder, state_dict=weights_to_save(model, self.backbone.missing_head))
             # An encoder does not chat: with a template sentence-transformers wraps every text in a conversation.
             tokenizer.chat_template = None
             tokenizer.save_pretrained(folder)

@@ -8,7 +8,7 @@ import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from llama2vec.model.source import (
     ModelSource,
     ModelSpec,
     cache_folder,
+    check_weights,
     own_models,
     resolve_model,
 )
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 SAFE = {"trust_remote_code": False}
 _UNPACKED_HASH = "weights.sha256"
 _LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
-_CACHE_FORMAT = "2"  # Raised when the same input gives other files
+_CACHE_FORMAT = "3"  # Raised when the same input gives other files, or none
 _SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # GGUF's names and transformers'
 
 
@@ -256,21 +257,53 @@ def unpack_gguf(source: ModelSource) -> str:
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers(), model_errors(source):
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location, gguf_file=source.gguf_file, dtype=torch.float32, **SAFE
-        )
+        _refuse_part(source)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source.location, gguf_file=source.gguf_file, dtype=torch.float32,
+            output_loading_info=True, ignore_mismatched_sizes=True, **SAFE,
+        )  # fmt: skip
+        missing = check_weights(source.name, model, found)
         tokenizer = gguf_tokenizer(source)
+        clean = _without_quantization(model)
+    with into_cache(folder) as partial:
+        with quiet_transformers():
+            clean.save_pretrained(partial, state_dict=weights_to_save(clean, missing))
+            tokenizer.save_pretrained(partial)
+        _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
+    return str(folder)
+
+
+def _refuse_part(source: ModelSource) -> None:
+    """Raise a ModelError for one part of a split GGUF file: transformers reads no more than that part."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(Path(source.location, source.gguf_file or "")).fields.get("split.count")
+    if field and (count := int(field.contents())) > 1:
+        raise ModelError(
+            f"{source.name}: one of the {count} parts of a split GGUF file; join them with "
+            "`llama-gguf-split --merge FIRST-PART WHOLE.gguf` and give the whole file"
+        )
+
+
+def _without_quantization(model: Any) -> Any:
+    """Return the same model with a config that does not name the file's quantization."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
     with torch.device("meta"):  # Random weights for each of Gemma's 262,144 tokens would take seconds.
         clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32, **SAFE)
     clean.load_state_dict(model.state_dict(), assign=True)
     clean.tie_weights()
-    with into_cache(folder) as partial:
-        with quiet_transformers():
-            clean.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-        _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
-    return str(folder)
+    return clean
+
+
+def weights_to_save(model: Any, missing: Collection[str]) -> dict[str, Any] | None:
+    """Return a model's weights but those that its files lacked; None = all of them.
+
+    A head that the files lacked is random, and must not look like a trained one later.
+    """
+    return {name: value for name, value in model.state_dict().items() if name not in missing} if missing else None
 
 
 @contextmanager
