@@ -260,7 +260,7 @@ def unpack_gguf(source: ModelSource) -> str:
         _refuse_part(source)
         model, found = AutoModelForCausalLM.from_pretrained(
             source.location, gguf_file=source.gguf_file, dtype=torch.float32,
-            output_loading_info=True, ignore_mismatched_sizes=True, **SAFE,
+            output_loading_info=True, ignore_mismatched_sizes=True, **_dequantizing(), **SAFE,
         )  # fmt: skip
         missing = check_weights(source.name, model, found)
         tokenizer = gguf_tokenizer(source)
@@ -271,6 +271,15 @@ def unpack_gguf(source: ModelSource) -> str:
             tokenizer.save_pretrained(partial)
         _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
     return str(folder)
+
+
+def _dequantizing() -> dict[str, Any]:
+    """Return the option that unpacks every weight; since 5.23, transformers may keep them packed (package kernels)."""
+    import transformers
+
+    return (
+        {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
+    )
 
 
 def _refuse_part(source: ModelSource) -> None:

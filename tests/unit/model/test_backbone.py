@@ -286,6 +286,25 @@ def test_a_gguf_file_is_dequantized_once_into_a_model_that_can_be_trained_and_sa
     np.testing.assert_array_equal(again.encode_passages(sentences[:3]), before)
 
 
+def test_a_gguf_file_is_dequantized_even_where_transformers_could_keep_its_blocks(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import transformers
+
+    if not hasattr(transformers, "GgufConfig"):
+        pytest.skip("this transformers always dequantizes")
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    asked, read = [], transformers.AutoModelForCausalLM.from_pretrained
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        asked.append(options["quantization_config"].dequantize)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", spy)
+    load(gguf_file)
+    assert asked == [True]
+
+
 def test_a_gguf_tokenizer_gives_the_ids_of_the_original(
     gguf_file: Path, make_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     sentences: list[str],
@@ -333,10 +352,14 @@ def test_a_gguf_file_without_a_tensor_or_in_parts_is_refused_and_never_filled_wi
     monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
     lost = "model.layers.1.mlp.up_proj.weight"
     write_gguf(tmp_path / "lost.gguf", make_model("llama"), tokenizer, without=lost)
-    with pytest.raises(ModelError, match=r"lost\.gguf: the weights do not fit .*: model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        ModelError, match=r"lost\.gguf: the weights do not fit .*: model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
         load(tmp_path / "lost.gguf")
     write_gguf(tmp_path / "part.gguf", make_model("llama"), tokenizer, without=lost, parts=3)
-    with pytest.raises(ModelError, match=r"part\.gguf: one of the 3 parts of a split GGUF file; join them with `llama-g"):
+    with pytest.raises(
+        ModelError, match=r"part\.gguf: one of the 3 parts of a split GGUF file; join them with `llama-g"
+    ):
         load(tmp_path / "part.gguf")
     assert not (tmp_path / "cache" / "gguf").exists()
 
