@@ -47,6 +47,7 @@ class Backbone:
     source: ModelSource
     missing_head: tuple[str, ...] = ()  # Output-head weights that the files lack; such a head is random, never read.
     padding_changes_vectors: bool = False  # Whether texts of different length must not share a batch.
+    kept_layers: int = 0  # How many of the layers in the files loading kept; 0 = all.
 
     @property
     def dtype(self) -> str:
@@ -125,10 +126,10 @@ def load_backbone(
         missing_head = check_weights(source.name, model, found)
         _check_token_ids(source.name, model, tokenizer)
         model.config.use_cache = False
-        keep_lowest_layers(model, settings.layers)
+        kept_layers = keep_lowest_layers(model, settings.layers)
         # Not the dtype as well: rotary frequencies stay float32; in bfloat16 they are 0.2 rad off at position 500.
         model = model.to(device=place).eval()
-        backbone = Backbone(model, tokenizer, cached(source), missing_head)
+        backbone = Backbone(model, tokenizer, cached(source), missing_head, kept_layers=kept_layers)
         backbone.padding_changes_vectors = _check_behavior(backbone)
     return backbone
 
@@ -202,12 +203,14 @@ def check_keepable(count: int, has: int) -> None:
         raise ConfigError(f"model.layers is {count} and the model has {counted(has, 'layer')}; lower it")
 
 
-def keep_lowest_layers(model: Any, count: int) -> None:
-    """Keep the ``count`` lowest layers of a model and its head; 0 = all."""
+def keep_lowest_layers(model: Any, count: int) -> int:
+    """Keep the ``count`` lowest layers of a model and its head; return the number, 0 where that is all it has."""
     has = int(model.config.num_hidden_layers)
     check_keepable(count, has)
-    if 0 < count < has:
-        take_out_top_layers(model, has - count, "model.layers")
+    if count in (0, has):
+        return 0
+    take_out_top_layers(model, has - count, "model.layers")
+    return count
 
 
 def _load_tokenizer(source: ModelSource, location: str, *, in_gguf: bool = False) -> Tokenizer:

@@ -80,7 +80,9 @@ class Encoder:
             dtype=backbone.dtype,
             weights="",
         )
-        return cls(backbone, contract.of_files(backbone.source, contract_format))
+        # Format 1 has no place for the number of layers.
+        layers, contract_format = backbone.kept_layers, FORMAT if backbone.kept_layers else contract_format
+        return cls(backbone, contract.of_files(backbone.source, contract_format, layers=layers))
 
     @classmethod
     def load(
@@ -132,6 +134,8 @@ class Encoder:
             )
         if source.carries_contract:
             check_layer_count(source, settings.layers)
+        elif spec.layers:
+            settings = settings.model_copy(update={"layers": spec.layers})
         backbone = load_backbone(settings, source=source)
         if source.carries_contract:
             folder = Path(source.location)
@@ -174,8 +178,9 @@ class Encoder:
         if source.carries_contract:
             return ModelSpec.of_source(source)
         return ModelSpec.of_source(
-            source, prompts=contract.prompts, encoder=contract.encoder, contract_format=contract.format
-        )
+            source, prompts=contract.prompts, encoder=contract.encoder, contract_format=contract.format,
+            layers=self.backbone.kept_layers,
+        )  # fmt: skip
 
     @property
     def dimension(self) -> int:

@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_config
+from llama2vec.config import EncoderSettings, GrownSettings, PromptSettings, load_config
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import digest
@@ -76,12 +76,14 @@ def own_models() -> dict[str, Path | None]:
     return {**dict.fromkeys(PACKAGED), **model_folders()}
 
 
-class ModelSpec(Settings):
+class ModelSpec(GrownSettings):
     """A model and how it reads texts, as a store records it; :meth:`Encoder.from_spec` loads the same encoder again.
 
     A model is named either by ``path`` or by ``name``, never by a string that could mean both: a folder that has moved
     must not be looked up on the public hub, where anybody may own its name.
     """
+
+    added_later = frozenset({"layers"})
 
     path: str = ""  # Absolute path of a model folder or GGUF file.
     name: str = ""  # Hub id, an LLM from a package, or an encoder that llama2vec ships.
@@ -89,6 +91,7 @@ class ModelSpec(Settings):
     prompts: PromptSettings | None = None
     encoder: EncoderSettings | None = None
     contract_format: int | None = None
+    layers: Annotated[int, Field(ge=0)] = 0  # Number of its lowest layers that give the vectors; 0 = all
 
     @model_validator(mode="after")
     def _names_one_model(self) -> ModelSpec:
@@ -120,7 +123,7 @@ class ModelSpec(Settings):
             raise StoreError(f"{folder}: does not say which model made it; name the model with --model") from None
         if model is not None:
             found = resolve_model(str(model))
-            reading = spec.model_dump(include={"prompts", "encoder", "contract_format"})
+            reading = spec.model_dump(include={"prompts", "encoder", "contract_format", "layers"})
             return cls.of_source(found, **({} if found.carries_contract else reading))
         if isinstance(kept, str) and spec.path:
             return spec.model_copy(update={"path": _old_path(kept, folder)})
@@ -133,7 +136,7 @@ class ModelSpec(Settings):
 
     def to_json(self, folder: str | Path) -> dict[str, object]:
         """Return the spec as plain data for an artifact in ``folder``, with the path relative to it."""
-        data = self.model_dump(exclude_none=True, exclude_defaults=True, include={"name", "contract_format"})
+        data = self.model_dump(exclude_none=True, exclude_defaults=True, include={"name", "contract_format", "layers"})
         for part in ("prompts", "encoder"):
             if value := getattr(self, part):
                 data[part] = value.model_dump()
