@@ -29,7 +29,7 @@ from llama2vec.model.pooling import Pooling, Vectors, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files
-from llama2vec.model.source import ModelSource, ModelSpec, resolve_model
+from llama2vec.model.source import COMPACT_FILE, COMPACT_FILES, ModelSource, ModelSpec, resolve_model
 from llama2vec.model.speed.compiled_reading import Compile, CompiledReading
 from llama2vec.model.speed.short_reading import ShortReading
 from llama2vec.records import Passage, Query, Side
@@ -359,9 +359,11 @@ class Encoder:
             add_public_files(partial, folder, self.backbone.source.name)
             apply_umask(partial)
             (folder / "chat_template.jinja").unlink(missing_ok=True)
-            # Shards of the model that is replaced would count as weights of this one, its pooling as that of this one.
+            # Shards of the model that is replaced, or its low-rank difference, would count as weights of this one, its
+            # pooling as that of this one.
             shards = (*folder.glob("model*.safetensors"), folder / "model.safetensors.index.json")
-            for old in (*shards, *(folder / name for name in PUBLIC_FILES)):
+            compact = COMPACT_FILES if (folder / COMPACT_FILE).exists() else ()
+            for old in (*shards, *(folder / name for name in (*compact, *PUBLIC_FILES))):
                 if not (partial / old.relative_to(folder)).exists():
                     old.unlink(missing_ok=True)
             # config.json last: it is what makes the folder a model.

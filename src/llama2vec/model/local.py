@@ -29,8 +29,10 @@ from llama2vec.model.contract import Contract, saved_contract
 from llama2vec.model.packaged import PACKAGED, packages_line
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.source import (
+    ADAPTER_CONFIG,
     COMPACT_ADAPTER,
     COMPACT_FILE,
+    COMPACT_FILES,
     CONTRACT_FILE,
     ModelSource,
     ModelSpec,
@@ -157,7 +159,7 @@ def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) ->
         save_file(weights, folder / file.name, metadata={"format": "pt"})
     if adapter:
         raise ModelError(f"{compact}: {min(adapter)} has no counterpart in {base}; name the LLM it was made from")
-    left = (COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", _UNPACKED_HASH)
+    left = (*COMPACT_FILES, _UNPACKED_HASH)
     for home, files in ((base, base.glob("*.json")), (compact, compact.rglob("*"))):
         for file in files:
             if file.is_file() and file.name not in left:
@@ -209,11 +211,11 @@ def adapter_key(weight: str, side: str) -> str:
 
 def adapter_scale(folder: Path) -> float:
     """Return what peft multiplies an adapter's product with: alpha / rank."""
-    config = read_object(folder / "adapter_config.json") or {}
+    config = read_object(folder / ADAPTER_CONFIG) or {}
     try:
         return float(config["lora_alpha"]) / float(config["r"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"{folder / 'adapter_config.json'}: says no rank and alpha; restore it") from error
+        raise ModelError(f"{folder / ADAPTER_CONFIG}: says no rank and alpha; restore it") from error
 
 
 def unpacked_folder(source: ModelSource) -> Path:

@@ -26,8 +26,10 @@ from llama2vec.model.publish.origin import CARD_FILE, origin_of
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_authors_card
 from llama2vec.model.publish.stacks import stack_lines
 from llama2vec.model.source import (
+    ADAPTER_CONFIG,
     COMPACT_ADAPTER,
     COMPACT_FILE,
+    COMPACT_FILES,
     CONTRACT_FILE,
     ModelSource,
     ModelSpec,
@@ -62,7 +64,7 @@ COMPACT = Kind(
     _read_compact,
     resumable=False,
     entries=(
-        COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", "config.json", CONTRACT_FILE, GOLDEN_FILE,
+        *COMPACT_FILES, "config.json", CONTRACT_FILE, GOLDEN_FILE,
         GOLDEN_VECTORS, CARD_FILE, *TOKENIZER_FILES, *PUBLIC_FILES,
     ),
 )  # fmt: skip
@@ -158,7 +160,7 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
     targets = sorted({key.split(".")[-2] for key in differs})
     config: dict[str, Any] = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": name}
     config |= {"r": min(rank, min(before[differs[0]].shape)), "lora_alpha": min(rank, min(before[differs[0]].shape))}
-    write_json(folder / "adapter_config.json", config | {"target_modules": targets, "inference_mode": True})
+    write_json(folder / ADAPTER_CONFIG, config | {"target_modules": targets, "inference_mode": True})
     return kept / whole
 
 

@@ -136,6 +136,17 @@ def test_a_damaged_adapter_and_another_llm_are_refused(trained: Path, llama_fold
         vectors(tmp_path / "small")
 
 
+def test_a_whole_encoder_may_replace_a_compact_one(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    save_compact(trained, folder, base=str(llama_folder), rank=RANK)
+    encoder = Encoder.load(folder, settings=FLOAT32)
+    encoder.save(folder, overwrite=True)
+    assert not {"compact.json", "adapter_model.safetensors", "adapter_config.json"} & {
+        file.name for file in folder.iterdir()
+    }
+    np.testing.assert_array_equal(vectors(folder), encoder.encode_passages(TEXTS))
+
+
 def test_what_a_difference_cannot_hold_is_refused(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="nothing remains to save"):
         save_compact(encoder_for(llama_folder).save(tmp_path / "same"), tmp_path / "small", base=str(llama_folder))
