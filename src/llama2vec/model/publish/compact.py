@@ -18,9 +18,10 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ModelError
 from llama2vec.files import apply_umask, write_json
 from llama2vec.model.contract import load_contract
+from llama2vec.model.difference import adapter_key, is_above
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
-from llama2vec.model.local import adapter_key, fetched, is_above, layer_count, merge, unpack_gguf
+from llama2vec.model.local import fetched, layer_count, llm_of_compact, merge
 from llama2vec.model.packaged import PACKAGED
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_authors_card
@@ -93,9 +94,7 @@ def save_compact(
         raise ModelError(f"the rank is {rank}; give at least 1")
     encoder = Encoder.load(model, settings=_FLOAT32)
     named = base or _base_of(str(model))
-    origin = fetched(resolve_model(named))
-    origin.check_files()
-    weights = Path(unpack_gguf(origin) if origin.gguf_file else origin.location)
+    origin, weights = llm_of_compact(fetched(resolve_model(named)))
     made = {"model": encoder.contract_hash, "base": origin.fingerprint(), "rank": rank}
     with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
         if not work.is_finished:
@@ -104,9 +103,10 @@ def save_compact(
                 _keep_tokenizer(weights, folder)
             kept = _write_difference(weights, Path(encoder.backbone.source.location), folder, named, rank)
             cosine = _complete(encoder, weights, folder, Path(output))
-            spec = ModelSpec.of_source(resolve_model(named)).to_json(output)
+            # The name of a package stands for its own weights; these may be those of the hub.
+            spec = ModelSpec(name=origin.hub_id) if origin.hub_id else ModelSpec.of_source(resolve_model(named))
             facts = {"kept": kept, "cosine": cosine}
-            write_json(folder / COMPACT_FILE, {**_FORMAT, "base": spec, "made": made, **facts})
+            write_json(folder / COMPACT_FILE, {**_FORMAT, "base": spec.to_json(output), "made": made, **facts})
             apply_umask(folder)
             work.finish()
     facts = read_object(Path(output) / COMPACT_FILE) or {}
@@ -117,10 +117,12 @@ def save_compact(
 
 
 def _base_of(model: str) -> str:
-    found = origin_of(model).base
-    if not found:
+    origin = origin_of(model)
+    if not origin.base:
         raise ModelError(f"{model}: does not say which LLM it was trained from; name it with --base")
-    return next((name for name, model in PACKAGED.items() if model.hub == found), found)
+    # A card has the hub's name of an LLM that comes as a package.
+    packaged = (name for name, llm in PACKAGED.items() if llm.hub == origin.base)
+    return origin.loaded_as or next(packaged, origin.base)
 
 
 def _keep_tokenizer(base: Path, folder: Path) -> None:

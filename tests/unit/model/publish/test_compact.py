@@ -136,6 +136,25 @@ def test_a_damaged_adapter_and_another_llm_are_refused(trained: Path, llama_fold
         vectors(tmp_path / "small")
 
 
+def test_the_llm_is_the_one_that_the_manifest_names_wherever_it_lies(
+    trained: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    manifest = {"stage": "adapt", "settings": {"model": {"name": str(llama_folder)}}}
+    (trained / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert save_compact(trained, tmp_path / "small", rank=RANK).base == str(llama_folder)
+    np.testing.assert_allclose(vectors(tmp_path / "small"), vectors(trained), atol=2e-3)
+
+
+def test_an_llm_without_safetensors_is_refused(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(llama_folder, tmp_path / "base"))
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    save_compact(trained, tmp_path / "small", base=str(base), rank=RANK)
+    (base / "model.safetensors").unlink()
+    for use in (lambda: vectors(tmp_path / "small"), lambda: save_compact(trained, tmp_path / "new", base=str(base))):
+        with pytest.raises(ModelError, match=r"base: has no weights in safetensors files"):
+            use()
+
+
 def test_a_whole_encoder_may_replace_a_compact_one(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "small"
     save_compact(trained, folder, base=str(llama_folder), rank=RANK)
