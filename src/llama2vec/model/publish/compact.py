@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
     if not differs:
         raise ModelError(f"{model}: has the same weights as {name}; nothing remains to save")
     adapter: dict[str, torch.Tensor] = {}
+    ranks: dict[str, int] = {}  # Of each linear layer
     kept = whole = 0.0
     for key in differs:
         first, second = before.get(key), after.get(key)
@@ -155,15 +157,21 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
         root = values[:rank].sqrt()
         adapter[adapter_key(key, "A")] = (root[:, None] * right[:rank]).half().contiguous()
         adapter[adapter_key(key, "B")] = (left[:, :rank] * root).half().contiguous()
+        ranks[key.removesuffix(".weight")] = len(root)
         kept += float(values[:rank].square().sum())
         whole += float(values.square().sum())
     save_file(adapter, folder / COMPACT_ADAPTER, metadata={"format": "pt"})
-    differs = [key for key in differs if key not in adapter]
-    targets = sorted({key.split(".")[-2] for key in differs})
+    write_json(folder / ADAPTER_CONFIG, _adapter_config(name, ranks, rank))
+    return kept / whole if ranks else 1.0
+
+
+def _adapter_config(name: str, ranks: Mapping[str, int], rank: int) -> dict[str, Any]:
+    """Return peft's config of linear layers whose products have these ranks; each is added as it is (alpha = rank)."""
+    most = max(ranks.values(), default=rank)
+    narrow = {layer: less for layer, less in ranks.items() if less < most}
     config: dict[str, Any] = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": name}
-    config |= {"r": min(rank, min(before[differs[0]].shape)), "lora_alpha": min(rank, min(before[differs[0]].shape))}
-    write_json(folder / ADAPTER_CONFIG, config | {"target_modules": targets, "inference_mode": True})
-    return kept / whole
+    config |= {"r": most, "lora_alpha": most, "target_modules": sorted({layer.split(".")[-1] for layer in ranks})}
+    return config | {"inference_mode": True} | ({"rank_pattern": narrow, "alpha_pattern": narrow} if narrow else {})
 
 
 def _state(folder: Path) -> dict[str, torch.Tensor]:

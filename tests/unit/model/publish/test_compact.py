@@ -85,13 +85,24 @@ def test_its_golden_vectors_are_those_that_loading_gives(trained: Path, llama_fo
     np.testing.assert_allclose(encoder.golden().vectors["query"], golden.vectors["query"], atol=1e-6)
 
 
-def test_peft_reads_the_adapter(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [RANK, 300])  # Wider than every layer, and than the narrow k_proj
+def test_peft_reads_the_adapter(rank: int, trained: Path, llama_folder: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=rank)
     encoder = encoder_for(llama_folder, settings=EncoderSettings(passage_prompt="self", passage_max_tokens=50))
     encoder.backbone.model = PeftModel.from_pretrained(encoder.backbone.model, tmp_path / "small").merge_and_unload()
     np.testing.assert_allclose(encoder.encode_passages(TEXTS), vectors(trained), atol=2e-3)
+
+
+def test_norms_alone_may_differ(llama_folder: Path, tmp_path: Path) -> None:
+    encoder = encoder_for(llama_folder)
+    with torch.no_grad():
+        encoder.backbone.model.model.layers[0].input_layernorm.weight *= torch.linspace(0.5, 2, 32)
+    folder = encoder.save(tmp_path / "scaled")
+    made = save_compact(folder, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    assert (made.kept, made.cosine) == (1.0, pytest.approx(1, abs=1e-5))
+    np.testing.assert_allclose(vectors(tmp_path / "small"), vectors(folder), atol=2e-3)
 
 
 def test_a_store_names_the_compact_folder_and_not_the_cache(
