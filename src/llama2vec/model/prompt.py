@@ -176,9 +176,9 @@ def _begin_ids(tokenizer: Tokenizer, settings: PromptSettings, prefixes: Sequenc
         if token is None:
             raise TokenizerError("the tokenizer has neither BOS nor EOS; set prompts.begin to 'auto' or 'none'")
         return (token,)
-    if (before := _of_servable(tokenizer)) is not None:
-        ends = [len(words) for words in prefixes if words and before[-len(words) :] == words]
-        return tuple(before[: len(before) - max(ends, default=0)])
+    if (written := _of_servable(tokenizer)) is not None:
+        ends = [len(words) for words in prefixes if words and written[-len(words) :] == words]
+        return tuple(written[: len(written) - max(ends, default=0)])
     plain, full = _plain_ids(tokenizer, "a"), list(tokenizer("a")["input_ids"])
     starts = range(len(full) - len(plain) + 1)
     before = next((tuple(full[:start]) for start in starts if full[start : start + len(plain)] == plain), ())

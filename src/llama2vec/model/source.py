@@ -26,7 +26,7 @@ from llama2vec.shipped import model_folders
 
 CONTRACT_FILE = "llama2vec.json"
 COMPACT_FILES = ("compact.json", "adapter_model.safetensors", "adapter_config.json")
-"""What a compact encoder holds in place of weights."""
+"""What a compact encoder holds instead of weights."""
 COMPACT_FILE, COMPACT_ADAPTER, ADAPTER_CONFIG = COMPACT_FILES
 QUERY_TABLE_FILE = "query_table.json"  # Of `distill`
 _COMES_WITH_CONTRACT = ("golden.json", "portable_encoder.py")
