@@ -200,6 +200,11 @@ class ModelSettings(GrownSettings):
             raise ValueError("weights in 4 bits cannot be trained; with quantization, set lora.rank above 0")
         return self
 
+    @property
+    def all_layers(self) -> ModelSettings:
+        """The settings with which a model keeps all its layers, as what a training made with them must."""
+        return self.model_copy(update={"layers": 0})
+
 
 class EncoderSettings(GrownSettings):
     """How the finished model embeds texts; part of the saved contract.

@@ -224,7 +224,7 @@ def adapt_model(
     ) as work:  # fmt: skip
         if work.is_finished:
             logger.info("%s: this adaptation is finished; nothing to do", output)
-            return Encoder.load(output, settings=config.model)
+            return Encoder.load(output, settings=config.model.all_layers)
         return _adapt(config, work, read)
 
 

@@ -231,7 +231,7 @@ def finetune_model(
     ) as work:  # fmt: skip
         if work.is_finished:
             logger.info("%s: this fine-tuning is finished; nothing to do", output)
-            return Encoder.load(output, settings=config.model)
+            return Encoder.load(output, settings=config.model.all_layers)
         return _finetune(config, work, contract, examples)
 
 
@@ -280,7 +280,7 @@ def _load_backbone(settings: ModelSettings) -> Backbone:
     if 0 < settings.layers < has:
         logger.info("%s: training its lowest %d of %d layers", settings.name, settings.layers, has)
     if settings.quantization == "none":
-        backbone = Encoder.load(settings.name, settings=settings.model_copy(update={"layers": 0})).backbone
+        backbone = Encoder.load(settings.name, settings=settings.all_layers).backbone
         keep_lowest_layers(backbone.model, settings.layers)
         return backbone
     backbone = load_backbone(settings, source=source, for_training=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +26,7 @@ from llama2vec.model.local import (
 )
 from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
-from llama2vec.model.source import ModelSource, resolve_model
+from llama2vec.model.source import ModelSource, check_weights, resolve_model
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,6 @@ READ_STATES = "read_states"
 
 CHANGED_TOP = "llama2vec"
 """Key of a config that says what was changed above the layer that the vectors come from."""
-_NAMES_SHOWN = 3
-_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(slots=True)
@@ -50,6 +47,7 @@ class Backbone:
     source: ModelSource
     missing_head: tuple[str, ...] = ()  # Output-head weights that the files lack; such a head is random, never read.
     padding_changes_vectors: bool = False  # Whether texts of different length must not share a batch.
+    kept_layers: int = 0  # How many of the layers in the files loading kept; 0 = all.
 
     @property
     def dtype(self) -> str:
@@ -125,13 +123,13 @@ def load_backbone(
         )
         if renamed:  # transformers would save the weights under their old names again.
             vars(model).pop("_weight_conversions", None)
-        missing_head = _check_weights(source.name, model, found)
+        missing_head = check_weights(source.name, model, found)
         _check_token_ids(source.name, model, tokenizer)
         model.config.use_cache = False
-        keep_lowest_layers(model, settings.layers)
+        kept_layers = keep_lowest_layers(model, settings.layers)
         # Not the dtype as well: rotary frequencies stay float32; in bfloat16 they are 0.2 rad off at position 500.
         model = model.to(device=place).eval()
-        backbone = Backbone(model, tokenizer, cached(source), missing_head)
+        backbone = Backbone(model, tokenizer, cached(source), missing_head, kept_layers=kept_layers)
         backbone.padding_changes_vectors = _check_behavior(backbone)
     return backbone
 
@@ -205,12 +203,14 @@ def check_keepable(count: int, has: int) -> None:
         raise ConfigError(f"model.layers is {count} and the model has {counted(has, 'layer')}; lower it")
 
 
-def keep_lowest_layers(model: Any, count: int) -> None:
-    """Keep the ``count`` lowest layers of a model and its head; 0 = all."""
+def keep_lowest_layers(model: Any, count: int) -> int:
+    """Keep the ``count`` lowest layers of a model and its head; return the number, 0 where that is all it has."""
     has = int(model.config.num_hidden_layers)
     check_keepable(count, has)
-    if 0 < count < has:
-        take_out_top_layers(model, has - count, "model.layers")
+    if count in (0, has):
+        return 0
+    take_out_top_layers(model, has - count, "model.layers")
+    return count
 
 
 def _load_tokenizer(source: ModelSource, location: str, *, in_gguf: bool = False) -> Tokenizer:
@@ -251,36 +251,6 @@ def attention_kernel(name: str, config: Any, wanted: str) -> str:
         return wanted
     logger.info("%s: %s does not support SDPA attention; using eager attention", name, architecture.__name__)
     return "eager"
-
-
-def _check_weights(name: str, model: Any, found: dict[str, Any]) -> tuple[str, ...]:
-    """Refuse a model with missing or unread weights; return missing weights of the head, which alone may be missing."""
-    head = model.get_output_embeddings()
-    heads = [place for place, module in model.named_modules() if module is head]
-    of_head = tuple(sorted(key for key in found["missing_keys"] if key.rpartition(".")[0] in heads))
-    lost = sorted(found["missing_keys"] - set(of_head))
-    # A further layer, or a bias that the config denies. Other parts, such as a vision tower or the buffers of old
-    # checkpoints, do not concern the model.
-    layers = {_NUMBER.sub("", key) for key in model.state_dict()}
-    modules = dict(model.named_modules())
-    extra = sorted(
-        key
-        for key in found["unexpected_keys"]
-        if lost or _NUMBER.sub("", key) in layers or hasattr(modules.get(key.rpartition(".")[0]), "weight")
-    )
-    other = sorted(entry[0] for entry in found["mismatched_keys"])
-    kinds = {"missing": lost, "unexpected": extra, "of another shape": other}
-    faults = [f"{_listed(keys)} {what}" for what, keys in kinds.items() if keys]
-    if faults:
-        raise ModelError(
-            f"{name}: the weights do not fit the model's config: {'; '.join(faults)}; take files that belong together"
-        )
-    return of_head
-
-
-def _listed(names: list[str]) -> str:
-    shown = ", ".join(names[:_NAMES_SHOWN])
-    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
 def _check_token_ids(name: str, model: Any, tokenizer: Tokenizer) -> None:

@@ -76,16 +76,19 @@ class Contract:
         """SHA-256 in hex; two encoders with the same hash give the same vectors."""
         return digest(self.to_dict())
 
-    def of_files(self, source: ModelSource, contract_format: int = FORMAT) -> Contract:
-        """Return the contract with what a model's files say: hashes of weights and tokenizer, and the config."""
-        folder = Path(source.location)
+    def of_files(self, source: ModelSource, contract_format: int = FORMAT, *, layers: int = 0) -> Contract:
+        """Return the contract with what a model's files say: hashes of weights and tokenizer, and the config.
+
+        Only the lowest ``layers`` of those in the files give the vectors; 0 = all.
+        """
+        folder, kept = Path(source.location), {"num_hidden_layers": layers} if layers else {}
         if contract_format == 1:
             return replace(self, weights=sampled_fingerprint(source), config=None, tokenizer="")
         if source.gguf_file:  # Config, tokenizer and weights in one.
-            return replace(self, weights=source.fingerprint(), config={}, tokenizer="")
+            return replace(self, weights=source.fingerprint(), config=kept, tokenizer="")
         content = _read_json(folder / "tokenizer.json")
         tokenizer = digest({key: content[key] for key in content if key not in _NOT_TOKENIZATION}) if content else ""
-        config = _about_model(_read_json(folder / "config.json"))
+        config = {**_about_model(_read_json(folder / "config.json")), **kept}
         return replace(self, weights=source.fingerprint(), config=config, tokenizer=tokenizer)
 
     def save(self, folder: Path) -> None:

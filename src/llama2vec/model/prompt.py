@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,9 @@ from llama2vec.errors import TokenizerError
 
 Tokenizer = Any
 """A fast tokenizer of transformers (untyped upstream)."""
+
+BEFORE, AFTER = "<before>", "<after>"
+"""Names, in the template of a servable encoder's tokenizer, of the ids that it puts before and after every text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,15 +122,16 @@ def prompt_ids(tokenizer: Tokenizer, settings: PromptSettings, *, one_space: boo
     Raises:
         TokenizerError: The recipe's slot is EOS and the tokenizer has none, or slot tokens are missing.
     """
-    begin, other = _begin_ids(tokenizer, settings), settings.next_prefix
-    spaced = one_space and _adds_space(tokenizer)
+    spaced, other = one_space and _adds_space(tokenizer), settings.next_prefix
 
     def plain(text: str, *, before: bool = False, after: bool = False) -> list[int]:
         text = text.removesuffix(" ") if spaced and before else text
         return _plain_ids(tokenizer, text.removeprefix(" ") if spaced and after else text)
 
-    prefix = (*begin, *plain(settings.prefix, before=True))
-    next_prefix = None if other is None else (*begin, *plain(other, before=True))
+    words, other_words = (plain(text or "", before=True) for text in (settings.prefix, other))
+    begin = _begin_ids(tokenizer, settings, (words, other_words))
+    prefix = (*begin, *words)
+    next_prefix = None if other is None else (*begin, *other_words)
     repeat = None if settings.repeat is None else tuple(plain(settings.repeat, before=True, after=True))
     names = slot_names(settings)
     suffixes: dict[PromptName, tuple[int, ...]] = {}
@@ -162,7 +167,8 @@ def _plain_ids(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"]) if text else []
 
 
-def _begin_ids(tokenizer: Tokenizer, settings: PromptSettings) -> tuple[int, ...]:
+def _begin_ids(tokenizer: Tokenizer, settings: PromptSettings, prefixes: Sequence[list[int]]) -> tuple[int, ...]:
+    """Return what stands before a text and its prefix; ``prefixes`` are the ids of each prefix."""
     if settings.begin == "none":
         return ()
     if settings.begin == "bos":
@@ -170,9 +176,32 @@ def _begin_ids(tokenizer: Tokenizer, settings: PromptSettings) -> tuple[int, ...
         if token is None:
             raise TokenizerError("the tokenizer has neither BOS nor EOS; set prompts.begin to 'auto' or 'none'")
         return (token,)
+    if (written := _of_servable(tokenizer)) is not None:
+        ends = [len(words) for words in prefixes if words and written[-len(words) :] == words]
+        return tuple(written[: len(written) - max(ends, default=0)])
     plain, full = _plain_ids(tokenizer, "a"), list(tokenizer("a")["input_ids"])
     starts = range(len(full) - len(plain) + 1)
     before = next((tuple(full[:start]) for start in starts if full[start : start + len(plain)] == plain), ())
     # Some tokenizers add BOS twice, by their template and by a setting; no model was trained on that.
     twice = len(before) > 1 and set(before) == {tokenizer.bos_token_id}
     return before[:1] if twice else before
+
+
+def _of_servable(tokenizer: Tokenizer) -> list[int] | None:
+    """Return the ids, prefix included, that the tokenizer of a servable encoder puts before a text; None = another's.
+
+    Probing cannot tell the prefix from a text, as the prefix may hold the text that probes.
+    """
+    processor = tokenizer.backend_tokenizer.post_processor if tokenizer.is_fast else None
+    parts = () if processor is None else processors_of(json.loads(processor.__getstate__()))
+    templates = [part.get("special_tokens", {}) for part in parts if part["type"] == "TemplateProcessing"]
+    return next((list(special[BEFORE]["ids"]) for special in templates if BEFORE in special), None)
+
+
+def processors_of(part: Mapping[str, Any] | None) -> Iterator[Mapping[str, Any]]:
+    """Yield the processors that a ``tokenizer.json`` applies to the ids of a text, in order."""
+    if part is not None and part["type"] == "Sequence":
+        for one in part["processors"]:
+            yield from processors_of(one)
+    elif part is not None:
+        yield part

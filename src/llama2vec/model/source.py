@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import struct
 import time
 from collections.abc import Iterable, Mapping
@@ -12,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_config
+from llama2vec.config import EncoderSettings, GrownSettings, PromptSettings, load_config
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import digest
@@ -24,7 +25,9 @@ from llama2vec.model.packaged import PACKAGED, SMOLLM2_NAME
 from llama2vec.shipped import model_folders
 
 CONTRACT_FILE = "llama2vec.json"
-COMPACT_FILE, COMPACT_ADAPTER = "compact.json", "adapter_model.safetensors"
+COMPACT_FILES = ("compact.json", "adapter_model.safetensors", "adapter_config.json")
+"""What a compact encoder holds instead of weights."""
+COMPACT_FILE, COMPACT_ADAPTER, ADAPTER_CONFIG = COMPACT_FILES
 QUERY_TABLE_FILE = "query_table.json"  # Of `distill`
 _COMES_WITH_CONTRACT = ("golden.json", "portable_encoder.py")
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 32
@@ -32,6 +35,8 @@ _REMEMBERED_HASHES = 1024
 # A file that was written this recently may change again without a new time stamp.
 _SETTLED_SECONDS = 2.0
 _POINTER = b"version https://git-lfs"
+_NAMES_SHOWN = 3
+_NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +78,14 @@ def own_models() -> dict[str, Path | None]:
     return {**dict.fromkeys(PACKAGED), **model_folders()}
 
 
-class ModelSpec(Settings):
+class ModelSpec(GrownSettings):
     """A model and how it reads texts, as a store records it; :meth:`Encoder.from_spec` loads the same encoder again.
 
     A model is named either by ``path`` or by ``name``, never by a string that could mean both: a folder that has moved
     must not be looked up on the public hub, where anybody may own its name.
     """
+
+    added_later = frozenset({"layers"})
 
     path: str = ""  # Absolute path of a model folder or GGUF file.
     name: str = ""  # Hub id, an LLM from a package, or an encoder that llama2vec ships.
@@ -86,6 +93,7 @@ class ModelSpec(Settings):
     prompts: PromptSettings | None = None
     encoder: EncoderSettings | None = None
     contract_format: int | None = None
+    layers: Annotated[int, Field(ge=0)] = 0  # Number of its lowest layers that give the vectors; 0 = all
 
     @model_validator(mode="after")
     def _names_one_model(self) -> ModelSpec:
@@ -117,7 +125,7 @@ class ModelSpec(Settings):
             raise StoreError(f"{folder}: does not say which model made it; name the model with --model") from None
         if model is not None:
             found = resolve_model(str(model))
-            reading = spec.model_dump(include={"prompts", "encoder", "contract_format"})
+            reading = spec.model_dump(include={"prompts", "encoder", "contract_format", "layers"})
             return cls.of_source(found, **({} if found.carries_contract else reading))
         if isinstance(kept, str) and spec.path:
             return spec.model_copy(update={"path": _old_path(kept, folder)})
@@ -130,7 +138,7 @@ class ModelSpec(Settings):
 
     def to_json(self, folder: str | Path) -> dict[str, object]:
         """Return the spec as plain data for an artifact in ``folder``, with the path relative to it."""
-        data = self.model_dump(exclude_none=True, exclude_defaults=True, include={"name", "contract_format"})
+        data = self.model_dump(exclude_none=True, exclude_defaults=True, include={"name", "contract_format", "layers"})
         for part in ("prompts", "encoder"):
             if value := getattr(self, part):
                 data[part] = value.model_dump()
@@ -273,6 +281,39 @@ def sampled_fingerprint(source: ModelSource) -> str:
                 stream.seek(offset)
                 found.update(stream.read(_SAMPLE_BYTES))
     return found.hexdigest()
+
+
+def check_weights(name: str, model: Any, found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Refuse a model with missing or unread weights; return missing weights of the head, which alone may be missing.
+
+    ``found`` is what transformers reports of loading ``model``.
+    """
+    head = model.get_output_embeddings()
+    heads = [place for place, module in model.named_modules() if module is head]
+    of_head = tuple(sorted(key for key in found["missing_keys"] if key.rpartition(".")[0] in heads))
+    lost = sorted(found["missing_keys"] - set(of_head))
+    # A further layer, or a bias that the config denies. Other parts, such as a vision tower or the buffers of old
+    # checkpoints, do not concern the model.
+    layers = {_NUMBER.sub("", key) for key in model.state_dict()}
+    modules = dict(model.named_modules())
+    extra = sorted(
+        key
+        for key in found["unexpected_keys"]
+        if lost or _NUMBER.sub("", key) in layers or hasattr(modules.get(key.rpartition(".")[0]), "weight")
+    )
+    other = sorted(entry[0] for entry in found["mismatched_keys"])
+    kinds = {"missing": lost, "unexpected": extra, "of another shape": other}
+    faults = [f"{_listed(keys)} {what}" for what, keys in kinds.items() if keys]
+    if faults:
+        raise ModelError(
+            f"{name}: the weights do not fit the model's config: {'; '.join(faults)}; take files that belong together"
+        )
+    return of_head
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_NAMES_SHOWN])
+    return shown if len(names) <= _NAMES_SHOWN else f"{shown} and {len(names) - _NAMES_SHOWN} more"
 
 
 def _fault(file: Path) -> str | None:

@@ -240,8 +240,13 @@ class _Planner:
         settings = config.encode.model_dump(exclude={"corpus"})
         settings["model"] = config.model.model_dump(include=_LOADING)
         if not self._model.is_encoder:
-            settings |= {"prompts": config.prompts.model_dump(), "encoder": config.encoder.model_dump()}
+            settings |= self._raw_reading(config.encoder)
         self._add("encode", settings, [self._model, self._passages(config.encoded_corpus)])
+
+    def _raw_reading(self, encoder: EncoderSettings) -> dict[str, Any]:
+        """Return how the LLM reads texts as it is; its number of layers where it is not whole."""
+        layers = self._config.model.model_dump(include={"layers"})
+        return {"prompts": self._config.prompts.model_dump(), "encoder": encoder.model_dump(), **layers}
 
     def _evaluate(self) -> None:
         config = self._config
@@ -260,7 +265,7 @@ class _Planner:
         settings |= {"systems": list(systems(config)), "language": config.words_language}
         settings["model"] = config.model.model_dump(include=_LOADING)
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
-            settings |= {"prompts": config.prompts.model_dump(), "encoder": raw_encoder(config).model_dump()}
+            settings |= self._raw_reading(raw_encoder(config))
         for system in settings["systems"]:
             scored_tasks(config.evaluate, system)
             if system != "bm25":

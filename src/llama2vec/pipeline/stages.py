@@ -126,7 +126,7 @@ def _generated_pairs(plan: RunPlan, stage: PlannedStage, file: Path) -> None:
     pairs = plan.config.pairs
     assert pairs
     assert pairs.generated
-    loading = plan.config.model.model_copy(update={"name": stage.input("writer").where, "layers": 0})
+    loading = plan.config.model.all_layers.model_copy(update={"name": stage.input("writer").where})
     inputs = GenerationInputs(plan.path(stage.input("corpus")), loading)
     report = generate_to_file(inputs, file, pairs.generated, overwrite=True)
     if report:
@@ -165,9 +165,12 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     section = plan.config.finetune
     assert section
     examples, model = Path(plan.path(stage.input("examples"))), stage.input("model")
+    # model.layers of the run, which this section repeats, counts those of the LLM: the adaptation has kept them.
+    is_kept = model.stage and section.model.layers == plan.config.model.layers
+    loading = section.model.all_layers if is_kept else section.model
     sources = [str(examples / name) for name in pair_files(plan.config)]
     update = {
-        "model": section.model.model_copy(update={"name": plan.path(model)}),
+        "model": loading.model_copy(update={"name": plan.path(model)}),
         "data": section.data.model_copy(update={"sources": sources}),
     }
     config = section.model_copy(update=update)
@@ -213,7 +216,9 @@ def load_encoder(plan: RunPlan, model: Input, settings: EncoderSettings | None =
     """Load a model of the run: an encoder with its contract, or an LLM with the recipe's prompts and ``settings``."""
     config = plan.config
     if model.is_encoder:
-        return Encoder.load(plan.path(model), settings=config.model)
+        # The layers to keep are the training's choice, and an encoder that it starts from still has all of its own.
+        trains = config.adapt or config.finetune
+        return Encoder.load(plan.path(model), settings=config.model.all_layers if trains else config.model)
     return Encoder.load(model.where, settings=config.model, prompts=config.prompts, encoder=settings or config.encoder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,18 @@ def test_a_shorter_llm_is_adapted_and_can_be_adapted_again(
     four_bit = ModelSettings(name=str(tmp_path / "out"), layers=2, quantization="nf4")
     with pytest.raises(ConfigError, match=r"model\.layers is 2 and the model has 1 layer; lower it"):
         _load_backbone(four_bit)
+
+
+def test_an_adaptation_that_keeps_layers_and_drops_others_is_found_finished(
+    save_model: Callable[..., Path], tmp_path: Path, corpus_rows: list[dict[str, str]]
+) -> None:
+    passages = [Passage(row["_id"], row["text"]) for row in corpus_rows]
+    llm = save_model(tmp_path / "llm", num_hidden_layers=3)
+    config = tiny_recipe(llm, "model.layers=2", "encoder.drop_layers=1", "encoder.layers=1")
+    encoder = adapt_model(config, tmp_path / "out", passages=passages)
+    again = adapt_model(config, tmp_path / "out", passages=passages)
+    assert encoder.backbone.model.config.num_hidden_layers == again.backbone.model.config.num_hidden_layers == 1
+    np.testing.assert_allclose(again.encode_passages(TEXTS), encoder.encode_passages(TEXTS), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -194,8 +194,11 @@ def test_rotary_frequencies_stay_as_exact_as_transformers_keeps_them(llama_folde
 # -------------------------------------------------------------------------------------------------------------- GGUF
 
 
-def write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
-    """Write a tiny Llama as llama.cpp's converter would: rotary rows permuted, byte-pair merges as strings."""
+def write_gguf(path: Path, model: Any, tokenizer: Any, *, without: str = "", parts: int = 1) -> None:
+    """Write a tiny Llama as llama.cpp's converter would: rotary rows permuted, byte-pair merges as strings.
+
+    The tensor ``without`` is left out; with several ``parts``, the file says that it is the first of them.
+    """
     import gguf
 
     config = model.config
@@ -219,6 +222,9 @@ def write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
     writer.add_pad_token_id(0)
+    if parts > 1:
+        writer.add_uint16("split.no", 0)
+        writer.add_uint16("split.count", parts)
     names = {
         "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
         "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
@@ -226,6 +232,8 @@ def write_gguf(path: Path, model: Any, tokenizer: Any) -> None:
     }  # fmt: skip
     top = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
     for name, weight in model.state_dict().items():
+        if name == without:
+            continue
         array = weight.float().numpy()
         stem = name.removesuffix(".weight")
         if stem in top:
@@ -278,6 +286,25 @@ def test_a_gguf_file_is_dequantized_once_into_a_model_that_can_be_trained_and_sa
     np.testing.assert_array_equal(again.encode_passages(sentences[:3]), before)
 
 
+def test_a_gguf_file_is_dequantized_even_where_transformers_could_keep_its_blocks(
+    gguf_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import transformers
+
+    if not hasattr(transformers, "GgufConfig"):
+        pytest.skip("this transformers always dequantizes")
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    asked, read = [], transformers.AutoModelForCausalLM.from_pretrained
+
+    def spy(*arguments: Any, **options: Any) -> Any:
+        asked.append(options["quantization_config"].dequantize)
+        return read(*arguments, **options)
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", spy)
+    load(gguf_file)
+    assert asked == [True]
+
+
 def test_a_gguf_tokenizer_gives_the_ids_of_the_original(
     gguf_file: Path, make_tokenizer: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     sentences: list[str],
@@ -317,6 +344,24 @@ def test_a_file_that_only_claims_to_be_gguf_is_one_line_and_leaves_no_folder(
         load(fake)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_gguf_file_without_a_tensor_or_in_parts_is_refused_and_never_filled_with_random_weights(
+    make_model: Callable[..., Any], tokenizer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
+    lost = "model.layers.1.mlp.up_proj.weight"
+    write_gguf(tmp_path / "lost.gguf", make_model("llama"), tokenizer, without=lost)
+    with pytest.raises(
+        ModelError, match=r"lost\.gguf: the weights do not fit .*: model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
+        load(tmp_path / "lost.gguf")
+    write_gguf(tmp_path / "part.gguf", make_model("llama"), tokenizer, without=lost, parts=3)
+    with pytest.raises(
+        ModelError, match=r"part\.gguf: one of the 3 parts of a split GGUF file; join them with `llama-g"
+    ):
+        load(tmp_path / "part.gguf")
+    assert not (tmp_path / "cache" / "gguf").exists()
 
 
 # ----------------------------------------------------------------------------------------------- models that do not fit

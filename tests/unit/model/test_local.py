@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.errors import ModelError, ModelNotFoundError, one_line
-from llama2vec.model.local import adapter_scale, fetched, into_cache, model_errors
+from llama2vec.model.local import fetched, into_cache, model_errors
 from llama2vec.model.source import ModelSource, resolve_model
 
 
@@ -28,14 +28,6 @@ def test_without_network_the_missing_model_fails_at_once_and_names_the_package(
 def test_local_models_are_never_asked_for_on_the_hub(llama_folder: Path) -> None:
     source = resolve_model(str(llama_folder))
     assert fetched(source) is source
-
-
-def test_an_adapter_says_how_its_product_is_scaled(tmp_path: Path) -> None:
-    (tmp_path / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
-    assert adapter_scale(tmp_path) == 2.0
-    (tmp_path / "adapter_config.json").write_text('{"r": 0, "lora_alpha": 8}')
-    with pytest.raises(ModelError, match=r"adapter_config\.json: says no rank and alpha; restore it"):
-        adapter_scale(tmp_path)
 
 
 def test_any_error_over_a_models_files_is_one_line() -> None:

@@ -251,6 +251,27 @@ def test_another_model_without_a_contract_reads_texts_as_the_store_did(llama_fol
     assert ModelSpec.of_store(source, tmp_path, saved) == ModelSpec(path=str(saved.resolve()))
 
 
+def test_the_layers_that_a_model_without_a_contract_keeps_decide_its_hash_and_stand_in_its_spec(
+    llama_folder: Path, tmp_path: Path
+) -> None:
+    whole, all_of_them = (
+        Encoder.load(llama_folder, settings=FLOAT32.model_copy(update={"layers": count})) for count in (0, 2)
+    )
+    short = Encoder.load(llama_folder, settings=FLOAT32.model_copy(update={"layers": 1}))
+    assert whole.contract_hash == all_of_them.contract_hash != short.contract_hash
+    assert "layers" not in as_stored(all_of_them.spec, tmp_path)["model"]
+    kept = as_stored(short.spec, tmp_path)
+    for spec in (ModelSpec.of_store(kept, tmp_path), ModelSpec.of_store(kept, tmp_path, llama_folder)):
+        again = Encoder.from_spec(spec, FLOAT32)
+        assert again.contract_hash == short.contract_hash
+        np.testing.assert_array_equal(again.encode_passages(["a river"]), short.encode_passages(["a river"]))
+    # A contract of the first format, which knows no layers, cannot stand for the shorter model.
+    old = Encoder.from_spec(whole.spec.model_copy(update={"contract_format": 1, "layers": 1}), FLOAT32)
+    assert old.contract_hash == short.contract_hash
+    saved = short.save(tmp_path / "saved")
+    assert Encoder.load(saved, settings=FLOAT32).contract_hash == short.contract_hash != again.contract_hash
+
+
 def test_a_store_of_an_earlier_version_finds_its_model_beside_it(
     llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

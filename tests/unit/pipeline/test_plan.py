@@ -224,6 +224,17 @@ def test_reading_reaches_adaptation_and_rows_whose_fields_are_named(
     assert "reading" not in settings["evaluate"]
 
 
+def test_the_layers_of_an_llm_that_only_reads_decide_its_vectors(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path
+) -> None:
+    def encode(*overrides: str) -> dict[str, Any]:
+        chosen = configured(f"model.name={llama_folder}", f"corpus={corpus_file}", "encode=true", *overrides)
+        return dict(plan_run(chosen, tmp_path).stages[-1].settings)
+
+    assert encode("model.layers=1") == {**encode(), "layers": 1}
+    assert encode("adapt=true", "model.layers=1") == encode("adapt=true")  # Its encoder has them.
+
+
 def test_a_teacher_is_an_input_of_mining_and_none_leaves_the_plan_as_it_was(
     everything: list[str], make_tokenizer: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -122,6 +122,29 @@ def test_rounded_vectors_are_stored_and_not_scored(
     assert len(_reusable_stores(plan)) == exact
 
 
+@pytest.mark.parametrize(
+    ("choices", "layers"),
+    [
+        (["model.layers=3", "adapt.encoder.drop_layers=1"], {"adapted": 2, "finetuned": 2}),
+        (["model.layers=3", "finetune.model.layers=1"], {"adapted": 3, "finetuned": 1}),
+        (["adapt.model.layers=3", "finetune.model.layers=2"], {"adapted": 3, "finetuned": 2}),
+    ],
+)
+def test_every_stage_reads_the_layers_that_the_training_before_it_has_left(
+    choices: list[str], layers: dict[str, int], save_model: Callable[..., Path], corpus_file: Path, tmp_path: Path
+) -> None:
+    training = [f"{stage}.optimizer.{one}" for stage in ("adapt", "finetune") for one in ("steps=1", "batch_size=2")]
+    stages = ["adapt.encoder.layers=1", "pairs.from_corpus=true", "mine.negatives=2", "encode=true", "finetune={}"]
+    llm = save_model(tmp_path / "llm", num_hidden_layers=4)
+    plan = plan_run(config_of(llm, corpus_file, *stages, *training, *choices), tmp_path / "run")
+    for stage in plan.stages:
+        work(plan, stage)
+    for folder, count in layers.items():
+        content = json.loads((tmp_path / "run" / folder / "config.json").read_text(encoding="utf-8"))
+        assert content["num_hidden_layers"] == count
+    assert len(VectorStore.open(tmp_path / "run" / "store")) == 24
+
+
 @pytest.mark.parametrize("kind", ["exact", "faiss-flat"])
 def test_index_is_built_over_the_store(llama_folder: Path, corpus_file: Path, tmp_path: Path, kind: str) -> None:
     plan = plan_run(config_of(llama_folder, corpus_file, "encode=true", f"index.kind={kind}"), tmp_path / "run")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,19 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ModelError
 from llama2vec.files import apply_umask, write_json
 from llama2vec.model.contract import load_contract
+from llama2vec.model.difference import adapter_key, is_above
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
-from llama2vec.model.local import adapter_key, fetched, is_above, layer_count, merge, unpack_gguf
+from llama2vec.model.local import fetched, layer_count, llm_of_compact, merge
 from llama2vec.model.packaged import PACKAGED
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_authors_card
 from llama2vec.model.publish.stacks import stack_lines
 from llama2vec.model.source import (
+    ADAPTER_CONFIG,
     COMPACT_ADAPTER,
     COMPACT_FILE,
+    COMPACT_FILES,
     CONTRACT_FILE,
     ModelSource,
     ModelSpec,
@@ -62,7 +66,7 @@ COMPACT = Kind(
     _read_compact,
     resumable=False,
     entries=(
-        COMPACT_FILE, COMPACT_ADAPTER, "adapter_config.json", "config.json", CONTRACT_FILE, GOLDEN_FILE,
+        *COMPACT_FILES, "config.json", CONTRACT_FILE, GOLDEN_FILE,
         GOLDEN_VECTORS, CARD_FILE, *TOKENIZER_FILES, *PUBLIC_FILES,
     ),
 )  # fmt: skip
@@ -91,9 +95,7 @@ def save_compact(
         raise ModelError(f"the rank is {rank}; give at least 1")
     encoder = Encoder.load(model, settings=_FLOAT32)
     named = base or _base_of(str(model))
-    origin = fetched(resolve_model(named))
-    origin.check_files()
-    weights = Path(unpack_gguf(origin) if origin.gguf_file else origin.location)
+    origin, weights = llm_of_compact(fetched(resolve_model(named)))
     made = {"model": encoder.contract_hash, "base": origin.fingerprint(), "rank": rank}
     with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
         if not work.is_finished:
@@ -102,9 +104,10 @@ def save_compact(
                 _keep_tokenizer(weights, folder)
             kept = _write_difference(weights, Path(encoder.backbone.source.location), folder, named, rank)
             cosine = _complete(encoder, weights, folder, Path(output))
-            spec = ModelSpec.of_source(resolve_model(named)).to_json(output)
+            # The name of a package stands for its own weights; these may be those of the hub.
+            spec = ModelSpec(name=origin.hub_id) if origin.hub_id else ModelSpec.of_source(resolve_model(named))
             facts = {"kept": kept, "cosine": cosine}
-            write_json(folder / COMPACT_FILE, {**_FORMAT, "base": spec, "made": made, **facts})
+            write_json(folder / COMPACT_FILE, {**_FORMAT, "base": spec.to_json(output), "made": made, **facts})
             apply_umask(folder)
             work.finish()
     facts = read_object(Path(output) / COMPACT_FILE) or {}
@@ -115,10 +118,12 @@ def save_compact(
 
 
 def _base_of(model: str) -> str:
-    found = origin_of(model).base
-    if not found:
+    origin = origin_of(model)
+    if not origin.base:
         raise ModelError(f"{model}: does not say which LLM it was trained from; name it with --base")
-    return next((name for name, model in PACKAGED.items() if model.hub == found), found)
+    # A card has the hub's name of an LLM that comes as a package.
+    packaged = (name for name, llm in PACKAGED.items() if llm.hub == origin.base)
+    return origin.loaded_as or next(packaged, origin.base)
 
 
 def _keep_tokenizer(base: Path, folder: Path) -> None:
@@ -136,6 +141,7 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
     if not differs:
         raise ModelError(f"{model}: has the same weights as {name}; nothing remains to save")
     adapter: dict[str, torch.Tensor] = {}
+    ranks: dict[str, int] = {}  # Of each linear layer
     kept = whole = 0.0
     for key in differs:
         first, second = before.get(key), after.get(key)
@@ -151,15 +157,21 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
         root = values[:rank].sqrt()
         adapter[adapter_key(key, "A")] = (root[:, None] * right[:rank]).half().contiguous()
         adapter[adapter_key(key, "B")] = (left[:, :rank] * root).half().contiguous()
+        ranks[key.removesuffix(".weight")] = len(root)
         kept += float(values[:rank].square().sum())
         whole += float(values.square().sum())
     save_file(adapter, folder / COMPACT_ADAPTER, metadata={"format": "pt"})
-    differs = [key for key in differs if key not in adapter]
-    targets = sorted({key.split(".")[-2] for key in differs})
+    write_json(folder / ADAPTER_CONFIG, _adapter_config(name, ranks, rank))
+    return kept / whole if ranks else 1.0
+
+
+def _adapter_config(name: str, ranks: Mapping[str, int], rank: int) -> dict[str, Any]:
+    """Return peft's config of linear layers whose products have these ranks; each is added as it is (alpha = rank)."""
+    most = max(ranks.values(), default=rank)
+    narrow = {layer: less for layer, less in ranks.items() if less < most}
     config: dict[str, Any] = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": name}
-    config |= {"r": min(rank, min(before[differs[0]].shape)), "lora_alpha": min(rank, min(before[differs[0]].shape))}
-    write_json(folder / "adapter_config.json", config | {"target_modules": targets, "inference_mode": True})
-    return kept / whole
+    config |= {"r": most, "lora_alpha": most, "target_modules": sorted({layer.split(".")[-1] for layer in ranks})}
+    return config | {"inference_mode": True} | ({"rank_pattern": narrow, "alpha_pattern": narrow} if narrow else {})
 
 
 def _state(folder: Path) -> dict[str, torch.Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from llama2vec.model.pooling import Vectors, last_hidden_states, pool
 ONNX_FILE, INPUTS, OUTPUT = "model.onnx", ("input_ids", "attention_mask"), "sentence_embedding"
 # A protobuf file ends at 2 GiB; beyond this, weights lie in a file beside it.
 _MOST_INLINE = 1 << 30
+_BESIDE = f"{ONNX_FILE}.data"
 _INSTALL = "{use} needs {what}; pip install 'llama2vec[onnx]'"
 
 
@@ -110,15 +112,14 @@ def quantize_onnx(folder: Path) -> None:
         from onnxruntime.quantization import QuantType, quantize_dynamic
     except ImportError as error:
         raise MissingDependencyError(_INSTALL.format(use="--quantize", what="onnxruntime")) from error
-    whole = folder / f"float-{ONNX_FILE}"
-    beside = folder / f"{ONNX_FILE}.data"
-    (folder / ONNX_FILE).rename(whole)
-    with _quiet_export():
+    # A folder of their own, as the names stay: onnx appends to a file of weights that is there already.
+    with tempfile.TemporaryDirectory(prefix=".float-", dir=folder) as place, _quiet_export():
+        for file in folder.glob(f"{ONNX_FILE}*"):
+            file.rename(Path(place, file.name))
         quantize_dynamic(
-            whole, folder / ONNX_FILE, weight_type=QuantType.QInt8, per_channel=True,
-            use_external_data_format=beside.exists(),
+            Path(place, ONNX_FILE), folder / ONNX_FILE, weight_type=QuantType.QInt8, per_channel=True,
+            use_external_data_format=Path(place, _BESIDE).exists(),
         )  # fmt: skip
-    whole.unlink()
 
 
 class OnnxModel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class Origin:
     base: str = ""  # Hub id of the original LLM, or the name of its folder or file; "" if unknown
     license: str = ""  # License of the base, as the hub spells it; "" if unknown
     manifests: tuple[Manifest, ...] = ()  # Manifests of the training stages since, oldest first
+    loaded_as: str = field(default="", compare=False)  # What loads the base on this machine; "" if unknown
 
     @property
     def hub_base(self) -> str:
@@ -60,7 +61,7 @@ def origin_of(name: str) -> Origin:
         if folder is None or not (folder / CONTRACT_FILE).is_file():
             public = _public_name(name)
             known = _front_matter(folder / CARD_FILE).get("license") if folder else _KNOWN_LICENSES.get(public)
-            return Origin(public, str(known or ""), tuple(manifests))
+            return Origin(public, str(known or ""), tuple(manifests), str(folder or name))
         manifest = read_object(folder / _MANIFEST)
         if not manifest or folder.resolve() in seen:
             # An encoder without a manifest names its base in its own card.

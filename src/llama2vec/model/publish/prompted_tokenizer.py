@@ -14,7 +14,7 @@ from typing import Any
 from llama2vec.errors import TokenizerError
 from llama2vec.files import write_json
 from llama2vec.model.contract import Contract
-from llama2vec.model.prompt import Tokenizer
+from llama2vec.model.prompt import AFTER, BEFORE, Tokenizer, processors_of
 from llama2vec.records import Side
 
 TOKENIZER_FILE, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
@@ -49,21 +49,15 @@ def prompted_tokenizer(tokenizer: Tokenizer, contract: Contract, side: Side) -> 
     before, after = surroundings(contract, side)
     whole: list[dict[str, Any]] = [{"Sequence": {"id": "A", "type_id": 0}}]
     special: dict[str, Any] = {}
-    for name, ids, place in (("<before>", before, 0), ("<after>", after, len(whole))):
+    for name, ids, place in ((BEFORE, before, 0), (AFTER, after, len(whole))):
         if ids:
-            whole.insert(place if name == "<before>" else len(whole), {"SpecialToken": {"id": name, "type_id": 0}})
+            whole.insert(place if name == BEFORE else len(whole), {"SpecialToken": {"id": name, "type_id": 0}})
             special[name] = {"id": name, "ids": list(ids), "tokens": tokenizer.convert_ids_to_tokens(list(ids))}
     pair = [*whole, {"Sequence": {"id": "B", "type_id": 1}}]
     template = {"type": "TemplateProcessing", "single": whole, "pair": pair, "special_tokens": special}
-    kept = [part for part in _processors(content.get("post_processor")) if part["type"] == "ByteLevel"]
+    kept = [part for part in processors_of(content.get("post_processor")) if part["type"] == "ByteLevel"]
     content["post_processor"] = {"type": "Sequence", "processors": [*kept, template]} if kept else template
     return content
-
-
-def _processors(part: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
-    if part is None:
-        return []
-    return [inner for one in part["processors"] for inner in _processors(one)] if part["type"] == "Sequence" else [part]
 
 
 def with_limits(content: Mapping[str, Any], most: int, pad_id: int, pad_token: str) -> dict[str, Any]:

@@ -85,13 +85,24 @@ def test_its_golden_vectors_are_those_that_loading_gives(trained: Path, llama_fo
     np.testing.assert_allclose(encoder.golden().vectors["query"], golden.vectors["query"], atol=1e-6)
 
 
-def test_peft_reads_the_adapter(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rank", [RANK, 300])  # Wider than every layer, and than the narrow k_proj
+def test_peft_reads_the_adapter(rank: int, trained: Path, llama_folder: Path, tmp_path: Path) -> None:
     from peft import PeftModel
 
-    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    save_compact(trained, tmp_path / "small", base=str(llama_folder), rank=rank)
     encoder = encoder_for(llama_folder, settings=EncoderSettings(passage_prompt="self", passage_max_tokens=50))
     encoder.backbone.model = PeftModel.from_pretrained(encoder.backbone.model, tmp_path / "small").merge_and_unload()
     np.testing.assert_allclose(encoder.encode_passages(TEXTS), vectors(trained), atol=2e-3)
+
+
+def test_norms_alone_may_differ(llama_folder: Path, tmp_path: Path) -> None:
+    encoder = encoder_for(llama_folder)
+    with torch.no_grad():
+        encoder.backbone.model.model.layers[0].input_layernorm.weight *= torch.linspace(0.5, 2, 32)
+    folder = encoder.save(tmp_path / "scaled")
+    made = save_compact(folder, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    assert (made.kept, made.cosine) == (1.0, pytest.approx(1, abs=1e-5))
+    np.testing.assert_allclose(vectors(tmp_path / "small"), vectors(folder), atol=2e-3)
 
 
 def test_a_store_names_the_compact_folder_and_not_the_cache(
@@ -134,6 +145,36 @@ def test_a_damaged_adapter_and_another_llm_are_refused(trained: Path, llama_fold
     (tmp_path / "small" / "compact.json").write_text(json.dumps({"format": "llama2vec-compact", "base": {}}))
     with pytest.raises(ModelError, match=r"compact\.json: names no LLM; restore the compact encoder"):
         vectors(tmp_path / "small")
+
+
+def test_the_llm_is_the_one_that_the_manifest_names_wherever_it_lies(
+    trained: Path, llama_folder: Path, tmp_path: Path
+) -> None:
+    manifest = {"stage": "adapt", "settings": {"model": {"name": str(llama_folder)}}}
+    (trained / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert save_compact(trained, tmp_path / "small", rank=RANK).base == str(llama_folder)
+    np.testing.assert_allclose(vectors(tmp_path / "small"), vectors(trained), atol=2e-3)
+
+
+def test_an_llm_without_safetensors_is_refused(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(llama_folder, tmp_path / "base"))
+    torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+    save_compact(trained, tmp_path / "small", base=str(base), rank=RANK)
+    (base / "model.safetensors").unlink()
+    for use in (lambda: vectors(tmp_path / "small"), lambda: save_compact(trained, tmp_path / "new", base=str(base))):
+        with pytest.raises(ModelError, match=r"base: has no weights in safetensors files"):
+            use()
+
+
+def test_a_whole_encoder_may_replace_a_compact_one(trained: Path, llama_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "small"
+    save_compact(trained, folder, base=str(llama_folder), rank=RANK)
+    encoder = Encoder.load(folder, settings=FLOAT32)
+    encoder.save(folder, overwrite=True)
+    assert not {"compact.json", "adapter_model.safetensors", "adapter_config.json"} & {
+        file.name for file in folder.iterdir()
+    }
+    np.testing.assert_array_equal(vectors(folder), encoder.encode_passages(TEXTS))
 
 
 def test_what_a_difference_cannot_hold_is_refused(trained: Path, llama_folder: Path, tmp_path: Path) -> None:

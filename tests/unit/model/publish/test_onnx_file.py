@@ -12,6 +12,7 @@ from llama2vec.errors import ModelError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_TEXTS
 from llama2vec.model.prompt import prompted_texts
+from llama2vec.model.publish import onnx_file
 from llama2vec.model.publish.onnx_file import ONNX_FILE, OnnxModel, quantize_onnx, write_onnx
 
 
@@ -48,6 +49,20 @@ def test_eight_bit_weights_are_smaller_and_near(llama_folder: Path, tmp_path: Pa
     quantize_onnx(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [ONNX_FILE]
     assert (tmp_path / ONNX_FILE).stat().st_size < before
+    assert 1e-5 < max(gaps(encoder, tmp_path, GOLDEN_TEXTS)) < 0.2
+
+
+def test_eight_bit_weights_beside_the_graph_are_all_that_remains(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_file, "_MOST_INLINE", 0)
+    encoder = encoder_for(llama_folder)
+    write_onnx(encoder, tmp_path)
+    data = tmp_path / f"{ONNX_FILE}.data"
+    before = data.stat().st_size
+    quantize_onnx(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [ONNX_FILE, data.name]
+    assert data.stat().st_size < before
     assert 1e-5 < max(gaps(encoder, tmp_path, GOLDEN_TEXTS)) < 0.2
 
 

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from encoders import encoder_for
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings, PromptSettings
 from llama2vec.errors import TokenizerError
 from llama2vec.model.golden import GOLDEN_TEXTS
 from llama2vec.model.prompt import prompt_ids, prompted_texts
@@ -57,6 +59,37 @@ def test_transformers_adds_the_prompt_and_our_own_reading_stays(
     expected = prompted_texts(tokenizer, TEXTS[:6], ids, "self", 10_000)
     assert [opened(text)["input_ids"] for text in TEXTS[:6]] == expected
     assert prompted_texts(opened, TEXTS[:6], ids, "self", 10_000) == expected
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        PROMPT_RECIPES["one-word"],
+        PROMPT_RECIPES["repllama"],
+        PromptSettings(prefix="a text, a "),
+        PromptSettings(prefix="a ", begin="none"),
+        PromptSettings(prefix="a ", begin="bos"),
+    ],
+    ids=["one-word", "repllama", "holds the probe", "no begin", "begin"],
+)
+@pytest.mark.parametrize("metaspace", [False, True])
+@pytest.mark.parametrize("pairing", ["self", "next"])
+def test_a_servable_encoder_with_a_prefix_opens_again_with_the_same_vectors(
+    pairing: str, metaspace: bool, prompts: PromptSettings, make_tokenizer: Callable[..., Any], llama_folder: Path,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    base = Path(shutil.copytree(llama_folder, tmp_path / "base"))
+    make_tokenizer(metaspace=metaspace).save_pretrained(base)
+    settings = EncoderSettings.model_validate({"servable": True, "query_prompt": pairing, "passage_prompt": pairing})
+    encoder = encoder_for(base, prompts, settings)
+    encoder.save(tmp_path / "saved")
+    again = encoder_for(tmp_path / "saved")
+    assert again.contract.ids == encoder.contract.ids
+    np.testing.assert_array_equal(again.encode_passages(TEXTS), encoder.encode_passages(TEXTS))
+    # Its tokenizer serves further training and a save over it as well.
+    assert prompt_ids(again.backbone.tokenizer, prompts) == encoder.contract.ids
+    again.save(tmp_path / "saved", overwrite=True)
+    assert encoder_for(tmp_path / "saved").contract_hash == again.contract_hash
 
 
 def test_a_byte_level_processor_stays_for_the_positions_of_tokens(llama_folder: Path) -> None:

@@ -46,6 +46,7 @@ PASSAGES = ["Bees find their way by the sun.", "The bridge was opened in 1932."]
         ("one-word", {}),
         ("paper", {"servable": True}),
         ("paper-v2", {"servable": True, "passage_max_tokens": 40}),
+        ("one-word", {"servable": True}),
     ],
 )
 def test_the_code_on_the_card_runs_and_gives_the_encoders_vectors(
