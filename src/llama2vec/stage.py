@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.data.spool import SPOOL_FILE
-from llama2vec.files import apply_umask, remove, write_json
+from llama2vec.files import apply_umask, file_sha256, remove, write_json
 from llama2vec.manifest import build_manifest, digest, sealed, versions
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import CHANGED_TOP, Backbone, load_backbone
@@ -23,7 +23,7 @@ from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.four_bit import merged_into
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
 from llama2vec.model.publish.publishing import PUBLIC_FILES, is_authors_card, write_model_card
 from llama2vec.model.source import resolve_model
@@ -61,9 +61,9 @@ class Stage:
     noun: str  # What the folder holds, with its article
     data: str  # What the stage learns from
 
-    def plan(self, settings: Mapping[str, Any], data: object) -> dict[str, Any]:
-        """Return what decides the result, from all resolved settings and the fingerprint of the input."""
-        decides = {"settings": dict(settings), self.data: data}
+    def plan(self, settings: Mapping[str, Any], data: object, model: str) -> dict[str, Any]:
+        """Return what decides the result: all resolved settings, and the fingerprints of the input and the model."""
+        decides = {"settings": dict(settings), self.data: data, "model": model}
         return {**decides, "hash": digest(decides)}
 
     @property
@@ -76,6 +76,18 @@ class Stage:
             return Found(plan, (folder / MANIFEST).is_file(), has_checkpoint(folder)) if is_ours else None
 
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
+
+    def kind_for(self, plan: Mapping[str, Any]) -> Kind:
+        """Return the kind for comparing folders with a plan: those of earlier versions do not say which model it was.
+
+        They count as made from the plan's own model.
+        """
+
+        def read(folder: Path) -> Found | None:
+            found = self.kind.read(folder)
+            return found and replace(found, plan={"model": plan["model"], **found.plan})
+
+        return replace(self.kind, read=read)
 
 
 class StageWork:
@@ -103,6 +115,15 @@ class StageWork:
         self.path = self.output
 
 
+def model_fingerprint(name: str) -> str:
+    """Return a hash of a model's weights and contract, if it has one; of its name, if the hub has it."""
+    source = resolve_model(name)
+    if source.gguf_file:
+        source = fetched(source)  # Its parts may not have been joined yet
+    contract = Path(source.location) / CONTRACT_FILE
+    return digest([source.fingerprint(), file_sha256(contract) if contract.is_file() else ""])
+
+
 @contextmanager
 def claim_output(
     output: Path,
@@ -124,14 +145,14 @@ def claim_output(
     """
     origin_of(model)  # A damaged manifest is refused before the training rather than after it
     connect(choose_device(device), alone_too=sharding != "none")
-    check_same(f"{plan['hash']} {sharding}", f"settings or {stage.data}")
+    check_same(f"{plan['hash']} {sharding}", f"settings, {stage.data} or model")
     check_same(digest(versions()), "versions of packages")
     made = StageWork(stage, plan, output)
     with ExitStack() as stack:
 
         def take() -> tuple[Path, bool]:
             made._work = stack.enter_context(
-                claim(output, stage.kind, plan, overwrite=overwrite, inputs=[model, *inputs])
+                claim(output, stage.kind_for(plan), plan, overwrite=overwrite, inputs=[model, *inputs])
             )
             return made._work.path, made._work.is_finished
 

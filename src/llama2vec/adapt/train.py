@@ -42,7 +42,15 @@ from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.top_layers import check_droppable, check_standardizable, drop_top_layers, standardize
 from llama2vec.processes import on_first_process, process_count
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
+from llama2vec.stage import (
+    Stage,
+    StageWork,
+    claim_output,
+    make_trainable,
+    model_fingerprint,
+    save_trained,
+    training_precision,
+)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, mean_loss, train
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
@@ -213,7 +221,7 @@ def adapt_model(
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
     corpus = corpus_fingerprint(config.text.corpus, config.reading) if passages is None else "given"
-    plan = STAGE.plan(config.deciding(), corpus)
+    plan = STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))
     read = passages
     if read is None:
         limit = config.text.limit or None

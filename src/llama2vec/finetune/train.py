@@ -45,7 +45,15 @@ from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
-from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
+from llama2vec.stage import (
+    Stage,
+    StageWork,
+    claim_output,
+    make_trainable,
+    model_fingerprint,
+    save_trained,
+    training_precision,
+)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
 from llama2vec.training.memory import ModelShape, shape_of, usable_memory
@@ -304,7 +312,8 @@ def _plan(
         found.append(examples_fingerprint(validation.source, split=source_split(validation)))
     prompts, encoder = contract
     settings = config.model_copy(update={"prompts": prompts}).model_dump(exclude={"tracking"})
-    return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found))
+    model = model_fingerprint(config.model.name)
+    return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found), model)
 
 
 def _read(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -18,7 +19,14 @@ import torch
 from safetensors.torch import load_file
 
 from llama2vec.config import EncoderSettings, PromptSettings, load_config
-from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError, Llama2VecError, TrainingError
+from llama2vec.errors import (
+    ConfigError,
+    ContractError,
+    EmptyCorpusError,
+    Llama2VecError,
+    OutputExistsError,
+    TrainingError,
+)
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.train import finetune_model
 from llama2vec.finetune.validation import examples_task
@@ -262,6 +270,25 @@ def test_a_checkpoint_whose_weights_were_changed_is_refused(
     with pytest.raises(ContractError, match="weights are not those"):
         finetune_model(made, tmp_path / "out", examples=examples)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_model_that_was_replaced_under_its_name_is_noticed(
+    finished: bool, save_model: Callable[..., Path], examples: list[TrainingExample], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    made = config(save_model(tmp_path / "llm"), "optimizer.save_every=1")
+    with monkeypatch.context() as patch:
+        if not finished:
+            patch.setattr("llama2vec.finetune.train.save_trained", lambda *_, **__: sys.exit())
+        with contextlib.suppress(SystemExit):
+            finetune_model(made, tmp_path / "out", examples=examples)
+    assert (tmp_path / "out" / "manifest.json").is_file() == finished
+    save_model(tmp_path / "llm", seed=1)
+    with pytest.raises(OutputExistsError, match="model: the content differs"):
+        finetune_model(made, tmp_path / "out", examples=examples)
+    save_model(tmp_path / "llm")
+    finetune_model(made, tmp_path / "out", examples=examples)
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input
