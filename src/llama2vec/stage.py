@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from llama2vec.artifact import Found, Kind, Work, claim, read_object
+from llama2vec.artifact import Found, Kind, Work, claim, read_object, same_plan
 from llama2vec.config import ModelSettings
 from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, file_sha256, remove, write_json
@@ -32,6 +32,12 @@ from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_fin
 from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
 MANIFEST = "manifest.json"
+PLAN_FORMAT = 2
+"""Raised where a plan makes other examples or steps; what was begun in an older one goes on as it was begun.
+
+1: adaptation counts words at spaces only, and documents whose first number is not 0 or 1 share a draw; the epochs of a
+fine-tuning lose what does not fill a whole step.
+"""
 
 
 _FILES = (
@@ -63,8 +69,7 @@ class Stage:
 
     def plan(self, settings: Mapping[str, Any], data: object, model: str) -> dict[str, Any]:
         """Return what decides the result: all resolved settings, and the fingerprints of the input and the model."""
-        decides = {"settings": dict(settings), self.data: data, "model": model}
-        return {**decides, "hash": digest(decides)}
+        return _hashed({"settings": dict(settings), self.data: data, "model": model, "format": PLAN_FORMAT})
 
     @property
     def kind(self) -> Kind:
@@ -72,22 +77,33 @@ class Stage:
 
         def read(folder: Path) -> Found | None:
             plan = read_object(folder / f"{self.name}.json") or {}
-            is_ours = plan.get("hash") == digest({key: plan[key] for key in plan if key != "hash"})
+            is_ours = plan == _hashed(plan)
             return Found(plan, (folder / MANIFEST).is_file(), has_checkpoint(folder)) if is_ours else None
 
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
 
     def kind_for(self, plan: Mapping[str, Any]) -> Kind:
-        """Return the kind for comparing folders with a plan: those of earlier versions do not say which model it was.
+        """Return the kind for comparing folders with a plan: an attempt goes on in the format in which it was begun.
 
-        They count as made from the plan's own model.
+        Plans of format 1 do not say which model it was; they count as made from the plan's own.
         """
 
         def read(folder: Path) -> Found | None:
             found = self.kind.read(folder)
-            return found and replace(found, plan={"model": plan["model"], **found.plan})
+            return found and replace(found, plan={"model": plan["model"], **found.plan, "format": plan["format"]})
 
         return replace(self.kind, read=read)
+
+    def format_in(self, folder: Path, plan: Mapping[str, Any]) -> int:
+        """Return the format of the attempt at this plan that a folder holds; the newest where there is none."""
+        found, comparable = self.kind.read(folder), self.kind_for(plan).read(folder)
+        is_same = found and comparable and same_plan(comparable.plan, plan)
+        return int(found.plan.get("format", 1)) if found and is_same else PLAN_FORMAT
+
+
+def _hashed(plan: Mapping[str, Any]) -> dict[str, Any]:
+    decides = {key: value for key, value in plan.items() if key != "hash"}
+    return {**decides, "hash": digest(decides)}
 
 
 class StageWork:
@@ -95,14 +111,14 @@ class StageWork:
 
     def __init__(self, stage: Stage, plan: Mapping[str, Any], output: Path) -> None:
         self.stage, self.plan, self.output = stage, plan, output
-        self.path, self.is_finished = output, False
+        self.path, self.is_finished, self.format = output, False, PLAN_FORMAT
         self._work: Work  # On the first process
 
     def begin(self) -> Path:
         """Make the folder, or find what an earlier call left, and write the plan."""
 
         def write_plan(folder: Path) -> None:
-            write_json(folder / f"{self.stage.name}.json", dict(self.plan))
+            write_json(folder / f"{self.stage.name}.json", _hashed({**self.plan, "format": self.format}))
 
         # A card that its author took over stays with the folder.
         keep = [CARD_FILE] if is_authors_card(self.output / CARD_FILE) else []
@@ -150,13 +166,13 @@ def claim_output(
     made = StageWork(stage, plan, output)
     with ExitStack() as stack:
 
-        def take() -> tuple[Path, bool]:
+        def take() -> tuple[Path, bool, int]:
             made._work = stack.enter_context(
                 claim(output, stage.kind_for(plan), plan, overwrite=overwrite, inputs=[model, *inputs])
             )
-            return made._work.path, made._work.is_finished
+            return made._work.path, made._work.is_finished, stage.format_in(made._work.path, plan)
 
-        made.path, made.is_finished = on_first_process(take)
+        made.path, made.is_finished, made.format = on_first_process(take)
         yield made
 
 

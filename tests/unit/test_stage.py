@@ -12,7 +12,15 @@ from llama2vec.errors import ModelError, OutputExistsError
 from llama2vec.files import write_json
 from llama2vec.manifest import digest, sealed
 from llama2vec.model.source import ModelSource
-from llama2vec.stage import MANIFEST, Stage, claim_output, make_trainable, model_fingerprint, training_precision
+from llama2vec.stage import (
+    MANIFEST,
+    PLAN_FORMAT,
+    Stage,
+    claim_output,
+    make_trainable,
+    model_fingerprint,
+    training_precision,
+)
 from llama2vec.training.state import CHECKPOINTS
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
@@ -53,7 +61,10 @@ def test_a_training_of_an_earlier_version_which_did_not_note_the_model_is_the_sa
         if not finished:
             work.begin()
             assert checkpoint.is_dir()
-            assert json.loads((tmp_path / "adapt.json").read_text(encoding="utf-8")) == PLAN
+            noted = json.loads((tmp_path / "adapt.json").read_text(encoding="utf-8"))
+            assert (noted["model"], noted["format"]) == (PLAN["model"], work.format) == ("weights", 1)
+            assert STAGE.format_in(tmp_path, PLAN) == 1
+            assert STAGE.kind.read(tmp_path) is not None
     other = STAGE.plan({"steps": 3}, "fingerprint", "weights")
     with (
         pytest.raises(OutputExistsError, match="steps: 2 there, 3 now"),
@@ -80,6 +91,7 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
     output = tmp_path / "adapted"
     with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as work:
         assert not work.is_finished
+        assert work.format == PLAN_FORMAT
         assert not output.exists()
         path = work.begin()
         assert json.loads((path / "adapt.json").read_text(encoding="utf-8")) == PLAN
