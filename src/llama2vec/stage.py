@@ -33,12 +33,11 @@ from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
 MANIFEST = "manifest.json"
 PLAN_FORMAT = 2
-"""Raised where a plan makes other examples or steps; what was begun in an older one goes on as it was begun.
+"""The version of what a plan stands for. An unfinished training continues in the version that began it.
 
-1: adaptation counts words at spaces only, and documents whose first number is not 0 or 1 share a draw; the epochs of a
-fine-tuning lose what does not fill a whole step.
+In version 1, adaptation counted words by spaces alone, documents that start with another number than 0 or 1 shared one
+draw, and fine-tuning dropped the batches of an epoch that fill no whole step.
 """
-
 
 _FILES = (
     *(
@@ -83,9 +82,9 @@ class Stage:
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
 
     def kind_for(self, plan: Mapping[str, Any]) -> Kind:
-        """Return the kind for comparing folders with a plan: an attempt goes on in the format in which it was begun.
+        """Return the kind for comparing folders with a plan: formats do not matter.
 
-        Plans of format 1 do not say which model it was; they count as made from the plan's own.
+        Plans of format 1 do not name the model; they count as made from the one of this plan.
         """
 
         def read(folder: Path) -> Found | None:
@@ -95,7 +94,7 @@ class Stage:
         return replace(self.kind, read=read)
 
     def format_in(self, folder: Path, plan: Mapping[str, Any]) -> int:
-        """Return the format of the attempt at this plan that a folder holds; the newest where there is none."""
+        """Return the format of the unfinished training that a folder holds for this plan; without one, the newest."""
         found, comparable = self.kind.read(folder), self.kind_for(plan).read(folder)
         is_same = found and comparable and same_plan(comparable.plan, plan)
         return int(found.plan.get("format", 1)) if found and is_same else PLAN_FORMAT
@@ -132,7 +131,7 @@ class StageWork:
 
 
 def model_fingerprint(name: str) -> str:
-    """Return a hash of a model's weights and contract, if it has one; of its name, if the hub has it."""
+    """Return a hash of a model's weights and of its contract, if it has one; for a model on the hub, of its name."""
     source = resolve_model(name)
     if source.gguf_file:
         source = fetched(source)  # Its parts may not have been joined yet

@@ -36,7 +36,7 @@ class Pairs(NamedTuple):
 
 
 def read_pairs(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Pairs:
-    """Read the text of a recipe into pairs, as the format of the attempt in the output folder has it.
+    """Read the text of a recipe into pairs, in the format of the training that continues, if there is one.
 
     Raises:
         EmptyCorpusError: No text at all.

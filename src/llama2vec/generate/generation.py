@@ -193,7 +193,7 @@ def generate_to_file(
         "settings": settings.model_dump(exclude={"model"}),
         "inputs": {
             "corpus": corpus_fingerprint(inputs.corpus, inputs.reading),
-            # Of a model from the hub, the name: its files are here only once it has been loaded.
+            # A model of the hub is known by its name, because its files are here only once it has been loaded.
             "model": (named if named.hub_id else source).fingerprint(),
             "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
             **how_read(inputs.splitter, inputs.reading),
