@@ -30,6 +30,7 @@ from own_memory import Peak
 from provenance import made_by
 
 from llama2vec.files import write_json
+from llama2vec.stage import PLAN_FORMAT
 
 WORDS = ("river", "stone", "bridge", "castle", "winter", "market", "harbor", "engine", "letter", "garden", "forest")
 BATCHES, BATCH_SIZE = 2000, 16
@@ -108,14 +109,15 @@ def make_examples(file: Path, rows: int, *, negatives: int = 1, words: int = 13)
 
 def adapt(folder: Path, way: str) -> int:
     """Make the pairs of a corpus, and draw batches."""
+    from llama2vec.adapt.pairs import read_pairs
     from llama2vec.adapt.settings import AdaptConfig
-    from llama2vec.adapt.train import PretextObjective, _pairs
+    from llama2vec.adapt.train import PretextObjective
     from llama2vec.config import load_config
     from llama2vec.data.corpus import read_passages
 
     corpus, streaming = folder / "rows.jsonl", str(way == "streaming").lower()
     config = load_config(AdaptConfig, None, [f"text.corpus={corpus}", f"text.streaming={streaming}"])
-    examples, _ = _pairs(config, _Work(folder), read_passages(corpus))
+    examples = read_pairs(config, _Work(folder), read_passages(corpus)).training
     order = PretextObjective.order(None, examples, config.optimizer)
     return _drawn(examples, order)
 
@@ -137,7 +139,7 @@ class _Work:
     """The place where a stage writes."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self.format = folder, PLAN_FORMAT
 
     def begin(self) -> Path:
         return self._folder

@@ -197,6 +197,33 @@ def tied_llama_folder(save_model: Callable[..., Path], tmp_path_factory: pytest.
 
 
 @pytest.fixture(scope="session")
+def longrope_folder(make_tokenizer: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved tiny model whose rotary frequencies change beyond 32 tokens; read only."""
+    import torch
+    from transformers import AutoModelForCausalLM, Phi3Config
+
+    torch.manual_seed(0)
+    rope = {
+        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4,
+        "long_factor": [1.5, 3.0, 6.0, 9.0], "original_max_position_embeddings": 32,
+    }  # fmt: skip
+    sizes = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+    config = Phi3Config(
+        **sizes, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
+        original_max_position_embeddings=32, pad_token_id=0, bos_token_id=1, eos_token_id=2, rope_parameters=rope,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(3)
+    folder = tmp_path_factory.mktemp("longrope")
+    model.save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def exported(save_model: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX export beside its encoder, ``encoder``: two prompts, eight slots, two layers, two limits; read only."""
     from encoders import encoder_for

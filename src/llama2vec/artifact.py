@@ -102,7 +102,7 @@ class Work:
             if self.is_finished:  # by another process that shares the work
                 return self.path
             found = kind.read(self.path) if kind.resumable else None
-            resumes = found is not None and _is_same(found.plan, self._plan)
+            resumes = found is not None and same_plan(found.plan, self._plan)
             # In place only an artifact of ours may go (it was begun from another plan and came nowhere).
             if not resumes and (self.path != target or found is not None):
                 _refuse_busy(self.output, found)
@@ -332,7 +332,7 @@ def _look(
     found = find(output, kind)
     if found is None:
         return False, in_place
-    same = _is_same(found.plan, plan)
+    same = same_plan(found.plan, plan)
     if found.finished and same and not overwrite:
         return True, target
     if same and not found.finished:
@@ -369,7 +369,8 @@ def _matches(name: str, pattern: str) -> bool:
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
 
 
-def _is_same(there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def same_plan(there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two plans make equal artifacts."""
     # 32 and 32.0 are the same setting, and have different hashes.
     old_plan, new_plan = ({**json.loads(canonical_json(plan)), "hash": ""} for plan in (there, now))
     return bool(old_plan == new_plan)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llama2vec.artifact import Found, Kind, Work, claim, read_object
+from llama2vec.artifact import Found, Kind, Work, claim, read_object, same_plan
 from llama2vec.config import ModelSettings
 from llama2vec.data.spool import SPOOL_FILE
-from llama2vec.files import apply_umask, remove, write_json
+from llama2vec.files import apply_umask, file_sha256, remove, write_json
 from llama2vec.manifest import build_manifest, digest, sealed, versions
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.backbone import CHANGED_TOP, Backbone, load_backbone
@@ -23,7 +23,7 @@ from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.four_bit import merged_into
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
-from llama2vec.model.local import quiet_transformers
+from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
 from llama2vec.model.publish.publishing import PUBLIC_FILES, is_authors_card, write_model_card
 from llama2vec.model.source import resolve_model
@@ -32,7 +32,12 @@ from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_fin
 from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
 MANIFEST = "manifest.json"
+PLAN_FORMAT = 2
+"""The version of what a plan stands for. An unfinished training continues in the version that began it.
 
+In version 1, adaptation counted words by spaces alone, documents that start with another number than 0 or 1 shared one
+draw, and fine-tuning dropped the batches of an epoch that fill no whole step.
+"""
 
 _FILES = (
     *(
@@ -61,10 +66,9 @@ class Stage:
     noun: str  # What the folder holds, with its article
     data: str  # What the stage learns from
 
-    def plan(self, settings: Mapping[str, Any], data: object) -> dict[str, Any]:
-        """Return what decides the result, from all resolved settings and the fingerprint of the input."""
-        decides = {"settings": dict(settings), self.data: data}
-        return {**decides, "hash": digest(decides)}
+    def plan(self, settings: Mapping[str, Any], data: object, model: str) -> dict[str, Any]:
+        """Return what decides the result: all resolved settings, and the fingerprints of the input and the model."""
+        return _hashed({"settings": dict(settings), self.data: data, "model": model, "format": PLAN_FORMAT})
 
     @property
     def kind(self) -> Kind:
@@ -72,10 +76,33 @@ class Stage:
 
         def read(folder: Path) -> Found | None:
             plan = read_object(folder / f"{self.name}.json") or {}
-            is_ours = plan.get("hash") == digest({key: plan[key] for key in plan if key != "hash"})
+            is_ours = plan == _hashed(plan)
             return Found(plan, (folder / MANIFEST).is_file(), has_checkpoint(folder)) if is_ours else None
 
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
+
+    def kind_for(self, plan: Mapping[str, Any]) -> Kind:
+        """Return the kind for comparing folders with a plan: formats do not matter.
+
+        Plans of format 1 do not name the model; they count as made from the one of this plan.
+        """
+
+        def read(folder: Path) -> Found | None:
+            found = self.kind.read(folder)
+            return found and replace(found, plan={"model": plan["model"], **found.plan, "format": plan["format"]})
+
+        return replace(self.kind, read=read)
+
+    def format_in(self, folder: Path, plan: Mapping[str, Any]) -> int:
+        """Return the format of the unfinished training that a folder holds for this plan; without one, the newest."""
+        found, comparable = self.kind.read(folder), self.kind_for(plan).read(folder)
+        is_same = found and comparable and same_plan(comparable.plan, plan)
+        return int(found.plan.get("format", 1)) if found and is_same else PLAN_FORMAT
+
+
+def _hashed(plan: Mapping[str, Any]) -> dict[str, Any]:
+    decides = {key: value for key, value in plan.items() if key != "hash"}
+    return {**decides, "hash": digest(decides)}
 
 
 class StageWork:
@@ -83,14 +110,14 @@ class StageWork:
 
     def __init__(self, stage: Stage, plan: Mapping[str, Any], output: Path) -> None:
         self.stage, self.plan, self.output = stage, plan, output
-        self.path, self.is_finished = output, False
+        self.path, self.is_finished, self.format = output, False, PLAN_FORMAT
         self._work: Work  # On the first process
 
     def begin(self) -> Path:
         """Make the folder, or find what an earlier call left, and write the plan."""
 
         def write_plan(folder: Path) -> None:
-            write_json(folder / f"{self.stage.name}.json", dict(self.plan))
+            write_json(folder / f"{self.stage.name}.json", _hashed({**self.plan, "format": self.format}))
 
         # A card that its author took over stays with the folder.
         keep = [CARD_FILE] if is_authors_card(self.output / CARD_FILE) else []
@@ -101,6 +128,15 @@ class StageWork:
         """Put the result in the output's place."""
         on_first_process(lambda: self._work.finish())
         self.path = self.output
+
+
+def model_fingerprint(name: str) -> str:
+    """Return a hash of a model's weights and of its contract, if it has one; for a model on the hub, of its name."""
+    source = resolve_model(name)
+    if source.gguf_file:
+        source = fetched(source)  # Its parts may not have been joined yet
+    contract = Path(source.location) / CONTRACT_FILE
+    return digest([source.fingerprint(), file_sha256(contract) if contract.is_file() else ""])
 
 
 @contextmanager
@@ -124,18 +160,18 @@ def claim_output(
     """
     origin_of(model)  # A damaged manifest is refused before the training rather than after it
     connect(choose_device(device), alone_too=sharding != "none")
-    check_same(f"{plan['hash']} {sharding}", f"settings or {stage.data}")
+    check_same(f"{plan['hash']} {sharding}", f"settings, {stage.data} or model")
     check_same(digest(versions()), "versions of packages")
     made = StageWork(stage, plan, output)
     with ExitStack() as stack:
 
-        def take() -> tuple[Path, bool]:
+        def take() -> tuple[Path, bool, int]:
             made._work = stack.enter_context(
-                claim(output, stage.kind, plan, overwrite=overwrite, inputs=[model, *inputs])
+                claim(output, stage.kind_for(plan), plan, overwrite=overwrite, inputs=[model, *inputs])
             )
-            return made._work.path, made._work.is_finished
+            return made._work.path, made._work.is_finished, stage.format_in(made._work.path, plan)
 
-        made.path, made.is_finished = on_first_process(take)
+        made.path, made.is_finished, made.format = on_first_process(take)
         yield made
 
 

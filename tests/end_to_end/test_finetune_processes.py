@@ -164,5 +164,7 @@ def test_processes_that_were_started_with_different_data_say_so_before_the_first
 ) -> None:
     found, scratch = two
     for process in found:
-        assert process["error"].startswith("TrainingError: process 1 of 2 was started with other settings or examples")
+        assert process["error"].startswith(
+            "TrainingError: process 1 of 2 was started with other settings, examples or model"
+        )
     assert not (scratch / "other").exists()

@@ -10,11 +10,21 @@ import pytest
 from llama2vec.config import LoraSettings, ModelSettings
 from llama2vec.errors import ModelError, OutputExistsError
 from llama2vec.files import write_json
-from llama2vec.manifest import sealed
-from llama2vec.stage import MANIFEST, Stage, claim_output, make_trainable, training_precision
+from llama2vec.manifest import digest, sealed
+from llama2vec.model.source import ModelSource
+from llama2vec.stage import (
+    MANIFEST,
+    PLAN_FORMAT,
+    Stage,
+    claim_output,
+    make_trainable,
+    model_fingerprint,
+    training_precision,
+)
+from llama2vec.training.state import CHECKPOINTS
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
-PLAN = STAGE.plan({"steps": 2}, "fingerprint")
+PLAN = STAGE.plan({"steps": 2}, "fingerprint", "weights")
 
 
 def test_a_folder_is_recognized_by_a_plan_that_carries_its_own_hash(tmp_path: Path) -> None:
@@ -31,19 +41,57 @@ def test_a_folder_is_recognized_by_a_plan_that_carries_its_own_hash(tmp_path: Pa
     assert STAGE.kind.read(tmp_path) is None
 
 
-def test_settings_and_data_decide_the_plan() -> None:
-    hashes = {
-        plan["hash"]
-        for plan in (PLAN, STAGE.plan({"steps": 3}, "fingerprint"), STAGE.plan({"steps": 2}, "another fingerprint"))
-    }
-    assert len(hashes) == 3
-    assert STAGE.plan({"steps": 2}, "fingerprint") == PLAN
+def test_settings_data_and_model_decide_the_plan() -> None:
+    others = [({"steps": 3}, "fingerprint", "weights"), ({"steps": 2}, "other", "weights"), ({"steps": 2}, "", "")]
+    assert len({PLAN["hash"], *(STAGE.plan(*other)["hash"] for other in others)}) == 4
+    assert STAGE.plan({"steps": 2}, "fingerprint", "weights") == PLAN
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_training_of_an_earlier_version_which_did_not_note_the_model_is_the_same(
+    finished: bool, tmp_path: Path
+) -> None:
+    decides = {"settings": {"steps": 2}, "corpus": "fingerprint"}
+    write_json(tmp_path / "adapt.json", {**decides, "hash": digest(decides)})
+    checkpoint = tmp_path / CHECKPOINTS / "checkpoint-1"
+    checkpoint.mkdir(parents=True)
+    write_json(tmp_path / MANIFEST if finished else checkpoint / "complete.json", {})
+    with claim_output(tmp_path, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as work:
+        assert work.is_finished == finished
+        if not finished:
+            work.begin()
+            assert checkpoint.is_dir()
+            noted = json.loads((tmp_path / "adapt.json").read_text(encoding="utf-8"))
+            assert (noted["model"], noted["format"]) == (PLAN["model"], work.format) == ("weights", 1)
+            assert STAGE.format_in(tmp_path, PLAN) == 1
+            assert STAGE.kind.read(tmp_path) is not None
+    other = STAGE.plan({"steps": 3}, "fingerprint", "weights")
+    with (
+        pytest.raises(OutputExistsError, match="steps: 2 there, 3 now"),
+        claim_output(tmp_path, STAGE, other, overwrite=False, device="cpu", model="llm"),
+    ):
+        pass
+
+
+def test_the_parts_of_a_packaged_model_are_joined_before_its_fingerprint_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = tmp_path / "llm.gguf"
+
+    def put_together(source: ModelSource) -> ModelSource:
+        joined.write_bytes(b"GGUF")
+        return source
+
+    monkeypatch.setattr("llama2vec.stage.resolve_model", lambda name: ModelSource(name, str(tmp_path), joined.name))
+    monkeypatch.setattr("llama2vec.stage.fetched", put_together)
+    assert model_fingerprint("llm") == model_fingerprint("llm")
 
 
 def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_path: Path) -> None:
     output = tmp_path / "adapted"
     with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as work:
         assert not work.is_finished
+        assert work.format == PLAN_FORMAT
         assert not output.exists()
         path = work.begin()
         assert json.loads((path / "adapt.json").read_text(encoding="utf-8")) == PLAN
@@ -52,7 +100,7 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
     assert (output / MANIFEST).is_file()
     with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as again:
         assert again.is_finished
-    other = STAGE.plan({"steps": 9}, "fingerprint")
+    other = STAGE.plan({"steps": 9}, "fingerprint", "weights")
     with (
         pytest.raises(OutputExistsError, match="steps"),
         claim_output(output, STAGE, other, overwrite=False, device="cpu", model="llm"),

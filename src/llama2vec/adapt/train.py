@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import logging
 import operator
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,37 @@ from llama2vec.adapt.joint import (
     micro_batches,
     most_cells,
 )
+from llama2vec.adapt.pairs import MOST_HELD_OUT, check_followed, read_pairs, warn_of_cut_texts
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.reader_choice import choose_reader
 from llama2vec.adapt.reading import Read, Reader
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import PromptName, PromptSettings
-from llama2vec.data.corpus import corpus_fingerprint, read_flat, read_passages
+from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.settings import TextSettings
-from llama2vec.data.spool import SPOOL_FILE, Spool, SpooledRow, write_spool
-from llama2vec.data.unlabeled import adaptation_examples, adaptation_pairs, no_text
+from llama2vec.data.spool import Spool
 from llama2vec.data.words import chosen_stop_words
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, EmptyTargetsError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
+from llama2vec.model.batching import chunks
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.limits import check_servable
 from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.top_layers import check_droppable, check_standardizable, drop_top_layers, standardize
-from llama2vec.processes import on_first_process, process_count
+from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
+from llama2vec.stage import (
+    Stage,
+    StageWork,
+    claim_output,
+    make_trainable,
+    model_fingerprint,
+    save_trained,
+    training_precision,
+)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, mean_loss, train
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
@@ -53,9 +61,8 @@ from llama2vec.training.tracking import Tracking, check_trackers
 logger = logging.getLogger(__name__)
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
-MOST_HELD_OUT = 128
-_IDF_SAMPLE = 20_000
-_MOST_ROWS = 4096
+_SAMPLE = 20_000  # Pairs that token weights and the share of cut texts are taken from, at least
+_CHECKED_AT_ONCE = 64
 _STANDARDIZING_TEXTS = 1_000
 
 
@@ -103,6 +110,18 @@ class PretextObjective:
             for rows in micro_batches(cells, self.micro_batch_tokens)
         ]  # fmt: skip
         return {"joint": pieces}
+
+    def require_targets(self, examples: Iterable[AdaptationExample]) -> None:
+        """Raise an EmptyTargetsError if no text of the examples has a target."""
+        for part in chunks(examples, _CHECKED_AT_ONCE):
+            for joint in self.collate(part)["joint"]:
+                counts = self._counts(joint)
+                if any(counts[task] for task in self.weights):
+                    return
+        raise EmptyTargetsError(
+            "no text has a token to predict; all may be stop words, or the same in every text: set "
+            "text.stop_words=none, or objective.token_weights=uniform"
+        )
 
     def loss(self, model: Any, batch: Mapping[str, Any]) -> tuple[Tensor, dict[str, float]]:
         """Read each text; return the loss in nats, and ``loss_self``, ``loss_next`` and ``loss_lm``.
@@ -213,7 +232,7 @@ def adapt_model(
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
     corpus = corpus_fingerprint(config.text.corpus, config.reading) if passages is None else "given"
-    plan = STAGE.plan(config.deciding(), corpus)
+    plan = STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))
     read = passages
     if read is None:
         limit = config.text.limit or None
@@ -239,7 +258,9 @@ def _check_prompts(prompts: PromptSettings) -> None:
 
 def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
     """Train and save; nothing is written before the model and the text have been read."""
-    examples, held_out, out = _pairs(config, work, passages)
+    pairs = read_pairs(config, work, passages)
+    examples, held_out, out, _ = pairs
+    check_followed(pairs, config.objective)
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "accumulation")})
     check_enough(len(examples), config.optimizer)
     read = f", of which the validation reads {MOST_HELD_OUT:,}" if out > MOST_HELD_OUT else ""
@@ -259,37 +280,6 @@ def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) ->
         standardize(backbone.model, lambda: encoder.encode_passages(texts[:_STANDARDIZING_TEXTS]))
     facts = result.facts(started) | {"training_pairs": len(examples)}
     return save_trained(encoder, trainable, work, facts=facts)
-
-
-def _pairs(
-    config: AdaptConfig, work: StageWork, passages: Iterable[Passage]
-) -> tuple[Sequence[AdaptationExample], Sequence[AdaptationExample], int]:
-    """Return training pairs, in memory or on the disk, held-out ones, and how many are held out, kept or not."""
-    need_next, seed = config.objective.next_weight > 0, config.optimizer.seed
-    if not config.text.streaming:
-        kept, held_out = adaptation_examples(passages, config.text, seed, need_next=need_next)
-        return kept, held_out, len(held_out)
-    path, held_out, out = work.begin() / SPOOL_FILE, list[AdaptationExample](), itertools.count()
-
-    def rows() -> Iterator[SpooledRow]:
-        pairs = adaptation_pairs(passages, config.text, seed, need_next, most_rows=_MOST_ROWS)
-        for example, is_held_out in pairs:
-            if is_held_out:
-                if next(out) < MOST_HELD_OUT:
-                    held_out.append(example)
-            else:
-                yield SpooledRow((example.text, example.next_text), size=example.text.count(" "))
-
-    def write() -> tuple[list[AdaptationExample], int]:
-        with read_flat():
-            write_spool(path, rows())
-        return held_out, next(out)
-
-    found, number = on_first_process(write)
-    examples = Spool(path, lambda texts, _: AdaptationExample(*texts))
-    if not examples:
-        raise no_text(config.text)
-    return examples, found, number
 
 
 def _prepare(
@@ -316,9 +306,10 @@ def _prepare(
         backbone.tokenizer, room, skip, joined=config.objective.targets == "words",
         max_joined=_most_joined(backbone.tokenizer, config.text),
     )  # fmt: skip
-    weights = None
+    weights, sample = None, examples[:: max(1, len(examples) // _SAMPLE)]
+    warn_of_cut_texts(sample, config, backbone.tokenizer, room)
     if config.objective.token_weights == "idf":
-        texts = [example.text for example in examples[:: max(1, len(examples) // _IDF_SAMPLE)]]
+        texts = [example.text for example in sample]
         rows = backbone.model.get_input_embeddings().weight.shape[0]
         weights = torch.tensor(inverse_document_frequency([text.targets for text in tokenize(texts)], rows))
     eos = backbone.tokenizer.eos_token_id
@@ -326,6 +317,7 @@ def _prepare(
     alone = process_count() == 1 and config.optimizer.sharding == "none"
     micro_batch_tokens = most_cells(config.objective.micro_batch_tokens, backbone.model.device.type) if alone else 0
     objective = PretextObjective(tokenize, prompts, config.objective, reader, eos or 0, weights, micro_batch_tokens)
+    objective.require_targets(examples)
     return backbone, trainable, objective, mixed
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from llama2vec.data.example_rows import ExampleRow
 from llama2vec.data.examples import no_rows, scan_examples
-from llama2vec.data.words import text_key
+from llama2vec.data.words import count_words, text_key
 from llama2vec.errors import DataError
 from llama2vec.records import TrainingExample
 from llama2vec.terminal import counted
@@ -213,7 +213,7 @@ class _Survey:
         return [Finding(kind, count) for kind, count in found.items() if count]
 
     def _measure(self, role: Role, texts: tuple[str, ...]) -> None:
-        self.words[role].extend(len(text.split()) for text in texts)
+        self.words[role].extend(map(count_words, texts))
         if self._count_tokens:
             self._waiting[role] += texts
             if len(self._waiting[role]) >= _TOKENIZED_AT_ONCE:

@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from llama2vec.data.rows import PRETEXT_FIELDS
 from llama2vec.data.settings import CorpusPairSettings, TextSettings
-from llama2vec.data.words import sentence_spans, text_key
+from llama2vec.data.words import count_words, first_words, sentence_spans, text_key, word_spans
 from llama2vec.errors import EmptyCorpusError
 from llama2vec.records import AdaptationExample, Passage, TrainingExample
 
 _NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)(?P<suffix>\.[A-Za-z]\w*)?$")
+_FIRST_NUMBERS = (0, 1)
 
 
 class Document(NamedTuple):
@@ -26,15 +27,16 @@ class Document(NamedTuple):
     texts: tuple[str, ...]
 
 
-def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
+def group_documents(passages: Iterable[Passage], *, as_before: bool = False) -> Iterator[Document]:
     """Group consecutive passages of a document: ids ``<document>-<number>`` with rising numbers and no gap.
 
-    Every other passage is a document by itself. Text that a passage repeats of the one before it, because the document
-    was split with an overlap, is left out.
+    Every other passage is a document by itself. A document that does not begin with the number 0 or 1 is called by the
+    id of its first passage, because the rest of the id may name the whole corpus. Text that a passage repeats of the
+    one before it, because the document was split with an overlap, is left out.
 
-    >>> rows = [Passage("a-0", "x"), Passage("a-1", "y"), Passage("b-0", "z"), Passage("c", "w")]
+    >>> rows = [Passage("a-0", "x"), Passage("a-1", "y"), Passage("PMC-37", "z"), Passage("c", "w")]
     >>> [(document.id, document.texts) for document in group_documents(rows)]
-    [('a', ('x', 'y')), ('b', ('z',)), ('c', ('w',))]
+    [('a', ('x', 'y')), ('PMC-37', ('z',)), ('c', ('w',))]
     """
     current_id, previous, texts = "", Passage("", ""), list[str]()
     for passage in passages:
@@ -44,7 +46,8 @@ def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
             if texts:
                 yield Document(current_id, tuple(texts))
             match = _NUMBERED_ID.match(passage.id)
-            current_id, texts = match["document"] if match else passage.id, [passage.text]
+            is_named = match and (as_before or int(match["number"]) in _FIRST_NUMBERS)
+            current_id, texts = match["document"] if match and is_named else passage.id, [passage.text]
         previous = passage
     if texts:
         yield Document(current_id, tuple(texts))
@@ -76,7 +79,7 @@ def sentences(text: str, language: str = "en") -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> list[str]:
+def cut_document(document: Document, settings: TextSettings, seed: int = 0, *, as_before: bool = False) -> list[str]:
     """Split a document into consecutive pieces of whole sentences.
 
     The target length of each piece is drawn uniformly between ``min_words`` and ``max_words``, seeded by the document's
@@ -90,7 +93,7 @@ def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> l
     words, target = 0, lengths.randint(shortest, settings.max_words)
     for text in document.texts:
         for sentence in sentences(text, settings.language):
-            size = len(sentence.split())
+            size = len(sentence.split()) if as_before else count_words(sentence)
             if words >= settings.min_words and words + size > target:
                 pieces.append(" ".join(current))
                 current, words = [], 0
@@ -105,23 +108,27 @@ def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> l
 
 
 def adaptation_examples(
-    passages: Iterable[Passage], settings: TextSettings, seed: int = 0, need_next: bool = True
+    passages: Iterable[Passage],
+    settings: TextSettings,
+    seed: int = 0,
+    need_next: bool = True,
+    *,
+    as_before: bool = False,
 ) -> tuple[list[AdaptationExample], list[AdaptationExample]]:
     """Return training and held-out pairs from ordered text; a document belongs to one of the two as a whole.
 
     With ``need_next``, the last piece of a document is dropped, because no text follows it (EBAR needs U). A document
     of a single piece is kept, with an empty U, so that a corpus of short texts is usable. Rows of the authors' data are
-    pairs as they are: T and U are neither cut nor joined.
+    pairs as they are: T and U are neither cut nor joined. ``as_before`` names documents and counts words as plans of
+    format 1 did (see :mod:`llama2vec.stage`).
 
     Raises:
         EmptyCorpusError: No text at all.
     """
     training: list[AdaptationExample] = []
     held_out: list[AdaptationExample] = []
-    for example, is_held_out in adaptation_pairs(passages, settings, seed, need_next):
+    for example, is_held_out in adaptation_pairs(passages, settings, seed, need_next, as_before=as_before):
         (held_out if is_held_out else training).append(example)
-    if not training and held_out:
-        training, held_out = held_out, []
     if not training:
         raise no_text(settings)
     return training, held_out
@@ -139,11 +146,32 @@ def adaptation_pairs(
     need_next: bool = True,
     *,
     most_rows: int | None = None,
+    as_before: bool = False,
 ) -> Iterator[tuple[AdaptationExample, bool]]:
     """Stream the pairs of :func:`adaptation_examples` with whether they are held out, one document in memory.
 
-    Rows of the authors' data come before the document that they interrupt; after ``most_rows`` of them it ends.
+    A small corpus is never held out whole: the first held-out pairs wait for one to train on. Rows of the authors' data
+    come before the document that they interrupt; after ``most_rows`` of them it ends.
     """
+    waiting: list[AdaptationExample] | None = []
+    for example, is_held_out in _drawn_pairs(passages, settings, seed, need_next, most_rows, as_before):
+        if waiting is not None and is_held_out:
+            waiting.append(example)
+            continue
+        yield from ((one, True) for one in waiting or ())
+        waiting = None
+        yield example, is_held_out
+    yield from ((one, False) for one in waiting or ())
+
+
+def _drawn_pairs(
+    passages: Iterable[Passage],
+    settings: TextSettings,
+    seed: int,
+    need_next: bool,
+    most_rows: int | None,
+    as_before: bool,
+) -> Iterator[tuple[AdaptationExample, bool]]:
     rows: list[tuple[AdaptationExample, bool]] = []
 
     def without_pairs() -> Iterator[Passage]:
@@ -156,10 +184,10 @@ def adaptation_pairs(
                 if most_rows and len(rows) >= most_rows:
                     yield Passage("", "")  # An empty document, so that the rows are taken
 
-    for document in group_documents(without_pairs()):
+    for document in group_documents(without_pairs(), as_before=as_before):
         yield from rows
         rows.clear()
-        pieces = cut_document(document, settings, seed)
+        pieces = cut_document(document, settings, seed, as_before=as_before)
         if not pieces:
             continue
         following = [*pieces[1:], ""]
@@ -228,9 +256,9 @@ def _pairs(place: _Place, seed: int) -> Iterator[TrainingExample]:
         if draw.random() >= share:
             continue
         query, found = getattr(place, kind)(draw)
-        query = " ".join(query.split()[: place.settings.query_max_words])
+        query = first_words(query, place.settings.query_max_words)
         shortest, asked = place.settings.passage_min_words, text_key(query)
-        positives = [one for one in found if len(one.text.split()) >= shortest and text_key(one.full_text) != asked]
+        positives = [one for one in found if count_words(one.text) >= shortest and text_key(one.full_text) != asked]
         # A row of dashes or stars is not a query.
         if positives and any(letter.isalnum() for letter in query):
             yield TrainingExample(
@@ -261,7 +289,7 @@ class _Place:
     def first_sentence(self, draw: random.Random) -> _Drawn:
         words = 0
         for count, sentence in enumerate(self.sentences, start=1):
-            words += len(sentence.split())
+            words += count_words(sentence)
             if words >= self.settings.query_min_words:
                 return " ".join(self.sentences[:count]), self._with_text(" ".join(self.sentences[count:]))
         return _NOTHING
@@ -269,7 +297,7 @@ class _Place:
     def halves(self, draw: random.Random) -> _Drawn:
         ends = [0]
         for sentence in self.sentences:
-            ends.append(ends[-1] + len(sentence.split()))
+            ends.append(ends[-1] + count_words(sentence))
         cuts = range(1, len(self.sentences))
         if not cuts:
             return _NOTHING
@@ -286,7 +314,7 @@ class _Place:
         return self.passage.text, [Passage(self.passage.id, self.following.text, self.following.title)]
 
     def crop(self, draw: random.Random) -> _Drawn:
-        words = self.passage.text.split()
+        text, words = self.passage.text, word_spans(self.passage.text)
         keep = draw.random() < self.settings.keep_query_in_passage
         spare = len(words) - (0 if keep else self.settings.passage_min_words)
         longest = min(self.settings.crop_max_words, spare)
@@ -294,11 +322,12 @@ class _Place:
             return _NOTHING
         size = draw.randint(self.settings.query_min_words, longest)
         start = draw.randint(0, len(words) - size)
-        rest = self.passage.text if keep else " ".join(words[:start] + words[start + size :])
-        return " ".join(words[start : start + size]), self._with_text(rest)
+        begin, end = words[start][0], words[start + size - 1][1]
+        rest = text if keep else " ".join(f"{text[:begin]} {text[end:]}".split())
+        return " ".join(text[begin:end].split()), self._with_text(rest)
 
     def _asks(self, query: str) -> bool:
-        return len(query.split()) >= self.settings.query_min_words
+        return count_words(query) >= self.settings.query_min_words
 
     def _with_text(self, text: str) -> list[Passage]:
         return [Passage(self.passage.id, text, self.passage.title)]

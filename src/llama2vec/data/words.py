@@ -14,6 +14,11 @@ logger = logging.getLogger(__name__)
 
 WORD = re.compile(r"[^\W_]+")
 """A run of letters and digits."""
+SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+"""Chinese, Japanese and Korean characters, for use inside the brackets of a regular expression."""
+
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese and Khmer: about five letters a word
+_COUNTED = re.compile(rf"(?:[{SIGNS}]|[{_UNSPACED}]{{1,5}})[^\w\s]*|[^\s{SIGNS}{_UNSPACED}]+")
 
 
 def stop_words(language: str) -> frozenset[str]:
@@ -80,6 +85,29 @@ def text_key(text: str) -> str:
     # The second NFKC: folding may take composed letters apart.
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     return " ".join(folded.split())
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Return (begin, end) of what counts as a word where texts are measured, punctuation included.
+
+    That is what stands between white space. Of scripts that are written without spaces, each kana, Han or Hangul sign
+    counts, and every five letters of Thai, Lao, Burmese or Khmer.
+
+    >>> word_spans("a llama 你好。")
+    [(0, 1), (2, 7), (8, 9), (9, 11)]
+    """
+    return [found.span() for found in _COUNTED.finditer(text)]
+
+
+def count_words(text: str) -> int:
+    """Return the number of :func:`word_spans`."""
+    return len(text.split()) if text.isascii() else len(_COUNTED.findall(text))
+
+
+def first_words(text: str, count: int) -> str:
+    """Return the first words of a text as :func:`word_spans` counts them, with single spaces."""
+    spans = word_spans(text)[:count]
+    return " ".join(text[: spans[-1][1]].split()) if spans else ""
 
 
 def sentence_spans(text: str, language: str = "en") -> list[tuple[int, int]]:

@@ -6,6 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from math import ceil
 from pathlib import Path
@@ -45,7 +46,15 @@ from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
-from llama2vec.stage import Stage, StageWork, claim_output, make_trainable, save_trained, training_precision
+from llama2vec.stage import (
+    Stage,
+    StageWork,
+    claim_output,
+    make_trainable,
+    model_fingerprint,
+    save_trained,
+    training_precision,
+)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
 from llama2vec.training.memory import ModelShape, shape_of, usable_memory
@@ -127,6 +136,7 @@ class ContrastiveObjective:
         batches = list(
             padded_batches(
                 contrastive.sequences, self.micro_batch_tokens, self.encoder.pad_id,
+                boundary=self.encoder.backbone.rotary_boundary,
                 equal_lengths=self.encoder.backbone.padding_changes_vectors,
             )
         )  # fmt: skip
@@ -192,7 +202,7 @@ class ContrastiveObjective:
     def validate(self, model: Any, held_out: Sequence[ValidationTask], batch_size: int) -> dict[str, float]:
         """Search the held-out queries with the current weights."""
         plain = getattr(model, "module", model)
-        backbone = Backbone(plain, self.encoder.backbone.tokenizer, self.encoder.backbone.source)
+        backbone = replace(self.encoder.backbone, model=plain)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
             return held_out[0].score(Encoder(backbone, self.encoder.contract))
 
@@ -244,7 +254,7 @@ def _finetune(
     """Train and save; nothing is written before the model and the examples have been read."""
     drawn, task = _read(config, work, examples)
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
-    optimizer = _with_steps(config.optimizer, len(drawn))
+    optimizer = _with_steps(config.optimizer, len(drawn), work.format)
     check_enough(len(drawn), optimizer)
     _check_contrast(config, drawn)
     started = time.monotonic()
@@ -304,7 +314,8 @@ def _plan(
         found.append(examples_fingerprint(validation.source, split=source_split(validation)))
     prompts, encoder = contract
     settings = config.model_copy(update={"prompts": prompts}).model_dump(exclude={"tracking"})
-    return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found))
+    model = model_fingerprint(config.model.name)
+    return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found), model)
 
 
 def _read(
@@ -335,12 +346,16 @@ def _read(
     return examples, examples_task(chosen, examples.examples, config.validation, seed) if chosen else None
 
 
-def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:
-    """Turn epochs into steps; an epoch skips its last batch if that is not full."""
+def _with_steps(settings: FinetuneOptimizerSettings, examples: int, plan_format: int) -> OptimizerSettings:
+    """Turn epochs into steps; an epoch skips its last batch if that is not full, and its last step takes what is left.
+
+    Plans of format 1 skipped that step.
+    """
     if settings.steps:
         return settings
-    a_step = settings.batch_size * settings.accumulation * process_count()
-    return settings.model_copy(update={"steps": max(1, ceil(settings.epochs * (examples // a_step)))})
+    batches = examples // (settings.batch_size * process_count())
+    in_epoch = batches // settings.accumulation if plan_format == 1 else ceil(batches / settings.accumulation)
+    return settings.model_copy(update={"steps": max(1, ceil(settings.epochs * in_epoch))})
 
 
 def _check_contrast(config: FinetuneConfig, examples: DrawnExamples) -> None:

@@ -20,6 +20,7 @@ from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import how_read
 from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
 from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.words import count_words
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.files import check_inputs, disk_errors, write_atomic
 from llama2vec.generate.filters import REASONS, Refused, Written, filtered
@@ -139,7 +140,7 @@ def _example(one: Written, passage: Passage) -> TrainingExample:
 
 def _asked_rows(passages: Sequence[Passage], settings: GenerateSettings) -> list[int]:
     """Return the rows of the passages that get questions, spread over the corpus."""
-    rows = [row for row, one in enumerate(passages) if len(one.text.split()) >= settings.passage_min_words]
+    rows = [row for row, one in enumerate(passages) if count_words(one.text) >= settings.passage_min_words]
     if not rows:
         raise EmptyCorpusError(
             f"no passage has {settings.passage_min_words} words to ask about; lower generate.passage_min_words"
@@ -155,12 +156,14 @@ def _questions_so_far(path: Path | None, rows: Sequence[int], settings: Generate
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
     size = settings.batch_size * settings.questions
     whole = len(lines) if len(lines) == len(rows) * settings.questions else len(lines) // size * size
+    found = [json.loads(line) for line in lines[:whole]]
+    if [row for row, _ in found] != [row for row in rows for _ in range(settings.questions)][:whole]:
+        whole, found = 0, []  # An earlier version chose other passages
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, b"".join(line + b"\n" for line in lines[:whole]))
     if whole:
         logger.info("resuming: %s of %s done", f"{whole // settings.questions:,}", counted(len(rows), "passage"))
-    found = [json.loads(line) for line in lines[:whole]]
     return [Written(question, row) for row, question in found]
 
 
@@ -183,13 +186,15 @@ def generate_to_file(
     """
     output, started = Path(output), time.monotonic()
     check_reported(output, "generate")
-    source, device = fetched(resolve_model(inputs.model.name)), choose_device(inputs.model.device)
+    named, device = resolve_model(inputs.model.name), choose_device(inputs.model.device)
+    source = fetched(named)
     decides = {
         # Which LLM it was is in the inputs, wherever it lies.
         "settings": settings.model_dump(exclude={"model"}),
         "inputs": {
             "corpus": corpus_fingerprint(inputs.corpus, inputs.reading),
-            "model": source.fingerprint(),
+            # A model of the hub is known by its name, because its files are here only once it has been loaded.
+            "model": (named if named.hub_id else source).fingerprint(),
             "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
             **how_read(inputs.splitter, inputs.reading),
         },

@@ -15,13 +15,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llama2vec.data.words import text_key
+from llama2vec.data.words import SIGNS, text_key
 from llama2vec.errors import DataError
 from llama2vec.mine.candidates import TEXT_ID, Found, Target, with_ids
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, TrainingExample
-from llama2vec.retrieve.lexical import SIGNS
 from llama2vec.terminal import counted
 
 _CACHED_PASSAGES = 1 << 13

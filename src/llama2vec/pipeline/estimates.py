@@ -15,8 +15,8 @@ from typing import NamedTuple, cast
 import numpy as np
 
 from llama2vec.adapt.joint import most_cells
+from llama2vec.adapt.pairs import MOST_HELD_OUT
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.train import MOST_HELD_OUT
 from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.finetune.settings import FinetuneConfig, ValidationSettings

@@ -17,14 +17,13 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
 from llama2vec.data.words import stop_words_identity
 from llama2vec.errors import ConfigError
-from llama2vec.files import file_sha256
 from llama2vec.finetune.contract import check_contract
 from llama2vec.manifest import digest
-from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import find_task, tasks_data
+from llama2vec.stage import model_fingerprint
 
 # Folder of each stage in the run's folder; further rounds append their number.
 OUTPUTS = {
@@ -366,13 +365,6 @@ def read_documents_as(config: RunConfig) -> ModelSpec:
 def raw_encoder(config: RunConfig) -> EncoderSettings:
     """Return the settings of the untrained LLM for comparison: mean pooling, as usual without training."""
     return config.encoder.model_copy(update={"pooling": "mean"})
-
-
-def model_fingerprint(name: str) -> str:
-    """Return a hash of a model's weights and contract, if it has one."""
-    source = resolve_model(name)
-    contract = Path(source.location) / CONTRACT_FILE
-    return digest([source.fingerprint(), file_sha256(contract) if contract.is_file() else ""])
 
 
 def _validation_fingerprint(config: RunConfig) -> str:

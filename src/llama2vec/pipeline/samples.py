@@ -13,6 +13,7 @@ from llama2vec.data.examples import read_examples
 from llama2vec.data.passages import Splitter
 from llama2vec.data.sources import is_remote
 from llama2vec.data.unlabeled import pairs_from_corpus
+from llama2vec.data.words import first_words
 from llama2vec.model.backbone import load_tokenizer
 from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.plan import GENERATED_PAIRS, is_read_first, pair_files, read_documents_as
@@ -133,9 +134,7 @@ class Samples:
     def _generated_pairs(self) -> tuple[list[TrainingExample], int]:
         """Stand in for questions that are not written yet: as many first words of their passages."""
         passages = list(islice(self.passages(self._config.corpus), SAMPLE))
-        found = [
-            TrainingExample(" ".join(one.text.split()[:_QUESTION_WORDS]) or "?", (one.full_text,)) for one in passages
-        ]
+        found = [TrainingExample(first_words(one.text, _QUESTION_WORDS) or "?", (one.full_text,)) for one in passages]
         asked, each = self.asked()
         written = f"{counted(each, 'question')} for each of {counted(asked, 'passage')}"
         self.notes.append(f"{written}; half of them are assumed to pass the filters")

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from llama2vec.data.words import SIGNS
 from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
 from llama2vec.languages import check_language
@@ -41,9 +42,6 @@ _STEMMERS = {
 """The stemmers that every PyStemmer since 2.0 has, so that an index reads the same on another machine."""
 
 _WITH_STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "pt", "ru", "sv", "tr"])
-SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-"""Chinese, Japanese and Korean characters, for use inside the brackets of a regular expression."""
-
 _SIGN = re.compile(f"[{SIGNS}]")
 _WORD = re.compile(r"\b\w\w+\b")
 _RUN = re.compile(f"([{SIGNS}]+)|[^\\W{SIGNS}]+")

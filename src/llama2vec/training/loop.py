@@ -350,11 +350,12 @@ def _validate(model: Any, held_out: Sequence[Any], objective: _Objective, batch_
 
 
 def mean_loss(objective: _Objective, model: Any, held_out: Sequence[Any], batch_size: int) -> dict[str, float]:
-    """Return the mean loss and its parts over the held-out examples."""
-    sums: dict[str, float] = {}
+    """Return the mean loss and its parts over the held-out examples, each part over the chunks that have it."""
+    sums, weights = dict[str, float](), dict[str, int]()
     for start in range(0, len(held_out), batch_size):
         chunk = held_out[start : start + batch_size]
         loss, parts = objective.loss(model, objective.collate(chunk))
         for name, value in {"loss": loss.item(), **parts}.items():
             sums[name] = sums.get(name, 0.0) + value * len(chunk)
-    return {name: value / len(held_out) for name, value in sums.items()}
+            weights[name] = weights.get(name, 0) + len(chunk)
+    return {name: value / weights[name] for name, value in sums.items()}

@@ -13,14 +13,17 @@ from architectures import save_tiny
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import PretextObjective, _prepare, adapt_model
 from llama2vec.config import ModelSettings, load_config
-from llama2vec.errors import ConfigError, ContractError, Llama2VecError, ModelError
+from llama2vec.errors import ConfigError, ContractError, EmptyTargetsError, Llama2VecError, ModelError
 from llama2vec.finetune.train import _load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.verify.backends import open_backend
 from llama2vec.verify.verification import read_golden, verify
 
-PASSAGES = [Passage(f"a-{number}", "The stone bridge crosses the cold river near the market.") for number in range(8)]
+PASSAGES = [
+    Passage(f"a-{number}", f"The {word} bridge crosses the cold river near the market.")
+    for number, word in enumerate(["stone", "copper", "silver", "winter", "village", "castle", "cotton", "lantern"])
+]
 TEXTS = ["The castle stands above the river.", "Snow.", ""]
 
 
@@ -65,7 +68,13 @@ def test_prompts_take_no_room_from_the_joined_words_of_the_targets(llama_folder:
     """The authors' limit counts BOS and both prompts for T, and BOS alone for the words to predict."""
     text, around = " ".join(f"stone{number} river{number}" for number in range(200)), {}
     for count in ("true", "false"):
-        overrides = ["prompts=paper-v2", "objective.targets=words", "text.stop_words=none", "text.max_tokens=90"]
+        overrides = [
+            "objective.token_weights=uniform",
+            "prompts=paper-v2",
+            "objective.targets=words",
+            "text.stop_words=none",
+            "text.max_tokens=90",
+        ]
         config = tiny_recipe(llama_folder, *overrides, f"text.count_prompts={count}")
         *_, objective, _ = _prepare(config, [AdaptationExample(text, text)])
         (found,) = objective.tokenize([text])
@@ -127,6 +136,25 @@ def test_joint_and_separate_sequences_train_the_same_encoder(llama_folder: Path,
     modified = (tmp_path / "joint" / "config.json").stat().st_mtime_ns
     adapt_model(config, tmp_path / "joint", passages=PASSAGES)
     assert (tmp_path / "joint" / "config.json").stat().st_mtime_ns == modified
+
+
+@pytest.mark.parametrize(
+    ("passages", "settings", "message"),
+    [
+        (
+            [Passage(f"x{row}", "The stone bridge.") for row in range(8)],
+            ["objective.self_weight=0"],
+            "nothing to learn",
+        ),
+        ([Passage(f"x{row}", "The and of it, which is.") for row in range(8)], [], "no text has a token to predict"),
+    ],
+)
+def test_a_corpus_that_teaches_nothing_is_refused(
+    passages: list[Passage], settings: list[str], message: str, llama_folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(EmptyTargetsError, match=message):
+        adapt_model(tiny_recipe(llama_folder, *settings), tmp_path / "out", passages=passages)
+    assert not (tmp_path / "out").exists()
 
 
 def test_joint_sequences_that_a_model_cannot_read_are_refused_before_anything_is_written(tmp_path: Path) -> None:

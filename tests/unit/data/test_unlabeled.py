@@ -22,6 +22,7 @@ from llama2vec.data.unlabeled import (
     pairs_from_corpus,
     sentences,
 )
+from llama2vec.data.words import count_words
 from llama2vec.errors import ConfigError, CorpusFormatError, EmptyCorpusError
 from llama2vec.records import Passage, Place, TrainingExample
 
@@ -213,6 +214,18 @@ def test_a_gap_a_repetition_and_a_step_back_start_a_new_document() -> None:
     assert [one.texts for one in group_documents(rows)] == [("0", "1"), ("3", "4"), ("4",), ("3",)]
 
 
+def test_documents_whose_numbers_do_not_begin_at_0_or_1_each_have_a_draw_of_their_own() -> None:
+    words = "One two three four five. " * 20
+    rows = [Passage(f"MED-{number}", words) for number in range(10, 2010, 10)]
+    assert [one.id for one in group_documents(rows[:2])] == ["MED-10", "MED-20"]
+    assert [one.id for one in group_documents(rows[:2], as_before=True)] == ["MED", "MED"]
+    training, held_out = adaptation_examples(rows, TextSettings())
+    documents = len(rows) * len(held_out) / (len(training) + len(held_out))
+    assert 0 < documents < 0.06 * len(rows)
+    firsts = {cut_document(one, TextSettings())[0] for one in group_documents(rows)}
+    assert len(firsts) > 3
+
+
 def test_passages_without_numbers_stand_alone() -> None:
     rows = [Passage("x", "1"), Passage("x", "2"), Passage("a-0", "3"), Passage("y", "4"), Passage("a-1", "5")]
     assert [one.texts for one in group_documents(rows)] == [("1",), ("2",), ("3",), ("4",), ("5",)]
@@ -239,6 +252,25 @@ def test_pieces_have_a_length_between_the_limits() -> None:
     assert all(8 <= size <= 30 for size in sizes[:-1])
     assert 8 <= sizes[-1] < 30 + 8
     assert len(set(sizes)) > 2
+
+
+def test_texts_without_spaces_are_cut_by_their_signs() -> None:
+    sentence = "羊驼是安第斯山脉的骆驼科动物。它们满足时会哼鸣。"  # 14 and 8 signs
+    whole = Document("a", (sentence * 20,))
+    pieces = cut_document(whole, TextSettings(language="zh"))
+    assert all(8 <= count_words(piece) <= 64 for piece in pieces[:-1])
+    assert "".join(pieces).replace(" ", "") == sentence * 20
+    assert len(cut_document(whole, TextSettings(language="zh"), as_before=True)) < len(pieces) / 3
+
+
+def test_pairs_of_texts_without_spaces_have_queries_and_passages_of_the_wanted_length() -> None:
+    text = "羊驼是安第斯山脉的骆驼科动物。它们满足时会哼鸣。" * 3
+    found = pairs([Passage("a", text)], settings("first_sentence", "halves", "crop", keep_query_in_passage=1))
+    assert len(found) == 3
+    assert all(3 <= count_words(pair.query) <= 64 for pair in found)
+    crop = found[-1]
+    assert crop.query in text
+    assert crop.positives == (text,)
 
 
 def test_equal_limits_give_pieces_of_one_length() -> None:

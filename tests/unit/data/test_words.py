@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.words import chosen_stop_words, stop_words, stop_words_identity, text_key
+from llama2vec.data.words import (
+    chosen_stop_words,
+    count_words,
+    first_words,
+    stop_words,
+    stop_words_identity,
+    text_key,
+    word_spans,
+)
 from llama2vec.errors import ConfigError
 
 
@@ -23,6 +31,19 @@ from llama2vec.errors import ConfigError
 )
 def test_texts_that_differ_in_case_space_or_form_are_the_same(first: str, second: str) -> None:
     assert text_key(first) == text_key(second)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0), ("a llama – or “two”, don't you think?", 8), ("羊驼。", 2), ("「羊驼」 and 2 llamas", 6),
+        ("알파카", 3), ("ภาษาไทย", 2),
+    ],
+)  # fmt: skip
+def test_words_are_counted_by_space_or_by_sign(text: str, count: int) -> None:
+    assert count_words(text) == len(word_spans(text)) == count
+    assert first_words(text, 99) == text
+    assert count_words(first_words(text, 2)) == min(count, 2)
 
 
 @pytest.mark.parametrize(("first", "second"), [("a b", "ab"), ("cafe", "café"), ("1", "l")])

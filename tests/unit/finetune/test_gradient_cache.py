@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,17 @@ def test_gradients_equal_those_of_one_pass_over_the_whole_batch(
     plain.backward()
     assert loss == pytest.approx(plain.item(), rel=1e-5)
     close(found, gradients(model))
+
+
+def test_gradients_of_a_longrope_model_do_not_depend_on_the_size_of_a_pass(
+    make_objective: Callable[..., Any], longrope_folder: Path
+) -> None:
+    rows = [TrainingExample(f"river {row}", (f"castle {row} " * (1 + 5 * (row % 3)),)) for row in range(6)]
+    (first, alone), (second, together) = (
+        step(make_objective(folder=longrope_folder, micro_batch_tokens=most), rows) for most in (1, 100_000)
+    )
+    assert first == pytest.approx(second, rel=1e-5)
+    close(together, alone, tolerance=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import random
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +20,16 @@ import torch
 from safetensors.torch import load_file
 
 from llama2vec.config import EncoderSettings, PromptSettings, load_config
-from llama2vec.errors import ConfigError, ContractError, EmptyCorpusError, Llama2VecError, TrainingError
+from llama2vec.errors import (
+    ConfigError,
+    ContractError,
+    EmptyCorpusError,
+    Llama2VecError,
+    OutputExistsError,
+    TrainingError,
+)
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.finetune.train import finetune_model
+from llama2vec.finetune.train import ContrastiveObjective, _with_steps, finetune_model
 from llama2vec.finetune.validation import examples_task
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
@@ -210,6 +219,53 @@ def test_the_saved_weights_are_the_mean_of_the_last_checkpoints(
     torch.testing.assert_close(saved, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("attribute", [True, False])
+def test_the_validation_pads_as_the_encoder_does(
+    attribute: bool, make_objective: Callable[..., Any], examples: list[TrainingExample],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    model, objective = make_objective()
+    objective.encoder.backbone.padding_changes_vectors = attribute
+    asked: list[bool] = []
+
+    def score(task: Any, encoder: Encoder) -> dict[str, float]:
+        asked.append(encoder.backbone.padding_changes_vectors)
+        assert encoder.backbone.model is model
+        return {}
+
+    monkeypatch.setattr("llama2vec.finetune.validation.ValidationTask.score", score)
+    objective.validate(model, [examples_task(examples[:2], examples, config(Path()).validation, 0)], 4)
+    assert asked == [attribute]
+
+
+@pytest.mark.parametrize(
+    ("examples", "epochs", "plan_format", "steps"),
+    [(40, 1, 2, 3), (40, 2, 2, 6), (40, 1, 1, 2), (47, 0.5, 2, 2), (48, 1, 2, 3), (3, 1, 2, 1)],
+)
+def test_an_epoch_takes_a_last_step_of_what_is_left(
+    examples: int, epochs: float, plan_format: int, steps: int, llama_folder: Path
+) -> None:
+    settings = ["optimizer.steps=0", f"optimizer.epochs={epochs}", "optimizer.accumulation=4"]
+    optimizer = config(llama_folder, *settings).optimizer
+    assert _with_steps(optimizer, examples, plan_format).steps == steps
+
+
+def test_every_example_is_seen_once_in_each_epoch(
+    llama_folder: Path, examples: list[TrainingExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Counter[str]()
+    collate = ContrastiveObjective.collate
+
+    def counting(self: ContrastiveObjective, drawn: Any) -> Any:
+        seen.update(example.query for example in drawn)
+        return collate(self, drawn)
+
+    monkeypatch.setattr(ContrastiveObjective, "collate", counting)
+    settings = ["optimizer.steps=0", "optimizer.epochs=2", "optimizer.accumulation=4", "validation.share=0"]
+    finetune_model(config(llama_folder, *settings), tmp_path / "out", examples=examples)
+    assert seen == {example.query: 2 for example in examples}  # 24: six batches, four and two to a step
+
+
 # ------------------------------------------------------------------------------------------------------------ contracts
 
 
@@ -262,6 +318,25 @@ def test_a_checkpoint_whose_weights_were_changed_is_refused(
     with pytest.raises(ContractError, match="weights are not those"):
         finetune_model(made, tmp_path / "out", examples=examples)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_a_model_that_was_replaced_under_its_name_is_noticed(
+    finished: bool, save_model: Callable[..., Path], examples: list[TrainingExample], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    made = config(save_model(tmp_path / "llm"), "optimizer.save_every=1")
+    with monkeypatch.context() as patch:
+        if not finished:
+            patch.setattr("llama2vec.finetune.train.save_trained", lambda *_, **__: sys.exit())
+        with contextlib.suppress(SystemExit):
+            finetune_model(made, tmp_path / "out", examples=examples)
+    assert (tmp_path / "out" / "manifest.json").is_file() == finished
+    save_model(tmp_path / "llm", seed=1)
+    with pytest.raises(OutputExistsError, match="model: the content differs"):
+        finetune_model(made, tmp_path / "out", examples=examples)
+    save_model(tmp_path / "llm")
+    finetune_model(made, tmp_path / "out", examples=examples)
 
 
 # ------------------------------------------------------------------------------------------------------------ bad input

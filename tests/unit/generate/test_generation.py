@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,6 +18,7 @@ from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError
 from llama2vec.generate import generation
 from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.generate.settings import GenerateSettings
+from llama2vec.model.source import ModelSource
 
 SETTINGS = GenerateSettings(
     prompt="{passage} Q:", questions=2, temperature=1, batch_size=4, round_trip=0, most_copied=1, question_max_tokens=4
@@ -93,6 +96,34 @@ def test_a_killed_call_resumes_with_the_batches_that_it_finished(
     assert Echo.calls == [(4, 4), (2, 8)]
     assert output.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob("*.questions-*"))
+
+
+def test_questions_go_on_offline_and_those_for_other_passages_are_written_again(
+    inputs: GenerationInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    online = ModelSource("org/llm", "org/llm", hub_id="org/llm")
+    places = {"online": online, "offline": replace(online, location=inputs.model.name)}
+    monkeypatch.setattr(generation, "load_backbone", lambda *_: None)
+    inputs = replace(inputs, model=inputs.model.model_copy(update={"name": "org/llm"}))
+    output = tmp_path / "pairs.jsonl"
+
+    def ask(place: str, killed_after: int) -> None:
+        Echo.calls.clear()
+        monkeypatch.setattr(generation, "fetched", lambda _: places[place])
+        monkeypatch.setattr(Echo, "killed_after", killed_after)
+        with suppress(KeyboardInterrupt):
+            generate_to_file(inputs, output, SETTINGS)
+
+    ask("online", 1)
+    ask("offline", 1)
+    assert Echo.calls == [(4, 4)]
+    (left,) = tmp_path.glob("pairs.jsonl.questions-*")
+    lines = left.read_text(encoding="utf-8").splitlines(keepends=True)
+    left.write_text("".join(lines[8:] + lines[:8]), encoding="utf-8")
+    ask("online", 99)
+    assert Echo.calls == [(4, 0), (4, 4), (2, 8)]
+    ask("offline", 0)
+    assert Echo.calls == []
 
 
 def test_fewer_passages_are_spread_over_the_corpus(inputs: GenerationInputs, tmp_path: Path) -> None:

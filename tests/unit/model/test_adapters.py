@@ -155,9 +155,43 @@ def test_the_adapters_start_from_the_seed(llama_folder: Path) -> None:
     assert not any(torch.equal(first[name], other[name]) for name in first)
 
 
-def test_a_projection_that_the_model_does_not_have_is_one_line(llama_folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no projection 'nope'; it has down_proj, gate_proj, k_proj"):
-        add_lora(load(llama_folder), LoraSettings(targets=["q_proj", "nope"]), [], seed=0)
+@pytest.mark.parametrize(
+    ("targets", "depth", "message"),
+    [
+        (["q_proj", "nope"], 1, "no projection 'nope'; it has down_proj, gate_proj, k_proj"),
+        (["foo.q_proj"], 1, "no projection 'foo.q_proj'; it has down_proj"),
+        ([], 1, "names none of the model's projections; it has down_proj"),
+        ("nope", 1, "no projection of the model matches 'nope'; it has down_proj"),
+        ("[", 1, r"'\[' is neither a projection of the model nor a regular expression \(.*; it has down_proj"),
+        (".*", 1, r"peft cannot adapt '\.\*' of this model; it has down_proj"),
+        (".*q_proj", 0.5, r"lora\.depth: a regular expression in lora\.targets chooses the layers itself"),
+    ],
+)
+def test_targets_that_the_model_does_not_have_are_one_line(
+    targets: str | list[str], depth: float, message: str, llama_folder: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        add_lora(load(llama_folder), LoraSettings(targets=targets, depth=depth), [], seed=0)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("depth", [1, 0.5])
+def test_one_projection_may_be_named_without_a_list(depth: float, llama_folder: Path) -> None:
+    def adapted(targets: str | list[str]) -> list[str]:
+        model = add_lora(load(llama_folder), LoraSettings(targets=targets, depth=depth), [], seed=0)
+        return [name for name, _ in model.named_parameters() if "lora_A" in name]
+
+    assert adapted("q_proj") == adapted(["q_proj"])
+    assert len(adapted("q_proj")) == 2 * depth
+    assert len(adapted(["self_attn.q_proj"])) == 2 * depth
+
+
+def test_slots_without_wording_start_from_rows_of_the_whole_table(llama_folder: Path) -> None:
+    backbone = load(llama_folder)
+    new = add_slot_tokens_and_rows(backbone, PromptSettings(self_prompt="", next_prompt="", slots=2))
+    rows = backbone.model.get_input_embeddings().weight.detach()[backbone.tokenizer.convert_tokens_to_ids(new)]
+    assert bool(rows.isfinite().all())
+    assert len(rows.unique(dim=0)) == len(new) == 4
 
 
 def test_a_hybrid_mamba_model_gets_adapters_where_peft_allows_them(tmp_path: Path, tokenizer: Any) -> None:

@@ -419,27 +419,8 @@ def test_a_text_keeps_its_beginning_whatever_side_the_tokenizer_cuts(llama_folde
     )
 
 
-def test_a_longrope_vector_does_not_depend_on_its_batch(tmp_path: Path, make_tokenizer: Callable[..., Any]) -> None:
-    from transformers import AutoModelForCausalLM, Phi3Config
-
-    torch.manual_seed(0)
-    rope = {
-        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 4,
-        "long_factor": [1.5, 3.0, 6.0, 9.0], "original_max_position_embeddings": 32,
-    }  # fmt: skip
-    sizes = {"vocab_size": 120, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
-    config = Phi3Config(
-        **sizes, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
-        original_max_position_embeddings=32, pad_token_id=0, bos_token_id=1, eos_token_id=2, rope_parameters=rope,
-    )  # fmt: skip
-    model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():
-        for weight in model.parameters():
-            if weight.dim() > 1:
-                weight.mul_(3)
-    model.save_pretrained(tmp_path)
-    make_tokenizer().save_pretrained(tmp_path)
-    encoder = encoder_for(tmp_path)
+def test_a_longrope_vector_does_not_depend_on_its_batch(longrope_folder: Path) -> None:
+    encoder = encoder_for(longrope_folder)
     texts = ["river castle", "castle " * 30]
     alone = np.stack([encoder.encode_passages(text) for text in texts])
     np.testing.assert_allclose(encoder.encode_passages(texts), alone, atol=1e-6)

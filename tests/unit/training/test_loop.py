@@ -13,7 +13,7 @@ from fit_line import EXAMPLES, FitLine, Line, settings
 
 from llama2vec.errors import TrainingError
 from llama2vec.training import loop, state
-from llama2vec.training.loop import train
+from llama2vec.training.loop import mean_loss, train
 from llama2vec.training.state import last_checkpoint, read_log
 
 
@@ -151,6 +151,16 @@ def test_a_run_that_was_stopped_goes_on_and_ends_the_same(tmp_path: Path, save_e
         for line in lines:
             line.pop("seconds")
     assert logs[0] == logs[1]
+
+
+def test_a_part_of_the_loss_is_averaged_over_the_chunks_that_have_it() -> None:
+    class Parts(FitLine):
+        def loss(self, model: Line, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+            rows = len(batch["x"])
+            return torch.tensor(float(rows)), {"loss_self": 2.0, **({"loss_next": 5.0} if rows == 4 else {})}
+
+    found = mean_loss(Parts(), Line(), EXAMPLES[:6], 4)
+    assert found == {"loss": pytest.approx((4 * 4 + 2 * 2) / 6), "loss_self": 2.0, "loss_next": 5.0}
 
 
 @pytest.mark.parametrize("steps", [8, 7, 5])
