@@ -26,9 +26,10 @@ demo:
 	$(call INSTALL,demo)
 	$(BIN)/python examples/demo.py --output runs/demo
 
+# Two processes; a file's tests stay together, for they share what they make. In the order of collection, the long files come first.
 test:
 	$(call INSTALL,dev)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # langchain-huggingface by itself: it asks for a huggingface-hub below 2, and works with later ones.
 # Gemma 3 270M, 240 MB in four parts, comes under the Gemma Terms of Use.

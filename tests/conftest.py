@@ -23,6 +23,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # hide the other.
 CODE_CACHE = tempfile.TemporaryDirectory(prefix="llama2vec-code-")
 os.environ["HF_MODULES_CACHE"] = CODE_CACHE.name
+# Read when torch is imported: test processes that run side by side (`pytest -n 2`) would wait for each other's threads.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell starts background jobs with Ctrl-C ignored, and the commands that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
