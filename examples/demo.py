@@ -98,7 +98,7 @@ def run_demo(output: Path, config: AdaptConfig, ready: str = READY_MODEL) -> Non
     encoder = adapt_model(config, output / "adapted")
     reports += score_encoder(encoder, task, passages, output, ADAPTED)
     finish(output, reports, encoder, time.monotonic() - started)
-    answer_from_long_documents(output)
+    answer_from_long_documents(output, ready)
 
 
 def prepare_task(folder: Path) -> tuple[BeirTask, list[Passage]]:
@@ -229,15 +229,15 @@ def finish(output: Path, reports: list[Report], encoder: Encoder, seconds: float
     )  # fmt: skip
 
 
-def answer_from_long_documents(output: Path) -> None:
-    """Index long documents as ``llama2vec sync`` does, split into passages, and answer with file and line."""
+def answer_from_long_documents(output: Path, ready: str) -> None:
+    """Index long documents with the ready model as ``llama2vec ask`` does, and answer with file and line."""
     manual, index = output / "manual", output / "manual-index"
     manual.mkdir(exist_ok=True)
     for name in CHAPTERS:
         chapter = manual / f"{name}.rst"
         if not chapter.is_file():
             chapter.write_text(topics[name], encoding="utf-8")
-    model = ModelSpec.of_source(resolve_model(str(output / "adapted")))
+    model = ModelSpec.of_source(resolve_model(ready))
     report = Following(manual, index, model).sync()
     console.print(f"\n{len(CHAPTERS)} long chapters of Python's manual became {report.passages} passages.")
     console.print(f"\n{QUESTION_TO_CHAPTERS}  [hybrid]", style="bold", markup=False)
