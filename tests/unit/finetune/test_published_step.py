@@ -21,7 +21,7 @@ GIVEN = NUMBERS["finetune"]
 def test_a_contrastive_step_is_that_of_the_authors_code(graph_tokens: int) -> None:
     model = published_llama()
     encoder: Any = SimpleNamespace(
-        backbone=SimpleNamespace(model=model, padding_changes_vectors=False), pad_id=0,
+        backbone=SimpleNamespace(model=model, padding_changes_vectors=False, rotary_boundary=0), pad_id=0,
         contract=SimpleNamespace(ids=published_prompts(), encoder=EncoderSettings(layers=1)),
     )  # fmt: skip
     settings = ContrastiveSettings(temperature=0.01, graph_tokens=graph_tokens, micro_batch_tokens=graph_tokens)
