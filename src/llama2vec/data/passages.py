@@ -16,7 +16,7 @@ from llama2vec.data.cutting import WORD, Cutter, TokenSpans, View, shortened
 from llama2vec.data.documents import Block, Document
 from llama2vec.data.places import Places, stripped
 from llama2vec.data.settings import PassageSettings
-from llama2vec.data.words import sentence_spans
+from llama2vec.data.words import sentence_spans, word_spans
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage, Place
 
@@ -41,7 +41,7 @@ class Splitter:
 
     Args:
         settings: Lengths and overlap.
-        token_spans: Finds the tokens of a text: a model's, or words (:func:`llama2vec.data.cutting.word_spans`).
+        token_spans: Finds the tokens of a text: a model's; :meth:`of_words` counts words instead.
         reads: Most tokens of a passage that the model reads; None = any number.
         tokenizer: Name or hash of what finds the tokens, for :attr:`plan`.
 
@@ -61,6 +61,12 @@ class Splitter:
         if self.overlap > self.tokens // 2:
             problem = f"an overlap of {self.overlap} tokens is more than half of a passage of {self.tokens}"
             raise ConfigError(f"{problem}; choose at most {self.tokens // 2}")
+
+    @classmethod
+    def of_words(cls, settings: PassageSettings) -> Splitter:
+        """Return a splitter that needs no model: it measures in :func:`llama2vec.data.words.word_spans`."""
+        # Another name than "words", whose passages held whole texts of scripts without spaces.
+        return cls(settings, word_spans, tokenizer="words-2")
 
     @property
     def plan(self) -> dict[str, str | int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama2vec.config import EncoderSettings, PromptName, PromptSettings
-from llama2vec.data.cutting import TokenSpans, word_spans
+from llama2vec.data.cutting import TokenSpans
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import is_split
 from llama2vec.data.settings import PassageSettings, ReadingSettings
@@ -111,7 +111,7 @@ def corpus_splitter(
     if not is_split(source, settings, reading):
         return None
     if model is None:
-        return Splitter(settings, word_spans)
+        return Splitter.of_words(settings)
     return model_splitter(model, settings) if isinstance(model, ModelSpec) else encoder_splitter(model, settings)
 
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from llama2vec.config import ModelSettings, load_config
-from llama2vec.data.cutting import word_spans
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
@@ -387,7 +386,7 @@ def _split(passages: Iterable[Passage], encoder: Encoder | None, settings: Passa
     """Cut passages in the tokens of an encoder, or in words where there is none."""
     from llama2vec.model.tokens import encoder_splitter
 
-    splitter = encoder_splitter(encoder, settings) if encoder else Splitter(settings, word_spans)
+    splitter = encoder_splitter(encoder, settings) if encoder else Splitter.of_words(settings)
     return as_passages(part for passage in passages for part in splitter.split_row(passage))
 
 

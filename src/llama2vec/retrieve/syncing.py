@@ -10,7 +10,6 @@ from typing import Any
 
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, Settings
-from llama2vec.data.cutting import word_spans
 from llama2vec.data.folder import walk
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
@@ -148,7 +147,7 @@ class _LoadedWhenNeeded:
 def _source(folder: Path, settings: SyncSettings, model: ModelSpec | None) -> FolderSource:
     """Return the folder, with passages measured in the model's own tokens, or in words without a model."""
     if model is None:
-        splitter = Splitter(settings.passages, word_spans)
+        splitter = Splitter.of_words(settings.passages)
     else:
         from llama2vec.model.tokens import model_splitter
 

@@ -11,10 +11,16 @@ from llama2vec.data.cutting import TokenSpans, word_spans
 from llama2vec.data.documents import Block, Document
 from llama2vec.data.passages import Splitter, passage_id, title_path, whole_passage
 from llama2vec.data.settings import PassageSettings
+from llama2vec.data.words import word_spans as signs_and_words
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage, Place
 
-TOKENS: dict[str, TokenSpans] = {"words": word_spans, "four": four_letter_spans, "bytes": byte_spans}
+TOKENS: dict[str, TokenSpans] = {
+    "words": word_spans,
+    "signs": signs_and_words,
+    "four": four_letter_spans,
+    "bytes": byte_spans,
+}
 WORDS = st.sampled_from(
     ["a", "crane", "flies.", "It", "hums!", "(why?)", "1.5", "羊驼毛。", "x" * 30, "\nnext", "\n\nNew"]
 )
@@ -276,3 +282,25 @@ def test_lengths_that_cannot_be_are_refused() -> None:
         PassageSettings(tokens=40, overlap=21)
     assert Splitter(PassageSettings(), word_spans, reads=32).tokens == 32
     assert Splitter(PassageSettings(), word_spans, reads=512).tokens == 256
+
+
+CHINESE = "\n\n".join(
+    f"第{number}段：羊驼生活在安第斯山脉的高原上，身上的毛又厚又软，可以抵御寒冷。" for number in range(100)
+)
+
+
+@pytest.mark.parametrize("text", [CHINESE, "ลามะเป็นสัตว์เลี้ยงในอเมริกาใต้ " * 200])
+def test_without_a_model_each_sign_counts_and_so_do_the_words_of_a_script_without_spaces(text: str) -> None:
+    document = Document("d", text)
+    splitter = Splitter.of_words(PassageSettings())
+    found = list(splitter.split(document))
+    assert len(found) > 4
+    assert max(len(splitter.token_spans(one.full_text)) for one in found) <= 256
+    assert list(splitter.split_row(Passage("d", text)))[1:]
+    assert splitter.plan["tokenizer"] != Splitter(PassageSettings(), word_spans).plan["tokenizer"]
+
+
+def test_without_a_model_passages_of_a_script_with_spaces_hold_as_many_words_as_they_did() -> None:
+    document = Document("d", "The crane “flies” over the café — it hums, doesn't it?\n\n" * 200)
+    chosen = PassageSettings()
+    assert list(Splitter.of_words(chosen).split(document)) == list(Splitter(chosen, word_spans).split(document))

@@ -249,6 +249,8 @@ def test_long_texts_are_split_on_request_and_counted_otherwise(
     assert split.store.passage(len(split.store) - 1) == Passage("short", "A stone bridge.")
     words = Retriever.from_texts(rows, None, split=PassageSettings(tokens=40))
     assert len(words.store) > 2
+    signs = Retriever.from_texts(["羊驼生活在山上。" * 40], None, language="zh", split=PassageSettings(tokens=40))
+    assert len(signs.store) > 6
 
 
 def test_bm25_never_loads_the_model_that_the_store_names(encoder: Encoder, tmp_path: Path) -> None:

@@ -66,6 +66,12 @@ def test_words_answer_before_the_model_is_loaded(
         assert abs(encoder.encode_passages([passage])[0] - vector).max() < 1e-5
 
 
+def test_without_a_model_signs_are_counted_as_words(docs: Path) -> None:
+    (docs / "b.md").write_text("羊驼生活在山上。" * 40)
+    sync = SyncSettings(passages=PassageSettings(tokens=40))
+    assert following(docs, None, settings=sync).sync().passages > 8
+
+
 def test_the_report_of_the_first_sync_with_a_model_counts_what_both_steps_found(docs: Path, llama_folder: Path) -> None:
     (docs / "d.pdf").write_bytes(b"%PDF broken")
     counts = following(docs, llama_folder, on_words=lambda report: (docs / "c.md").unlink()).sync().counts
