@@ -25,6 +25,7 @@ class MemoryEngine:
         self.content: str | None = None
         self.entries: dict[str, Entry] = {}
         self.written: list[int] = []
+        self.asked: list[int] = []
         self.states: list[str] = []
         self.fails_after: int | None = None
         self.refused: str | None = None
@@ -61,6 +62,7 @@ class MemoryEngine:
         return len(self.entries)
 
     def search(self, vectors: Vectors, depth: int) -> list[Found]:
+        self.asked.append(len(vectors))
         ids, table = list(self.entries), np.array([entry.vector for entry in self.entries.values()])
         scores = vectors @ table.T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]

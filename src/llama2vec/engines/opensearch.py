@@ -87,12 +87,11 @@ class OpenSearch:
         user, _, password = token.partition(":")
         secret = {"http_auth": (user, password)} if token else {}
         try:
+            # A batch of passages or queries may take longer than the first answer.
             self._client = opensearchpy.OpenSearch(
-                at, timeout=timeout, max_retries=3, retry_on_timeout=False, **secret, **client
+                at, timeout=max(REQUEST_SECONDS, timeout), max_retries=3, retry_on_timeout=False, **secret, **client
             )
-            self._client.info()
-            # A batch may take longer than the first answer.
-            self._timeout = max(REQUEST_SECONDS, timeout)
+            self._client.info(request_timeout=timeout)
         except (OpenSearchException, OSError, ValueError) as error:
             raise unreachable(f"OpenSearch at {shown}", error) from error
 
@@ -167,9 +166,7 @@ class OpenSearch:
         self._bulk({"_op_type": "delete", "_id": _document_id(one)} for one in ids)
 
     def _bulk(self, actions: Iterator[dict[str, Any]]) -> None:
-        _, refused = self._helpers.bulk(
-            self._client, actions, index=self._name, raise_on_error=False, request_timeout=self._timeout
-        )
+        _, refused = self._helpers.bulk(self._client, actions, index=self._name, raise_on_error=False)
         faults = [fault for item in refused for fault in item.values() if fault.get("status") != 404]
         if faults:
             refused_now = f"refused {counted(len(faults), 'passage')} of a batch ({_reason(faults[0].get('error'))})"
@@ -179,7 +176,7 @@ class OpenSearch:
 
     def finish(self) -> None:
         """See :class:`Engine`."""
-        self._client.indices.refresh(index=self._name, request_timeout=self._timeout)
+        self._client.indices.refresh(index=self._name)
 
     def count(self) -> int:
         """See :class:`Engine`."""

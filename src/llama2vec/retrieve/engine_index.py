@@ -12,13 +12,15 @@ from functools import cached_property
 
 import numpy as np
 
-from llama2vec.engines.engine import Engine, engine_errors, id_key
+from llama2vec.engines.engine import Engine, Found, engine_errors, id_key
 from llama2vec.errors import EngineError
 from llama2vec.retrieve.store import Vectors, VectorStore
 from llama2vec.retrieve.vector_index import ExactIndex, Rows, Scores, are_few, checked_queries, count_allowed
 
 _DEEPEST = 10_000
 """Most passages that every engine gives for one query; deeper searches compare with all of the store."""
+_MOST_QUERIES, _MOST_HITS = 256, 20_000
+"""Most that one request asks for: engines refuse long requests, and stop waiting for long answers."""
 
 
 class EngineIndex:
@@ -48,8 +50,10 @@ class EngineIndex:
         if are_few(self.store, allowed) or reach > _DEEPEST or not len(queries):
             return ExactIndex(self.store).search(queries, depth, allowed)
         self._check()
+        size, found = min(_MOST_QUERIES, max(1, _MOST_HITS // reach)), list[Found]()
         with engine_errors(self._engine):
-            found = self._engine.search(queries, reach)
+            for begin in range(0, len(queries), size):
+                found += self._engine.search(queries[begin : begin + size], reach)
         scores = np.full((len(queries), depth), -np.inf, dtype=np.float32)
         rows = np.full((len(queries), depth), -1, dtype=np.int64)
         for place, hits in enumerate(found):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
 import pytest
 
-from llama2vec.engines.opensearch import _ANALYZERS, _document_id, _product
+from llama2vec.engines.opensearch import _ANALYZERS, OpenSearch, _document_id, _product
 from llama2vec.retrieve.lexical import _STEMMERS
 
 
@@ -21,3 +25,19 @@ def test_ids_of_documents_have_one_length() -> None:
 def test_languages_are_named_as_stemmers_are() -> None:
     both = _ANALYZERS.keys() & _STEMMERS.keys()
     assert {_ANALYZERS[code] for code in both} == {_STEMMERS[code] for code in both}
+
+
+def test_only_the_first_answer_must_come_within_the_time_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    def client(at: str, *, timeout: float, **options: Any) -> SimpleNamespace:
+        limits.append(timeout)
+        return SimpleNamespace(info=lambda request_timeout: limits.append(request_timeout))
+
+    package, errors = ModuleType("opensearchpy"), ModuleType("opensearchpy.exceptions")
+    package.OpenSearch, package.helpers = client, None  # type: ignore[attr-defined]
+    errors.OpenSearchException = type("OpenSearchException", (Exception,), {})  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "opensearchpy", package)
+    monkeypatch.setitem(sys.modules, "opensearchpy.exceptions", errors)
+    OpenSearch("http://host", "texts", token="", timeout=3)
+    assert limits == [60, 3]

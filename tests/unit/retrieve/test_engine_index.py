@@ -64,6 +64,18 @@ def test_an_engine_gives_what_exact_search_gives(
     assert index.search(queries, 10, np.array([], dtype=np.int64))[1].shape == (20, 0)
 
 
+def test_an_engine_is_asked_for_a_limited_number_of_queries_and_hits_at_once(
+    store: VectorStore, engine: MemoryEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = EngineIndex(store, engine, store_sha256(store))
+    assert same(index, clustered(600, 16, seed=1), 10, None)
+    assert engine.asked == [256, 256, 88]
+    monkeypatch.setattr(engine_index_module, "_MOST_HITS", 250)
+    assert same(index, clustered(5, 16, seed=1), 100, None)
+    assert same(index, clustered(2, 16, seed=1), COUNT, None)
+    assert engine.asked[3:] == [2, 2, 1, 1, 1]
+
+
 def test_an_engine_that_gives_fewer_than_asked_is_completed(
     store: VectorStore, engine: MemoryEngine, queries: npt.NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
