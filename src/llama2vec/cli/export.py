@@ -63,7 +63,7 @@ def export_command(
         bool,
         typer.Option(
             "--overwrite",
-            help="Replace an exported encoder, or a collection whose passages are mostly not in the store.",
+            help="Replace an exported encoder, or passages most of which are not in the store.",
         ),
     ] = False,
 ) -> None:
@@ -121,7 +121,7 @@ def _export_store(store: VectorStore, target: Target, language: str | None, *, r
     if target.kind == _FAISS:
         from llama2vec.retrieve.faiss_folder import export_faiss
 
-        written = export_faiss(store, Path(target.at))
+        written = export_faiss(store, Path(target.at), replace=replace)
         typer.echo(f"Wrote {count} to {target.at}" if written else f"{target.at} is already done; nothing to do")
         return
     from llama2vec.retrieve.exporting import export_store

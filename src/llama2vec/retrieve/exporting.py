@@ -71,11 +71,8 @@ def export_store(store: VectorStore, engine: Engine, *, language: str | None = N
             engine.create(about)
         else:
             done, gone, held = _compare(engine, keys, digests)
-            if 2 * len(gone) > held and not replace:
-                raise EngineError(
-                    f"{engine.place} holds {counted(held, 'passage')}, and {store.path} lacks {len(gone):,} of them; "
-                    "pass --overwrite to remove these, or choose another --collection"
-                )
+            if not replace:
+                check_gone(len(gone), held, engine.place, store, "another --collection")
             engine.describe(about)
         _write(store, words, engine, done)
         for begin in range(0, len(gone), _BATCH_PASSAGES):
@@ -88,6 +85,15 @@ def export_store(store: VectorStore, engine: Engine, *, language: str | None = N
             )
         engine.describe(finished)
     return Exported(int((~done).sum()), int(done.sum()), len(gone))
+
+
+def check_gone(gone: int, held: int, place: str, store: VectorStore, other: str) -> None:
+    """Refuse to remove more than half of the passages that a place holds: it is likely to be of another corpus."""
+    if 2 * gone > held:
+        raise EngineError(
+            f"{place} holds {counted(held, 'passage')}, and {store.path} lacks {gone:,} of them; "
+            f"pass --overwrite to remove these, or choose {other}"
+        )
 
 
 def _check_same(found: About, wanted: About, engine: Engine) -> None:
@@ -116,7 +122,7 @@ def _read(store: VectorStore, words: WordVectors | None, engine: Engine) -> tupl
             for row, passage, vector in zip(rows, passages, store.vectors(rows), strict=True):
                 _check_held(passage, engine, store)
                 keys[row] = id_key(passage.id)
-                digests[row] = np.frombuffer(bytes.fromhex(_entry(row, passage, vector, words).digest), np.uint64)
+                digests[row] = np.frombuffer(bytes.fromhex(_entry(row, passage, vector, words)[0].digest), np.uint64)
             progress.advance(len(rows))
     if replaced:
         logger.warning("characters that no engine takes become U+FFFD there, in %s", counted(replaced, "passage"))
@@ -164,8 +170,7 @@ def _write(store: VectorStore, words: WordVectors | None, engine: Engine, done: 
         size = 0
         for rows, batch in _batches(store, np.flatnonzero(~done)):
             for row, passage, vector in zip(rows, batch, store.vectors(rows), strict=True):
-                entry = _entry(row, encodable(passage), vector, words)
-                added = vector.nbytes + 8 * len(entry.words) + len(passage.text)
+                entry, added = _entry(row, encodable(passage), vector, words)
                 if entries and (len(entries) == _BATCH_PASSAGES or size + added > _BATCH_BYTES):
                     engine.upsert(entries)
                     progress.advance(len(entries))
@@ -187,10 +192,11 @@ def _batches(
         yield part, store.passages(part)
 
 
-def _entry(row: int, passage: Passage, vector: Vectors, words: WordVectors | None) -> Entry:
-    found = words.of_row(row) if words else {}
-    content = hashlib.blake2b(passage_line(passage), digest_size=16)
+def _entry(row: int, passage: Passage, vector: Vectors, words: WordVectors | None) -> tuple[Entry, int]:
+    """Return what is written of a passage, and how many bytes that is."""
+    found, line = words.of_row(row) if words else {}, passage_line(passage)
+    content = hashlib.blake2b(line, digest_size=16)
     content.update(np.ascontiguousarray(vector, dtype="<f4").tobytes())
     for number, weight in sorted(found.items()):
         content.update(np.float32(weight).tobytes() + number.to_bytes(4, "little"))
-    return Entry(passage, vector, found, content.hexdigest())
+    return Entry(passage, vector, found, content.hexdigest()), len(line) + vector.nbytes + 8 * len(found)

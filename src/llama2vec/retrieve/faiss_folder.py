@@ -13,10 +13,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from llama2vec.artifact import Found, Kind, claim, read_object
-from llama2vec.engines.engine import About, encodable, payload, read_about
-from llama2vec.errors import EngineError
+from llama2vec.engines.engine import About, encodable, id_key, payload, read_about
+from llama2vec.errors import EngineError, one_line
 from llama2vec.files import disk_errors, write_json
+from llama2vec.retrieve.exporting import check_gone
 from llama2vec.retrieve.faiss_index import import_faiss, write_faiss_index
 from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.store import VectorStore
@@ -57,15 +60,20 @@ def _read(folder: Path) -> Found | None:
 _FOLDER = Kind("FAISS files", _read, resumable=False, entries=(_ABOUT, _VECTORS, _PASSAGES))
 
 
-def export_faiss(store: VectorStore, folder: Path) -> bool:
+def export_faiss(store: VectorStore, folder: Path, *, replace: bool = False) -> bool:
     """Write a store as FAISS files; files of another state of the corpus are replaced once the new ones are whole.
+
+    Args:
+        store: A finished store with vectors.
+        folder: Where the files go.
+        replace: Also replace files of which the store lacks more than half of the passages.
 
     Returns:
         Whether anything was written; False = the folder held this very store.
 
     Raises:
         StoreError: The store has no vectors, or is damaged.
-        EngineError: The folder holds vectors of another contract.
+        EngineError: The folder holds vectors of another contract, or passages most of which are not in the store.
         OutputExistsError: The folder holds something else.
         MissingDependencyError: FAISS is not installed.
     """
@@ -78,6 +86,8 @@ def export_faiss(store: VectorStore, folder: Path) -> bool:
         raise EngineError(
             f"{folder} holds vectors of contract {theirs}, and the store was encoded under {ours}; choose another --at"
         )
+    if found and found.finished and found.plan != about.model_dump() and not replace:
+        check_gone(*_count_gone(folder / _PASSAGES, store), str(folder), store, "another --at")
     with claim(folder, _FOLDER, about.model_dump(), overwrite=found is not None, inputs=[store.path]) as work:
         # With `overwrite`, a finished one counts as wanted again.
         if found and found.finished and found.plan == about.model_dump():
@@ -94,6 +104,18 @@ def export_faiss(store: VectorStore, folder: Path) -> bool:
 def faiss_snippet(folder: Path, model: str) -> str:
     """Return Python that loads the encoder, checks the contract and searches the files."""
     return SNIPPET.format(model=model, folder=str(folder))
+
+
+def _count_gone(file: Path, store: VectorStore) -> tuple[int, int]:
+    """Return how many passages of a written table the store lacks, and how many the table holds."""
+    try:
+        with closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            rows = database.execute("SELECT id FROM passages")
+            held = np.fromiter((id_key(one) for (one,) in rows), dtype=np.uint64)
+    except sqlite3.Error as error:
+        raise EngineError(f"{file}: {one_line(error)}; pass --overwrite to write the files anew") from error
+    known = np.fromiter((id_key(one) for one in store.ids), dtype=np.uint64, count=len(store))
+    return int((~np.isin(held, known)).sum()), len(held)
 
 
 def _write_passages(store: VectorStore, file: Path) -> None:

@@ -23,6 +23,10 @@ def test_faiss_files_are_written_once_and_the_python_that_searches_is_printed(
     compile(snippet, "snippet", "exec")
     assert command_line(*arguments).out.startswith(f"{tmp_path / 'files'} is already done; nothing to do\n")
     assert command_line(*arguments, "--snippet").out == snippet
+    write(tmp_path / "other", 3)
+    other = ("export", tmp_path / "other", *arguments[2:])
+    assert "lacks 7 of them; pass --overwrite" in command_line.refused(*other)
+    assert command_line(*other, "--overwrite").out.startswith("Wrote 3 passages to")
 
 
 def test_an_engine_gets_the_store_under_the_names_of_corpus_and_contract(

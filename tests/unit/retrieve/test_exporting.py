@@ -66,10 +66,12 @@ def test_a_failure_is_one_line_and_the_next_call_continues(tmp_path: Path, monke
 
 
 def test_batches_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exporting, "_BATCH_BYTES", 200)
+    monkeypatch.setattr(exporting, "_BATCH_BYTES", 600)
+    large = [Passage("long", "x" * 1000), Passage("wide", "世" * 250), Passage("titled", "x", "y" * 1000)]
+    described = Passage("described", "x", fields={"summary": "y" * 1000})
     engine = MemoryEngine()
-    export_store(store_of(tmp_path / "store", [*some(4), Passage("long", "x" * 1000), *some(1, 9)]), engine)
-    assert engine.written == [4, 1, 1]
+    export_store(store_of(tmp_path / "store", [*some(4), *large, described, *some(1, 9)]), engine)
+    assert engine.written == [4, 1, 1, 1, 1, 1]
 
 
 def test_words_are_written_where_the_engine_takes_their_vectors(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ def test_the_files_hold_what_the_store_holds_and_follow_it(tmp_path: Path) -> No
     assert rows[:2] == [(0, "0", "text 0", None, None, '{"year": 0}'), (1, "1", "text 1", "a.md", 3, '{"year": 1}')]
     assert len(rows) == 50
 
-    assert export_faiss(store_of(tmp_path / "second", 20), files)
-    assert faiss.read_index(str(files / "vectors.faiss")).ntotal == 20
+    assert export_faiss(store_of(tmp_path / "second", 30), files)
+    assert faiss.read_index(str(files / "vectors.faiss")).ntotal == 30
     assert sorted(one.name for one in files.iterdir()) == ["collection.json", "passages.sqlite", "vectors.faiss"]
 
 
@@ -56,6 +56,21 @@ def test_files_of_others_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputExistsError):
         export_faiss(store, tmp_path / "notes")
     assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+
+
+def test_files_of_another_corpus_are_replaced_only_on_request(tmp_path: Path) -> None:
+    store, few, files = store_of(tmp_path / "store", 50), store_of(tmp_path / "few", 20), tmp_path / "files"
+    export_faiss(store, files)
+    before = {one.name: one.read_bytes() for one in files.iterdir()}
+    lacks = r"files holds 50 passages, and .*few lacks 30 of them; pass --overwrite to remove .* another --at"
+    with pytest.raises(EngineError, match=lacks):
+        export_faiss(few, files)
+    assert {one.name: one.read_bytes() for one in files.iterdir()} == before
+    assert export_faiss(few, files, replace=True)
+    (files / "passages.sqlite").write_bytes(b"damaged, and long enough to be looked at" * 100)
+    with pytest.raises(EngineError, match=r"passages.sqlite: file is not a database; pass --overwrite"):
+        export_faiss(store, files)
+    assert export_faiss(store, files, replace=True)
 
 
 def test_the_snippet_is_python(tmp_path: Path) -> None:
