@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -142,14 +143,22 @@ def _snippet(store: VectorStore, target: Target, language: str | None) -> str:
     from llama2vec.model.source import ModelSpec
     from llama2vec.retrieve.faiss_folder import faiss_snippet
 
-    try:
+    model, is_named = "MODEL", True
+    with suppress(StoreError):
         spec = ModelSpec.of_store(store.source, store.path)
-        model = str(spec.path or spec.name or "MODEL")
-    except StoreError:
-        model = "MODEL"
+        model = spec.path or spec.name
+        is_named = spec == ModelSpec(path=spec.path, name=spec.name)
     if target.kind == _FAISS:
-        return faiss_snippet(Path(target.at), model)
-    return target.snippet(model, store.dimension, language)
+        text = faiss_snippet(Path(target.at), model)
+    else:
+        text = target.snippet(model, store.dimension, language)
+    if is_named:
+        return text
+    # Only the store knows the prompts and lengths of a model without a contract.
+    place = repr(str(store.path))
+    read = f"Encoder.from_spec(ModelSpec.of_store(VectorStore.open({place}).source, {place}))"
+    names = "import Encoder, VectorStore\nfrom llama2vec.model.source import ModelSpec\n"
+    return text.replace("import Encoder\n", names).replace(f"Encoder.load({model!r})", read)
 
 
 def _default_name(store: VectorStore) -> str:

@@ -40,7 +40,7 @@ if json.loads((folder / "collection.json").read_text())["contract_hash"] != enco
     raise SystemExit("the folder holds vectors of another model")
 index, passages = faiss.read_index(str(folder / "vectors.faiss")), sqlite3.connect(folder / "passages.sqlite")
 question = "…"
-scores, numbers = index.search(encoder.encode_queries([question]), 10)
+scores, numbers = index.search(encoder.encode_queries([question]), min(10, index.ntotal))
 for score, number in zip(scores[0], numbers[0].tolist()):
     passage_id, title, text = passages.execute(
         "select id, title, text from passages where number = ?", [number]

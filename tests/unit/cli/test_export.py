@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from memory_engine import MemoryEngine
 from running import CommandLine
 from storing import write
 
-from llama2vec.engines.opening import Target
+from llama2vec.engines.opening import ENGINES, Target
 
 
 def test_faiss_files_are_written_once_and_the_python_that_searches_is_printed(
@@ -27,6 +29,25 @@ def test_faiss_files_are_written_once_and_the_python_that_searches_is_printed(
     other = ("export", tmp_path / "other", *arguments[2:])
     assert "lacks 7 of them; pass --overwrite" in command_line.refused(*other)
     assert command_line(*other, "--overwrite").out.startswith("Wrote 3 passages to")
+
+
+def test_the_python_loads_a_model_without_a_contract_as_the_store_did(
+    command_line: CommandLine, llama_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"id": "river", "text": "A stone bridge over the river."}\n')
+    store, files = tmp_path / "store", tmp_path / "files"
+    encode = ("encode", llama_folder, tmp_path / "texts.jsonl", "-o", store, "--prompts", "last-token")
+    assert command_line(*encode).code == 0
+    done = command_line("export", store, "--to", "faiss", "--at", files)
+    snippet = done.out.partition("Search it from Python:\n\n")[2]
+    with redirect_stdout(StringIO()) as printed:
+        exec(compile(snippet, "snippet", "exec"), {})
+    assert "'A stone bridge over the river.'" in printed.getvalue()
+    for engine in ENGINES:
+        text = command_line("export", store, "--to", engine, "--at", "http://host:6333", "--snippet").out
+        compile(text, engine, "exec")
+        assert "encoder = Encoder.from_spec(ModelSpec.of_store(VectorStore.open(" in text
+        assert "import Encoder, VectorStore\nfrom llama2vec.model.source import ModelSpec\n" in text
 
 
 def test_an_engine_gets_the_store_under_the_names_of_corpus_and_contract(
