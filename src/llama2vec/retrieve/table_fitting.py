@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from llama2vec.data.words import count_words, word_spans
 from llama2vec.terminal import ProgressReporter
 
 Matrix = NDArray[np.float32]
@@ -130,6 +131,8 @@ def _cosines(first: Matrix, second: Matrix) -> Matrix:
 def sample_spans(read: Callable[[], Iterable[tuple[str, str]]], most: int, seed: int) -> list[str]:
     """Return query-like pieces of passages: titles, and runs of 3 to 12 words drawn from the texts.
 
+    Words are counted as :func:`llama2vec.data.words.word_spans` does: a Chinese or Japanese sign is one.
+
     The passages are read twice: to count their words, which is all that is kept of them, and to take the pieces.
 
     Args:
@@ -140,7 +143,7 @@ def sample_spans(read: Callable[[], Iterable[tuple[str, str]]], most: int, seed:
     titles, lengths = 0, array("Q")
     for title, text in read():
         titles += bool(title.strip())
-        if (words := len(text.split())) >= _SHORTEST:
+        if (words := count_words(text)) >= _SHORTEST:
             lengths.append(words)
     draw = np.random.default_rng(seed)
     chosen = {int(place): number for number, place in enumerate(draw.permutation(titles)[: most // 4])}
@@ -169,9 +172,10 @@ def _pieces(
             title_number += 1
             if title_number in titles:
                 pieces[titles[title_number]] = title.strip()
-        words = text.split()
+        words = word_spans(text)
         if len(words) >= _SHORTEST:
             row += 1
             for number, span in spans.get(row, ()):
-                pieces[number] = " ".join(words[span])
+                run = words[span]
+                pieces[number] = " ".join(text[run[0][0] : run[-1][1]].split())
     return pieces

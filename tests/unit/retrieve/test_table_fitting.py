@@ -40,3 +40,11 @@ def test_spans_are_titles_and_runs_of_words_by_the_seed() -> None:
     texts = " ".join(text for _, text in passages)
     assert all(piece in texts and 3 <= len(piece.split()) <= 12 for piece in found[1:])
     assert sample_spans(lambda: iter([("", "short")]), 5, 0) == []
+
+
+def test_texts_without_spaces_have_runs_of_signs() -> None:
+    texts = [f"第{number}段：羊驼生活在安第斯山脉的高原上，身上的毛又厚又软。" for number in range(100)]
+    found = sample_spans(lambda: iter([("", text) for text in texts]), 60, 0)
+    assert len(found) == 60
+    assert all(any(piece in text for text in texts) for piece in found)
+    assert max(map(len, found)) < 30
