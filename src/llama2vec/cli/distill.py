@@ -70,7 +70,10 @@ def distill_command(
     def passages() -> Iterator[tuple[str, str]]:
         return ((row.title, row.text) for source in corpus or () for row in read_passages(source, settings=reading))
 
-    texts += sample_spans(passages, count - len(texts), seed)
+    if len(texts) < count:
+        texts += sample_spans(passages, count - len(texts), seed)
+    elif corpus:
+        logger.warning("--queries fill --count %d, so that none is drawn from --corpus; raise --count", count)
     encoder = load_encoder(model, dtype, device, prompts, encoder_sets)
     is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)
     table = save_query_table(encoder, texts, output, seed=seed, overwrite=overwrite)

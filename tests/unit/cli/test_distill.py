@@ -43,7 +43,13 @@ def test_queries_beyond_the_count_are_said(
     done = command_line("distill", llama_folder, "--queries", queries, "-o", tmp_path / "table", *options)
     assert done.code == 0, done.err
     assert "--count 40 leaves out the last 3 queries" in caplog.text
+    assert "--corpus" not in caplog.text
     assert "fitted to 40 queries" in done.out
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text("not JSON\n")
+    both = ("--queries", queries, "--corpus", broken, "-o", tmp_path / "table")
+    assert command_line("distill", llama_folder, *both, *options).code == 0
+    assert "--queries fill --count 40, so that none is drawn from --corpus; raise --count" in caplog.text
 
 
 def test_a_table_is_not_written_into_what_it_is_made_from(
