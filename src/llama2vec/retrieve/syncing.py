@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from llama2vec.config import ModelSettings, Settings
 from llama2vec.data.folder import walk
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
-from llama2vec.errors import EmptyCorpusError, StoreError
+from llama2vec.errors import EmptyCorpusError, Llama2VecError, StoreError
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec
 from llama2vec.records import Passage
 from llama2vec.retrieve.folder_source import FolderSource
@@ -21,6 +22,8 @@ from llama2vec.retrieve.inventory import STORE_FOLDER, Inventory
 from llama2vec.retrieve.library import Library, SyncReport
 from llama2vec.retrieve.settings import LibrarySettings
 from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
+
+logger = logging.getLogger(__name__)
 
 _SHORTEST_WAIT_SECONDS = 2.0
 _WALKS_PER_WAIT = 20
@@ -76,22 +79,37 @@ class Following:
         return report if words is None else replace(report, counts=words.counts.then(report.counts))
 
     def changes(self) -> Iterator[SyncReport]:
-        """Sync, then watch the folder and sync again whenever a file in it changed; ends when the caller stops."""
+        """Sync, then watch the folder and sync again whenever a file in it changed; ends when the caller stops.
+
+        After the first sync, one that fails is logged and tried again: the reason may pass, as another sync does.
+
+        Raises:
+            Llama2VecError: As :meth:`sync`, and only by the first one.
+        """
         seen: object = None
+        is_watching, told = False, ""
         while True:
-            begun = time.monotonic()
+            begun, took = time.monotonic(), 0.0
             library = Library(self.index)
-            settings = _merged(library.inventory if library.exists else None, self.settings)
-            found = walk(self.folder, settings.reading, without=[self.index])
-            now = [(file.name, file.size, file.modified_ns) for file in found.files]
-            took = time.monotonic() - begun
-            if now != seen:
-                seen = now
-                try:
-                    yield self.sync()
-                except EmptyCorpusError:
-                    if not library.exists:
-                        raise
+            try:
+                settings = _merged(library.inventory if library.exists else None, self.settings)
+                found = walk(self.folder, settings.reading, without=[self.index])
+                now = [(file.name, file.size, file.modified_ns) for file in found.files]
+                took = time.monotonic() - begun
+                if now != seen:
+                    seen, report = now, self.sync()
+                    yield report
+                    told = ""
+            except EmptyCorpusError:
+                if not library.exists:
+                    raise
+            except Llama2VecError as error:
+                if not is_watching:
+                    raise
+                if str(error) != told:
+                    logger.warning("%s; the index stays as it is until a sync succeeds", error)
+                seen, told = None, str(error)
+            is_watching = True
             time.sleep(max(_SHORTEST_WAIT_SECONDS, _WALKS_PER_WAIT * took))
 
     def _model(self, old: Inventory | None) -> ModelSpec | None:

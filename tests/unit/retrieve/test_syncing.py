@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from encoders import FLOAT32
 
+from llama2vec.artifact import owned
 from llama2vec.config import ModelSettings
 from llama2vec.data.settings import PassageSettings
-from llama2vec.errors import ConfigError, StoreError
+from llama2vec.errors import ConfigError, Llama2VecError, StoreError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.retrieve import syncing
@@ -172,3 +175,31 @@ def test_passages_are_measured_in_the_tokens_of_the_model(docs: Path, llama_fold
     tokenizer, (_, reads) = encoder.backbone.tokenizer, encoder.reading("passage")
     for passage in store.passages(range(len(store))):
         assert len(tokenizer(passage.full_text, add_special_tokens=False)["input_ids"]) <= reads
+
+
+def test_watching_goes_on_after_an_error_that_passes(
+    docs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rounds: list[float] = []
+    changes = following(docs, None).changes()
+    assert next(changes).counts.added == 3
+    (docs / "d.md").write_text("A copper lantern.")
+    with ExitStack() as busy:
+        busy.enter_context(owned(docs.parent / "index"))
+
+        def wait(seconds: float) -> None:
+            rounds.append(seconds)
+            if len(rounds) == 3:
+                busy.close()
+
+        monkeypatch.setattr(time, "sleep", wait)
+        assert next(changes).counts.added == 1
+    assert len(rounds) == 3
+    [told] = [line for line in caplog.messages if "is writing it; wait for it" in line]
+    assert told.endswith("; the index stays as it is until a sync succeeds")
+
+
+def test_an_error_of_the_first_sync_ends_watching(docs: Path) -> None:
+    (docs / "d.pdf").write_bytes(b"%PDF broken")
+    with pytest.raises(Llama2VecError, match=r"d\.pdf"):
+        next(following(docs, None, strict=True).changes())
