@@ -28,7 +28,7 @@ _COLLECTIONS = {
     "qdrant": (r"(?!\.\.?\Z)[^<>:\"/\\|?*\0]{1,255}", 'no < > : " / \\ | ? *'),
     "lancedb": (r"(?!\.+\Z)[A-Za-z0-9_.-]+", "letters, digits, _, - and ."),
     "opensearch": (r"[a-z0-9][a-z0-9_.-]{0,254}", "small letters, digits, _, - and ., a letter or digit first"),
-    "pgvector": (r'[^\0"]+', 'up to 63 bytes without "'),
+    "pgvector": (r'[^\0"%]+', 'up to 63 bytes without " and %'),
 }
 _LONGEST_TABLE = 63
 """Bytes of a name in PostgreSQL, which cuts longer ones without an error."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from llama2vec.engines.engine import (
     WORD_SPACE,
@@ -21,6 +21,8 @@ from llama2vec.engines.engine import (
 )
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
+
+Answer = TypeVar("Answer")
 
 _LISTED = 4096
 _COLUMNS = ("id", "digest", "title", "text", "path", "page", "place", "fields", "vector")
@@ -79,24 +81,44 @@ class Pgvector:
         self.place, self.errors = f"the table {collection} at {shown}", (psycopg.Error,)
         self._table, self._sparse, self._jsonb = quoted(collection), pgvector.SparseVector, Jsonb
         self._has_words, self._dimension = False, 0
+        secret = {"password": token} if token else {}
+
+        def connect() -> Any:
+            try:
+                database = psycopg.connect(at, autocommit=True, connect_timeout=max(2, round(timeout)), **secret)
+            except (psycopg.Error, OSError) as error:
+                raise unreachable(f"PostgreSQL at {shown}", error) from error
+            try:
+                database.execute("SET client_min_messages = warning")
+                try:
+                    register_vector(database)
+                except psycopg.ProgrammingError:  # Not there yet; a server that only reads refuses even IF NOT EXISTS
+                    database.execute("CREATE EXTENSION IF NOT EXISTS vector")
+                    register_vector(database)
+            except psycopg.Error as error:
+                database.close()
+                raise EngineError(
+                    f"PostgreSQL at {shown} lacks pgvector: {masked_line(error)}; install it there"
+                ) from error
+            return database
+
+        self._connect = connect
+        self._database = connect()
+
+    def _read(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask the database; if the connection is lost, as by a restart of the server, ask once more on a new one."""
         try:
-            secret = {"password": token} if token else {}
-            self._database = psycopg.connect(at, autocommit=True, connect_timeout=max(2, round(timeout)), **secret)
-        except (psycopg.Error, OSError) as error:
-            raise unreachable(f"PostgreSQL at {shown}", error) from error
-        try:
-            self._database.execute("SET client_min_messages = warning")
-            self._database.execute("CREATE EXTENSION IF NOT EXISTS vector")
-            register_vector(self._database)
-        except psycopg.Error as error:
-            raise EngineError(
-                f"PostgreSQL at {shown} lacks pgvector: {masked_line(error)}; install it there"
-            ) from error
+            return ask()
+        except self.errors:
+            if not self._database.closed:
+                raise
+            self._database = self._connect()
+            return ask()
 
     def about(self) -> About | None:
         """See :class:`Engine`."""
-        found = self._database.execute("SELECT to_regclass(%s), obj_description(to_regclass(%s))", [self._table] * 2)
-        table, comment = found.fetchone()
+        statement = "SELECT to_regclass(%s), obj_description(to_regclass(%s))"
+        table, comment = self._read(lambda: self._database.execute(statement, [self._table] * 2).fetchone())
         if table is None:
             return None
         about = read_about(comment, self.place)
@@ -168,16 +190,14 @@ class Pgvector:
     def search(self, vectors: Vectors, depth: int) -> list[Found]:
         """See :class:`Engine`."""
         statement, reach = nearest_sql(self._table, self._dimension), candidates(self._dimension, depth)
-        self._database.execute(f"SET hnsw.ef_search = {reach}")
-        return [
-            [
-                (one, float(score))
-                for one, score in self._database.execute(
-                    statement, {"query": vector, "limit": depth, "reach": reach}
-                ).fetchall()
-            ]
-            for vector in vectors
-        ]
+
+        def ask() -> list[Found]:
+            self._database.execute(f"SET hnsw.ef_search = {reach}")
+            asked = [{"query": vector, "limit": depth, "reach": reach} for vector in vectors]
+            rows = [self._database.execute(statement, one).fetchall() for one in asked]
+            return [[(one, float(score)) for one, score in found] for found in rows]
+
+        return self._read(ask)
 
     def close(self) -> None:
         """See :class:`Engine`."""

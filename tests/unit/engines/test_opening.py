@@ -33,7 +33,7 @@ def test_an_unknown_engine_is_refused() -> None:
     [
         ("milvus", "my notes"), ("milvus", "2026"), ("qdrant", "a/b"), ("qdrant", ".."), ("qdrant", ""),
         ("lancedb", "a b"), ("lancedb", "."), ("opensearch", "Notes"), ("opensearch", "_notes"),
-        ("pgvector", "é" * 32), ("pgvector", 'a"b'),
+        ("pgvector", "é" * 32), ("pgvector", 'a"b'), ("pgvector", "50%"),
     ],
 )  # fmt: skip
 def test_a_name_that_the_engine_cannot_have_is_refused_before_anything_else(kind: str, name: str) -> None:

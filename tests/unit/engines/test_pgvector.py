@@ -2,9 +2,108 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 
-from llama2vec.engines.pgvector import _index_name, _indexed, nearest_sql, quoted
+from llama2vec.engines.engine import About
+from llama2vec.engines.pgvector import Pgvector, _index_name, _indexed, nearest_sql, quoted
+from llama2vec.errors import EngineError
+
+
+class PostgresError(Exception):
+    """What psycopg raises."""
+
+
+class Connection:
+    """A connection that the server can close."""
+
+    def __init__(self, server: Server) -> None:
+        self.server, self.closed = server, False
+        server.connections.append(self)
+
+    def execute(self, statement: str, parameters: Any = None) -> SimpleNamespace:
+        if self.closed or self.server.is_down:
+            self.closed = True
+            raise PostgresError("the connection is closed")
+        if statement.startswith("CREATE EXTENSION"):
+            if self.server.only_reads:
+                raise PostgresError("cannot execute CREATE EXTENSION in a read-only transaction")
+            self.server.has_extension = True
+        if statement.startswith("SELECT nonsense"):
+            raise PostgresError("syntax error")
+        about = About(contract_hash="c0ffee", dimension=2).model_dump_json()
+        return SimpleNamespace(fetchone=lambda: ("t", about), fetchall=lambda: [("a", 0.5)])
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Server:
+    """A PostgreSQL, and stand-ins for the packages that talk to it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.connections: list[Connection] = []
+        self.has_extension = self.is_down = self.only_reads = False
+        modules = {name: ModuleType(name) for name in ("psycopg", "psycopg.types.json", "pgvector", "pgvector.psycopg")}
+        database: Any = modules["psycopg"]
+        database.Error = database.ProgrammingError = PostgresError
+        database.connect = lambda at, **options: self._connected()
+        modules["psycopg.types.json"].Jsonb = modules["pgvector"].SparseVector = None  # type: ignore[attr-defined]
+        modules["pgvector.psycopg"].register_vector = self._registered  # type: ignore[attr-defined]
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+
+    def _connected(self) -> Connection:
+        if self.is_down:
+            raise PostgresError("connection refused")
+        return Connection(self)
+
+    def _registered(self, connection: Connection) -> None:
+        if not self.has_extension:
+            raise PostgresError("vector type not found in the database")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    return Server(monkeypatch)
+
+
+def opened() -> Pgvector:
+    return Pgvector("postgresql://host/base", "t", token="", timeout=3)
+
+
+def test_a_connection_that_the_server_closed_is_made_again(server: Server) -> None:
+    engine = opened()
+    server.connections[0].closed = True
+    assert engine.about() is not None
+    server.connections[1].closed = True
+    assert engine.search(np.zeros((1, 2), np.float32), 3) == [[("a", 0.5)]]
+    assert len(server.connections) == 3
+    server.is_down = True
+    with pytest.raises(EngineError, match=r"PostgreSQL at .*connection refused"):
+        engine.about()
+    server.is_down = False
+    assert engine.about() is not None
+
+
+def test_other_errors_are_not_tried_again(server: Server) -> None:
+    engine = opened()
+    with pytest.raises(PostgresError, match="syntax error"):
+        engine._read(lambda: engine._database.execute("SELECT nonsense"))
+    assert len(server.connections) == 1
+
+
+def test_the_extension_is_made_only_where_it_is_missing(server: Server) -> None:
+    server.only_reads = True
+    with pytest.raises(EngineError, match=r"lacks pgvector: cannot execute CREATE EXTENSION .*; install it there"):
+        opened()
+    assert server.connections[0].closed
+    server.has_extension = True
+    assert opened().about() is not None
 
 
 @pytest.mark.parametrize(
