@@ -36,8 +36,9 @@ def obstacles(contract: dict[str, Any]) -> list[str]:
 def embed(client: OpenAI, name: str, contract: dict[str, Any], tokenizer: Any, side: str, texts: list[str]) -> Any:
     """Return [N, D] vectors of prefix, text and the side's prompt with its slot; the text is cut, the prompt is not."""
     limit = contract["encoder"][f"{side}_max_tokens"]
-    before = contract["token_ids"]["prefix"]
-    behind = contract["token_ids"]["suffixes"][contract["encoder"][f"{side}_prompt"]]
+    all_ids, prompt = contract["token_ids"], contract["encoder"][f"{side}_prompt"]
+    before = all_ids.get("next_prefix", all_ids["prefix"]) if prompt == "next" else all_ids["prefix"]
+    behind = all_ids["suffixes"][prompt]
     ids = [[*before, *row[:limit], *behind] for row in tokenizer(texts, add_special_tokens=False)["input_ids"]]
     found = []
     for start in range(0, len(ids), BATCH):
