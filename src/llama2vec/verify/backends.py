@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,7 +186,7 @@ def read_vector_file(path: Path, texts: Sequence[str]) -> tuple[Vectors, Vectors
         stacked = read(path, len(texts))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); give the file of vectors") from None
-    except (ValueError, KeyError, TypeError, EOFError) as error:
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: {one_line(error)}; write it again") from None
     if stacked.ndim == 2 and len(stacked) == len(SIDES) * len(texts):
         stacked = stacked.reshape(len(SIDES), len(texts), -1)
@@ -199,6 +201,8 @@ def read_vector_file(path: Path, texts: Sequence[str]) -> tuple[Vectors, Vectors
 def _read_numpy(path: Path, _: int) -> Vectors:
     with open_regular(path) as file:
         found = np.load(file, allow_pickle=False)
+        if isinstance(found, np.ndarray) != (path.suffix == ".npy"):
+            raise ValueError("the content is of the other kind, .npy or .npz, than the name says")
         stacked = found if path.suffix == ".npy" else np.stack([found[side] for side in SIDES])
         return np.asarray(stacked, dtype=np.float32)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -114,11 +115,25 @@ def test_exported_texts_come_back_as_vectors_in_every_format(saved_models: Model
         assert "not checked: " in out
 
 
+def archive() -> bytes:
+    with BytesIO() as file:
+        np.savez_compressed(file, query=np.arange(192.0), passage=np.arange(192.0))
+        return file.getvalue()
+
+
+def damaged_archive() -> bytes:
+    return archive()[:80] + b"\xff" * 40 + archive()[120:]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
         ("a.npy", np.zeros((5, 32), np.float32), "shape [5, 32] for 6 queries"),
         ("a.npy", b"no numpy", "write it again"),
+        ("a.npz", b"PK\x03\x04 cut short", "a.npz: File is not a zip file; write it again"),
+        ("a.npz", damaged_archive(), "a.npz: Error -3 while decompressing data"),
+        ("a.npz", np.zeros((12, 32), np.float32), "a.npz: the content is of the other kind"),
+        ("a.npy", archive(), "a.npy: the content is of the other kind"),
         ("a.jsonl", b'{"id": "query-0"}\n', "line 1 is not"),
         ("a.jsonl", b'{"id": "query-0", "embedding": ' + b"[" * 100_000, "line 1 is not"),
         ("a.jsonl", b'{"id": "query-0", "embedding": [1.0]}\n', "no vector for query-1, 11 of 12 are missing"),
@@ -131,5 +146,6 @@ def test_a_faulty_file_of_vectors_is_one_line(
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
-        np.save(path, content)
+        with path.open("wb") as file:
+            np.save(file, content)
     assert told in refused(saved_models("llama-paper").folder, "--backend", "file", "--vectors", path)
