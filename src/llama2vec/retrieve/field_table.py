@@ -11,6 +11,7 @@ import errno
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -142,7 +143,10 @@ def _stored(value: Value) -> tuple[str, Value]:
     if isinstance(value, bool):
         return "INTEGER", int(value)
     if isinstance(value, int):
-        return ("INTEGER", value) if -_LARGEST <= value < _LARGEST else ("REAL", float(value))
+        if -_LARGEST <= value < _LARGEST:
+            return "INTEGER", value
+        with suppress(OverflowError):  # More than 308 digits: text keeps them all
+            return "REAL", float(value)
     if isinstance(value, float):
         return "REAL", value
     return "TEXT", _clean(str(value))

@@ -70,6 +70,11 @@ def test_odd_names_and_values_are_kept_as_far_as_sqlite_can() -> None:
     assert rows[1][-2:] == (7, None)
 
 
+def test_a_number_that_no_float_holds_is_kept_as_text() -> None:
+    columns, rows = table({"n": 10**400}, {"n": -(10**400)}, {"n": 7}, {"n": 10**300})
+    assert [row[list(columns).index("n")] for row in rows] == ["1" + "0" * 400, "-1" + "0" * 400, 7, 1e300]
+
+
 def test_more_fields_than_sqlite_can_hold_are_told(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     columns, rows = table({f"f{number:04d}": number for number in range(2500)})
