@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +58,12 @@ def verify_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
     """Recompute golden vectors in another program and name the cause of any difference (then exit code 1)."""
-    _check_options(dtype, backend, only_elsewhere=bool(write or export_texts or vectors or server.url))
+    _check_options(dtype, backend, server, only_elsewhere=bool(write or export_texts or vectors or server.url))
+    if export_texts:
+        _refuse_given(
+            {"--output": output, "--tolerance": tolerance, "--vectors": vectors, "--url": server.url},
+            "has no meaning with --export-texts, which compares nothing",
+        )
     from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends
 
@@ -88,13 +94,24 @@ def verify_command(
         raise typer.Exit(1)
 
 
-def _check_options(dtype: str, backend: str, only_elsewhere: bool) -> None:
+def _check_options(dtype: str, backend: str, server: ServerSettings, only_elsewhere: bool) -> None:
     if dtype not in _DTYPES:
         raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
     if dtype != _SAVED and backend not in _LOADED_HERE:
         raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
     if only_elsewhere and backend in _EXPORTED:
         raise ConfigError(f"--backend {backend} only compares; drop --write, --export-texts, --vectors and --url")
+    if backend != "http" and not server.url:
+        changed = server.model_dump(exclude_defaults=True)
+        options = {f"--{name.removesuffix('_seconds').replace('_', '-')}": value for name, value in changed.items()}
+        _refuse_given(options, f"says how a server is asked, and --backend {backend} asks none")
+
+
+def _refuse_given(options: Mapping[str, object], problem: str) -> None:
+    """Refuse the first of these options that was given."""
+    for option, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{option} {problem}; leave it out")
 
 
 def _write(found: Verification, output: Path, overwrite: bool) -> None:

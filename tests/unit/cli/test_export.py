@@ -79,6 +79,9 @@ def test_what_cannot_be_exported_is_refused(command_line: CommandLine, tmp_path:
     assert "--language has no meaning for --to faiss" in command_line.refused(*to, "faiss", "--language", "de")
     assert "--language sets the language of BM25; add --bm25" in command_line.refused(*to, "qdrant", "--language", "de")
     assert "--collection has no meaning for --to faiss" in command_line.refused(*to, "faiss", "--collection", "a")
+    for target in ("faiss", "onnx"):
+        slow = command_line.refused(*to, target, "--timeout", "60")
+        assert f"--timeout has no meaning for --to {target}; leave it out" in slow
     missing = command_line.refused("export", tmp_path / "none", "--to", "faiss", "--at", tmp_path / "files")
     assert "no vector store at" in missing
     write(tmp_path / "words", encoder=None)
