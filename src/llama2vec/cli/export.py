@@ -99,7 +99,7 @@ def _check_options(to: str, quantize: str, engine: _Collection) -> None:
         "--collection": not is_engine and engine.collection is not None,
         "--bm25": not is_engine and engine.bm25,
         "--language": not is_engine and engine.language is not None,
-        "--timeout": not is_engine and engine.timeout_seconds != _Collection().timeout_seconds,
+        "--timeout": not is_engine and "timeout_seconds" in engine.model_dump(exclude_defaults=True),
     }
     for option, is_there in given.items():
         if is_there:
