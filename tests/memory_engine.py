@@ -40,7 +40,7 @@ class MemoryEngine:
         self.content = about.model_dump_json()
         self.states.append(about.mirrors)
 
-    def why_not(self, passage: Passage) -> str | None:
+    def why_not(self, passage: Passage, words: int) -> str | None:
         return "it is refused" if passage.id == self.refused else None
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:

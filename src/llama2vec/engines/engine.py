@@ -80,8 +80,8 @@ class Engine(Protocol):
     def describe(self, about: About) -> None:
         """Replace what the collection says about itself."""
 
-    def why_not(self, passage: Passage) -> str | None:
-        """Return why the engine cannot hold a passage; None = it can."""
+    def why_not(self, passage: Passage, words: int) -> str | None:
+        """Return why the engine cannot hold a passage with so many different words; None = it can."""
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
         """Yield batches of (passage id, digest) of all that the collection holds."""

@@ -90,7 +90,7 @@ class Lance:
         """See :class:`Engine`."""
         self._table.update_field_metadata({"path": "id", "metadata": {ABOUT: about.model_dump_json()}})
 
-    def why_not(self, passage: Passage) -> str | None:
+    def why_not(self, passage: Passage, words: int) -> str | None:
         """See :class:`Engine`."""
         return None
 

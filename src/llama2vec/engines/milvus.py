@@ -112,7 +112,7 @@ class Milvus:
         """See :class:`Engine`."""
         self._client.alter_collection_properties(self._name, {ABOUT: about.model_dump_json()})
 
-    def why_not(self, passage: Passage) -> str | None:
+    def why_not(self, passage: Passage, words: int) -> str | None:
         """See :class:`Engine`."""
         for name in ("id", "title", "text"):
             size = len(getattr(passage, name).encode())

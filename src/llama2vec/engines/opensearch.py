@@ -130,7 +130,7 @@ class OpenSearch:
         """See :class:`Engine`."""
         self._client.indices.put_mapping(index=self._name, body={"_meta": {ABOUT: about.model_dump()}})
 
-    def why_not(self, passage: Passage) -> str | None:
+    def why_not(self, passage: Passage, words: int) -> str | None:
         """See :class:`Engine`."""
         size = len(passage.id.encode())
         if size > _LONGEST_KEYWORD:

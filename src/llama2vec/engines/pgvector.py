@@ -26,6 +26,7 @@ Answer = TypeVar("Answer")
 
 _LISTED = 4096
 _COLUMNS = ("id", "digest", "title", "text", "path", "page", "place", "fields", "vector")
+_MOST_WORDS = 16_000  # Largest number of entries of pgvector's sparsevec
 _MOST_SEARCHED = 1000  # Largest hnsw.ef_search of pgvector
 
 SNIPPET = """\
@@ -144,10 +145,14 @@ class Pgvector:
         text = about.model_dump_json().replace("'", "''")
         self._database.execute(f"COMMENT ON TABLE {self._table} IS '{text}'")
 
-    def why_not(self, passage: Passage) -> str | None:
+    def why_not(self, passage: Passage, words: int) -> str | None:
         """See :class:`Engine`."""
         size = len(passage.id.encode())
-        return f"its id has {size:,} bytes, and PostgreSQL's keys take 2,600" if size > 2600 else None
+        if size > 2600:
+            return f"its id has {size:,} bytes, and PostgreSQL's keys take 2,600"
+        if words > _MOST_WORDS:
+            return f"it has {words:,} different words, and pgvector's sparsevec takes {_MOST_WORDS:,}"
+        return None
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
         """See :class:`Engine`."""

@@ -118,7 +118,7 @@ class Qdrant:
         """See :class:`Engine`."""
         self._client.update_collection(self._name, metadata={ABOUT: about.model_dump()})
 
-    def why_not(self, passage: Passage) -> str | None:
+    def why_not(self, passage: Passage, words: int) -> str | None:
         """See :class:`Engine`."""
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,19 +120,20 @@ def _read(store: VectorStore, words: WordVectors | None, engine: Engine) -> tupl
             passages = [encodable(passage) for passage in batch]
             replaced += sum(new is not old for new, old in zip(passages, batch, strict=True))
             for row, passage, vector in zip(rows, passages, store.vectors(rows), strict=True):
-                _check_held(passage, engine, store)
+                found = words.of_row(row) if words else {}
+                _check_held(passage, len(found), engine, store)
                 keys[row] = id_key(passage.id)
-                digests[row] = np.frombuffer(bytes.fromhex(_entry(row, passage, vector, words)[0].digest), np.uint64)
+                digests[row] = np.frombuffer(bytes.fromhex(_entry(passage, vector, found)[0].digest), np.uint64)
             progress.advance(len(rows))
     if replaced:
         logger.warning("characters that no engine takes become U+FFFD there, in %s", counted(replaced, "passage"))
     return keys, digests
 
 
-def _check_held(passage: Passage, engine: Engine, store: VectorStore) -> None:
+def _check_held(passage: Passage, words: int, engine: Engine, store: VectorStore) -> None:
     try:
         passage.id.encode()
-        reason = "its id holds a NUL character" if "\0" in passage.id else engine.why_not(passage)
+        reason = "its id holds a NUL character" if "\0" in passage.id else engine.why_not(passage, words)
     except UnicodeEncodeError:
         reason = "its id is not valid Unicode"
     if reason:
@@ -170,7 +171,7 @@ def _write(store: VectorStore, words: WordVectors | None, engine: Engine, done: 
         size = 0
         for rows, batch in _batches(store, np.flatnonzero(~done)):
             for row, passage, vector in zip(rows, batch, store.vectors(rows), strict=True):
-                entry, added = _entry(row, encodable(passage), vector, words)
+                entry, added = _entry(encodable(passage), vector, words.of_row(row) if words else {})
                 if entries and (len(entries) == _BATCH_PASSAGES or size + added > _BATCH_BYTES):
                     engine.upsert(entries)
                     progress.advance(len(entries))
@@ -192,11 +193,11 @@ def _batches(
         yield part, store.passages(part)
 
 
-def _entry(row: int, passage: Passage, vector: Vectors, words: WordVectors | None) -> tuple[Entry, int]:
+def _entry(passage: Passage, vector: Vectors, words: Mapping[int, float]) -> tuple[Entry, int]:
     """Return what is written of a passage, and how many bytes that is."""
-    found, line = words.of_row(row) if words else {}, passage_line(passage)
+    line = passage_line(passage)
     content = hashlib.blake2b(line, digest_size=16)
     content.update(np.ascontiguousarray(vector, dtype="<f4").tobytes())
-    for number, weight in sorted(found.items()):
+    for number, weight in sorted(words.items()):
         content.update(np.float32(weight).tobytes() + number.to_bytes(4, "little"))
-    return Entry(passage, vector, found, content.hexdigest()), len(line) + vector.nbytes + 8 * len(found)
+    return Entry(passage, vector, words, content.hexdigest()), len(line) + vector.nbytes + 8 * len(words)

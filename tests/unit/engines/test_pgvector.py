@@ -12,6 +12,7 @@ import pytest
 from llama2vec.engines.engine import About
 from llama2vec.engines.pgvector import Pgvector, _index_name, _indexed, nearest_sql, quoted
 from llama2vec.errors import EngineError
+from llama2vec.records import Passage
 
 
 class PostgresError(Exception):
@@ -128,3 +129,11 @@ def test_tables_that_begin_alike_have_indexes_of_their_own() -> None:
     names = {_index_name(quoted("a" * 50 + end)) for end in ("b", "c")}
     assert len(names) == 2
     assert max(map(len, names)) <= 63 + 2
+
+
+def test_a_passage_of_too_many_words_is_named_with_their_number(server: Server) -> None:
+    server.has_extension = True
+    why_not = opened().why_not
+    assert why_not(Passage("1", "x"), 16_000) is None
+    assert why_not(Passage("1", "x"), 16_001) == "it has 16,001 different words, and pgvector's sparsevec takes 16,000"
+    assert why_not(Passage("é" * 1301, "x"), 0) == "its id has 2,602 bytes, and PostgreSQL's keys take 2,600"

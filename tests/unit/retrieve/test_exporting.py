@@ -74,6 +74,14 @@ def test_batches_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert engine.written == [4, 1, 1, 1, 1, 1]
 
 
+def test_an_engine_is_told_how_many_words_a_passage_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, told = MemoryEngine(), list[int]()
+    monkeypatch.setattr(engine, "why_not", lambda passage, words: told.append(words))
+    passages = [Passage("1", "llama llama"), Passage("2", "alpaca, river and bridge")]
+    export_store(store_of(tmp_path / "store", passages), engine, language="en")
+    assert told == [1, 3]
+
+
 def test_words_are_written_where_the_engine_takes_their_vectors(tmp_path: Path) -> None:
     store = store_of(tmp_path / "store", some(4))
     engine, own = MemoryEngine(), MemoryEngine(has_bm25=True)
