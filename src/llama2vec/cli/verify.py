@@ -58,12 +58,8 @@ def verify_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace golden vectors or output files.")] = False,
 ) -> None:
     """Recompute golden vectors in another program and name the cause of any difference (then exit code 1)."""
-    _check_options(dtype, backend, server, only_elsewhere=bool(write or export_texts or vectors or server.url))
-    if export_texts:
-        _refuse_given(
-            {"--output": output, "--tolerance": tolerance, "--vectors": vectors, "--url": server.url},
-            "has no meaning with --export-texts, which compares nothing",
-        )
+    comparing = {"--output": output, "--tolerance": tolerance, "--vectors": vectors, "--url": server.url}
+    _check_options(dtype, backend, server, comparing, write=write, only_texts=export_texts is not None)
     from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends
 
@@ -94,17 +90,22 @@ def verify_command(
         raise typer.Exit(1)
 
 
-def _check_options(dtype: str, backend: str, server: ServerSettings, only_elsewhere: bool) -> None:
+def _check_options(
+    dtype: str, backend: str, server: ServerSettings, comparing: Mapping[str, object], *, write: bool, only_texts: bool
+) -> None:
+    """Refuse options that do not fit each other; ``comparing`` are those of a comparison."""
     if dtype not in _DTYPES:
         raise ConfigError(f"--dtype {dtype}: unknown number format; choose from {', '.join(_DTYPES)}")
     if dtype != _SAVED and backend not in _LOADED_HERE:
         raise ConfigError(f"--dtype {dtype}: --backend {backend} has a number format of its own; omit --dtype")
-    if only_elsewhere and backend in _EXPORTED:
+    if backend in _EXPORTED and (write or only_texts or comparing["--vectors"] or server.url):
         raise ConfigError(f"--backend {backend} only compares; drop --write, --export-texts, --vectors and --url")
     if backend != "http" and not server.url:
         changed = server.model_dump(exclude_defaults=True)
         options = {f"--{name.removesuffix('_seconds').replace('_', '-')}": value for name, value in changed.items()}
         _refuse_given(options, f"says how a server is asked, and --backend {backend} asks none")
+    if only_texts:
+        _refuse_given(comparing, "has no meaning with --export-texts, which compares nothing")
 
 
 def _refuse_given(options: Mapping[str, object], problem: str) -> None:

@@ -113,7 +113,7 @@ def _count_gone(file: Path, store: VectorStore) -> tuple[int, int]:
             rows = database.execute("SELECT id FROM passages")
             held = np.fromiter((id_key(one) for (one,) in rows), dtype=np.uint64)
     except sqlite3.Error as error:
-        raise EngineError(f"{file}: {one_line(error)}; pass --overwrite to write the files anew") from error
+        raise EngineError(f"{file}: {one_line(error)}; pass --overwrite to write the files again") from error
     known = np.fromiter((id_key(one) for one in store.ids), dtype=np.uint64, count=len(store))
     return int((~np.isin(held, known)).sum()), len(held)
 
