@@ -22,8 +22,8 @@ from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.serve.app import create_app
+from llama2vec.serve.loaded import Loaded, PreparedQuery, ServedModel
 from llama2vec.serve.server import address_of, listen, new_server
-from llama2vec.serve.service import Loaded, PreparedQuery, ServedModel
 from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 PASSAGES = (

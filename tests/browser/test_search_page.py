@@ -22,7 +22,7 @@ from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
-from llama2vec.serve.service import PreparedQuery
+from llama2vec.serve.loaded import PreparedQuery
 
 pytestmark = pytest.mark.slow
 

@@ -18,7 +18,7 @@ from llama2vec.files import read_text
 from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 if TYPE_CHECKING:
-    from llama2vec.serve.service import Loaded
+    from llama2vec.serve.loaded import Loaded
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def serve_command(
     def load() -> Loaded:
         from llama2vec.retrieve.query_table import QueryTable
         from llama2vec.retrieve.retriever import Retriever
-        from llama2vec.serve.service import Loaded, ServedModel
+        from llama2vec.serve.loaded import Loaded, ServedModel
 
         retriever = Retriever.open(index) if index else None
         words = QueryTable.load(table) if table else None

@@ -12,8 +12,9 @@ from fastapi import Request
 from llama2vec.errors import FilterError, NotFiniteError
 from llama2vec.serve.batcher import QueueFullError
 from llama2vec.serve.gate import CLIENT_GONE
+from llama2vec.serve.loaded import Loaded, ServedModel, StoreChangedError
 from llama2vec.serve.schemas import ErrorAnswer, Problem
-from llama2vec.serve.service import Loaded, ServedModel, Service, StoreChangedError
+from llama2vec.serve.service import Service
 from llama2vec.serve.settings import ServeSettings
 
 ResultT = TypeVar("ResultT")

@@ -22,6 +22,7 @@ import llama2vec
 from llama2vec.retrieve.vector_index import shortened
 from llama2vec.serve.answering import RETRY_WHILE_LOADING, described_errors, loaded, served_model, unless_gone
 from llama2vec.serve.gate import Gate
+from llama2vec.serve.loaded import Loaded, ServedModel
 from llama2vec.serve.metrics import Metrics
 from llama2vec.serve.schemas import (
     EmbeddingAnswer,
@@ -36,7 +37,7 @@ from llama2vec.serve.schemas import (
     unreadable_body,
 )
 from llama2vec.serve.search import add_search
-from llama2vec.serve.service import Loaded, ServedModel, Service
+from llama2vec.serve.service import Service
 from llama2vec.serve.settings import ServeSettings
 
 _PAGE = Path(__file__).parent / "page"

@@ -9,9 +9,10 @@ from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from llama2vec.errors import ModelError
-from llama2vec.retrieve.hits import as_row, location, neighbors
+from llama2vec.retrieve.hits import Hit, as_row, location, neighbors
 from llama2vec.serve.answering import described_errors, loaded, unless_gone
 from llama2vec.serve.files import CorpusFiles, headers_of, pieces
+from llama2vec.serve.loaded import Search
 from llama2vec.serve.schemas import (
     Context,
     FieldNames,
@@ -24,7 +25,7 @@ from llama2vec.serve.schemas import (
     SearchRequest,
     search_requests,
 )
-from llama2vec.serve.service import Search, Service
+from llama2vec.serve.service import Service
 
 _WORDS = 8
 _Row = Annotated[int, Query(ge=0, description="Number of the passage in the store, from a search.")]
@@ -52,16 +53,16 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
             text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(modes)}"
             raise Problem(400, text, "invalid_value", "mode")
         search = Search(asked.q, mode, asked.depth, asked.where, asked.group, asked.quick)
-        found = await unless_gone(request, service.search(search), service.settings)
-        hits = [
-            FoundPassage(**as_row(hit, asked.q), file=files.address(hit.passage) if files else None)
-            for hit in found.hits
-        ]
+
+        def show(hit: Hit) -> FoundPassage:
+            return FoundPassage(**as_row(hit, asked.q), file=files.address(hit.passage) if files else None)
+
+        found = await unless_gone(request, service.search(search, show), service.settings)
         took_ms = 1000 * (time.monotonic() - request.scope["started"])
         return SearchAnswer(
             query=asked.q, mode=mode, modes=list(modes), where=asked.where, took_ms=round(took_ms, 2),
             encode_ms=None if found.encode_ms is None else round(found.encode_ms, 2),
-            search_ms=round(found.search_ms, 2), quick=found.quick, hits=hits,
+            search_ms=round(found.search_ms, 2), quick=found.quick, hits=found.hits,
         )  # fmt: skip
 
     @app.get("/search", dependencies=secured, responses=responses)

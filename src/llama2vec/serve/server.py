@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llama2vec.errors import ConfigError
 from llama2vec.serve.app import create_app
-from llama2vec.serve.service import Loaded
+from llama2vec.serve.loaded import Loaded
 from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,9 @@ from fastapi import Request
 from llama2vec.errors import FilterError, NotFiniteError
 from llama2vec.serve.answering import described_errors, loaded, served_model, unless_gone
 from llama2vec.serve.batcher import QueueFullError
+from llama2vec.serve.loaded import Loaded, StoreChangedError
 from llama2vec.serve.schemas import ErrorAnswer, Problem
-from llama2vec.serve.service import Loaded, Service, StoreChangedError
+from llama2vec.serve.service import Service
 from llama2vec.serve.settings import ServeSettings
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from service_stand_ins import Running, StandInEncoder, bearer, services
@@ -11,11 +13,12 @@ from service_stand_ins import Running, StandInEncoder, bearer, services
 from llama2vec.errors import ModelError
 from llama2vec.explain.explanation import Explanation
 from llama2vec.records import Passage, Place
+from llama2vec.retrieve.hits import Hit, as_row
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
-from llama2vec.serve.service import PreparedQuery
+from llama2vec.serve.loaded import PreparedQuery
 
 TEXT = "The llama carries.\nIts wool is soft.\nIt lives in herds."
 LINES = TEXT.split("\n")
@@ -73,6 +76,28 @@ def test_a_search_is_filtered_and_says_where_each_passage_stands(service: Runnin
         assert best["fields"] == {"year": 2020, "draft": False}
     plain = service.client.get("/search", params={"q": "file", "mode": "bm25"}).json()["hits"][0]
     assert (plain["location"], plain["place"], plain["file"], plain["fields"]) == ("row", None, None, {})
+
+
+def test_rows_that_take_long_to_make_hold_up_nobody_else(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, statuses = threading.Event(), threading.Event(), list[int]()
+
+    def as_row_slowly(hit: Hit, question: str) -> dict[str, Any]:
+        begun.set()
+        assert go_on.wait(20)
+        return as_row(hit, question)
+
+    monkeypatch.setattr("llama2vec.serve.search.as_row", as_row_slowly)
+    asked = {"q": "llama " * 2000, "mode": "bm25"}
+    asking = threading.Thread(target=lambda: statuses.append(service.client.post("/search", json=asked).status_code))
+    asking.start()
+    try:
+        assert begun.wait(20)
+        assert service.client.get("/v1/models").status_code == 200
+        assert service.client.get("/healthz").status_code == 200
+    finally:
+        go_on.set()
+        asking.join(20)
+    assert statuses == [200]
 
 
 def test_the_time_of_encoding_is_told_apart(service: Running) -> None:

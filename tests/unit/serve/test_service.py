@@ -11,18 +11,16 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
-from encoders import encoder_for
 from service_stand_ins import PASSAGES, Running, StandInSearcher, StandInTable, Start, wait_until
 from synced_folder import WIDTH, HashEncoder, sync, write
 
-from llama2vec.config import EncoderSettings
 from llama2vec.errors import ModelNotFoundError, StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.query_table import QueryTable
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.serve.service import Loaded, PreparedQuery, ServedModel
+from llama2vec.serve.loaded import Loaded, PreparedQuery, ServedModel
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
@@ -269,17 +267,3 @@ def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
     assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": [], "quick": True}
     assert len(loadings) == (0 if named else 1)
     assert caplog.text.count("BM25 alone still answers") == 1
-
-
-def test_a_request_with_texts_that_are_cut_leaves_a_line_in_the_log(
-    llama_folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = EncoderSettings(query_max_tokens=8, passage_max_tokens=200)
-    model = ServedModel(encoder_for(llama_folder, settings=settings), "tiny")
-    counts = model.count_tokens(["river", "the river and the castle " * 20, "a"], "query")
-    model.count_tokens(["the river and the castle " * 4], "passage")
-    assert counts[1] > counts[0]
-    assert caplog.messages == [
-        "the model reads only the beginning of 1 of 3 queries (33.3 %), and the rest of each after 8 tokens is not in "
-        "its vector; the model cannot read more, so shorten them"
-    ]
