@@ -88,6 +88,9 @@ class StandInSearcher:
         if self.store_changed:
             raise StoreError("/secret/store was rewritten")
 
+    def on_present(self, read: Callable[[Any], Any]) -> Any:
+        return read(self)
+
     def hits(
         self, question: str, mode: Mode, depth: int, *, where: str | None = None, group: bool = False
     ) -> list[Hit]:

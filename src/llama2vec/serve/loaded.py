@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from llama2vec.errors import StoreError
+from llama2vec.errors import StoreError, StoreReplacedError
 from llama2vec.model.lengths import NOUNS, Cut, warn_of_limit
 from llama2vec.model.pooling import Vectors
 from llama2vec.model.prompt import count_longer, prompted_texts
 from llama2vec.records import Query, Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
+from llama2vec.retrieve.opened import OpenedIndex, check_contract, warn_of_cut_queries
 from llama2vec.retrieve.retriever import Retriever
 
 if TYPE_CHECKING:
@@ -170,18 +171,20 @@ class Loaded:
                 vector = self.table.encode_queries([asked.question])
                 warn_of_cut_queries(self.table, [Query("question", asked.question)], "")
             self.query.vector = vector
-        return self.read(
-            lambda retriever: retriever.hits(
-                asked.question, asked.mode, asked.depth, where=asked.where, group=asked.group
-            )
-        )
+        with self._faults_told() as retriever:
+            return retriever.hits(asked.question, asked.mode, asked.depth, where=asked.where, group=asked.group)
 
-    def read(self, function: Callable[[Retriever], ResultT]) -> ResultT:
-        """Read from the index in the calling thread; :class:`StoreChangedError` if the store was rewritten."""
+    def read(self, function: Callable[[OpenedIndex], ResultT]) -> ResultT:
+        """Read from the present state of the index in the calling thread; errors as of :meth:`hits`."""
+        with self._faults_told() as retriever:
+            return retriever.on_present(function)
+
+    @contextmanager
+    def _faults_told(self) -> Iterator[Retriever]:
         assert self.retriever is not None
         try:
-            return function(self.retriever)
+            yield self.retriever
         except StoreError as error:
-            if self.store_changed:
+            if isinstance(error, StoreReplacedError) or self.store_changed:
                 raise StoreChangedError from error
             raise

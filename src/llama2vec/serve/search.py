@@ -84,7 +84,7 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
     async def fields(request: Request) -> FieldNames:
         """Name the fields that filters can use."""
         loaded(service)
-        names = service.read(lambda retriever: list(retriever.fields.names))
+        names = service.read(lambda opened: list(opened.fields.names))
         return FieldNames(fields=await unless_gone(request, names, service.settings))
 
     @app.get("/context", dependencies=secured, responses=responses)
@@ -93,9 +93,7 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
     ) -> Context:
         """Return a passage with those before and after it in its document, as far as ``reach``."""
         loaded(service)
-        reading = service.read(
-            lambda retriever: (retriever.store.passage(row).id, neighbors(retriever.store, row, reach))
-        )
+        reading = service.read(lambda opened: (opened.store.passage(row).id, neighbors(opened.store, row, reach)))
         try:
             asked, near = await unless_gone(request, reading, service.settings)
         except IndexError:
@@ -136,7 +134,7 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: Corpus
     async def file(request: Request, path: str) -> Response:
         """Return a document of the index as it lies in its folder; never as a web page."""
         loaded(service)
-        known = service.read(lambda retriever: retriever.fields.has_document(path))
+        known = service.read(lambda opened: opened.fields.has_document(path))
         opened = files.open(path) if await unless_gone(request, known, service.settings) else None
         if opened is None:
             raise Problem(404, "this index has no such document", "file_not_found")

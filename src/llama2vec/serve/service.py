@@ -17,7 +17,7 @@ from llama2vec.errors import Llama2VecError, ModelError, NotFiniteError, one_lin
 from llama2vec.records import Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
 from llama2vec.serve.loaded import Found, Loaded, Search, ServedModel
 from llama2vec.serve.settings import ServeSettings
@@ -163,8 +163,8 @@ class Service:
         self._follow()
         return found
 
-    async def read(self, function: Callable[[Retriever], ResultT]) -> ResultT:
-        """Read from the index in the thread of the searches."""
+    async def read(self, function: Callable[[OpenedIndex], ResultT]) -> ResultT:
+        """Read from the present state of the index in the thread of the searches."""
         assert self.loaded is not None
         return await self._in_search_thread(partial(self.loaded.read, function))
 
@@ -179,7 +179,7 @@ class Service:
         assert self._batcher is not None
         assert self.loaded is not None
         assert self.loaded.model is not None
-        passage = await self.read(lambda retriever: retriever.store.passage(row))
+        passage = await self.read(lambda opened: opened.store.passage(row))
         return await self._batcher.run(partial(self.loaded.model.explain, question, passage.full_text))
 
     async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> Found[ResultT]:

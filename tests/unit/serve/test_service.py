@@ -174,6 +174,21 @@ def test_an_index_without_vectors_is_served_without_a_model(start: Start, tmp_pa
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
+@pytest.mark.parametrize("first", ["/context?row=0", "/context?row=1", "/fields", "/search?q=wool"])
+def test_the_first_request_after_an_index_was_replaced_is_answered_from_the_new_one(
+    start: Start, tmp_path: Path, first: str
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
+    sync(folder, index)
+    service = start(opened=lambda: Loaded.with_index(None, Retriever.open(index)))
+    (folder / "a.txt").unlink()
+    write(folder, {"b.txt": "warm wool", "c.txt": "a bridge"})
+    sync(folder, index)
+    answer = service.client.get(first)
+    assert answer.status_code == 200, answer.text
+    assert "a.txt" not in answer.text
+
+
 def test_a_service_follows_an_index_that_is_synced(start: Start, tmp_path: Path) -> None:
     folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
     sync(folder, index)
