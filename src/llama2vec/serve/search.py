@@ -3,13 +3,15 @@
 # No `from __future__ import annotations`: FastAPI reads the request models from the signatures, and they are made here.
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from llama2vec.errors import ModelError
+from llama2vec.records import Passage
 from llama2vec.retrieve.hits import Hit, as_row, location, neighbors
+from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.serve.answering import described_errors, loaded, unless_gone
 from llama2vec.serve.files import CorpusFiles, headers_of, pieces
 from llama2vec.serve.loaded import Search
@@ -26,6 +28,9 @@ from llama2vec.serve.schemas import (
     search_requests,
 )
 from llama2vec.serve.service import Service
+
+if TYPE_CHECKING:
+    from llama2vec.explain.explanation import Explanation
 
 _WORDS = 8
 _Row = Annotated[int, Query(ge=0, description="Number of the passage in the store, from a search.")]
@@ -93,18 +98,16 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
     ) -> Context:
         """Return a passage with those before and after it in its document, as far as ``reach``."""
         loaded(service)
-        reading = service.read(lambda opened: (opened.store.passage(row).id, neighbors(opened.store, row, reach)))
+        reading = service.read(lambda opened: (_asked_for(opened, row, id).id, neighbors(opened.store, row, reach)))
         try:
             asked, near = await unless_gone(request, reading, service.settings)
         except IndexError:
             raise _unknown_row() from None
-        if id is not None and id != asked:  # the index was replaced since the search
-            raise _unknown_row()
         passages = [NearPassage(id=one.id, title=one.title, text=one.text, location=location(one)) for one in near]
         return Context(passages=passages, asked=[one.id for one in near].index(asked))
 
     @app.get("/explain", dependencies=secured, responses=responses)
-    async def explain(request: Request, q: question, row: _Row) -> Reasons:  # type: ignore[valid-type]
+    async def explain(request: Request, q: question, row: _Row, id: _Id = None) -> Reasons:  # type: ignore[valid-type]
         """Tell why a passage matches a question: the words for which both vectors stand."""
         if loaded(service).query is None:
             raise Problem(400, "this index is searched without vectors, so no words stand for them", "not_explainable")
@@ -112,8 +115,12 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
             raise Problem(
                 400, "a query table answers here, and only a model can explain its vectors", "not_explainable"
             )
+
+        async def reasons() -> "Explanation":
+            return await service.explain(q, await service.read(lambda opened: _asked_for(opened, row, id)))
+
         try:
-            found = await unless_gone(request, service.explain(q, row), service.settings)
+            found = await unless_gone(request, reasons(), service.settings)
         except IndexError:
             raise _unknown_row() from None
         except ModelError:
@@ -139,6 +146,14 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: Corpus
         if opened is None:
             raise Problem(404, "this index has no such document", "file_not_found")
         return StreamingResponse(pieces(opened), headers=headers_of(opened, path))
+
+
+def _asked_for(opened: OpenedIndex, row: int, id: str | None) -> Passage:
+    """Return a passage; an IndexError where the index was replaced since the search, and another one has its row."""
+    passage = opened.store.passage(row)
+    if id not in (None, passage.id):
+        raise IndexError(f"row {row} is another passage now")
+    return passage
 
 
 def _unknown_row() -> Problem:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 
 from llama2vec.errors import Llama2VecError, ModelError, NotFiniteError, one_line
-from llama2vec.records import Side
+from llama2vec.records import Passage, Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.opened import OpenedIndex
@@ -168,18 +168,16 @@ class Service:
         assert self.loaded is not None
         return await self._in_search_thread(partial(self.loaded.read, function))
 
-    async def explain(self, question: str, row: int) -> Explanation:
+    async def explain(self, question: str, passage: Passage) -> Explanation:
         """Return why a passage matches a question, by the words that their vectors stand for.
 
         Raises:
-            IndexError: The store has fewer rows.
             ModelError: The model's vectors cannot be explained.
             QueueFullError: Too many requests wait for an explanation.
         """
         assert self._batcher is not None
         assert self.loaded is not None
         assert self.loaded.model is not None
-        passage = await self.read(lambda opened: opened.store.passage(row))
         return await self._batcher.run(partial(self.loaded.model.explain, question, passage.full_text))
 
     async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> Found[ResultT]:

@@ -165,6 +165,9 @@ def test_why_a_passage_matches_is_told_by_words(service: Running) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_explainable")
     assert "secret" not in refused.text
     assert service.client.get("/explain", params={"q": "wool", "row": 99}).status_code == 404
+    # A row that another passage has since the index was replaced is not explained as the one that was found.
+    assert service.client.get("/explain", params={"q": "wool", "row": 3, "id": "old.md"}).json() == found
+    assert service.client.get("/explain", params={"q": "wool", "row": 3, "id": "guide.md#1"}).status_code == 404
 
 
 def test_only_documents_of_the_index_are_given_out_and_only_with_the_token(service: Running) -> None:
