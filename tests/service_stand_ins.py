@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.errors import StoreError
+from llama2vec.errors import EngineError, StoreError
 from llama2vec.explain.explanation import Explanation, SharedWord, WordWeight
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.filters import PassageFields
@@ -83,6 +83,7 @@ class StandInSearcher:
         self.fields = PassageFields(lambda: iter(PASSAGES))
         self.asked: list[tuple[str, Mode]] = []
         self.store_changed = False
+        self.engine_fault: EngineError | None = None
 
     def check_unchanged(self) -> None:
         if self.store_changed:
@@ -95,6 +96,8 @@ class StandInSearcher:
         self, question: str, mode: Mode, depth: int, *, where: str | None = None, group: bool = False
     ) -> list[Hit]:
         self.check_unchanged()
+        if self.engine_fault and mode != "bm25":
+            raise self.engine_fault
         self.asked.append((question, mode))
         if question == "explode":
             raise RuntimeError("a secret: /etc/passwd")

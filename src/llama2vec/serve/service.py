@@ -8,18 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from llama2vec.errors import Llama2VecError, ModelError, NotFiniteError, one_line
+from llama2vec.errors import EngineError, Llama2VecError, ModelError, NotFiniteError, StoreError, one_line
 from llama2vec.records import Passage, Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
-from llama2vec.serve.loaded import Found, Loaded, Search, ServedModel
+from llama2vec.serve.loaded import Found, Loaded, Search, ServedModel, StoreChangedError
 from llama2vec.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -29,9 +30,13 @@ logger = logging.getLogger(__name__)
 
 
 ResultT = TypeVar("ResultT")
-State = Literal["ok", "loading", "failing", "store_changed"]
+State = Literal["ok", "loading", "failing", "store_changed", "engine_unavailable"]
 
 _PROBE = "Is it ready?"
+_LOOK_SECONDS = 0.25
+"""How long a question for the state waits for a look at the index: a new one may take seconds to open."""
+_ASK_AGAIN_SECONDS = 5.0
+"""Between two questions to a vector database that did not answer: each may wait for its time limit."""
 
 
 class Service:
@@ -55,6 +60,11 @@ class Service:
         # One: BM25's stemmer must not be used by two threads at once, and a large product uses all cores by itself.
         self._searches = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._searching = 0
+        self._index_state: State = "ok"
+        """As the last search or look at the index left it."""
+        self._looking: asyncio.Future[None] | None = None
+        self._lost_at = 0.0
+        """When the vector database last failed."""
 
     @property
     def waiting(self) -> int:
@@ -63,16 +73,33 @@ class Service:
 
     @property
     def state(self) -> State:
-        """Whether requests can be answered, and if not, why."""
+        """Whether requests can be answered, and if not, why; of the index, what is known without a look."""
         if self.loaded is None:
             return "loading"
         # A batch that outlasts the time limit has no caller left.
         if self._batcher and self._batcher.is_failing(2 * self.settings.timeout_seconds):
             return "failing"
-        if self.loaded.store_changed:
-            return "store_changed"
-        self._follow()
-        return "ok"
+        return self._index_state
+
+    async def look(self) -> State:
+        """Return :attr:`state` after a look at the index, which may open it again; a long look goes on behind it."""
+        if self.loaded is not None and self.loaded.retriever is not None:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.ensure_future(self._look(self.loaded))
+            await asyncio.wait({self._looking}, timeout=_LOOK_SECONDS)
+            if self._looking.done():
+                self._looking.result()
+        if self.state == "ok":
+            self._follow()
+        return self.state
+
+    async def _look(self, loaded: Loaded) -> None:
+        changed = await asyncio.get_running_loop().run_in_executor(self._searches, lambda: loaded.store_changed)
+        if changed or self._index_state != "engine_unavailable":
+            self._index_state = "store_changed" if changed else "ok"
+        elif time.monotonic() - self._lost_at >= _ASK_AGAIN_SECONDS:
+            with suppress(StoreError, StoreChangedError, QueueFullError, NotFiniteError, EncodingError):
+                await self._search(loaded, Search(_PROBE, loaded.modes[0], 1), lambda hit: hit)
 
     async def start(self) -> Loaded:
         """Load, and answer once: the first pass of a model is slow, and no client should wait for it.
@@ -140,8 +167,9 @@ class Service:
     async def stop(self) -> None:
         """Stop the threads."""
         self._searches.shutdown(wait=False, cancel_futures=True)
-        if self._following:
-            self._following.cancel()
+        for task in (self._following, self._looking):
+            if task:
+                task.cancel()
         if self._batcher:
             await self._batcher.close()
 
@@ -193,6 +221,11 @@ class Service:
             return [show(hit) for hit in hits], found
 
         hits, found = await self._in_search_thread(search)
+        if self._index_state != "engine_unavailable":
+            self._index_state = "ok"
+        elif asked.mode != "bm25":
+            self._index_state = "ok"
+            logger.info("the vector database answers again")
         encode_ms = None if vector is None else 1000 * (encoded - started)
         quick = asked.mode != "bm25" and loaded.model is not None and not by_model
         return Found(hits, encode_ms, 1000 * (found - encoded), quick)
@@ -203,6 +236,14 @@ class Service:
         self._searching += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._searches, function)
+        except StoreChangedError:
+            self._index_state = "store_changed"
+            raise
+        except EngineError as error:
+            if self.loaded is not None and self._index_state != "engine_unavailable":  # once, not for each request
+                logger.warning("searches by vectors fail until this is mended: %s", error)
+            self._index_state, self._lost_at = "engine_unavailable", time.monotonic()
+            raise
         finally:
             self._searching -= 1
 

@@ -14,9 +14,10 @@ import pytest
 from service_stand_ins import PASSAGES, Running, StandInSearcher, StandInTable, Start, wait_until
 from synced_folder import WIDTH, HashEncoder, sync, write
 
-from llama2vec.errors import ModelNotFoundError, StoreError
+from llama2vec.errors import EngineError, ModelNotFoundError, StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.retrieve.query_table import QueryTable
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
@@ -187,6 +188,51 @@ def test_the_first_request_after_an_index_was_replaced_is_answered_from_the_new_
     answer = service.client.get(first)
     assert answer.status_code == 200, answer.text
     assert "a.txt" not in answer.text
+
+
+def test_while_a_replaced_index_is_opened_again_other_requests_are_answered(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
+    sync(folder, index)
+    service = start(opened=lambda: Loaded.with_index(None, Retriever.open(index)))
+    write(folder, {"b.txt": "warm wool"})
+    sync(folder, index)
+    opening, go_on, open_index = threading.Event(), threading.Event(), OpenedIndex.open
+
+    def open_slowly(path: Path) -> OpenedIndex:
+        opening.set()
+        assert go_on.wait(20)
+        return open_index(path)
+
+    monkeypatch.setattr(OpenedIndex, "open", open_slowly)
+    try:
+        # What was known before the look is told.
+        assert service.client.get("/healthz").json()["status"] == "ok"
+        assert opening.is_set()
+        assert service.client.get("/v1/models").status_code == 200
+    finally:
+        go_on.set()
+    assert len(service.client.get("/search", params={"q": "wool"}).json()["hits"]) == 2
+
+
+def test_a_vector_database_that_is_lost_is_told_in_one_line_and_asked_again(
+    service: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("llama2vec.serve.service._ASK_AGAIN_SECONDS", 0.0)
+    service.searcher.engine_fault = EngineError("Qdrant at /secret does not answer; start it")
+    for _ in range(3):
+        answer = service.client.get("/search", params={"q": "llama"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+        assert "secret" not in answer.text
+    assert service.client.get("/search", params={"q": "llama", "mode": "bm25"}).status_code == 200
+    health = service.client.get("/healthz")
+    assert (health.status_code, health.json()["status"]) == (503, "engine_unavailable")
+    assert caplog.text.count("/secret does not answer; start it") == 1
+    assert "Traceback" not in caplog.text
+    service.searcher.engine_fault = None
+    # Nobody needs to search: a look at the state is enough.
+    wait_until(lambda: service.client.get("/healthz").status_code == 200)
 
 
 def test_a_service_follows_an_index_that_is_synced(start: Start, tmp_path: Path) -> None:
