@@ -23,8 +23,8 @@ RETRY_WHILE_LOADING = {"Retry-After": "2"}
 _ERRORS = {
     400: "The request does not fit", 401: "The token is missing or wrong", 404: "Unknown model, passage or file",
     408: "The request took too long to arrive", 413: "The body is too large", 421: "Unknown host name",
-    500: "The service failed", 503: "Loading, too many texts waiting, or the store or its vector database fails; see Retry-After",
-    504: "The answer took too long",
+    500: "The service failed", 504: "The answer took too long",
+    503: "Loading, too many texts waiting, or the store or its vector database fails; see Retry-After",
 }  # fmt: skip
 
 

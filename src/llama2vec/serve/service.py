@@ -112,11 +112,20 @@ class Service:
 
     async def _loaded(self) -> Loaded:
         loaded = await _in_daemon_thread(self._load)
-        if loaded.model is not None:
-            await self._start_model(loaded.model)
-        for mode in loaded.modes:
-            await self._search(loaded, Search(_PROBE, mode, 1), lambda hit: hit)
+        try:
+            if loaded.model is not None:
+                await self._start_model(loaded.model)
+            for mode in loaded.modes:
+                await self._search(loaded, Search(_PROBE, mode, 1), lambda hit: hit)
+        except BaseException:
+            await self._stop_model()
+            raise
         return loaded
+
+    async def _stop_model(self) -> None:
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            await batcher.close()
 
     @property
     def coming(self) -> tuple[Mode, ...]:
@@ -139,9 +148,12 @@ class Service:
             self.loaded = (
                 Loaded.with_index(words.model, words.retriever, words.table) if words.model else await self._loaded()
             )
-        except Llama2VecError as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # what a model's library raises, too: it would be loaded again for each search
             self._refused = store.contract_hash
-            logger.warning("%s has vectors now, but BM25 alone still answers: %s", store.path, error)
+            told = str(error) if isinstance(error, Llama2VecError) else one_line(error)
+            logger.warning("%s has vectors now, but BM25 alone still answers: %s", store.path, told)
         else:
             logger.info("%s has vectors now; search modes: %s", store.path, ", ".join(self.loaded.modes))
 
@@ -170,8 +182,7 @@ class Service:
         for task in (self._following, self._looking):
             if task:
                 task.cancel()
-        if self._batcher:
-            await self._batcher.close()
+        await self._stop_model()
 
     async def embed(self, texts: Sequence[str], side: Side) -> Encoded:
         """Embed texts together with those of other requests; errors of :meth:`Batcher.encode`, and of NaN vectors."""

@@ -303,9 +303,19 @@ def test_vectors_that_come_later_are_searched_without_a_restart(start: Start, tm
     assert found[0]["id"] == "c.txt#1"
 
 
-@pytest.mark.parametrize("named", [False, True])
+class Unusable(TwoSided):
+    """Loads, and fails at its first text."""
+
+    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
+        raise RuntimeError("no kernel\nfor this card")
+
+
+@pytest.mark.parametrize(
+    ("named", "fault"),
+    [(True, None), (False, None), (False, ModelNotFoundError("no such model")), (False, RuntimeError("no\nkernel"))],
+)
 def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, named: bool
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, named: bool, fault: Exception | None
 ) -> None:
     folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
     sync(folder, index)
@@ -317,7 +327,9 @@ def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
             return Loaded.with_index(cast(ServedModel, TwoSided("another")), retriever)
         if retriever.store.has_vectors:
             loadings.append("again")
-            raise ModelNotFoundError("no such model")
+            if fault:
+                raise fault
+            return Loaded.with_index(cast(ServedModel, Unusable()), retriever)
         return Loaded.with_index(None, retriever)
 
     service = start(opened=opened)
