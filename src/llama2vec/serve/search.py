@@ -13,7 +13,7 @@ from llama2vec.records import Passage
 from llama2vec.retrieve.hits import Hit, as_row, location, neighbors
 from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.serve.answering import described_errors, loaded, unless_gone
-from llama2vec.serve.files import CorpusFiles, headers_of, pieces
+from llama2vec.serve.files import CorpusFiles, headers_of, pieces, size_of
 from llama2vec.serve.loaded import Search
 from llama2vec.serve.schemas import (
     Context,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explanation
 
 _WORDS = 8
-_Row = Annotated[int, Query(ge=0, description="Number of the passage in the store, from a search.")]
+_Row = Annotated[int, Query(ge=0, lt=1 << 63, description="Number of the passage in the store, from a search.")]
 _Id = Annotated[str | None, Query(description="The passage's id: 404 unless that row still holds it.")]
 
 
@@ -145,7 +145,8 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: Corpus
         opened = files.open(path) if await unless_gone(request, known, service.settings) else None
         if opened is None:
             raise Problem(404, "this index has no such document", "file_not_found")
-        return StreamingResponse(pieces(opened), headers=headers_of(opened, path))
+        size = size_of(opened)
+        return StreamingResponse(pieces(opened, size), headers=headers_of(opened, path, size))
 
 
 def _asked_for(opened: OpenedIndex, row: int, id: str | None) -> Passage:

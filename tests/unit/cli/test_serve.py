@@ -97,8 +97,9 @@ def test_an_address_for_other_machines_answers_to_any_name_unless_told() -> None
 
 
 def test_a_host_that_no_request_can_name_is_refused() -> None:
-    for host in ("a b/", "http://search.example", "search.example:80", ""):
+    for host in ("a b/", "http://search.example", "search.example:80", "", "."):
         with pytest.raises(ValueError, match="is not a host name"):
             ProxySettings(allow_host=[host])
-    good = ["search.example.org", "localhost", "10.0.0.7", "fe80::1", "[::1]"]
+    good = ["search.example.org", "localhost", "10.0.0.7", "fe80::1"]
     assert ProxySettings(allow_host=good).allow_host == good
+    assert ProxySettings(allow_host=["[::1]", "search.example.org."]).allow_host == ["::1", "search.example.org"]

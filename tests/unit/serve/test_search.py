@@ -151,8 +151,13 @@ def test_a_passage_is_shown_with_its_neighbors(service: Running) -> None:
     # A row that another passage has since the index was replaced is not shown as the one that was found.
     assert service.client.get("/context", params={"row": 1, "id": "guide.md#2"}).json() == near
     assert service.client.get("/context", params={"row": 1, "id": "guide.md#1"}).status_code == 404
-    for row, status in ((99, 404), (-1, 400), ("x", 400)):
-        assert service.client.get("/context", params={"row": row}).status_code == status
+    for row, status in ((99, 404), (2**63 - 1, 404), (2**63, 400), (10**30, 400), (-1, 400), ("x", 400)):
+        for path in ("/context", "/explain"):
+            answer = service.client.get(path, params={"row": row, **({"q": "wool"} if path == "/explain" else {})})
+            assert answer.status_code == status, (path, row, answer.text)
+            assert "--max-depth" not in answer.text
+    wide = service.client.get("/context", params={"row": 1, "reach": 21}).json()["error"]["message"]
+    assert wide == "reach: Input should be less than or equal to 20"
 
 
 def test_why_a_passage_matches_is_told_by_words(service: Running) -> None:
