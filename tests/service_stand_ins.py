@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.errors import StoreError
+from llama2vec.errors import EngineError, StoreError
 from llama2vec.explain.explanation import Explanation, SharedWord, WordWeight
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.filters import PassageFields
@@ -22,8 +22,8 @@ from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.serve.app import create_app
+from llama2vec.serve.loaded import Loaded, PreparedQuery, ServedModel
 from llama2vec.serve.server import address_of, listen, new_server
-from llama2vec.serve.service import Loaded, PreparedQuery, ServedModel
 from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 PASSAGES = (
@@ -83,15 +83,21 @@ class StandInSearcher:
         self.fields = PassageFields(lambda: iter(PASSAGES))
         self.asked: list[tuple[str, Mode]] = []
         self.store_changed = False
+        self.engine_fault: EngineError | None = None
 
     def check_unchanged(self) -> None:
         if self.store_changed:
             raise StoreError("/secret/store was rewritten")
 
+    def on_present(self, read: Callable[[Any], Any]) -> Any:
+        return read(self)
+
     def hits(
         self, question: str, mode: Mode, depth: int, *, where: str | None = None, group: bool = False
     ) -> list[Hit]:
         self.check_unchanged()
+        if self.engine_fault and mode != "bm25":
+            raise self.engine_fault
         self.asked.append((question, mode))
         if question == "explode":
             raise RuntimeError("a secret: /etc/passwd")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -22,7 +23,7 @@ from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
-from llama2vec.serve.service import PreparedQuery
+from llama2vec.serve.loaded import PreparedQuery
 
 pytestmark = pytest.mark.slow
 
@@ -226,6 +227,23 @@ def test_a_query_table_answers_while_someone_types_and_the_model_afterwards(page
     service.encoder.gate.set()
     page.status("to read the question")
     assert page.texts(".hit .title")[0] == "Alpaca"
+
+
+def test_a_page_that_was_open_before_the_service_answers_while_someone_types_as_well(page: Page, serve: Serve) -> None:
+    go_on = threading.Event()
+    service = serve(table=TopicTable(), wait=False, load=lambda: go_on.wait(20))
+    page.open(service.url)
+    page.press("llama", Keys.ENTER)
+    wait_until(lambda: "The model is still loading." in page.texts("#trouble")[0])
+    go_on.set()
+    page.status("by Hybrid")
+    wait_until(lambda: page.browser.execute_script("return state.quick"))
+    service.encoder.gate.clear()
+    page.one("#question").clear()
+    page.one("#question").send_keys("alpaca")
+    wait_until(lambda: page.texts(".hit .title")[:1] == ["Alpaca"])
+    service.encoder.gate.set()
+    page.status("to read the question")
 
 
 def test_another_mode_is_a_click_away_and_the_back_button_leads_back(page: Page, serve: Serve) -> None:

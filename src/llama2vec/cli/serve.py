@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,7 @@ from llama2vec.files import read_text
 from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 if TYPE_CHECKING:
-    from llama2vec.serve.service import Loaded
+    from llama2vec.serve.loaded import Loaded
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,12 @@ def serve_command(
 
         check_index(index)
         limits = _with_files(limits, index)
+    elif limits.files is not None:
+        raise ConfigError(f"--files {limits.files}: documents are those of an index; name one, or drop --files")
     table, only_table = _query_table(index, model, limits.table)
+    if only_table:
+        own = {f"--{field}": value for field, value in loading.model_dump(exclude_defaults=True).items()}
+        _check_unset({"--name": name, "--set": sets, **own}, model)
     listening = listen(host, port)
     if token is None and not _is_loopback(host):
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
@@ -70,7 +75,7 @@ def serve_command(
     def load() -> Loaded:
         from llama2vec.retrieve.query_table import QueryTable
         from llama2vec.retrieve.retriever import Retriever
-        from llama2vec.serve.service import Loaded, ServedModel
+        from llama2vec.serve.loaded import Loaded, ServedModel
 
         retriever = Retriever.open(index) if index else None
         words = QueryTable.load(table) if table else None
@@ -101,6 +106,15 @@ def _query_table(index: Path | None, model: str | None, table: Path | None) -> t
     if instead and table is not None:
         raise ConfigError(f"--model {model} is a query table already; drop --table, or name the encoder with --model")
     return Path(str(model)) if instead else table, instead
+
+
+def _check_unset(options: Mapping[str, object], table: str | None) -> None:
+    """Raise a ConfigError for an option of a model where a query table answers alone."""
+    for option in (option for option, value in options.items() if value):
+        raise ConfigError(
+            f"{option} belongs to a model, and --model {table} is a query table; drop {option}, or name the model with "
+            "--model and the table with --table"
+        )
 
 
 def _with_files(limits: ServeSettings, index: Path) -> ServeSettings:

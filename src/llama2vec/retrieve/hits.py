@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -184,11 +186,10 @@ def evidence(text: str, question: str) -> list[tuple[int, int]]:
     >>> [("Delays of the swept wings"[a:b]) for a, b in evidence("Delays of the swept wings", "Which wing delays it?")]
     ['Delays', 'wings']
     """
-    wanted = _telling_words(question)
+    telling = _telling_words(question)
     spans: list[tuple[int, int]] = []
     for begin, end in word_spans(text):
-        word = text_key(text[begin:end])
-        if not any(_alike(word, other) for other in wanted):
+        if telling.alike(text_key(text[begin:end])) is None:
             continue
         if spans and spans[-1][1] > begin:
             spans[-1] = (spans[-1][0], end)
@@ -197,23 +198,41 @@ def evidence(text: str, question: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _telling_words(question: str) -> list[str]:
-    words = list(dict.fromkeys(text_key(question[begin:end]) for begin, end in word_spans(question)))
-    return [word for word in words if word not in _LITTLE_WORDS] or words
+class TellingWords:
+    """The words of a question but the little ones; a text's word finds the one that is the same but for its ending.
 
+    A word meets the stems that are its own beginnings, never every word of the question: a question may be as long as
+    a book's chapter.
 
-def _alike(word: str, wanted: str) -> bool:
-    """Tell whether two words are the same but for their endings.
-
-    >>> _alike("delays", "delayed"), _alike("wings", "wing"), _alike("comment", "common")
-    (True, True, False)
+    >>> telling = TellingWords("Which wing was delayed by a common cause?")
+    >>> [telling.alike(word) for word in ("wings", "delays", "comment", "was")]
+    ['wing', 'delayed', None, None]
     """
-    if word == wanted:
-        return True
-    pairs = enumerate(zip(word, wanted, strict=False))
-    common = next((place for place, (one, other) in pairs if one != other), min(len(word), len(wanted)))
-    shortest = _SHORTEST_PREFIX if common == min(len(word), len(wanted)) else _SHORTEST_STEM
-    return common >= shortest and max(len(word), len(wanted)) - common <= _LONGEST_ENDING
+
+    def __init__(self, question: str) -> None:
+        words = list(dict.fromkeys(text_key(question[begin:end]) for begin, end in word_spans(question)))
+        self._words = [word for word in words if word not in _LITTLE_WORDS] or words
+        self._of_stem: dict[str, int] = {}
+        self._of_prefix: dict[str, int] = {}
+        for place, word in enumerate(self._words):
+            for stem in _stems(word, _SHORTEST_STEM):
+                self._of_stem.setdefault(stem, place)
+            if 0 < len(word) - _SHORTEST_PREFIX <= _LONGEST_ENDING:
+                self._of_prefix.setdefault(word[:_SHORTEST_PREFIX], place)
+
+    def alike(self, word: str) -> str | None:
+        """Return the question's first word that is like a word; None = there is none."""
+        places = [self._of_stem.get(stem) for stem in _stems(word, _SHORTEST_PREFIX)] + [self._of_prefix.get(word)]
+        return self._words[min(found)] if (found := [place for place in places if place is not None]) else None
+
+
+_telling_words = lru_cache(maxsize=4)(TellingWords)
+"""An answer compares every line of its passages with one question."""
+
+
+def _stems(word: str, shortest: int) -> list[str]:
+    """Return a word and its beginnings that lack only an ending, of at least ``shortest`` letters."""
+    return [word[:letters] for letters in range(max(shortest, len(word) - _LONGEST_ENDING), len(word))] + [word]
 
 
 def snippet(text: str, query: str, width: int = 240) -> str:
@@ -227,15 +246,14 @@ def snippet(text: str, query: str, width: int = 240) -> str:
     text, query = (unicodedata.normalize("NFC", " ".join(part.split())) for part in (text, query))
     if len(text) <= width:
         return text
-    wanted = _telling_words(query)
-    matches = []
-    for first, last in word_spans(text):
-        word = text_key(text[first:last])
-        matches += [(first, last, other) for other in wanted if _alike(word, other)][:1]
+    telling = _telling_words(query)
+    alike = ((first, last, telling.alike(text_key(text[first:last]))) for first, last in word_spans(text))
+    matches = [match for match in alike if match[2] is not None]
     room = max(width - 2, 1)  # an ellipsis at both ends
     begin, best = 0, (0, 0)
+    ends = [last for _, last, _ in matches]
     for place, (first, _, _) in enumerate(matches):
-        inside = [match for match in matches[place : place + room] if match[1] <= first + room]
+        inside = matches[place : max(place, bisect_right(ends, first + room))]
         richness = (len({word for _, _, word in inside}), len(inside))
         if richness > best:
             best = richness

@@ -87,6 +87,11 @@ class OpenedIndex:
         return cls(index, bm25, fields, _stamp(None, index.store))
 
     @property
+    def store(self) -> VectorStore:
+        """Vectors and passages."""
+        return self.index.store
+
+    @property
     def is_present(self) -> bool:
         """Whether the files are still those that were opened."""
         return _stamp(self.folder, self.index.store) == self.stamp

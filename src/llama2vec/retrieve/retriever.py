@@ -254,7 +254,7 @@ class Retriever:
             run, _ = self._search(opened, queries, chosen, depth, where, vectors)
             return Run(run.results, tag or chosen)
 
-        return self._on_present(search)
+        return self.on_present(search)
 
     def hits(
         self,
@@ -296,7 +296,7 @@ class Retriever:
                     return documents
                 reach *= _PER_DOCUMENT
 
-        return self._on_present(search)
+        return self.on_present(search)
 
     def check_mode(self, mode: str) -> None:
         """Raise an error that says what to do unless the index can be searched by a mode."""
@@ -307,8 +307,8 @@ class Retriever:
         if not self._opened.is_present:
             self._open_again(self._opened)
 
-    def _on_present(self, search: Callable[[OpenedIndex], ResultT]) -> ResultT:
-        """Search one state of the index, the present one: if it is replaced meanwhile, search the new one instead."""
+    def on_present(self, search: Callable[[OpenedIndex], ResultT]) -> ResultT:
+        """Search or read the present state of the index; if it is replaced meanwhile, do so again in the new one."""
         for last in (*[False] * (_TRIES - 1), True):
             opened = self._opened
             try:

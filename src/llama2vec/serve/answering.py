@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from llama2vec.errors import FilterError, NotFiniteError
+from llama2vec.errors import EngineError, FilterError, NotFiniteError
 from llama2vec.serve.batcher import QueueFullError
 from llama2vec.serve.gate import CLIENT_GONE
+from llama2vec.serve.loaded import Loaded, ServedModel, StoreChangedError
 from llama2vec.serve.schemas import ErrorAnswer, Problem
-from llama2vec.serve.service import Loaded, ServedModel, Service, StoreChangedError
+from llama2vec.serve.service import Service
 from llama2vec.serve.settings import ServeSettings
 
 ResultT = TypeVar("ResultT")
@@ -22,8 +23,8 @@ RETRY_WHILE_LOADING = {"Retry-After": "2"}
 _ERRORS = {
     400: "The request does not fit", 401: "The token is missing or wrong", 404: "Unknown model, passage or file",
     408: "The request took too long to arrive", 413: "The body is too large", 421: "Unknown host name",
-    500: "The service failed", 503: "Loading, too many texts waiting, or the store has changed; see Retry-After",
-    504: "The answer took too long",
+    500: "The service failed", 504: "The answer took too long",
+    503: "Loading, too many texts waiting, or the store or its vector database fails; see Retry-After",
 }  # fmt: skip
 
 
@@ -60,6 +61,9 @@ async def unless_gone(request: Request, work: Awaitable[ResultT], settings: Serv
     except StoreChangedError:
         text = "the index was rewritten and cannot be opened again; build it again, or restart the service"
         raise Problem(503, text, "store_changed") from None
+    except EngineError:
+        text = "the vector database of this index does not answer, or holds another state of it; bm25 needs none"
+        raise Problem(503, text, "engine_unavailable") from None
     except FilterError as error:
         raise Problem(400, str(error), "invalid_value", "where") from None
     except NotFiniteError:

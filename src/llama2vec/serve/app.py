@@ -22,6 +22,7 @@ import llama2vec
 from llama2vec.retrieve.vector_index import shortened
 from llama2vec.serve.answering import RETRY_WHILE_LOADING, described_errors, loaded, served_model, unless_gone
 from llama2vec.serve.gate import Gate
+from llama2vec.serve.loaded import Loaded, ServedModel
 from llama2vec.serve.metrics import Metrics
 from llama2vec.serve.schemas import (
     EmbeddingAnswer,
@@ -36,7 +37,7 @@ from llama2vec.serve.schemas import (
     unreadable_body,
 )
 from llama2vec.serve.search import add_search
-from llama2vec.serve.service import Loaded, ServedModel, Service
+from llama2vec.serve.service import Service
 from llama2vec.serve.settings import ServeSettings
 
 _PAGE = Path(__file__).parent / "page"
@@ -125,8 +126,8 @@ def _add_problem_answers(app: FastAPI) -> None:
 def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[Any]) -> None:
     @app.get("/healthz", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
-        """Report whether requests can be answered: 503 while loading, when the model fails, when the store changed."""
-        state = service.state
+        """Report whether requests can be answered: 503 while loading, or when the model, store or engine fails."""
+        state = await service.look()
         headers = RETRY_WHILE_LOADING if state == "loading" else None
         modes = list(service.loaded.modes) if service.loaded else []
         quick = bool(service.loaded and service.loaded.quick)

@@ -183,17 +183,7 @@ class Batcher:
             side = self._next_side()
             if side is None:  # all callers gave up in the meantime
                 continue
-            batch = self._take(side)
-            try:
-                await self._encode_batch(side, batch)
-            except Exception as error:  # its callers hear of it, and the queue continues
-                # One text may overflow; that says nothing of the others.
-                self._failures += not isinstance(error, NotFiniteError)
-                self._fail(side, batch, error)
-            else:
-                self._failures = 0
-            finally:
-                self._busy_since = None
+            await self._answer(side, self._take(side))
 
     async def _wait_for_company(self) -> None:
         """Wait until the oldest text has waited long enough, or a batch is full."""
@@ -230,6 +220,27 @@ class Batcher:
             if request.taken < len(request.texts):
                 pending.append(request)
         return batch
+
+    async def _answer(self, side: Side, batch: list[tuple[_Request, int]]) -> None:
+        """Encode a batch; where it fails its callers hear of it, and the queue continues."""
+        try:
+            await self._encode_batch(side, batch)
+        except NotFiniteError as error:
+            # One text may overflow; that says nothing of the model, nor of the texts of others.
+            requests = list(dict.fromkeys(request for request, _ in batch))
+            if len(requests) == 1:
+                self._fail(side, batch, error)
+                return
+            some = set(requests[: len(requests) // 2])
+            await self._answer(side, [text for text in batch if text[0] in some])
+            await self._answer(side, [text for text in batch if text[0] not in some])
+        except Exception as error:
+            self._failures += 1
+            self._fail(side, batch, error)
+        else:
+            self._failures = 0
+        finally:
+            self._busy_since = None
 
     async def _encode_batch(self, side: Side, batch: list[tuple[_Request, int]]) -> None:
         texts = [request.texts[place] for request, place in batch]

@@ -71,7 +71,12 @@ class CorpusFiles:
             os.close(folder)
 
 
-def headers_of(file: BufferedReader, path: str) -> dict[str, str]:
+def size_of(file: BufferedReader) -> int:
+    """Return the bytes of a file, which may grow afterwards."""
+    return os.fstat(file.fileno()).st_size
+
+
+def headers_of(file: BufferedReader, path: str, size: int) -> dict[str, str]:
     """Return the headers that tell a browser what a file is; only text and PDF are shown, anything else is saved."""
     begin = file.peek(_LOOKED_AT)[:_LOOKED_AT]
     kind, shown, policy = "application/octet-stream", "attachment", _POLICY
@@ -83,17 +88,17 @@ def headers_of(file: BufferedReader, path: str) -> dict[str, str]:
     name = quote(PurePosixPath(path).name, safe="")
     return {
         "Content-Type": kind,
-        "Content-Length": str(os.fstat(file.fileno()).st_size),
+        "Content-Length": str(size),
         "Content-Disposition": f"{shown}; filename*=UTF-8''{name}",
         "Content-Security-Policy": policy,
         "Cache-Control": "no-cache",
     }
 
 
-def pieces(file: BufferedReader) -> Iterator[bytes]:
-    """Yield a file in pieces, as long as it was when its size was told, and close it."""
+def pieces(file: BufferedReader, size: int) -> Iterator[bytes]:
+    """Yield the first ``size`` bytes of a file in pieces, as many as its headers promise, and close it."""
     with file:
-        left = os.fstat(file.fileno()).st_size
+        left = size
         while left > 0 and (piece := file.read(min(_PIECE_BYTES, left))):
             left -= len(piece)
             yield piece

@@ -320,7 +320,7 @@ def _what_is_wrong(error: Mapping[str, Any], param: str | None) -> str:
         return ": send texts, not token ids (LangChain: check_embedding_ctx_length=False)"
     if param == "input" and kind in _TYPE_ERRORS:
         return ": give a text or a list of texts"
-    if kind in _LIMITS:
+    if kind in _LIMITS and (kind != "less_than_equal" or param == "depth"):
         text, option = _LIMITS[kind]
         return f" {text.format(**error['ctx'])}, or start the service with a larger {option}"
     return f": {str(error['msg']).removeprefix('Value error, ')}"

@@ -3,15 +3,18 @@
 # No `from __future__ import annotations`: FastAPI reads the request models from the signatures, and they are made here.
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Body, FastAPI, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from llama2vec.errors import ModelError
-from llama2vec.retrieve.hits import as_row, location, neighbors
+from llama2vec.records import Passage
+from llama2vec.retrieve.hits import Hit, as_row, location, neighbors
+from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.serve.answering import described_errors, loaded, unless_gone
-from llama2vec.serve.files import CorpusFiles, headers_of, pieces
+from llama2vec.serve.files import CorpusFiles, headers_of, pieces, size_of
+from llama2vec.serve.loaded import Search
 from llama2vec.serve.schemas import (
     Context,
     FieldNames,
@@ -24,10 +27,13 @@ from llama2vec.serve.schemas import (
     SearchRequest,
     search_requests,
 )
-from llama2vec.serve.service import Search, Service
+from llama2vec.serve.service import Service
+
+if TYPE_CHECKING:
+    from llama2vec.explain.explanation import Explanation
 
 _WORDS = 8
-_Row = Annotated[int, Query(ge=0, description="Number of the passage in the store, from a search.")]
+_Row = Annotated[int, Query(ge=0, lt=1 << 63, description="Number of the passage in the store, from a search.")]
 _Id = Annotated[str | None, Query(description="The passage's id: 404 unless that row still holds it.")]
 
 
@@ -52,16 +58,16 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
             text = f"mode: this index cannot be searched by {mode}; choose from {', '.join(modes)}"
             raise Problem(400, text, "invalid_value", "mode")
         search = Search(asked.q, mode, asked.depth, asked.where, asked.group, asked.quick)
-        found = await unless_gone(request, service.search(search), service.settings)
-        hits = [
-            FoundPassage(**as_row(hit, asked.q), file=files.address(hit.passage) if files else None)
-            for hit in found.hits
-        ]
+
+        def show(hit: Hit) -> FoundPassage:
+            return FoundPassage(**as_row(hit, asked.q), file=files.address(hit.passage) if files else None)
+
+        found = await unless_gone(request, service.search(search, show), service.settings)
         took_ms = 1000 * (time.monotonic() - request.scope["started"])
         return SearchAnswer(
             query=asked.q, mode=mode, modes=list(modes), where=asked.where, took_ms=round(took_ms, 2),
             encode_ms=None if found.encode_ms is None else round(found.encode_ms, 2),
-            search_ms=round(found.search_ms, 2), quick=found.quick, hits=hits,
+            search_ms=round(found.search_ms, 2), quick=found.quick, hits=found.hits,
         )  # fmt: skip
 
     @app.get("/search", dependencies=secured, responses=responses)
@@ -83,7 +89,7 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
     async def fields(request: Request) -> FieldNames:
         """Name the fields that filters can use."""
         loaded(service)
-        names = service.read(lambda retriever: list(retriever.fields.names))
+        names = service.read(lambda opened: list(opened.fields.names))
         return FieldNames(fields=await unless_gone(request, names, service.settings))
 
     @app.get("/context", dependencies=secured, responses=responses)
@@ -92,20 +98,16 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
     ) -> Context:
         """Return a passage with those before and after it in its document, as far as ``reach``."""
         loaded(service)
-        reading = service.read(
-            lambda retriever: (retriever.store.passage(row).id, neighbors(retriever.store, row, reach))
-        )
+        reading = service.read(lambda opened: (_asked_for(opened, row, id).id, neighbors(opened.store, row, reach)))
         try:
             asked, near = await unless_gone(request, reading, service.settings)
         except IndexError:
             raise _unknown_row() from None
-        if id is not None and id != asked:  # the index was replaced since the search
-            raise _unknown_row()
         passages = [NearPassage(id=one.id, title=one.title, text=one.text, location=location(one)) for one in near]
         return Context(passages=passages, asked=[one.id for one in near].index(asked))
 
     @app.get("/explain", dependencies=secured, responses=responses)
-    async def explain(request: Request, q: question, row: _Row) -> Reasons:  # type: ignore[valid-type]
+    async def explain(request: Request, q: question, row: _Row, id: _Id = None) -> Reasons:  # type: ignore[valid-type]
         """Tell why a passage matches a question: the words for which both vectors stand."""
         if loaded(service).query is None:
             raise Problem(400, "this index is searched without vectors, so no words stand for them", "not_explainable")
@@ -113,8 +115,12 @@ def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:
             raise Problem(
                 400, "a query table answers here, and only a model can explain its vectors", "not_explainable"
             )
+
+        async def reasons() -> "Explanation":
+            return await service.explain(q, await service.read(lambda opened: _asked_for(opened, row, id)))
+
         try:
-            found = await unless_gone(request, service.explain(q, row), service.settings)
+            found = await unless_gone(request, reasons(), service.settings)
         except IndexError:
             raise _unknown_row() from None
         except ModelError:
@@ -135,11 +141,20 @@ def _add_files(app: FastAPI, service: Service, secured: list[Any], files: Corpus
     async def file(request: Request, path: str) -> Response:
         """Return a document of the index as it lies in its folder; never as a web page."""
         loaded(service)
-        known = service.read(lambda retriever: retriever.fields.has_document(path))
+        known = service.read(lambda opened: opened.fields.has_document(path))
         opened = files.open(path) if await unless_gone(request, known, service.settings) else None
         if opened is None:
             raise Problem(404, "this index has no such document", "file_not_found")
-        return StreamingResponse(pieces(opened), headers=headers_of(opened, path))
+        size = size_of(opened)
+        return StreamingResponse(pieces(opened, size), headers=headers_of(opened, path, size))
+
+
+def _asked_for(opened: OpenedIndex, row: int, id: str | None) -> Passage:
+    """Return a passage; an IndexError where the index was replaced since the search, and another one has its row."""
+    passage = opened.store.passage(row)
+    if id not in (None, passage.id):
+        raise IndexError(f"row {row} is another passage now")
+    return passage
 
 
 def _unknown_row() -> Problem:

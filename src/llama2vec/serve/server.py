@@ -18,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llama2vec.errors import ConfigError
 from llama2vec.serve.app import create_app
-from llama2vec.serve.service import Loaded
+from llama2vec.serve.loaded import Loaded
 from llama2vec.serve.settings import ProxySettings, ServeSettings
 
 logger = logging.getLogger(__name__)
@@ -139,8 +139,9 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except OSError as error:
-        raise ConfigError(f"--host {host}: {error.strerror or error}; give an address of this machine") from None
+    except (OSError, UnicodeError) as error:  # a label that is empty or too long cannot be encoded as a name
+        reason = "is not a host name" if isinstance(error, UnicodeError) else error.strerror or error
+        raise ConfigError(f"--host {host}: {reason}; give an address of this machine") from None
     try:
         return socket.create_server(address, family=family, backlog=BACKLOG)
     except OSError as error:

@@ -3,204 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, partial
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
-from llama2vec.errors import Llama2VecError, ModelError, NotFiniteError, StoreError, one_line
-from llama2vec.model.lengths import NOUNS, Cut, warn_of_limit
-from llama2vec.model.pooling import Vectors
-from llama2vec.model.prompt import count_longer, prompted_texts
-from llama2vec.records import Query, Side
+from llama2vec.errors import EngineError, Llama2VecError, ModelError, NotFiniteError, StoreError, one_line
+from llama2vec.records import Passage, Side
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
+from llama2vec.serve.loaded import Found, Loaded, Search, ServedModel, StoreChangedError
 from llama2vec.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from llama2vec.explain.explanation import Explainer, Explanation
-    from llama2vec.model.encoder import Encoder
-    from llama2vec.retrieve.query_table import QueryTable
-
+    from llama2vec.explain.explanation import Explanation
 
 logger = logging.getLogger(__name__)
 
 
-class ServedModel:
-    """An encoder under the name that clients call it by, with the two calls that the batcher makes."""
-
-    def __init__(self, encoder: Encoder, name: str) -> None:
-        self.encoder = encoder
-        self.name = name
-        self.dimension = encoder.dimension
-        self.contract_hash = encoder.contract_hash
-        self.batch_tokens = encoder.batch_tokens
-        # A tokenizer stores the limit of the current call, so two threads cannot share one.
-        self._tokenizer = copy.deepcopy(encoder.backbone.tokenizer)
-
-    def count_tokens(self, texts: Sequence[str], side: Side) -> list[int]:
-        """Return how many tokens the model reads of each text, prompts included."""
-        prompt, most = self.encoder.reading(side)
-        read = prompted_texts(self._tokenizer, texts, self.encoder.contract.ids, prompt, most)
-        # Not by the encoder, whose tokenizer is another thread's. No setting of the service raises a limit.
-        warn_of_limit(Cut(count_longer(self._tokenizer, texts, most), most), len(texts), "", noun=NOUNS[side])
-        return [len(ids) for ids in read]
-
-    def encode(self, texts: Sequence[str], side: Side) -> Vectors:
-        """Return [N, D] unit vectors."""
-        return self.encoder.encode_queries(texts) if side == "query" else self.encoder.encode_passages(texts)
-
-    def explain(self, query: str, passage: str) -> Explanation:
-        """Return the words that the vectors of a query and a passage stand for; called in the thread of the model.
-
-        Raises:
-            ModelError: The model's vectors cannot be explained.
-        """
-        return self._explainer.explain(query, passage)
-
-    @cached_property
-    def _explainer(self) -> Explainer:
-        from llama2vec.explain.explanation import Explainer
-
-        return Explainer(self.encoder)
-
-
-class PreparedQuery:
-    """Takes the encoder's place in a search whose query vector the batcher or a query table has made.
-
-    Searches run on a thread of their own and never call the model, so a search can be cancelled while it waits.
-    """
-
-    def __init__(self, contract_hash: str) -> None:
-        self.contract_hash = contract_hash
-        self.vector: Vectors | None = None
-        """[1, D] of the query that is searched for; set by the searching thread."""
-
-    def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
-        """Return :attr:`vector`."""
-        assert self.vector is not None
-        return self.vector
-
-
 ResultT = TypeVar("ResultT")
-State = Literal["ok", "loading", "failing", "store_changed"]
+State = Literal["ok", "loading", "failing", "store_changed", "engine_unavailable"]
 
 _PROBE = "Is it ready?"
-
-
-class StoreChangedError(Exception):
-    """The store was rewritten while it was being served."""
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A question and how to search for its answers, as :meth:`Retriever.hits` takes them."""
-
-    question: str
-    mode: Mode
-    depth: int
-    where: str | None = None
-    group: bool = False
-    quick: bool = False  # By the query table rather than by the model, where there is one
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The answers to a question, and where the time went."""
-
-    hits: list[Hit]
-    encode_ms: float | None  # Until the model's vector was there, queueing included; None = the model was not asked
-    search_ms: float  # Until the passages were there, queueing included
-    quick: bool = False  # Whether the query table stood in for the model
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """What the service answers from."""
-
-    model: ServedModel | None  # The encoder; None = no embeddings, and search by words alone
-    retriever: Retriever | None = None  # The index, opened with ``query`` as its encoder; None = embeddings only
-    query: PreparedQuery | None = None  # Takes the vector of the query that is searched for; None = ``bm25`` alone
-    table: QueryTable | None = None  # Encodes quick queries; without a model, all queries
-
-    @classmethod
-    def with_index(cls, model: ServedModel | None, retriever: Retriever, table: QueryTable | None = None) -> Loaded:
-        """Serve an index that was opened without an encoder; without vectors, it needs neither model nor table.
-
-        Raises:
-            StoreError: The index was made with another encoder.
-        """
-        query = None
-        for encoder in (table, model):
-            if encoder is not None and retriever.store.has_vectors:
-                query = PreparedQuery(encoder.contract_hash)
-                check_contract(retriever.store, query)
-        retriever.encoder = query
-        return cls(model, retriever, query, table)
-
-    @property
-    def quick(self) -> bool:
-        """Whether quick searches take no pass through the model."""
-        return self.query is None or self.table is not None
-
-    def asks_model(self, asked: Search) -> bool:
-        """Tell whether a search needs the model's vector of its question."""
-        return asked.mode != "bm25" and self.model is not None and not (asked.quick and self.table)
-
-    @property
-    def modes(self) -> tuple[Mode, ...]:
-        """How the index can be searched; the first is the default."""
-        return tuple(self.retriever.modes) if self.retriever else ()
-
-    @property
-    def coming(self) -> tuple[Mode, ...]:
-        """The modes that vectors add which the index got after it was opened, until the model for them is there."""
-        if self.retriever is None or self.query is not None or not self.retriever.store.has_vectors:
-            return ()
-        return tuple(mode for mode in ("hybrid", "dense") if mode not in self.modes)
-
-    @property
-    def store_changed(self) -> bool:
-        """Whether the store was rewritten since the index was opened."""
-        try:
-            if self.retriever:
-                self.retriever.check_unchanged()
-        except StoreError:
-            return True
-        return False
-
-    def hits(self, asked: Search, vector: Vectors | None) -> list[Hit]:
-        """Search in the calling thread, one search at a time; :class:`StoreChangedError` if the store was rewritten."""
-        if self.query is not None:
-            if vector is None and self.table is not None and asked.mode != "bm25":
-                vector = self.table.encode_queries([asked.question])
-                warn_of_cut_queries(self.table, [Query("question", asked.question)], "")
-            self.query.vector = vector
-        return self.read(
-            lambda retriever: retriever.hits(
-                asked.question, asked.mode, asked.depth, where=asked.where, group=asked.group
-            )
-        )
-
-    def read(self, function: Callable[[Retriever], ResultT]) -> ResultT:
-        """Read from the index in the calling thread; :class:`StoreChangedError` if the store was rewritten."""
-        assert self.retriever is not None
-        try:
-            return function(self.retriever)
-        except StoreError as error:
-            if self.store_changed:
-                raise StoreChangedError from error
-            raise
+_LOOK_SECONDS = 0.25
+"""How long a question for the state waits for a look at the index: a new one may take seconds to open."""
+_ASK_AGAIN_SECONDS = 5.0
+"""Between two questions to a vector database that did not answer: each may wait for its time limit."""
 
 
 class Service:
@@ -224,6 +60,11 @@ class Service:
         # One: BM25's stemmer must not be used by two threads at once, and a large product uses all cores by itself.
         self._searches = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._searching = 0
+        self._index_state: State = "ok"
+        """As the last search or look at the index left it."""
+        self._looking: asyncio.Future[None] | None = None
+        self._lost_at = 0.0
+        """When the vector database last failed."""
 
     @property
     def waiting(self) -> int:
@@ -232,16 +73,33 @@ class Service:
 
     @property
     def state(self) -> State:
-        """Whether requests can be answered, and if not, why."""
+        """Whether requests can be answered, and if not, why; of the index, what is known without a look."""
         if self.loaded is None:
             return "loading"
         # A batch that outlasts the time limit has no caller left.
         if self._batcher and self._batcher.is_failing(2 * self.settings.timeout_seconds):
             return "failing"
-        if self.loaded.store_changed:
-            return "store_changed"
-        self._follow()
-        return "ok"
+        return self._index_state
+
+    async def look(self) -> State:
+        """Return :attr:`state` after a look at the index, which may open it again; a long look goes on behind it."""
+        if self.loaded is not None and self.loaded.retriever is not None:
+            if self._looking is None or self._looking.done():
+                self._looking = asyncio.ensure_future(self._look(self.loaded))
+            await asyncio.wait({self._looking}, timeout=_LOOK_SECONDS)
+            if self._looking.done():
+                self._looking.result()
+        if self.state == "ok":
+            self._follow()
+        return self.state
+
+    async def _look(self, loaded: Loaded) -> None:
+        changed = await asyncio.get_running_loop().run_in_executor(self._searches, lambda: loaded.store_changed)
+        if changed or self._index_state != "engine_unavailable":
+            self._index_state = "store_changed" if changed else "ok"
+        elif time.monotonic() - self._lost_at >= _ASK_AGAIN_SECONDS:
+            with suppress(StoreError, StoreChangedError, QueueFullError, NotFiniteError, EncodingError):
+                await self._search(loaded, Search(_PROBE, loaded.modes[0], 1), lambda hit: hit)
 
     async def start(self) -> Loaded:
         """Load, and answer once: the first pass of a model is slow, and no client should wait for it.
@@ -254,11 +112,20 @@ class Service:
 
     async def _loaded(self) -> Loaded:
         loaded = await _in_daemon_thread(self._load)
-        if loaded.model is not None:
-            await self._start_model(loaded.model)
-        for mode in loaded.modes:
-            await self._search(loaded, Search(_PROBE, mode, 1))
+        try:
+            if loaded.model is not None:
+                await self._start_model(loaded.model)
+            for mode in loaded.modes:
+                await self._search(loaded, Search(_PROBE, mode, 1), lambda hit: hit)
+        except BaseException:
+            await self._stop_model()
+            raise
         return loaded
+
+    async def _stop_model(self) -> None:
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            await batcher.close()
 
     @property
     def coming(self) -> tuple[Mode, ...]:
@@ -281,9 +148,12 @@ class Service:
             self.loaded = (
                 Loaded.with_index(words.model, words.retriever, words.table) if words.model else await self._loaded()
             )
-        except Llama2VecError as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # what a model's library raises, too: it would be loaded again for each search
             self._refused = store.contract_hash
-            logger.warning("%s has vectors now, but BM25 alone still answers: %s", store.path, error)
+            told = str(error) if isinstance(error, Llama2VecError) else one_line(error)
+            logger.warning("%s has vectors now, but BM25 alone still answers: %s", store.path, told)
         else:
             logger.info("%s has vectors now; search modes: %s", store.path, ", ".join(self.loaded.modes))
 
@@ -309,10 +179,10 @@ class Service:
     async def stop(self) -> None:
         """Stop the threads."""
         self._searches.shutdown(wait=False, cancel_futures=True)
-        if self._following:
-            self._following.cancel()
-        if self._batcher:
-            await self._batcher.close()
+        for task in (self._following, self._looking):
+            if task:
+                task.cancel()
+        await self._stop_model()
 
     async def embed(self, texts: Sequence[str], side: Side) -> Encoded:
         """Embed texts together with those of other requests; errors of :meth:`Batcher.encode`, and of NaN vectors."""
@@ -322,42 +192,54 @@ class Service:
             raise NotFiniteError("a vector is not finite")
         return encoded
 
-    async def search(self, asked: Search) -> Found:
-        """Return the best passages for a question; errors as in :meth:`embed` and :meth:`Loaded.hits`."""
+    async def search(self, asked: Search, show: Callable[[Hit], ResultT]) -> Found[ResultT]:
+        """Return the best passages for a question, as ``show`` makes them in the thread of the searches.
+
+        Errors as in :meth:`embed` and :meth:`Loaded.hits`.
+        """
         assert self.loaded is not None
-        found = await self._search(self.loaded, asked)
+        found = await self._search(self.loaded, asked, show)
         self._follow()
         return found
 
-    async def read(self, function: Callable[[Retriever], ResultT]) -> ResultT:
-        """Read from the index in the thread of the searches."""
+    async def read(self, function: Callable[[OpenedIndex], ResultT]) -> ResultT:
+        """Read from the present state of the index in the thread of the searches."""
         assert self.loaded is not None
         return await self._in_search_thread(partial(self.loaded.read, function))
 
-    async def explain(self, question: str, row: int) -> Explanation:
+    async def explain(self, question: str, passage: Passage) -> Explanation:
         """Return why a passage matches a question, by the words that their vectors stand for.
 
         Raises:
-            IndexError: The store has fewer rows.
             ModelError: The model's vectors cannot be explained.
             QueueFullError: Too many requests wait for an explanation.
         """
         assert self._batcher is not None
         assert self.loaded is not None
         assert self.loaded.model is not None
-        passage = await self.read(lambda retriever: retriever.store.passage(row))
         return await self._batcher.run(partial(self.loaded.model.explain, question, passage.full_text))
 
-    async def _search(self, loaded: Loaded, asked: Search) -> Found:
+    async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> Found[ResultT]:
         started = encoded = time.monotonic()
         vector, by_model = None, loaded.asks_model(asked)
         if by_model:
             vector = (await self.embed([asked.question], "query")).vectors
             encoded = time.monotonic()
-        hits = await self._in_search_thread(partial(loaded.hits, asked, vector))
+
+        def search() -> tuple[list[ResultT], float]:
+            hits = loaded.hits(asked, vector)
+            found = time.monotonic()
+            return [show(hit) for hit in hits], found
+
+        hits, found = await self._in_search_thread(search)
+        if self._index_state != "engine_unavailable":
+            self._index_state = "ok"
+        elif asked.mode != "bm25":
+            self._index_state = "ok"
+            logger.info("the vector database answers again")
         encode_ms = None if vector is None else 1000 * (encoded - started)
         quick = asked.mode != "bm25" and loaded.model is not None and not by_model
-        return Found(hits, encode_ms, 1000 * (time.monotonic() - encoded), quick)
+        return Found(hits, encode_ms, 1000 * (found - encoded), quick)
 
     async def _in_search_thread(self, function: Callable[[], ResultT]) -> ResultT:
         if self._searching >= self.settings.max_waiting:
@@ -365,6 +247,14 @@ class Service:
         self._searching += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._searches, function)
+        except StoreChangedError:
+            self._index_state = "store_changed"
+            raise
+        except EngineError as error:
+            if self.loaded is not None and self._index_state != "engine_unavailable":  # once, not for each request
+                logger.warning("searches by vectors fail until this is mended: %s", error)
+            self._index_state, self._lost_at = "engine_unavailable", time.monotonic()
+            raise
         finally:
             self._searching -= 1
 

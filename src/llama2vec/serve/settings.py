@@ -65,10 +65,12 @@ class ProxySettings(Settings):
     @field_validator("allow_host")
     @classmethod
     def _are_names(cls, hosts: list[str]) -> list[str]:
-        for host in hosts:
-            if not _HOST.fullmatch(host):
+        # As the gate reads them in a request: without the brackets of an IPv6 address and the dot of the root.
+        names = [host.strip("[]").rstrip(".") for host in hosts]
+        for host, name in zip(hosts, names, strict=True):
+            if not name or not _HOST.fullmatch(host):
                 raise ValueError(f"{host!r} is not a host name; write one such as search.example.org, without a port")
-        return hosts
+        return names
 
     @field_validator("root_path")
     @classmethod

@@ -24,6 +24,8 @@ from llama2vec.serve.settings import ProxySettings
             ["--model", "m", "--table", "nothing"],
             "--table nothing: holds no query table; make one with `llama2vec distill`",
         ),
+        (["--model", "m", "--files", "."], "--files .: documents are those of an index; name one, or drop --files"),
+        (["--model", "m", "--files", "auto"], "--files auto: documents are those of an index"),
         (["--model", "m", "--max-batch", 0], "--max-batch 0: input should be greater than or equal to 1"),
         (["--model", "m", "--timeout", "nan"], "--timeout nan: input should be less than or equal to 86400"),
         (["--model", "m", "--grace", -1], "--grace -1: input should be greater than or equal to 0"),
@@ -49,6 +51,9 @@ def test_a_query_table_needs_an_index_and_stands_for_one_model(
     (tmp_path / "index" / "index.json").write_text("{}")
     twice = ("--model", "table", "--table", "table")
     assert "is a query table already; drop --table" in command_line.refused("serve", "index", *twice)
+    for option in (("--name", "n"), ("--dtype", "float32"), ("--device", "cpu"), ("--prompts", "e5"), ("--set", "a=b")):
+        refused = command_line.refused("serve", "index", "--model", "table", *option)
+        assert f"{option[0]} belongs to a model, and --model table is a query table" in refused
 
 
 def test_it_looks_for_an_index_where_search_does(command_line: CommandLine, tmp_path: Path) -> None:
@@ -97,8 +102,9 @@ def test_an_address_for_other_machines_answers_to_any_name_unless_told() -> None
 
 
 def test_a_host_that_no_request_can_name_is_refused() -> None:
-    for host in ("a b/", "http://search.example", "search.example:80", ""):
+    for host in ("a b/", "http://search.example", "search.example:80", "", "."):
         with pytest.raises(ValueError, match="is not a host name"):
             ProxySettings(allow_host=[host])
-    good = ["search.example.org", "localhost", "10.0.0.7", "fe80::1", "[::1]"]
+    good = ["search.example.org", "localhost", "10.0.0.7", "fe80::1"]
     assert ProxySettings(allow_host=good).allow_host == good
+    assert ProxySettings(allow_host=["[::1]", "search.example.org."]).allow_host == ["::1", "search.example.org"]

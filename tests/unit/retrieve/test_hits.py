@@ -12,7 +12,18 @@ from counting_encoder import CountingEncoder
 
 from llama2vec.data.windows import document_id, max_passage
 from llama2vec.records import Passage, Place, Run
-from llama2vec.retrieve.hits import Hit, best_line, corpus_folder, evidence, grouped, location, neighbors, snippet, spot
+from llama2vec.retrieve.hits import (
+    Hit,
+    TellingWords,
+    best_line,
+    corpus_folder,
+    evidence,
+    grouped,
+    location,
+    neighbors,
+    snippet,
+    spot,
+)
 from llama2vec.retrieve.store import VectorStore
 from llama2vec.retrieve.store_writer import write_store
 
@@ -161,3 +172,32 @@ def test_grouped_answers_are_ranked_as_an_evaluation_scores_documents(seed: int)
     for hit in found:
         assert [other.rank for other in (hit, *hit.more)[1:]] == sorted(other.rank for other in hit.more)
     assert sum(1 + len(hit.more) for hit in found) == len(hits)
+
+
+def alike_by_letters(word: str, other: str) -> bool:
+    """The rule, letter by letter: the same but for endings of at most three letters."""
+    shorter = min(len(word), len(other))
+    common = next((place for place in range(shorter) if word[place] != other[place]), shorter)
+    shortest = 4 if common == shorter else 5
+    return word == other or (common >= shortest and max(len(word), len(other)) - common <= 3)
+
+
+def test_words_are_alike_by_their_letters_whatever_their_number() -> None:
+    draw = random.Random(0)
+    words = ["".join(draw.choice("ab") for _ in range(draw.randrange(1, 11))) for _ in range(400)]
+    for asked in (words[:5], words[5:30], words[30:150]):
+        telling = TellingWords(" ".join(asked))
+        known = list(dict.fromkeys(one for one in asked if one != "a")) or asked
+        for word in words:
+            expected = next((one for one in known if alike_by_letters(word, one)), None)
+            assert telling.alike(word) == expected, (word, known)
+
+
+def test_the_length_of_a_question_does_not_multiply_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[str] = []
+    monkeypatch.setattr("llama2vec.retrieve.hits.text_key", lambda text: keys.append(text) or text.casefold())
+    question = " ".join(f"word{number}" for number in range(2000))
+    passage = Passage("x", "\n".join(["llama " * 30] * 10), place=Place("x", 0, 9, 1, 10))
+    assert best_line(passage, question) == 1
+    # The words of the question once, and each word of the text once.
+    assert len(keys) == 2000 + 300

@@ -8,11 +8,12 @@ from typing import Any, cast
 import pytest
 from fastapi import Request
 
-from llama2vec.errors import FilterError, NotFiniteError
+from llama2vec.errors import EngineError, FilterError, NotFiniteError
 from llama2vec.serve.answering import described_errors, loaded, served_model, unless_gone
 from llama2vec.serve.batcher import QueueFullError
+from llama2vec.serve.loaded import Loaded, StoreChangedError
 from llama2vec.serve.schemas import ErrorAnswer, Problem
-from llama2vec.serve.service import Loaded, Service, StoreChangedError
+from llama2vec.serve.service import Service
 from llama2vec.serve.settings import ServeSettings
 
 
@@ -50,6 +51,7 @@ def test_work_that_ends_is_returned() -> None:
     [
         (QueueFullError(3), 503, "queue_full"),
         (StoreChangedError(), 503, "store_changed"),
+        (EngineError("Qdrant at http://secret does not answer"), 503, "engine_unavailable"),
         (NotFiniteError("overflow"), 500, "not_finite"),
         (FilterError("where: is empty"), 400, "invalid_value"),
     ],

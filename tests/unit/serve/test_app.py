@@ -13,7 +13,7 @@ import pytest
 from service_stand_ins import Running, StandInEncoder, Start, vector_of, wait_until
 
 from llama2vec.model.encoder import Encoder
-from llama2vec.serve.service import ServedModel
+from llama2vec.serve.loaded import ServedModel
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 from service_stand_ins import StandInEncoder, vector_of
 
 from llama2vec.errors import NotFiniteError
-from llama2vec.serve.batcher import Batch, Batcher, EncodingError, QueueFullError
+from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
 
 
 def run(encoder: StandInEncoder, work: Callable[[Batcher], Coroutine[Any, Any, None]], **settings: Any) -> list[Batch]:
@@ -259,6 +259,35 @@ def test_too_few_vectors_are_an_error_and_a_model_that_keeps_failing_is_known() 
         assert not batcher.is_failing(60)
 
     run(encoder, work)
+
+
+class Overflowing(StandInEncoder):
+    """Fails as an encoder in half precision does: for the whole call."""
+
+    def encode(self, texts: Sequence[str], side: str) -> Any:
+        rows = super().encode(texts, side)
+        if "overflow" in texts:
+            raise NotFiniteError("a vector is not finite in float16")
+        return rows
+
+
+def test_a_text_that_overflows_fails_nobody_else_in_its_batch() -> None:
+    encoder = Overflowing()
+
+    async def work(batcher: Batcher) -> None:
+        asked = [["a", "b"], ["c"], ["overflow", "d"], ["e"], ["f"]]
+        answers = await asyncio.gather(*(batcher.encode(texts, "query") for texts in asked), return_exceptions=True)
+        assert [type(answer).__name__ for answer in answers] == [
+            "Encoded", "Encoded", "NotFiniteError", "Encoded", "Encoded",
+        ]  # fmt: skip
+        for texts, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, Encoded):
+                np.testing.assert_array_equal(answer.vectors, [vector_of(text, "query") for text in texts])
+        assert (batcher.waiting, batcher.is_failing(60)) == (0, False)
+
+    run(encoder, work, max_wait_seconds=0.3)
+    assert len(encoder.calls[0][1]) == 7
+    assert len(encoder.calls) == 5  # halves of halves, not one call for each request
 
 
 def test_a_text_that_overflows_fails_its_caller_and_says_nothing_of_the_model() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage, Place
-from llama2vec.serve.files import CorpusFiles, headers_of, pieces
+from llama2vec.serve.files import CorpusFiles, headers_of, pieces, size_of
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 def content(files: CorpusFiles, path: str) -> bytes | None:
     opened = files.open(path)
-    return None if opened is None else b"".join(pieces(opened))
+    return None if opened is None else b"".join(pieces(opened, size_of(opened)))
 
 
 @pytest.mark.parametrize("by_folder", [True, False])
@@ -74,13 +74,24 @@ def test_a_browser_shows_text_and_pdf_and_runs_nothing(
     (tmp_path / name).write_bytes(data)
     opened = CorpusFiles(tmp_path).open(name)
     assert opened is not None
-    headers = headers_of(opened, name)
+    headers = headers_of(opened, name, size_of(opened))
     assert (headers["Content-Type"], headers["Content-Length"]) == (kind, str(len(data)))
     assert headers["Content-Disposition"] == f"{shown}; filename*=UTF-8''{name}"
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "script" not in headers["Content-Security-Policy"]
     assert ("sandbox" in headers["Content-Security-Policy"]) == (kind != "application/pdf")
-    assert b"".join(pieces(opened)) == data
+    assert b"".join(pieces(opened, size_of(opened))) == data
+
+
+def test_a_file_that_grows_is_sent_as_long_as_its_headers_say(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_bytes(b"first")
+    opened = CorpusFiles(tmp_path).open("log.txt")
+    assert opened is not None
+    size = size_of(opened)
+    with (tmp_path / "log.txt").open("ab") as file:
+        file.write(b" and more")
+    assert headers_of(opened, "log.txt", size)["Content-Length"] == "5"
+    assert b"".join(pieces(opened, size)) == b"first"
 
 
 def test_a_name_cannot_add_a_header(tmp_path: Path) -> None:
@@ -89,7 +100,7 @@ def test_a_name_cannot_add_a_header(tmp_path: Path) -> None:
     opened = CorpusFiles(tmp_path).open(name)
     assert opened is not None
     with opened:
-        disposition = headers_of(opened, f"guide/{name}")["Content-Disposition"]
+        disposition = headers_of(opened, f"guide/{name}", 1)["Content-Disposition"]
     assert disposition == "inline; filename*=UTF-8''a%22%0D%0AX%3A%20y%3B%C3%BC.txt"
 
 

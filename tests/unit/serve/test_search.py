@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from service_stand_ins import Running, StandInEncoder, bearer, services
@@ -11,11 +13,12 @@ from service_stand_ins import Running, StandInEncoder, bearer, services
 from llama2vec.errors import ModelError
 from llama2vec.explain.explanation import Explanation
 from llama2vec.records import Passage, Place
+from llama2vec.retrieve.hits import Hit, as_row
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
-from llama2vec.serve.service import PreparedQuery
+from llama2vec.serve.loaded import PreparedQuery
 
 TEXT = "The llama carries.\nIts wool is soft.\nIt lives in herds."
 LINES = TEXT.split("\n")
@@ -75,6 +78,28 @@ def test_a_search_is_filtered_and_says_where_each_passage_stands(service: Runnin
     assert (plain["location"], plain["place"], plain["file"], plain["fields"]) == ("row", None, None, {})
 
 
+def test_rows_that_take_long_to_make_hold_up_nobody_else(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on, statuses = threading.Event(), threading.Event(), list[int]()
+
+    def as_row_slowly(hit: Hit, question: str) -> dict[str, Any]:
+        begun.set()
+        assert go_on.wait(20)
+        return as_row(hit, question)
+
+    monkeypatch.setattr("llama2vec.serve.search.as_row", as_row_slowly)
+    asked = {"q": "llama " * 2000, "mode": "bm25"}
+    asking = threading.Thread(target=lambda: statuses.append(service.client.post("/search", json=asked).status_code))
+    asking.start()
+    try:
+        assert begun.wait(20)
+        assert service.client.get("/v1/models").status_code == 200
+        assert service.client.get("/healthz").status_code == 200
+    finally:
+        go_on.set()
+        asking.join(20)
+    assert statuses == [200]
+
+
 def test_the_time_of_encoding_is_told_apart(service: Running) -> None:
     answer = service.client.get("/search", params={"q": "llama", "mode": "dense"}).json()
     assert 0 < answer["encode_ms"] + answer["search_ms"] <= answer["took_ms"]
@@ -126,8 +151,13 @@ def test_a_passage_is_shown_with_its_neighbors(service: Running) -> None:
     # A row that another passage has since the index was replaced is not shown as the one that was found.
     assert service.client.get("/context", params={"row": 1, "id": "guide.md#2"}).json() == near
     assert service.client.get("/context", params={"row": 1, "id": "guide.md#1"}).status_code == 404
-    for row, status in ((99, 404), (-1, 400), ("x", 400)):
-        assert service.client.get("/context", params={"row": row}).status_code == status
+    for row, status in ((99, 404), (2**63 - 1, 404), (2**63, 400), (10**30, 400), (-1, 400), ("x", 400)):
+        for path in ("/context", "/explain"):
+            answer = service.client.get(path, params={"row": row, **({"q": "wool"} if path == "/explain" else {})})
+            assert answer.status_code == status, (path, row, answer.text)
+            assert "--max-depth" not in answer.text
+    wide = service.client.get("/context", params={"row": 1, "reach": 21}).json()["error"]["message"]
+    assert wide == "reach: Input should be less than or equal to 20"
 
 
 def test_why_a_passage_matches_is_told_by_words(service: Running) -> None:
@@ -140,6 +170,9 @@ def test_why_a_passage_matches_is_told_by_words(service: Running) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "not_explainable")
     assert "secret" not in refused.text
     assert service.client.get("/explain", params={"q": "wool", "row": 99}).status_code == 404
+    # A row that another passage has since the index was replaced is not explained as the one that was found.
+    assert service.client.get("/explain", params={"q": "wool", "row": 3, "id": "old.md"}).json() == found
+    assert service.client.get("/explain", params={"q": "wool", "row": 3, "id": "guide.md#1"}).status_code == 404
 
 
 def test_only_documents_of_the_index_are_given_out_and_only_with_the_token(service: Running) -> None:

@@ -170,6 +170,9 @@ def test_a_port_in_use_and_an_address_of_others_are_told(service: Running) -> No
         listen("127.0.0.1", port)
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
         listen("192.0.2.1", 0)
+    for host in ("search..example", ".example", "a" * 64):
+        with pytest.raises(ConfigError, match=f"--host {host}: is not a host name; give an address of this machine"):
+            listen(host, 0)
 
 
 def test_requests_in_flight_are_answered_when_the_service_stops_and_new_ones_refused(start: Start) -> None:

@@ -11,18 +11,17 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import pytest
-from encoders import encoder_for
 from service_stand_ins import PASSAGES, Running, StandInSearcher, StandInTable, Start, wait_until
 from synced_folder import WIDTH, HashEncoder, sync, write
 
-from llama2vec.config import EncoderSettings
-from llama2vec.errors import ModelNotFoundError, StoreError
+from llama2vec.errors import EngineError, ModelNotFoundError, StoreError
 from llama2vec.records import Passage
 from llama2vec.retrieve.index import build_index
+from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.retrieve.query_table import QueryTable
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.store_writer import write_store
-from llama2vec.serve.service import Loaded, PreparedQuery, ServedModel
+from llama2vec.serve.loaded import Loaded, PreparedQuery, ServedModel
 
 
 @pytest.mark.parametrize("mode", ["dense", "bm25", "hybrid"])
@@ -176,6 +175,66 @@ def test_an_index_without_vectors_is_served_without_a_model(start: Start, tmp_pa
         assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
 
 
+@pytest.mark.parametrize("first", ["/context?row=0", "/context?row=1", "/fields", "/search?q=wool"])
+def test_the_first_request_after_an_index_was_replaced_is_answered_from_the_new_one(
+    start: Start, tmp_path: Path, first: str
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
+    sync(folder, index)
+    service = start(opened=lambda: Loaded.with_index(None, Retriever.open(index)))
+    (folder / "a.txt").unlink()
+    write(folder, {"b.txt": "warm wool", "c.txt": "a bridge"})
+    sync(folder, index)
+    answer = service.client.get(first)
+    assert answer.status_code == 200, answer.text
+    assert "a.txt" not in answer.text
+
+
+def test_while_a_replaced_index_is_opened_again_other_requests_are_answered(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
+    sync(folder, index)
+    service = start(opened=lambda: Loaded.with_index(None, Retriever.open(index)))
+    write(folder, {"b.txt": "warm wool"})
+    sync(folder, index)
+    opening, go_on, open_index = threading.Event(), threading.Event(), OpenedIndex.open
+
+    def open_slowly(path: Path) -> OpenedIndex:
+        opening.set()
+        assert go_on.wait(20)
+        return open_index(path)
+
+    monkeypatch.setattr(OpenedIndex, "open", open_slowly)
+    try:
+        # What was known before the look is told.
+        assert service.client.get("/healthz").json()["status"] == "ok"
+        assert opening.is_set()
+        assert service.client.get("/v1/models").status_code == 200
+    finally:
+        go_on.set()
+    assert len(service.client.get("/search", params={"q": "wool"}).json()["hits"]) == 2
+
+
+def test_a_vector_database_that_is_lost_is_told_in_one_line_and_asked_again(
+    service: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("llama2vec.serve.service._ASK_AGAIN_SECONDS", 0.0)
+    service.searcher.engine_fault = EngineError("Qdrant at /secret does not answer; start it")
+    for _ in range(3):
+        answer = service.client.get("/search", params={"q": "llama"})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+        assert "secret" not in answer.text
+    assert service.client.get("/search", params={"q": "llama", "mode": "bm25"}).status_code == 200
+    health = service.client.get("/healthz")
+    assert (health.status_code, health.json()["status"]) == (503, "engine_unavailable")
+    assert caplog.text.count("/secret does not answer; start it") == 1
+    assert "Traceback" not in caplog.text
+    service.searcher.engine_fault = None
+    # Nobody needs to search: a look at the state is enough.
+    wait_until(lambda: service.client.get("/healthz").status_code == 200)
+
+
 def test_a_service_follows_an_index_that_is_synced(start: Start, tmp_path: Path) -> None:
     folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
     sync(folder, index)
@@ -244,9 +303,19 @@ def test_vectors_that_come_later_are_searched_without_a_restart(start: Start, tm
     assert found[0]["id"] == "c.txt#1"
 
 
-@pytest.mark.parametrize("named", [False, True])
+class Unusable(TwoSided):
+    """Loads, and fails at its first text."""
+
+    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
+        raise RuntimeError("no kernel\nfor this card")
+
+
+@pytest.mark.parametrize(
+    ("named", "fault"),
+    [(True, None), (False, None), (False, ModelNotFoundError("no such model")), (False, RuntimeError("no\nkernel"))],
+)
 def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, named: bool
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture, named: bool, fault: Exception | None
 ) -> None:
     folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
     sync(folder, index)
@@ -258,7 +327,9 @@ def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
             return Loaded.with_index(cast(ServedModel, TwoSided("another")), retriever)
         if retriever.store.has_vectors:
             loadings.append("again")
-            raise ModelNotFoundError("no such model")
+            if fault:
+                raise fault
+            return Loaded.with_index(cast(ServedModel, Unusable()), retriever)
         return Loaded.with_index(None, retriever)
 
     service = start(opened=opened)
@@ -269,17 +340,3 @@ def test_words_go_on_answering_where_the_model_of_new_vectors_cannot_be_used(
     assert service.client.get("/healthz").json() == {"status": "ok", "modes": ["bm25"], "coming": [], "quick": True}
     assert len(loadings) == (0 if named else 1)
     assert caplog.text.count("BM25 alone still answers") == 1
-
-
-def test_a_request_with_texts_that_are_cut_leaves_a_line_in_the_log(
-    llama_folder: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    settings = EncoderSettings(query_max_tokens=8, passage_max_tokens=200)
-    model = ServedModel(encoder_for(llama_folder, settings=settings), "tiny")
-    counts = model.count_tokens(["river", "the river and the castle " * 20, "a"], "query")
-    model.count_tokens(["the river and the castle " * 4], "passage")
-    assert counts[1] > counts[0]
-    assert caplog.messages == [
-        "the model reads only the beginning of 1 of 3 queries (33.3 %), and the rest of each after 8 tokens is not in "
-        "its vector; the model cannot read more, so shorten them"
-    ]

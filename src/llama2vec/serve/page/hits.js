@@ -170,7 +170,7 @@ async function showReasons(item, button, hit, answer) {
   if (box.hidden || box.dataset.done) return;
   box.textContent = "Reading both vectors…";
   try {
-    const asked = new URLSearchParams({ q: answer.query, row: String(hit.row) });
+    const asked = new URLSearchParams({ q: answer.query, row: String(hit.row), id: hit.id });
     const found = await askFor(`explain?${asked}`);
     box.dataset.done = "yes";
     // Pieces of words tell little, unless there is nothing else.

@@ -8,7 +8,7 @@ const QUICK_PAUSE_MS = 40;
 const RETRY_MS = 3000;
 const TOKEN = "llama2vec token";
 const at = (id) => document.getElementById(id);
-const state = { question: "", where: "", modes: [], compare: false, own: "", available: [], quick: false, asked: 0, stop: null, answers: [] };
+const state = { question: "", where: "", modes: [], compare: false, own: "", available: [], quick: false, met: false, asked: 0, stop: null, answers: [] };
 let pause = 0;
 let retry = 0;
 
@@ -114,6 +114,7 @@ async function search({ meant = false, again = false, quick = false } = {}) {
     showTrouble(null);
     showAnswers();
     say(summary(answers));
+    if (!state.met) meet();
     if (quick && answers.some((answer) => answer.encode_ms !== null)) state.quick = false; // the index has got vectors
     // The table's answer stands until typing pauses; then the model's takes its place.
     if (answers.some((answer) => answer.quick)) pause = setTimeout(() => search({ again: true }), PAUSE_MS);
@@ -341,16 +342,22 @@ addEventListener("popstate", () => {
   search();
 });
 
-async function begin() {
-  readAddress();
-  if (!state.question) at("question").focus();
+// What the service can do is known once it has loaded, which may be after the page has opened.
+async function meet() {
   try {
     const health = await (await fetch("healthz")).json();
-    if (health.modes.length) showModes(health.modes);
+    state.met = health.modes.length > 0;
+    if (state.met) showModes(health.modes);
     state.quick = health.quick;
   } catch {
     // The search reports what is wrong.
   }
+}
+
+async function begin() {
+  readAddress();
+  if (!state.question) at("question").focus();
+  await meet();
   if (state.question) search();
 }
 

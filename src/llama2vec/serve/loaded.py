@@ -1,0 +1,190 @@
+"""What the service answers from: a model, an index, or both."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from llama2vec.errors import StoreError, StoreReplacedError
+from llama2vec.model.lengths import NOUNS, Cut, warn_of_limit
+from llama2vec.model.pooling import Vectors
+from llama2vec.model.prompt import count_longer, prompted_texts
+from llama2vec.records import Query, Side
+from llama2vec.retrieve.fusion import Mode
+from llama2vec.retrieve.hits import Hit
+from llama2vec.retrieve.opened import OpenedIndex, check_contract, warn_of_cut_queries
+from llama2vec.retrieve.retriever import Retriever
+
+if TYPE_CHECKING:
+    from llama2vec.explain.explanation import Explainer, Explanation
+    from llama2vec.model.encoder import Encoder
+    from llama2vec.retrieve.query_table import QueryTable
+
+ResultT = TypeVar("ResultT")
+
+
+class ServedModel:
+    """An encoder under the name that clients call it by, with the two calls that the batcher makes."""
+
+    def __init__(self, encoder: Encoder, name: str) -> None:
+        self.encoder = encoder
+        self.name = name
+        self.dimension = encoder.dimension
+        self.contract_hash = encoder.contract_hash
+        self.batch_tokens = encoder.batch_tokens
+        # A tokenizer stores the limit of the current call, so two threads cannot share one.
+        self._tokenizer = copy.deepcopy(encoder.backbone.tokenizer)
+
+    def count_tokens(self, texts: Sequence[str], side: Side) -> list[int]:
+        """Return how many tokens the model reads of each text, prompts included."""
+        prompt, most = self.encoder.reading(side)
+        read = prompted_texts(self._tokenizer, texts, self.encoder.contract.ids, prompt, most)
+        # Not by the encoder, whose tokenizer is another thread's. No setting of the service raises a limit.
+        warn_of_limit(Cut(count_longer(self._tokenizer, texts, most), most), len(texts), "", noun=NOUNS[side])
+        return [len(ids) for ids in read]
+
+    def encode(self, texts: Sequence[str], side: Side) -> Vectors:
+        """Return [N, D] unit vectors."""
+        return self.encoder.encode_queries(texts) if side == "query" else self.encoder.encode_passages(texts)
+
+    def explain(self, query: str, passage: str) -> Explanation:
+        """Return the words that the vectors of a query and a passage stand for; called in the thread of the model.
+
+        Raises:
+            ModelError: The model's vectors cannot be explained.
+        """
+        return self._explainer.explain(query, passage)
+
+    @cached_property
+    def _explainer(self) -> Explainer:
+        from llama2vec.explain.explanation import Explainer
+
+        return Explainer(self.encoder)
+
+
+class PreparedQuery:
+    """Takes the encoder's place in a search whose query vector the batcher or a query table has made.
+
+    Searches run on a thread of their own and never call the model, so a search can be cancelled while it waits.
+    """
+
+    def __init__(self, contract_hash: str) -> None:
+        self.contract_hash = contract_hash
+        self.vector: Vectors | None = None
+        """[1, D] of the query that is searched for; set by the searching thread."""
+
+    def encode_queries(self, queries: Sequence[Query], /) -> Vectors:
+        """Return :attr:`vector`."""
+        assert self.vector is not None
+        return self.vector
+
+
+class StoreChangedError(Exception):
+    """The store was rewritten while it was being served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A question and how to search for its answers, as :meth:`Retriever.hits` takes them."""
+
+    question: str
+    mode: Mode
+    depth: int
+    where: str | None = None
+    group: bool = False
+    quick: bool = False  # By the query table rather than by the model, where there is one
+
+
+@dataclass(frozen=True, slots=True)
+class Found(Generic[ResultT]):
+    """The answers to a question as they are shown, and where the time went."""
+
+    hits: list[ResultT]
+    encode_ms: float | None  # Until the model's vector was there, queueing included; None = the model was not asked
+    search_ms: float  # Until the passages were there, queueing included
+    quick: bool = False  # Whether the query table stood in for the model
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the service answers from."""
+
+    model: ServedModel | None  # The encoder; None = no embeddings, and search by words alone
+    retriever: Retriever | None = None  # The index, opened with ``query`` as its encoder; None = embeddings only
+    query: PreparedQuery | None = None  # Takes the vector of the query that is searched for; None = ``bm25`` alone
+    table: QueryTable | None = None  # Encodes quick queries; without a model, all queries
+
+    @classmethod
+    def with_index(cls, model: ServedModel | None, retriever: Retriever, table: QueryTable | None = None) -> Loaded:
+        """Serve an index that was opened without an encoder; without vectors, it needs neither model nor table.
+
+        Raises:
+            StoreError: The index was made with another encoder.
+        """
+        query = None
+        for encoder in (table, model):
+            if encoder is not None and retriever.store.has_vectors:
+                query = PreparedQuery(encoder.contract_hash)
+                check_contract(retriever.store, query)
+        retriever.encoder = query
+        return cls(model, retriever, query, table)
+
+    @property
+    def quick(self) -> bool:
+        """Whether quick searches take no pass through the model."""
+        return self.query is None or self.table is not None
+
+    def asks_model(self, asked: Search) -> bool:
+        """Tell whether a search needs the model's vector of its question."""
+        return asked.mode != "bm25" and self.model is not None and not (asked.quick and self.table)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """How the index can be searched; the first is the default."""
+        return tuple(self.retriever.modes) if self.retriever else ()
+
+    @property
+    def coming(self) -> tuple[Mode, ...]:
+        """The modes that vectors add which the index got after it was opened, until the model for them is there."""
+        if self.retriever is None or self.query is not None or not self.retriever.store.has_vectors:
+            return ()
+        return tuple(mode for mode in ("hybrid", "dense") if mode not in self.modes)
+
+    @property
+    def store_changed(self) -> bool:
+        """Whether the store was rewritten since the index was opened."""
+        try:
+            if self.retriever:
+                self.retriever.check_unchanged()
+        except StoreError:
+            return True
+        return False
+
+    def hits(self, asked: Search, vector: Vectors | None) -> list[Hit]:
+        """Search in the calling thread, one search at a time; :class:`StoreChangedError` if the store was rewritten."""
+        if self.query is not None:
+            if vector is None and self.table is not None and asked.mode != "bm25":
+                vector = self.table.encode_queries([asked.question])
+                warn_of_cut_queries(self.table, [Query("question", asked.question)], "")
+            self.query.vector = vector
+        with self._faults_told() as retriever:
+            return retriever.hits(asked.question, asked.mode, asked.depth, where=asked.where, group=asked.group)
+
+    def read(self, function: Callable[[OpenedIndex], ResultT]) -> ResultT:
+        """Read from the present state of the index in the calling thread; errors as of :meth:`hits`."""
+        with self._faults_told() as retriever:
+            return retriever.on_present(function)
+
+    @contextmanager
+    def _faults_told(self) -> Iterator[Retriever]:
+        assert self.retriever is not None
+        try:
+            yield self.retriever
+        except StoreError as error:
+            if isinstance(error, StoreReplacedError) or self.store_changed:
+                raise StoreChangedError from error
+            raise
