@@ -61,13 +61,10 @@ def serve_command(
         from llama2vec.retrieve.index import check_index
 
         check_index(index)
-        limits = _with_files(limits, index)
-    elif limits.files is not None:
-        raise ConfigError(f"--files {limits.files}: documents are those of an index; name one, or drop --files")
+    limits = _with_files(limits, index)
     table, only_table = _query_table(index, model, limits.table)
     if only_table:
-        own = {f"--{field}": value for field, value in loading.model_dump(exclude_defaults=True).items()}
-        _check_unset({"--name": name, "--set": sets, **own}, model)
+        _check_no_model(model, {"name": name, "set": sets, **loading.model_dump(exclude_defaults=True)})
     listening = listen(host, port)
     if token is None and not _is_loopback(host):
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
@@ -108,18 +105,20 @@ def _query_table(index: Path | None, model: str | None, table: Path | None) -> t
     return Path(str(model)) if instead else table, instead
 
 
-def _check_unset(options: Mapping[str, object], table: str | None) -> None:
+def _check_no_model(table: str | None, options: Mapping[str, object]) -> None:
     """Raise a ConfigError for an option of a model where a query table answers alone."""
-    for option in (option for option, value in options.items() if value):
+    for option in (f"--{name}" for name, value in options.items() if value):
         raise ConfigError(
             f"{option} belongs to a model, and --model {table} is a query table; drop {option}, or name the model with "
             "--model and the table with --table"
         )
 
 
-def _with_files(limits: ServeSettings, index: Path) -> ServeSettings:
-    """Put the folder that an index names in the place of ``--files auto``."""
-    if str(limits.files) != "auto":
+def _with_files(limits: ServeSettings, index: Path | None) -> ServeSettings:
+    """Put the folder that an index names in the place of ``--files auto``; a ConfigError for files without an index."""
+    if index is None and limits.files is not None:
+        raise ConfigError(f"--files {limits.files}: documents are those of an index; name one, or drop --files")
+    if index is None or str(limits.files) != "auto":
         return limits
     from llama2vec.retrieve.hits import corpus_folder
     from llama2vec.retrieve.index import open_index

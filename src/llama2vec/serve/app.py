@@ -127,7 +127,7 @@ def _add_status(app: FastAPI, service: Service, metrics: Metrics, secured: list[
     @app.get("/healthz", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         """Report whether requests can be answered: 503 while loading, or when the model, store or engine fails."""
-        state = await service.look()
+        state = await service.check()
         headers = RETRY_WHILE_LOADING if state == "loading" else None
         modes = list(service.loaded.modes) if service.loaded else []
         quick = bool(service.loaded and service.loaded.quick)

@@ -33,10 +33,10 @@ ResultT = TypeVar("ResultT")
 State = Literal["ok", "loading", "failing", "store_changed", "engine_unavailable"]
 
 _PROBE = "Is it ready?"
-_LOOK_SECONDS = 0.25
-"""How long a question for the state waits for a look at the index: a new one may take seconds to open."""
+_CHECK_SECONDS = 0.25
+"""How long the state waits for a check of the index: a new one may take seconds to open."""
 _ASK_AGAIN_SECONDS = 5.0
-"""Between two questions to a vector database that did not answer: each may wait for its time limit."""
+"""Between two checks of a vector database that did not answer: each may take as long as its time limit."""
 
 
 class Service:
@@ -61,8 +61,8 @@ class Service:
         self._searches = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._searching = 0
         self._index_state: State = "ok"
-        """As the last search or look at the index left it."""
-        self._looking: asyncio.Future[None] | None = None
+        """What the last search or check of the index found."""
+        self._checking: asyncio.Future[None] | None = None
         self._lost_at = 0.0
         """When the vector database last failed."""
 
@@ -73,7 +73,7 @@ class Service:
 
     @property
     def state(self) -> State:
-        """Whether requests can be answered, and if not, why; of the index, what is known without a look."""
+        """Whether requests can be answered, and if not, why; of the index, what the last check found."""
         if self.loaded is None:
             return "loading"
         # A batch that outlasts the time limit has no caller left.
@@ -81,19 +81,19 @@ class Service:
             return "failing"
         return self._index_state
 
-    async def look(self) -> State:
-        """Return :attr:`state` after a look at the index, which may open it again; a long look goes on behind it."""
+    async def check(self) -> State:
+        """Check the index, which may open it again, and return :attr:`state`; a slow check ends in the background."""
         if self.loaded is not None and self.loaded.retriever is not None:
-            if self._looking is None or self._looking.done():
-                self._looking = asyncio.ensure_future(self._look(self.loaded))
-            await asyncio.wait({self._looking}, timeout=_LOOK_SECONDS)
-            if self._looking.done():
-                self._looking.result()
+            if self._checking is None or self._checking.done():
+                self._checking = asyncio.ensure_future(self._check(self.loaded))
+            await asyncio.wait({self._checking}, timeout=_CHECK_SECONDS)
+            if self._checking.done():
+                self._checking.result()
         if self.state == "ok":
             self._follow()
         return self.state
 
-    async def _look(self, loaded: Loaded) -> None:
+    async def _check(self, loaded: Loaded) -> None:
         changed = await asyncio.get_running_loop().run_in_executor(self._searches, lambda: loaded.store_changed)
         if changed or self._index_state != "engine_unavailable":
             self._index_state = "store_changed" if changed else "ok"
@@ -179,7 +179,7 @@ class Service:
     async def stop(self) -> None:
         """Stop the threads."""
         self._searches.shutdown(wait=False, cancel_futures=True)
-        for task in (self._following, self._looking):
+        for task in (self._following, self._checking):
             if task:
                 task.cancel()
         await self._stop_model()

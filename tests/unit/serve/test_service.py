@@ -207,7 +207,7 @@ def test_while_a_replaced_index_is_opened_again_other_requests_are_answered(
 
     monkeypatch.setattr(OpenedIndex, "open", open_slowly)
     try:
-        # What was known before the look is told.
+        # The answer is what was known before.
         assert service.client.get("/healthz").json()["status"] == "ok"
         assert opening.is_set()
         assert service.client.get("/v1/models").status_code == 200
@@ -231,7 +231,7 @@ def test_a_vector_database_that_is_lost_is_told_in_one_line_and_asked_again(
     assert caplog.text.count("/secret does not answer; start it") == 1
     assert "Traceback" not in caplog.text
     service.searcher.engine_fault = None
-    # Nobody needs to search: a look at the state is enough.
+    # No search is needed for that.
     wait_until(lambda: service.client.get("/healthz").status_code == 200)
 
 
