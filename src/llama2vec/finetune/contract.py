@@ -60,6 +60,7 @@ def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSet
     for name, prompt in pairing.items():
         if (before := getattr(encoder, name)) != prompt:
             logger.info(
-                "the %s changes from %s (in %s) to %s", name.replace("_", " "), before, config.model.name, prompt
-            )
+                "the %s changes from %s (in %s) to %s; encoder.%s=%s keeps it",
+                name.replace("_", " "), before, config.model.name, prompt, name, before,
+            )  # fmt: skip
     return prompts, encoder.model_copy(update=pairing)

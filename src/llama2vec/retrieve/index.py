@@ -213,7 +213,9 @@ def check_index(path: str | Path) -> Path:
     """Return the folder that :func:`open_index` reads; a StoreError if it holds neither an index nor a store."""
     folder = index_folder(path)
     if not any((folder / file).exists() for file in (MANIFEST, STORE_FILE, PLAN_FILE)):
-        raise StoreError(f"no index at {folder}; make one with `llama2vec index`")
+        raise StoreError(
+            f"no index at {folder}; make one with `llama2vec index`, or ask a folder of documents with `llama2vec ask`"
+        )
     return folder
 
 

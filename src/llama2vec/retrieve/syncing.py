@@ -119,6 +119,12 @@ class Following:
 
     def _encoder(self, old: Inventory | None, spec: ModelSpec, model: Mapping[str, Any]) -> PassageEncoder:
         """Return the encoder, loaded at once where it may be another one than the index was made with."""
+        if old is not None and old.contract_hash and old.model not in (None, model):
+            logger.warning(
+                "%s: the model changes from %s to %s, which encodes all passages; to keep the vectors, interrupt and "
+                "leave out --model",
+                self.index, ModelSpec.of_store({"model": old.model}, self.index / STORE_FOLDER).title, spec.title,
+            )  # fmt: skip
         if old is None or old.model != model or not old.contract_hash:
             return _loaded(spec, self.model_settings)
         contract = read_object(Path(spec.path) / CONTRACT_FILE) if spec.path else None

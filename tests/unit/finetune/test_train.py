@@ -282,7 +282,9 @@ def test_a_checkpoints_prompts_lengths_and_pooling_are_taken_over(
     assert encoder.contract.prompts.self_prompt == " That is: "
     assert encoder.contract.encoder.passage_max_tokens == 30
     assert encoder.contract.encoder.query_prompt == "next"
-    assert f"the query prompt changes from self (in {adapted}) to next" in caplog.text
+    assert (
+        f"the query prompt changes from self (in {adapted}) to next; encoder.query_prompt=self keeps it" in caplog.text
+    )
 
 
 def test_an_encoder_may_be_trained_with_fewer_layers_and_not_with_more(

@@ -135,9 +135,14 @@ def test_an_unusable_device_is_refused_before_anything_is_indexed(docs: Path, ll
     assert not (docs.parent / "index").exists()
 
 
-def test_another_model_encodes_everything_again(docs: Path, llama_folder: Path, tied_llama_folder: Path) -> None:
+def test_another_model_encodes_everything_again_and_says_so(
+    docs: Path, llama_folder: Path, tied_llama_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     following(docs, llama_folder).sync()
+    assert "the model changes" not in caplog.text
     assert following(docs, tied_llama_folder).sync().encoded == 3
+    changes = f"the model changes from {llama_folder.name} to {tied_llama_folder.name}, which encodes all passages"
+    assert changes in caplog.text
     assert following(docs, None).sync().encoded == 0
 
 
