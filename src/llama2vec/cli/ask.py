@@ -14,7 +14,7 @@ from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.cli.sync import print_report
 from llama2vec.config import load_config
 from llama2vec.errors import OutputBusyError
-from llama2vec.retrieve.syncing import SyncSettings
+from llama2vec.retrieve.syncing import Following, SyncSettings
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
@@ -54,7 +54,6 @@ def ask_command(
     from llama2vec.retrieve.filters import check_filter
     from llama2vec.retrieve.library import index_in_cache
     from llama2vec.retrieve.retriever import Retriever
-    from llama2vec.retrieve.syncing import Following
 
     if where is not None:
         check_filter(where)
@@ -63,13 +62,25 @@ def ask_command(
     how, others = model_settings(loading.dtype, loading.device, sets)
     settings = load_config(SyncSettings, None, others)
 
+    answered = list[int]()
+
     def answer_by_words(report: SyncReport) -> None:
         if question is not None and not as_json:
             typer.echo(f"BM25 results from {counted(report.passages, 'passage')}:")
             Answers(_by_words(home), "bm25", where).to(question, depth)
             typer.echo("\nEncoding the passages to search with vectors too; Ctrl-C keeps finished vectors.", err=True)
+            answered.append(report.passages)
 
     following = Following(folder, home, None if words else spec, how, settings, on_words=answer_by_words)
+    _sync(following, home)
+    retriever = _by_words(home) if words else Retriever.open(home, device=loading.device, dtype=loading.dtype)
+    answers = Answers(retriever, where=where)
+    if answered:
+        typer.echo("\nBM25 and vectors together:")
+    answers.to(question, depth, as_json=as_json, opens=opens) if question is not None else answers.to_each(depth)
+
+
+def _sync(following: Following, home: Path) -> None:
     started = time.monotonic()
     try:
         report = following.sync()
@@ -78,9 +89,6 @@ def ask_command(
     except OutputBusyError as error:
         # Another call makes vectors; what is there already answers.
         typer.echo(f"{error}; answering from its current state", err=True)
-    retriever = _by_words(home) if words else Retriever.open(home, device=loading.device, dtype=loading.dtype)
-    answers = Answers(retriever, where=where)
-    answers.to(question, depth, as_json=as_json, opens=opens) if question is not None else answers.to_each(depth)
 
 
 def _by_words(home: Path) -> Retriever:

@@ -34,7 +34,8 @@ def model(llama_folder: Path, tmp_path: Path) -> Path:
 def test_words_answer_first_and_both_together_after(docs: Path, model: Path, command_line: CommandLine) -> None:
     done = command_line("ask", docs, "stone bridge", "--model", model, *CPU)
     assert done.code == 0, done.err
-    words, both = done.out.split("  1. ")[1:]
+    words, both = done.out.split("\nBM25 and vectors together:\n")
+    words, both = words.partition("  1. ")[2], both.removeprefix("  1. ")
     assert words.split()[1] == both.split()[1] == "a.md:3"
     assert done.out.startswith("BM25 results from 2 passages:\n")
     assert "2 passages, 2 of them newly encoded" in done.err
