@@ -24,7 +24,6 @@ import numpy as np
 import numpy.typing as npt
 from provenance import made_by
 
-from llama2vec.data.cutting import word_spans
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.files import write_json
@@ -67,7 +66,7 @@ def measured(passages: int) -> dict[str, Any]:
         some = folder / "0000" / "000050.md"
 
         def sync() -> SyncReport:
-            splitter = Splitter(PassageSettings(tokens=80, overlap=0), word_spans)
+            splitter = Splitter.of_words(PassageSettings(tokens=80, overlap=0))
             return Library(index).sync(FolderSource(folder, ReadingSettings(), splitter), RandomEncoder())
 
         found: dict[str, Any] = {"first": _timed(sync), "nothing changed": _timed(sync)}

@@ -152,7 +152,7 @@ def _check_tasks(tasks: Sequence[str], settings: _Settings, *, writes: bool) -> 
 def _check_unused(kind: _Kind, loading: EncoderLoading, settings: _Settings, mode: str) -> None:
     """Refuse options and settings that would change nothing."""
     what = {"bm25": "bm25", "run": "a run"}.get(kind)
-    given = [key for key, field in EncoderLoading.model_fields.items() if getattr(loading, key) != field.default]
+    given = list(loading.model_dump(exclude_defaults=True))
     if what and given:
         raise ConfigError(f"--{given[0]} belongs to a model; leave it out for {what}")
     if what and settings.stores:

@@ -18,15 +18,6 @@ _LONGEST_WORD = 256
 """A longer run of characters without a space is split between tokens, like no other word."""
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Return the spans of the words in a text, which are the tokens of a system without a tokenizer.
-
-    >>> word_spans("a  llama")
-    [(0, 1), (3, 8)]
-    """
-    return [match.span() for match in WORD.finditer(text)]
-
-
 def shortened(title: str, most: int, token_spans: TokenSpans) -> str:
     """Return the beginning of a title that has at most ``most`` tokens."""
     title = title.strip()

@@ -137,7 +137,7 @@ def title_path(title: str, headings: Sequence[str], most: int, token_spans: Toke
 
     A longer path loses headings from its middle, then its beginning, and at last the end of its last heading.
 
-    >>> from llama2vec.data.cutting import word_spans
+    >>> from llama2vec.data.words import word_spans
     >>> title_path("Guide", ("Guide", "Install", "From source", "Linux"), 10, word_spans)
     'Guide › Install › From source › Linux'
     >>> title_path("Guide", ("Guide", "Install", "From source", "Linux"), 5, word_spans)

@@ -52,7 +52,7 @@ def cut_document(document: Passage, settings: WindowSettings, token_spans: Token
     only text without spaces is split between tokens. Windows cover the whole text, even if a long title leaves less
     room than the stride. A document without text gives one window.
 
-    >>> from llama2vec.data.cutting import word_spans
+    >>> from llama2vec.data.words import word_spans
     >>> settings = WindowSettings("maxp", tokens=3, stride=2)
     >>> [window.text for window in cut_document(Passage("d", "one two three four"), settings, word_spans)]
     ['one two three', 'three four']

@@ -14,10 +14,10 @@ from sample_files import jsonl, written
 
 from llama2vec.data import corpus as module
 from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_once, read_passages, read_queries
-from llama2vec.data.cutting import word_spans
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
+from llama2vec.data.words import word_spans
 from llama2vec.errors import ConfigError, CorpusFormatError, DataError, EmptyCorpusError
 from llama2vec.records import Passage, Place, Query
 

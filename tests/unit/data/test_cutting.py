@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama2vec.data.cutting import Cutter, shortened, word_spans
+from llama2vec.data.cutting import Cutter, shortened
+from llama2vec.data.words import word_spans
 
 
 def letter_spans(text: str) -> list[tuple[int, int]]:

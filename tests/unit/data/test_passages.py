@@ -7,10 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_spans import byte_spans, four_letter_spans
 
-from llama2vec.data.cutting import TokenSpans, word_spans
+from llama2vec.data.cutting import TokenSpans
 from llama2vec.data.documents import Block, Document
 from llama2vec.data.passages import Splitter, passage_id, title_path, whole_passage
 from llama2vec.data.settings import PassageSettings
+from llama2vec.data.words import word_spans
 from llama2vec.data.words import word_spans as signs_and_words
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage, Place

@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 
 from llama2vec.data.corpus import corpus_fingerprint
-from llama2vec.data.cutting import word_spans
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import corpus_source, documents_folder, is_split
 from llama2vec.data.settings import PassageSettings
+from llama2vec.data.words import word_spans
 from llama2vec.errors import CorpusFormatError
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_spans import byte_spans, four_letter_spans
 
-from llama2vec.data.cutting import TokenSpans, word_spans
+from llama2vec.data.cutting import TokenSpans
 from llama2vec.data.windows import WindowSettings, cut_document, cut_documents, document_id, max_passage
+from llama2vec.data.words import word_spans
 from llama2vec.errors import ConfigError, EvaluationError, RunFormatError
 from llama2vec.records import Passage, Run
 
@@ -69,6 +70,11 @@ def test_windows_overlap_by_the_stride() -> None:
     text = " ".join(f"w{number}" for number in range(10))
     found = cut_document(Passage("d", text), WindowSettings("maxp", tokens=4, stride=3), word_spans)
     assert [window.text for window in found] == ["w0 w1 w2 w3", "w3 w4 w5 w6", "w6 w7 w8 w9"]
+
+
+def test_windows_in_words_count_signs_where_no_spaces_stand() -> None:
+    found = cut_document(Passage("d", "羊驼毛很暖和。"), WindowSettings("maxp", tokens=4, stride=3), word_spans)
+    assert [window.text for window in found] == ["羊驼毛很", "很暖和。"]
 
 
 def test_the_title_stands_in_front_of_every_window_and_takes_at_most_half_of_it() -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.cutting import word_spans
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
+from llama2vec.data.words import word_spans
 from llama2vec.errors import UnreadableError
 from llama2vec.retrieve.folder_source import FolderSource
 
