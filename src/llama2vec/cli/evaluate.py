@@ -21,7 +21,7 @@ from llama2vec.cli.options import (
     load_encoder,
     with_options,
 )
-from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.cli.settings_options import given_options, options_from, refuse_options, settings_option
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
@@ -152,9 +152,8 @@ def _check_tasks(tasks: Sequence[str], settings: _Settings, *, writes: bool) -> 
 def _check_unused(kind: _Kind, loading: EncoderLoading, settings: _Settings, mode: str) -> None:
     """Refuse options and settings that would change nothing."""
     what = {"bm25": "bm25", "run": "a run"}.get(kind)
-    given = list(loading.model_dump(exclude_defaults=True))
-    if what and given:
-        raise ConfigError(f"--{given[0]} belongs to a model; leave it out for {what}")
+    if what:
+        refuse_options(given_options(loading), f"belongs to a model, and this is {what}")
     if what and settings.stores:
         raise ConfigError(f"stores=FOLDER keeps the vectors of a model; leave it out for {what}")
     if kind != "bm25" and mode != "hybrid" and "language" in settings.model_fields_set:

@@ -11,7 +11,7 @@ import typer
 from pydantic import Field
 
 from llama2vec.cli.options import already_done, bm25_language
-from llama2vec.cli.settings_options import options_from
+from llama2vec.cli.settings_options import given_options, options_from, refuse_options
 from llama2vec.config import Settings
 from llama2vec.engines.engine import TOKEN
 from llama2vec.engines.opening import ENGINES, Target
@@ -92,18 +92,12 @@ def _check_options(to: str, quantize: str, engine: _Collection) -> None:
     """Refuse options that the target does not have."""
     if quantize not in _QUANTIZATIONS:
         raise ConfigError(f"--quantize {quantize}: unknown; choose from {', '.join(_QUANTIZATIONS)}")
-    is_engine = to in ENGINES
-    given = {
-        "--quantize": to not in _ENCODERS and quantize != "none",
-        "--snippet": to in _ENCODERS and engine.snippet,
-        "--collection": not is_engine and engine.collection is not None,
-        "--bm25": not is_engine and engine.bm25,
-        "--language": not is_engine and engine.language is not None,
-        "--timeout": not is_engine and "timeout_seconds" in engine.model_dump(exclude_defaults=True),
-    }
-    for option, is_there in given.items():
-        if is_there:
-            raise ConfigError(f"{option} has no meaning for --to {to}; leave it out")
+    unused = {} if to in ENGINES else given_options(engine)
+    if to == _FAISS:
+        unused.pop("--snippet", None)
+    if to not in _ENCODERS and quantize != "none":
+        unused["--quantize"] = quantize
+    refuse_options(unused, f"has no meaning for --to {to}")
 
 
 def _export_encoder(model: Path, output: Path, runtime: Runtime, quantize: str, *, overwrite: bool) -> None:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from llama2vec.cli.answers import Answers, check_question
 from llama2vec.cli.options import WHERE_HELP, Device, Dtype
-from llama2vec.cli.settings_options import options_from
+from llama2vec.cli.settings_options import options_from, refuse_options
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
@@ -64,9 +64,7 @@ def search_command(
         raise ConfigError("--queries and --run belong together: the queries to ask and the TREC run to write")
     of_one = {"the question": question, "--json": as_json, "--open": opens, "--no-group": ranking.no_group}
     without = of_one if queries else {"--overwrite": overwrite}
-    for name, is_given in without.items():
-        if is_given:
-            raise ConfigError(f"{name} has no meaning {'with' if queries else 'without'} --queries and --run")
+    refuse_options(without, f"has no meaning {'with' if queries else 'without'} --queries and --run")
     check_question(question, "search INDEX", as_json=as_json, opens=opens)
     from llama2vec.data.trec import RUN_FILE
 
@@ -82,8 +80,8 @@ def search_command(
             f"--fusion and --weight set how hybrid mixes, but this search is by {chosen} alone; "
             "use them with --mode hybrid"
         )
-    if chosen == "bm25" and model is not None:
-        raise ConfigError(f"--model {model} has no meaning here, because this search is by bm25 alone; leave it out")
+    if chosen == "bm25":
+        refuse_options({"--model": model}, "has no meaning here, because this search is by bm25 alone")
     # Before the model is loaded, which may take minutes.
     retriever.check_mode(chosen)
     if ranking.where is not None:

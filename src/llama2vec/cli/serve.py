@@ -5,14 +5,14 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from llama2vec.cli.options import ENCODER_KEYS, EncoderLoading, EncoderSets, load_encoder
-from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.cli.settings_options import given_options, options_from, refuse_options, settings_option
 from llama2vec.errors import ConfigError, MissingDependencyError
 from llama2vec.files import read_text
 from llama2vec.serve.settings import ProxySettings, ServeSettings
@@ -64,7 +64,11 @@ def serve_command(
     limits = _with_files(limits, index)
     table, only_table = _query_table(index, model, limits.table)
     if only_table:
-        _check_no_model(model, {"name": name, "set": sets, **loading.model_dump(exclude_defaults=True)})
+        refuse_options(
+            {"--name": name, "--set": sets, **given_options(loading)},
+            f"belongs to a model, and --model {model} is a query table (to use both, name the model with --model and "
+            "the table with --table)",
+        )
     listening = listen(host, port)
     if token is None and not _is_loopback(host):
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
@@ -103,15 +107,6 @@ def _query_table(index: Path | None, model: str | None, table: Path | None) -> t
     if instead and table is not None:
         raise ConfigError(f"--model {model} is a query table already; drop --table, or name the encoder with --model")
     return Path(str(model)) if instead else table, instead
-
-
-def _check_no_model(table: str | None, options: Mapping[str, object]) -> None:
-    """Raise a ConfigError for an option of a model where a query table answers alone."""
-    for option in (f"--{name}" for name, value in options.items() if value):
-        raise ConfigError(
-            f"{option} belongs to a model, and --model {table} is a query table; drop {option}, or name the model with "
-            "--model and the table with --table"
-        )
 
 
 def _with_files(limits: ServeSettings, index: Path | None) -> ServeSettings:

@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 import typer
@@ -33,7 +33,7 @@ def options_from(
         parameter: The parameter that takes them.
         panel: Heading of the options in the help.
     """
-    names = {field: field.removesuffix("_seconds") for field in schema.model_fields}
+    names = {field: _option_name(field)[2:].replace("-", "_") for field in schema.model_fields}
 
     def decorate(command: Callable[..., ResultT]) -> Callable[..., ResultT]:
         @functools.wraps(command)
@@ -49,6 +49,27 @@ def options_from(
         return run
 
     return decorate
+
+
+def given_options(settings: Settings) -> dict[str, object]:
+    """Return the options behind settings whose values differ from the defaults, by name."""
+    return {_option_name(field): value for field, value in settings.model_dump(exclude_defaults=True).items()}
+
+
+def refuse_options(options: Mapping[str, object], problem: str) -> None:
+    """Raise a ConfigError for the first option that was given; None and False = not given.
+
+    Args:
+        options: Value of each option, by name.
+        problem: Why it would change nothing; follows the option's name in the message.
+    """
+    for option, value in options.items():
+        if value is not None and value is not False:
+            raise ConfigError(f"{option} {problem}; leave it out")
+
+
+def _option_name(field: str) -> str:
+    return f"--{field.removesuffix('_seconds').replace('_', '-')}"
 
 
 def _option(schema: type[Settings], field: str, name: str, panel: str) -> inspect.Parameter:

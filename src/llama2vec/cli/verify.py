@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import Device
-from llama2vec.cli.settings_options import options_from
+from llama2vec.cli.settings_options import given_options, options_from, refuse_options
 from llama2vec.errors import ConfigError
 from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.terminal import counted
@@ -101,18 +101,9 @@ def _check_options(
     if backend in _EXPORTED and (write or only_texts or comparing["--vectors"] or server.url):
         raise ConfigError(f"--backend {backend} only compares; drop --write, --export-texts, --vectors and --url")
     if backend != "http" and not server.url:
-        changed = server.model_dump(exclude_defaults=True)
-        options = {f"--{name.removesuffix('_seconds').replace('_', '-')}": value for name, value in changed.items()}
-        _refuse_given(options, f"says how a server is asked, and --backend {backend} asks none")
+        refuse_options(given_options(server), f"says how a server is asked, and --backend {backend} asks none")
     if only_texts:
-        _refuse_given(comparing, "has no meaning with --export-texts, which compares nothing")
-
-
-def _refuse_given(options: Mapping[str, object], problem: str) -> None:
-    """Refuse the first of these options that was given."""
-    for option, value in options.items():
-        if value is not None:
-            raise ConfigError(f"{option} {problem}; leave it out")
+        refuse_options(comparing, "has no meaning with --export-texts, which compares nothing")
 
 
 def _write(found: Verification, output: Path, overwrite: bool) -> None:

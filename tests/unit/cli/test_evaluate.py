@@ -190,10 +190,12 @@ def test_settings_that_would_change_nothing_are_refused(
     pairs.write_text("sentence1\tsentence2\tscore\na\tb\t1\na\tc\t0\n", encoding="utf-8")
     for model, what in (("bm25", "bm25"), (run, "a run")):
         call = ["evaluate", model, "--task", folder]
-        assert f"--dtype belongs to a model; leave it out for {what}" in command_line.refused(
+        assert f"--dtype belongs to a model, and this is {what}; leave it out" in command_line.refused(
             *call, "--dtype", "float32"
         )
-        assert f"--device belongs to a model; leave it out for {what}" in command_line.refused(*call, "--device", "cpu")
+        assert f"--device belongs to a model, and this is {what}; leave it out" in command_line.refused(
+            *call, "--device", "cpu"
+        )
         stores = ["--set", f"stores={tmp_path / 'stores'}"]
         assert f"vectors of a model; leave it out for {what}" in command_line.refused(*call, *stores)
     for model, what in ((run, "a run"), ("model", "vectors alone")):
@@ -275,4 +277,6 @@ def test_prompts_are_an_option_as_everywhere_and_a_setting_as_before(
     assert facts[0] == facts[1] != facts[2]
     message = command_line.refused(*command, "--prompts", "echo", "--set", "prompts=released")
     assert "--prompts echo and --set prompts=released give prompts different values" in message
-    assert "leave it out for bm25" in command_line.refused("evaluate", "bm25", "--task", folder, "--prompts", "echo")
+    assert "this is bm25; leave it out" in command_line.refused(
+        "evaluate", "bm25", "--task", folder, "--prompts", "echo"
+    )
