@@ -32,11 +32,12 @@ from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_fin
 from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
 MANIFEST = "manifest.json"
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 """The version of what a plan stands for. An unfinished training continues in the version that began it.
 
 In version 1, adaptation counted words by spaces alone, documents that start with another number than 0 or 1 shared one
-draw, and fine-tuning dropped the batches of an epoch that fill no whole step.
+draw, fine-tuning dropped the batches of an epoch that fill no whole step, and in a run it repeated ``model.layers``. Up
+to version 2, texts with equally many spaces shared batches; version 2 counted each Hangul sign as a word.
 """
 
 _FILES = (
@@ -95,9 +96,13 @@ class Stage:
 
     def format_in(self, folder: Path, plan: Mapping[str, Any]) -> int:
         """Return the format of the unfinished training that a folder holds for this plan; without one, the newest."""
-        found, comparable = self.kind.read(folder), self.kind_for(plan).read(folder)
-        is_same = found and comparable and same_plan(comparable.plan, plan)
-        return int(found.plan.get("format", 1)) if found and is_same else PLAN_FORMAT
+        comparable = self.kind_for(plan).read(folder)
+        return self.format_of(folder) if comparable and same_plan(comparable.plan, plan) else PLAN_FORMAT
+
+    def format_of(self, folder: Path) -> int:
+        """Return the format of the plan in a folder; without one, the newest."""
+        found = self.kind.read(folder)
+        return int(found.plan.get("format", 1)) if found else PLAN_FORMAT
 
 
 def _hashed(plan: Mapping[str, Any]) -> dict[str, Any]:

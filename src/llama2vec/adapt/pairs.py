@@ -11,6 +11,7 @@ from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.data.corpus import read_flat
 from llama2vec.data.spool import SPOOL_FILE, Spool, SpooledRow, write_spool
 from llama2vec.data.unlabeled import adaptation_examples, adaptation_pairs, no_text
+from llama2vec.data.words import count_words
 from llama2vec.errors import EmptyTargetsError
 from llama2vec.model.lengths import warn_of_cut
 from llama2vec.model.prompt import Tokenizer, count_longer
@@ -41,22 +42,22 @@ def read_pairs(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]
     Raises:
         EmptyCorpusError: No text at all.
     """
-    need_next, seed, as_before = config.objective.next_weight > 0, config.optimizer.seed, work.format == 1
+    need_next, seed = config.objective.next_weight > 0, config.optimizer.seed
     if not config.text.streaming:
-        kept, out = adaptation_examples(passages, config.text, seed, need_next=need_next, as_before=as_before)
+        kept, out = adaptation_examples(passages, config.text, seed, need_next=need_next, plan_format=work.format)
         return Pairs(kept, out, len(out), sum(bool(example.next_text) for example in kept))
     path, held_out, counts = work.begin() / SPOOL_FILE, list[AdaptationExample](), Counter[str]()
 
     def rows() -> Iterator[SpooledRow]:
         for example, is_held_out in adaptation_pairs(
-            passages, config.text, seed, need_next, most_rows=_MOST_ROWS, as_before=as_before
+            passages, config.text, seed, need_next, most_rows=_MOST_ROWS, plan_format=work.format
         ):
             if is_held_out:
                 held_out.extend([example] if counts["out"] < MOST_HELD_OUT else [])
                 counts["out"] += 1
             else:
                 counts["followed"] += bool(example.next_text)
-                yield SpooledRow((example.text, example.next_text), size=example.text.count(" "))
+                yield SpooledRow((example.text, example.next_text), size=length_of(example, work.format))
 
     def write() -> tuple[list[AdaptationExample], int, int]:
         with read_flat():
@@ -68,6 +69,12 @@ def read_pairs(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]
     if not examples:
         raise no_text(config.text)
     return Pairs(examples, *found)
+
+
+def length_of(example: AdaptationExample, plan_format: int | None = None) -> int:
+    """Return the length by which texts share batches; up to format 2 of the plans it counts spaces (``stage.py``)."""
+    text = example.text
+    return text.count(" ") if plan_format is not None and plan_format <= 2 else count_words(text)
 
 
 def check_followed(pairs: Pairs, objective: ObjectiveSettings) -> None:

@@ -56,8 +56,8 @@ class Answers:
     where: str | None = None
     group: bool = True
 
-    def to(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False) -> None:
-        """Print the answers to one question, and open the best one if asked to."""
+    def to(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False, shows: bool = True) -> None:
+        """Print the answers to one question if it ``shows`` them, and open the best one if asked to."""
         from llama2vec.retrieve.hits import corpus_folder
 
         mode = self.mode_now()
@@ -65,6 +65,8 @@ class Answers:
         folder = corpus_folder(self.retriever.store)
         if as_json:
             print_json(hits, question, mode, self.where)
+        elif not shows:
+            pass
         elif hits:
             show(hits, question, folder)
         else:

@@ -75,9 +75,14 @@ def ask_command(
     _sync(following, home)
     retriever = _by_words(home) if words else Retriever.open(home, device=loading.device, dtype=loading.dtype)
     answers = Answers(retriever, where=where)
-    if answered:
+    if question is None:
+        answers.to_each(depth)
+        return
+    # While another call makes the vectors, BM25 has already given all there is.
+    repeats = bool(answered) and answers.mode_now() == "bm25"
+    if answered and not repeats:
         typer.echo("\nBM25 and vectors together:")
-    answers.to(question, depth, as_json=as_json, opens=opens) if question is not None else answers.to_each(depth)
+    answers.to(question, depth, as_json=as_json, opens=opens, shows=not repeats)
 
 
 def _sync(following: Following, home: Path) -> None:

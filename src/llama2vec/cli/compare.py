@@ -78,7 +78,7 @@ def compare_command(
     named = read_named_runs(runs)
     check_same_corpus(runs, data.corpus_source if data else None)
     if task and data:
-        named = _without_own(named, task, data, judgments, reading)
+        named = _without_own(named, runs, task, data, judgments, reading)
     wanted = list(dict.fromkeys(metrics or ["nDCG@10"]))
     name = _task_name(runs, data, qrels, judgments)
     comparisons = compare_runs(named, judgments, metrics=wanted, task=name, options=options)
@@ -95,13 +95,15 @@ def compare_command(
 
 
 def _without_own(
-    runs: Sequence[Run], task: str, data: BeirTask, judgments: Qrels, reading: ReadingSettings
+    runs: Sequence[Run], paths: Sequence[Path], task: str, data: BeirTask, judgments: Qrels, reading: ReadingSettings
 ) -> list[Run]:
-    """Return the runs without the passages that evaluating them on the task skips, because they are the queries."""
+    """Return the runs without the passages that evaluating them skips, because they are the queries."""
     from llama2vec.retrieve.fusion import first_of_each
-    from llama2vec.score.tasks import left_out
+    from llama2vec.score.results import same_id_choice
+    from llama2vec.score.tasks import find_task, left_out
 
-    if own := left_out(task, data, judgments, runs, reading):
+    exclude = same_id_choice(paths, find_task(task).exclude_same_id)
+    if own := left_out(exclude, data, judgments, runs, reading):
         logger.info(
             "%s: the passage of the same id is left out for %s", data.name, counted(len(own), "query", "queries")
         )

@@ -65,8 +65,8 @@ class Splitter:
     @classmethod
     def of_words(cls, settings: PassageSettings) -> Splitter:
         """Return a splitter that needs no model: it measures in :func:`llama2vec.data.words.word_spans`."""
-        # Another name than "words", whose passages held whole texts of scripts without spaces.
-        return cls(settings, word_spans, tokenizer="words-2")
+        # The number rises with what counts as a word, so that documents are split again.
+        return cls(settings, word_spans, tokenizer="words-3")
 
     @property
     def plan(self) -> dict[str, str | int]:

@@ -94,7 +94,7 @@ class TextSettings(GrownSettings):
 
     Attributes:
         max_words: Longest T and U. The length of each piece is drawn between the two, so that the model sees texts as
-            short as queries and as long as passages. Chinese, Japanese and Korean signs count as words.
+            short as queries and as long as passages. Chinese and Japanese signs count as words.
         draw_lengths: False fills every piece up to ``max_words`` instead, as the authors' rows are filled.
         count_prompts: ``max_tokens`` includes prefix and prompts, as in the authors' code.
         stop_words: Words that no embedding has to predict: ``iso`` = stopwords-iso of the language, ``nltk`` = NLTK's

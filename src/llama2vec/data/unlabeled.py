@@ -27,7 +27,7 @@ class Document(NamedTuple):
     texts: tuple[str, ...]
 
 
-def group_documents(passages: Iterable[Passage], *, as_before: bool = False) -> Iterator[Document]:
+def group_documents(passages: Iterable[Passage], *, plan_format: int | None = None) -> Iterator[Document]:
     """Group consecutive passages of a document: ids ``<document>-<number>`` with rising numbers and no gap.
 
     Every other passage is a document by itself. A document that does not begin with the number 0 or 1 is called by the
@@ -46,7 +46,7 @@ def group_documents(passages: Iterable[Passage], *, as_before: bool = False) -> 
             if texts:
                 yield Document(current_id, tuple(texts))
             match = _NUMBERED_ID.match(passage.id)
-            is_named = match and (as_before or int(match["number"]) in _FIRST_NUMBERS)
+            is_named = match and (plan_format == 1 or int(match["number"]) in _FIRST_NUMBERS)
             current_id, texts = match["document"] if match and is_named else passage.id, [passage.text]
         previous = passage
     if texts:
@@ -79,7 +79,9 @@ def sentences(text: str, language: str = "en") -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def cut_document(document: Document, settings: TextSettings, seed: int = 0, *, as_before: bool = False) -> list[str]:
+def cut_document(
+    document: Document, settings: TextSettings, seed: int = 0, *, plan_format: int | None = None
+) -> list[str]:
     """Split a document into consecutive pieces of whole sentences.
 
     The target length of each piece is drawn uniformly between ``min_words`` and ``max_words``, seeded by the document's
@@ -93,7 +95,7 @@ def cut_document(document: Document, settings: TextSettings, seed: int = 0, *, a
     words, target = 0, lengths.randint(shortest, settings.max_words)
     for text in document.texts:
         for sentence in sentences(text, settings.language):
-            size = len(sentence.split()) if as_before else count_words(sentence)
+            size = count_words(sentence, plan_format)
             if words >= settings.min_words and words + size > target:
                 pieces.append(" ".join(current))
                 current, words = [], 0
@@ -113,21 +115,21 @@ def adaptation_examples(
     seed: int = 0,
     need_next: bool = True,
     *,
-    as_before: bool = False,
+    plan_format: int | None = None,
 ) -> tuple[list[AdaptationExample], list[AdaptationExample]]:
     """Return training and held-out pairs from ordered text; a document belongs to one of the two as a whole.
 
     With ``need_next``, the last piece of a document is dropped, because no text follows it (EBAR needs U). A document
     of a single piece is kept, with an empty U, so that a corpus of short texts is usable. Rows of the authors' data are
-    pairs as they are: T and U are neither cut nor joined. ``as_before`` names documents and counts words as plans of
-    format 1 did (see :mod:`llama2vec.stage`).
+    pairs as they are: T and U are neither cut nor joined. ``plan_format`` names documents and counts words as plans of
+    an earlier format did (see ``stage.py``).
 
     Raises:
         EmptyCorpusError: No text at all.
     """
     training: list[AdaptationExample] = []
     held_out: list[AdaptationExample] = []
-    for example, is_held_out in adaptation_pairs(passages, settings, seed, need_next, as_before=as_before):
+    for example, is_held_out in adaptation_pairs(passages, settings, seed, need_next, plan_format=plan_format):
         (held_out if is_held_out else training).append(example)
     if not training:
         raise no_text(settings)
@@ -146,7 +148,7 @@ def adaptation_pairs(
     need_next: bool = True,
     *,
     most_rows: int | None = None,
-    as_before: bool = False,
+    plan_format: int | None = None,
 ) -> Iterator[tuple[AdaptationExample, bool]]:
     """Stream the pairs of :func:`adaptation_examples` with whether they are held out, one document in memory.
 
@@ -154,7 +156,7 @@ def adaptation_pairs(
     come before the document that they interrupt; after ``most_rows`` of them it ends.
     """
     waiting: list[AdaptationExample] | None = []
-    for example, is_held_out in _drawn_pairs(passages, settings, seed, need_next, most_rows, as_before):
+    for example, is_held_out in _drawn_pairs(passages, settings, seed, need_next, most_rows, plan_format):
         if waiting is not None and is_held_out:
             waiting.append(example)
             continue
@@ -170,7 +172,7 @@ def _drawn_pairs(
     seed: int,
     need_next: bool,
     most_rows: int | None,
-    as_before: bool,
+    plan_format: int | None,
 ) -> Iterator[tuple[AdaptationExample, bool]]:
     rows: list[tuple[AdaptationExample, bool]] = []
 
@@ -184,10 +186,10 @@ def _drawn_pairs(
                 if most_rows and len(rows) >= most_rows:
                     yield Passage("", "")  # An empty document, so that the rows are taken
 
-    for document in group_documents(without_pairs(), as_before=as_before):
+    for document in group_documents(without_pairs(), plan_format=plan_format):
         yield from rows
         rows.clear()
-        pieces = cut_document(document, settings, seed, as_before=as_before)
+        pieces = cut_document(document, settings, seed, plan_format=plan_format)
         if not pieces:
             continue
         following = [*pieces[1:], ""]

@@ -14,11 +14,17 @@ logger = logging.getLogger(__name__)
 
 WORD = re.compile(r"[^\W_]+")
 """A run of letters and digits."""
-SIGNS = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+_KANA_AND_HAN = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+SIGNS = rf"{_KANA_AND_HAN}\uac00-\ud7af"
 """Chinese, Japanese and Korean characters, for use inside the brackets of a regular expression."""
 
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese and Khmer: about five letters a word
-_COUNTED = re.compile(rf"(?:[{SIGNS}]|[{_UNSPACED}]{{1,5}})[^\w\s]*|[^\s{SIGNS}{_UNSPACED}]+")
+_SIGN = re.compile(f"[{_KANA_AND_HAN}]")
+# Korean is written with spaces; only trainings with plans of format 2 count each Hangul sign.
+_COUNTED, _COUNTED_BY_2 = (
+    re.compile(rf"(?:[{signs}]|[{_UNSPACED}]{{1,5}})[^\w\s]*|[^\s{signs}{_UNSPACED}]+")
+    for signs in (_KANA_AND_HAN, SIGNS)
+)
 
 
 def stop_words(language: str) -> frozenset[str]:
@@ -90,8 +96,8 @@ def text_key(text: str) -> str:
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Return (begin, end) of what counts as a word where texts are measured, punctuation included.
 
-    That is what stands between white space. Of scripts that are written without spaces, each kana, Han or Hangul sign
-    counts, and every five letters of Thai, Lao, Burmese or Khmer.
+    That is what stands between white space. Of scripts that are written without spaces, each kana or Han sign counts,
+    and every five letters of Thai, Lao, Burmese or Khmer.
 
     >>> word_spans("a llama 你好。")
     [(0, 1), (2, 7), (8, 9), (9, 11)]
@@ -99,9 +105,20 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     return [found.span() for found in _COUNTED.finditer(text)]
 
 
-def count_words(text: str) -> int:
-    """Return the number of :func:`word_spans`."""
-    return len(text.split()) if text.isascii() else len(_COUNTED.findall(text))
+def count_words(text: str, plan_format: int | None = None) -> int:
+    """Return the number of :func:`word_spans`, or of words as a plan of this format counts them (``stage.py``)."""
+    if text.isascii() or plan_format == 1:
+        return len(text.split())
+    return len((_COUNTED_BY_2 if plan_format == 2 else _COUNTED).findall(text))
+
+
+def question_words(text: str) -> int:
+    """Return how long a question is in words; two kana or Han signs count as one, which is their usual length.
+
+    >>> question_words("who won the race?"), question_words("谁赢得了比赛？")
+    (4, 3)
+    """
+    return count_words(text) - len(_SIGN.findall(text)) // 2
 
 
 def first_words(text: str, count: int) -> str:

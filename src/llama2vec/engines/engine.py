@@ -28,7 +28,7 @@ TOKEN = "LLAMA2VEC_ENGINE_TOKEN"  # noqa: S105
 """Environment variable with what an engine asks of its users: ``user:password``, an API key, or a password."""
 
 REQUEST_SECONDS = 60
-"""How long an engine that has answered once may take for one request."""
+"""How long an engine that has answered once may take for one request that reads or writes passages."""
 
 _NOWHERE = re.compile("[\0\ud800-\udfff]")
 _REFUSED = re.compile(r"\b40[13]\b|unauthori|authenti|password|api.?key", re.IGNORECASE)
@@ -69,6 +69,8 @@ class Engine(Protocol):
 
     def about(self) -> About | None:
         """Return what the collection says about itself; None = it does not exist.
+
+        It fails as quickly as the first answer, so that an engine that hangs is noticed before a search.
 
         Raises:
             EngineError: The collection was made by another program.

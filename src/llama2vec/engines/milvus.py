@@ -7,7 +7,18 @@ import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from llama2vec.engines.engine import ABOUT, About, Entry, Found, Vectors, missing, payload, read_about, unreachable
+from llama2vec.engines.engine import (
+    ABOUT,
+    REQUEST_SECONDS,
+    About,
+    Entry,
+    Found,
+    Vectors,
+    missing,
+    payload,
+    read_about,
+    unreachable,
+)
 from llama2vec.records import Passage
 
 _LONGEST = 65_535  # Bytes of a VARCHAR
@@ -62,7 +73,7 @@ class Milvus:
         for name in ("pymilvus", "milvus_lite", "grpc"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self.place, self.errors = f"the collection {collection} at {at}", (pymilvus.MilvusException,)
-        self._types, self._name, self._has_words = pymilvus.DataType, collection, False
+        self._types, self._name, self._has_words, self._seconds = pymilvus.DataType, collection, False, timeout
         try:
             self._client = pymilvus.MilvusClient(at, token=token, timeout=timeout)
             self._client.list_collections(timeout=timeout)
@@ -71,9 +82,10 @@ class Milvus:
 
     def about(self) -> About | None:
         """See :class:`Engine`."""
-        if not self._client.has_collection(self._name):
+        if not self._client.has_collection(self._name, timeout=self._seconds):
             return None
-        properties = self._client.describe_collection(self._name).get("properties") or {}
+        described = self._client.describe_collection(self._name, timeout=self._seconds)
+        properties = described.get("properties") or {}
         about = read_about(properties.get(ABOUT), self.place)
         self._has_words = about.language is not None
         self._client.load_collection(self._name)
@@ -153,8 +165,9 @@ class Milvus:
     def search(self, vectors: Vectors, depth: int) -> list[Found]:
         """See :class:`Engine`."""
         found = self._client.search(
-            self._name, data=vectors.tolist(), anns_field="vector", limit=depth, output_fields=["id"]
-        )
+            self._name, data=vectors.tolist(), anns_field="vector", limit=depth, output_fields=["id"],
+            timeout=REQUEST_SECONDS,
+        )  # fmt: skip
         return [[(hit["id"], hit["distance"]) for hit in hits] for hits in found]
 
     def close(self) -> None:

@@ -83,7 +83,7 @@ class OpenSearch:
         logging.getLogger("opensearch").setLevel(logging.CRITICAL)
         shown = masked(at)
         self.place, self.errors = f"the index {collection} at {shown}", (OpenSearchException,)
-        self._helpers, self._name = opensearchpy.helpers, collection
+        self._helpers, self._name, self._quick = opensearchpy.helpers, collection, {"request_timeout": timeout}
         user, _, password = token.partition(":")
         secret = {"http_auth": (user, password)} if token else {}
         try:
@@ -91,15 +91,15 @@ class OpenSearch:
             self._client = opensearchpy.OpenSearch(
                 at, timeout=max(REQUEST_SECONDS, timeout), max_retries=3, retry_on_timeout=False, **secret, **client
             )
-            self._client.info(request_timeout=timeout)
+            self._client.info(**self._quick)
         except (OpenSearchException, OSError, ValueError) as error:
             raise unreachable(f"OpenSearch at {shown}", error) from error
 
     def about(self) -> About | None:
         """See :class:`Engine`."""
-        if not self._client.indices.exists(index=self._name):
+        if not self._client.indices.exists(index=self._name, **self._quick):
             return None
-        found = self._client.indices.get_mapping(index=self._name)
+        found = self._client.indices.get_mapping(index=self._name, **self._quick)
         if self._name not in found:
             raise EngineError(f"{self.place} is an alias of {', '.join(sorted(found))}; name the index itself")
         return read_about(found[self._name]["mappings"].get("_meta", {}).get(ABOUT), self.place)

@@ -83,10 +83,12 @@ class Pgvector:
         self._table, self._sparse, self._jsonb = quoted(collection), pgvector.SparseVector, Jsonb
         self._has_words, self._dimension = False, 0
         secret = {"password": token} if token else {}
+        # A host that drops packets would take a quarter of an hour to be noticed; a long query does not count.
+        limits = {"connect_timeout": max(2, round(timeout)), "tcp_user_timeout": round(1000 * timeout)}
 
         def connect() -> Any:
             try:
-                database = psycopg.connect(at, autocommit=True, connect_timeout=max(2, round(timeout)), **secret)
+                database = psycopg.connect(at, autocommit=True, **limits, **secret)
             except (psycopg.Error, OSError) as error:
                 raise unreachable(f"PostgreSQL at {shown}", error) from error
             try:

@@ -81,20 +81,20 @@ class Qdrant:
         try:
             if "://" in at:
                 where: dict[str, Any] = {"url": at, "api_key": token or None, "check_compatibility": False}
-                first = qdrant_client.QdrantClient(**where, timeout=max(1, round(timeout)))
-                first.get_collections()
-                first.close()
+                # The client takes a limit for all of its requests.
+                self._quick = qdrant_client.QdrantClient(**where, timeout=max(1, round(timeout)))
+                self._quick.get_collections()
                 self._client = qdrant_client.QdrantClient(**where, timeout=max(REQUEST_SECONDS, round(timeout)))
             else:
-                self._client = qdrant_client.QdrantClient(path=at)
+                self._client = self._quick = qdrant_client.QdrantClient(path=at)
         except (ApiException, OSError, RuntimeError, ValueError) as error:
             raise unreachable(f"Qdrant at {at}", error) from error
 
     def about(self) -> About | None:
         """See :class:`Engine`."""
-        if not self._client.collection_exists(self._name):
+        if not self._quick.collection_exists(self._name):
             return None
-        metadata = self._client.get_collection(self._name).config.metadata or {}
+        metadata = self._quick.get_collection(self._name).config.metadata or {}
         about = read_about(metadata.get(ABOUT), self.place)
         self._has_words = about.language is not None
         return about
@@ -168,6 +168,8 @@ class Qdrant:
     def close(self) -> None:
         """See :class:`Engine`."""
         self._client.close()
+        if self._quick is not self._client:
+            self._quick.close()
 
 
 def _point_id(passage_id: str) -> str:

@@ -53,8 +53,8 @@ class GenerateSettings(Settings):
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.5
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9  # Draw from the most likely tokens with this probability together
     batch_size: Annotated[int, Field(ge=1)] = 16  # Number of passages that the LLM reads at once
-    min_words: Annotated[int, Field(ge=1)] = 3  # Words of the shortest question
-    max_words: Annotated[int, Field(ge=1)] = 24  # Words of the longest question
+    min_words: Annotated[int, Field(ge=1)] = 3  # Words of the shortest question; two Chinese or Japanese signs are one
+    max_words: Annotated[int, Field(ge=1)] = 24  # Words of the longest question, counted likewise
     most_copied: Annotated[float, Field(ge=0, le=1)] = 0.7
     round_trip: Annotated[int, Field(ge=0)] = 3
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer

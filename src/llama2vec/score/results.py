@@ -224,8 +224,7 @@ def read_named_runs(paths: Sequence[Path]) -> list[Run]:
 
 def check_same_corpus(paths: Sequence[Path], corpus_source: str | None = None) -> None:
     """Check that runs were made on one corpus, as far as their results tell, and on that of ``corpus_source``."""
-    settings = [(str(path), _result_of(path).get("settings")) for path in paths]
-    found_in = [(path, facts.get("corpus_fingerprint")) for path, facts in settings if isinstance(facts, dict)]
+    found_in = [(str(path), _settings_of(path).get("corpus_fingerprint")) for path in paths]
     known = [(path, found) for path, found in found_in if isinstance(found, str)]
     if known and corpus_source is not None:
         known.append((corpus_source, corpus_fingerprint(corpus_source)))
@@ -240,11 +239,24 @@ def task_of(paths: Sequence[Path], judgments: str) -> str | None:
 
     ``judgments`` is the fingerprint of the task's queries and judgments.
     """
-    results = [_result_of(path) for path in paths]
-    names = [result.get("task") for result in results]
-    settings = [result["settings"] if isinstance(result.get("settings"), dict) else {} for result in results]
-    same = all(_with_new_names(facts).get("judgments_fingerprint") == judgments for facts in settings)
+    names = [_result_of(path).get("task") for path in paths]
+    same = all(_settings_of(path).get("judgments_fingerprint") == judgments for path in paths)
     return names[0] if same and len(set(map(str, names))) == 1 and isinstance(names[0], str) else None
+
+
+def same_id_choice(paths: Sequence[Path], otherwise: bool | None) -> bool | None:
+    """Return ``exclude_same_id`` as the results of the runs have it; ``otherwise`` where no run has results.
+
+    Raises:
+        EvaluationError: The runs were scored with different choices.
+    """
+    settings = [(path, _settings_of(path)) for path in paths]
+    known = [(path, facts["exclude_same_id"]) for path, facts in settings if "exclude_same_id" in facts]
+    for path, choice in known[1:]:
+        if choice != known[0][1]:
+            both = f"{known[0][0]} (exclude_same_id={json.dumps(known[0][1])}) and {path} ({json.dumps(choice)})"
+            raise EvaluationError(f"{both} were scored differently; score one of them again")
+    return (known[0][1] if known[0][1] is None else bool(known[0][1])) if known else otherwise
 
 
 def _run_stem(path: Path) -> Path:
@@ -258,6 +270,12 @@ def _result_of(path: Path) -> dict[str, Any]:
         return read_json(file) if file.is_file() else {}
     except DataError:
         return {}
+
+
+def _settings_of(path: Path) -> dict[str, Any]:
+    """Return the settings of the result that ``evaluate`` wrote with a run."""
+    settings = _result_of(path).get("settings")
+    return _with_new_names(settings) if isinstance(settings, dict) else {}
 
 
 def is_result(content: Mapping[str, Any]) -> bool:

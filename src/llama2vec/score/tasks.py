@@ -334,13 +334,13 @@ def _is_query(passage: Passage, asked: Mapping[str, str]) -> bool:
 
 
 def left_out(
-    name: str, data: BeirTask, qrels: Qrels, runs: Sequence[Run], reading: ReadingSettings | None = None
+    exclude: bool | None, data: BeirTask, qrels: Qrels, runs: Sequence[Run], reading: ReadingSettings | None = None
 ) -> Set[str]:
-    """Return the ids of the queries for which scoring these runs on a task skips the passage of the same id.
+    """Return the ids of the queries for which scoring these runs skips the passage of the same id.
 
-    The corpus is read only where a run has such a passage and the task skips those with their query's text.
+    ``exclude`` is as :attr:`Task.exclude_same_id`. The corpus is read only where a run has such a passage and it is
+    None.
     """
-    exclude = find_task(name).exclude_same_id
     found = {query_id for run in runs for query_id, scores in run.results.items() if query_id in scores}
     found = {query_id for query_id in found if qrels.get(query_id, {}).get(query_id, 0) <= 0}
     if exclude is None and found:

@@ -37,6 +37,8 @@ _CHECK_SECONDS = 0.25
 """How long the state waits for a check of the index: a new one may take seconds to open."""
 _ASK_AGAIN_SECONDS = 5.0
 """Between two checks of a vector database that did not answer: each may take as long as its time limit."""
+_ASKS_ENGINE = 1000
+"""Up to this depth, the vector database answers each search without a filter; the store alone may answer others."""
 
 
 class Service:
@@ -229,14 +231,10 @@ class Service:
         def search() -> tuple[list[ResultT], float]:
             hits = loaded.hits(asked, vector)
             found = time.monotonic()
+            self._note_answer(asked)
             return [show(hit) for hit in hits], found
 
         hits, found = await self._in_search_thread(search)
-        if self._index_state != "engine_unavailable":
-            self._index_state = "ok"
-        elif asked.mode != "bm25":
-            self._index_state = "ok"
-            logger.info("the vector database answers again")
         encode_ms = None if vector is None else 1000 * (encoded - started)
         quick = asked.mode != "bm25" and loaded.model is not None and not by_model
         return Found(hits, encode_ms, 1000 * (found - encoded), quick)
@@ -246,7 +244,21 @@ class Service:
             raise QueueFullError(1)
         self._searching += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._searches, function)
+            return await asyncio.get_running_loop().run_in_executor(self._searches, self._noting_faults, function)
+        finally:
+            self._searching -= 1
+
+    def _note_answer(self, asked: Search) -> None:
+        if self._index_state != "engine_unavailable":
+            self._index_state = "ok"
+        elif asked.mode != "bm25" and asked.where is None and asked.depth <= _ASKS_ENGINE:
+            self._index_state = "ok"
+            logger.info("the vector database answers again")
+
+    def _noting_faults(self, function: Callable[[], ResultT]) -> ResultT:
+        """Call a function; in the thread, because an engine that hangs fails after the request has been given up."""
+        try:
+            return function()
         except StoreChangedError:
             self._index_state = "store_changed"
             raise
@@ -255,8 +267,6 @@ class Service:
                 logger.warning("searches by vectors fail until this is mended: %s", error)
             self._index_state, self._lost_at = "engine_unavailable", time.monotonic()
             raise
-        finally:
-            self._searching -= 1
 
 
 async def _in_daemon_thread(function: Callable[[], ResultT]) -> ResultT:

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from llama2vec.adapt.pairs import Pairs, check_followed, read_pairs, warn_of_cut_texts
+from llama2vec.adapt.pairs import Pairs, check_followed, length_of, read_pairs, warn_of_cut_texts
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.config import load_config
+from llama2vec.data.spool import Spool
 from llama2vec.errors import EmptyCorpusError, EmptyTargetsError
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import PLAN_FORMAT, StageWork
@@ -61,6 +62,20 @@ def test_what_an_earlier_version_began_keeps_its_pairs(streaming: bool, tmp_path
     # The documents shared one id, and with it one draw.
     assert sides[1] in (0, 200)
     assert 30 < sides[2] < 90
+
+
+@STREAMED
+def test_texts_without_spaces_share_batches_with_texts_of_their_length(streaming: bool, tmp_path: Path) -> None:
+    passages = [Passage("long", "羊驼是安第斯山脉的骆驼科动物。" * 3), Passage("short", "它们满足时会哼鸣。")]
+    for plan_format, lengths in {2: [2, 0], 3: [42, 8]}.items():
+        pairs = read(
+            passages, tmp_path, streaming=streaming, plan_format=plan_format, language="zh", draw_lengths=False
+        )
+        found = [length_of(one, plan_format) for one in pairs.training]
+        assert found == lengths
+        if streaming:
+            assert isinstance(pairs.training, Spool)
+            assert pairs.training.sizes(0, 2) == lengths
 
 
 EXAMPLE, ALONE = AdaptationExample("a", "b"), AdaptationExample("a", "")

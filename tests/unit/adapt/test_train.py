@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from llama2vec.errors import ConfigError, ContractError, EmptyTargetsError, Llam
 from llama2vec.finetune.train import _load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import AdaptationExample, Passage
+from llama2vec.training.settings import OptimizerSettings
 from llama2vec.verify.backends import open_backend
 from llama2vec.verify.verification import read_golden, verify
 
@@ -55,6 +57,18 @@ def test_prompts_that_only_encode_are_refused(settings: list[str], message: str,
     with pytest.raises(ConfigError, match=message):
         adapt_model(load_config(AdaptConfig, None, settings), tmp_path / "out", passages=PASSAGES)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("plan_format", "groups"), [(2, False), (None, True)])
+def test_a_batch_holds_texts_of_one_length_whether_they_are_written_with_spaces_or_not(
+    plan_format: int | None, groups: bool
+) -> None:
+    objective = cast("PretextObjective", SimpleNamespace(plan_format=plan_format))
+    sizes = [1, 40] * 16
+    examples = [AdaptationExample("羊" * size, "") for size in sizes]
+    rows = list(PretextObjective.order(objective, examples, OptimizerSettings(batch_size=4)))
+    batches = [{sizes[row] for row in rows[begin : begin + 4]} for begin in range(0, len(rows), 4)]
+    assert all(len(batch) == 1 for batch in batches) == groups
 
 
 def test_limits_of_the_text_may_include_both_prompts(llama_folder: Path, tmp_path: Path) -> None:

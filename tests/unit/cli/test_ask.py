@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from encoders import encoder_for
 from running import CommandLine
 
 from llama2vec.artifact import owned
-from llama2vec.retrieve.library import index_in_cache
+from llama2vec.errors import OutputBusyError
+from llama2vec.retrieve.library import Library, index_in_cache
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
 
@@ -84,6 +86,26 @@ def test_while_another_call_writes_the_index_its_present_state_answers(
         done = command_line("ask", docs, "bridge", "--words", "--model", model)
     assert "answering from its current state" in done.err
     assert ("a.md:3" in done.out, "d.txt" in done.out) == (True, False)
+
+
+def test_while_another_call_makes_the_vectors_bm25_answers_once(
+    docs: Path, model: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync, opened = Library.sync, list[str]()
+
+    def words_alone(library: Library, *given: Any, **options: Any) -> Any:
+        if len(given) > 1:  # the encoder, too
+            raise OutputBusyError("index: another process is writing it")
+        return sync(library, *given, **options)
+
+    monkeypatch.setattr(Library, "sync", words_alone)
+    monkeypatch.setattr(
+        "llama2vec.cli.answers.open_best", lambda hits, *_: opened.append(hits[0].passage.place.document)
+    )
+    done = command_line("ask", docs, "stone bridge", "--model", model, "--open", *CPU)
+    assert (done.code, opened) == (0, ["a.md"])
+    assert "answering from its current state" in done.err
+    assert (done.out.count("a.md:3"), "vectors together" in done.out) == (1, False)
 
 
 def test_mistakes_are_one_line(docs: Path, model: Path, command_line: CommandLine, tmp_path: Path) -> None:

@@ -227,6 +227,32 @@ def test_passages_that_are_the_queries_count_as_in_evaluate(
     assert list(comparison.systems.values()) == scores
 
 
+@pytest.mark.parametrize("name", ["beir/arguana", "mine"])
+def test_a_choice_about_passages_that_are_the_queries_counts_as_in_evaluate(
+    compare: Callable[..., Outcome], refused: Callable[..., str], command_line: CommandLine, tmp_path: Path, name: str
+) -> None:
+    passages = {"1": "river stone", "2": "river bridge", "3": "stone bridge"}
+    folder = write_task(
+        tmp_path / "data" / name, passages, {"1": "river stone", "2": "bridge"}, {"1": {"2": 1}, "2": {"3": 1}}
+    )
+    root = ("--task", name if name == "beir/arguana" else str(folder), "--data-root", tmp_path / "data")
+    runs = []
+    for system in ("a", "b"):
+        write_run(Run({"1": {"1": 3.0, "2": 2.0}, "2": {"3": 1.0}}, system), run := tmp_path / f"{system}.trec")
+        for choice in ("false", "true"):
+            out = tmp_path / f"{system}-{choice}"
+            asked = (*root, "--metric", "MRR@10", "-o", out, "--set", f"exclude_same_id={choice}")
+            assert command_line("evaluate", run, *asked).code == 0
+            runs += out.glob("*.trec")
+    for pair, score in ((runs[::2], 0.75), (runs[1::2], 1.0), ((runs[0], tmp_path / "b.trec"), 0.75)):
+        out = tmp_path / f"{pair[0].parent.name}-{pair[1].parent.name}.json"
+        assert compare(*pair, *root, "--metric", "MRR@10", "--output", out)[0] == 0
+        [comparison] = read_comparisons(out)
+        assert list(comparison.systems.values()) == [score, score]
+    assert "(exclude_same_id=false) and" in (said := refused(runs[0], runs[3], *root))
+    assert said.rstrip().endswith("(true) were scored differently; score one of them again")
+
+
 @pytest.mark.parametrize("beside", ["no JSON", "[1]", '{"settings": 3}', '{"settings": {"corpus_fingerprint": 4}}'])
 def test_other_files_beside_a_run_are_no_obstacle(
     compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path], beside: str

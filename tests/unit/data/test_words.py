@@ -10,6 +10,7 @@ from llama2vec.data.words import (
     chosen_stop_words,
     count_words,
     first_words,
+    question_words,
     stop_words,
     stop_words_identity,
     text_key,
@@ -37,13 +38,25 @@ def test_texts_that_differ_in_case_space_or_form_are_the_same(first: str, second
     ("text", "count"),
     [
         ("", 0), ("a llama – or “two”, don't you think?", 8), ("羊驼。", 2), ("「羊驼」 and 2 llamas", 6),
-        ("알파카", 3), ("ภาษาไทย", 2),
+        ("알파카는 풀을 먹나요?", 3), ("アルパカ", 4), ("ภาษาไทย", 2),
     ],
 )  # fmt: skip
 def test_words_are_counted_by_space_or_by_sign(text: str, count: int) -> None:
     assert count_words(text) == len(word_spans(text)) == count
     assert first_words(text, 99) == text
     assert count_words(first_words(text, 2)) == min(count, 2)
+
+
+@pytest.mark.parametrize(("plan_format", "count"), [(1, 3), (2, 9), (3, 3), (None, 3)])
+def test_a_training_that_was_begun_before_counts_korean_words_as_it_did(plan_format: int | None, count: int) -> None:
+    assert count_words("알파카는 풀을 먹나요?", plan_format) == count
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("who won the race?", 4), ("알파카는 풀을 먹나요?", 3), ("谁赢得了比赛？", 3), ("誰が?", 1)]
+)
+def test_a_question_has_a_word_for_two_signs(text: str, count: int) -> None:
+    assert question_words(text) == count
 
 
 @pytest.mark.parametrize(("first", "second"), [("a b", "ab"), ("cafe", "café"), ("1", "l")])

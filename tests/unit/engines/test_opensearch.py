@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llama2vec.engines.engine import ABOUT, About
 from llama2vec.engines.opensearch import _ANALYZERS, OpenSearch, _document_id, _product
 from llama2vec.retrieve.lexical import _STEMMERS
 
@@ -27,17 +28,24 @@ def test_languages_are_named_as_stemmers_are() -> None:
     assert {_ANALYZERS[code] for code in both} == {_STEMMERS[code] for code in both}
 
 
-def test_only_the_first_answer_must_come_within_the_time_that_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_collection_says_of_itself_must_come_within_the_time_that_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     limits: list[float] = []
+
+    def asked(*, request_timeout: float, index: str = "") -> dict[str, Any]:
+        limits.append(request_timeout)
+        about = About(contract_hash="c0ffee", dimension=2).model_dump()
+        return {index: {"mappings": {"_meta": {ABOUT: about}}}}
 
     def client(at: str, *, timeout: float, **options: Any) -> SimpleNamespace:
         limits.append(timeout)
-        return SimpleNamespace(info=lambda request_timeout: limits.append(request_timeout))
+        return SimpleNamespace(info=asked, indices=SimpleNamespace(exists=asked, get_mapping=asked))
 
     package, errors = ModuleType("opensearchpy"), ModuleType("opensearchpy.exceptions")
     package.OpenSearch, package.helpers = client, None  # type: ignore[attr-defined]
     errors.OpenSearchException = type("OpenSearchException", (Exception,), {})  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "opensearchpy", package)
     monkeypatch.setitem(sys.modules, "opensearchpy.exceptions", errors)
-    OpenSearch("http://host", "texts", token="", timeout=3)
-    assert limits == [60, 3]
+    assert OpenSearch("http://host", "texts", token="", timeout=3).about() is not None
+    assert limits == [60, 3, 3, 3]

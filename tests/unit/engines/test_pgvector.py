@@ -52,13 +52,14 @@ class Server:
         modules = {name: ModuleType(name) for name in ("psycopg", "psycopg.types.json", "pgvector", "pgvector.psycopg")}
         database: Any = modules["psycopg"]
         database.Error = database.ProgrammingError = PostgresError
-        database.connect = lambda at, **options: self._connected()
+        database.connect = self._connected
         modules["psycopg.types.json"].Jsonb = modules["pgvector"].SparseVector = None  # type: ignore[attr-defined]
         modules["pgvector.psycopg"].register_vector = self._registered  # type: ignore[attr-defined]
         for name, module in modules.items():
             monkeypatch.setitem(sys.modules, name, module)
 
-    def _connected(self) -> Connection:
+    def _connected(self, at: str, **options: Any) -> Connection:
+        self.options = options
         if self.is_down:
             raise PostgresError("connection refused")
         return Connection(self)
@@ -89,6 +90,11 @@ def test_a_connection_that_the_server_closed_is_made_again(server: Server) -> No
         engine.about()
     server.is_down = False
     assert engine.about() is not None
+
+
+def test_a_host_that_drops_packets_is_noticed_as_quickly_as_the_first_answer_may_take(server: Server) -> None:
+    opened()
+    assert server.options == {"autocommit": True, "connect_timeout": 3, "tcp_user_timeout": 3000}
 
 
 def test_other_errors_are_not_tried_again(server: Server) -> None:

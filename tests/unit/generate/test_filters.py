@@ -37,6 +37,19 @@ def test_a_question_is_refused_for_the_first_reason_that_fits(question: str, row
     assert not reason or reason in REASONS
 
 
+@pytest.mark.parametrize(
+    "question",
+    [
+        "1990년대 이후 한국에서 겨울을 나는 두루미의 개체 수가 크게 늘어난 가장 중요한 이유는 무엇인가요?",
+        "一九九〇年代以降に日本で越冬するタンチョウの個体数が大きく増加した最も重要な理由は何ですか。",
+    ],
+)
+def test_a_usual_question_in_korean_or_japanese_is_kept(question: str) -> None:
+    settings = SETTINGS.model_copy(update={"round_trip": 0})
+    (refused,) = filtered([Written(" ".join([question] * 3), 1)], PASSAGES, settings)[1]
+    assert (filtered([Written(question, 1)], PASSAGES, settings)[1], refused.reason) == ([], "length")
+
+
 def test_a_question_counts_once_for_a_passage_and_not_at_all_for_two() -> None:
     twice = [Written("which animal has soft wool", 1), Written("Which animal  has soft wool", 1)]
     kept, refused = filtered(twice, PASSAGES, SETTINGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from synced_folder import WIDTH, HashEncoder, sync, write
 
 from llama2vec.errors import EngineError, ModelNotFoundError, StoreError
 from llama2vec.records import Passage
+from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.retrieve.query_table import QueryTable
@@ -233,6 +235,39 @@ def test_a_vector_database_that_is_lost_is_told_in_one_line_and_asked_again(
     service.searcher.engine_fault = None
     # No search is needed for that.
     wait_until(lambda: service.client.get("/healthz").status_code == 200)
+
+
+def test_an_answer_that_the_vector_database_may_not_have_given_does_not_end_its_loss(
+    service: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "llama2vec")
+    service.searcher.engine_fault = EngineError("Qdrant does not answer")
+    assert service.client.get("/search", params={"q": "llama"}).status_code == 503
+    service.searcher.engine_fault = None
+    monkeypatch.setattr("llama2vec.serve.service._ASKS_ENGINE", 5)
+    for other in ({"where": "id != 'none'"}, {"depth": 6}, {"mode": "bm25"}):
+        assert service.client.get("/search", params={"q": "llama", **other}).status_code == 200
+        assert service.client.get("/healthz").json()["status"] == "engine_unavailable"
+    assert service.client.get("/search", params={"q": "llama", "depth": 5}).status_code == 200
+    assert service.client.get("/healthz").json()["status"] == "ok"
+    assert caplog.text.count("the vector database answers again") == 1
+
+
+def test_a_vector_database_that_hangs_longer_than_the_request_is_noticed(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    service = start(timeout_seconds=0.5)
+    hang = threading.Event()
+
+    def hits(*asked: Any, **how: Any) -> list[Hit]:
+        assert hang.wait(20)
+        raise EngineError("Qdrant does not answer")
+
+    monkeypatch.setattr(service.searcher, "hits", hits)
+    assert service.client.get("/search", params={"q": "llama"}).status_code == 504
+    hang.set()
+    wait_until(lambda: service.client.get("/healthz").json()["status"] == "engine_unavailable")
+    assert caplog.text.count("Qdrant does not answer") == 1
 
 
 def test_a_service_follows_an_index_that_is_synced(start: Start, tmp_path: Path) -> None:

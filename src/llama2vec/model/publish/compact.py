@@ -24,7 +24,7 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
 from llama2vec.model.local import fetched, layer_count, llm_of_compact, merge
 from llama2vec.model.packaged import PACKAGED
-from llama2vec.model.publish.origin import CARD_FILE, origin_of
+from llama2vec.model.publish.origin import CARD_FILE, origin_of, public_name
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_authors_card
 from llama2vec.model.publish.stacks import stack_lines
 from llama2vec.model.source import (
@@ -102,7 +102,10 @@ def save_compact(
             folder = work.begin([CARD_FILE] if is_authors_card(Path(output) / CARD_FILE) else [])
             if origin.gguf_file:
                 _keep_tokenizer(weights, folder)
-            kept = _write_difference(weights, Path(encoder.backbone.source.location), folder, named, rank)
+            adapter, ranks, kept = _difference(weights, Path(encoder.backbone.source.location), named, rank)
+            save_file(adapter, folder / COMPACT_ADAPTER, metadata={"format": "pt"})
+            public = origin.hub_id or public_name(named)
+            write_json(folder / ADAPTER_CONFIG, _adapter_config(public, ranks, rank))
             cosine = _complete(encoder, weights, folder, Path(output))
             # The name of a package stands for its own weights; these may be those of the hub.
             spec = ModelSpec(name=origin.hub_id) if origin.hub_id else ModelSpec.of_source(resolve_model(named))
@@ -133,15 +136,15 @@ def _keep_tokenizer(base: Path, folder: Path) -> None:
         (folder / name).write_text(json.dumps(content, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
 
 
-def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: int) -> float:
-    """Write the adapter and its config as peft reads them; return the share of the squared norm that is kept."""
+def _difference(base: Path, model: Path, name: str, rank: int) -> tuple[dict[str, torch.Tensor], dict[str, int], float]:
+    """Return the adapter as peft reads it, the rank of each linear layer, and the kept share of the squared norm."""
     before, after = (_state(place) for place in (base, model))
     before = {key: weight for key, weight in before.items() if not is_above(key, layer_count(model))}
     differs = sorted(key for key in before.keys() | after.keys() if not _same(before.get(key), after.get(key)))
     if not differs:
         raise ModelError(f"{model}: has the same weights as {name}; nothing remains to save")
     adapter: dict[str, torch.Tensor] = {}
-    ranks: dict[str, int] = {}  # Of each linear layer
+    ranks: dict[str, int] = {}
     kept = whole = 0.0
     for key in differs:
         first, second = before.get(key), after.get(key)
@@ -160,9 +163,7 @@ def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: in
         ranks[key.removesuffix(".weight")] = len(root)
         kept += float(values[:rank].square().sum())
         whole += float(values.square().sum())
-    save_file(adapter, folder / COMPACT_ADAPTER, metadata={"format": "pt"})
-    write_json(folder / ADAPTER_CONFIG, _adapter_config(name, ranks, rank))
-    return kept / whole if ranks else 1.0
+    return adapter, ranks, kept / whole if ranks else 1.0
 
 
 def _adapter_config(name: str, ranks: Mapping[str, int], rank: int) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def origin_of(name: str) -> Origin:
     while True:
         folder = _local_model(name, beside)
         if folder is None or not (folder / CONTRACT_FILE).is_file():
-            public = _public_name(name)
+            public = public_name(name)
             known = _front_matter(folder / CARD_FILE).get("license") if folder else _KNOWN_LICENSES.get(public)
             return Origin(public, str(known or ""), tuple(manifests), str(folder or name))
         manifest = read_object(folder / _MANIFEST)
@@ -82,8 +82,8 @@ def _local_model(name: str, beside: Path) -> Path | None:
     return next((path for path in (found, beside / found.name) if (path / "config.json").is_file()), None)
 
 
-def _public_name(name: str) -> str:
-    """Return a model's name without the folders of this machine."""
+def public_name(name: str) -> str:
+    """Return a model's name without the folders of this machine: its hub id, or the name of its folder or file."""
     if name in PACKAGED:
         return PACKAGED[name].hub
     return name if _HUB_ID.fullmatch(name) and not Path(name).exists() else Path(name).name

@@ -153,6 +153,9 @@ def test_the_llm_is_the_one_that_the_manifest_names_wherever_it_lies(
     manifest = {"stage": "adapt", "settings": {"model": {"name": str(llama_folder)}}}
     (trained / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert save_compact(trained, tmp_path / "small", rank=RANK).base == str(llama_folder)
+    # The folder is made to be published: peft is told a name, not a place on this machine.
+    config = json.loads((tmp_path / "small" / "adapter_config.json").read_text(encoding="utf-8"))
+    assert config["base_model_name_or_path"] == llama_folder.name
     np.testing.assert_allclose(vectors(tmp_path / "small"), vectors(trained), atol=2e-3)
 
 
