@@ -251,12 +251,14 @@ def same_id_choice(paths: Sequence[Path], otherwise: bool | None) -> bool | None
         EvaluationError: The runs were scored with different choices.
     """
     settings = [(path, _settings_of(path)) for path in paths]
-    known = [(path, facts["exclude_same_id"]) for path, facts in settings if "exclude_same_id" in facts]
+    known: list[tuple[Path, bool | None]] = [
+        (path, facts["exclude_same_id"]) for path, facts in settings if "exclude_same_id" in facts
+    ]
     for path, choice in known[1:]:
         if choice != known[0][1]:
             both = f"{known[0][0]} (exclude_same_id={json.dumps(known[0][1])}) and {path} ({json.dumps(choice)})"
             raise EvaluationError(f"{both} were scored differently; score one of them again")
-    return (known[0][1] if known[0][1] is None else bool(known[0][1])) if known else otherwise
+    return known[0][1] if known else otherwise
 
 
 def _run_stem(path: Path) -> Path:
