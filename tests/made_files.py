@@ -23,8 +23,9 @@ def pdf_bytes(
     title: str = "",
     bookmarks: Sequence[tuple[str, int]] = (),
     encrypted: bool = False,
+    entry: str = "",
 ) -> bytes:
-    """Return a PDF with these lines on each page; None = a page that holds only a picture."""
+    """Return a PDF with these lines on each page, None = only a picture; ``entry`` fills a form on its last page."""
     objects: list[bytes] = []
 
     def added(content: bytes) -> int:
@@ -44,11 +45,21 @@ def pdf_bytes(
     for lines in pages:
         drawn = b"q 200 0 0 200 50 500 cm /P Do Q" if lines is None else _text_of(lines)
         content = added(stream(drawn))
+        fields = b"/Annots[%d 0 R]" % (len(objects) + 2) if entry else b""
         numbers.append(
             added(
-                b"<</Type/Page/Parent %d 0 R/MediaBox[0 0 595 842]/Contents %d 0 R"
-                b"/Resources<</Font<</F %d 0 R>>/XObject<</P %d 0 R>>>>>>" % (tree, content, font, picture)
+                b"<</Type/Page/Parent %d 0 R/MediaBox[0 0 595 842]/Contents %d 0 R%s"
+                b"/Resources<</Font<</F %d 0 R>>/XObject<</P %d 0 R>>>>>>" % (tree, content, fields, font, picture)
             )
+        )
+    form = b""
+    if entry:  # Its value alone, as programs fill forms; a viewer draws it
+        field = (
+            b"<</Type/Annot/Subtype/Widget/FT/Tx/T(name)/V(%s)/Rect[220 700 400 720]/DA(/F 12 Tf)>>" % entry.encode()
+        )
+        form = b"/AcroForm<</Fields[%d 0 R]/NeedAppearances true/DR<</Font<</F %d 0 R>>>>/DA(/F 12 Tf)>>" % (
+            added(field),
+            font,
         )
     outline = b""
     if bookmarks:
@@ -61,7 +72,7 @@ def pdf_bytes(
                 b"<</Title(%s)/Parent %d 0 R%s/Dest[%d 0 R/Fit]>>" % (name.encode(), root, following, numbers[page - 1])
             )
         outline = b"/Outlines %d 0 R" % root
-    objects[catalog - 1] = b"<</Type/Catalog/Pages %d 0 R%s>>" % (tree, outline)
+    objects[catalog - 1] = b"<</Type/Catalog/Pages %d 0 R%s%s>>" % (tree, outline, form)
     kids = b" ".join(b"%d 0 R" % number for number in numbers)
     objects[tree - 1] = b"<</Type/Pages/Kids[%s]/Count %d>>" % (kids, len(numbers))
     trailer = b""
@@ -142,9 +153,14 @@ def docx_bytes(body: str, *, title: str = "", author: str = "", before: str = ""
 
 
 def epub_bytes(
-    chapters: Mapping[str, str], order: Sequence[str], *, title: str = "Camelids", before: str = ""
+    chapters: Mapping[str, str],
+    order: Sequence[str],
+    *,
+    title: str = "Camelids",
+    before: str = "",
+    more: Mapping[str, str] | None = None,
 ) -> bytes:
-    """Return a book with these chapters, and a page of contents ``nav.xhtml``."""
+    """Return a book with these chapters, a page of contents ``nav.xhtml``, and ``more`` files."""
     items = "".join(
         f'<item id="{name}" href="{name}" media-type="application/xhtml+xml"/>' for name in order if "nav" not in name
     )
@@ -161,7 +177,7 @@ def epub_bytes(
         '<rootfile full-path="OPS/book.opf"/></rootfiles></container>'
     )
     pages = {f"OPS/{name}": text for name, text in {"nav.xhtml": "<nav>Contents</nav>", **chapters}.items()}
-    return zip_bytes({"META-INF/container.xml": container, "OPS/book.opf": package, **pages})
+    return zip_bytes({"META-INF/container.xml": container, "OPS/book.opf": package, **pages, **(more or {})})
 
 
 def odf_bytes(body: str, *, manifest: str = "") -> bytes:

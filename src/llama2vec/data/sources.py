@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from llama2vec.data.folder import Walk, walk
-from llama2vec.data.readers import is_document
+from llama2vec.data.readers import START_BYTES, format_of, is_document
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.errors import CorpusFormatError, EmptyCorpusError, MissingDependencyError
+from llama2vec.errors import CorpusFormatError, EmptyCorpusError, MissingDependencyError, UnreadableError
+from llama2vec.files import open_regular
 from llama2vec.terminal import counted
 
 KINDS = (
@@ -59,8 +61,11 @@ def locate(where: str, stem: Literal["corpus", "queries"], settings: ReadingSett
     for endings, layout in _LAYOUTS:
         if source.name.lower().endswith(endings):
             return LocalFiles(source.parent, (source,), layout)
-    if not is_document(source.name):
-        raise CorpusFormatError(f"{where}: unknown kind of file; give {KINDS}")
+    try:
+        with suppress(OSError), open_regular(source) as stream:  # The walk says what is wrong with a pipe
+            format_of(source.name, stream.read(START_BYTES))
+    except UnreadableError as error:
+        raise CorpusFormatError(f"{where}: {error}; give {KINDS}") from None
     return _documents(source, settings)
 
 

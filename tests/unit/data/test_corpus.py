@@ -223,7 +223,7 @@ def test_a_missing_unknown_or_empty_source_says_what_to_give(tmp_path: Path) -> 
     # The path is checked when the function is called, not when the first passage is wanted.
     with pytest.raises(CorpusFormatError, match="no such file or folder; give a BEIR folder"):
         read_passages(tmp_path / "nowhere")
-    assert "unknown kind of file" in complaint(written(tmp_path / "a.parquet", b"PAR1"))
+    assert "a.parquet: data of a program; give a BEIR" in complaint(written(tmp_path / "a.parquet", b"PAR1"))
     (tmp_path / "none").mkdir()
     assert "none holds no file to read; give a BEIR folder" in complaint(tmp_path / "none", EmptyCorpusError)
     (tmp_path / "none" / "a.txt").symlink_to(tmp_path / "gone")

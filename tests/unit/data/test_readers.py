@@ -50,6 +50,12 @@ def test_members_of_one_name_get_ids_of_their_own() -> None:
     assert [(one.id, one.text) for one in documents("a.zip", data)] == [("a.zip!x.txt", "1"), ("a.zip!x.txt@2", "2")]
 
 
+def test_parts_that_share_a_reason_are_counted() -> None:
+    pictures = {f"{number}.png": "x" for number in range(300)}
+    document = only_document("a.zip", zip_bytes({**pictures, "a.txt": "words", "a.woff": "x"}))
+    assert document.problems == ("300 parts: a picture (0.png, 1.png, 2.png, …)", "a.woff: a font")
+
+
 def _doubled() -> bytes:
     import io
     import zipfile

@@ -153,3 +153,16 @@ def test_a_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch, sour
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'llama2vec\[hub\]'"):
         read_passages(source)
+
+
+@pytest.mark.parametrize(("name", "reason"), [("a.png", "a picture"), ("a.xyz", r"unknown kind of file \(\.xyz\)")])
+def test_a_file_of_no_known_kind_says_what_it_is(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / name).write_bytes(b"\0\1")
+    with pytest.raises(CorpusFormatError, match=f"{name}: {reason}; give a BEIR folder"):
+        locate(str(tmp_path / name), "corpus")
+
+
+@pytest.mark.parametrize("name", ["README", "a.tex", "a.srt"])
+def test_a_text_of_any_suffix_is_one_document(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("Llamas hum.")
+    assert [one.text for one in read_passages(tmp_path / name)] == ["Llamas hum."]

@@ -16,10 +16,14 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.terminal import counted
 
+START_BYTES = 4096
+"""A file whose suffix is unknown is recognized by so many of its first bytes."""
 MOST_DEPTH = 4
 """Archives within archives, messages within messages: deeper ones are skipped by name."""
 MOST_MEMBERS = 20_000
 """Files and attachments that one file may hold."""
+_MOST_NAMED = 3
+"""More parts of a file with one reason are counted, and so many of them named."""
 MOST_TOTAL = 8
 """The members of one file may hold this many times ``max_file_bytes`` together."""
 
@@ -118,14 +122,14 @@ def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Docume
     documents = [one for one in found if one.text.strip() or one.title]
     blank = [one.id.removeprefix(name) for one in found if not (one.text.strip() or one.title)]
     if not documents:
-        first = opened.problems[0] if opened.problems else "holds no text"
-        raise UnreadableError(f"nothing in it can be read ({first})" if len(opened.problems) > 1 else first)
+        problems = [*opened.problems(), *(problem for one in found for problem in one.problems)]
+        first = next(iter(problems), "holds no text")
+        raise UnreadableError(f"nothing in it can be read ({first})" if len(problems) > 1 else first)
     if blank:
         total, verb = counted(len(found), "document"), "holds" if len(blank) == 1 else "hold"
         opened.note("", f"{len(blank):,} of {total} in it {verb} no text ({first_few(blank)})")
     documents = _distinct(map(_unicode, documents))
-    if opened.problems:
-        documents[-1] = replace(documents[-1], problems=(*documents[-1].problems, *opened.problems))
+    documents[-1] = replace(documents[-1], problems=(*documents[-1].problems, *opened.problems()))
     return documents
 
 
@@ -164,7 +168,17 @@ class _Opened:
     def __init__(self, settings: ReadingSettings) -> None:
         self._settings = settings
         self._members, self._bytes = MOST_MEMBERS, MOST_TOTAL * settings.max_file_bytes
-        self.problems: list[str] = []
+        self._problems: dict[str, list[str]] = {}  # Reason → where
+
+    def problems(self) -> list[str]:
+        """Return what could not be read; many parts that share a reason are counted."""
+        found = []
+        for reason, places in self._problems.items():
+            if len(places) > _MOST_NAMED:
+                found.append(f"{len(places):,} parts: {reason} ({first_few(places)})")
+            else:
+                found += [f"{where}: {reason}" if where else reason for where in places]
+        return found
 
     def read(self, data: bytes, name: str, depth: int) -> Iterator[Document]:
         """Yield the documents of a file and of its members; a fault ends the file that has it."""
@@ -186,7 +200,7 @@ class _Opened:
     def note(self, where: str, reason: str) -> None:
         """Add a problem of the file, or of a part of it."""
         # Names from inside the file may hold anything.
-        self.problems.append(" ".join((f"{where}: {reason}" if where else reason).split()))
+        self._problems.setdefault(" ".join(reason.split()), []).append(" ".join(where.split()))
 
     def _count(self, member: Member, depth: int) -> None:
         self._members -= 1
@@ -203,7 +217,7 @@ def _read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Documen
     """Read with the format's own module; whatever a library raises on a damaged file becomes one reason."""
     if not data:
         raise UnreadableError("empty")
-    found = format_of(name, data[:4096])
+    found = format_of(name, data[:START_BYTES])
     try:
         for package in found.packages:
             import_module(package)

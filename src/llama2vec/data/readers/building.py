@@ -122,6 +122,11 @@ class TextBuilder:
         self.title = ""  # The first heading
 
     @property
+    def length(self) -> int:
+        """How many characters there are so far, 0 where nothing was added."""
+        return self._length
+
+    @property
     def headings(self) -> tuple[str, ...]:
         """The headings that the next paragraph stands under, outermost first."""
         return tuple(text for _, text in self._headings)
@@ -164,13 +169,13 @@ class TextBuilder:
         fields: Mapping[str, Value] | None = None,
         problems: Iterable[str] = (),
     ) -> Document:
-        """Return what was built; the title is the first heading where none is given."""
+        """Return what was built; the title is the first heading where none is given. What has no text has none."""
         text = "".join(self._parts[:-1])
         blocks = self._blocks
         if blocks:
             last = blocks[-1]
             blocks = [*blocks[:-1], Block(last.begin, len(text), last.kind, last.headings, last.page)]
-        title = " ".join((title or self.title).split())
+        title = " ".join((title or self.title).split()) if text else ""
         return Document(name, text, title, tuple(blocks), lines, 1, fields or {}, tuple(problems))
 
 

@@ -21,7 +21,8 @@ _OPENS = re.compile(r"[^\s*})\]]")
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
     """Yield the file as one document; a definition that a line without indentation opens names its block."""
     text = decoded(data, settings.encoding)
-    yield Document(name, text, name.rpartition("/")[2], line_blocks(text, _parts(text.split("\n"))))
+    title = name.rpartition("/")[2] if text.strip() else ""
+    yield Document(name, text, title, line_blocks(text, _parts(text.split("\n"))))
 
 
 def _parts(lines: list[str]) -> Iterator[Part]:

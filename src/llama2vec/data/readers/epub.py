@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -16,6 +17,7 @@ from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
 
 _CONTAINER = "META-INF/container.xml"
+_ENCRYPTION = "META-INF/encryption.xml"
 _FIELDS = {"creator": "author", "date": "date", "language": "language"}
 
 
@@ -27,18 +29,30 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
         package = parsed_xml(zip_bytes(opened, _CONTAINER)).find(".//{*}rootfile")
         path = package.get("full-path", "") if package is not None else ""
         book = parsed_xml(zip_bytes(opened, path))
+        encrypted = _encrypted(opened)
         for chapter in _chapters(book, posixpath.dirname(path)):
             try:
-                add_html(builder, decoded(entry_bytes(opened, opened.getinfo(chapter))))
+                if chapter in encrypted:
+                    raise UnreadableError("encrypted")
+                # All of the page: a book's notes stand where a web page has its menus.
+                add_html(builder, decoded(entry_bytes(opened, opened.getinfo(chapter))), menus=True)
             except KeyError:
                 problems.append(f"{chapter}: missing")
             except UnreadableError as error:
                 problems.append(f"{chapter}: {error}")
-        if "META-INF/encryption.xml" in opened.namelist() and not builder.title:
-            raise UnreadableError("encrypted")
+    if not builder.length and any(problem.endswith(": encrypted") for problem in problems):
+        raise UnreadableError("encrypted")
     facts = {tag: (book.findtext(f".//{{*}}metadata/{{*}}{tag}") or "").strip() for tag in ("title", *_FIELDS)}
     fields: dict[str, Value] = {field: facts[tag] for tag, field in _FIELDS.items() if facts[tag]}
     yield builder.document(name, title=facts["title"], fields=fields, problems=problems)
+
+
+def _encrypted(opened: zipfile.ZipFile) -> set[str]:
+    """Return the paths that the book says are encrypted: often its fonts alone."""
+    if _ENCRYPTION not in opened.namelist():
+        return set()
+    parts = parsed_xml(zip_bytes(opened, _ENCRYPTION)).iterfind(".//{*}CipherReference")
+    return {posixpath.normpath(unquote(part.get("URI") or "")) for part in parts}
 
 
 def _chapters(book: Any, folder: str) -> Iterator[str]:

@@ -24,11 +24,17 @@ _MENUS_WORDS = (
     "sphinxsidebar sidebar navbar nav navigation menu mainmenu topnav sidenav related breadcrumb breadcrumbs toc "
     "table-of-contents tableofcontents contents-menu headerlink copiable-link copiable-anchor anchorjs-link "
     "heading-anchor permalink footer page-footer site-footer navheader navfooter skip-link skiplink skip-nav "
-    "cookie-banner cookies copyright prev-next-area edit-page printfooter mw-editsection noprint node-header md- "
-    "sidebar bd-sidebar-primary bd-sidebar-secondary wy-nav-side rst-versions nav-panel nav-list inner-footer sr- "
-    "only visually-hidden"
+    "cookie-banner cookies copyright prev-next-area edit-page printfooter mw-editsection noprint node-header "
+    "md-sidebar bd-sidebar-primary bd-sidebar-secondary wy-nav-side rst-versions nav-panel nav-list inner-footer "
+    "sr-only visually-hidden"
 )
 _MENUS = frozenset(_MENUS_WORDS.split())
+_NAMED_BY_ID = frozenset(("div", "ul", "nav", "aside"))
+"""Elements that can be a menu by their id; that of others, such as a heading, is made of its words."""
+_SECTION = re.compile(r"(?:sub)*section|chapter|level\d|sect\d|\S+-level-extent")
+"""A class of what Docutils, Pandoc, DocBook and Texinfo write for a section, whose id is made of its title."""
+_ANCHORS = frozenset(("headerlink", "permalink", "anchor", "heading-anchor", "anchorjs-link", "copiable-link"))
+"""Classes of links from a heading to itself."""
 _ROLES_WORDS = "navigation banner contentinfo search complementary menu menubar doc-toc dialog alertdialog"
 _ROLES = frozenset(_ROLES_WORDS.split())
 _BLOCKS_WORDS = (
@@ -36,8 +42,10 @@ _BLOCKS_WORDS = (
     "li main ol p section summary table tbody td tfoot th thead tr ul caption legend"
 )
 _BLOCKS = frozenset(_BLOCKS_WORDS.split())
-_LAYOUT = ", ".join(f"td {inner}" for inner in ("table", "h1", "h2", "h3", "h4", "pre", "ul", "ol", "p + p"))
+_LAYOUT = ", ".join(f"td {inner}" for inner in ("table", "h1", "h2", "h3", "h4", "pre", "p + p + p + p"))
 """What the cells of a table hold that only arranges a page."""
+_LOOSE = "td ul, td ol, td p + p"
+"""What they may also hold in a table of rows and columns."""
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9]*)(?![^<>]*/>)")
 _ALONE_NAMES = (
     "p li td th tr dd dt option optgroup tbody thead tfoot colgroup col caption br img hr input meta link area base "
@@ -47,6 +55,7 @@ _ALONE = frozenset(_ALONE_NAMES.split())
 """Elements that the next one of their kind ends, or that hold nothing."""
 _MOST_DEPTH = 2000
 _LETTER = re.compile(r"[^\W\d_]")
+_LETTER_OR_DIGIT = re.compile(r"\w")
 _CONTENTS = 4
 """So many paragraphs in a row that only link to the same page are its table of contents, which is left out."""
 _LEAST_MAIN = 200
@@ -68,7 +77,7 @@ def page_document(source: str, name: str) -> Document:
     """
     tree = _tree(source)
     builder = TextBuilder()
-    add_page(builder, tree)
+    _add_page(builder, tree)
     named = tree.css_first("head > title") or tree.css_first("title")
     title = (named.text() if named else "").strip()
     first = next((block.headings[0] for block in builder.document("").blocks if block.kind == "heading"), "")
@@ -81,9 +90,13 @@ def page_document(source: str, name: str) -> Document:
     return document
 
 
-def add_html(builder: TextBuilder, source: str, page: int | None = None) -> None:
-    """Add the content of HTML that another format holds, with the page that it stands on."""
-    add_page(builder, _tree(source), page)
+def add_html(builder: TextBuilder, source: str, *, menus: bool = False) -> None:
+    """Add the content of HTML that another format holds; ``menus`` keeps what a web page repeats, such as footers."""
+    tree = _tree(source)
+    if not menus:
+        _add_page(builder, tree)
+    elif tree.body is not None:
+        _Walk(builder, menus=True).walk(tree.body)
 
 
 def _tree(source: str) -> Any:
@@ -110,14 +123,14 @@ def _fields(tree: Any) -> dict[str, Value]:
     return found
 
 
-def add_page(builder: TextBuilder, tree: Any, page: int | None = None) -> None:
+def _add_page(builder: TextBuilder, tree: Any) -> None:
     """Add a parsed page to a text, without its menus unless nothing else is on it."""
     if tree.body is None:
         return
-    before = len(builder.document("").text)
-    _Walk(builder, page, menus=False).walk(_main(tree))
-    if len(builder.document("").text) == before:
-        _Walk(builder, page, menus=True).walk(tree.body)
+    before = builder.length
+    _Walk(builder, menus=False).walk(_main(tree))
+    if builder.length == before:
+        _Walk(builder, menus=True).walk(tree.body)
 
 
 def _main(tree: Any) -> Any:
@@ -133,8 +146,8 @@ def _main(tree: Any) -> Any:
 class _Walk:
     """One pass over the elements in order; a stack of its own, since pages nest deeper than Python may call."""
 
-    def __init__(self, builder: TextBuilder, page: int | None, *, menus: bool) -> None:
-        self._builder, self._page, self._menus = builder, page, menus
+    def __init__(self, builder: TextBuilder, *, menus: bool) -> None:
+        self._builder, self._menus = builder, menus
         self._line: list[str] = []  # The paragraph so far
         self._tight = False
         self._links = 0  # Open links to places on the same page
@@ -167,12 +180,7 @@ class _Walk:
                 elif tag == "a" and (node.attributes.get("href") or "").startswith("#"):
                     stack.append((node, True))
                     self._links += 1
-                children = []
-                child = node.first_child
-                while child is not None:
-                    children.append((child, False))
-                    child = child.next
-                stack += reversed(children)
+                stack += [(child, False) for child in reversed(_children(node))]
         self._flush()
         self._settle()
 
@@ -184,7 +192,11 @@ class _Walk:
             return True
         if self._menus or not attributes:
             return False
-        names = f"{attributes.get('class') or ''} {attributes.get('id') or ''}".lower().split()
+        names = (attributes.get("class") or "").lower().split()
+        if tag in _NAMED_BY_ID and not any(map(_SECTION.fullmatch, names)):
+            names += (attributes.get("id") or "").lower().split()
+        if tag == "a" and _is_anchor(node):
+            return _LETTER.search(node.text()) is None
         if not _MENUS.isdisjoint(names) or (attributes.get("role") or "").lower() in _ROLES:
             return tag not in ("body", "main", "article")
         # Within an article a header may hold the title.
@@ -195,13 +207,12 @@ class _Walk:
         if len(tag) == 2 and tag[0] == "h" and tag[1] in "123456":
             self._flush()
             self._settle()
-            words = self._words(node)
-            self._builder.heading(int(tag[1]), words.strip("¶# "), self._page)
+            self._builder.heading(int(tag[1]), _heading(node))
         elif tag == "pre":
             self._flush()
             self._settle()
-            self._builder.add((node.text() or "").replace("\r", ""), "code", self._page)
-        elif tag == "table" and node.css_first("td, th") and node.css_first(_LAYOUT) is None:
+            self._builder.add(_inner_text(node).replace("\r", ""), "code")
+        elif tag == "table" and node.css_first("td, th") and not _is_layout(node):
             self._flush()
             self._settle()
             self._table(node)
@@ -211,15 +222,11 @@ class _Walk:
         return True
 
     def _table(self, node: Any) -> None:
-        rows = [[self._words(cell) for cell in row.css("th, td")] for row in node.css("tr")]
-        lines = [" | ".join(cells) for cells in rows if any(cells)]
+        rows = [[_words(cell) for cell in row.css("th, td")] for row in node.css("tr")]
+        lines = [_words(caption) for caption in node.css("caption")]
+        lines += [" | ".join(cells) for cells in rows if any(cells)]
         kind: Any = "table" if any(len(cells) > 1 for cells in rows) else "text"
-        self._builder.add("\n".join(lines), kind, self._page)
-
-    def _words(self, node: Any) -> str:
-        for anchor in node.css("a.headerlink, a.permalink, a.anchor, script, style"):
-            anchor.decompose()
-        return " ".join((node.text() or "").split())
+        self._builder.add("\n".join(lines), kind)
 
     def _flush(self) -> None:
         """End the paragraph."""
@@ -239,5 +246,72 @@ class _Walk:
         """Add the paragraphs that wait; a run of links to the page's own sections is its table of contents."""
         if keep or len(self._contents) < _CONTENTS:
             for text, tight in self._contents:
-                self._builder.add(text, "text", self._page, tight=tight)
+                self._builder.add(text, tight=tight)
         self._contents = []
+
+
+def _is_layout(table: Any) -> bool:
+    """Tell whether a table only arranges a page: by what its cells hold, where it is not one of rows and columns."""
+    if table.css_first(_LAYOUT) is not None:
+        return True
+    if table.css_first(_LOOSE) is None or table.css_first("th") is not None:
+        return False
+    return sum(len(row.css("td")) > 1 for row in table.css("tr")) < 2
+
+
+def _is_anchor(link: Any) -> bool:
+    return not _ANCHORS.isdisjoint((link.attributes.get("class") or "").lower().split())
+
+
+def _heading(node: Any) -> str:
+    """Return the words of a heading, without the links to itself unless its words stand in one."""
+    short = _words(node, anchors=False)
+    return (short if _LETTER.search(short) else _words(node)).strip("¶ ").lstrip("# ")
+
+
+def _words(node: Any, *, anchors: bool = True) -> str:
+    return " ".join(_inner_text(node, anchors=anchors).split())
+
+
+def _inner_text(node: Any, *, anchors: bool = True) -> str:
+    """Return the text within an element, with line ends at breaks and around blocks.
+
+    Args:
+        node: A heading, code or a cell.
+        anchors: Keep the links from a heading to itself that hold letters; signs alone always go.
+    """
+    parts: list[str] = []
+    stack: list[tuple[Any, bool]] = [(node, False)]
+    while stack:
+        one, leaving = stack.pop()
+        tag = one.tag
+        if leaving or tag in _BLOCKS:
+            # Around a block, and not once more where a line has just ended.
+            parts += ["\n"] if parts and not parts[-1].endswith("\n") else []
+        if leaving or tag in ("script", "style"):
+            continue
+        if one.is_text_node:
+            parts += filter(None, (one.text_content,))
+        elif tag == "br":
+            parts.append("\n")
+        elif one.is_element_node and not (tag == "a" and _is_left_out(one, anchors)):
+            stack += [(one, True)] if tag in _BLOCKS else []
+            stack += [(child, False) for child in reversed(_children(one))]
+    return "".join(parts)
+
+
+def _is_left_out(link: Any, anchors: bool) -> bool:
+    if _is_anchor(link):
+        return not anchors or _LETTER.search(link.text()) is None
+    # Of other links within a heading, those that show only a sign such as #.
+    return (
+        not anchors and (link.attributes.get("href") or "").startswith("#") and not _LETTER_OR_DIGIT.search(link.text())
+    )
+
+
+def _children(node: Any) -> list[Any]:
+    found, child = [], node.first_child
+    while child is not None:
+        found.append(child)
+        child = child.next
+    return found

@@ -7,6 +7,7 @@ import email.policy
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from email.message import EmailMessage
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -57,9 +58,13 @@ def _message(raw: bytes, name: str) -> Iterator[Document | Member]:
         fields["date"] = parsedate_to_datetime(_header(message, "date")).date().isoformat()
     builder = TextBuilder()
     body = message.get_body(preferencelist=("plain", "html"))
+    if body is not None and body.get_content_type() == "text/plain" and not _text(body).strip():
+        # Some programs put the text into the page alone.
+        body = message.get_body(preferencelist=("html",)) or body
     if body is not None:
         _add_body(builder, body)
-    document = builder.document(name, title=_header(message, "subject"), fields=fields)
+    # A message may say all in its subject.
+    document = replace(builder.document(name, fields=fields), title=_header(message, "subject"))
     attachments = list(_attachments(message, body))
     if document.text or document.title or not attachments:  # Else it only carries files
         yield document
@@ -67,11 +72,13 @@ def _message(raw: bytes, name: str) -> Iterator[Document | Member]:
         file = " ".join((part.get_filename() or "").split()) or f"attachment {number}"
         file += ".html" if "." not in file and part.get_content_type() == "text/html" else ""
         content = part.get_payload(decode=True)
-        if part.get_content_type() == "message/rfc822":
+        if part.get_content_type() in ("message/rfc822", "message/global"):
             content, file = part.get_payload(0).as_bytes(), f"{file}.eml"
         elif content is None and part.get_content_maintype() == "multipart":  # A page and its pictures, for one
             content, file = part.as_bytes(), f"{file}.eml"
-        if content:
+        elif content is None and part.is_multipart():  # Groups of headers, such as why a message was not delivered
+            content = b"\n".join(group.as_bytes() for group in part.get_payload())
+        if content and (part.get_filename() or content.strip()):
             yield Member(f"{name}!{file.rpartition('/')[2]}", content)
 
 
@@ -85,9 +92,13 @@ def _header(message: EmailMessage, name: str) -> str:
         return ""
 
 
+def _text(body: EmailMessage) -> str:
+    payload: Any = body.get_payload(decode=True)
+    return decoded(payload or b" ", declared=body.get_content_charset())
+
+
 def _add_body(builder: TextBuilder, body: EmailMessage) -> None:
-    charset = body.get_content_charset()
-    text = decoded(body.get_payload(decode=True) or b" ", declared=charset)  # type: ignore[arg-type]
+    text = _text(body)
     if body.get_content_type() == "text/html":
         from llama2vec.data.readers.html import add_html
 

@@ -17,7 +17,20 @@ from llama2vec.records import Value
 _FRONT = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?\n)?\1[ \t]*(?:\n|\Z)", re.DOTALL)
 _SETTING = re.compile(r"[\w\"'][\w .\"'-]*[:=](\s|\Z)")
 _MORE_OF_IT = re.compile(r"[\s#\-\[\]}]")
-_MARKUP = re.compile(r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])|[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}|<[^>]+>|\{#[^}]*\}")
+_CODE = re.compile(r"(`{1,3})([^`]+)\1")
+_MARKUP = re.compile(
+    r"!?\[([^\]]*)\](?:\([^)]*\)|\[[^\]]*\])"
+    # Emphasis of whole words: the marks within max_file_bytes, and those around __init__, are letters of the name.
+    r"|(?<!\w)(\*{1,3})([^\s*](?:[^*]*[^\s*])?)\2(?!\w)"
+    r"|(?<!\w)(?!__\w+__(?!\w))(_{1,3})([^\s_](?:[^_]*[^\s_])?)\4(?!\w)"
+    # Tags of HTML, but not Vec<T>.
+    r"|</?(?:a|abbr|b|big|br|center|cite|code|del|div|em|font|h[1-6]|i|img|ins|kbd|mark|p|picture|q|s|samp|small|source"
+    r"|span|strike|strong|sub|sup|svg|tt|u|var)(?:\s[^<>]*)?/?>|<!--.*?-->|<(https?://[^<>\s]+)>|\{#[^}]*\}"
+)
+_ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
+_CODE_SIGNS = 0xF0000
+"""Code within a heading is one sign from here on, of private use, while markup is taken out around it."""
+_MOST_NESTED = 4
 _KINDS = {"fence": "code", "code_block": "code", "table_open": "table", "heading_open": "heading"}
 _MOST_LINES = 200_000
 _MOST_TITLE = 1000
@@ -123,10 +136,17 @@ def markdown_parts(text: str, first_line: int = 0) -> Iterator[Part]:
 def plain_words(markup: str) -> str:
     """Return a heading without links, emphasis and code marks.
 
-    >>> plain_words("The *llama* and [its `wool`](wool.md) {#llama}")
-    'The llama and its wool'
+    >>> plain_words("The *llama* and [its `wool`](wool.md) {#llama}"), plain_words("`Vec<T>` in max_file_bytes")
+    ('The llama and its wool', 'Vec<T> in max_file_bytes')
     """
-    previous, markup = None, markup[:_MOST_TITLE]
-    while previous != markup:
-        previous, markup = markup, _MARKUP.sub(lambda match: match[1] or "", markup)
-    return " ".join(markup.split())
+    codes: list[str] = []
+
+    def hidden(match: re.Match[str]) -> str:
+        codes.append(match[2].strip())
+        return chr(_CODE_SIGNS + len(codes) - 1)
+
+    markup = _CODE.sub(hidden, markup[:_MOST_TITLE])
+    for _ in range(_MOST_NESTED):
+        markup = _MARKUP.sub(lambda match: match[match.lastindex] if match.lastindex else "", markup)
+    markup = _ESCAPED.sub(r"\1", markup)
+    return " ".join(markup.translate(dict(enumerate(codes, _CODE_SIGNS))).split())

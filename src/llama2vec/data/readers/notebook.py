@@ -60,7 +60,14 @@ def _add_markdown(builder: TextBuilder, source: str) -> None:
     for part, end in zip(parts, ends, strict=False):  # A blank cell has no parts
         text = "\n".join(lines[part.line : end])
         if part.kind == "heading" and part.headings:
-            level = len(text) - len(text.lstrip("#")) or 1
-            builder.heading(level, part.headings[-1])
-        else:
-            builder.add(text, part.kind if part.kind != "heading" else "text")
+            builder.enter(_level(text.strip()), part.headings[-1])
+        builder.add(text, part.kind)
+
+
+def _level(heading: str) -> int:
+    r"""Return the level of a heading that ``#`` opens, or that a line of ``=`` or ``-`` closes.
+
+    >>> _level("### Wool"), _level("Wool\n===="), _level("Wool\n----")
+    (3, 1, 2)
+    """
+    return len(heading) - len(heading.lstrip("#")) or (1 if heading.endswith("=") else 2)

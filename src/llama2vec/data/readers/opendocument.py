@@ -12,9 +12,12 @@ from llama2vec.data.readers.tables import MOST_ROWS, row_documents
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
+from llama2vec.terminal import counted
 
 _BREAKS = {"line-break": "\n", "tab": "\t"}
 _LEFT_OUT = frozenset(("tracked-changes", "annotation", "table-of-content", "alphabetical-index", "forms"))
+_DRAWN = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
+"""Boxes, shapes and pictures, which hold paragraphs of their own."""
 _MOST_COLUMNS = 16_384
 """Columns of the widest sheet."""
 _FIELDS = {"creator": "author", "initial-creator": "author", "creation-date": "date"}
@@ -43,13 +46,15 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
         for tag, field in _FIELDS.items():
             if value := (facts.findtext(f".//{{*}}{tag}") or "").strip():
                 fields[field] = value[:10] if field == "date" else value
-    yield builder.document(name, title=title, fields=fields)
+    objects = sum(1 for _ in content.iter(f"{_DRAWN}object"))
+    problem = f"{counted(objects, 'embedded object')} (a chart or formula) left out"
+    yield builder.document(name, title=title, fields=fields, problems=[problem] if objects else [])
 
 
 def _rows(sheet: Any, most_characters: int) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, cells) of the rows that are not blank; repeated ones count as often as they say, within limits."""
     line = 1
-    for row in sheet.iter("{*}table-row"):
+    for row in _own_rows(sheet):
         cells: list[str] = []
         for cell in row:
             if _tag(cell) in ("table-cell", "covered-table-cell"):
@@ -67,6 +72,15 @@ def _rows(sheet: Any, most_characters: int) -> Iterator[tuple[int, list[str]]]:
                 _check_room(most_characters)
                 yield number, cells
         line += repeated
+
+
+def _own_rows(table: Any) -> Iterator[Any]:
+    """Yield the rows of a table, without those of the tables in its cells."""
+    for child in table:
+        if _tag(child) == "table-row":
+            yield child
+        elif _tag(child) in ("table-rows", "table-header-rows", "table-row-group"):
+            yield from _own_rows(child)
 
 
 def _check_room(characters: int) -> None:
@@ -111,23 +125,36 @@ class _Walk:
         if tag == "h":
             level = next((value for key, value in element.items() if key.endswith("}outline-level")), "1")
             self._builder.heading(int(level) if level.isdigit() else 1, _text(element), self._page)
-        elif tag == "p":
+            self._add_apart(element)
+        elif tag in ("p", "title", "desc"):  # Also what describes a picture
             text = _text(element)
             self._builder.add(f"- {text}" if in_list and text.strip() else text, page=self._page, tight=in_list)
-            for frame in element.iterfind(".//{*}text-box"):
-                self._children(frame, in_list=False)
+            self._add_apart(element)
         elif tag == "table":
             rows = [
-                [" ".join(_text(cell).split()) for cell in row.iterfind("{*}table-cell")]
-                for row in element.iter("{*}table-row")
+                [" ".join(_text(cell).split()) for cell in row.iterfind("{*}table-cell")] for row in _own_rows(element)
             ]
             lines = [" | ".join(cells) for cells in rows if any(cells)]
             self._builder.add("\n".join(lines), "table", self._page)
+            self._add_apart(element)
+        elif tag == "note":
+            body = element.find("{*}note-body")
+            if body is not None:
+                self._builder.add(f"{_citation(element)} {_text(body)}", page=self._page)
+                self._add_apart(body)
         else:
             if tag == "page":
                 self._page = (self._page or 0) + 1
                 self._builder.enter(1, f"Slide {self._page}")
             self._children(element, in_list=in_list or tag == "list")
+
+    def _add_apart(self, element: Any) -> None:
+        """Add the notes, boxes and inner tables of a paragraph or a table after it."""
+        for child in element:
+            if _is_apart(child):
+                self.add(child)
+            elif _tag(child) not in _LEFT_OUT:
+                self._add_apart(child)
 
     def _children(self, element: Any, *, in_list: bool) -> None:
         for child in element:
@@ -135,7 +162,7 @@ class _Walk:
 
 
 def _text(element: Any) -> str:
-    """Return the text of a paragraph or a cell, without its comments and text boxes."""
+    """Return the text of a paragraph or a cell, without its comments, boxes and inner tables."""
     parts = [element.text or ""]
     for child in element:
         tag = _tag(child)
@@ -144,9 +171,21 @@ def _text(element: Any) -> str:
             parts.append(" " * min(int(count), 100) if count.isdigit() else " ")
         elif tag in _BREAKS:
             parts.append(_BREAKS[tag])
-        elif tag not in ("annotation", "text-box", "tracked-changes", ""):
+        elif tag == "note":
+            parts.append(_citation(child))
+        elif tag and tag not in _LEFT_OUT and not _is_apart(child):
             parts.append(_text(child))
-            if tag in ("p", "h", "note-body"):
+            if tag in ("p", "h"):
                 parts.append("\n")
         parts.append(child.tail or "")
     return "".join(parts)
+
+
+def _is_apart(element: Any) -> bool:
+    return _tag(element) in ("note", "table") or str(element.tag).startswith(_DRAWN)
+
+
+def _citation(note: Any) -> str:
+    """Return the sign of a footnote in brackets."""
+    sign = (note.findtext("{*}note-citation") or "").strip()
+    return f"[{sign}]" if sign else ""

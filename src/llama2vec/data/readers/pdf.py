@@ -71,6 +71,8 @@ def _contents(data: bytes) -> tuple[list[str], list[bool], list[tuple[int, int, 
     except pypdfium2.PdfiumError as error:
         raise UnreadableError("encrypted" if "password" in str(error).lower() else "damaged") from None
     try:
+        if pdf.get_formtype() == pypdfium2.raw.FORMTYPE_ACRO_FORM:
+            pdf.init_forms()  # For fields that are filled but not drawn yet; the forms of XFA cannot be read
         pages, drawn = [], []
         for number in range(len(pdf)):
             text, has_objects = _page(pdf, number)
@@ -86,6 +88,9 @@ def _page(pdf: Any, number: int) -> tuple[str, bool]:
 
     try:
         page = pdf[number]
+        if _has_entries(page) and pypdfium2.raw.FPDFPage_Flatten(page, pypdfium2.raw.FLAT_NORMALDISPLAY):
+            page.close()
+            page = pdf[number]  # Now with what was filled in as a part of its text
         sheet = page.get_textpage()
         text = sheet.get_text_range().replace("\r\n", "\n").replace("\r", "\n")
         drawn = bool(text.strip()) or next(iter(page.get_objects(max_depth=1)), None) is not None
@@ -94,6 +99,19 @@ def _page(pdf: Any, number: int) -> tuple[str, bool]:
     except pypdfium2.PdfiumError:
         return "", True
     return text, drawn
+
+
+def _has_entries(page: Any) -> bool:
+    """Tell whether a page has fields of a form, or words that were typed onto it."""
+    from pypdfium2 import raw
+
+    for number in range(raw.FPDFPage_GetAnnotCount(page)):
+        annotation = raw.FPDFPage_GetAnnot(page, number)
+        kind = raw.FPDFAnnot_GetSubtype(annotation) if annotation else None
+        raw.FPDFPage_CloseAnnot(annotation)
+        if kind in (raw.FPDF_ANNOT_WIDGET, raw.FPDF_ANNOT_FREETEXT):
+            return True
+    return False
 
 
 def _bookmarks(pdf: Any) -> Iterator[tuple[int, int, str]]:
@@ -112,7 +130,7 @@ def _cleaned(text: str) -> str:
 
 
 def _without_running_lines(pages: Sequence[str]) -> list[str]:
-    """Take out the first and last lines that many pages share, and those with the page's number at one end."""
+    """Take out the first and last lines that many pages share, and those that only give the page's number."""
     if len(pages) < _RUNNING_PAGES:
         return list(pages)
     split = [page.split("\n") for page in pages]
@@ -121,19 +139,42 @@ def _without_running_lines(pages: Sequence[str]) -> list[str]:
         for at_end in (False, True):
             counts.update({(at_end, key) for key in map(_key, _edge(lines, at_end)) if key})
     least = max(3, _RUNNING_SHARE * len(pages) / 2)
-    offset = _numbering(split)
+    numbered = _numbered_lines(split)
     kept = []
     for place, lines in enumerate(split):
         for at_end in (False, True):
             edge = _edge(lines, at_end)
+            wanted = True  # The page's number, once on each side
             # From the outside in: a line of the text that reads like a header is not next to the edge.
             for line in reversed(edge) if at_end else edge:
-                numbered = offset is not None and place + offset in _page_numbers(line)
-                if counts[at_end, _key(line)] < least and not numbered:
+                is_number = wanted and line in numbered[place]
+                if counts[at_end, _key(line)] < least and not is_number:
                     break
+                wanted &= not is_number
                 lines = lines[:-1] if at_end else lines[1:]
         kept.append("\n".join(lines).strip("\n"))
     return kept
+
+
+def _numbered_lines(split: Sequence[list[str]]) -> list[set[str]]:
+    """Return each page's first and last lines that hold its number and else only words that stand so on other pages."""
+    offset = _numbering(split)
+    if offset is None:
+        return [set() for _ in split]
+    found = []
+    pages: Counter[str] = Counter()
+    for place, lines in enumerate(split):
+        edges = {line for at_end in (False, True) for line in _edge(lines, at_end)}
+        others = {line: _other_words(line, place + offset) for line in edges if place + offset in _page_numbers(line)}
+        found.append(others)
+        pages.update(set().union(*others.values()))
+    return [{line for line, words in others.items() if all(pages[word] > 1 for word in words)} for others in found]
+
+
+def _other_words(line: str, number: int) -> set[str]:
+    """Return the words of a line besides the page's number, and its other numbers where it has no words."""
+    others = {word for word in _WORD.findall(line.lower()) if word != str(number)}
+    return {word for word in others if not word.isdecimal()} or others
 
 
 def _numbering(split: Sequence[list[str]]) -> int | None:

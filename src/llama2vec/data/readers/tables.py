@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import re
+import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.archives import open_zip
-from llama2vec.data.readers.building import decoded
+from llama2vec.data.readers.archives import open_zip, zip_bytes
+from llama2vec.data.readers.building import Fault, decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
+from llama2vec.terminal import counted
 
 TITLES = ("title", "name", "subject", "heading", "headline", "question", "label")
 """Names of columns and fields that hold a title, the likeliest first."""
@@ -26,14 +28,23 @@ _TEXT_WORDS = 5
 _MOST_HEADER_CHARACTERS = 80
 MOST_ROWS = 2**20
 """Rows of the longest sheet that Excel writes."""
+_BLANK_FORMULA = re.compile(
+    rb"""<(?:\w{1,9}:)?c(?![^>]*\bt=["']str["'])(?:\s[^>]*)?>\s*<(?:\w{1,9}:)?f\b[^>]*(?:/>|>[^<]*</(?:\w{1,9}:)?f>)\s*"""
+    rb"""(?:<(?:\w{1,9}:)?v\s*/>|<(?:\w{1,9}:)?v>\s*</(?:\w{1,9}:)?v>)?\s*</(?:\w{1,9}:)?c>"""
+)
+"""A cell with a formula and no value; one of the type ``str`` has an empty text."""
 _NUMBER = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,15})?(?:[eE][-+]?\d{1,3})?")
 
 
-def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Fault]:
     """Yield the rows ``FILE#LINE``, or ``FILE!SHEET#LINE`` of a workbook."""
     if name.lower().endswith((".xlsx", ".xlsm")):
-        open_zip(data, settings).close()
+        with open_zip(data, settings) as opened:
+            blank = _count_blank_formulas(opened)
         yield from _workbook(data, name, settings)
+        if blank:
+            reason = f"{counted(blank, 'formula')} without a value; open and save it in a spreadsheet program"
+            yield Fault("", reason)
         return
     text = decoded(data, settings.encoding)
     yield from row_documents(_rows(text, name), name, settings)
@@ -73,6 +84,12 @@ def _workbook(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Doc
             yield from row_documents(filled, f"{name}!{sheet.title}", settings, {"sheet": sheet.title})
     finally:
         opened.close()
+
+
+def _count_blank_formulas(opened: zipfile.ZipFile) -> int:
+    """Return how many formulas have no value, as programs other than spreadsheets write them."""
+    sheets = (name for name in opened.namelist() if name.startswith("xl/worksheets/") and name.endswith(".xml"))
+    return sum(len(_BLANK_FORMULA.findall(zip_bytes(opened, name))) for name in sheets)
 
 
 def _shown(cell: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reading import blocks, only_document
+from reading import blocks, only_document, refusal
 
 PYTHON = '''"""Module."""
 
@@ -34,3 +34,7 @@ def test_each_definition_is_a_block_with_its_name() -> None:
 def test_other_languages_follow_the_same_rule() -> None:
     document = only_document("a.go", "package a\n\nfunc (h *Herd) Hum(n int) {\n\n}\n\ntype Wool struct {}\n")
     assert [block[1] for block in blocks(document)] == [(), ("Hum",), ("Wool",)]
+
+
+def test_a_blank_file_holds_no_text() -> None:
+    assert refusal("a.py", " \n\n") == "holds no text"

@@ -38,3 +38,25 @@ def test_entities_of_other_files_stay_unread(tmp_path: object) -> None:
     evil = '<!DOCTYPE package [<!ENTITY x SYSTEM "file:///etc/hostname">]>'
     document = only_document("a.epub", epub_bytes(CHAPTERS, order=["one.xhtml"], before=evil, title="T&x;"))
     assert document.title == "T"
+
+
+def encryption(path: str) -> dict[str, str]:
+    return {"META-INF/encryption.xml": f'<encryption><CipherReference URI="{path}"/></encryption>'}
+
+
+def test_a_book_with_obfuscated_fonts_is_read_and_one_with_encrypted_chapters_says_so() -> None:
+    chapters = {"one.xhtml": "<p>It was a dark night.</p>"}
+    data = epub_bytes(chapters, order=["one.xhtml"], more=encryption("OPS/font.otf"))
+    assert only_document("a.epub", data).text == "It was a dark night."
+    assert refusal("a.epub", epub_bytes(chapters, order=["one.xhtml"], more=encryption("OPS/one.xhtml"))) == "encrypted"
+    two = epub_bytes(CHAPTERS, order=["one.xhtml", "two.xhtml"], more=encryption("OPS/one.xhtml"))
+    assert only_document("a.epub", two).problems == ("OPS/one.xhtml: encrypted",)
+
+
+def test_notes_beside_a_chapter_are_read() -> None:
+    page = '<section><article><p>Pressure<a href="#n">1</a></p></article></section><aside id="n"><p>In bar.</p></aside>'
+    assert only_document("a.epub", epub_bytes({"a.xhtml": page}, order=["a.xhtml"])).text == "Pressure1\n\nIn bar."
+
+
+def test_a_book_of_pictures_holds_no_text() -> None:
+    assert refusal("a.epub", epub_bytes({"a.xhtml": "<img src='a.png'/>"}, order=["a.xhtml"])) == "holds no text"

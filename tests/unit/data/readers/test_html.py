@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from reading import blocks, only_document, refusal
 
 PAGE = """<!DOCTYPE html><html><head><title>Install — Guide</title><meta name=author content="A. Writer">
@@ -66,3 +67,43 @@ def test_a_page_that_nests_very_deeply_is_read() -> None:
 
 def test_a_page_is_known_by_its_first_bytes() -> None:
     assert only_document("README", "\n<!doctype html><p>Hello").text == "Hello"
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        '<section id="cookies"><h2>Cookies</h2><p>Kept.</p></section>',
+        '<div class="section" id="cookies"><h2>Cookies</h2><p>Kept.</p></div>',
+        '<div class="chapter-level-extent" id="Copyright"><h2>Cookies</h2><p>Kept.</p></div>',
+        '<h2 id="related">Cookies</h2><p class="only">Kept.</p>',
+    ],
+)
+def test_a_section_named_like_a_menu_stays(section: str) -> None:
+    page = f'<p>Hello.</p><div id="sidebar">Menu</div><span class="sr-only">Skip</span>{section}'
+    assert only_document("a.html", page).text == "Hello.\n\nCookies\n\nKept."
+
+
+def test_a_heading_within_a_link_to_itself_stays_and_its_sign_goes() -> None:
+    page = (
+        '<h1><a class="permalink" href="/x">Pumps</a></h1><h2>In C#<a class="anchor" href="#c">#</a></h2>'
+        '<h2>Seals<a class="headerlink" href="#s">Link to this heading</a></h2><h2>Oil <a href="#o">#</a></h2>'
+        '<p><a class="permalink" href="/y">The first post</a></p>'
+    )
+    assert only_document("a.html", page).text == "Pumps\n\nIn C#\n\nSeals\n\nOil\n\nThe first post"
+
+
+def test_breaks_and_blocks_divide_words_in_headings_cells_and_code() -> None:
+    page = (
+        "<h1>Quick<br>start</h1><table><caption>Table 1: Limits</caption><tr><td>first<br>second</td>"
+        "<td><div>one</div><div>two</div></td></tr></table><pre>a = 1<br>b = 2<div>c = 3</div><div>d = 4</div></pre>"
+    )
+    assert blocks(only_document("a.html", page)) == [
+        ("heading", ("Quick start",), "Quick start"),
+        ("table", ("Quick start",), "Table 1: Limits\nfirst second | one two"),
+        ("code", ("Quick start",), "a = 1\nb = 2\nc = 3\nd = 4"),
+    ]
+
+
+def test_a_table_of_rows_and_columns_may_hold_lists_and_paragraphs() -> None:
+    page = "<table><tr><td>Seal</td><td><p>Old.</p><p>New.</p></td></tr><tr><td>Oil</td><td><ul><li>a<li>b</ul></table>"
+    assert blocks(only_document("a.html", page)) == [("table", (), "Seal | Old. New.\nOil | a b")]

@@ -113,3 +113,21 @@ def test_the_files_of_a_message_above_a_footer_are_read() -> None:
     made.attach(footer)
     texts = [one.text.strip() for one in documents("a.eml", made.as_bytes())]
     assert sorted(texts) == ["See below.", "Sent by a list.", "The numbers."]
+
+
+def test_a_page_beside_a_blank_text_is_read() -> None:
+    made = message("x", " \n\n")
+    made.add_alternative("<p>The numbers.</p>", subtype="html")
+    assert only_document("a.eml", made.as_bytes()).text == "The numbers."
+
+
+def test_why_a_message_was_not_delivered_is_read() -> None:
+    report = (
+        b'Subject: x\nContent-Type: multipart/report; report-type=delivery-status; boundary="b"\n\n--b\n\nIt bounced.\n'
+        b"--b\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\nDiagnostic-Code: 550 full\n\n--b--\n"
+    )
+    found = [(one.id, one.text.split()) for one in documents("a.eml", report)]
+    assert found == [
+        ("a.eml", ["It", "bounced."]),
+        ("a.eml!attachment 1", ["Reporting-MTA:", "dns;", "x", "Diagnostic-Code:", "550", "full"]),
+    ]

@@ -90,3 +90,17 @@ def test_toml_front_matter_is_read() -> None:
 
 def test_a_rule_between_paragraphs_is_not_front_matter() -> None:
     assert only_document("a.md", "One.\n\n---\n\nTwo.\n").text == "One.\n\n---\n\nTwo.\n"
+
+
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [
+        ("The max_file_bytes setting", "The max_file_bytes setting"),
+        ("`Vec<T>` and Map<String, Integer> in __init__", "Vec<T> and Map<String, Integer> in __init__"),
+        ("**Very** _soft_ *max_tokens* __wool here__", "Very soft max_tokens wool here"),
+        ("[![Build](b.svg)](x) C# <br> <https://a.org> 2*3", "Build C# https://a.org 2*3"),
+        (r"max\_tokens `a_b` *_both_*", "max_tokens a_b both"),
+    ],
+)
+def test_headings_lose_their_markup_and_no_signs_of_code(heading: str, words: str) -> None:
+    assert only_document("a.md", f"# {heading}\n\nText.\n").title == words

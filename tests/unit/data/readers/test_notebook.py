@@ -26,11 +26,11 @@ def test_cells_stand_under_the_headings_before_them() -> None:
         ("1 output beyond 2,000 characters",),
     )
     assert blocks(document) == [
-        ("heading", ("Wool",), "Wool"),
+        ("heading", ("Wool",), "# Wool"),
         ("text", ("Wool",), "Soft."),
         ("code", ("Wool",), "print(1)"),
         ("code", ("Wool",), "1\n<Figure>"),
-        ("heading", ("Wool", "Deep"), "Deep"),
+        ("heading", ("Wool", "Deep"), "## Deep"),
         ("code", ("Wool", "Deep"), "x"),
         ("code", ("Wool", "Deep"), "y" * 2000),
     ]
@@ -44,3 +44,12 @@ def test_the_cells_of_old_notebooks_are_found() -> None:
 def test_a_file_that_is_not_a_notebook_says_so() -> None:
     assert refusal("a.ipynb", "{") == "its JSON is damaged or cut"
     assert refusal("a.ipynb", "[1]") == "is not a notebook: it holds no list of cells"
+
+
+def test_headings_keep_their_words_and_underlined_ones_their_level() -> None:
+    cells = [{"cell_type": "markdown", "source": "Wool\n====\n\nThe `max_len`\n-------------\nSoft."}]
+    assert blocks(only_document("a.ipynb", json.dumps({"cells": cells}))) == [
+        ("heading", ("Wool",), "Wool\n===="),
+        ("heading", ("Wool", "The max_len"), "The `max_len`\n-------------"),
+        ("text", ("Wool", "The max_len"), "Soft."),
+    ]

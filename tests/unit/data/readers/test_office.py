@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,62 @@ def test_entities_that_multiply_do_not_fill_the_memory() -> None:
     before = f'<!DOCTYPE w:document [<!ENTITY l0 "lol">{lol}]>'
     data = docx_bytes(docx_paragraph("&l9;"), before=before)
     assert refusal("a.docx", data).startswith("damaged (")
+
+
+def test_a_docx_cell_of_several_paragraphs_stays_in_its_table() -> None:
+    cell = f"<w:tc>{docx_paragraph('one')}{docx_paragraph('two')}</w:tc>"
+    table = f"<w:tbl><w:tr>{row('Part', 'Use').strip()}</w:tr><w:tr>{cell}{row('x')}</w:tr></w:tbl>"
+    assert blocks(only_document("a.docx", docx_bytes(table))) == [("table", (), "Part | Use\none two | x")]
+
+
+def test_a_docx_is_read_with_its_equations_fields_and_ruby_text() -> None:
+    math = 'xmlns:m="http://schemas.openxmlformats.org/officeDocument/2006/math"'
+    equation = f"<m:oMath {math}><m:r><m:t>E=m</m:t></m:r><m:r><m:t>c2</m:t></m:r></m:oMath>"
+    above, base = (f"<w:r><w:t>{text}</w:t></w:r>" for text in ("ami", "wool"))
+    ruby = f"<w:r><w:ruby><w:rt>{above}</w:rt><w:rubyBase>{base}</w:rubyBase></w:ruby></w:r>"
+    field = '<w:fldSimple w:instr="SEQ"><w:r><w:t>Table 1</w:t></w:r></w:fldSimple>'
+    parts = [equation, f"<m:oMathPara {math}>{equation}</m:oMathPara>", ruby, field]
+    document = only_document("a.docx", docx_bytes("".join(f"<w:p>{part}</w:p>" for part in parts)))
+    assert document.text == "E=m c2\n\nE=m c2\n\nwool\n\nTable 1"
+    assert document.problems == ("2 equations, read as letters and signs alone",)
+
+
+def test_charts_of_slides_are_read_and_other_objects_named() -> None:
+    from pptx import Presentation
+    from pptx.chart.data import CategoryChartData
+    from pptx.enum.chart import XL_CHART_TYPE
+
+    made, chart = Presentation(), CategoryChartData()
+    chart.categories = ["Berlin", "Rome"]
+    chart.add_series("Energy", (1, 2.5))
+    slide = made.slides.add_slide(made.slide_layouts[5])
+    slide.shapes.title.text = "Costs"
+    slide.shapes.add_chart(XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, 9, 9, chart)
+    slide.shapes.add_ole_object(io.BytesIO(b"x"), "Excel.Sheet.12", 0, 0, 9, 9)
+    target = io.BytesIO()
+    made.save(target)
+    document = only_document("a.pptx", target.getvalue())
+    assert document.text == "Costs\n\n| Energy\nBerlin | 1\nRome | 2.5"
+    assert document.problems == ("slide 1: an embedded object left out",)
+
+
+def test_shapes_that_old_programs_cannot_show_are_read() -> None:
+    from pptx import Presentation
+
+    made = Presentation()
+    shapes = made.slides.add_slide(made.slide_layouts[6]).shapes
+    box = shapes.add_textbox(0, 0, 9, 9)
+    box.text_frame.text = "E=mc2"
+    space = "http://schemas.openxmlformats.org/markup-compatibility/2006"
+    choice = box._element.makeelement(f"{{{space}}}Choice")
+    alternatives = box._element.makeelement(f"{{{space}}}AlternateContent")
+    shapes._spTree.append(alternatives)
+    alternatives.append(choice)
+    choice.append(box._element)
+    target = io.BytesIO()
+    made.save(target)
+    assert only_document("a.pptx", target.getvalue()).text == "E=mc2"
+
+
+def test_a_file_that_has_only_a_title_holds_no_text() -> None:
+    assert refusal("a.docx", docx_bytes(docx_paragraph(""), title="The guide")) == "holds no text"

@@ -81,3 +81,31 @@ def test_repeated_cells_cannot_fill_the_memory() -> None:
     assert "unfold to more than max_file_bytes" in refusal("a.ods", odf_bytes(sheet), max_file_bytes=100_000)
     blank = '<table:table-row table:number-rows-repeated="99999999999999"><table:table-cell/></table:table-row>'
     assert refusal("a.ods", odf_bytes(sheet.replace(row, blank))) == "holds no text"
+
+
+def test_notes_and_boxes_stand_after_their_paragraph_and_tables_in_cells_after_the_table() -> None:
+    def box(text: str) -> str:
+        return f"<draw:frame><draw:text-box><text:p>{text}</text:p></draw:text-box></draw:frame>"
+
+    def row(*cells: str) -> str:
+        inner = "".join(f"<table:table-cell><text:p>{cell}</text:p></table:table-cell>" for cell in cells)
+        return f"<table:table-row>{inner}</table:table-row>"
+
+    note = (
+        "<text:note><text:note-citation>1</text:note-citation><text:note-body><text:p>At 20 degrees.</text:p>"
+        "</text:note-body></text:note>"
+    )
+    inner = f"<table:table>{row('n1', 'n2')}</table:table>"
+    nested = f"<table:table-row><table:table-cell>{inner}</table:table-cell></table:table-row>"
+    shape = "<draw:custom-shape><text:p>In a shape.</text:p></draw:custom-shape>"
+    text = (
+        f"<office:text><text:h>Head{box('Beside.')}</text:h><text:p>The pressure{note} rises{shape} fast.</text:p>"
+        f"<table:table>{row('a', 'b' + box('In a cell.'))}{nested}</table:table>"
+        f"<text:p>{box('Outer.' + box('Inner.'))}<draw:frame><draw:object/></draw:frame></text:p></office:text>"
+    )
+    document = only_document("a.odt", odf_bytes(text))
+    assert document.problems == ("1 embedded object (a chart or formula) left out",)
+    assert document.text.split("\n\n") == [
+        "Head", "Beside.", "The pressure[1] rises fast.", "[1] At 20 degrees.", "In a shape.", "a | b", "In a cell.",
+        "n1 | n2", "Outer.", "Inner.",
+    ]  # fmt: skip

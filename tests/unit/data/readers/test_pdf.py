@@ -84,3 +84,17 @@ def test_ligatures_become_letters() -> None:
 def test_an_encrypted_or_damaged_file_says_so(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableError, match=f"^{reason}$"):
         read(data)
+
+
+def test_headings_and_lines_that_begin_or_end_like_a_page_number_stay() -> None:
+    titles = ["Safety", "Oil", "Seals", "Pumps", "Lamps", "Fuses", "Cables", "Shafts"]
+    chapters = [[f"{number} {title}", f"About {title}.", "End."] for number, title in enumerate(titles, start=1)]
+    found = pages(read(pdf_bytes(chapters)))
+    assert [text.split("\n")[0] for text in found.values()] == [lines[0] for lines in chapters]
+    lines = [[title, f"About {title}.", f"- {number} -"] for number, title in enumerate(titles, start=1)]
+    lines[3][0], lines[6][1] = "4 bolts hold the cover.", "as listed in Table 7"
+    assert list(pages(read(pdf_bytes(lines))).values()) == ["\n".join(page[:2]) for page in lines]
+
+
+def test_what_was_filled_into_a_form_is_read() -> None:
+    assert read(pdf_bytes([["Name of the customer:"]], entry="Ann Smith")).text == "Name of the customer:\nAnn Smith"

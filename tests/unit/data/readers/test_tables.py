@@ -107,3 +107,9 @@ def test_rows_without_text_in_the_columns_that_are_asked_for_are_counted() -> No
     table = "\n".join(map(",".join, PRODUCTS))
     [pump] = documents("a.csv", table, text_columns=["description"])
     assert pump.problems == ("1 of 2 documents in it holds no text (#3)",)
+
+
+def test_formulas_that_no_program_has_computed_are_named() -> None:
+    rows = [["name", "about", "total"], ["Ayla", "leads the herd up the mountain", "=1+1"], ["Bo", "=1", 2]]
+    found = documents("a.xlsx", xlsx_bytes(rows))
+    assert found[-1].problems == ("2 formulas without a value; open and save it in a spreadsheet program",)
