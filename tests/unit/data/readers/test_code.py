@@ -34,3 +34,8 @@ def test_each_definition_is_a_block_with_its_name() -> None:
 def test_other_languages_follow_the_same_rule() -> None:
     document = only_document("a.go", "package a\n\nfunc (h *Herd) Hum(n int) {\n\n}\n\ntype Wool struct {}\n")
     assert [block[1] for block in blocks(document)] == [(), ("Hum",), ("Wool",)]
+
+
+def test_escapes_of_properties_are_letters() -> None:
+    assert only_document("a.properties", "greeting=Gr\\u00fc\\u00dfe\n").text == "greeting=Grüße\n"
+    assert only_document("a.py", 'x = "\\u00fc"\n').text == 'x = "\\u00fc"\n'
