@@ -26,7 +26,7 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
     with open_zip(data, settings) as opened:
         package = parsed_xml(zip_bytes(opened, _CONTAINER)).find(".//{*}rootfile")
         path = package.get("full-path", "") if package is not None else ""
-        book = parsed_xml(zip_bytes(opened, path))
+        book = parsed_xml(zip_bytes(opened, path), problems)
         for chapter in _chapters(book, posixpath.dirname(path)):
             try:
                 add_html(builder, decoded(entry_bytes(opened, opened.getinfo(chapter))))

@@ -81,3 +81,12 @@ def test_repeated_cells_cannot_fill_the_memory() -> None:
     assert "unfold to more than max_file_bytes" in refusal("a.ods", odf_bytes(sheet), max_file_bytes=100_000)
     blank = '<table:table-row table:number-rows-repeated="99999999999999"><table:table-cell/></table:table-row>'
     assert refusal("a.ods", odf_bytes(sheet.replace(row, blank))) == "holds no text"
+
+
+def test_damage_in_the_content_is_named() -> None:
+    document = only_document("a.odt", odf_bytes("<office:text><text:p>one</text:p><text:p>two</text:q></office:text>"))
+    assert document.text == "one\n\ntwo"
+    assert document.problems == ("damaged XML at line 1; what follows may be missing",)
+    row = "<table:table-row><table:table-cell><text:p>one</text:q></table:table-cell></table:table-row>"
+    data = odf_bytes(f'<office:spreadsheet><table:table table:name="A">{row}</table:table></office:spreadsheet>')
+    assert only_document("a.ods", data).problems == ("damaged XML at line 1; what follows may be missing",)
