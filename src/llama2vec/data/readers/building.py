@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -27,9 +28,10 @@ _GUESSED_BYTES = 2**16
 """An encoding is guessed from this many bytes around the first one that is not ASCII."""
 _LATIN_SCRIPT = ("cp1252", "cp1250", "cp1254", "cp1257", "iso8859_2")
 _OTHER_SCRIPTS = (
-    "cp1251 cp1253 cp1255 cp1256 iso8859_5 iso8859_7 koi8_r koi8_u cp874 cp932 euc_jp iso2022_jp gb18030 big5 cp949"
+    "cp1251 cp1253 cp1255 cp1256 iso8859_5 iso8859_6 iso8859_7 iso8859_8 koi8_r koi8_u cp855 cp866 mac_cyrillic cp874 "
+    "cp932 euc_jp gb18030 big5 big5hkscs cp949 johab"
 )
-"""Encodings to guess from; those of DOS and old Macs fit short texts of any language too well."""
+"""Encodings to guess from; those of DOS and old Macs for Latin letters fit short texts of any language too well."""
 _READ_AS = {
     "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "iso8859-9": "cp1254",
     "iso8859-11": "cp874", "tis-620": "cp874",
@@ -152,26 +154,27 @@ def _guessed(data: bytes, first: int) -> str:
     best = matches.best()
     if best is None and not is_latin_script:
         raise UnreadableError("its encoding is unknown; convert it to UTF-8")
-    found = "cp1252"
-    if best is not None:
-        tied = [one for one in matches if (one.chaos, one.coherence) == (best.chaos, best.coherence)]
-        found = _likeliest(sample, best.encoding, {name for one in tied for name in one.could_be_from_charset})
+    tied = [one for one in matches if best and (one.chaos, one.coherence) == (best.chaos, best.coherence)]
+    names = {name for one in tied for name in one.could_be_from_charset}
+    found = _likeliest(sample, best.encoding if best and "cp1252" not in names else "cp1252")
     text = _in(data, found)
     if text is None:
         raise UnreadableError(f"is neither UTF-8 nor {found} throughout")
     return text
 
 
-def _likeliest(sample: bytes, best: str, tied: Collection[str]) -> str:
-    """Choose among encodings that charset-normalizer finds equally good, by letters that tell them apart."""
-    if _is_euc_jp(sample):
-        return "euc_jp"
-    found = "cp1252" if "cp1252" in tied else best
-    if found == "cp1252":
+def _likeliest(sample: bytes, found: str) -> str:
+    """Return another encoding than charset-normalizer found where letters tell them apart."""
+    if found not in _LATIN_SCRIPT:
+        return "euc_jp" if _is_euc_jp(sample) else found
+    if found != "iso8859_2":
         found = _language_tells(sample.decode("cp1252", errors="replace")) or found
-    # Polish: the letters ą and ś of ISO 8859-2
-    is_iso = found == "cp1250" and re.search("[a-z][±¶]", sample.decode("cp1250", errors="replace"))
-    return "iso8859_2" if is_iso else found
+    if found == "cp1250":
+        text = sample.decode("cp1250", errors="replace")
+        # Letters of ISO 8859-2: ą and ś in Polish, š, ť and ľ in its neighbors
+        is_iso = re.search(r"[^\W\d_][±¶µ]", text) or (re.search(r"[^\W\d_]»", text) and "«" not in text)
+        return "iso8859_2" if is_iso or ("ą" in text and re.search("[ěřůčđ]", text)) else found
+    return found
 
 
 def _is_latin_script(sample: bytes) -> bool:
@@ -194,12 +197,21 @@ def _language_tells(text: str) -> str:
     >>> [_language_tells(text) for text in ("tükörfúrógépet õ", "žluouèký", "baþ aðzý", "milhões; coûté; ¿sí? þá")]
     ['cp1250', 'cp1250', 'cp1254', '']
     """
-    has = set(text.lower()).intersection
-    if has("ý") and has("ðþ") and not has("áéíóæ"):
+    text = text.lower()
+    has = set(text).intersection
+    counts = Counter(text)
+
+    def times(letters: str) -> int:
+        return sum(counts[letter] for letter in letters)
+
+    if has("ý") and has("ðþ") and times("ýðþ") > 4 * times("áíóæ"):
         return "cp1254"  # Turkish, not Icelandic
-    is_czech = has("šž") and has("èìøùòïæð¾")  # or Slovak, Croatian
-    is_hungarian = has("õû") and has("áíóúöü") and not has("äãçêâàèîôñ") and "õe" not in text
-    is_romanian = (has("ã") and has("þ")) or re.search("º[a-z]", text)
+    # French and Danish hold š and ž in names alone.
+    has_carons = times("šž") > times("àåçêñ") or (has("èìøù") and re.search("¾[a-z]", text))
+    is_czech = has("èìøùòïæð¾") and has_carons  # or Slovak, Croatian
+    # Portuguese has õ before e alone, French û without the other letters.
+    is_hungarian = 2 * len(re.findall("[õû]e", text)) < times("õû") and times("áíóúöü") > 4 * times("äãçêâàèîôñ")
+    is_romanian = (has("ã") and has("þ")) or re.search(r"(?<![\w.])º[a-z]", text)
     is_polish = re.search("[a-z][³¹¿][a-z]", text)
     return "cp1250" if is_czech or is_hungarian or is_romanian or is_polish else ""
 
