@@ -15,7 +15,7 @@ from llama2vec.data.readers import read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, DataError, UnreadableError
 from llama2vec.files import open_regular
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, printable
 
 _OTHER_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a pipe, not a file"),
@@ -41,8 +41,12 @@ class SourceFile:
 class Skipped:
     """A file that was not read, or only in part."""
 
-    name: str  # Relative to the folder
+    name: str  # Relative to the folder, with ? for what is not UTF-8
     reason: str  # In words
+
+    def __post_init__(self) -> None:
+        for key in ("name", "reason"):
+            object.__setattr__(self, key, getattr(self, key).encode(errors="replace").decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +86,7 @@ class ReadingReport:
             for one in entries:
                 by_reason.setdefault(one.reason, []).append(one.name)
             for reason, names in sorted(by_reason.items(), key=lambda pair: (-len(pair[1]), pair[0])):
-                shown = ", ".join(names[:_NAMED_PER_REASON])
+                shown = ", ".join(map(_on_a_line, names[:_NAMED_PER_REASON]))
                 more = f", … {len(names) - _NAMED_PER_REASON:,} more" if len(names) > _NAMED_PER_REASON else ""
                 lines.append(f"  {title} {len(names):>5,}  {reason}: {shown}{more}")
         return "\n".join(lines)
@@ -107,9 +111,18 @@ class ReadingReport:
         if faults:
             first, count = faults[0], counted(len({one.name for one in faults}), "file")
             raise DataError(
-                f"{where}: {count} cannot be read whole, such as {first.name} ({first.reason}); "
+                f"{where}: {count} cannot be read whole, such as {_on_a_line(first.name)} ({first.reason}); "
                 "exclude or repair them, or read without strict"
             )
+
+
+def _on_a_line(name: str) -> str:
+    r"""Return a file's name with its line breaks and control characters made visible.
+
+    >>> _on_a_line("a\nb")
+    'a\\nb'
+    """
+    return printable(name).replace("\n", "\\n")
 
 
 def walk(source: str | Path, settings: ReadingSettings | None = None, *, without: Collection[Path] = ()) -> Walk:
@@ -183,7 +196,7 @@ class _Walking:
             shown = [place / name for name in sorted(folders) if not name.startswith(".")]
             folders[:] = [path.name for path in shown if self._enters(path)]
             for path in sorted(place / name for name in names if not name.startswith(".")):
-                if not self._without or path.resolve() not in self._without:
+                if not self._without or _target(path) not in self._without:
                     self._look_at(path)
 
     def _enters(self, folder: Path) -> bool:
@@ -218,12 +231,19 @@ class _Walking:
                 self.files.append(one)
 
 
+def _target(path: Path) -> Path | None:
+    """Return the file that a path leads to, None for a link that leads nowhere, or in a circle."""
+    try:
+        return path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return None
+
+
 def _leaves(path: Path, home: Path) -> str:
     if not path.is_symlink():
         return ""
-    try:
-        target = path.resolve(strict=True)
-    except (OSError, RuntimeError):
+    target = _target(path)
+    if target is None:
         return "a link that leads nowhere"
     return "" if target.is_relative_to(home) else "a link that leaves the folder"
 
@@ -255,7 +275,7 @@ def _looked_at(path: Path, name: str) -> SourceFile | Skipped:
     try:
         name.encode()
     except UnicodeEncodeError:
-        return Skipped(name.encode(errors="replace").decode(), "its name is not UTF-8; rename it")
+        return Skipped(name, "its name is not UTF-8; rename it")
     try:
         status = path.stat()
     except OSError as error:

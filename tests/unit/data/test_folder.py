@@ -221,3 +221,29 @@ def test_strict_counts_files_and_not_their_problems() -> None:
     partly = [Skipped("a.pdf", "page 2 has no text (scanned?)"), Skipped("a.pdf", "page 3 has odd letters")]
     with pytest.raises(DataError, match=r"docs: 1 file cannot be read whole, such as a\.pdf \(page 2"):
         ReadingReport(partly=partly).check("docs")
+
+
+def test_links_in_a_circle_are_skipped_where_something_is_left_out(tmp_path: Path) -> None:
+    made(tmp_path, a_txt="a", index__b_txt="b")
+    (tmp_path / "one").symlink_to("two")
+    (tmp_path / "two").symlink_to("one")
+    found = walk(tmp_path, without=[tmp_path / "index"])
+    assert [one.name for one in found.files] == ["a.txt"]
+    assert {one.reason for one in found.skipped} == {"a link that leads nowhere"}
+
+
+def test_names_that_are_not_utf_8_can_be_written_whatever_the_reason(tmp_path: Path) -> None:
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+        (tmp_path / os.fsdecode(b"d\xe9")).mkdir()
+    except OSError:
+        pytest.skip("the file system takes only UTF-8")
+    reasons = {"caf?.txt": "not among the included patterns", "d?/": "excluded by d*/**"}
+    assert names(tmp_path, include=["*.pdf"], exclude=["d*/**"]) == ([], reasons)
+
+
+def test_a_name_with_a_line_break_stays_on_its_line_of_the_table() -> None:
+    report = ReadingReport(skipped=[Skipped("a\nb\x1b.png", "a picture")])
+    assert report.table().endswith("a picture: a\\nb\\x1b.png")
+    with pytest.raises(DataError, match=r"such as a\\nb"):
+        report.check("docs")

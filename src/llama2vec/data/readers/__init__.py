@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import INSTALL, Fault, Member, first_few
+from llama2vec.data.readers.building import DAMAGED, INSTALL, Fault, Member, first_few
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.terminal import counted
@@ -128,8 +128,12 @@ def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Docume
     if blank:
         total, verb = counted(len(found), "document"), "holds" if len(blank) == 1 else "hold"
         opened.note("", f"{len(blank):,} of {total} in it {verb} no text ({first_few(blank)})")
+    if damaged := sum(map(_damage, documents)):
+        opened.note("", f"{counted(damaged, 'damaged character')} (shown as �)")
+        documents = [_with_damage_shown(one) for one in documents]
     documents = _distinct(map(_unicode, documents))
-    documents[-1] = replace(documents[-1], problems=(*documents[-1].problems, *opened.problems()))
+    problems = (*documents[-1].problems, *map(_whole, opened.problems()))
+    documents[-1] = replace(documents[-1], problems=problems)
     return documents
 
 
@@ -142,6 +146,23 @@ def _distinct(documents: Iterable[Document]) -> list[Document]:
         count = counts[one.id]
         found.append(one if count == 1 else replace(one, id=f"{one.id}@{count}"))
     return found
+
+
+def _damage(document: Document) -> int:
+    """Return how many characters of a document stand for damaged bytes."""
+    texts = [document.text, *(value for value in document.fields.values() if isinstance(value, str))]
+    # A title is as a rule a heading of the text.
+    return sum(text.count(DAMAGED) for text in texts) or document.title.count(DAMAGED)
+
+
+def _with_damage_shown(document: Document) -> Document:
+    def shown(text: str) -> str:
+        return text.replace(DAMAGED, "\ufffd")
+
+    blocks = tuple(replace(one, headings=tuple(map(shown, one.headings))) for one in document.blocks)
+    fields = {shown(key): shown(one) if isinstance(one, str) else one for key, one in document.fields.items()}
+    name, title, text = map(shown, (document.id, document.title, document.text))
+    return replace(document, id=name, title=title, text=text, blocks=blocks, fields=fields)
 
 
 def _unicode(document: Document) -> Document:

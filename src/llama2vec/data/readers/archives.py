@@ -6,13 +6,16 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from html.entities import html5
 from typing import Any
+from xml.sax.saxutils import escape
 
-from llama2vec.data.readers.building import Fault, Member
+from llama2vec.data.readers.building import Fault, Member, decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 
@@ -21,6 +24,15 @@ MOST_RATIO = 300
 _SMALL = 2**20
 """Below this size any ratio is harmless."""
 _OPENERS: dict[str, Callable[[io.BytesIO], Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+_PROLOG = re.compile(rb"""[^<]{0,9}<\?xml[^>]{0,200}?encoding\s*=\s*["']([\w.:-]+)""")
+_DECLARATION = re.compile(r"\A\s*<\?xml[^>]*\?>")
+_MARKUP = re.compile(
+    r"(?P<kept><!\[CDATA\[.*?(?:\]\]>|\Z)|<!--.*?(?:-->|\Z)|&#\d+;|&#x[\da-fA-F]+;)|&(?:[\w.:-]+;)?|<(?![^\W\d]|[:/!?])",
+    re.DOTALL,
+)
+"""``kept`` is as it should be; the rest looks like markup and is not, or is an entity."""
+_NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")
+"""Characters that an XML file cannot hold."""
 _TAR_SUFFIXES = {".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz"}
 
 
@@ -106,15 +118,50 @@ def entry_bytes(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         raise UnreadableError("damaged or cut") from None
 
 
-def parsed_xml(data: bytes) -> Any:
-    """Return the root of an XML file, without entities of its own, other files or the network."""
-    from lxml import etree
+def parsed_xml(data: bytes, problems: list[str] | None = None, encoding: str = "auto") -> Any:
+    """Return the root of an XML file, without entities of its own, other files or the network.
 
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, recover=True, huge_tree=False)
-    root = etree.fromstring(data, parser)
+    Args:
+        data: The file.
+        problems: Takes what is missing from a damaged file.
+        encoding: As :func:`llama2vec.data.readers.building.decoded` takes it.
+
+    Raises:
+        UnreadableError: No element can be read.
+    """
+    prolog = _PROLOG.match(data[:1000])
+    text = decoded(data, encoding, prolog[1].decode("ascii") if prolog else None)
+    text = _MARKUP.sub(_escaped, _NO_XML.sub(" ", _DECLARATION.sub("", text)))
+    root, fault = _root(text)
+    if fault is not None and fault.type_name == "ERR_DOCUMENT_END" and "<!DOCTYPE" not in text:
+        root, fault = _root(f"<all>{text}</all>")  # Several elements, one after the other
     if root is None:
         raise UnreadableError("its XML is damaged")
+    if fault is not None and problems is not None:
+        problems.append(f"damaged XML at line {fault.line:,}; what follows may be missing")
     return root
+
+
+def _root(text: str) -> tuple[Any, Any]:
+    """Return the root of what can be read of an XML text, and the first fault, both None where there is none."""
+    from lxml import etree
+
+    # Entities and attributes that the file itself declares could unfold to any size.
+    is_safe = "<!ENTITY" not in text and "<!ATTLIST" not in text
+    parser = etree.XMLParser(
+        encoding="utf-8", resolve_entities=False, no_network=True, load_dtd=False, recover=True, huge_tree=is_safe
+    )
+    root = etree.fromstring(text.encode(), parser)
+    faults = (one for one in parser.error_log if one.level_name == "FATAL")
+    return root, next(faults, None)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    """Return an entity of HTML as its letters, and escape what is not markup: a bare ``&`` or ``<``, other entities."""
+    found = match[0]
+    if match["kept"] or found in ("&amp;", "&lt;", "&gt;", "&quot;", "&apos;"):
+        return found
+    return escape(html5.get(found[1:], found))
 
 
 def _member_name(name: str) -> str:
@@ -143,7 +190,7 @@ def _zip_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[
 
 def _tar_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as opened:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:", errors="replace") as opened:
             for entry in opened:
                 # Links and devices within an archive lead nowhere: nothing is ever unpacked to the disk.
                 if entry.isreg() and (member := _member_name(entry.name)):

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import Part, decoded, line_blocks
+from llama2vec.data.readers.building import Part, decoded, line_blocks, unescaped
 from llama2vec.data.settings import ReadingSettings
 
 _DEFINITION = re.compile(
@@ -21,6 +21,8 @@ _OPENS = re.compile(r"[^\s*})\]]")
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
     """Yield the file as one document; a definition that a line without indentation opens names its block."""
     text = decoded(data, settings.encoding)
+    if name.lower().endswith(".properties"):
+        text = unescaped(text)
     title = name.rpartition("/")[2] if text.strip() else ""
     yield Document(name, text, title, line_blocks(text, _parts(text.split("\n"))))
 

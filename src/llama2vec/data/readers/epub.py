@@ -28,7 +28,7 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
     with open_zip(data, settings) as opened:
         package = parsed_xml(zip_bytes(opened, _CONTAINER)).find(".//{*}rootfile")
         path = package.get("full-path", "") if package is not None else ""
-        book = parsed_xml(zip_bytes(opened, path))
+        book = parsed_xml(zip_bytes(opened, path), problems)
         encrypted = _encrypted(opened)
         for chapter in _chapters(book, posixpath.dirname(path)):
             try:

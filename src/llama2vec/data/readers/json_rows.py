@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import decoded, first_few
+from llama2vec.data.readers.building import decoded, first_few, unescaped
 from llama2vec.data.readers.markdown import scalars
 from llama2vec.data.readers.tables import TITLES
 from llama2vec.data.settings import ReadingSettings
@@ -35,11 +35,11 @@ def _whole(text: str, name: str, settings: ReadingSettings) -> Iterator[Document
         if name.lower().endswith(".geojson"):  # Often a feature on each line
             yield from _lines(text, name, settings)
         else:  # Comments, several objects, a cut file: its words are still there
-            yield Document(name, text)
+            yield Document(name, unescaped(text))
         return
     rows, left_out = _rows_of(value, settings.text_field)
     if not rows:
-        yield Document(name, text)
+        yield Document(name, unescaped(text))
         return
     yield from _documents(enumerate(rows, start=1), name, settings, lines=False)
     if left_out:

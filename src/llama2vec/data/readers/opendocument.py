@@ -28,13 +28,16 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
     with open_zip(data, settings) as opened:
         if b"encryption-data" in zip_bytes(opened, "META-INF/manifest.xml"):
             raise UnreadableError("encrypted")
-        content = parsed_xml(zip_bytes(opened, "content.xml"))
+        problems: list[str] = []
+        content = parsed_xml(zip_bytes(opened, "content.xml"), problems)
         facts = parsed_xml(zip_bytes(opened, "meta.xml")) if "meta.xml" in opened.namelist() else None
     if name.lower().endswith((".ods", ".ots")):
         for number, sheet in enumerate(content.iterfind(".//{*}spreadsheet/{*}table"), start=1):
             label = _attribute(sheet, "name") or f"Sheet{number}"
             rows = _rows(sheet, settings.max_file_bytes)
             yield from row_documents(rows, f"{name}!{label}", settings, {"sheet": label})
+        if problems:
+            raise UnreadableError(problems[0])
         return
     builder = TextBuilder()
     body = content.find(".//{*}body")
@@ -46,9 +49,9 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
         for tag, field in _FIELDS.items():
             if value := (facts.findtext(f".//{{*}}{tag}") or "").strip():
                 fields[field] = value[:10] if field == "date" else value
-    objects = sum(1 for _ in content.iter(f"{_DRAWN}object"))
-    problem = f"{counted(objects, 'embedded object')} (a chart or formula) left out"
-    yield builder.document(name, title=title, fields=fields, problems=[problem] if objects else [])
+    if objects := sum(1 for _ in content.iter(f"{_DRAWN}object")):
+        problems.append(f"{counted(objects, 'embedded object')} (a chart or formula) left out")
+    yield builder.document(name, title=title, fields=fields, problems=problems)
 
 
 def _rows(sheet: Any, most_characters: int) -> Iterator[tuple[int, list[str]]]:

@@ -33,6 +33,10 @@ _BLANK_FORMULA = re.compile(
     rb"""(?:<(?:\w{1,9}:)?v\s*/>|<(?:\w{1,9}:)?v>\s*</(?:\w{1,9}:)?v>)?\s*</(?:\w{1,9}:)?c>"""
 )
 """A cell with a formula and no value; one of the type ``str`` has an empty text."""
+_YEAR = re.compile(r"(?:18|19|20)\d\d")
+_SEPARATOR = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+"""The first line with which Excel writes its delimiter."""
+_QUOTED = re.compile(r'(?:^|(?<=[,;\t|]))"(?:[^"]|"")*+"(?=[,;\t|]|$)', re.MULTILINE)
 _NUMBER = re.compile(r"[-+]?\d{1,15}(?:\.\d{1,15})?(?:[eE][-+]?\d{1,3})?")
 
 
@@ -52,22 +56,67 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
 
 def _rows(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line, cells) of each row that is not blank."""
-    delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else _delimiter(text)
+    lines = text.split("\n")
+    if mark := _SEPARATOR.fullmatch(lines[0]):
+        delimiter = mark[1]
+    else:
+        delimiter = "\t" if name.lower().endswith((".tsv", ".tab")) else _delimiter(text)
     # csv's own limit on a cell is 128 KiB; that of the file is enough.
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=False)
-    line = 1
-    for cells in reader:
+    begin, width = int(mark is not None), 0
+    while begin < len(lines):
+        reader = _reader(lines, begin, delimiter, strict=True)
+        first = begin
+        try:
+            for cells in reader:
+                end = first + reader.line_num
+                width = width or len(cells)
+                if delimiter == "\t" and _swallows(lines[begin:end], delimiter, width):
+                    break
+                if any(cell.strip() for cell in cells):
+                    yield begin + 1, cells
+                begin = end
+            else:
+                return
+        except csv.Error:  # A quote that nothing ends, or with more after its end
+            end = first + reader.line_num
+        cells, used = _repaired(lines, begin, end, delimiter, width)
         if any(cell.strip() for cell in cells):
-            yield line, cells
-        line = reader.line_num + 1
+            yield begin + 1, cells
+        begin += used
+
+
+def _reader(lines: Sequence[str], begin: int, delimiter: str, *, strict: bool) -> Any:
+    return csv.reader((f"{lines[number]}\n" for number in range(begin, len(lines))), delimiter=delimiter, strict=strict)
+
+
+def _repaired(lines: Sequence[str], begin: int, end: int, delimiter: str, width: int) -> tuple[list[str], int]:
+    """Return the cells of a row whose quotes are faulty from the lines up to ``end``, and how many lines it takes."""
+    if _swallows(lines[begin:end], delimiter, width):
+        plain = lines[begin].split(delimiter)
+        return (plain if len(plain) == width else next(csv.reader([lines[begin]], delimiter=delimiter))), 1
+    reader = _reader(lines, begin, delimiter, strict=False)
+    return next(reader), reader.line_num
+
+
+def _swallows(lines: Sequence[str], delimiter: str, width: int) -> bool:
+    """Tell whether the lines that a quote joins to the first one are rows of their own, by the number of cells."""
+    width = width or lines[0].count(delimiter) + 1
+    joined = [cells for cells in csv.reader(lines[1:], delimiter=delimiter) if cells]
+    return width > 1 and bool(joined) and all(len(cells) == width for cells in joined)
 
 
 def _delimiter(text: str) -> str:
-    """Return which of the usual delimiters divides the first lines most evenly."""
-    lines = [line for line in text[: 2**16].split("\n")[:20] if line.strip()]
-    counts = {mark: [line.count(mark) for line in lines] for mark in ",;\t|"}
-    return max(counts, key=lambda mark: (min(counts[mark], default=0) > 0, sum(counts[mark])))
+    """Return which of the usual delimiters divides the first lines, and most evenly, outside quotes."""
+    sample = _QUOTED.sub("", text[: 2**16])
+    lines = [line for line in sample.split("\n")[:20] if line.strip()]
+
+    def merit(mark: str) -> tuple[bool, bool, int]:
+        counts = [line.count(mark) for line in lines]
+        divides = min(counts, default=0) > 0
+        return divides, divides and len(set(counts)) == 1, sum(counts)
+
+    return max(",;\t|", key=merit)
 
 
 def _workbook(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
@@ -166,13 +215,37 @@ def typed(value: str) -> Value:
 
 
 def _header(rows: Sequence[list[str]]) -> list[str]:
-    """Return the first row where it names the columns, else nothing."""
+    """Return the first row where it names the columns, else nothing; names that repeat are numbered."""
     names = [" ".join(cell.split()) for cell in rows[0]]
-    filled = [name for name in names if name]
-    short = all(len(name) <= _MOST_HEADER_CHARACTERS and not _NUMBER.fullmatch(name) for name in filled)
-    distinct = len({name.lower() for name in filled}) == len(filled)
+    filled = [name.lower() for name in names if name]
     width = max((len([cell for cell in row if cell.strip()]) for row in rows[1:20]), default=0)
-    return names if len(rows) > 1 and short and distinct and 2 * len(filled) >= width else []
+    if len(rows) < 2 or 2 * len(filled) < width:
+        return []
+    for column, name in enumerate(names):
+        below = [row[column].strip() for row in rows[1:] if column < len(row) and row[column].strip()]
+        if not _is_name(name, below, is_repeated=filled.count(name.lower()) > 1):
+            return []
+    used: set[str] = set()
+    for column, name in enumerate(names):
+        number = 1
+        while name and names[column].lower() in used:
+            number += 1
+            names[column] = f"{name} {number}"
+        used.add(names[column].lower())
+    return names
+
+
+def _is_name(cell: str, below: Sequence[str], *, is_repeated: bool) -> bool:
+    """Tell whether a cell of the first row can be the name of the cells below, and is not one of them."""
+    if _NUMBER.fullmatch(cell):
+        return _YEAR.fullmatch(cell) is not None and not (below and all(map(_YEAR.fullmatch, below)))
+    if is_repeated and cell.lower() in map(str.lower, below):
+        return False
+    if len(cell) <= _MOST_HEADER_CHARACTERS:
+        return True
+    # A long question, or a text over short ones
+    is_question = cell.endswith("?") and not any(one.endswith("?") for one in below)
+    return is_question or 2 * max(map(len, below), default=0) <= len(cell)
 
 
 def _columns(names: Sequence[str], rows: Sequence[list[str]], settings: ReadingSettings) -> _Columns:

@@ -12,23 +12,22 @@ from llama2vec.data.settings import ReadingSettings
 
 _TITLES = frozenset(("title", "head", "bridgehead", "subject"))
 _CODE = frozenset(("programlisting", "screen", "literallayout", "codeblock", "synopsis", "pre", "msgblock"))
+_BREAKS = frozenset(("lb", "br", "sbr", "break"))
 _LEFT_OUT = frozenset(("indexterm", "remark", "binary", "stylesheet"))
 
 
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
     """Yield the words as one document; a file whose words are all in its tags is read as it is."""
     builder = TextBuilder()
-    root = parsed_xml(data)
-    for element in list(root.iter("*")):
-        if _tag(element) in _LEFT_OUT:
-            element.clear(keep_tail=True)
-    _add(builder, root)
-    document = builder.document(name)
+    problems: list[str] = []
+    _add(builder, parsed_xml(data, problems, settings.encoding))
+    document = builder.document(name, problems=problems)
     yield document if document.text.strip() else Document(name, decoded(data, settings.encoding))
 
 
 def _tag(element: Any) -> str:
-    return str(element.tag).rpartition("}")[2].lower()
+    """Return the name of an element in lower case, "" for a comment or an instruction."""
+    return str(element.tag).rpartition("}")[2].lower() if isinstance(element.tag, str) else ""
 
 
 def _add(builder: TextBuilder, root: Any) -> None:
@@ -36,15 +35,15 @@ def _add(builder: TextBuilder, root: Any) -> None:
     stack = [(root, 0)]
     while stack:
         element, depth = stack.pop()
-        if not isinstance(element.tag, str):  # a comment or an instruction
-            continue
         tag = _tag(element)
+        if not tag or tag in _LEFT_OUT:
+            continue
         if tag in _TITLES:
-            builder.heading(depth, "".join(element.itertext()))
+            builder.heading(depth, _text(element))
         elif tag in _CODE:
-            builder.add("".join(element.itertext()), "code")
+            builder.add(_text(element, is_code=True), "code")
         elif _holds_words(element):
-            builder.add(" ".join("".join(element.itertext()).split()))
+            builder.add(" ".join(_text(element).split()))
         else:
             stack += [(child, depth + 1) for child in reversed(element)]
 
@@ -52,3 +51,30 @@ def _add(builder: TextBuilder, root: Any) -> None:
 def _holds_words(element: Any) -> bool:
     """Tell whether an element has text of its own, between its children included."""
     return any(text and text.strip() for text in (element.text, *(child.tail for child in element)))
+
+
+def _text(root: Any, *, is_code: bool = False) -> str:
+    """Return the text of an element, with space where the words of two elements would join, or lines of code."""
+    parts: list[str] = []
+    stack: list[Any] = [root]
+    while stack:
+        element = stack.pop()
+        if isinstance(element, str):
+            parts.append(element)
+            continue
+        before = element.text or ""
+        inside: list[Any] = [before]
+        for number, child in enumerate(element):
+            tag, after = _tag(child), child.tail or ""
+            if not tag or tag in _LEFT_OUT:
+                pass
+            elif is_code:
+                inside.append("\n" if tag in _BREAKS else child)
+            else:
+                # Within a word stands only markup such as emphasis: letters before it, and some of its own.
+                is_apart = (number > 0 and not before) or not _holds_words(child)
+                inside += [" ", child, " "] if is_apart else [child]
+            inside.append(after)
+            before = after
+        stack += reversed(inside)
+    return "".join(parts)

@@ -38,3 +38,8 @@ def test_other_languages_follow_the_same_rule() -> None:
 
 def test_a_blank_file_holds_no_text() -> None:
     assert refusal("a.py", " \n\n") == "holds no text"
+
+
+def test_escapes_of_properties_are_letters() -> None:
+    assert only_document("a.properties", "greeting=Gr\\u00fc\\u00dfe\n").text == "greeting=Grüße\n"
+    assert only_document("a.py", 'x = "\\u00fc"\n').text == 'x = "\\u00fc"\n'

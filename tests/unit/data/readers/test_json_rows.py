@@ -137,3 +137,10 @@ def test_rows_without_text_are_counted_and_named() -> None:
     assert (found.id, found.problems) == ("a.jsonl#a", ("2 of 3 documents in it hold no text (#b, #c)",))
     [found] = documents("a.jsonl", lines([{"text": "A"}, {"text": 1}]))
     assert found.problems == ("1 row has no text; name the field that holds it (text_field)",)
+
+
+def test_escapes_in_a_file_read_as_text_become_letters_and_lines_stay() -> None:
+    text = '{"a": {"b": "Gr\\u00f6\\u00dfe \\ud83d\\ude00",\n "c": "x\\u000ay C:\\\\\\\\users \\\\u00fc"}}'
+    document = only_document("a.json", text)
+    assert document.text == '{"a": {"b": "Größe 😀",\n "c": "x\\u000ay C:\\\\\\\\users \\\\u00fc"}}'
+    assert only_document("a.json", '{cut "\\u00fc').text == '{cut "ü'

@@ -109,3 +109,12 @@ def test_notes_and_boxes_stand_after_their_paragraph_and_tables_in_cells_after_t
         "Head", "Beside.", "The pressure[1] rises fast.", "[1] At 20 degrees.", "In a shape.", "a | b", "In a cell.",
         "n1 | n2", "Outer.", "Inner.",
     ]  # fmt: skip
+
+
+def test_damage_in_the_content_is_named() -> None:
+    document = only_document("a.odt", odf_bytes("<office:text><text:p>one</text:p><text:p>two</text:q></office:text>"))
+    assert document.text == "one\n\ntwo"
+    assert document.problems == ("damaged XML at line 1; what follows may be missing",)
+    row = "<table:table-row><table:table-cell><text:p>one</text:q></table:table-cell></table:table-row>"
+    data = odf_bytes(f'<office:spreadsheet><table:table table:name="A">{row}</table:table></office:spreadsheet>')
+    assert only_document("a.ods", data).problems == ("damaged XML at line 1; what follows may be missing",)

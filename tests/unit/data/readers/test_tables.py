@@ -113,3 +113,48 @@ def test_formulas_that_no_program_has_computed_are_named() -> None:
     rows = [["name", "about", "total"], ["Ayla", "leads the herd up the mountain", "=1+1"], ["Bo", "=1", 2]]
     found = documents("a.xlsx", xlsx_bytes(rows))
     assert found[-1].problems == ("2 formulas without a value; open and save it in a spreadsheet program",)
+
+
+def rows(name: str, content: str) -> list[tuple[int, list[object]]]:
+    return [(one.first_line, list(one.fields.values())) for one in documents(name, content)]
+
+
+def test_a_quote_that_nothing_ends_swallows_no_rows() -> None:
+    table = 'id{0}word{0}n\n1{0}"open{0}x\n2{0}b{0}y\n3{0}c{0}z\n'
+    for name, mark in (("a.tsv", "\t"), ("a.csv", ",")):
+        assert rows(name, table.format(mark)) == [(2, [1, '"open', "x"]), (3, [2, "b", "y"]), (4, [3, "c", "z"])]
+    # It seems to end in another row.
+    assert rows("a.tsv", 'id\tword\tn\n1\t"a\tx\n2\tb"\ty\n3\tc\tz\n') == [
+        (2, [1, '"a', "x"]), (3, [2, 'b"', "y"]), (4, [3, "c", "z"])
+    ]  # fmt: skip
+    assert rows("a.csv", 'id,word\n1,"a ""b""\nc, d"\n2,"x" y\n') == [(2, [1, 'a "b"\nc, d']), (4, [2, "x y"])]
+
+
+def test_years_are_names_of_columns() -> None:
+    [france, _] = documents("a.csv", "Country,2019,2020\nFrance,1.5,2\nPeru,3,4\n")
+    assert france.text == "Country: France; 2019: 1.5; 2020: 2"
+    assert [one.first_line for one in documents("a.csv", "1999,Foo\n2000,Bar\n")] == [1, 2]
+
+
+def test_a_long_question_is_the_name_of_its_answers() -> None:
+    question = "How satisfied are you with the support that you received from our team during the last year?"
+    anna, _ = documents("a.csv", f'Name,"{question}"\nAnna,very much and I would come again\nBert,not at all\n')
+    assert (anna.title, anna.text) == ("Anna", "very much and I would come again")
+    text = "A text of many words that goes on and on until it is longer than any name of a column is."
+    assert [one.first_line for one in documents("a.csv", f"{text},x\n{text} More.,y\n")] == [1, 2]
+
+
+def test_names_that_repeat_are_numbered() -> None:
+    [first] = documents("a.csv", "score,score,score 2\nx,y,z\n")
+    assert dict(first.fields) == {"score": "x", "score 2": "y", "score 2 2": "z"}
+    assert len(documents("a.csv", "yes,yes,no\nyes,no,no\n")) == 2
+
+
+def test_the_line_with_which_excel_names_its_delimiter_is_not_a_row() -> None:
+    [found] = documents("a.csv", "sep=|\nname|text\npump|It moves water, up; and fast\n")
+    assert (found.title, found.text, found.first_line) == ("pump", "It moves water, up; and fast", 3)
+
+
+def test_delimiters_within_quotes_do_not_count() -> None:
+    [first, _] = documents("a.csv", '1;"Who, how, and what, when";3\n2;"Yes, no, but, or, and";4\n')
+    assert dict(first.fields) == {"column 1": 1, "column 3": 3}
