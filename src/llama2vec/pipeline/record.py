@@ -12,6 +12,7 @@ from typing import Any, Literal
 from llama2vec.artifact import (
     Found,
     Kind,
+    bring_back,
     find,
     is_free,
     new_path,
@@ -176,6 +177,7 @@ def decide(
     Raises:
         OutputExistsError: The folder exists and does not come from this run.
     """
+    bring_back(folder)
     there = not is_free(folder.resolve())
     if entry is None and there:
         raise OutputExistsError(f"{folder}: exists, but this run has not made it; move it away")

@@ -182,6 +182,19 @@ def test_passages_are_measured_in_the_tokens_of_the_model(docs: Path, llama_fold
         assert len(tokenizer(passage.full_text, add_special_tokens=False)["input_ids"]) <= reads
 
 
+def test_an_index_whose_swap_a_kill_cut_in_two_keeps_its_vectors_and_settings(docs: Path, llama_folder: Path) -> None:
+    german = SyncSettings(index=LibrarySettings(language="de"))
+    following(docs, llama_folder, settings=german).sync()
+    index = docs.parent / "index"
+    for look in (lambda: following(docs, None).sync(), lambda: Library(index).remove(["a.md"])):
+        index.rename(docs.parent / ".old-index")  # where two folders cannot trade places in one step
+        look()
+        assert Library(index).inventory.settings["language"] == "de"
+        index.rename(docs.parent / ".old-index")
+        assert Retriever.open(index).store.has_vectors
+        assert not (docs.parent / ".old-index").exists()
+
+
 def test_watching_goes_on_after_an_error_that_passes(
     docs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
