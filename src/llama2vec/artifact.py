@@ -258,11 +258,7 @@ def _newest(path: Path) -> float:
 
 
 def bring_back(path: Path) -> None:
-    """Undo a swap that a kill cut in two, of an output or of what it is a part of, for a reader that does not own it.
-
-    Raises:
-        OutputBusyError: A live owner holds the output.
-    """
+    """Undo a swap that a kill cut in two, of an output or what it is a part of; an OutputBusyError if it has an owner."""
     whole = path.resolve()
     for output in (whole.parent, whole):
         if not os.path.lexists(output) and os.path.lexists(output.with_name(f".old-{output.name}")):

@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import claim, discard
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
@@ -26,6 +27,7 @@ from llama2vec.data.reading import how_read
 from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, DataError, StoreError
 from llama2vec.files import check_inputs
 from llama2vec.integrations.pair_scorer import PairScorer
@@ -192,7 +194,10 @@ def mine_to_file(
         inputs = dataclasses.replace(inputs, corpus=inputs.examples)
     _check_sources(inputs, output, settings)
     # Which teacher it was is in the inputs, wherever it lies.
-    decides = {"settings": settings.model_dump(exclude={"teacher"}), "inputs": _fingerprints(inputs)}
+    decides = {
+        "settings": settings.model_dump(exclude={"teacher"}),
+        "inputs": _fingerprints(inputs, steady := SteadyInputs()),
+    }
     plan = json.loads(canonical_json(decides))
     started = time.monotonic()
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
@@ -205,6 +210,7 @@ def mine_to_file(
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, examples)
+        steady.check()
         searchers, store = _searchers(inputs, passages, settings, output)
         queries = [Query("", example.query) for example in examples]
         warn_of_cut_queries(inputs.encoder, queries, "raise query_max_tokens", where=inputs.examples)
@@ -240,13 +246,13 @@ def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -
     check_reported(output, "mine")
 
 
-def _fingerprints(inputs: MiningInputs) -> dict[str, Any]:
+def _fingerprints(inputs: MiningInputs, steady: SteadyInputs) -> dict[str, Any]:
     """Return what decides the result, wherever the files lie."""
     index, encoder = inputs.index, inputs.encoder
     return {
-        "examples": examples_fingerprint(inputs.examples, split=inputs.split),
+        "examples": steady.take(inputs.examples, partial(examples_fingerprint, inputs.examples, split=inputs.split)),
         "split": inputs.split,
-        "corpus": corpus_fingerprint(inputs.corpus, inputs.reading) if inputs.corpus else None,
+        "corpus": steady.corpus(inputs.corpus, inputs.reading) if inputs.corpus else None,
         "contract_hash": encoder.contract_hash if encoder else None,
         "index": index.kind if index else None,
         "store": store_sha256(index.store) if index else None,

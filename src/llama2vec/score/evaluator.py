@@ -207,7 +207,7 @@ class _Evaluation:
 
                 spans = token_spans(encoder.backbone.tokenizer)
             reading = self.given.reading
-            one.searching = Searching(settings["depth"], frozenset(), windows, spans, language, reading)
+            one.searching = Searching(settings["depth"], frozenset(), windows, spans, language, reading, data.inputs)
             # The store is the same in every search mode.
             kept = [self.system.reader_facts(language), data.fingerprints["corpus_fingerprint"], settings["windows"]]
             kept += [reading.choices] if reading.choices else []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -123,6 +123,15 @@ def test_questions_go_on_offline_and_those_for_other_passages_are_written_again(
     ask("online", 99)
     assert Echo.calls == [(4, 0), (4, 4), (2, 8)]
     ask("offline", 0)
+    assert Echo.calls == []
+
+
+def test_a_corpus_that_is_saved_while_it_is_read_is_noticed(
+    inputs: GenerationInputs, tmp_path: Path, saved_meanwhile: Callable[[Path, str, str], None]
+) -> None:
+    saved_meanwhile(Path(inputs.corpus), "too short", "shorter")
+    with pytest.raises(DataError, match=r"corpus\.jsonl changed while it was read"):
+        generate_to_file(inputs, tmp_path / "pairs.jsonl", SETTINGS)
     assert Echo.calls == []
 
 
