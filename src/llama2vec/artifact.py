@@ -258,7 +258,7 @@ def _newest(path: Path) -> float:
 
 
 def bring_back(path: Path) -> None:
-    """Undo a swap that a kill cut in two, of an output or what it is a part of; an OutputBusyError if it has an owner."""
+    """Undo a swap that a kill cut in two, of an output or of what it is in; an OutputBusyError if it has an owner."""
     whole = path.resolve()
     for output in (whole.parent, whole):
         if not os.path.lexists(output) and os.path.lexists(output.with_name(f".old-{output.name}")):

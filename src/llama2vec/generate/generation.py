@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
@@ -155,9 +156,13 @@ def _questions_so_far(path: Path | None, rows: Sequence[int], settings: Generate
     if path is None:
         return []
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    size = settings.batch_size * settings.questions
+    read = list[list[Any]]()
+    with suppress(ValueError):  # a power cut can leave zeros
+        for line in lines:
+            read.append(json.loads(line))
+    lines, size = lines[: len(read)], settings.batch_size * settings.questions
     whole = len(lines) if len(lines) == len(rows) * settings.questions else len(lines) // size * size
-    found = [json.loads(line) for line in lines[:whole]]
+    found = read[:whole]
     if [row for row, _ in found] != [row for row in rows for _ in range(settings.questions)][:whole]:
         whole, found = 0, []  # An earlier version chose other passages
     with disk_errors(path):

@@ -52,14 +52,14 @@ OUTPUTS = {
     for kind, entries in {
         "read": (PASSAGES_FILE, READING_FILE),
         "pairs": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.questions-*", *_OWNERS),
-        "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", *_OWNERS),
+        "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", "*.jsonl.scores-*", *_OWNERS),
         "index": INDEX.entries,
         "evaluate": (REPORT, "*/*.json", "*/*.trec", f"*/*.{QUERY_VALUES}", "*/.lock-*", ".unfinished/**",
                      "*/.unfinished/**", *_OWNERS),
     }.items()
 }  # fmt: skip
 """What the stages leave whose folders the run itself replaces."""
-_KEPT = ("*.jsonl.questions-*", "*.jsonl.store-*", ".unfinished")
+_KEPT = ("*.jsonl.questions-*", "*.jsonl.store-*", "*.jsonl.scores-*", ".unfinished")
 """Questions and vectors that an unfinished stage keeps; their names tell what made them, so any start may use them."""
 
 

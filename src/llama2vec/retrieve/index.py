@@ -116,8 +116,7 @@ def build_index(
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
-    search = search or SearchRequest()
-    _check_request(kind, bm25, search)
+    _check_request(kind, bm25, search := search or SearchRequest())
     bring_back(output)
     found, sha256 = _read_index(output), store_sha256(store)
     same_store = found is not None and found.plan.get("store") == sha256

@@ -109,7 +109,7 @@ class VectorStore:
             )
             raise StoreError(f"{problem}; use the llama2vec that wrote it, or encode again")
         try:
-            store = cls(path, manifest)
+            store = cls(path.absolute(), manifest)  # the process may change its folder
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(
                 f"{path / STORE_FILE} lacks what a store must say ({error}); restore it or encode to another folder"

@@ -468,5 +468,5 @@ def test_examples_that_are_saved_while_they_are_read_are_not_learned_from(
     data.write_text(json.dumps({"query": "old river", "pos": ["the old river"], "neg": ["a bridge"]}) + "\n")
     saved_meanwhile(data, "old", "newer")
     with pytest.raises(DataError, match=r"data\.jsonl changed while it was read"):
-        finetune_model(config(llama_folder, f"data.source={data}", "validation.share=0"), tmp_path / "out")
+        finetune_model(config(llama_folder, f'data.sources=["{data}"]', "validation.share=0"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

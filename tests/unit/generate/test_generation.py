@@ -77,8 +77,9 @@ def test_questions_become_examples_with_a_report(
         generate_to_file(inputs, output, SETTINGS.model_copy(update={"seed": 1}))
 
 
+@pytest.mark.parametrize("cut", [False, True])
 def test_a_killed_call_resumes_with_the_batches_that_it_finished(
-    inputs: GenerationInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: GenerationInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
 ) -> None:
     whole, output = tmp_path / "whole.jsonl", tmp_path / "pairs.jsonl"
     generate_to_file(inputs, whole, SETTINGS)
@@ -88,8 +89,8 @@ def test_a_killed_call_resumes_with_the_batches_that_it_finished(
         generate_to_file(inputs, output, SETTINGS)
     (left,) = tmp_path.glob("pairs.jsonl.questions-*")
     assert not output.exists()
-    # The kill came while a line was written.
-    left.write_bytes(left.read_bytes()[:-5])
+    # The kill came while a line was written, or the power was cut.
+    left.write_bytes(left.read_bytes()[:-5] + (b"\0" * 9 + b"\n" if cut else b""))
     monkeypatch.setattr(Echo, "killed_after", 99)
     Echo.calls.clear()
     generate_to_file(inputs, output, SETTINGS)

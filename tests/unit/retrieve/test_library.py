@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError, UnreadableError
 from llama2vec.files import Lock
 from llama2vec.records import Passage
+from llama2vec.retrieve import changes
 from llama2vec.retrieve.library import Library
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.settings import LibrarySettings
@@ -164,6 +167,17 @@ def test_unreadable_files_are_named_kept_out_and_an_error_if_strict(folder: Path
     assert source.read_paths == []
     write(folder, {"a.txt": "unreadable now"})
     assert sync(folder, tmp_path / "index").passages == report.passages - 2
+
+
+def test_a_full_temporary_folder_is_not_told_as_a_full_output(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(changes, "passage_line", full)
+    with pytest.raises(DataError, match=f"disk full while writing {tempfile.gettempdir()};"):
+        sync(folder, tmp_path / "index")
 
 
 def test_an_empty_folder_does_not_empty_the_index(folder: Path, tmp_path: Path) -> None:
