@@ -116,11 +116,11 @@ class Changes:
         self.entries: list[Entry] = []
 
     def __enter__(self) -> Changes:
-        with ExitStack() as stack:
-            with disk_errors(Path(tempfile.gettempdir()), only_full=True):
-                self._spool = stack.enter_context(tempfile.TemporaryFile())
-                self._compare()
-                self._spool.flush()
+        # Outside the stack, because closing the file writes what is still in memory.
+        with disk_errors(Path(tempfile.gettempdir()), only_full=True), ExitStack() as stack:
+            self._spool = stack.enter_context(tempfile.TemporaryFile())
+            self._compare()
+            self._spool.flush()
             self._opened = stack.pop_all()
         return self
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -21,7 +22,6 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError, UnreadableError
 from llama2vec.files import Lock
 from llama2vec.records import Passage
-from llama2vec.retrieve import changes
 from llama2vec.retrieve.library import Library
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.settings import LibrarySettings
@@ -172,10 +172,14 @@ def test_unreadable_files_are_named_kept_out_and_an_error_if_strict(folder: Path
 def test_a_full_temporary_folder_is_not_told_as_a_full_output(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
+    class FullFile(io.BytesIO):
+        def flush(self) -> None:  # as when the last block is written, also while the file is closed
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(changes, "passage_line", full)
+        def close(self) -> None:
+            self.flush()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", FullFile)
     with pytest.raises(DataError, match=f"disk full while writing {tempfile.gettempdir()};"):
         sync(folder, tmp_path / "index")
 
