@@ -75,6 +75,25 @@ def command_line(capfd: pytest.CaptureFixture[str]) -> CommandLine:
     return CommandLine(capfd)
 
 
+@pytest.fixture
+def saved_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str, str], None]:
+    """Let another program replace a word in a file right after a command has taken the fingerprint of an input."""
+
+    from llama2vec.data.steady import SteadyInputs
+
+    def arm(file: Path, old: str, new: str) -> None:
+        take = SteadyInputs.take
+
+        def taken(self: SteadyInputs, source: str | Path, fingerprint: Callable[[], str]) -> str:
+            found = take(self, source, fingerprint)
+            file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+            return found
+
+        monkeypatch.setattr(SteadyInputs, "take", taken)
+
+    return arm
+
+
 @pytest.fixture(scope="session")
 def sentences() -> list[str]:
     """60 made-up English sentences, always the same."""

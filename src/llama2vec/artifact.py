@@ -37,8 +37,17 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.errors import Llama2VecError, OutputBusyError, OutputExistsError
-from llama2vec.files import Lock, check_inputs, disk_errors, finish_swap, link_tree, put_in_place, remove
-from llama2vec.manifest import canonical_json, first_difference
+from llama2vec.files import (
+    Lock,
+    check_inputs,
+    check_replaceable,
+    disk_errors,
+    finish_swap,
+    link_tree,
+    put_in_place,
+    remove,
+)
+from llama2vec.manifest import canonical_json, plan_difference
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.1
@@ -177,7 +186,10 @@ def claim(
     check_inputs(output, inputs)
 
     def look() -> tuple[bool, Path]:
-        return _look(output, kind, plan, overwrite=overwrite, extend=extend)
+        finished, path = _look(output, kind, plan, overwrite=overwrite, extend=extend)
+        if path != output.resolve():
+            check_replaceable(output)
+        return finished, path
 
     finished, path = look()
     if finished:
@@ -245,8 +257,18 @@ def _newest(path: Path) -> float:
     return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
 
 
+def bring_back(path: Path) -> None:
+    """Undo a swap that a kill cut in two, of an output or of what it is in; an OutputBusyError if it has an owner."""
+    whole = path.resolve()
+    for output in (whole.parent, whole):
+        if not os.path.lexists(output) and os.path.lexists(output.with_name(f".old-{output.name}")):
+            with owned(output, wait_seconds=_WAIT_SECONDS):  # which begins by undoing it
+                pass
+
+
 def find(output: Path, kind: Kind) -> Found | None:
     """Return the artifact at an output, None if the place is free; raise an OutputExistsError for anything else."""
+    bring_back(output)
     target = output.resolve()
     if is_free(target) and (kind.is_folder or not target.is_dir()):
         return None
@@ -340,7 +362,7 @@ def _look(
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
-        difference = _difference(found.plan, plan)
+        difference = plan_difference(found.plan, plan)
         raise OutputExistsError(f"{output}: {holds} with other settings ({difference}); {kind.advice}")
     if kind.is_folder and not extend:
         refuse_strangers(output, kind)
@@ -374,16 +396,3 @@ def same_plan(there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     # 32 and 32.0 are the same setting, and have different hashes.
     old_plan, new_plan = ({**json.loads(canonical_json(plan)), "hash": ""} for plan in (there, now))
     return bool(old_plan == new_plan)
-
-
-def _difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Name the first setting that differs, else the first input."""
-    old_plan, new_plan = ({**plan, "hash": ""} for plan in (there, json.loads(canonical_json(now))))
-    differs = first_difference(old_plan.get("settings", {}), new_plan.get("settings", {}))
-    name, old, new = differs or first_difference(old_plan, new_plan) or ("plan", None, None)
-    is_hash = [isinstance(value, str) and len(value) >= 32 and " " not in value for value in (old, new)]
-    if all(is_hash):
-        return f"{name}: the content differs"
-    if any(is_hash) and None in (old, new):
-        return f"{name}: only {'there' if new is None else 'now'}"
-    return f"{name}: {old!r} there, {new!r} now"

@@ -54,6 +54,10 @@ class EmptyCorpusError(DataError):
     """The input holds no text."""
 
 
+class InputChangedError(DataError):
+    """An input is no longer what it was when the command took its fingerprint."""
+
+
 class ModelError(Llama2VecError):
     """A model or tokenizer cannot be used."""
 

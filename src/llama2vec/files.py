@@ -239,6 +239,12 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
+def check_replaceable(output: Path) -> None:
+    """Raise an OutputExistsError, before the work, for a folder that :func:`put_in_place` cannot put aside."""
+    if os.path.ismount(output.resolve()):
+        raise OutputExistsError(f"{output} is the root of a volume, which cannot be replaced; name a folder inside it")
+
+
 def put_in_place(new: Path, target: Path) -> None:
     """Move a file or folder to its place; the old one stays whole until then and is removed afterwards."""
     old = new
@@ -350,6 +356,10 @@ class Lock:
 
     def owner(self) -> str:
         """Say who holds the lock, for a message."""
+        # Reading the file would close a handle of it, which gives up its locks in the whole process.
+        with _guard:
+            if (os.getpid(), self.path.absolute()) in _held:
+                return "this process"
         try:
             return self.path.read_text(encoding="utf-8").strip() or "another process"
         except (OSError, ValueError):

@@ -66,6 +66,19 @@ def first_difference(
     return None
 
 
+def plan_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Say what makes two plans differ, for a message: the first setting, else the first input."""
+    before, after = ({**plan, "hash": ""} for plan in (old, json.loads(canonical_json(new))))
+    differs = first_difference(before.get("settings", {}), after.get("settings", {}))
+    name, there, now = differs or first_difference(before, after) or ("plan", None, None)
+    is_hash = [isinstance(value, str) and len(value) >= 32 and " " not in value for value in (there, now)]
+    if all(is_hash):
+        return f"{name}: the content differs"
+    if any(is_hash) and None in (there, now):
+        return f"{name}: only {'there' if now is None else 'now'}"
+    return f"{name}: {there!r} there, {now!r} now"
+
+
 def package_version() -> str:
     """Return the installed version of llama2vec."""
     try:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec import files
-from llama2vec.artifact import Found, Kind, Work, claim, discard, new_path, owned, read_object
+from llama2vec.artifact import Found, Kind, Work, bring_back, claim, discard, find, new_path, owned, read_object
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import write_json
 
@@ -283,6 +283,33 @@ def test_a_swap_that_a_kill_cut_in_two_is_undone_by_the_next_owner(tmp_path: Pat
     assert names(tmp_path) == ["t"]
 
 
+def test_a_look_at_an_output_undoes_such_a_swap_too(tmp_path: Path) -> None:
+    make_table(tmp_path / "t", {"kind": 1})
+    (tmp_path / "t").rename(tmp_path / ".old-t")
+    bring_back(tmp_path / "t" / "bm25")  # a part of it
+    assert names(tmp_path) == ["t"]
+    (tmp_path / "t").rename(tmp_path / ".old-t")
+    found = find(tmp_path / "t", TABLE)
+    assert found is not None
+    assert found.plan == {"kind": 1}
+
+
+def test_the_root_of_a_volume_is_refused_before_the_work_that_would_replace_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path).name == "volume")
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    with pytest.raises(OutputExistsError, match=r"volume is the root of a volume.*name a folder inside it"):
+        make_table(volume, {"kind": 1})
+    make(volume)  # in place
+    assert make(volume).is_finished
+    with pytest.raises(OutputExistsError, match="root of a volume"):
+        make(volume, OTHER, overwrite=True)
+    make_table(volume / "t", {"kind": 1})
+    assert names(tmp_path) == ["volume"]
+
+
 def test_a_second_owner_gets_one_line_while_the_first_lives(tmp_path: Path) -> None:
     code = (
         "import sys, time; from llama2vec.artifact import owned\n"
@@ -300,9 +327,14 @@ def test_a_second_owner_gets_one_line_while_the_first_lives(tmp_path: Path) -> N
     assert names(tmp_path) == ["a"]
 
 
-def test_one_process_cannot_own_an_output_twice(tmp_path: Path) -> None:
-    with owned(tmp_path / "a"), pytest.raises(OutputExistsError, match=f"process {os.getpid()}"), owned(tmp_path / "a"):
-        pass
+def test_one_process_cannot_own_an_output_twice_and_keeps_others_out_after_it_tried(tmp_path: Path) -> None:
+    code = "import sys; from llama2vec.artifact import owned\nwith owned(sys.argv[1]): pass"
+    other = [sys.executable, "-c", code, str(tmp_path / "a")]
+    with owned(tmp_path / "a"):
+        with pytest.raises(OutputExistsError, match="a: this process is writing it"), owned(tmp_path / "a"):
+            pass
+        said = subprocess.run(other, capture_output=True, text=True, check=False).stderr
+        assert "OutputBusyError" in said
     with owned(tmp_path / "a"):
         pass
 

@@ -27,10 +27,11 @@ from llama2vec.adapt.reading import Read, Reader
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import PromptName, PromptSettings
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.settings import TextSettings
 from llama2vec.data.spool import Spool
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.words import chosen_stop_words
 from llama2vec.errors import ConfigError, EmptyTargetsError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
@@ -234,12 +235,13 @@ def adapt_model(
     chosen_stop_words(config.text.stop_words, config.text.language)
     if passages is None and not config.text.corpus:
         raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
-    corpus = corpus_fingerprint(config.text.corpus, config.reading) if passages is None else "given"
+    inputs = SteadyInputs()
+    corpus = inputs.corpus(config.text.corpus, config.reading) if passages is None else "given"
     plan = STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))
     read = passages
     if read is None:
         limit = config.text.limit or None
-        read = read_passages(config.text.corpus, limit=limit, settings=config.reading, report=report)
+        read = inputs.read(read_passages(config.text.corpus, limit=limit, settings=config.reading, report=report))
     with claim_output(
         output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
         inputs=[config.text.corpus], sharding=config.optimizer.sharding,

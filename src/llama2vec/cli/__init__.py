@@ -196,7 +196,7 @@ def _resumes(arguments: Sequence[str]) -> bool:
     if verb == "evaluate":
         return given("-o", "--output", "stores=")
     if verb == "mine":
-        return given("--model") and not given("--store")
+        return given("--teacher", "mine.teacher=") or (given("--model") and not given("--store"))
     return verb in _RESUMABLE
 
 

@@ -28,6 +28,7 @@ from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.data.corpus import read_once, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import corpus_source
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.files import check_inputs
 from llama2vec.retrieve.settings import PlacingSettings, StoredVectors
 from llama2vec.terminal import counted
@@ -87,12 +88,13 @@ def encode_command(
         splitter = corpus_splitter(corpus, spec, settings.passages, settings.reading)
         # Read everything first: a faulty line shows now, not after hours, and leaves nothing behind.
         total = sum(1 for _ in read_passages(corpus, splitter=splitter, settings=settings.reading, report=found))
-        source = corpus_source(corpus, splitter, settings.reading)
+        source = corpus_source(corpus, inputs := SteadyInputs(), splitter, settings.reading)
         with _placed(model, spec, placing, loading, encoder_sets) as encoder:
             started, before = time.monotonic(), STORE.read(output)
             known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
             store = write_store(
-                lambda: read_passages(corpus, splitter=splitter, settings=settings.reading), known or encoder, output,
+                lambda: inputs.read(read_passages(corpus, splitter=splitter, settings=settings.reading)),
+                known or encoder, output,
                 source={**source, "model": encoder.spec.to_json(output)},
                 shard_size=stored.shard_size, dtype=vectors, overwrite=overwrite, total=total,
             )  # fmt: skip

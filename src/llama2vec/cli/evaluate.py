@@ -8,7 +8,7 @@ import re
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -184,15 +184,16 @@ def _evaluate(
     overwrite: bool,
 ) -> None:  # fmt: skip
     """Score into a folder, or only show the scores."""
+    from llama2vec.model.source import scratch_folder
     from llama2vec.score.evaluator import evaluate_tasks
     from llama2vec.score.report.text import task_table
     from llama2vec.terminal import table_console
 
     if output is None and system.encoder is not None and stores.folder is None:
         logger.warning("without --output nothing is kept: after an interruption, all texts are encoded again")
-    scratch: Any = nullcontext(output) if output else tempfile.TemporaryDirectory(prefix="llama2vec-")
-    with scratch as folder:
-        scores = evaluate_tasks(system, tasks, Path(folder), settings, stores=stores, overwrite=overwrite)
+    home = Path(tempfile.gettempdir())
+    with nullcontext(output) if output else scratch_folder(home, "llama2vec-") as folder:
+        scores = evaluate_tasks(system, tasks, folder, settings, stores=stores, overwrite=overwrite)
     table_console(140).print(task_table(scores))
     if output:
         kept = sum(score.result.kept for score in scores)

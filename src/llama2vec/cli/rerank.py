@@ -71,8 +71,8 @@ def rerank_command(
     found = read_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.data.beir import warn_of_empty_queries
-    from llama2vec.integrations.pair_scorer import PairScorer
-    from llama2vec.score.reranking import discard_scores, kept_scores, rerank
+    from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, discard_scores, kept_scores
+    from llama2vec.score.reranking import rerank
 
     # Before the model, which may have to be downloaded.
     asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index, reading)
@@ -80,7 +80,7 @@ def rerank_command(
     scorer = PairScorer(model, reranking.device, reranking.dtype)
     kept_in = kept_scores(output, [scorer.fingerprint, reranking.device, reranking.dtype])
     try:
-        reranked = rerank(found, asked, passages, scorer, depth=reranking.depth, tag=tag, kept_in=kept_in)
+        reranked = rerank(found, asked, passages, KeptScores(scorer, kept_in), depth=reranking.depth, tag=tag)
     finally:
         # A later call that resumes does not read them again.
         scorer.warn_of_cut_texts()

@@ -61,13 +61,11 @@ def sync_command(
     if not watch:
         print_report(following.sync(), index, time.monotonic() - started)
         return
-    try:
-        for report in following.changes():
-            print_report(report, index, time.monotonic() - started)
-            typer.echo(f"Watching {folder}; press Ctrl-C to stop.", err=True)
-            started = time.monotonic()
-    except KeyboardInterrupt:
-        typer.echo("Stopped watching.", err=True)
+    for report in following.changes():
+        print_report(report, index, time.monotonic() - started)
+        typer.echo(f"Watching {folder}; press Ctrl-C to stop.", err=True)
+        started = time.monotonic()
+    typer.echo("Stopped watching.", err=True)
 
 
 def _print_words(report: SyncReport, index: Path) -> None:

@@ -41,12 +41,12 @@ _flat: ContextVar[bool] = ContextVar("read_flat", default=False)
 
 
 @contextmanager
-def read_once() -> Iterator[None]:
-    """Keep hashes and passages of local files in memory until the block, or an outer one, ends."""
-    known = _memory.get()
-    token = _memory.set({} if known is None else known)
+def read_once(memory: dict[object, Any] | None = None) -> Iterator[dict[object, Any]]:
+    """Keep hashes and passages of local files in this memory, else in memory until the block, or an outer one, ends."""
+    known = _memory.get() if memory is None else memory
+    token = _memory.set(known := {} if known is None else known)
     try:
-        yield
+        yield known
     finally:
         _memory.reset(token)
 

@@ -27,6 +27,10 @@ _NAMED_PER_REASON = 3
 """The table names this many files for each reason, and counts the others."""
 
 
+UNREADABLE = "cannot be read"
+"""How the reason begins that a file was skipped for which the system would not give."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceFile:
     """A file that may hold documents, as the walk found it."""
@@ -35,6 +39,7 @@ class SourceFile:
     name: str  # Relative to the folder, with ``/`` between the parts
     size: int  # Bytes
     modified_ns: int  # Time of the last change, in nanoseconds since 1970
+    changed_ns: int = field(default=0, compare=False)  # The same, of its permissions and name too
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,11 +284,11 @@ def _looked_at(path: Path, name: str) -> SourceFile | Skipped:
     try:
         status = path.stat()
     except OSError as error:
-        return Skipped(name, f"cannot be read ({error.strerror})")
+        return Skipped(name, f"{UNREADABLE} ({error.strerror})")
     for is_kind, reason in _OTHER_KINDS:
         if is_kind(status.st_mode):
             return Skipped(name, reason)
-    return SourceFile(path, name, status.st_size, status.st_mtime_ns)
+    return SourceFile(path, name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def read_file(file: SourceFile, settings: ReadingSettings) -> list[Document] | Skipped:
@@ -303,7 +308,7 @@ def file_bytes(file: SourceFile, settings: ReadingSettings) -> bytes:
             # Without trusting the size that the walk saw: the file may have grown.
             data = stream.read(limit + 1)
     except OSError as error:
-        raise UnreadableError(f"cannot be read ({error.strerror or error})") from None
+        raise UnreadableError(f"{UNREADABLE} ({error.strerror or error})") from None
     if len(data) > limit:
         raise UnreadableError(f"larger than max_file_bytes ({limit:,})")
     return data

@@ -8,12 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from llama2vec.artifact import read_object
-from llama2vec.data.corpus import corpus_fingerprint, corpus_sha256
+from llama2vec.data.corpus import corpus_sha256
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
 from llama2vec.data.rows import write_passages
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.data.sources import is_remote, locate
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.files import FileKind, check_new, file_sha256, write_output
 from llama2vec.records import Passage
 
@@ -96,10 +97,10 @@ def write_read_passages(
 
 
 def corpus_source(
-    source: str | Path, splitter: Splitter | None = None, reading: ReadingSettings | None = None
+    source: str | Path, inputs: SteadyInputs, splitter: Splitter | None = None, reading: ReadingSettings | None = None
 ) -> dict[str, object]:
     """Return what a store says of its corpus: name, fingerprint, how it was read, and where its documents lie."""
-    facts: dict[str, object] = {"corpus": str(source), "fingerprint": corpus_fingerprint(source, reading)}
+    facts: dict[str, object] = {"corpus": str(source), "fingerprint": inputs.corpus(source, reading)}
     return facts | documents_folder(source, reading) | how_read(splitter, reading)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.spool import SPOOL_FILE, Sizes
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, EmptyCorpusError
 from llama2vec.finetune.batches import (
     ContrastiveBatch,
@@ -234,7 +235,8 @@ def finetune_model(
     output = Path(output)
     check_trackers(config.tracking)
     contract = resolve_contract(config)
-    plan = _plan(config, contract, examples)
+    steady = SteadyInputs()
+    plan = _plan(config, contract, examples, steady)
     with claim_output(
         output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
         inputs=[*config.data.source_list, config.validation.source], sharding=config.optimizer.sharding,
@@ -242,17 +244,19 @@ def finetune_model(
         if work.is_finished:
             logger.info("%s: this fine-tuning is finished; nothing to do", output)
             return Encoder.load(output, settings=config.model.all_layers)
-        return _finetune(config, work, contract, examples)
+        drawn, task = _read(config, work, examples)
+        steady.check()
+        return _finetune(config, work, contract, drawn, task)
 
 
 def _finetune(
     config: FinetuneConfig,
     work: StageWork,
     contract: tuple[PromptSettings, EncoderSettings],
-    examples: Sequence[TrainingExample] | None,
+    drawn: DrawnExamples,
+    task: ValidationTask | None,
 ) -> Encoder:
-    """Train and save; nothing is written before the model and the examples have been read."""
-    drawn, task = _read(config, work, examples)
+    """Train on the examples, validate on the task, and save; nothing is written before the model has been read."""
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
     optimizer = _with_steps(config.optimizer, len(drawn), work.format)
     check_enough(len(drawn), optimizer)
@@ -299,7 +303,10 @@ def _load_backbone(settings: ModelSettings) -> Backbone:
 
 
 def _plan(
-    config: FinetuneConfig, contract: tuple[PromptSettings, EncoderSettings], examples: Sequence[TrainingExample] | None
+    config: FinetuneConfig,
+    contract: tuple[PromptSettings, EncoderSettings],
+    examples: Sequence[TrainingExample] | None,
+    steady: SteadyInputs,
 ) -> dict[str, Any]:
     """Return what decides the result: settings and input."""
     if examples is not None:
@@ -308,10 +315,12 @@ def _plan(
     elif not config.data.source_list:
         raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
     else:
-        found = [examples_fingerprint(source, split=config.data.split) for source in config.data.source_list]
+        sources = config.data.source_list
+        found = [steady.take(one, partial(examples_fingerprint, one, split=config.data.split)) for one in sources]
     validation = config.validation
     if validation.source:
-        found.append(examples_fingerprint(validation.source, split=source_split(validation)))
+        taken = partial(examples_fingerprint, validation.source, split=source_split(validation))
+        found.append(steady.take(validation.source, taken))
     prompts, encoder = contract
     settings = config.model_copy(update={"prompts": prompts}).model_dump(exclude={"tracking"})
     model = model_fingerprint(config.model.name)

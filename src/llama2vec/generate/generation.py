@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
@@ -14,12 +15,13 @@ from typing import Any
 
 from llama2vec.artifact import claim
 from llama2vec.config import ModelSettings
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import how_read
 from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
 from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.words import count_words
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.files import check_inputs, disk_errors, write_atomic
@@ -154,9 +156,13 @@ def _questions_so_far(path: Path | None, rows: Sequence[int], settings: Generate
     if path is None:
         return []
     lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    size = settings.batch_size * settings.questions
+    read = list[list[Any]]()
+    with suppress(ValueError):  # a power cut can leave zeros
+        for line in lines:
+            read.append(json.loads(line))
+    lines, size = lines[: len(read)], settings.batch_size * settings.questions
     whole = len(lines) if len(lines) == len(rows) * settings.questions else len(lines) // size * size
-    found = [json.loads(line) for line in lines[:whole]]
+    found = read[:whole]
     if [row for row, _ in found] != [row for row in rows for _ in range(settings.questions)][:whole]:
         whole, found = 0, []  # An earlier version chose other passages
     with disk_errors(path):
@@ -187,12 +193,12 @@ def generate_to_file(
     output, started = Path(output), time.monotonic()
     check_reported(output, "generate")
     named, device = resolve_model(inputs.model.name), choose_device(inputs.model.device)
-    source = fetched(named)
+    source, steady = fetched(named), SteadyInputs()
     decides = {
         # Which LLM it was is in the inputs, wherever it lies.
         "settings": settings.model_dump(exclude={"model"}),
         "inputs": {
-            "corpus": corpus_fingerprint(inputs.corpus, inputs.reading),
+            "corpus": steady.corpus(inputs.corpus, inputs.reading),
             # A model of the hub is known by its name, because its files are here only once it has been loaded.
             "model": (named if named.hub_id else source).fingerprint(),
             "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
@@ -209,6 +215,7 @@ def generate_to_file(
         passages = list(
             read_passages(inputs.corpus, splitter=inputs.splitter, settings=inputs.reading, report=inputs.report)
         )
+        steady.check()
         written = {**plan["inputs"], "settings": settings.model_dump(exclude={"model", *FILTERS})}
         kept_in = output.with_name(f"{output.name}{_MARK}{digest(written)[:12]}")
         backbone = load_backbone(inputs.model, device, source)

@@ -13,12 +13,13 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import claim, discard
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
@@ -26,15 +27,16 @@ from llama2vec.data.reading import how_read
 from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, DataError, StoreError
 from llama2vec.files import check_inputs
-from llama2vec.integrations.pair_scorer import PairScorer
+from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, Scorer, discard_scores, kept_scores
 from llama2vec.manifest import build_manifest, canonical_json, digest
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters, Undecided
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
-from llama2vec.mine.teacher import Teacher, judge
+from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
@@ -64,7 +66,7 @@ def mine(
     passages: Sequence[Passage],
     searchers: Sequence[Searcher],
     settings: MineSettings | None = None,
-    teacher: Teacher | None = None,
+    teacher: Scorer | None = None,
 ) -> MiningResult:
     """Give each query hard negatives from the searchers' windows of ranks.
 
@@ -174,8 +176,9 @@ def mine_to_file(
 ) -> MiningReport | None:
     """Mine negatives for a file of training examples; write them and ``OUTPUT.report.json``.
 
-    Both appear whole or not at all. The vectors of a corpus that has no index yet are kept in ``OUTPUT.store-…`` until
-    the output is written, so that the same call resumes after a kill or a refused setting.
+    Both appear whole or not at all. The vectors of a corpus that has no index yet are kept in ``OUTPUT.store-…``, and
+    a teacher's scores in ``OUTPUT.scores-…``, until the output is written, so that the same call resumes after a kill
+    or a refused setting.
 
     Returns:
         The report; None if the same inputs and settings made the output before.
@@ -187,14 +190,16 @@ def mine_to_file(
         StoreError: The index has another contract than the encoder, or other passages than the corpus.
         DataError: See :func:`mine`; or an input cannot be read.
     """
-    output, settings = Path(output), settings or MineSettings()
+    output, settings, started = Path(output), settings or MineSettings(), time.monotonic()
     if not inputs.corpus and inputs.index is None and beir_file(inputs.examples, "corpus"):
         inputs = dataclasses.replace(inputs, corpus=inputs.examples)
     _check_sources(inputs, output, settings)
     # Which teacher it was is in the inputs, wherever it lies.
-    decides = {"settings": settings.model_dump(exclude={"teacher"}), "inputs": _fingerprints(inputs)}
+    decides = {
+        "settings": settings.model_dump(exclude={"teacher"}),
+        "inputs": _fingerprints(inputs, steady := SteadyInputs()),
+    }
     plan = json.loads(canonical_json(decides))
-    started = time.monotonic()
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
     check_inputs(report_path(output), read)
     with claim(output, _MINED, plan, overwrite=overwrite, inputs=read) as work:
@@ -202,13 +207,16 @@ def mine_to_file(
             settle_report(output)
             for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
                 discard(left, STORE)  # by a kill between the result and its end
+            discard_scores(output)
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, examples)
+        steady.check()
         searchers, store = _searchers(inputs, passages, settings, output)
         queries = [Query("", example.query) for example in examples]
         warn_of_cut_queries(inputs.encoder, queries, "raise query_max_tokens", where=inputs.examples)
-        result = mine(examples, passages, searchers, settings, inputs.teacher)
+        teacher = inputs.teacher and KeptScores(inputs.teacher, kept_scores(output, inputs.teacher.fingerprint))
+        result = mine(examples, passages, searchers, settings, teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
             result.report.facts["teacher"] = inputs.teacher.facts
@@ -218,9 +226,10 @@ def mine_to_file(
         if inputs.teacher:
             manifest["sources"]["teacher"] = inputs.teacher.name
         finish_reported(work, result.examples, manifest)
-    if store:
-        with suppress(OSError):
+    with suppress(OSError):
+        if store:
             discard(store, STORE)
+        discard_scores(output)
     return result.report
 
 
@@ -240,13 +249,13 @@ def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -
     check_reported(output, "mine")
 
 
-def _fingerprints(inputs: MiningInputs) -> dict[str, Any]:
+def _fingerprints(inputs: MiningInputs, steady: SteadyInputs) -> dict[str, Any]:
     """Return what decides the result, wherever the files lie."""
     index, encoder = inputs.index, inputs.encoder
     return {
-        "examples": examples_fingerprint(inputs.examples, split=inputs.split),
+        "examples": steady.take(inputs.examples, partial(examples_fingerprint, inputs.examples, split=inputs.split)),
         "split": inputs.split,
-        "corpus": corpus_fingerprint(inputs.corpus, inputs.reading) if inputs.corpus else None,
+        "corpus": steady.corpus(inputs.corpus, inputs.reading) if inputs.corpus else None,
         "contract_hash": encoder.contract_hash if encoder else None,
         "index": index.kind if index else None,
         "store": store_sha256(index.store) if index else None,

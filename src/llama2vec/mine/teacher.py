@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
+from llama2vec.integrations.pair_scorer import Scorer
 from llama2vec.mine.filters import Filters, Undecided, share_of
 
 
-class Teacher(Protocol):
-    """A model that scores pairs of a query and a passage."""
-
-    def scores(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> Sequence[Iterable[float]]:
-        """Return, for each query, the scores of its own passages."""
-
-
-def judge(queries: Sequence[Undecided], filters: Filters, teacher: Teacher, share: float) -> None:
+def judge(queries: Sequence[Undecided], filters: Filters, teacher: Scorer, share: float) -> None:
     """Take the candidates of each query that the teacher scores low enough, in their order, until it has enough.
 
     Only positives, kept negatives and candidates whose turn has come are scored, so a teacher reads little more than
@@ -48,6 +41,6 @@ def judge(queries: Sequence[Undecided], filters: Filters, teacher: Teacher, shar
         waiting = [(query, candidates) for query, _ in waiting if (candidates := filters.wanted(query))]
 
 
-def _asked(queries: Sequence[Undecided], texts: Sequence[Sequence[str]], teacher: Teacher) -> list[list[float]]:
+def _asked(queries: Sequence[Undecided], texts: Sequence[Sequence[str]], teacher: Scorer) -> list[list[float]]:
     found = teacher.scores([query.example.query for query in queries], texts)
     return [[float(score) for score in row] for row in found]

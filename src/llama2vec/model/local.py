@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-import uuid
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from llama2vec.errors import (
     ModelNotFoundError,
     one_line,
 )
-from llama2vec.files import apply_umask, file_sha256, write_atomic
+from llama2vec.files import apply_umask, file_sha256, is_disk_full, write_atomic
 from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
 from llama2vec.model.difference import merge_weights
@@ -39,6 +38,7 @@ from llama2vec.model.source import (
     check_weights,
     own_models,
     resolve_model,
+    scratch_folder,
 )
 from llama2vec.terminal import counted
 
@@ -302,29 +302,37 @@ def weights_to_save(model: Any, missing: Collection[str]) -> dict[str, Any] | No
 @contextmanager
 def into_cache(folder: Path) -> Iterator[Path]:
     """Give a new folder to write a model into, and move it to its place in the cache with a hash of its weights."""
+    with _cache_errors(), ExitStack() as stack:
+        with _cache_errors(OSError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(scratch_folder(folder.parent, ".unpacking-", 0o777))
+        yield partial
+        with _cache_errors(OSError):
+            apply_umask(partial)  # A service that runs as another user reads it
+            write_atomic(partial / _UNPACKED_HASH, ModelSource("", str(partial)).fingerprint().encode())
+            if folder.exists() and not _is_whole(folder):
+                shutil.rmtree(folder)
+            try:
+                partial.rename(folder)
+            except OSError:
+                # Another process was faster; its copy is the same.
+                if not _is_whole(folder):
+                    raise
+
+
+@contextmanager
+def _cache_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn a full disk, and errors of these kinds, into a ModelError that names the cache."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = folder.parent / f".unpacking-{uuid.uuid4().hex}"
-        partial.mkdir()
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        yield
+    except Exception as error:
+        full = is_disk_full(error)
+        if not full and not isinstance(error, kinds):
+            raise
+        reason = "the disk is full" if full else (getattr(error, "strerror", None) or str(error)).lower()
         raise ModelError(
             f"the cache {cache_folder()} cannot be written ({reason}); set LLAMA2VEC_CACHE to a folder that can"
-        ) from None
-    try:
-        yield partial
-        apply_umask(partial)  # A service that runs as another user reads it
-        write_atomic(partial / _UNPACKED_HASH, ModelSource("", str(partial)).fingerprint().encode())
-        if folder.exists() and not _is_whole(folder):
-            shutil.rmtree(folder)
-        try:
-            partial.rename(folder)
-        except OSError:
-            # Another process was faster; its copy is the same.
-            if not _is_whole(folder):
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        ) from error
 
 
 def _drop_tokens_beyond(path: Path, rows: int) -> None:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import struct
 import time
-from collections.abc import Iterable, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +21,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from llama2vec.config import EncoderSettings, GrownSettings, PromptSettings, load_config
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
-from llama2vec.files import file_sha256, write_json
+from llama2vec.files import Lock, file_sha256, write_json
 from llama2vec.manifest import digest
 from llama2vec.model.packaged import PACKAGED, SMOLLM2_NAME
 from llama2vec.shipped import model_folders
@@ -204,7 +206,7 @@ def resolve_model(name: str) -> ModelSource:
         return resolve_hub(name)
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
-        return ModelSource(name, str(path.parent), path.name)
+        return ModelSource(name, str(path.parent.absolute()), path.name)
     if path.is_dir():
         if (path / QUERY_TABLE_FILE).is_file():
             raise ModelNotFoundError(
@@ -214,7 +216,7 @@ def resolve_model(name: str) -> ModelSource:
             raise ModelNotFoundError(f"{name}: the folder has no config.json; give a saved model or a .gguf file")
         if not (path / CONTRACT_FILE).is_file() and any((path / one).exists() for one in _COMES_WITH_CONTRACT):
             raise ModelNotFoundError(f"{name}: a saved encoder without its {CONTRACT_FILE}; restore that file")
-        return ModelSource(name, str(path))
+        return ModelSource(name, str(path.absolute()))
     if path.is_file():
         raise ModelNotFoundError(f"{name}: not a model; give a folder with config.json, a .gguf file or a hub id")
     is_path = name.startswith((".", "/", "~")) or name.endswith(("/", os.sep)) or name.count("/") > 1
@@ -242,6 +244,31 @@ def resolve_hub(name: str) -> ModelSource:
 def cache_folder() -> Path:
     """Return where unpacked models and file hashes are kept: ``$LLAMA2VEC_CACHE``, else ``~/.cache/llama2vec``."""
     return Path(os.environ.get("LLAMA2VEC_CACHE") or Path.home() / ".cache" / "llama2vec")
+
+
+@contextmanager
+def scratch_folder(parent: Path, prefix: str, mode: int = 0o700) -> Iterator[Path]:
+    """Give a new folder that goes with the block; what killed processes left under this prefix goes first.
+
+    A lock beside it tells the folders of live processes.
+    """
+    pattern = f"{prefix}{'[0-9a-f]' * 32}"
+    for left in {*parent.glob(pattern), *(lock.with_suffix("") for lock in parent.glob(f"{pattern}.lock"))}:
+        lock = Lock(left.with_suffix(".lock"))
+        with suppress(OSError):  # of another user, or on a file system without locks
+            if lock.acquire():
+                shutil.rmtree(left, ignore_errors=True)
+                lock.release()
+    folder = parent / f"{prefix}{uuid.uuid4().hex}"
+    lock = Lock(folder.with_suffix(".lock"))
+    with suppress(OSError):
+        lock.acquire()
+    try:
+        folder.mkdir(mode)
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
 
 
 def weights_fingerprint(files: Iterable[Path]) -> str:

@@ -230,6 +230,7 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     decision = decide(stage, record.stages.get(stage.name), inputs, folder)
     if decision.action == "skip":
         return decision
+    plan.inputs.check([found.where for found in stage.inputs if not found.stage])
     if not overwrite:
         _refuse_replacing(plan, stage.name, decision)
     if decision.action != "resume":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from llama2vec.data.examples import examples_fingerprint
 from llama2vec.data.reading import holds_documents
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.words import stop_words_identity
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.contract import check_contract
@@ -79,6 +81,7 @@ class RunPlan:
     config: RunConfig
     output: Path
     stages: tuple[PlannedStage, ...]
+    inputs: SteadyInputs = field(default_factory=SteadyInputs)  # Corpora and examples from outside
 
     def folder(self, stage: PlannedStage) -> Path:
         """Return the output folder of a stage."""
@@ -112,14 +115,15 @@ def plan_run(config: RunConfig, output: str | Path) -> RunPlan:
     Raises:
         Llama2VecError: An input is missing or cannot be read.
     """
-    return RunPlan(config, Path(output).resolve(), tuple(_Planner(config).stages()))
+    planner = _Planner(config)
+    return RunPlan(config, Path(output).resolve(), tuple(planner.stages()), planner.inputs)
 
 
 class _Planner:
     """Adds one stage after another; ``self._model`` is always the newest encoder."""
 
     def __init__(self, config: RunConfig) -> None:
-        self._config = config
+        self._config, self.inputs = config, SteadyInputs()
         self._base = Input("model", config.model.name, fingerprint=model_fingerprint(config.model.name))
         self._model = self._base
         self._stages: list[PlannedStage] = []
@@ -159,7 +163,7 @@ class _Planner:
         return Input(name, stage.folder, stage.name)
 
     def _corpus(self, source: str, name: str = "corpus", reading: ReadingSettings | None = None) -> Input:
-        return Input(name, source, fingerprint=corpus_fingerprint(source, reading))
+        return Input(name, source, fingerprint=self.inputs.corpus(source, reading))
 
     def _passages(self, source: str, name: str = "corpus") -> Input:
         """Return a corpus as an input; what settings decide of it is read by a stage of its own, once."""
@@ -167,7 +171,7 @@ class _Planner:
         if not is_read_first(config, source):
             return self._corpus(source, name)
         if source not in self._read:
-            fingerprint = corpus_fingerprint(source, config.reading)
+            fingerprint = self.inputs.corpus(source, config.reading)
             settings = {
                 "reading": config.reading.model_dump(mode="json"), "passages": config.passages.model_dump(),
                 "prompts": config.prompts.model_dump(), "passage_max_tokens": config.trained_encoder.passage_max_tokens,
@@ -194,7 +198,7 @@ class _Planner:
             name = writing_model(self._config)
             inputs.append(Input("writer", name, fingerprint=model_fingerprint(name)))
         for place, one in enumerate(pairs.sources):
-            found = examples_fingerprint(one.source, split=one.split)
+            found = self.inputs.take(one.source, partial(examples_fingerprint, one.source, split=one.split))
             inputs.append(Input(f"pairs.sources.{place}", one.source, fingerprint=found))
         return inputs
 
@@ -229,7 +233,8 @@ class _Planner:
             check_contract(config.finetune)
         validation = config.finetune.validation
         if validation.source:
-            inputs.append(Input("validation", validation.source, fingerprint=_validation_fingerprint(config)))
+            found = self.inputs.take(validation.source, partial(_validation_fingerprint, config))
+            inputs.append(Input("validation", validation.source, fingerprint=found))
         settings = _without(config.finetune.model_dump(exclude={"tracking"}), "name", "sources", "source")
         self._add("finetune", settings, inputs, number)
 

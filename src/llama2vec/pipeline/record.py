@@ -12,6 +12,7 @@ from typing import Any, Literal
 from llama2vec.artifact import (
     Found,
     Kind,
+    bring_back,
     find,
     is_free,
     new_path,
@@ -51,14 +52,14 @@ OUTPUTS = {
     for kind, entries in {
         "read": (PASSAGES_FILE, READING_FILE),
         "pairs": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.questions-*", *_OWNERS),
-        "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", *_OWNERS),
+        "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", "*.jsonl.scores-*", *_OWNERS),
         "index": INDEX.entries,
         "evaluate": (REPORT, "*/*.json", "*/*.trec", f"*/*.{QUERY_VALUES}", "*/.lock-*", ".unfinished/**",
                      "*/.unfinished/**", *_OWNERS),
     }.items()
 }  # fmt: skip
 """What the stages leave whose folders the run itself replaces."""
-_KEPT = ("*.jsonl.questions-*", "*.jsonl.store-*", ".unfinished")
+_KEPT = ("*.jsonl.questions-*", "*.jsonl.store-*", "*.jsonl.scores-*", ".unfinished")
 """Questions and vectors that an unfinished stage keeps; their names tell what made them, so any start may use them."""
 
 
@@ -176,6 +177,7 @@ def decide(
     Raises:
         OutputExistsError: The folder exists and does not come from this run.
     """
+    bring_back(folder)
     there = not is_free(folder.resolve())
     if entry is None and there:
         raise OutputExistsError(f"{folder}: exists, but this run has not made it; move it away")

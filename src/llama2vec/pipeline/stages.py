@@ -11,12 +11,13 @@ from typing import Any, cast
 
 from llama2vec.adapt.train import adapt_model
 from llama2vec.config import EncoderSettings
-from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_passages
+from llama2vec.data.corpus import count_passages, read_passages
 from llama2vec.data.examples import read_examples, write_examples
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import documents_folder
 from llama2vec.data.reported import report_path
 from llama2vec.data.rows import write_passages
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
@@ -89,10 +90,8 @@ def _read(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     """Write the passages of documents with their places and fields, and what could not be read."""
     config, source, report = plan.config, stage.input("corpus").where, ReadingReport()
     splitter = corpus_splitter(source, read_documents_as(config), config.passages, config.reading)
-    write_passages(
-        read_passages(source, splitter=splitter, settings=config.reading, report=report), folder / PASSAGES_FILE,
-        overwrite=True,
-    )  # fmt: skip
+    passages = read_passages(source, splitter=splitter, settings=config.reading, report=report)
+    write_passages(plan.inputs.read(passages, [source]), folder / PASSAGES_FILE, overwrite=True)
     logger.info("%s: %s", source, report.summary())
     write_atomic(folder / READING_FILE, f"{source}: {report.table()}\n".encode())
 
@@ -105,12 +104,15 @@ def _pairs(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             _generated_pairs(plan, stage, folder / name)
             continue
         if source:
-            found = read_examples(source.source, split=source.split, limit=source.limit or None)
+            rows = read_examples(source.source, split=source.split, limit=source.limit or None)
+            found = plan.inputs.read(rows, [source.source])
         else:
             assert settings.from_corpus
             corpus = plan.path(stage.input("corpus"))
             _warn_of_cut_pairs(plan.config, corpus)
-            found = pairs_from_corpus(read_passages(corpus), settings.from_corpus, settings.seed)
+            found = pairs_from_corpus(
+                plan.inputs.read(read_passages(corpus), [corpus]), settings.from_corpus, settings.seed
+            )
         file = folder / name
         count = write_examples(found, file, overwrite=True)
         logger.info(
@@ -190,15 +192,16 @@ def _encode(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     corpus = plan.path(read)
     # A corpus of documents was split into a file of the run; what the store names is the corpus itself.
     named = config.encoded_corpus if read.stage else corpus
+    inputs = SteadyInputs()
     made_from = {
-        "corpus": named, **documents_folder(named, config.reading), "fingerprint": corpus_fingerprint(corpus),
+        "corpus": named, **documents_folder(named, config.reading), "fingerprint": inputs.corpus(corpus),
         "model": encoder.spec.to_json(folder),
     }  # fmt: skip
     vectors = config.encode.vector_format
     known = reusing(encoder, folder, vectors) if overwrite else encoder
     store = write_store(
-        lambda: read_passages(corpus), known, folder, source=made_from, shard_size=config.encode.shard_size,
-        dtype=vectors, total=count_passages(corpus), overwrite=overwrite,
+        lambda: inputs.read(read_passages(corpus)), known, folder, source=made_from,
+        shard_size=config.encode.shard_size, dtype=vectors, total=count_passages(corpus), overwrite=overwrite,
     )  # fmt: skip
     if isinstance(known, KnownVectors):
         total = counted(len(store), "vector")

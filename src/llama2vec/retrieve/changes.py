@@ -20,6 +20,7 @@ from llama2vec.data.distinct import DistinctIds
 from llama2vec.data.folder import SourceFile, Walk
 from llama2vec.data.rows import passage_line, passage_of
 from llama2vec.errors import CorpusFormatError, UnreadableError
+from llama2vec.files import disk_errors
 from llama2vec.records import Passage
 from llama2vec.retrieve.inventory import FileRecord, Inventory
 from llama2vec.retrieve.store import VectorStore
@@ -115,9 +116,11 @@ class Changes:
         self.entries: list[Entry] = []
 
     def __enter__(self) -> Changes:
-        with ExitStack() as stack:
+        # Outside the stack, because closing the file writes what is still in memory.
+        with disk_errors(Path(tempfile.gettempdir()), only_full=True), ExitStack() as stack:
             self._spool = stack.enter_context(tempfile.TemporaryFile())
             self._compare()
+            self._spool.flush()
             self._opened = stack.pop_all()
         return self
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.artifact import Found, Kind, claim, read_object
+from llama2vec.artifact import Found, Kind, bring_back, claim, read_object
 from llama2vec.engines.engine import About, encodable, id_key, payload, read_about
 from llama2vec.errors import EngineError, one_line
 from llama2vec.files import disk_errors, write_json
@@ -80,6 +80,7 @@ def export_faiss(store: VectorStore, folder: Path, *, replace: bool = False) -> 
     store.check_vectors()
     import_faiss()
     about = About(contract_hash=store.contract_hash, dimension=store.dimension, mirrors=store_sha256(store))
+    bring_back(folder)
     found = _read(folder)
     if found and read_about(dict(found.plan), str(folder)).contract_hash != store.contract_hash:
         theirs, ours = str(found.plan["contract_hash"])[:12], store.contract_hash[:12]

@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from llama2vec.artifact import Found, Kind, claim, read_object
+from llama2vec.artifact import Found, Kind, bring_back, claim, read_object
 from llama2vec.engines.opening import Target
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
@@ -116,8 +116,8 @@ def build_index(
         MissingDependencyError: FAISS, bm25s or PyStemmer is not installed.
     """
     store, output = store if isinstance(store, VectorStore) else VectorStore.open(store), Path(output)
-    search = search or SearchRequest()
-    _check_request(kind, bm25, search)
+    _check_request(kind, bm25, search := search or SearchRequest())
+    bring_back(output)
     found, sha256 = _read_index(output), store_sha256(store)
     same_store = found is not None and found.plan.get("store") == sha256
     there: Mapping[str, Any] = found.plan["settings"] if found and same_store else {}
@@ -211,6 +211,7 @@ def search_facts(path: str | Path) -> str:
 
 def check_index(path: str | Path) -> Path:
     """Return the folder that :func:`open_index` reads; a StoreError if it holds neither an index nor a store."""
+    bring_back(Path(path))
     folder = index_folder(path)
     if not any((folder / file).exists() for file in (MANIFEST, STORE_FILE, PLAN_FILE)):
         raise StoreError(

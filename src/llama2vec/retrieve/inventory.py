@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from llama2vec.artifact import Found, Kind, read_object
+from llama2vec.artifact import Found, Kind, bring_back, read_object
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.manifest import SEAL, digest, sealed, unsealed
@@ -57,6 +57,7 @@ class Inventory(BaseModel):
     @classmethod
     def read(cls, library: Path) -> Inventory:
         """Return the inventory of an index; a StoreError if there is none or it is damaged."""
+        bring_back(library)
         file = library / INVENTORY_FILE
         content = read_object(file)
         if content is None:

@@ -66,6 +66,7 @@ class OpenedIndex:
     @classmethod
     def open(cls, path: Path) -> OpenedIndex:
         """Open all parts of an index in one state; errors as of :func:`open_index`."""
+        path = path.absolute()  # the process may change its folder
         for last in (*[False] * (_TRIES - 1), True):
             before = _stamp(path)
             try:

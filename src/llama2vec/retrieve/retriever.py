@@ -7,10 +7,10 @@ beat either of the two alone, and reciprocal ranks (docs/results.md).
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache, partial
 from pathlib import Path
 from threading import Lock
@@ -22,6 +22,7 @@ from llama2vec.config import ModelSettings, load_config
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
+from llama2vec.model.source import scratch_folder
 from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import Fusion, Mode
@@ -165,13 +166,10 @@ class Retriever:
             encoder = Encoder.load(encoder, device=device, dtype=dtype)
         passages = _split(passages, encoder, split) if split else passages
         if folder is None:
-            home = Path(tempfile.mkdtemp(prefix="llama2vec-"))
-            try:
+            with ExitStack() as stack:
+                home = stack.enter_context(scratch_folder(Path(tempfile.gettempdir()), "llama2vec-"))
                 retriever = cls.from_texts(passages, encoder, home, language=language)
-            except BaseException:
-                shutil.rmtree(home, ignore_errors=True)
-                raise
-            weakref.finalize(retriever, shutil.rmtree, home, ignore_errors=True)
+                weakref.finalize(retriever, stack.pop_all().close)
             return retriever
         home = Path(folder)
         source: dict[str, object] = {"corpus": "texts", "fingerprint": passages_sha256(passages)}

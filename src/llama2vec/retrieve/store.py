@@ -27,7 +27,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.artifact import read_object
+from llama2vec.artifact import bring_back, read_object
 from llama2vec.data.rows import passage_of
 from llama2vec.errors import CorruptShardError, StoreError
 from llama2vec.files import file_sha256
@@ -95,6 +95,7 @@ class VectorStore:
             CorruptShardError: A file is missing or has another size (with ``verify``: another checksum).
         """
         path = Path(path)
+        bring_back(path)
         manifest = read_object(path / STORE_FILE)
         if manifest is None:
             raise StoreError(_why_not_a_store(path))
@@ -108,7 +109,7 @@ class VectorStore:
             )
             raise StoreError(f"{problem}; use the llama2vec that wrote it, or encode again")
         try:
-            store = cls(path, manifest)
+            store = cls(path.absolute(), manifest)  # the process may change its folder
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(
                 f"{path / STORE_FILE} lacks what a store must say ({error}); restore it or encode to another folder"

@@ -7,6 +7,7 @@ and ``*.tmp-*`` (files that are not complete). Every file is flushed to the disk
 
 from __future__ import annotations
 
+import hashlib
 import io
 import itertools
 import json
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.data.rows import passage_line
-from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
+from llama2vec.errors import ConfigError, EmptyCorpusError, InputChangedError, StoreError
 from llama2vec.files import Lock, disk_errors, write_atomic
 from llama2vec.model.lengths import warn_of_cut
 from llama2vec.records import Passage
@@ -94,7 +95,8 @@ def write_store(
     locks; each encodes the shards that no other works on. All return when the store is finished.
 
     Args:
-        passages: Opens the corpus, always in the same order; called once or more.
+        passages: Opens the corpus, always in the same order; called once or more. An InputChangedError behind the last
+            one removes what was begun.
         encoder: Gives the vectors; None = a store of texts alone, for BM25.
         output: The folder: new, empty, or a store that was begun with the same settings.
         source: Names the corpus (its fingerprint), the model and all else that equal stores have in common.
@@ -188,6 +190,10 @@ class _StoreWriter:
                         break
                     self._wait_for_others(missing)
             self.work.finish(lambda: self._complete(rows, shards))
+        except InputChangedError:
+            # The shards are of one text or the other, so nothing of them may be resumed.
+            (self.folder / PLAN_FILE).unlink(missing_ok=True)
+            raise
         except FileNotFoundError as error:
             # Another process with the same plan has finished the store and moved it to its place.
             found = _read_store(self.work.output)
@@ -217,10 +223,12 @@ class _StoreWriter:
             finally:
                 if not handed_over:
                     lock.release()
-        first = next(chunk)
-        if done is not None and done["first_id"] != first.id:
+        rows, text = 0, hashlib.sha256()
+        for passage in chunk:
+            rows += 1
+            text.update(passage_line(passage) if done else b"")
+        if done and done["files"][f"{shard_name(number)}.{TEXT_PARTS[0]}"]["sha256"] != text.hexdigest():
             raise self._corpus_changed(number)
-        rows = 1 + sum(1 for _ in chunk)
         progress.skip(rows)
         return rows
 

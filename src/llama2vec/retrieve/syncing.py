@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, Settings
-from llama2vec.data.folder import walk
+from llama2vec.data.folder import UNREADABLE, walk
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import EmptyCorpusError, Llama2VecError, StoreError
@@ -26,6 +27,8 @@ from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
 logger = logging.getLogger(__name__)
 
 _SHORTEST_WAIT_SECONDS = 2.0
+_RETRY_SECONDS = 60.0
+"""After so long, a file that could not be read is tried again: a network drive may be back."""
 _WALKS_PER_WAIT = 20
 """Watching takes at most this share of one core: a wait lasts so many times as long as a look at the folder."""
 
@@ -79,38 +82,46 @@ class Following:
         return report if words is None else replace(report, counts=words.counts.then(report.counts))
 
     def changes(self) -> Iterator[SyncReport]:
-        """Sync, then watch the folder and sync again whenever a file in it changed; ends when the caller stops.
+        """Sync, then watch the folder and sync again whenever a file in it changed; ends by Ctrl-C while it waits.
 
-        After the first sync, one that fails is logged and tried again: the reason may pass, as another sync does.
+        After the first sync, one that fails is logged and tried again: the reason may pass, as another sync does. Files
+        that could not be read are tried again every minute.
 
         Raises:
-            Llama2VecError: As :meth:`sync`, and only by the first one.
+            Llama2VecError, OSError: As :meth:`sync`, and only by the first one.
+            KeyboardInterrupt: While it syncs.
         """
         seen: object = None
-        is_watching, told = False, ""
+        is_watching, told, again = False, "", math.inf
         while True:
             begun, took = time.monotonic(), 0.0
             library = Library(self.index)
             try:
                 settings = _merged(library.inventory if library.exists else None, self.settings)
                 found = walk(self.folder, settings.reading, without=[self.index])
-                now = [(file.name, file.size, file.modified_ns) for file in found.files]
+                now = [(file.name, file.size, file.modified_ns, file.changed_ns) for file in found.files]
                 took = time.monotonic() - begun
-                if now != seen:
-                    seen, report = now, self.sync()
-                    yield report
+                if now != seen or begun >= again:
+                    differs, seen, again, report = now != seen, now, math.inf, self.sync()
+                    if any(one.reason.startswith(UNREADABLE) for one in report.reading.skipped):
+                        again = time.monotonic() + _RETRY_SECONDS
+                    if differs or report.is_new:
+                        yield report
                     told = ""
             except EmptyCorpusError:
                 if not library.exists:
                     raise
-            except Llama2VecError as error:
+            except (Llama2VecError, OSError) as error:
                 if not is_watching:
                     raise
                 if str(error) != told:
                     logger.warning("%s; the index stays as it is until a sync succeeds", error)
                 seen, told = None, str(error)
             is_watching = True
-            time.sleep(max(_SHORTEST_WAIT_SECONDS, _WALKS_PER_WAIT * took))
+            try:
+                time.sleep(max(_SHORTEST_WAIT_SECONDS, _WALKS_PER_WAIT * took))
+            except KeyboardInterrupt:
+                return
 
     def _model(self, old: Inventory | None) -> ModelSpec | None:
         if self.model is not None or old is None or old.model is None:

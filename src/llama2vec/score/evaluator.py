@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.artifact import discard, owned, sweep_temporary, tidy
+from llama2vec.artifact import bring_back, discard, owned, sweep_temporary, tidy
 from llama2vec.data.cutting import TokenSpans
 from llama2vec.data.windows import WindowSettings
 from llama2vec.data.words import word_spans
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError
-from llama2vec.files import check_inputs, disk_errors, remove
+from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest, first_difference, machine, versions
 from llama2vec.records import Report, Run
 from llama2vec.retrieve.store import VectorStore
@@ -94,6 +94,7 @@ def evaluate_tasks(
     """
     evaluation = _Evaluation(system, output, settings, stores or Stores(), overwrite=overwrite)
     wanted = find_tasks(system, names)
+    bring_back(output)
     check_inputs(output, task_places(names, settings.data_root))
     prepared = evaluation.prepare(wanted)
     averages = [output / f"{task.stem}.json" for task in wanted if task.members]
@@ -102,8 +103,6 @@ def evaluate_tasks(
     if averaged and all(one.finished for one in prepared) and not (output / _UNFINISHED).exists():
         tidy(output)
         return evaluation.score_all(wanted, prepared)
-    with disk_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
     replaces = overwrite and any(os.path.lexists(output / f"{one.task.stem}.json") for one in prepared)
     with owned(output), results_folder(output, replaces=replaces, keep=_UNFINISHED) as folder:
         sweep_temporary(folder)
@@ -208,7 +207,7 @@ class _Evaluation:
 
                 spans = token_spans(encoder.backbone.tokenizer)
             reading = self.given.reading
-            one.searching = Searching(settings["depth"], frozenset(), windows, spans, language, reading)
+            one.searching = Searching(settings["depth"], frozenset(), windows, spans, language, reading, data.inputs)
             # The store is the same in every search mode.
             kept = [self.system.reader_facts(language), data.fingerprints["corpus_fingerprint"], settings["windows"]]
             kept += [reading.choices] if reading.choices else []

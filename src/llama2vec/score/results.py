@@ -26,7 +26,16 @@ from llama2vec.artifact import new_path
 from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError
-from llama2vec.files import FileKind, disk_errors, link_tree, put_in_place, read_text, remove, write_output
+from llama2vec.files import (
+    FileKind,
+    check_replaceable,
+    disk_errors,
+    link_tree,
+    put_in_place,
+    read_text,
+    remove,
+    write_output,
+)
 from llama2vec.manifest import code_version, sealed, unsealed
 from llama2vec.records import Report, Run
 from llama2vec.score.comparison import Comparison
@@ -94,8 +103,11 @@ def results_folder(output: Path, *, replaces: bool, keep: str) -> Iterator[Path]
         keep: Name of a folder in the copy; the folders in it are left to the next attempt when this one fails.
     """
     if not replaces:
+        with disk_errors(output):
+            output.mkdir(parents=True, exist_ok=True)
         yield output
         return
+    check_replaceable(output)
     target = output.resolve()
     new = new_path(target)
 

@@ -14,6 +14,7 @@ from llama2vec.data.beir import BeirTask, warn_of_empty_queries, warn_of_unanswe
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.cutting import TokenSpans
 from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.trec import check_id
 from llama2vec.data.windows import WindowSettings, cut_documents
 from llama2vec.data.words import word_spans
@@ -198,10 +199,11 @@ class Searching:
     token_spans: TokenSpans = word_spans
     language: str = "en"
     reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)
+    inputs: SteadyInputs = dataclasses.field(default_factory=SteadyInputs)  # Those that the task was recognized by
 
     def units(self, task: BeirTask) -> Iterator[Passage]:
         """Stream what is indexed: passages, or windows of documents."""
-        passages = read_passages(task.corpus_source, settings=self.reading)
+        passages = self.inputs.read(read_passages(task.corpus_source, settings=self.reading))
         return cut_documents(passages, self.windows, self.token_spans) if self.windows else passages
 
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
 from llama2vec.data.beir import BeirTask, check_judged_passages, check_judged_queries, missing_judged, read_beir
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
+from llama2vec.data.corpus import read_passages
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file, open_ir_dataset, reported
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.data.trec import check_id
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
@@ -240,6 +241,7 @@ class TaskData:
     fingerprints: Mapping[str, str]  # Of its corpus, judgments or pairs
     retrieval: BeirTask | None = None  # Queries and judgments, the corpus still to be streamed; None for sentence pairs
     pairs: Sequence[SentencePair] = ()
+    inputs: SteadyInputs = field(default_factory=SteadyInputs)  # What the fingerprint of the corpus is of
 
 
 def read_task(task: Task, root: str | Path) -> TaskData:
@@ -252,8 +254,9 @@ def read_task(task: Task, root: str | Path) -> TaskData:
             return TaskData(source, {"corpus_fingerprint": found}, pairs=pairs)
         data = read_retrieval(task, source)
         judged = judgments_fingerprint(data)
-        fingerprints = {"corpus_fingerprint": corpus_fingerprint(data.corpus_source), "judgments_fingerprint": judged}
-        return TaskData(source, fingerprints, data)
+        inputs = SteadyInputs()
+        fingerprints = {"corpus_fingerprint": inputs.corpus(data.corpus_source), "judgments_fingerprint": judged}
+        return TaskData(source, fingerprints, data, inputs=inputs)
 
 
 def judgments_fingerprint(data: BeirTask) -> str:

@@ -14,7 +14,7 @@ from architectures import save_tiny
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.train import PretextObjective, _prepare, adapt_model
 from llama2vec.config import ModelSettings, load_config
-from llama2vec.errors import ConfigError, ContractError, EmptyTargetsError, Llama2VecError, ModelError
+from llama2vec.errors import ConfigError, ContractError, DataError, EmptyTargetsError, Llama2VecError, ModelError
 from llama2vec.finetune.train import _load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import AdaptationExample, Passage
@@ -250,4 +250,17 @@ def test_what_the_saved_encoder_cannot_be_is_refused_before_the_training(
     passages = [Passage(row["_id"], row["text"]) for row in corpus_rows]
     with pytest.raises(Llama2VecError, match=message):
         adapt_model(tiny_recipe(llama_folder, *settings), tmp_path / "out", passages=passages)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("streaming", ["true", "false"])
+def test_a_corpus_that_is_saved_while_it_is_read_is_not_learned_from(
+    llama_folder: Path, tmp_path: Path, saved_meanwhile: Callable[[Path, str, str], None], streaming: str
+) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text('{"_id": "1", "text": "The old river is wide."}\n', encoding="utf-8")
+    saved_meanwhile(corpus, "old", "newer")
+    chosen = [f"model.name={llama_folder}", f"text.corpus={corpus}", f"text.streaming={streaming}"]
+    with pytest.raises(DataError, match=r"corpus\.jsonl changed while it was read"):
+        adapt_model(load_config(AdaptConfig, None, chosen), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,18 @@ def test_documents_and_rows_are_read_as_set_and_the_table_ends_the_output(
     assert "did you mean 'text_field'" in command_line.refused(
         *call[:4], tmp_path / "no", "--set", "reading.text_fild=b"
     )
+
+
+def test_a_corpus_that_is_saved_while_the_model_loads_leaves_no_store(
+    command_line: CommandLine, llama_folder: Path, tmp_path: Path, saved_meanwhile: Callable[[Path, str, str], None]
+) -> None:
+    corpus, store = tmp_path / "corpus.jsonl", tmp_path / "store"
+    rows = [f'{{"_id": "{row}", "text": "the old text {row}"}}\n' for row in range(3)]
+    corpus.write_text("".join(rows), encoding="utf-8")
+    saved_meanwhile(corpus, "old", "newer")
+    failed = command_line("encode", llama_folder, corpus, "-o", store, "--shard-size", 2)
+    assert failed.code == 2
+    assert "corpus.jsonl changed while it was read; run the same command again" in failed.err
+    assert not store.exists()
+    assert command_line("encode", llama_folder, corpus, "-o", store).code == 0
+    assert VectorStore.open(store).passage(0).text == "the newer text 0"

@@ -6,6 +6,7 @@ from llama2vec.data.corpus import corpus_fingerprint
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import corpus_source, documents_folder, is_split
 from llama2vec.data.settings import PassageSettings
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.words import word_spans
 from llama2vec.errors import CorpusFormatError
 
@@ -32,10 +33,10 @@ def test_documents_are_split_by_default_and_rows_only_on_request(sources: dict[s
 def test_a_store_knows_where_its_documents_lie_and_how_they_were_split(sources: dict[str, Path]) -> None:
     splitter = Splitter(PassageSettings(tokens=40), word_spans)
     fingerprint = corpus_fingerprint(sources["folder"])
-    assert corpus_source(sources["folder"], splitter) == {
+    assert corpus_source(sources["folder"], SteadyInputs(), splitter) == {
         "corpus": str(sources["folder"]), "fingerprint": fingerprint, "folder": str(sources["folder"].resolve()),
         "passages": splitter.plan,
     }  # fmt: skip
     assert documents_folder(sources["file"]) == documents_folder(sources["folder"])
     rows = sources["rows"]
-    assert corpus_source(rows) == {"corpus": str(rows), "fingerprint": corpus_fingerprint(rows)}
+    assert corpus_source(rows, SteadyInputs()) == {"corpus": str(rows), "fingerprint": corpus_fingerprint(rows)}

@@ -23,6 +23,7 @@ from llama2vec.config import EncoderSettings, PromptSettings, load_config
 from llama2vec.errors import (
     ConfigError,
     ContractError,
+    DataError,
     EmptyCorpusError,
     Llama2VecError,
     OutputExistsError,
@@ -458,3 +459,14 @@ def test_data_workers_tokenize_though_the_tokenizers_threads_stayed_in_the_first
     environment = {**os.environ, "TOKENIZERS_PARALLELISM": "true", "RAYON_NUM_THREADS": "4"}
     subprocess.run(command, env=environment, check=True, timeout=300, capture_output=True)
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+def test_examples_that_are_saved_while_they_are_read_are_not_learned_from(
+    llama_folder: Path, tmp_path: Path, saved_meanwhile: Callable[[Path, str, str], None]
+) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"query": "old river", "pos": ["the old river"], "neg": ["a bridge"]}) + "\n")
+    saved_meanwhile(data, "old", "newer")
+    with pytest.raises(DataError, match=r"data\.jsonl changed while it was read"):
+        finetune_model(config(llama_folder, f'data.sources=["{data}"]', "validation.share=0"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

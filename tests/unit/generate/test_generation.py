@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -77,8 +77,9 @@ def test_questions_become_examples_with_a_report(
         generate_to_file(inputs, output, SETTINGS.model_copy(update={"seed": 1}))
 
 
+@pytest.mark.parametrize("cut", [False, True])
 def test_a_killed_call_resumes_with_the_batches_that_it_finished(
-    inputs: GenerationInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    inputs: GenerationInputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: bool
 ) -> None:
     whole, output = tmp_path / "whole.jsonl", tmp_path / "pairs.jsonl"
     generate_to_file(inputs, whole, SETTINGS)
@@ -88,8 +89,8 @@ def test_a_killed_call_resumes_with_the_batches_that_it_finished(
         generate_to_file(inputs, output, SETTINGS)
     (left,) = tmp_path.glob("pairs.jsonl.questions-*")
     assert not output.exists()
-    # The kill came while a line was written.
-    left.write_bytes(left.read_bytes()[:-5])
+    # The kill came while a line was written, or the power was cut.
+    left.write_bytes(left.read_bytes()[:-5] + (b"\0" * 9 + b"\n" if cut else b""))
     monkeypatch.setattr(Echo, "killed_after", 99)
     Echo.calls.clear()
     generate_to_file(inputs, output, SETTINGS)
@@ -123,6 +124,15 @@ def test_questions_go_on_offline_and_those_for_other_passages_are_written_again(
     ask("online", 99)
     assert Echo.calls == [(4, 0), (4, 4), (2, 8)]
     ask("offline", 0)
+    assert Echo.calls == []
+
+
+def test_a_corpus_that_is_saved_while_it_is_read_is_noticed(
+    inputs: GenerationInputs, tmp_path: Path, saved_meanwhile: Callable[[Path, str, str], None]
+) -> None:
+    saved_meanwhile(Path(inputs.corpus), "too short", "shorter")
+    with pytest.raises(DataError, match=r"corpus\.jsonl changed while it was read"):
+        generate_to_file(inputs, tmp_path / "pairs.jsonl", SETTINGS)
     assert Echo.calls == []
 
 

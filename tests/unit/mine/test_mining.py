@@ -16,7 +16,15 @@ from made_examples import OPEN, TopicEncoder, with_bm25, write_jsonl
 from llama2vec.data import reported
 from llama2vec.data.examples import read_examples
 from llama2vec.data.reported import report_path
-from llama2vec.errors import ConfigError, DataError, EmptyCorpusError, Llama2VecError, OutputExistsError, StoreError
+from llama2vec.errors import (
+    ConfigError,
+    DataError,
+    EmptyCorpusError,
+    InputChangedError,
+    Llama2VecError,
+    OutputExistsError,
+    StoreError,
+)
 from llama2vec.files import file_sha256
 from llama2vec.mine.candidates import Bm25Searcher
 from llama2vec.mine.mining import MiningInputs, mine, mine_to_file
@@ -129,6 +137,16 @@ def test_changed_inputs_are_noticed(files: dict[str, Path], corpus: list[Passage
         mine_to_file(inputs, files["output"], OPEN)
     with pytest.raises(OutputExistsError, match="contract_hash: None there, 'c0ffee' now"):
         mine_to_file(dataclasses.replace(inputs, corpus="", encoder=TopicEncoder()), files["output"], OPEN)
+
+
+@pytest.mark.parametrize(("part", "field"), [("corpus", "text"), ("pairs", "query")])
+def test_inputs_that_are_saved_while_they_are_read_are_noticed_too(
+    files: dict[str, Path], part: str, field: str, saved_meanwhile: Callable[[Path, str, str], None]
+) -> None:
+    saved_meanwhile(files[part], f'"{field}": "', f'"{field}": "so ')
+    with pytest.raises(InputChangedError, match=f"{files[part].name} changed while it was read"):
+        mine_to_file(MiningInputs(str(files["pairs"]), corpus=str(files["corpus"])), files["output"], OPEN)
+    assert not files["output"].exists()
 
 
 def test_a_mining_killed_while_it_encodes_goes_on_from_the_last_shard(

@@ -97,6 +97,46 @@ def test_kept_negatives_are_scored_and_stay(examples: list[TrainingExample], cor
         assert len(row.negative_scores) == len(row.negatives)
 
 
+class StoppingTeacher(WordTeacher):
+    """Is interrupted after some calls."""
+
+    name, fingerprint, facts = "words", "f" * 64, {"kind": "words"}
+
+    def __init__(self, calls: int = 99) -> None:
+        super().__init__()
+        self.calls = calls
+
+    def scores(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> list[list[float]]:
+        if not self.calls:
+            raise KeyboardInterrupt
+        self.calls -= 1
+        return super().scores(queries, passages)
+
+    def warn_of_cut_texts(self) -> None: ...
+
+
+def test_a_mining_killed_while_its_teacher_judges_asks_it_only_for_the_rest(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama2vec.mine.mining._TEACHER_BATCH", 2)
+    output, settings = files["output"], OPEN.model_copy(update={"teacher": "words"})
+
+    def run(teacher: StoppingTeacher) -> StoppingTeacher:
+        inputs = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"]), teacher=teacher)  # type: ignore[arg-type]
+        mine_to_file(inputs, output, settings)
+        return teacher
+
+    whole, expected = run(StoppingTeacher()), output.read_bytes()
+    output.unlink()
+    first = StoppingTeacher(calls=3)
+    with pytest.raises(KeyboardInterrupt):
+        run(first)
+    rest = run(StoppingTeacher())
+    assert first.read + rest.read == whole.read
+    assert output.read_bytes() == expected
+    assert list(output.parent.glob("*.scores-*")) == []
+
+
 def test_from_file_to_file_with_a_cross_encoder(
     files: dict[str, Path], make_tokenizer: Callable[..., Any], tmp_path: Path
 ) -> None:

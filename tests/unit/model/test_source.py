@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from llama2vec.model.source import (
     ModelSpec,
     resolve_model,
     sampled_fingerprint,
+    scratch_folder,
     weights_fingerprint,
 )
 
@@ -33,6 +36,35 @@ def test_a_folder_a_gguf_file_and_a_hub_id_are_told_apart(llama_folder: Path, tm
     assert resolve_model(str(gguf)) == ModelSource(str(gguf), str(tmp_path), "model.gguf")
     assert resolve_model("someone/model") == ModelSource("someone/model", "someone/model", hub_id="someone/model")
     assert resolve_model("gpt2") == ModelSource("gpt2", "gpt2", hub_id="gpt2")
+
+
+def test_a_relative_path_stays_that_of_the_folder_in_which_it_was_given(
+    llama_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(llama_folder.parent)
+    source = resolve_model(llama_folder.name)
+    monkeypatch.chdir(tmp_path)
+    assert ModelSpec.of_source(source).path == str(llama_folder)
+
+
+def test_a_scratch_folder_goes_with_its_block_and_those_of_killed_processes_go_with_the_next(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from llama2vec.model.source import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1]), 'x-') as folder: print(folder, flush=True); time.sleep(60)"
+    )
+    (tmp_path / "x-mine").mkdir()
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().strip())
+        with scratch_folder(tmp_path, "x-") as folder:
+            assert theirs.is_dir()
+            (folder / "file").touch()
+        other.kill()
+    assert theirs.is_dir()
+    with scratch_folder(tmp_path, "x-"):
+        assert not theirs.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x-mine"]
 
 
 def test_smollm2_is_found_in_its_package_and_else_on_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from llama2vec.errors import (
     DataError,
     EvaluationError,
     ExampleFormatError,
+    InputChangedError,
     Llama2VecError,
     MissingDependencyError,
     OutputExistsError,
@@ -385,3 +387,21 @@ def test_a_run_whose_documents_changed_says_how_its_index_can_follow_them(llama_
     assert refusal(docs, "adapt=true", "encode=true").endswith(f"llama2vec sync {docs} INDEX --model {model}")
     assert "sync" not in refusal(docs, "encode=true")  # --overwrite keeps the vectors of texts that stayed
     assert "sync" not in refusal(docs, "adapt=true")
+
+
+def test_an_input_that_changed_since_the_run_was_planned_stops_the_stage_that_reads_it(
+    llama_folder: Path, tmp_path: Path, saved_meanwhile: Callable[[Path, str, str], None]
+) -> None:
+    docs, run = tmp_path / "docs", tmp_path / "run"
+    docs.mkdir()
+    (docs / "guide.md").write_text("# Guide\n\nThe old river is wide.\n", encoding="utf-8")
+    plan = planned(llama_folder, docs, run, "encode=true")
+    (docs / "guide.md").write_text("# Guide\n\nThe newer river is wide.\n", encoding="utf-8")
+    with pytest.raises(InputChangedError, match="docs changed while it was read"):
+        execute(plan)
+    assert list(RunRecord.open(run).stages) == []
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"_id": "1", "text": "The old river."}\n', encoding="utf-8")
+    saved_meanwhile(rows, "old", "newer")
+    with pytest.raises(InputChangedError, match=r"rows\.jsonl changed while it was read"):
+        execute(planned(llama_folder, rows, run, "encode=true"))

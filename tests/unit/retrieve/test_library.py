@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -164,6 +167,21 @@ def test_unreadable_files_are_named_kept_out_and_an_error_if_strict(folder: Path
     assert source.read_paths == []
     write(folder, {"a.txt": "unreadable now"})
     assert sync(folder, tmp_path / "index").passages == report.passages - 2
+
+
+def test_a_full_temporary_folder_is_not_told_as_a_full_output(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class FullFile(io.BytesIO):
+        def flush(self) -> None:  # as when the last block is written, also while the file is closed
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self) -> None:
+            self.flush()
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", FullFile)
+    with pytest.raises(DataError, match=f"disk full while writing {tempfile.gettempdir()};"):
+        sync(folder, tmp_path / "index")
 
 
 def test_an_empty_folder_does_not_empty_the_index(folder: Path, tmp_path: Path) -> None:

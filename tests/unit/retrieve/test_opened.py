@@ -37,6 +37,18 @@ def test_a_search_after_a_sync_finds_the_new_state_in_every_mode(folder: Path, t
     assert retriever.search(QUESTION).results == Retriever.open(index, encoder).search(QUESTION).results
 
 
+def test_an_index_opened_by_a_relative_path_is_the_same_after_a_change_of_folder(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = HashEncoder()
+    sync(folder, tmp_path / "index", encoder)
+    monkeypatch.chdir(tmp_path)
+    retriever = Retriever.open("index", encoder)
+    found = retriever.search(QUESTION, "hybrid").results
+    monkeypatch.chdir(folder)
+    assert retriever.search(QUESTION, "hybrid").results == found
+
+
 def test_vectors_that_arrive_later_are_used_by_an_open_retriever(folder: Path, tmp_path: Path) -> None:
     index, encoder = tmp_path / "index", HashEncoder()
     sync(folder, index)

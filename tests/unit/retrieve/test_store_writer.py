@@ -136,6 +136,9 @@ def test_a_corpus_that_changed_under_its_fingerprint_is_found(tmp_path: Path) ->
         )
     with pytest.raises(StoreError, match="shard 1 holds other passages"):
         write(tmp_path, 6)
+    same_ids = [Passage(f"p{row}", "other") for row in range(10)]
+    with pytest.raises(StoreError, match="shard 0 holds other passages"):
+        write_store(lambda: same_ids, HashEncoder(), tmp_path, source={"corpus": "ten"}, shard_size=4)
 
 
 def test_a_clearing_that_an_older_version_left_is_begun_anew(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from contextlib import ExitStack
@@ -12,11 +13,12 @@ from encoders import FLOAT32
 
 from llama2vec.artifact import owned
 from llama2vec.config import ModelSettings
+from llama2vec.data.folder import SourceFile
 from llama2vec.data.settings import PassageSettings
-from llama2vec.errors import ConfigError, Llama2VecError, StoreError
+from llama2vec.errors import ConfigError, Llama2VecError, StoreError, UnreadableError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSpec, resolve_model
-from llama2vec.retrieve import syncing
+from llama2vec.retrieve import folder_source, syncing
 from llama2vec.retrieve.library import Library, SyncReport
 from llama2vec.retrieve.retriever import Retriever
 from llama2vec.retrieve.settings import LibrarySettings
@@ -182,6 +184,19 @@ def test_passages_are_measured_in_the_tokens_of_the_model(docs: Path, llama_fold
         assert len(tokenizer(passage.full_text, add_special_tokens=False)["input_ids"]) <= reads
 
 
+def test_an_index_whose_swap_a_kill_cut_in_two_keeps_its_vectors_and_settings(docs: Path, llama_folder: Path) -> None:
+    german = SyncSettings(index=LibrarySettings(language="de"))
+    following(docs, llama_folder, settings=german).sync()
+    index = docs.parent / "index"
+    for look in (lambda: following(docs, None).sync(), lambda: Library(index).remove(["a.md"])):
+        index.rename(docs.parent / ".old-index")  # where two folders cannot trade places in one step
+        look()
+        assert Library(index).inventory.settings["language"] == "de"
+        index.rename(docs.parent / ".old-index")
+        assert Retriever.open(index).store.has_vectors
+        assert not (docs.parent / ".old-index").exists()
+
+
 def test_watching_goes_on_after_an_error_that_passes(
     docs: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -202,6 +217,73 @@ def test_watching_goes_on_after_an_error_that_passes(
     assert len(rounds) == 3
     [told] = [line for line in caplog.messages if "is writing it; wait for it" in line]
     assert told.endswith("; the index stays as it is until a sync succeeds")
+
+
+def test_ctrl_c_ends_watching_while_it_waits_and_not_unnoticed_while_it_syncs(
+    docs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> SyncReport:
+        raise KeyboardInterrupt
+
+    changes = following(docs, None).changes()
+    with monkeypatch.context() as during:
+        during.setattr(Following, "sync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(changes)
+    changes = following(docs, None).changes()
+    next(changes)
+    (docs / "d.md").write_text("A copper lantern.")
+    with monkeypatch.context() as during:
+        during.setattr(time, "sleep", lambda seconds: None)
+        during.setattr(Following, "sync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(changes)
+    changes = following(docs, None).changes()
+    next(changes)
+    monkeypatch.setattr(time, "sleep", interrupted)
+    assert list(changes) == []
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_watching_tries_a_file_again_that_could_not_be_read(
+    docs: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    closed, clock = [True], [0.0]
+    read = folder_source.file_bytes
+
+    def opened(file: SourceFile, settings: object) -> bytes:
+        if closed[0] and file.name == "b.md":
+            raise UnreadableError("cannot be read (Permission denied)")
+        return read(file, settings)  # type: ignore[arg-type]
+
+    def wait(seconds: float) -> None:
+        clock[0] += seconds
+        if clock[0] > 4:  # not at the first look
+            closed[0] = False
+            if told:
+                (docs / "b.md").chmod(0o600)
+
+    monkeypatch.setattr(folder_source, "file_bytes", opened)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", wait)
+    changes = following(docs, None).changes()
+    assert next(changes).passages == 2
+    assert next(changes).passages == 3
+    assert (clock[0] < 10) == told
+
+
+def test_an_error_of_the_system_does_not_end_watching(docs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes, sync = following(docs, None).changes(), Following.sync
+    next(changes)
+
+    def broken(self: Following) -> SyncReport:
+        monkeypatch.setattr(Following, "sync", sync)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Following, "sync", broken)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    (docs / "d.md").write_text("A copper lantern.")
+    assert next(changes).counts.added == 1
 
 
 def test_an_error_of_the_first_sync_ends_watching(docs: Path) -> None:

@@ -142,6 +142,17 @@ def test_a_killed_evaluation_goes_on_where_it_was(tmp_path: Path, monkeypatch: p
     assert not (tmp_path / "out" / ".unfinished").exists()
 
 
+def test_a_corpus_that_is_saved_while_it_is_read_is_not_scored(
+    tmp_path: Path, saved_meanwhile: Callable[[Path, str, str], None]
+) -> None:
+    folder = write_task(tmp_path / "beir" / "scifact")
+    saved_meanwhile(folder / "corpus.jsonl", '"text": "', '"text": "so ')
+    for asked in (system(WordEncoder()), System("bm25")):
+        with pytest.raises(DataError, match="changed while it was read"):
+            evaluate(asked, ["beir/scifact"], options(tmp_path, asked.name))
+        write_task(folder)
+
+
 @pytest.mark.parametrize("part", ["corpus", "queries", "qrels"])
 def test_data_that_changed_since_is_refused_and_scored_anew_when_asked(tmp_path: Path, part: str) -> None:
     folder = write_task(tmp_path / "beir" / "scifact")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 
 from llama2vec.errors import ConfigError, EvaluationError
 from llama2vec.records import Passage, Query, Run
 from llama2vec.score import reranking
-from llama2vec.score.reranking import discard_scores, kept_scores, rerank
+from llama2vec.score.reranking import rerank
 
 RUN = Run({"q1": {"a": 3.0, "b": 2.0, "c": 1.0}, "q2": {"c": 0.5}, "q3": {}}, "first")
 QUERIES = [Query("q2", "two"), Query("q1", "one"), Query("q3", "three"), Query("q4", "not asked")]
@@ -58,40 +57,3 @@ def test_texts_that_are_missing_are_named_before_any_pair_is_scored() -> None:
     with pytest.raises(EvaluationError, match="the corpus lacks 1 of 3 passages of the run, such as 'c'"):
         rerank(RUN, QUERIES, PASSAGES[:2], scorer, tag="n")
     assert scorer.read == []
-
-
-class InterruptedScorer(LengthScorer):
-    """Stops before its second batch."""
-
-    def scores(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> list[list[float]]:
-        if self.read:
-            raise KeyboardInterrupt
-        return super().scores(queries, passages)
-
-
-def test_an_interrupted_call_resumes_and_gives_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reranking, "_PAIRS_AT_ONCE", 1)
-    kept_in = kept_scores(tmp_path / "new" / "out.trec", "scorer")
-    whole = rerank(RUN, QUERIES, PASSAGES, LengthScorer(), tag="n")
-    with pytest.raises(KeyboardInterrupt):
-        rerank(RUN, QUERIES, PASSAGES, InterruptedScorer(), tag="n", kept_in=kept_in)
-    with kept_in.open("a", encoding="utf-8") as stream:
-        stream.write('["cut by a kill", [[1')
-    for read in (["c"], []):
-        scorer = LengthScorer()
-        assert rerank(RUN, QUERIES, PASSAGES, scorer, tag="n", kept_in=kept_in) == whole
-        assert [text for _, text in scorer.read] == read
-    assert kept_scores(tmp_path / "new" / "out.trec", "another") != kept_in
-    discard_scores(tmp_path / "new" / "out.trec")
-    assert list((tmp_path / "new").iterdir()) == []
-
-
-def test_other_texts_or_another_depth_are_scored_again(tmp_path: Path) -> None:
-    kept_in = tmp_path / "kept"
-    rerank(RUN, QUERIES, PASSAGES, LengthScorer(), depth=2, tag="n", kept_in=kept_in)
-    changed = [Passage("a", "longer than before"), *PASSAGES[1:]]
-    found = rerank(RUN, QUERIES, changed, LengthScorer(), depth=2, tag="n", kept_in=kept_in)
-    assert found.results["q1"]["a"] == len("longer than before")
-    scorer = LengthScorer()
-    rerank(RUN, QUERIES, changed, scorer, depth=1, tag="n", kept_in=kept_in)
-    assert [text for _, text in scorer.read] == ["longer than before", "c"]

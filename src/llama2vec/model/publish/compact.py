@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ModelError
-from llama2vec.files import apply_umask, write_json
+from llama2vec.files import apply_umask, disk_errors, write_json
 from llama2vec.model.contract import load_contract
 from llama2vec.model.difference import adapter_key, is_above
 from llama2vec.model.encoder import Encoder
@@ -36,6 +36,7 @@ from llama2vec.model.source import (
     ModelSource,
     ModelSpec,
     resolve_model,
+    scratch_folder,
 )
 
 _FORMAT = {"format": "llama2vec-compact", "version": 1}
@@ -191,10 +192,11 @@ def _same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
 
 def _complete(encoder: Encoder, base: Path, folder: Path, output: Path) -> float:
     """Add contract, golden vectors and card of the merged encoder; return its smallest golden cosine to ``encoder``."""
-    merged = Path(tempfile.mkdtemp(prefix="llama2vec-"))
-    try:
+    home = Path(tempfile.gettempdir())
+    with scratch_folder(home, "llama2vec-") as merged:
         shutil.copyfile(Path(encoder.backbone.source.location) / "config.json", folder / "config.json")
-        merge(folder, base, merged, encoder.contract)
+        with disk_errors(home, only_full=True):
+            merge(folder, base, merged, encoder.contract)
         again = Encoder.load(
             merged, settings=_FLOAT32, prompts=encoder.contract.prompts, encoder=encoder.contract.encoder
         )
@@ -206,5 +208,3 @@ def _complete(encoder: Encoder, base: Path, folder: Path, output: Path) -> float
         load_contract(merged, again.backbone.tokenizer).check_files(merged)
         pairs = zip(encoder.encode_passages(GOLDEN_TEXTS), again.encode_passages(GOLDEN_TEXTS), strict=True)
         return min(float(np.dot(*pair)) for pair in pairs)
-    finally:
-        shutil.rmtree(merged, ignore_errors=True)
