@@ -10,14 +10,14 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import claim, discard
+from llama2vec.artifact import claim, discard, find
 from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
@@ -155,15 +155,18 @@ def _check_inputs(
 
 @dataclass(frozen=True)
 class MiningInputs:
-    """What :func:`mine_to_file` reads."""
+    """What :func:`mine_to_file` reads.
+
+    The two functions are called after everything else has been found: a model is worth loading only then.
+    """
 
     examples: str
     split: str = "train"
     corpus: str = ""  # "" = passages of the index, else of the examples' BEIR folder, else of the examples
     model: str = ""  # the encoder's name, for the report
-    encoder: MiningEncoder | None = None
+    encoder: Callable[[], MiningEncoder] | None = None  # loads the model; None = BM25 alone
     index: Index | None = None  # the corpus as this encoder sees it; None = encode it next to the output, resumably
-    splitter: Splitter | None = None  # splits the documents of the corpus; None = it is read as it is
+    splitter: Callable[[], Splitter | None] = lambda: None  # gives what splits documents; None = the corpus as it is
     reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)  # how the corpus is read
     teacher: PairScorer | None = None  # ``mine.teacher``, found on this machine or the hub
     report: ReadingReport | None = None  # takes what of the documents was read, as in ``read_passages``
@@ -191,12 +194,19 @@ def mine_to_file(
     if not inputs.corpus and inputs.index is None and beir_file(inputs.examples, "corpus"):
         inputs = dataclasses.replace(inputs, corpus=inputs.examples)
     _check_sources(inputs, output, settings)
+    read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
+    for file in (output, report_path(output)):
+        check_inputs(file, read)
+    find(output, _MINED)
+    given = _fingerprints(inputs)
+    splitter, encoder = inputs.splitter(), inputs.encoder() if inputs.encoder else None
+    if inputs.index and encoder:
+        check_contract(inputs.index.store, encoder)
+    given |= {"contract_hash": encoder.contract_hash if encoder else None, **how_read(splitter, inputs.reading)}
     # Which teacher it was is in the inputs, wherever it lies.
-    decides = {"settings": settings.model_dump(exclude={"teacher"}), "inputs": _fingerprints(inputs)}
+    decides = {"settings": settings.model_dump(exclude={"teacher"}), "inputs": given}
     plan = json.loads(canonical_json(decides))
     started = time.monotonic()
-    read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
-    check_inputs(report_path(output), read)
     with claim(output, _MINED, plan, overwrite=overwrite, inputs=read) as work:
         if work.is_finished:
             settle_report(output)
@@ -204,10 +214,10 @@ def mine_to_file(
                 discard(left, STORE)  # by a kill between the result and its end
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
-        passages = _corpus(inputs, examples)
-        searchers, store = _searchers(inputs, passages, settings, output)
+        passages = _corpus(inputs, splitter, examples)
+        searchers, store = _searchers(inputs, encoder, passages, settings, output)
         queries = [Query("", example.query) for example in examples]
-        warn_of_cut_queries(inputs.encoder, queries, "raise query_max_tokens", where=inputs.examples)
+        warn_of_cut_queries(encoder, queries, "raise query_max_tokens", where=inputs.examples)
         result = mine(examples, passages, searchers, settings, inputs.teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
@@ -235,32 +245,28 @@ def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -
         raise ConfigError("nothing to mine with; set mine.bm25=true, give a model (--model), or both")
     if inputs.index and inputs.encoder is None:
         raise ConfigError(f"{inputs.index.store.path} needs the model that encoded it; give --model")
-    if inputs.index and inputs.encoder:
-        check_contract(inputs.index.store, inputs.encoder)
     check_reported(output, "mine")
 
 
 def _fingerprints(inputs: MiningInputs) -> dict[str, Any]:
-    """Return what decides the result, wherever the files lie."""
-    index, encoder = inputs.index, inputs.encoder
+    """Return what of the data and the teacher decides the result, wherever the files lie."""
+    index = inputs.index
     return {
         "examples": examples_fingerprint(inputs.examples, split=inputs.split),
         "split": inputs.split,
         "corpus": corpus_fingerprint(inputs.corpus, inputs.reading) if inputs.corpus else None,
-        "contract_hash": encoder.contract_hash if encoder else None,
         "index": index.kind if index else None,
         "store": store_sha256(index.store) if index else None,
-        **how_read(inputs.splitter, inputs.reading),
         **({"teacher": inputs.teacher.fingerprint} if inputs.teacher else {}),
     }
 
 
-def _corpus(inputs: MiningInputs, examples: Sequence[TrainingExample]) -> list[Passage]:
+def _corpus(inputs: MiningInputs, splitter: Splitter | None, examples: Sequence[TrainingExample]) -> list[Passage]:
     """Return the passages to mine from, in the order of the index if there is one."""
     store = inputs.index.store if inputs.index else None
     if not inputs.corpus:
         return list(store_passages(store)) if store else passages_of_examples(examples)
-    found = read_passages(inputs.corpus, splitter=inputs.splitter, settings=inputs.reading, report=inputs.report)
+    found = read_passages(inputs.corpus, splitter=splitter, settings=inputs.reading, report=inputs.report)
     passages = list(found)
     if store is None:
         return passages
@@ -274,25 +280,27 @@ def _corpus(inputs: MiningInputs, examples: Sequence[TrainingExample]) -> list[P
 
 
 def _searchers(
-    inputs: MiningInputs, passages: Sequence[Passage], settings: MineSettings, output: Path
+    inputs: MiningInputs,
+    encoder: MiningEncoder | None,
+    passages: Sequence[Passage],
+    settings: MineSettings,
+    output: Path,
 ) -> tuple[list[Searcher], Path | None]:
     """Return the searchers, the judge first, and the folder of vectors that was made for them."""
     searchers: list[Searcher] = []
     index, folder = inputs.index, None
-    if inputs.encoder:
+    if encoder:
         if index is None:
             content = passages_sha256(passages)
-            folder = output.with_name(
-                f"{output.name}{_STORE_MARK}{digest([inputs.encoder.contract_hash, content])[:12]}"
-            )
+            folder = output.with_name(f"{output.name}{_STORE_MARK}{digest([encoder.contract_hash, content])[:12]}")
             store = write_store(
-                lambda: passages, inputs.encoder, folder,
+                lambda: passages, encoder, folder,
                 source={"passages": content}, shard_size=_SHARD_SIZE, total=len(passages),
             )  # fmt: skip
             remedy = "split them with --set passages.split=always"
             warn_of_cut_passages(store, remedy, where=inputs.corpus or inputs.examples)
             index = ExactIndex(store)
-        searchers.append(DenseSearcher(index, inputs.encoder))
+        searchers.append(DenseSearcher(index, encoder))
     if settings.bm25:
         searchers.append(Bm25Searcher(passages, language=settings.language))
     return searchers, folder

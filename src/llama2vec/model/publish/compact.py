@@ -8,11 +8,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
 
 from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.config import ModelSettings
@@ -20,7 +18,6 @@ from llama2vec.errors import ModelError
 from llama2vec.files import apply_umask, write_json
 from llama2vec.model.contract import load_contract
 from llama2vec.model.difference import adapter_key, is_above
-from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
 from llama2vec.model.local import fetched, layer_count, llm_of_compact, merge
 from llama2vec.model.packaged import PACKAGED
@@ -38,10 +35,14 @@ from llama2vec.model.source import (
     resolve_model,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+    from llama2vec.model.encoder import Encoder
+
 _FORMAT = {"format": "llama2vec-compact", "version": 1}
 _FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-_FORMATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +94,12 @@ def save_compact(
     """
     if rank < 1:
         raise ModelError(f"the rank is {rank}; give at least 1")
-    encoder = Encoder.load(model, settings=_FLOAT32)
+    source = fetched(resolve_model(str(model)))
     named = base or _base_of(str(model))
     origin, weights = llm_of_compact(fetched(resolve_model(named)))
+    from llama2vec.model.encoder import Encoder
+
+    encoder = Encoder.from_spec(ModelSpec.of_source(source), _FLOAT32, source)
     made = {"model": encoder.contract_hash, "base": origin.fingerprint(), "rank": rank}
     with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
         if not work.is_finished:
@@ -135,6 +139,9 @@ def _keep_tokenizer(base: Path, folder: Path) -> None:
 
 def _write_difference(base: Path, model: Path, folder: Path, name: str, rank: int) -> float:
     """Write the adapter and its config as peft reads them; return the share of the squared norm that is kept."""
+    import torch
+    from safetensors.torch import save_file
+
     before, after = (_state(place) for place in (base, model))
     before = {key: weight for key, weight in before.items() if not is_above(key, layer_count(model))}
     differs = sorted(key for key in before.keys() | after.keys() if not _same(before.get(key), after.get(key)))
@@ -175,6 +182,8 @@ def _adapter_config(name: str, ranks: Mapping[str, int], rank: int) -> dict[str,
 
 
 def _state(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
     found: dict[str, torch.Tensor] = {}
     for file in ModelSource("", str(folder)).weight_files():
         found |= load_file(file)
@@ -185,11 +194,16 @@ def _same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
     """Tell whether the second is the first, at most rounded to the number formats that training loads and saves."""
     if first is None or second is None or first.shape != second.shape:
         return False
-    return any(torch.equal(first.to(step).to(second.dtype), second) for step in _FORMATS)
+    import torch
+
+    formats = (torch.float32, torch.float16, torch.bfloat16)
+    return any(torch.equal(first.to(step).to(second.dtype), second) for step in formats)
 
 
 def _complete(encoder: Encoder, base: Path, folder: Path, output: Path) -> float:
     """Add contract, golden vectors and card of the merged encoder; return its smallest golden cosine to ``encoder``."""
+    from llama2vec.model.encoder import Encoder
+
     merged = Path(tempfile.mkdtemp(prefix="llama2vec-"))
     try:
         shutil.copyfile(Path(encoder.backbone.source.location) / "config.json", folder / "config.json")
