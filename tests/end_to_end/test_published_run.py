@@ -90,7 +90,7 @@ def test_two_processes_run_the_published_recipe_to_its_last_table(
     steps = [json.loads(line) for line in (out / "adapted" / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert not any(name.startswith("validation") for line in steps for name in line)
     table = (out / "report" / "report.md").read_text(encoding="utf-8")
-    for task in ("msmarco/dev", "msmarco/dl19", "msmarco/dl20"):
+    for task in ("msmarco/passage/dev", "trec-dl/2019", "trec-dl/2020"):
         assert task in table
-    for name in ("MRR@10", "nDCG@10", "R@1000", "adapted", "finetuned"):
+    for name in ("MRR@10", "R@1000", "nDCG@10", "R(rel=2)@1000", "AP(rel=2)", "adapted", "finetuned"):
         assert name in table

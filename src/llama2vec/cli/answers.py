@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -96,8 +97,7 @@ class Answers:
             print(f"{count}. Ask a question; an empty line quits.", file=sys.stderr)
         while True:
             try:
-                print("? ", end="", flush=True, file=sys.stderr)
-                question = input().strip()
+                question = _read_line().strip()
             except EOFError:
                 break
             if not question:
@@ -111,6 +111,17 @@ class Answers:
             if mode != before:
                 print(f"The index has changed; answers now come from {mode} search.", file=sys.stderr)
             self.to(question, depth)
+
+
+def _read_line() -> str:
+    """Read a line of stdin; on a terminal the arrow keys edit it and bring back earlier ones."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        with suppress(ImportError):  # some builds of Python lack it
+            import readline  # noqa: F401
+        # Given here, so that editing does not overwrite it.
+        return input("? ")
+    print("? ", end="", flush=True, file=sys.stderr)
+    return input()
 
 
 def check_question(question: str | None, call: str, *, as_json: bool, opens: bool) -> None:

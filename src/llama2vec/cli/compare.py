@@ -11,7 +11,7 @@ import typer
 from pydantic import Field
 
 from llama2vec.cli.options import READING_KEYS, DataRoot, ReadingSets, only_reading
-from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.cli.settings_options import options_from, refuse_options, settings_option
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
@@ -65,6 +65,8 @@ def compare_command(
     from llama2vec.score.tasks import retrieval_task, task_places
     from llama2vec.terminal import table_console
 
+    if task is None:
+        refuse_options({"--set": sets}, "says how the corpus of --task is read, and no task is named")
     reading = only_reading(sets, "compare")
     read = [*runs, qrels, *(task_places([task], data_root) if task else ())]
     check_new(output, overwrite=overwrite, inputs=read, kind=COMPARISON_FILE)

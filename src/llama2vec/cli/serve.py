@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _TOKEN = "LLAMA2VEC_TOKEN"
+_OF_ANOTHER = (
+    "belongs to a model, and --model {} is a query table (to use both, name the model with --model and the table with "
+    "--table)"
+)
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -64,11 +68,7 @@ def serve_command(
     limits = _with_files(limits, index)
     table, only_table = _query_table(index, model, limits.table)
     if only_table:
-        refuse_options(
-            {"--name": name, "--set": sets, **given_options(loading)},
-            f"belongs to a model, and --model {model} is a query table (to use both, name the model with --model and "
-            "the table with --table)",
-        )
+        refuse_options({"--name": name, "--set": sets, **given_options(loading)}, _OF_ANOTHER.format(model))
     listening = listen(host, port)
     if token is None and not _is_loopback(host):
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)

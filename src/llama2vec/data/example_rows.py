@@ -31,6 +31,12 @@ _NUMBERED_NEGATIVE = re.compile(r"negative_(\d+)")
 _OPENING = 64  # Characters in which a first word is looked for
 # FlagEmbedding's fields that change its prompts. Models here have their own, so only values without effect may stay.
 _WITHOUT_EFFECT: Mapping[str, tuple[object, ...]] = {"prompt": (None, ""), "type": (None, "", "normal")}
+_USUAL_NAMES = {
+    "question": "query", "q": "query", "answer": "pos", "passage": "pos", "document": "pos", "context": "pos",
+    "text": "pos", "response": "pos", "hard_negative": "neg", "hard_negatives": "neg", "negatives": "neg",
+    "positives": "pos", "id": "query_id", "qid": "query_id",
+}  # fmt: skip
+"""Names in other data, which spelling leads elsewhere: ``question`` is nearest to ``query_id``."""
 _REMEDIES = {
     "string_type": "write a string",
     "list_type": "write a list",
@@ -157,7 +163,8 @@ def _check_names(values: Mapping[str, object], problems: Problems) -> None:
     known = _TEVATRON if "positive_passages" in values else _PLAIN
     for name in unread_fields(values):
         if name not in _WITHOUT_EFFECT:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            usual = [_USUAL_NAMES[name]] if _USUAL_NAMES.get(name) in known else []
+            near = usual or difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean '{near[0]}'?" if near else f"known here: {', '.join(known)}"
             problems.add("unknown field", f"has the unknown field {name!r}; {hint}")
         elif values[name] not in _WITHOUT_EFFECT[name]:

@@ -63,6 +63,19 @@ def test_pairs_of_test_collections_are_dropped_and_counted(data: Path) -> None:
     }
 
 
+def test_every_run_of_twelve_words_and_a_short_passage_as_a_whole_are_held(data: Path) -> None:
+    from training_pairs import Tests
+
+    tests, words = Tests(data), HELD.split()
+    for first in range(len(words) - 11):
+        part = " ".join(words[first : first + 12])
+        for before in ("", "then ", "and then "):
+            assert tests.hold(before + part)
+        assert not tests.hold(part.rsplit(" ", 1)[0])
+    assert tests.hold("CACM has a passage of its own words.")
+    assert not tests.hold("CACM has a passage of its own words, and more")
+
+
 GOOD = {"query": "why do wings stall", "pos": ["air leaves the surface of the wing"], "neg": ["drag slows it down"]}
 
 

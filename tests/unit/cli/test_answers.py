@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -211,3 +214,26 @@ def test_a_question_that_is_not_utf8_is_one_line_and_the_next_is_answered(
     out, err = capsys.readouterr()
     assert "'caf\\udce9' is not valid UTF-8; check the terminal's encoding\n" in err
     assert "a.txt" in out
+
+
+@pytest.mark.skipif(not find_spec("readline"), reason="this Python was built without readline")
+def test_the_arrow_keys_edit_a_question_and_bring_back_the_last_one() -> None:
+    pty = pytest.importorskip("pty")
+    code = """
+from llama2vec.cli.answers import _read_line
+from llama2vec.terminal import plain_terminal
+with plain_terminal():
+    for _ in range(2):
+        print("read", ascii(_read_line()))
+"""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm"}
+    call = [sys.executable, "-c", code]
+    with subprocess.Popen(call, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as child:
+        left, delete, up = b"\x1b[D", b"\x1b[3~", b"\x1b[A"
+        os.write(ours, b"wool" + 2 * left + delete + b"\n" + up + b"\n")
+        assert child.wait(60) == 0
+    shown = os.read(ours, 10_000)
+    os.close(theirs)
+    os.close(ours)
+    assert shown.count(b"read 'wol'") == 2

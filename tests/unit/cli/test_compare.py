@@ -156,6 +156,11 @@ def test_runs_with_one_tag_are_named_after_their_files(
     assert list(comparison.systems) == [f"{tmp_path}/{name}" for name in ("a/x", "b/x", "b/y")]
 
 
+def test_reading_settings_need_a_task(refused: Callable[..., str], beir: Path, runs: tuple[Path, Path]) -> None:
+    line = refused(*runs, "--qrels", beir / "qrels" / "test.tsv", "--set", "reading.text_field=body")
+    assert "--set says how the corpus of --task is read, and no task is named; leave it out" in line
+
+
 def test_runs_of_other_corpora_are_refused(
     refused: Callable[..., str], compare: Callable[..., Outcome], beir: Path, runs: tuple[Path, Path]
 ) -> None:

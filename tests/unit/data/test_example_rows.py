@@ -82,6 +82,8 @@ GOOD = {"query": "q", "pos": ["a"], "neg": ["b"]}
         ({**GOOD, "anchor": "q"}, 'has both "query" and "anchor"; keep one'),
         ({"query": "q", "positive_passages": "x"}, "has the positive_passages 'x'; write a list"),
         ({"query": "q", "positive_passages": [{"docid": "1"}]}, "has {'docid': '1'} in positive_passages (number 1)"),
+        ({**GOOD, "question": "a"}, "has the unknown field 'question'; did you mean 'query'?"),
+        ({**GOOD, "answer": "a"}, "has the unknown field 'answer'; did you mean 'pos'?"),
         ({"query": "q", "positive_passages": [], "negative_pasages": []}, "did you mean 'negative_passages'?"),
     ],
 )

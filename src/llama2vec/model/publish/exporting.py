@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ from llama2vec.records import Side, Vectors
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
+
+logger = logging.getLogger(__name__)
 
 Runtime = Literal["onnx", "llama.cpp"]
 Quantization = Literal["none", "float16", "int8"]
@@ -152,11 +155,15 @@ def _write(encoder: Encoder, work: Work, output: Path, made: dict[str, Any]) -> 
         from llama2vec.model.publish.onnx_file import quantize_onnx, write_onnx
 
         _write_tokenizers(encoder, folder)
+        logger.info("writing the graph and its weights to %s", ONNX_FILE)
         write_onnx(encoder, folder)
         if made["quantize"] == "int8":
+            logger.info("rounding the weights to int8")
             quantize_onnx(folder)
+        logger.info("comparing its vectors with the encoder's")
         facts |= _comparison(encoder, OnnxExport(folder))
     else:
+        logger.info("writing the weights to %s", GGUF_FILE)
         write_gguf(encoder, folder / GGUF_FILE, made["quantize"])
         facts |= {"cosine": None, "difference": None}
     write_json(folder / EXPORT_FILE, facts)
