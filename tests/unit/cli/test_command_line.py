@@ -226,7 +226,7 @@ def test_a_mistake_is_told_before_torch_and_transformers_are_imported(llama_fold
     calls = [[str(llama_folder) if word == "LLM" else word for word in shlex.split(call)] for call in MISTAKES]
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH], input=json.dumps(calls), capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "LLAMA2VEC_CACHE": str(tmp_path / "cache")}, timeout=300,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "LLAMA2VEC_CACHE": str(tmp_path / "cache")}, timeout=600,
     )  # fmt: skip
     said = dict(zip(MISTAKES, map(json.loads, done.stdout.splitlines()), strict=True))
     wrong = {call: said[call] for call, words in MISTAKES.items() if said[call][0] != 2 or words not in said[call][1]}

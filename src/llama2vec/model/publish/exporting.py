@@ -152,7 +152,7 @@ def _write(encoder: Encoder, work: Work, output: Path, made: dict[str, Any]) -> 
     encoder.contract.save(folder)
     facts: dict[str, Any] = {**_FORMAT, "made": made, "model": encoder.spec.to_json(output)}
     if made["runtime"] == "onnx":
-        from llama2vec.model.publish.onnx_file import quantize_onnx, write_onnx
+        from llama2vec.model.publish.onnx_file import ONNX_FILE, quantize_onnx, write_onnx
 
         _write_tokenizers(encoder, folder)
         logger.info("writing the graph and its weights to %s", ONNX_FILE)
