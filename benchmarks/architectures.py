@@ -189,14 +189,15 @@ def _through_every_step(folder: Path, output: Path) -> dict[str, Any]:
     from llama2vec.adapt.reader_choice import choose_reader, joint_difference, joint_fault
     from llama2vec.adapt.reading import SeparateReader
     from llama2vec.adapt.settings import AdaptConfig
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
     from llama2vec.config import ModelSettings, PromptSettings, load_config
     from llama2vec.model.backbone import load_backbone
+    from llama2vec.model.golden import read_golden
     from llama2vec.model.prompt import prompt_ids
     from llama2vec.records import Passage
     from llama2vec.verify.backends import open_backend
     from llama2vec.verify.settings import ServerSettings
-    from llama2vec.verify.verification import read_golden, verify
+    from llama2vec.verify.verification import verify
 
     settings = ModelSettings(name=str(folder), dtype="float32", device="cpu")
     backbone = load_backbone(settings)

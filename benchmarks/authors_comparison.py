@@ -18,13 +18,16 @@ from unittest import mock
 
 from llama2vec.adapt import train as adaptation
 from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.unlabeled import adaptation_examples
 from llama2vec.files import write_json
 from llama2vec.finetune import train as finetuning
 from llama2vec.finetune.batches import ContrastiveOrder, DrawnExample
+from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.finetune.stage import finetune_model
 from llama2vec.model.encoder import Encoder
 from llama2vec.shipped import find_recipe
 from llama2vec.stage import make_trainable
@@ -219,7 +222,7 @@ def compare_adaptation(sides: Sides, rows: Sequence[Mapping[str, str]], learning
         ids = [*prompts.prefix, *text.ids, *prompts.suffixes["self"], *prompts.suffixes["next"]]
         same.append(theirs == (ids, sorted(text.targets), sorted(after.targets)))
     output = sides.folder / f"ours-pretrain-{learning_rate}"
-    adaptation.adapt_model(config, output)
+    adapt_model(config, output)
     weights = "model.safetensors"
     differences = weight_differences(
         output / weights, sides.folder / "theirs-pretrain" / weights, sides.model / weights
@@ -286,7 +289,7 @@ def compare_finetuning(sides: Sides, *, lora: bool, processes: int = 1) -> Compa
     same = same_texts(config, [drawn[row] for row in order], found["batches"])
     output = sides.folder / f"ours-finetune-{lora}-{processes}"
     with frozen_slot_rows():
-        finetuning.finetune_model(config, output)
+        finetune_model(config, output)
     name = "adapter_model.safetensors" if lora else "model.safetensors"
     differences = weight_differences(
         output / "adapter" / name if lora else output / name,
@@ -303,7 +306,7 @@ def same_texts(
 ) -> list[bool]:
     """Tell of each query of their batches whether it and its passages have the tokens that ours gives them."""
     backbone = finetuning._load_backbone(config.model)
-    encoder = Encoder.from_backbone(backbone, *finetuning.resolve_contract(config))
+    encoder = Encoder.from_backbone(backbone, *resolve_contract(config))
     objective = finetuning.ContrastiveObjective(encoder, config.contrastive, config.data)
     queries = [query for batch in batches for query in batch["query"]]
     passages = [passage for batch in batches for passage in batch["passage"]]

@@ -31,7 +31,7 @@ from llama2vec.config import load_config
 from llama2vec.data.examples import write_examples
 from llama2vec.files import write_json
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.finetune.train import finetune_model
+from llama2vec.finetune.stage import finetune_model
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.mine.mining import MiningInputs, mine_to_file
 from llama2vec.mine.settings import MineSettings

@@ -15,7 +15,7 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.settings import TextSettings
 from llama2vec.data.unlabeled import adaptation_examples
 from llama2vec.data.words import chosen_stop_words
-from llama2vec.model.backbone import load_tokenizer
+from llama2vec.model.tokenizer import load_tokenizer
 
 AUTHORS = ("nltk", True)
 CHOICES = {

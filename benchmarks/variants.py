@@ -26,7 +26,7 @@ from mistakes import results_so_far, told_in_one_line
 from provenance import data_hash, made_by
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.train import adapt_model
+from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import load_config
 from llama2vec.data.beir import read_beir
 from llama2vec.data.corpus import read_passages

@@ -22,7 +22,7 @@ from python_documentation import write_task
 from rich.console import Console
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.train import adapt_model
+from llama2vec.adapt.stage import adapt_model
 from llama2vec.cli.ask import READY_MODEL
 from llama2vec.config import EncoderSettings, ModelSettings, load_config
 from llama2vec.data.beir import BeirTask, read_beir

@@ -156,7 +156,7 @@ class Models:
         return self._adapted(cell) if arm.stage == "none" else self._finetuned(cell)
 
     def _adapted(self, cell: Cell) -> Any:
-        from llama2vec.adapt.train import adapt_model
+        from llama2vec.adapt.stage import adapt_model
         from llama2vec.data.corpus import read_passages
 
         config, folder = adapt_config(self.protocol, cell), self.folder(cell)
@@ -167,7 +167,7 @@ class Models:
         return _trained(folder, config, train)
 
     def _finetuned(self, cell: Cell) -> Any:
-        from llama2vec.finetune.train import finetune_model
+        from llama2vec.finetune.stage import finetune_model
         from study.pairs import training_pairs
 
         arm, folder = cell.arm, self.folder(cell)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from llama2vec.adapt.settings import AdaptConfig as AdaptConfig
-    from llama2vec.adapt.train import adapt_model as adapt_model
+    from llama2vec.adapt.stage import adapt_model as adapt_model
     from llama2vec.data.corpus import read_passages as read_passages
     from llama2vec.data.settings import PassageSettings as PassageSettings
     from llama2vec.errors import Llama2VecError as Llama2VecError
     from llama2vec.finetune.settings import FinetuneConfig as FinetuneConfig
-    from llama2vec.finetune.train import finetune_model as finetune_model
+    from llama2vec.finetune.stage import finetune_model as finetune_model
     from llama2vec.model.encoder import Encoder as Encoder
     from llama2vec.records import Passage as Passage
     from llama2vec.records import Query as Query
@@ -35,10 +35,10 @@ _HOMES = {
     "Query": "llama2vec.records",
     "Retriever": "llama2vec.retrieve.retriever",
     "VectorStore": "llama2vec.retrieve.store",
-    "adapt_model": "llama2vec.adapt.train",
+    "adapt_model": "llama2vec.adapt.stage",
     "build_index": "llama2vec.retrieve.index",
     "evaluate_run": "llama2vec.score.metrics",
-    "finetune_model": "llama2vec.finetune.train",
+    "finetune_model": "llama2vec.finetune.stage",
     "open_index": "llama2vec.retrieve.index",
     "read_passages": "llama2vec.data.corpus",
 }

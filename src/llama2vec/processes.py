@@ -1,21 +1,23 @@
 """Several processes that train one model (torchrun): ranks, checks, gathered rows and averaged gradients.
 
-Every function also works in a single process, where there is nothing to exchange.
+Every function also works in a single process, where there is nothing to exchange; that is known without torch, whose
+import takes seconds.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from datetime import timedelta
-from typing import Any, TypeVar
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama2vec.errors import TrainingError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 ResultT = TypeVar("ResultT")
 
@@ -29,7 +31,7 @@ def connect(device: torch.device, *, alone_too: bool = False) -> None:
     ``alone_too``: a process that nothing started becomes a group of one, which sharding needs.
     """
     alone = launched_processes() == 1
-    if dist.is_initialized() or (alone and not alone_too):
+    if _group() or (alone and not alone_too):
         return
     from accelerate import PartialState
 
@@ -51,18 +53,29 @@ def launched_processes() -> int:
 
 def process_count() -> int:
     """Return how many processes train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    group = _group()
+    return int(group.get_world_size()) if group else 1
 
 
 def process_rank() -> int:
     """Return the number of this process, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    group = _group()
+    return int(group.get_rank()) if group else 0
+
+
+def _group() -> Any:
+    """Return torch.distributed if this process has joined others, else None."""
+    if sys.modules.get("torch") is None:  # Nothing has been joined without it
+        return None
+    import torch.distributed as dist
+
+    return dist if dist.is_initialized() else None
 
 
 def wait_for_all() -> None:
     """Return when every process has come this far."""
     if process_count() > 1:
-        dist.barrier()
+        _group().barrier()
 
 
 def on_first_process(work: Callable[[], ResultT]) -> ResultT:
@@ -75,7 +88,7 @@ def on_first_process(work: Callable[[], ResultT]) -> ResultT:
             found[0] = work()
         except Exception as error:
             found[1] = error
-    dist.broadcast_object_list(found)
+    _group().broadcast_object_list(found)
     if found[1] is not None:
         raise found[1]
     return found[0]  # type: ignore[no-any-return]
@@ -96,6 +109,9 @@ def gather_rows(rows: Tensor) -> list[Tensor]:
     """Return the rows [N, …] of every process by rank; N may differ, and no gradient flows back."""
     if process_count() == 1:
         return [rows]
+    import torch
+    import torch.distributed as dist
+
     counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(process_count())]
     dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
     sizes = [int(count) for count in counts]
@@ -110,6 +126,9 @@ def largest_everywhere(number: int, device: torch.device) -> int:
     """Return the largest of the numbers of all processes."""
     if process_count() == 1:
         return number
+    import torch
+    import torch.distributed as dist
+
     found = torch.tensor(number, device=device)
     dist.all_reduce(found, dist.ReduceOp.MAX)
     return int(found)
@@ -119,7 +138,7 @@ def from_all(value: ResultT) -> list[ResultT]:
     """Return what each process gave, by rank."""
     found: list[Any] = [value] * process_count()
     if process_count() > 1:
-        dist.all_gather_object(found, value)
+        _group().all_gather_object(found, value)
     return found
 
 
@@ -131,7 +150,7 @@ def first_fault(fault: str) -> str:
 def sum_everywhere(tensor: Tensor) -> Tensor:
     """Add up a tensor over all processes, in place."""
     if process_count() > 1:
-        dist.all_reduce(tensor)
+        _group().all_reduce(tensor)
     return tensor
 
 
@@ -140,7 +159,7 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     if process_count() == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    for exchange in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+    for exchange in [_group().all_reduce(gradient, async_op=True) for gradient in gradients]:
         exchange.wait()
     for gradient in gradients:
         gradient /= process_count()

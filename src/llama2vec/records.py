@@ -6,8 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
+
 Qrels = Mapping[str, Mapping[str, int]]
 """Relevance judgments: query id → passage id → gain (0 = judged not relevant)."""
+
+Vectors = npt.NDArray[np.float32]
+"""[N, D] float32, one L2-normalized row per text."""
 
 Side = Literal["query", "passage"]
 """The two kinds of texts that an encoder reads, each with its own prompt and length."""

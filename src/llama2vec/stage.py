@@ -7,29 +7,26 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object, same_plan
 from llama2vec.config import ModelSettings
 from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, file_sha256, remove, write_json
 from llama2vec.manifest import build_manifest, digest, sealed, versions
-from llama2vec.model.adapters import add_lora
-from llama2vec.model.backbone import CHANGED_TOP, Backbone, load_backbone
 from llama2vec.model.contract import CONTRACT_FILE
-from llama2vec.model.device import choose_device, choose_dtype
-from llama2vec.model.encoder import Encoder
-from llama2vec.model.four_bit import merged_into
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
 from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
 from llama2vec.model.publish.publishing import PUBLIC_FILES, is_authors_card, write_model_card
 from llama2vec.model.source import resolve_model
-from llama2vec.processes import check_same, connect, on_first_process, process_rank
+from llama2vec.processes import check_same, connect, launched_processes, on_first_process, process_rank
 from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_finite, has_checkpoint
 from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
+
+if TYPE_CHECKING:
+    from llama2vec.model.backbone import Backbone
+    from llama2vec.model.encoder import Encoder
 
 MANIFEST = "manifest.json"
 PLAN_FORMAT = 3
@@ -144,6 +141,18 @@ def model_fingerprint(name: str) -> str:
     return digest([source.fingerprint(), file_sha256(contract) if contract.is_file() else ""])
 
 
+def join_processes(device: str, *, alone_too: bool = False) -> None:
+    """Join the processes that torchrun started; a ConfigError where the device of the settings is not usable.
+
+    Alone on device ``auto`` there is nothing to do, and torch, whose import takes seconds, is not imported.
+    ``alone_too`` as in :func:`connect`.
+    """
+    if launched_processes() > 1 or alone_too or device != "auto":
+        from llama2vec.model.device import choose_device
+
+        connect(choose_device(device), alone_too=alone_too)
+
+
 @contextmanager
 def claim_output(
     output: Path,
@@ -164,7 +173,7 @@ def claim_output(
         TrainingError: Another process was started with another plan, another ``sharding`` or other versions.
     """
     origin_of(model)  # A damaged manifest is refused before the training rather than after it
-    connect(choose_device(device), alone_too=sharding != "none")
+    join_processes(device, alone_too=sharding != "none")
     check_same(f"{plan['hash']} {sharding}", f"settings, {stage.data} or model")
     check_same(digest(versions()), "versions of packages")
     made = StageWork(stage, plan, output)
@@ -185,6 +194,10 @@ def training_precision(settings: ModelSettings) -> tuple[ModelSettings, bool]:
 
     Small updates vanish in bfloat16 weights: full fine-tuning keeps float32 weights and multiplies in bfloat16.
     """
+    import torch
+
+    from llama2vec.model.device import choose_device, choose_dtype
+
     dtype = choose_dtype(settings.dtype, choose_device(settings.device))
     mixed = settings.lora.rank == 0 and dtype == torch.bfloat16
     return settings.model_copy(update={"dtype": "float32"}) if mixed else settings, mixed
@@ -192,11 +205,15 @@ def training_precision(settings: ModelSettings) -> tuple[ModelSettings, bool]:
 
 def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list[str], seed: int) -> Any:
     """Return the model to train: the backbone's own (rank 0), or LoRA on it, with the rows of new slot tokens."""
+    from llama2vec.model.adapters import add_lora
+
     return add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
 
 
 def _whole_model(backbone: Backbone) -> Any:
     """Load the weights that a 4-bit model was made from, of the layers that it still has."""
+    from llama2vec.model.backbone import CHANGED_TOP, load_backbone
+
     config = backbone.model.config
     settings = ModelSettings.model_validate({"dtype": backbone.dtype, "layers": config.num_hidden_layers})
     whole = load_backbone(settings, backbone.model.device, backbone.source).model
@@ -222,6 +239,8 @@ def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Ma
             with quiet_transformers():
                 trainable.save_pretrained(work.path / "adapter")
         if getattr(encoder.backbone.model, "is_quantized", False):
+            from llama2vec.model.four_bit import merged_into
+
             encoder.backbone.model = merged_into(_whole_model(encoder.backbone), trainable)
         else:
             encoder.backbone.model = trainable.merge_and_unload()

@@ -44,7 +44,7 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
     from transformers import Trainer
 
     from llama2vec import stage
-    from llama2vec.adapt import train as adapt_module
+    from llama2vec.adapt.stage import adapt_model
     from llama2vec.model.encoder import Encoder
     from llama2vec.training import loop
     from llama2vec.training import state as training_state
@@ -107,7 +107,7 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
         Encoder.save = die  # type: ignore[method-assign,assignment]
     elif kind == "before manifest":
         stage.build_manifest = die  # type: ignore[assignment]
-    adapt_module.adapt_model(config, output)
+    adapt_model(config, output)
 
 
 @pytest.fixture(scope="module")
@@ -235,7 +235,7 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_the_same_settings_again_are_nothing_to_do(finished: tuple[Path, Path], corpus_file: Path) -> None:
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
 
     output, base = finished
     before = snapshot(output)
@@ -247,7 +247,7 @@ def test_the_same_settings_again_are_nothing_to_do(finished: tuple[Path, Path], 
 def test_other_settings_and_another_corpus_are_refused_by_name(
     finished: tuple[Path, Path], corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
 
     output, base = finished
     before = snapshot(output)
@@ -263,7 +263,7 @@ def test_other_settings_and_another_corpus_are_refused_by_name(
 def test_a_run_that_was_short_of_memory_goes_on_in_smaller_pieces(
     start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
 
     output = tmp_path / "out"
     process = start(config_for("full", llama_folder, corpus_file), output, "inside checkpoint:6")
@@ -278,7 +278,7 @@ def test_a_run_that_was_short_of_memory_goes_on_in_smaller_pieces(
 def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
     llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
 
     config = config_for("full", llama_folder, corpus_file)
     folder, file = tmp_path / "mine", tmp_path / "file"
@@ -296,7 +296,7 @@ def test_a_foreign_folder_and_a_file_are_not_touched_even_with_overwrite(
 def test_overwrite_replaces_an_adaptation_of_other_settings(
     start: Callable[..., Any], llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import STAGE, adapt_model
+    from llama2vec.adapt.stage import STAGE, adapt_model
     from llama2vec.artifact import strangers
 
     output = tmp_path / "out"
@@ -330,7 +330,7 @@ def _umask() -> int:
 def test_a_failed_overwrite_leaves_the_finished_adaptation_and_a_failed_start_blocks_nothing(
     finished: tuple[Path, Path], corpus_file: Path, tmp_path: Path, fault: str
 ) -> None:
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
     from llama2vec.errors import Llama2VecError
 
     output, base = finished
@@ -345,7 +345,7 @@ def test_a_failed_overwrite_leaves_the_finished_adaptation_and_a_failed_start_bl
 
 
 def test_an_input_is_never_the_output(finished: tuple[Path, Path], corpus_file: Path) -> None:
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
 
     output, _ = finished
     before = snapshot(output)

@@ -60,7 +60,7 @@ def work(rank: int, port: int, folder: Path, examples: list[TrainingExample], sc
         "WORLD_SIZE": "2",
     }  # fmt: skip
     from llama2vec.errors import Llama2VecError
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.finetune.stage import finetune_model
     from llama2vec.processes import connect
 
     connect(torch.device("cpu"))
@@ -143,7 +143,7 @@ def test_two_processes_end_with_the_weights_of_one_that_takes_twice_the_batch(
     kind: str, two: tuple[list[dict[str, Any]], Path], llama_folder: Path, sentences: list[str], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.finetune.stage import finetune_model
     from llama2vec.training.state import read_log
 
     monkeypatch.setattr("llama2vec.training.loop.draw_losses", lambda *_: None)

@@ -59,7 +59,7 @@ def finetune_and_die(config: FinetuneConfig, output: str, moment: str) -> None:
 
     from llama2vec import stage
     from llama2vec.finetune.gradient_cache import GradientCache
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.finetune.stage import finetune_model
     from llama2vec.model.encoder import Encoder
     from llama2vec.training import loop
 
@@ -160,7 +160,7 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_uninterrupted_run(
 def test_a_finished_one_is_left_alone_and_another_is_refused_by_the_setting_that_differs(
     start: Callable[..., Any], llama_folder: Path, data: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.finetune.stage import finetune_model
 
     config = config_for(llama_folder, data, *FULL, "optimizer.steps=1")
     output = tmp_path / "out"

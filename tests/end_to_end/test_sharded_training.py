@@ -34,8 +34,8 @@ SHARDED = "optimizer.sharding=fsdp"
 
 def train_one(kind: str, inputs: dict[str, Any], output: Path, die_after: int, more: list[str]) -> None:
     """Train in this process; after the checkpoint of a step, kill it as the kernel would."""
-    from llama2vec.adapt.train import adapt_model
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.adapt.stage import adapt_model
+    from llama2vec.finetune.stage import finetune_model
     from llama2vec.processes import wait_for_all
     from llama2vec.training import loop
 

@@ -20,10 +20,10 @@ def train(stage: str, folder: Path, data: Path, output: Path, die_after: int) ->
     import torch
 
     from llama2vec.adapt.settings import AdaptConfig
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
     from llama2vec.config import load_config
     from llama2vec.finetune.settings import FinetuneConfig
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.finetune.stage import finetune_model
     from llama2vec.training import loop
 
     torch.set_num_threads(1)

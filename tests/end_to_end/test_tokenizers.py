@@ -13,15 +13,16 @@ from encoders import FLOAT32
 from safetensors import safe_open
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.train import adapt_model
+from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import load_config
 from llama2vec.errors import ModelError, TokenizerError
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import read_golden
 from llama2vec.model.prompt import prompted_texts
 from llama2vec.records import Passage
 from llama2vec.verify.backends import open_backend
 from llama2vec.verify.plain import input_as_text
-from llama2vec.verify.verification import read_golden, verify
+from llama2vec.verify.verification import verify
 
 pytestmark = pytest.mark.slow
 TEXTS = ["The stone bridge of the river.", " winter  market ", "castle", ""]

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.train import adapt_model
+from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage

@@ -15,12 +15,13 @@ from encoders import FLOAT32, encoder_for
 from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.errors import BackendError
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import read_golden
 from llama2vec.model.publish.exporting import Quantization, export_encoder
 from llama2vec.model.publish.gguf_file import write_gguf
 from llama2vec.verify.backends import open_backend
 from llama2vec.verify.exported import open_exported
 from llama2vec.verify.settings import ServerSettings
-from llama2vec.verify.verification import Verification, read_golden, verify
+from llama2vec.verify.verification import Verification, verify
 
 # As `llama-server --embeddings --pooling POOLING --cache-type-k TYPE --cache-type-v TYPE`.
 SERVER = """

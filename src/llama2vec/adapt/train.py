@@ -1,4 +1,4 @@
-"""``llama2vec adapt``: text in, encoder out."""
+"""The training of stage 1: its objective, what it prepares, and the encoder that comes out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 import operator
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,12 +25,9 @@ from llama2vec.adapt.reader_choice import choose_reader
 from llama2vec.adapt.reading import Read, Reader
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
-from llama2vec.config import PromptName, PromptSettings
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.folder import ReadingReport
+from llama2vec.config import PromptName
 from llama2vec.data.settings import TextSettings
 from llama2vec.data.spool import Spool
-from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.words import chosen_stop_words
 from llama2vec.errors import ConfigError, EmptyTargetsError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
@@ -44,11 +40,8 @@ from llama2vec.model.top_layers import check_droppable, check_standardizable, dr
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.stage import (
-    Stage,
     StageWork,
-    claim_output,
     make_trainable,
-    model_fingerprint,
     save_trained,
     training_precision,
 )
@@ -57,11 +50,10 @@ from llama2vec.training.loop import check_enough, mean_loss, train
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import step_size_kept
-from llama2vec.training.tracking import Tracking, check_trackers
+from llama2vec.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
 
-STAGE = Stage("adapt", "an adaptation", "corpus")
 _SAMPLE = 20_000  # Pairs that token weights and the share of cut texts are taken from, at least
 _CHECKED_AT_ONCE = 64
 _STANDARDIZING_TEXTS = 1_000
@@ -199,70 +191,8 @@ class PretextObjective:
         return language_model_loss(read.text.reshape(-1, read.text.shape[-1]), head, labels.reshape(-1))
 
 
-def adapt_model(
-    config: AdaptConfig,
-    output: str | Path,
-    *,
-    passages: Iterable[Passage] | None = None,
-    overwrite: bool = False,
-    report: ReadingReport | None = None,
-) -> Encoder:
-    """Adapt a causal LM on plain text (stage 1 of Llama2Vec, arXiv 2312.15503) and save the encoder.
-
-    After an interruption, the same call resumes from the last checkpoint and ends with the same weights.
-
-    Args:
-        config: The recipe.
-        output: Folder for the encoder, log, loss curve, checkpoints and manifest.
-        passages: Text in reading order; None reads ``config.text.corpus``.
-        overwrite: Replace an adaptation with other settings.
-        report: Takes what of the documents was read and what not, as in :func:`read_passages`.
-
-    Raises:
-        OutputExistsError: The folder holds another adaptation, or something else.
-        ConfigError: No corpus.
-        EmptyCorpusError: No text.
-    """
-    output = Path(output)
-    if config.model.attention not in ("sdpa", "eager"):
-        raise ConfigError(
-            f"model.attention: {config.model.attention} cannot mask a joint sequence; use sdpa or eager to adapt "
-            "(the encoder may use it afterwards)"
-        )
-    _check_prompts(config.prompts)
-    check_trackers(config.tracking)
-    # A list that cannot be read is named before a corpus is, which may take hours.
-    chosen_stop_words(config.text.stop_words, config.text.language)
-    if passages is None and not config.text.corpus:
-        raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
-    inputs = SteadyInputs()
-    corpus = inputs.corpus(config.text.corpus, config.reading) if passages is None else "given"
-    plan = STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))
-    read = passages
-    if read is None:
-        limit = config.text.limit or None
-        read = inputs.read(read_passages(config.text.corpus, limit=limit, settings=config.reading, report=report))
-    with claim_output(
-        output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
-        inputs=[config.text.corpus], sharding=config.optimizer.sharding,
-    ) as work:  # fmt: skip
-        if work.is_finished:
-            logger.info("%s: this adaptation is finished; nothing to do", output)
-            return Encoder.load(output, settings=config.model.all_layers)
-        return _adapt(config, work, read)
-
-
-def _check_prompts(prompts: PromptSettings) -> None:
-    """Raise a ConfigError for prompts that only encode."""
-    for name in ("next_prefix", "repeat"):
-        if getattr(prompts, name) is not None:
-            raise ConfigError(f"prompts.{name} cannot be adapted: both prompts follow one copy of the text; drop it")
-    if prompts.slot == "last" and not (prompts.self_prompt and prompts.next_prompt):
-        raise ConfigError("prompts.slot is last and a prompt is empty: it has no token to be trained; give it words")
-
-
-def _adapt(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
-    """Train and save; nothing is written before the model and the text have been read."""
+def train_adaptation(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Encoder:
+    """Train on passages and save; nothing is written before the model and the text have been read."""
     pairs = read_pairs(config, work, passages)
     examples, held_out, out, _ = pairs
     check_followed(pairs, config.objective)

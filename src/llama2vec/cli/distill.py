@@ -62,6 +62,7 @@ def distill_command(
     from llama2vec.retrieve.table_fitting import sample_spans
 
     reading, encoder_sets = reading_settings(sets)
+    is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)
     texts = [query.text for source in queries or () for query in read_queries(source)]
     if len(texts) > count:
         logger.warning("--count %d leaves out the last %s", count, counted(len(texts) - count, "query", "queries"))
@@ -75,7 +76,6 @@ def distill_command(
     elif corpus:
         logger.warning("--queries fill --count %d, so that none is drawn from --corpus; raise --count", count)
     encoder = load_encoder(model, dtype, device, prompts, encoder_sets)
-    is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)
     table = save_query_table(encoder, texts, output, seed=seed, overwrite=overwrite)
     megabytes = table.rows.nbytes / 1e6
     what = f"{output} is already done" if is_done else f"Saved {output}"

@@ -76,13 +76,14 @@ def encode_command(
     """
     vectors = stored.vector_format
     check_inputs(output, [reuse, corpus, model])
+    from llama2vec.artifact import find
     from llama2vec.model.tokens import corpus_splitter
     from llama2vec.retrieve.reuse import KnownVectors
     from llama2vec.retrieve.store import VectorStore
     from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
 
     settings, encoder_sets = corpus_settings([*(sets or ()), *(["reading.strict=true"] if strict else [])])
-    found = ReadingReport()
+    found, before = ReadingReport(), find(output, STORE)
     with read_once():
         spec = model_spec(model, loading.prompts, encoder_sets)
         splitter = corpus_splitter(corpus, spec, settings.passages, settings.reading)
@@ -90,7 +91,7 @@ def encode_command(
         total = sum(1 for _ in read_passages(corpus, splitter=splitter, settings=settings.reading, report=found))
         source = corpus_source(corpus, inputs := SteadyInputs(), splitter, settings.reading)
         with _placed(model, spec, placing, loading, encoder_sets) as encoder:
-            started, before = time.monotonic(), STORE.read(output)
+            started = time.monotonic()
             known = KnownVectors(encoder, VectorStore.open(reuse), dtype=vectors) if reuse else None
             store = write_store(
                 lambda: inputs.read(read_passages(corpus, splitter=splitter, settings=settings.reading)),

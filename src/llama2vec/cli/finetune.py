@@ -43,7 +43,7 @@ def finetune_command(
 
 def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[str, float]:
     """Fine-tune, say so, and return the last losses and validation figures."""
-    from llama2vec.finetune.train import STAGE, finetune_model
+    from llama2vec.finetune.stage import STAGE, finetune_model
     from llama2vec.stage import MANIFEST
 
     before = STAGE.kind.read(output)

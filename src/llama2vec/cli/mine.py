@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import EncoderLoading, check_prompts, load_encoder, print_reading, with_options
+from llama2vec.cli.options import EncoderLoading, check_prompts, load_encoder, model_spec, print_reading, with_options
 from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
@@ -16,6 +16,9 @@ from llama2vec.data.reported import report_path
 from llama2vec.data.sources import beir_file
 from llama2vec.mine.settings import MineConfig
 from llama2vec.terminal import counted
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
 
 
 class _Models(EncoderLoading):
@@ -61,17 +64,19 @@ def mine_command(
 
     check_prompts(models.prompts, has_model=bool(model or store))
     index = open_index(store) if store else None
-    encoder = (
-        load_encoder(model, models.dtype, models.device, models.prompts, store=index.store if index else None)
-        if model or index
-        else None
-    )
-    name = model or (encoder.backbone.source.name if encoder else "")
+    spec = model_spec(model, models.prompts, store=index.store if index else None) if model or index else None
     source = corpus or (examples if beir_file(examples, "corpus") and not index else "")
-    splitter = corpus_splitter(source, encoder, config.passages, config.reading) if source else None
     found = ReadingReport()
+
+    def load() -> Encoder:
+        store = index.store if index else None
+        return load_encoder(model, models.dtype, models.device, models.prompts, store=store)
+
     inputs = MiningInputs(
-        examples, split, corpus or "", name, encoder, index, splitter, config.reading, report=found,
+        examples, split, corpus or "", model or (spec.path or spec.name if spec else ""),
+        load if spec else None, index,
+        lambda: corpus_splitter(source, spec, config.passages, config.reading) if source else None, config.reading,
+        report=found,
         teacher=PairScorer(config.mine.teacher, models.device, models.dtype) if config.mine.teacher else None,
     )  # fmt: skip
     report = mine_to_file(inputs, output, config.mine, overwrite=overwrite)

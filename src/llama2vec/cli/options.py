@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
+from llama2vec.artifact import Kind, find
 from llama2vec.cli.settings_options import Keys
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, Settings, load_config, set_value
 from llama2vec.data.settings import PassageSettings, ReadingSettings
@@ -19,7 +20,6 @@ from llama2vec.languages import check_language
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 
 if TYPE_CHECKING:
-    from llama2vec.artifact import Kind
     from llama2vec.data.folder import ReadingReport
     from llama2vec.model.encoder import Encoder
     from llama2vec.retrieve.store import VectorStore
@@ -128,8 +128,8 @@ def print_reading(found: ReadingReport) -> None:
 
 
 def already_done(kind: Kind, output: Path, *, overwrite: bool) -> bool:
-    """Tell whether an output is finished before its command runs: unless that refuses it, there is nothing to do."""
-    found = kind.read(output)
+    """Tell whether an output is finished before its command runs; an OutputExistsError for anything of another kind."""
+    found = find(output, kind)
     return found is not None and found.finished and not overwrite
 
 
@@ -201,14 +201,14 @@ def load_encoder(
     Another model without a contract reads texts as the store's did. ``encoder_sets`` may hold ``model.compile=…``.
     """
     settings, encoder_sets = model_settings(dtype, device, encoder_sets)
-    choices = read_choices(prompts, encoder_sets)
+    spec = model_spec(model, prompts, encoder_sets, store)
+    from llama2vec.model.local import fetched
+
+    # A missing model is named before torch is imported, which takes seconds.
+    source = fetched(spec.source() if model is None else resolve_model(model))
     from llama2vec.model.encoder import Encoder
 
-    if store is None:
-        return Encoder.load(str(model), settings=settings, prompts=choices.prompts, encoder=choices.encoder)
-    changes = choices.model_dump(include={"prompts", "encoder"}, exclude_none=True)
-    spec = ModelSpec.of_store(store.source, store.path, model)
-    return Encoder.from_spec(ModelSpec.model_validate(spec.model_dump() | changes), settings)
+    return Encoder.from_spec(spec, settings, source)
 
 
 def check_prompts(prompts: str | None, *, has_model: bool) -> None:
@@ -217,14 +217,24 @@ def check_prompts(prompts: str | None, *, has_model: bool) -> None:
         raise ConfigError("--prompts belongs to a model; name it with --model")
 
 
-def model_spec(model: str, prompts: str | None = None, encoder_sets: list[str] | None = None) -> ModelSpec:
+def model_spec(
+    model: str | None,
+    prompts: str | None = None,
+    encoder_sets: list[str] | None = None,
+    store: VectorStore | None = None,
+) -> ModelSpec:
     """Describe the encoder that :func:`load_encoder` would load, without loading it.
 
     Raises:
         ContractError: Prompts or settings are given for a model that carries its own contract.
     """
     _, encoder_sets = model_settings("auto", "auto", encoder_sets)
-    source, choices = resolve_model(model), read_choices(prompts, encoder_sets)
+    choices = read_choices(prompts, encoder_sets)
+    if store is not None:
+        changes = choices.model_dump(include={"prompts", "encoder"}, exclude_none=True)
+        spec = ModelSpec.of_store(store.source, store.path, model)
+        return ModelSpec.model_validate(spec.model_dump() | changes)
+    source = resolve_model(str(model))
     if source.carries_contract and (prompts or encoder_sets):
         raise ContractError(
             f"{model}: this model carries its own contract; leave out --prompts and --set of an encoder"

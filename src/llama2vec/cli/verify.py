@@ -62,19 +62,17 @@ def verify_command(
     _check_options(dtype, backend, server, comparing, write=write, only_texts=export_texts is not None)
     from llama2vec.model.local import whole_folder
     from llama2vec.verify import backends
+    from llama2vec.verify.exported import open_exported
 
+    if backend not in _EXPORTED and not export_texts:
+        backends.check_backend(backend, server, vectors)
     for path, kind in ((output, _RESULT), (export_texts, backends.TEXTS_FILE)):
         check_new(path, overwrite=overwrite, inputs=[model, vectors], kind=kind)
-    from llama2vec.verify.exported import open_exported
-    from llama2vec.verify.verification import read_golden, verify, write_golden
-
     if backend in _EXPORTED:
         model, golden, asked = open_exported("onnx" if backend == "onnx" else "llama.cpp", model)
     else:
         model = whole_folder(model)
-        golden = write_golden(model, device=device, overwrite=overwrite) if write else read_golden(model)
-        if write:
-            typer.echo(f"Wrote {counted(len(golden.texts), 'golden vector')} per side to {model}")
+        golden = _golden(model, device, write=write, overwrite=overwrite)
         if export_texts:
             _export(model, golden, export_texts, overwrite)
             return
@@ -82,6 +80,8 @@ def verify_command(
         asked = backends.open_backend(
             backend, model, golden, dtype=number_format, device=device, server=server, token=token, vectors=vectors
         )
+    from llama2vec.verify.verification import verify
+
     found = verify(model, golden, asked, tolerance=tolerance, device=device)
     typer.echo("\n".join(found.lines()))
     if output:
@@ -104,6 +104,19 @@ def _check_options(
         refuse_options(given_options(server), f"says how a server is asked, and --backend {backend} asks none")
     if only_texts:
         refuse_options(comparing, "has no meaning with --export-texts, which compares nothing")
+
+
+def _golden(model: Path, device: str, *, write: bool, overwrite: bool) -> Golden:
+    """Return the golden vectors of a model, which are made with ``write``."""
+    from llama2vec.model.golden import read_golden
+
+    if not write:
+        return read_golden(model)
+    from llama2vec.verify.verification import write_golden
+
+    golden = write_golden(model, device=device, overwrite=overwrite)
+    typer.echo(f"Wrote {counted(len(golden.texts), 'golden vector')} per side to {model}")
+    return golden
 
 
 def _write(found: Verification, output: Path, overwrite: bool) -> None:

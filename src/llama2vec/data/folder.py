@@ -130,6 +130,12 @@ def _on_a_line(name: str) -> str:
     return printable(name).replace("\n", "\\n")
 
 
+def check_there(source: Path) -> None:
+    """Raise a CorpusFormatError if a file or folder is missing."""
+    if not os.path.lexists(source):
+        raise CorpusFormatError(f"{source}: no such file or folder; check the path")
+
+
 def walk(source: str | Path, settings: ReadingSettings | None = None, *, without: Collection[Path] = ()) -> Walk:
     """Return the files of a folder at any depth, sorted by name, or a single file; nothing is read.
 
@@ -150,8 +156,7 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
         walking = _Walking(root, settings, {path.resolve() for path in without})
         files = sorted(walking.files, key=lambda one: one.name)
         return Walk(root, tuple(files), tuple(sorted(walking.skipped, key=lambda one: one.name)))
-    if not os.path.lexists(root):
-        raise CorpusFormatError(f"{root}: no such file or folder; check the path")
+    check_there(root)
     found = _looked_at(root, root.name)
     return Walk(root, (found,)) if isinstance(found, SourceFile) else Walk(root, (), (found,))
 

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from llama2vec.errors import EngineError, MissingDependencyError
 from llama2vec.records import Passage
+from llama2vec.records import Vectors as Vectors
 
-Vectors = npt.NDArray[np.float32]
 Found = list[tuple[str, float]]
 """The passages found for one query: ids with their inner products, best first."""
 

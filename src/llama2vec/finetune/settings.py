@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -125,6 +126,11 @@ class ValidationSettings(Settings):
     max_queries: Annotated[int, Field(ge=1)] = 100  # Most queries; drawn from the seed
     extra_passages: Annotated[int, Field(ge=0)] = 200
     keep_best: bool = True  # Save the weights with the best nDCG@10 instead of the last ones
+
+    @property
+    def source_split(self) -> str:
+        """The split of ``source`` that is read; for a single file, which has no splits, ``train``."""
+        return "train" if Path(self.source).is_file() else self.split
 
 
 class FinetuneOptimizerSettings(OptimizerSettings):

@@ -1,8 +1,7 @@
-"""``llama2vec finetune``: labeled examples in, encoder out."""
+"""The training of stage 2: its objective, what it reads, and the encoder that comes out."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
-from llama2vec.data.examples import examples_fingerprint, read_examples
+from llama2vec.data.examples import read_examples
 from llama2vec.data.spool import SPOOL_FILE, Sizes
 from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, EmptyCorpusError
@@ -28,15 +27,13 @@ from llama2vec.finetune.batches import (
     checked_examples,
     contrastive_batch,
 )
-from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.contrastive_loss import Labels, contrastive_loss, cosines, matryoshka_widths
 from llama2vec.finetune.false_negatives import StartModel, teacher_scores_of_all, without_false_negatives
 from llama2vec.finetune.gradient_cache import GradientCache, idle_batches
 from llama2vec.finetune.lengths import counting_cuts
 from llama2vec.finetune.settings import ContrastiveSettings, ExamplesSettings, FinetuneConfig, FinetuneOptimizerSettings
 from llama2vec.finetune.spooled import spooled_examples
-from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation, source_split
-from llama2vec.manifest import digest
+from llama2vec.finetune.validation import BEST, ValidationTask, examples_task, hold_out, read_validation
 from llama2vec.model.backbone import Backbone, check_keepable, decoder, keep_lowest_layers, layer_list, load_backbone
 from llama2vec.model.batching import PromptedBatch, padded_batches
 from llama2vec.model.contract import load_contract
@@ -48,11 +45,8 @@ from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
 from llama2vec.stage import (
-    Stage,
     StageWork,
-    claim_output,
     make_trainable,
-    model_fingerprint,
     save_trained,
     training_precision,
 )
@@ -62,11 +56,10 @@ from llama2vec.training.memory import ModelShape, shape_of, usable_memory
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
-from llama2vec.training.tracking import Tracking, check_trackers
+from llama2vec.training.tracking import Tracking
 
 logger = logging.getLogger(__name__)
 
-STAGE = Stage("finetune", "a fine-tuning", "examples")
 _MICRO_BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 _GRAPH_TOKENS = {"cpu": 2048, "cuda": 16384}  # On a CPU, at least
 _SHARE_OF_MEMORY = 1 / 4  # Main memory that activations may take by default
@@ -208,55 +201,24 @@ class ContrastiveObjective:
             return held_out[0].score(Encoder(backbone, self.encoder.contract))
 
 
-def finetune_model(
-    config: FinetuneConfig,
-    output: str | Path,
-    *,
-    examples: Sequence[TrainingExample] | None = None,
-    overwrite: bool = False,
-) -> Encoder:
-    """Fine-tune a causal LM or an adapted encoder on labeled queries (stage 2 of Llama2Vec) and save the encoder.
-
-    After an interruption, the same call resumes from the last checkpoint and ends with the same weights.
-
-    Args:
-        config: The recipe.
-        output: Folder for the encoder, log, curves, checkpoints and manifest.
-        examples: Labeled queries; None reads ``config.data.sources``.
-        overwrite: Replace a fine-tuning with other settings.
-
-    Raises:
-        OutputExistsError: The folder holds another fine-tuning, or something else.
-        ConfigError: No examples named, or nothing to contrast.
-        ContractError: The recipe contradicts the model's contract.
-        DataError: Unusable examples.
-        TrainingError: Training cannot start, or must stop.
-    """
-    output = Path(output)
-    check_trackers(config.tracking)
-    contract = resolve_contract(config)
-    steady = SteadyInputs()
-    plan = _plan(config, contract, examples, steady)
-    with claim_output(
-        output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
-        inputs=[*config.data.source_list, config.validation.source], sharding=config.optimizer.sharding,
-    ) as work:  # fmt: skip
-        if work.is_finished:
-            logger.info("%s: this fine-tuning is finished; nothing to do", output)
-            return Encoder.load(output, settings=config.model.all_layers)
-        drawn, task = _read(config, work, examples)
-        steady.check()
-        return _finetune(config, work, contract, drawn, task)
-
-
-def _finetune(
+def train_fine_tuning(
     config: FinetuneConfig,
     work: StageWork,
     contract: tuple[PromptSettings, EncoderSettings],
-    drawn: DrawnExamples,
-    task: ValidationTask | None,
+    examples: Sequence[TrainingExample] | None,
+    steady: SteadyInputs,
 ) -> Encoder:
-    """Train on the examples, validate on the task, and save; nothing is written before the model has been read."""
+    """Train and save; nothing is written before the model and the examples have been read.
+
+    Args:
+        config: The recipe.
+        work: Where the output goes.
+        contract: As :func:`resolve_contract` gives it.
+        examples: Labeled queries; None reads ``config.data.sources``.
+        steady: Finds out whether these have changed since the plan was made.
+    """
+    drawn, task = _read(config, work, examples)
+    steady.check()
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
     optimizer = _with_steps(config.optimizer, len(drawn), work.format)
     check_enough(len(drawn), optimizer)
@@ -300,31 +262,6 @@ def _load_backbone(settings: ModelSettings) -> Backbone:
     backbone = load_backbone(settings, source=source, for_training=True)
     load_contract(folder, backbone.tokenizer).check_files(folder)
     return backbone
-
-
-def _plan(
-    config: FinetuneConfig,
-    contract: tuple[PromptSettings, EncoderSettings],
-    examples: Sequence[TrainingExample] | None,
-    steady: SteadyInputs,
-) -> dict[str, Any]:
-    """Return what decides the result: settings and input."""
-    if examples is not None:
-        text = "".join(map(repr, examples))
-        found = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()]
-    elif not config.data.source_list:
-        raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
-    else:
-        sources = config.data.source_list
-        found = [steady.take(one, partial(examples_fingerprint, one, split=config.data.split)) for one in sources]
-    validation = config.validation
-    if validation.source:
-        taken = partial(examples_fingerprint, validation.source, split=source_split(validation))
-        found.append(steady.take(validation.source, taken))
-    prompts, encoder = contract
-    settings = config.model_copy(update={"prompts": prompts}).model_dump(exclude={"tracking"})
-    model = model_fingerprint(config.model.name)
-    return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found), model)
 
 
 def _read(

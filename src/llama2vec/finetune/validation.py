@@ -130,9 +130,4 @@ def read_validation(settings: ValidationSettings, others: Sequence[TrainingExamp
     source = Path(settings.source)
     if beir_file(source, "queries"):
         return beir_validation(settings.source, settings, seed)
-    return examples_task(list(read_examples(settings.source, split=source_split(settings))), others, settings, seed)
-
-
-def source_split(settings: ValidationSettings) -> str:
-    """Return the split of ``validation.source``; "" for a single file, which has no splits."""
-    return "train" if Path(settings.source).is_file() else settings.split
+    return examples_task(list(read_examples(settings.source, split=settings.source_split)), others, settings, seed)

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llama2vec.artifact import claim
+from llama2vec.artifact import claim, find
 from llama2vec.config import ModelSettings
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
@@ -27,15 +27,14 @@ from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.files import check_inputs, disk_errors, write_atomic
 from llama2vec.generate.filters import REASONS, Refused, Written, filtered
 from llama2vec.generate.settings import FILTERS, GenerateSettings
-from llama2vec.generate.writer import QuestionWriter
 from llama2vec.manifest import build_manifest, canonical_json, digest
-from llama2vec.model.backbone import Backbone, load_backbone
-from llama2vec.model.batching import chunks
-from llama2vec.model.device import choose_device, choose_dtype
 from llama2vec.model.local import fetched
 from llama2vec.model.source import resolve_model
 from llama2vec.records import Passage, TrainingExample
 from llama2vec.terminal import ProgressReporter, counted
+
+if TYPE_CHECKING:
+    from llama2vec.model.backbone import Backbone
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +105,9 @@ def generate(
         DataError: No question is left.
         ModelError: The LLM has no output head.
     """
+    from llama2vec.generate.writer import QuestionWriter
+    from llama2vec.model.batching import chunks
+
     rows = _asked_rows(passages, settings)
     writer, written = QuestionWriter(backbone, settings), list[Written]()
     writer.warn_of_cut([passages[row].full_text for row in rows])
@@ -192,13 +194,20 @@ def generate_to_file(
     """
     output, started = Path(output), time.monotonic()
     check_reported(output, "generate")
-    named, device = resolve_model(inputs.model.name), choose_device(inputs.model.device)
-    source, steady = fetched(named), SteadyInputs()
+    named, steady = resolve_model(inputs.model.name), SteadyInputs()
+    source, corpus = fetched(named), steady.corpus(inputs.corpus, inputs.reading)
+    for file in (output, report_path(output)):
+        check_inputs(file, [inputs.corpus, source.location])
+    find(output, _GENERATED)  # What the plan says of the output takes torch to find out
+    from llama2vec.model.backbone import load_backbone
+    from llama2vec.model.device import choose_device, choose_dtype
+
+    device = choose_device(inputs.model.device)
     decides = {
         # Which LLM it was is in the inputs, wherever it lies.
         "settings": settings.model_dump(exclude={"model"}),
         "inputs": {
-            "corpus": steady.corpus(inputs.corpus, inputs.reading),
+            "corpus": corpus,
             # A model of the hub is known by its name, because its files are here only once it has been loaded.
             "model": (named if named.hub_id else source).fingerprint(),
             "dtype": str(choose_dtype(inputs.model.dtype, device)).removeprefix("torch."),
@@ -206,7 +215,6 @@ def generate_to_file(
         },
     }
     plan = json.loads(canonical_json(decides))
-    check_inputs(report_path(output), [inputs.corpus, source.location])
     with claim(output, _GENERATED, plan, overwrite=overwrite, inputs=[inputs.corpus, source.location]) as work:
         if work.is_finished:
             settle_report(output)

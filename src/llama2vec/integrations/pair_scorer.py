@@ -19,8 +19,6 @@ from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
 from llama2vec.files import disk_errors, write_atomic
 from llama2vec.manifest import digest
-from llama2vec.model.device import choose_device
-from llama2vec.model.encoder import Encoder
 from llama2vec.model.lengths import NOUNS
 from llama2vec.model.local import fetched, model_errors, quiet_transformers
 from llama2vec.model.source import ModelSource, resolve_model, weights_fingerprint
@@ -151,6 +149,8 @@ class PairScorer:
     def _model(self) -> Any:
         logger.info("loading %s as a %s model", self.name, self.kind)
         if self.kind == LLAMA2VEC:
+            from llama2vec.model.encoder import Encoder
+
             return Encoder.load(self.name, settings=self._settings)
         try:
             from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -158,6 +158,8 @@ class PairScorer:
             raise MissingDependencyError(
                 f"{self.name}: needs sentence-transformers; run: pip install 'llama2vec[sentence-transformers]'"
             ) from error
+        from llama2vec.model.device import choose_device
+
         load = CrossEncoder if self.kind == CROSS_ENCODER else SentenceTransformer
         dtype = self._settings.dtype
         options = {} if dtype == "auto" else {"model_kwargs": {"dtype": dtype}}

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import claim, discard
+from llama2vec.artifact import claim, discard, find
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
@@ -157,15 +157,18 @@ def _check_inputs(
 
 @dataclass(frozen=True)
 class MiningInputs:
-    """What :func:`mine_to_file` reads."""
+    """What :func:`mine_to_file` reads.
+
+    The two functions are called after everything else has been found: a model is worth loading only then.
+    """
 
     examples: str
     split: str = "train"
     corpus: str = ""  # "" = passages of the index, else of the examples' BEIR folder, else of the examples
     model: str = ""  # the encoder's name, for the report
-    encoder: MiningEncoder | None = None
+    encoder: Callable[[], MiningEncoder] | None = None  # loads the model; None = BM25 alone
     index: Index | None = None  # the corpus as this encoder sees it; None = encode it next to the output, resumably
-    splitter: Splitter | None = None  # splits the documents of the corpus; None = it is read as it is
+    splitter: Callable[[], Splitter | None] = lambda: None  # gives what splits documents; None = the corpus as it is
     reading: ReadingSettings = dataclasses.field(default_factory=ReadingSettings)  # how the corpus is read
     teacher: PairScorer | None = None  # ``mine.teacher``, found on this machine or the hub
     report: ReadingReport | None = None  # takes what of the documents was read, as in ``read_passages``
@@ -194,27 +197,29 @@ def mine_to_file(
     if not inputs.corpus and inputs.index is None and beir_file(inputs.examples, "corpus"):
         inputs = dataclasses.replace(inputs, corpus=inputs.examples)
     _check_sources(inputs, output, settings)
-    # Which teacher it was is in the inputs, wherever it lies.
-    decides = {
-        "settings": settings.model_dump(exclude={"teacher"}),
-        "inputs": _fingerprints(inputs, steady := SteadyInputs()),
-    }
-    plan = json.loads(canonical_json(decides))
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
-    check_inputs(report_path(output), read)
+    for file in (output, report_path(output)):
+        check_inputs(file, read)
+    find(output, _MINED)
+    given = _fingerprints(inputs, steady := SteadyInputs())
+    splitter, encoder = inputs.splitter(), inputs.encoder() if inputs.encoder else None
+    if inputs.index and encoder:
+        check_contract(inputs.index.store, encoder)
+    given |= {"contract_hash": encoder.contract_hash if encoder else None, **how_read(splitter, inputs.reading)}
+    # Which teacher it was is in the inputs, wherever it lies.
+    decides = {"settings": settings.model_dump(exclude={"teacher"}), "inputs": given}
+    plan = json.loads(canonical_json(decides))
     with claim(output, _MINED, plan, overwrite=overwrite, inputs=read) as work:
         if work.is_finished:
             settle_report(output)
-            for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
-                discard(left, STORE)  # by a kill between the result and its end
-            discard_scores(output)
+            _discard_kept(output)  # left by a kill between the result and its end
             return None
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
-        passages = _corpus(inputs, examples)
+        passages = _corpus(inputs, splitter, examples)
         steady.check()
-        searchers, store = _searchers(inputs, passages, settings, output)
+        searchers = _searchers(inputs, encoder, passages, settings, output)
         queries = [Query("", example.query) for example in examples]
-        warn_of_cut_queries(inputs.encoder, queries, "raise query_max_tokens", where=inputs.examples)
+        warn_of_cut_queries(encoder, queries, "raise query_max_tokens", where=inputs.examples)
         teacher = inputs.teacher and KeptScores(inputs.teacher, kept_scores(output, inputs.teacher.fingerprint))
         result = mine(examples, passages, searchers, settings, teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
@@ -226,11 +231,16 @@ def mine_to_file(
         if inputs.teacher:
             manifest["sources"]["teacher"] = inputs.teacher.name
         finish_reported(work, result.examples, manifest)
-    with suppress(OSError):
-        if store:
-            discard(store, STORE)
-        discard_scores(output)
+    _discard_kept(output)
     return result.report
+
+
+def _discard_kept(output: Path) -> None:
+    """Remove the vectors and scores that attempts at an output have kept."""
+    with suppress(OSError):
+        for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
+            discard(left, STORE)
+        discard_scores(output)
 
 
 _MINED = reported_kind("a file of mined examples")
@@ -244,32 +254,28 @@ def _check_sources(inputs: MiningInputs, output: Path, settings: MineSettings) -
         raise ConfigError("nothing to mine with; set mine.bm25=true, give a model (--model), or both")
     if inputs.index and inputs.encoder is None:
         raise ConfigError(f"{inputs.index.store.path} needs the model that encoded it; give --model")
-    if inputs.index and inputs.encoder:
-        check_contract(inputs.index.store, inputs.encoder)
     check_reported(output, "mine")
 
 
 def _fingerprints(inputs: MiningInputs, steady: SteadyInputs) -> dict[str, Any]:
-    """Return what decides the result, wherever the files lie."""
-    index, encoder = inputs.index, inputs.encoder
+    """Return what of the data and the teacher decides the result, wherever the files lie."""
+    index = inputs.index
     return {
         "examples": steady.take(inputs.examples, partial(examples_fingerprint, inputs.examples, split=inputs.split)),
         "split": inputs.split,
         "corpus": steady.corpus(inputs.corpus, inputs.reading) if inputs.corpus else None,
-        "contract_hash": encoder.contract_hash if encoder else None,
         "index": index.kind if index else None,
         "store": store_sha256(index.store) if index else None,
-        **how_read(inputs.splitter, inputs.reading),
         **({"teacher": inputs.teacher.fingerprint} if inputs.teacher else {}),
     }
 
 
-def _corpus(inputs: MiningInputs, examples: Sequence[TrainingExample]) -> list[Passage]:
+def _corpus(inputs: MiningInputs, splitter: Splitter | None, examples: Sequence[TrainingExample]) -> list[Passage]:
     """Return the passages to mine from, in the order of the index if there is one."""
     store = inputs.index.store if inputs.index else None
     if not inputs.corpus:
         return list(store_passages(store)) if store else passages_of_examples(examples)
-    found = read_passages(inputs.corpus, splitter=inputs.splitter, settings=inputs.reading, report=inputs.report)
+    found = read_passages(inputs.corpus, splitter=splitter, settings=inputs.reading, report=inputs.report)
     passages = list(found)
     if store is None:
         return passages
@@ -283,25 +289,27 @@ def _corpus(inputs: MiningInputs, examples: Sequence[TrainingExample]) -> list[P
 
 
 def _searchers(
-    inputs: MiningInputs, passages: Sequence[Passage], settings: MineSettings, output: Path
-) -> tuple[list[Searcher], Path | None]:
-    """Return the searchers, the judge first, and the folder of vectors that was made for them."""
+    inputs: MiningInputs,
+    encoder: MiningEncoder | None,
+    passages: Sequence[Passage],
+    settings: MineSettings,
+    output: Path,
+) -> list[Searcher]:
+    """Return the searchers, the judge first; vectors made for them are kept beside the output."""
     searchers: list[Searcher] = []
-    index, folder = inputs.index, None
-    if inputs.encoder:
+    index = inputs.index
+    if encoder:
         if index is None:
             content = passages_sha256(passages)
-            folder = output.with_name(
-                f"{output.name}{_STORE_MARK}{digest([inputs.encoder.contract_hash, content])[:12]}"
-            )
+            folder = output.with_name(f"{output.name}{_STORE_MARK}{digest([encoder.contract_hash, content])[:12]}")
             store = write_store(
-                lambda: passages, inputs.encoder, folder,
+                lambda: passages, encoder, folder,
                 source={"passages": content}, shard_size=_SHARD_SIZE, total=len(passages),
             )  # fmt: skip
             remedy = "split them with --set passages.split=always"
             warn_of_cut_passages(store, remedy, where=inputs.corpus or inputs.examples)
             index = ExactIndex(store)
-        searchers.append(DenseSearcher(index, inputs.encoder))
+        searchers.append(DenseSearcher(index, encoder))
     if settings.bm25:
         searchers.append(Bm25Searcher(passages, language=settings.language))
-    return searchers, folder
+    return searchers

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch.nn import ModuleList
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, ModelError, NotCausalError
@@ -18,15 +18,14 @@ from llama2vec.model.local import (
     SAFE,
     cached,
     fetched,
-    gguf_tokenizer,
     model_errors,
     quiet_transformers,
     unpack_gguf,
-    unpacked_folder,
 )
 from llama2vec.model.multimodal import text_part
 from llama2vec.model.prompt import Tokenizer
 from llama2vec.model.source import ModelSource, check_weights, resolve_model
+from llama2vec.model.tokenizer import check_causal_config, read_tokenizer
 from llama2vec.terminal import counted
 
 logger = logging.getLogger(__name__)
@@ -109,8 +108,8 @@ def load_backbone(
     four_bit = four_bit_loading(place) if for_training and settings.quantization == "nf4" else {}
     with quiet_transformers(), model_errors(source):
         config, renamed = text_part(AutoConfig.from_pretrained(location, **SAFE))
-        _check_causal_config(source.name, config)
-        tokenizer = _load_tokenizer(source, location)
+        check_causal_config(source.name, config)
+        tokenizer = read_tokenizer(source, location)
         model, found = _architecture(config).from_pretrained(
             location,
             config=config,
@@ -132,25 +131,6 @@ def load_backbone(
         backbone = Backbone(model, tokenizer, cached(source), missing_head, kept_layers=kept_layers)
         backbone.padding_changes_vectors = _check_behavior(backbone)
     return backbone
-
-
-def load_tokenizer(name: str) -> Tokenizer:
-    """Load a model's tokenizer alone, without its length limit; the weights, also those in a GGUF, are not read."""
-    source, location, only = _where_to_read(name)
-    with quiet_transformers(), model_errors(source):
-        tokenizer = _load_tokenizer(source, location, in_gguf=bool(only))
-    # Texts are counted before they are cut; the tokenizer would warn of each long one.
-    tokenizer.model_max_length = int(1e30)
-    return tokenizer
-
-
-def load_model_config(name: str) -> Any:
-    """Load a model's config alone and check that it is a causal LM; the weights are not read."""
-    source, location, only = _where_to_read(name)
-    with quiet_transformers(), model_errors(source):
-        config, _ = text_part(AutoConfig.from_pretrained(location, **only, **SAFE))
-        _check_causal_config(source.name, config)
-    return config
 
 
 def decoder(model: Any) -> Any:
@@ -211,31 +191,6 @@ def keep_lowest_layers(model: Any, count: int) -> int:
         return 0
     take_out_top_layers(model, has - count, "model.layers")
     return count
-
-
-def _load_tokenizer(source: ModelSource, location: str, *, in_gguf: bool = False) -> Tokenizer:
-    tokenizer: Tokenizer = gguf_tokenizer(source) if in_gguf else AutoTokenizer.from_pretrained(location, **SAFE)
-    # Texts keep their beginning, as the contract says, even if the tokenizer's own files ask to cut it.
-    tokenizer.truncation_side = "right"
-    return tokenizer
-
-
-def _where_to_read(name: str) -> tuple[ModelSource, str, dict[str, str]]:
-    """Find a model, and the options for transformers that spare reading a GGUF file that has been unpacked."""
-    source = fetched(resolve_model(name))
-    if not source.gguf_file:
-        return source, source.location, {}
-    source.check_files()
-    if (unpacked := unpacked_folder(source)).is_dir():
-        return source, str(unpacked), {}
-    return source, source.location, {"gguf_file": source.gguf_file}
-
-
-def _check_causal_config(name: str, config: Any) -> None:
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
-
-    if getattr(config, "is_encoder_decoder", False) or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-        raise NotCausalError(f"{name}: '{config.model_type}' is not a causal language model; choose a decoder-only LLM")
 
 
 def _architecture(config: Any) -> Any:

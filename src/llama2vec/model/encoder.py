@@ -25,14 +25,14 @@ from llama2vec.model.golden import GOLDEN_TEXTS, Golden, default_tolerance, save
 from llama2vec.model.lengths import Cut
 from llama2vec.model.limits import most_tokens, within_model
 from llama2vec.model.local import check_layer_count, fetched, quiet_transformers, weights_to_save
-from llama2vec.model.pooling import Pooling, Vectors, check_finite, unit_vectors
+from llama2vec.model.pooling import Pooling, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files
 from llama2vec.model.source import COMPACT_FILE, COMPACT_FILES, ModelSource, ModelSpec, resolve_model
 from llama2vec.model.speed.compiled_reading import Compile, CompiledReading
 from llama2vec.model.speed.short_reading import ShortReading
-from llama2vec.records import Passage, Query, Side
+from llama2vec.records import Passage, Query, Side, Vectors
 from llama2vec.terminal import ProgressReporter
 
 _CHUNK = 4096  # Texts that are tokenized at a time
@@ -114,7 +114,7 @@ class Encoder:
         chosen = {key: value for key, value in (("device", device), ("dtype", dtype)) if value}
         settings = ModelSettings.model_validate({**(settings or ModelSettings()).model_dump(), **chosen})
         source = resolve_model(str(name))
-        found = cls._load(source, settings, ModelSpec.of_source(source, prompts=prompts, encoder=encoder))
+        found = cls._load(fetched(source), settings, ModelSpec.of_source(source, prompts=prompts, encoder=encoder))
         found.batch_tokens = batch_tokens or 0
         return found
 
@@ -122,12 +122,11 @@ class Encoder:
     def from_spec(
         cls, spec: ModelSpec, settings: ModelSettings | None = None, source: ModelSource | None = None
     ) -> Encoder:
-        """Load the encoder that a store names, from its ``source`` if that is known; else as :meth:`load`."""
-        return cls._load(source or spec.source(), settings or ModelSettings(), spec)
+        """Load the encoder that a store names, from its ``source`` if that is :func:`fetched`; else as :meth:`load`."""
+        return cls._load(source or fetched(spec.source()), settings or ModelSettings(), spec)
 
     @classmethod
     def _load(cls, source: ModelSource, settings: ModelSettings, spec: ModelSpec) -> Encoder:
-        source = fetched(source)
         if source.carries_contract and (spec.prompts or spec.encoder):
             raise ContractError(
                 f"{source.name}: this model carries its own contract; prompts and lengths cannot be changed at load"

@@ -10,18 +10,19 @@ import io
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llama2vec.errors import GoldenVectorsError
+from llama2vec.errors import ContractError, GoldenVectorsError
 from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import digest
-from llama2vec.model.pooling import Vectors
-from llama2vec.records import Side
+from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
+from llama2vec.model.tokenizer import load_model_config, load_tokenizer
+from llama2vec.records import Side, Vectors
 
 GOLDEN_FILE = "golden.json"
 # Not a safetensors file: inference servers read every *.safetensors of a folder as weights, and so do our fingerprints.
@@ -139,3 +140,28 @@ def load_golden(folder: Path, contract_hash: str) -> Golden:
 
 def _fault(path: Path, what: str) -> GoldenVectorsError:
     return GoldenVectorsError(f"{path}: {what}; restore it, or make new ones with --write --overwrite")
+
+
+def read_golden(folder: Path) -> Golden:
+    """Read the golden vectors of a saved model, after checking its contract against its hash and tokenizer.
+
+    Their tolerance is at least what today's rule gives: models saved earlier carry a smaller one for 16-bit formats.
+
+    Raises:
+        ContractError: No saved encoder, or its contract does not hold.
+        GoldenVectorsError: Golden vectors are missing or damaged.
+    """
+    golden = load_golden(folder, checked_contract(folder).hash)
+    layers = int(load_model_config(str(folder)).get_text_config().num_hidden_layers)
+    usual = default_tolerance(golden.dtype, golden.dimension, layers)
+    return replace(golden, tolerance=max(golden.tolerance, usual))
+
+
+def checked_contract(folder: Path) -> Contract:
+    """Read the contract of a saved model; a ContractError where there is none, or it does not fit the tokenizer."""
+    if not (folder / CONTRACT_FILE).is_file():
+        raise ContractError(
+            f"{folder}: no {CONTRACT_FILE}; verify needs the folder of a model that llama2vec saved "
+            "(download one from a hub first)"
+        )
+    return load_contract(folder, load_tokenizer(str(folder)))

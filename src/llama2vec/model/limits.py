@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from itertools import takewhile
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from llama2vec.config import EncoderSettings
 from llama2vec.errors import ContractError
-from llama2vec.model.backbone import Backbone, decoder
 from llama2vec.model.prompt import PromptIds, Tokenizer
 from llama2vec.records import Side
+
+if TYPE_CHECKING:
+    from llama2vec.model.backbone import Backbone
 
 _SIDES: tuple[Side, ...] = ("query", "passage")
 logger = logging.getLogger(__name__)
@@ -68,14 +68,18 @@ def _of_text(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> E
     return settings.model_copy(update=limits)
 
 
-@torch.no_grad()
 def usable_layers(backbone: Backbone) -> int:
     """Return how many of a model's last layers give states of one shape, which can be averaged.
 
     OPT-350M projects what its last layer gives to the width of its embeddings; Gemma 3n's layers keep several streams.
     """
+    import torch
+
+    from llama2vec.model.backbone import decoder
+
     ids = torch.zeros(1, 2, dtype=torch.long, device=backbone.model.device)
-    output = decoder(backbone.model)(input_ids=ids, use_cache=False, output_hidden_states=True)
+    with torch.no_grad():
+        output = decoder(backbone.model)(input_ids=ids, use_cache=False, output_hidden_states=True)
     shape, states = output.last_hidden_state.shape, (output.hidden_states or ())[1:]  # The first are the embeddings.
     alike = takewhile(lambda state: state.shape == shape, reversed(states))
     return max(1, sum(1 for _ in alike))

@@ -7,16 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from llama2vec.config import PromptName
 from llama2vec.errors import NotFiniteError
 from llama2vec.model.prompt import PromptIds
+from llama2vec.records import Vectors
 
 Pooling = Literal["slots", "mean"]
-Vectors = NDArray[np.float32]
 
 
 def last_hidden_states(body: Any, input_ids: Tensor, layers: int) -> tuple[Tensor, ...]:

@@ -28,10 +28,9 @@ from llama2vec.model.device import choose_device, choose_dtype, cpu_has_bfloat16
 from llama2vec.model.golden import GOLDEN_TEXTS
 from llama2vec.model.lengths import Cut
 from llama2vec.model.local import fetched
-from llama2vec.model.pooling import Vectors
 from llama2vec.model.source import ModelSource, ModelSpec, cache_folder, weights_fingerprint
 from llama2vec.model.speed.query_reader import FORMAT, READER, READER_FILE, QueryReader, reader_facts, write_reader
-from llama2vec.records import Query
+from llama2vec.records import Query, Vectors
 
 logger = logging.getLogger(__name__)
 

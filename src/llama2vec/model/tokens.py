@@ -15,8 +15,11 @@ from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import TokenizerError
 from llama2vec.manifest import digest
 from llama2vec.model.contract import saved_settings
+from llama2vec.model.limits import most_tokens
+from llama2vec.model.local import fetched
 from llama2vec.model.prompt import Tokenizer, add_slot_tokens, prompt_ids
 from llama2vec.model.source import ModelSpec
+from llama2vec.model.tokenizer import load_model_config, load_tokenizer
 from llama2vec.records import Side
 
 if TYPE_CHECKING:
@@ -70,10 +73,6 @@ def passage_reading(spec: ModelSpec) -> tuple[Tokenizer, int]:
 
 def text_limits(spec: ModelSpec) -> tuple[Tokenizer, dict[Side, int]]:
     """Return a model's tokenizer and how many tokens it reads of a text on each side, without loading its weights."""
-    from llama2vec.model.backbone import load_model_config, load_tokenizer
-    from llama2vec.model.limits import most_tokens
-    from llama2vec.model.local import fetched
-
     name, source = spec.path or spec.name, fetched(spec.source())
     tokenizer, saved = load_tokenizer(name), saved_settings(Path(source.location))
     if saved:

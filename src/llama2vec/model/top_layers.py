@@ -14,7 +14,7 @@ from torch.nn import Module
 
 from llama2vec.errors import ConfigError
 from llama2vec.model.backbone import CHANGED_TOP, check_layers, decoder, take_out_top_layers
-from llama2vec.model.pooling import Vectors
+from llama2vec.records import Vectors
 
 _SETTING = "encoder.drop_layers"
 _LEAST_SPREAD = 1e-6  # Of texts that are all the same

@@ -13,8 +13,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.artifact import new_path, owned, refuse_strangers
 from llama2vec.config import Settings
@@ -25,16 +23,14 @@ from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError
 from llama2vec.files import check_inputs as check_places
 from llama2vec.files import remove
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.finetune.validation import read_validation
 from llama2vec.manifest import digest
-from llama2vec.model.backbone import load_model_config
-from llama2vec.model.device import choose_device
-from llama2vec.pipeline.plan import PlannedStage, RunPlan, systems
+from llama2vec.model.tokenizer import load_model_config
+from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, systems
 from llama2vec.pipeline.record import OUTPUTS, Decision, RunRecord, begin_aside, decide, decide_all, output_fingerprint
 from llama2vec.pipeline.settings import RunConfig
-from llama2vec.pipeline.stages import TOGETHER, work
-from llama2vec.processes import check_same, connect, on_first_process, process_count, process_rank
+from llama2vec.processes import check_same, on_first_process, process_count, process_rank
 from llama2vec.score.tasks import check_scoring, task_places, tasks_data
+from llama2vec.stage import join_processes
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +59,7 @@ def execute(plan: RunPlan, *, overwrite: bool = False, first: str = "", last: st
         Llama2VecError: An input cannot be read, or a stage must stop.
     """
     started = time.monotonic()
-    connect(choose_device(plan.config.model.device))
+    join_processes(plan.config.model.device)
     check_same(digest([str(stage) for stage in plan.stages]), "recipe or inputs")
     selected = plan.between(first, last)
     actions: dict[str, str] = {}
@@ -133,6 +129,8 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     for source, reading in _corpora(config, stages):
         count_passages(source, reading)
     if config.finetune and "finetune" in kinds and config.finetune.validation.source:
+        from llama2vec.finetune.validation import read_validation
+
         read_validation(config.finetune.validation, (), config.finetune.optimizer.seed)
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
@@ -184,6 +182,8 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     started = time.monotonic()
     aside = new_path(folder) if decision.replaces and stage.kind in OUTPUTS else folder
     if stage.kind in TOGETHER or process_rank() == 0:
+        from llama2vec.pipeline.stages import work
+
         with _settings_named_as_in_a_run(stage):
             work(plan, stage, overwrite=decision.replaces, folder=aside)
     _release()
@@ -254,6 +254,8 @@ def _wait_until_finished(plan: RunPlan, stage: PlannedStage) -> None:
 
 def _release() -> None:
     """Free the memory of a stage's model before the next stage loads its own."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

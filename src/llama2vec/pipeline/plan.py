@@ -20,6 +20,7 @@ from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.words import stop_words_identity
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.contract import check_contract
+from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.manifest import digest
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig
@@ -32,6 +33,8 @@ OUTPUTS = {
     "read": "corpus", "adapt": "adapted", "pairs": "pairs", "mine": "negatives", "finetune": "finetuned",
     "encode": "store", "index": "index", "evaluate": "report",
 }  # fmt: skip
+TOGETHER = ("adapt", "finetune", "encode")
+"""Stages that several processes (torchrun) share; the first process alone runs the others."""
 CORPUS_PAIRS, GENERATED_PAIRS = "corpus.jsonl", "generated.jsonl"
 _LOADING = {"dtype", "device", "attention"}
 
@@ -210,8 +213,6 @@ class _Planner:
         inputs += [self._passages(corpus, f"corpus of {name}") for name, corpus in corpora if corpus]
         settings = config.mine.model_dump(exclude={"rounds", "teacher"})
         if config.mine.teacher:
-            from llama2vec.integrations.pair_scorer import PairScorer  # needs torch
-
             inputs.append(
                 Input("teacher", config.mine.teacher, fingerprint=PairScorer(config.mine.teacher).fingerprint)
             )

@@ -14,7 +14,7 @@ from llama2vec.data.passages import Splitter
 from llama2vec.data.sources import is_remote
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.data.words import first_words
-from llama2vec.model.backbone import load_tokenizer
+from llama2vec.model.tokenizer import load_tokenizer
 from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.plan import GENERATED_PAIRS, is_read_first, pair_files, read_documents_as
 from llama2vec.pipeline.settings import RunConfig

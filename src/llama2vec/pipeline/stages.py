@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from llama2vec.adapt.train import adapt_model
+from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import EncoderSettings
 from llama2vec.data.corpus import count_passages, read_passages
 from llama2vec.data.examples import read_examples, write_examples
@@ -21,7 +21,7 @@ from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
-from llama2vec.finetune.train import STAGE, finetune_model
+from llama2vec.finetune.stage import STAGE, finetune_model
 from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.mine.mining import MiningInputs, mine_to_file
@@ -32,6 +32,7 @@ from llama2vec.model.prompt import count_longer
 from llama2vec.model.tokens import corpus_splitter, passage_reading
 from llama2vec.pipeline.plan import (
     GENERATED_PAIRS,
+    TOGETHER,
     Input,
     PlannedStage,
     RunPlan,
@@ -59,9 +60,6 @@ logger = logging.getLogger(__name__)
 
 _UNFINISHED = ".unfinished"
 _COUNTED_AT_ONCE = 1024
-
-TOGETHER = ("adapt", "finetune", "encode")
-"""Stages that several processes (torchrun) share; the first process alone runs the others."""
 
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False, folder: Path | None = None) -> None:
@@ -152,12 +150,15 @@ def _mine(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
     assert config.mine
     settings = MineSettings.model_validate(config.mine.model_dump(include=set(MineSettings.model_fields)))
     pairs, model = Path(plan.path(stage.input("pairs"))), stage.find_input("model")
-    encoder, where = (load_encoder(plan, model), model.where) if model else (None, "")
+    encoder = load_encoder(plan, model) if model else None
     teacher = PairScorer(settings.teacher, config.model.device) if settings.teacher else None
     for name, corpus in mining_corpora(config).items():
         if corpus:
             corpus = plan.path(stage.input(f"corpus of {name}"))
-        inputs = MiningInputs(str(pairs / name), corpus=corpus, model=where, encoder=encoder, teacher=teacher)
+        inputs = MiningInputs(
+            str(pairs / name), corpus=corpus, model=model.where if model else "",
+            encoder=(lambda: encoder) if encoder else None, teacher=teacher,
+        )  # fmt: skip
         report = mine_to_file(inputs, folder / name, settings)
         if report:
             logger.info("%s\n%s", report.summary(), f"report: {report_path(plan.folder(stage) / name)}")

@@ -32,9 +32,7 @@ from llama2vec.data.rows import passage_of
 from llama2vec.errors import CorruptShardError, StoreError
 from llama2vec.files import file_sha256
 from llama2vec.records import Passage
-
-Vectors = npt.NDArray[np.float32]
-"""[N, D] float32, one L2-normalized row per text."""
+from llama2vec.records import Vectors as Vectors
 
 VectorFormat = Literal["float32", "float16", "int8"]
 """How a store keeps its vectors, the most exact first."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, Settings
-from llama2vec.data.folder import UNREADABLE, walk
+from llama2vec.data.folder import UNREADABLE, check_there, walk
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import EmptyCorpusError, Llama2VecError, StoreError
@@ -68,6 +68,7 @@ class Following:
         library = Library(self.index)
         old = library.inventory if library.exists else None
         spec, settings = self._model(old), _merged(old, self.settings)
+        check_there(self.folder)  # Before the tokenizer, whose library takes seconds to import
         source = _source(self.folder, settings, spec)
         options: dict[str, Any] = {"settings": settings.index, "strict": self.strict, "follow": self.follow}
         if spec is None:

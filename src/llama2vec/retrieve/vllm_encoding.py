@@ -50,11 +50,11 @@ class VllmEncoder:
             raise ConfigError(f"--device {settings.device}: vLLM chooses its device itself; leave it out")
         if importlib.util.find_spec("vllm") is None:
             raise MissingDependencyError("--engine vllm needs vLLM, which is not installed; run: pip install vllm")
-        from llama2vec.model.backbone import load_model_config, load_tokenizer
         from llama2vec.model.contract import load_contract, saved_contract
         from llama2vec.model.golden import load_golden
         from llama2vec.model.local import fetched
         from llama2vec.model.publish.prompted_tokenizer import surroundings
+        from llama2vec.model.tokenizer import load_model_config, load_tokenizer
 
         source = fetched(spec.source())
         folder, self.spec, self._name = Path(source.location), spec, source.name

@@ -16,8 +16,7 @@ import numpy as np
 
 from llama2vec.errors import NotFiniteError
 from llama2vec.model.golden import SIDES
-from llama2vec.model.pooling import Vectors
-from llama2vec.records import Side
+from llama2vec.records import Side, Vectors
 from llama2vec.terminal import counted
 
 ResultT = TypeVar("ResultT")

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from llama2vec.errors import StoreError, StoreReplacedError
 from llama2vec.model.lengths import NOUNS, Cut, warn_of_limit
-from llama2vec.model.pooling import Vectors
 from llama2vec.model.prompt import count_longer, prompted_texts
-from llama2vec.records import Query, Side
+from llama2vec.records import Query, Side, Vectors
 from llama2vec.retrieve.fusion import Mode
 from llama2vec.retrieve.hits import Hit
 from llama2vec.retrieve.opened import OpenedIndex, check_contract, warn_of_cut_queries

@@ -8,14 +8,15 @@ import re
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from llama2vec.errors import MissingDependencyError, TrainingError
 from llama2vec.files import file_sha256, write_atomic, write_json
 from llama2vec.processes import first_fault, on_first_process, process_count
 from llama2vec.training.settings import OptimizerSettings
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -198,6 +199,8 @@ def check_finite(model: torch.nn.Module, where: str) -> None:
 
 
 def _is_finite(weight: torch.Tensor) -> bool:
+    import torch
+
     # A process holds only its share of a divided weight, and a small weight has fewer shares than processes.
     own: torch.Tensor = getattr(weight.detach(), "to_local", weight.detach)()
     # The extremes carry NaN and infinity along, without a mask as large as the weight.

@@ -11,21 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, DataError, one_line
 from llama2vec.files import FileKind, open_regular, read_text, write_output
-from llama2vec.integrations.sentence_transformers import load_sentence_transformer
-from llama2vec.model.device import choose_device
-from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import SIDES, Golden
 from llama2vec.model.local import quiet_transformers
-from llama2vec.model.pooling import Vectors
 from llama2vec.model.publish.publishing import MODULES_FILE
-from llama2vec.records import Side
+from llama2vec.records import Side, Vectors
 from llama2vec.terminal import counted
-from llama2vec.verify.plain import PlainModel, text_input
 from llama2vec.verify.settings import ServerSettings
 
 EXPORTED = ("onnx", "llama.cpp")
@@ -43,6 +37,16 @@ class Backend:
     embed: Embed  # Gives the vectors of texts, asked for at once
     live: bool = True  # Whether it can be asked again, with other texts
     unchecked: tuple[str, ...] = ()  # What it does not show, one sentence each
+
+
+def check_backend(name: str, server: ServerSettings, vectors: Path | None) -> None:
+    """Raise a ConfigError for an unknown backend, or one without what it needs; see :func:`open_backend`."""
+    if name not in BACKENDS:
+        raise ConfigError(f"--backend {name}: unknown backend; choose from {', '.join((*BACKENDS, *EXPORTED))}")
+    if (server.url is not None) != (name == "http"):
+        raise ConfigError("--url and --backend http belong together: the address of the server to ask")
+    if (vectors is not None) != (name == "file"):
+        raise ConfigError("--vectors and --backend file belong together: the vectors that another program made")
 
 
 def open_backend(
@@ -73,12 +77,7 @@ def open_backend(
         ModelError: It cannot be loaded or reached, or would run code that llama2vec did not write.
     """
     server = server or ServerSettings()
-    if name not in BACKENDS:
-        raise ConfigError(f"--backend {name}: unknown backend; choose from {', '.join((*BACKENDS, *EXPORTED))}")
-    if (server.url is not None) != (name == "http"):
-        raise ConfigError("--url and --backend http belong together: the address of the server to ask")
-    if (vectors is not None) != (name == "file"):
-        raise ConfigError("--vectors and --backend file belong together: the vectors that another program made")
+    check_backend(name, server, vectors)
     if name == "http":
         from llama2vec.verify.server import EmbeddingServer
 
@@ -88,6 +87,10 @@ def open_backend(
         given = dict(zip(SIDES, read_vector_file(vectors, golden.texts), strict=True))
         unchecked = "whether that program gives the same vectors for other texts, and in other batches"
         return Backend(name, lambda side, _: given[side], live=False, unchecked=(unchecked,))
+    from llama2vec.model.device import choose_device
+    from llama2vec.model.encoder import Encoder
+    from llama2vec.verify.plain import PlainModel
+
     if name == "transformers":
         return Backend(name, PlainModel(folder, dtype, choose_device(device)).embed)
     if name == "sentence-transformers":
@@ -100,6 +103,11 @@ def open_backend(
 
 def _sentence_transformers(folder: Path, dtype: str, device: str) -> Embed:
     """Open a folder with ``SentenceTransformer``, without running code that is not ours."""
+    import torch
+
+    from llama2vec.integrations.sentence_transformers import load_sentence_transformer
+    from llama2vec.model.device import choose_device
+
     options: dict[str, Any] = {"device": str(choose_device(device)), "model_kwargs": {"dtype": getattr(torch, dtype)}}
     try:
         with quiet_transformers():
@@ -155,6 +163,8 @@ def row_ids(count: int) -> list[str]:
 
 def export_texts(folder: Path, golden: Golden, path: Path, *, overwrite: bool = False) -> int:
     """Write the golden texts as JSONL: ``id``, ``side``, ``text`` and ``prompted``; return the number of rows."""
+    from llama2vec.verify.plain import text_input
+
     prompted = text_input(folder)
     asked = [(side, text) for side in SIDES for text in golden.texts]
     lines = []

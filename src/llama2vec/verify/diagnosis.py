@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from llama2vec.model.golden import Golden
-from llama2vec.model.pooling import Vectors
-from llama2vec.records import Side
+from llama2vec.records import Side, Vectors
 from llama2vec.terminal import counted
 from llama2vec.verify.faults import FAULTS, fault_name
 from llama2vec.verify.plain import NEAR_COSINE, Case, PlainModel

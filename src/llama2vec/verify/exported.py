@@ -9,15 +9,11 @@ import numpy as np
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError
-from llama2vec.model.encoder import Encoder
-from llama2vec.model.golden import Golden
-from llama2vec.model.pooling import Vectors
+from llama2vec.model.golden import Golden, read_golden
 from llama2vec.model.publish.exporting import Export, OnnxExport, Runtime
 from llama2vec.model.publish.gguf_file import GGUF_FILE
-from llama2vec.records import Side
+from llama2vec.records import Side, Vectors
 from llama2vec.verify.backends import Backend
-from llama2vec.verify.llama_cpp import LlamaCpp
-from llama2vec.verify.verification import read_golden
 
 _TOLERANCE = 1e-3
 # What 8-bit weights did to the golden texts says how far other texts may be off.
@@ -39,6 +35,8 @@ def open_exported(runtime: Runtime, folder: Path) -> tuple[Path, Golden, Backend
         BackendError: The encoder was saved again since.
     """
     export = Export.read(folder, runtime)
+    from llama2vec.model.encoder import Encoder
+
     encoder = Encoder.from_spec(export.encoder, ModelSettings(dtype="float32", device="cpu"))
     home = Path(encoder.backbone.source.location)
     if encoder.contract_hash != export.contract:
@@ -52,6 +50,8 @@ def open_exported(runtime: Runtime, folder: Path) -> tuple[Path, Golden, Backend
     expected = replace(golden, texts=texts, vectors=vectors, dtype="float32", tolerance=_tolerance(export))
     if runtime == "llama.cpp":
         eos = str(encoder.backbone.tokenizer.eos_token)
+        from llama2vec.verify.llama_cpp import LlamaCpp
+
         server = LlamaCpp(folder / GGUF_FILE, home, encoder.contract, eos)
         return home, expected, Backend(runtime, server.embed, live=False, unchecked=(_SENT_AS_TEXT,))
     exported = OnnxExport(folder)

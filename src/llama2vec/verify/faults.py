@@ -13,8 +13,7 @@ from functools import partial
 
 from llama2vec.config import PromptName
 from llama2vec.model.contract import prefix_words
-from llama2vec.model.pooling import Vectors
-from llama2vec.records import Side
+from llama2vec.records import Side, Vectors
 from llama2vec.verify.plain import Case, Reading, input_as_text, slot_words
 
 _USUAL_LIMITS = (16, 24, 32, 48, 64, 96, 100, 128, 160, 192, 256, 384, 500, 510, 512, 1000, 1024)

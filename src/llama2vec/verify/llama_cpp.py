@@ -11,9 +11,8 @@ from pathlib import Path
 
 from llama2vec.errors import BackendError, MissingDependencyError
 from llama2vec.model.contract import Contract
-from llama2vec.model.pooling import Vectors
 from llama2vec.model.publish.prompted_tokenizer import surroundings
-from llama2vec.records import Side
+from llama2vec.records import Side, Vectors
 from llama2vec.verify.server import EmbeddingServer
 from llama2vec.verify.settings import ServerSettings
 

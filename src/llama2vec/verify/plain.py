@@ -20,11 +20,10 @@ from torch import Tensor
 
 from llama2vec.config import PromptName
 from llama2vec.errors import ContractError, one_line
-from llama2vec.model.backbone import load_tokenizer
 from llama2vec.model.contract import CONTRACT_FILE, prefix_words
 from llama2vec.model.local import quiet_transformers
-from llama2vec.model.pooling import Vectors
-from llama2vec.records import Side
+from llama2vec.model.tokenizer import load_tokenizer
+from llama2vec.records import Side, Vectors
 
 _KEPT_STATES = 16
 

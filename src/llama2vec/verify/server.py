@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from llama2vec.errors import BackendError, ConfigError, MissingDependencyError
-from llama2vec.model.pooling import Vectors
-from llama2vec.records import Side
+from llama2vec.records import Side, Vectors
 from llama2vec.terminal import counted
 from llama2vec.verify.plain import text_input
 from llama2vec.verify.settings import ServerSettings

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from llama2vec.config import ModelSettings
-from llama2vec.errors import ContractError, GoldenVectorsError, OutputExistsError
+from llama2vec.errors import GoldenVectorsError, OutputExistsError
 from llama2vec.manifest import versions
-from llama2vec.model.backbone import load_model_config, load_tokenizer
-from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.device import choose_device
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, SIDES, Golden, default_tolerance, load_golden, save_golden
-from llama2vec.model.pooling import Vectors
-from llama2vec.records import Side
+from llama2vec.model.golden import (
+    GOLDEN_FILE,
+    GOLDEN_TEXTS,
+    SIDES,
+    Golden,
+    checked_contract,
+    load_golden,
+    save_golden,
+)
+from llama2vec.records import Side, Vectors
 from llama2vec.verify.backends import EXPORTED, Backend, vectors_of
 from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
 from llama2vec.verify.plain import PlainModel
@@ -103,30 +108,6 @@ class Verification:
         }
 
 
-def read_golden(folder: Path) -> Golden:
-    """Read the golden vectors of a saved model, after checking its contract against its hash and tokenizer.
-
-    Their tolerance is at least what today's rule gives: models saved earlier carry a smaller one for 16-bit formats.
-
-    Raises:
-        ContractError: No saved encoder, or its contract does not hold.
-        GoldenVectorsError: Golden vectors are missing or damaged.
-    """
-    golden = load_golden(folder, _read_contract(folder).hash)
-    layers = int(load_model_config(str(folder)).get_text_config().num_hidden_layers)
-    usual = default_tolerance(golden.dtype, golden.dimension, layers)
-    return replace(golden, tolerance=max(golden.tolerance, usual))
-
-
-def _read_contract(folder: Path) -> Contract:
-    if not (folder / CONTRACT_FILE).is_file():
-        raise ContractError(
-            f"{folder}: no {CONTRACT_FILE}; verify needs the folder of a model that llama2vec saved "
-            "(download one from a hub first)"
-        )
-    return load_contract(folder, load_tokenizer(str(folder)))
-
-
 def verify(
     folder: Path, golden: Golden, backend: Backend, *, tolerance: float | None = None, device: str = "auto"
 ) -> Verification:
@@ -174,7 +155,7 @@ def write_golden(folder: Path, *, device: str = "auto", overwrite: bool = False)
         ContractError: The folder's contract does not match its weights or tokenizer.
         GoldenVectorsError: The two do not agree.
     """
-    contract = _read_contract(folder)
+    contract = checked_contract(folder)
     if (folder / GOLDEN_FILE).exists() and not overwrite:
         raise OutputExistsError(f"{folder / GOLDEN_FILE} exists; pass --overwrite to replace it")
     settings = ModelSettings.model_validate({"dtype": contract.dtype, "device": device})

@@ -1,4 +1,4 @@
-"""What adaptation refuses before it loads or writes anything."""
+"""The training of adaptation: what it learns, resumes and refuses."""
 
 from __future__ import annotations
 
@@ -12,51 +12,23 @@ import pytest
 from architectures import save_tiny
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.adapt.train import PretextObjective, _prepare, adapt_model
+from llama2vec.adapt.stage import adapt_model
+from llama2vec.adapt.train import PretextObjective, _prepare
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import ConfigError, ContractError, DataError, EmptyTargetsError, Llama2VecError, ModelError
 from llama2vec.finetune.train import _load_backbone
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.golden import read_golden
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.verify.backends import open_backend
-from llama2vec.verify.verification import read_golden, verify
+from llama2vec.verify.verification import verify
 
 PASSAGES = [
     Passage(f"a-{number}", f"The {word} bridge crosses the cold river near the market.")
     for number, word in enumerate(["stone", "copper", "silver", "winter", "village", "castle", "cotton", "lantern"])
 ]
 TEXTS = ["The castle stands above the river.", "Snow.", ""]
-
-
-@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
-def test_an_attention_kernel_that_cannot_mask_the_joint_sequence_is_refused(
-    attention: str, llama_folder: Path, tmp_path: Path
-) -> None:
-    config = load_config(AdaptConfig, None, [f'model.name="{llama_folder}"', f"model.attention={attention}"])
-    with pytest.raises(ConfigError, match=r"use sdpa or eager"):
-        adapt_model(config, tmp_path / "out", passages=PASSAGES)
-    assert not (tmp_path / "out").exists()
-
-
-def test_adaptation_without_a_corpus_says_where_to_name_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"text\.corpus is empty"):
-        adapt_model(AdaptConfig(), tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (["prompts=repllama"], r"prompts\.next_prefix cannot be adapted"),
-        (["prompts=echo"], r"prompts\.repeat cannot be adapted"),
-        (["prompts=last-token"], r"prompts\.slot is last and a prompt is empty"),
-    ],
-)
-def test_prompts_that_only_encode_are_refused(settings: list[str], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=message):
-        adapt_model(load_config(AdaptConfig, None, settings), tmp_path / "out", passages=PASSAGES)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("plan_format", "groups"), [(2, False), (None, True)])

@@ -125,7 +125,7 @@ def test_a_start_is_adapted_once_and_comes_back_from_its_adapter(
     run_cells([both], models, output)
     folder = models.folder(both)
     assert not (folder / "model.safetensors").exists()
-    monkeypatch.setattr("llama2vec.adapt.train.adapt_model", _never)
+    monkeypatch.setattr("llama2vec.adapt.stage.adapt_model", _never)
     assert (models.encoder(both).encode_queries(["river stone"]) == vectors).all()
     assert (folder / "model.safetensors").exists()
     run_cells([Cell(tuned(both.arm))], models, output)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from running import CommandLine
 
-from llama2vec.model.backbone import load_tokenizer
+from llama2vec.model.tokenizer import load_tokenizer
 
 GOOD = {"query": "what hums?", "pos": ["A llama hums when it is content."], "neg": ["A stone does not."]}
 
@@ -135,7 +135,7 @@ def test_a_gguf_file_gives_its_tokenizer_without_its_weights(
         return Tokenizer()
 
     monkeypatch.setenv("LLAMA2VEC_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("llama2vec.model.backbone.AutoTokenizer.from_pretrained", remember)
+    monkeypatch.setattr("transformers.AutoTokenizer.from_pretrained", remember)
     monkeypatch.setattr("gguf.GGUFReader", lambda path: SimpleNamespace(fields={}))
     (tmp_path / "tiny.gguf").write_bytes(b"GGUF")
     assert load_tokenizer(str(tmp_path / "tiny.gguf")).truncation_side == "right"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +29,85 @@ TOGETHER = [
     ("--task", "--data-root"), ("--output", "--overwrite"), ("--half", "--int8"),
 ]  # fmt: skip
 LOADED = "import sys; sys.argv[1:] = {}; from llama2vec.cli import main\ntry: main()\nexcept SystemExit: print({})"
+
+NO_MODEL = "nothere: neither a folder here nor in the hub's cache"
+MISTAKES = {
+    "ask nothere question": "nothere: no such file or folder; check the path",
+    "ask rows.jsonl question --model nothere": NO_MODEL,
+    "adapt --model LLM --corpus nothere": "nothere: no such file or folder; give a BEIR folder",
+    "adapt --model nothere --corpus rows.jsonl": NO_MODEL,
+    "adapt --model LLM --corpus rows.jsonl -o taken": "taken: exists and does not hold an adaptation",
+    "adapt --model LLM --corpus rows.jsonl -o taken/rows.jsonl": "taken/rows.jsonl: exists and does not hold",
+    "adapt nothere": "nothere: no such recipe",
+    "finetune --model LLM --data nothere.jsonl": "nothere.jsonl: no such file or folder; give a .jsonl",
+    "finetune --model nothere --data pairs.jsonl": NO_MODEL,
+    "finetune --model LLM --data pairs.jsonl -o taken": "taken: exists and does not hold a fine-tuning",
+    "mine nothere --model nothere --corpus rows.jsonl -o mined.jsonl": "nothere: no such file or folder; give a .jsonl",
+    "mine pairs.jsonl --model nothere --corpus missing -o mined.jsonl": "missing: no such file or folder",
+    "mine pairs.jsonl --model nothere --corpus rows.jsonl -o mined.jsonl": NO_MODEL,
+    "mine pairs.jsonl --model nothere -o rows.jsonl": "rows.jsonl: exists and does not hold a file of mined examples",
+    "mine pairs.jsonl --model nothere -o mined.txt": "mined.txt cannot hold training examples",
+    "mine pairs.jsonl --store nothere -o mined.jsonl": "no index at nothere",
+    "generate nothere -o new.jsonl": "nothere: no such file or folder; give a BEIR folder",
+    "generate rows.jsonl --model nothere -o new.jsonl": NO_MODEL,
+    "generate rows.jsonl --model LLM -o rows.jsonl": "the input rows.jsonl is the output itself",
+    "generate rows.jsonl --model LLM -o pairs.jsonl": "pairs.jsonl: exists and does not hold a file of generated",
+    "run run-cpu-minutes --model LLM --corpus nothere": "nothere: no such file or folder; give a BEIR folder",
+    "run run-cpu-minutes --model nothere --corpus rows.jsonl": NO_MODEL,
+    "run run-cpu-minutes --model LLM --corpus rows.jsonl --from nothere": "--from nothere: this run has no such stage",
+    "run run-cpu-minutes --model LLM --corpus rows.jsonl -o taken": "taken: exists and does not hold a run",
+    "verify nothere": "nothere: no llama2vec.json; verify needs the folder",
+    "verify taken --backend nothere": "--backend nothere: unknown backend",
+    "verify taken --backend http": "--url and --backend http belong together",
+    "verify taken --backend onnx": "taken: no export for onnx",
+    "verify taken -o rows.jsonl --overwrite": "rows.jsonl does not hold a result of `llama2vec verify`",
+    "export nothere -o new": NO_MODEL,
+    "export LLM -o new": "has no llama2vec.json; give an encoder that llama2vec saved",
+    "export LLM -o taken": "taken: exists and does not hold an exported encoder",
+    "export nothere --to faiss -o new": "no vector store at nothere",
+    "compact nothere -o new": NO_MODEL,
+    "compact LLM --base nothere -o new": NO_MODEL,
+    "compact LLM -o taken": "taken: exists and does not hold a compact encoder",
+    "card nothere": "nothere has no llama2vec.json",
+    "serve nothere": "no index at nothere",
+    "serve --model nothere --port 0": NO_MODEL,
+    "encode nothere rows.jsonl -o new": NO_MODEL,
+    "encode LLM nothere -o new": "nothere: no such file or folder; give a BEIR folder",
+    "encode LLM rows.jsonl -o taken": "taken: exists and does not hold a vector store",
+    "index nothere -o new": "no vector store at nothere",
+    "search nothere question": "no index at nothere",
+    "evaluate nothere --task beir/nothere": "unknown task or folder 'beir/nothere'",
+    "sync nothere new": "nothere: no such file or folder; check the path",
+    "sync taken new --model nothere": NO_MODEL,
+    "distill nothere --queries missing -o new": "missing: no such file or folder",
+    "distill nothere --queries rows.jsonl -o new": NO_MODEL,
+    "distill LLM --queries rows.jsonl -o taken": "taken: exists and does not hold a query table",
+    "explain nothere -q question -p passage": NO_MODEL,
+    "rerank nothere --model nothere --queries rows.jsonl --corpus rows.jsonl -o new": "nothere cannot be read",
+    "compare nothere other --qrels missing": "missing cannot be read",
+}
+"""A wrong call → what it says; ``LLM`` is a model that is there."""
+WITHOUT_TORCH = """
+import contextlib, io, json, sys
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "transformers"):
+            raise AssertionError(f"imports {name}")
+
+sys.meta_path.insert(0, Refused())
+from llama2vec.cli import main
+
+for call in json.load(sys.stdin):
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            main(call)
+    except SystemExit as end:
+        print(json.dumps([end.code, said.getvalue()]))
+    except AssertionError as fault:
+        print(json.dumps([1, str(fault)]))
+"""
 
 
 @pytest.mark.parametrize("option", ["-h", "--help"])
@@ -135,6 +216,21 @@ def test_help_and_version_load_no_command() -> None:
         code = LOADED.format(arguments, loaded)
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
         assert found.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_mistake_is_told_before_torch_and_transformers_are_imported(llama_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"_id": "1", "title": "", "text": "Bees make honey."}\n', encoding="utf-8")
+    (tmp_path / "pairs.jsonl").write_text('{"query": "bees", "pos": ["Bees make honey."]}\n', encoding="utf-8")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "rows.jsonl").write_bytes((tmp_path / "rows.jsonl").read_bytes())
+    calls = [[str(llama_folder) if word == "LLM" else word for word in shlex.split(call)] for call in MISTAKES]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], input=json.dumps(calls), capture_output=True, text=True, cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "LLAMA2VEC_CACHE": str(tmp_path / "cache")}, timeout=600,
+    )  # fmt: skip
+    said = dict(zip(MISTAKES, map(json.loads, done.stdout.splitlines()), strict=True))
+    wrong = {call: said[call] for call, words in MISTAKES.items() if said[call][0] != 2 or words not in said[call][1]}
+    assert wrong == {}
 
 
 def test_an_argument_that_is_not_utf8_is_one_line() -> None:

@@ -188,7 +188,7 @@ def test_the_log_counts_the_pairs_left_out(
 ) -> None:
     from llama2vec.config import load_config
     from llama2vec.finetune.settings import FinetuneConfig
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.finetune.stage import finetune_model
 
     monkeypatch.setattr("llama2vec.training.loop.draw_losses", lambda *_: None)
     made = load_config(

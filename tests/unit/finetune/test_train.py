@@ -30,7 +30,8 @@ from llama2vec.errors import (
     TrainingError,
 )
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.finetune.train import ContrastiveObjective, _with_steps, finetune_model
+from llama2vec.finetune.stage import finetune_model
+from llama2vec.finetune.train import ContrastiveObjective, _with_steps
 from llama2vec.finetune.validation import examples_task
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
@@ -369,11 +370,6 @@ def test_what_cannot_work_is_said_in_one_line_and_leaves_nothing_behind(
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_fine_tuning_without_examples_says_where_to_name_them(llama_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.sources is empty.*--data"):
-        finetune_model(config(llama_folder), tmp_path / "out")
-
-
 def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
     llama_folder: Path, examples: list[TrainingExample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -436,8 +432,8 @@ import sys
 from pathlib import Path
 from llama2vec.config import load_config
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.finetune.train import finetune_model
-from llama2vec.model.backbone import load_tokenizer
+from llama2vec.finetune.stage import finetune_model
+from llama2vec.model.tokenizer import load_tokenizer
 from llama2vec.records import TrainingExample
 
 model, output, *settings = sys.argv[1:]

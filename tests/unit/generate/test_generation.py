@@ -46,7 +46,7 @@ class Echo:
 def inputs(
     llama_folder: Path, tmp_path: Path, sentences: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> GenerationInputs:
-    monkeypatch.setattr(generation, "QuestionWriter", Echo)
+    monkeypatch.setattr("llama2vec.generate.writer.QuestionWriter", Echo)
     monkeypatch.setattr(Echo, "calls", [])
     corpus = tmp_path / "corpus.jsonl"
     rows = [{"_id": f"p{row}", "text": text, "title": f"T{row}"} for row, text in enumerate(sentences[:10])]
@@ -71,7 +71,7 @@ def test_questions_become_examples_with_a_report(
     assert told["refused"]["repeated"]["questions"] == 10
     assert "20 questions for 10 of 11 passages; 10 kept" in report.summary()
     assert sorted(path.name for path in output.parent.iterdir()) == ["pairs.jsonl", "pairs.jsonl.report.json"]
-    monkeypatch.setattr(generation, "load_backbone", lambda *_: pytest.fail("loads the LLM for nothing"))
+    monkeypatch.setattr("llama2vec.model.backbone.load_backbone", lambda *_: pytest.fail("loads the LLM for nothing"))
     assert generate_to_file(inputs, output, SETTINGS) is None
     with pytest.raises(OutputExistsError):
         generate_to_file(inputs, output, SETTINGS.model_copy(update={"seed": 1}))
@@ -104,7 +104,7 @@ def test_questions_go_on_offline_and_those_for_other_passages_are_written_again(
 ) -> None:
     online = ModelSource("org/llm", "org/llm", hub_id="org/llm")
     places = {"online": online, "offline": replace(online, location=inputs.model.name)}
-    monkeypatch.setattr(generation, "load_backbone", lambda *_: None)
+    monkeypatch.setattr("llama2vec.model.backbone.load_backbone", lambda *_: None)
     inputs = replace(inputs, model=inputs.model.model_copy(update={"name": "org/llm"}))
     output = tmp_path / "pairs.jsonl"
 

@@ -136,7 +136,7 @@ def test_changed_inputs_are_noticed(files: dict[str, Path], corpus: list[Passage
     with pytest.raises(OutputExistsError, match=r"inputs\.corpus: the content differs"):
         mine_to_file(inputs, files["output"], OPEN)
     with pytest.raises(OutputExistsError, match="contract_hash: None there, 'c0ffee' now"):
-        mine_to_file(dataclasses.replace(inputs, corpus="", encoder=TopicEncoder()), files["output"], OPEN)
+        mine_to_file(dataclasses.replace(inputs, corpus="", encoder=TopicEncoder), files["output"], OPEN)
 
 
 @pytest.mark.parametrize(("part", "field"), [("corpus", "text"), ("pairs", "query")])
@@ -160,19 +160,19 @@ def test_a_mining_killed_while_it_encodes_goes_on_from_the_last_shard(
                 raise KeyboardInterrupt
             return super().encode_passages(passages)
 
-    inputs = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"]), encoder=Dying())
+    inputs = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"]), encoder=Dying)
     with pytest.raises(KeyboardInterrupt):
         mine_to_file(inputs, files["output"], OPEN)
     assert not files["output"].exists()
     encoder = TopicEncoder()
-    report = mine_to_file(dataclasses.replace(inputs, encoder=encoder), files["output"], OPEN)
+    report = mine_to_file(dataclasses.replace(inputs, encoder=lambda: encoder), files["output"], OPEN)
     assert report is not None
     assert encoder.passages_encoded == 72 - 40
     assert sorted(path.name for path in files["output"].parent.iterdir()) == ["mined.jsonl", "mined.jsonl.report.json"]
     written = json.loads(report_path(files["output"]).read_text(encoding="utf-8"))
     assert written["inputs"]["contract_hash"] == "c0ffee"
     whole = files["output"].with_name("whole.jsonl")
-    mine_to_file(dataclasses.replace(inputs, encoder=TopicEncoder()), whole, OPEN)
+    mine_to_file(dataclasses.replace(inputs, encoder=TopicEncoder), whole, OPEN)
     assert whole.read_bytes() == files["output"].read_bytes()
 
 
@@ -180,14 +180,14 @@ def test_a_store_serves_as_corpus_and_must_fit_model_and_corpus(
     files: dict[str, Path], corpus: list[Passage], make_store: Callable[..., VectorStore]
 ) -> None:
     index = ExactIndex(make_store(corpus))
-    inputs = MiningInputs(str(files["pairs"]), encoder=TopicEncoder(), index=index)
+    inputs = MiningInputs(str(files["pairs"]), encoder=TopicEncoder, index=index)
     mine_to_file(inputs, files["output"], OPEN)
     with_corpus = dataclasses.replace(inputs, corpus=str(files["corpus"]))
     mine_to_file(with_corpus, files["output"].with_name("same.jsonl"), OPEN)
     assert files["output"].with_name("same.jsonl").read_bytes() == files["output"].read_bytes()
     new = files["output"].with_name("new.jsonl")
     with pytest.raises(StoreError, match="under contract c0ffee and the query model has beef"):
-        mine_to_file(dataclasses.replace(inputs, encoder=TopicEncoder("beef")), new, OPEN)
+        mine_to_file(dataclasses.replace(inputs, encoder=lambda: TopicEncoder("beef")), new, OPEN)
     with pytest.raises(ConfigError, match="needs the model that encoded it"):
         mine_to_file(dataclasses.replace(inputs, encoder=None), new, OPEN)
     other = ExactIndex(make_store(corpus[::-1], "reversed"))

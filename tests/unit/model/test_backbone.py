@@ -16,8 +16,9 @@ import torch
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.errors import ConfigError, ModelError, ModelNotFoundError, NotCausalError
 from llama2vec.model import local as local_module
-from llama2vec.model.backbone import Backbone, decoder, load_backbone, load_tokenizer
+from llama2vec.model.backbone import Backbone, decoder, load_backbone
 from llama2vec.model.encoder import Encoder
+from llama2vec.model.tokenizer import load_tokenizer
 
 CPU = torch.device("cpu")
 RELEASED = PROMPT_RECIPES["released"]

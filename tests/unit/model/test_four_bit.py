@@ -105,7 +105,7 @@ def test_layers_that_were_left_out_stay_out_when_the_adapters_are_merged(
 
 def adapted(common: list[str], corpus: Path, sentences: list[str], output: Path) -> Any:
     from llama2vec.adapt.settings import AdaptConfig
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
 
     of_text = ["text.min_words=5", "text.max_words=20", "text.max_tokens=24", f"text.corpus={corpus}"]
     return adapt_model(load_config(AdaptConfig, None, [*common, *of_text]), output)
@@ -113,7 +113,7 @@ def adapted(common: list[str], corpus: Path, sentences: list[str], output: Path)
 
 def finetuned(common: list[str], corpus: Path, sentences: list[str], output: Path) -> Any:
     from llama2vec.finetune.settings import FinetuneConfig
-    from llama2vec.finetune.train import finetune_model
+    from llama2vec.finetune.stage import finetune_model
     from llama2vec.records import TrainingExample
 
     examples = [TrainingExample(" ".join(text.split()[1:4]), (text,), ()) for text in sentences[:30]]

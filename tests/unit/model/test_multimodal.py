@@ -13,9 +13,10 @@ from architectures import save_strengthened
 
 from llama2vec.config import ModelSettings
 from llama2vec.errors import NotCausalError
-from llama2vec.model.backbone import load_backbone, load_model_config
+from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.multimodal import text_part
+from llama2vec.model.tokenizer import load_model_config
 
 FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 TEXT: dict[str, Any] = {

@@ -13,7 +13,8 @@ from planting import KINDS, Saved, copy_of
 
 from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
-from llama2vec.verify.verification import Verification, read_golden
+from llama2vec.model.golden import read_golden
+from llama2vec.verify.verification import Verification
 
 Models = Callable[[str], Saved]
 Cli = Callable[..., tuple[int, str, str]]

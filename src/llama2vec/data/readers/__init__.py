@@ -132,8 +132,8 @@ def read_bytes(data: bytes, name: str, settings: ReadingSettings) -> list[Docume
         opened.note("", f"{counted(damaged, 'damaged character')} (shown as �)")
         documents = [_with_damage_shown(one) for one in documents]
     documents = _distinct(map(_unicode, documents))
-    problems = (*documents[-1].problems, *map(_whole, opened.problems()))
-    documents[-1] = replace(documents[-1], problems=problems)
+    parts_left_out = (*documents[-1].problems, *map(_whole, opened.problems()))
+    documents[-1] = replace(documents[-1], problems=parts_left_out)
     return documents
 
 

@@ -8,11 +8,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
 
 from llama2vec.artifact import Found, Kind, claim, read_object
 from llama2vec.config import ModelSettings
@@ -20,7 +18,6 @@ from llama2vec.errors import ModelError
 from llama2vec.files import apply_umask, disk_errors, write_json
 from llama2vec.model.contract import load_contract
 from llama2vec.model.difference import adapter_key, is_above
-from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, save_golden
 from llama2vec.model.local import fetched, layer_count, llm_of_compact, merge
 from llama2vec.model.packaged import PACKAGED
@@ -39,10 +36,14 @@ from llama2vec.model.source import (
     scratch_folder,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+    from llama2vec.model.encoder import Encoder
+
 _FORMAT = {"format": "llama2vec-compact", "version": 1}
 _FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-_FORMATS = (torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,14 @@ def save_compact(
     """
     if rank < 1:
         raise ModelError(f"the rank is {rank}; give at least 1")
-    encoder = Encoder.load(model, settings=_FLOAT32)
+    source = fetched(resolve_model(str(model)))
     named = base or _base_of(str(model))
     origin, weights = llm_of_compact(fetched(resolve_model(named)))
+    from safetensors.torch import save_file
+
+    from llama2vec.model.encoder import Encoder
+
+    encoder = Encoder.from_spec(ModelSpec.of_source(source), _FLOAT32, source)
     made = {"model": encoder.contract_hash, "base": origin.fingerprint(), "rank": rank}
     with claim(Path(output), COMPACT, made, overwrite=overwrite, inputs=[str(model), str(weights)]) as work:
         if not work.is_finished:
@@ -139,6 +145,8 @@ def _keep_tokenizer(base: Path, folder: Path) -> None:
 
 def _difference(base: Path, model: Path, name: str, rank: int) -> tuple[dict[str, torch.Tensor], dict[str, int], float]:
     """Return the adapter as peft reads it, the rank of each linear layer, and the kept share of the squared norm."""
+    import torch
+
     before, after = (_state(place) for place in (base, model))
     before = {key: weight for key, weight in before.items() if not is_above(key, layer_count(model))}
     differs = sorted(key for key in before.keys() | after.keys() if not _same(before.get(key), after.get(key)))
@@ -177,6 +185,8 @@ def _adapter_config(name: str, ranks: Mapping[str, int], rank: int) -> dict[str,
 
 
 def _state(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
     found: dict[str, torch.Tensor] = {}
     for file in ModelSource("", str(folder)).weight_files():
         found |= load_file(file)
@@ -187,11 +197,16 @@ def _same(first: torch.Tensor | None, second: torch.Tensor | None) -> bool:
     """Tell whether the second is the first, at most rounded to the number formats that training loads and saves."""
     if first is None or second is None or first.shape != second.shape:
         return False
-    return any(torch.equal(first.to(step).to(second.dtype), second) for step in _FORMATS)
+    import torch
+
+    formats = (torch.float32, torch.float16, torch.bfloat16)
+    return any(torch.equal(first.to(step).to(second.dtype), second) for step in formats)
 
 
 def _complete(encoder: Encoder, base: Path, folder: Path, output: Path) -> float:
     """Add contract, golden vectors and card of the merged encoder; return its smallest golden cosine to ``encoder``."""
+    from llama2vec.model.encoder import Encoder
+
     home = Path(tempfile.gettempdir())
     with scratch_folder(home, "llama2vec-") as merged:
         shutil.copyfile(Path(encoder.backbone.source.location) / "config.json", folder / "config.json")

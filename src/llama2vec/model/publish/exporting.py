@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from tokenizers import Tokenizer as TokenizerFile
@@ -16,12 +16,9 @@ from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, ModelError, one_line
 from llama2vec.files import apply_umask, write_atomic, write_json
-from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_TEXTS, SIDES
-from llama2vec.model.local import quiet_transformers
-from llama2vec.model.pooling import Vectors
+from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.publish.gguf_file import GGUF_FILE, write_gguf
-from llama2vec.model.publish.onnx_file import ONNX_FILE, OnnxModel, quantize_onnx, write_onnx
 from llama2vec.model.publish.prompted_tokenizer import (
     TOKENIZER_FILE,
     prompted_tokenizer,
@@ -30,8 +27,11 @@ from llama2vec.model.publish.prompted_tokenizer import (
     surroundings,
     with_limits,
 )
-from llama2vec.model.source import CONTRACT_FILE, ModelSpec
-from llama2vec.records import Side
+from llama2vec.model.source import CONTRACT_FILE, ModelSpec, resolve_model
+from llama2vec.records import Side, Vectors
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
 
 logger = logging.getLogger(__name__)
 
@@ -138,10 +138,12 @@ def export_encoder(
 
 
 def _saved_encoder(model: str | Path) -> Encoder:
-    encoder = Encoder.load(model, settings=_FLOAT32)
-    if not encoder.backbone.source.carries_contract:
+    source = fetched(resolve_model(str(model)))
+    if not source.carries_contract:
         raise ModelError(f"{model}: has no {CONTRACT_FILE}; give an encoder that llama2vec saved")
-    return encoder
+    from llama2vec.model.encoder import Encoder
+
+    return Encoder.from_spec(ModelSpec.of_source(source), _FLOAT32, source)
 
 
 def _write(encoder: Encoder, work: Work, output: Path, made: dict[str, Any]) -> None:
@@ -150,6 +152,8 @@ def _write(encoder: Encoder, work: Work, output: Path, made: dict[str, Any]) -> 
     encoder.contract.save(folder)
     facts: dict[str, Any] = {**_FORMAT, "made": made, "model": encoder.spec.to_json(output)}
     if made["runtime"] == "onnx":
+        from llama2vec.model.publish.onnx_file import ONNX_FILE, quantize_onnx, write_onnx
+
         _write_tokenizers(encoder, folder)
         logger.info("writing the graph and its weights to %s", ONNX_FILE)
         write_onnx(encoder, folder)
@@ -199,6 +203,8 @@ class OnnxExport:
     """
 
     def __init__(self, folder: Path) -> None:
+        from llama2vec.model.publish.onnx_file import ONNX_FILE, OnnxModel
+
         self._model = OnnxModel(folder / ONNX_FILE)
         own = folder / QUERY_TOKENIZER
         paths: dict[Side, Path] = {"passage": folder / TOKENIZER_FILE}

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from llama2vec.errors import ModelError
 from llama2vec.manifest import canonical_json
-from llama2vec.model.backbone import decoder
-from llama2vec.model.encoder import Encoder
 from llama2vec.model.limits import obstacles
 from llama2vec.model.publish.prompted_tokenizer import surroundings
 from llama2vec.model.publish.stacks import GGUF_MODELS
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
 
 GGUF_FILE = "model.gguf"
 FILE_TYPES = {"none": "F32", "float16": "F16", "int8": "Q8_0"}
@@ -38,6 +39,8 @@ def write_gguf(encoder: Encoder, path: Path, quantize: str = "none") -> None:
         ModelError: llama.cpp cannot give these vectors, or the architecture or tokenizer is not supported here.
     """
     import gguf
+
+    from llama2vec.model.backbone import decoder
 
     config = encoder.backbone.model.config
     _check(encoder, config)

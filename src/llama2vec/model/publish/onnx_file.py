@@ -18,7 +18,8 @@ from torch.nn.functional import normalize
 from llama2vec.errors import MissingDependencyError, ModelError, one_line
 from llama2vec.model.backbone import decoder
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.pooling import Vectors, last_hidden_states, pool
+from llama2vec.model.pooling import last_hidden_states, pool
+from llama2vec.records import Vectors
 
 ONNX_FILE, INPUTS, OUTPUT = "model.onnx", ("input_ids", "attention_mask"), "sentence_embedding"
 # A protobuf file ends at 2 GiB; beyond this, weights lie in a file beside it.

@@ -12,11 +12,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from llama2vec.artifact import read_object
 from llama2vec.errors import ContractError
 from llama2vec.files import disk_errors, write_atomic, write_json
-from llama2vec.model.backbone import load_model_config
 from llama2vec.model.contract import CONTRACT_FILE, Contract, prefix_words, saved_contract
 from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of
 from llama2vec.model.publish.prompted_tokenizer import surroundings
 from llama2vec.model.publish.stacks import stacks_of
+from llama2vec.model.tokenizer import load_model_config
 from llama2vec.records import Report, Side
 
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"

@@ -23,10 +23,11 @@ from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import sealed, unsealed
 from llama2vec.model.batching import padded_batches
 from llama2vec.model.contract import Contract, parse_contract
-from llama2vec.model.pooling import Vectors, check_finite, unit_vectors
+from llama2vec.model.pooling import check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompted_texts
 from llama2vec.model.source import weights_fingerprint
 from llama2vec.model.speed.plain_decoder import LayerFacts, Norm, PlainDecoder, PlainLayer
+from llama2vec.records import Vectors
 
 READER_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "reader.json", "reader.safetensors", "tokenizer.json"
 FORMAT = {"format": "llama2vec-query-reader", "version": 2}

@@ -51,7 +51,7 @@ def test_a_second_call_does_nothing_and_other_settings_need_overwrite(
     def fail(*_: object) -> None:
         raise AssertionError("nothing is to be done")
 
-    monkeypatch.setattr("llama2vec.model.publish.exporting.write_onnx", fail)
+    monkeypatch.setattr("llama2vec.model.publish.onnx_file.write_onnx", fail)
     assert export_encoder(exported.parent / "encoder", exported) == Export.read(exported, "onnx")
     with pytest.raises(OutputExistsError, match="quantize: 'none' there, 'int8' now"):
         export_encoder(exported.parent / "encoder", exported, quantize="int8")
@@ -78,7 +78,7 @@ def test_a_failed_export_leaves_nothing(exported: Path, tmp_path: Path, monkeypa
     def fail(*_: object) -> None:
         raise ModelError("no")
 
-    monkeypatch.setattr("llama2vec.model.publish.exporting.write_onnx", fail)
+    monkeypatch.setattr("llama2vec.model.publish.onnx_file.write_onnx", fail)
     with pytest.raises(ModelError):
         export_encoder(exported.parent / "encoder", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -110,7 +110,7 @@ def test_in_bfloat16_the_lean_layers_stay_close(llama_folder: Path) -> None:
 def test_an_adapted_encoder_computes_what_its_saved_copy_does(
     llama_folder: Path, corpus_file: Path, tmp_path: Path
 ) -> None:
-    from llama2vec.adapt.train import adapt_model
+    from llama2vec.adapt.stage import adapt_model
 
     sets = [f'model.name="{llama_folder}"', f'text.corpus="{corpus_file}"', "optimizer.steps=2"]
     sets += ["optimizer.batch_size=2", "text.max_words=12", "text.min_words=4", "model.lora.rank=2"]

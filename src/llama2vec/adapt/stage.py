@@ -1,0 +1,96 @@
+"""``llama2vec adapt``: text in, encoder out; mistakes in a call show before torch is imported."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llama2vec.adapt.settings import AdaptConfig
+from llama2vec.config import PromptSettings
+from llama2vec.data.corpus import read_passages
+from llama2vec.data.folder import ReadingReport
+from llama2vec.data.steady import SteadyInputs
+from llama2vec.data.words import chosen_stop_words
+from llama2vec.errors import ConfigError
+from llama2vec.model.local import fetched
+from llama2vec.model.source import resolve_model
+from llama2vec.records import Passage
+from llama2vec.stage import Stage, claim_output, model_fingerprint
+from llama2vec.training.tracking import check_trackers
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+STAGE = Stage("adapt", "an adaptation", "corpus")
+
+
+def adapt_model(
+    config: AdaptConfig,
+    output: str | Path,
+    *,
+    passages: Iterable[Passage] | None = None,
+    overwrite: bool = False,
+    report: ReadingReport | None = None,
+) -> Encoder:
+    """Adapt a causal LM on plain text (stage 1 of Llama2Vec, arXiv 2312.15503) and save the encoder.
+
+    After an interruption, the same call resumes from the last checkpoint and ends with the same weights.
+
+    Args:
+        config: The recipe.
+        output: Folder for the encoder, log, loss curve, checkpoints and manifest.
+        passages: Text in reading order; None reads ``config.text.corpus``.
+        overwrite: Replace an adaptation with other settings.
+        report: Takes what of the documents was read and what not, as in :func:`read_passages`.
+
+    Raises:
+        OutputExistsError: The folder holds another adaptation, or something else.
+        ConfigError: No corpus.
+        ModelNotFoundError: No such model.
+        EmptyCorpusError: No text.
+    """
+    output = Path(output)
+    if config.model.attention not in ("sdpa", "eager"):
+        raise ConfigError(
+            f"model.attention: {config.model.attention} cannot mask a joint sequence; use sdpa or eager to adapt "
+            "(the encoder may use it afterwards)"
+        )
+    _check_prompts(config.prompts)
+    check_trackers(config.tracking)
+    # A list that cannot be read is named before a corpus is, which may take hours.
+    chosen_stop_words(config.text.stop_words, config.text.language)
+    if passages is None and not config.text.corpus:
+        raise ConfigError("text.corpus is empty; name a corpus in the recipe or with --corpus")
+    fetched(resolve_model(config.model.name))
+    inputs = SteadyInputs()
+    corpus = inputs.corpus(config.text.corpus, config.reading) if passages is None else "given"
+    plan = STAGE.plan(config.deciding(), corpus, model_fingerprint(config.model.name))
+    read = passages
+    if read is None:
+        limit = config.text.limit or None
+        read = inputs.read(read_passages(config.text.corpus, limit=limit, settings=config.reading, report=report))
+    with claim_output(
+        output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
+        inputs=[config.text.corpus], sharding=config.optimizer.sharding,
+    ) as work:  # fmt: skip
+        if work.is_finished:
+            logger.info("%s: this adaptation is finished; nothing to do", output)
+            from llama2vec.model.encoder import Encoder
+
+            return Encoder.load(output, settings=config.model.all_layers)
+        from llama2vec.adapt.train import train_adaptation
+
+        return train_adaptation(config, work, read)
+
+
+def _check_prompts(prompts: PromptSettings) -> None:
+    """Raise a ConfigError for prompts that only encode."""
+    for name in ("next_prefix", "repeat"):
+        if getattr(prompts, name) is not None:
+            raise ConfigError(f"prompts.{name} cannot be adapted: both prompts follow one copy of the text; drop it")
+    if prompts.slot == "last" and not (prompts.self_prompt and prompts.next_prompt):
+        raise ConfigError("prompts.slot is last and a prompt is empty: it has no token to be trained; give it words")

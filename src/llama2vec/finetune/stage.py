@@ -1,0 +1,96 @@
+"""``llama2vec finetune``: labeled examples in, encoder out; mistakes in a call show before torch is imported."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llama2vec.config import EncoderSettings, PromptSettings
+from llama2vec.data.examples import examples_fingerprint
+from llama2vec.data.steady import SteadyInputs
+from llama2vec.errors import ConfigError
+from llama2vec.finetune.contract import resolve_contract
+from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.manifest import digest
+from llama2vec.records import TrainingExample
+from llama2vec.stage import Stage, claim_output, model_fingerprint
+from llama2vec.training.tracking import check_trackers
+
+if TYPE_CHECKING:
+    from llama2vec.model.encoder import Encoder
+
+logger = logging.getLogger(__name__)
+
+STAGE = Stage("finetune", "a fine-tuning", "examples")
+
+
+def finetune_model(
+    config: FinetuneConfig,
+    output: str | Path,
+    *,
+    examples: Sequence[TrainingExample] | None = None,
+    overwrite: bool = False,
+) -> Encoder:
+    """Fine-tune a causal LM or an adapted encoder on labeled queries (stage 2 of Llama2Vec) and save the encoder.
+
+    After an interruption, the same call resumes from the last checkpoint and ends with the same weights.
+
+    Args:
+        config: The recipe.
+        output: Folder for the encoder, log, curves, checkpoints and manifest.
+        examples: Labeled queries; None reads ``config.data.sources``.
+        overwrite: Replace a fine-tuning with other settings.
+
+    Raises:
+        OutputExistsError: The folder holds another fine-tuning, or something else.
+        ConfigError: No examples named, or nothing to contrast.
+        ContractError: The recipe contradicts the model's contract.
+        DataError: Unusable examples.
+        TrainingError: Training cannot start, or must stop.
+    """
+    output = Path(output)
+    check_trackers(config.tracking)
+    contract = resolve_contract(config)
+    steady = SteadyInputs()
+    plan = _plan(config, contract, examples, steady)
+    with claim_output(
+        output, STAGE, plan, overwrite=overwrite, device=config.model.device, model=config.model.name,
+        inputs=[*config.data.source_list, config.validation.source], sharding=config.optimizer.sharding,
+    ) as work:  # fmt: skip
+        if work.is_finished:
+            logger.info("%s: this fine-tuning is finished; nothing to do", output)
+            from llama2vec.model.encoder import Encoder
+
+            return Encoder.load(output, settings=config.model.all_layers)
+        from llama2vec.finetune.train import train_fine_tuning
+
+        return train_fine_tuning(config, work, contract, examples, steady)
+
+
+def _plan(
+    config: FinetuneConfig,
+    contract: tuple[PromptSettings, EncoderSettings],
+    examples: Sequence[TrainingExample] | None,
+    steady: SteadyInputs,
+) -> dict[str, Any]:
+    """Return what decides the result: settings and input."""
+    if examples is not None:
+        text = "".join(map(repr, examples))
+        found = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()]
+    elif not config.data.source_list:
+        raise ConfigError("data.sources is empty; name labeled examples in the recipe or with --data")
+    else:
+        sources = config.data.source_list
+        found = [steady.take(one, partial(examples_fingerprint, one, split=config.data.split)) for one in sources]
+    validation = config.validation
+    if validation.source:
+        taken = partial(examples_fingerprint, validation.source, split=validation.source_split)
+        found.append(steady.take(validation.source, taken))
+    prompts, encoder = contract
+    settings = config.model_copy(update={"prompts": prompts}).model_dump(exclude={"tracking"})
+    model = model_fingerprint(config.model.name)
+    return STAGE.plan({**settings, "encoder": encoder.model_dump()}, digest(found), model)

@@ -1,0 +1,44 @@
+"""What fine-tuning refuses before it loads or writes anything, and what decides its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llama2vec.config import load_config
+from llama2vec.errors import ConfigError, ExampleFormatError, Llama2VecError, ModelNotFoundError
+from llama2vec.finetune.contract import resolve_contract
+from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.finetune.stage import _plan, finetune_model
+
+ROW = '{"query": "where", "pos": ["there"], "neg": ["here"]}\n'
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ([], ConfigError, r"data\.sources is empty; name labeled examples"),
+        (['data.sources=["nothere.jsonl"]'], ExampleFormatError, r"nothere\.jsonl: no such file or folder"),
+        (['model.name="./nothere"'], ModelNotFoundError, "no such model folder"),
+    ],
+)
+def test_what_is_missing_is_named_and_nothing_is_written(
+    settings: list[str], error: type[Llama2VecError], message: str, llama_folder: Path, tmp_path: Path
+) -> None:
+    config = load_config(FinetuneConfig, None, [f"model.name={llama_folder}", *settings])
+    with pytest.raises(error, match=message):
+        finetune_model(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_examples_of_the_validation_decide_the_result_too(llama_folder: Path, tmp_path: Path) -> None:
+    for name in ("rows.jsonl", "held-out.jsonl"):
+        (tmp_path / name).write_text(ROW, encoding="utf-8")
+    settings = [f"model.name={llama_folder}", f'data.sources=["{tmp_path / "rows.jsonl"}"]']
+    config = load_config(FinetuneConfig, None, [*settings, f'validation.source="{tmp_path / "held-out.jsonl"}"'])
+    before = _plan(config, resolve_contract(config), None)
+    assert config.validation.source_split == "train"
+    (tmp_path / "held-out.jsonl").write_text(ROW + ROW, encoding="utf-8")
+    after = _plan(config, resolve_contract(config), None)
+    assert {key for key in before if before[key] != after[key]} == {"examples", "hash"}
