@@ -112,10 +112,10 @@ def count_words(text: str, plan_format: int | None = None) -> int:
     return len((_COUNTED_BY_2 if plan_format == 2 else _COUNTED).findall(text))
 
 
-def question_words(text: str) -> int:
-    """Return how long a question is in words; two kana or Han signs count as one, which is their usual length.
+def estimated_words(text: str) -> int:
+    """Return about how many words a short text has; two kana or Han signs count as one, which is their usual length.
 
-    >>> question_words("who won the race?"), question_words("谁赢得了比赛？")
+    >>> estimated_words("who won the race?"), estimated_words("谁赢得了比赛？")
     (4, 3)
     """
     return count_words(text) - len(_SIGN.findall(text)) // 2

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llama2vec.data.words import question_words, text_key
+from llama2vec.data.words import estimated_words, text_key
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.records import Passage
 from llama2vec.retrieve.lexical import Bm25Index, split_words
@@ -69,7 +69,7 @@ def filtered(
 def _fault(one: Written, passage: Passage, settings: GenerateSettings) -> str:
     if not any(letter.isalnum() for letter in one.question):
         return "unfinished"
-    if not settings.min_words <= question_words(one.question) <= settings.max_words:
+    if not settings.min_words <= estimated_words(one.question) <= settings.max_words:
         return "length"
     asked, there = split_words(one.question), split_words(passage.full_text)
     if asked and longest_common_run(asked, there) > settings.most_copied * len(asked):

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 _SHORTEST_WAIT_SECONDS = 2.0
 _RETRY_SECONDS = 60.0
 """After so long, a file that could not be read is tried again: a network drive may be back."""
+_LONGEST_DELAY_SECONDS = 600.0
+"""Each failed sync doubles the time until the next one, up to this: an error may pass at once, or stay for days."""
 _WALKS_PER_WAIT = 20
 """Watching takes at most this share of one core: a wait lasts so many times as long as a look at the folder."""
 
@@ -85,15 +88,16 @@ class Following:
     def changes(self) -> Iterator[SyncReport]:
         """Sync, then watch the folder and sync again whenever a file in it changed; ends by Ctrl-C while it waits.
 
-        After the first sync, one that fails is logged and tried again: the reason may pass, as another sync does. Files
-        that could not be read are tried again every minute.
+        After the first sync, one that fails is logged and tried again, after longer and longer waits: the reason may
+        pass, as another sync does. A folder without text waits for a change. Files that could not be read are tried
+        again every minute.
 
         Raises:
             Llama2VecError, OSError: As :meth:`sync`, and only by the first one.
             KeyboardInterrupt: While it syncs.
         """
         seen: object = None
-        is_watching, told, again = False, "", math.inf
+        is_watching, told, again, delay = False, "", math.inf, 0.0
         while True:
             begun, took = time.monotonic(), 0.0
             library = Library(self.index)
@@ -103,12 +107,13 @@ class Following:
                 now = [(file.name, file.size, file.modified_ns, file.changed_ns) for file in found.files]
                 took = time.monotonic() - begun
                 if now != seen or begun >= again:
-                    differs, seen, again, report = now != seen, now, math.inf, self.sync()
+                    differs, seen, again = now != seen, now, math.inf
+                    report = self.sync()
                     if any(one.reason.startswith(UNREADABLE) for one in report.reading.skipped):
                         again = time.monotonic() + _RETRY_SECONDS
                     if differs or report.is_new:
                         yield report
-                    told = ""
+                    told, delay = "", 0.0
             except EmptyCorpusError:
                 if not library.exists:
                     raise
@@ -118,9 +123,10 @@ class Following:
                 if str(error) != told:
                     logger.warning("%s; the index stays as it is until a sync succeeds", error)
                 seen, told = None, str(error)
+                delay = min(max(2 * delay, _SHORTEST_WAIT_SECONDS), _LONGEST_DELAY_SECONDS)
             is_watching = True
             try:
-                time.sleep(max(_SHORTEST_WAIT_SECONDS, _WALKS_PER_WAIT * took))
+                time.sleep(max(_SHORTEST_WAIT_SECONDS, _WALKS_PER_WAIT * took, delay))
             except KeyboardInterrupt:
                 return
 
@@ -131,22 +137,28 @@ class Following:
 
     def _encoder(self, old: Inventory | None, spec: ModelSpec, model: Mapping[str, Any]) -> PassageEncoder:
         """Return the encoder, loaded at once where it may be another one than the index was made with."""
-        if old is not None and old.contract_hash and old.model not in (None, model):
-            logger.warning(
-                "%s: the model changes from %s to %s, which encodes all passages; to keep the vectors, interrupt and "
-                "leave out --model",
-                self.index, ModelSpec.of_store({"model": old.model}, self.index / STORE_FOLDER).title, spec.title,
-            )  # fmt: skip
-        if old is None or old.model != model or not old.contract_hash:
-            return _loaded(spec, self.model_settings)
-        contract = read_object(Path(spec.path) / CONTRACT_FILE) if spec.path else None
-        if contract is not None and contract.get("hash") != old.contract_hash:
-            return _loaded(spec, self.model_settings)
-        try:
-            store = VectorStore.open(self.index / STORE_FOLDER)
-        except StoreError:
-            return _loaded(spec, self.model_settings)
-        return _LoadedWhenNeeded(store, spec, self.model_settings)
+        if old is not None and old.contract_hash and old.model == model:
+            contract = read_object(Path(spec.path) / CONTRACT_FILE) if spec.path else None
+            if contract is None or contract.get("hash") == old.contract_hash:
+                with suppress(StoreError):
+                    store = VectorStore.open(self.index / STORE_FOLDER)
+                    return _LoadedWhenNeeded(store, spec, self.model_settings)
+        encoder = _loaded(spec, self.model_settings)
+        if old is not None and old.contract_hash not in ("", encoder.contract_hash):
+            self._warn_of_another(old, spec, model)
+        return encoder
+
+    def _warn_of_another(self, old: Inventory, spec: ModelSpec, model: Mapping[str, Any]) -> None:
+        """Say that all passages are encoded again, and why."""
+        if old.model in (None, model):
+            logger.warning("%s: the model %s has changed, so all passages are encoded again", self.index, spec.title)
+            return
+        before = ModelSpec.of_store({"model": old.model}, self.index / STORE_FOLDER).title
+        logger.warning(
+            "%s: the model changes from %s to %s, so all passages are encoded again; to keep the vectors, interrupt "
+            "and leave out --model",
+            self.index, before, spec.title,
+        )  # fmt: skip
 
 
 class _LoadedWhenNeeded:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -143,9 +144,26 @@ def test_another_model_encodes_everything_again_and_says_so(
     following(docs, llama_folder).sync()
     assert "the model changes" not in caplog.text
     assert following(docs, tied_llama_folder).sync().encoded == 3
-    changes = f"the model changes from {llama_folder.name} to {tied_llama_folder.name}, which encodes all passages"
+    changes = (
+        f"the model changes from {llama_folder.name} to {tied_llama_folder.name}, so all passages are encoded again"
+    )
     assert changes in caplog.text
     assert following(docs, None).sync().encoded == 0
+
+
+def test_a_model_trained_again_in_its_place_encodes_everything_and_says_so_and_a_copy_does_not(
+    docs: Path, llama_folder: Path, tied_llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, moved = tmp_path / "model", tmp_path / "moved"
+    Encoder.load(llama_folder, settings=FLOAT32).save(model)
+    following(docs, model).sync()
+    shutil.copytree(model, moved)
+    assert following(docs, moved).sync().encoded == 0
+    assert "encoded again" not in caplog.text
+    shutil.rmtree(moved)
+    Encoder.load(tied_llama_folder, settings=FLOAT32).save(moved)
+    assert following(docs, None).sync().encoded == 3
+    assert "the model moved has changed, so all passages are encoded again" in caplog.text
 
 
 def test_a_model_that_changed_in_place_is_noticed(docs: Path, llama_folder: Path, tmp_path: Path) -> None:
@@ -217,6 +235,34 @@ def test_watching_goes_on_after_an_error_that_passes(
     assert len(rounds) == 3
     [told] = [line for line in caplog.messages if "is writing it; wait for it" in line]
     assert told.endswith("; the index stays as it is until a sync succeeds")
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_error_that_stays_is_met_more_and_more_rarely_and_a_folder_without_text_waits_for_a_change(
+    docs: Path, monkeypatch: pytest.MonkeyPatch, strict: bool
+) -> None:
+    syncs, waits, sync = 0, list[float](), Following.sync
+
+    def counted(self: Following) -> SyncReport:
+        nonlocal syncs
+        syncs += 1
+        return sync(self)
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 12:
+            raise KeyboardInterrupt
+
+    changes = following(docs, None, strict=strict).changes()
+    next(changes)
+    for name in ("a.md", "b.md", "c.md"):
+        (docs / name).write_text(" " if not strict else "\0")
+    monkeypatch.setattr(syncing, "_WALKS_PER_WAIT", 0)
+    monkeypatch.setattr(time, "sleep", wait)
+    monkeypatch.setattr(Following, "sync", counted)
+    assert list(changes) == []
+    assert syncs == (11 if strict else 1)
+    assert [round(seconds) for seconds in waits[1:10]] == ([2, 4, 8, 16, 32, 64, 128, 256, 512] if strict else [2] * 9)
 
 
 def test_ctrl_c_ends_watching_while_it_waits_and_not_unnoticed_while_it_syncs(

@@ -11,6 +11,7 @@ from llama2vec.data.readers.building import decoded, first_few, unescaped
 from llama2vec.data.readers.markdown import scalars
 from llama2vec.data.readers.tables import TITLES
 from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.words import estimated_words
 from llama2vec.errors import UnreadableError
 from llama2vec.terminal import counted
 
@@ -60,7 +61,7 @@ def _rows_of(value: Any, text_field: str) -> tuple[list[Mapping[str, Any]], list
         others = {key: one for key, one in nested.items() if key not in tables}
         if len(tables) == 1 and (text_field or _size(value[tables[0]]) > _size(others)):
             texts = {key: one for key, one in value.items() if isinstance(one, str) and one.strip()}
-            is_long = not text_field and any(len(one.split()) >= _TEXT_WORDS for one in texts.values())
+            is_long = not text_field and any(estimated_words(one) >= _TEXT_WORDS for one in texts.values())
             rest = scalars(value) if is_long or (text_field or "text") in texts else {}
             value, left_out = value[tables[0]], list(others)
         elif not tables and isinstance(value.get("text"), str):

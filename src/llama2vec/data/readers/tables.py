@@ -15,6 +15,7 @@ from llama2vec.data.documents import Document
 from llama2vec.data.readers.archives import open_zip, zip_bytes
 from llama2vec.data.readers.building import Fault, decoded
 from llama2vec.data.settings import ReadingSettings
+from llama2vec.data.words import estimated_words
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
 from llama2vec.terminal import counted
@@ -265,7 +266,7 @@ def _columns(names: Sequence[str], rows: Sequence[list[str]], settings: ReadingS
 
 
 def _words(cells: Iterable[str]) -> float:
-    counts = [len(cell.split()) for cell in cells if cell.strip()]
+    counts = [estimated_words(cell) for cell in cells if cell.strip()]
     return sum(counts) / len(counts) if counts else 0.0
 
 

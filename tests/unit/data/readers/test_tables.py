@@ -158,3 +158,9 @@ def test_the_line_with_which_excel_names_its_delimiter_is_not_a_row() -> None:
 def test_delimiters_within_quotes_do_not_count() -> None:
     [first, _] = documents("a.csv", '1;"Who, how, and what, when";3\n2;"Yes, no, but, or, and";4\n')
     assert dict(first.fields) == {"column 1": 1, "column 3": 3}
+
+
+def test_texts_of_scripts_without_spaces_are_texts() -> None:
+    crane = "鹤是一种大型涉禽，栖息在沼泽和浅水中，以鱼和昆虫为食。"
+    [found] = documents("a.csv", f"title,text,year\n鹤,{crane},2020\n")
+    assert (found.title, found.text, dict(found.fields)) == ("鹤", crane, {"year": 2020})
