@@ -55,9 +55,11 @@ def read_once(memory: dict[object, Any] | None = None) -> Iterator[dict[object, 
 def read_flat() -> Iterator[None]:
     """Keep nothing of the rows that are read in the block, neither for later stages nor to find ids that repeat."""
     memory, flat = _memory.set(None), _flat.set(True)
-    yield
-    _memory.reset(memory)
-    _flat.reset(flat)
+    try:
+        yield
+    finally:
+        _memory.reset(memory)
+        _flat.reset(flat)
 
 
 def _identity(what: str, paths: Iterable[Path]) -> object:

@@ -15,7 +15,7 @@ from llama2vec.model.lengths import Cut, warn_of_limit
 from llama2vec.records import Query
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import MODES, Mode
-from llama2vec.retrieve.index import BM25_PART, MANIFEST, index_folder, open_bm25, open_fields, open_index
+from llama2vec.retrieve.index import BM25_PART, MANIFEST, check_index, index_folder, open_bm25, open_fields, open_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.query_table import QueryTable, is_query_table
 from llama2vec.retrieve.store import STORE_FILE, Vectors, VectorStore
@@ -66,10 +66,11 @@ class OpenedIndex:
     @classmethod
     def open(cls, path: Path) -> OpenedIndex:
         """Open all parts of an index in one state; errors as of :func:`open_index`."""
-        path = path.absolute()  # the process may change its folder
+        given, path = path, path.absolute()  # the process may change its folder
         for last in (*[False] * (_TRIES - 1), True):
             before = _stamp(path)
             try:
+                check_index(given)  # A message names the path as it was given
                 index = open_index(path)
                 bm25, fields = open_bm25(path, index.store), open_fields(path, index.store)
             except StoreError:

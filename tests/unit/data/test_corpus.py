@@ -13,7 +13,7 @@ from opens import Opens
 from sample_files import jsonl, written
 
 from llama2vec.data import corpus as module
-from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_once, read_passages, read_queries
+from llama2vec.data.corpus import corpus_fingerprint, count_passages, read_flat, read_once, read_passages, read_queries
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
@@ -349,3 +349,10 @@ def test_a_corpus_that_is_too_large_is_streamed_each_time(corpus: Path, monkeypa
     with read_once():
         assert list(read_passages(corpus)) == list(read_passages(corpus))
     assert opens.of(corpus) == 2
+
+
+def test_ids_are_checked_again_after_a_streamed_reading_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(CorpusFormatError), read_flat():
+        list(read_passages(written(tmp_path / "broken.jsonl", "{")))
+    twice = written(tmp_path / "twice.jsonl", '{"_id": "1", "text": "x"}\n{"_id": "1", "text": "y"}\n')
+    assert "repeats the id '1'" in complaint(twice)

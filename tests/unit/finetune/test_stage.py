@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.config import load_config
+from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, ExampleFormatError, Llama2VecError, ModelNotFoundError
 from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig
@@ -37,8 +38,8 @@ def test_the_examples_of_the_validation_decide_the_result_too(llama_folder: Path
         (tmp_path / name).write_text(ROW, encoding="utf-8")
     settings = [f"model.name={llama_folder}", f'data.sources=["{tmp_path / "rows.jsonl"}"]']
     config = load_config(FinetuneConfig, None, [*settings, f'validation.source="{tmp_path / "held-out.jsonl"}"'])
-    before = _plan(config, resolve_contract(config), None)
+    before = _plan(config, resolve_contract(config), None, SteadyInputs())
     assert config.validation.source_split == "train"
     (tmp_path / "held-out.jsonl").write_text(ROW + ROW, encoding="utf-8")
-    after = _plan(config, resolve_contract(config), None)
+    after = _plan(config, resolve_contract(config), None, SteadyInputs())
     assert {key for key in before if before[key] != after[key]} == {"examples", "hash"}

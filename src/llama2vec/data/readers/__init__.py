@@ -196,7 +196,7 @@ class _Opened:
         found = []
         for reason, places in self._problems.items():
             if len(places) > _MOST_NAMED:
-                found.append(f"{len(places):,} parts: {reason} ({first_few(places)})")
+                found.append(f"{counted(len(places), 'part')}: {reason} ({first_few(places)})")
             else:
                 found += [f"{where}: {reason}" if where else reason for where in places]
         return found
