@@ -103,6 +103,20 @@ def quality_table(budget: str, results: Path) -> str:
     return study_tables.markdown(rows)
 
 
+def raw_table(_: str, results: Path) -> str:
+    """Return what the unadapted LLM reaches with each way to make a vector (``benchmarks/quality.py --layers``)."""
+    ways = {"raw-mean": "mean of the text", "raw-prompted": "SELF prompt", "raw-one-word": "one-word prompt"}
+    files = {1: "raw-layers-1.json", 8: "raw-layers-8.json"}
+    scores = {layers: _read(results / name)["tasks"] for layers, name in files.items()}
+    tasks = list(scores[1])
+    rows = [["vector", "layers", *(_TASK_NAMES.get(task, task) for task in tasks)]]
+    for way, name in ways.items():
+        for layers, found in scores.items():
+            cells = [_with_interval(found.get(task, {}).get(way)) for task in tasks]
+            rows.append([name, "the last" if layers == 1 else f"mean of the last {layers}", *cells])
+    return study_tables.markdown(rows)
+
+
 def hybrid_table(model: str, results: Path) -> str:
     """Return what each way to search reaches with one model (``benchmarks/hybrid.py``), and tests of the average.
 
@@ -330,6 +344,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
         for name in study_tables.TABLES
     },
     "adapted-quality": quality_table,
+    "raw": raw_table,
     "hybrid": hybrid_table,
     "whole-sets": whole_sets_table,
     "whole-sets-tests": whole_sets_tests_table,
