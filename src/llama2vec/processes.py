@@ -156,10 +156,11 @@ def sum_everywhere(tensor: Tensor) -> Tensor:
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
     """Replace each gradient by its mean over all processes; the exchanges overlap."""
-    if process_count() == 1:
+    group, count = _group(), process_count()
+    if count == 1:
         return
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    for exchange in [_group().all_reduce(gradient, async_op=True) for gradient in gradients]:
+    for exchange in [group.all_reduce(gradient, async_op=True) for gradient in gradients]:
         exchange.wait()
     for gradient in gradients:
-        gradient /= process_count()
+        gradient /= count

@@ -56,8 +56,8 @@ class Answers:
     where: str | None = None
     group: bool = True
 
-    def to(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False, shows: bool = True) -> None:
-        """Print the answers to one question if it ``shows`` them, and open the best one if asked to."""
+    def to(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False) -> None:
+        """Print the answers to one question, and open the best one if asked to."""
         from llama2vec.retrieve.hits import corpus_folder
 
         mode = self.mode_now()
@@ -65,14 +65,19 @@ class Answers:
         folder = corpus_folder(self.retriever.store)
         if as_json:
             print_json(hits, question, mode, self.where)
-        elif not shows:
-            pass
         elif hits:
             show(hits, question, folder)
         else:
             typer.echo(f"Nothing found: {self.why_nothing('the question')}.")
         if opens:
             open_best(hits, question, folder)
+
+    def open(self, question: str) -> None:
+        """Open the best answer to a question, without printing any."""
+        from llama2vec.retrieve.hits import corpus_folder
+
+        hits = self.retriever.hits(question, self.mode_now(), 1, where=self.where, group=self.group)
+        open_best(hits, question, corpus_folder(self.retriever.store))
 
     def why_nothing(self, asked: str) -> str:
         """Say why a search found nothing; ``asked`` = what was searched for."""

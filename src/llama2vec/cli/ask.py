@@ -78,11 +78,13 @@ def ask_command(
     if question is None:
         answers.to_each(depth)
         return
-    # While another call makes the vectors, BM25 has already given all there is.
-    repeats = bool(answered) and answers.mode_now() == "bm25"
-    if answered and not repeats:
+    if answered and answers.mode_now() == "bm25":  # Another call makes the vectors; BM25 has given all there is
+        if opens:
+            answers.open(question)
+        return
+    if answered:
         typer.echo("\nBM25 and vectors together:")
-    answers.to(question, depth, as_json=as_json, opens=opens, shows=not repeats)
+    answers.to(question, depth, as_json=as_json, opens=opens)
 
 
 def _sync(following: Following, home: Path) -> None:

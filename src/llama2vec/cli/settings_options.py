@@ -33,7 +33,7 @@ def options_from(
         parameter: The parameter that takes them.
         panel: Heading of the options in the help.
     """
-    names = {field: _option_name(field)[2:].replace("-", "_") for field in schema.model_fields}
+    names = {field: _parameter_name(field) for field in schema.model_fields}
 
     def decorate(command: Callable[..., ResultT]) -> Callable[..., ResultT]:
         @functools.wraps(command)
@@ -53,7 +53,10 @@ def options_from(
 
 def given_options(settings: Settings) -> dict[str, object]:
     """Return the options behind settings whose values differ from the defaults, by name."""
-    return {_option_name(field): value for field, value in settings.model_dump(exclude_defaults=True).items()}
+    return {
+        _option_name(_parameter_name(field)): value
+        for field, value in settings.model_dump(exclude_defaults=True).items()
+    }
 
 
 def refuse_options(options: Mapping[str, object], problem: str) -> None:
@@ -68,14 +71,18 @@ def refuse_options(options: Mapping[str, object], problem: str) -> None:
             raise ConfigError(f"{option} {problem}; leave it out")
 
 
-def _option_name(field: str) -> str:
-    return f"--{field.removesuffix('_seconds').replace('_', '-')}"
+def _parameter_name(field: str) -> str:
+    return field.removesuffix("_seconds")
+
+
+def _option_name(parameter: str) -> str:
+    return f"--{parameter.replace('_', '-')}"
 
 
 def _option(schema: type[Settings], field: str, name: str, panel: str) -> inspect.Parameter:
     facts = schema.model_fields[field]
     # Naming a flag leaves out its --no- twin.
-    named = [f"--{name.replace('_', '-')}"] if facts.annotation is bool else []
+    named = [_option_name(name)] if facts.annotation is bool else []
     least: Any = next((bound.ge for bound in facts.metadata if isinstance(bound, Ge)), None)
     most: Any = next((bound.le for bound in facts.metadata if isinstance(bound, Le)), None)
     option = typer.Option(*named, help=facts.description, rich_help_panel=panel, min=least, max=most)
@@ -91,7 +98,7 @@ def _validated(schema: type[Settings], values: dict[str, Any], names: dict[str, 
         problem = first["msg"].removeprefix("Value error, ")
         given = first["input"]
         shown = " ".join(map(str, given)) if isinstance(given, list) else given
-        option = "".join(f"--{names[str(field)].replace('_', '-')} {shown}: " for field in first["loc"])
+        option = "".join(f"{_option_name(names[str(field)])} {shown}: " for field in first["loc"])
         raise ConfigError(f"{option}{problem[0].lower()}{problem[1:]}") from None
 
 

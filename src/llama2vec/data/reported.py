@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import Found, Kind, Work, new_path, read_object
+from llama2vec.artifact import Found, Kind, Work, find, new_path, read_object
 from llama2vec.data.examples import write_examples
 from llama2vec.errors import ConfigError, OutputExistsError
-from llama2vec.files import disk_errors, file_sha256, write_json
+from llama2vec.files import check_inputs, disk_errors, file_sha256, write_json
 from llama2vec.records import TrainingExample
 
 
@@ -36,6 +36,17 @@ def check_reported(output: Path, stage: str) -> None:
         raise OutputExistsError(f"{report}: exists but did not come from `llama2vec {stage}`; choose another output")
     if output.is_dir() or not output.name.lower().endswith((".jsonl", ".jsonl.gz")):
         raise ConfigError(f"{output} cannot hold training examples; give a path that ends in .jsonl or .jsonl.gz")
+
+
+def check_kept_apart(output: Path, kind: Kind, inputs: Sequence[str | Path | None]) -> None:
+    """Refuse, before a model is loaded, an output or a report that is an input, and an output of another kind.
+
+    Raises:
+        OutputExistsError: As :func:`llama2vec.files.check_inputs` and :func:`llama2vec.artifact.find`.
+    """
+    for file in (output, report_path(output)):
+        check_inputs(file, inputs)
+    find(output, kind)
 
 
 def finish_reported(work: Work, examples: Iterable[TrainingExample], manifest: Mapping[str, Any]) -> None:

@@ -13,18 +13,24 @@ from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama2vec.artifact import claim, find
+from llama2vec.artifact import claim
 from llama2vec.config import ModelSettings
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import how_read
-from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
+from llama2vec.data.reported import (
+    check_kept_apart,
+    check_reported,
+    finish_reported,
+    reported_kind,
+    settle_report,
+)
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.words import count_words
 from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.files import check_inputs, disk_errors, write_atomic
+from llama2vec.files import disk_errors, write_atomic
 from llama2vec.generate.filters import REASONS, Refused, Written, filtered
 from llama2vec.generate.settings import FILTERS, GenerateSettings
 from llama2vec.manifest import build_manifest, canonical_json, digest
@@ -196,9 +202,7 @@ def generate_to_file(
     check_reported(output, "generate")
     named, steady = resolve_model(inputs.model.name), SteadyInputs()
     source, corpus = fetched(named), steady.corpus(inputs.corpus, inputs.reading)
-    for file in (output, report_path(output)):
-        check_inputs(file, [inputs.corpus, source.location])
-    find(output, _GENERATED)  # What the plan says of the output takes torch to find out
+    check_kept_apart(output, _GENERATED, [inputs.corpus, source.location])  # The plan can be compared with torch alone
     from llama2vec.model.backbone import load_backbone
     from llama2vec.model.device import choose_device, choose_dtype
 

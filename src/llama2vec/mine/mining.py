@@ -18,18 +18,23 @@ from glob import escape
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import claim, discard, find
+from llama2vec.artifact import claim, discard
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import how_read
-from llama2vec.data.reported import check_reported, finish_reported, report_path, reported_kind, settle_report
+from llama2vec.data.reported import (
+    check_kept_apart,
+    check_reported,
+    finish_reported,
+    reported_kind,
+    settle_report,
+)
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
 from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, DataError, StoreError
-from llama2vec.files import check_inputs
 from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, Scorer, discard_scores, kept_scores
 from llama2vec.manifest import build_manifest, canonical_json, digest
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
@@ -198,9 +203,7 @@ def mine_to_file(
         inputs = dataclasses.replace(inputs, corpus=inputs.examples)
     _check_sources(inputs, output, settings)
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
-    for file in (output, report_path(output)):
-        check_inputs(file, read)
-    find(output, _MINED)
+    check_kept_apart(output, _MINED, read)
     given = _fingerprints(inputs, steady := SteadyInputs())
     splitter, encoder = inputs.splitter(), inputs.encoder() if inputs.encoder else None
     if inputs.index and encoder:

@@ -266,11 +266,14 @@ def same_id_choice(paths: Sequence[Path], otherwise: bool | None) -> bool | None
     known: list[tuple[Path, bool | None]] = [
         (path, facts["exclude_same_id"]) for path, facts in settings if "exclude_same_id" in facts
     ]
-    for path, choice in known[1:]:
-        if choice != known[0][1]:
-            both = f"{known[0][0]} (exclude_same_id={json.dumps(known[0][1])}) and {path} ({json.dumps(choice)})"
+    if not known:
+        return otherwise
+    (first, choice), *others = known
+    for path, other in others:
+        if other != choice:
+            both = f"{first} (exclude_same_id={json.dumps(choice)}) and {path} ({json.dumps(other)})"
             raise EvaluationError(f"{both} were scored differently; score one of them again")
-    return known[0][1] if known else otherwise
+    return choice
 
 
 def _run_stem(path: Path) -> Path:
