@@ -19,7 +19,7 @@ from conftest import made_up_sentence
 
 import llama2vec
 
-SHARDS, SHARD_SIZE = 60, 10
+SHARDS, SHARD_SIZE = 60, 40
 SECONDS = 300.0
 
 
@@ -103,8 +103,11 @@ def done_shards(store: Path, least: int, process: subprocess.Popen[str]) -> dict
     pytest.fail(f"{least} shards were not written: {process.communicate(timeout=SECONDS)[0]}")
 
 
-def wait_for_worker(node: Any, process: subprocess.Popen[str]) -> None:
-    """Wait until a worker of a node encodes a shard: Ray names its process after the call."""
+def frozen_worker(node: Any, process: subprocess.Popen[str]) -> Any:
+    """Wait until a worker of a node encodes a shard, and stop it there: its call cannot end before the node does.
+
+    Ray names a worker's process after the call, for as long as the call runs.
+    """
     import psutil
 
     (raylet,) = node.all_processes["raylet"]
@@ -112,10 +115,17 @@ def wait_for_worker(node: Any, process: subprocess.Popen[str]) -> None:
     while time.monotonic() < end and process.poll() is None:
         for child in psutil.Process(raylet.process.pid).children(recursive=True):
             with suppress(psutil.Error):
-                if " ".join(child.cmdline()).startswith("ray::EncodingWorker.batches"):
-                    return
+                if encodes(child):
+                    child.suspend()
+                    if encodes(child):
+                        return child
+                    child.resume()
         time.sleep(0.01)
     pytest.fail(f"the node got no worker: {process.communicate(timeout=SECONDS)[0]}")
+
+
+def encodes(worker: Any) -> bool:
+    return " ".join(worker.cmdline()).startswith("ray::EncodingWorker.batches")
 
 
 def test_a_killed_driver_resumes_and_keeps_what_was_finished(
@@ -135,12 +145,16 @@ def test_a_killed_driver_resumes_and_keeps_what_was_finished(
 def test_a_node_is_killed_while_it_encodes_and_nothing_is_lost_or_made_twice(
     cluster: Any, encode: Callable[..., subprocess.Popen[str]], plain: dict[str, bytes], tmp_path: Path
 ) -> None:
+    import psutil
+
     store = tmp_path / "store"
     process = encode(store, "--engine", "ray", "--address", cluster.address)
     node = cluster.list_all_nodes()[-1]
     done_shards(store, 5, process)
-    wait_for_worker(node, process)
+    worker = frozen_worker(node, process)
     cluster.remove_node(node, allow_graceful=False)
+    with suppress(psutil.NoSuchProcess):
+        worker.kill()
     out = finished(process)
     assert "encoding on Ray with workers=3" in out
     assert "a Ray worker was lost" in out
