@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
@@ -106,6 +106,15 @@ def counted(number: int, noun: str, plural: str = "") -> str:
     ('1 row', '0 rows', '2,400 judged queries')
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def first_few(names: Sequence[str]) -> str:
+    """Return up to three names, and "…" where there are more.
+
+    >>> first_few(["a", "b", "c", "d"])
+    'a, b, c, …'
+    """
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from llama2vec.data.sources import beir_file
 from llama2vec.data.trec import read_qrels
 from llama2vec.errors import CorpusFormatError, EvaluationError
 from llama2vec.records import Qrels, Query
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, first_few
 
 logger = logging.getLogger(__name__)
 
@@ -100,5 +100,4 @@ def _some(ids: list[str], one: str, many: str) -> str:
     >>> _some(["a", "b", "c", "d"], "query", "queries")
     "4 queries ('a', 'b', 'c', …)"
     """
-    named = ", ".join(map(repr, ids[:3])) + (", …" if len(ids) > 3 else "")
-    return f"{len(ids)} {one if len(ids) == 1 else many} ({named})"
+    return f"{len(ids)} {one if len(ids) == 1 else many} ({first_few([*map(repr, ids)])})"

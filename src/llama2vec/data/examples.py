@@ -23,14 +23,13 @@ from llama2vec.data.example_rows import (
 )
 from llama2vec.data.lines import json_object, numbered_lines
 from llama2vec.data.msmarco import ID_TRIPLES, find_id_triples, id_triple_rows, text_triple_rows
-from llama2vec.data.readers.building import first_few
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file, open_hub_dataset, reported
 from llama2vec.data.words import text_key
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import FileKind, write_output
 from llama2vec.records import TrainingExample
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, first_few
 
 logger = logging.getLogger(__name__)
 

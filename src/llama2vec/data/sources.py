@@ -13,7 +13,7 @@ from llama2vec.data.readers import START_BYTES, format_of, is_document
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, EmptyCorpusError, MissingDependencyError, UnreadableError
 from llama2vec.files import open_regular
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, first_few
 
 KINDS = (
     "a BEIR folder, .jsonl, .tsv (either also .gz), a folder of .jsonl parts, a folder of documents or one of them "
@@ -119,8 +119,7 @@ def _named(what: str, skipped: list[Path]) -> str:
     if not skipped:
         return ""
     names = sorted(f"{path.name}/" if path.is_dir() else path.name for path in skipped)
-    more = ", …" if len(names) > 3 else ""
-    return f"{what}, skipped {counted(len(names), 'other')} ({', '.join(names[:3])}{more})"
+    return f"{what}, skipped {counted(len(names), 'other')} ({first_few(names)})"
 
 
 ItemT = TypeVar("ItemT")

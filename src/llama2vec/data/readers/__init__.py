@@ -11,10 +11,11 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import DAMAGED, INSTALL, Fault, Member, first_few
+from llama2vec.data.readers.building import INSTALL, Fault, Member
+from llama2vec.data.readers.encodings import DAMAGED
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, first_few
 
 START_BYTES = 4096
 """A file whose suffix is unknown is recognized by so many of its first bytes."""

@@ -15,7 +15,8 @@ from html.entities import html5
 from typing import Any
 from xml.sax.saxutils import escape
 
-from llama2vec.data.readers.building import Fault, Member, decoded
+from llama2vec.data.readers.building import Fault, Member
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 
@@ -124,7 +125,7 @@ def parsed_xml(data: bytes, problems: list[str] | None = None, encoding: str = "
     Args:
         data: The file.
         problems: Takes what is missing from a damaged file.
-        encoding: As :func:`llama2vec.data.readers.building.decoded` takes it.
+        encoding: As :func:`llama2vec.data.readers.encodings.decoded` takes it.
 
     Raises:
         UnreadableError: No element can be read.

@@ -10,7 +10,8 @@ from urllib.parse import unquote
 
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.archives import entry_bytes, open_zip, parsed_xml, zip_bytes
-from llama2vec.data.readers.building import TextBuilder, decoded
+from llama2vec.data.readers.building import TextBuilder
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.readers.html import add_html
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import TextBuilder, decoded
+from llama2vec.data.readers.building import TextBuilder
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import decoded, first_few, unescaped
+from llama2vec.data.readers.building import unescaped
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.readers.markdown import scalars
 from llama2vec.data.readers.tables import TITLES
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.words import estimated_words
 from llama2vec.errors import UnreadableError
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, first_few
 
 _TEXTS = ("text", "contents", "content", "body", "passage", "abstract", "description", "answer", "message")
 _IDS = ("_id", "id", "docid", "doc_id", "pid", "passage_id")

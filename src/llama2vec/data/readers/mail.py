@@ -13,7 +13,8 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import Fault, Member, TextBuilder, decoded
+from llama2vec.data.readers.building import Fault, Member, TextBuilder
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value

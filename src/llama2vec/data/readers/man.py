@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Iterator
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import TextBuilder, decoded
+from llama2vec.data.readers.building import TextBuilder
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 

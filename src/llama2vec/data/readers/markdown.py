@@ -10,7 +10,8 @@ from functools import cache
 from typing import Any
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import INSTALL, Part, decoded, line_blocks
+from llama2vec.data.readers.building import INSTALL, Part, line_blocks
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Value
 

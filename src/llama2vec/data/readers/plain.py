@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import decoded
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 
 

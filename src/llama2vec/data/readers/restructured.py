@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.building import Part, decoded, line_blocks
+from llama2vec.data.readers.building import Part, line_blocks
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 
 _RULE = re.compile(r"([!-/:-@\[-`{-~])\1{2,}$")

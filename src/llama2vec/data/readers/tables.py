@@ -13,7 +13,8 @@ from typing import Any
 
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.archives import open_zip, zip_bytes
-from llama2vec.data.readers.building import Fault, decoded
+from llama2vec.data.readers.building import Fault
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.words import estimated_words
 from llama2vec.errors import UnreadableError

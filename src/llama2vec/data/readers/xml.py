@@ -7,7 +7,8 @@ from typing import Any
 
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.archives import parsed_xml
-from llama2vec.data.readers.building import TextBuilder, decoded
+from llama2vec.data.readers.building import TextBuilder
+from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.settings import ReadingSettings
 
 _TITLES = frozenset(("title", "head", "bridgehead", "subject"))
