@@ -164,9 +164,18 @@ def pile_table(_: str, results: Path) -> str:
 
 def distillation_table(_: str, results: Path) -> str:
     """Return what the ready model's lower layers score, and what a teacher adds (``benchmarks/distillation.py``)."""
-    rows = _read(results / "distillation.json")["rows"]
-    sets = {task: task.partition("/")[0] for task in rows["labels"]["scores"] if not task.startswith("stsb/")}
-    lines = [["model", *sets.values(), "average", "STS-B dev", "vs labels"]]
+    return _compared_rows(_read(results / "distillation.json")["rows"], "model", "labels")
+
+
+def finetuning_variants_table(_: str, results: Path) -> str:
+    """Return what single changes of a fine-tuning are worth (``benchmarks/finetuning_variants.py``)."""
+    return _compared_rows(_read(results / "finetuning-variants.json")["variants"], "variant", "base")
+
+
+def _compared_rows(rows: Mapping[str, Any], noun: str, reference: str) -> str:
+    """Return rows with their scores and the difference to one of them, over the sets of the average."""
+    sets = {task: task.partition("/")[0] for task, one in rows[reference]["scores"].items() if "nDCG@10" in one}
+    lines = [[noun, *sets.values(), "average", "STS-B dev", f"vs {reference}"]]
     per_query = {
         name: {
             task: {str(place): value for place, value in enumerate(found["scores"][task]["values"])} for task in sets
@@ -176,7 +185,7 @@ def distillation_table(_: str, results: Path) -> str:
     for name, found in rows.items():
         spearman = next(one["spearman"] for one in found["scores"].values() if "spearman" in one)
         scores = [f"{found['scores'][task]['nDCG@10']:.3f}" for task in sets]
-        test = "–" if name == "labels" else _difference(per_query["labels"], per_query[name], list(sets))
+        test = "–" if name == reference else _difference(per_query[reference], per_query[name], list(sets))
         lines.append([name, *scores, f"**{found['average']:.3f}**", f"{spearman:.3f}", test])
     return study_tables.markdown(lines)
 
@@ -351,6 +360,7 @@ TABLES: dict[str, Callable[[str, Path], str]] = {
     "pile": pile_table,
     "warm-start": warm_start_table,
     "distillation": distillation_table,
+    "finetuning-variants": finetuning_variants_table,
     "authors": authors_table,
     "authors-steps": authors_steps_table,
     "scale": scale_table,
