@@ -112,6 +112,15 @@ def id_key(passage_id: str) -> int:
     return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little")
 
 
+def document_id(passage_id: str) -> str:
+    """Return the key of a passage in an engine: 64 digits, whatever characters and length the passage's id has.
+
+    >>> len(document_id("it's \\ "))
+    64
+    """
+    return hashlib.sha256(passage_id.encode()).hexdigest()
+
+
 def payload(passage: Passage) -> dict[str, Any]:
     """Return what an engine keeps of a passage besides its vectors.
 
