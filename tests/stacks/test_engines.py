@@ -286,6 +286,40 @@ def test_an_index_searches_through_an_engine(
     assert opened.bm25 is not None
 
 
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_index_that_is_replaced_while_it_is_open_is_searched_on(
+    kind: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
+    store = store_of(tmp_path / "store", list(range(200)), table)
+    place = target(kind)
+    engine = place.open()
+    export_store(store, engine)
+    engine.close()
+    build_index(store, tmp_path / "index", search=SearchRequest(engine=place))
+    opened = OpenedIndex.open(tmp_path / "index")
+    assert build_index(store, tmp_path / "index", bm25="en") == ["bm25"]
+    assert not opened.is_present
+    queries = clustered(5, WIDTH, seed=1)
+    assert opened.again().index.search(queries, 10)[1].shape == (5, 10)
+    opened = opened.again()
+    assert opened.bm25 is not None
+    assert opened.index.search(queries, 10)[1].shape == (5, 10)
+
+
+@pytest.mark.parametrize(("kind", "what"), [("qdrant", "Qdrant's local mode"), ("milvus", "Milvus Lite")])
+def test_a_folder_that_another_program_has_open_is_refused_in_one_line(
+    kind: str, what: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
+    place = target(kind)
+    engine = place.open()
+    export_store(store_of(tmp_path / "store", [0, 1, 2], table), engine)
+    code = f"from llama2vec.engines.opening import Target; Target({kind!r}, {place.at!r}, 'passages').open()"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert f"{what}" in other.stderr.splitlines()[-1]
+    assert "one" in other.stderr.splitlines()[-1]
+    engine.close()
+
+
 @pytest.mark.parametrize("width", [2500, 4096])
 def test_postgres_finds_wide_vectors_through_an_index_over_fewer_bits(
     width: int, postgres: str, tmp_path: Path

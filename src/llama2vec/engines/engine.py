@@ -65,6 +65,7 @@ class Engine(Protocol):
     kind: str  # As in ``--to``
     place: str  # Where the collection is, without passwords, for messages
     errors: tuple[type[Exception], ...]  # What the engine's client raises
+    is_exclusive: bool  # Whether no second client can open the data while this one is open, not even of this process
     has_bm25: bool  # Whether it searches words by its own BM25; otherwise it takes word vectors
 
     def about(self) -> About | None:

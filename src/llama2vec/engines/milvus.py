@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from llama2vec.engines.engine import (
@@ -64,6 +65,7 @@ class Milvus:
     """A collection in Milvus."""
 
     kind = "milvus"
+    is_exclusive = False
     has_bm25 = False
     _is_keyed = True  # False: made before passages had keys, and only searched
 
@@ -81,6 +83,11 @@ class Milvus:
             self._client = pymilvus.MilvusClient(at, token=token, timeout=timeout)
             self._client.list_collections(timeout=timeout)
         except (pymilvus.MilvusException, OSError, RuntimeError) as error:
+            if "Open local milvus failed" in str(error) and Path(at).exists():
+                raise EngineError(
+                    f"{at} cannot be opened by Milvus Lite, which lets in one program at a time; end another one that "
+                    "has it open, or run a Milvus server"
+                ) from error
             raise unreachable(f"Milvus at {at}", error) from error
 
     def about(self) -> About | None:

@@ -70,6 +70,7 @@ class OpenSearch:
     """An index in OpenSearch."""
 
     kind = "opensearch"
+    is_exclusive = False
     has_bm25 = True
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float, **client: Any) -> None:

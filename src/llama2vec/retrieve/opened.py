@@ -13,6 +13,7 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
 from llama2vec.model.lengths import Cut, warn_of_limit
 from llama2vec.records import Query
+from llama2vec.retrieve.engine_index import EngineIndex
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import MODES, Mode
 from llama2vec.retrieve.index import BM25_PART, MANIFEST, check_index, index_folder, open_bm25, open_fields, open_index
@@ -82,6 +83,13 @@ class OpenedIndex:
                     return cls(index, bm25, fields, _stamp(path, index.store), path)
             time.sleep(_WAIT_SECONDS)
         raise StoreReplacedError(f"{path} is replaced faster than it can be opened; try again later")
+
+    def again(self) -> OpenedIndex:
+        """Open what lies in the folder now, in the place of this state; errors as of :meth:`open`."""
+        assert self.folder is not None
+        if isinstance(self.index, EngineIndex):
+            self.index.let_go()
+        return self.open(self.folder)
 
     @classmethod
     def of_parts(cls, index: Index, bm25: Bm25Index | None, fields: PassageFields) -> OpenedIndex:
