@@ -89,7 +89,7 @@ class OpenedIndex:
         assert self.folder is not None
         if isinstance(self.index, EngineIndex):
             self.index.let_go()
-        return self.open(self.folder)
+        return OpenedIndex.open(self.folder)
 
     @classmethod
     def of_parts(cls, index: Index, bm25: Bm25Index | None, fields: PassageFields) -> OpenedIndex:
