@@ -65,7 +65,7 @@ def llama_server(folder: Path, pooling: str, number_format: str) -> Iterator[str
 def verified(folder: Path, pooling: str = "LAST", number_format: str = "F32", **changes: Any) -> Verification:
     golden = read_golden(folder)
     with llama_server(folder, pooling, number_format) as url:
-        server = ServerSettings.model_validate({"url": url, "input_type_field": "none", **changes})
+        server = ServerSettings.model_validate({"url": url, "input_type_field": "prompt", **changes})
         return verify(folder, golden, open_backend("http", folder, golden, server=server), device="cpu")
 
 

@@ -57,7 +57,7 @@ class LlamaCpp:
     def embed(self, side: Side, texts: Sequence[str]) -> Vectors:
         """Return the vectors [N, D] of texts, which a new server gets with the prompt as text."""
         with self._server() as url:
-            settings = ServerSettings(url=url, input_type_field="none", timeout_seconds=600)
+            settings = ServerSettings(url=url, input_type_field="prompt", timeout_seconds=600)
             server = EmbeddingServer(self._home, settings)
             if self._adds_eos[side]:
                 server.leave_out(self._eos)

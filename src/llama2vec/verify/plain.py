@@ -209,10 +209,23 @@ def slot_words(contract: dict[str, Any], tokenizer: Any, prompt: PromptName) -> 
     return "".join(tokenizer.convert_ids_to_tokens(ids))
 
 
-def text_input(folder: Path) -> Callable[[Side, str], str]:
-    """Return :func:`input_as_text` for a saved model."""
+def text_input(folder: Path, *, servable_bare: bool = True) -> Callable[[Side, str], str]:
+    """Return what to send of a text to a server: itself where its tokenizer adds the prompt, else with the prompt.
+
+    Args:
+        folder: The saved model.
+        servable_bare: Whether the server runs the tokenizer of a servable encoder, which adds the prompt.
+    """
     contract: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+    if servable_bare and adds_prompts(folder):
+        return lambda side, text: text
     return partial(input_as_text, contract, load_tokenizer(str(folder)))
+
+
+def adds_prompts(folder: Path) -> bool:
+    """Tell whether the saved tokenizer adds the prompts, as that of a servable encoder does."""
+    contract: dict[str, Any] = json.loads((folder / CONTRACT_FILE).read_text(encoding="utf-8"))
+    return bool(contract["encoder"].get("servable"))
 
 
 NEAR_COSINE = 0.99

@@ -14,8 +14,8 @@ import numpy as np
 from llama2vec.errors import BackendError, ConfigError, MissingDependencyError
 from llama2vec.records import Side, Vectors
 from llama2vec.terminal import counted
-from llama2vec.verify.plain import text_input
-from llama2vec.verify.settings import ServerSettings
+from llama2vec.verify.plain import adds_prompts, text_input
+from llama2vec.verify.settings import NO_FIELD, ServerSettings
 
 try:
     import httpx
@@ -47,8 +47,10 @@ class EmbeddingServer:
         }
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._prompted: Callable[[Side, str], str] | None = None
-        if settings.input_type_field == "none":
-            self._prompted, self.unchecked = text_input(folder), _PROMPTS_AS_TEXT
+        if settings.input_type_field in NO_FIELD:
+            is_bare = settings.input_type_field == "none" and adds_prompts(folder)
+            self._prompted = text_input(folder, servable_bare=is_bare)
+            self.unchecked = () if is_bare else _PROMPTS_AS_TEXT
 
     def leave_out(self, ending: str) -> None:
         """Send texts without the end that the server adds by itself."""

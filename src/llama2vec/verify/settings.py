@@ -6,6 +6,9 @@ from pydantic import Field
 
 from llama2vec.config import Settings
 
+NO_FIELD = ("none", "prompt")
+"""Values of ``input_type_field`` that name no field."""
+
 
 class ServerSettings(Settings):
     """How ``verify --backend http`` asks a server; each field is an option of the command."""
@@ -13,7 +16,8 @@ class ServerSettings(Settings):
     url: str | None = Field(default=None, description="Address of a server with /v1/embeddings.")
     input_type_field: str = Field(
         default="input_type",
-        description="Request field that marks query or passage; none = send prompts as text.",
+        description="Request field that marks query or passage; none = no field: prompts are sent as text, unless the "
+        "encoder is servable; prompt = no field, and prompts always as text (llama.cpp).",
     )
     served_name: str | None = Field(
         default=None, description="Name of the model on the server; default: its folder's name."

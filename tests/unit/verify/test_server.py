@@ -8,13 +8,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from encoders import encoder_for
 from planting import Saved
 
-from llama2vec.config import ModelSettings
+from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.model.encoder import Encoder
 
 Models = Callable[[str], Saved]
@@ -124,6 +126,33 @@ def test_a_server_without_prompts_is_sent_them_as_text(
     assert code == 0, out
     assert "not checked: whether the server adds the prompts" in out
     assert "not checked: where the server cuts a long text" in out
+
+
+def test_a_server_that_runs_the_tokenizer_of_a_servable_encoder_gets_the_texts_alone(
+    llama_folder: Path, tmp_path: Path, cli: Cli, server: Callable[[Answer], str]
+) -> None:
+    encoder = encoder_for(llama_folder, settings=EncoderSettings(servable=True, passage_max_tokens=60))
+    folder = encoder.save(tmp_path / "servable")
+    saved = Encoder.load(folder, settings=ModelSettings(dtype="float32", device="cpu"))
+
+    def strict(body: dict[str, Any], _: dict[str, str]) -> tuple[int, bytes]:
+        if set(body) != {"model", "input", "encoding_format"}:
+            return 422, b"unknown field"
+        return 200, openai_answer(saved.encode_passages(body["input"]), "float")
+
+    address = ["--backend", "http", "--url", server(strict)]
+    code, out, _ = cli(folder, *address, "--input-type-field", "none")
+    assert code == 0, out
+    assert "not checked" not in out
+    assert cli(folder, *address)[0] == 2
+    # A server that does not run that part of a tokenizer is sent the prompts.
+    code, out, _ = cli(folder, *address, "--input-type-field", "prompt")
+    assert code == 1
+    assert "not checked: whether the server adds the prompts" in out
+    code, _, _ = cli(folder, "--export-texts", tmp_path / "texts.jsonl")
+    assert code == 0
+    rows = [json.loads(line) for line in (tmp_path / "texts.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert all(row["prompted"] == row["text"] for row in rows)
 
 
 def test_prompts_sent_to_a_server_that_adds_them_are_named(
