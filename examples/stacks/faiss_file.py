@@ -5,6 +5,8 @@
 
 Row n of the file is passage n of ``vectors.faiss.ids.json``. ``--store`` takes a store from `llama2vec encode`;
 its vectors are then compared with the encoder's in the number format of ``--dtype``: the one that `encode` was given.
+
+It imports ``reference.py``: `llama2vec recipes show reference.py > reference.py` writes it.
 """
 
 from __future__ import annotations

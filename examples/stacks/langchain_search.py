@@ -5,6 +5,8 @@
 
 ``--huggingface`` takes ``HuggingFaceEmbeddings`` of langchain-huggingface instead of the class below: the same vectors,
 but for texts with line breaks, which it turns into spaces before the model sees them (the last check says so).
+
+It imports ``reference.py``: `llama2vec recipes show reference.py > reference.py` writes it.
 """
 
 from __future__ import annotations

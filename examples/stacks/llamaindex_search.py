@@ -2,6 +2,8 @@
 
 pip install llama-index-core llama-index-embeddings-huggingface 'sentence-transformers>=5.4'
 python llamaindex_search.py MODEL
+
+It imports ``reference.py``: `llama2vec recipes show reference.py > reference.py` writes it.
 """
 
 from __future__ import annotations

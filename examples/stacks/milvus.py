@@ -5,6 +5,8 @@
     python milvus.py MODEL --uri http://localhost:19530 --token root:Milvus
 
 The collection is named after the model's contract, so that vectors of two models never meet.
+
+It imports ``reference.py``: `llama2vec recipes show reference.py > reference.py` writes it.
 """
 
 from __future__ import annotations

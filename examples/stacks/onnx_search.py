@@ -5,6 +5,8 @@
     python onnx_search.py MODEL --onnx onnx
 
 Only the comparison at the end loads MODEL.
+
+It imports ``reference.py``: `llama2vec recipes show reference.py > reference.py` writes it.
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@
     python openai_client.py MODEL --url http://127.0.0.1:8080/v1
 
 A server with a token: set LLAMA2VEC_TOKEN here as there. A server that computes in bfloat16: ``--tolerance 1e-2``.
+
+It imports ``reference.py``: `llama2vec recipes show reference.py > reference.py` writes it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@
 
 Ids leave nothing to the server's tokenizer: neither BOS and EOS, nor how the end of a text and the prompt are cut into
 tokens, nor where a long text is cut.
+
+It imports ``reference.py``: `llama2vec recipes show reference.py > reference.py` writes it.
 """
 
 from __future__ import annotations

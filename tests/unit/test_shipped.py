@@ -48,6 +48,16 @@ def test_every_file_says_what_it_is() -> None:
     assert shipped.summary(shipped.recipe_files()["demo"]).startswith("SmolLM2-135M on the documentation")
 
 
+def test_an_example_that_imports_another_one_says_how_to_get_it() -> None:
+    files = shipped.stack_files()
+    for path in files.values():
+        text = path.read_text(encoding="utf-8")
+        for other in {Path(name).stem for name in files} - {path.stem}:
+            if f"from {other} import" in text:
+                assert f"recipes show {other}.py > {other}.py" in text.split('"""')[1], path
+    assert "recipes show reference.py > reference.py" in (REPOSITORY / "docs" / "stacks.md").read_text(encoding="utf-8")
+
+
 def test_a_model_is_found_by_its_name() -> None:
     assert shipped.model_folders() == {"llama2vec-smollm2-135m": REPOSITORY / "models" / "llama2vec-smollm2-135m"}
 
