@@ -125,7 +125,7 @@ def merged(source: ModelSource) -> ModelSource:
         llm, made = ModelSpec.model_validate(facts["base"]).beside(given), dict(facts.get("made", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{given / COMPACT_FILE}: names no LLM; restore the compact encoder") from error
-    base = fetched(llm.source())
+    base = fetched(llm.source(f"it is the LLM that {given / COMPACT_FILE} names: put it back"))
     package = PACKAGED.get(llm.name)
     if package and not base.gguf_file and cached(base).fingerprint() != made.get("base"):
         raise MissingDependencyError(

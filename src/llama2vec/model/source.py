@@ -19,6 +19,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from llama2vec.artifact import read_object
 from llama2vec.config import EncoderSettings, GrownSettings, PromptSettings, load_config
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
 from llama2vec.files import Lock, file_sha256, write_json
@@ -30,6 +31,7 @@ CONTRACT_FILE = "llama2vec.json"
 COMPACT_FILES = ("compact.json", "adapter_model.safetensors", "adapter_config.json")
 """What a compact encoder holds instead of weights."""
 COMPACT_FILE, COMPACT_ADAPTER, ADAPTER_CONFIG = COMPACT_FILES
+EXPORT_FILE = "export.json"  # Of `export`
 QUERY_TABLE_FILE = "query_table.json"  # Of `distill`
 _COMES_WITH_CONTRACT = ("golden.json", "portable_encoder.py")
 _SAMPLE_BYTES, _SAMPLES = 1 << 20, 32
@@ -151,8 +153,8 @@ class ModelSpec(GrownSettings):
             data["path"] = Path(path).as_posix()
         return data
 
-    def source(self) -> ModelSource:
-        """Find the model's files; a path is never looked up on the hub.
+    def source(self, remedy: str = "name the model with --model") -> ModelSource:
+        """Find the model's files; a path is never looked up on the hub. ``remedy`` says what to do without a folder.
 
         Raises:
             ModelNotFoundError: No model is at the path.
@@ -160,7 +162,7 @@ class ModelSpec(GrownSettings):
         if self.name:
             return resolve_hub(self.name)
         if not Path(self.path).exists():
-            raise ModelNotFoundError(f"{self.path}: no such model folder or file; name the model with --model")
+            raise ModelNotFoundError(f"{self.path}: no such model folder or file; {remedy}")
         return resolve_model(self.path)
 
     @property
@@ -213,6 +215,10 @@ def resolve_model(name: str) -> ModelSource:
                 f"{name}: a query table, which only `search` and Retriever.open take; give the model it was made of"
             )
         if not (path / "config.json").is_file():
+            made = (read_object(path / EXPORT_FILE) or {}).get("made")
+            if isinstance(made, dict) and (runtime := made.get("runtime")):
+                reads = f"`verify --backend {runtime}` reads it; elsewhere give the encoder that it was made from"
+                raise ModelNotFoundError(f"{name}: an export for {runtime}; {reads}")
             raise ModelNotFoundError(f"{name}: the folder has no config.json; give a saved model or a .gguf file")
         if not (path / CONTRACT_FILE).is_file() and any((path / one).exists() for one in _COMES_WITH_CONTRACT):
             raise ModelNotFoundError(f"{name}: a saved encoder without its {CONTRACT_FILE}; restore that file")

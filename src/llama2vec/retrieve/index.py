@@ -22,6 +22,7 @@ from llama2vec.artifact import Found, Kind, bring_back, claim, read_object
 from llama2vec.engines.opening import Target
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
+from llama2vec.model.source import CONTRACT_FILE, own_models
 from llama2vec.records import Passage
 from llama2vec.retrieve.engine_index import EngineIndex
 from llama2vec.retrieve.faiss_index import FaissIndex, default_search, import_faiss, write_faiss_index
@@ -215,6 +216,8 @@ def check_index(path: str | Path) -> Path:
     bring_back(Path(path))
     folder = index_folder(path)
     if not any((folder / file).exists() for file in (MANIFEST, STORE_FILE, PLAN_FILE)):
+        if str(path) in own_models() or all((folder / file).is_file() for file in (CONTRACT_FILE, "config.json")):
+            raise StoreError(f"no index at {path}: it is an encoder, which `llama2vec serve --model {path}` serves")
         raise StoreError(
             f"no index at {folder}; make one with `llama2vec index`, or ask a folder of documents with `llama2vec ask`"
         )

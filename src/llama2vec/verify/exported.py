@@ -10,8 +10,10 @@ import numpy as np
 from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError
 from llama2vec.model.golden import Golden, read_golden
+from llama2vec.model.local import fetched
 from llama2vec.model.publish.exporting import Export, OnnxExport, Runtime
 from llama2vec.model.publish.gguf_file import GGUF_FILE
+from llama2vec.model.source import EXPORT_FILE
 from llama2vec.records import Side, Vectors
 from llama2vec.verify.backends import Backend
 
@@ -37,7 +39,9 @@ def open_exported(runtime: Runtime, folder: Path) -> tuple[Path, Golden, Backend
     export = Export.read(folder, runtime)
     from llama2vec.model.encoder import Encoder
 
-    encoder = Encoder.from_spec(export.encoder, ModelSettings(dtype="float32", device="cpu"))
+    missing = f"it is the encoder that {folder / EXPORT_FILE} names: put it back, or export it again"
+    source = fetched(export.encoder.source(missing))
+    encoder = Encoder.from_spec(export.encoder, ModelSettings(dtype="float32", device="cpu"), source)
     home = Path(encoder.backbone.source.location)
     if encoder.contract_hash != export.contract:
         raise BackendError(f"{folder}: {home} was saved again after it was exported; export it again")

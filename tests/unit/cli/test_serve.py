@@ -108,3 +108,13 @@ def test_a_host_that_no_request_can_name_is_refused() -> None:
     good = ["search.example.org", "localhost", "10.0.0.7", "fe80::1"]
     assert ProxySettings(allow_host=good).allow_host == good
     assert ProxySettings(allow_host=["[::1]", "search.example.org."]).allow_host == ["::1", "search.example.org"]
+
+
+def test_an_encoder_in_the_place_of_an_index_is_named_with_its_option(
+    command_line: CommandLine, tmp_path: Path
+) -> None:
+    for file in ("llama2vec.json", "config.json"):
+        (tmp_path / file).write_text("{}")
+    for folder in (tmp_path, "llama2vec-smollm2-135m"):
+        told = command_line.refused("serve", folder)
+        assert f"no index at {folder}: it is an encoder, which `llama2vec serve --model {folder}` serves" in told

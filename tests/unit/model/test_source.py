@@ -87,6 +87,13 @@ def test_a_path_to_nothing_is_not_taken_for_a_hub_id(name: str) -> None:
 def test_a_folder_without_a_model_and_another_file_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
         resolve_model(str(tmp_path))
+    (tmp_path / "export.json").write_text('{"made": {"runtime": "llama.cpp"}}')
+    with pytest.raises(ModelNotFoundError, match=r"an export for llama\.cpp; `verify --backend llama\.cpp` reads it"):
+        resolve_model(str(tmp_path))
+    for other in ("{", "[]", '{"made": []}', '{"made": {}}'):
+        (tmp_path / "export.json").write_text(other)
+        with pytest.raises(ModelNotFoundError, match=r"no config\.json"):
+            resolve_model(str(tmp_path))
     file = tmp_path / "weights.bin"
     file.touch()
     with pytest.raises(ModelNotFoundError, match="not a model"):

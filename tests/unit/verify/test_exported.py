@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from encoders import encoder_for
 
-from llama2vec.errors import BackendError, ConfigError
+from llama2vec.errors import BackendError, ConfigError, ModelNotFoundError
 from llama2vec.model.publish.exporting import OnnxExport
 from llama2vec.records import Side
 from llama2vec.verify.exported import drawn_texts, open_exported
@@ -49,6 +49,16 @@ def test_an_encoder_that_was_saved_again_is_refused(exported: Path, tmp_path: Pa
     encoder.save(tmp_path / "encoder", overwrite=True)
     with pytest.raises(BackendError, match="was saved again after it was exported"):
         open_exported("onnx", tmp_path / "export")
+
+
+def test_an_encoder_that_is_gone_is_named_with_the_file_that_names_it(exported: Path, tmp_path: Path) -> None:
+    shutil.copytree(exported, tmp_path / "export")
+    with pytest.raises(ModelNotFoundError) as raised:
+        open_exported("onnx", tmp_path / "export")
+    assert str(raised.value) == (
+        f"{tmp_path / 'encoder'}: no such model folder or file; it is the encoder that "
+        f"{tmp_path / 'export' / 'export.json'} names: put it back, or export it again"
+    )
 
 
 def test_another_folder_is_refused(exported: Path) -> None:

@@ -27,7 +27,7 @@ from llama2vec.model.publish.prompted_tokenizer import (
     surroundings,
     with_limits,
 )
-from llama2vec.model.source import CONTRACT_FILE, ModelSpec, resolve_model
+from llama2vec.model.source import CONTRACT_FILE, EXPORT_FILE, ModelSpec, resolve_model
 from llama2vec.records import Side, Vectors
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _HOW_TO_EXPORT = {
     "onnx": "give a folder that `llama2vec export --to onnx` wrote",
     "llama.cpp": "give a folder that `llama2vec export --to gguf` wrote",
 }
-EXPORT_FILE, QUERY_TOKENIZER = "export.json", "query_tokenizer.json"
+QUERY_TOKENIZER = "query_tokenizer.json"
 _FORMAT = {"format": "llama2vec-export", "version": 1}
 _FLOAT32 = ModelSettings(dtype="float32", device="cpu")
 

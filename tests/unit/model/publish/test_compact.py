@@ -14,7 +14,7 @@ from encoders import FLOAT32, encoder_for
 from safetensors.torch import load_file, save_file
 
 from llama2vec.config import EncoderSettings, LoraSettings
-from llama2vec.errors import ContractError, ModelError, OutputExistsError
+from llama2vec.errors import ContractError, ModelError, ModelNotFoundError, OutputExistsError
 from llama2vec.integrations.sentence_transformers import load_sentence_transformer
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.encoder import Encoder
@@ -221,6 +221,18 @@ def test_a_compact_encoder_of_a_servable_one_merges_into_a_servable_folder(llama
     merged = fetched(resolve_model(str(tmp_path / "small"))).location
     given = SentenceTransformer(merged, device="cpu", model_kwargs={"dtype": torch.float32}).encode(TEXTS)
     np.testing.assert_allclose(given, vectors(tmp_path / "small"), atol=1e-5)
+
+
+def test_an_llm_that_is_gone_is_named_with_the_file_that_names_it(
+    trained: Path, llama_folder: Path, tmp_path: Path, cache: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(llama_folder, base)
+    save_compact(trained, tmp_path / "small", base=str(base), rank=RANK)
+    base.rename(tmp_path / "away")
+    told = rf"base: no such model folder or file; it is the LLM that {tmp_path}/small/compact\.json names: put it back"
+    with pytest.raises(ModelNotFoundError, match=told):
+        Encoder.load(tmp_path / "small")
 
 
 @pytest.mark.parametrize("servable", [False, True])
