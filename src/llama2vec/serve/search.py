@@ -78,8 +78,10 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
 
     @app.post("/search", dependencies=secured, responses=responses)
     async def search_by_body(
-        request: Request, response: Response, asked: Annotated[body_model, Body()]
-    ) -> SearchAnswer:  # type: ignore[valid-type]
+        request: Request,
+        response: Response,
+        asked: Annotated[body_model, Body()],  # type: ignore[valid-type]
+    ) -> SearchAnswer:
         """Search the index, for long questions and those that should not appear in an address."""
         return await answer(request, response, asked)
 
