@@ -28,11 +28,11 @@ from llama2vec.errors import EngineError
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Place, Query
 from llama2vec.retrieve.exporting import Exported, export_store
-from llama2vec.retrieve.index import build_index, store_passages
+from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.opened import OpenedIndex
 from llama2vec.retrieve.settings import SearchRequest
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store import VectorStore, store_passages
 from llama2vec.retrieve.store_writer import write_store
 from llama2vec.retrieve.vector_index import ExactIndex
 from llama2vec.retrieve.word_vectors import query_words

@@ -43,10 +43,9 @@ from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.index import store_passages, store_sha256
 from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
-from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
-from llama2vec.retrieve.texts import passages_sha256
+from llama2vec.retrieve.store import store_passages, store_sha256
+from llama2vec.retrieve.store_writer import STORE, passages_sha256, warn_of_cut_passages, write_store
 from llama2vec.retrieve.vector_index import ExactIndex, Index
 from llama2vec.terminal import ProgressReporter, counted
 

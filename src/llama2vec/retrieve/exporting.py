@@ -14,8 +14,7 @@ from llama2vec.data.rows import passage_line
 from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors, id_key
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
-from llama2vec.retrieve.index import store_passages, store_sha256
-from llama2vec.retrieve.store import Vectors, VectorStore
+from llama2vec.retrieve.store import Vectors, VectorStore, store_passages, store_sha256
 from llama2vec.retrieve.word_vectors import WordVectors
 from llama2vec.terminal import ProgressReporter, counted
 

@@ -21,8 +21,7 @@ from llama2vec.errors import EngineError, one_line
 from llama2vec.files import disk_errors, write_json
 from llama2vec.retrieve.exporting import check_gone
 from llama2vec.retrieve.faiss_index import import_faiss, write_faiss_index
-from llama2vec.retrieve.index import store_passages, store_sha256
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store import VectorStore, store_passages, store_sha256
 
 _ABOUT, _VECTORS, _PASSAGES = "collection.json", "vectors.faiss", "passages.sqlite"
 _COLUMNS = ("id", "title", "text", "path", "page", "place", "fields")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -22,14 +22,13 @@ from llama2vec.artifact import Found, Kind, bring_back, claim, read_object
 from llama2vec.engines.opening import Target
 from llama2vec.errors import ConfigError, StoreError
 from llama2vec.files import disk_errors, file_sha256, write_json
-from llama2vec.records import Passage
 from llama2vec.retrieve.engine_index import EngineIndex
 from llama2vec.retrieve.faiss_index import FaissIndex, default_search, import_faiss, write_faiss_index
 from llama2vec.retrieve.field_table import write_field_table
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
 from llama2vec.retrieve.settings import FaissSearch, IndexKind, SearchRequest
-from llama2vec.retrieve.store import PLAN_FILE, STORE_FILE, VectorStore, is_intact
+from llama2vec.retrieve.store import PLAN_FILE, STORE_FILE, VectorStore, is_intact, store_passages, store_sha256
 from llama2vec.retrieve.tuning import kind_for, tuned
 from llama2vec.retrieve.vector_index import ExactIndex, Index
 
@@ -41,7 +40,6 @@ _FORMAT = "llama2vec-index"
 MANIFEST, _FAISS, _FIELDS = "index.json", "index.faiss", "fields.sqlite"
 _BM25, _PART, _SPARSE = "bm25", "part.json", "sparse"
 BM25_PART = f"{_BM25}/{_PART}"
-_READ_PASSAGES = 2048
 
 
 class _StorePlace(BaseModel):
@@ -224,17 +222,6 @@ def index_folder(path: str | Path) -> Path:
     """Return where the index lies in a folder that holds store and index side by side; else the path itself."""
     path = Path(path)
     return path / "index" if not (path / MANIFEST).exists() and (path / "index" / MANIFEST).is_file() else path
-
-
-def store_passages(store: VectorStore) -> Iterator[Passage]:
-    """Yield the passages of a store in row order, a few thousand in memory at a time."""
-    for begin in range(0, len(store), _READ_PASSAGES):
-        yield from store.passages(range(begin, min(begin + _READ_PASSAGES, len(store))))
-
-
-def store_sha256(store: VectorStore) -> str:
-    """Return the hash of a store's manifest, which holds the checksums of all its files."""
-    return file_sha256(store.path / STORE_FILE)
 
 
 def _kind_for(store: VectorStore, search: SearchRequest) -> str | None:

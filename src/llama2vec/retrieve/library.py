@@ -26,12 +26,12 @@ from llama2vec.manifest import digest
 from llama2vec.model.source import cache_folder
 from llama2vec.records import Passage
 from llama2vec.retrieve.changes import Changes, Counts, Source
-from llama2vec.retrieve.index import build_index, store_passages
+from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.inventory import INDEX_FOLDER, INVENTORY_FILE, LIBRARY, STORE_FOLDER, FileRecord, Inventory
 from llama2vec.retrieve.journal import Journal
 from llama2vec.retrieve.reuse import KnownVectors
 from llama2vec.retrieve.settings import LibrarySettings
-from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
+from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore, store_passages
 from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
 
 logger = logging.getLogger(__name__)

@@ -27,12 +27,12 @@ from llama2vec.records import Passage, Query, Run
 from llama2vec.retrieve.filters import PassageFields
 from llama2vec.retrieve.fusion import Fusion, Mode
 from llama2vec.retrieve.hits import Hit, grouped
-from llama2vec.retrieve.index import build_index, store_passages
+from llama2vec.retrieve.index import build_index
 from llama2vec.retrieve.lexical import Bm25Index
 from llama2vec.retrieve.opened import EncoderOfStore, OpenedIndex, QueryEncoder
-from llama2vec.retrieve.store import Vectors, VectorStore
-from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
-from llama2vec.retrieve.texts import as_passages, check_distinct, passages_sha256
+from llama2vec.retrieve.store import Vectors, VectorStore, store_passages
+from llama2vec.retrieve.store_writer import passages_sha256, warn_of_cut_passages, write_store
+from llama2vec.retrieve.texts import as_passages, check_distinct
 from llama2vec.retrieve.vector_index import Index, Rows, Scores
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from llama2vec.data.rows import passage_line
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
-from llama2vec.records import Passage
-from llama2vec.retrieve.store import PassageEncoder, VectorFormat, Vectors, VectorStore
+from llama2vec.records import Passage, VectorFormat
+from llama2vec.retrieve.store import PassageEncoder, Vectors, VectorStore
 from llama2vec.terminal import ProgressReporter
 
 _CHUNK = 8192

@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,16 +31,14 @@ from llama2vec.artifact import bring_back, read_object
 from llama2vec.data.rows import passage_of
 from llama2vec.errors import CorruptShardError, StoreError
 from llama2vec.files import file_sha256
-from llama2vec.records import Passage
+from llama2vec.records import Passage, VectorFormat
 from llama2vec.records import Vectors as Vectors
-
-VectorFormat = Literal["float32", "float16", "int8"]
-"""How a store keeps its vectors, the most exact first."""
 
 STORE_FILE, PLAN_FILE = "store.json", "writing.json"
 FORMAT = {"format": "llama2vec-store", "version": 1}
 VECTORS_PART, TEXT_PARTS = "vectors.npy", ("passages.jsonl", "offsets.npy")
 _TICK_NANOSECONDS = 20_000_000
+_READ_PASSAGES = 2048
 _verified: set[tuple[str, tuple[int, ...]]] = set()
 
 
@@ -272,6 +270,17 @@ class _PassageIds(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for begin in range(0, len(self), 8192):
             yield from self[begin : begin + 8192]
+
+
+def store_passages(store: VectorStore) -> Iterator[Passage]:
+    """Yield the passages of a store in row order, a few thousand in memory at a time."""
+    for begin in range(0, len(store), _READ_PASSAGES):
+        yield from store.passages(range(begin, min(begin + _READ_PASSAGES, len(store))))
+
+
+def store_sha256(store: VectorStore) -> str:
+    """Return the hash of a store's manifest, which holds the checksums of all its files."""
+    return file_sha256(store.path / STORE_FILE)
 
 
 def as_stored(vectors: Vectors, dtype: VectorFormat) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from llama2vec.data.rows import passage_line
 from llama2vec.errors import ConfigError, EmptyCorpusError, InputChangedError, StoreError
 from llama2vec.files import Lock, disk_errors, write_atomic
 from llama2vec.model.lengths import warn_of_cut
-from llama2vec.records import Passage
+from llama2vec.records import Passage, VectorFormat
 from llama2vec.retrieve.placing import Take, shard_turns
 from llama2vec.retrieve.reuse import PartialShard, count_cut, encoder_batches
 from llama2vec.retrieve.store import (
@@ -37,7 +38,6 @@ from llama2vec.retrieve.store import (
     TEXT_PARTS,
     VECTORS_PART,
     PassageEncoder,
-    VectorFormat,
     Vectors,
     VectorStore,
     as_stored,
@@ -133,6 +133,17 @@ def write_store(
             with disk_errors(output):
                 _StoreWriter(work, settings).write(passages, encoder, total)
     return VectorStore.open(output)
+
+
+def passages_sha256(passages: Iterable[Passage]) -> str:
+    """Return a hash of passages, in their order."""
+    total = hashlib.sha256()
+    for passage in passages:
+        parts: list[Any] = [passage.id, passage.title, passage.text]
+        if passage.place is not None or passage.fields:
+            parts += [passage.place and asdict(passage.place), dict(passage.fields)]
+        total.update(hashlib.sha256(json.dumps(parts).encode()).digest())
+    return total.hexdigest()
 
 
 def _model_path(source: Mapping[str, object], output: Path) -> str:

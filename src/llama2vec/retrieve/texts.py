@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from llama2vec.data.rows import row_fields
@@ -46,17 +43,6 @@ def check_distinct(ids: Iterable[str], noun: str) -> None:
     for number, one in enumerate(ids):
         if numbers.setdefault(one, number) != number:
             raise DataError(f"{noun} {numbers[one]} and {number} share the id {one!r}; make ids unique")
-
-
-def passages_sha256(passages: Iterable[Passage]) -> str:
-    """Return a hash of passages, in their order."""
-    total = hashlib.sha256()
-    for passage in passages:
-        parts: list[Any] = [passage.id, passage.title, passage.text]
-        if passage.place is not None or passage.fields:
-            parts += [passage.place and asdict(passage.place), dict(passage.fields)]
-        total.update(hashlib.sha256(json.dumps(parts).encode()).digest())
-    return total.hexdigest()
 
 
 def _passage(row: Any, number: int) -> Passage:

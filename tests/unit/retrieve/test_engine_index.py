@@ -16,9 +16,9 @@ from llama2vec.retrieve import engine_index as engine_index_module
 from llama2vec.retrieve import vector_index as vector_index_module
 from llama2vec.retrieve.engine_index import EngineIndex
 from llama2vec.retrieve.exporting import export_store
-from llama2vec.retrieve.index import build_index, open_index, store_sha256
+from llama2vec.retrieve.index import build_index, open_index
 from llama2vec.retrieve.settings import SearchRequest
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store import VectorStore, store_sha256
 from llama2vec.retrieve.vector_index import ExactIndex
 
 COUNT = 300

@@ -14,8 +14,7 @@ from llama2vec.errors import EngineError, StoreError
 from llama2vec.records import Passage, Place
 from llama2vec.retrieve import exporting
 from llama2vec.retrieve.exporting import Exported, export_store
-from llama2vec.retrieve.index import store_sha256
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store import VectorStore, store_sha256
 from llama2vec.retrieve.store_writer import write_store
 
 

@@ -17,11 +17,11 @@ from storing import WIDTH, HashEncoder, files, write
 
 from llama2vec.errors import ConfigError, CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
 from llama2vec.files import Lock
-from llama2vec.records import Passage
+from llama2vec.records import Passage, Place
 from llama2vec.retrieve import reuse
 from llama2vec.retrieve.reuse import KnownVectors
 from llama2vec.retrieve.store import Vectors, VectorStore
-from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
+from llama2vec.retrieve.store_writer import passages_sha256, warn_of_cut_passages, write_store
 
 
 def test_nothing_but_the_documented_files_is_left(tmp_path: Path) -> None:
@@ -390,3 +390,10 @@ def test_a_store_knows_how_many_passages_are_cut_and_the_user_is_told(
     known = KnownVectors(ReadsLittle(), store)
     reused = write_store(lambda: passages, known, tmp_path / "reused", source={}, shard_size=4)
     assert (known.reused, reused.cut) == (10, 4)
+
+
+def test_the_hash_of_plain_passages_stays_and_fields_and_places_change_it() -> None:
+    plain = Passage("a", "text", "title")
+    assert passages_sha256([plain]) == "4bdda7f3394e994c1b3d2cb301aa9b2b5aafb948589ef5a8dd54d04890362682"
+    others = [Passage("a", "text", "title", fields={"year": 1}), Passage("a", "text", "title", Place("a", 0, 4))]
+    assert len({passages_sha256([passage]) for passage in (plain, *others)}) == 3

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.records import Passage, Place
-from llama2vec.retrieve.texts import as_passages, passages_sha256
+from llama2vec.records import Passage
+from llama2vec.retrieve.texts import as_passages
 
 EXPECTED = [Passage("0", "A camelid."), Passage("1", "A river.")]
 
@@ -63,10 +63,3 @@ def test_other_scalars_of_a_row_become_fields() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"text": ["x", "y"], "year": [2020, 2021], "price": [1.5, None]})
     assert [passage.fields for passage in as_passages(frame)] == [{"year": 2020, "price": 1.5}, {"year": 2021}]
-
-
-def test_the_hash_of_plain_passages_stays_and_fields_and_places_change_it() -> None:
-    plain = Passage("a", "text", "title")
-    assert passages_sha256([plain]) == "4bdda7f3394e994c1b3d2cb301aa9b2b5aafb948589ef5a8dd54d04890362682"
-    others = [Passage("a", "text", "title", fields={"year": 1}), Passage("a", "text", "title", Place("a", 0, 4))]
-    assert len({passages_sha256([passage]) for passage in (plain, *others)}) == 3
