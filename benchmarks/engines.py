@@ -40,8 +40,8 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import SourceFile, Walk
 from llama2vec.files import write_json
 from llama2vec.records import Passage, Place, Query, Run
-from llama2vec.retrieve.library import Library
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.syncing.library import Library
 from llama2vec.score.metrics import evaluate_run
 
 SETS = ("cranfield/test", "scifact/test", "squad-dev/test", "medquad/test", "msmarco-5k/test")

@@ -17,7 +17,7 @@ import torch
 from running import CommandLine, Finished
 
 from llama2vec.cli import main
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.score.results import read_result
 
 pytestmark = pytest.mark.slow

@@ -19,7 +19,7 @@ from llama2vec.cli import main
 from llama2vec.config import load_config
 from llama2vec.errors import OutputExistsError
 from llama2vec.pipeline.settings import RunConfig
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.score.results import read_result
 
 pytestmark = pytest.mark.slow

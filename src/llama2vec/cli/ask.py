@@ -14,12 +14,12 @@ from llama2vec.cli.settings_options import options_from, settings_option
 from llama2vec.cli.sync import print_report
 from llama2vec.config import load_config
 from llama2vec.errors import OutputBusyError
-from llama2vec.retrieve.syncing import Following, SyncSettings
+from llama2vec.retrieve.syncing.following import Following, SyncSettings
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.library import SyncReport
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.search.retriever import Retriever
+    from llama2vec.retrieve.syncing.library import SyncReport
 
 READY_MODEL = "llama2vec-smollm2-135m"
 
@@ -51,9 +51,9 @@ def ask_command(
     resume.
     """
     check_question(question, "ask FOLDER", as_json=as_json, opens=opens)
-    from llama2vec.retrieve.filters import check_filter
-    from llama2vec.retrieve.library import index_in_cache
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.index.filters import check_filter
+    from llama2vec.retrieve.search.retriever import Retriever
+    from llama2vec.retrieve.syncing.library import index_in_cache
 
     if where is not None:
         check_filter(where)
@@ -100,8 +100,8 @@ def _sync(following: Following, home: Path) -> None:
 
 def _by_words(home: Path) -> Retriever:
     """Open an index for BM25 alone."""
-    from llama2vec.retrieve.index import open_bm25, open_fields, open_index
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.index.folder import open_bm25, open_fields, open_index
+    from llama2vec.retrieve.search.retriever import Retriever
 
     index = open_index(home)
     return Retriever(index, None, bm25=open_bm25(home, index.store), fields=open_fields(home, index.store))

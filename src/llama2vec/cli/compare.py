@@ -98,7 +98,7 @@ def _without_own(
     runs: Sequence[Run], paths: Sequence[Path], task: str, data: BeirTask, judgments: Qrels, reading: ReadingSettings
 ) -> list[Run]:
     """Return the runs without the passages that evaluating them skips, because they are the queries."""
-    from llama2vec.retrieve.fusion import first_of_each
+    from llama2vec.retrieve.search.fusion import first_of_each
     from llama2vec.score.results import same_id_choice
     from llama2vec.score.tasks import find_task, left_out
 

@@ -58,8 +58,8 @@ def distill_command(
         raise ConfigError("a table is fitted to sample queries; give --queries, or --corpus to draw them from")
     check_inputs(output, [model, *(queries or ()), *(corpus or ())])
     from llama2vec.data.corpus import read_passages, read_queries
-    from llama2vec.retrieve.query_table import QUERY_TABLE, save_query_table
-    from llama2vec.retrieve.table_fitting import sample_spans
+    from llama2vec.retrieve.search.query_table import QUERY_TABLE, save_query_table
+    from llama2vec.retrieve.search.table_fitting import sample_spans
 
     reading, encoder_sets = reading_settings(sets)
     is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)

@@ -36,8 +36,8 @@ from llama2vec.terminal import counted
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
     from llama2vec.model.source import ModelSpec
-    from llama2vec.retrieve.ray_encoding import RayEncoder
-    from llama2vec.retrieve.vllm_encoding import VllmEncoder
+    from llama2vec.retrieve.store.ray_encoding import RayEncoder
+    from llama2vec.retrieve.store.vllm_encoding import VllmEncoder
 
 
 class _Stored(StoredVectors):
@@ -78,9 +78,9 @@ def encode_command(
     check_inputs(output, [reuse, corpus, model])
     from llama2vec.artifact import find
     from llama2vec.model.tokens import corpus_splitter
-    from llama2vec.retrieve.reuse import KnownVectors
-    from llama2vec.retrieve.store import VectorStore
-    from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
+    from llama2vec.retrieve.store.reader import VectorStore
+    from llama2vec.retrieve.store.reuse import KnownVectors
+    from llama2vec.retrieve.store.writer import STORE, warn_of_cut_passages, write_store
 
     settings, encoder_sets = corpus_settings([*(sets or ()), *(["reading.strict=true"] if strict else [])])
     found, before = ReadingReport(), find(output, STORE)
@@ -119,11 +119,11 @@ def _placed(
         return
     settings, _ = model_settings(loading.dtype, loading.device, sets)
     if placing.engine == "vllm":
-        from llama2vec.retrieve.vllm_encoding import VllmEncoder
+        from llama2vec.retrieve.store.vllm_encoding import VllmEncoder
 
         yield VllmEncoder(spec, settings)
         return
-    from llama2vec.retrieve.ray_encoding import ray_encoder
+    from llama2vec.retrieve.store.ray_encoding import ray_encoder
 
     with ray_encoder(spec, settings, placing) as encoder:
         yield encoder

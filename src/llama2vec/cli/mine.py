@@ -60,7 +60,7 @@ def mine_command(
     from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.mine.mining import MiningInputs, mine_to_file
     from llama2vec.model.tokens import corpus_splitter
-    from llama2vec.retrieve.index import open_index
+    from llama2vec.retrieve.index.folder import open_index
 
     check_prompts(models.prompts, has_model=bool(model or store))
     index = open_index(store) if store else None

@@ -22,7 +22,7 @@ from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 if TYPE_CHECKING:
     from llama2vec.data.folder import ReadingReport
     from llama2vec.model.encoder import Encoder
-    from llama2vec.retrieve.store import VectorStore
+    from llama2vec.retrieve.store.reader import VectorStore
 
 DTYPE_HELP = "Number format of the model: auto, float32, bfloat16 or float16."
 DEVICE_HELP = "Where the model runs: auto, cpu, cuda, cuda:1, …"

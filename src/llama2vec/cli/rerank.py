@@ -97,8 +97,8 @@ def _texts(
 ) -> tuple[list[Query], Iterable[Passage]]:
     """Return the queries, and a stream of the passages."""
     from llama2vec.data.corpus import read_passages, read_queries
-    from llama2vec.retrieve.index import open_index
-    from llama2vec.retrieve.store import store_passages
+    from llama2vec.retrieve.index.folder import open_index
+    from llama2vec.retrieve.store.reader import store_passages
 
     asked = read_queries(queries) if queries else data.queries if data else []
     if index is not None:

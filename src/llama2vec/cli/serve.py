@@ -62,7 +62,7 @@ def serve_command(
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is not installed; run: pip install 'llama2vec[serve]'") from error
     if index is not None:
-        from llama2vec.retrieve.index import check_index
+        from llama2vec.retrieve.index.folder import check_index
 
         check_index(index)
     limits = _with_files(limits, index)
@@ -74,8 +74,8 @@ def serve_command(
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
 
     def load() -> Loaded:
-        from llama2vec.retrieve.query_table import QueryTable
-        from llama2vec.retrieve.retriever import Retriever
+        from llama2vec.retrieve.search.query_table import QueryTable
+        from llama2vec.retrieve.search.retriever import Retriever
         from llama2vec.serve.loaded import Loaded, ServedModel
 
         retriever = Retriever.open(index) if index else None
@@ -95,7 +95,7 @@ def serve_command(
 
 def _query_table(index: Path | None, model: str | None, table: Path | None) -> tuple[Path | None, bool]:
     """Return the folder of the query table, and whether it answers instead of a model."""
-    from llama2vec.retrieve.query_table import is_query_table
+    from llama2vec.retrieve.search.query_table import is_query_table
 
     if table is not None and not is_query_table(table):
         raise ConfigError(f"--table {table}: holds no query table; make one with `llama2vec distill`")
@@ -115,8 +115,8 @@ def _with_files(limits: ServeSettings, index: Path | None) -> ServeSettings:
         raise ConfigError(f"--files {limits.files}: documents are those of an index; name one, or drop --files")
     if index is None or str(limits.files) != "auto":
         return limits
-    from llama2vec.retrieve.hits import corpus_folder
-    from llama2vec.retrieve.index import open_index
+    from llama2vec.retrieve.index.folder import open_index
+    from llama2vec.retrieve.search.hits import corpus_folder
 
     folder = corpus_folder(open_index(index).store)
     if folder is None:

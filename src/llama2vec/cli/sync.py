@@ -20,11 +20,11 @@ from llama2vec.cli.options import (
 )
 from llama2vec.cli.settings_options import settings_option
 from llama2vec.config import load_config
-from llama2vec.retrieve.syncing import Following, SyncSettings
+from llama2vec.retrieve.syncing.following import Following, SyncSettings
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.library import SyncReport
+    from llama2vec.retrieve.syncing.library import SyncReport
 
 
 def sync_command(

@@ -10,10 +10,10 @@ from typing import Protocol
 from llama2vec.data.words import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.lexical import Bm25Index, best_matches
-from llama2vec.retrieve.opened import QueryEncoder, check_contract
-from llama2vec.retrieve.store import PassageEncoder
-from llama2vec.retrieve.vector_index import Index, Rows, Scores
+from llama2vec.retrieve.index.exact import Index, Rows, Scores
+from llama2vec.retrieve.index.lexical import Bm25Index, best_matches
+from llama2vec.retrieve.search.opened import QueryEncoder, check_contract
+from llama2vec.retrieve.store.reader import PassageEncoder
 
 TEXT_ID = "text:"
 """Opens the ids of passages that have none of their own."""

@@ -43,10 +43,10 @@ from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
-from llama2vec.retrieve.store import store_passages, store_sha256
-from llama2vec.retrieve.store_writer import STORE, passages_sha256, warn_of_cut_passages, write_store
-from llama2vec.retrieve.vector_index import ExactIndex, Index
+from llama2vec.retrieve.index.exact import ExactIndex, Index
+from llama2vec.retrieve.search.opened import check_contract, warn_of_cut_queries
+from llama2vec.retrieve.store.reader import store_passages, store_sha256
+from llama2vec.retrieve.store.writer import STORE, passages_sha256, warn_of_cut_passages, write_store
 from llama2vec.terminal import ProgressReporter, counted
 
 logger = logging.getLogger(__name__)

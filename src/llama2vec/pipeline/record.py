@@ -25,8 +25,8 @@ from llama2vec.manifest import SEAL, canonical_json, code_version, digest, first
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
-from llama2vec.retrieve.index import INDEX
-from llama2vec.retrieve.store import STORE_FILE, VectorStore
+from llama2vec.retrieve.index.folder import INDEX
+from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore
 from llama2vec.score.results import QUERY_VALUES
 
 RUN_FILE, REPORT, PASSAGES_FILE, READING_FILE = "run.json", "report.md", "corpus.jsonl", "reading.txt"

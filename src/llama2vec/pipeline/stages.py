@@ -48,9 +48,9 @@ from llama2vec.pipeline.plan import (
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Report
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.reuse import KnownVectors, reusing
-from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.reuse import KnownVectors, reusing
+from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.text import system_markdown
 from llama2vec.score.systems import BM25, Stores, System

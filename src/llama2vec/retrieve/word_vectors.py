@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 from llama2vec.engines.engine import WORD_SPACE
 from llama2vec.records import Passage
-from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
+from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
 
 
 class WordVectors:

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from llama2vec.records import Side
-from llama2vec.retrieve.fusion import Mode
+from llama2vec.retrieve.search.fusion import Mode
 from llama2vec.serve.service import State
 from llama2vec.serve.settings import ServeSettings
 

@@ -10,8 +10,8 @@ from fastapi.responses import StreamingResponse
 
 from llama2vec.errors import ModelError
 from llama2vec.records import Passage
-from llama2vec.retrieve.hits import Hit, as_row, location, neighbors
-from llama2vec.retrieve.opened import OpenedIndex
+from llama2vec.retrieve.search.hits import Hit, as_row, location, neighbors
+from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.serve.answering import described_errors, loaded, unless_gone
 from llama2vec.serve.files import CorpusFiles, headers_of, pieces, size_of
 from llama2vec.serve.loaded import Search

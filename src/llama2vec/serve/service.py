@@ -16,9 +16,9 @@ import numpy as np
 
 from llama2vec.errors import EngineError, Llama2VecError, ModelError, NotFiniteError, StoreError, one_line
 from llama2vec.records import Passage, Side
-from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.opened import OpenedIndex
+from llama2vec.retrieve.search.fusion import Mode
+from llama2vec.retrieve.search.hits import Hit
+from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
 from llama2vec.serve.loaded import Found, Loaded, Search, ServedModel, StoreChangedError
 from llama2vec.serve.settings import ServeSettings

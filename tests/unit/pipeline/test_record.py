@@ -15,8 +15,8 @@ from llama2vec.pipeline.plan import Input, PlannedStage
 from llama2vec.pipeline.record import Decision, RunRecord, begin_aside, decide, output_fingerprint
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Passage
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.writer import write_store
 
 STAGE = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("corpus", "c.jsonl", fingerprint="1"),))
 FED = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("model", "adapted", stage="adapt"),))

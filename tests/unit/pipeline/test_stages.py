@@ -24,7 +24,7 @@ from llama2vec.pipeline.estimates import estimate_run
 from llama2vec.pipeline.plan import Input, plan_run
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.stages import _reusable_stores, load_encoder, work
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.stage import PLAN_FORMAT
 
 
