@@ -61,6 +61,7 @@ class Found:
     finished: bool  # Whether it is whole
     worth_keeping: bool = True  # Whether an unfinished one has come far enough to be resumed
     is_busy: bool = False  # Whether processes that share it are writing it at this moment
+    is_outdated: bool = False  # Whether a development version began it, and no later one can continue it
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +363,11 @@ def _look(
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
+        if found.is_outdated:
+            raise OutputExistsError(
+                f"{output}: {holds} that a development version of llama2vec began, which cannot be continued; "
+                f"{kind.advice}"
+            )
         difference = plan_difference(found.plan, plan)
         raise OutputExistsError(f"{output}: {holds} with other settings ({difference}); {kind.advice}")
     if kind.is_folder and not extend:

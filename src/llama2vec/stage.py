@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama2vec.artifact import Found, Kind, Work, claim, read_object, same_plan
+from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, file_sha256, remove, write_json
@@ -29,13 +29,8 @@ if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
 
 MANIFEST = "manifest.json"
-PLAN_FORMAT = 3
-"""The version of what a plan stands for. An unfinished training continues in the version that began it.
-
-In version 1, adaptation counted words by spaces alone, documents that start with another number than 0 or 1 shared one
-draw, fine-tuning dropped the batches of an epoch that fill no whole step, and in a run it repeated ``model.layers``. Up
-to version 2, texts with equally many spaces shared batches; version 2 counted each Hangul sign as a word.
-"""
+_FORMAT, _OUTDATED = 3, (1, 2)
+"""What a plan stands for. Development versions wrote outdated formats, whose trainings would go on differently now."""
 
 _FILES = (
     *(
@@ -66,7 +61,7 @@ class Stage:
 
     def plan(self, settings: Mapping[str, Any], data: object, model: str) -> dict[str, Any]:
         """Return what decides the result: all resolved settings, and the fingerprints of the input and the model."""
-        return _hashed({"settings": dict(settings), self.data: data, "model": model, "format": PLAN_FORMAT})
+        return _hashed({"settings": dict(settings), self.data: data, "model": model, "format": _FORMAT})
 
     @property
     def kind(self) -> Kind:
@@ -74,32 +69,13 @@ class Stage:
 
         def read(folder: Path) -> Found | None:
             plan = read_object(folder / f"{self.name}.json") or {}
-            is_ours = plan == _hashed(plan)
-            return Found(plan, (folder / MANIFEST).is_file(), has_checkpoint(folder)) if is_ours else None
+            if plan != _hashed(plan):
+                return None
+            is_outdated = plan.get("format", 1) in _OUTDATED
+            is_finished, worth_keeping = (folder / MANIFEST).is_file(), is_outdated or has_checkpoint(folder)
+            return Found(plan, is_finished, worth_keeping, is_outdated=is_outdated)
 
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
-
-    def kind_for(self, plan: Mapping[str, Any]) -> Kind:
-        """Return the kind for comparing folders with a plan: formats do not matter.
-
-        Plans of format 1 do not name the model; they count as made from the one of this plan.
-        """
-
-        def read(folder: Path) -> Found | None:
-            found = self.kind.read(folder)
-            return found and replace(found, plan={"model": plan["model"], **found.plan, "format": plan["format"]})
-
-        return replace(self.kind, read=read)
-
-    def format_in(self, folder: Path, plan: Mapping[str, Any]) -> int:
-        """Return the format of the unfinished training that a folder holds for this plan; without one, the newest."""
-        comparable = self.kind_for(plan).read(folder)
-        return self.format_of(folder) if comparable and same_plan(comparable.plan, plan) else PLAN_FORMAT
-
-    def format_of(self, folder: Path) -> int:
-        """Return the format of the plan in a folder; without one, the newest."""
-        found = self.kind.read(folder)
-        return int(found.plan.get("format", 1)) if found else PLAN_FORMAT
 
 
 def _hashed(plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,14 +88,14 @@ class StageWork:
 
     def __init__(self, stage: Stage, plan: Mapping[str, Any], output: Path) -> None:
         self.stage, self.plan, self.output = stage, plan, output
-        self.path, self.is_finished, self.format = output, False, PLAN_FORMAT
+        self.path, self.is_finished = output, False
         self._work: Work  # On the first process
 
     def begin(self) -> Path:
         """Make the folder, or find what an earlier call left, and write the plan."""
 
         def write_plan(folder: Path) -> None:
-            write_json(folder / f"{self.stage.name}.json", _hashed({**self.plan, "format": self.format}))
+            write_json(folder / f"{self.stage.name}.json", self.plan)
 
         # A card that its author took over stays with the folder.
         keep = [CARD_FILE] if is_authors_card(self.output / CARD_FILE) else []
@@ -179,13 +155,13 @@ def claim_output(
     made = StageWork(stage, plan, output)
     with ExitStack() as stack:
 
-        def take() -> tuple[Path, bool, int]:
+        def take() -> tuple[Path, bool]:
             made._work = stack.enter_context(
-                claim(output, stage.kind_for(plan), plan, overwrite=overwrite, inputs=[model, *inputs])
+                claim(output, stage.kind, plan, overwrite=overwrite, inputs=[model, *inputs])
             )
-            return made._work.path, made._work.is_finished, stage.format_in(made._work.path, plan)
+            return made._work.path, made._work.is_finished
 
-        made.path, made.is_finished, made.format = on_first_process(take)
+        made.path, made.is_finished = on_first_process(take)
         yield made
 
 
