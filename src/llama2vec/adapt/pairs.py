@@ -17,8 +17,8 @@ from llama2vec.model.lengths import warn_of_cut
 from llama2vec.model.prompt import Tokenizer, count_longer
 from llama2vec.processes import on_first_process, process_rank
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import StageWork
 from llama2vec.terminal import counted
+from llama2vec.training.output import StageWork
 
 logger = logging.getLogger(__name__)
 

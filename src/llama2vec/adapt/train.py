@@ -39,15 +39,11 @@ from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.top_layers import check_droppable, check_standardizable, drop_top_layers, standardize
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import (
-    StageWork,
-    make_trainable,
-    save_trained,
-    training_precision,
-)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, mean_loss, train
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
+from llama2vec.training.output import StageWork
+from llama2vec.training.saving import make_trainable, save_trained, training_precision
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import step_size_kept
 from llama2vec.training.tracking import Tracking

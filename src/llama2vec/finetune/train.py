@@ -44,15 +44,11 @@ from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
-from llama2vec.stage import (
-    StageWork,
-    make_trainable,
-    save_trained,
-    training_precision,
-)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
 from llama2vec.training.memory import ModelShape, shape_of, usable_memory
+from llama2vec.training.output import StageWork
+from llama2vec.training.saving import make_trainable, save_trained, training_precision
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept

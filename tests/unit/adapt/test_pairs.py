@@ -15,7 +15,7 @@ from llama2vec.config import load_config
 from llama2vec.data.spool import Spool
 from llama2vec.errors import EmptyCorpusError, EmptyTargetsError
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import StageWork
+from llama2vec.training.output import StageWork
 
 STREAMED = pytest.mark.parametrize("streaming", [False, True])
 

@@ -1,4 +1,4 @@
-"""What both training stages share: how their folder is recognized, and in which number format they train."""
+"""How the folder of a training is recognized, and who may write it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.config import LoraSettings, ModelSettings
 from llama2vec.errors import ModelError, OutputExistsError
 from llama2vec.files import write_json
 from llama2vec.manifest import digest, sealed
 from llama2vec.model.source import ModelSource
-from llama2vec.stage import (
-    MANIFEST,
-    Stage,
-    claim_output,
-    make_trainable,
-    model_fingerprint,
-    training_precision,
-)
+from llama2vec.training.output import MANIFEST, Stage, claim_output, model_fingerprint
 from llama2vec.training.state import CHECKPOINTS
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
@@ -92,8 +84,9 @@ def test_the_parts_of_a_packaged_model_are_joined_before_its_fingerprint_is_take
         joined.write_bytes(b"GGUF")
         return source
 
-    monkeypatch.setattr("llama2vec.stage.resolve_model", lambda name: ModelSource(name, str(tmp_path), joined.name))
-    monkeypatch.setattr("llama2vec.stage.fetched", put_together)
+    source = ModelSource("llm", str(tmp_path), joined.name)
+    monkeypatch.setattr("llama2vec.training.output.resolve_model", lambda name: source)
+    monkeypatch.setattr("llama2vec.training.output.fetched", put_together)
     assert model_fingerprint("llm") == model_fingerprint("llm")
 
 
@@ -128,26 +121,3 @@ def test_a_changed_manifest_of_the_start_model_is_refused_before_the_training(tm
     ):
         pass
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("dtype", "rank", "loaded", "mixed"),
-    [("bfloat16", 0, "float32", True), ("bfloat16", 8, "bfloat16", False), ("float32", 0, "float32", False)],
-)
-def test_full_training_in_bfloat16_keeps_float32_weights(dtype: str, rank: int, loaded: str, mixed: bool) -> None:
-    settings = ModelSettings.model_validate({"dtype": dtype, "device": "cpu", "lora": {"rank": rank}})
-    found, is_mixed = training_precision(settings)
-    assert (found.dtype, is_mixed) == (loaded, mixed)
-
-
-def test_rank_0_trains_the_model_itself_and_lora_only_its_adapters(llama_folder: Path) -> None:
-    from llama2vec.model.backbone import load_backbone
-
-    settings = ModelSettings(name=str(llama_folder), dtype="float32", device="cpu", lora=LoraSettings(rank=0))
-    backbone = load_backbone(settings)
-    assert make_trainable(backbone, settings, [], 0) is backbone.model
-    lora = settings.model_copy(update={"lora": LoraSettings(rank=2, alpha=4)})
-    model = make_trainable(load_backbone(lora), lora, [], 0)
-    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
-    assert trained
-    assert all("lora_" in name for name in trained)

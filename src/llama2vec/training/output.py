@@ -1,49 +1,36 @@
-"""The steps that both training stages share: claim the output, make the backbone trainable, save the encoder."""
+"""The folder that a training writes: how it is recognized, the plan in it, and the right to write it."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
-from llama2vec.config import ModelSettings
 from llama2vec.data.spool import SPOOL_FILE
-from llama2vec.files import apply_umask, file_sha256, remove, write_json
-from llama2vec.manifest import build_manifest, digest, sealed, versions
+from llama2vec.files import file_sha256, write_json
+from llama2vec.manifest import digest, sealed, versions
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
-from llama2vec.model.local import fetched, quiet_transformers
+from llama2vec.model.local import fetched
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
-from llama2vec.model.publish.publishing import PUBLIC_FILES, is_authors_card, write_model_card
+from llama2vec.model.publish.publishing import PUBLIC_FILES, is_authors_card
 from llama2vec.model.source import resolve_model
-from llama2vec.processes import check_same, connect, launched_processes, on_first_process, process_rank
-from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, check_finite, has_checkpoint
+from llama2vec.processes import check_same, connect, launched_processes, on_first_process
+from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, has_checkpoint
 from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
-if TYPE_CHECKING:
-    from llama2vec.model.backbone import Backbone
-    from llama2vec.model.encoder import Encoder
-
 MANIFEST = "manifest.json"
+PLAN_SEAL = "hash"
+"""The key of a plan's own hash."""
 _FORMAT, _OUTDATED = 3, (1, 2)
 """What a plan stands for. Development versions wrote outdated formats, whose trainings would go on differently now."""
 
 _FILES = (
-    *(
-        MANIFEST,
-        LOG_FILE,
-        LOSS_PLOT,
-        TRACKING_FILE,
-        f"{TENSORBOARD}/**",
-        f"{CHECKPOINTS}/**",
-        "adapter/**",
-        ".saving-*/**",
-        CARD_FILE,
-    ),
+    *(MANIFEST, LOG_FILE, LOSS_PLOT, TRACKING_FILE, f"{TENSORBOARD}/**", f"{CHECKPOINTS}/**"),
+    *("adapter/**", ".saving-*/**", CARD_FILE),
     *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", CONTRACT_FILE),
     *("tokenizer*", "vocab*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json", "dict.txt"),
     *(SPOOL_FILE, f".{SPOOL_FILE}-*", "chat_template.jinja", GOLDEN_FILE, GOLDEN_VECTORS, *PUBLIC_FILES),
@@ -61,7 +48,8 @@ class Stage:
 
     def plan(self, settings: Mapping[str, Any], data: object, model: str) -> dict[str, Any]:
         """Return what decides the result: all resolved settings, and the fingerprints of the input and the model."""
-        return _hashed({"settings": dict(settings), self.data: data, "model": model, "format": _FORMAT})
+        decides = {"settings": dict(settings), self.data: data, "model": model, "format": _FORMAT}
+        return sealed(decides, PLAN_SEAL)
 
     @property
     def kind(self) -> Kind:
@@ -69,18 +57,13 @@ class Stage:
 
         def read(folder: Path) -> Found | None:
             plan = read_object(folder / f"{self.name}.json") or {}
-            if plan != _hashed(plan):
+            if plan != sealed(plan, PLAN_SEAL):
                 return None
             is_outdated = plan.get("format", 1) in _OUTDATED
             is_finished, worth_keeping = (folder / MANIFEST).is_file(), is_outdated or has_checkpoint(folder)
             return Found(plan, is_finished, worth_keeping, is_outdated=is_outdated)
 
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
-
-
-def _hashed(plan: Mapping[str, Any]) -> dict[str, Any]:
-    decides = {key: value for key, value in plan.items() if key != "hash"}
-    return {**decides, "hash": digest(decides)}
 
 
 class StageWork:
@@ -150,7 +133,7 @@ def claim_output(
     """
     origin_of(model)  # A damaged manifest is refused before the training rather than after it
     join_processes(device, alone_too=sharding != "none")
-    check_same(f"{plan['hash']} {sharding}", f"settings, {stage.data} or model")
+    check_same(f"{plan[PLAN_SEAL]} {sharding}", f"settings, {stage.data} or model")
     check_same(digest(versions()), "versions of packages")
     made = StageWork(stage, plan, output)
     with ExitStack() as stack:
@@ -163,79 +146,3 @@ def claim_output(
 
         made.path, made.is_finished = on_first_process(take)
         yield made
-
-
-def training_precision(settings: ModelSettings) -> tuple[ModelSettings, bool]:
-    """Return how the weights are loaded for training, and whether bfloat16 autocast multiplies them.
-
-    Small updates vanish in bfloat16 weights: full fine-tuning keeps float32 weights and multiplies in bfloat16.
-    """
-    import torch
-
-    from llama2vec.model.device import choose_device, choose_dtype
-
-    dtype = choose_dtype(settings.dtype, choose_device(settings.device))
-    mixed = settings.lora.rank == 0 and dtype == torch.bfloat16
-    return settings.model_copy(update={"dtype": "float32"}) if mixed else settings, mixed
-
-
-def make_trainable(backbone: Backbone, settings: ModelSettings, new_tokens: list[str], seed: int) -> Any:
-    """Return the model to train: the backbone's own (rank 0), or LoRA on it, with the rows of new slot tokens."""
-    from llama2vec.model.adapters import add_lora
-
-    return add_lora(backbone, settings.lora, new_tokens, seed) if settings.lora.rank else backbone.model
-
-
-def _whole_model(backbone: Backbone) -> Any:
-    """Load the weights that a 4-bit model was made from, of the layers that it still has."""
-    from llama2vec.model.backbone import CHANGED_TOP, load_backbone
-
-    config = backbone.model.config
-    settings = ModelSettings.model_validate({"dtype": backbone.dtype, "layers": config.num_hidden_layers})
-    whole = load_backbone(settings, backbone.model.device, backbone.source).model
-    if changed := getattr(config, CHANGED_TOP, None):
-        setattr(whole.config, CHANGED_TOP, changed)
-    return whole
-
-
-def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Mapping[str, Any]) -> Encoder:
-    """Merge the adapter, save the encoder, write the manifest last, and put the folder in its place.
-
-    ``trainable`` is the backbone's model, or the peft model around it; ``facts`` are results for the manifest.
-
-    Raises:
-        TrainingError: A weight is not finite; nothing is saved.
-    """
-    stage, plan = work.stage, work.plan
-    check_finite(trainable, str(work.output))
-    if hasattr(trainable, "merge_and_unload"):
-        if process_rank() == 0:
-            # peft adds to the card that a killed process may have left half-written.
-            remove(work.path / "adapter")
-            with quiet_transformers():
-                trainable.save_pretrained(work.path / "adapter")
-        if getattr(encoder.backbone.model, "is_quantized", False):
-            from llama2vec.model.four_bit import merged_into
-
-            encoder.backbone.model = merged_into(_whole_model(encoder.backbone), trainable)
-        else:
-            encoder.backbone.model = trainable.merge_and_unload()
-        check_finite(encoder.backbone.model, str(work.output))
-    encoder.backbone.model.eval()
-
-    def save() -> None:
-        for left_by_a_kill in work.path.glob(".saving-*"):
-            shutil.rmtree(left_by_a_kill, ignore_errors=True)
-        origin = origin_of(encoder.backbone.source.name)
-        encoder.save(work.path, overwrite=True)
-        manifest = build_manifest(stage.name, plan["settings"], {stage.data: plan[stage.data]}, facts)
-        write_model_card(work.path, name=work.output.resolve().name, origin=origin.followed_by(manifest))
-        apply_umask(work.path)
-        write_json(work.path / MANIFEST, sealed(manifest))
-
-        (work.path / SPOOL_FILE).unlink(missing_ok=True)
-
-    on_first_process(save)
-    work.finish()
-    encoder.backbone.source = resolve_model(str(work.output))
-    return encoder
