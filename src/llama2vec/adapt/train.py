@@ -12,13 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.adapt.joint import (
-    JointBatch,
-    PiecewiseGradients,
-    joint_batch,
-    micro_batches,
-    most_cells,
-)
+from llama2vec.adapt.joint import JointBatch, joint_batch
+from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches, most_cells
 from llama2vec.adapt.pairs import MOST_HELD_OUT, check_followed, read_pairs, warn_of_cut_texts
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.reader_choice import choose_reader
