@@ -72,9 +72,7 @@ class Kind:
     read: Callable[[Path], Found | None]  # Returns what a path holds of this kind, None where it holds something else
     resumable: bool = True  # A new one grows in place and is resumed there; otherwise it appears only when it is whole
     is_folder: bool = True  # The artifact is a folder; otherwise one file
-    entries: tuple[
-        str, ...
-    ] = ()  # Patterns of the relative paths of all files in such a folder; ``NAME/**`` is a folder with all it holds
+    entries: tuple[str, ...] = ()  # Patterns of all its files, as relative paths; ``NAME/**`` is a folder and all in it
     leftovers: tuple[str, ...] = ()  # Patterns of what a finished one no longer needs
     advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
@@ -363,13 +361,9 @@ def _look(
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
-        if found.is_outdated:
-            raise OutputExistsError(
-                f"{output}: {holds} that a development version of llama2vec began, which cannot be continued; "
-                f"{kind.advice}"
-            )
-        difference = plan_difference(found.plan, plan)
-        raise OutputExistsError(f"{output}: {holds} with other settings ({difference}); {kind.advice}")
+        began = "that a development version of llama2vec began, which cannot be continued"
+        why = began if found.is_outdated else f"with other settings ({plan_difference(found.plan, plan)})"
+        raise OutputExistsError(f"{output}: {holds} {why}; {kind.advice}")
     if kind.is_folder and not extend:
         refuse_strangers(output, kind)
     return False, new_path(target) if found.finished or found.worth_keeping else in_place
