@@ -61,6 +61,7 @@ class Found:
     finished: bool  # Whether it is whole
     worth_keeping: bool = True  # Whether an unfinished one has come far enough to be resumed
     is_busy: bool = False  # Whether processes that share it are writing it at this moment
+    is_outdated: bool = False  # Whether a development version began it, and no later one can continue it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,7 @@ class Kind:
     read: Callable[[Path], Found | None]  # Returns what a path holds of this kind, None where it holds something else
     resumable: bool = True  # A new one grows in place and is resumed there; otherwise it appears only when it is whole
     is_folder: bool = True  # The artifact is a folder; otherwise one file
-    entries: tuple[
-        str, ...
-    ] = ()  # Patterns of the relative paths of all files in such a folder; ``NAME/**`` is a folder with all it holds
+    entries: tuple[str, ...] = ()  # Patterns of all its files, as relative paths; ``NAME/**`` is a folder and all in it
     leftovers: tuple[str, ...] = ()  # Patterns of what a finished one no longer needs
     advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
@@ -362,8 +361,9 @@ def _look(
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
-        difference = plan_difference(found.plan, plan)
-        raise OutputExistsError(f"{output}: {holds} with other settings ({difference}); {kind.advice}")
+        began = "that a development version of llama2vec began, which cannot be continued"
+        why = began if found.is_outdated else f"with other settings ({plan_difference(found.plan, plan)})"
+        raise OutputExistsError(f"{output}: {holds} {why}; {kind.advice}")
     if kind.is_folder and not extend:
         refuse_strangers(output, kind)
     return False, new_path(target) if found.finished or found.worth_keeping else in_place

@@ -74,8 +74,11 @@ def _plain_kinds(annotation: Any) -> list[Any]:
     return [kind for part in get_args(annotation) for kind in _plain_kinds(part)] or [annotation]
 
 
-class GrownSettings(Settings):
-    """Settings whose later fields are written down only where they are set: hashes stay, and begun work continues."""
+class StableHashSettings(Settings):
+    """Settings in the hash of a contract or a plan, which must stay when fields are added.
+
+    Those are written down only where they are set: saved encoders stay whole, and begun work continues.
+    """
 
     added_later: ClassVar[frozenset[str]] = frozenset()
 
@@ -85,7 +88,7 @@ class GrownSettings(Settings):
         return {name: value for name, value in serialize(self).items() if name not in unset}
 
 
-class PromptSettings(GrownSettings):
+class PromptSettings(StableHashSettings):
     """The wording that turns a text into an embedding prompt (Llama2Vec, arXiv 2312.15503).
 
     Attributes:
@@ -166,7 +169,7 @@ class LoraSettings(Settings):
     depth: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class ModelSettings(GrownSettings):
+class ModelSettings(StableHashSettings):
     """Which backbone to load, and how.
 
     Attributes:
@@ -206,7 +209,7 @@ class ModelSettings(GrownSettings):
         return self.model_copy(update={"layers": 0})
 
 
-class EncoderSettings(GrownSettings):
+class EncoderSettings(StableHashSettings):
     """How the finished model embeds texts; part of the saved contract.
 
     Attributes:

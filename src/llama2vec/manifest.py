@@ -32,13 +32,14 @@ def digest(data: object) -> str:
     return hashlib.sha256(canonical_json(data).encode(errors="surrogatepass")).hexdigest()
 
 
-def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object with the hash of all it holds.
+def sealed(data: Mapping[str, Any], key: str = SEAL) -> dict[str, Any]:
+    """Return an object with the hash of all else it holds under a key, in place of one that it had there.
 
     >>> unsealed(sealed({"steps": 6}))
     {'steps': 6}
     """
-    return {**data, SEAL: digest(data)}
+    content = {name: value for name, value in data.items() if name != key}
+    return {**content, key: digest(content)}
 
 
 def unsealed(content: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -45,7 +45,7 @@ def adapt_command(
 def _adapt(config: AdaptConfig, output: Path, *, overwrite: bool) -> dict[str, float]:
     """Adapt, say so, and return the last losses and validation figures."""
     from llama2vec.adapt.stage import STAGE, adapt_model
-    from llama2vec.stage import MANIFEST
+    from llama2vec.training.output import MANIFEST
 
     before = STAGE.kind.read(output)
     found = ReadingReport()

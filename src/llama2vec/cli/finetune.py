@@ -44,7 +44,7 @@ def finetune_command(
 def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[str, float]:
     """Fine-tune, say so, and return the last losses and validation figures."""
     from llama2vec.finetune.stage import STAGE, finetune_model
-    from llama2vec.stage import MANIFEST
+    from llama2vec.training.output import MANIFEST
 
     before = STAGE.kind.read(output)
     encoder = finetune_model(config, output, overwrite=overwrite)

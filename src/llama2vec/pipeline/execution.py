@@ -30,7 +30,7 @@ from llama2vec.pipeline.record import OUTPUTS, Decision, RunRecord, begin_aside,
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.processes import check_same, on_first_process, process_count, process_rank
 from llama2vec.score.tasks import check_scoring, task_places, tasks_data
-from llama2vec.stage import join_processes
+from llama2vec.training.output import join_processes
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.pipeline.settings import ExampleSource, RunConfig
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import find_task, tasks_data
-from llama2vec.stage import model_fingerprint
+from llama2vec.training.output import model_fingerprint
 
 # Folder of each stage in the run's folder; further rounds append their number.
 OUTPUTS = {

@@ -15,8 +15,9 @@ from llama2vec.artifact import read_object
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, section_of
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.manifest import digest
+from llama2vec.manifest import sealed
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.training.output import MANIFEST, PLAN_SEAL
 
 _SCHEMAS: dict[str, type[Settings]] = {"adapt": AdaptConfig, "finetune": FinetuneConfig, "run": RunConfig}
 
@@ -96,9 +97,9 @@ def _found(folder: Path) -> tuple[str, dict[str, Any], bool]:
     for verb, key in (("adapt", "corpus"), ("finetune", "examples")):
         plan = read_object(folder / f"{verb}.json")
         if plan is None:
-            manifest = read_object(folder / "manifest.json") or {}
+            manifest = read_object(folder / MANIFEST) or {}
             plan = manifest if manifest.get("stage") == verb else None
-        elif plan.get("hash") != digest({name: plan[name] for name in plan if name != "hash"}):
+        elif plan != sealed(plan, PLAN_SEAL):
             raise ConfigError(f"{folder / verb}.json was changed after it was written; restore it")
         settings = (plan or {}).get("settings")
         if isinstance(settings, dict):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from llama2vec.adapt.stage import STAGE as ADAPT
 from llama2vec.artifact import (
     Found,
     Kind,
@@ -21,6 +22,7 @@ from llama2vec.artifact import (
 )
 from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import FileKind, file_sha256, finish_swap, link_tree, remove, write_json
+from llama2vec.finetune.stage import STAGE as FINETUNE
 from llama2vec.manifest import SEAL, canonical_json, code_version, digest, first_difference, machine, versions
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
@@ -43,6 +45,7 @@ def _read_run(folder: Path) -> Found | None:
 
 
 RUN = Kind("a run", _read_run)
+_TRAININGS = {stage.name: stage for stage in (ADAPT, FINETUNE)}
 
 REPORT_FILE = FileKind("the report of a run", rb"# Scores\n")
 _OWNERS = (".lock-*", ".new-*")
@@ -193,6 +196,10 @@ def decide(
     if pending:
         return Decision("follow", f"reads what {pending[-1]} makes")
     if entry["state"] == "running":
+        begun = new_path(folder) if entry.get("replaces") else folder
+        found = _TRAININGS[stage.kind].kind.read(begun) if stage.kind in _TRAININGS else None
+        if found and found.is_outdated:
+            return Decision("replace", "a development version of llama2vec began it", replaces=True)
         return Decision("resume", "begun before", replaces=entry.get("replaces", False))
     if output_fingerprint(stage.kind, folder, entry["settings"]) != entry["output"]:
         return Decision("replace", f"{stage.folder} was changed or damaged since", replaces=True)

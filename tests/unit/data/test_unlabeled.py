@@ -218,7 +218,6 @@ def test_documents_whose_numbers_do_not_begin_at_0_or_1_each_have_a_draw_of_thei
     words = "One two three four five. " * 20
     rows = [Passage(f"MED-{number}", words) for number in range(10, 2010, 10)]
     assert [one.id for one in group_documents(rows[:2])] == ["MED-10", "MED-20"]
-    assert [one.id for one in group_documents(rows[:2], plan_format=1)] == ["MED", "MED"]
     training, held_out = adaptation_examples(rows, TextSettings())
     documents = len(rows) * len(held_out) / (len(training) + len(held_out))
     assert 0 < documents < 0.06 * len(rows)
@@ -260,7 +259,7 @@ def test_texts_without_spaces_are_cut_by_their_signs() -> None:
     pieces = cut_document(whole, TextSettings(language="zh"))
     assert all(8 <= count_words(piece) <= 64 for piece in pieces[:-1])
     assert "".join(pieces).replace(" ", "") == sentence * 20
-    assert len(cut_document(whole, TextSettings(language="zh"), plan_format=1)) < len(pieces) / 3
+    assert len(pieces) > 5
 
 
 def test_pairs_of_texts_without_spaces_have_queries_and_passages_of_the_wanted_length() -> None:

@@ -1,26 +1,18 @@
-"""What both training stages share: how their folder is recognized, and in which number format they train."""
+"""How the folder of a training is recognized, and who may write it."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
-from llama2vec.config import LoraSettings, ModelSettings
 from llama2vec.errors import ModelError, OutputExistsError
 from llama2vec.files import write_json
 from llama2vec.manifest import digest, sealed
 from llama2vec.model.source import ModelSource
-from llama2vec.stage import (
-    MANIFEST,
-    PLAN_FORMAT,
-    Stage,
-    claim_output,
-    make_trainable,
-    model_fingerprint,
-    training_precision,
-)
+from llama2vec.training.output import MANIFEST, Stage, claim_output, model_fingerprint
 from llama2vec.training.state import CHECKPOINTS
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
@@ -47,30 +39,40 @@ def test_settings_data_and_model_decide_the_plan() -> None:
     assert STAGE.plan({"steps": 2}, "fingerprint", "weights") == PLAN
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_training_of_an_earlier_version_which_did_not_note_the_model_is_the_same(
-    finished: bool, tmp_path: Path
+@pytest.mark.parametrize("left", ["manifest.json", f"{CHECKPOINTS}/checkpoint-1/complete.json", "log.jsonl"])
+@pytest.mark.parametrize("plan_format", [{}, {"format": 2}])
+def test_a_training_that_a_development_version_began_is_told_and_goes_only_with_overwrite(
+    plan_format: dict[str, int], left: str, tmp_path: Path
 ) -> None:
-    decides = {"settings": {"steps": 2}, "corpus": "fingerprint"}
-    write_json(tmp_path / "adapt.json", {**decides, "hash": digest(decides)})
-    checkpoint = tmp_path / CHECKPOINTS / "checkpoint-1"
-    checkpoint.mkdir(parents=True)
-    write_json(tmp_path / MANIFEST if finished else checkpoint / "complete.json", {})
-    with claim_output(tmp_path, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as work:
-        assert work.is_finished == finished
-        if not finished:
-            work.begin()
-            assert checkpoint.is_dir()
-            noted = json.loads((tmp_path / "adapt.json").read_text(encoding="utf-8"))
-            assert (noted["model"], noted["format"]) == (PLAN["model"], work.format) == ("weights", 1)
-            assert STAGE.format_in(tmp_path, PLAN) == 1
-            assert STAGE.kind.read(tmp_path) is not None
-    other = STAGE.plan({"steps": 3}, "fingerprint", "weights")
+    output = tmp_path / "adapted"
+    decides = {"settings": {"steps": 2}, "corpus": "fingerprint", "model": "weights", **plan_format}
+    (output / left).parent.mkdir(parents=True)
+    write_json(output / "adapt.json", {**decides, "hash": digest(decides)})
+    write_json(output / left, {})
+    noun = "an adaptation" if left == MANIFEST else "an unfinished adaptation"
+    told = (
+        f"{output}: holds {noun} that a development version of llama2vec began, which cannot be continued; "
+        "choose another output or pass --overwrite"
+    )
     with (
-        pytest.raises(OutputExistsError, match="steps: 2 there, 3 now"),
-        claim_output(tmp_path, STAGE, other, overwrite=False, device="cpu", model="llm"),
+        pytest.raises(OutputExistsError, match=f"^{re.escape(told)}$"),
+        claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm"),
     ):
         pass
+    assert (output / left).is_file()
+    with claim_output(output, STAGE, PLAN, overwrite=True, device="cpu", model="llm") as work:
+        assert not work.is_finished
+        write_json(work.begin() / MANIFEST, {})
+        work.finish()
+    assert json.loads((output / "adapt.json").read_text(encoding="utf-8")) == PLAN
+    assert (output / left).is_file() == (left == MANIFEST)
+
+
+def test_the_plan_of_a_begun_training_keeps_its_bytes() -> None:
+    assert json.dumps(PLAN) == (
+        '{"settings": {"steps": 2}, "corpus": "fingerprint", "model": "weights", "format": 3, '
+        '"hash": "b1e9c5c2a193d09e915070c92603c928c20b019dd4c53752ee5a28e1a4554240"}'
+    )
 
 
 def test_the_parts_of_a_packaged_model_are_joined_before_its_fingerprint_is_taken(
@@ -82,8 +84,9 @@ def test_the_parts_of_a_packaged_model_are_joined_before_its_fingerprint_is_take
         joined.write_bytes(b"GGUF")
         return source
 
-    monkeypatch.setattr("llama2vec.stage.resolve_model", lambda name: ModelSource(name, str(tmp_path), joined.name))
-    monkeypatch.setattr("llama2vec.stage.fetched", put_together)
+    source = ModelSource("llm", str(tmp_path), joined.name)
+    monkeypatch.setattr("llama2vec.training.output.resolve_model", lambda name: source)
+    monkeypatch.setattr("llama2vec.training.output.fetched", put_together)
     assert model_fingerprint("llm") == model_fingerprint("llm")
 
 
@@ -91,7 +94,6 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
     output = tmp_path / "adapted"
     with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as work:
         assert not work.is_finished
-        assert work.format == PLAN_FORMAT
         assert not output.exists()
         path = work.begin()
         assert json.loads((path / "adapt.json").read_text(encoding="utf-8")) == PLAN
@@ -119,26 +121,3 @@ def test_a_changed_manifest_of_the_start_model_is_refused_before_the_training(tm
     ):
         pass
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("dtype", "rank", "loaded", "mixed"),
-    [("bfloat16", 0, "float32", True), ("bfloat16", 8, "bfloat16", False), ("float32", 0, "float32", False)],
-)
-def test_full_training_in_bfloat16_keeps_float32_weights(dtype: str, rank: int, loaded: str, mixed: bool) -> None:
-    settings = ModelSettings.model_validate({"dtype": dtype, "device": "cpu", "lora": {"rank": rank}})
-    found, is_mixed = training_precision(settings)
-    assert (found.dtype, is_mixed) == (loaded, mixed)
-
-
-def test_rank_0_trains_the_model_itself_and_lora_only_its_adapters(llama_folder: Path) -> None:
-    from llama2vec.model.backbone import load_backbone
-
-    settings = ModelSettings(name=str(llama_folder), dtype="float32", device="cpu", lora=LoraSettings(rank=0))
-    backbone = load_backbone(settings)
-    assert make_trainable(backbone, settings, [], 0) is backbone.model
-    lora = settings.model_copy(update={"lora": LoraSettings(rank=2, alpha=4)})
-    model = make_trainable(load_backbone(lora), lora, [], 0)
-    trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
-    assert trained
-    assert all("lora_" in name for name in trained)
