@@ -145,7 +145,7 @@ def checked_examples(
         ExampleFormatError: A row cannot be trained on.
         TrainingError: After the last row, where all together lack what the settings need.
     """
-    asked, count, short, without, scored = settings.negatives, 0, 0, 0, 0
+    asked, count, short, without, scored, unused = settings.negatives, 0, 0, 0, 0, 0
     for count, (example, source) in enumerate(rows, start=1):
         if not example.positives:
             raise ExampleFormatError(
@@ -156,8 +156,14 @@ def checked_examples(
             raise ExampleFormatError(f"{_named(count, example)} has {both!r} as both positive and negative; remove one")
         short += len(example.negatives) < asked
         without += not example.negatives
+        unused += bool(example.negatives) and not asked
         scored += bool(example.positive_scores)
         yield example, source
+    if unused:
+        logger.warning(
+            "contrastive.negatives is 0: the hard negatives of %s of %s are not used; set it to 1 or more to train on them",
+            f"{unused:,}", counted(count, "query", "queries"),
+        )  # fmt: skip
     if short:
         hard = counted(asked, "hard negative")
         counts = f"fewer than {hard} for {short:,} of {counted(count, 'query', 'queries')} ({without:,} none)"

@@ -25,5 +25,7 @@ def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> Non
         load_config(FinetuneConfig, None, [setting])
 
 
-def test_the_recipe_that_is_shipped_is_read() -> None:
-    assert load_config(FinetuneConfig, "finetune-cpu").optimizer.epochs == 2
+def test_the_recipe_that_is_shipped_is_read_and_trains_on_mined_negatives() -> None:
+    found = load_config(FinetuneConfig, "finetune-cpu")
+    assert found.optimizer.epochs == 2
+    assert found.contrastive.negatives == 1
