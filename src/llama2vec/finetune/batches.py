@@ -145,7 +145,8 @@ def checked_examples(
         ExampleFormatError: A row cannot be trained on.
         TrainingError: After the last row, where all together lack what the settings need.
     """
-    asked, count, short, without, scored, unused = settings.negatives, 0, 0, 0, 0, 0
+    asked, count, short, without, unused = settings.negatives, 0, 0, 0, 0
+    scored = compared = 0
     for count, (example, source) in enumerate(rows, start=1):
         if not example.positives:
             raise ExampleFormatError(
@@ -158,6 +159,8 @@ def checked_examples(
         without += not example.negatives
         unused += bool(example.negatives) and not asked
         scored += bool(example.positive_scores)
+        judged = len(example.positive_scores), len(example.negative_scores)
+        compared += bool(example.positive_scores) and settings.compared_by_teacher(*judged)
         yield example, source
     if unused:
         logger.warning(
@@ -172,18 +175,33 @@ def checked_examples(
                 f"{counts}; mine more, lower contrastive.negatives, or set contrastive.missing_negatives to fill"
             )
         logger.warning("%s; using the other passages of the batch as negatives", counts)
-    if not count or scored:
-        return
-    if settings.distillation_weight:
-        raise TrainingError(
-            "contrastive.distillation_weight is set, but no example has pos_scores and neg_scores; "
-            "add a teacher's scores or set it to 0"
-        )
-    if settings.false_negatives == "teacher":
-        raise TrainingError(
-            "contrastive.false_negatives is teacher, but no example has pos_scores and neg_scores; "
-            "add a teacher's scores or choose self or start"
-        )
+    if count:
+        _check_teacher(settings, scored, compared)
+
+
+def _check_teacher(settings: ContrastiveSettings, scored: int, compared: int) -> None:
+    """Raise a TrainingError where a teacher's scores are to be learned from and teach nothing.
+
+    Args:
+        settings: What is learned.
+        scored: Number of examples with scores.
+        compared: Number of those whose scores compare passages that are drawn.
+    """
+    uses = {
+        "distillation_weight is set": (settings.distillation_weight, "set it to 0"),
+        "false_negatives is teacher": (settings.false_negatives == "teacher", "choose self or start"),
+    }
+    for use, (is_used, otherwise) in uses.items():
+        if is_used and not scored:
+            raise TrainingError(
+                f"contrastive.{use}, but no example has pos_scores and neg_scores; "
+                f"add a teacher's scores (mine --teacher) or {otherwise}"
+            )
+        if is_used and not compared:
+            raise TrainingError(
+                f"contrastive.{use}, but no example with pos_scores has a hard negative with a score; "
+                f"mine negatives with a teacher (mine --teacher) or {otherwise}"
+            )
 
 
 def _named(number: int, example: TrainingExample) -> str:

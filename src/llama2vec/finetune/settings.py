@@ -110,6 +110,27 @@ class ContrastiveSettings(StableHashSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> ContrastiveSettings:
+        if self.negatives:
+            return self
+        if self.distillation_weight and self.distillation == "margin_mse":
+            raise ValueError("distillation is margin_mse, which learns from hard negatives, and negatives is 0; raise it")
+        if self.distillation_weight and self.positives == 1:
+            raise ValueError(
+                "distillation_weight is set, but with negatives = 0 and positives = 1 a query has one passage, and its "
+                "teacher's scores compare nothing; raise negatives"
+            )
+        if self.false_negatives == "teacher":
+            raise ValueError("false_negatives is teacher, which judges hard negatives, and negatives is 0; raise it")
+        return self
+
+    def compared_by_teacher(self, positives: int, negatives: int) -> bool:
+        """Whether a teacher's scores of so many positives and negatives of a query teach something."""
+        drawn, hard = min(positives, self.positives), min(negatives, self.negatives)
+        is_enough = hard if self.distillation == "margin_mse" else drawn + hard > 1
+        return bool((self.distillation_weight and is_enough) or (self.false_negatives == "teacher" and hard))
+
 
 class ValidationSettings(Settings):
     """The held-out queries that validate during training (MRR@10, nDCG@10).

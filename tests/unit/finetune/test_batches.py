@@ -114,6 +114,26 @@ def test_distillation_without_any_teacher_score_is_refused() -> None:
         check([TrainingExample("q", ("p",))], distillation_weight=1.0)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"distillation_weight": 1.0},
+        {"distillation_weight": 1.0, "distillation": "margin_mse", "positives": 2},
+        {"false_negatives": "teacher"},
+    ],
+)
+def test_teacher_scores_that_compare_nothing_are_refused(settings: dict[str, Any]) -> None:
+    alone = TrainingExample("q", ("p", "r"), (), positive_scores=(1.0, 0.5))
+    with pytest.raises(TrainingError, match="no example with pos_scores has a hard negative with a score"):
+        check([alone], **settings)
+    check([alone, RICH], **settings)
+
+
+def test_two_scored_positives_are_enough_to_compare() -> None:
+    alone = TrainingExample("q", ("p", "r"), (), positive_scores=(1.0, 0.5))
+    check([alone], distillation_weight=1.0, positives=2, negatives=0)
+
+
 # --------------------------------------------------------------------------------------------------------------- order
 
 

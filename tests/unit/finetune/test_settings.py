@@ -18,6 +18,12 @@ from llama2vec.finetune.settings import FinetuneConfig
         ("contrastive.temperature=0", "contrastive.temperature"),
         ("contrastive.weight=0", "nothing to learn"),
         ("encoder.query_prompt=both", "encoder.query_prompt"),
+        ("contrastive={negatives = 0, distillation_weight = 1.0}", "its teacher's scores compare nothing"),
+        (
+            "contrastive={negatives = 0, positives = 2, distillation_weight = 1.0, distillation = 'margin_mse'}",
+            "distillation is margin_mse, which learns from hard negatives, and negatives is 0",
+        ),
+        ("contrastive={negatives = 0, false_negatives = 'teacher'}", "which judges hard negatives, and negatives is 0"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_named(setting: str, message: str) -> None:
