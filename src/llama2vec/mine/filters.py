@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,7 @@ from llama2vec.terminal import counted
 
 _CACHED_PASSAGES = 1 << 13
 _SHINGLE_WORDS = 5
+_SAME_WORDS = 0.9  # Neighboring passages of a document share fewer, even where they overlap by half
 # Scripts that are written without spaces: each kana, Han or Hangul sign counts as a word.
 _WORD = re.compile(f"[{SIGNS}]|[^\\W{SIGNS}]+")
 
@@ -55,6 +57,7 @@ class Known:
     targets: tuple[Target, ...]  # to be scored: its positives, those of namesakes, its own negatives
     own: int  # how many of the targets are this example's positives
     all: int  # how many are positives
+    misnamed: int  # how many of its own positives the corpus lacks, and has another text under their id
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +124,13 @@ class Filters:
         others = [found for found in family.values() if found is not example]
         positives = [pair for found in (example, *others) for pair in with_ids(found.positives, found.positive_ids)]
         rows = [self._row(text, passage_id) for text, passage_id in positives]
+        # What bears the id of a positive is no negative either, whatever its text.
+        named = [self._row_of_id.get(passage_id) for _, passage_id in positives]
+        never = {row for row in (*rows, *named) if row is not None}
         texts = {text: _Text.of(Passage("", text)) for text, _ in positives}
-        texts |= {found.text: found for found in (self._text_of_row(row) for row in rows if row is not None)}
+        texts |= {found.text: found for found in map(self._text_of_row, sorted(never))}
         targets: list[Target] = [text if row is None else row for (text, _), row in zip(positives, rows, strict=True)]
+        own = list(zip(rows, named, strict=True))[: len(example.positives)]
         if self._settings.keep_existing:
             for text, passage_id in with_ids(example.negatives, example.negative_ids):
                 row = self._row(text, passage_id)
@@ -131,22 +138,30 @@ class Filters:
         return Known(
             query_key=text_key(example.query),
             ids=frozenset(passage_id for _, passage_id in positives if passage_id),
-            rows=frozenset(row for row in rows if row is not None),
+            rows=frozenset(never),
             positives=tuple(texts.values()),
             keys=frozenset().union(*(text.keys for text in texts.values())),
             targets=tuple(targets),
             own=len(example.positives),
             all=len(positives),
+            misnamed=sum(row is None and other is not None for row, other in own),
         )
 
     def _row(self, text: str, passage_id: str) -> int | None:
+        """Return the row of a passage by its id, or else by its text; None where the corpus does not have it.
+
+        An id counts only with its text: a corpus that was split otherwise has other texts under the same ids.
+        """
         row = self._row_of_id.get(passage_id) if passage_id else None
-        return self._row_of_key.get(text_key(text)) if row is None else row
+        if row is not None and _same_words(text, self._text_of_row(row).text):
+            return row
+        return self._row_of_key.get(text_key(text))
 
     def consider(self, example: TrainingExample, known: Known, found: Sequence[Found]) -> Undecided:
         """Filter what the searchers found for a query."""
         report = self._report
         report.queries += 1
+        report.misnamed_positives += known.misnamed
         report.unknown_positives += sum(isinstance(target, str) for target in known.targets[: known.own])
         target_scores = found[0].target_scores
         kept = self._kept(example, known, target_scores[known.all :])
@@ -329,6 +344,12 @@ def share_of(score: float, share: float) -> float:
 def _keys(passage: Passage) -> frozenset[str]:
     """Return the keys of the body and of title with body, because sources differ in what they call the text."""
     return frozenset(map(text_key, {passage.full_text, passage.text}))
+
+
+def _same_words(first: str, second: str) -> bool:
+    """Tell whether the shorter of two texts consists of the other's words, but for a few: a part or another edition."""
+    counts = [Counter(_WORD.findall(text_key(text))) for text in (first, second)]
+    return (counts[0] & counts[1]).total() >= _SAME_WORDS * min(one.total() for one in counts)
 
 
 def _query_names(example: TrainingExample) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,7 @@ from llama2vec.data.sources import beir_file
 from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, DataError, StoreError
 from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, Scorer, discard_scores, kept_scores
-from llama2vec.manifest import build_manifest, canonical_json, digest
+from llama2vec.manifest import build_manifest, canonical_json, digest, first_difference
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters, Undecided
 from llama2vec.mine.report import MiningReport
@@ -55,6 +55,10 @@ _BATCH = 1024
 _TEACHER_BATCH = 64  # Small, because a cross-encoder takes its time and the progress bar moves once a batch
 _SHARD_SIZE = 2048
 _STORE_MARK = ".store-"
+_ONE_SPLITTING = (
+    "documents must be split as for the examples: write their passages once (llama2vec read --model ENCODER), and give "
+    "that file to generate and mine"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +123,11 @@ def mine(
             "%d of %s got fewer than %s; mine.last_rank widens the window and mine.max_share_of_positive loosens the "
             "filter", report.short, counted(len(examples), "query", "queries"),
             counted(settings.negatives, "negative"),
+        )  # fmt: skip
+    if report.misnamed_positives:
+        logger.warning(
+            "the corpus has another text under the id of %s, whose own text was used; %s",
+            counted(report.misnamed_positives, "positive"), _ONE_SPLITTING,
         )  # fmt: skip
     report.written = len(mined)
     return MiningResult(mined, report)
@@ -216,6 +225,7 @@ def mine_to_file(
             settle_report(output)
             _discard_kept(output)  # left by a kill between the result and its end
             return None
+        _warn_of_another_splitting(inputs.examples, given)
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, splitter, examples)
         steady.check()
@@ -270,6 +280,21 @@ def _fingerprints(inputs: MiningInputs, steady: SteadyInputs) -> dict[str, Any]:
         "store": store_sha256(index.store) if index else None,
         **({"teacher": inputs.teacher.fingerprint} if inputs.teacher else {}),
     }
+
+
+def _warn_of_another_splitting(examples: str, given: Mapping[str, Any]) -> None:
+    """Warn where the questions of ``generate`` were written for other passages of this corpus."""
+    found = reported_kind("a file of generated examples").read(Path(examples)) if Path(examples).is_file() else None
+    there: Mapping[str, Any] = (found.plan["inputs"] or {}) if found else {}
+    if not given["corpus"] or there.get("corpus") != given["corpus"]:
+        return
+    before, now = ({key: made[key] for key in ("reading", "passages") if key in made} for made in (there, given))
+    if differs := first_difference(before, now):
+        name, old, new = differs
+        logger.warning(
+            "%s: its questions were written for passages that were split otherwise (%s: %s there, %s now); %s",
+            examples, name, old, new, _ONE_SPLITTING,
+        )  # fmt: skip
 
 
 def _corpus(inputs: MiningInputs, splitter: Splitter | None, examples: Sequence[TrainingExample]) -> list[Passage]:

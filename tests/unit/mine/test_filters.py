@@ -70,6 +70,29 @@ def test_a_positive_counts_by_its_id_even_where_the_corpus_words_it_otherwise(co
     assert (result.report.removed("known_positive"), result.report.removed("identical_to_positive")) == (1, 1)
 
 
+def test_the_id_of_another_text_is_not_trusted(corpus: list[Passage], caplog: pytest.LogCaptureFixture) -> None:
+    # The corpus was split otherwise: the text of the positive stands under another id, or under none.
+    found = TrainingExample("about the llama", (corpus[11].text,), positive_ids=("llama-1",))
+    lost = TrainingExample("about the camel", ("the camel walks alone",), positive_ids=("camel-1",))
+    settings = {"write_scores": True, "negatives": 12}
+    right = with_bm25([replace(found, positive_ids=("llama-11",))], corpus, **settings)
+    assert "id of" not in caplog.text
+    wrong = with_bm25([found, lost], corpus, **settings)
+    assert wrong.examples[0].positive_scores == right.examples[0].positive_scores
+    assert not {"llama-1", "llama-11"} & set(wrong.examples[0].negative_ids)
+    assert (wrong.report.unknown_positives, wrong.report.misnamed_positives) == (1, 1)
+    assert "1 positive not in the corpus, 1 with the id of another text" in wrong.report.summary()
+    assert "another text under the id of 1 positive, whose own text was used" in caplog.text
+
+
+def test_a_part_of_a_passage_counts_by_its_id(corpus: list[Passage]) -> None:
+    words = corpus[6].text.split()
+    without_a_few = " ".join([*words[:9], *words[14:]])
+    row = TrainingExample("about the llama", (without_a_few,), positive_ids=("llama-6",))
+    report = with_bm25([row], corpus).report
+    assert (report.unknown_positives, report.misnamed_positives) == (0, 0)
+
+
 def test_the_parts_of_a_document_that_is_known_as_a_whole_are_no_negatives(corpus: list[Passage]) -> None:
     parts = [replace(one, place=Place("guide", n, n + 1)) if n < 3 else one for n, one in enumerate(corpus)]
     example = TrainingExample("about the llama", (corpus[3].text,), positive_ids=("guide",))
