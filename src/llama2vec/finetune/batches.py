@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, repeat
 from typing import Any
 
 import torch
@@ -53,6 +53,16 @@ def positive_keys(example: TrainingExample, source: int) -> tuple[int, ...]:
     """Return the keys of a row's positives: of their texts, and of their ids within a source."""
     by_id = (_id_key(source, passage_id) for passage_id in example.positive_ids)
     return (*map(_text_key, example.positives), *by_id)
+
+
+def example_passages(example: TrainingExample, source: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the text of each positive and negative with the keys of text and id; 0 = no id."""
+    for texts, ids in (
+        (example.positives, example.positive_ids),
+        (example.negatives, example.negative_ids),
+    ):
+        for text, passage_id in zip(texts, ids or repeat(""), strict=False):
+            yield text, (_text_key(text), _id_key(source, passage_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,7 +115,9 @@ class ContrastiveSettings(StableHashSettings):
         if self.negatives:
             return self
         if self.distillation_weight and self.distillation == "margin_mse":
-            raise ValueError("distillation is margin_mse, which learns from hard negatives, and negatives is 0; raise it")
+            raise ValueError(
+                "distillation is margin_mse, which learns from hard negatives, and negatives is 0; raise it"
+            )
         if self.distillation_weight and self.positives == 1:
             raise ValueError(
                 "distillation_weight is set, but with negatives = 0 and positives = 1 a query has one passage, and its "

@@ -274,18 +274,26 @@ def _read(
     share = 0.0 if validation.source else validation.share
     if data.streaming:
         path = work.begin() / SPOOL_FILE
-        spool, chosen = spooled_examples(path, checked, share=share, most_held_out=validation.max_queries)
+        spool, held_out = spooled_examples(path, checked, share=share, most_held_out=validation.max_queries, seed=seed)
         examples = DrawnExamples(spool, Sizes(spool), config.contrastive, seed)
     else:
         rows, sources = [list(column) for column in zip(*checked, strict=True)] or ([], [])
-        kept, held_out = hold_out(rows, share, validation.max_queries, seed)
-        chosen = [rows[row] for row in held_out]
+        kept, out = hold_out(rows, share, validation.max_queries, seed, sources)
+        held_out = [(rows[row], sources[row]) for row in out]
         examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
-    if not len(examples) + len(chosen):
+    if not len(examples) + len(held_out):
         raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
     if validation.source:
         return examples, read_validation(validation, examples.examples, seed)
-    return examples, examples_task(chosen, examples.examples, config.validation, seed) if chosen else None
+    if share and not held_out:
+        logger.warning(
+            "no query is held out, because each shares its passages with too many others; give queries of their own in "
+            "validation.source, or set validation.share to 0"
+        )
+    if not held_out:
+        return examples, None
+    chosen, numbers = [list(column) for column in zip(*held_out, strict=True)]
+    return examples, examples_task(chosen, examples.examples, validation, seed, numbers)
 
 
 def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:

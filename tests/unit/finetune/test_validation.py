@@ -26,6 +26,46 @@ def test_rows_with_the_same_positive_are_held_out_together() -> None:
     assert len(hold_out(rows, 0.5, 7, seed=0)[1]) == 5
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (TrainingExample("who", ("she",)), TrainingExample(" who ", ("her",))),
+        (TrainingExample("who", ("she",), query_id="q1"), TrainingExample("who is it", ("her",), query_id="q1")),
+        (TrainingExample("who", ("he", "she")), TrainingExample("which", ("they", "She"))),
+        # Two pairs of one passage of a corpus, cropped otherwise.
+        (
+            TrainingExample("crop", ("passage",), positive_ids=("p",)),
+            TrainingExample("passage", ("crop",), positive_ids=("p",)),
+        ),
+    ],
+    ids=["query", "query id", "second positive", "passage id"],
+)
+def test_rows_that_share_a_query_or_a_positive_are_held_out_together(
+    first: TrainingExample, second: TrainingExample
+) -> None:
+    rows = [*(TrainingExample(f"q{row}", (f"p{row}",)) for row in range(20)), first, second]
+    parts = [hold_out(rows, 0.3, 100, seed) for seed in range(20)]
+    assert {(20 in held_out, 21 in held_out) for _, held_out in parts} == {(True, True), (False, False)}
+    if first.positive_ids or first.query_id:
+        split = [hold_out(rows, 0.3, 100, seed, [*([0] * 21), 1])[1] for seed in range(20)]
+        assert any((20 in held_out) != (21 in held_out) for held_out in split)  # An id counts within its source
+
+
+def test_every_known_answer_of_a_held_out_query_is_relevant_and_none_is_drawn_as_another_passage() -> None:
+    held_out = [
+        TrainingExample("who", ("she",), ("it",)),
+        TrainingExample("Who", ("her",)),
+        TrainingExample("who", ("him",)),
+        TrainingExample("crop", ("passage",), positive_ids=("p",)),
+        TrainingExample("passage", ("crop",), positive_ids=("p",)),
+    ]
+    others = [TrainingExample("who", ("them",)), TrainingExample("which", ("all", "HER")), TrainingExample("x", ("y",))]
+    task = examples_task(held_out, others, ValidationSettings(), seed=0)
+    assert task.passages == ["she", "it", "her", "him", "passage", "crop", "y"]
+    both = {"4": 1, "5": 1}
+    assert task.qrels == {"0": {"0": 1, "3": 1}, "1": {"2": 1}, "2": {"0": 1, "3": 1}, "3": both, "4": both}
+
+
 @pytest.fixture
 def beir(corpus_rows: list[dict[str, str]], tmp_path: Path) -> Path:
     folder = tmp_path / "beir"
