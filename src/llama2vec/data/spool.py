@@ -140,9 +140,12 @@ def _taken_out(connection: sqlite3.Connection, count: int, chosen: Sequence[int]
     gone = set(chosen)
     last = [row for row in range(stay, count) if row not in gone]
     moves = list(zip(sorted(row for row in gone if row < stay), last, strict=True))
-    for table in ("rows", "facts"):
-        connection.executemany(f"DELETE FROM {table} WHERE row = ?", [[row] for row in chosen])
-        connection.executemany(f"UPDATE {table} SET row = ? WHERE row = ?", moves)
+    for delete, move in (
+        ("DELETE FROM rows WHERE row = ?", "UPDATE rows SET row = ? WHERE row = ?"),
+        ("DELETE FROM facts WHERE row = ?", "UPDATE facts SET row = ? WHERE row = ?"),
+    ):
+        connection.executemany(delete, [[row] for row in chosen])
+        connection.executemany(move, moves)
     return found
 
 

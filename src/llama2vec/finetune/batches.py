@@ -174,7 +174,7 @@ def checked_examples(
         yield example, source
     if unused:
         logger.warning(
-            "contrastive.negatives is 0: the hard negatives of %s of %s are not used; set it to 1 or more to train on them",
+            "contrastive.negatives is 0: the hard negatives of %s of %s are not used; set it above 0 to train on them",
             f"{unused:,}", counted(count, "query", "queries"),
         )  # fmt: skip
     if short:

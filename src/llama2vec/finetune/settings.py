@@ -144,7 +144,7 @@ class ValidationSettings(Settings):
     """
 
     source: str = ""  # Labeled examples or a BEIR folder; "" = hold out a share of the training examples
-    split: str = "test"  # Split of a folder or hub dataset
+    split: str = "dev"  # Split of a folder or hub dataset; the test split is for the final score
     share: Annotated[float, Field(ge=0, lt=1)] = 0.02
     max_queries: Annotated[int, Field(ge=1)] = 100  # Most queries; drawn from the seed
     extra_passages: Annotated[int, Field(ge=0)] = 200

@@ -82,7 +82,7 @@ def hold_out(
     """
     if not (wanted := wanted_rows(len(examples), share, most)):
         return list(range(len(examples))), []
-    numbered = zip(examples, sources or repeat(0))
+    numbered = zip(examples, sources or repeat(0), strict=False)
     order = linked_groups([*query_keys(*one), *positive_keys(*one)] for one in numbered)
     random.Random(f"{seed}:held out").shuffle(order)
     held_out: list[int] = []

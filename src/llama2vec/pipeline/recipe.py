@@ -78,6 +78,8 @@ def _shared(run: Mapping[str, Any]) -> frozenset[str]:
         taken = (name for name, value in after.items() if name not in pairing and value != before.get(name))
         keys |= {f"finetune.encoder.{name}" for name in taken}
         keys |= {"finetune.prompts"} if finetune.get("prompts") != adapt.get("prompts") else set()
+    # The index decides the language of both; a run wrote down the default where it was not set.
+    keys |= {"evaluate.language"} if run.get("evaluate") and run.get("index") else set()
     return frozenset(keys)
 
 

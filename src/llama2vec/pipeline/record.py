@@ -30,6 +30,7 @@ from llama2vec.pipeline.settings import RunConfig
 from llama2vec.retrieve.index.folder import INDEX
 from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore
 from llama2vec.score.results import QUERY_VALUES
+from llama2vec.training.output import deciding
 
 RUN_FILE, REPORT, PASSAGES_FILE, READING_FILE = "run.json", "report.md", "corpus.jsonl", "reading.txt"
 _FORMAT = "llama2vec-run"
@@ -239,7 +240,10 @@ def _finished_output(plan: RunPlan, record: RunRecord, stage: PlannedStage, sele
 
 def _difference(stage: PlannedStage, entry: Mapping[str, Any], inputs: Mapping[str, str | None]) -> str:
     """Return which setting or input has changed, "" where all are the same or still open."""
-    differs = first_difference(entry["settings"], json.loads(canonical_json(stage.settings)))
+    settings = entry["settings"], json.loads(canonical_json(stage.settings))
+    if stage.kind in _TRAININGS:
+        settings = deciding(settings[0]), deciding(settings[1])
+    differs = first_difference(*settings)
     if differs:
         name, old, new = differs
         return f"{stage.kind}.{name}: {old!r} there, {new!r} now"

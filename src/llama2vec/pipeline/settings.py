@@ -125,7 +125,9 @@ class RunConfig(Settings):
 
     @property
     def words_language(self) -> str:
-        """Language of BM25's words: that of the index."""
+        """Language of BM25's words in an evaluation: its own, else that of the index."""
+        if self.evaluate and "language" in self.evaluate.model_fields_set:
+            return self.evaluate.language
         return self.index.language if self.index else "en"
 
     @property
@@ -164,7 +166,19 @@ class RunConfig(Settings):
             raise ValueError(f"mine.rounds is {self.mine.rounds}, but no stage fine-tunes in between; add [finetune]")
         self._check_corpus()
         self._check_models()
+        self._check_evaluation()
         return self
+
+    def _check_evaluation(self) -> None:
+        """Raise where ``evaluate`` contradicts the index."""
+        if self.evaluate is None:
+            return
+        own, words = self.evaluate.language, self.index.language if self.index else ""
+        if "language" in self.evaluate.model_fields_set and words and own != words:
+            raise ValueError(
+                f"evaluate.language is {own} and index.language is {words}: BM25 would be scored in another language "
+                "than it searches; set index.language alone"
+            )
 
     def _check_corpus(self) -> None:
         reads = {

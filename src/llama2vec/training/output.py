@@ -38,6 +38,35 @@ _FILES = (
 """All that a training leaves in its folder, whatever the architecture."""
 
 
+_WITHOUT_EFFECT: Mapping[str, tuple[str, ...]] = {
+    "model": ("gradient_checkpointing",),
+    "objective": ("micro_batch_tokens", "sequences"),
+    "contrastive": ("micro_batch_tokens", "graph_tokens"),
+    "optimizer": ("log_every", "keep_checkpoints", "workers"),
+    "validation": ("split",),
+}
+"""Settings that decide memory, or what is shown and kept: a training that ran out of memory may resume with others.
+What a split decides is in the fingerprint of the rows that were read.
+"""
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a training, of either stage, that decide its result.
+
+    >>> deciding({"optimizer": {"steps": 2, "workers": 4}, "text": {"limit": 0}})
+    {'optimizer': {'steps': 2}, 'text': {'limit': 0}}
+    """
+    found = dict(settings)
+    for section, names in _WITHOUT_EFFECT.items():
+        if isinstance(found.get(section), Mapping):
+            found[section] = {name: value for name, value in found[section].items() if name not in names}
+    return found
+
+
+def _compared(plan: Mapping[str, Any]) -> dict[str, Any]:
+    return {**plan, "settings": deciding(plan["settings"])} if isinstance(plan.get("settings"), Mapping) else {**plan}
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """A training stage as its output folder shows it."""
@@ -47,7 +76,10 @@ class Stage:
     data: str  # What the stage learns from
 
     def plan(self, settings: Mapping[str, Any], data: object, model: str) -> dict[str, Any]:
-        """Return what decides the result: all resolved settings, and the fingerprints of the input and the model."""
+        """Return what is written down: all resolved settings, and the fingerprints of the input and the model.
+
+        Of the settings, :func:`deciding` says which are compared with those of an earlier start.
+        """
         decides = {"settings": dict(settings), self.data: data, "model": model, "format": _FORMAT}
         return sealed(decides, PLAN_SEAL)
 
@@ -61,7 +93,7 @@ class Stage:
                 return None
             is_outdated = plan.get("format", 1) in _OUTDATED
             is_finished, worth_keeping = (folder / MANIFEST).is_file(), is_outdated or has_checkpoint(folder)
-            return Found(plan, is_finished, worth_keeping, is_outdated=is_outdated)
+            return Found(_compared(plan), is_finished, worth_keeping, is_outdated=is_outdated)
 
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
 
@@ -140,7 +172,7 @@ def claim_output(
 
         def take() -> tuple[Path, bool]:
             made._work = stack.enter_context(
-                claim(output, stage.kind, plan, overwrite=overwrite, inputs=[model, *inputs])
+                claim(output, stage.kind, _compared(plan), overwrite=overwrite, inputs=[model, *inputs])
             )
             return made._work.path, made._work.is_finished
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.errors import EvaluationError
+from llama2vec.errors import CorpusFormatError, EvaluationError
 from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.finetune.validation import examples_task, hold_out, read_validation
 from llama2vec.records import TrainingExample
@@ -77,7 +77,7 @@ def beir(corpus_rows: list[dict[str, str]], tmp_path: Path) -> Path:
 
 
 def test_a_beir_folder_serves_as_validation(beir: Path, corpus_rows: list[dict[str, str]]) -> None:
-    settings = ValidationSettings(source=str(beir), extra_passages=5)
+    settings = ValidationSettings(source=str(beir), split="test", extra_passages=5)
     task = read_validation(settings, [], seed=0)
     assert task.queries == ["river"]
     (gains,) = task.qrels.values()
@@ -88,10 +88,15 @@ def test_a_beir_folder_serves_as_validation(beir: Path, corpus_rows: list[dict[s
     assert read_validation(settings, [], seed=1) != task
 
 
+def test_the_test_split_validates_only_where_it_is_named(beir: Path) -> None:
+    with pytest.raises(CorpusFormatError, match="has no split 'dev'; choose from test"):
+        read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+
+
 def test_a_beir_folder_whose_judged_passages_are_missing_is_refused(beir: Path) -> None:
     (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tgone\t1\n", encoding="utf-8")
     with pytest.raises(EvaluationError, match="corpus"):
-        read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+        read_validation(ValidationSettings(source=str(beir), split="test"), [], seed=0)
 
 
 def test_queries_whose_judged_passages_are_missing_are_left_out_and_counted(
@@ -101,7 +106,7 @@ def test_queries_whose_judged_passages_are_missing_are_left_out_and_counted(
         file.write('{"_id": "2", "text": "bridge"}\n')
     with (beir / "qrels" / "test.tsv").open("a", encoding="utf-8") as file:
         file.write("1\tlost\t1\n2\tgone\t1\n")
-    task = read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+    task = read_validation(ValidationSettings(source=str(beir), split="test"), [], seed=0)
     assert (task.queries, list(task.qrels)) == (["river"], ["0"])
     assert "the corpus lacks 2 judged passages; 1 query without any left out" in caplog.text
 

@@ -59,6 +59,18 @@ def test_a_change_replaces_the_output_which_stays_until_then(
     assert decide(STAGE, entry, inputs, tmp_path / "store") == Decision("replace", why, replaces=True)
 
 
+def test_a_training_goes_on_with_less_memory(tmp_path: Path) -> None:
+    (tmp_path / "finetuned").mkdir()
+    (tmp_path / "finetuned" / "finetune.json").touch()
+    now = {"contrastive": {"temperature": 0.02, "graph_tokens": 2048}}
+    stage = PlannedStage("finetune", "finetune", "finetuned", now, ())
+    there = {"contrastive": {"temperature": 0.02, "graph_tokens": 8192}}
+    entry = {"state": "running", "settings": there, "inputs": {}}
+    assert decide(stage, entry, {}, tmp_path / "finetuned").action == "resume"
+    there["contrastive"]["temperature"] = 0.05
+    assert decide(stage, entry, {}, tmp_path / "finetuned").action == "replace"
+
+
 def test_a_replacement_that_was_interrupted_still_replaces(tmp_path: Path) -> None:
     entry = {**finished(tmp_path / "store"), "state": "running", "replaces": True}
     assert decide(STAGE, entry, {"corpus": "1"}, tmp_path / "store").replaces

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,6 +106,36 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
     other = STAGE.plan({"steps": 9}, "fingerprint", "weights")
     with (
         pytest.raises(OutputExistsError, match="steps"),
+        claim_output(output, STAGE, other, overwrite=False, device="cpu", model="llm"),
+    ):
+        pass
+
+
+def test_what_decides_memory_alone_may_change_before_a_training_goes_on(tmp_path: Path) -> None:
+    held: dict[str, Any] = {
+        "model": {"gradient_checkpointing": False}, "objective": {"micro_batch_tokens": 0},
+        "contrastive": {"graph_tokens": 8192, "micro_batch_tokens": 0},
+        "optimizer": {"steps": 2, "workers": 4, "log_every": 5, "keep_checkpoints": 2},
+        "validation": {"split": "test"},
+    }  # fmt: skip
+    less = {
+        "model": {"gradient_checkpointing": True}, "objective": {"micro_batch_tokens": 512},
+        "contrastive": {"graph_tokens": 2048, "micro_batch_tokens": 512},
+        "optimizer": {"steps": 2, "workers": 0, "log_every": 1, "keep_checkpoints": 1},
+        "validation": {"split": "dev"},
+    }  # fmt: skip
+    output = tmp_path / "adapted"
+    with claim_output(output, STAGE, STAGE.plan(held, "", ""), overwrite=False, device="cpu", model="llm") as work:
+        checkpoint = work.begin() / CHECKPOINTS / "checkpoint-1"
+        checkpoint.mkdir(parents=True)
+        write_json(checkpoint / "complete.json", {})
+    now = STAGE.plan(less, "", "")
+    with claim_output(output, STAGE, now, overwrite=False, device="cpu", model="llm") as work:
+        assert (work.begin() / CHECKPOINTS / "checkpoint-1" / "complete.json").is_file()
+        assert json.loads((work.path / "adapt.json").read_text(encoding="utf-8")) == now  # As it goes on
+    other = STAGE.plan({**less, "optimizer": {"steps": 3}}, "", "")
+    with (
+        pytest.raises(OutputExistsError, match=r"optimizer\.steps: 2 there, 3 now"),
         claim_output(output, STAGE, other, overwrite=False, device="cpu", model="llm"),
     ):
         pass
