@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -25,12 +23,10 @@ from llama2vec.finetune.contract import check_contract
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.manifest import digest
 from llama2vec.model.source import ModelSpec, resolve_model
-from llama2vec.pipeline.settings import ExampleSource, RunConfig
+from llama2vec.pipeline.settings import ExampleSource, RunConfig, warn_of_one_judge
 from llama2vec.score.settings import EvaluateSettings
-from llama2vec.score.tasks import TASKS, find_task, locate, tasks_data
+from llama2vec.score.tasks import find_task, tasks_data
 from llama2vec.training.output import model_fingerprint
-
-logger = logging.getLogger(__name__)
 
 # Folder of each stage in the run's folder; further rounds append their number.
 OUTPUTS = {
@@ -275,26 +271,12 @@ class _Planner:
         settings["model"] = config.model.model_dump(include=_LOADING)
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
             settings |= self._raw_reading(raw_encoder(config))
-        self._warn_of_one_judge(config.evaluate)
+        warn_of_one_judge(config)
         for system in settings["systems"]:
             scored_tasks(config.evaluate, system)
             if system != "bm25":
                 inputs.append(self._system(system))
         self._add("evaluate", settings, inputs)
-
-    def _warn_of_one_judge(self, evaluate: EvaluateSettings) -> None:
-        """Warn where the queries that choose the weights are those that score them."""
-        validation = self._config.finetune.validation if self._config.finetune else None
-        if validation is None or not validation.source:
-            return
-        chosen_by = os.path.realpath(validation.source), validation.source_split
-        for task in map(find_task, evaluate.tasks):
-            for one in [TASKS[name] for name in task.members] or [task]:
-                if (os.path.realpath(locate(one, evaluate.data_root)), one.split) == chosen_by:
-                    logger.warning(
-                        "evaluate.tasks: %s is finetune.validation.source too, and its queries choose the weights that "
-                        "they score; name another split in finetune.validation.split", one.name,
-                    )  # fmt: skip
 
     def _system(self, system: str) -> Input:
         model = hybrid_model(self._config) if system == "hybrid" else system

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -15,6 +17,9 @@ from llama2vec.generate.settings import GenerateSettings
 from llama2vec.mine.settings import MineSettings
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
+from llama2vec.score.tasks import TASKS, find_task, locate
+
+logger = logging.getLogger(__name__)
 
 
 def _switched(data: Any, sections: Iterable[str]) -> Any:
@@ -217,6 +222,21 @@ def _check_same_contract(adapt: AdaptConfig, finetune: FinetuneConfig) -> None:
             raise ValueError(
                 f"finetune.encoder.{name} is {now!r} and the adapted encoder has {there!r}; write it in [encoder]"
             )
+
+
+def warn_of_one_judge(config: RunConfig) -> None:
+    """Warn where the queries that choose the weights are those that score them."""
+    validation = config.finetune.validation if config.finetune else None
+    if validation is None or config.evaluate is None or not validation.source:
+        return
+    chosen_by = os.path.realpath(validation.source), validation.source_split
+    for task in map(find_task, config.evaluate.tasks):
+        for one in [TASKS[name] for name in task.members] or [task]:
+            if (os.path.realpath(locate(one, config.evaluate.data_root)), one.split) == chosen_by:
+                logger.warning(
+                    "evaluate.tasks: %s is finetune.validation.source too, and its queries choose the weights that "
+                    "they score; name another split in finetune.validation.split", one.name,
+                )  # fmt: skip
 
 
 UNLABELED = (

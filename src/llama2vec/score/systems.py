@@ -32,9 +32,9 @@ from llama2vec.retrieve.store.writer import STORE, write_store
 from llama2vec.score.metrics import (
     check_returned,
     correlation_interval,
-    metric_cutoffs,
     score_similarities,
     warn_of_missing_queries,
+    warn_of_short_run,
 )
 from llama2vec.score.settings import ScoringSettings, SentenceSides
 from llama2vec.score.significance import scipy_stats
@@ -178,14 +178,7 @@ def check_run(system: System, task: BeirTask, metrics: Iterable[str], corpus: Co
     if lacks := len(answers) - len(lengths):
         asked = f"{counted(len(answers), 'judged query', 'judged queries')} of {task.name}"
         warn_of_missing_queries(system.name, lacks, asked)
-    longest = max(lengths)
-    # A whole corpus may lack the query's own passage; where few queries have this many, the search found no more.
-    deeper = [name for name, cutoff in metric_cutoffs(metrics).items() if longest < min(cutoff, corpus.passages - 1)]
-    if deeper and 2 * lengths.count(longest) > len(lengths):
-        logger.warning(
-            "%s: run '%s' ends after %s per query, and what it lacks counts as not found in %s; give a longer run",
-            task.name, system.name, counted(longest, "passage"), ", ".join(deeper),
-        )  # fmt: skip
+    warn_of_short_run(system.name, lengths, metrics, corpus.passages, task.name)
 
 
 @dataclass(frozen=True, slots=True)
