@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -40,6 +40,10 @@ class Settings(BaseModel):
     """Base of every settings model: frozen, and strict about names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def idle(self, sets: Set[str]) -> str:
+        """Say which setting cannot act beside the others, and what to do; "" where all can. ``sets``: keys of --set."""
+        return ""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -270,15 +274,18 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
     Raises:
         ConfigError: The file cannot be read, a key is unknown (with the nearest known one), or a value is invalid.
     """
-    where = str(path) if path else "--set"
+    where, overrides = str(path) if path else "--set", list(overrides)
     data = _read_toml(Path(path), where) if path else {}
     for override in overrides:
         _apply_override(data, override)
     _expand_prompt_recipe(data)
     try:
-        return schema.model_validate(data)
+        found = schema.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_first_problem(schema, error, where)) from None
+    if idle := found.idle(frozenset(override.partition("=")[0].strip() for override in overrides)):
+        raise ConfigError(f"{where}: {idle}")
+    return found
 
 
 def _read_toml(path: Path, where: str) -> dict[str, Any]:

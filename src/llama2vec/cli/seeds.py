@@ -43,7 +43,9 @@ def read_seeds(text: str, overrides: Sequence[str]) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds {text}: a seed is given twice; name each once")
     for override in overrides:
-        if override.partition("=")[0].strip().rpartition(".")[2] == "seed":
+        key = override.partition("=")[0].strip()
+        # The validation's own seed is there to be the same for all.
+        if key.rpartition(".")[2] == "seed" and not key.endswith("validation.seed"):
             raise ConfigError(f"--seeds and --set {override} both choose the seed; drop one")
     return seeds
 

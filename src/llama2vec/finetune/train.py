@@ -265,6 +265,7 @@ def _read(
 ) -> tuple[DrawnExamples, ValidationTask | None]:
     """Read the examples, hold some out, and make the search task of them."""
     seed, data, validation = config.optimizer.seed, config.data, config.validation
+    held_out_seed = seed if validation.seed is None else validation.seed
     numbered: Iterator[tuple[TrainingExample, int]] = (
         (example, number)
         for number, source in enumerate(data.source_list if given is None else [""])
@@ -274,17 +275,19 @@ def _read(
     share = 0.0 if validation.source else validation.share
     if data.streaming:
         path = work.begin() / SPOOL_FILE
-        spool, held_out = spooled_examples(path, checked, share=share, most_held_out=validation.max_queries, seed=seed)
+        spool, held_out = spooled_examples(
+            path, checked, share=share, most_held_out=validation.max_queries, seed=held_out_seed
+        )
         examples = DrawnExamples(spool, Sizes(spool), config.contrastive, seed)
     else:
         rows, sources = [list(column) for column in zip(*checked, strict=True)] or ([], [])
-        kept, out = hold_out(rows, share, validation.max_queries, seed, sources)
+        kept, out = hold_out(rows, share, validation.max_queries, held_out_seed, sources)
         held_out = [(rows[row], sources[row]) for row in out]
         examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
     if not len(examples) + len(held_out):
         raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
     if validation.source:
-        return examples, read_validation(validation, examples.examples, seed)
+        return examples, read_validation(validation, examples.examples, held_out_seed)
     if share and not held_out:
         logger.warning(
             "no query is held out, because each shares its passages with too many others; give queries of their own in "
@@ -293,7 +296,7 @@ def _read(
     if not held_out:
         return examples, None
     chosen, numbers = [list(column) for column in zip(*held_out, strict=True)]
-    return examples, examples_task(chosen, examples.examples, validation, seed, numbers)
+    return examples, examples_task(chosen, examples.examples, validation, held_out_seed, numbers)
 
 
 def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -45,7 +45,7 @@ from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index.exact import ExactIndex, Index
 from llama2vec.retrieve.search.opened import check_contract, warn_of_cut_queries
-from llama2vec.retrieve.store.reader import store_passages, store_sha256
+from llama2vec.retrieve.store.reader import VectorStore, store_passages, store_sha256
 from llama2vec.retrieve.store.writer import STORE, passages_sha256, warn_of_cut_passages, write_store
 from llama2vec.terminal import ProgressReporter, counted
 
@@ -207,8 +207,7 @@ def mine_to_file(
         DataError: See :func:`mine`; or an input cannot be read.
     """
     output, settings, started = Path(output), settings or MineSettings(), time.monotonic()
-    if not inputs.corpus and inputs.index is None and beir_file(inputs.examples, "corpus"):
-        inputs = dataclasses.replace(inputs, corpus=inputs.examples)
+    inputs = _with_corpus(inputs)
     _check_sources(inputs, output, settings)
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
     check_kept_apart(output, _MINED, read)
@@ -245,6 +244,36 @@ def mine_to_file(
         finish_reported(work, result.examples, manifest)
     _discard_kept(output)
     return result.report
+
+
+def encode_together(inputs: MiningInputs, output: Path) -> None:
+    """Encode the corpus as :func:`mine_to_file` does, which then finds the store; for several processes at once.
+
+    None of them may begin to mine before all have returned, because mining ends by removing the store.
+    """
+    inputs = _with_corpus(inputs)
+    if inputs.encoder is None or inputs.index is not None:
+        return
+    splitter, encoder = inputs.splitter(), inputs.encoder()
+    if inputs.corpus:
+        _encoded(encoder, lambda: read_passages(inputs.corpus, splitter=splitter, settings=inputs.reading), output)
+        return
+    passages = passages_of_examples(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
+    _encoded(encoder, lambda: passages, output)
+
+
+def _with_corpus(inputs: MiningInputs) -> MiningInputs:
+    """Let the examples of a BEIR folder be mined from its corpus, unless another is named."""
+    is_named = inputs.corpus or inputs.index is not None or not beir_file(inputs.examples, "corpus")
+    return inputs if is_named else dataclasses.replace(inputs, corpus=inputs.examples)
+
+
+def _encoded(encoder: MiningEncoder, passages: Callable[[], Iterable[Passage]], output: Path) -> VectorStore:
+    """Return the store of some passages beside an output, made if it is not there."""
+    content, total = passages_sha256(passages()), sum(1 for _ in passages())
+    folder = output.with_name(f"{output.name}{_STORE_MARK}{digest([encoder.contract_hash, content])[:12]}")
+    source = {"passages": content}
+    return write_store(passages, encoder, folder, source=source, shard_size=_SHARD_SIZE, total=total)
 
 
 def _discard_kept(output: Path) -> None:
@@ -327,12 +356,7 @@ def _searchers(
     index = inputs.index
     if encoder:
         if index is None:
-            content = passages_sha256(passages)
-            folder = output.with_name(f"{output.name}{_STORE_MARK}{digest([encoder.contract_hash, content])[:12]}")
-            store = write_store(
-                lambda: passages, encoder, folder,
-                source={"passages": content}, shard_size=_SHARD_SIZE, total=len(passages),
-            )  # fmt: skip
+            store = _encoded(encoder, lambda: passages, output)
             remedy = "split them with --set passages.split=always"
             warn_of_cut_passages(store, remedy, where=inputs.corpus or inputs.examples)
             index = ExactIndex(store)

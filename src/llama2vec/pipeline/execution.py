@@ -131,7 +131,7 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     if config.finetune and "finetune" in kinds and config.finetune.validation.source:
         from llama2vec.finetune.validation import read_validation
 
-        read_validation(config.finetune.validation, (), config.finetune.optimizer.seed)
+        read_validation(config.finetune.validation, (), 0)
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
         list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=config.evaluate.reading))
@@ -181,7 +181,7 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     logger.info("%s: %s → %s (%s)", heading, reads, folder, decision.why)
     started = time.monotonic()
     aside = new_path(folder) if decision.replaces and stage.kind in OUTPUTS else folder
-    if stage.kind in TOGETHER or process_rank() == 0:
+    if stage.kind in (*TOGETHER, "mine") or process_rank() == 0:
         from llama2vec.pipeline.stages import work
 
         with _settings_named_as_in_a_run(stage):

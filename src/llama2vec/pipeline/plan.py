@@ -34,7 +34,7 @@ OUTPUTS = {
     "encode": "store", "index": "index", "evaluate": "report",
 }  # fmt: skip
 TOGETHER = ("adapt", "finetune", "encode")
-"""Stages that several processes (torchrun) share; the first process alone runs the others."""
+"""Stages that several processes (torchrun) share; the first one alone runs the others, but all encode what is mined."""
 CORPUS_PAIRS, GENERATED_PAIRS = "corpus.jsonl", "generated.jsonl"
 _LOADING = {"dtype", "device", "attention"}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Set
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -202,11 +203,21 @@ class RunConfig(Settings):
                 raise ValueError(f"{stage}.model.name: a run has one model; name it in [model]")
         if self.finetune is not None and (self.finetune.data.source_list or self.finetune.data.limit):
             raise ValueError("finetune.data: a run fine-tunes on what [pairs] reads; put sources and limit there")
+        if self.finetune is not None and self.finetune.data.split != "train":
+            raise ValueError(
+                "finetune.data.split: a run fine-tunes on what [pairs] reads; set the split of each source there"
+            )
         if self.adapt is not None and self.finetune is not None:
             _check_same_contract(self.adapt, self.finetune)
         missing = [name for name in (self.evaluate.systems if self.evaluate else []) if not self._makes(name)]
         if missing:
             raise ValueError(f"evaluate.systems: {missing[0]} is not a model of this run; add its stage or drop it")
+
+    def idle(self, sets: Set[str]) -> str:
+        """See :meth:`llama2vec.config.Settings.idle`."""
+        own = {key.removeprefix("finetune.") for key in sets if key.startswith("finetune.")}
+        found = self.finetune.idle(own) if self.finetune else ""
+        return re.sub(r"(?<![\w.])(?=(?:contrastive|optimizer|validation|data)\.)", "finetune.", found)
 
     def _makes(self, system: str) -> bool:
         return {"adapted": self.adapt is not None, "finetuned": self.finetune is not None}.get(system, True)

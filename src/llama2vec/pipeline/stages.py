@@ -24,7 +24,7 @@ from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.stage import finetune_model
 from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.integrations.pair_scorer import PairScorer
-from llama2vec.mine.mining import MiningInputs, mine_to_file
+from llama2vec.mine.mining import MiningInputs, encode_together, mine_to_file
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.lengths import warn_of_cut
@@ -47,6 +47,7 @@ from llama2vec.pipeline.plan import (
 )
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.processes import on_first_process, process_count, process_rank
 from llama2vec.records import Report
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.store.reuse import KnownVectors, reusing
@@ -64,6 +65,8 @@ _COUNTED_AT_ONCE = 1024
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False, folder: Path | None = None) -> None:
     """Run a stage; after a kill, it resumes.
+
+    Of several processes, all run the stages that they share, and mining, whose corpus they encode together.
 
     Stages that several processes share replace an older output themselves, with ``overwrite``; the others write to
     ``folder`` (None = the stage's own).
@@ -159,6 +162,12 @@ def _mine(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             str(pairs / name), corpus=corpus, model=model.where if model else "",
             encoder=(lambda: encoder) if encoder else None, teacher=teacher,
         )  # fmt: skip
+        # The first process looks whether a file is there already, so that all do the same.
+        if encoder and process_count() > 1 and not on_first_process((folder / name).is_file):
+            encode_together(inputs, folder / name)
+            on_first_process(lambda: None)
+        if process_rank():
+            continue
         report = mine_to_file(inputs, folder / name, settings)
         if report:
             logger.info("%s\n%s", report.summary(), f"report: {report_path(plan.folder(stage) / name)}")

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from encoders import encoder_for
 from pair_models import save_cross_encoder
 
 from llama2vec.config import load_config
@@ -165,6 +166,24 @@ def test_index_is_built_over_the_store(llama_folder: Path, corpus_file: Path, tm
     for stage in plan.stages:
         work(plan, stage)
     assert (tmp_path / "run" / "index" / "index.json").is_file()
+
+
+def test_a_further_process_encodes_what_is_mined_and_the_first_one_mines(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = encoder_for(llama_folder).save(tmp_path / "start")
+    config = config_of(start, corpus_file, "pairs.from_corpus=true", "mine.bm25=false", "mine.negatives=1")
+    plan = plan_run(config, tmp_path / "run")
+    pairs, mining = plan.stages
+    work(plan, pairs)
+    monkeypatch.setattr("llama2vec.pipeline.stages.process_count", lambda: 2)
+    monkeypatch.setattr("llama2vec.pipeline.stages.process_rank", lambda: 1)
+    work(plan, mining)
+    (store,) = plan.folder(mining).iterdir()
+    assert len(VectorStore.open(store)) == len(list(read_passages(corpus_file)))
+    monkeypatch.setattr("llama2vec.pipeline.stages.process_rank", lambda: 0)
+    work(plan, mining)
+    assert sorted(path.name for path in plan.folder(mining).iterdir()) == ["corpus.jsonl", "corpus.jsonl.report.json"]
 
 
 @pytest.mark.parametrize("split", ["auto", "never"])
