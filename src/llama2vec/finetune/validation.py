@@ -144,8 +144,8 @@ def examples_task(
         for text, keys in example_passages(example, source):
             passages.setdefault(text, set()).update(keys)
     with_key: dict[int, list[int]] = {}
-    for number, keys in enumerate(passages.values()):
-        for key in keys:
+    for number, own in enumerate(passages.values()):
+        for key in own:
             with_key.setdefault(key, []).append(number)
     answers: dict[int, set[int]] = {}
     for example, source in numbered:

@@ -124,7 +124,7 @@ class Filters:
         others = [found for found in family.values() if found is not example]
         positives = [pair for found in (example, *others) for pair in with_ids(found.positives, found.positive_ids)]
         rows = [self._row(text, passage_id) for text, passage_id in positives]
-        # What bears the id of a positive is no negative either, whatever its text.
+        # A passage with the id of a positive is never a negative either, even where its text differs.
         named = [self._row_of_id.get(passage_id) for _, passage_id in positives]
         never = {row for row in (*rows, *named) if row is not None}
         texts = {text: _Text.of(Passage("", text)) for text, _ in positives}

@@ -118,10 +118,17 @@ def mine(
             f"no query of {len(examples):,} got {counted(settings.negatives, 'negative')}; widen the window "
             "(mine.last_rank), give a larger corpus, or set mine.short=keep"
         )
+    _warn(report, settings, len(examples))
+    report.written = len(mined)
+    return MiningResult(mined, report)
+
+
+def _warn(report: MiningReport, settings: MineSettings, queries: int) -> None:
+    """Warn of queries with too few negatives, and of positives that the corpus has under other ids or not at all."""
     if report.short and settings.short == "keep":
         logger.warning(
             "%d of %s got fewer than %s; mine.last_rank widens the window and mine.max_share_of_positive loosens the "
-            "filter", report.short, counted(len(examples), "query", "queries"),
+            "filter", report.short, counted(queries, "query", "queries"),
             counted(settings.negatives, "negative"),
         )  # fmt: skip
     if report.misnamed_positives:
@@ -129,8 +136,6 @@ def mine(
             "the corpus has another text under the id of %s, whose own text was used; %s",
             counted(report.misnamed_positives, "positive"), _ONE_SPLITTING,
         )  # fmt: skip
-    report.written = len(mined)
-    return MiningResult(mined, report)
 
 
 def _considered(

@@ -78,7 +78,7 @@ class Stage:
     def plan(self, settings: Mapping[str, Any], data: object, model: str) -> dict[str, Any]:
         """Return what is written down: all resolved settings, and the fingerprints of the input and the model.
 
-        Of the settings, :func:`deciding` says which are compared with those of an earlier start.
+        A later start compares only those settings that :func:`deciding` returns.
         """
         decides = {"settings": dict(settings), self.data: data, "model": model, "format": _FORMAT}
         return sealed(decides, PLAN_SEAL)
