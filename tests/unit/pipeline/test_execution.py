@@ -139,8 +139,8 @@ def test_faults_in_the_validation_data_show_before_the_first_stage(
     rows.write_text('{"query": "q", "pos": ["a"]}\n{"query": "r", "pos": []}\n', encoding="utf-8")
 
     def run_with(source: Path) -> None:
-        settings = [f"finetune.validation.{one}" for one in (f"source={source}", "split=dev")]
-        execute(planned(llama_folder, corpus_file, tmp_path / "run", "pairs.from_corpus=true", *settings))
+        named = f"finetune.validation.source={source}"
+        execute(planned(llama_folder, corpus_file, tmp_path / "run", "pairs.from_corpus=true", named))
 
     with pytest.raises(ExampleFormatError, match=r"held-out\.jsonl:2"):
         run_with(rows)
