@@ -71,21 +71,22 @@ def rerank_command(
     found = read_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.data.beir import warn_of_empty_queries
-    from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, discard_scores, kept_scores
+    from llama2vec.data.kept import KEPT_SCORES, KeptScores, discard_kept, kept_path
+    from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.score.reranking import rerank
 
     # Before the model, which may have to be downloaded.
     asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index, reading)
     warn_of_empty_queries((query for query in asked if query.id in found.results), queries or task or "")
     scorer = PairScorer(model, reranking.device, reranking.dtype)
-    kept_in = kept_scores(output, [scorer.fingerprint, reranking.device, reranking.dtype])
+    kept_in = kept_path(output, KEPT_SCORES, [scorer.fingerprint, reranking.device, reranking.dtype])
     try:
         reranked = rerank(found, asked, passages, KeptScores(scorer, kept_in), depth=reranking.depth, tag=tag)
     finally:
         # A later call that resumes does not read them again.
         scorer.warn_of_cut_texts()
     write_run(reranked, output, overwrite=overwrite)
-    discard_scores(output)
+    discard_kept(output, KEPT_SCORES)
     typer.echo(
         f"Reranked {counted(len(reranked.results), 'query', 'queries')} to depth {reranking.depth:,} with {model} "
         f"({scorer.kind}, {counted(scorer.scored, 'pair')}): {output}"

@@ -19,6 +19,8 @@ from llama2vec.artifact import (
     read_object,
     replace_output,
 )
+from llama2vec.data.kept import KEPT_QUESTIONS, KEPT_SCORES, KEPT_STORE
+from llama2vec.data.reported import report_path
 from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import FileKind, file_sha256, finish_swap, link_tree, remove, write_json
 from llama2vec.manifest import SEAL, canonical_json, code_version, digest, first_difference, machine, versions
@@ -46,20 +48,21 @@ RUN = Kind("a run", _read_run)
 
 REPORT_FILE = FileKind("the report of a run", rb"# Scores\n")
 _OWNERS = (".lock-*", ".new-*")
+_REPORTED = ("*.jsonl", str(report_path("*.jsonl")))
 
 OUTPUTS = {
     kind: Kind(f"the output of {kind}", lambda folder: None, entries=entries)
     for kind, entries in {
         "read": (PASSAGES_FILE, READING_FILE),
-        "pairs": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.questions-*", *_OWNERS),
-        "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", "*.jsonl.scores-*", *_OWNERS),
+        "pairs": (*_REPORTED, f"*.jsonl{KEPT_QUESTIONS}*", *_OWNERS),
+        "mine": (*_REPORTED, f"*.jsonl{KEPT_STORE}*/**", f"*.jsonl{KEPT_SCORES}*", *_OWNERS),
         "index": INDEX.entries,
         "evaluate": (REPORT, "*/*.json", "*/*.trec", f"*/*.{QUERY_VALUES}", "*/.lock-*", ".unfinished/**",
                      "*/.unfinished/**", *_OWNERS),
     }.items()
 }  # fmt: skip
 """What the stages leave whose folders the run itself replaces."""
-_KEPT = ("*.jsonl.questions-*", "*.jsonl.store-*", "*.jsonl.scores-*", ".unfinished")
+_KEPT = (*(f"*.jsonl{mark}*" for mark in (KEPT_QUESTIONS, KEPT_STORE, KEPT_SCORES)), ".unfinished")
 """Questions and vectors that an unfinished stage keeps; their names tell what made them, so any start may use them."""
 
 
