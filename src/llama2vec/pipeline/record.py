@@ -50,7 +50,7 @@ REPORT_FILE = FileKind("the report of a run", rb"# Scores\n")
 _OWNERS = (".lock-*", ".new-*")
 _REPORTED = ("*.jsonl", str(report_path("*.jsonl")))
 
-OUTPUTS = {
+STAGE_KINDS = {
     kind: Kind(f"the output of {kind}", lambda folder: None, entries=entries)
     for kind, entries in {
         "read": (PASSAGES_FILE, READING_FILE),
@@ -92,7 +92,7 @@ class RunRecord:
             "reads": {found.name: found.where for found in stage.inputs},
             "replaces": replaces,
         }
-        if replaces and stage.kind not in OUTPUTS:  # These replace it themselves: has_replaced() tells when
+        if replaces and stage.kind not in STAGE_KINDS:  # These replace it themselves: has_replaced() tells when
             self.stages[stage.name]["before"] = output_fingerprint(stage.kind, self.folder / stage.folder)
         self._write(config)
 
@@ -120,18 +120,18 @@ class RunRecord:
             # A kill from here on is noticed by settle().
             self.stages[stage.name]["made"] = made
             self._write(plan.config)
-            replace_output(folder, new_path(folder), OUTPUTS[stage.kind])
+            replace_output(folder, new_path(folder), STAGE_KINDS[stage.kind])
 
     def settle(self, plan: RunPlan, stage: PlannedStage) -> None:
         """Finish what a kill has cut off in :meth:`put_in_place`."""
         entry, folder = self.stages.get(stage.name, {}), plan.folder(stage)
-        if stage.kind not in OUTPUTS or entry.get("made") is None:
+        if stage.kind not in STAGE_KINDS or entry.get("made") is None:
             return
         finish_swap(folder)
         if output_fingerprint(stage.kind, folder, entry["settings"]) != entry["made"]:
             if output_fingerprint(stage.kind, new_path(folder), entry["settings"]) != entry["made"]:
                 return
-            replace_output(folder, new_path(folder), OUTPUTS[stage.kind])
+            replace_output(folder, new_path(folder), STAGE_KINDS[stage.kind])
         remove(new_path(folder))
         self.finish(stage, entry["made"], 0.0, plan.config)
 

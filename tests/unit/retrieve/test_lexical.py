@@ -13,7 +13,7 @@ import pytest
 
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.records import Passage, Query
-from llama2vec.retrieve.lexical import Bm25Index, is_sign, new_tokenizer, split_normalized, split_words, word_spans
+from llama2vec.retrieve.lexical import Bm25Index, is_sign, new_tokenizer, split_normalized, split_words, term_spans
 
 CRANFIELD = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "cranfield"
 PASSAGES = [
@@ -144,7 +144,7 @@ def test_every_unicode_form_gives_the_same_words(form: str) -> None:
 
 def test_signs_become_overlapping_pairs_and_other_words_stay_whole() -> None:
     assert split_words("GPU版本的 猫") == ["GPU", "版本", "本的", "猫"]
-    assert word_spans("a 羊驼毛") == [(0, 1), (2, 4), (3, 5)]
+    assert term_spans("a 羊驼毛") == [(0, 1), (2, 4), (3, 5)]
     assert (is_sign("驼"), is_sign("a")) == (True, False)
 
 

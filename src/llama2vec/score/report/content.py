@@ -39,7 +39,6 @@ LOG_FILE, MANIFEST_FILE, RUN_FILE = "log.jsonl", "manifest.json", "run.json"
 _RUN_FORMAT = "llama2vec-run"
 _KINDS = "what evaluate --output or compare --output wrote, or a folder of adapt, finetune or run"
 
-Settings = Mapping[str, Any]
 _STAGES = TypeAdapter(dict[str, dict[str, Any]])
 
 
@@ -129,7 +128,7 @@ def _read_training(folder: Path, sources: Sources) -> Training:
     log, manifest = folder / LOG_FILE, folder / MANIFEST_FILE
     lines = _read_log(log)
     sources.files.append(_source_file(log, "training"))
-    facts: Settings = {}
+    facts: Mapping[str, Any] = {}
     if manifest.is_file():
         facts = read_json(manifest)
         sources.files.append(_source_file(manifest, "training"))
