@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field
@@ -33,21 +33,20 @@ Prompts = Annotated[str | None, typer.Option(help=PROMPTS_HELP)]
 DataRoot = Annotated[
     str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder that holds named tasks, such as beir/NAME.")
 ]
-OF_ENCODER = "model.compile; for a model not saved by llama2vec, also pooling, passage_max_tokens, …; repeatable."
-"""The end of the help of ``--set`` where it takes an encoder's settings."""
-EncoderSets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help=f"Setting as KEY=VALUE: {OF_ENCODER}",
-    ),
-]
+
+
+def set_option(example: str = "", keys: str = "") -> Any:
+    """Return the option ``--set``, whose help shows an example of a setting, or all keys that the command takes."""
+    shown = f": {keys}" if keys else f", such as {example}"
+    return typer.Option("--set", help=f"Setting as KEY=VALUE{shown}; repeatable.")
+
+
+OF_ENCODER = "model.compile; for a model not saved by llama2vec, also pooling, passage_max_tokens, …"
+"""The keys of ``--set`` for an encoder's settings, as its help tells them."""
+EncoderSets = Annotated[list[str] | None, set_option(keys=OF_ENCODER)]
 WHERE_HELP = """Search only passages that match this filter, such as 'year >= 2020 and path ~ "guide/"'."""
 Where = Annotated[str | None, typer.Option(help=WHERE_HELP)]
-ReadingSets = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Setting as KEY=VALUE, such as reading.text_field=body; repeatable."),
-]
+ReadingSets = Annotated[list[str] | None, set_option("reading.text_field=body")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")]
 
 

@@ -10,7 +10,7 @@ import typer
 from pydantic import Field
 
 from llama2vec.cli.options import READING_KEYS, DataRoot, Loading, ReadingSets, only_reading
-from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.cli.settings_options import lists_settings, options_from
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
@@ -31,6 +31,7 @@ class _Reranking(Loading):
 
 
 @options_from(_Reranking, "reranking", panel="Reranking")
+@lists_settings(READING_KEYS)
 def rerank_command(
     reranking: _Reranking,
     run: Annotated[Path, typer.Argument(help="TREC run of any system.")],
@@ -52,7 +53,6 @@ def rerank_command(
     corpus: Annotated[str | None, typer.Option(help="Corpus that was searched, instead of the task's.")] = None,
     index: Annotated[Path | None, typer.Option(help="Index or store that was searched, instead of --corpus.")] = None,
     sets: ReadingSets = None,
-    list_settings: Annotated[bool, settings_option(READING_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder; rerun to resume."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -22,6 +22,7 @@ Seeds = Annotated[
         "deviations."
     ),
 ]
+ConfigT = TypeVar("ConfigT")
 SEEDS_FILE = "seeds.json"
 _KIND = FileKind("a table of seeds", rb'\{\s*"format": "llama2vec-seeds"')
 _MOST = 2**32
@@ -57,6 +58,32 @@ def seeded(changes: Sequence[str], seed: int, output: Path) -> list[str]:
     """Return the overrides of one seed; in a tracker, its run is named after the folder of all."""
     name = as_overrides({"tracking.name": f"{output.resolve().name}-seed-{seed}"})
     return [*name, *changes, f"optimizer.seed={seed}"]
+
+
+def train_with_seeds(
+    verb: str,
+    read: Callable[[list[str]], ConfigT],
+    changes: list[str],
+    output: Path,
+    seeds: str | None,
+    train: Callable[[ConfigT, Path], Mapping[str, float]],
+) -> None:
+    """Train once, or once for each seed that ``--seeds`` names; all their settings are read before the first training.
+
+    Args:
+        verb: The command.
+        read: Reads the settings with these overrides.
+        changes: The overrides that the command line gives.
+        output: Folder of the training, or of the seeds' folders.
+        seeds: What ``--seeds`` was given.
+        train: Trains with settings into a folder, and returns its figures by name.
+    """
+    if seeds is None:
+        train(read(changes), output)
+        return
+    numbers = read_seeds(seeds, changes)
+    configs = {seed: read(seeded(changes, seed, output)) for seed in numbers}
+    run_seeds(verb, numbers, output, lambda seed, folder: train(configs[seed], folder))
 
 
 def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[int, Path], Mapping[str, float]]) -> None:
