@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import json
 import logging
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -126,11 +127,9 @@ PROMPT_RECIPES: dict[str, PromptSettings] = {
         recipe="paper-v2", self_prompt=" The input sentence is:", next_prompt=" The next sentence is:"
     ),
     "released": PromptSettings(
-        recipe="released",
-        prefix='"',
+        recipe="released", prefix='"', slots=8,
         self_prompt='", summarize the above passage within eight words: ',
         next_prompt='", predict the following passage within eight words: ',
-        slots=8,
     ),
     "repllama": PromptSettings(
         recipe="repllama", prefix="passage: ", next_prefix="query: ", self_prompt="", next_prompt=""
@@ -316,6 +315,23 @@ def set_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         return text
+
+
+def toml_value(value: object) -> str:
+    """Write a value as TOML does.
+
+    >>> toml_value([1, 0.5, True, "a \\"b\\""])
+    '[1, 0.5, true, "a \\\\"b\\\\""]'
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(name)} = {toml_value(one)}' for name, one in value.items())}}}"
+    if value is None:
+        return "none"
+    # A TOML string takes what JSON's does, except two \\u escapes for one character and a bare DEL.
+    is_plain = isinstance(value, bool | int | float)
+    return json.dumps(value if is_plain else str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +12,15 @@ from pydantic import Field
 
 from llama2vec.artifact import Kind, find
 from llama2vec.cli.settings_options import Keys
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, Settings, load_config, set_value
+from llama2vec.config import (
+    PROMPT_RECIPES,
+    EncoderSettings,
+    ModelSettings,
+    Settings,
+    load_config,
+    set_value,
+    toml_value,
+)
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError, ContractError
 from llama2vec.languages import check_language
@@ -157,9 +164,7 @@ def as_overrides(given: Mapping[str, str | int | list[str] | None]) -> list[str]
     >>> as_overrides({"text.corpus": "cranes.jsonl", "model.name": None})
     ['text.corpus="cranes.jsonl"']
     """
-    # A TOML string takes what JSON's does, except two \u escapes for one character and a bare DEL.
-    written = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items() if value}
-    return [f"{key}={value}".replace("\x7f", "\\u007f") for key, value in written.items()]
+    return [f"{key}={toml_value(value)}" for key, value in given.items() if value]
 
 
 def with_options(sets: Iterable[str] | None, *options: tuple[str, str, str | int | list[str] | None]) -> list[str]:
