@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from llama2vec.artifact import Found, Kind, Work, claim, read_object, same_plan
+from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, file_sha256, remove, write_json
-from llama2vec.manifest import build_manifest, digest, sealed, versions
+from llama2vec.manifest import MANIFEST_FILE, build_manifest, digest, same_plan, sealed, versions
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
 from llama2vec.model.local import fetched, quiet_transformers
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from llama2vec.model.backbone import Backbone
     from llama2vec.model.encoder import Encoder
 
-MANIFEST = "manifest.json"
 PLAN_FORMAT = 3
 """The version of what a plan stands for. An unfinished training continues in the version that began it.
 
@@ -39,7 +38,7 @@ to version 2, texts with equally many spaces shared batches; version 2 counted e
 
 _FILES = (
     *(
-        MANIFEST,
+        MANIFEST_FILE,
         LOG_FILE,
         LOSS_PLOT,
         TRACKING_FILE,
@@ -75,7 +74,7 @@ class Stage:
         def read(folder: Path) -> Found | None:
             plan = read_object(folder / f"{self.name}.json") or {}
             is_ours = plan == _hashed(plan)
-            return Found(plan, (folder / MANIFEST).is_file(), has_checkpoint(folder)) if is_ours else None
+            return Found(plan, (folder / MANIFEST_FILE).is_file(), has_checkpoint(folder)) if is_ours else None
 
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))
 
@@ -255,7 +254,7 @@ def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Ma
         manifest = build_manifest(stage.name, plan["settings"], {stage.data: plan[stage.data]}, facts)
         write_model_card(work.path, name=work.output.resolve().name, origin=origin.followed_by(manifest))
         apply_umask(work.path)
-        write_json(work.path / MANIFEST, sealed(manifest))
+        write_json(work.path / MANIFEST_FILE, sealed(manifest))
 
         (work.path / SPOOL_FILE).unlink(missing_ok=True)
 

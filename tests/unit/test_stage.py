@@ -10,10 +10,9 @@ import pytest
 from llama2vec.config import LoraSettings, ModelSettings
 from llama2vec.errors import ModelError, OutputExistsError
 from llama2vec.files import write_json
-from llama2vec.manifest import digest, sealed
+from llama2vec.manifest import MANIFEST_FILE, digest, sealed
 from llama2vec.model.source import ModelSource
 from llama2vec.stage import (
-    MANIFEST,
     PLAN_FORMAT,
     Stage,
     claim_output,
@@ -33,7 +32,7 @@ def test_a_folder_is_recognized_by_a_plan_that_carries_its_own_hash(tmp_path: Pa
     found = STAGE.kind.read(tmp_path)
     assert found is not None
     assert (dict(found.plan), found.finished) == (PLAN, False)
-    write_json(tmp_path / MANIFEST, {})
+    write_json(tmp_path / MANIFEST_FILE, {})
     found = STAGE.kind.read(tmp_path)
     assert found is not None
     assert found.finished
@@ -55,7 +54,7 @@ def test_a_training_of_an_earlier_version_which_did_not_note_the_model_is_the_sa
     write_json(tmp_path / "adapt.json", {**decides, "hash": digest(decides)})
     checkpoint = tmp_path / CHECKPOINTS / "checkpoint-1"
     checkpoint.mkdir(parents=True)
-    write_json(tmp_path / MANIFEST if finished else checkpoint / "complete.json", {})
+    write_json(tmp_path / MANIFEST_FILE if finished else checkpoint / "complete.json", {})
     with claim_output(tmp_path, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as work:
         assert work.is_finished == finished
         if not finished:
@@ -95,9 +94,9 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
         assert not output.exists()
         path = work.begin()
         assert json.loads((path / "adapt.json").read_text(encoding="utf-8")) == PLAN
-        write_json(path / MANIFEST, {})
+        write_json(path / MANIFEST_FILE, {})
         work.finish()
-    assert (output / MANIFEST).is_file()
+    assert (output / MANIFEST_FILE).is_file()
     with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as again:
         assert again.is_finished
     other = STAGE.plan({"steps": 9}, "fingerprint", "weights")
@@ -111,7 +110,7 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
 def test_a_changed_manifest_of_the_start_model_is_refused_before_the_training(tmp_path: Path) -> None:
     start = tmp_path / "start"
     start.mkdir()
-    for file, content in {"config.json": {}, "llama2vec.json": {}, MANIFEST: {**sealed({"a": 1}), "a": 2}}.items():
+    for file, content in {"config.json": {}, "llama2vec.json": {}, MANIFEST_FILE: {**sealed({"a": 1}), "a": 2}}.items():
         write_json(start / file, content)
     with (
         pytest.raises(ModelError, match="was changed after it was written"),

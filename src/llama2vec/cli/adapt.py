@@ -15,6 +15,7 @@ from llama2vec.cli.seeds import Seeds, losses_of, train_with_seeds
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
+from llama2vec.manifest import MANIFEST_FILE
 from llama2vec.terminal import counted
 
 
@@ -39,7 +40,6 @@ def adapt_command(
 def _adapt(config: AdaptConfig, output: Path, *, overwrite: bool) -> dict[str, float]:
     """Adapt, say so, and return the last losses and validation figures."""
     from llama2vec.adapt.stage import STAGE, adapt_model
-    from llama2vec.stage import MANIFEST
 
     is_done = already_done(STAGE.kind, output, overwrite=overwrite)
     found = ReadingReport()
@@ -47,7 +47,7 @@ def _adapt(config: AdaptConfig, output: Path, *, overwrite: bool) -> dict[str, f
     if is_done:
         report(f"{output} is already done, with the same settings and data; nothing to do")
         return losses_of(output)
-    facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
+    facts = json.loads((output / MANIFEST_FILE).read_text(encoding="utf-8"))["results"]
     report(
         f"Adapted {config.model.name} [D={encoder.dimension}] in {counted(facts['steps'], 'step')}, "
         f"{facts['seconds']:,.0f} s; saved to {output}"

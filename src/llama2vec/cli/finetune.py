@@ -14,6 +14,7 @@ from llama2vec.cli.seeds import Seeds, losses_of, train_with_seeds
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
 from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.manifest import MANIFEST_FILE
 from llama2vec.terminal import counted
 
 
@@ -38,14 +39,13 @@ def finetune_command(
 def _finetune(config: FinetuneConfig, output: Path, *, overwrite: bool) -> dict[str, float]:
     """Fine-tune, say so, and return the last losses and validation figures."""
     from llama2vec.finetune.stage import STAGE, finetune_model
-    from llama2vec.stage import MANIFEST
 
     is_done = already_done(STAGE.kind, output, overwrite=overwrite)
     encoder = finetune_model(config, output, overwrite=overwrite)
     if is_done:
         report(f"{output} is already done, with the same settings and data; nothing to do")
         return losses_of(output)
-    facts = json.loads((output / MANIFEST).read_text(encoding="utf-8"))["results"]
+    facts = json.loads((output / MANIFEST_FILE).read_text(encoding="utf-8"))["results"]
     scores = "".join(
         f", {name.removeprefix('validation_')} {value:.3f}" for name, value in facts["losses"].items() if "@" in name
     )

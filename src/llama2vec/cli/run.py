@@ -13,6 +13,7 @@ from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seed_fo
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
+from llama2vec.manifest import MANIFEST_FILE
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _figures(plan: RunPlan) -> dict[str, float]:
         f"{one.system}, {one.task}: {metric}": value for one in _scores(plan) for metric, value in one.metrics.items()
     }
     for stage in plan.stages:
-        if stage.kind in ("adapt", "finetune") and (plan.folder(stage) / "manifest.json").is_file():
+        if stage.kind in ("adapt", "finetune") and (plan.folder(stage) / MANIFEST_FILE).is_file():
             losses = losses_of(plan.folder(stage))
             found |= {f"{stage.name}: {name}": value for name, value in losses.items()}
     return found

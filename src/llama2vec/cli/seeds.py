@@ -13,6 +13,7 @@ import typer
 from llama2vec.cli.options import as_overrides, is_first_process, report
 from llama2vec.errors import ConfigError
 from llama2vec.files import FileKind, check_new, write_output
+from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD
 from llama2vec.terminal import counted
 
 Seeds = Annotated[
@@ -101,7 +102,7 @@ def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[in
         ConfigError: ``output`` holds a training itself.
         OutputExistsError: ``seeds.json`` is something else.
     """
-    taken = next((name for name in ("adapt.json", "finetune.json", "run.json") if (output / name).exists()), None)
+    taken = next((name for name in ("adapt.json", "finetune.json", RUN_RECORD) if (output / name).exists()), None)
     if taken:
         raise ConfigError(f"{output}: holds {taken}, a training of its own; choose another --output for --seeds")
     table = output / SEEDS_FILE
@@ -122,7 +123,7 @@ def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[in
 
 def losses_of(folder: Path) -> dict[str, float]:
     """Return the last losses and validation figures of a finished training."""
-    found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["results"]["losses"]
+    found = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))["results"]["losses"]
     return {name: float(value) for name, value in found.items()}
 
 

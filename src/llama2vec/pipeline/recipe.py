@@ -14,7 +14,7 @@ from llama2vec.artifact import read_object
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, section_of, toml_value
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.manifest import digest
+from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD, digest
 from llama2vec.pipeline.settings import RunConfig
 
 _SCHEMAS: dict[str, type[Settings]] = {"adapt": AdaptConfig, "finetune": FinetuneConfig, "run": RunConfig}
@@ -89,13 +89,13 @@ def _without(settings: Mapping[str, Any], keys: frozenset[str], path: str = "") 
 
 def _found(folder: Path) -> tuple[str, dict[str, Any], bool]:
     """Return the verb, its settings, and whether they name what was read."""
-    run = read_object(folder / "run.json")
+    run = read_object(folder / RUN_RECORD)
     if run and isinstance(run.get("recipe"), dict):
         return "run", run["recipe"], True
     for verb, key in (("adapt", "corpus"), ("finetune", "examples")):
         plan = read_object(folder / f"{verb}.json")
         if plan is None:
-            manifest = read_object(folder / "manifest.json") or {}
+            manifest = read_object(folder / MANIFEST_FILE) or {}
             plan = manifest if manifest.get("stage") == verb else None
         elif plan.get("hash") != digest({name: plan[name] for name in plan if name != "hash"}):
             raise ConfigError(f"{folder / verb}.json was changed after it was written; restore it")

@@ -23,7 +23,17 @@ from llama2vec.data.kept import KEPT_QUESTIONS, KEPT_SCORES, KEPT_STORE
 from llama2vec.data.reported import report_path
 from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import FileKind, file_sha256, finish_swap, link_tree, remove, write_json
-from llama2vec.manifest import SEAL, canonical_json, code_version, digest, first_difference, machine, versions
+from llama2vec.manifest import (
+    RUN_FORMAT,
+    RUN_RECORD,
+    SEAL,
+    canonical_json,
+    code_version,
+    digest,
+    first_difference,
+    machine,
+    versions,
+)
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
@@ -31,16 +41,15 @@ from llama2vec.retrieve.index import INDEX
 from llama2vec.retrieve.store import STORE_FILE, VectorStore
 from llama2vec.score.results import QUERY_VALUES
 
-RUN_FILE, REPORT, PASSAGES_FILE, READING_FILE = "run.json", "report.md", "corpus.jsonl", "reading.txt"
-_FORMAT = "llama2vec-run"
+REPORT, PASSAGES_FILE, READING_FILE = "report.md", "corpus.jsonl", "reading.txt"
 
 Action = Literal["skip", "run", "resume", "replace", "follow"]
 """``follow``: it depends on what an earlier stage will make; unchanged where that comes out the same."""
 
 
 def _read_run(folder: Path) -> Found | None:
-    content = read_object(folder / RUN_FILE)
-    stages = content.get("stages") if content and content.get("format") == _FORMAT else None
+    content = read_object(folder / RUN_RECORD)
+    stages = content.get("stages") if content and content.get("format") == RUN_FORMAT else None
     return Found(stages, finished=False) if isinstance(stages, dict) else None
 
 
@@ -138,10 +147,10 @@ class RunRecord:
     def _write(self, config: RunConfig) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
-            "format": _FORMAT, "recipe": config.model_dump(), "stages": self.stages,
+            "format": RUN_FORMAT, "recipe": config.model_dump(), "stages": self.stages,
             "versions": versions(), "code": code_version(), "machine": machine(),
         }  # fmt: skip
-        write_json(self.folder / RUN_FILE, content)
+        write_json(self.folder / RUN_RECORD, content)
 
 
 def begin_aside(folder: Path) -> None:
