@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, too_large
 from llama2vec.files import read_text
 from llama2vec.shipped import find_recipe, recipe_files
 
@@ -33,8 +33,6 @@ PromptName = Literal["self", "next"]
 
 _OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "metrics"}
 """Keys of recipes for earlier versions → their present names."""
-
-_MOST = 2**31 - 1
 
 
 class Settings(BaseModel):
@@ -61,8 +59,8 @@ class Settings(BaseModel):
         numbers = value if isinstance(value, list) else [value]
         if not any(isinstance(one, Le | Lt) for one in bounds):
             for number in numbers:
-                if isinstance(number, int) and abs(number) > _MOST:
-                    raise ValueError(f"{number} is too large; the limit is {_MOST:,}")
+                if isinstance(number, int) and (problem := too_large(number)):
+                    raise ValueError(problem)
         return value
 
 

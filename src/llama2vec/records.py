@@ -17,6 +17,7 @@ Vectors = npt.NDArray[np.float32]
 
 Side = Literal["query", "passage"]
 """The two kinds of texts that an encoder reads, each with its own prompt and length."""
+SIDES: tuple[Side, ...] = ("query", "passage")
 
 
 Value = str | int | float | bool

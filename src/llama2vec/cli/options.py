@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +24,7 @@ from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError, ContractError
 from llama2vec.languages import check_language
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
+from llama2vec.terminal import is_first_process
 
 if TYPE_CHECKING:
     from llama2vec.data.folder import ReadingReport
@@ -137,11 +137,6 @@ def already_done(kind: Kind, output: Path, *, overwrite: bool) -> bool:
     """Tell whether an output is finished before its command runs; an OutputExistsError for anything of another kind."""
     found = find(output, kind)
     return found is not None and found.finished and not overwrite
-
-
-def is_first_process() -> bool:
-    """Tell whether this process prints the results where several run the command (torchrun)."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def report(text: str) -> None:

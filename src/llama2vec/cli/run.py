@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import is_first_process, report, set_option, with_options
+from llama2vec.cli.options import report, set_option, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seed_folder
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.manifest import MANIFEST_FILE
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
+from llama2vec.terminal import is_first_process
 
 if TYPE_CHECKING:
     from llama2vec.pipeline.plan import RunPlan

@@ -10,11 +10,11 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from llama2vec.cli.options import as_overrides, is_first_process, report
+from llama2vec.cli.options import as_overrides, report
 from llama2vec.errors import ConfigError
 from llama2vec.files import FileKind, check_new, write_output
 from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD
-from llama2vec.terminal import counted
+from llama2vec.terminal import counted, is_first_process
 
 Seeds = Annotated[
     str | None,

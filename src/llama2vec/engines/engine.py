@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,11 +104,6 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
-
-
-def id_key(passage_id: str) -> int:
-    """Return a hash of an id, of 64 bits, which stands for it where millions are compared."""
-    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little")
 
 
 def payload(passage: Passage) -> dict[str, Any]:

@@ -22,14 +22,12 @@ from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.tokenizer import load_model_config, load_tokenizer
-from llama2vec.records import Side, Vectors
+from llama2vec.records import SIDES, Side, Vectors
 
 GOLDEN_FILE = "golden.json"
 # Not a safetensors file: inference servers read every *.safetensors of a folder as weights, and so do our fingerprints.
 GOLDEN_VECTORS = "golden.npy"
 _FORMAT = 1
-
-SIDES: tuple[Side, ...] = ("query", "passage")
 
 _FLOAT32_TOLERANCE = 1e-5
 # Largest relative error of rounding one number to the format.

@@ -16,7 +16,7 @@ from llama2vec.artifact import Work, claim, folder_kind, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, ModelError, one_line
 from llama2vec.files import apply_umask, write_atomic, write_json
-from llama2vec.model.golden import GOLDEN_TEXTS, SIDES
+from llama2vec.model.golden import GOLDEN_TEXTS
 from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.publish.gguf_file import GGUF_FILE, write_gguf
 from llama2vec.model.publish.prompted_tokenizer import (
@@ -28,7 +28,7 @@ from llama2vec.model.publish.prompted_tokenizer import (
     with_limits,
 )
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec, resolve_model
-from llama2vec.records import Side, Vectors
+from llama2vec.records import SIDES, Side, Vectors
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
