@@ -222,17 +222,6 @@ def test_resolved_settings_survive_a_round_trip() -> None:
     assert AdaptConfig.model_validate(config.model_dump()) == config
 
 
-def test_keys_of_earlier_versions_load_with_one_warning_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    recipe = tmp_path / "old.toml"
-    recipe.write_text("[optimiser]\nsteps = 7\n", encoding="utf-8")
-    config = load_config(AdaptConfig, recipe, ["optimiser.batch_size=3"])
-    assert (config.optimizer.steps, config.optimizer.batch_size) == (7, 3)
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{recipe}: 'optimiser' is now called 'optimizer'; please rename it",
-        "--set: 'optimiser' is now called 'optimizer'; please rename it",
-    ]
-
-
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes by name")
 def test_a_recipe_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "recipe.toml")

@@ -10,9 +10,9 @@ import pytest
 
 from llama2vec.errors import ModelError, OutputExistsError
 from llama2vec.files import write_json
-from llama2vec.manifest import digest, sealed
+from llama2vec.manifest import MANIFEST_FILE, digest, sealed
 from llama2vec.model.source import ModelSource
-from llama2vec.training.output import MANIFEST, Stage, claim_output, model_fingerprint
+from llama2vec.training.output import Stage, claim_output, model_fingerprint
 from llama2vec.training.state import CHECKPOINTS
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
@@ -25,7 +25,7 @@ def test_a_folder_is_recognized_by_a_plan_that_carries_its_own_hash(tmp_path: Pa
     found = STAGE.kind.read(tmp_path)
     assert found is not None
     assert (dict(found.plan), found.finished) == (PLAN, False)
-    write_json(tmp_path / MANIFEST, {})
+    write_json(tmp_path / MANIFEST_FILE, {})
     found = STAGE.kind.read(tmp_path)
     assert found is not None
     assert found.finished
@@ -49,7 +49,7 @@ def test_a_training_that_a_development_version_began_is_told_and_goes_only_with_
     (output / left).parent.mkdir(parents=True)
     write_json(output / "adapt.json", {**decides, "hash": digest(decides)})
     write_json(output / left, {})
-    noun = "an adaptation" if left == MANIFEST else "an unfinished adaptation"
+    noun = "an adaptation" if left == MANIFEST_FILE else "an unfinished adaptation"
     told = (
         f"{output}: holds {noun} that a development version of llama2vec began, which cannot be continued; "
         "choose another output or pass --overwrite"
@@ -62,10 +62,10 @@ def test_a_training_that_a_development_version_began_is_told_and_goes_only_with_
     assert (output / left).is_file()
     with claim_output(output, STAGE, PLAN, overwrite=True, device="cpu", model="llm") as work:
         assert not work.is_finished
-        write_json(work.begin() / MANIFEST, {})
+        write_json(work.begin() / MANIFEST_FILE, {})
         work.finish()
     assert json.loads((output / "adapt.json").read_text(encoding="utf-8")) == PLAN
-    assert (output / left).is_file() == (left == MANIFEST)
+    assert (output / left).is_file() == (left == MANIFEST_FILE)
 
 
 def test_the_plan_of_a_begun_training_keeps_its_bytes() -> None:
@@ -97,9 +97,9 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
         assert not output.exists()
         path = work.begin()
         assert json.loads((path / "adapt.json").read_text(encoding="utf-8")) == PLAN
-        write_json(path / MANIFEST, {})
+        write_json(path / MANIFEST_FILE, {})
         work.finish()
-    assert (output / MANIFEST).is_file()
+    assert (output / MANIFEST_FILE).is_file()
     with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as again:
         assert again.is_finished
     other = STAGE.plan({"steps": 9}, "fingerprint", "weights")
@@ -113,7 +113,7 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
 def test_a_changed_manifest_of_the_start_model_is_refused_before_the_training(tmp_path: Path) -> None:
     start = tmp_path / "start"
     start.mkdir()
-    for file, content in {"config.json": {}, "llama2vec.json": {}, MANIFEST: {**sealed({"a": 1}), "a": 2}}.items():
+    for file, content in {"config.json": {}, "llama2vec.json": {}, MANIFEST_FILE: {**sealed({"a": 1}), "a": 2}}.items():
         write_json(start / file, content)
     with (
         pytest.raises(ModelError, match="was changed after it was written"),

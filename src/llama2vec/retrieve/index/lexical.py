@@ -250,13 +250,13 @@ def split_words(text: str) -> list[str]:
     """
     if not _SIGN.search(text):
         return _WORD.findall(text)
-    return [text[begin:end] for begin, end in word_spans(text) if end - begin > 1 or is_sign(text[begin])]
+    return [text[begin:end] for begin, end in term_spans(text) if end - begin > 1 or is_sign(text[begin])]
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
+def term_spans(text: str) -> list[tuple[int, int]]:
     """Return where words begin and end, including those of one letter; pairs of characters overlap.
 
-    >>> word_spans("a 羊驼毛")
+    >>> term_spans("a 羊驼毛")
     [(0, 1), (2, 4), (3, 5)]
     """
     spans: list[tuple[int, int]] = []

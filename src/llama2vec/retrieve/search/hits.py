@@ -14,7 +14,7 @@ from typing import Any
 from llama2vec.data.windows import by_document
 from llama2vec.data.words import text_key
 from llama2vec.records import Passage
-from llama2vec.retrieve.index.lexical import is_sign, word_spans
+from llama2vec.retrieve.index.lexical import is_sign, term_spans
 from llama2vec.retrieve.store.reader import VectorStore
 
 _LITTLE_WORDS = frozenset([
@@ -188,7 +188,7 @@ def evidence(text: str, question: str) -> list[tuple[int, int]]:
     """
     telling = _telling_words(question)
     spans: list[tuple[int, int]] = []
-    for begin, end in word_spans(text):
+    for begin, end in term_spans(text):
         if telling.alike(text_key(text[begin:end])) is None:
             continue
         if spans and spans[-1][1] > begin:
@@ -210,7 +210,7 @@ class TellingWords:
     """
 
     def __init__(self, question: str) -> None:
-        words = list(dict.fromkeys(text_key(question[begin:end]) for begin, end in word_spans(question)))
+        words = list(dict.fromkeys(text_key(question[begin:end]) for begin, end in term_spans(question)))
         self._words = [word for word in words if word not in _LITTLE_WORDS] or words
         self._of_stem: dict[str, int] = {}
         self._of_prefix: dict[str, int] = {}
@@ -247,7 +247,7 @@ def snippet(text: str, query: str, width: int = 240) -> str:
     if len(text) <= width:
         return text
     telling = _telling_words(query)
-    alike = ((first, last, telling.alike(text_key(text[first:last]))) for first, last in word_spans(text))
+    alike = ((first, last, telling.alike(text_key(text[first:last]))) for first, last in term_spans(text))
     matches = [match for match in alike if match[2] is not None]
     room = max(width - 2, 1)  # an ellipsis at both ends
     begin, best = 0, (0, 0)

@@ -16,11 +16,11 @@ from llama2vec.artifact import Found, Kind, bring_back, read_object
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.manifest import SEAL, digest, sealed, unsealed
+from llama2vec.retrieve.index.folder import MANIFEST
 from llama2vec.retrieve.store.reader import STORE_FILE
 
 INVENTORY_FILE, STORE_FOLDER, INDEX_FOLDER = "documents.json", "store", "index"
 _FORMAT: dict[str, Any] = {"format": "llama2vec-library", "version": 1}
-_MANIFEST = "index.json"
 
 
 class FileRecord(BaseModel):
@@ -102,7 +102,7 @@ def _read_library(folder: Path) -> Found | None:
     if content is None or content.get("format") != _FORMAT["format"]:
         return None
     plan: Mapping[str, Any] = {name: content.get(name) for name in ("settings", "plan", "contract_hash")}
-    whole = (folder / STORE_FOLDER / STORE_FILE).is_file() and (folder / INDEX_FOLDER / _MANIFEST).is_file()
+    whole = (folder / STORE_FOLDER / STORE_FILE).is_file() and (folder / INDEX_FOLDER / MANIFEST).is_file()
     return Found(plan, finished=whole)
 
 

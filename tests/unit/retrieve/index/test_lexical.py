@@ -19,7 +19,7 @@ from llama2vec.retrieve.index.lexical import (
     new_tokenizer,
     split_normalized,
     split_words,
-    word_spans,
+    term_spans,
 )
 
 CRANFIELD = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "cranfield"
@@ -151,7 +151,7 @@ def test_every_unicode_form_gives_the_same_words(form: str) -> None:
 
 def test_signs_become_overlapping_pairs_and_other_words_stay_whole() -> None:
     assert split_words("GPU版本的 猫") == ["GPU", "版本", "本的", "猫"]
-    assert word_spans("a 羊驼毛") == [(0, 1), (2, 4), (3, 5)]
+    assert term_spans("a 羊驼毛") == [(0, 1), (2, 4), (3, 5)]
     assert (is_sign("驼"), is_sign("a")) == (True, False)
 
 
