@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 PLAN_SEAL = "hash"
 """The key of a plan's own hash."""
 _FORMAT, _OUTDATED = 3, (1, 2)
-"""What a plan stands for. Development versions wrote outdated formats, whose trainings would go on differently now."""
+"""The format of plans, and those of development versions, whose trainings would continue differently now."""
 
 _FILES = (
     *(MANIFEST, LOG_FILE, LOSS_PLOT, TRACKING_FILE, f"{TENSORBOARD}/**", f"{CHECKPOINTS}/**"),
