@@ -37,7 +37,7 @@ def digest(data: object) -> str:
 
 
 def sealed(data: Mapping[str, Any], key: str = SEAL) -> dict[str, Any]:
-    """Return an object with the hash of all else it holds under a key, in place of one that it had there.
+    """Return an object with its hash under a key; a hash that already stands there is replaced.
 
     >>> unsealed(sealed({"steps": 6}))
     {'steps': 6}

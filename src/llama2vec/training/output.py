@@ -25,7 +25,7 @@ from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 PLAN_SEAL = "hash"
 """The key of a plan's own hash."""
 _FORMAT, _OUTDATED = 3, (1, 2)
-"""What a plan stands for. Development versions wrote outdated formats, whose trainings would go on differently now."""
+"""The format of plans, and those of development versions, whose trainings would continue differently now."""
 
 _FILES = (
     *(MANIFEST_FILE, LOG_FILE, LOSS_PLOT, TRACKING_FILE, f"{TENSORBOARD}/**", f"{CHECKPOINTS}/**"),
