@@ -364,16 +364,13 @@ def _look(
     if found is None:
         return False, in_place
     same = same_plan(found.plan, plan)
-    if found.finished and same and not overwrite:
-        return True, target
-    if same and not found.finished:
-        return False, in_place
+    if same and not (found.finished and overwrite):
+        return (True, target) if found.finished else (False, in_place)
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
-        why = f"with other settings ({plan_difference(found.plan, plan)})"
-        if found.is_outdated:
-            why = "that a development version of llama2vec began, which cannot be continued"
+        why = "that a development version of llama2vec began, which cannot be continued"
+        why = why if found.is_outdated else f"with other settings ({plan_difference(found.plan, plan)})"
         raise OutputExistsError(f"{output}: {holds} {why}; {kind.advice}")
     if kind.is_folder and not extend:
         refuse_strangers(output, kind)

@@ -180,7 +180,7 @@ def test_an_override_that_is_no_assignment_to_a_key_is_refused(override: str) ->
         (b"name = \xff\n", "is not valid UTF-8; save it"),
         (b"steps = " + b"1" * 5000, "cannot be read as TOML: it has numbers too long or"),
         (b"steps = " + b"[" * 5000, "cannot be read as TOML: .* values too nested$"),
-        (b".".join([b"a"] * 5000) + b" = 1", "cannot be read as TOML: .* values too nested$"),
+        (b".".join([b"a"] * 5000) + b" = 1", "unknown key 'a'"),
     ],
     ids=["syntax", "twice", "utf-8", "digits", "nested list", "nested keys"],
 )
