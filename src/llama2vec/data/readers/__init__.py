@@ -57,7 +57,7 @@ FORMATS = (
     Format("old_office", (".doc", ".xls", ".xlsb", ".ppt", ".pps")),
     Format("notebook", (".ipynb",)),
     Format("tables", (".csv", ".tsv", ".tab")),
-    Format("tables", (".xlsx", ".xlsm"), ("openpyxl",)),
+    Format("workbook", (".xlsx", ".xlsm"), ("openpyxl", "lxml")),
     Format("xml", (".xml", ".docbook", ".dbk", ".dita", ".fb2", ".tei"), ("lxml",)),
     Format("json_rows", (".json", ".jsonl", ".ndjson", ".geojson")),
     Format("mail", (".eml", ".mbox")),
