@@ -320,7 +320,12 @@ def file_bytes(file: SourceFile, settings: ReadingSettings) -> bytes:
 
 
 def with_modified(document: Document, modified_ns: int) -> Document:
-    """Return a document with the day of its file's last change (UTC) as the field ``modified``."""
+    """Return a document with the day of its file's last change (UTC) as ``modified``, unless it has such a field.
+
+    Filters do not tell upper from lower case, so its own field may be ``Modified``.
+    """
+    if any(name.lower() == "modified" for name in document.fields):
+        return document
     modified = datetime.datetime.fromtimestamp(modified_ns / 1e9, datetime.UTC).date().isoformat()
     return replace(document, fields={"modified": modified, **document.fields})
 
