@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
-from llama2vec.data.cutting import WORD, Cutter, TokenSpans, shortened
+from llama2vec.data.cutting import NEXT, Cutter, TokenSpans, shortened
 from llama2vec.errors import ConfigError, EvaluationError, RunFormatError
 from llama2vec.records import Passage, Run
 
@@ -59,13 +59,13 @@ def cut_document(document: Passage, settings: WindowSettings, token_spans: Token
     """
     title = shortened(document.title, settings.tokens // 2, token_spans)
     cutter = Cutter(document.text, settings.tokens, token_spans)
-    first = WORD.search(document.text)
+    first = NEXT.search(document.text)
     start = first.start() if first else 0
     for number in range(len(document.text) + 1):
         end, following = _window(cutter, start, f"{title} " if title else "", settings.stride)
         yield Passage(f"{document.id}#{number}", document.text[start:end].rstrip(), title)
-        rest = WORD.search(document.text, following) if end < len(document.text) else None
-        if settings.kind == "firstp" or rest is None or not WORD.search(document.text, end):
+        rest = NEXT.search(document.text, following) if end < len(document.text) else None
+        if settings.kind == "firstp" or rest is None or not NEXT.search(document.text, end):
             return
         start = rest.start()
 
