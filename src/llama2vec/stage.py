@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
 
 MANIFEST = "manifest.json"
-PLAN_FORMAT = 3
+PLAN_FORMAT = 4
 """The version of what a plan stands for. An unfinished training continues in the version that began it.
 
 In version 1, adaptation counted words by spaces alone, documents that start with another number than 0 or 1 shared one
 draw, fine-tuning dropped the batches of an epoch that fill no whole step, and in a run it repeated ``model.layers``. Up
-to version 2, texts with equally many spaces shared batches; version 2 counted each Hangul sign as a word.
+to version 2, texts with equally many spaces shared batches; version 2 counted each Hangul sign as a word. Up to version
+3, a combining mark ended a word, and a run without white space counted as one however long.
 """
 
 _FILES = (

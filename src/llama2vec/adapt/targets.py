@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from llama2vec.data.words import WORD
+from llama2vec.data.words import word_pattern
 from llama2vec.errors import TokenizerError
 from llama2vec.model.prompt import Tokenizer
 
@@ -29,7 +29,8 @@ class TargetTokenizer:
     excluded. Character offsets keep the ids of the text, which matters for tokens that carry their leading space. With
     ``joined``, the words are joined by spaces and tokenized again, as in the authors' code; those beyond the cut of the
     text count, too, up to ``max_joined`` tokens (None: ``max_tokens``). ``skip`` holds the words to exclude, in lower
-    case; None predicts every token that is not special.
+    case; None predicts every token that is not special. ``plan_format`` is that of the training's plan, by which
+    a word may end at a mark (None: the newest).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class TargetTokenizer:
         *,
         joined: bool = False,
         max_joined: int | None = None,
+        plan_format: int | None = None,
     ) -> None:
         if not (tokenizer.is_fast or joined):
             raise TokenizerError(
@@ -48,6 +50,7 @@ class TargetTokenizer:
             )
         self._tokenizer, self._max_tokens, self._skip = tokenizer, max_tokens, skip
         self._joined, self._max_joined = joined, max_joined or max_tokens
+        self._words = word_pattern(plan_format)
         self._special = frozenset(tokenizer.all_special_ids)
 
     def __call__(self, texts: Sequence[str]) -> list[TokenizedText]:
@@ -69,7 +72,9 @@ class TargetTokenizer:
         )  # fmt: skip
 
     def _content(self, text: str) -> str:
-        return text if self._skip is None else " ".join(word for word in WORD.findall(text) if self._counts(word))
+        return (
+            text if self._skip is None else " ".join(word for word in self._words.findall(text) if self._counts(word))
+        )
 
     def _counts(self, word: str) -> bool:
         return word.lower() not in (self._skip or ())
@@ -79,7 +84,7 @@ class TargetTokenizer:
         if self._skip is None:
             return tuple(dict.fromkeys(token for token, _ in plain))
         content = bytearray(len(text))
-        for word in WORD.finditer(text):
+        for word in self._words.finditer(text):
             if self._counts(word.group()):
                 content[word.start() : word.end()] = b"\x01" * (word.end() - word.start())
         return tuple(dict.fromkeys(token for token, (start, end) in plain if any(content[start:end])))

@@ -236,10 +236,10 @@ def _prepare(
         with_text=config.objective.language_model_weight > 0,
     )  # fmt: skip
     trainable = make_trainable(backbone, config.model, new_tokens, config.optimizer.seed)
-    skip = chosen_stop_words(config.text.stop_words, config.text.language)
+    skip = chosen_stop_words(config.text.stop_words, config.text.language, plan_format)
     tokenize = TargetTokenizer(
         backbone.tokenizer, room, skip, joined=config.objective.targets == "words",
-        max_joined=_most_joined(backbone.tokenizer, config.text),
+        max_joined=_most_joined(backbone.tokenizer, config.text), plan_format=plan_format,
     )  # fmt: skip
     weights, sample = None, examples[:: max(1, len(examples) // _SAMPLE)]
     warn_of_cut_texts(sample, config, backbone.tokenizer, room)
