@@ -22,7 +22,7 @@ FILES = sorted(path for path in SOURCE.rglob("*") if path.is_file() and path.suf
 
 # The method, from a corpus to a table: 21,500 lines in 140 files. Documents (readers, splitting, syncing, filters) and
 # what they need in the other rooms come on top.
-MAX_PYTHON_LINES = 44_000
+MAX_PYTHON_LINES = 44_500
 MAX_PYTHON_FILES = 141 + 130
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
