@@ -66,7 +66,7 @@ class Splitter:
     def of_words(cls, settings: PassageSettings) -> Splitter:
         """Return a splitter that needs no model: it measures in :func:`llama2vec.data.words.word_spans`."""
         # The number rises with what counts as a word, so that documents are split again.
-        return cls(settings, word_spans, tokenizer="words-3")
+        return cls(settings, word_spans, tokenizer="words-4")
 
     @property
     def plan(self) -> dict[str, str | int]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llama2vec.data.words import SIGNS, text_key
+from llama2vec.data.words import is_plain, text_key, word_key, word_runs
 from llama2vec.errors import DataError
 from llama2vec.mine.candidates import TEXT_ID, Retrieved, Target, with_ids
 from llama2vec.mine.report import MiningReport
@@ -25,8 +25,7 @@ from llama2vec.terminal import counted
 
 _CACHED_PASSAGES = 1 << 13
 _SHINGLE_WORDS = 5
-# Scripts that are written without spaces: each kana, Han or Hangul sign counts as a word.
-_WORD = re.compile(f"[{SIGNS}]|[^\\W{SIGNS}]+")
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,11 +342,18 @@ def shingles(text: str) -> frozenset[int]:
     >>> len(shingles("one two three four five six, SIX")), len(shingles("one two")), len(shingles(""))
     (3, 1, 0)
     """
-    words = _WORD.findall(text_key(text))
+    words = _words(word_key(text))
     if not words:
         return frozenset()
     width = min(_SHINGLE_WORDS, len(words))
     return frozenset(map(hash, zip(*(words[start:] for start in range(width)), strict=False)))
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text; of scripts that are written without spaces, and of Korean, each letter counts."""
+    if is_plain(text):
+        return _WORD.findall(text)
+    return [text[begin:end] for run in word_runs(text) for begin, end in run]
 
 
 def containment(first: frozenset[int], second: frozenset[int]) -> float:

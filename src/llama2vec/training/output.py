@@ -24,7 +24,7 @@ from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
 PLAN_SEAL = "hash"
 """The key of a plan's own hash."""
-_FORMAT, _OUTDATED = 3, (1, 2)
+_FORMAT, _OUTDATED = 4, (1, 2, 3)
 """The format of plans, and those of development versions, whose trainings would continue differently now."""
 
 _FILES = (

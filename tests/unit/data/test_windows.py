@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from counted_search import CountedSearch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_spans import byte_spans, four_letter_spans
@@ -157,3 +158,11 @@ def test_a_score_that_is_not_a_number_is_refused_wherever_it_stands() -> None:
 def test_settings_that_make_no_windows_are_refused(kind: Any, tokens: int, stride: int, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         WindowSettings(kind, tokens, stride)
+
+
+def test_a_text_without_spaces_is_looked_at_once_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = CountedSearch()
+    monkeypatch.setattr("llama2vec.data.windows.NON_SPACE", counted)
+    text = "羊驼毛很暖和。" * 500
+    assert len(list(document_windows(Passage("d", text), WindowSettings("maxp", 16, 16), word_spans))) > 150
+    assert 150 < counted.characters < len(text)

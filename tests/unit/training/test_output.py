@@ -40,7 +40,7 @@ def test_settings_data_and_model_decide_the_plan() -> None:
 
 
 @pytest.mark.parametrize("left", ["manifest.json", f"{CHECKPOINTS}/checkpoint-1/complete.json", "log.jsonl"])
-@pytest.mark.parametrize("plan_format", [{}, {"format": 2}])
+@pytest.mark.parametrize("plan_format", [{}, {"format": 3}])
 def test_a_training_that_a_development_version_began_is_told_and_goes_only_with_overwrite(
     plan_format: dict[str, int], left: str, tmp_path: Path
 ) -> None:
@@ -70,8 +70,8 @@ def test_a_training_that_a_development_version_began_is_told_and_goes_only_with_
 
 def test_the_plan_of_a_begun_training_keeps_its_bytes() -> None:
     assert json.dumps(PLAN) == (
-        '{"settings": {"steps": 2}, "corpus": "fingerprint", "model": "weights", "format": 3, '
-        '"hash": "b1e9c5c2a193d09e915070c92603c928c20b019dd4c53752ee5a28e1a4554240"}'
+        '{"settings": {"steps": 2}, "corpus": "fingerprint", "model": "weights", "format": 4, '
+        '"hash": "62cb6096f4ab5ff7bd14bd825d62454248ef41edd1b13f878c9bc800980a398c"}'
     )
 
 
