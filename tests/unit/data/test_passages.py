@@ -24,7 +24,7 @@ TOKENS: dict[str, TokenSpans] = {
     "bytes": byte_spans,
 }
 WORDS = st.sampled_from(
-    ["a", "crane", "flies.", "It", "hums!", "(why?)", "1.5", "羊驼毛。", "x" * 30, "\nnext", "\n\nNew"]
+    ["a", "crane", "flies.", "It", "hums!", "(why?)", "1.5", "羊驼毛。", "x" * 30, "y" * 50, "\nnext", "\n\nNew"]
 )
 BODIES = st.lists(WORDS, min_size=1, max_size=40).map(" ".join)
 
