@@ -136,5 +136,5 @@ def sentence_spans(text: str, language: str = "en") -> list[tuple[int, int]]:
     try:
         import sentencex
     except ImportError as error:
-        raise MissingDependencyError("splitting sentences needs sentencex; pip install 'llama2vec[model]'") from error
+        raise MissingDependencyError("splitting sentences needs sentencex; pip install 'llama2vec[documents]'") from error
     return [(found["start_index"], found["end_index"]) for found in sentencex.get_sentence_boundaries(language, text)]
