@@ -217,8 +217,9 @@ class EncoderSettings(GrownSettings):
         count_prompt: The two limits include prefix and prompt, as in the authors' code. The encoder that is made keeps
             what they leave of a text, under its pairing of prompts.
         servable: Makes a model whose vectors other programs compute without our code (vLLM, text-embeddings-inference,
-            sentence-transformers): the saved tokenizer adds the prompt, and pooling and norm are declared. Needs the last layer alone, one slot, and the same prompt and limit for queries and passages; what
-            of these is not set follows from it.
+            sentence-transformers): the saved tokenizer adds the prompt, and pooling and norm are declared. Needs the
+            last layer alone, one slot, and the same prompt and limit for queries and passages; what of these is not set
+            follows from it.
     """
 
     added_later = frozenset({"count_prompt", "servable"})

@@ -25,8 +25,8 @@ class ReadingSettings(Settings):
     Attributes:
         text_field: Field of a JSON object or of a JSON line that holds its text; empty = ``text``, ``contents`` or
             the like, else the field with the longest texts.
-        id_field: Field or column that names a row; empty = ``_id``, ``id``, ``docid`` or the like of a JSON object, else
-            the row's line or number.
+        id_field: Field or column that names a row; empty = ``_id``, ``id``, ``docid`` or the like of a JSON object,
+            else the row's line or number.
         title_field: Field or column that holds a row's title; empty = ``title``, ``subject``, ``question`` or the like.
         text_columns: Columns of a table that hold its text; empty = those with the longest texts.
         max_file_bytes: Larger files are skipped by name. The files of one archive may be eight times as large together.

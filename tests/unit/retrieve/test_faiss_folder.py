@@ -62,7 +62,7 @@ def test_files_of_another_corpus_are_replaced_only_on_request(tmp_path: Path) ->
     store, few, files = store_of(tmp_path / "store", 50), store_of(tmp_path / "few", 20), tmp_path / "files"
     export_faiss(store, files)
     before = {one.name: one.read_bytes() for one in files.iterdir()}
-    gone = r"files holds 50 passages, 30 of which are no longer in .*few; pass --overwrite to delete those 30, .* another --at"
+    gone = r"files holds 50 passages, 30 of which are no longer in .*few; .* delete those 30, or choose another --at"
     with pytest.raises(EngineError, match=gone):
         export_faiss(few, files)
     assert {one.name: one.read_bytes() for one in files.iterdir()} == before
