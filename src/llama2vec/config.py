@@ -170,8 +170,8 @@ class ModelSettings(StableHashSettings):
         compile: Compile the layers (torch.compile). ``auto`` = for long encodings on a CPU that multiplies bfloat16
             natively and has a C++ compiler; true = for all encoding, and in training: faster steps on a GPU after a
             minute of compiling.
-        layers: Number of layers to keep, from the bottom; 0 = all. Training teaches the shorter model to speak the
-            vocabulary again, and each layer less saves its share of every later step and encoding.
+        layers: Number of layers to keep, from the bottom; 0 = all. The shorter model learns to predict tokens again,
+            and each layer less saves its share of every later step and encoding.
         quantization: ``nf4`` = train adapters over weights in 4 bits (QLoRA, arXiv 2305.14314). The saved encoder has
             the model's own weights, with the adapters merged.
     """
@@ -207,13 +207,13 @@ class EncoderSettings(StableHashSettings):
         pooling: ``slots`` = mean of the hidden states at the slots; ``mean`` = mean over the text's tokens without any
             prompt (a baseline for models that were not adapted).
         layers: Number of last layers whose states, each at unit length, are averaged. 1 = only the last layer, as
-            published. That layer has to speak the vocabulary; the ones below it say more about the text.
+            published. That layer is trained to predict tokens; the ones below it represent the text better.
         count_prompt: The two limits include prefix and prompt, as in the authors' code. The encoder that is made keeps
             what they leave of a text, under its pairing of prompts.
-        servable: Other programs shall give these vectors by themselves (vLLM, text-embeddings-inference,
-            sentence-transformers without our code): the saved tokenizer adds the prompt, and pooling and norm are
-            declared. Needs the last layer alone, one slot, and the same prompt and limit for queries and passages; what
-            of these is not set follows from it.
+        servable: Makes a model whose vectors other programs compute without our code (vLLM, text-embeddings-inference,
+            sentence-transformers): the saved tokenizer adds the prompt, and pooling and norm are declared. Needs the
+            last layer alone, one slot, and the same prompt and limit for queries and passages; what of these is not set
+            follows from it.
     """
 
     added_later = frozenset({"count_prompt", "servable"})

@@ -43,7 +43,7 @@ def explain_command(
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
-    """Show the words that two embeddings stand for, and which of them make the match."""
+    """Show which words each of two embeddings encodes, and which of them explain the match."""
     for option, text in (("--query", query), ("--passage", passage)):
         if not text.strip():
             raise ConfigError(f"{option} is empty; give a text")

@@ -47,7 +47,7 @@ def read_command(
     splitter = corpus_splitter(source, spec, settings.passages, settings.reading)
     report = ReadingReport()
     passages = read_passages(source, limit=limit, splitter=splitter, settings=settings.reading, report=report)
-    with ProgressReporter("reading", "passages") as progress:
+    with ProgressReporter("reading", "passage") as progress:
         progress.start(None)
         read = progress.counted(passages)
         count = write_read_passages(read, output, source, settings.reading, report, overwrite=overwrite)

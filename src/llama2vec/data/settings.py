@@ -25,7 +25,8 @@ class ReadingSettings(Settings):
     Attributes:
         text_field: Field of a JSON object or of a JSON line that holds its text; empty = ``text``, ``contents`` or
             the like, else the field with the longest texts.
-        id_field: Field or column that names a row; empty = rows are numbered.
+        id_field: Field or column that names a row; empty = ``_id``, ``id``, ``docid`` or the like of a JSON object,
+            else the row's line or number.
         title_field: Field or column that holds a row's title; empty = ``title``, ``subject``, ``question`` or the like.
         text_columns: Columns of a table that hold its text; empty = those with the longest texts.
         max_file_bytes: Larger files are skipped by name. The files of one archive may be eight times as large together.
@@ -141,6 +142,11 @@ class PairShares(Settings):
     halves: Annotated[float, Field(ge=0, le=1)] = 1.0
     neighbors: Annotated[float, Field(ge=0, le=1)] = 0.0  # A passage → the next one in the same document
     crop: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @property
+    def need_sentences(self) -> bool:
+        """Whether a kind that is wanted cuts texts into sentences."""
+        return bool(self.first_sentence or self.halves)
 
 
 class CorpusPairSettings(Settings):

@@ -267,5 +267,6 @@ def sentence_spans(text: str, language: str = "en") -> list[tuple[int, int]]:
     try:
         import sentencex
     except ImportError as error:
-        raise MissingDependencyError("splitting sentences needs sentencex; pip install 'llama2vec[model]'") from error
+        needed = "splitting sentences needs sentencex; pip install 'llama2vec[documents]'"
+        raise MissingDependencyError(needed) from error
     return [(found["start_index"], found["end_index"]) for found in sentencex.get_sentence_boundaries(language, text)]

@@ -114,7 +114,7 @@ def generate(
     rows = _asked_rows(passages, settings)
     writer, written = QuestionWriter(backbone, settings), list[Written]()
     writer.warn_of_cut([passages[row].full_text for row in rows])
-    with ProgressReporter("generating", "passages") as progress:
+    with ProgressReporter("generating", "passage") as progress:
         done = _questions_so_far(kept_in, rows, settings)
         written += done
         first = len({one.row for one in done})

@@ -94,7 +94,7 @@ def mine(
     report = MiningReport(settings.report_examples)
     filters = Filters(examples, passages, [searcher.name for searcher in searchers], settings, report)
     mined: list[TrainingExample] = []
-    with ProgressReporter("mining", "queries") as progress:
+    with ProgressReporter("mining", "query", "queries") as progress:
         progress.start(len(examples))
         size = _TEACHER_BATCH if teacher else _BATCH
         for begin in range(0, len(examples), size):

@@ -165,6 +165,7 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
         ),
         "matplotlib:train": bool(kinds & {"adapt", "finetune"}),
         "sentencex:train": "adapt" in kinds,
+        "sentencex:model": "read" in kinds or ("pairs" in kinds and _pairs_need_sentences(config)),
         "bm25s:search": ("mine" in kinds and config.mine is not None and config.mine.bm25)
         or ("index" in kinds and config.index is not None and config.index.bm25)
         or ("evaluate" in kinds and not {"bm25", "hybrid"}.isdisjoint(systems(config))),
@@ -175,6 +176,11 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
         package, _, extra = name.partition(":")
         if wanted and importlib.util.find_spec(package) is None:
             raise MissingDependencyError(f"this run needs the package {package}; pip install 'llama2vec[{extra}]'")
+
+
+def _pairs_need_sentences(config: RunConfig) -> bool:
+    made = config.pairs.from_corpus if config.pairs else None
+    return made is not None and made.kinds.need_sentences
 
 
 def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: bool) -> str:

@@ -48,7 +48,7 @@ def rerank(
     results: dict[str, Mapping[str, float]] = {}
     size = max(1, _PAIRS_AT_ONCE // depth)
     ids = list(rankings)
-    with ProgressReporter("reranking", "queries") as progress:
+    with ProgressReporter("reranking", "query", "queries") as progress:
         progress.start(len(ids))
         for begin in range(0, len(ids), size):
             batch = ids[begin : begin + size]

@@ -15,6 +15,7 @@ from llama2vec.config import Settings, load_config
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.retrieve.settings import IndexSettings, LibrarySettings
 
 
 @pytest.mark.parametrize("schema", [RunConfig, FinetuneConfig])
@@ -43,6 +44,13 @@ def test_the_command_prints_the_list_and_does_nothing_else(command_line: Command
     done = command_line("run", "--list-settings")
     assert done.code == 0
     assert "adapt.optimizer.steps = 32\n    Optimizer steps." in done.out
+
+
+@pytest.mark.parametrize("schema", [IndexSettings, LibrarySettings])
+def test_the_kinds_of_index_that_are_exact_are_named(schema: type[Settings]) -> None:
+    lines = list(settings_lines(schema))
+    described = lines[lines.index('kind = "exact"') + 1]
+    assert described.strip() == "exact and faiss-flat compare with every vector; the others are approximate"
 
 
 class Limits(Settings):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
 import unicodedata
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from llama2vec.data.words import (
     first_words,
     is_paired,
     is_plain,
+    sentence_spans,
     stop_words,
     stop_words_identity,
     text_key,
@@ -23,7 +26,7 @@ from llama2vec.data.words import (
     word_runs,
     word_spans,
 )
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, MissingDependencyError
 
 
 @pytest.mark.parametrize(
@@ -143,3 +146,14 @@ def test_a_file_of_stop_words_is_identified_by_its_content(tmp_path: Path) -> No
     assert stop_words_identity(str(one)) == stop_words_identity(str(two)) != stop_words_identity("iso") == "iso"
     two.write_text("stone\n", encoding="utf-8")
     assert stop_words_identity(str(one)) != stop_words_identity(str(two))
+
+
+def test_each_extra_that_splits_documents_brings_what_the_error_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentencex", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        sentence_spans("It hums. It flies.")
+    named = re.findall(r"llama2vec\[(\w+)\]", str(caught.value))
+    project = Path(__file__).resolve().parents[3] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for extra in {*named, "documents", "model"}:
+        assert any(package.startswith("sentencex") for package in extras[extra]), extra

@@ -56,6 +56,7 @@ def test_a_faulty_line_at_the_end_of_the_corpus_shows_before_anything_is_written
     [
         ("adapt=true", "peft", "train"),
         ("adapt=true", "sentencex", "train"),
+        ("pairs.from_corpus=true", "sentencex", "model"),
         ("index={bm25=true}", "bm25s", "search"),
         ("index={kind='faiss-flat'}", "faiss", "search"),
     ],
@@ -71,6 +72,21 @@ def test_a_missing_package_shows_before_the_first_stage(
         MissingDependencyError, match=rf"needs the package {package}; pip install 'llama2vec\[{extra}\]'"
     ):
         read_all_inputs(plan, list(plan.stages))
+
+
+def test_a_run_that_cuts_documents_or_none_of_its_texts_into_sentences(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "guide.md").write_text("# Guide\n\nThe river is wide.\n", encoding="utf-8")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencex" else find(name))
+    documents = planned(llama_folder, tmp_path / "docs", tmp_path / "run", "encode=true")
+    with pytest.raises(MissingDependencyError, match=r"sentencex; pip install 'llama2vec\[model\]'"):
+        read_all_inputs(documents, list(documents.stages))
+    whole = [f"pairs.from_corpus.kinds.{kind}=0" for kind in ("first_sentence", "halves")]
+    rows = planned(llama_folder, corpus_file, tmp_path / "run", "finetune=true", *whole)
+    read_all_inputs(rows, list(rows.stages))
 
 
 @pytest.fixture

@@ -187,7 +187,7 @@ class Changes:
         there = {file.name for file in walk.files} | {skipped.name for skipped in walk.skipped}
         lost = [record for path, (record, _) in known.items() if path not in there]
         gone = {record.sha256: record for record in lost if record.sha256}
-        with ProgressReporter("reading", "files") as progress:
+        with ProgressReporter("reading", "file") as progress:
             progress.start(len(walk.files))
             for file in walk.files:
                 record, rows = known.get(file.name, (None, range(0)))
