@@ -247,3 +247,38 @@ def test_a_name_with_a_line_break_stays_on_its_line_of_the_table() -> None:
     assert report.table().endswith("a picture: a\\nb\\x1b.png")
     with pytest.raises(DataError, match=r"such as a\\nb"):
         report.check("docs")
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**12)])
+def test_a_time_outside_the_calendar_gives_its_last_or_first_day(tmp_path: Path, seconds: int) -> None:
+    path = made(tmp_path, a_txt="a") / "a.txt"
+    day = {"modified": "9999-12-31" if seconds > 0 else "0001-01-01"}
+    documents = read_file(SourceFile(path, "a.txt", 1, seconds * 10**9), ReadingSettings())
+    assert [dict(one.fields) for one in documents] == [day]  # type: ignore[union-attr]
+    os.utime(path, (seconds, seconds))
+    if path.stat().st_mtime != seconds:
+        pytest.skip("the file system has no such times")
+    assert [dict(one.fields) for one in read_documents(tmp_path)] == [day]
+
+
+def test_a_pattern_that_matches_nothing_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made(tmp_path, a_md="a", drafts__b_md="b")
+    for _ in range(2):
+        assert names(tmp_path, exclude=["Drafts/", "darfts/"]) == (["a.md"], {"drafts/": "excluded by Drafts/"})
+    assert caplog.messages == [f"{tmp_path}: the exclude pattern 'darfts/' leaves nothing out; check its spelling"]
+
+
+def test_a_folder_around_the_root_leaves_nothing_out(tmp_path: Path) -> None:
+    made(tmp_path, docs__data__a_md="a")
+    (tmp_path / "docs" / "b.md").symlink_to(tmp_path / "docs" / "data" / "a.md")
+    found = walk(tmp_path / "docs", ReadingSettings(include=("b.md",)), without=[tmp_path])
+    assert [one.name for one in found.files] == ["b.md"]
+
+
+def test_what_is_noted_of_a_file_is_shown_and_no_fault() -> None:
+    report, more = ReadingReport(), ReadingReport(files=2, documents=2, noted=[Skipped("a.md", "its id was taken")])
+    assert not report.has_entries
+    report.add(more)
+    report.check("docs")
+    assert report.has_entries
+    assert report.table() == "read 2 files (2 documents)\n  noted     1  its id was taken: a.md"
