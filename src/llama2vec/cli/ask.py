@@ -58,7 +58,9 @@ def ask_command(
     if where is not None:
         check_filter(where)
     spec = model_spec(model, loading.prompts)
-    home = index or index_in_cache(folder, " ".join([spec.title, *([loading.prompts] if loading.prompts else ())]))
+    # The whole path: two folders of models may have one name.
+    read_as = " ".join([spec.name or spec.path, *([loading.prompts] if loading.prompts else ())])
+    home = index or index_in_cache(folder, read_as)
     how, others = model_settings(loading.dtype, loading.device, sets)
     settings = load_config(SyncSettings, None, others)
 
