@@ -58,9 +58,8 @@ def ask_command(
     if where is not None:
         check_filter(where)
     spec = model_spec(model, loading.prompts)
-    # The whole path: two folders of models may have one name.
-    read_as = " ".join([spec.name or spec.path, *([loading.prompts] if loading.prompts else ())])
-    home = index or index_in_cache(folder, read_as)
+    # By the whole path: two folders of models may have one name.
+    home = index or index_in_cache(folder, " ".join(filter(None, [spec.name or spec.path, loading.prompts])))
     how, others = model_settings(loading.dtype, loading.device, sets)
     settings = load_config(SyncSettings, None, others)
 
