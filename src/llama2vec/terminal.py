@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def is_first_process() -> bool:
+    """Tell whether this process prints the results where several run the command (torchrun)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class PlainStream:
     """A text stream that passes on printable text only; ``bars`` lets the cursor movements of progress bars through."""
 

@@ -19,10 +19,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from service_stand_ins import Running, StandInEncoder, services, wait_until
 
 from llama2vec.records import Passage, Place, Query
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.serve.loaded import PreparedQuery
 
 pytestmark = pytest.mark.slow

@@ -32,8 +32,8 @@ from llama2vec.files import (
     write_output,
 )
 from llama2vec.records import Passage
-from llama2vec.retrieve.faiss_folder import export_faiss
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.export.faiss_folder import export_faiss
+from llama2vec.retrieve.store.writer import write_store
 
 NOTES = FileKind("notes of ours", rb"# Notes .*\n")
 

@@ -55,8 +55,8 @@ def test_no_message_writes_a_count_and_its_plural_by_hand() -> None:
     several = {
         ("data/readers/__init__.py", "files"), ("data/readers/archives.py", "files"),
         ("data/readers/json_rows.py", "lines"), ("data/readers/json_rows.py", "rows"),
-        ("pipeline/samples.py", "passages"), ("retrieve/faiss_index.py", "cells"),
-        ("retrieve/faiss_index.py", "passages"), ("score/comparison.py", "patterns"),
+        ("pipeline/samples.py", "passages"), ("retrieve/index/faiss.py", "cells"),
+        ("retrieve/index/faiss.py", "passages"), ("score/comparison.py", "patterns"),
     }  # fmt: skip
     assert found - limits == several
 

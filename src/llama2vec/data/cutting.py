@@ -10,7 +10,7 @@ from dataclasses import dataclass
 TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
 """Text → (start, end) in characters of each token, in order, without special tokens."""
 
-WORD = re.compile(r"\S+")
+NON_SPACE = re.compile(r"\S+")
 _SPACE = re.compile(r"\s")
 _CHARACTERS_A_TOKEN = 6
 """First guess of how much text fills the limit; natural languages need less."""

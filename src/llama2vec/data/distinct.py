@@ -11,9 +11,12 @@ _FIRST_BITS, _TAIL = 12, 1 << 10
 _FULL = 2 / 3
 
 
-def _key(passage_id: str) -> int:
-    # 0 marks a free slot.
-    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little") or 1
+def id_key(passage_id: str) -> int:
+    """Return a hash of an id, of 64 bits, which stands for it where millions are compared.
+
+    A UnicodeEncodeError if the id is not Unicode.
+    """
+    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little")
 
 
 class DistinctIds:
@@ -35,7 +38,8 @@ class DistinctIds:
 
     def add(self, passage_id: str) -> bool:
         """Take in an id; return False if it was there. A UnicodeEncodeError if it is not Unicode."""
-        key = _key(passage_id)
+        # 0 marks a free slot.
+        key = id_key(passage_id) or 1
         slots, place = self._slots, key >> self._shift
         while place < len(slots) and (found := slots[place]):
             if found == key:
@@ -50,7 +54,7 @@ class DistinctIds:
 
     def __contains__(self, passage_id: str) -> bool:
         """Tell whether an id was added."""
-        key = _key(passage_id)
+        key = id_key(passage_id) or 1
         slots, place = self._slots, key >> self._shift
         while place < len(slots) and (found := slots[place]):
             if found == key:

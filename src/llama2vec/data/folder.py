@@ -321,7 +321,12 @@ def file_bytes(file: SourceFile, settings: ReadingSettings) -> bytes:
 
 
 def with_modified(document: Document, modified_ns: int) -> Document:
-    """Return a document with the day of its file's last change (UTC) as the field ``modified``."""
+    """Return a document with the day of its file's last change (UTC) as ``modified``, unless it has such a field.
+
+    Filters do not tell upper from lower case, so its own field may be ``Modified``.
+    """
+    if any(name.lower() == "modified" for name in document.fields):
+        return document
     return replace(document, fields={"modified": modified_day(modified_ns), **document.fields})
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llama2vec.config import GrownSettings, Settings
+from llama2vec.config import Settings, StableHashSettings
 from llama2vec.languages import Language
 
 DEFAULT_EXCLUDE = (
@@ -98,7 +98,7 @@ class PassageSettings(Settings):
         return self
 
 
-class TextSettings(GrownSettings):
+class TextSettings(StableHashSettings):
     """Which plain text to read, and how to cut it into pairs (T, following U).
 
     Attributes:

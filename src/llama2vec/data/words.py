@@ -20,11 +20,8 @@ SIGNS = rf"{_KANA_AND_HAN}\uac00-\ud7af"
 
 _UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese and Khmer: about five letters a word
 _SIGN = re.compile(f"[{_KANA_AND_HAN}]")
-# Korean is written with spaces; only trainings with plans of format 2 count each Hangul sign.
-_COUNTED, _COUNTED_BY_2 = (
-    re.compile(rf"(?:[{signs}]|[{_UNSPACED}]{{1,5}})[^\w\s]*|[^\s{signs}{_UNSPACED}]+")
-    for signs in (_KANA_AND_HAN, SIGNS)
-)
+# Korean is written with spaces, so its signs do not count.
+_COUNTED = re.compile(rf"(?:[{_KANA_AND_HAN}]|[{_UNSPACED}]{{1,5}})[^\w\s]*|[^\s{_KANA_AND_HAN}{_UNSPACED}]+")
 
 
 def stop_words(language: str) -> frozenset[str]:
@@ -105,11 +102,9 @@ def word_spans(text: str) -> list[tuple[int, int]]:
     return [found.span() for found in _COUNTED.finditer(text)]
 
 
-def count_words(text: str, plan_format: int | None = None) -> int:
-    """Return the number of :func:`word_spans`, or of words as a plan of this format counts them (``stage.py``)."""
-    if text.isascii() or plan_format == 1:
-        return len(text.split())
-    return len((_COUNTED_BY_2 if plan_format == 2 else _COUNTED).findall(text))
+def count_words(text: str) -> int:
+    """Return the number of :func:`word_spans`."""
+    return len(text.split() if text.isascii() else _COUNTED.findall(text))
 
 
 def estimated_words(text: str) -> int:

@@ -9,16 +9,16 @@ from pydantic import Field, model_validator
 
 from llama2vec.config import (
     EncoderSettings,
-    GrownSettings,
     ModelSettings,
     PromptName,
     PromptSettings,
     Settings,
+    StableHashSettings,
 )
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
 
 
-class ExamplesSettings(GrownSettings):
+class ExamplesSettings(StableHashSettings):
     """The labeled examples for fine-tuning.
 
     Attributes:
@@ -52,7 +52,7 @@ class ExamplesSettings(GrownSettings):
         return [self.sources] if isinstance(self.sources, str) else list(self.sources)
 
 
-class ContrastiveSettings(GrownSettings):
+class ContrastiveSettings(StableHashSettings):
     """The contrastive loss (InfoNCE) and its memory.
 
     Attributes:

@@ -44,15 +44,11 @@ from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
-from llama2vec.stage import (
-    StageWork,
-    make_trainable,
-    save_trained,
-    training_precision,
-)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
 from llama2vec.training.memory import ModelShape, shape_of, usable_memory
+from llama2vec.training.output import StageWork
+from llama2vec.training.saving import make_trainable, save_trained, training_precision
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
@@ -220,7 +216,7 @@ def train_fine_tuning(
     drawn, task = _read(config, work, examples)
     steady.check()
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
-    optimizer = _with_steps(config.optimizer, len(drawn), work.format)
+    optimizer = _with_steps(config.optimizer, len(drawn))
     check_enough(len(drawn), optimizer)
     _check_contrast(config, drawn)
     started = time.monotonic()
@@ -292,15 +288,12 @@ def _read(
     return examples, examples_task(chosen, examples.examples, config.validation, seed) if chosen else None
 
 
-def _with_steps(settings: FinetuneOptimizerSettings, examples: int, plan_format: int) -> OptimizerSettings:
-    """Turn epochs into steps; an epoch skips its last batch if that is not full, and its last step takes what is left.
-
-    Plans of format 1 skipped that step.
-    """
+def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:
+    """Turn epochs into steps; an epoch skips a last batch that is not full, and its last step takes what is left."""
     if settings.steps:
         return settings
     batches = examples // (settings.batch_size * process_count())
-    in_epoch = batches // settings.accumulation if plan_format == 1 else ceil(batches / settings.accumulation)
+    in_epoch = ceil(batches / settings.accumulation)
     return settings.model_copy(update={"steps": max(1, ceil(settings.epochs * in_epoch))})
 
 

@@ -17,7 +17,7 @@ from functools import lru_cache
 
 from llama2vec.data.words import SIGNS, text_key
 from llama2vec.errors import DataError
-from llama2vec.mine.candidates import TEXT_ID, Found, Target, with_ids
+from llama2vec.mine.candidates import TEXT_ID, Retrieved, Target, with_ids
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, TrainingExample
@@ -143,7 +143,7 @@ class Filters:
         row = self._row_of_id.get(passage_id) if passage_id else None
         return self._row_of_key.get(text_key(text)) if row is None else row
 
-    def consider(self, example: TrainingExample, known: Known, found: Sequence[Found]) -> Undecided:
+    def consider(self, example: TrainingExample, known: Known, found: Sequence[Retrieved]) -> Undecided:
         """Filter what the searchers found for a query."""
         report = self._report
         report.queries += 1
@@ -217,7 +217,7 @@ class Filters:
         return kept
 
     def _survivors(
-        self, example: TrainingExample, known: Known, found: Sequence[Found], seen: set[str]
+        self, example: TrainingExample, known: Known, found: Sequence[Retrieved], seen: set[str]
     ) -> list[_Candidate]:
         """Return the window's candidates that pass every filter, best ranked first; add their keys to ``seen``."""
         positive_scores = found[0].target_scores[: known.all]
@@ -244,7 +244,7 @@ class Filters:
             self._report.remove(reason, example.query, passage.id, text.text, details)
         return survivors
 
-    def _window(self, found: Sequence[Found]) -> Iterator[_Candidate]:
+    def _window(self, found: Sequence[Retrieved]) -> Iterator[_Candidate]:
         """Yield the candidates in any searcher's window by best rank; the judge's come first among equal ranks."""
         ranks: dict[int, dict[str, int]] = {}
         lists = [(name, one.rows.tolist()) for name, one in zip(self._names, found, strict=True)]

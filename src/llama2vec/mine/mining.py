@@ -11,17 +11,16 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from glob import escape
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import claim, discard
+from llama2vec.artifact import claim
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
+from llama2vec.data.kept import KEPT_SCORES, KEPT_STORE, KeptScores, Scorer, discard_kept, kept_path
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import how_read
 from llama2vec.data.reported import (
@@ -35,19 +34,18 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
 from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, DataError, StoreError
-from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, Scorer, discard_scores, kept_scores
-from llama2vec.manifest import build_manifest, canonical_json, digest
+from llama2vec.integrations.pair_scorer import PairScorer
+from llama2vec.manifest import build_manifest, canonical_json
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters, Undecided
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.index import store_passages, store_sha256
-from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
-from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
-from llama2vec.retrieve.texts import passages_sha256
-from llama2vec.retrieve.vector_index import ExactIndex, Index
+from llama2vec.retrieve.index.exact import ExactIndex, Index
+from llama2vec.retrieve.search.opened import check_contract, warn_of_cut_queries
+from llama2vec.retrieve.store.reader import store_passages, store_sha256
+from llama2vec.retrieve.store.writer import STORE, passages_sha256, warn_of_cut_passages, write_store
 from llama2vec.terminal import ProgressReporter, counted
 
 logger = logging.getLogger(__name__)
@@ -55,7 +53,6 @@ logger = logging.getLogger(__name__)
 _BATCH = 1024
 _TEACHER_BATCH = 64  # Small, because a cross-encoder takes its time and the progress bar moves once a batch
 _SHARD_SIZE = 2048
-_STORE_MARK = ".store-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +220,9 @@ def mine_to_file(
         searchers = _searchers(inputs, encoder, passages, settings, output)
         queries = [Query("", example.query) for example in examples]
         warn_of_cut_queries(encoder, queries, "raise query_max_tokens", where=inputs.examples)
-        teacher = inputs.teacher and KeptScores(inputs.teacher, kept_scores(output, inputs.teacher.fingerprint))
+        teacher = None
+        if inputs.teacher:
+            teacher = KeptScores(inputs.teacher, kept_path(output, KEPT_SCORES, inputs.teacher.fingerprint))
         result = mine(examples, passages, searchers, settings, teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
@@ -240,10 +239,8 @@ def mine_to_file(
 
 def _discard_kept(output: Path) -> None:
     """Remove the vectors and scores that attempts at an output have kept."""
-    with suppress(OSError):
-        for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
-            discard(left, STORE)
-        discard_scores(output)
+    discard_kept(output, KEPT_STORE, STORE)
+    discard_kept(output, KEPT_SCORES)
 
 
 _MINED = reported_kind("a file of mined examples")
@@ -304,7 +301,7 @@ def _searchers(
     if encoder:
         if index is None:
             content = passages_sha256(passages)
-            folder = output.with_name(f"{output.name}{_STORE_MARK}{digest([encoder.contract_hash, content])[:12]}")
+            folder = kept_path(output, KEPT_STORE, [encoder.contract_hash, content])
             store = write_store(
                 lambda: passages, encoder, folder,
                 source={"passages": content}, shard_size=_SHARD_SIZE, total=len(passages),

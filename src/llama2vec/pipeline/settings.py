@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.config import EncoderSettings, GrownSettings, ModelSettings, PromptSettings, Settings
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, StableHashSettings
 from llama2vec.data.settings import CorpusPairSettings, PassageSettings, ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.generate.settings import GenerateSettings
@@ -52,7 +52,7 @@ class ExampleSource(Settings):
         return {"source": data} if isinstance(data, str) else data
 
 
-class PairsSettings(GrownSettings):
+class PairsSettings(StableHashSettings):
     """Sources of the pairs of query and positive.
 
     Attributes:

@@ -21,7 +21,7 @@ from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
-from llama2vec.finetune.stage import STAGE, finetune_model
+from llama2vec.finetune.stage import finetune_model
 from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.mine.mining import MiningInputs, mine_to_file
@@ -48,9 +48,9 @@ from llama2vec.pipeline.plan import (
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Report
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.reuse import KnownVectors, reusing
-from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.reuse import KnownVectors, reusing
+from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.text import system_markdown
 from llama2vec.score.systems import BM25, Stores, System
@@ -170,8 +170,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     examples, model = Path(plan.path(stage.input("examples"))), stage.input("model")
     # model.layers of the run, which this section repeats, counts those of the LLM: the adaptation has kept them.
     is_kept = model.stage and section.model.layers == plan.config.model.layers
-    repeats = STAGE.format_of(plan.folder(stage)) == 1  # Plans of this format repeated it
-    loading = section.model.all_layers if is_kept and not repeats else section.model
+    loading = section.model.all_layers if is_kept else section.model
     sources = [str(examples / name) for name in pair_files(plan.config)]
     update = {
         "model": loading.model_copy(update={"name": plan.path(model)}),

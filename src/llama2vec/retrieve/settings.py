@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import GrownSettings, Settings
+from llama2vec.config import Settings, StableHashSettings
 from llama2vec.engines.opening import Target
 from llama2vec.languages import Language
-
-if TYPE_CHECKING:
-    from llama2vec.retrieve.store import VectorFormat
+from llama2vec.records import VectorFormat
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ class PlacingSettings(Settings):
         return self
 
 
-class StoredVectors(GrownSettings):
+class StoredVectors(StableHashSettings):
     """How a store keeps its vectors."""
 
     added_later: ClassVar[frozenset[str]] = frozenset({"int8"})

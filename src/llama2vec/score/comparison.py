@@ -13,7 +13,7 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Passage, Qrels, Query, Report, Run
-from llama2vec.retrieve.hits import snippet
+from llama2vec.retrieve.search.hits import snippet
 from llama2vec.score.metrics import check_returned, evaluate_run, warn_of_missing_queries
 from llama2vec.score.significance import (
     CONFIDENCE,

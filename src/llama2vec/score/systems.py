@@ -22,14 +22,13 @@ from llama2vec.errors import ConfigError, EvaluationError, StoreError
 from llama2vec.manifest import digest
 from llama2vec.model.lengths import warn_of_limit
 from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
-from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
-from llama2vec.retrieve.index import store_passages
-from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
-from llama2vec.retrieve.opened import warn_of_cut_queries
-from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
-from llama2vec.retrieve.store import STORE_FILE, VectorStore
-from llama2vec.retrieve.store_writer import STORE, write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
+from llama2vec.retrieve.search.fusion import Fusion, first_of_each, search_documents
+from llama2vec.retrieve.search.opened import warn_of_cut_queries
+from llama2vec.retrieve.search.retriever import FUSED_DEPTH, Retriever
+from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore, store_passages
+from llama2vec.retrieve.store.writer import STORE, write_store
 from llama2vec.score.metrics import (
     check_returned,
     correlation_interval,

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import llama2vec
-from llama2vec.retrieve.vector_index import shortened
+from llama2vec.retrieve.index.exact import shortened
 from llama2vec.serve.answering import RETRY_WHILE_LOADING, described_errors, loaded, served_model, unless_gone
 from llama2vec.serve.gate import Gate
 from llama2vec.serve.loaded import Loaded, ServedModel

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from llama2vec.config import GrownSettings, Settings
+from llama2vec.config import Settings, StableHashSettings
 from llama2vec.terminal import counted
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
-class OptimizerSettings(GrownSettings):
+class OptimizerSettings(StableHashSettings):
     """Optimization of the weights (by transformers.Trainer).
 
     Attributes:

@@ -12,7 +12,7 @@ from running import CommandLine
 
 from llama2vec.artifact import owned
 from llama2vec.errors import OutputBusyError
-from llama2vec.retrieve.library import Library, index_in_cache
+from llama2vec.retrieve.syncing.library import Library, index_in_cache
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
 

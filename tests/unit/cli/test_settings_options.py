@@ -10,7 +10,7 @@ import pytest
 from pydantic import Field
 from running import CommandLine
 
-from llama2vec.cli.settings_options import options_from, settings_lines
+from llama2vec.cli.settings_options import lists_settings, options_from, settings_lines
 from llama2vec.config import Settings, load_config
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
@@ -73,3 +73,15 @@ def test_the_command_gets_the_settings() -> None:
 def test_a_value_that_does_not_fit_names_its_option() -> None:
     with pytest.raises(ConfigError, match=r"^--most-texts 0: input should be greater than or equal to 1$"):
         command(name="b", most_texts=0, timeout=2.0)
+
+
+@options_from(Limits, "limits", panel="Limits")
+@lists_settings(Limits)
+def listing(limits: Limits, sets: list[str] | None = None, name: str = "a") -> tuple[Limits, list[str] | None, str]:
+    return limits, sets, name
+
+
+def test_the_option_that_lists_the_settings_follows_that_which_sets_them_and_the_command_never_sees_it() -> None:
+    assert list(inspect.signature(listing).parameters) == ["sets", "list_settings", "name", "most_texts", "timeout"]
+    found = listing(sets=["a=1"], list_settings=False, name="b", most_texts=3, timeout=1.5)
+    assert found == (Limits(), ["a=1"], "b")

@@ -172,6 +172,12 @@ def test_each_document_carries_the_day_of_its_files_last_change(tmp_path: Path) 
     assert dict(document.fields) == {"modified": "1971-01-02"}
 
 
+def test_a_field_modified_of_a_document_takes_the_place_of_its_files_day(tmp_path: Path) -> None:
+    made(tmp_path, a_csv="name,Modified\nAyla,2001-02-03\n")
+    [document] = read_documents(tmp_path)
+    assert dict(document.fields) == {"name": "Ayla", "Modified": "2001-02-03"}
+
+
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(tmp_path, a_txt="a", sub__b_txt="b")
     whole = os.scandir

@@ -47,11 +47,6 @@ def test_words_are_counted_by_space_or_by_sign(text: str, count: int) -> None:
     assert count_words(first_words(text, 2)) == min(count, 2)
 
 
-@pytest.mark.parametrize(("plan_format", "count"), [(1, 3), (2, 9), (3, 3), (None, 3)])
-def test_a_training_that_was_begun_before_counts_korean_words_as_it_did(plan_format: int | None, count: int) -> None:
-    assert count_words("알파카는 풀을 먹나요?", plan_format) == count
-
-
 @pytest.mark.parametrize(
     ("text", "count"), [("who won the race?", 4), ("알파카는 풀을 먹나요?", 3), ("谁赢得了比赛？", 3), ("誰が?", 1)]
 )

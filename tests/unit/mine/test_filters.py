@@ -14,9 +14,9 @@ from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher
 from llama2vec.mine.filters import containment, shingles
 from llama2vec.mine.mining import mine
 from llama2vec.records import Passage, Place, Query, TrainingExample
-from llama2vec.retrieve.lexical import is_sign
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.lexical import is_sign
+from llama2vec.retrieve.store.reader import VectorStore
 
 
 def test_planted_duplicates_and_paraphrases_of_positives_are_removed_and_counted(

@@ -29,8 +29,8 @@ from llama2vec.files import file_sha256
 from llama2vec.mine.candidates import Bm25Searcher
 from llama2vec.mine.mining import MiningInputs, mine, mine_to_file
 from llama2vec.records import Passage, TrainingExample
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.store.reader import VectorStore
 
 
 def test_a_query_with_too_few_negatives_is_kept_dropped_or_an_error(

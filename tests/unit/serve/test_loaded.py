@@ -10,7 +10,7 @@ from encoders import encoder_for
 from service_stand_ins import StandInSearcher
 
 from llama2vec.config import EncoderSettings
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.serve.loaded import Loaded, PreparedQuery, Search, ServedModel
 
 
