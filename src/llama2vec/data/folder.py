@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from llama2vec.data.documents import Document
-from llama2vec.data.patterns import Patterns
+from llama2vec.data.patterns import INDEX, ON_PURPOSE, Patterns, is_index
 from llama2vec.data.readers import read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, DataError, UnreadableError
@@ -123,8 +123,8 @@ class ReadingReport:
         self.noted += other.noted
 
     def check(self, where: str) -> None:
-        """Raise one DataError if a file was skipped or only partly read."""
-        faults = [*self.skipped, *self.partly]
+        """Raise one DataError if a file was skipped, other than by a pattern, or only partly read."""
+        faults = [one for one in (*self.skipped, *self.partly) if not one.reason.startswith(ON_PURPOSE)]
         if faults:
             first, count = faults[0], counted(len({one.name for one in faults}), "file")
             raise DataError(
@@ -152,8 +152,8 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
     """Return the files of a folder at any depth, sorted by name, or a single file; nothing is read.
 
     Hidden files and folders are left out. A link that leaves the source, or that leads to what is read anyway, is
-    skipped by name, as are pipes, devices and what ``include`` and ``exclude`` rule out. A warning names each pattern
-    that matches nothing, once in a process.
+    skipped by name, as are pipes, devices, indexes, stores and what ``include`` and ``exclude`` rule out. A warning
+    names each pattern that matches nothing, once in a process.
 
     Args:
         source: Folder or file.
@@ -230,10 +230,14 @@ class _Walking:
     def _enters(self, folder: Path) -> bool:
         if reason := self._patterns.rules_out(self._name(folder), folder=True):
             self._skip(folder, reason)
+        elif (home := folder.resolve()) in self._without:
+            return False
+        elif is_index(folder):
+            self._skip(folder, INDEX)
         elif folder.is_symlink():
             self._links.append(folder)
-        elif folder.resolve() not in self._walked | self._without:
-            self._walked.add(folder.resolve())
+        elif home not in self._walked:
+            self._walked.add(home)
             return True
         return False
 

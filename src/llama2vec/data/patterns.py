@@ -1,13 +1,23 @@
-"""Which files of a folder are read: patterns of paths as in .gitignore, and which of them match nothing."""
+"""What of a folder is left out: by patterns of paths as in .gitignore, and the indexes and stores in it."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 from llama2vec.data.settings import DEFAULT_EXCLUDE, ReadingSettings
+from llama2vec.files import open_regular
 
+_EXCLUDED, _NOT_INCLUDED = "excluded by ", "not among the included patterns"
+INDEX = "an index or a store of llama2vec"
+ON_PURPOSE = (_EXCLUDED, _NOT_INCLUDED, INDEX)
+"""How the reasons begin for which a file is left out without a fault of its own."""
+_INDEX_FILES, _INDEX_BYTES = ("documents.json", "store.json", "index.json"), 64
+_INDEX_START = re.compile(rb'\{\s*"format": "llama2vec-')
 _Matching = frozenset["_Pattern"]
 _NOTHING: _Matching = frozenset()
 
@@ -37,10 +47,10 @@ class Patterns:
         reason = ""
         for one in self._exclude:
             if one in found:
-                reason = "" if one.takes_back else reason or f"excluded by {one.text}"
+                reason = "" if one.takes_back else reason or f"{_EXCLUDED}{one.text}"
         if reason or folder or not self._include or not found.isdisjoint(self._include):
             return reason
-        return "not among the included patterns"
+        return _NOT_INCLUDED
 
     def warnings(self) -> Iterator[str]:
         """Yield a line for each pattern of the user's that matched nothing, once the whole folder was asked about."""
@@ -78,6 +88,15 @@ class _Pattern:
             return False
         path = key if self._is_anchored else key.rpartition("/")[2]
         return any(fnmatchcase(path, one) for one in self._spellings)
+
+
+def is_index(folder: Path) -> bool:
+    """Tell whether a folder is an index or a store: its texts are those of documents, which are read themselves."""
+    for name in _INDEX_FILES:
+        with suppress(OSError), open_regular(folder / name) as stream:
+            if _INDEX_START.match(stream.read(_INDEX_BYTES)):
+                return True
+    return False
 
 
 def _key(text: str) -> str:

@@ -288,3 +288,21 @@ def test_what_is_noted_of_a_file_is_shown_and_no_fault() -> None:
     report.check("docs")
     assert report.has_entries
     assert report.table() == "read 2 files (2 documents)\n  noted     1  its id was taken: a.md"
+
+
+def test_indexes_and_stores_are_skipped_by_name_also_behind_links(tmp_path: Path) -> None:
+    made(tmp_path, a_md="a", index__b_txt="b", old__store__c_txt="c", own__d_txt="d", plain__documents_json="{}")
+    for name, kind in {"index/documents.json": "library", "old/store/store.json": "store"}.items():
+        (tmp_path / name).write_text('{\n "format": "llama2vec-' + kind + '", "version": 1}')
+    (tmp_path / "latest").symlink_to(tmp_path / "own", target_is_directory=True)
+    (tmp_path / "other").symlink_to(tmp_path / "index", target_is_directory=True)
+    found = walk(tmp_path, without=[tmp_path / "own"])
+    assert [one.name for one in found.files] == ["a.md", "plain/documents.json"]
+    ours = "an index or a store of llama2vec"
+    assert {one.name: one.reason for one in found.skipped} == {"index/": ours, "old/store/": ours, "other/": ours}
+
+
+def test_what_a_pattern_leaves_out_is_no_fault_to_strict(tmp_path: Path) -> None:
+    made(tmp_path, a_md="a", b_pdf="b", drafts__c_md="c")
+    settings = ReadingSettings(include=("*.md",), exclude=("drafts/",), strict=True)
+    assert [one.id for one in read_documents(tmp_path, settings)] == ["a.md"]

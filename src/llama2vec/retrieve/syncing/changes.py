@@ -113,7 +113,7 @@ class Changes:
         self._source, self._old, self._store = source, old, store
         self._leave_out = leave_out
         self._same_plan = old is not None and old.plan == dict(source.plan)
-        self._ids, self._repeats = DocumentIds(), False  # Of the files that were read, as their names give them
+        self._ids, self._repeats = DocumentIds(), False  # Those of the files that were read
         self.counts = Counts()
         self.entries: list[Entry] = []
 
