@@ -53,7 +53,8 @@ def ask_command(
     if where is not None:
         check_filter(where)
     spec = model_spec(model, loading.prompts)
-    home = index or index_in_cache(folder, " ".join([spec.title, *([loading.prompts] if loading.prompts else ())]))
+    # By the whole path: two folders of models may have one name.
+    home = index or index_in_cache(folder, " ".join(filter(None, [spec.name or spec.path, loading.prompts])))
     how, others = model_settings(loading.dtype, loading.device, sets)
     settings = load_config(SyncSettings, None, others)
 

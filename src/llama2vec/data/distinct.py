@@ -25,8 +25,8 @@ class DistinctIds:
     A false alarm among ten million ids has a chance of about 3 in a million.
 
     >>> seen = DistinctIds()
-    >>> seen.add("a"), seen.add("b"), seen.add("a"), len(seen)
-    (True, True, False, 2)
+    >>> seen.add("a"), seen.add("b"), seen.add("a"), len(seen), "b" in seen, "c" in seen
+    (True, True, False, 2, True, False)
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,16 @@ class DistinctIds:
         slots[place] = key
         self._count += 1
         return True
+
+    def __contains__(self, passage_id: str) -> bool:
+        """Tell whether an id was added."""
+        key = id_key(passage_id) or 1
+        slots, place = self._slots, key >> self._shift
+        while place < len(slots) and (found := slots[place]):
+            if found == key:
+                return True
+            place += 1
+        return False
 
     def _grow(self) -> None:
         table = np.asarray(self._slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from bisect import bisect_right
@@ -26,6 +27,8 @@ _LITTLE_WORDS = frozenset([
 _SHORTEST_STEM, _SHORTEST_PREFIX, _LONGEST_ENDING = 5, 4, 3
 """Letters that words with another ending have in common, also where one of them is the whole word; and of an ending."""
 
+_PART = re.compile("[#!]")
+"""Before what the name of a row or a member begins in the name of a document."""
 _ROW = re.compile(r"#\d+$")
 """What ends the name of a document that is a row of a file."""
 
@@ -120,13 +123,17 @@ def corpus_folder(store: VectorStore) -> Path | None:
 
 
 def document_file(folder: Path, document: str) -> Path | None:
-    """Return the file of a folder that a document is, or is a row or a member of; None where it is not there."""
+    """Return the file of a folder that a document is, or is a row or a member of; None where it is not there.
+
+    A file's own name may hold ``#`` and ``!`` too, so it is the longest of the names that end before one of them.
+    """
     if ".." in PurePosixPath(document).parts:
         return None
-    for name in (document, document.rpartition("#")[0], document.partition("!")[0]):
-        file = folder / name
-        if name and not PurePosixPath(name).is_absolute() and file.is_file():
-            return file
+    ends = [len(document), *(mark.start() for mark in reversed(list(_PART.finditer(document))))]
+    for name in (document[:end] for end in ends):
+        # Unlike Path.is_file, without an error for a name that no file can have.
+        if name and not PurePosixPath(name).is_absolute() and os.path.isfile(folder / name):
+            return folder / name
     return None
 
 

@@ -36,6 +36,7 @@ class FileRecord(BaseModel):
     passages: int = 0  # In the store
     skipped: str = ""  # Why it has no passage
     problems: tuple[str, ...] = ()  # What could not be read of it
+    numbers: dict[str, int] = {}  # Of its documents whose ids were taken: the number that their ids end in
     removed: Literal["all"] | tuple[int, ...] = ()  # Places of its passages that `remove` took out, from 0
 
 
@@ -85,7 +86,10 @@ class Inventory(BaseModel):
     def fingerprint(self) -> str:
         """Hash of what decides the passages: equal hashes mean equal stores."""
         kept = [record for record in self.files if record.passages]
-        files = [[record.path, record.sha256, record.stamp, record.removed] for record in kept]
+        files = [
+            [record.path, record.sha256, record.stamp, record.removed, *([record.numbers] if record.numbers else ())]
+            for record in kept
+        ]
         return digest([files, self.plan])
 
     def spans(self) -> Iterator[tuple[FileRecord, range]]:

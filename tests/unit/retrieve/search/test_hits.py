@@ -17,6 +17,7 @@ from llama2vec.retrieve.search.hits import (
     TellingWords,
     best_line,
     corpus_folder,
+    document_file,
     evidence,
     grouped,
     location,
@@ -226,3 +227,20 @@ def test_a_snippet_of_a_script_without_spaces_is_cut_between_letters_and_never_b
         inner = found.strip("…")
         assert unicodedata.category(inner[0]) != "Mn"
         assert unicodedata.category(text[text.index(inner) + len(inner)]) != "Mn"
+
+
+def test_the_file_of_a_document_is_the_longest_name_before_a_row_or_a_member(tmp_path: Path) -> None:
+    for name in ("box.mbox", "faq#2.csv", "c#/guide.md", "hey!.zip", "a.zip"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    files = {
+        "box.mbox#3!report.pdf": "box.mbox", "box.mbox#3!all.zip!book.xlsx!Sheet1#7": "box.mbox",
+        "faq#2.csv#12": "faq#2.csv", "faq#2.csv": "faq#2.csv", "faq#2.csv#id#with#marks!": "faq#2.csv",
+        "c#/guide.md": "c#/guide.md", "hey!.zip!a#b.md": "hey!.zip", "a.zip!rows.jsonl#k!ey": "a.zip",
+        f"a.zip!{'long' * 99}": "a.zip", "a.zip!nul\0": "a.zip",
+    }  # fmt: skip
+    assert {name: document_file(tmp_path, name) for name in files} == {
+        name: tmp_path / file for name, file in files.items()
+    }
+    for name in ("gone.zip!a.md", "c#x", "../box.mbox#1", f"{tmp_path}/box.mbox#1", "#1", "!a"):
+        assert document_file(tmp_path, name) is None
