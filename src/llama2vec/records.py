@@ -20,6 +20,7 @@ VectorFormat = Literal["float32", "float16", "int8"]
 
 Side = Literal["query", "passage"]
 """The two kinds of texts that an encoder reads, each with its own prompt and length."""
+SIDES: tuple[Side, ...] = ("query", "passage")
 
 
 Value = str | int | float | bool

@@ -217,7 +217,7 @@ def test_collections_of_others_are_refused(
     with pytest.raises(EngineError, match="was made with no words; leave out --bm25"):
         export_store(store, engine, language="en")
     far = store_of(tmp_path / "far", [7, 8, 9], table)
-    with pytest.raises(EngineError, match=r"holds 3 passages, and .* lacks 3 of them; pass --overwrite"):
+    with pytest.raises(EngineError, match=r"holds 3 passages, 3 of which are no longer in .*; pass --overwrite"):
         export_store(far, engine)
     assert export_store(far, engine, replace=True) == Exported(3, 0, 3)
     engine.close()

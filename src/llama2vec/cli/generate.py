@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, print_reading, with_options
-from llama2vec.cli.settings_options import settings_option
+from llama2vec.cli.options import Device, Dtype, print_reading, set_option, with_options
+from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reported import check_reported, report_path
@@ -17,6 +17,7 @@ from llama2vec.model.packaged import SMOLLM2_NAME
 from llama2vec.terminal import counted
 
 
+@lists_settings(GenerateConfig)
 def generate_command(
     corpus: Annotated[str, typer.Argument(help="Folder of documents, BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
@@ -28,11 +29,7 @@ def generate_command(
         ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [generate] section.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Setting as KEY=VALUE, such as generate.questions=3; repeatable."),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(GenerateConfig)] = False,
+    sets: Annotated[list[str] | None, set_option("generate.questions=3")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[
@@ -40,7 +37,7 @@ def generate_command(
     ] = False,
 ) -> None:
     """Generate training queries for unlabeled passages with an LLM."""
-    config = load_config(GenerateConfig, recipe, with_options(overrides, ("--model", "generate.model", model)))
+    config = load_config(GenerateConfig, recipe, with_options(sets, ("--model", "generate.model", model)))
     from llama2vec.generate.generation import GenerationInputs, generate_to_file
     from llama2vec.model.source import ModelSpec, resolve_model
     from llama2vec.model.tokens import corpus_splitter

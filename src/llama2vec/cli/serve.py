@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import ENCODER_KEYS, EncoderLoading, EncoderSets, load_encoder
-from llama2vec.cli.settings_options import given_options, options_from, refuse_options, settings_option
+from llama2vec.cli.settings_options import given_options, lists_settings, options_from, refuse_options
 from llama2vec.errors import ConfigError, MissingDependencyError
 from llama2vec.files import read_text
 from llama2vec.serve.settings import ProxySettings, ServeSettings
@@ -33,6 +33,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 @options_from(ProxySettings, "proxy", panel="Behind a reverse proxy")
 @options_from(ServeSettings, "limits", panel="Limits")
 @options_from(EncoderLoading, "loading", panel="Model")
+@lists_settings(*ENCODER_KEYS)
 def serve_command(
     limits: ServeSettings,
     proxy: ProxySettings,
@@ -51,7 +52,6 @@ def serve_command(
         Path | None, typer.Option(help=f"File with the token that requests must carry; default: ${_TOKEN}, if set.")
     ] = None,
     sets: EncoderSets = None,
-    list_settings: Annotated[bool, settings_option(*ENCODER_KEYS)] = False,
 ) -> None:
     """Serve embeddings in OpenAI's format, search, and a search page."""
     if index is None and model is None:

@@ -20,14 +20,14 @@ _NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)(?P<suffix>\.
 _FIRST_NUMBERS = (0, 1)
 
 
-class Document(NamedTuple):
+class DocumentTexts(NamedTuple):
     """Consecutive texts of one document."""
 
     id: str
     texts: tuple[str, ...]
 
 
-def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
+def group_documents(passages: Iterable[Passage]) -> Iterator[DocumentTexts]:
     """Group consecutive passages of a document: ids ``<document>-<number>`` with rising numbers and no gap.
 
     Every other passage is a document by itself. A document that does not begin with the number 0 or 1 is called by the
@@ -44,13 +44,13 @@ def group_documents(passages: Iterable[Passage]) -> Iterator[Document]:
             texts.append(passage.text[_repeated(previous, passage) :])
         else:
             if texts:
-                yield Document(current_id, tuple(texts))
+                yield DocumentTexts(current_id, tuple(texts))
             match = _NUMBERED_ID.match(passage.id)
             begins = match and int(match["number"]) in _FIRST_NUMBERS
             current_id, texts = match["document"] if match and begins else passage.id, [passage.text]
         previous = passage
     if texts:
-        yield Document(current_id, tuple(texts))
+        yield DocumentTexts(current_id, tuple(texts))
 
 
 def _repeated(first: Passage, second: Passage) -> int:
@@ -79,7 +79,7 @@ def sentences(text: str, language: str = "en") -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def cut_document(document: Document, settings: TextSettings, seed: int = 0) -> list[str]:
+def cut_into_pieces(document: DocumentTexts, settings: TextSettings, seed: int = 0) -> list[str]:
     """Split a document into consecutive pieces of whole sentences.
 
     The target length of each piece is drawn uniformly between ``min_words`` and ``max_words``, seeded by the document's
@@ -182,7 +182,7 @@ def _drawn_pairs(
     for document in group_documents(without_pairs()):
         yield from rows
         rows.clear()
-        pieces = cut_document(document, settings, seed)
+        pieces = cut_into_pieces(document, settings, seed)
         if not pieces:
             continue
         following = [*pieces[1:], ""]

@@ -12,7 +12,7 @@ from llama2vec.engines.engine import (
     REQUEST_SECONDS,
     About,
     Entry,
-    Found,
+    Hits,
     Vectors,
     missing,
     payload,
@@ -162,7 +162,7 @@ class Milvus:
         """See :class:`Engine`."""
         return int(self._client.query(self._name, output_fields=["count(*)"])[0]["count(*)"])
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
         found = self._client.search(
             self._name, data=vectors.tolist(), anns_field="vector", limit=depth, output_fields=["id"],

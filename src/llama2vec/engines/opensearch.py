@@ -12,7 +12,7 @@ from llama2vec.engines.engine import (
     REQUEST_SECONDS,
     About,
     Entry,
-    Found,
+    Hits,
     Vectors,
     masked,
     masked_line,
@@ -182,7 +182,7 @@ class OpenSearch:
         """See :class:`Engine`."""
         return int(self._client.count(index=self._name)["count"])
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
         lines: list[dict[str, Any]] = []
         for vector in vectors.tolist():

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llama2vec.data.words import SIGNS, text_key
+from llama2vec.data.words import is_plain, text_key, word_key, word_runs
 from llama2vec.errors import DataError
-from llama2vec.mine.candidates import TEXT_ID, Found, Target, with_ids
+from llama2vec.mine.candidates import TEXT_ID, Retrieved, Target, with_ids
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, TrainingExample
@@ -27,8 +27,7 @@ from llama2vec.terminal import counted
 _CACHED_PASSAGES = 1 << 13
 _SHINGLE_WORDS = 5
 _SAME_WORDS = 0.9  # Neighboring passages of a document share fewer, even where they overlap by half
-# Scripts that are written without spaces: each kana, Han or Hangul sign counts as a word.
-_WORD = re.compile(f"[{SIGNS}]|[^\\W{SIGNS}]+")
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +156,7 @@ class Filters:
             return row
         return self._row_of_key.get(text_key(text))
 
-    def consider(self, example: TrainingExample, known: Known, found: Sequence[Found]) -> Undecided:
+    def consider(self, example: TrainingExample, known: Known, found: Sequence[Retrieved]) -> Undecided:
         """Filter what the searchers found for a query."""
         report = self._report
         report.queries += 1
@@ -232,7 +231,7 @@ class Filters:
         return kept
 
     def _survivors(
-        self, example: TrainingExample, known: Known, found: Sequence[Found], seen: set[str]
+        self, example: TrainingExample, known: Known, found: Sequence[Retrieved], seen: set[str]
     ) -> list[_Candidate]:
         """Return the window's candidates that pass every filter, best ranked first; add their keys to ``seen``."""
         positive_scores = found[0].target_scores[: known.all]
@@ -259,7 +258,7 @@ class Filters:
             self._report.remove(reason, example.query, passage.id, text.text, details)
         return survivors
 
-    def _window(self, found: Sequence[Found]) -> Iterator[_Candidate]:
+    def _window(self, found: Sequence[Retrieved]) -> Iterator[_Candidate]:
         """Yield the candidates in any searcher's window by best rank; the judge's come first among equal ranks."""
         ranks: dict[int, dict[str, int]] = {}
         lists = [(name, one.rows.tolist()) for name, one in zip(self._names, found, strict=True)]
@@ -348,7 +347,7 @@ def _keys(passage: Passage) -> frozenset[str]:
 
 def _same_words(first: str, second: str) -> bool:
     """Tell whether the shorter of two texts consists of the other's words, but for a few: a part or another edition."""
-    counts = [Counter(_WORD.findall(text_key(text))) for text in (first, second)]
+    counts = [Counter(_words(word_key(text))) for text in (first, second)]
     return (counts[0] & counts[1]).total() >= _SAME_WORDS * min(one.total() for one in counts)
 
 
@@ -364,11 +363,18 @@ def shingles(text: str) -> frozenset[int]:
     >>> len(shingles("one two three four five six, SIX")), len(shingles("one two")), len(shingles(""))
     (3, 1, 0)
     """
-    words = _WORD.findall(text_key(text))
+    words = _words(word_key(text))
     if not words:
         return frozenset()
     width = min(_SHINGLE_WORDS, len(words))
     return frozenset(map(hash, zip(*(words[start:] for start in range(width)), strict=False)))
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text; of scripts that are written without spaces, and of Korean, each letter counts."""
+    if is_plain(text):
+        return _WORD.findall(text)
+    return [text[begin:end] for run in word_runs(text) for begin, end in run]
 
 
 def containment(first: frozenset[int], second: frozenset[int]) -> float:

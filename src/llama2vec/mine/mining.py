@@ -11,17 +11,16 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from glob import escape
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import claim, discard
+from llama2vec.artifact import claim
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
+from llama2vec.data.kept import KEPT_SCORES, KEPT_STORE, KeptScores, Scorer, discard_kept, kept_path
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import how_read
 from llama2vec.data.reported import (
@@ -35,8 +34,8 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
 from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, DataError, StoreError
-from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, Scorer, discard_scores, kept_scores
-from llama2vec.manifest import build_manifest, canonical_json, digest, first_difference
+from llama2vec.integrations.pair_scorer import PairScorer
+from llama2vec.manifest import build_manifest, canonical_json, first_difference
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters, Undecided
 from llama2vec.mine.report import MiningReport
@@ -54,7 +53,6 @@ logger = logging.getLogger(__name__)
 _BATCH = 1024
 _TEACHER_BATCH = 64  # Small, because a cross-encoder takes its time and the progress bar moves once a batch
 _SHARD_SIZE = 2048
-_STORE_MARK = ".store-"
 _ONE_SPLITTING = (
     "documents must be split as for the examples: write their passages once (llama2vec read --model ENCODER), and give "
     "that file to generate and mine"
@@ -100,7 +98,7 @@ def mine(
     report = MiningReport(settings.report_examples)
     filters = Filters(examples, passages, [searcher.name for searcher in searchers], settings, report)
     mined: list[TrainingExample] = []
-    with ProgressReporter("mining", "queries") as progress:
+    with ProgressReporter("mining", "query", "queries") as progress:
         progress.start(len(examples))
         size = _TEACHER_BATCH if teacher else _BATCH
         for begin in range(0, len(examples), size):
@@ -236,7 +234,9 @@ def mine_to_file(
         searchers = _searchers(inputs, encoder, passages, settings, output)
         queries = [Query("", example.query) for example in examples]
         warn_of_cut_queries(encoder, queries, "raise query_max_tokens", where=inputs.examples)
-        teacher = inputs.teacher and KeptScores(inputs.teacher, kept_scores(output, inputs.teacher.fingerprint))
+        teacher = None
+        if inputs.teacher:
+            teacher = KeptScores(inputs.teacher, kept_path(output, KEPT_SCORES, inputs.teacher.fingerprint))
         result = mine(examples, passages, searchers, settings, teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
@@ -276,17 +276,15 @@ def _with_corpus(inputs: MiningInputs) -> MiningInputs:
 def _encoded(encoder: MiningEncoder, passages: Callable[[], Iterable[Passage]], output: Path) -> VectorStore:
     """Return the store of some passages beside an output, made if it is not there."""
     content, total = passages_sha256(passages()), sum(1 for _ in passages())
-    folder = output.with_name(f"{output.name}{_STORE_MARK}{digest([encoder.contract_hash, content])[:12]}")
+    folder = kept_path(output, KEPT_STORE, [encoder.contract_hash, content])
     source = {"passages": content}
     return write_store(passages, encoder, folder, source=source, shard_size=_SHARD_SIZE, total=total)
 
 
 def _discard_kept(output: Path) -> None:
     """Remove the vectors and scores that attempts at an output have kept."""
-    with suppress(OSError):
-        for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
-            discard(left, STORE)
-        discard_scores(output)
+    discard_kept(output, KEPT_STORE, STORE)
+    discard_kept(output, KEPT_SCORES)
 
 
 _MINED = reported_kind("a file of mined examples")

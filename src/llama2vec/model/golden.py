@@ -22,14 +22,13 @@ from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.tokenizer import load_model_config, load_tokenizer
-from llama2vec.records import Side, Vectors
+from llama2vec.records import SIDES, Side, Vectors
 
 GOLDEN_FILE = "golden.json"
 # Not a safetensors file: inference servers read every *.safetensors of a folder as weights, and so do our fingerprints.
 GOLDEN_VECTORS = "golden.npy"
 _FORMAT = 1
 
-SIDES: tuple[Side, ...] = ("query", "passage")
 UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 """16-bit number format → the largest relative error of rounding a number to it; the finer one first."""
 

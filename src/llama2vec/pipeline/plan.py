@@ -29,7 +29,7 @@ from llama2vec.score.tasks import find_task, tasks_data
 from llama2vec.training.output import model_fingerprint
 
 # Folder of each stage in the run's folder; further rounds append their number.
-OUTPUTS = {
+STAGE_FOLDERS = {
     "read": "corpus", "adapt": "adapted", "pairs": "pairs", "mine": "negatives", "finetune": "finetuned",
     "encode": "store", "index": "index", "evaluate": "report",
 }  # fmt: skip
@@ -155,7 +155,7 @@ class _Planner:
 
     def _add(self, kind: str, settings: Mapping[str, Any], inputs: list[Input], number: int = 1) -> None:
         suffix = f"-{number}" if number > 1 else ""
-        stage = PlannedStage(f"{kind}{suffix}", kind, f"{OUTPUTS[kind]}{suffix}", settings, tuple(inputs))
+        stage = PlannedStage(f"{kind}{suffix}", kind, f"{STAGE_FOLDERS[kind]}{suffix}", settings, tuple(inputs))
         self._stages.append(stage)
         if kind in ("adapt", "finetune"):
             self._model = self._made("model", kind)

@@ -83,7 +83,7 @@ def _adapt(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     text = config.text.model_copy(update={"corpus": adaptation_corpus(plan.config)})
     found = ReadingReport()
     adapt_model(config.model_copy(update={"text": text}), plan.folder(stage), overwrite=overwrite, report=found)
-    if (found.skipped or found.partly) and not any(one.kind == "read" for one in plan.stages):
+    if found.has_entries and not any(one.kind == "read" for one in plan.stages):
         logger.info("%s: %s", text.corpus, found.table())
 
 

@@ -84,13 +84,9 @@ class EncodeSettings(StoredVectors):
 
 
 class IndexSettings(Settings):
-    """The index over the store.
+    """The index over the store."""
 
-    Attributes:
-        kind: ``exact`` compares with every vector; ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
-    """
-
-    kind: IndexKind = "exact"
+    kind: IndexKind = "exact"  # ``exact`` and ``faiss-flat`` compare with every vector; the others are approximate
     bm25: bool = False  # Add BM25 over the same texts, so that search is hybrid
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
 
@@ -106,6 +102,6 @@ class IndexSettings(Settings):
 class LibrarySettings(StoredVectors):
     """How an index that follows a folder is kept."""
 
-    kind: IndexKind = "exact"  # ``exact`` compares with every vector; the others are approximate
+    kind: IndexKind = "exact"  # ``exact`` and ``faiss-flat`` compare with every vector; the others are approximate
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
     shard_size: Annotated[int, Field(ge=1)] = 8192  # Passages per shard of the store

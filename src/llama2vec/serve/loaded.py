@@ -99,7 +99,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[ResultT]):
+class TimedHits(Generic[ResultT]):
     """The answers to a question as they are shown, and where the time went."""
 
     hits: list[ResultT]

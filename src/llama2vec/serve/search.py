@@ -24,7 +24,7 @@ from llama2vec.serve.schemas import (
     Problem,
     Reasons,
     SearchAnswer,
-    SearchRequest,
+    SearchFields,
     search_requests,
 )
 from llama2vec.serve.service import Service
@@ -51,7 +51,7 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
     address_model, body_model = search_requests(service.settings)
     responses = described_errors(secured, 400, 408, 413, 500, 503, 504)
 
-    async def answer(request: Request, asked: SearchRequest) -> SearchAnswer:
+    async def answer(request: Request, asked: SearchFields) -> SearchAnswer:
         modes = loaded(service).modes
         mode = asked.mode or modes[0]
         if mode not in modes:

@@ -20,7 +20,7 @@ from llama2vec.retrieve.search.fusion import Mode
 from llama2vec.retrieve.search.hits import Hit
 from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
-from llama2vec.serve.loaded import Found, Loaded, Search, ServedModel, StoreChangedError
+from llama2vec.serve.loaded import Loaded, Search, ServedModel, StoreChangedError, TimedHits
 from llama2vec.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Service:
             raise NotFiniteError("a vector is not finite")
         return encoded
 
-    async def search(self, asked: Search, show: Callable[[Hit], ResultT]) -> Found[ResultT]:
+    async def search(self, asked: Search, show: Callable[[Hit], ResultT]) -> TimedHits[ResultT]:
         """Return the best passages for a question, as ``show`` makes them in the thread of the searches.
 
         Errors as in :meth:`embed` and :meth:`Loaded.hits`.
@@ -221,7 +221,7 @@ class Service:
         assert self.loaded.model is not None
         return await self._batcher.run(partial(self.loaded.model.explain, question, passage.full_text))
 
-    async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> Found[ResultT]:
+    async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> TimedHits[ResultT]:
         started = encoded = time.monotonic()
         vector, by_model = None, loaded.asks_model(asked)
         if by_model:
@@ -237,7 +237,7 @@ class Service:
         hits, found = await self._in_search_thread(search)
         encode_ms = None if vector is None else 1000 * (encoded - started)
         quick = asked.mode != "bm25" and loaded.model is not None and not by_model
-        return Found(hits, encode_ms, 1000 * (found - encoded), quick)
+        return TimedHits(hits, encode_ms, 1000 * (found - encoded), quick)
 
     async def _in_search_thread(self, function: Callable[[], ResultT]) -> ResultT:
         if self._searching >= self.settings.max_waiting:

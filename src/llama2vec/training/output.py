@@ -11,7 +11,7 @@ from typing import Any
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
 from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import file_sha256, write_json
-from llama2vec.manifest import digest, sealed, versions
+from llama2vec.manifest import MANIFEST_FILE, digest, sealed, versions
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
 from llama2vec.model.local import fetched
@@ -22,14 +22,13 @@ from llama2vec.processes import check_same, connect, launched_processes, on_firs
 from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, has_checkpoint
 from llama2vec.training.tracking import TENSORBOARD, TRACKING_FILE
 
-MANIFEST = "manifest.json"
 PLAN_SEAL = "hash"
 """The key of a plan's own hash."""
-_FORMAT, _OUTDATED = 3, (1, 2)
-"""What a plan stands for. Development versions wrote outdated formats, whose trainings would go on differently now."""
+_FORMAT, _OUTDATED = 4, (1, 2, 3)
+"""The format of plans, and those of development versions, whose trainings would continue differently now."""
 
 _FILES = (
-    *(MANIFEST, LOG_FILE, LOSS_PLOT, TRACKING_FILE, f"{TENSORBOARD}/**", f"{CHECKPOINTS}/**"),
+    *(MANIFEST_FILE, LOG_FILE, LOSS_PLOT, TRACKING_FILE, f"{TENSORBOARD}/**", f"{CHECKPOINTS}/**"),
     *("adapter/**", ".saving-*/**", CARD_FILE),
     *("config.json", "generation_config.json", "model*.safetensors", "model.safetensors.index.json", CONTRACT_FILE),
     *("tokenizer*", "vocab*", "merges.txt", "*.model", "added_tokens.json", "special_tokens_map.json", "dict.txt"),
@@ -92,7 +91,7 @@ class Stage:
             if plan != sealed(plan, PLAN_SEAL):
                 return None
             is_outdated = plan.get("format", 1) in _OUTDATED
-            is_finished, worth_keeping = (folder / MANIFEST).is_file(), is_outdated or has_checkpoint(folder)
+            is_finished, worth_keeping = (folder / MANIFEST_FILE).is_file(), is_outdated or has_checkpoint(folder)
             return Found(_compared(plan), is_finished, worth_keeping, is_outdated=is_outdated)
 
         return Kind(self.noun, read, entries=(f"{self.name}.json", *_FILES))

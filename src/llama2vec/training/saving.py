@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from llama2vec.config import ModelSettings
 from llama2vec.data.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, remove, write_json
-from llama2vec.manifest import build_manifest, sealed
+from llama2vec.manifest import MANIFEST_FILE, build_manifest, sealed
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.publish.origin import origin_of
 from llama2vec.model.publish.publishing import write_model_card
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import on_first_process, process_rank
-from llama2vec.training.output import MANIFEST, StageWork
+from llama2vec.training.output import StageWork
 from llama2vec.training.state import check_finite
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def save_trained(encoder: Encoder, trainable: Any, work: StageWork, *, facts: Ma
         manifest = build_manifest(stage.name, plan["settings"], {stage.data: plan[stage.data]}, facts)
         write_model_card(work.path, name=work.output.resolve().name, origin=origin.followed_by(manifest))
         apply_umask(work.path)
-        write_json(work.path / MANIFEST, sealed(manifest))
+        write_json(work.path / MANIFEST_FILE, sealed(manifest))
 
         (work.path / SPOOL_FILE).unlink(missing_ok=True)
 

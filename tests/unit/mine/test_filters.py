@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from made_examples import OPEN, ListSearcher, TopicEncoder, chosen_rows, plain, with_bm25
 
+from llama2vec.data.words import is_paired
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher
 from llama2vec.mine.filters import containment, shingles
 from llama2vec.mine.mining import mine
 from llama2vec.records import Passage, Place, Query, TrainingExample
 from llama2vec.retrieve.index.exact import ExactIndex
-from llama2vec.retrieve.index.lexical import is_sign
 from llama2vec.retrieve.store.reader import VectorStore
 
 
@@ -261,7 +261,7 @@ def test_written_scores_are_the_judges_and_fit_the_texts(
 
 @pytest.mark.parametrize("sign", ["あ", "カ", "㐀", "羊", "한", "豈", "\U00020bb7"])
 def test_every_sign_that_bm25_pairs_is_a_word_of_its_own(sign: str) -> None:
-    assert is_sign(sign)
+    assert is_paired(sign)
     # Seven words have three different runs of five.
     assert len(shingles(f"abc{sign}def{sign}ghi{sign}jkl")) == 3
 
@@ -271,3 +271,11 @@ def test_a_text_without_spaces_holds_the_part_cut_out_of_it() -> None:
 
     assert containment(shingles(whole), shingles(whole[3:])) == 1
     assert containment(shingles(whole), shingles("羊驼是南美洲的一种家畜")) == 0
+
+
+@pytest.mark.parametrize("text", ["แมวชอบกินปลาและนอนทั้งวัน", "यह किताब मेज़ पर रखी है और पानी ठंडा है"])
+def test_a_part_of_a_text_with_marks_is_held_by_the_whole(text: str) -> None:
+    part = text[text.index(" ") + 1 :] if " " in text else text[3:]
+    assert len(shingles(text)) > len(shingles(part)) > 1
+    assert containment(shingles(text), shingles(part)) == 1
+    assert len(shingles("الكِتَابُ عَلَى الطَّاوِلَةِ") & shingles("الكتاب على الطاولة")) == 1

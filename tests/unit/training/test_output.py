@@ -11,9 +11,9 @@ import pytest
 
 from llama2vec.errors import ModelError, OutputExistsError
 from llama2vec.files import write_json
-from llama2vec.manifest import digest, sealed
+from llama2vec.manifest import MANIFEST_FILE, digest, sealed
 from llama2vec.model.source import ModelSource
-from llama2vec.training.output import MANIFEST, Stage, claim_output, model_fingerprint
+from llama2vec.training.output import Stage, claim_output, model_fingerprint
 from llama2vec.training.state import CHECKPOINTS
 
 STAGE = Stage("adapt", "an adaptation", "corpus")
@@ -26,7 +26,7 @@ def test_a_folder_is_recognized_by_a_plan_that_carries_its_own_hash(tmp_path: Pa
     found = STAGE.kind.read(tmp_path)
     assert found is not None
     assert (dict(found.plan), found.finished) == (PLAN, False)
-    write_json(tmp_path / MANIFEST, {})
+    write_json(tmp_path / MANIFEST_FILE, {})
     found = STAGE.kind.read(tmp_path)
     assert found is not None
     assert found.finished
@@ -41,7 +41,7 @@ def test_settings_data_and_model_decide_the_plan() -> None:
 
 
 @pytest.mark.parametrize("left", ["manifest.json", f"{CHECKPOINTS}/checkpoint-1/complete.json", "log.jsonl"])
-@pytest.mark.parametrize("plan_format", [{}, {"format": 2}])
+@pytest.mark.parametrize("plan_format", [{}, {"format": 3}])
 def test_a_training_that_a_development_version_began_is_told_and_goes_only_with_overwrite(
     plan_format: dict[str, int], left: str, tmp_path: Path
 ) -> None:
@@ -50,7 +50,7 @@ def test_a_training_that_a_development_version_began_is_told_and_goes_only_with_
     (output / left).parent.mkdir(parents=True)
     write_json(output / "adapt.json", {**decides, "hash": digest(decides)})
     write_json(output / left, {})
-    noun = "an adaptation" if left == MANIFEST else "an unfinished adaptation"
+    noun = "an adaptation" if left == MANIFEST_FILE else "an unfinished adaptation"
     told = (
         f"{output}: holds {noun} that a development version of llama2vec began, which cannot be continued; "
         "choose another output or pass --overwrite"
@@ -63,16 +63,16 @@ def test_a_training_that_a_development_version_began_is_told_and_goes_only_with_
     assert (output / left).is_file()
     with claim_output(output, STAGE, PLAN, overwrite=True, device="cpu", model="llm") as work:
         assert not work.is_finished
-        write_json(work.begin() / MANIFEST, {})
+        write_json(work.begin() / MANIFEST_FILE, {})
         work.finish()
     assert json.loads((output / "adapt.json").read_text(encoding="utf-8")) == PLAN
-    assert (output / left).is_file() == (left == MANIFEST)
+    assert (output / left).is_file() == (left == MANIFEST_FILE)
 
 
 def test_the_plan_of_a_begun_training_keeps_its_bytes() -> None:
     assert json.dumps(PLAN) == (
-        '{"settings": {"steps": 2}, "corpus": "fingerprint", "model": "weights", "format": 3, '
-        '"hash": "b1e9c5c2a193d09e915070c92603c928c20b019dd4c53752ee5a28e1a4554240"}'
+        '{"settings": {"steps": 2}, "corpus": "fingerprint", "model": "weights", "format": 4, '
+        '"hash": "62cb6096f4ab5ff7bd14bd825d62454248ef41edd1b13f878c9bc800980a398c"}'
     )
 
 
@@ -98,9 +98,9 @@ def test_a_claimed_folder_appears_with_its_plan_and_is_finished_in_place(tmp_pat
         assert not output.exists()
         path = work.begin()
         assert json.loads((path / "adapt.json").read_text(encoding="utf-8")) == PLAN
-        write_json(path / MANIFEST, {})
+        write_json(path / MANIFEST_FILE, {})
         work.finish()
-    assert (output / MANIFEST).is_file()
+    assert (output / MANIFEST_FILE).is_file()
     with claim_output(output, STAGE, PLAN, overwrite=False, device="cpu", model="llm") as again:
         assert again.is_finished
     other = STAGE.plan({"steps": 9}, "fingerprint", "weights")
@@ -144,7 +144,7 @@ def test_what_decides_memory_alone_may_change_before_a_training_goes_on(tmp_path
 def test_a_changed_manifest_of_the_start_model_is_refused_before_the_training(tmp_path: Path) -> None:
     start = tmp_path / "start"
     start.mkdir()
-    for file, content in {"config.json": {}, "llama2vec.json": {}, MANIFEST: {**sealed({"a": 1}), "a": 2}}.items():
+    for file, content in {"config.json": {}, "llama2vec.json": {}, MANIFEST_FILE: {**sealed({"a": 1}), "a": 2}}.items():
         write_json(start / file, content)
     with (
         pytest.raises(ModelError, match="was changed after it was written"),

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from llama2vec.data.distinct import id_key
 from llama2vec.data.rows import passage_line
-from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors, id_key
+from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.reader import Vectors, VectorStore, store_passages, store_sha256
@@ -87,11 +88,11 @@ def export_store(store: VectorStore, engine: Engine, *, language: str | None = N
 
 
 def check_gone(gone: int, held: int, place: str, store: VectorStore, other: str) -> None:
-    """Refuse to remove more than half of the passages that a place holds: it is likely to be of another corpus."""
+    """Refuse to delete more than half of the passages that a place holds: it is likely to be of another corpus."""
     if 2 * gone > held:
         raise EngineError(
-            f"{place} holds {counted(held, 'passage')}, and {store.path} lacks {gone:,} of them; "
-            f"pass --overwrite to remove these, or choose {other}"
+            f"{place} holds {counted(held, 'passage')}, {gone:,} of which are no longer in {store.path}; "
+            f"pass --overwrite to delete those {gone:,}, or choose {other}"
         )
 
 
@@ -113,7 +114,7 @@ def _read(store: VectorStore, words: WordVectors | None, engine: Engine) -> tupl
     """Return a hash of every id [N] and of all of its passage [N, 2]; refuse first what the engine cannot hold."""
     keys, digests = np.empty(len(store), dtype=np.uint64), np.empty((len(store), 2), dtype=np.uint64)
     replaced = 0
-    with ProgressReporter("reading the store", "passages") as progress:
+    with ProgressReporter("reading the store", "passage") as progress:
         progress.start(len(store))
         for rows, batch in _batches(store):
             passages = [encodable(passage) for passage in batch]
@@ -146,7 +147,7 @@ def _compare(engine: Engine, keys: Keys, digests: Keys) -> tuple[npt.NDArray[np.
     """Return which rows [N] the collection holds as they are, the ids that the store lacks, and how many it holds."""
     order = np.argsort(keys, kind="stable")
     ordered, done, gone, held = keys[order], np.zeros(len(keys), dtype=np.bool_), list[str](), 0
-    with ProgressReporter("comparing with the collection", "passages") as progress:
+    with ProgressReporter("comparing with the collection", "passage") as progress:
         progress.start(engine.count())
         for batch in engine.digests():
             asked = np.array([id_key(one) for one, _ in batch], dtype=np.uint64)
@@ -164,7 +165,7 @@ def _compare(engine: Engine, keys: Keys, digests: Keys) -> tuple[npt.NDArray[np.
 
 def _write(store: VectorStore, words: WordVectors | None, engine: Engine, done: npt.NDArray[np.bool_]) -> None:
     """Write every passage that is not done, in batches of a few megabytes."""
-    with ProgressReporter(f"writing to {engine.kind}", "passages") as progress:
+    with ProgressReporter(f"writing to {engine.kind}", "passage") as progress:
         progress.start(len(store), completed=int(done.sum()))
         entries: list[Entry] = []
         size = 0

@@ -12,7 +12,8 @@ from functools import cached_property
 
 import numpy as np
 
-from llama2vec.engines.engine import Engine, Found, engine_errors, id_key
+from llama2vec.data.distinct import id_key
+from llama2vec.engines.engine import Engine, Hits, engine_errors
 from llama2vec.errors import EngineError
 from llama2vec.retrieve.index.exact import ExactIndex, Rows, Scores, are_few, checked_queries, count_allowed
 from llama2vec.retrieve.store.reader import Vectors, VectorStore
@@ -50,7 +51,7 @@ class EngineIndex:
         if are_few(self.store, allowed) or reach > _DEEPEST or not len(queries):
             return ExactIndex(self.store).search(queries, depth, allowed)
         self._check()
-        size, found = min(_MOST_QUERIES, max(1, _MOST_HITS // reach)), list[Found]()
+        size, found = min(_MOST_QUERIES, max(1, _MOST_HITS // reach)), list[Hits]()
         with engine_errors(self._engine):
             for begin in range(0, len(queries), size):
                 found += self._engine.search(queries[begin : begin + size], reach)

@@ -150,7 +150,7 @@ def write_faiss_index(store: VectorStore, kind: str, file: Path, dims: int | Non
     if dims is not None and not 0 < dims < store.dimension:
         raise ConfigError(f"--dims {dims}: the vectors of {store.path} have {store.dimension}; give fewer")
     index = _new_faiss_index(store, kind, dims)
-    with ProgressReporter("indexing", "passages") as progress:
+    with ProgressReporter("indexing", "passage") as progress:
         progress.start(len(store))
         for _, shard in store.shards():
             for begin in range(0, len(shard), _ADDED_VECTORS):

@@ -82,8 +82,8 @@ class _Columns:
                 continue
             kind, value = _stored(value)
             if number in values:
-                if number >= len(RESERVED) and values[number] != value:
-                    self._clash(name)
+                if values[number] != value:
+                    self._clash(name, is_own=number < len(RESERVED))
                 continue
             values[number] = value
             self._kinds[number].add(kind)
@@ -123,9 +123,13 @@ class _Columns:
         self._numbers[name] = list(self._names).index(key)
         return self._numbers[name]
 
-    def _clash(self, name: str) -> None:
-        if name not in self._clashes:
-            self._clashes.add(name)
+    def _clash(self, name: str, *, is_own: bool) -> None:
+        if name in self._clashes:
+            return
+        self._clashes.add(name)
+        if is_own:
+            logger.warning("filters read %s as the passage's own, not the field %r; rename it", name.lower(), name)
+        else:
             logger.warning("filters see one field for %r and its other spellings; they use the first one", name)
 
 

@@ -1,9 +1,11 @@
 """BM25 over words (bm25s, arXiv 2407.03618): half of hybrid search, a baseline, and a source of hard negatives.
 
-Words are runs of at least two letters or digits. Chinese, Japanese and Korean runs become overlapping pairs of
-characters, as in Lucene's CJKAnalyzer, so that no dictionary is needed and a query matches wherever its pairs occur.
-Words are stemmed where Snowball has a stemmer for the language; stop words are dropped where bm25s has a list of them.
-Texts are normalized first (NFKC), so that composed and decomposed accents, and full-width letters, are the same.
+Words are runs of at least two letters or digits, with the marks on them. Chinese, Japanese and Korean runs become
+overlapping pairs of characters, as in Lucene's CJKAnalyzer, so that no dictionary is needed and a query matches
+wherever its pairs occur; so do Thai, Lao, Burmese and Khmer runs, in which a letter with a mark, often a whole word, is
+a word as well. Words are stemmed where Snowball has a stemmer for the language; stop words are dropped where bm25s has
+a list of them. Texts are normalized first (NFKC), so that composed and decomposed accents, and full-width letters, are
+the same; marks that writers may leave out, such as Arabic and Hebrew vowels, are dropped.
 """
 
 from __future__ import annotations
@@ -14,14 +16,15 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llama2vec.data.words import SIGNS
+from llama2vec.data.words import SIGNS, bare, is_paired, is_plain, letters_of, word_runs
 from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
 from llama2vec.languages import check_language
@@ -44,7 +47,12 @@ _STEMMERS = {
 _WITH_STOP_WORDS = frozenset(["da", "de", "en", "es", "fr", "it", "nl", "no", "pt", "ru", "sv", "tr"])
 _SIGN = re.compile(f"[{SIGNS}]")
 _WORD = re.compile(r"\b\w\w+\b")
-_RUN = re.compile(f"([{SIGNS}]+)|[^\\W{SIGNS}]+")
+_RUN = re.compile(f"([{SIGNS}]+)|[^\\W{SIGNS}]+")  # In indexes of earlier versions
+_MARKED_SCRIPTS = re.compile(r"[\u0590-\u109f\u1700-\u1cff\ua800-\uaaff\uabc0-\uabff]")
+_MARKED_LANGUAGES = ("az", "tr")  # Lower case turns their İ into i and a mark
+
+_WORDS = 2
+"""What counts as a word in a new index; up to 1 a mark ended a word, and up to 0 texts were not normalized."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ class Bm25Index:
             "passages": len(self._ids),
             "empty": self._scorer is None,
             "unicode": "NFKC",
+            "words": _WORDS,
         }
         self._tokenizer.save_vocab(folder)
         if self._scorer is not None:
@@ -124,8 +133,8 @@ class Bm25Index:
         check()
         try:
             facts = json.loads((folder / _FACTS_FILE).read_bytes())
-            normalized = facts.get("unicode") == "NFKC"
-            tokenizer = new_tokenizer(facts["language"], normalized=normalized)
+            words = facts.get("words", 1) if facts.get("unicode") == "NFKC" else 0
+            tokenizer = new_tokenizer(facts["language"], splitter=_SPLITTERS[words])
             tokenizer.load_vocab(folder)
             scorer = None if facts["empty"] else bm25s.BM25.load(folder, mmap=True, show_progress=False)
             passages, mean_words = int(facts["passages"]), float(facts["mean_words"])
@@ -136,10 +145,10 @@ class Bm25Index:
             raise StoreError(
                 f"the BM25 index {folder} is over {counted(passages, 'passage')}, not {len(ids):,}; build it again"
             )
-        if not normalized:
+        if fault := _fault(words, tokenizer.get_vocab_dict(), facts["language"]):
             logger.warning(
-                "the BM25 index %s was built without Unicode normalization, so accented words may not match; rebuild "
-                "it with `llama2vec index STORE -o INDEX --bm25 --language %s --overwrite`", folder, facts["language"],
+                "the BM25 index %s was built %s may not match; rebuild it with `llama2vec index STORE -o INDEX --bm25 "
+                "--language %s --overwrite`", folder, fault, facts["language"],
             )  # fmt: skip
         return cls(ids, tokenizer, scorer, mean_words, facts["language"], check)
 
@@ -221,6 +230,15 @@ class Bm25Index:
         return scores, rows
 
 
+def _fault(words: int, vocabulary: Iterable[str], language: str) -> str:
+    """Return how an index of an earlier version was built, and which words that concerns; empty for none it holds."""
+    if words == 0:
+        return "without Unicode normalization, so accented words"
+    if words == 1 and (language in _MARKED_LANGUAGES or any(map(_MARKED_SCRIPTS.search, vocabulary))):
+        return "when a vowel sign or an accent ended a word, so words with such marks, and Thai and the like,"
+    return ""
+
+
 def best_matches(scores: Scores, depth: int) -> Rows:
     """Return the rows of the passages that share a word with a query, best first, at most ``depth``."""
     found = np.flatnonzero(scores > 0)
@@ -248,47 +266,66 @@ def split_words(text: str) -> list[str]:
     >>> split_words("羊驼毛 gpu版本 猫")
     ['羊驼', '驼毛', 'gpu', '版本', '猫']
     """
-    if not _SIGN.search(text):
+    if is_plain(text):
         return _WORD.findall(text)
-    return [text[begin:end] for begin, end in word_spans(text) if end - begin > 1 or is_sign(text[begin])]
+    words = [text[begin:end] for begin, end in term_spans(text)]
+    return [word for word in words if letters_of(word) > 1 or is_paired(word[0])]
 
 
-def word_spans(text: str) -> list[tuple[int, int]]:
-    """Return where words begin and end, including those of one letter; pairs of characters overlap.
+def term_spans(text: str) -> list[tuple[int, int]]:
+    """Return where words begin and end, including those of one letter; pairs of letters overlap.
 
-    >>> word_spans("a 羊驼毛")
+    >>> term_spans("a 羊驼毛")
     [(0, 1), (2, 4), (3, 5)]
     """
     spans: list[tuple[int, int]] = []
-    for run in _RUN.finditer(text):
-        begin, end = run.span()
-        if run[1] and end - begin > 1:
-            spans += [(place, place + 2) for place in range(begin, end - 1)]
-        else:
-            spans.append((begin, end))
+    for letters in word_runs(text):
+        if len(letters) == 1:
+            spans += letters
+            continue
+        pairs = [(begin, end) for (begin, _), (_, end) in pairwise(letters)]
+        # A letter with a mark may be a word, as งู and ရေ are.
+        alone = [(begin, end) for begin, end in letters if end - begin > 1 and not _SIGN.match(text[begin])]
+        spans += sorted(pairs + alone) if alone else pairs
     return spans
 
 
-def is_sign(letter: str) -> bool:
-    """Tell whether a letter is Chinese, Japanese or Korean."""
-    return _SIGN.match(letter) is not None
-
-
 def split_normalized(text: str) -> list[str]:
-    """Return the words of a text in one Unicode form and in lower case.
+    """Return the words of a text in one Unicode form and in lower case, without marks that may be left out.
 
-    >>> split_normalized("Cafe\u0301 ＧＰＵ")
-    ['café', 'gpu']
+    >>> split_normalized("Cafe\u0301 ＧＰＵ İstanbul")
+    ['café', 'gpu', 'istanbul']
     """
-    return split_words(unicodedata.normalize("NFKC", text).lower())
+    return split_words(bare(unicodedata.normalize("NFKC", text).lower()))
 
 
-def new_tokenizer(language: str, *, normalized: bool = True) -> Any:
+def _split_at_marks(text: str) -> list[str]:
+    """Return the words of a text as indexes of earlier versions have them, in which a mark ends a word."""
+    if not _SIGN.search(text):
+        return _WORD.findall(text)
+    words: list[str] = []
+    for run in _RUN.finditer(text):
+        begin, end = run.span()
+        if run[1] and end - begin > 1:
+            words += [text[place : place + 2] for place in range(begin, end - 1)]
+        elif run[1] or end - begin > 1:
+            words.append(run[0])
+    return words
+
+
+_SPLITTERS: Mapping[int, Callable[[str], list[str]]] = {
+    0: _split_at_marks,
+    1: lambda text: _split_at_marks(unicodedata.normalize("NFKC", text).lower()),
+    _WORDS: split_normalized,
+}
+
+
+def new_tokenizer(language: str, *, splitter: Callable[[str], list[str]] = split_normalized) -> Any:
     """Return a tokenizer of bm25s with an empty vocabulary.
 
     Args:
         language: ISO 639 code.
-        normalized: Bring texts to one Unicode form; False for indexes that were built without.
+        splitter: Finds the words of a text; another one only for indexes of earlier versions.
 
     Raises:
         ConfigError: The language is not an ISO 639 code.
@@ -301,5 +338,4 @@ def new_tokenizer(language: str, *, normalized: bool = True) -> Any:
     _, tokenization, snowball = _import_bm25s()
     stemmer = snowball.Stemmer(_STEMMERS[language]) if language in _STEMMERS else None
     stop_words = language if language in _WITH_STOP_WORDS else None
-    splitter = split_normalized if normalized else split_words
     return tokenization.Tokenizer(splitter=splitter, stopwords=stop_words, stemmer=stemmer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from bisect import bisect_right
@@ -12,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llama2vec.data.windows import by_document
-from llama2vec.data.words import text_key
+from llama2vec.data.words import is_paired, word_key
 from llama2vec.records import Passage
-from llama2vec.retrieve.index.lexical import is_sign, word_spans
+from llama2vec.retrieve.index.lexical import term_spans
 from llama2vec.retrieve.store.reader import VectorStore
 
 _LITTLE_WORDS = frozenset([
@@ -26,6 +27,8 @@ _LITTLE_WORDS = frozenset([
 _SHORTEST_STEM, _SHORTEST_PREFIX, _LONGEST_ENDING = 5, 4, 3
 """Letters that words with another ending have in common, also where one of them is the whole word; and of an ending."""
 
+_PART = re.compile("[#!]")
+"""Before what the name of a row or a member begins in the name of a document."""
 _ROW = re.compile(r"#\d+$")
 """What ends the name of a document that is a row of a file."""
 
@@ -120,13 +123,17 @@ def corpus_folder(store: VectorStore) -> Path | None:
 
 
 def document_file(folder: Path, document: str) -> Path | None:
-    """Return the file of a folder that a document is, or is a row or a member of; None where it is not there."""
+    """Return the file of a folder that a document is, or is a row or a member of; None where it is not there.
+
+    A file's own name may hold ``#`` and ``!`` too, so it is the longest of the names that end before one of them.
+    """
     if ".." in PurePosixPath(document).parts:
         return None
-    for name in (document, document.rpartition("#")[0], document.partition("!")[0]):
-        file = folder / name
-        if name and not PurePosixPath(name).is_absolute() and file.is_file():
-            return file
+    ends = [len(document), *(mark.start() for mark in reversed(list(_PART.finditer(document))))]
+    for name in (document[:end] for end in ends):
+        # Unlike Path.is_file, without an error for a name that no file can have.
+        if name and not PurePosixPath(name).is_absolute() and os.path.isfile(folder / name):
+            return folder / name
     return None
 
 
@@ -188,8 +195,8 @@ def evidence(text: str, question: str) -> list[tuple[int, int]]:
     """
     telling = _telling_words(question)
     spans: list[tuple[int, int]] = []
-    for begin, end in word_spans(text):
-        if telling.alike(text_key(text[begin:end])) is None:
+    for begin, end in term_spans(text):
+        if telling.alike(word_key(text[begin:end])) is None:
             continue
         if spans and spans[-1][1] > begin:
             spans[-1] = (spans[-1][0], end)
@@ -210,7 +217,7 @@ class TellingWords:
     """
 
     def __init__(self, question: str) -> None:
-        words = list(dict.fromkeys(text_key(question[begin:end]) for begin, end in word_spans(question)))
+        words = list(dict.fromkeys(word_key(question[begin:end]) for begin, end in term_spans(question)))
         self._words = [word for word in words if word not in _LITTLE_WORDS] or words
         self._of_stem: dict[str, int] = {}
         self._of_prefix: dict[str, int] = {}
@@ -247,7 +254,7 @@ def snippet(text: str, query: str, width: int = 240) -> str:
     if len(text) <= width:
         return text
     telling = _telling_words(query)
-    alike = ((first, last, telling.alike(text_key(text[first:last]))) for first, last in word_spans(text))
+    alike = ((first, last, telling.alike(word_key(text[first:last]))) for first, last in term_spans(text))
     matches = [match for match in alike if match[2] is not None]
     room = max(width - 2, 1)  # an ellipsis at both ends
     begin, best = 0, (0, 0)
@@ -264,6 +271,11 @@ def snippet(text: str, query: str, width: int = 240) -> str:
 
 def _cut_at_words(text: str, begin: int, end: int) -> str:
     """Cut a text to [begin, end), without words that would be cut in two, and mark each cut."""
+    # A mark stays with the letter that it stands on.
+    while begin < end and _is_mark(text[begin]):
+        begin += 1
+    while begin < end < len(text) and _is_mark(text[end]):
+        end -= 1
     part = text[begin:end]
     if end < len(text) and _is_cut(text, end):
         part = part.rpartition(" ")[0] or part
@@ -272,6 +284,10 @@ def _cut_at_words(text: str, begin: int, end: int) -> str:
     return ("…" if begin > 0 else "") + part.strip() + ("…" if end < len(text) else "")
 
 
+def _is_mark(letter: str) -> bool:
+    return unicodedata.category(letter).startswith("M")
+
+
 def _is_cut(text: str, place: int) -> bool:
     """Return whether a position lies inside a word; scripts without spaces may be cut anywhere."""
-    return not any(letter.isspace() or is_sign(letter) for letter in text[place - 1 : place + 1])
+    return not any(letter.isspace() or is_paired(letter) for letter in text[place - 1 : place + 1])

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llama2vec.artifact import Found, Kind, claim, read_object
+from llama2vec.artifact import claim, folder_kind, read_object
 from llama2vec.errors import DataError, MissingDependencyError, ModelError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import sealed, unsealed
@@ -111,12 +111,7 @@ def _read_tokenizer(path: Path, max_tokens: int) -> Any:
     return tokenizer
 
 
-def _read_table(folder: Path) -> Found | None:
-    facts = unsealed(read_object(folder / QUERY_TABLE_FILE) or {}) or {}
-    return Found(facts.get("made", {}), finished=True) if facts.get("format") == _FORMAT["format"] else None
-
-
-QUERY_TABLE = Kind("a query table", _read_table, resumable=False, entries=(QUERY_TABLE_FILE, ROWS_FILE, TOKENIZER_FILE))
+QUERY_TABLE = folder_kind("a query table", QUERY_TABLE_FILE, _FORMAT, (QUERY_TABLE_FILE, ROWS_FILE, TOKENIZER_FILE))
 
 
 def save_query_table(

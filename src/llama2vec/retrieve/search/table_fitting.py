@@ -67,7 +67,7 @@ def fit_table(encoder: Any, tokenizer: Any, texts: Sequence[str], seed: int) -> 
 
 def _encoded(encoder: Any, texts: Sequence[str]) -> Matrix:
     parts = []
-    with ProgressReporter("encoding sample queries", unit="queries") as progress:
+    with ProgressReporter("encoding sample queries", "query", "queries") as progress:
         progress.start(total=len(texts))
         for start in range(0, len(texts), _BATCH):
             parts.append(encoder.encode_queries(list(texts[start : start + _BATCH])))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -127,8 +128,13 @@ class VectorStore:
     @property
     def how_to_add_vectors(self) -> str:
         """What to do to search a store without vectors by meaning too, as the end of a message."""
-        corpus, folder = self.source.get("corpus", "CORPUS"), self.path
-        return str(self.source.get("add_vectors") or f"`llama2vec encode MODEL {corpus} -o {folder} --overwrite`")
+        known, place = self.source, self.path
+        if not (follows := known.get("add_vectors")):
+            command = ["encode", "MODEL", str(known.get("corpus", "CORPUS")), "-o", str(place), "--overwrite"]
+        else:  # An index that follows a folder: named by where it was opened, because it may have moved
+            command = ["sync", str(known.get("folder", "FOLDER")), str(place.parent)]
+            command += ["--model", "MODEL"] if "--model" in str(follows) else []
+        return f"`{shlex.join(['llama2vec', *command])}`"
 
     @property
     def cut(self) -> int:

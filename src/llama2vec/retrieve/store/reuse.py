@@ -99,7 +99,7 @@ class KnownVectors:
     def _keys_of_store(self) -> npt.NDArray[np.uint64]:
         total = len(self._store)
         keys = np.empty(total, dtype=np.uint64)
-        with ProgressReporter("reading the earlier store", "passages") as progress:
+        with ProgressReporter("reading the earlier store", "passage") as progress:
             progress.start(total)
             for first in range(0, total, _CHUNK):
                 found = self._store.passages(range(first, min(first + _CHUNK, total)))

@@ -187,7 +187,7 @@ class _StoreWriter:
     ) -> None:
         """Encode the shards that no other process works on, wait for the others, and finish the store."""
         try:
-            with ProgressReporter("encoding" if encoder else "writing", "passages") as progress:
+            with ProgressReporter("encoding" if encoder else "writing", "passage") as progress:
                 progress.start(total)
                 while True:
                     rows, stream = 0, iter(passages())

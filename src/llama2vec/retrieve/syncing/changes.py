@@ -12,14 +12,15 @@ import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from llama2vec.data.distinct import DistinctIds
+from llama2vec.data.document_ids import DocumentIds, by_document, document_of, numbered
 from llama2vec.data.folder import SourceFile, Walk
 from llama2vec.data.rows import passage_line, passage_of
-from llama2vec.errors import CorpusFormatError, UnreadableError
+from llama2vec.errors import UnreadableError
 from llama2vec.files import disk_errors
 from llama2vec.records import Passage
 from llama2vec.retrieve.store.reader import VectorStore
@@ -112,6 +113,7 @@ class Changes:
         self._source, self._old, self._store = source, old, store
         self._leave_out = leave_out
         self._same_plan = old is not None and old.plan == dict(source.plan)
+        self._ids, self._repeats = DocumentIds(), False  # Those of the files that were read
         self.counts = Counts()
         self.entries: list[Entry] = []
 
@@ -145,18 +147,7 @@ class Changes:
         return self._store is None or made or stay != len(self._store)
 
     def passages(self) -> Iterator[Passage]:
-        """Yield all passages in order, those of unchanged files from the present store.
-
-        Raises:
-            CorpusFormatError: Two passages have one id.
-        """
-        seen = DistinctIds()
-        for passage in self._passages():
-            if not seen.add(passage.id):
-                raise CorpusFormatError(f"{self._source.folder}: the id {passage.id!r} occurs twice; rename a file")
-            yield passage
-
-    def _passages(self) -> Iterator[Passage]:
+        """Yield all passages in order, those of unchanged files from the present store; no two have one id."""
         rows = range(0)  # Files that stayed and stand next to each other are mostly neighbors in the store too.
         for entry in self.entries:
             if entry.stays and (not rows or not entry.rows or entry.rows.start == rows.stop):
@@ -165,7 +156,9 @@ class Changes:
             yield from self._stored(rows)
             rows = entry.rows if entry.stays else range(0)
             if entry.spooled is not None:
-                yield from self._spooled(*entry.spooled)
+                numbers = entry.record.numbers
+                for passage in self._spooled(*entry.spooled):
+                    yield numbered(passage, numbers.get(document_of(passage), 1)) if numbers else passage
         yield from self._stored(rows)
 
     def _stored(self, rows: range) -> Iterator[Passage]:
@@ -187,7 +180,7 @@ class Changes:
         there = {file.name for file in walk.files} | {skipped.name for skipped in walk.skipped}
         lost = [record for path, (record, _) in known.items() if path not in there]
         gone = {record.sha256: record for record in lost if record.sha256}
-        with ProgressReporter("reading", "files") as progress:
+        with ProgressReporter("reading", "file") as progress:
             progress.start(len(walk.files))
             for file in walk.files:
                 record, rows = known.get(file.name, (None, range(0)))
@@ -201,7 +194,34 @@ class Changes:
                 if record.path.startswith(skipped.name):
                     self.entries.append(self._skipped(skipped.reason, {"path": record.path}, None, record))
         self.entries.sort(key=lambda entry: entry.record.path)
+        self._number({path: record for path, (record, _) in known.items()})
         self.counts.deleted += sum(not record.skipped for record in lost) - self.counts.renamed
+
+    def _number(self, known: Mapping[str, FileRecord]) -> None:
+        """Number the documents of read files whose ids others have; files that stay keep their ids."""
+        if all(entry.stays for entry in self.entries) or (self._ids.take(self._staying()) and not self._repeats):
+            return
+        ids = DocumentIds()
+        ids.take(self._staying())
+
+        def turn(place: int) -> tuple[bool, int, str]:
+            """Files that the index knew come first, as they were numbered then."""
+            path = self.entries[place].record.path
+            return path not in known, max(known[path].numbers.values(), default=1) if path in known else 1, path
+
+        for place in sorted((place for place, entry in enumerate(self.entries) if not entry.stays), key=turn):
+            entry = self.entries[place]
+            assert entry.spooled is not None
+            found = {document: ids.number(parts) for document, parts in by_document(self._spooled(*entry.spooled))}
+            numbers = {document: number for document, number in found.items() if number > 1}
+            self.entries[place] = replace(entry, record=entry.record.model_copy(update={"numbers": numbers}))
+
+    def _staying(self) -> Iterator[str]:
+        """Yield the ids of the passages that stay as they are in the present store."""
+        rows = (row for entry in self.entries if entry.stays for row in entry.rows)
+        while batch := list(islice(rows, _READ_PASSAGES)):
+            assert self._store is not None
+            yield from self._store.passage_ids(batch)
 
     def _entry(self, file: SourceFile, old: FileRecord | None, rows: range, gone: dict[str, FileRecord]) -> Entry:
         usable = old is not None and bool(old.sha256) and self._same_plan and self._store is not None
@@ -261,5 +281,6 @@ class Changes:
         begin = self._spool.seek(0, 2)
         for passage in kept:
             self._spool.write(passage_line(passage))
+        self._repeats |= not self._ids.take(passage.id for passage in kept)
         record = FileRecord(**facts, passages=len(kept), problems=tuple(problems), removed=removed)
         return Entry(record, spooled=(begin, self._spool.tell()))

@@ -7,14 +7,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from llama2vec.data.documents import Document
-from llama2vec.data.folder import SourceFile, Walk, file_bytes, walk, with_modified
+from llama2vec.data.folder import SourceFile, Walk, file_bytes, modified_day, walk, with_modified
 from llama2vec.data.passages import Splitter
 from llama2vec.data.readers import FORMATS, old_office, read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Passage
 
-_READERS = 3
+_READERS = 5
 """Raise it when the readers make other documents of the same bytes, so that every index is read again."""
 
 
@@ -62,7 +61,7 @@ class FolderSource:
 
     def stamp(self, file: SourceFile) -> str:
         """Return what of a file's time its passages show: the day of its last change."""
-        return str(with_modified(Document("", ""), file.modified_ns).fields["modified"])
+        return modified_day(file.modified_ns)
 
 
 def _version(package: str) -> str:

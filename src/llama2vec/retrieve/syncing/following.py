@@ -23,7 +23,7 @@ from llama2vec.retrieve.settings import LibrarySettings
 from llama2vec.retrieve.store.reader import PassageEncoder, Vectors, VectorStore
 from llama2vec.retrieve.syncing.folder_source import FolderSource
 from llama2vec.retrieve.syncing.inventory import STORE_FOLDER, Inventory
-from llama2vec.retrieve.syncing.library import Library, SyncReport
+from llama2vec.retrieve.syncing.library import Library, SyncReport, own_paths
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Following:
             library = Library(self.index)
             try:
                 settings = _merged(library.inventory if library.exists else None, self.settings)
-                found = walk(self.folder, settings.reading, without=[self.index])
+                found = walk(self.folder, settings.reading, without=own_paths(self.index))
                 now = [(file.name, file.size, file.modified_ns, file.changed_ns) for file in found.files]
                 took = time.monotonic() - begun
                 if now != seen or begun >= again:

@@ -16,11 +16,11 @@ from llama2vec.artifact import Found, Kind, bring_back, read_object
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.manifest import SEAL, digest, sealed, unsealed
+from llama2vec.retrieve.index.folder import MANIFEST
 from llama2vec.retrieve.store.reader import STORE_FILE
 
 INVENTORY_FILE, STORE_FOLDER, INDEX_FOLDER = "documents.json", "store", "index"
 _FORMAT: dict[str, Any] = {"format": "llama2vec-library", "version": 1}
-_MANIFEST = "index.json"
 
 
 class FileRecord(BaseModel):
@@ -36,6 +36,7 @@ class FileRecord(BaseModel):
     passages: int = 0  # In the store
     skipped: str = ""  # Why it has no passage
     problems: tuple[str, ...] = ()  # What could not be read of it
+    numbers: dict[str, int] = {}  # Of its documents whose ids were taken: the number that their ids end in
     removed: Literal["all"] | tuple[int, ...] = ()  # Places of its passages that `remove` took out, from 0
 
 
@@ -85,7 +86,10 @@ class Inventory(BaseModel):
     def fingerprint(self) -> str:
         """Hash of what decides the passages: equal hashes mean equal stores."""
         kept = [record for record in self.files if record.passages]
-        files = [[record.path, record.sha256, record.stamp, record.removed] for record in kept]
+        files = [
+            [record.path, record.sha256, record.stamp, record.removed, *([record.numbers] if record.numbers else ())]
+            for record in kept
+        ]
         return digest([files, self.plan])
 
     def spans(self) -> Iterator[tuple[FileRecord, range]]:
@@ -102,7 +106,7 @@ def _read_library(folder: Path) -> Found | None:
     if content is None or content.get("format") != _FORMAT["format"]:
         return None
     plan: Mapping[str, Any] = {name: content.get(name) for name in ("settings", "plan", "contract_hash")}
-    whole = (folder / STORE_FOLDER / STORE_FILE).is_file() and (folder / INDEX_FOLDER / _MANIFEST).is_file()
+    whole = (folder / STORE_FOLDER / STORE_FILE).is_file() and (folder / INDEX_FOLDER / MANIFEST).is_file()
     return Found(plan, finished=whole)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import Work, claim, find, new_path
+from llama2vec.data.document_ids import why_numbered
 from llama2vec.data.folder import ReadingReport, Skipped
 from llama2vec.data.passages import passage_id
 from llama2vec.errors import CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
@@ -60,8 +61,13 @@ class SyncReport:
         """Which files give passages, and which do not or only in part, with the reasons."""
         partly = [Skipped(record.path, problem) for record in self.files for problem in record.problems]
         skipped = [Skipped(record.path, record.skipped) for record in self.files if record.skipped]
+        noted = [
+            Skipped(document, why_numbered(number))
+            for record in self.files
+            for document, number in record.numbers.items()
+        ]
         read = sum(not record.skipped for record in self.files)
-        return ReadingReport(read, read, partly, skipped)
+        return ReadingReport(read, read, partly, skipped, noted)
 
 
 def index_in_cache(folder: str | Path, model: str) -> Path:
@@ -111,7 +117,7 @@ class Library:
             EmptyCorpusError: The folder has no passage; the index stays as it is.
             DataError: ``strict``, and a file could not be read as a whole.
         """
-        check_inputs(self.path, [source.folder])
+        check_inputs(self.path, [source.folder], may_lie_inside=True)
         with claim(self.path, LIBRARY, {}, overwrite=True) as work:
             old, store = self._present()
             folder = str(source.folder.resolve())
@@ -226,7 +232,7 @@ class _Sync:
 
     def run(self, old: Inventory | None, store: VectorStore | None) -> SyncReport:
         target, plan = self._work.output.resolve(), dict(self._source.plan)
-        with Changes(self._source, old, store, leave_out=_own_paths(target)) as changes:
+        with Changes(self._source, old, store, leave_out=own_paths(target)) as changes:
             after = Inventory(
                 folder=str(self._source.folder.resolve()),
                 settings=self._settings.model_dump(mode="json"),
@@ -293,8 +299,8 @@ def _write(
     settings = LibrarySettings.model_validate(after.settings)
     source: dict[str, object] = {"folder": after.folder, "fingerprint": after.fingerprint}
     if encoder is None:
-        option = "" if after.model else " --model MODEL"
-        source["add_vectors"] = f"`llama2vec sync {after.folder} {output}{option}`"
+        # The store says where it lies when it is asked: the index may move.
+        source["add_vectors"] = "sync" if after.model else "sync --model"
     elif after.model:
         source["model"] = after.model
     total = sum(record.passages for record in after.files)
@@ -312,12 +318,13 @@ def _write(
 def _rows_of(ids: Sequence[str], inventory: Inventory, store: VectorStore) -> set[int]:
     """Return the rows that ids of passages, or paths of files and documents, name."""
     found: dict[str, set[int]] = {name: set() for name in ids}
+    files = {record.path for record in inventory.files}
     paths = (record.path for record, span in inventory.spans() for _ in span)
     for row, (path, passage) in enumerate(zip(paths, store_passages(store), strict=True)):
         document, _, part = passage.id.rpartition("#")
         names = {path, passage.id, passage.place.document if passage.place else path}
         for name in names | ({document} if part.isdecimal() else set()):
-            if name in found:
+            if name in found and (name == path or name not in files):  # A file's path may be another one's id
                 found[name].add(row)
     gone = [record for record in inventory.files if record.removed]
     missing = [name for name, rows in found.items() if not rows and not _was_removed(name, gone)]
@@ -356,5 +363,8 @@ def _journal_path(target: Path) -> Path:
     return target.with_name(f".vectors-{target.name}")
 
 
-def _own_paths(target: Path) -> list[Path]:
-    return [target, new_path(target), _journal_path(target), target.with_name(f".old-{target.name}")]
+def own_paths(index: Path) -> list[Path]:
+    """Return what of a folder is never a document of it: its index with what a sync leaves, and the user's cache."""
+    target = index.resolve()
+    beside = [new_path(target), _journal_path(target), target.with_name(f".old-{target.name}")]
+    return [target, *beside, cache_folder()]

@@ -101,7 +101,8 @@ def test_collections_of_others_are_refused_and_stay_as_they_are(tmp_path: Path) 
     with pytest.raises(EngineError, match="with no words; leave out --bm25, choose another --collection"):
         export_store(store_of(tmp_path / "words", some(4)), engine, language="en")
     far = store_of(tmp_path / "far", some(5, first=3))
-    with pytest.raises(EngineError, match=r"holds 4 passages, and .*far lacks 3 of them; pass --overwrite"):
+    gone = r"holds 4 passages, 3 of which are no longer in .*far; pass --overwrite to delete those 3"
+    with pytest.raises(EngineError, match=gone):
         export_store(far, engine)
     assert (dict(engine.entries), engine.content) == before
     assert export_store(far, engine, replace=True) == Exported(4, 1, 3)

@@ -62,8 +62,8 @@ def test_files_of_another_corpus_are_replaced_only_on_request(tmp_path: Path) ->
     store, few, files = store_of(tmp_path / "store", 50), store_of(tmp_path / "few", 20), tmp_path / "files"
     export_faiss(store, files)
     before = {one.name: one.read_bytes() for one in files.iterdir()}
-    lacks = r"files holds 50 passages, and .*few lacks 30 of them; pass --overwrite to remove .* another --at"
-    with pytest.raises(EngineError, match=lacks):
+    gone = r"files holds 50 passages, 30 of which are no longer in .*few; .* delete those 30, or choose another --at"
+    with pytest.raises(EngineError, match=gone):
         export_faiss(few, files)
     assert {one.name: one.read_bytes() for one in files.iterdir()} == before
     assert export_faiss(few, files, replace=True)

@@ -45,7 +45,9 @@ def test_a_field_of_text_and_numbers_keeps_each_value() -> None:
     assert [row[-1] for row in rows] == [10, "n/a", 1.5]
 
 
-def test_the_place_fills_path_and_page_and_a_field_of_their_name_what_is_empty() -> None:
+def test_the_place_fills_path_and_page_and_a_field_of_their_name_what_is_empty(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     place = Place("guide/setup.md", 0, 4, first_line=1, last_line=1, page=3)
     fields = {"page": 9, "title": "Setup", "ID": "x", "path": "y"}
     columns, rows = table_of(
@@ -53,6 +55,8 @@ def test_the_place_fills_path_and_page_and_a_field_of_their_name_what_is_empty()
     )
     assert list(columns) == [ROW, "id", "title", "path", "page"]
     assert rows == [(0, "a", "Guide › Setup", "guide/setup.md", 3), (1, "b", "Setup", "y", 9)]
+    assert "filters read path as the passage's own, not the field 'path'; rename it" in caplog.text
+    assert "filters read id as the passage's own, not the field 'ID'; rename it" in caplog.text
 
 
 def test_spellings_of_a_field_are_one_and_a_clash_is_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from llama2vec.data.words import is_paired
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.index.lexical import (
+    _SPLITTERS,
     Bm25Index,
-    is_sign,
     new_tokenizer,
     split_normalized,
     split_words,
-    word_spans,
+    term_spans,
 )
 
 CRANFIELD = Path(__file__).resolve().parents[4].parent / "shared" / "data" / "cranfield"
@@ -151,11 +154,87 @@ def test_every_unicode_form_gives_the_same_words(form: str) -> None:
 
 def test_signs_become_overlapping_pairs_and_other_words_stay_whole() -> None:
     assert split_words("GPU版本的 猫") == ["GPU", "版本", "本的", "猫"]
-    assert word_spans("a 羊驼毛") == [(0, 1), (2, 4), (3, 5)]
-    assert (is_sign("驼"), is_sign("a")) == (True, False)
+    assert term_spans("a 羊驼毛") == [(0, 1), (2, 4), (3, 5)]
+    assert (is_paired("驼"), is_paired("a")) == (True, False)
 
 
 @pytest.mark.parametrize("language", ["", "zz", "zz9", "english", "EN"])
 def test_a_language_that_is_no_code_is_refused(language: str) -> None:
     with pytest.raises(ConfigError, match="language"):
         new_tokenizer(language)
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "question"),
+    [
+        ("hi", "यह किताब मेज़ पर रखी है", "किताब"), ("ne", "पानी पर्‍यो", "पानी"), ("ta", "நூல் படித்தேன்", "நூல்"),
+        ("bn", "বৃষ্টি পড়ছে", "বৃষ্টি"), ("ar", "الكِتَابُ عَلَى الطَّاوِلَةِ", "الكتاب"), ("ar", "الكتاب", "الكِتَابُ"),
+        ("he", "שָׁלוֹם עולם", "שלום"), ("fa", "می\u200cخواهم بروم", "میخواهم"), ("tr", "İstanbul güzel", "istanbul"),
+        ("en", "istanbul", "İSTANBUL"), ("th", "แมวชอบกินปลา", "แมว"), ("th", "แมวชอบกินปลา", "กินปลา"),
+        ("th", "งูกินปลา", "งู"), ("th", "น้ำใส", "น้ำ"), ("lo", "ແມວກິນປາ", "ແມວ"), ("my", "ကျွန်တော်ရေသောက်သည်", "ရေ"),
+        ("km", "ឆ្មាស៊ីត្រី", "ឆ្មា"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_words_with_marks_are_found(language: str, text: str, question: str, form: str) -> None:
+    text = unicodedata.normalize(form, text)
+    index = Bm25Index.build([Passage("a", text), Passage("b", "पर رض ม က x")], language=language)
+    assert list(index.search([Query("q", question)]).results["q"]) == ["a"]
+    assert index.score_text(question, text) == pytest.approx(index.scores(question)[0])
+
+
+def test_pairs_of_letters_keep_their_marks_and_a_letter_with_a_mark_is_a_word_too() -> None:
+    assert split_words("งูกินปลา") == ["งู", "งูกิ", "กิ", "กิน", "นป", "ปล", "ลา"]
+    assert split_words("か\u3099き") == ["か\u3099き"]
+    assert term_spans("a ที่ x\u0304") == [(0, 1), (2, 5), (6, 8)]
+    # One letter is no word, with an accent or a frame either; a vowel sign is like a letter.
+    assert split_normalized("x\u0304 1\ufe0f\u20e3 की ab\u20e3") == ["की", "ab"]
+
+
+def test_latin_greek_and_cyrillic_texts_have_the_words_that_earlier_versions_gave_them() -> None:
+    text = "Don't stop: snake_case, x², the café’s Größe; ΣΊΣΥΦΟΣ τρέχει, Мой йогурт ½ ﬁne — naïve I/O of C++."
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        expected = re.findall(r"\b\w\w+\b", unicodedata.normalize("NFKC", unicodedata.normalize(form, text)).lower())
+        assert split_normalized(unicodedata.normalize(form, text)) == expected
+
+
+def as_built_before(folder: Path, texts: list[str], language: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Save an index as a version did that ended words at marks; return the ids of its passages."""
+    passages = [Passage(str(number), text) for number, text in enumerate(texts)]
+    with monkeypatch.context() as patch:
+        patch.setattr("llama2vec.retrieve.index.lexical.new_tokenizer", partial(new_tokenizer, splitter=_SPLITTERS[1]))
+        Bm25Index.build(passages, language=language).save(folder)
+    facts = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+    assert facts.pop("words") == 2
+    (folder / "corpus.json").write_text(json.dumps(facts), encoding="utf-8")
+    return [passage.id for passage in passages]
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "question", "told"),
+    [
+        ("en", "A café in the Größe; 羊驼毛", "cafés 羊驼", False),
+        ("en", "नमस्ते café", "café", True),
+        ("th", "แมวชอบกินปลา", "แมวชอบก", True),
+        ("tr", "İstanbul", "İstanbul", True),
+    ],
+)
+def test_an_index_that_was_built_before_is_searched_as_it_was_built(
+    language: str, text: str, question: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    ids = as_built_before(tmp_path, [text, "zebra"], language, monkeypatch)
+    found = Bm25Index.load(tmp_path, ids).search([Query("q", question)]).results["q"]
+    assert list(found) == ["0"]
+    assert (
+        f"may not match; rebuild it with `llama2vec index STORE -o INDEX --bm25 --language {language} --overwrite`"
+        in caplog.text
+    ) == told
+
+
+def test_an_index_with_words_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    Bm25Index.build(PASSAGES).save(tmp_path)
+    facts = json.loads((tmp_path / "corpus.json").read_text(encoding="utf-8"))
+    (tmp_path / "corpus.json").write_text(json.dumps({**facts, "words": 99}), encoding="utf-8")
+    with pytest.raises(StoreError, match=r"cannot be read .* build it again"):
+        Bm25Index.load(tmp_path, [passage.id for passage in PASSAGES])

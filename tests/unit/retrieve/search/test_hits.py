@@ -17,6 +17,7 @@ from llama2vec.retrieve.search.hits import (
     TellingWords,
     best_line,
     corpus_folder,
+    document_file,
     evidence,
     grouped,
     location,
@@ -195,9 +196,51 @@ def test_words_are_alike_by_their_letters_whatever_their_number() -> None:
 
 def test_the_length_of_a_question_does_not_multiply_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     keys: list[str] = []
-    monkeypatch.setattr("llama2vec.retrieve.search.hits.text_key", lambda text: keys.append(text) or text.casefold())
+    monkeypatch.setattr("llama2vec.retrieve.search.hits.word_key", lambda text: keys.append(text) or text.casefold())
     question = " ".join(f"word{number}" for number in range(2000))
     passage = Passage("x", "\n".join(["llama " * 30] * 10), place=Place("x", 0, 9, 1, 10))
     assert best_line(passage, question) == 1
     # The words of the question once, and each word of the text once.
     assert len(keys) == 2000 + 300
+
+
+@pytest.mark.parametrize(
+    ("text", "question", "found"),
+    [
+        ("मेज़ पर किताब रखी है", "किताब", ["किताब"]),
+        ("الكِتَابُ عَلَى الطَّاوِلَةِ", "الكتاب", ["الكِتَابُ"]),
+        ("İstanbul güzel", "istanbul", ["İstanbul"]),
+        ("แมวชอบกินปลา", "ปลา", ["ปลา"]),
+        ("งูกินปลา", "งู", ["งู"]),
+    ],
+)
+def test_evidence_is_whole_words_of_the_text_as_it_stands(text: str, question: str, found: list[str]) -> None:
+    assert [text[begin:end] for begin, end in evidence(text, question)] == found
+
+
+def test_a_snippet_of_a_script_without_spaces_is_cut_between_letters_and_never_before_a_mark() -> None:
+    text = "ชีวิตที่ดี " + "กินปลาที่นี่" * 20 + "งู" + "กินปลาที่นี่" * 20
+    for width in range(20, 40):
+        found = snippet(text, "งู", width)
+        assert "งู" in found
+        assert width - 8 <= len(found) <= width
+        inner = found.strip("…")
+        assert unicodedata.category(inner[0]) != "Mn"
+        assert unicodedata.category(text[text.index(inner) + len(inner)]) != "Mn"
+
+
+def test_the_file_of_a_document_is_the_longest_name_before_a_row_or_a_member(tmp_path: Path) -> None:
+    for name in ("box.mbox", "faq#2.csv", "c#/guide.md", "hey!.zip", "a.zip"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    files = {
+        "box.mbox#3!report.pdf": "box.mbox", "box.mbox#3!all.zip!book.xlsx!Sheet1#7": "box.mbox",
+        "faq#2.csv#12": "faq#2.csv", "faq#2.csv": "faq#2.csv", "faq#2.csv#id#with#marks!": "faq#2.csv",
+        "c#/guide.md": "c#/guide.md", "hey!.zip!a#b.md": "hey!.zip", "a.zip!rows.jsonl#k!ey": "a.zip",
+        f"a.zip!{'long' * 99}": "a.zip", "a.zip!nul\0": "a.zip",
+    }  # fmt: skip
+    assert {name: document_file(tmp_path, name) for name in files} == {
+        name: tmp_path / file for name, file in files.items()
+    }
+    for name in ("gone.zip!a.md", "c#x", "../box.mbox#1", f"{tmp_path}/box.mbox#1", "#1", "!a"):
+        assert document_file(tmp_path, name) is None

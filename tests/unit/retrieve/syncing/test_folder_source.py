@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def test_files_are_read_by_format_and_split_and_carry_their_day(tmp_path: Path) 
     assert problems == []
     with pytest.raises(UnreadableError, match=r"^empty$"):
         made.read(empty, made.content(empty))
+
+
+def test_a_time_after_the_calendar_is_its_last_day_for_the_stamp_too(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("One.")
+    made = source(tmp_path)
+    file = replace(made.walk([]).files[0], modified_ns=10**12 * 10**9)
+    [passage] = made.read(file, b"One.")[0]
+    assert passage.fields["modified"] == made.stamp(file) == "9999-12-31"
 
 
 def test_the_plan_holds_what_decides_the_passages_and_not_which_files_there_are(tmp_path: Path) -> None:

@@ -51,8 +51,11 @@ def test_the_fingerprint_follows_what_decides_the_passages_and_nothing_else() ->
         return MADE.model_copy(update={"files": (first, *FILES[1:])}).fingerprint
 
     assert changed(modified_ns=6) == MADE.fingerprint
-    others = (changed(sha256="ab"), changed(path="0.md"), changed(removed=(0,)), changed(stamp="2026-11-25"))
-    assert len({MADE.fingerprint, *others}) == 5
+    others = (
+        changed(sha256="ab"), changed(path="0.md"), changed(removed=(0,)), changed(stamp="2026-11-25"),
+        changed(numbers={"a.md": 2}),
+    )  # fmt: skip
+    assert len({MADE.fingerprint, *others}) == 6
     assert MADE.model_copy(update={"plan": {"tokens": 128}}).fingerprint != MADE.fingerprint
 
 

@@ -7,8 +7,11 @@ import io
 import json
 import logging
 import os
+import shlex
+import shutil
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +27,8 @@ from llama2vec.files import Lock
 from llama2vec.records import Passage
 from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.settings import LibrarySettings
-from llama2vec.retrieve.syncing.library import Library
+from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.syncing.library import Library, SyncReport, index_in_cache
 
 FILES = {
     "a.txt": "river stone\n\nbridge castle",
@@ -194,10 +198,26 @@ def test_an_empty_folder_does_not_empty_the_index(folder: Path, tmp_path: Path) 
     assert content(tmp_path / "index") == before
 
 
-def test_an_index_lies_outside_its_folder_and_is_no_place_for_other_files(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputExistsError, match=r"the output .*index lies inside the input"):
-        sync(folder, folder / "index")
-    assert not (folder / "index").exists()
+def test_an_index_may_lie_in_its_folder_and_is_no_document_of_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AnyFiles(BlankLineSource):
+        def walk(self, without: Collection[Path]) -> Walk:
+            return walk(self.folder, without=without)
+
+    monkeypatch.setenv("LLAMA2VEC_CACHE", str(folder / "cache"))
+    for index in (folder / "index", folder / ".hidden" / "index", index_in_cache(folder, "model")):
+        write(folder, {"cache/readers/note.txt": "of the program"})
+        assert sync(folder, index, HashEncoder(), source=AnyFiles(folder)).passages == 7
+        assert not sync(folder, index, HashEncoder(), source=AnyFiles(folder)).is_new
+        write(folder, {"b/c.txt": "summer market"}, seconds=1_000_000_000 + len(str(index)))
+        assert sync(folder, index, HashEncoder(), source=AnyFiles(folder)).counts.changed == 1
+        assert [record.path for record in Library(index).inventory.files] == list(FILES)
+        write(folder, FILES)
+        shutil.rmtree(index)
+
+
+def test_an_index_is_no_place_for_other_files_and_never_its_own_folder(folder: Path, tmp_path: Path) -> None:
     index = tmp_path / "index"
     assert sync(folder, index).passages == 7
     write(index, {"note.txt": "not part of the index"})
@@ -436,14 +456,77 @@ def test_a_damaged_index_is_made_anew_and_what_was_removed_stays_away(
     assert "rebuilding it" in caplog.text
 
 
-def test_two_files_that_give_one_id_are_named(folder: Path, tmp_path: Path) -> None:
+def test_files_that_give_one_id_are_numbered(folder: Path, tmp_path: Path) -> None:
     class SameIds(BlankLineSource):
         def read(self, file, content):  # type: ignore[no-untyped-def]
             return [Passage("same", "text")], []
 
-    with pytest.raises(DataError, match="the id 'same' occurs twice"):
-        sync(folder, tmp_path / "index", source=SameIds(folder))
-    assert not (tmp_path / "index").exists()
+    report = sync(folder, tmp_path / "index", source=SameIds(folder))
+    assert ids(tmp_path / "index") == ["same", "same@2", "same@3", "same@4"]
+    assert [one.reason for one in report.reading.noted] == [
+        f"its id was taken, so @{number} was added" for number in (2, 3, 4)
+    ]
+
+
+class EscapedIds(BlankLineSource):
+    """Ids as the splitter makes them: white space is percent-encoded."""
+
+    def _parts(self, path: str, text: str) -> Iterator[Passage]:
+        for one in super()._parts(path, text):
+            yield replace(one, id=one.id.replace(" ", "%20"))
+
+
+def test_of_two_files_with_one_id_the_one_that_came_later_is_numbered_and_stays_so(tmp_path: Path) -> None:
+    folder, index = write(tmp_path / "docs", {"a%20b.txt": "one\n\ntwo", "c.txt": "three"}), tmp_path / "index"
+
+    def synced(**plan: Any) -> tuple[list[str], SyncReport]:
+        report = sync(folder, index, HashEncoder(), source=EscapedIds(folder, **plan), strict=True)
+        return ids(index), report
+
+    plain, both = ["a%20b.txt#1", "a%20b.txt#2"], ["a%20b.txt@2#1", "a%20b.txt#1", "a%20b.txt#2", "c.txt#1"]
+    assert synced()[0] == [*plain, "c.txt#1"]
+    fingerprint = Library(index).inventory.fingerprint
+    write(folder, {"a b.txt": "four"})  # Sorts before the other
+    found, report = synced()
+    assert found == both
+    assert [(one.name, one.reason) for one in report.reading.noted] == [
+        ("a b.txt", "its id was taken, so @2 was added")
+    ]
+    found, report = synced()
+    assert (found, report.is_new, len(report.reading.noted)) == (both, False, 1)
+    assert synced(tokens=9)[0] == both  # All files are read again
+    age(folder / "a%20b.txt", 1_100_000_000)
+    assert synced(tokens=9)[0] == both
+    (folder / "a%20b.txt").unlink()
+    assert synced(tokens=9)[0] == ["a%20b.txt@2#1", "c.txt#1"]  # What did not change keeps its id
+    write(folder, {"a b.txt": "five"}, 1_200_000_000)
+    assert synced(tokens=9)[0] == ["a%20b.txt#1", "c.txt#1"]
+    assert Library(index).inventory.fingerprint != fingerprint
+
+
+def test_the_path_of_a_file_removes_that_file_where_another_one_has_the_id(tmp_path: Path) -> None:
+    folder, index = (
+        write(tmp_path / "docs", {"a b.txt": "one\n\ntwo", "a%20b.txt": "three\n\nfour"}),
+        tmp_path / "index",
+    )
+    sync(folder, index, source=EscapedIds(folder))
+    assert Library(index).remove(["a%20b.txt"]) == 2
+    assert ids(index) == ["a%20b.txt#1", "a%20b.txt#2"]
+    assert Library(index).remove(["a%20b.txt#2"]) == 1
+
+
+def test_a_moved_index_says_how_it_gets_vectors_from_where_it_is(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sync(folder, Path("index"))
+    (tmp_path / "index").rename(tmp_path / "my index")
+    monkeypatch.chdir(folder)
+    for store in (VectorStore.open("../my index/store"), Retriever.open("../my index").store):
+        place = shlex.split(store.how_to_add_vectors.strip("`"))[3]
+        assert (Path(place).resolve(), Path(place).is_absolute()) == (tmp_path / "my index", True)
+    Library("../my index").sync(BlankLineSource(folder), None, SETTINGS, model={"name": "someone/model"})
+    assert "--model" not in VectorStore.open("../my index/store").how_to_add_vectors
 
 
 def test_the_index_names_its_store_by_the_place_where_it_lies(folder: Path, tmp_path: Path) -> None:
