@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from llama2vec.engines.engine import About, Entry, Hits, Vectors, read_about
+from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 
 
@@ -18,6 +19,7 @@ class MemoryEngine:
     """One collection; ``calls`` counts what was asked of it."""
 
     kind, place = "memory", "the collection in memory"
+    is_exclusive, is_open = False, False
     errors: tuple[type[Exception], ...] = (ClientError,)
 
     def __init__(self, *, has_bm25: bool = False) -> None:
@@ -68,4 +70,12 @@ class MemoryEngine:
         best = np.argsort(-scores, axis=1, kind="stable")[:, :depth]
         return [[(ids[n], float(row[n])) for n in places] for row, places in zip(scores, best, strict=True)]
 
-    def close(self) -> None: ...
+    def opened(self) -> MemoryEngine:
+        """Open it; one that is exclusive is refused to a second client."""
+        if self.is_exclusive and self.is_open:
+            raise EngineError("the folder is open in another program")
+        self.is_open = True
+        return self
+
+    def close(self) -> None:
+        self.is_open = False

@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self) -> None:
         text = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
         path = self.path.partition("?")[0]
-        lines = [json.loads(line) for line in text.splitlines()]
+        lines = [json.loads(line) for line in text.split("\n") if line]  # Not U+2028
         body = lines if path.endswith(("_bulk", "_msearch")) else (lines[0] if lines else None)
         status, content = self.server.answer(self.command, path, body)
         data = b"" if self.command == "HEAD" else json.dumps(content).encode()

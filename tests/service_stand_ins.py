@@ -22,6 +22,7 @@ from llama2vec.retrieve.search.fusion import Mode
 from llama2vec.retrieve.search.hits import Hit
 from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.serve.app import create_app
+from llama2vec.serve.batcher import Lengths
 from llama2vec.serve.loaded import Loaded, PreparedQuery, ServedModel
 from llama2vec.serve.server import address_of, listen, new_server
 from llama2vec.serve.settings import ProxySettings, ServeSettings
@@ -32,6 +33,10 @@ PASSAGES = (
     Passage("rivers/1", "The Amazon carries more water than any other river."),
     Passage("birds/1", "Many birds live there. " * 40 + "The condor is the largest of them.", "Birds"),
 )
+
+
+LONGEST = 200
+"""Words that the encoder reads of a text."""
 
 
 @dataclass
@@ -49,8 +54,9 @@ class StandInEncoder:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
-        return [len(text.split()) + 2 for text in texts]
+    def count_tokens(self, texts: Sequence[str], side: str) -> Lengths:
+        lengths = [len(text.split()) for text in texts]
+        return Lengths([min(length, LONGEST) + 2 for length in lengths], sum(length > LONGEST for length in lengths))
 
     def encode(self, texts: Sequence[str], side: str) -> npt.NDArray[np.float32]:
         self.calls.append((side, list(texts)))

@@ -9,10 +9,17 @@ The collection is named after the model's contract, so that vectors of two model
 
 from __future__ import annotations
 
+import hashlib
+
 from pymilvus import DataType, MilvusClient
 from reference import hold_against, load_encoder, options, read_corpus
 
 BATCH = 512
+
+
+def key_of(passage_id: str) -> str:
+    """Return a primary key: the client writes keys into expressions as they are, so quotes in one would change them."""
+    return hashlib.sha256(passage_id.encode()).hexdigest()
 
 
 def main() -> None:
@@ -23,10 +30,11 @@ def main() -> None:
     encoder, passages = load_encoder(arguments.model), read_corpus(arguments.corpus)
     client = MilvusClient(uri=arguments.uri, token=arguments.token)
 
-    name = f"llama2vec_{encoder.contract_hash[:12]}"
+    name = f"passages_{encoder.contract_hash[:12]}"
     if not client.has_collection(name):
         schema = client.create_schema(description=f"contract {encoder.contract_hash}")
-        schema.add_field("id", DataType.VARCHAR, max_length=512, is_primary=True)
+        schema.add_field("key", DataType.VARCHAR, max_length=64, is_primary=True)
+        schema.add_field("id", DataType.VARCHAR, max_length=65_535)
         schema.add_field("text", DataType.VARCHAR, max_length=65_535)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=encoder.dimension)
         index = client.prepare_index_params()
@@ -38,12 +46,15 @@ def main() -> None:
     for start in range(0, len(passages), BATCH):
         batch = passages[start : start + BATCH]
         rows = zip(batch, encoder.encode_passages(batch).tolist(), strict=True)
-        client.upsert(name, [{"id": one.id, "text": one.full_text, "vector": vector} for one, vector in rows])
+        client.upsert(
+            name,
+            [{"key": key_of(one.id), "id": one.id, "text": one.full_text, "vector": vector} for one, vector in rows],
+        )
 
     asked = encoder.encode_queries([arguments.question])[0]
-    for hit in client.search(name, data=[asked.tolist()], limit=3, output_fields=["text"])[0]:
-        print(f"{hit['distance']:.3f}  {hit['id']}  {hit['entity']['text'][:60]!r}")
-    stored = client.get(name, ids=[one.id for one in passages[:100]], output_fields=["text", "vector"])
+    for hit in client.search(name, data=[asked.tolist()], limit=3, output_fields=["id", "text"])[0]:
+        print(f"{hit['distance']:.3f}  {hit['entity']['id']}  {hit['entity']['text'][:60]!r}")
+    stored = client.get(name, ids=[key_of(one.id) for one in passages[:100]], output_fields=["text", "vector"])
     texts, vectors = [row["text"] for row in stored], [row["vector"] for row in stored]
     hold_against(encoder, arguments.tolerance, arguments.question, asked, texts, vectors)
     count = client.query(name, output_fields=["count(*)"])[0]["count(*)"]

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,11 @@ from llama2vec.retrieve.word_vectors import query_words
 
 ENGINES = ["milvus", "qdrant", "pgvector", "lancedb", "opensearch"]
 COUNT, WIDTH = 500, 32
+HOSTILE_IDS = [
+    "it's", "back\\slash", "ends in \\", 'a "quoted" one', "two\nlines", "cr\r", "tab\t", "50%", "%(id)s",
+    "{}", "''", "--",
+    "a'] or id not in ['", "a') or id not in ('", "' OR '1'='1", 'z" or id != "', "世界", "\u2028",
+]  # fmt: skip
 WORDS = ["llama", "alpaca", "camel", "wool", "river", "bridge", "stone", "winter", "mountain", "pass", "load", "herd"]
 
 
@@ -131,6 +136,43 @@ def test_an_export_finds_what_exact_search_finds_and_follows_the_store(
     assert export_store(second, engine) == Exported(33, COUNT - 13, 10)
     assert engine.count() == len(second)
     assert overlap(engine, second, queries) >= 0.98
+    engine.close()
+
+
+class NumberedEncoder(TableEncoder):
+    """The vector of a passage is the row of its text's number."""
+
+    def encode_passages(self, passages: Sequence[Passage], /) -> npt.NDArray[np.float32]:
+        return self.table[[int(passage.text.split()[-1]) for passage in passages]]
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_id_is_never_read_as_part_of_a_command(
+    kind: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
+    odd = [*HOSTILE_IDS, *(f"{number:03}{one}" for number, one in enumerate(HOSTILE_IDS))]
+    ids = [*odd, *map(str, range(20))]
+
+    def store(name: str, kept: list[str]) -> VectorStore:
+        passages = [Passage(one, f"text {ids.index(one)}") for one in kept]
+        return write_store(lambda: passages, NumberedEncoder(table), tmp_path / name, source={})
+
+    place = target(kind)
+    engine = place.open()
+    whole = store("whole", ids)
+    assert export_store(whole, engine) == Exported(len(ids), 0, 0)
+    found = engine.search(whole.vectors(range(len(ids))), 1)
+    assert [hits[0][0] for hits in found] == ids
+    held = len(odd)
+    while held:
+        # One after the other, so that each id stands first, last and alone in a request to delete it.
+        step = max(1, held // 3)
+        kept = ids[len(odd) - held + step :]
+        smaller = store(f"without {held}", kept)
+        assert export_store(smaller, engine) == Exported(0, len(kept), step)
+        listed = [one for batch in engine.digests() for one, _ in batch]
+        assert sorted(listed) == sorted(kept)
+        held -= step
     engine.close()
 
 
@@ -242,6 +284,40 @@ def test_an_index_searches_through_an_engine(
     allowed = opened.fields.rows("year >= 2010")
     assert np.isin(opened.index.search(queries, 10, allowed)[1], allowed).all()
     assert opened.bm25 is not None
+
+
+@pytest.mark.parametrize("kind", ENGINES)
+def test_an_index_that_is_replaced_while_it_is_open_is_searched_on(
+    kind: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
+    store = store_of(tmp_path / "store", list(range(200)), table)
+    place = target(kind)
+    engine = place.open()
+    export_store(store, engine)
+    engine.close()
+    build_index(store, tmp_path / "index", search=SearchRequest(engine=place))
+    opened = OpenedIndex.open(tmp_path / "index")
+    assert build_index(store, tmp_path / "index", bm25="en") == ["bm25"]
+    assert not opened.is_present
+    queries = clustered(5, WIDTH, seed=1)
+    assert opened.again().index.search(queries, 10)[1].shape == (5, 10)
+    opened = opened.again()
+    assert opened.bm25 is not None
+    assert opened.index.search(queries, 10)[1].shape == (5, 10)
+
+
+@pytest.mark.parametrize(("kind", "what"), [("qdrant", "Qdrant's local mode"), ("milvus", "Milvus Lite")])
+def test_a_folder_that_another_program_has_open_is_refused_in_one_line(
+    kind: str, what: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
+    place = target(kind)
+    engine = place.open()
+    export_store(store_of(tmp_path / "store", [0, 1, 2], table), engine)
+    code = f"from llama2vec.engines.opening import Target; Target({kind!r}, {place.at!r}, 'passages').open()"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert f"{what}" in other.stderr.splitlines()[-1]
+    assert "one" in other.stderr.splitlines()[-1]
+    engine.close()
 
 
 @pytest.mark.parametrize("width", [2500, 4096])

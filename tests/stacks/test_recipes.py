@@ -74,7 +74,7 @@ def test_milvus_lite_finds_passages_and_a_second_run_adds_none(
     for _ in range(2):
         finished = recipe("milvus.py", model, "--uri", "passages.db", "--corpus", corpus_file)
         assert_found(finished, [row["_id"] for row in corpus_rows])
-        assert re.search(r"^24 passages in llama2vec_[0-9a-f]{12} at passages.db", finished.stdout, re.MULTILINE)
+        assert re.search(r"^24 passages in passages_[0-9a-f]{12} at passages.db", finished.stdout, re.MULTILINE)
 
 
 def test_langchain_gives_the_encoder_s_vectors(recipe: Recipe, model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +65,7 @@ class Engine(Protocol):
     kind: str  # As in ``--to``
     place: str  # Where the collection is, without passwords, for messages
     errors: tuple[type[Exception], ...]  # What the engine's client raises
+    is_exclusive: bool  # Whether no second client can open the data while this one is open, not even of this process
     has_bm25: bool  # Whether it searches words by its own BM25; otherwise it takes word vectors
 
     def about(self) -> About | None:
@@ -104,6 +106,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of the connection."""
+
+
+def document_id(passage_id: str) -> str:
+    """Return the key of a passage in an engine: 64 digits, whatever characters and length the passage's id has.
+
+    >>> len(document_id("it's \\ "))
+    64
+    """
+    return hashlib.sha256(passage_id.encode()).hexdigest()
 
 
 def payload(passage: Passage) -> dict[str, Any]:

@@ -48,6 +48,7 @@ class Lance:
     """A table in LanceDB."""
 
     kind = "lancedb"
+    is_exclusive = False
     has_bm25 = True
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from llama2vec.engines.engine import (
@@ -14,11 +15,13 @@ from llama2vec.engines.engine import (
     Entry,
     Hits,
     Vectors,
+    document_id,
     missing,
     payload,
     read_about,
     unreachable,
 )
+from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 
 _LONGEST = 65_535  # Bytes of a VARCHAR
@@ -39,7 +42,7 @@ if about["contract_hash"] != encoder.contract_hash:
 client.load_collection($collection)
 question = "…"
 vector = encoder.encode_queries([question])[0].tolist()
-wanted = ["title", "text", "path", "page", "fields"]
+wanted = ["id", "title", "text", "path", "page", "fields"]
 for hit in client.search(
     $collection, data=[vector], anns_field="vector", limit=10, output_fields=wanted,
     # filter='fields["year"] >= 2020',
@@ -62,7 +65,9 @@ class Milvus:
     """A collection in Milvus."""
 
     kind = "milvus"
+    is_exclusive = False
     has_bm25 = False
+    _is_keyed = True  # False: made before passages had keys, and only searched
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:
         try:
@@ -78,6 +83,11 @@ class Milvus:
             self._client = pymilvus.MilvusClient(at, token=token, timeout=timeout)
             self._client.list_collections(timeout=timeout)
         except (pymilvus.MilvusException, OSError, RuntimeError) as error:
+            if "Open local milvus failed" in str(error) and Path(at).exists():
+                raise EngineError(
+                    f"{at} cannot be opened by Milvus Lite, which lets in one program at a time; end another one that "
+                    "has it open, or run a Milvus server"
+                ) from error
             raise unreachable(f"Milvus at {at}", error) from error
 
     def about(self) -> About | None:
@@ -88,14 +98,16 @@ class Milvus:
         properties = described.get("properties") or {}
         about = read_about(properties.get(ABOUT), self.place)
         self._has_words = about.language is not None
+        self._is_keyed = any(field["name"] == "key" for field in described["fields"])
         self._client.load_collection(self._name)
         return about
 
     def create(self, about: About) -> None:
         """See :class:`Engine`."""
         types, schema = self._types, self._client.create_schema(description=f"contract {about.contract_hash}")
-        schema.add_field("id", types.VARCHAR, max_length=_LONGEST, is_primary=True)
-        for name in ("digest", "title", "text"):
+        # The client writes primary keys into expressions without escaping them, so a passage's id cannot be one.
+        schema.add_field("key", types.VARCHAR, max_length=64, is_primary=True)
+        for name in ("id", "digest", "title", "text"):
             schema.add_field(name, types.VARCHAR, max_length=_LONGEST)
         schema.add_field("path", types.VARCHAR, max_length=_LONGEST, nullable=True)
         schema.add_field("page", types.INT64, nullable=True)
@@ -135,6 +147,11 @@ class Milvus:
 
     def digests(self) -> Iterator[Sequence[tuple[str, str]]]:
         """See :class:`Engine`."""
+        if not self._is_keyed:
+            raise EngineError(
+                f"{self.place} was made by an older llama2vec, and Milvus may misread its ids; choose another "
+                "--collection, or drop this one first"
+            )
         rows = self._client.query_iterator(self._name, batch_size=_LISTED, output_fields=["id", "digest"])
         try:
             while batch := rows.next():
@@ -147,12 +164,13 @@ class Milvus:
         self._client.upsert(self._name, [self._row(entry) for entry in entries])
 
     def _row(self, entry: Entry) -> dict[str, Any]:
-        row = {**payload(entry.passage), "digest": entry.digest, "vector": entry.vector.tolist()}
+        key = document_id(entry.passage.id)
+        row = {**payload(entry.passage), "key": key, "digest": entry.digest, "vector": entry.vector.tolist()}
         return row | ({"words": dict(entry.words) or _NO_WORDS} if self._has_words else {})
 
     def delete(self, ids: Sequence[str]) -> None:
         """See :class:`Engine`."""
-        self._client.delete(self._name, ids=list(ids))
+        self._client.delete(self._name, ids=[document_id(one) for one in ids])
 
     def finish(self) -> None:
         """See :class:`Engine`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from llama2vec.engines.engine import (
     Entry,
     Hits,
     Vectors,
+    document_id,
     masked,
     masked_line,
     missing,
@@ -70,6 +70,7 @@ class OpenSearch:
     """An index in OpenSearch."""
 
     kind = "opensearch"
+    is_exclusive = False
     has_bm25 = True
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float, **client: Any) -> None:
@@ -155,7 +156,7 @@ class OpenSearch:
         self._bulk(
             {
                 "_op_type": "index",
-                "_id": _document_id(entry.passage.id),
+                "_id": document_id(entry.passage.id),
                 "_source": {**payload(entry.passage), "digest": entry.digest, "vector": entry.vector.tolist()},
             }
             for entry in entries
@@ -163,7 +164,7 @@ class OpenSearch:
 
     def delete(self, ids: Sequence[str]) -> None:
         """See :class:`Engine`."""
-        self._bulk({"_op_type": "delete", "_id": _document_id(one)} for one in ids)
+        self._bulk({"_op_type": "delete", "_id": document_id(one)} for one in ids)
 
     def _bulk(self, actions: Iterator[dict[str, Any]]) -> None:
         _, refused = self._helpers.bulk(self._client, actions, index=self._name, raise_on_error=False)
@@ -208,11 +209,6 @@ def _reason(error: Any) -> str:
     while isinstance(error, dict):
         error = error.get("caused_by") or error.get("reason") or error.get("type") or ""
     return masked_line(Exception(error))
-
-
-def _document_id(passage_id: str) -> str:
-    """Return the id of a document, which takes 512 bytes at most."""
-    return hashlib.sha256(passage_id.encode()).hexdigest()
 
 
 def _product(score: float) -> float:

@@ -68,6 +68,7 @@ class Pgvector:
     """A table in PostgreSQL."""
 
     kind = "pgvector"
+    is_exclusive = False
     has_bm25 = False
 
     def __init__(self, at: str, collection: str, *, token: str, timeout: float) -> None:

@@ -77,6 +77,7 @@ class Qdrant:
             f"the collection {collection} at {at}",
             (ApiException, RuntimeError, ValueError, OSError),
         )
+        self.is_exclusive = "://" not in at
         self._models, self._name, self._has_words = qdrant_client.models, collection, False
         try:
             if "://" in at:
@@ -86,8 +87,15 @@ class Qdrant:
                 self._quick.get_collections()
                 self._client = qdrant_client.QdrantClient(**where, timeout=max(REQUEST_SECONDS, round(timeout)))
             else:
-                self._client = self._quick = qdrant_client.QdrantClient(path=at)
+                # One thread opens it, another one searches, and either may close it; one at a time, as SQLite demands.
+                self._client = qdrant_client.QdrantClient(path=at, force_disable_check_same_thread=True)
+                self._quick = self._client
         except (ApiException, OSError, RuntimeError, ValueError) as error:
+            if self.is_exclusive and "already accessed" in str(error):
+                raise EngineError(
+                    f"{at} is open in another program, and Qdrant's local mode lets in one at a time; end that one, "
+                    "or run a Qdrant server"
+                ) from error
             raise unreachable(f"Qdrant at {at}", error) from error
 
     def about(self) -> About | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llama2vec.errors import ContractError, MissingDependencyError
 from llama2vec.manifest import package_version
 from llama2vec.model.local import fetched
-from llama2vec.model.publish.publishing import MODULE_CLASS, MODULE_FILE, MODULES_FILE, STOCK_MODULES, module_source
+from llama2vec.model.publish.portable_files import MODULE_CLASS, MODULE_FILE, MODULES_FILE, STOCK_MODULES, module_source
 from llama2vec.model.source import resolve_model
 
 if TYPE_CHECKING:

@@ -27,8 +27,9 @@ from llama2vec.model.limits import most_tokens, within_model
 from llama2vec.model.local import check_layer_count, fetched, quiet_transformers, weights_to_save
 from llama2vec.model.pooling import Pooling, check_finite, unit_vectors
 from llama2vec.model.prompt import count_longer, prompt_ids, prompted_texts
+from llama2vec.model.publish.portable_files import PUBLIC_FILES
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
-from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files
+from llama2vec.model.publish.publishing import add_public_files
 from llama2vec.model.source import COMPACT_FILE, COMPACT_FILES, ModelSource, ModelSpec, resolve_model
 from llama2vec.model.speed.compiled_reading import Compile, CompiledReading
 from llama2vec.model.speed.short_reading import ShortReading

@@ -26,6 +26,7 @@ from llama2vec.manifest import digest
 from llama2vec.model.contract import Contract, saved_contract
 from llama2vec.model.difference import merge_weights
 from llama2vec.model.packaged import PACKAGED, packages_line
+from llama2vec.model.publish.portable_files import write_sentence_transformers_files
 from llama2vec.model.publish.prompted_tokenizer import put_prompt_into_tokenizer
 from llama2vec.model.source import (
     COMPACT_ADAPTER,
@@ -176,6 +177,8 @@ def merge(compact: Path, base: Path, folder: Path, contract: Contract | None) ->
                 place = folder / file.relative_to(home)
                 place.parent.mkdir(exist_ok=True)
                 shutil.copyfile(file, place)
+    if (folder / CONTRACT_FILE).is_file():
+        write_sentence_transformers_files(folder)
     if contract is not None and contract.encoder.servable:
         from transformers import AutoTokenizer
 

@@ -20,6 +20,7 @@ from llama2vec.serve.settings import ServeSettings
 ResultT = TypeVar("ResultT")
 
 RETRY_WHILE_LOADING = {"Retry-After": "2"}
+CUT_TEXTS = "X-Cut-Texts"
 _ERRORS = {
     400: "The request does not fit", 401: "The token is missing or wrong", 404: "Unknown model, passage or file",
     408: "The request took too long to arrive", 413: "The body is too large", 421: "Unknown host name",
@@ -33,6 +34,11 @@ def loaded(service: Service) -> Loaded:
     if service.loaded is None:
         raise Problem(503, "the model is still loading; try again soon", "loading", headers=RETRY_WHILE_LOADING)
     return service.loaded
+
+
+def cut_header(cut: int) -> dict[str, str]:
+    """Return the header that says how many texts of a request the model read only the beginning of."""
+    return {CUT_TEXTS: str(cut)} if cut else {}
 
 
 def served_model(service: Service) -> ServedModel:
@@ -59,7 +65,7 @@ async def unless_gone(request: Request, work: Awaitable[ResultT], settings: Serv
         headers = {"Retry-After": str(error.retry_seconds)}
         raise Problem(503, str(error), "queue_full", headers=headers) from None
     except StoreChangedError:
-        text = "the index was rewritten and cannot be opened again; build it again, or restart the service"
+        text = "the index was rewritten and cannot be opened again; the service's log says why, and what to mend"
         raise Problem(503, text, "store_changed") from None
     except EngineError:
         text = "the vector database of this index does not answer, or holds another state of it; bm25 needs none"

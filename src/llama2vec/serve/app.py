@@ -20,7 +20,14 @@ from starlette.routing import Match
 
 import llama2vec
 from llama2vec.retrieve.index.exact import shortened
-from llama2vec.serve.answering import RETRY_WHILE_LOADING, described_errors, loaded, served_model, unless_gone
+from llama2vec.serve.answering import (
+    RETRY_WHILE_LOADING,
+    cut_header,
+    described_errors,
+    loaded,
+    served_model,
+    unless_gone,
+)
 from llama2vec.serve.gate import Gate
 from llama2vec.serve.loaded import Loaded, ServedModel
 from llama2vec.serve.metrics import Metrics
@@ -67,7 +74,9 @@ def create_app(
         on_ready: Called once when requests can be answered.
         on_failure: Called when loading failed.
     """
-    service = Service(load, settings, lambda batch: metrics.count_batch(batch))
+    service = Service(
+        load, settings, lambda batch: metrics.count_batch(batch), lambda side, texts: metrics.count_cut(side, texts)
+    )
     metrics = Metrics(lambda: service.waiting)
 
     async def start() -> None:
@@ -164,7 +173,8 @@ def _add_embeddings(app: FastAPI, service: Service, secured: list[Any]) -> None:
             values = [base64.b64encode(vector.astype("<f4").tobytes()).decode() for vector in vectors]
         data = [{"object": "embedding", "index": place, "embedding": value} for place, value in enumerate(values)]
         usage = {"prompt_tokens": encoded.tokens, "total_tokens": encoded.tokens}
-        return JSONResponse({"object": "list", "data": data, "model": model.name, "usage": usage})
+        content = {"object": "list", "data": data, "model": model.name, "usage": usage}
+        return JSONResponse(content, headers=cut_header(encoded.cut))
 
     def described(model: ServedModel) -> Model:
         return Model(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -25,11 +25,18 @@ _FAILURES_IN_A_ROW = 3
 _MOST_CALLS = 4
 
 
+class Lengths(NamedTuple):
+    """The lengths of some texts."""
+
+    tokens: Sequence[int]  # What the model reads of each, prompts included
+    cut: int = 0  # How many are longer than that
+
+
 class TextEncoder(Protocol):
     """What the batcher needs of a model; each method is called from one thread of its own."""
 
-    def count_tokens(self, texts: Sequence[str], side: Side) -> list[int]:
-        """Return how many tokens the model reads of each text, prompts included."""
+    def count_tokens(self, texts: Sequence[str], side: Side) -> Lengths:
+        """Return how many tokens the model reads of each text, and how many texts are longer."""
         ...
 
     def encode(self, texts: Sequence[str], side: Side) -> Vectors:
@@ -55,6 +62,7 @@ class Encoded:
 
     vectors: Vectors  # [N, D] float32, in the order of its texts
     tokens: int  # How many tokens the model read for it, prompts included
+    cut: int = 0  # How many of its texts the model read only the beginning of
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +146,12 @@ class Batcher:
         loop = asyncio.get_running_loop()
         self.waiting += len(texts)
         try:
-            tokens = await _call(self._counter, self._encoder.count_tokens, texts, side)
-            request = _Request(texts, tokens, loop.create_future())
+            lengths = await _call(self._counter, self._encoder.count_tokens, texts, side)
+            request = _Request(texts, lengths.tokens, loop.create_future())
             self._pending[side].append(request)
             self._arrived.set()
             try:
-                return Encoded(np.stack(await request.done), sum(tokens))
+                return Encoded(np.stack(await request.done), sum(lengths.tokens), lengths.cut)
             finally:
                 # Also when the caller gave up: texts that are not in a batch yet are never encoded.
                 with suppress(ValueError):

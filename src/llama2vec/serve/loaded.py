@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -15,8 +15,9 @@ from llama2vec.model.prompt import count_longer, prompted_texts
 from llama2vec.records import Query, Side, Vectors
 from llama2vec.retrieve.search.fusion import Mode
 from llama2vec.retrieve.search.hits import Hit
-from llama2vec.retrieve.search.opened import OpenedIndex, check_contract, warn_of_cut_queries
+from llama2vec.retrieve.search.opened import LimitedQueryEncoder, OpenedIndex, check_contract
 from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.serve.batcher import Lengths
 
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explainer, Explanation
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
     from llama2vec.retrieve.search.query_table import QueryTable
 
 ResultT = TypeVar("ResultT")
+
+
+class CutTexts:
+    """Says in the log that texts are longer than the model reads, once for each side; the metrics count them all."""
+
+    def __init__(self) -> None:
+        self._told: set[Side] = set()
+
+    def note(self, cut: Cut, total: int, side: Side) -> None:
+        """Warn of the first texts of a side that are cut."""
+        if cut.texts and side not in self._told:
+            self._told.add(side)
+            # No setting of the service raises a limit.
+            warn_of_limit(cut, total, "", noun=NOUNS[side])
 
 
 class ServedModel:
@@ -37,14 +52,16 @@ class ServedModel:
         self.batch_tokens = encoder.batch_tokens
         # A tokenizer stores the limit of the current call, so two threads cannot share one.
         self._tokenizer = copy.deepcopy(encoder.backbone.tokenizer)
+        self._told = CutTexts()
 
-    def count_tokens(self, texts: Sequence[str], side: Side) -> list[int]:
-        """Return how many tokens the model reads of each text, prompts included."""
+    def count_tokens(self, texts: Sequence[str], side: Side) -> Lengths:
+        """See :class:`TextEncoder`."""
         prompt, most = self.encoder.reading(side)
         read = prompted_texts(self._tokenizer, texts, self.encoder.contract.ids, prompt, most)
-        # Not by the encoder, whose tokenizer is another thread's. No setting of the service raises a limit.
-        warn_of_limit(Cut(count_longer(self._tokenizer, texts, most), most), len(texts), "", noun=NOUNS[side])
-        return [len(ids) for ids in read]
+        # Not by the encoder, whose tokenizer is another thread's.
+        cut = Cut(count_longer(self._tokenizer, texts, most), most)
+        self._told.note(cut, len(texts), side)
+        return Lengths([len(ids) for ids in read], cut.texts)
 
     def encode(self, texts: Sequence[str], side: Side) -> Vectors:
         """Return [N, D] unit vectors."""
@@ -106,6 +123,7 @@ class TimedHits(Generic[ResultT]):
     encode_ms: float | None  # Until the model's vector was there, queueing included; None = the model was not asked
     search_ms: float  # Until the passages were there, queueing included
     quick: bool = False  # Whether the query table stood in for the model
+    cut: int = 0  # How many questions, 0 or 1, were read only to the limit of the model
 
 
 @dataclass(frozen=True)
@@ -116,6 +134,7 @@ class Loaded:
     retriever: Retriever | None = None  # The index, opened with ``query`` as its encoder; None = embeddings only
     query: PreparedQuery | None = None  # Takes the vector of the query that is searched for; None = ``bm25`` alone
     table: QueryTable | None = None  # Encodes quick queries; without a model, all queries
+    told: CutTexts = field(default_factory=CutTexts)  # What was said of questions that the table cuts
 
     @classmethod
     def with_index(cls, model: ServedModel | None, retriever: Retriever, table: QueryTable | None = None) -> Loaded:
@@ -153,25 +172,31 @@ class Loaded:
             return ()
         return tuple(mode for mode in ("hybrid", "dense") if mode not in self.modes)
 
-    @property
-    def store_changed(self) -> bool:
-        """Whether the store was rewritten since the index was opened."""
+    def check_store(self) -> StoreError | None:
+        """Open the index again where it was rewritten; return why that is impossible, None = it is open."""
         try:
             if self.retriever:
                 self.retriever.check_unchanged()
-        except StoreError:
-            return True
-        return False
+        except StoreError as error:
+            return error
+        return None
 
     def hits(self, asked: Search, vector: Vectors | None) -> list[Hit]:
         """Search in the calling thread, one search at a time; :class:`StoreChangedError` if the store was rewritten."""
         if self.query is not None:
             if vector is None and self.table is not None and asked.mode != "bm25":
                 vector = self.table.encode_queries([asked.question])
-                warn_of_cut_queries(self.table, [Query("question", asked.question)], "")
             self.query.vector = vector
         with self._faults_told() as retriever:
             return retriever.hits(asked.question, asked.mode, asked.depth, where=asked.where, group=asked.group)
+
+    def cut_by_table(self, asked: Search) -> int:
+        """Return how many questions (0 or 1) the query table reads only the beginning of, where it encoded this one."""
+        if asked.mode == "bm25" or self.asks_model(asked) or not isinstance(self.table, LimitedQueryEncoder):
+            return 0
+        cut = self.table.cut_queries([Query("question", asked.question)])
+        self.told.note(cut, 1, "query")
+        return cut.texts
 
     def read(self, function: Callable[[OpenedIndex], ResultT]) -> ResultT:
         """Read from the present state of the index in the calling thread; errors as of :meth:`hits`."""
@@ -184,6 +209,7 @@ class Loaded:
         try:
             yield self.retriever
         except StoreError as error:
-            if isinstance(error, StoreReplacedError) or self.store_changed:
-                raise StoreChangedError from error
+            fault = error if isinstance(error, StoreReplacedError) else self.check_store()
+            if fault is not None:
+                raise StoreChangedError(str(fault)) from error
             raise

@@ -7,6 +7,7 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from llama2vec.records import Side
 from llama2vec.serve.batcher import Batch
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -26,6 +27,7 @@ class Metrics:
         self._requests = counter("llama2vec_requests", "Answered requests.", labels)
         self._seconds = histogram("llama2vec_request_seconds", "Request to answer.", ("route",), buckets=_SECONDS)
         self._texts = counter("llama2vec_texts", "Texts encoded.", ("side",))
+        self._cut = counter("llama2vec_cut_texts", "Texts of which the model read only the beginning.", ("side",))
         self._tokens = counter("llama2vec_tokens", "Tokens that the model read.", ("side",))
         self._batch_texts = histogram("llama2vec_batch_texts", "Texts of a batch.", ("side",), buckets=_TEXTS)
         self._batch_tokens = histogram("llama2vec_batch_tokens", "Tokens of a batch.", ("side",), buckets=_TOKENS)
@@ -45,6 +47,10 @@ class Metrics:
         self._batch_texts.labels(batch.side).observe(batch.texts)
         self._batch_tokens.labels(batch.side).observe(batch.tokens)
         self._batch_seconds.labels(batch.side).observe(batch.seconds)
+
+    def count_cut(self, side: Side, texts: int) -> None:
+        """Count texts that are longer than the model reads."""
+        self._cut.labels(side).inc(texts)
 
     def text(self) -> bytes:
         """Return all counters in Prometheus' text format."""

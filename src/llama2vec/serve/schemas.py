@@ -287,7 +287,8 @@ def problem_answer(problem: HTTPException) -> JSONResponse:
     kind = "invalid_request_error" if status < 500 else "server_error"
     if status == HTTPStatus.UNAUTHORIZED:
         kind = "authentication_error"
-    error = {"message": problem.detail, "type": kind, "param": getattr(problem, "param", None), "code": code}
+    message = str(problem.detail).encode(errors="backslashreplace").decode()  # It may quote a request
+    error = {"message": message, "type": kind, "param": getattr(problem, "param", None), "code": code}
     return JSONResponse({"error": error}, status, headers=problem.headers)
 
 

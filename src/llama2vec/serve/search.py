@@ -12,7 +12,7 @@ from llama2vec.errors import ModelError
 from llama2vec.records import Passage
 from llama2vec.retrieve.search.hits import Hit, as_row, location, neighbors
 from llama2vec.retrieve.search.opened import OpenedIndex
-from llama2vec.serve.answering import described_errors, loaded, unless_gone
+from llama2vec.serve.answering import cut_header, described_errors, loaded, unless_gone
 from llama2vec.serve.files import CorpusFiles, headers_of, pieces, size_of
 from llama2vec.serve.loaded import Search
 from llama2vec.serve.schemas import (
@@ -51,7 +51,7 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
     address_model, body_model = search_requests(service.settings)
     responses = described_errors(secured, 400, 408, 413, 500, 503, 504)
 
-    async def answer(request: Request, asked: SearchFields) -> SearchAnswer:
+    async def answer(request: Request, response: Response, asked: SearchFields) -> SearchAnswer:
         modes = loaded(service).modes
         mode = asked.mode or modes[0]
         if mode not in modes:
@@ -63,6 +63,7 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
             return FoundPassage(**as_row(hit, asked.q), file=files.address(hit.passage) if files else None)
 
         found = await unless_gone(request, service.search(search, show), service.settings)
+        response.headers.update(cut_header(found.cut))
         took_ms = 1000 * (time.monotonic() - request.scope["started"])
         return SearchAnswer(
             query=asked.q, mode=mode, modes=list(modes), where=asked.where, took_ms=round(took_ms, 2),
@@ -71,14 +72,18 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
         )  # fmt: skip
 
     @app.get("/search", dependencies=secured, responses=responses)
-    async def search(request: Request, asked: Annotated[address_model, Query()]) -> SearchAnswer:  # type: ignore[valid-type]
+    async def search(request: Request, response: Response, asked: Annotated[address_model, Query()]) -> SearchAnswer:  # type: ignore[valid-type]
         """Search the index."""
-        return await answer(request, asked)
+        return await answer(request, response, asked)
 
     @app.post("/search", dependencies=secured, responses=responses)
-    async def search_by_body(request: Request, asked: Annotated[body_model, Body()]) -> SearchAnswer:  # type: ignore[valid-type]
+    async def search_by_body(
+        request: Request,
+        response: Response,
+        asked: Annotated[body_model, Body()],  # type: ignore[valid-type]
+    ) -> SearchAnswer:
         """Search the index, for long questions and those that should not appear in an address."""
-        return await answer(request, asked)
+        return await answer(request, response, asked)
 
 
 def _add_reading(app: FastAPI, service: Service, secured: list[Any]) -> None:

@@ -49,6 +49,7 @@ class Service:
         load: Callable[[], Loaded],
         settings: ServeSettings,
         on_batch: Callable[[Batch], None] = lambda batch: None,
+        on_cut: Callable[[Side, int], None] = lambda side, texts: None,
     ) -> None:
         self.settings = settings
         self.created = int(time.time())
@@ -57,7 +58,7 @@ class Service:
         self._following: asyncio.Task[None] | None = None
         self._refused = ""
         """The contract of vectors whose model could not be loaded."""
-        self._load, self._on_batch = load, on_batch
+        self._load, self._on_batch, self._on_cut = load, on_batch, on_cut
         self._batcher: Batcher | None = None
         # One: BM25's stemmer must not be used by two threads at once, and a large product uses all cores by itself.
         self._searches = ThreadPoolExecutor(1, thread_name_prefix="search")
@@ -96,9 +97,9 @@ class Service:
         return self.state
 
     async def _check(self, loaded: Loaded) -> None:
-        changed = await asyncio.get_running_loop().run_in_executor(self._searches, lambda: loaded.store_changed)
-        if changed or self._index_state != "engine_unavailable":
-            self._index_state = "store_changed" if changed else "ok"
+        fault = await asyncio.get_running_loop().run_in_executor(self._searches, loaded.check_store)
+        if fault is not None or self._index_state != "engine_unavailable":
+            self._note_store(fault)
         elif time.monotonic() - self._lost_at >= _ASK_AGAIN_SECONDS:
             with suppress(StoreError, StoreChangedError, QueueFullError, NotFiniteError, EncodingError):
                 await self._search(loaded, Search(_PROBE, loaded.modes[0], 1), lambda hit: hit)
@@ -192,6 +193,8 @@ class Service:
         encoded = await self._batcher.encode(texts, side)
         if not np.isfinite(encoded.vectors).all():
             raise NotFiniteError("a vector is not finite")
+        if encoded.cut:
+            self._on_cut(side, encoded.cut)
         return encoded
 
     async def search(self, asked: Search, show: Callable[[Hit], ResultT]) -> TimedHits[ResultT]:
@@ -223,21 +226,24 @@ class Service:
 
     async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> TimedHits[ResultT]:
         started = encoded = time.monotonic()
-        vector, by_model = None, loaded.asks_model(asked)
+        vector, by_model, cut = None, loaded.asks_model(asked), 0
         if by_model:
-            vector = (await self.embed([asked.question], "query")).vectors
+            read = await self.embed([asked.question], "query")
+            vector, cut = read.vectors, read.cut
             encoded = time.monotonic()
 
-        def search() -> tuple[list[ResultT], float]:
+        def search() -> tuple[list[ResultT], float, int]:
             hits = loaded.hits(asked, vector)
             found = time.monotonic()
             self._note_answer(asked)
-            return [show(hit) for hit in hits], found
+            return [show(hit) for hit in hits], found, loaded.cut_by_table(asked)
 
-        hits, found = await self._in_search_thread(search)
+        hits, found, cut_by_table = await self._in_search_thread(search)
         encode_ms = None if vector is None else 1000 * (encoded - started)
         quick = asked.mode != "bm25" and loaded.model is not None and not by_model
-        return TimedHits(hits, encode_ms, 1000 * (found - encoded), quick)
+        if cut_by_table:
+            self._on_cut("query", cut_by_table)
+        return TimedHits(hits, encode_ms, 1000 * (found - encoded), quick, cut + cut_by_table)
 
     async def _in_search_thread(self, function: Callable[[], ResultT]) -> ResultT:
         if self._searching >= self.settings.max_waiting:
@@ -250,17 +256,25 @@ class Service:
 
     def _note_answer(self, asked: Search) -> None:
         if self._index_state != "engine_unavailable":
-            self._index_state = "ok"
+            self._note_store(None)
         elif asked.mode != "bm25" and asked.where is None and asked.depth <= _ASKS_ENGINE:
             self._index_state = "ok"
             logger.info("the vector database answers again")
+
+    def _note_store(self, fault: Exception | None) -> None:
+        """Say once in the log why the index cannot be opened again, and once that it is open."""
+        before, self._index_state = self._index_state, "ok" if fault is None else "store_changed"
+        if fault is not None and before != "store_changed":
+            logger.warning("searches fail until this is mended: %s", fault)
+        elif fault is None and before == "store_changed":
+            logger.info("the index is open again")
 
     def _noting_faults(self, function: Callable[[], ResultT]) -> ResultT:
         """Call a function; in the thread, because an engine that hangs fails after the request has been given up."""
         try:
             return function()
-        except StoreChangedError:
-            self._index_state = "store_changed"
+        except StoreChangedError as error:
+            self._note_store(error)
             raise
         except EngineError as error:
             if self.loaded is not None and self._index_state != "engine_unavailable":  # once, not for each request

@@ -16,7 +16,8 @@ from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_VECTORS
 from llama2vec.model.local import fetched
 from llama2vec.model.publish.origin import CARD_FILE, origin_of
-from llama2vec.model.publish.publishing import PUBLIC_FILES, is_authors_card
+from llama2vec.model.publish.portable_files import PUBLIC_FILES
+from llama2vec.model.publish.publishing import is_authors_card
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import check_same, connect, launched_processes, on_first_process
 from llama2vec.training.state import CHECKPOINTS, LOG_FILE, LOSS_PLOT, has_checkpoint

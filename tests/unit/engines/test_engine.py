@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from llama2vec.engines.engine import About, encodable, masked, masked_line, payload, read_about, unreachable
+from llama2vec.engines.engine import (
+    About,
+    document_id,
+    encodable,
+    masked,
+    masked_line,
+    payload,
+    read_about,
+    unreachable,
+)
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage, Place
 
@@ -31,6 +40,13 @@ def test_a_passage_becomes_what_an_engine_keeps() -> None:
         "fields": {"year": 2020, "draft": False},
     }  # fmt: skip
     assert payload(Passage("1", "text"))["place"] == {}
+
+
+def test_keys_of_passages_are_plain_and_have_one_length() -> None:
+    ids = ("", "1", "世" * 1000, "a'] or id not in ['", 'z" or id != "', "\\", "a\nb")
+    keys = {document_id(one) for one in ids}
+    assert len(keys) == len(ids)
+    assert all(len(key) == 64 and key.isalnum() for key in keys)
 
 
 def test_only_what_no_engine_takes_is_replaced() -> None:

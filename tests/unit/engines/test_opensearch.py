@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llama2vec.engines.engine import ABOUT, About
-from llama2vec.engines.opensearch import _ANALYZERS, OpenSearch, _document_id, _product
+from llama2vec.engines.opensearch import _ANALYZERS, OpenSearch, _product
 from llama2vec.retrieve.index.lexical import _STEMMERS
 
 
@@ -17,10 +17,6 @@ from llama2vec.retrieve.index.lexical import _STEMMERS
 def test_a_score_turns_back_into_its_inner_product(product: float) -> None:
     score = product + 1 if product >= 0 else 1 / (1 - product)
     assert _product(score) == pytest.approx(product)
-
-
-def test_ids_of_documents_have_one_length() -> None:
-    assert {len(_document_id(one)) for one in ("", "1", "世" * 1000)} == {64}
 
 
 def test_languages_are_named_as_stemmers_are() -> None:

@@ -13,7 +13,7 @@ import pytest
 from service_stand_ins import StandInEncoder, vector_of
 
 from llama2vec.errors import NotFiniteError
-from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
+from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, Lengths, QueueFullError
 
 
 def run(encoder: StandInEncoder, work: Callable[[Batcher], Coroutine[Any, Any, None]], **settings: Any) -> list[Batch]:
@@ -207,7 +207,7 @@ class Faulty(StandInEncoder):
     in_count: bool = False
     too_few: bool = False
 
-    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], side: str) -> Lengths:
         if self.in_count:
             self.fail()
         return super().count_tokens(texts, side)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from service_stand_ins import Running
+from service_stand_ins import LONGEST, Running
 
 
 def test_metrics_count_requests_by_route_and_status_texts_tokens_and_batches(service: Running) -> None:
@@ -30,3 +30,16 @@ def test_metrics_count_requests_by_route_and_status_texts_tokens_and_batches(ser
     ):
         assert line in answer.text.splitlines(), line
     assert "made-up" not in answer.text
+
+
+def test_texts_that_the_model_cuts_are_counted_and_told_to_the_client(service: Running) -> None:
+    long = "word " * (LONGEST + 1)
+    embedded = service.client.post("/v1/embeddings", json={"input": [long, "short", long]})
+    assert embedded.headers["X-Cut-Texts"] == "2"
+    for given in ({"params": {"q": long[:900]}}, {"json": {"q": long}}):
+        found = service.client.request("POST" if "json" in given else "GET", "/search", **given)
+        assert (found.status_code, found.headers.get("X-Cut-Texts")) == (200, "1" if "json" in given else None)
+    assert "X-Cut-Texts" not in service.client.post("/v1/embeddings", json={"input": "short"}).headers
+    counted = service.client.get("/metrics").text.splitlines()
+    assert 'llama2vec_cut_texts_total{side="passage"} 2.0' in counted
+    assert 'llama2vec_cut_texts_total{side="query"} 1.0' in counted

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.retrieve.search.query_table import QueryTable
 from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.store.writer import write_store
+from llama2vec.serve.batcher import Lengths
 from llama2vec.serve.loaded import Loaded, PreparedQuery, ServedModel
 
 
@@ -114,6 +114,14 @@ def test_a_table_answers_instead_of_a_model(start: Start, tmp_path: Path) -> Non
     assert (refused.status_code, "only a model can explain" in refused.text) == (400, True)
     with pytest.raises(StoreError, match="was encoded under contract"):
         Loaded.with_index(None, Retriever.open(store.path), cast(QueryTable, HashTable("another")))
+
+
+@pytest.mark.parametrize("written", ['"\\ud800"', '"year >= \\udfff"'])
+def test_half_a_surrogate_pair_in_a_filter_is_the_clients_mistake(shared_service: Running, written: str) -> None:
+    body = f'{{"q": "llama", "where": {written}}}'
+    answer = shared_service.client.post("/search", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "where")
+    assert "holds half of a surrogate pair; remove it" in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -270,7 +278,9 @@ def test_a_vector_database_that_hangs_longer_than_the_request_is_noticed(
     assert caplog.text.count("Qdrant does not answer") == 1
 
 
-def test_a_service_follows_an_index_that_is_synced(start: Start, tmp_path: Path) -> None:
+def test_a_service_follows_an_index_that_is_synced(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder, index = write(tmp_path / "docs", {"a.txt": "soft wool"}), tmp_path / "index"
     sync(folder, index)
     service = start(opened=lambda: Loaded.with_index(None, Retriever.open(index)))
@@ -280,9 +290,23 @@ def test_a_service_follows_an_index_that_is_synced(start: Start, tmp_path: Path)
     found = service.client.get("/search", params={"q": "wool"}).json()["hits"]
     assert {hit["id"] for hit in found} == {"a.txt#1", "b.txt#1"}
     assert service.client.get("/healthz").json()["status"] == "ok"
-    shutil.rmtree(index / "store")
-    assert service.client.get("/search", params={"q": "wool"}).status_code == 503
-    assert service.client.get("/healthz").json()["status"] == "store_changed"
+    caplog.set_level(logging.INFO, "llama2vec")
+    caplog.clear()
+    (index / "store").rename(tmp_path / "away")
+    for _ in range(3):
+        assert service.client.get("/search", params={"q": "wool"}).status_code == 503
+        assert service.client.get("/healthz").json()["status"] == "store_changed"
+    # The log says what is missing; a client is told no path, and to do nothing that would not help.
+    refused = service.client.get("/search", params={"q": "wool"}).json()["error"]["message"]
+    assert refused == "the index was rewritten and cannot be opened again; the service's log says why, and what to mend"
+    told = [message for message in caplog.messages if "searches fail until this is mended" in message]
+    assert len(told) == 1
+    assert "the index cannot be opened again" in told[0]
+    assert str(tmp_path / "index") in told[0]
+    (tmp_path / "away").rename(index / "store")
+    wait_until(lambda: service.client.get("/healthz").json()["status"] == "ok")
+    assert service.client.get("/search", params={"q": "wool"}).status_code == 200
+    assert caplog.messages.count("the index is open again") == 1
 
 
 class TwoSided(HashEncoder):
@@ -290,8 +314,8 @@ class TwoSided(HashEncoder):
 
     name, batch_tokens, dimension = "hashes", 1000, WIDTH
 
-    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
-        return [len(text.split()) for text in texts]
+    def count_tokens(self, texts: Sequence[str], side: str) -> Lengths:
+        return Lengths([len(text.split()) for text in texts])
 
     def encode(self, texts: Sequence[str], side: str) -> npt.NDArray[np.float32]:
         return self._vectors(texts)
@@ -341,7 +365,7 @@ def test_vectors_that_come_later_are_searched_without_a_restart(start: Start, tm
 class Unusable(TwoSided):
     """Loads, and fails at its first text."""
 
-    def count_tokens(self, texts: Sequence[str], side: str) -> list[int]:
+    def count_tokens(self, texts: Sequence[str], side: str) -> Lengths:
         raise RuntimeError("no kernel\nfor this card")
 
 

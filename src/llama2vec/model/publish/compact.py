@@ -22,7 +22,8 @@ from llama2vec.model.golden import GOLDEN_FILE, GOLDEN_TEXTS, GOLDEN_VECTORS, sa
 from llama2vec.model.local import fetched, layer_count, llm_of_compact, merge
 from llama2vec.model.packaged import PACKAGED
 from llama2vec.model.publish.origin import CARD_FILE, origin_of, public_name
-from llama2vec.model.publish.publishing import PUBLIC_FILES, add_public_files, is_authors_card
+from llama2vec.model.publish.portable_files import PUBLIC_FILES
+from llama2vec.model.publish.publishing import add_public_files, is_authors_card
 from llama2vec.model.publish.stacks import stack_lines
 from llama2vec.model.source import (
     ADAPTER_CONFIG,

@@ -1,4 +1,4 @@
-"""What opens a saved encoder to others: files for sentence-transformers, and the model card."""
+"""What a saved encoder tells others: the model card, and files for sentence-transformers."""
 
 from __future__ import annotations
 
@@ -11,86 +11,29 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from llama2vec.artifact import read_object
 from llama2vec.errors import ContractError
-from llama2vec.files import disk_errors, write_atomic, write_json
-from llama2vec.model.contract import CONTRACT_FILE, Contract, prefix_words, saved_contract
+from llama2vec.files import disk_errors, write_atomic
+from llama2vec.model.contract import CONTRACT_FILE, prefix_words, saved_contract
 from llama2vec.model.publish.origin import CARD_FILE, Manifest, Origin, origin_of
-from llama2vec.model.publish.prompted_tokenizer import surroundings
+from llama2vec.model.publish.portable_files import write_sentence_transformers_files
 from llama2vec.model.publish.stacks import stacks_of
+from llama2vec.model.source import ADAPTER_CONFIG, COMPACT_ADAPTER
 from llama2vec.model.tokenizer import load_model_config
 from llama2vec.records import Report, Side
 
 CARD_MARK = "<!-- Written by llama2vec. Remove this line and the card is yours: it is not written over again. -->"
-MODULE_FILE = "portable_encoder.py"
-MODULES_FILE = "modules.json"
-_ST_SETTINGS = "config_sentence_transformers.json"
-_LENGTH_FILE, _POOLING, _NORM = "sentence_bert_config.json", "1_Pooling", "2_Normalize"
-PUBLIC_FILES = (MODULE_FILE, MODULES_FILE, _ST_SETTINGS, _LENGTH_FILE, f"{_POOLING}/config.json")
-"""What a saved encoder may hold for sentence-transformers, and for servers that read its files."""
-MODULE_CLASS = f"{Path(MODULE_FILE).stem}.PortableEncoder"
-# Names under which every release of sentence-transformers, and the servers that read its files, know them.
-_MODULES = "sentence_transformers.models"
-STOCK_MODULES = (
-    (f"{_MODULES}.Transformer", ""),
-    (f"{_MODULES}.Pooling", _POOLING),
-    (f"{_MODULES}.Normalize", _NORM),
-)
-"""Class and folder of each module that a servable encoder names."""
-# As in portable_encoder.py, which cannot be imported without sentence-transformers.
-_QUERY_MARK = "[llama2vec:query]"
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 _TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense-retrieval", "llama2vec"]
 
 
 def add_public_files(folder: Path, destination: Path, made_from: str) -> None:
-    """Complete a saved encoder in ``folder``, on its way to ``destination``; a card there with an author stays."""
-    write_sentence_transformers_files(folder)
+    """Complete a saved encoder in ``folder``, on its way to ``destination``; a card there with an author stays.
+
+    A compact one gets a card alone: what the other files name opens only once it is merged with its LLM.
+    """
+    if not _llm_of_compact(folder):
+        write_sentence_transformers_files(folder)
     if not is_authors_card(destination / CARD_FILE):
         write_model_card(folder, name=destination.resolve().name, origin=origin_of(made_from))
-
-
-def write_sentence_transformers_files(folder: Path) -> None:
-    """Let ``SentenceTransformer(folder, trust_remote_code=True)`` open a saved encoder, also without llama2vec.
-
-    A servable one opens without ``trust_remote_code``: it names only modules of sentence-transformers, and other
-    servers read the pooling from the same files.
-    """
-    contract = saved_contract(folder)
-    servable = contract is not None and contract.encoder.servable
-    settings = {
-        "model_type": "SentenceTransformer",
-        "prompts": {"query": "" if servable else _QUERY_MARK, "document": ""},
-        "default_prompt_name": None,
-        "similarity_fn_name": "cosine",
-    }
-    write_json(folder / _ST_SETTINGS, settings)
-    if servable and contract is not None:
-        _write_pooling(folder, contract)
-    else:
-        write_atomic(folder / MODULE_FILE, module_source())
-    parts = STOCK_MODULES if servable else ((MODULE_CLASS, ""),)
-    modules = [{"idx": row, "name": str(row), "path": path, "type": kind} for row, (kind, path) in enumerate(parts)]
-    # Last: modules.json is what makes the folder a model of sentence-transformers.
-    write_json(folder / MODULES_FILE, modules)
-
-
-def _write_pooling(folder: Path, contract: Contract) -> None:
-    """Write what other programs read of a servable contract: its length limit and how it pools."""
-    around = sum(map(len, surroundings(contract, "passage")))
-    most = contract.encoder.passage_max_tokens + around
-    write_json(folder / _LENGTH_FILE, {"max_seq_length": most, "do_lower_case": False})
-    modes = {f"pooling_mode_{name}": False for name in ("cls_token", "mean_tokens", "max_tokens", "lasttoken")}
-    chosen = "pooling_mode_mean_tokens" if contract.encoder.pooling == "mean" else "pooling_mode_lasttoken"
-    width = int(load_model_config(str(folder.resolve())).get_text_config().hidden_size)
-    (folder / _POOLING).mkdir(exist_ok=True)
-    write_json(
-        folder / _POOLING / "config.json",
-        {"word_embedding_dimension": width, **modes, chosen: True, "include_prompt": True},
-    )
-
-
-def module_source() -> bytes:
-    """Return the file of this package that sentence-transformers runs."""
-    return Path(__file__).with_name(MODULE_FILE).read_bytes()
 
 
 def write_model_card(
@@ -118,12 +61,13 @@ def write_model_card(
     pools_slots = encoder["pooling"] == "slots"
     config = load_model_config(str(folder.resolve())).get_text_config()
     card = ModelCard.from_template(
-        _metadata(origin),
+        _metadata(origin, opens_elsewhere=not _llm_of_compact(folder)),
         template_path=str(_TEMPLATE),
         mark=CARD_MARK,
         quoted_name=json.dumps(name, ensure_ascii=False),
         title=" ".join((name.rstrip("/").rpartition("/")[2] or name).split()),
         origin=origin,
+        llm=_llm_of_compact(folder),
         stages={stage: bool(origin.of_stage(stage)) for stage in ("adapt", "finetune")},
         dimension=int(config.hidden_size),
         dtype=contract["dtype"],
@@ -161,12 +105,18 @@ def is_authors_card(path: Path) -> bool:
     return CARD_MARK not in path.read_text(encoding="utf-8", errors="replace")
 
 
-def _metadata(origin: Origin) -> ModelCardData:
+def _llm_of_compact(folder: Path) -> str:
+    """Return the name of the LLM that a compact encoder completes; "" for an encoder with weights of its own."""
+    adapter = read_object(folder / ADAPTER_CONFIG) if (folder / COMPACT_ADAPTER).is_file() else None
+    return str((adapter or {}).get("base_model_name_or_path") or "")
+
+
+def _metadata(origin: Origin, *, opens_elsewhere: bool) -> ModelCardData:
     texts = [manifest.get("settings", {}).get("text", {}) for manifest in origin.of_stage("adapt")]
     return ModelCardData(
-        library_name="sentence-transformers",
+        library_name="sentence-transformers" if opens_elsewhere else "llama2vec",
         pipeline_tag="sentence-similarity",
-        tags=_TAGS,
+        tags=_TAGS if opens_elsewhere else _TAGS[1:],
         base_model=origin.hub_base or None,
         license=origin.license or None,
         language=sorted({str(text["language"]) for text in texts if text.get("language")}) or None,

@@ -36,8 +36,13 @@ class EngineIndex:
             EngineError: The collection does not exist, or does not equal the store.
         """
         self.store, self._engine, self._sha256 = store, engine, store_sha256
-        weakref.finalize(self, engine.close)
+        self._closing = weakref.finalize(self, engine.close)
         self._check()
+
+    def let_go(self) -> None:
+        """Close an engine that lets in no second client, so that the next state of the index can be opened."""
+        if self._engine.is_exclusive:
+            self._closing()
 
     def search(self, vectors: Vectors, depth: int, allowed: Rows | None = None) -> tuple[Scores, Rows]:
         """See :meth:`ExactIndex.search`; among few allowed rows, and very deep, the search is exact.

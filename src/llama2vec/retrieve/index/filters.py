@@ -209,6 +209,10 @@ def _parsed(where: str, types: _Types | None) -> list[_Token]:
     """Return the words of an expression; without ``types``, any name is a field."""
     if len(where) > _LONGEST:
         raise _mistake(f"has {len(where):,} characters, more than {_LONGEST:,}")
+    try:
+        where.encode()
+    except UnicodeEncodeError:
+        raise _mistake(f"{where!a} holds half of a surrogate pair; remove it") from None
     tokens = list(_tokens(where, types))
     if not tokens:
         raise _mistake("is empty; write an expression such as year >= 2020, or leave it out")

@@ -201,10 +201,11 @@ def open_fields(path: str | Path, store: VectorStore) -> PassageFields:
 
 def search_facts(path: str | Path) -> str:
     """Return in a line how a tuned or compressed FAISS index is searched; "" for any other index."""
-    index = open_index(path)
-    if not isinstance(index, FaissIndex) or index.settings == FaissSearch():
+    content = read_object(index_folder(path) / MANIFEST)
+    if not content or not content.get("search"):  # Not opened: an engine may let in only the program that searches it
         return ""
-    return index.facts()
+    index = open_index(path)
+    return index.facts() if isinstance(index, FaissIndex) and index.settings != FaissSearch() else ""
 
 
 def check_index(path: str | Path) -> Path:

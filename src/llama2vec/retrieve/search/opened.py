@@ -13,6 +13,7 @@ from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
 from llama2vec.model.lengths import Cut, warn_of_limit
 from llama2vec.records import Query
+from llama2vec.retrieve.index.engine import EngineIndex
 from llama2vec.retrieve.index.exact import Index
 from llama2vec.retrieve.index.filters import PassageFields
 from llama2vec.retrieve.index.folder import (
@@ -90,6 +91,13 @@ class OpenedIndex:
                     return cls(index, bm25, fields, _stamp(path, index.store), path)
             time.sleep(_WAIT_SECONDS)
         raise StoreReplacedError(f"{path} is replaced faster than it can be opened; try again later")
+
+    def again(self) -> OpenedIndex:
+        """Open what lies in the folder now, in the place of this state; errors as of :meth:`open`."""
+        assert self.folder is not None
+        if isinstance(self.index, EngineIndex):
+            self.index.let_go()
+        return OpenedIndex.open(self.folder)
 
     @classmethod
     def of_parts(cls, index: Index, bm25: Bm25Index | None, fields: PassageFields) -> OpenedIndex:

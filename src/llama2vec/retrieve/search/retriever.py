@@ -332,7 +332,7 @@ class Retriever:
             if before.folder is None:
                 raise StoreReplacedError(f"{problem}; open the index again")
             try:
-                opened = OpenedIndex.open(before.folder)
+                opened = before.again()
                 self._opened = opened.with_encoder(self._encoder_of(opened.index.store))
             except StoreError as error:
                 raise StoreReplacedError(f"{problem}, and the index cannot be opened again: {error}") from error

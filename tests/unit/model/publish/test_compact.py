@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from safetensors.torch import load_file, save_file
 
 from llama2vec.config import EncoderSettings, LoraSettings
 from llama2vec.errors import ContractError, ModelError, OutputExistsError
+from llama2vec.integrations.sentence_transformers import load_sentence_transformer
 from llama2vec.model.adapters import add_lora
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import load_golden
 from llama2vec.model.local import fetched
 from llama2vec.model.publish.compact import save_compact
+from llama2vec.model.publish.portable_files import PUBLIC_FILES
+from llama2vec.model.publish.publishing import write_model_card
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.model.top_layers import drop_top_layers, standardize
 
@@ -217,6 +221,35 @@ def test_a_compact_encoder_of_a_servable_one_merges_into_a_servable_folder(llama
     merged = fetched(resolve_model(str(tmp_path / "small"))).location
     given = SentenceTransformer(merged, device="cpu", model_kwargs={"dtype": torch.float32}).encode(TEXTS)
     np.testing.assert_allclose(given, vectors(tmp_path / "small"), atol=1e-5)
+
+
+@pytest.mark.parametrize("servable", [False, True])
+def test_a_compact_folder_promises_nothing_that_only_the_full_model_does(
+    servable: bool, llama_folder: Path, tmp_path: Path
+) -> None:
+    settings = EncoderSettings(servable=servable)
+    folder = tuned(encoder_for(llama_folder, settings=settings), tmp_path / "trained")
+    save_compact(folder, tmp_path / "small", base=str(llama_folder), rank=RANK)
+    assert not [name for name in PUBLIC_FILES if (tmp_path / "small" / name).exists()]
+    card = (tmp_path / "small" / "README.md").read_text(encoding="utf-8")
+    assert "SentenceTransformer(" not in card
+    assert "AutoModel" not in card
+    assert f"its LLM, `{llama_folder.name}`" in card
+    (saves,) = re.findall(r'python -c "(.*)"', card)
+    assert saves.endswith("Encoder.load('small', dtype='float32').save('MODEL')")
+    assert "library_name: llama2vec\n" in card
+    snippet = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    assert len(snippet) == 1
+    assert 'Encoder.load("small", ' in snippet[0]
+    assert write_model_card(tmp_path / "small")
+    assert (tmp_path / "small" / "README.md").read_text(encoding="utf-8").count("SentenceTransformer(") == 0
+    # The full model has them.
+    full = Encoder.load(tmp_path / "small", settings=FLOAT32).save(tmp_path / "full")
+    given = load_sentence_transformer(full, device="cpu", model_kwargs={"dtype": torch.float32}).encode(TEXTS)
+    np.testing.assert_allclose(given, vectors(tmp_path / "small"), atol=1e-5)
+    given = load_sentence_transformer(tmp_path / "small", device="cpu", model_kwargs={"dtype": torch.float32})
+    np.testing.assert_allclose(given.encode(TEXTS), vectors(tmp_path / "small"), atol=1e-5)
+    assert "SentenceTransformer(" in (full / "README.md").read_text(encoding="utf-8")
 
 
 def test_layers_that_an_encoder_left_out_stay_out(llama_folder: Path, tmp_path: Path) -> None:

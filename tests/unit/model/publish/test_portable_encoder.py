@@ -22,7 +22,7 @@ from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.encoder import Encoder
-from llama2vec.model.publish import portable_encoder, publishing
+from llama2vec.model.publish import portable_encoder, portable_files
 from llama2vec.model.publish.portable_encoder import PortableEncoder
 
 LIMITS = {"query_prompt": "next", "query_max_tokens": 9, "passage_max_tokens": 30}
@@ -334,7 +334,7 @@ def test_neither_contract_nor_fingerprint_depends_on_the_files_for_others(
     again = Encoder.load(old, settings=FLOAT32)
     assert again.contract_hash == encoder.contract_hash
     np.testing.assert_array_equal(again.encode_passages(texts), encoder.encode_passages(texts))
-    publishing.write_sentence_transformers_files(old)
+    portable_files.write_sentence_transformers_files(old)
     np.testing.assert_allclose(opened(old).encode_query(texts), encoder.encode_queries(texts), atol=1e-5, rtol=0)
 
 

@@ -21,13 +21,11 @@ from llama2vec.config import EncoderSettings, PromptSettings
 from llama2vec.errors import ContractError, ModelError
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import GOLDEN_TEXTS
+from llama2vec.model.publish.portable_files import MODULE_FILE
 from llama2vec.model.publish.publishing import (
     CARD_MARK,
-    MODULE_FILE,
     add_public_files,
-    module_source,
     write_model_card,
-    write_sentence_transformers_files,
 )
 from llama2vec.records import Report
 
@@ -175,16 +173,6 @@ def test_a_folder_without_a_contract_gets_no_card(llama_folder: Path) -> None:
     with pytest.raises(ContractError, match=r"has no llama2vec\.json"):
         write_model_card(llama_folder)
     assert not (llama_folder / "README.md").exists()
-
-
-def test_sentence_transformers_finds_one_module_that_is_our_own_source(tmp_path: Path) -> None:
-    write_sentence_transformers_files(tmp_path)
-    assert (tmp_path / MODULE_FILE).read_bytes() == module_source()
-    modules = json.loads((tmp_path / "modules.json").read_text(encoding="utf-8"))
-    assert [(module["path"], module["type"]) for module in modules] == [("", "portable_encoder.PortableEncoder")]
-    settings = json.loads((tmp_path / "config_sentence_transformers.json").read_text(encoding="utf-8"))
-    assert settings["similarity_fn_name"] == "cosine"
-    assert set(settings["prompts"]) == {"query", "document"}
 
 
 def test_a_card_with_its_own_author_at_the_destination_stays(save: Callable[..., Path], tmp_path: Path) -> None:

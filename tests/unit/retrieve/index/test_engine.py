@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from memory_engine import ClientError, MemoryEngine
 
 from llama2vec.engines.opening import Target
 from llama2vec.errors import ConfigError, EngineError
+from llama2vec.records import Query
 from llama2vec.retrieve.export.collection import export_store
 from llama2vec.retrieve.index import engine as engine_module
 from llama2vec.retrieve.index import exact as exact_module
 from llama2vec.retrieve.index.engine import EngineIndex
 from llama2vec.retrieve.index.exact import ExactIndex
-from llama2vec.retrieve.index.folder import build_index, open_index
+from llama2vec.retrieve.index.folder import build_index, open_index, search_facts
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.settings import SearchRequest
 from llama2vec.retrieve.store.reader import VectorStore, store_sha256
 
@@ -142,3 +145,30 @@ def test_what_makes_no_sense_together_is_refused(store: VectorStore, engine: Mem
     with pytest.raises(EngineError, match="does not exist"):
         build_index(store, tmp_path / "index", search=SearchRequest(engine=TARGET))
     assert not (tmp_path / "index").exists()
+
+
+def test_an_engine_that_lets_in_one_client_serves_on_when_its_index_is_replaced(
+    store: VectorStore, engine: MemoryEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Target, "open", lambda target, timeout=10.0: engine.opened())
+    engine.is_exclusive = True
+    build_index(store, tmp_path / "index", search=SearchRequest(engine=TARGET))
+    retriever = Retriever.open(tmp_path / "index", QueryTableStandIn())
+    assert retriever.modes == ("dense",)
+    # Adding BM25 does not open the collection, so another program can do it.
+    assert build_index(store, tmp_path / "index", bm25="en") == ["bm25"]
+    assert search_facts(tmp_path / "index") == ""
+    assert len(retriever.hits("text", depth=3)) == 3
+    assert retriever.modes == ("hybrid", "dense", "bm25")
+    assert isinstance(retriever.index, EngineIndex)
+    assert len(retriever.hits("text", depth=3)) == 3
+    assert engine.asked
+
+
+class QueryTableStandIn:
+    """Reads every query as the same vector."""
+
+    contract_hash = "c0ffee"
+
+    def encode_queries(self, queries: Sequence[Query], /) -> npt.NDArray[np.float32]:
+        return clustered(len(queries), 16, seed=1)

@@ -130,6 +130,12 @@ def test_a_mistake_is_one_line_that_says_what_to_do(fields: PassageFields, where
     assert "\n" not in str(caught.value)
 
 
+def test_half_a_surrogate_pair_is_a_mistake(fields: PassageFields) -> None:
+    for reads in (check_filter, fields.rows):
+        with pytest.raises(FilterError, match=r"where: .*\\ud800.* holds half of a surrogate pair; remove it"):
+            reads("title = '\ud800'")
+
+
 def test_names_are_the_columns_in_order(fields: PassageFields) -> None:
     expected = ["id", "title", "path", "page", "year", "price", "tag", "draft", "from", "size", "last-modified"]
     assert fields.names == expected
