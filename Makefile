@@ -12,7 +12,8 @@ help:
 	@echo "make check   formatting, lint, types, layers, generated docs, known vulnerabilities"
 	@echo "make bench   measure speed and memory against peers"
 
-# constraints.txt pins torch to a CPU build; without it pip would fetch gigabytes of CUDA.
+# On Linux, pip takes torch's CUDA build of several gigabytes, unless PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu is
+# exported. Not set here: a machine without that index would wait for it.
 define INSTALL
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -e $(VENV)/.$(1) -a $(VENV)/.$(1) -nt pyproject.toml -a $(VENV)/.$(1) -nt constraints.txt || { \

@@ -30,7 +30,7 @@ from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.stage import finetune_model
 from llama2vec.model.encoder import Encoder
 from llama2vec.shipped import find_recipe
-from llama2vec.stage import make_trainable
+from llama2vec.training.saving import make_trainable
 from llama2vec.training.state import read_log
 
 HERE = Path(__file__).resolve().parent

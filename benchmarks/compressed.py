@@ -33,12 +33,12 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Run
-from llama2vec.retrieve.faiss_index import FaissIndex
-from llama2vec.retrieve.index import build_index, open_index
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.faiss import FaissIndex
+from llama2vec.retrieve.index.folder import build_index, open_index
 from llama2vec.retrieve.settings import IndexKind, SearchRequest
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.score.metrics import evaluate_run
 
 SETS = ("cranfield", "cacm", "scifact", "msmarco-5k", "xquad-en", "medquad", "squad-dev")

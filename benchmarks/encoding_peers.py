@@ -24,23 +24,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from encoding_peers_table import NAMES, OURS, rates
+from provenance import made_by
 from texts import DATA
 from turns import in_turns, rounded
 
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 
 HERE = Path(__file__).resolve().parent
 THREADS = int(os.environ.get("OMP_NUM_THREADS", 0)) or os.cpu_count() or 1
@@ -152,16 +150,10 @@ class Bench:
 
     def save(self) -> None:
         """Write what there is."""
-        settings, found = self.settings, versions()
-        for package in _PACKAGES:
-            with suppress(PackageNotFoundError):
-                found[package] = version(package)
         write_json(
-            settings.output,
+            self.settings.output,
             {
-                "machine": {**machine(), "threads": THREADS, "native_bfloat16": self.facts["native_bfloat16"]},
-                "versions": {**found, "code": code_version()},
-                "command": shlex.join(["python", "benchmarks/encoding_peers.py", *sys.argv[1:]]),
+                **made_by(_PACKAGES, threads=THREADS, native_bfloat16=self.facts["native_bfloat16"]),
                 "model": self.model,
                 "texts": self.facts["texts"],
                 "prompt_tokens": self.facts["prompt_tokens"],

@@ -40,8 +40,8 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import SourceFile, Walk
 from llama2vec.files import write_json
 from llama2vec.records import Passage, Place, Query, Run
-from llama2vec.retrieve.library import Library
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.syncing.library import Library
 from llama2vec.score.metrics import evaluate_run
 
 SETS = ("cranfield/test", "scifact/test", "squad-dev/test", "medquad/test", "msmarco-5k/test")
@@ -49,7 +49,7 @@ SAMPLED_QUERIES = 1000
 WIDTH, PER_FILE, WORDS, VOCABULARY = 64, 10, 20, 50_000
 YEARS, KILLS, DEPTH = 100, 20, 10
 Vectors = npt.NDArray[np.float32]
-Found = list[tuple[str, float]]
+Hits = list[tuple[str, float]]
 
 
 def made_text(number: int, version: int = 0) -> str:
@@ -87,10 +87,10 @@ class Engine(Protocol):
     def replace(self, file: int, version: int) -> None:
         """Replace a file's passages by those of another version; durable on return."""
 
-    def words(self, query: str, depth: int, year: int | None = None) -> Found:
+    def words(self, query: str, depth: int, year: int | None = None) -> Hits:
         """Return the best passages by BM25, among those of a year."""
 
-    def nearest(self, vector: Vectors, depth: int, year: int | None = None) -> Found | None:
+    def nearest(self, vector: Vectors, depth: int, year: int | None = None) -> Hits | None:
         """Return the nearest passages, among those of a year; None = the engine has no vectors."""
 
     def versions(self) -> dict[str, list[int]]:
@@ -156,11 +156,11 @@ class Ours:
             self._retriever = Retriever.open(self.path, self)
         return self._retriever
 
-    def words(self, query: str, depth: int, year: int | None = None) -> Found:
+    def words(self, query: str, depth: int, year: int | None = None) -> Hits:
         where = None if year is None else f"year = {year}"
         return list(self.retriever.search([Query("q", query)], "bm25", depth, where=where).results["q"].items())
 
-    def nearest(self, vector: Vectors, depth: int, year: int | None = None) -> Found | None:
+    def nearest(self, vector: Vectors, depth: int, year: int | None = None) -> Hits | None:
         where = None if year is None else f"year = {year}"
         asked = [Query("q", json.dumps(vector.tolist()))]
         return list(self.retriever.search(asked, "dense", depth, where=where).results["q"].items())
@@ -235,10 +235,10 @@ class Lance:
         found: list[dict[str, Any]] = asked.to_list()
         return found
 
-    def words(self, query: str, depth: int, year: int | None = None) -> Found:
+    def words(self, query: str, depth: int, year: int | None = None) -> Hits:
         return [(row["id"], row["_score"]) for row in self._search(query, "fts", depth, year)]
 
-    def nearest(self, vector: Vectors, depth: int, year: int | None = None) -> Found | None:
+    def nearest(self, vector: Vectors, depth: int, year: int | None = None) -> Hits | None:
         return [(row["id"], 1 - row["_distance"] / 2) for row in self._search(vector, "vector", depth, year)]
 
     def versions(self) -> dict[str, list[int]]:
@@ -302,7 +302,7 @@ class Tantivy:
         self._add(made_passages(file, version))
         self._commit()
 
-    def words(self, query: str, depth: int, year: int | None = None) -> Found:
+    def words(self, query: str, depth: int, year: int | None = None) -> Hits:
         queries, occur = self._tantivy.Query, self._tantivy.Occur
         terms = [queries.term_query(self._schema, "text", word) for word in self._analyzer.analyze(query)]
         asked = queries.boolean_query([(occur.Should, term) for term in terms])
@@ -312,7 +312,7 @@ class Tantivy:
         searcher = self._index.searcher()
         return [(searcher.doc(at)["id"][0], score) for score, at in searcher.search(asked, depth).hits]
 
-    def nearest(self, vector: Vectors, depth: int, year: int | None = None) -> Found | None:
+    def nearest(self, vector: Vectors, depth: int, year: int | None = None) -> Hits | None:
         return None
 
     def versions(self) -> dict[str, list[int]]:

@@ -30,9 +30,9 @@ from turns import in_turns
 
 from llama2vec.files import write_json
 from llama2vec.records import Passage
-from llama2vec.retrieve.store import Vectors, VectorStore
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.store.reader import Vectors, VectorStore
+from llama2vec.retrieve.store.writer import write_store
 
 SIDES = ("ours", "faiss", "products")
 

@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from provenance import made_by
 
-from llama2vec.adapt.joint import most_cells
+from llama2vec.adapt.micro_batches import most_cells
 from llama2vec.adapt.reading import JointReader
 from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer

@@ -35,14 +35,13 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from provenance import made_by
 from texts import DATA
 from turns import rounded
 
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 
 WORDS, QUESTION = (80, 160), "Which treaty ended the war between the two empires?"
-GOAL_MINUTES, GOAL_WORDS_SECONDS = 25, 10
 COMPILE = {"before": "false", "after": "auto"}
 _TIMES, _FEW = 3, 8  # Runs of the short stages; passages of ``start``
 _SETTLE_SECONDS = 5.0
@@ -154,17 +153,8 @@ class Hour:
 
     def save(self) -> None:
         """Write what there is."""
-        write_json(
-            self.settings.output,
-            {
-                "machine": machine(),
-                "versions": {**versions(), "code": code_version()},
-                "command": shlex.join(["python", "benchmarks/hour.py", *sys.argv[1:]]),
-                "model": self.settings.model,
-                "corpus": self.corpus,
-                "rows": self.rows,
-            },
-        )
+        found = {"model": self.settings.model, "corpus": self.corpus, "rows": self.rows}
+        write_json(self.settings.output, made_by() | found)
 
 
 def passages(data: Path) -> Iterator[dict[str, str]]:

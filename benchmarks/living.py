@@ -28,8 +28,8 @@ from llama2vec.data.passages import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.files import write_json
 from llama2vec.records import Passage
-from llama2vec.retrieve.folder_source import FolderSource
-from llama2vec.retrieve.library import Library, SyncReport
+from llama2vec.retrieve.syncing.folder_source import FolderSource
+from llama2vec.retrieve.syncing.library import Library, SyncReport
 
 WIDTH, SECTIONS, WORDS, VOCABULARY = 576, 10, 60, 50_000
 

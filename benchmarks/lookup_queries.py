@@ -22,11 +22,11 @@ from llama2vec.data.corpus import corpus_fingerprint, count_passages
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Query
-from llama2vec.retrieve.index import store_passages
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.query_table import QueryTable
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.query_table import QueryTable
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.reader import store_passages
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.systems import Searching, Stores, encode_corpus
 

@@ -47,10 +47,10 @@ from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.tokens import token_spans
 from llama2vec.records import Passage, Query, Run
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.score.metrics import evaluate_run
 
 CUT = 512

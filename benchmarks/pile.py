@@ -40,12 +40,12 @@ from llama2vec.errors import ConfigError
 from llama2vec.files import write_json
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.records import Passage, Query
-from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.index import build_index, store_passages
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store import Vectors
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.syncing import Following
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.search.fusion import Mode
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.reader import Vectors, store_passages
+from llama2vec.retrieve.store.writer import write_store
+from llama2vec.retrieve.syncing.following import Following
 
 QUESTIONS = Path(__file__).with_name("pile_questions.json")
 RELEASES = {

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +14,23 @@ from llama2vec.data.corpus import files_fingerprint
 from llama2vec.manifest import code_version, machine, versions
 
 
-def made_by() -> dict[str, Any]:
-    """Return the machine, the versions, the commit and the command of this run."""
-    return {"machine": machine(), "versions": versions(), "code": code_version(), "command": " ".join(sys.argv)}
+def made_by(packages: Iterable[str] = (), **facts: Any) -> dict[str, Any]:
+    """Return the machine, the versions, the commit and the command of this run.
+
+    Args:
+        packages: Packages whose versions are named too, where they are installed.
+        facts: What else to say of the machine.
+    """
+    found = versions()
+    for package in packages:
+        with suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return {
+        "machine": {**machine(), **facts},
+        "versions": found,
+        "code": code_version(),
+        "command": shlex.join(sys.argv),
+    }
 
 
 def data_hash(path: Path) -> str:

@@ -36,7 +36,7 @@ from llama2vec.errors import ConfigError
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.pooling import Pooling
-from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
 
 RETRIEVAL = ("cranfield", "squad-dev", "scifact")

@@ -19,11 +19,11 @@ from statistics import quantiles
 
 import httpx
 import psutil
+from provenance import made_by
 from texts import DATA, documents
 from turns import rounded
 
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 
 REACH_MS = 150.0
 _WARM_UP = 5
@@ -79,8 +79,7 @@ def main() -> None:
         result |= {f"{part}_p50_ms": rounded(cuts[9]), f"{part}_p95_ms": rounded(cuts[18])}
     print("\n".join(f"{name}: {value}" for name, value in result.items()))
     if settings.output:
-        facts = {"command": shlex.join(sys.argv), "machine": machine(), "versions": versions(), "code": code_version()}
-        write_json(settings.output, {**facts, "results": [result]})
+        write_json(settings.output, {**made_by(), "results": [result]})
 
 
 if __name__ == "__main__":

@@ -45,13 +45,13 @@ from provenance import made_by
 from llama2vec.errors import StoreError
 from llama2vec.files import write_json
 from llama2vec.records import Passage, Query
-from llama2vec.retrieve.faiss_index import FaissIndex
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.reuse import KnownVectors
+from llama2vec.retrieve.index.faiss import FaissIndex
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.settings import IndexKind, SearchRequest
-from llama2vec.retrieve.store import Vectors, VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.reader import Vectors, VectorStore
+from llama2vec.retrieve.store.reuse import KnownVectors
+from llama2vec.retrieve.store.writer import write_store
 
 KINDS: tuple[IndexKind, ...] = ("exact", "faiss-int8", "faiss-binary", "faiss-ivfpq", "faiss-hnsw")
 RECALL, DEPTH, QUERIES, BATCH = 0.98, 10, 200, 100

@@ -27,11 +27,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+from provenance import made_by
 from texts import DATA, documents
 from turns import in_turns, rounded
 
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 
 SIDES = {"batched": [], "unbatched": ["--max-batch", "1"]}
 THROUGHPUT, MEMORY = "serve-batched-vs-unbatched", "serve-memory-last-vs-first-quarter"
@@ -195,17 +195,12 @@ def main() -> None:
         )
     facts = {"model": Path(settings.model).name, "dtype": settings.dtype, "clients": settings.clients}
     facts |= {"seconds": settings.seconds, "texts": source, "words": settings.words}
-    result = {
-        "machine": machine(),
-        "versions": {**versions(), "code": code_version()},
-        "command": shlex.join(["python", "benchmarks/serving.py", *sys.argv[1:]]),
-        "ratios": rows(found, settings, facts),
-    }
-    for row in result["ratios"]:
+    ratios = rows(found, settings, facts)
+    for row in ratios:
         print(f"{row['name']:<36} {row['ratio']:6.2f}  ({row['ours']} / {row['peer']} {row['unit']})")
     if settings.output:
         settings.output.parent.mkdir(parents=True, exist_ok=True)
-        write_json(settings.output, result)
+        write_json(settings.output, {**made_by(), "ratios": ratios})
 
 
 if __name__ == "__main__":

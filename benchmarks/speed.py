@@ -11,26 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from provenance import made_by
 from rich.console import Console
 from rich.table import Table
 from texts import DATA, continuations, documents
 from turns import in_turns, rounded
 
 from llama2vec.files import write_json
-from llama2vec.manifest import code_version, machine, versions
 
 HERE = Path(__file__).resolve().parent
 
@@ -324,25 +321,16 @@ def _write(
     settings: argparse.Namespace, facts: Mapping[str, Any], rows: list[Row], skipped: list[Row], started: float
 ) -> None:
     """Write the measurements so far, so that an interrupted run is not lost."""
-    found = versions()
-    with suppress(PackageNotFoundError):
-        found["sentence-transformers"] = version("sentence-transformers")
     model = {
         "name": settings.model,
         "layers": settings.layers or "all",
         "weights": "random" if settings.random else "its own",
     }
+    machine = {name: facts[name] for name in ("device", "threads", "native_bfloat16")}
     write_json(
         settings.output,
         {
-            "machine": {
-                **machine(),
-                "device": facts["device"],
-                "threads": facts["threads"],
-                "native_bfloat16": facts["native_bfloat16"],
-            },
-            "versions": {**found, "code": code_version()},
-            "command": shlex.join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
+            **made_by(["sentence-transformers"], **machine),
             "model": model,
             "seconds": round(time.monotonic() - started, 1),
             "ratios": rows,

@@ -30,7 +30,6 @@ from own_memory import Peak
 from provenance import made_by
 
 from llama2vec.files import write_json
-from llama2vec.stage import PLAN_FORMAT
 
 WORDS = ("river", "stone", "bridge", "castle", "winter", "market", "harbor", "engine", "letter", "garden", "forest")
 BATCHES, BATCH_SIZE = 2000, 16
@@ -139,7 +138,7 @@ class _Work:
     """The place where a stage writes."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self.format = folder, PLAN_FORMAT
+        self._folder = folder
 
     def begin(self) -> Path:
         return self._folder

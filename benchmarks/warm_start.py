@@ -35,9 +35,9 @@ from llama2vec.pipeline.execution import execute
 from llama2vec.pipeline.plan import plan_run
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Run
-from llama2vec.retrieve.fusion import Fusion
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import FUSED_DEPTH
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.fusion import Fusion
+from llama2vec.retrieve.search.retriever import FUSED_DEPTH
 from llama2vec.score.metrics import evaluate_run
 
 STEPS = (

@@ -32,12 +32,12 @@ from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSpec, resolve_model
 from llama2vec.records import Passage, Query, Report, Run
-from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.hits import location, snippet
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.fusion import Mode
+from llama2vec.retrieve.search.hits import location, snippet
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.retrieve.syncing import Following
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.report.text import system_markdown, system_tables

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.data.examples import write_examples
-from llama2vec.mine.candidates import Bm25Searcher, Found
+from llama2vec.mine.candidates import Bm25Searcher, Retrieved
 from llama2vec.mine.mining import MiningResult, mine
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, Query, TrainingExample
@@ -65,7 +65,7 @@ class ListSearcher:
 
         rows = self._rows[:depth]
         for wanted in targets:
-            yield Found(np.array(rows), np.array(score(rows), dtype=np.float32), score(wanted), score)
+            yield Retrieved(np.array(rows), np.array(score(rows), dtype=np.float32), score(wanted), score)
 
 
 def made_up_text(draw: random.Random, topic: str, times: int) -> str:

@@ -17,6 +17,17 @@ def zip_bytes(members: Mapping[str, str | bytes]) -> bytes:
     return target.getvalue()
 
 
+def without_utf8_flag(data: bytes) -> bytes:
+    """Return a zip file as macOS writes it: names in UTF-8, and no flag that says so."""
+    found = bytearray(data)
+    for mark, place in ((b"PK\3\4", 7), (b"PK\1\2", 9)):
+        at = found.find(mark)
+        while at >= 0:
+            found[at + place] &= ~0x08 & 0xFF
+            at = found.find(mark, at + 1)
+    return bytes(found)
+
+
 def pdf_bytes(
     pages: Sequence[Sequence[str] | None],
     *,

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.records import Passage
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.writer import write_store
 
 
 class TableEncoder:

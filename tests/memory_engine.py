@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from llama2vec.engines.engine import About, Entry, Found, Vectors, read_about
+from llama2vec.engines.engine import About, Entry, Hits, Vectors, read_about
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage
 
@@ -63,7 +63,7 @@ class MemoryEngine:
     def count(self) -> int:
         return len(self.entries)
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         self.asked.append(len(vectors))
         ids, table = list(self.entries), np.array([entry.vector for entry in self.entries.values()])
         scores = vectors @ table.T

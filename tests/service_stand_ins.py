@@ -17,10 +17,10 @@ import numpy.typing as npt
 from llama2vec.errors import EngineError, StoreError
 from llama2vec.explain.explanation import Explanation, SharedWord, WordWeight
 from llama2vec.records import Passage, Query
-from llama2vec.retrieve.filters import PassageFields
-from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.index.filters import PassageFields
+from llama2vec.retrieve.search.fusion import Mode
+from llama2vec.retrieve.search.hits import Hit
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.serve.app import create_app
 from llama2vec.serve.batcher import Lengths
 from llama2vec.serve.loaded import Loaded, PreparedQuery, ServedModel

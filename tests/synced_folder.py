@@ -16,8 +16,8 @@ from llama2vec.data.folder import SourceFile, Walk, file_bytes, walk
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Passage, Place, Query
-from llama2vec.retrieve.library import Library, SyncReport
 from llama2vec.retrieve.settings import LibrarySettings
+from llama2vec.retrieve.syncing.library import Library, SyncReport
 
 SETTINGS = LibrarySettings(shard_size=5)
 WIDTH = 16

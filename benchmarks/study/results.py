@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from provenance import made_by
+
 import llama2vec.manifest as manifest
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import Lock, write_atomic
@@ -148,11 +150,8 @@ def _rendered(value: object, depth: int = 0) -> str:
 
 def maker(device: str) -> tuple[str, dict[str, Any]]:
     """Return what computes the scores: machine, versions and code, and a digest of them."""
-    facts = {
-        "machine": {**manifest.machine(), "device": device},
-        "versions": manifest.versions(),
-        "code": manifest.code_version(),
-    }
+    facts = made_by(device=device)
+    del facts["command"]  # Cells that several commands have scored are of one maker
     return manifest.digest(facts)[:12], facts
 
 

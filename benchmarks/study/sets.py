@@ -16,8 +16,8 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.sts import read_sentence_pairs
 from llama2vec.manifest import digest
 from llama2vec.records import Passage, Run
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.vector_index import best_rows
+from llama2vec.retrieve.index.exact import best_rows
+from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.score.metrics import correlation_interval, evaluate_run, score_similarities
 from study.protocol import Sets
 

@@ -19,7 +19,7 @@ import numpy as np
 from reference import hold_against, load_encoder, options, read_corpus
 
 from llama2vec import VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.writer import write_store
 
 
 def main() -> None:

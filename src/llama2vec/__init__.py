@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder as Encoder
     from llama2vec.records import Passage as Passage
     from llama2vec.records import Query as Query
-    from llama2vec.retrieve.index import build_index as build_index
-    from llama2vec.retrieve.index import open_index as open_index
-    from llama2vec.retrieve.retriever import Retriever as Retriever
-    from llama2vec.retrieve.store import VectorStore as VectorStore
+    from llama2vec.retrieve.index.folder import build_index as build_index
+    from llama2vec.retrieve.index.folder import open_index as open_index
+    from llama2vec.retrieve.search.retriever import Retriever as Retriever
+    from llama2vec.retrieve.store.reader import VectorStore as VectorStore
     from llama2vec.score.metrics import evaluate_run as evaluate_run
 
 __version__ = "0.1.0"
@@ -33,13 +33,13 @@ _HOMES = {
     "Passage": "llama2vec.records",
     "PassageSettings": "llama2vec.data.settings",
     "Query": "llama2vec.records",
-    "Retriever": "llama2vec.retrieve.retriever",
-    "VectorStore": "llama2vec.retrieve.store",
+    "Retriever": "llama2vec.retrieve.search.retriever",
+    "VectorStore": "llama2vec.retrieve.store.reader",
     "adapt_model": "llama2vec.adapt.stage",
-    "build_index": "llama2vec.retrieve.index",
+    "build_index": "llama2vec.retrieve.index.folder",
     "evaluate_run": "llama2vec.score.metrics",
     "finetune_model": "llama2vec.finetune.stage",
-    "open_index": "llama2vec.retrieve.index",
+    "open_index": "llama2vec.retrieve.index.folder",
     "read_passages": "llama2vec.data.corpus",
 }
 

@@ -47,7 +47,7 @@ from llama2vec.files import (
     put_in_place,
     remove,
 )
-from llama2vec.manifest import canonical_json, plan_difference
+from llama2vec.manifest import plan_difference, same_plan, unsealed
 
 _TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{32}$")
 _WAIT_SECONDS, _POLL_SECONDS = 60.0, 0.1
@@ -61,6 +61,7 @@ class Found:
     finished: bool  # Whether it is whole
     worth_keeping: bool = True  # Whether an unfinished one has come far enough to be resumed
     is_busy: bool = False  # Whether processes that share it are writing it at this moment
+    is_outdated: bool = False  # Whether a development version began it, and no later one can continue it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,7 @@ class Kind:
     read: Callable[[Path], Found | None]  # Returns what a path holds of this kind, None where it holds something else
     resumable: bool = True  # A new one grows in place and is resumed there; otherwise it appears only when it is whole
     is_folder: bool = True  # The artifact is a folder; otherwise one file
-    entries: tuple[
-        str, ...
-    ] = ()  # Patterns of the relative paths of all files in such a folder; ``NAME/**`` is a folder with all it holds
+    entries: tuple[str, ...] = ()  # Patterns of the relative paths of its files; ``NAME/**`` is a folder and all in it
     leftovers: tuple[str, ...] = ()  # Patterns of what a finished one no longer needs
     advice: str = "choose another output or pass --overwrite"  # Ends the line that refuses another plan
 
@@ -85,6 +84,16 @@ def read_object(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, RecursionError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def folder_kind(noun: str, file: str, form: Mapping[str, Any], entries: tuple[str, ...]) -> Kind:
+    """Return the kind of a folder that appears when it is whole; a JSON file tells its format and what made it."""
+
+    def read(folder: Path) -> Found | None:
+        facts = unsealed(read_object(folder / file) or {}) or {}
+        return Found(facts.get("made", {}), finished=True) if facts.get("format") == form["format"] else None
+
+    return Kind(noun, read, resumable=False, entries=entries)
 
 
 @dataclass(slots=True)
@@ -355,15 +364,14 @@ def _look(
     if found is None:
         return False, in_place
     same = same_plan(found.plan, plan)
-    if found.finished and same and not overwrite:
-        return True, target
-    if same and not found.finished:
-        return False, in_place
+    if same and not (found.finished and overwrite):
+        return (True, target) if found.finished else (False, in_place)
     _refuse_busy(output, found)
     if (found.finished or found.worth_keeping) and not (overwrite or extend):
         holds = f"holds {kind.noun}" if found.finished else f"holds an unfinished {kind.noun.partition(' ')[2]}"
-        difference = plan_difference(found.plan, plan)
-        raise OutputExistsError(f"{output}: {holds} with other settings ({difference}); {kind.advice}")
+        why = "that a development version of llama2vec began, which cannot be continued"
+        why = why if found.is_outdated else f"with other settings ({plan_difference(found.plan, plan)})"
+        raise OutputExistsError(f"{output}: {holds} {why}; {kind.advice}")
     if kind.is_folder and not extend:
         refuse_strangers(output, kind)
     return False, new_path(target) if found.finished or found.worth_keeping else in_place
@@ -389,10 +397,3 @@ def _matches(name: str, pattern: str) -> bool:
         wanted = wanted[:-1]
         parts = parts[: len(wanted)]
     return len(parts) == len(wanted) and all(map(fnmatch.fnmatchcase, parts, wanted))
-
-
-def same_plan(there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Return whether two plans make equal artifacts."""
-    # 32 and 32.0 are the same setting, and have different hashes.
-    old_plan, new_plan = ({**json.loads(canonical_json(plan)), "hash": ""} for plan in (there, now))
-    return bool(old_plan == new_plan)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import logging
+import json
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -22,24 +22,21 @@ from pydantic import (
     model_validator,
 )
 
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, too_large
 from llama2vec.files import read_text
 from llama2vec.shipped import find_recipe, recipe_files
 
-logger = logging.getLogger(__name__)
-
 PromptName = Literal["self", "next"]
-
-_OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "metrics"}
-"""Keys of recipes for earlier versions → their present names."""
-
-_MOST = 2**31 - 1
 
 
 class Settings(BaseModel):
     """Base of every settings model: frozen, and strict about names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def idle(self, sets: Set[str]) -> str:
+        """Say which setting cannot act beside the others, and what to do; "" where all can. ``sets``: keys of --set."""
+        return ""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -60,8 +57,8 @@ class Settings(BaseModel):
         numbers = value if isinstance(value, list) else [value]
         if not any(isinstance(one, Le | Lt) for one in bounds):
             for number in numbers:
-                if isinstance(number, int) and abs(number) > _MOST:
-                    raise ValueError(f"{number} is too large; the limit is {_MOST:,}")
+                if isinstance(number, int) and (problem := too_large(number)):
+                    raise ValueError(problem)
         return value
 
 
@@ -74,8 +71,11 @@ def _plain_kinds(annotation: Any) -> list[Any]:
     return [kind for part in get_args(annotation) for kind in _plain_kinds(part)] or [annotation]
 
 
-class GrownSettings(Settings):
-    """Settings whose later fields are written down only where they are set: hashes stay, and begun work continues."""
+class StableHashSettings(Settings):
+    """Settings in the hash of a contract or a plan, which must stay when fields are added.
+
+    Those are written down only where they are set: saved encoders stay whole, and begun work continues.
+    """
 
     added_later: ClassVar[frozenset[str]] = frozenset()
 
@@ -85,7 +85,7 @@ class GrownSettings(Settings):
         return {name: value for name, value in serialize(self).items() if name not in unset}
 
 
-class PromptSettings(GrownSettings):
+class PromptSettings(StableHashSettings):
     """The wording that turns a text into an embedding prompt (Llama2Vec, arXiv 2312.15503).
 
     Attributes:
@@ -126,11 +126,9 @@ PROMPT_RECIPES: dict[str, PromptSettings] = {
         recipe="paper-v2", self_prompt=" The input sentence is:", next_prompt=" The next sentence is:"
     ),
     "released": PromptSettings(
-        recipe="released",
-        prefix='"',
+        recipe="released", prefix='"', slots=8,
         self_prompt='", summarize the above passage within eight words: ',
         next_prompt='", predict the following passage within eight words: ',
-        slots=8,
     ),
     "repllama": PromptSettings(
         recipe="repllama", prefix="passage: ", next_prefix="query: ", self_prompt="", next_prompt=""
@@ -166,7 +164,7 @@ class LoraSettings(Settings):
     depth: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
-class ModelSettings(GrownSettings):
+class ModelSettings(StableHashSettings):
     """Which backbone to load, and how.
 
     Attributes:
@@ -176,8 +174,8 @@ class ModelSettings(GrownSettings):
         compile: Compile the layers (torch.compile). ``auto`` = for long encodings on a CPU that multiplies bfloat16
             natively and has a C++ compiler; true = for all encoding, and in training: faster steps on a GPU after a
             minute of compiling.
-        layers: Number of layers to keep, from the bottom; 0 = all. Training teaches the shorter model to speak the
-            vocabulary again, and each layer less saves its share of every later step and encoding.
+        layers: Number of layers to keep, from the bottom; 0 = all. The shorter model learns to predict tokens again,
+            and each layer less saves its share of every later step and encoding.
         quantization: ``nf4`` = train adapters over weights in 4 bits (QLoRA, arXiv 2305.14314). The saved encoder has
             the model's own weights, with the adapters merged.
     """
@@ -206,20 +204,20 @@ class ModelSettings(GrownSettings):
         return self.model_copy(update={"layers": 0})
 
 
-class EncoderSettings(GrownSettings):
+class EncoderSettings(StableHashSettings):
     """How the finished model embeds texts; part of the saved contract.
 
     Attributes:
         pooling: ``slots`` = mean of the hidden states at the slots; ``mean`` = mean over the text's tokens without any
             prompt (a baseline for models that were not adapted).
         layers: Number of last layers whose states, each at unit length, are averaged. 1 = only the last layer, as
-            published. That layer has to speak the vocabulary; the ones below it say more about the text.
+            published. That layer is trained to predict tokens; the ones below it represent the text better.
         count_prompt: The two limits include prefix and prompt, as in the authors' code. The encoder that is made keeps
             what they leave of a text, under its pairing of prompts.
-        servable: Other programs shall give these vectors by themselves (vLLM, text-embeddings-inference,
-            sentence-transformers without our code): the saved tokenizer adds the prompt, and pooling and norm are
-            declared. Needs the last layer alone, one slot, and the same prompt and limit for queries and passages; what
-            of these is not set follows from it.
+        servable: Makes a model whose vectors other programs compute without our code (vLLM, text-embeddings-inference,
+            sentence-transformers): the saved tokenizer adds the prompt, and pooling and norm are declared. Needs the
+            last layer alone, one slot, and the same prompt and limit for queries and passages; what of these is not set
+            follows from it.
     """
 
     added_later = frozenset({"count_prompt", "servable"})
@@ -267,21 +265,24 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
     Raises:
         ConfigError: The file cannot be read, a key is unknown (with the nearest known one), or a value is invalid.
     """
-    where = str(path) if path else "--set"
-    data = _read_toml(Path(path), where) if path else {}
+    where, overrides = str(path) if path else "--set", list(overrides)
+    data = _read_toml(Path(path)) if path else {}
     for override in overrides:
         _apply_override(data, override)
     _expand_prompt_recipe(data)
     try:
-        return schema.model_validate(data)
+        found = schema.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_first_problem(schema, error, where)) from None
+    if idle := found.idle(frozenset(override.partition("=")[0].strip() for override in overrides)):
+        raise ConfigError(f"{where}: {idle}")
+    return found
 
 
-def _read_toml(path: Path, where: str) -> dict[str, Any]:
+def _read_toml(path: Path) -> dict[str, Any]:
     path = find_recipe(path)
     try:
-        return _with_new_keys(tomllib.loads(read_text(path)), where)
+        return tomllib.loads(read_text(path))
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such recipe; give the path of a TOML file, or one of {', '.join(recipe_files())}"
@@ -295,21 +296,6 @@ def _read_toml(path: Path, where: str) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read as TOML: {fault}") from None
 
 
-def _with_new_keys(data: dict[str, Any], where: str) -> dict[str, Any]:
-    """Rename keys of earlier versions, with one warning each."""
-    return {
-        _new_key(key, where): _with_new_keys(value, where) if isinstance(value, dict) else value
-        for key, value in data.items()
-    }
-
-
-def _new_key(key: str, where: str) -> str:
-    new = _OLD_KEYS.get(key, key)
-    if new != key:
-        logger.warning("%s: '%s' is now called '%s'; please rename it", where, key, new)
-    return new
-
-
 def set_value(text: str) -> Any:
     """Return the value of a ``--set``: TOML, or else the text itself."""
     try:
@@ -318,12 +304,29 @@ def set_value(text: str) -> Any:
         return text
 
 
+def toml_value(value: object) -> str:
+    """Write a value as TOML does.
+
+    >>> toml_value([1, 0.5, True, "a \\"b\\""])
+    '[1, 0.5, true, "a \\\\"b\\\\""]'
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(name)} = {toml_value(one)}' for name, one in value.items())}}}"
+    if value is None:
+        return "none"
+    # A TOML string takes what JSON's does, except two \\u escapes for one character and a bare DEL.
+    is_plain = isinstance(value, bool | int | float)
+    return json.dumps(value if is_plain else str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def _apply_override(data: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key.strip():
         raise ConfigError(f"--set {override}: write it as section.key=value")
     value = set_value(text)
-    *sections, last = (_new_key(part.strip(), "--set") for part in key.split("."))
+    *sections, last = (part.strip() for part in key.split("."))
     for section in sections:
         inner = data.setdefault(section, {})
         if isinstance(inner, str) and section == "prompts":

@@ -122,6 +122,19 @@ class EvaluationError(Llama2VecError):
     """Runs and judgments do not belong together."""
 
 
+MOST = 2**31 - 1
+"""The largest count that the libraries below can count with."""
+
+
+def too_large(number: int) -> str:
+    """Return what is wrong with a number beyond :data:`MOST`; nothing for any other.
+
+    >>> too_large(-(2**31)), too_large(64)
+    ('-2147483648 is too large; the limit is 2,147,483,647', '')
+    """
+    return f"{number} is too large; the limit is {MOST:,}" if abs(number) > MOST else ""
+
+
 def one_line(error: BaseException, width: int = 160) -> str:
     """Return what another library's error says on one line of at most ``width`` characters, else its kind.
 

@@ -148,11 +148,16 @@ def _taken(path: Path) -> OutputExistsError:
     return OutputExistsError(f"{path} exists already; choose another path or --overwrite")
 
 
-def check_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
+def check_inputs(output: Path, inputs: Iterable[str | Path | None], *, may_lie_inside: bool = False) -> None:
     """Raise an OutputExistsError if an input is the output, lies in it, or is a folder that the output lies in.
 
-    An output inside a folder of documents would be read as documents the next time, by this or another command. Names
-    other than local paths are ignored.
+    An output inside a folder of documents would be read as documents the next time, by this or another command, unless
+    a hidden folder holds it, which no command reads. Names other than local paths are ignored.
+
+    Args:
+        output: What is to be written.
+        inputs: What is read.
+        may_lie_inside: Allow an output anywhere in an input, because its reader leaves the output out.
     """
     target = output.resolve()
     for name in [name for name in inputs if name]:
@@ -162,8 +167,12 @@ def check_inputs(output: Path, inputs: Iterable[str | Path | None]) -> None:
                 raise OutputExistsError(f"the input {name} is the output itself; choose another output")
             if target in path.parents:
                 raise OutputExistsError(f"the input {name} lies inside the output {output}; choose another output")
-            if path in target.parents:
+            if path in target.parents and not (may_lie_inside or _is_hidden(target.relative_to(path))):
                 raise OutputExistsError(f"the output {output} lies inside the input {name}; choose another output")
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 @contextmanager

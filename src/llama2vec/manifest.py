@@ -13,6 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+MANIFEST_FILE = "manifest.json"
+"""What made a trained encoder."""
+RUN_RECORD, RUN_FORMAT = "run.json", "llama2vec-run"
+"""Which stages a run has finished, and what that file calls its format."""
 SEAL = "content_sha256"
 """The key of an object's own hash."""
 _PACKAGES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "numpy", "faiss-cpu", "bm25s", "ir-measures")
@@ -32,13 +36,14 @@ def digest(data: object) -> str:
     return hashlib.sha256(canonical_json(data).encode(errors="surrogatepass")).hexdigest()
 
 
-def sealed(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an object with the hash of all it holds.
+def sealed(data: Mapping[str, Any], key: str = SEAL) -> dict[str, Any]:
+    """Return an object with its hash under a key; a hash that already stands there is replaced.
 
     >>> unsealed(sealed({"steps": 6}))
     {'steps': 6}
     """
-    return {**data, SEAL: digest(data)}
+    content = {name: value for name, value in data.items() if name != key}
+    return {**content, key: digest(content)}
 
 
 def unsealed(content: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -77,6 +82,13 @@ def plan_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     if any(is_hash) and None in (there, now):
         return f"{name}: only {'there' if now is None else 'now'}"
     return f"{name}: {there!r} there, {now!r} now"
+
+
+def same_plan(there: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Return whether two plans make equal artifacts."""
+    # 32 and 32.0 are the same setting, and have different hashes.
+    old_plan, new_plan = ({**json.loads(canonical_json(plan)), "hash": ""} for plan in (there, now))
+    return bool(old_plan == new_plan)
 
 
 def package_version() -> str:

@@ -15,8 +15,12 @@ Qrels = Mapping[str, Mapping[str, int]]
 Vectors = npt.NDArray[np.float32]
 """[N, D] float32, one L2-normalized row per text."""
 
+VectorFormat = Literal["float32", "float16", "int8"]
+"""How a store keeps its vectors, the most exact first."""
+
 Side = Literal["query", "passage"]
 """The two kinds of texts that an encoder reads, each with its own prompt and length."""
+SIDES: tuple[Side, ...] = ("query", "passage")
 
 
 Value = str | int | float | bool

@@ -35,6 +35,11 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
+def is_first_process() -> bool:
+    """Tell whether this process prints the results where several run the command (torchrun)."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class PlainStream:
     """A text stream that passes on printable text only; ``bars`` lets the cursor movements of progress bars through."""
 
@@ -134,10 +139,10 @@ def duration(seconds: float) -> str:
 
 
 class ProgressReporter:
-    """Report how far ``title`` is, counted in ``unit`` (a plural); use as a context manager."""
+    """Report how far ``title`` is, counted in ``unit`` (one of them) or ``units``; use as a context manager."""
 
-    def __init__(self, title: str, unit: str) -> None:
-        self._title, self._unit = title, unit
+    def __init__(self, title: str, unit: str, units: str = "") -> None:
+        self._title, self._unit, self._units = title, unit, units or f"{unit}s"
         self._total: int | None = None
         self._done = self._first = 0
         self._note = ""
@@ -202,8 +207,10 @@ class ProgressReporter:
             )
 
     def _line(self, now: float) -> str:
-        total = f" of {self._total:,}" if self._total else ""
-        line = f"{self._title}: " + ", ".join([f"{self._done:,}{total} {self._unit}", *self._pace(now)])
+        # "1 of 2 passages", but "1 passage" and "1 of 1 passage"
+        number = counted(self._total or self._done, self._unit, self._units)
+        done = f"{self._done:,} of {number}" if self._total else number
+        line = f"{self._title}: " + ", ".join([done, *self._pace(now)])
         return f"{line}  {self._note}".rstrip()
 
     def _pace(self, now: float) -> list[str]:

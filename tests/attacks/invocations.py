@@ -175,7 +175,7 @@ class Invocations:
             from llama2vec.finetune.settings import FinetuneConfig
             from llama2vec.mine.settings import MineConfig
             from llama2vec.pipeline.settings import RunConfig
-            from llama2vec.retrieve.syncing import SyncSettings
+            from llama2vec.retrieve.syncing.following import SyncSettings
             from llama2vec.score.settings import ScoringSettings
 
             schemas: dict[str, Any] = {

@@ -19,10 +19,10 @@ from selenium.webdriver.remote.webelement import WebElement
 from service_stand_ins import Running, StandInEncoder, services, wait_until
 
 from llama2vec.records import Passage, Place, Query
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.serve.loaded import PreparedQuery
 
 pytestmark = pytest.mark.slow
@@ -359,6 +359,7 @@ def test_what_a_passage_says_is_text_and_never_markup(page: Page, serve: Serve) 
 
 def test_evidence_is_marked_in_scripts_without_spaces(page: Page, tmp_path: Path) -> None:
     passages = [Passage("a", "GPU版本的羊驼模型在安第斯山脉。"), Passage("b", "라마는 안데스에서 짐을 나른다.")]
+    passages.append(Passage("c", "แมวชอบกินปลา; मेज़ पर किताब"))
     encoder = TopicEncoder()
     store = write_store(lambda: iter(passages), encoder, tmp_path / "signs", source={})
     query = PreparedQuery(encoder.contract_hash)
@@ -369,6 +370,8 @@ def test_evidence_is_marked_in_scripts_without_spaces(page: Page, tmp_path: Path
         assert page.texts(".hit mark") == ["的羊驼", "安第斯"]
         page.ask("gpu 안데스 라마", "2 passages by BM25")
         assert sorted(page.texts(".hit mark")) == ["GPU", "라마", "안데스"]
+        page.ask("ปลา किताब", "1 passage by BM25")
+        assert page.texts(".hit mark") == ["ปลา", "किताब"]
 
 
 def test_a_token_is_asked_for_and_kept_for_this_tab_alone(page: Page, serve: Serve) -> None:

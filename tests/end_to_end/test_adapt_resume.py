@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from killed_training import assert_ends_alike, die, die_at, exit_code, forked, outcome
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
@@ -41,19 +41,13 @@ def config_for(kind: str, llama_folder: Path, corpus_file: Path, *more: str) -> 
 def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
     """Run in a process of its own; kill it, as the kernel would, at a given moment."""
     import torch
-    from transformers import Trainer
 
-    from llama2vec import stage
     from llama2vec.adapt.stage import adapt_model
-    from llama2vec.model.encoder import Encoder
     from llama2vec.training import loop
     from llama2vec.training import state as training_state
 
     torch.set_num_threads(1)
-
-    def die(*_: Any, **__: Any) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
+    die_at(moment)
     kind, _, number = moment.partition(":")
     if kind == "half a log line":
 
@@ -65,16 +59,6 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
             die()
 
         loop._Recorder._write = write_half  # type: ignore[method-assign]
-    elif kind == "inside checkpoint":
-        save = Trainer._save_optimizer_and_scheduler
-
-        def half_save(self: Any, folder: str) -> None:
-            if self.state.global_step < int(number):
-                return save(self, folder)
-            (Path(folder) / "optimizer.pt").write_bytes(b"half")
-            return die()
-
-        Trainer._save_optimizer_and_scheduler = half_save
     elif kind == "before complete":
         complete = training_state.write_json
 
@@ -103,52 +87,17 @@ def adapt_and_die(config: AdaptConfig, output: str, moment: str) -> None:
             return replace(self, target)
 
         Path.replace = replace_then_die  # type: ignore[method-assign,assignment]
-    elif kind == "before encoder":
-        Encoder.save = die  # type: ignore[method-assign,assignment]
-    elif kind == "before manifest":
-        stage.build_manifest = die  # type: ignore[assignment]
     adapt_model(config, output)
 
 
 @pytest.fixture(scope="module")
 def start() -> Iterator[Callable[..., Any]]:
-    """Start adaptations in fresh processes, forked from a server that has torch loaded once."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["llama2vec.adapt.train", "peft"])
-    started: list[Any] = []
-
-    def begin(config: AdaptConfig, output: Path, moment: str = "never") -> Any:
-        process = context.Process(target=adapt_and_die, args=(config, str(output), moment), daemon=True)
-        process.start()
-        started.append(process)
-        return process
-
-    yield begin
-    for process in started:
-        if process.is_alive():
-            process.kill()
-        process.join()
+    with forked(adapt_and_die, ["llama2vec.adapt.train", "peft"]) as begin:
+        yield begin
 
 
 def finish(process: Any) -> None:
-    process.join(timeout=120)
-    assert process.exitcode == 0
-
-
-def outcome(folder: Path) -> dict[str, Any]:
-    """Everything that must not depend on kills: weights, tokenizer, contract, adapter, losses."""
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    for line in log:
-        line.pop("seconds")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    files = [*folder.glob("*.safetensors"), *folder.glob("tokenizer*"), *(folder / "adapter").glob("*.safetensors")]
-    names = [folder / "llama2vec.json", folder / "config.json", *files]
-    return {
-        "log": log,
-        "facts": {key: value for key, value in manifest["results"].items() if key != "seconds"},
-        "files": {str(path.relative_to(folder)): path.read_bytes() for path in names},
-        "checkpoints": sorted(path.name for path in (folder / "checkpoints").iterdir()),
-    }
+    assert exit_code(process) == 0
 
 
 @pytest.fixture(scope="module", params=["lora", "full"])
@@ -179,21 +128,8 @@ def test_killed_again_and_again_it_ends_with_the_bytes_of_an_uninterrupted_run(
     uninterrupted: tuple[AdaptConfig, dict[str, Any]], start: Callable[..., Any], tmp_path: Path
 ) -> None:
     config, expected = uninterrupted
-    output = tmp_path / "out"
-    for moment in MOMENTS["lora" if config.model.lora.rank else "full"]:
-        process = start(config, output, moment)
-        process.join(timeout=120)
-        assert process.exitcode == -signal.SIGKILL, moment
-        assert not (output / "manifest.json").exists()
-    finish(start(config, output))
-    found = outcome(output)
-    assert found["log"] == expected["log"]
-    assert found["facts"] == expected["facts"]
-    assert found["checkpoints"] == expected["checkpoints"]
-    assert found["files"].keys() == expected["files"].keys()
-    for name, content in expected["files"].items():
-        assert found["files"][name] == content, name
-    assert not list(output.glob(".*"))
+    moments = MOMENTS["lora" if config.model.lora.rank else "full"]
+    assert_ends_alike(start, config, moments, tmp_path / "out", expected)
 
 
 def test_killed_from_outside_when_the_log_reaches_a_step(
@@ -267,8 +203,7 @@ def test_a_run_that_was_short_of_memory_goes_on_in_smaller_pieces(
 
     output = tmp_path / "out"
     process = start(config_for("full", llama_folder, corpus_file), output, "inside checkpoint:6")
-    process.join(timeout=300)
-    assert process.exitcode == -signal.SIGKILL
+    assert exit_code(process) == -signal.SIGKILL
     adapt_model(config_for("full", llama_folder, corpus_file, "objective.micro_batch_tokens=40"), output)
     steps = [json.loads(line)["step"] for line in (output / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert steps[-1] == 11

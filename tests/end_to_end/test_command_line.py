@@ -17,7 +17,7 @@ import torch
 from running import CommandLine, Finished
 
 from llama2vec.cli import main
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.score.results import read_result
 
 pytestmark = pytest.mark.slow
@@ -450,7 +450,7 @@ def test_a_full_disk_is_one_line_without_a_traceback(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("llama2vec.stage.write_json", full)
+    monkeypatch.setattr("llama2vec.training.saving.write_json", full)
     line = refused("adapt", "-o", tmp_path / "out", "--corpus", work.corpus, "--model", llama_folder, *sets(SMALL))
     assert f"disk full while writing {tmp_path / 'out'}; free space" in line
 

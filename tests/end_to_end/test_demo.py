@@ -14,7 +14,7 @@ from encoders import encoder_for
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import load_config
 from llama2vec.records import Passage
-from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.score.results import read_result
 
 ROOT = Path(__file__).parents[2]

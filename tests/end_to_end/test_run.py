@@ -19,7 +19,7 @@ from llama2vec.cli import main
 from llama2vec.config import load_config
 from llama2vec.errors import OutputExistsError
 from llama2vec.pipeline.settings import RunConfig
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.score.results import read_result
 
 pytestmark = pytest.mark.slow
@@ -116,9 +116,9 @@ def run_and_die(config: RunConfig, output: str, moment: str) -> None:
     """Run in a process of its own and kill it, as the kernel would, at a given moment."""
     import torch
 
-    from llama2vec import stage as training_stage
     from llama2vec.pipeline import execution, record, stages
     from llama2vec.pipeline.plan import plan_run
+    from llama2vec.training import saving
     from llama2vec.training import state as training_state
 
     torch.set_num_threads(1)
@@ -137,7 +137,7 @@ def run_and_die(config: RunConfig, output: str, moment: str) -> None:
 
         training_state.write_json = write_then_die
     elif kind == "manifest":
-        training_stage.build_manifest = die  # type: ignore[assignment]
+        saving.build_manifest = die  # type: ignore[assignment]
     elif kind == "begun":
         begin = record.RunRecord.begin
 

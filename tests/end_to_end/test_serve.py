@@ -100,7 +100,7 @@ def _ranking(answer: dict[str, list[dict[str, object]]]) -> list[object]:
 
 
 def _expected(index: Path, model: Path, question: str, mode: str) -> list[str]:
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.search.retriever import Retriever
 
     hits = Retriever.open(index, Encoder.load(model, settings=FLOAT32)).hits(question, mode, 24)  # type: ignore[arg-type]
     return [hit.passage.id for hit in hits]

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore
 
 WRITER = """
 import hashlib, sys, time
 import numpy as np
 from llama2vec.records import Passage
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.writer import write_store
 
 class SlowHashEncoder:
     dimension, contract_hash = 8, "c0ffee"

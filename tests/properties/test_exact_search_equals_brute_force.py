@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from made_stores import TableEncoder
 
 from llama2vec.records import Passage
-from llama2vec.retrieve import vector_index as vector_index_module
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index import exact as exact_module
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.store.writer import write_store
 
 
 @settings(deadline=None, max_examples=60)
@@ -50,10 +50,10 @@ def test_exact_search_equals_brute_force_ties_included(
     order = np.lexsort((np.broadcast_to(np.arange(passages), scores.shape), -scores), axis=1)[:, :depth]
     with (
         tempfile.TemporaryDirectory() as folder,
-        mock.patch.object(vector_index_module, "_BLOCK_QUERIES", block_queries),
-        mock.patch.object(vector_index_module, "_BLOCK_ROWS", block_rows),
-        mock.patch.object(vector_index_module, "_ROOM", room),
-        mock.patch.object(vector_index_module, "_IN_SAMPLE", 1 if sampled else 10**9),
+        mock.patch.object(exact_module, "_BLOCK_QUERIES", block_queries),
+        mock.patch.object(exact_module, "_BLOCK_ROWS", block_rows),
+        mock.patch.object(exact_module, "_ROOM", room),
+        mock.patch.object(exact_module, "_IN_SAMPLE", 1 if sampled else 10**9),
         mock.patch("os.fsync"),
     ):
         store = write_store(

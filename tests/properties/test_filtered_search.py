@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama2vec.records import Passage, Place, Query
-from llama2vec.retrieve import vector_index as vector_index_module
-from llama2vec.retrieve.fusion import Fusion
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.index import exact as exact_module
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.fusion import Fusion
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.retrieve.settings import IndexKind
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.writer import write_store
 
 
 class WholeNumbers:
@@ -76,8 +76,8 @@ def test_filtered_search_equals_search_over_the_allowed_passages(
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch("os.fsync"),
-        mock.patch.object(vector_index_module, "_FEW_ROWS", few_rows),
-        mock.patch.object(vector_index_module, "_FEW_OF", 10**9),
+        mock.patch.object(exact_module, "_FEW_ROWS", few_rows),
+        mock.patch.object(exact_module, "_FEW_OF", 10**9),
     ):
         store = write_store(lambda: passages, encoder, Path(folder) / "s", source={}, shard_size=shard_size)
         index = Path(folder) / "i"

@@ -14,8 +14,8 @@ import pytest
 from synced_folder import HashEncoder, content, sync, write
 
 from llama2vec.records import Query
-from llama2vec.retrieve.library import Library
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.syncing.library import Library
 
 WORDS = ["river", "stone", "bridge", "castle", "winter", "market", "harbor", "engine", "letter", "garden", "forest"]
 QUERIES = [Query(word, f"{word} {other}") for word, other in zip(WORDS, WORDS[3:], strict=False)]

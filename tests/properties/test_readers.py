@@ -45,6 +45,15 @@ MAIL = (
     b'Content-Type: multipart/mixed; boundary="b"\n\n--b\nContent-Type: text/plain; charset=latin-1\n\nHi \xe4.\n--b\n'
     b'Content-Type: text/html\nContent-Disposition: attachment; filename="a.html"\n\n<p>x</p>\n--b--\n'
 )
+ARCHIVE = (
+    b'Subject: x\nMIME-Version: 1.0\nContent-Type: multipart/related; boundary="b"\n\n--b\nContent-Type: text/html\n'
+    b"Content-Location: https://x.org/\n\n<h1>A</h1><p>b</p>\n--b--\n"
+)
+SHEETS = (
+    b'<?xml version="1.0"?>\n<Workbook xmlns="urn:schemas-microsoft-com:office:spreadsheet" '
+    b'xmlns:ss="urn:schemas-microsoft-com:office:spreadsheet"><Worksheet ss:Name="A"><Table><Row><Cell ss:Index="2">'
+    b'<Data ss:Type="Number">1.5</Data><Comment><Data>c</Data></Comment></Cell></Row></Table></Worksheet></Workbook>'
+)
 CELLS = {
     "cells": [{"cell_type": "markdown", "source": ["# A\n", "b"]}, {"cell_type": "code", "source": "x", "outputs": []}]
 }
@@ -82,6 +91,9 @@ def samples() -> dict[str, bytes]:
         "a.jsonl": b'{"id": 1, "text": "x"}\n{"_id": "b", "text": "y", "n": 1.5}\n',
         "a.eml": MAIL.partition(b"\n")[2],
         "a.mbox": MAIL + b"\n" + MAIL,
+        "a.mhtml": ARCHIVE,
+        "Inbox": MAIL + b"\n" + MAIL,
+        "a.xls": SHEETS,
         "a.zip": zip_bytes({"a.md": TEXT, "b.html": HTML, "c/d.txt": "x"}),
         "a.txt.gz": gzip.compress(TEXT.encode()),
     }

@@ -17,11 +17,11 @@ from storing import HashEncoder
 
 from llama2vec.errors import Llama2VecError
 from llama2vec.records import Passage, Query
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.retriever import Mode, Retriever
-from llama2vec.retrieve.reuse import KnownVectors
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.search.retriever import Mode, Retriever
+from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.reuse import KnownVectors
+from llama2vec.retrieve.store.writer import write_store
 
 TEXTS = [[f"word{row * version} of {version}" for row in range(4 + version)] for version in (1, 2)]
 VERSIONS = [[Passage(f"p{row}", text) for row, text in enumerate(texts)] for texts in TEXTS]

@@ -27,14 +27,14 @@ from llama2vec.engines.pgvector import nearest_sql
 from llama2vec.errors import EngineError
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Place, Query
-from llama2vec.retrieve.exporting import Exported, export_store
-from llama2vec.retrieve.index import build_index, store_passages
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.opened import OpenedIndex
+from llama2vec.retrieve.export.collection import Exported, export_store
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.retrieve.settings import SearchRequest
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.store.reader import VectorStore, store_passages
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.retrieve.word_vectors import query_words
 
 ENGINES = ["milvus", "qdrant", "pgvector", "lancedb", "opensearch"]
@@ -181,7 +181,7 @@ def test_an_interrupted_export_continues(
     kind: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr("llama2vec.retrieve.exporting._BATCH_PASSAGES", 100)
+    monkeypatch.setattr("llama2vec.retrieve.export.collection._BATCH_PASSAGES", 100)
     store = store_of(tmp_path / "store", list(range(COUNT)), table)
     place = target(kind)
     engine = place.open()
@@ -259,7 +259,7 @@ def test_collections_of_others_are_refused(
     with pytest.raises(EngineError, match="was made with no words; leave out --bm25"):
         export_store(store, engine, language="en")
     far = store_of(tmp_path / "far", [7, 8, 9], table)
-    with pytest.raises(EngineError, match=r"holds 3 passages, and .* lacks 3 of them; pass --overwrite"):
+    with pytest.raises(EngineError, match=r"holds 3 passages, 3 of which are no longer in .*; pass --overwrite"):
         export_store(far, engine)
     assert export_store(far, engine, replace=True) == Exported(3, 0, 3)
     engine.close()

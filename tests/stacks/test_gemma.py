@@ -15,7 +15,7 @@ import pytest
 
 from llama2vec.files import file_sha256
 from llama2vec.model.packaged import PACKAGED
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore
 
 MODEL = "gemma3-270m"
 TEXTS = [

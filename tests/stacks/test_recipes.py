@@ -16,8 +16,8 @@ from llama2vec.config import ModelSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.publish.exporting import export_encoder
 from llama2vec.records import Passage
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.writer import write_store
 
 Recipe = Callable[..., CompletedProcess[str]]
 IDS = ["llama", "alpaca", "faiss", "bridge", "gare"]

@@ -13,9 +13,22 @@ from pathlib import Path
 import pytest
 
 from llama2vec import files
-from llama2vec.artifact import Found, Kind, Work, bring_back, claim, discard, find, new_path, owned, read_object
+from llama2vec.artifact import (
+    Found,
+    Kind,
+    Work,
+    bring_back,
+    claim,
+    discard,
+    find,
+    folder_kind,
+    new_path,
+    owned,
+    read_object,
+)
 from llama2vec.errors import OutputExistsError
 from llama2vec.files import write_json
+from llama2vec.manifest import sealed
 
 PLAN, OTHER = ({"settings": {"steps": steps}, "corpus": "c" * 64, "format": "test"} for steps in (2, 3))
 
@@ -374,3 +387,17 @@ def test_what_a_kill_right_after_the_swap_leaves_goes_with_the_next_call(tmp_pat
     (tmp_path / ".lock-a").write_text("process 1 on nowhere\n")
     assert make(tmp_path / "a").is_finished
     assert names(tmp_path) == ([".new-a", "a"] if began_later else ["a"])
+
+
+def test_a_folder_that_appears_when_it_is_whole_is_recognized_by_its_unchanged_file(tmp_path: Path) -> None:
+    kind = folder_kind("a table", "table.json", {"format": "table", "version": 1}, ("table.json",))
+    assert kind.read(tmp_path) is None
+    content = {"format": "table", "version": 1, "made": {"rows": 2}}
+    for written, found in (
+        (content, Found({"rows": 2}, finished=True)),
+        (sealed(content), Found({"rows": 2}, finished=True)),
+        ({**sealed(content), "made": {"rows": 3}}, None),
+        ({**content, "format": "other"}, None),
+    ):
+        write_json(tmp_path / "table.json", written)
+        assert kind.read(tmp_path) == found

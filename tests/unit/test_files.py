@@ -22,6 +22,7 @@ from llama2vec.errors import DataError, OutputExistsError
 from llama2vec.files import (
     FileKind,
     Lock,
+    check_inputs,
     check_new,
     disk_errors,
     file_sha256,
@@ -31,8 +32,8 @@ from llama2vec.files import (
     write_output,
 )
 from llama2vec.records import Passage
-from llama2vec.retrieve.faiss_folder import export_faiss
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.export.faiss_folder import export_faiss
+from llama2vec.retrieve.store.writer import write_store
 
 NOTES = FileKind("notes of ours", rb"# Notes .*\n")
 
@@ -61,6 +62,7 @@ def test_an_output_may_neither_be_an_input_nor_lie_inside_one(tmp_path: Path) ->
             check_new(name, overwrite=True, inputs=[file], kind=NOTES)
     with pytest.raises(OutputExistsError, match="lies inside the input"):
         check_new(folder / "new" / "notes.md", overwrite=True, inputs=[None, "hf:some/data", folder], kind=NOTES)
+    check_new(folder / ".cache" / "notes.md", overwrite=True, inputs=[folder], kind=NOTES)  # Never read
     check_new(tmp_path / "model-notes.md", overwrite=True, inputs=[folder, file, "gone"], kind=NOTES)
 
 
@@ -261,3 +263,12 @@ def test_a_file_beyond_the_systems_limit_is_one_line(tmp_path: Path, problem: Ex
     with pytest.raises(DataError, match=r"larger than the file system or `ulimit -f` allows\)"):  # noqa: SIM117
         with disk_errors(tmp_path / "out", only_full=True):
             raise problem
+
+
+def test_an_output_that_its_reader_leaves_out_may_lie_inside_an_input(tmp_path: Path) -> None:
+    (tmp_path / "docs" / "index").mkdir(parents=True)
+    (tmp_path / "docs" / "index" / "a.md").write_text("x")
+    check_inputs(tmp_path / "docs" / "index", [tmp_path / "docs"], may_lie_inside=True)
+    for name in (tmp_path / "docs" / "index", tmp_path / "docs" / "index" / "a.md"):
+        with pytest.raises(OutputExistsError, match=r"is the output itself|lies inside the output"):
+            check_inputs(tmp_path / "docs" / "index", [name], may_lie_inside=True)

@@ -20,10 +20,9 @@ SOURCE = ROOT / "src" / "llama2vec"
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 FILES = sorted(path for path in SOURCE.rglob("*") if path.is_file() and path.suffix != ".pyc")
 
-# The method, from a corpus to a table: 21,500 lines in 140 files. Documents (readers, splitting, syncing, filters) and
-# what they need in the other rooms come on top.
-MAX_PYTHON_LINES = 44_000
-MAX_PYTHON_FILES = 141 + 130
+# Half is the method, from a corpus to a table; the other half reads, splits, syncs and filters documents.
+MAX_PYTHON_LINES = 46_500
+MAX_PYTHON_FILES = 290
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 8

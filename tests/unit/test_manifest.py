@@ -42,6 +42,8 @@ def test_a_seal_shows_every_change() -> None:
     assert unsealed({**content, "steps": 7}) is None
     assert unsealed({**content, "more": 1}) is None
     assert unsealed({"steps": 6}) == {"steps": 6}, "earlier versions wrote no seal"
+    assert sealed({**content, "steps": 7}) == sealed({"steps": 7, "loss": 1.5})
+    assert sealed({"steps": 6}, "hash") == {"steps": 6, "hash": digest({"steps": 6})}
 
 
 def test_a_manifest_holds_settings_inputs_results_versions_and_machine() -> None:

@@ -55,8 +55,8 @@ def test_no_message_writes_a_count_and_its_plural_by_hand() -> None:
     several = {
         ("data/readers/__init__.py", "files"), ("data/readers/archives.py", "files"),
         ("data/readers/json_rows.py", "lines"), ("data/readers/json_rows.py", "rows"),
-        ("pipeline/samples.py", "passages"), ("retrieve/faiss_index.py", "cells"),
-        ("retrieve/faiss_index.py", "passages"), ("score/comparison.py", "patterns"),
+        ("pipeline/samples.py", "passages"), ("retrieve/index/faiss.py", "cells"),
+        ("retrieve/index/faiss.py", "passages"), ("score/comparison.py", "patterns"),
     }  # fmt: skip
     assert found - limits == several
 
@@ -114,7 +114,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_progress_is_a_log_line_every_few_seconds_without_a_terminal(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO), ProgressReporter("encoding", "passages") as progress:
+    with caplog.at_level(logging.INFO), ProgressReporter("encoding", "passage") as progress:
         progress.start(1000)
         progress.skip(400)
         clock[0] = 5
@@ -127,7 +127,7 @@ def test_progress_is_a_log_line_every_few_seconds_without_a_terminal(
 def test_the_time_left_leaves_out_the_first_part_which_waits_for_a_model(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO), ProgressReporter("encoding", "passages") as progress:
+    with caplog.at_level(logging.INFO), ProgressReporter("encoding", "passage") as progress:
         progress.start(2000)
         clock[0] = 15
         progress.advance(1)
@@ -144,7 +144,7 @@ def test_the_time_left_leaves_out_the_first_part_which_waits_for_a_model(
 
 
 def test_finished_work_has_no_time_left(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), ProgressReporter("reading", "files") as progress:
+    with caplog.at_level(logging.INFO), ProgressReporter("reading", "file") as progress:
         progress.start(2)
         clock[0] = 4
         progress.advance(2)
@@ -152,17 +152,30 @@ def test_finished_work_has_no_time_left(clock: list[float], caplog: pytest.LogCa
 
 
 def test_items_count_as_they_are_taken(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO), ProgressReporter("reading", "passages") as progress:
+    with caplog.at_level(logging.INFO), ProgressReporter("reading", "passage") as progress:
         progress.start(None)
         for _ in progress.counted("abc"):
             clock[0] += 8
     assert caplog.messages == ["reading: 2 passages, 8.0 s each", "reading: 3 passages, 8.0 s each"]
 
 
+def test_one_is_not_counted_in_the_plural(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    for total, unit in ((None, ("passage",)), (1, ("query", "queries")), (None, ("query", "queries"))):
+        with caplog.at_level(logging.INFO), ProgressReporter("reading", *unit) as progress:
+            progress.start(total)
+            clock[0] += 8
+            progress.advance(1)
+    assert caplog.messages == [
+        "reading: 1 passage, 8.0 s each",
+        "reading: 1 of 1 query, 8.0 s each",
+        "reading: 1 query, 8.0 s each",
+    ]
+
+
 def test_what_an_earlier_run_finished_does_not_count_towards_the_rate(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.INFO), ProgressReporter("training", "steps") as progress:
+    with caplog.at_level(logging.INFO), ProgressReporter("training", "step") as progress:
         progress.start(100, completed=50)
         clock[0] = 100.0
         progress.advance(5)
@@ -182,7 +195,7 @@ def test_a_bar_is_whole_at_80_columns(clock: list[float], monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "stderr", screen)
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("TERM", "xterm")
-    with ProgressReporter("reading what is known", "passages") as progress:
+    with ProgressReporter("reading what is known", "passage") as progress:
         progress.start(8_841_823)
         progress.advance(67)
         clock[0] = 3600

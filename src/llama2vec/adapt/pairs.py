@@ -17,8 +17,8 @@ from llama2vec.model.lengths import warn_of_cut
 from llama2vec.model.prompt import Tokenizer, count_longer
 from llama2vec.processes import on_first_process, process_rank
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import StageWork
 from llama2vec.terminal import counted
+from llama2vec.training.output import StageWork
 
 logger = logging.getLogger(__name__)
 
@@ -37,27 +37,25 @@ class Pairs(NamedTuple):
 
 
 def read_pairs(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]) -> Pairs:
-    """Read the text of a recipe into pairs, in the format of the training that continues, if there is one.
+    """Read the text of a recipe into pairs.
 
     Raises:
         EmptyCorpusError: No text at all.
     """
     need_next, seed = config.objective.next_weight > 0, config.optimizer.seed
     if not config.text.streaming:
-        kept, out = adaptation_examples(passages, config.text, seed, need_next=need_next, plan_format=work.format)
+        kept, out = adaptation_examples(passages, config.text, seed, need_next=need_next)
         return Pairs(kept, out, len(out), sum(bool(example.next_text) for example in kept))
     path, held_out, counts = work.begin() / SPOOL_FILE, list[AdaptationExample](), Counter[str]()
 
     def rows() -> Iterator[SpooledRow]:
-        for example, is_held_out in adaptation_pairs(
-            passages, config.text, seed, need_next, most_rows=_MOST_ROWS, plan_format=work.format
-        ):
+        for example, is_held_out in adaptation_pairs(passages, config.text, seed, need_next, most_rows=_MOST_ROWS):
             if is_held_out:
                 held_out.extend([example] if counts["out"] < MOST_HELD_OUT else [])
                 counts["out"] += 1
             else:
                 counts["followed"] += bool(example.next_text)
-                yield SpooledRow((example.text, example.next_text), size=length_of(example, work.format))
+                yield SpooledRow((example.text, example.next_text), size=count_words(example.text))
 
     def write() -> tuple[list[AdaptationExample], int, int]:
         with read_flat():
@@ -69,12 +67,6 @@ def read_pairs(config: AdaptConfig, work: StageWork, passages: Iterable[Passage]
     if not examples:
         raise no_text(config.text)
     return Pairs(examples, *found)
-
-
-def length_of(example: AdaptationExample, plan_format: int | None = None) -> int:
-    """Return the length by which texts share batches; up to format 2 of the plans it counts spaces (``stage.py``)."""
-    text = example.text
-    return text.count(" ") if plan_format is not None and plan_format <= 2 else count_words(text)
 
 
 def check_followed(pairs: Pairs, objective: ObjectiveSettings) -> None:

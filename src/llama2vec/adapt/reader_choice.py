@@ -16,6 +16,7 @@ from llama2vec.adapt.reading import JointReader, Reader, SeparateReader
 from llama2vec.adapt.targets import TokenizedText
 from llama2vec.errors import ModelError, one_line
 from llama2vec.model.backbone import Backbone
+from llama2vec.model.golden import UNIT_ROUNDOFF
 from llama2vec.model.local import model_errors, quiet_transformers
 from llama2vec.model.prompt import PromptIds
 
@@ -27,7 +28,7 @@ _SHORT = 16
 _TEXTS = ("The ferry leaves the old harbor at noon.", "It snowed.")
 # Up to this many weights, 1 GiB in float32, the comparison is made in float32 whatever the model computes in.
 _AFFORDABLE_WEIGHTS = 1 << 28
-_UNIT_ROUNDOFF = {torch.bfloat16: 2.0**-9, torch.float16: 2.0**-12}
+_UNIT_ROUNDOFF = {getattr(torch, name): roundoff for name, roundoff in UNIT_ROUNDOFF.items()}
 _FLOAT32_TOLERANCE = 1e-4
 
 
@@ -101,13 +102,14 @@ def joint_difference(
 def tolerance(model: Any) -> float:
     """Return the largest relative difference of logits between two right computations of a model.
 
-    In float32 kernels differ in the order of their sums: 1e-4 leaves a hundredfold room. In a 16-bit format with unit
-    roundoff u, each layer rounds the residual stream twice: together u·√(2·layers), with fourfold room.
+    In float32 kernels differ in the order of their sums: 1e-4 leaves a hundredfold room. In a 16-bit format each layer
+    rounds the residual stream twice. Independent roundings of relative size u, at most the format's unit roundoff, add
+    up to u·√(2·layers); twice that is allowed.
     """
     if model.dtype not in _UNIT_ROUNDOFF:
         return _FLOAT32_TOLERANCE
     layers = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0) or 32)
-    return 4 * _UNIT_ROUNDOFF[model.dtype] * math.sqrt(2 * layers)
+    return 2 * _UNIT_ROUNDOFF[model.dtype] * math.sqrt(2 * layers)
 
 
 def _probe(backbone: Backbone, prompts: PromptIds, most_tokens: int) -> JointBatch:

@@ -52,8 +52,8 @@ class AdaptEncoderSettings(EncoderSettings):
     """:class:`EncoderSettings` with the best default for an adapted model (docs/lab-notes.md).
 
     Attributes:
-        drop_layers: Number of top layers that the saved encoder leaves out. Training reads them all: they have to speak
-            the vocabulary, and the one below them says more about the text. For ``servable``, which has one layer.
+        drop_layers: Number of top layers that the saved encoder leaves out. Training reads them all: they predict the
+            tokens, and the one below them represents the text better. For ``servable``, which has one layer.
         standardize: Scale the final norm of the saved encoder so that the dimensions of its vectors vary alike over
             training texts. Needs ``layers = 1``.
     """

@@ -17,7 +17,7 @@ from llama2vec.errors import ConfigError
 from llama2vec.model.local import fetched
 from llama2vec.model.source import resolve_model
 from llama2vec.records import Passage
-from llama2vec.stage import Stage, claim_output, model_fingerprint
+from llama2vec.training.output import Stage, claim_output, model_fingerprint
 from llama2vec.training.tracking import check_trackers
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from llama2vec.data.words import WORD
+from llama2vec.data.words import word_pattern
 from llama2vec.errors import TokenizerError
 from llama2vec.model.prompt import Tokenizer
 
@@ -69,7 +69,9 @@ class TargetTokenizer:
         )  # fmt: skip
 
     def _content(self, text: str) -> str:
-        return text if self._skip is None else " ".join(word for word in WORD.findall(text) if self._counts(word))
+        if self._skip is None:
+            return text
+        return " ".join(word for word in word_pattern().findall(text) if self._counts(word))
 
     def _counts(self, word: str) -> bool:
         return word.lower() not in (self._skip or ())
@@ -79,7 +81,7 @@ class TargetTokenizer:
         if self._skip is None:
             return tuple(dict.fromkeys(token for token, _ in plain))
         content = bytearray(len(text))
-        for word in WORD.finditer(text):
+        for word in word_pattern().finditer(text):
             if self._counts(word.group()):
                 content[word.start() : word.end()] = b"\x01" * (word.end() - word.start())
         return tuple(dict.fromkeys(token for token, (start, end) in plain if any(content[start:end])))

@@ -12,14 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.adapt.joint import (
-    JointBatch,
-    PiecewiseGradients,
-    joint_batch,
-    micro_batches,
-    most_cells,
-)
-from llama2vec.adapt.pairs import MOST_HELD_OUT, check_followed, length_of, read_pairs, warn_of_cut_texts
+from llama2vec.adapt.joint import JointBatch, joint_batch
+from llama2vec.adapt.micro_batches import PiecewiseGradients, micro_batches, most_cells
+from llama2vec.adapt.pairs import MOST_HELD_OUT, check_followed, read_pairs, warn_of_cut_texts
 from llama2vec.adapt.pretext_loss import IGNORED, bag_of_tokens_loss, language_model_loss
 from llama2vec.adapt.reader_choice import choose_reader
 from llama2vec.adapt.reading import Read, Reader
@@ -28,7 +23,7 @@ from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import PromptName
 from llama2vec.data.settings import TextSettings
 from llama2vec.data.spool import Spool
-from llama2vec.data.words import chosen_stop_words
+from llama2vec.data.words import chosen_stop_words, count_words
 from llama2vec.errors import ConfigError, EmptyTargetsError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone
@@ -39,15 +34,11 @@ from llama2vec.model.prompt import PromptIds, Tokenizer, prompt_ids
 from llama2vec.model.top_layers import check_droppable, check_standardizable, drop_top_layers, standardize
 from llama2vec.processes import process_count
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import (
-    StageWork,
-    make_trainable,
-    save_trained,
-    training_precision,
-)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, mean_loss, train
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
+from llama2vec.training.output import StageWork
+from llama2vec.training.saving import make_trainable, save_trained, training_precision
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.state import step_size_kept
 from llama2vec.training.tracking import Tracking
@@ -63,8 +54,7 @@ class PretextObjective:
     """EBAE and EBAR, plus the LM loss on T if its weight is set.
 
     ``token_weights`` [V] weigh the targets (None: uniformly); ``reader`` reads the prompts, in joint sequences or in
-    separate ones; one pass reads at most ``micro_batch_tokens`` cells (rows x columns; 0: whole batches);
-    ``plan_format`` is that of the training's plan (None: the newest).
+    separate ones; one pass reads at most ``micro_batch_tokens`` cells (rows x columns; 0: whole batches).
     """
 
     def __init__(
@@ -76,11 +66,10 @@ class PretextObjective:
         pad_id: int,
         token_weights: Tensor | None = None,
         micro_batch_tokens: int = 0,
-        plan_format: int | None = None,
     ) -> None:
         self.tokenize, self.prompts, self.settings = tokenize, prompts, settings
         self.reader, self.pad_id, self.token_weights = reader, pad_id, token_weights
-        self.micro_batch_tokens, self.plan_format = micro_batch_tokens, plan_format
+        self.micro_batch_tokens = micro_batch_tokens
         weights: dict[PromptName, float] = {"self": settings.self_weight, "next": settings.next_weight}
         self.weights = {task: weight for task, weight in weights.items() if weight}
 
@@ -88,7 +77,7 @@ class PretextObjective:
         """Put texts of about the same number of words into one batch."""
         if isinstance(examples, Spool):
             return SpooledOrder(examples, settings.batch_size, settings.seed)
-        lengths = [length_of(example, self.plan_format) for example in examples]
+        lengths = [count_words(example.text) for example in examples]
         return LengthGroupedOrder(lengths, settings.batch_size, settings.seed)
 
     def collate(self, examples: Sequence[AdaptationExample]) -> Mapping[str, Any]:
@@ -200,7 +189,7 @@ def train_adaptation(config: AdaptConfig, work: StageWork, passages: Iterable[Pa
     check_enough(len(examples), config.optimizer)
     read = f", of which the validation reads {MOST_HELD_OUT:,}" if out > MOST_HELD_OUT else ""
     logger.info("%s, %s held out%s", counted(len(examples), "training pair"), f"{out:,}", read)
-    backbone, trainable, objective, mixed = _prepare(config, examples, work.format)
+    backbone, trainable, objective, mixed = _prepare(config, examples)
     started = time.monotonic()
     result = train(
         trainable, examples, held_out[:MOST_HELD_OUT], objective, config.optimizer, work.begin(),
@@ -218,7 +207,7 @@ def train_adaptation(config: AdaptConfig, work: StageWork, passages: Iterable[Pa
 
 
 def _prepare(
-    config: AdaptConfig, examples: Sequence[AdaptationExample], plan_format: int | None = None
+    config: AdaptConfig, examples: Sequence[AdaptationExample]
 ) -> tuple[Backbone, Any, PretextObjective, bool]:
     """Return the backbone, the model to train, the objective, and whether bfloat16 autocast multiplies its weights."""
     settings, mixed = training_precision(config.model)
@@ -251,9 +240,7 @@ def _prepare(
     # The wrapper of several processes expects one forward pass per step, and shares are gathered by all or by none.
     alone = process_count() == 1 and config.optimizer.sharding == "none"
     micro_batch_tokens = most_cells(config.objective.micro_batch_tokens, backbone.model.device.type) if alone else 0
-    objective = PretextObjective(
-        tokenize, prompts, config.objective, reader, eos or 0, weights, micro_batch_tokens, plan_format
-    )
+    objective = PretextObjective(tokenize, prompts, config.objective, reader, eos or 0, weights, micro_batch_tokens)
     objective.require_targets(examples)
     return backbone, trainable, objective, mixed
 

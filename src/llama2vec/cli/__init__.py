@@ -14,8 +14,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llama2vec.errors import ConfigError, Llama2VecError
-from llama2vec.terminal import PlainFormatter, plain_terminal, printable
+from llama2vec.errors import ConfigError, Llama2VecError, too_large
+from llama2vec.terminal import PlainFormatter, is_first_process, plain_terminal, printable
 
 COMMANDS = {
     "ask": "Answer a question from a folder of documents.",
@@ -50,15 +50,13 @@ COMMANDS = {
 _RESUMABLE = frozenset({"ask", "run", "adapt", "finetune", "generate", "encode", "sync", "rerank"})
 """Commands that always keep what they have done; `evaluate` and `mine` do with some options."""
 
-_MOST = 2**31 - 1
-
 
 def _usable_number(_: Any, __: Any, value: Any) -> Any:
     """Refuse NaN, infinity, and counts beyond what the libraries below can count with."""
     if isinstance(value, float) and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
-    if isinstance(value, int) and value > _MOST:
-        raise typer.BadParameter(f"{value} is too large; the limit is {_MOST:,}")
+    if isinstance(value, int) and (problem := too_large(value)):
+        raise typer.BadParameter(problem)
     return value
 
 
@@ -226,10 +224,9 @@ def _value_of(option: str, arguments: Sequence[str]) -> str:
 
 
 def _log_to_stderr() -> None:
-    first = os.environ.get("RANK", "0") == "0"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(PlainFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO if first else logging.WARNING, handlers=[handler])
+    logging.basicConfig(level=logging.INFO if is_first_process() else logging.WARNING, handlers=[handler])
     for noisy in ("httpx", "datasets", "accelerate", "bm25s", "faiss", "matplotlib", "gguf", "onnxscript", "onnx_ir"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # It warns of a kernel that only encoding over 4-bit weights on a CPU would use.

@@ -21,9 +21,9 @@ from llama2vec.errors import ConfigError
 from llama2vec.terminal import counted, printable, unprotected
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.fusion import Mode
-    from llama2vec.retrieve.hits import Hit
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.search.fusion import Mode
+    from llama2vec.retrieve.search.hits import Hit
+    from llama2vec.retrieve.search.retriever import Retriever
 
 _INDENT, _WIDEST, _MOST_MORE = 5, 100, 5
 _LINE_OPTIONS = {
@@ -58,7 +58,7 @@ class Answers:
 
     def to(self, question: str, depth: int, *, as_json: bool = False, opens: bool = False) -> None:
         """Print the answers to one question, and open the best one if asked to."""
-        from llama2vec.retrieve.hits import corpus_folder
+        from llama2vec.retrieve.search.hits import corpus_folder
 
         mode = self.mode_now()
         hits = self.retriever.hits(question, mode, depth, where=self.where, group=self.group)
@@ -74,7 +74,7 @@ class Answers:
 
     def open(self, question: str) -> None:
         """Open the best answer to a question, without printing any."""
-        from llama2vec.retrieve.hits import corpus_folder
+        from llama2vec.retrieve.search.hits import corpus_folder
 
         hits = self.retriever.hits(question, self.mode_now(), 1, where=self.where, group=self.group)
         open_best(hits, question, corpus_folder(self.retriever.store))
@@ -143,7 +143,7 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
     """Print hits: rank, score, place and title, the part that shows why, and further places of the document."""
     from rich.text import Text
 
-    from llama2vec.retrieve.hits import evidence, location, snippet
+    from llama2vec.retrieve.search.hits import evidence, location, snippet
 
     console = _console()
     for hit in hits:
@@ -165,7 +165,7 @@ def show(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
 
 def also(hit: Hit) -> str:
     """Return where else in its document a hit's question is answered, best first: ``also: lines 7, 30``."""
-    from llama2vec.retrieve.hits import spot
+    from llama2vec.retrieve.search.hits import spot
 
     here = spot(hit.passage)
     places = [place for place in dict.fromkeys(spot(other.passage) for other in hit.more) if place != here]
@@ -178,7 +178,7 @@ def also(hit: Hit) -> str:
 
 def print_json(hits: Sequence[Hit], question: str, mode: str, where: str | None) -> None:
     """Print one JSON object: the question, how it was searched, and the hits."""
-    from llama2vec.retrieve.hits import as_row
+    from llama2vec.retrieve.search.hits import as_row
 
     answer: dict[str, Any] = {"query": question, "mode": mode, "where": where}
     answer["hits"] = [as_row(hit, question) for hit in hits]
@@ -191,7 +191,7 @@ def open_best(hits: Sequence[Hit], question: str, folder: Path | None) -> None:
     Raises:
         ConfigError: Nothing was found, the file is gone, or it cannot be opened.
     """
-    from llama2vec.retrieve.hits import best_line, document_file, location
+    from llama2vec.retrieve.search.hits import best_line, document_file, location
 
     if not hits:
         raise ConfigError("--open: there is nothing to open, because nothing was found")
@@ -246,7 +246,7 @@ def _console() -> Any:
 
 def _linked(style: str, hit: Hit, folder: Path | None) -> str:
     """Return a style whose text opens the hit's file where the terminal can do that."""
-    from llama2vec.retrieve.hits import document_file
+    from llama2vec.retrieve.search.hits import document_file
 
     place = hit.passage.place
     file = document_file(folder, place.document) if folder and place else None

@@ -9,22 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.answers import Answers, check_question
-from llama2vec.cli.options import READ_MODEL_KEYS, EncoderLoading, Where, model_settings, model_spec
-from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.cli.options import READ_MODEL_KEYS, EncoderLoading, Where, model_settings, model_spec, set_option
+from llama2vec.cli.settings_options import lists_settings, options_from
 from llama2vec.cli.sync import print_report
 from llama2vec.config import load_config
 from llama2vec.errors import OutputBusyError
-from llama2vec.retrieve.syncing import Following, SyncSettings
+from llama2vec.retrieve.syncing.following import Following, SyncSettings
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.library import SyncReport
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.search.retriever import Retriever
+    from llama2vec.retrieve.syncing.library import SyncReport
 
 READY_MODEL = "llama2vec-smollm2-135m"
 
 
 @options_from(EncoderLoading, "loading", panel="Model")
+@lists_settings(SyncSettings, READ_MODEL_KEYS)
 def ask_command(
     loading: EncoderLoading,
     folder: Annotated[Path, typer.Argument(help="Folder of documents, at any depth; or one document.")],
@@ -36,13 +37,7 @@ def ask_command(
     words: Annotated[bool, typer.Option("--words", help="Use BM25 only; a new index gets no vectors.")] = False,
     model: Annotated[str, typer.Option(help="Encoder for the vectors.")] = READY_MODEL,
     index: Annotated[Path | None, typer.Option(help="Folder for the index; default: in your cache.")] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Setting as KEY=VALUE, such as index.language=de; remembered for later calls; repeatable."
-        ),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(SyncSettings, READ_MODEL_KEYS)] = False,
+    sets: Annotated[list[str] | None, set_option("index.language=de; remembered for later calls")] = None,
 ) -> None:
     """Answer a question from a folder of documents; reads, indexes and searches it in one command.
 
@@ -51,14 +46,15 @@ def ask_command(
     resume.
     """
     check_question(question, "ask FOLDER", as_json=as_json, opens=opens)
-    from llama2vec.retrieve.filters import check_filter
-    from llama2vec.retrieve.library import index_in_cache
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.index.filters import check_filter
+    from llama2vec.retrieve.search.retriever import Retriever
+    from llama2vec.retrieve.syncing.library import index_in_cache
 
     if where is not None:
         check_filter(where)
     spec = model_spec(model, loading.prompts)
-    home = index or index_in_cache(folder, " ".join([spec.title, *([loading.prompts] if loading.prompts else ())]))
+    # By the whole path: two folders of models may have one name.
+    home = index or index_in_cache(folder, " ".join(filter(None, [spec.name or spec.path, loading.prompts])))
     how, others = model_settings(loading.dtype, loading.device, sets)
     settings = load_config(SyncSettings, None, others)
 
@@ -100,8 +96,8 @@ def _sync(following: Following, home: Path) -> None:
 
 def _by_words(home: Path) -> Retriever:
     """Open an index for BM25 alone."""
-    from llama2vec.retrieve.index import open_bm25, open_fields, open_index
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.index.folder import open_bm25, open_fields, open_index
+    from llama2vec.retrieve.search.retriever import Retriever
 
     index = open_index(home)
     return Retriever(index, None, bm25=open_bm25(home, index.store), fields=open_fields(home, index.store))

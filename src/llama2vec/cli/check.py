@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import with_options
-from llama2vec.cli.settings_options import settings_option
+from llama2vec.cli.options import set_option, with_options
+from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError, ExampleFormatError
 from llama2vec.files import FileKind, check_new, write_output
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _REPORT = FileKind("a report of `llama2vec check`", rb'\{\s*"reports": \[\s*\{\s*"source": ')
 
 
+@lists_settings(FinetuneConfig)
 def check_command(
     data: Annotated[
         list[str] | None,
@@ -39,18 +40,14 @@ def check_command(
         int | None,
         typer.Option(min=0, help="Report rows with fewer negatives than this; default: the recipe's number."),
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Setting as KEY=VALUE, such as encoder.passage_max_tokens=256; repeatable."),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(FinetuneConfig)] = False,
+    sets: Annotated[list[str] | None, set_option("encoder.passage_max_tokens=256")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Read training data to the end and report every problem; exit code 2 if there is one."""
     config = load_config(
         FinetuneConfig,
         recipe,
-        with_options(overrides, ("--model", "model.name", model), ("--split", "data.split", split)),
+        with_options(sets, ("--model", "model.name", model), ("--split", "data.split", split)),
     )
     sources = data or config.data.source_list
     if not sources:

@@ -11,7 +11,7 @@ import typer
 from pydantic import Field
 
 from llama2vec.cli.options import READING_KEYS, DataRoot, ReadingSets, only_reading
-from llama2vec.cli.settings_options import options_from, refuse_options, settings_option
+from llama2vec.cli.settings_options import lists_settings, options_from, refuse_options
 from llama2vec.config import Settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
@@ -38,6 +38,7 @@ class _Shown(Settings):
 
 
 @options_from(_Shown, "shown", panel="Tests and lists")
+@lists_settings(READING_KEYS)
 def compare_command(
     shown: _Shown,
     runs: Annotated[list[Path], typer.Argument(help="TREC runs of any system; the first is the baseline.")],
@@ -54,7 +55,6 @@ def compare_command(
         list[str] | None, typer.Option("--metric", help="nDCG@10 (the default), MRR@10, R@100, AP, …; repeatable.")
     ] = None,
     sets: ReadingSets = None,
-    list_settings: Annotated[bool, settings_option(READING_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Test whether one run is better than another, query by query."""
@@ -98,7 +98,7 @@ def _without_own(
     runs: Sequence[Run], paths: Sequence[Path], task: str, data: BeirTask, judgments: Qrels, reading: ReadingSettings
 ) -> list[Run]:
     """Return the runs without the passages that evaluating them skips, because they are the queries."""
-    from llama2vec.retrieve.fusion import first_of_each
+    from llama2vec.retrieve.search.fusion import first_of_each
     from llama2vec.score.results import same_id_choice
     from llama2vec.score.tasks import find_task, left_out
 

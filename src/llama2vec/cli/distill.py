@@ -19,8 +19,9 @@ from llama2vec.cli.options import (
     already_done,
     load_encoder,
     reading_settings,
+    set_option,
 )
-from llama2vec.cli.settings_options import settings_option
+from llama2vec.cli.settings_options import lists_settings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
 from llama2vec.terminal import counted
@@ -28,6 +29,7 @@ from llama2vec.terminal import counted
 logger = logging.getLogger(__name__)
 
 
+@lists_settings(READING_KEYS, *ENCODER_KEYS)
 def distill_command(
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the table.")],
@@ -41,14 +43,7 @@ def distill_command(
     count: Annotated[int, typer.Option(min=20, help="Use at most this many sample queries.")] = 20_000,
     seed: Annotated[int, typer.Option(min=0, help="Seed for sampling and holding out queries.")] = 0,
     prompts: Prompts = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help=f"Setting as KEY=VALUE: reading.KEY, {OF_ENCODER}",
-        ),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(READING_KEYS, *ENCODER_KEYS)] = False,
+    sets: Annotated[list[str] | None, set_option(keys=f"reading.KEY, {OF_ENCODER}")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a table.")] = False,
@@ -58,8 +53,8 @@ def distill_command(
         raise ConfigError("a table is fitted to sample queries; give --queries, or --corpus to draw them from")
     check_inputs(output, [model, *(queries or ()), *(corpus or ())])
     from llama2vec.data.corpus import read_passages, read_queries
-    from llama2vec.retrieve.query_table import QUERY_TABLE, save_query_table
-    from llama2vec.retrieve.table_fitting import sample_spans
+    from llama2vec.retrieve.search.query_table import QUERY_TABLE, save_query_table
+    from llama2vec.retrieve.search.table_fitting import sample_spans
 
     reading, encoder_sets = reading_settings(sets)
     is_done = already_done(QUERY_TABLE, output, overwrite=overwrite)

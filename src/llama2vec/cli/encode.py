@@ -17,14 +17,16 @@ from llama2vec.cli.options import (
     CorpusSettings,
     EncoderLoading,
     Strict,
+    already_done,
     corpus_settings,
     load_encoder,
     model_settings,
     model_spec,
     print_reading,
     report,
+    set_option,
 )
-from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.cli.settings_options import lists_settings, options_from
 from llama2vec.data.corpus import read_once, read_passages
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reading import corpus_source
@@ -36,8 +38,8 @@ from llama2vec.terminal import counted
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
     from llama2vec.model.source import ModelSpec
-    from llama2vec.retrieve.ray_encoding import RayEncoder
-    from llama2vec.retrieve.vllm_encoding import VllmEncoder
+    from llama2vec.retrieve.store.ray_encoding import RayEncoder
+    from llama2vec.retrieve.store.vllm_encoding import VllmEncoder
 
 
 class _Stored(StoredVectors):
@@ -49,6 +51,7 @@ class _Stored(StoredVectors):
 @options_from(_Stored, "stored", panel="Store")
 @options_from(PlacingSettings, "placing", panel="Several machines")
 @options_from(EncoderLoading, "loading", panel="Model")
+@lists_settings(CorpusSettings, *ENCODER_KEYS)
 def encode_command(
     stored: _Stored,
     placing: PlacingSettings,
@@ -60,14 +63,7 @@ def encode_command(
         Path | None, typer.Option(help="Earlier store whose vectors to reuse; only missing texts are encoded.")
     ] = None,
     strict: Strict = False,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help=f"Setting as KEY=VALUE: reading.KEY, passages.KEY, {OF_ENCODER}",
-        ),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(CorpusSettings, *ENCODER_KEYS)] = False,
+    sets: Annotated[list[str] | None, set_option(keys=f"reading.KEY, passages.KEY, {OF_ENCODER}")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that has other settings.")] = False,
 ) -> None:
     """Encode a corpus into a vector store; rerun to resume.
@@ -76,14 +72,13 @@ def encode_command(
     """
     vectors = stored.vector_format
     check_inputs(output, [reuse, corpus, model])
-    from llama2vec.artifact import find
     from llama2vec.model.tokens import corpus_splitter
-    from llama2vec.retrieve.reuse import KnownVectors
-    from llama2vec.retrieve.store import VectorStore
-    from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
+    from llama2vec.retrieve.store.reader import VectorStore
+    from llama2vec.retrieve.store.reuse import KnownVectors
+    from llama2vec.retrieve.store.writer import STORE, warn_of_cut_passages, write_store
 
     settings, encoder_sets = corpus_settings([*(sets or ()), *(["reading.strict=true"] if strict else [])])
-    found, before = ReadingReport(), find(output, STORE)
+    found, is_done = ReadingReport(), already_done(STORE, output, overwrite=overwrite)
     with read_once():
         spec = model_spec(model, loading.prompts, encoder_sets)
         splitter = corpus_splitter(corpus, spec, settings.passages, settings.reading)
@@ -101,7 +96,7 @@ def encode_command(
             )  # fmt: skip
     warn_of_cut_passages(store, "split them with --set passages.split=always", where=corpus)
     facts = f"{counted(len(store), 'passage')} [D={store.dimension}]"
-    if before and before.finished and not overwrite:
+    if is_done:
         report(f"{output} is already done: {facts}")
     else:
         taken = f", {known.reused:,} of them taken from {reuse}" if known else ""
@@ -119,11 +114,11 @@ def _placed(
         return
     settings, _ = model_settings(loading.dtype, loading.device, sets)
     if placing.engine == "vllm":
-        from llama2vec.retrieve.vllm_encoding import VllmEncoder
+        from llama2vec.retrieve.store.vllm_encoding import VllmEncoder
 
         yield VllmEncoder(spec, settings)
         return
-    from llama2vec.retrieve.ray_encoding import ray_encoder
+    from llama2vec.retrieve.store.ray_encoding import ray_encoder
 
     with ray_encoder(spec, settings, placing) as encoder:
         yield encoder

@@ -19,9 +19,10 @@ from llama2vec.cli.options import (
     EncoderLoading,
     as_overrides,
     load_encoder,
+    set_option,
     with_options,
 )
-from llama2vec.cli.settings_options import given_options, options_from, refuse_options, settings_option
+from llama2vec.cli.settings_options import given_options, lists_settings, options_from, refuse_options
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_inputs
@@ -55,15 +56,15 @@ _Tasks = Annotated[
 ]
 _Sets = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        help="Setting as KEY=VALUE: windows=maxp or firstp, window_tokens, stride, exclude_same_id, language, "
-        f"reading.KEY, stores=FOLDER, encode_only=true, {OF_ENCODER}",
+    set_option(
+        keys="windows=maxp or firstp, window_tokens, stride, exclude_same_id, language, reading.KEY, stores=FOLDER, "
+        f"encode_only=true, {OF_ENCODER}"
     ),
 ]
 
 
 @options_from(EncoderLoading, "loading", panel="Model")
+@lists_settings(_Settings, *ENCODER_KEYS)
 def evaluate_command(
     loading: EncoderLoading,
     model: Annotated[str, typer.Argument(help="Saved encoder, any causal LM, bm25, or a TREC run.")],
@@ -82,7 +83,6 @@ def evaluate_command(
     mode: Annotated[str, typer.Option(help="dense, or hybrid for vectors and BM25 together.")] = "dense",
     name: Annotated[str | None, typer.Option(help="Name of the system in the results.")] = None,
     sets: _Sets = None,
-    list_settings: Annotated[bool, settings_option(_Settings, *ENCODER_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Score finished tasks again.")] = False,
 ) -> None:
     """Score a model or BM25 on retrieval tasks and sentence pairs."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import ENCODER_KEYS, Device, Dtype, EncoderSets, Prompts, known_language, load_encoder
-from llama2vec.cli.settings_options import settings_option
+from llama2vec.cli.settings_options import lists_settings
 from llama2vec.errors import ConfigError
 from llama2vec.terminal import counted
 
@@ -24,6 +24,7 @@ _BAR = 24
 _SENTENCE = 96
 
 
+@lists_settings(*ENCODER_KEYS)
 def explain_command(
     model: Annotated[str, typer.Argument(help="Saved encoder, or any causal LM.")],
     query: Annotated[str, typer.Option("--query", "-q", help="The question.")],
@@ -39,11 +40,10 @@ def explain_command(
     language: Annotated[str, typer.Option(help="Language of stop words and sentence ends: en, de, …")] = "en",
     prompts: Prompts = None,
     sets: EncoderSets = None,
-    list_settings: Annotated[bool, settings_option(*ENCODER_KEYS)] = False,
     dtype: Dtype = "auto",
     device: Device = "auto",
 ) -> None:
-    """Show the words that two embeddings stand for, and which of them make the match."""
+    """Show which words each of two embeddings encodes, and which of them explain the match."""
     for option, text in (("--query", query), ("--passage", passage)):
         if not text.strip():
             raise ConfigError(f"{option} is empty; give a text")

@@ -21,7 +21,7 @@ from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
     from llama2vec.model.publish.exporting import Quantization, Runtime
-    from llama2vec.retrieve.store import VectorStore
+    from llama2vec.retrieve.store.reader import VectorStore
 
 _ONNX, _GGUF, _FAISS = "onnx", "gguf", "faiss"
 _ENCODERS: dict[str, Runtime] = {_ONNX: "onnx", _GGUF: "llama.cpp"}
@@ -75,7 +75,7 @@ def export_command(
     if to in _ENCODERS:
         _export_encoder(source, Path(at), _ENCODERS[to], quantize, overwrite=overwrite)
         return
-    from llama2vec.retrieve.store import VectorStore
+    from llama2vec.retrieve.store.reader import VectorStore
 
     words = bm25_language(engine.language, bm25=engine.bm25)
     store = VectorStore.open(source)
@@ -115,12 +115,12 @@ def _export_encoder(model: Path, output: Path, runtime: Runtime, quantize: str, 
 def _export_store(store: VectorStore, target: Target, language: str | None, *, replace: bool, timeout: float) -> None:
     count = counted(len(store), "passage")
     if target.kind == _FAISS:
-        from llama2vec.retrieve.faiss_folder import export_faiss
+        from llama2vec.retrieve.export.faiss_folder import export_faiss
 
         written = export_faiss(store, Path(target.at), replace=replace)
         typer.echo(f"Wrote {count} to {target.at}" if written else f"{target.at} is already done; nothing to do")
         return
-    from llama2vec.retrieve.exporting import export_store
+    from llama2vec.retrieve.export.collection import export_store
 
     engine = target.open(timeout)
     try:
@@ -136,7 +136,7 @@ def _export_store(store: VectorStore, target: Target, language: str | None, *, r
 
 def _snippet(store: VectorStore, target: Target, language: str | None) -> str:
     from llama2vec.model.source import ModelSpec
-    from llama2vec.retrieve.faiss_folder import faiss_snippet
+    from llama2vec.retrieve.export.faiss_folder import faiss_snippet
 
     model, is_named = "MODEL", True
     with suppress(StoreError):

@@ -7,16 +7,17 @@ from typing import Annotated
 
 import typer
 
-from llama2vec.cli.options import Device, Dtype, print_reading, with_options
-from llama2vec.cli.settings_options import settings_option
+from llama2vec.cli.options import Device, Dtype, print_reading, set_option, with_options
+from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.data.folder import ReadingReport
-from llama2vec.data.reported import report_path
+from llama2vec.data.reported import check_reported, report_path
 from llama2vec.generate.settings import GenerateConfig
 from llama2vec.model.packaged import SMOLLM2_NAME
 from llama2vec.terminal import counted
 
 
+@lists_settings(GenerateConfig)
 def generate_command(
     corpus: Annotated[str, typer.Argument(help="Folder of documents, BEIR folder, JSONL, TSV, hf:… or ir:….")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file; the report goes to OUTPUT.report.json.")],
@@ -28,11 +29,7 @@ def generate_command(
         ),
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [generate] section.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Setting as KEY=VALUE, such as generate.questions=3; repeatable."),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(GenerateConfig)] = False,
+    sets: Annotated[list[str] | None, set_option("generate.questions=3")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[
@@ -40,15 +37,19 @@ def generate_command(
     ] = False,
 ) -> None:
     """Generate training queries for unlabeled passages with an LLM."""
-    config = load_config(GenerateConfig, recipe, with_options(overrides, ("--model", "generate.model", model)))
+    config = load_config(GenerateConfig, recipe, with_options(sets, ("--model", "generate.model", model)))
     from llama2vec.generate.generation import GenerationInputs, generate_to_file
+    from llama2vec.model.source import ModelSpec, resolve_model
     from llama2vec.model.tokens import corpus_splitter
 
     settings = config.generate
     named = load_config(ModelSettings, None, [f"dtype={dtype}", f"device={device}"])
     llm = named.model_copy(update={"name": settings.model or SMOLLM2_NAME})
     found = ReadingReport()
-    splitter = corpus_splitter(corpus, None, config.passages, config.reading)
+    check_reported(output, "generate")
+    # By the LLM's tokens, as the encoder that is trained of it splits: mining finds the passages under the same ids.
+    spec = ModelSpec.of_source(resolve_model(llm.name))
+    splitter = corpus_splitter(corpus, spec, config.passages, config.reading)
     inputs = GenerationInputs(corpus, llm, splitter, config.reading, report=found)
     report = generate_to_file(inputs, output, settings, overwrite=overwrite)
     if report is None:

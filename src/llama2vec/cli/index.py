@@ -42,9 +42,9 @@ def index_command(
     ] = False,
 ) -> None:
     """Build an index over a vector store, or add BM25 to one. A store without vectors gets BM25 alone."""
-    from llama2vec.retrieve.index import build_index, search_facts
+    from llama2vec.retrieve.index.folder import build_index, search_facts
     from llama2vec.retrieve.settings import SearchRequest
-    from llama2vec.retrieve.store import VectorStore
+    from llama2vec.retrieve.store.reader import VectorStore
 
     opened = VectorStore.open(store)
     words = bm25_language(language, bm25=bm25 or (kind is None and engine is None and not opened.has_vectors))

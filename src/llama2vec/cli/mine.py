@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from pydantic import Field
 
-from llama2vec.cli.options import EncoderLoading, check_prompts, load_encoder, model_spec, print_reading, with_options
-from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.cli.options import (
+    EncoderLoading,
+    check_prompts,
+    load_encoder,
+    model_spec,
+    print_reading,
+    set_option,
+    with_options,
+)
+from llama2vec.cli.settings_options import lists_settings, options_from
 from llama2vec.config import load_config
 from llama2vec.data.folder import ReadingReport
 from llama2vec.data.reported import report_path
@@ -32,6 +40,7 @@ class _Models(EncoderLoading):
 
 
 @options_from(_Models, "models", panel="Models")
+@lists_settings(MineConfig)
 def mine_command(
     models: _Models,
     examples: Annotated[str, typer.Argument(help="Training examples: JSONL, BEIR folder, TSV, hf:….")],
@@ -46,21 +55,17 @@ def mine_command(
     ] = None,
     split: Annotated[str, typer.Option(help="Split of the examples.")] = "train",
     recipe: Annotated[Path | None, typer.Option(help="TOML recipe with a [mine] section.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Setting as KEY=VALUE, such as mine.bm25=false; repeatable."),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(MineConfig)] = False,
+    sets: Annotated[list[str] | None, set_option("mine.bm25=false")] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace mined examples that have other settings.")
     ] = False,
 ) -> None:
     """Mine hard negatives with BM25, a model, or both; report what was removed."""
-    config = load_config(MineConfig, recipe, with_options(overrides, ("--teacher", "mine.teacher", models.teacher)))
+    config = load_config(MineConfig, recipe, with_options(sets, ("--teacher", "mine.teacher", models.teacher)))
     from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.mine.mining import MiningInputs, mine_to_file
     from llama2vec.model.tokens import corpus_splitter
-    from llama2vec.retrieve.index import open_index
+    from llama2vec.retrieve.index.folder import open_index
 
     check_prompts(models.prompts, has_model=bool(model or store))
     index = open_index(store) if store else None

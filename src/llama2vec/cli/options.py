@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field
 
 from llama2vec.artifact import Kind, find
 from llama2vec.cli.settings_options import Keys
-from llama2vec.config import PROMPT_RECIPES, EncoderSettings, ModelSettings, Settings, load_config, set_value
+from llama2vec.config import (
+    PROMPT_RECIPES,
+    EncoderSettings,
+    ModelSettings,
+    Settings,
+    load_config,
+    set_value,
+    toml_value,
+)
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError, ContractError
 from llama2vec.languages import check_language
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
+from llama2vec.terminal import is_first_process
 
 if TYPE_CHECKING:
     from llama2vec.data.folder import ReadingReport
     from llama2vec.model.encoder import Encoder
-    from llama2vec.retrieve.store import VectorStore
+    from llama2vec.retrieve.store.reader import VectorStore
 
 DTYPE_HELP = "Number format of the model: auto, float32, bfloat16 or float16."
 DEVICE_HELP = "Where the model runs: auto, cpu, cuda, cuda:1, …"
@@ -33,21 +40,20 @@ Prompts = Annotated[str | None, typer.Option(help=PROMPTS_HELP)]
 DataRoot = Annotated[
     str, typer.Option(envvar="LLAMA2VEC_DATA", help="Folder that holds named tasks, such as beir/NAME.")
 ]
-OF_ENCODER = "model.compile; for a model not saved by llama2vec, also pooling, passage_max_tokens, …; repeatable."
-"""The end of the help of ``--set`` where it takes an encoder's settings."""
-EncoderSets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help=f"Setting as KEY=VALUE: {OF_ENCODER}",
-    ),
-]
+
+
+def set_option(example: str = "", keys: str = "") -> Any:
+    """Return the option ``--set``, whose help shows an example of a setting, or all keys that the command takes."""
+    shown = f": {keys}" if keys else f", such as {example}"
+    return typer.Option("--set", help=f"Setting as KEY=VALUE{shown}; repeatable.")
+
+
+OF_ENCODER = "model.compile; for a model not saved by llama2vec, also pooling, passage_max_tokens, …"
+"""The keys of ``--set`` for an encoder's settings, as its help tells them."""
+EncoderSets = Annotated[list[str] | None, set_option(keys=OF_ENCODER)]
 WHERE_HELP = """Search only passages that match this filter, such as 'year >= 2020 and path ~ "guide/"'."""
 Where = Annotated[str | None, typer.Option(help=WHERE_HELP)]
-ReadingSets = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Setting as KEY=VALUE, such as reading.text_field=body; repeatable."),
-]
+ReadingSets = Annotated[list[str] | None, set_option("reading.text_field=body")]
 Strict = Annotated[bool, typer.Option("--strict", help="Fail if a file is skipped or only partly read.")]
 
 
@@ -133,11 +139,6 @@ def already_done(kind: Kind, output: Path, *, overwrite: bool) -> bool:
     return found is not None and found.finished and not overwrite
 
 
-def is_first_process() -> bool:
-    """Tell whether this process prints the results where several run the command (torchrun)."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def report(text: str) -> None:
     """Print a result, once where several processes run the command."""
     if is_first_process():
@@ -158,9 +159,7 @@ def as_overrides(given: Mapping[str, str | int | list[str] | None]) -> list[str]
     >>> as_overrides({"text.corpus": "cranes.jsonl", "model.name": None})
     ['text.corpus="cranes.jsonl"']
     """
-    # A TOML string takes what JSON's does, except two \u escapes for one character and a bare DEL.
-    written = {key: json.dumps(value, ensure_ascii=False) for key, value in given.items() if value}
-    return [f"{key}={value}".replace("\x7f", "\\u007f") for key, value in written.items()]
+    return [f"{key}={toml_value(value)}" for key, value in given.items() if value]
 
 
 def with_options(sets: Iterable[str] | None, *options: tuple[str, str, str | int | list[str] | None]) -> list[str]:

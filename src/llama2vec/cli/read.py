@@ -14,8 +14,9 @@ from llama2vec.cli.options import (
     check_prompts,
     model_spec,
     print_reading,
+    set_option,
 )
-from llama2vec.cli.settings_options import settings_option
+from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
@@ -23,6 +24,7 @@ from llama2vec.data.reading import write_read_passages
 from llama2vec.terminal import ProgressReporter, counted
 
 
+@lists_settings(CorpusSettings)
 def read_command(
     source: Annotated[str, typer.Argument(help="Folder of documents, one document, or any other corpus.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="JSONL file for the passages.")],
@@ -33,13 +35,7 @@ def read_command(
     limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many passages.")] = None,
     strict: Strict = False,
     prompts: Prompts = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Setting as KEY=VALUE, such as reading.text_field=body or passages.tokens=128; repeatable."
-        ),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(CorpusSettings)] = False,
+    sets: Annotated[list[str] | None, set_option("reading.text_field=body or passages.tokens=128")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an older file of passages.")] = False,
 ) -> None:
     """Read documents into a corpus of passages, and show what could not be read."""
@@ -51,7 +47,7 @@ def read_command(
     splitter = corpus_splitter(source, spec, settings.passages, settings.reading)
     report = ReadingReport()
     passages = read_passages(source, limit=limit, splitter=splitter, settings=settings.reading, report=report)
-    with ProgressReporter("reading", "passages") as progress:
+    with ProgressReporter("reading", "passage") as progress:
         progress.start(None)
         read = progress.counted(passages)
         count = write_read_passages(read, output, source, settings.reading, report, overwrite=overwrite)

@@ -15,7 +15,7 @@ def remove_command(
     ids: Annotated[list[str], typer.Argument(help="Paths of documents, or ids of passages, as search shows them.")],
 ) -> None:
     """Remove documents or passages from an index; they stay removed until their file changes."""
-    from llama2vec.retrieve.library import Library
+    from llama2vec.retrieve.syncing.library import Library
 
     removed = Library(index).remove(ids)
     if not removed:

@@ -10,7 +10,7 @@ import typer
 from pydantic import Field
 
 from llama2vec.cli.options import READING_KEYS, DataRoot, Loading, ReadingSets, only_reading
-from llama2vec.cli.settings_options import options_from, settings_option
+from llama2vec.cli.settings_options import lists_settings, options_from
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError
 from llama2vec.files import check_new
@@ -31,6 +31,7 @@ class _Reranking(Loading):
 
 
 @options_from(_Reranking, "reranking", panel="Reranking")
+@lists_settings(READING_KEYS)
 def rerank_command(
     reranking: _Reranking,
     run: Annotated[Path, typer.Argument(help="TREC run of any system.")],
@@ -52,7 +53,6 @@ def rerank_command(
     corpus: Annotated[str | None, typer.Option(help="Corpus that was searched, instead of the task's.")] = None,
     index: Annotated[Path | None, typer.Option(help="Index or store that was searched, instead of --corpus.")] = None,
     sets: ReadingSets = None,
-    list_settings: Annotated[bool, settings_option(READING_KEYS)] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder; rerun to resume."""
@@ -71,21 +71,22 @@ def rerank_command(
     found = read_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
     from llama2vec.data.beir import warn_of_empty_queries
-    from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, discard_scores, kept_scores
+    from llama2vec.data.kept import KEPT_SCORES, KeptScores, discard_kept, kept_path
+    from llama2vec.integrations.pair_scorer import PairScorer
     from llama2vec.score.reranking import rerank
 
     # Before the model, which may have to be downloaded.
     asked, passages = _texts(retrieval_task(task, data_root) if task else None, queries, corpus, index, reading)
     warn_of_empty_queries((query for query in asked if query.id in found.results), queries or task or "")
     scorer = PairScorer(model, reranking.device, reranking.dtype)
-    kept_in = kept_scores(output, [scorer.fingerprint, reranking.device, reranking.dtype])
+    kept_in = kept_path(output, KEPT_SCORES, [scorer.fingerprint, reranking.device, reranking.dtype])
     try:
         reranked = rerank(found, asked, passages, KeptScores(scorer, kept_in), depth=reranking.depth, tag=tag)
     finally:
         # A later call that resumes does not read them again.
         scorer.warn_of_cut_texts()
     write_run(reranked, output, overwrite=overwrite)
-    discard_scores(output)
+    discard_kept(output, KEPT_SCORES)
     typer.echo(
         f"Reranked {counted(len(reranked.results), 'query', 'queries')} to depth {reranking.depth:,} with {model} "
         f"({scorer.kind}, {counted(scorer.scored, 'pair')}): {output}"
@@ -97,7 +98,8 @@ def _texts(
 ) -> tuple[list[Query], Iterable[Passage]]:
     """Return the queries, and a stream of the passages."""
     from llama2vec.data.corpus import read_passages, read_queries
-    from llama2vec.retrieve.index import open_index, store_passages
+    from llama2vec.retrieve.index.folder import open_index
+    from llama2vec.retrieve.store.reader import store_passages
 
     asked = read_queries(queries) if queries else data.queries if data else []
     if index is not None:

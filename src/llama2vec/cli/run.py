@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from llama2vec.cli.options import is_first_process, report, with_options
+from llama2vec.cli.options import report, set_option, with_options
 from llama2vec.cli.seeds import Seeds, losses_of, read_seeds, run_seeds, seed_folder
-from llama2vec.cli.settings_options import settings_option
+from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
 from llama2vec.errors import ConfigError
+from llama2vec.manifest import MANIFEST_FILE
 from llama2vec.pipeline.settings import UNLABELED, RunConfig
+from llama2vec.terminal import is_first_process
 
 if TYPE_CHECKING:
     from llama2vec.pipeline.plan import RunPlan
@@ -23,6 +25,7 @@ _SEEDS = ("pairs.seed", "adapt.optimizer.seed", "mine.seed", "finetune.optimizer
 _ACTIONS = {"replace": "run again (needs --overwrite)", "follow": "run"}
 
 
+@lists_settings(RunConfig)
 def run_command(
     recipe: Annotated[
         Path | None, typer.Argument(help="TOML recipe, or the name of a shipped one; omit it for a run without labels.")
@@ -32,14 +35,7 @@ def run_command(
         str | None, typer.Option(help="Corpus or folder of documents; replaces the recipe's corpus.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="LLM or encoder to start from; replaces model.name.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            help="Setting as KEY=VALUE, such as adapt.optimizer.steps=64, or STAGE=false to skip a stage; repeatable.",
-        ),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(RunConfig)] = False,
+    sets: Annotated[list[str] | None, set_option("adapt.optimizer.steps=64, or STAGE=false to skip a stage")] = None,
     first: Annotated[str, typer.Option("--from", help="Start at this stage; earlier ones must be finished.")] = "",
     last: Annotated[str, typer.Option("--until", help="Stop after this stage.")] = "",
     dry_run: Annotated[
@@ -63,7 +59,7 @@ def run_command(
     """
     if flops is not None and not dry_run:
         raise ConfigError("--flops is for --dry-run alone; add that or leave it out")
-    runs = _runs(recipe, _changes(recipe, corpus, model, overrides or []), output, seeds)
+    runs = _runs(recipe, _changes(recipe, corpus, model, sets), output, seeds)
     if dry_run:
         _show_plans(list(runs.values()), first, last, flops)
     elif None in runs:
@@ -113,17 +109,17 @@ def _figures(plan: RunPlan) -> dict[str, float]:
         f"{one.system}, {one.task}: {metric}": value for one in _scores(plan) for metric, value in one.metrics.items()
     }
     for stage in plan.stages:
-        if stage.kind in ("adapt", "finetune") and (plan.folder(stage) / "manifest.json").is_file():
+        if stage.kind in ("adapt", "finetune") and (plan.folder(stage) / MANIFEST_FILE).is_file():
             losses = losses_of(plan.folder(stage))
             found |= {f"{stage.name}: {name}": value for name, value in losses.items()}
     return found
 
 
-def _changes(recipe: Path | None, corpus: str | None, model: str | None, overrides: list[str]) -> list[str]:
+def _changes(recipe: Path | None, corpus: str | None, model: str | None, sets: list[str] | None) -> list[str]:
     if recipe is None and not corpus:
         raise ConfigError("give a recipe, or --corpus for the default run over a corpus without labels")
     changes = list(UNLABELED) if recipe is None else []
-    return [*changes, *with_options(overrides, ("--corpus", "corpus", corpus), ("--model", "model.name", model))]
+    return [*changes, *with_options(sets, ("--corpus", "corpus", corpus), ("--model", "model.name", model))]
 
 
 def _show_plans(runs: Sequence[tuple[RunConfig, Path]], first: str, last: str, flops: float | None) -> None:

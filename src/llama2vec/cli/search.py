@@ -17,7 +17,7 @@ from llama2vec.files import check_new
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.fusion import Fusion, FusionMethod, Mode
+    from llama2vec.retrieve.search.fusion import Fusion, FusionMethod, Mode
 
 
 class _Ranking(Settings):
@@ -69,8 +69,8 @@ def search_command(
     from llama2vec.data.trec import RUN_FILE
 
     check_new(run, overwrite=overwrite, inputs=[index, queries, model], kind=RUN_FILE)
-    from llama2vec.retrieve.fusion import Fusion
-    from llama2vec.retrieve.retriever import Retriever
+    from llama2vec.retrieve.search.fusion import Fusion
+    from llama2vec.retrieve.search.retriever import Retriever
 
     mixing = _fusion(ranking.fusion, ranking.weight or [])
     retriever = Retriever.open(index, model, device=device, dtype=dtype, fusion=mixing)
@@ -96,7 +96,7 @@ def search_command(
 
 
 def _fusion(method: str, weights: list[str]) -> Fusion:
-    from llama2vec.retrieve.fusion import Fusion
+    from llama2vec.retrieve.search.fusion import Fusion
 
     shares: dict[str, float] = {}
     for weight in weights:

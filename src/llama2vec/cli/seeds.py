@@ -6,14 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from llama2vec.cli.options import as_overrides, is_first_process, report
+from llama2vec.cli.options import as_overrides, report
 from llama2vec.errors import ConfigError
 from llama2vec.files import FileKind, check_new, write_output
-from llama2vec.terminal import counted
+from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD
+from llama2vec.terminal import counted, is_first_process
 
 Seeds = Annotated[
     str | None,
@@ -22,6 +23,7 @@ Seeds = Annotated[
         "deviations."
     ),
 ]
+ConfigT = TypeVar("ConfigT")
 SEEDS_FILE = "seeds.json"
 _KIND = FileKind("a table of seeds", rb'\{\s*"format": "llama2vec-seeds"')
 _MOST = 2**32
@@ -43,7 +45,9 @@ def read_seeds(text: str, overrides: Sequence[str]) -> list[int]:
     if len(set(seeds)) < len(seeds):
         raise ConfigError(f"--seeds {text}: a seed is given twice; name each once")
     for override in overrides:
-        if override.partition("=")[0].strip().rpartition(".")[2] == "seed":
+        key = override.partition("=")[0].strip()
+        # The validation's own seed is there to be the same for all.
+        if key.rpartition(".")[2] == "seed" and not key.endswith("validation.seed"):
             raise ConfigError(f"--seeds and --set {override} both choose the seed; drop one")
     return seeds
 
@@ -57,6 +61,32 @@ def seeded(changes: Sequence[str], seed: int, output: Path) -> list[str]:
     """Return the overrides of one seed; in a tracker, its run is named after the folder of all."""
     name = as_overrides({"tracking.name": f"{output.resolve().name}-seed-{seed}"})
     return [*name, *changes, f"optimizer.seed={seed}"]
+
+
+def train_with_seeds(
+    verb: str,
+    read: Callable[[list[str]], ConfigT],
+    changes: list[str],
+    output: Path,
+    seeds: str | None,
+    train: Callable[[ConfigT, Path], Mapping[str, float]],
+) -> None:
+    """Train once, or once for each seed that ``--seeds`` names; all their settings are read before the first training.
+
+    Args:
+        verb: The command.
+        read: Reads the settings with these overrides.
+        changes: The overrides that the command line gives.
+        output: Folder of the training, or of the seeds' folders.
+        seeds: What ``--seeds`` was given.
+        train: Trains with settings into a folder, and returns its figures by name.
+    """
+    if seeds is None:
+        train(read(changes), output)
+        return
+    numbers = read_seeds(seeds, changes)
+    configs = {seed: read(seeded(changes, seed, output)) for seed in numbers}
+    run_seeds(verb, numbers, output, lambda seed, folder: train(configs[seed], folder))
 
 
 def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[int, Path], Mapping[str, float]]) -> None:
@@ -74,7 +104,7 @@ def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[in
         ConfigError: ``output`` holds a training itself.
         OutputExistsError: ``seeds.json`` is something else.
     """
-    taken = next((name for name in ("adapt.json", "finetune.json", "run.json") if (output / name).exists()), None)
+    taken = next((name for name in ("adapt.json", "finetune.json", RUN_RECORD) if (output / name).exists()), None)
     if taken:
         raise ConfigError(f"{output}: holds {taken}, a training of its own; choose another --output for --seeds")
     table = output / SEEDS_FILE
@@ -95,7 +125,7 @@ def run_seeds(verb: str, seeds: Sequence[int], output: Path, train: Callable[[in
 
 def losses_of(folder: Path) -> dict[str, float]:
     """Return the last losses and validation figures of a finished training."""
-    found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["results"]["losses"]
+    found = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))["results"]["losses"]
     return {name: float(value) for name, value in found.items()}
 
 

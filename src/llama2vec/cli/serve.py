@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from llama2vec.cli.options import ENCODER_KEYS, EncoderLoading, EncoderSets, load_encoder
-from llama2vec.cli.settings_options import given_options, options_from, refuse_options, settings_option
+from llama2vec.cli.settings_options import given_options, lists_settings, options_from, refuse_options
 from llama2vec.errors import ConfigError, MissingDependencyError
 from llama2vec.files import read_text
 from llama2vec.serve.settings import ProxySettings, ServeSettings
@@ -33,6 +33,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 @options_from(ProxySettings, "proxy", panel="Behind a reverse proxy")
 @options_from(ServeSettings, "limits", panel="Limits")
 @options_from(EncoderLoading, "loading", panel="Model")
+@lists_settings(*ENCODER_KEYS)
 def serve_command(
     limits: ServeSettings,
     proxy: ProxySettings,
@@ -51,7 +52,6 @@ def serve_command(
         Path | None, typer.Option(help=f"File with the token that requests must carry; default: ${_TOKEN}, if set.")
     ] = None,
     sets: EncoderSets = None,
-    list_settings: Annotated[bool, settings_option(*ENCODER_KEYS)] = False,
 ) -> None:
     """Serve embeddings in OpenAI's format, search, and a search page."""
     if index is None and model is None:
@@ -62,7 +62,7 @@ def serve_command(
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is not installed; run: pip install 'llama2vec[serve]'") from error
     if index is not None:
-        from llama2vec.retrieve.index import check_index
+        from llama2vec.retrieve.index.folder import check_index
 
         check_index(index)
     limits = _with_files(limits, index)
@@ -74,8 +74,8 @@ def serve_command(
         logger.warning("%s accepts unauthenticated requests; set --token-file or $%s to require a token", host, _TOKEN)
 
     def load() -> Loaded:
-        from llama2vec.retrieve.query_table import QueryTable
-        from llama2vec.retrieve.retriever import Retriever
+        from llama2vec.retrieve.search.query_table import QueryTable
+        from llama2vec.retrieve.search.retriever import Retriever
         from llama2vec.serve.loaded import Loaded, ServedModel
 
         retriever = Retriever.open(index) if index else None
@@ -95,7 +95,7 @@ def serve_command(
 
 def _query_table(index: Path | None, model: str | None, table: Path | None) -> tuple[Path | None, bool]:
     """Return the folder of the query table, and whether it answers instead of a model."""
-    from llama2vec.retrieve.query_table import is_query_table
+    from llama2vec.retrieve.search.query_table import is_query_table
 
     if table is not None and not is_query_table(table):
         raise ConfigError(f"--table {table}: holds no query table; make one with `llama2vec distill`")
@@ -115,8 +115,8 @@ def _with_files(limits: ServeSettings, index: Path | None) -> ServeSettings:
         raise ConfigError(f"--files {limits.files}: documents are those of an index; name one, or drop --files")
     if index is None or str(limits.files) != "auto":
         return limits
-    from llama2vec.retrieve.hits import corpus_folder
-    from llama2vec.retrieve.index import open_index
+    from llama2vec.retrieve.index.folder import open_index
+    from llama2vec.retrieve.search.hits import corpus_folder
 
     folder = corpus_folder(open_index(index).store)
     if folder is None:

@@ -41,14 +41,21 @@ def options_from(
             values = {field: given.pop(name) for field, name in names.items()}
             return command(**given, **{parameter: _validated(schema, values, names)})
 
-        own = inspect.signature(command, eval_str=True)
-        kept = [one for one in own.parameters.values() if one.name != parameter]
-        made = [_option(schema, field, name, panel) for field, name in names.items()]
-        run.__signature__ = own.replace(parameters=[*kept, *made])  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in (*kept, *made)}
-        return run
+        kept = [one for one in _parameters(command) if one.name != parameter]
+        return _with_parameters(run, [*kept, *(_option(schema, field, name, panel) for field, name in names.items())])
 
     return decorate
+
+
+def _parameters(command: Callable[..., object]) -> list[inspect.Parameter]:
+    return list(inspect.signature(command, eval_str=True).parameters.values())
+
+
+def _with_parameters(run: Callable[..., ResultT], parameters: Sequence[inspect.Parameter]) -> Callable[..., ResultT]:
+    """Let Typer see these parameters, whatever those of the function itself are."""
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in parameters}
+    return run
 
 
 def given_options(settings: Settings) -> dict[str, object]:
@@ -115,8 +122,11 @@ class Keys(NamedTuple):
     names: Sequence[str]
 
 
-def settings_option(*schemas: type[Settings] | Keys) -> Any:
-    """Return the option ``--list-settings``, which prints all keys of schemas, or some, and exits."""
+def lists_settings(*schemas: type[Settings] | Keys) -> Callable[[Callable[..., ResultT]], Callable[..., ResultT]]:
+    """Give a command the option ``--list-settings``, which prints all keys of schemas, or some, and exits.
+
+    It follows ``--set`` in the help.
+    """
 
     def show(wanted: bool) -> None:
         if wanted:
@@ -125,7 +135,20 @@ def settings_option(*schemas: type[Settings] | Keys) -> Any:
                 typer.echo("\n".join(lines))
             raise typer.Exit
 
-    return typer.Option("--list-settings", help="List all keys of --set and exit.", callback=show, is_eager=True)
+    option = typer.Option("--list-settings", help="List all keys of --set and exit.", callback=show, is_eager=True)
+    kind, annotation = inspect.Parameter.POSITIONAL_OR_KEYWORD, Annotated[bool, option]
+    listing = inspect.Parameter("list_settings", kind, default=False, annotation=annotation)
+
+    def decorate(command: Callable[..., ResultT]) -> Callable[..., ResultT]:
+        @functools.wraps(command)
+        def run(*, list_settings: bool = False, **given: Any) -> ResultT:
+            return command(**given)
+
+        shown = _parameters(command)
+        shown.insert([one.name for one in shown].index("sets") + 1, listing)
+        return _with_parameters(run, shown)
+
+    return decorate
 
 
 def settings_lines(schema: type[Settings], prefix: str = "", names: Sequence[str] = ()) -> Iterator[str]:

@@ -17,16 +17,18 @@ from llama2vec.cli.options import (
     check_prompts,
     model_settings,
     model_spec,
+    set_option,
 )
-from llama2vec.cli.settings_options import settings_option
+from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
-from llama2vec.retrieve.syncing import Following, SyncSettings
+from llama2vec.retrieve.syncing.following import Following, SyncSettings
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
-    from llama2vec.retrieve.library import SyncReport
+    from llama2vec.retrieve.syncing.library import SyncReport
 
 
+@lists_settings(SyncSettings, READ_MODEL_KEYS)
 def sync_command(
     folder: Annotated[Path, typer.Argument(help="Folder of documents, at any depth; or one document.")],
     index: Annotated[Path, typer.Argument(help="Index to make, or to bring up to date.")],
@@ -36,13 +38,7 @@ def sync_command(
     watch: Annotated[bool, typer.Option("--watch", help="Sync again whenever a file changes, until Ctrl-C.")] = False,
     strict: Strict = False,
     prompts: Prompts = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="Setting as KEY=VALUE, such as index.language=de; remembered for later syncs; repeatable."
-        ),
-    ] = None,
-    list_settings: Annotated[bool, settings_option(SyncSettings, READ_MODEL_KEYS)] = False,
+    sets: Annotated[list[str] | None, set_option("index.language=de; remembered for later syncs")] = None,
     dtype: Dtype = "auto",
     device: Device = "auto",
     overwrite: Annotated[

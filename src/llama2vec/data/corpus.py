@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from llama2vec.data.distinct import DistinctIds
-from llama2vec.data.folder import ReadingReport, read_documents
+from llama2vec.data.document_ids import DocumentIds, numbered, why_numbered
+from llama2vec.data.folder import ReadingReport, Skipped, Walk, read_documents
 from llama2vec.data.lines import columns_in, header_columns, json_object, numbered_lines
 from llama2vec.data.passages import Splitter, whole_passage
 from llama2vec.data.rows import pretext_row, row_fields, row_place
@@ -125,8 +126,9 @@ def read_passages(
     - ``ir:DATASET_ID``: the documents of an ir_datasets data set.
 
     Documents, one file in memory at a time, sorted by path: any other folder, at any depth, without hidden files; or a
-    file of a known format (docs/documents.md). Ids are paths relative to the folder, white space percent-encoded.
-    Files that cannot be read are skipped; a log line names them. An empty text is allowed: some corpora have them.
+    file of a known format (docs/documents.md). Ids are paths relative to the folder, white space percent-encoded; of
+    two documents with one id, the later one gets ``@2``. Files that cannot be read are skipped; a log line names them.
+    An empty text is allowed: some corpora have them.
 
     Args:
         source: One of the above.
@@ -156,8 +158,7 @@ def read_passages(
     def passages(found: ReadingReport) -> Iterator[Passage]:
         if files.walk is None:
             return _distinct_parts(partial(_local_rows, files, settings), where, splitter)
-        rows = partial(_document_rows, files, where, splitter, settings, found, aloud=report is None)
-        return _distinct_parts(rows, where, None)
+        return _document_passages(files.walk, splitter, settings, found, aloud=report is None)
 
     how = f"passages {splitter and splitter.plan} {settings!r}"
     return islice(_kept_passages(how, files.paths, passages, report), limit)
@@ -166,8 +167,7 @@ def read_passages(
 def _remote_rows(where: str) -> Iterator[_Row]:
     if where.startswith("hf:"):
         return _hub_rows(open_hub_dataset(where), where)
-    rows = enumerate(ir_rows(where))
-    return (_row(values, f"{where}, row {number},", ("_id",)) for number, values in rows)
+    return (_row(values, f"{where}, row {number},", ("_id",)) for number, values in enumerate(ir_rows(where)))
 
 
 def _distinct_parts(read: Callable[[], Iterator[_Row]], where: str, splitter: Splitter | None) -> Iterator[Passage]:
@@ -180,23 +180,25 @@ def _distinct_parts(read: Callable[[], Iterator[_Row]], where: str, splitter: Sp
     return _distinct((_Row(where, one.id, one.text, one.title, one.place, one.fields) for one in parts), where)
 
 
-def _document_rows(
-    files: LocalFiles, where: str, splitter: Splitter | None, settings: ReadingSettings, report: ReadingReport, *,
-    aloud: bool,
-) -> Iterator[_Row]:  # fmt: skip
-    """Yield the passages of documents; ``aloud``, say once what was not read."""
-    assert files.walk is not None
-    for document in read_documents(files.walk, settings, report=report):
-        for one in splitter.split(document) if splitter else [whole_passage(document)]:
-            yield _Row(str(files.root / document.id), one.id, one.text, one.title, one.place, one.fields)
+def _document_passages(
+    found: Walk, splitter: Splitter | None, settings: ReadingSettings, report: ReadingReport, *, aloud: bool
+) -> Iterator[Passage]:
+    """Yield the passages of documents, each under an id of its own; ``aloud``, say once what was not read."""
+    ids = None if _flat.get() else DocumentIds()
+    for document in read_documents(found, settings, report=report):
+        parts = list(splitter.split(document)) if splitter else [whole_passage(document)]
+        if ids is not None and (number := ids.number(parts)) > 1:
+            report.noted.append(Skipped(document.id, why_numbered(number)))
+            parts = [numbered(one, number) for one in parts]
+        yield from parts
     if not report.documents:
         first = report.skipped[0]
         raise EmptyCorpusError(
-            f"{where}: none of {counted(len(report.skipped), 'file')} can be read, such as {first.name} "
+            f"{found.root}: none of {counted(len(report.skipped), 'file')} can be read, such as {first.name} "
             f"({first.reason}); add a file that can"
         )
-    if aloud and (report.skipped or report.partly):
-        _say_once(f"{where}: {report.table()}")
+    if aloud and report.has_entries:
+        _say_once(f"{found.root}: {report.table()}")
 
 
 def read_queries(source: str | Path) -> list[Query]:
@@ -210,11 +212,8 @@ def read_queries(source: str | Path) -> list[Query]:
     files = locate(where, "queries")
     if files.layout == "documents":
         raise CorpusFormatError(f"{where} holds no queries; give a BEIR folder, a .jsonl or a .tsv file")
-    rows = (
-        _jsonl_rows(files.paths[0], ReadingSettings())
-        if files.layout == "jsonl"
-        else _tsv_rows(files.paths[0], most_columns=2)
-    )
+    path = files.paths[0]
+    rows = _jsonl_rows(path, ReadingSettings()) if files.layout == "jsonl" else _tsv_rows(path, most_columns=2)
     return [Query(row.id, row.text) for row in _distinct(rows, where)]
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
 """Text → (start, end) in characters of each token, in order, without special tokens."""
 
-WORD = re.compile(r"\S+")
+NON_SPACE = re.compile(r"\S")
+"""Finds where a word begins; its end may be far away."""
 _SPACE = re.compile(r"\s")
 _CHARACTERS_A_TOKEN = 6
 """First guess of how much text fills the limit; natural languages need less."""

@@ -11,14 +11,22 @@ _FIRST_BITS, _TAIL = 12, 1 << 10
 _FULL = 2 / 3
 
 
+def id_key(passage_id: str) -> int:
+    """Return a hash of an id, of 64 bits, which stands for it where millions are compared.
+
+    A UnicodeEncodeError if the id is not Unicode.
+    """
+    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little")
+
+
 class DistinctIds:
     """A set of eight-byte hashes of ids, open addressing with linear probing.
 
     A false alarm among ten million ids has a chance of about 3 in a million.
 
     >>> seen = DistinctIds()
-    >>> seen.add("a"), seen.add("b"), seen.add("a"), len(seen)
-    (True, True, False, 2)
+    >>> seen.add("a"), seen.add("b"), seen.add("a"), len(seen), "b" in seen, "c" in seen
+    (True, True, False, 2, True, False)
     """
 
     def __init__(self) -> None:
@@ -31,7 +39,7 @@ class DistinctIds:
     def add(self, passage_id: str) -> bool:
         """Take in an id; return False if it was there. A UnicodeEncodeError if it is not Unicode."""
         # 0 marks a free slot.
-        key = int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little") or 1
+        key = id_key(passage_id) or 1
         slots, place = self._slots, key >> self._shift
         while place < len(slots) and (found := slots[place]):
             if found == key:
@@ -43,6 +51,16 @@ class DistinctIds:
         slots[place] = key
         self._count += 1
         return True
+
+    def __contains__(self, passage_id: str) -> bool:
+        """Tell whether an id was added."""
+        key = id_key(passage_id) or 1
+        slots, place = self._slots, key >> self._shift
+        while place < len(slots) and (found := slots[place]):
+            if found == key:
+                return True
+            place += 1
+        return False
 
     def _grow(self) -> None:
         table = np.asarray(self._slots)

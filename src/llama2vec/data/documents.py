@@ -31,7 +31,7 @@ class Document:
         problems: What of the file is missing from the text, in words that end a sentence "partly read: …".
     """
 
-    id: str  # Path relative to the folder, with ``#ROW`` or ``!MEMBER`` for a part of a file; unique in a corpus
+    id: str  # Path relative to the folder, with ``#ROW`` or ``!MEMBER`` for a part of a file; unique in a file
     text: str
     title: str = ""
     blocks: tuple[Block, ...] = ()  # Empty = one block of text

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import logging
 import os
 import stat
 from collections.abc import Callable, Collection, Container, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 from llama2vec.data.documents import Document
+from llama2vec.data.patterns import INDEX, ON_PURPOSE, Patterns, is_index
 from llama2vec.data.readers import read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import CorpusFormatError, DataError, UnreadableError
 from llama2vec.files import open_regular
 from llama2vec.terminal import counted, printable
+
+logger = logging.getLogger(__name__)
 
 _OTHER_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISFIFO, "a pipe, not a file"),
@@ -23,6 +27,7 @@ _OTHER_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
     (stat.S_ISCHR, "a device, not a file"),
     (stat.S_ISBLK, "a device, not a file"),
 )
+_NANOSECONDS_A_DAY = 86_400 * 10**9
 _NAMED_PER_REASON = 3
 """The table names this many files for each reason, and counts the others."""
 
@@ -71,6 +76,12 @@ class ReadingReport:
     documents: int = 0
     partly: list[Skipped] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    noted: list[Skipped] = field(default_factory=list)  # Read whole, but there is something to know of them
+
+    @property
+    def has_entries(self) -> bool:
+        """Whether :meth:`table` names a file."""
+        return bool(self.partly or self.skipped or self.noted)
 
     def summary(self) -> str:
         """Return the counts in one line.
@@ -84,9 +95,9 @@ class ReadingReport:
         return found + (f", skipped {len(self.skipped):,}" if self.skipped else "")
 
     def table(self) -> str:
-        """Return the summary and, for each reason, the files that were skipped or only partly read."""
+        """Return the summary and, for each reason, the files that were skipped, only partly read, or noted."""
         lines = [self.summary()]
-        for title, entries in (("partly read", self.partly), ("skipped", self.skipped)):
+        for title, entries in (("partly read", self.partly), ("skipped", self.skipped), ("noted", self.noted)):
             by_reason: dict[str, list[str]] = {}
             for one in entries:
                 by_reason.setdefault(one.reason, []).append(one.name)
@@ -109,10 +120,11 @@ class ReadingReport:
         self.documents += other.documents
         self.partly += other.partly
         self.skipped += other.skipped
+        self.noted += other.noted
 
     def check(self, where: str) -> None:
-        """Raise one DataError if a file was skipped or only partly read."""
-        faults = [*self.skipped, *self.partly]
+        """Raise one DataError if a file was skipped, other than by a pattern, or only partly read."""
+        faults = [one for one in (*self.skipped, *self.partly) if not one.reason.startswith(ON_PURPOSE)]
         if faults:
             first, count = faults[0], counted(len({one.name for one in faults}), "file")
             raise DataError(
@@ -140,7 +152,8 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
     """Return the files of a folder at any depth, sorted by name, or a single file; nothing is read.
 
     Hidden files and folders are left out. A link that leaves the source, or that leads to what is read anyway, is
-    skipped by name, as are pipes, devices and what ``include`` and ``exclude`` rule out.
+    skipped by name, as are pipes, devices, indexes, stores and what ``include`` and ``exclude`` rule out. A warning
+    names each pattern that matches nothing, once in a process.
 
     Args:
         source: Folder or file.
@@ -153,7 +166,12 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
     settings = settings or ReadingSettings()
     root = Path(source)
     if root.is_dir():
-        walking = _Walking(root, settings, {path.resolve() for path in without})
+        home, patterns = root.resolve(), Patterns(settings)
+        # A folder around the root leaves nothing of it out.
+        inside = {path for path in (one.resolve() for one in without) if home in path.parents}
+        walking = _Walking(root, patterns, inside)
+        for warning in patterns.warnings():
+            _warn_once(f"{root}: {warning}")
         files = sorted(walking.files, key=lambda one: one.name)
         return Walk(root, tuple(files), tuple(sorted(walking.skipped, key=lambda one: one.name)))
     check_there(root)
@@ -164,8 +182,8 @@ def walk(source: str | Path, settings: ReadingSettings | None = None, *, without
 class _Walking:
     """One walk: folders first, then the folders within the root that links lead to and that are not read yet."""
 
-    def __init__(self, root: Path, settings: ReadingSettings, without: set[Path]) -> None:
-        self._root, self._home, self._settings, self._without = root, root.resolve(), settings, without
+    def __init__(self, root: Path, patterns: Patterns, without: set[Path]) -> None:
+        self._root, self._home, self._patterns, self._without = root, root.resolve(), patterns, without
         self._walked = {self._home}
         self._links: list[Path] = []
         self._linked: list[SourceFile] = []
@@ -210,18 +228,22 @@ class _Walking:
                     self._look_at(path)
 
     def _enters(self, folder: Path) -> bool:
-        if reason := _ruled_out(f"{self._name(folder)}/", self._settings, folder=True):
+        if reason := self._patterns.rules_out(self._name(folder), folder=True):
             self._skip(folder, reason)
+        elif (home := folder.resolve()) in self._without:
+            return False
+        elif is_index(folder):
+            self._skip(folder, INDEX)
         elif folder.is_symlink():
             self._links.append(folder)
-        elif folder.resolve() not in self._walked | self._without:
-            self._walked.add(folder.resolve())
+        elif home not in self._walked:
+            self._walked.add(home)
             return True
         return False
 
     def _look_at(self, path: Path) -> None:
         name = self._name(path)
-        reason = _ruled_out(name, self._settings) or _leaves(path, self._home)
+        reason = self._patterns.rules_out(name) or _leaves(path, self._home)
         found = Skipped(name, reason) if reason else _looked_at(path, name)
         if isinstance(found, Skipped):
             self.skipped.append(found)
@@ -241,6 +263,12 @@ class _Walking:
                 self.files.append(one)
 
 
+@cache
+def _warn_once(message: str) -> None:
+    """Warn of something in a folder once, however often the process walks through it."""
+    logger.warning("%s", message)
+
+
 def _target(path: Path) -> Path | None:
     """Return the file that a path leads to, None for a link that leads nowhere, or in a circle."""
     try:
@@ -256,29 +284,6 @@ def _leaves(path: Path, home: Path) -> str:
     if target is None:
         return "a link that leads nowhere"
     return "" if target.is_relative_to(home) else "a link that leaves the folder"
-
-
-def _ruled_out(name: str, settings: ReadingSettings, *, folder: bool = False) -> str:
-    """Return why patterns rule a path out, "" where they do not; a folder goes where all that it can hold would."""
-    probe = f"{name}x" if folder else name
-    # A folder goes as a whole only by a pattern that ends at any depth below it.
-    patterns = [one for one in settings.exclude if one.endswith("/**") or not folder]
-    if found := next((pattern for pattern in patterns if _matches(probe, pattern)), None):
-        return f"excluded by {found}"
-    if settings.include and not folder and not any(_matches(name, pattern) for pattern in settings.include):
-        return "not among the included patterns"
-    return ""
-
-
-def _matches(name: str, pattern: str) -> bool:
-    """Tell whether a path matches a pattern; one without a slash matches the last part.
-
-    >>> _matches("a/b.pdf", "*.pdf"), _matches("a/b.pdf", "b/*.pdf"), _matches("b.js", "**/b.js")
-    (True, False, True)
-    """
-    if "/" not in pattern:
-        return fnmatch(name.rpartition("/")[2], pattern)
-    return fnmatch(name, pattern) or (pattern.startswith("**/") and fnmatch(name, pattern[3:]))
 
 
 def _looked_at(path: Path, name: str) -> SourceFile | Skipped:
@@ -320,9 +325,23 @@ def file_bytes(file: SourceFile, settings: ReadingSettings) -> bytes:
 
 
 def with_modified(document: Document, modified_ns: int) -> Document:
-    """Return a document with the day of its file's last change (UTC) as the field ``modified``."""
-    modified = datetime.datetime.fromtimestamp(modified_ns / 1e9, datetime.UTC).date().isoformat()
-    return replace(document, fields={"modified": modified, **document.fields})
+    """Return a document with the day of its file's last change (UTC) as ``modified``, unless it has such a field.
+
+    Filters do not tell upper from lower case, so its own field may be ``Modified``.
+    """
+    if any(name.lower() == "modified" for name in document.fields):
+        return document
+    return replace(document, fields={"modified": modified_day(modified_ns), **document.fields})
+
+
+def modified_day(modified_ns: int) -> str:
+    """Return the day (UTC) of a file's time; a time before or after the calendar gives its first or last day.
+
+    >>> modified_day(1_700_000_000 * 10**9), modified_day(2**62 * 1000)
+    ('2023-11-14', '9999-12-31')
+    """
+    day = datetime.date(1970, 1, 1).toordinal() + modified_ns // _NANOSECONDS_A_DAY
+    return datetime.date.fromordinal(min(max(day, 1), datetime.date.max.toordinal())).isoformat()
 
 
 def read_documents(

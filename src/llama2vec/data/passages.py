@@ -12,7 +12,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from llama2vec.data.cutting import WORD, Cutter, TokenSpans, View, shortened
+from llama2vec.data.cutting import NON_SPACE, Cutter, TokenSpans, View, shortened
 from llama2vec.data.documents import Block, Document
 from llama2vec.data.places import Places, stripped
 from llama2vec.data.settings import PassageSettings
@@ -66,7 +66,7 @@ class Splitter:
     def of_words(cls, settings: PassageSettings) -> Splitter:
         """Return a splitter that needs no model: it measures in :func:`llama2vec.data.words.word_spans`."""
         # The number rises with what counts as a word, so that documents are split again.
-        return cls(settings, word_spans, tokenizer="words-3")
+        return cls(settings, word_spans, tokenizer="words-4")
 
     @property
     def plan(self) -> dict[str, str | int]:
@@ -190,7 +190,7 @@ class _Parts:
             start = self._next_word(self._repeated(view, end)) if continues else reached
 
     def _next_word(self, place: int) -> int:
-        word = WORD.search(self._text, place)
+        word = NON_SPACE.search(self._text, place)
         return word.start() if word else len(self._text)
 
     def _page_end(self, place: int) -> int:

@@ -86,10 +86,12 @@ def write_read_passages(
         check_new(reading_path(path), overwrite=True, kind=_READING_FILE)
     count = write_passages(passages, path, inputs=[source], overwrite=overwrite)
     if where:
-        skipped, partly = ([asdict(one) for one in entries] for entries in (report.skipped, report.partly))
+        entries = (report.skipped, report.partly, report.noted)
+        skipped, partly, noted = ([asdict(one) for one in some] for some in entries)
         known: dict[str, object] = {
             "reading": "of the passages that `llama2vec read` wrote", "sha256": file_sha256(path), **where,
             "files": report.files, "documents": report.documents, "skipped": skipped, "partly_read": partly,
+            "noted": noted,
         }  # fmt: skip
         content = json.dumps(known, indent=2, ensure_ascii=False) + "\n"
         write_output(reading_path(path), content, _READING_FILE, overwrite=True)

@@ -6,8 +6,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from llama2vec.config import GrownSettings, Settings
+from llama2vec.config import Settings, StableHashSettings
 from llama2vec.languages import Language
+
+DEFAULT_EXCLUDE = (
+    "node_modules/**",
+    "**/node_modules/**",
+    "__pycache__/**",
+    "**/__pycache__/**",
+    "_static/**",
+    "**/_static/**",
+    "**/*.min.js",
+    "**/*.min.css",
+    "**/searchindex.js",
+)
+"""Installed packages, caches and scripts that often lie among documents."""
 
 
 def check_encoding(name: str) -> str:
@@ -19,18 +32,25 @@ def check_encoding(name: str) -> str:
     return name
 
 
+def _after_defaults(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns of files to leave unread after the default ones, unless they stand there."""
+    return patterns if patterns[: len(DEFAULT_EXCLUDE)] == DEFAULT_EXCLUDE else (*DEFAULT_EXCLUDE, *patterns)
+
+
 class ReadingSettings(Settings):
     """How a folder of documents, or one document, is read.
 
     Attributes:
         text_field: Field of a JSON object or of a JSON line that holds its text; empty = ``text``, ``contents`` or
             the like, else the field with the longest texts.
-        id_field: Field or column that names a row; empty = rows are numbered.
+        id_field: Field or column that names a row; empty = ``_id``, ``id``, ``docid`` or the like of a JSON object,
+            else the row's line or number.
         title_field: Field or column that holds a row's title; empty = ``title``, ``subject``, ``question`` or the like.
         text_columns: Columns of a table that hold its text; empty = those with the longest texts.
         max_file_bytes: Larger files are skipped by name. The files of one archive may be eight times as large together.
-        include: Patterns of paths to read, such as ``guide/**`` or ``*.pdf``; empty = all.
-        exclude: Patterns of paths to leave unread, each skipped by name; ``**/`` stands for any folders.
+        include: Patterns of paths to read, as in .gitignore, such as ``guide/`` or ``*.pdf``; empty = all.
+        exclude: Patterns of paths to leave unread, each skipped by name; they are added to the defaults. One that
+            begins with ``!`` takes back what those before it match; ``!*`` drops the defaults.
         strict: A file that is skipped or read in part is an error.
     """
 
@@ -41,17 +61,7 @@ class ReadingSettings(Settings):
     max_file_bytes: Annotated[int, Field(ge=1, lt=2**63)] = 128 * 2**20
     encoding: Annotated[str, AfterValidator(check_encoding)] = "auto"  # Encoding of texts; ``auto`` = found by file
     include: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = (
-        "node_modules/**",
-        "**/node_modules/**",
-        "__pycache__/**",
-        "**/__pycache__/**",
-        "_static/**",
-        "**/_static/**",
-        "**/*.min.js",
-        "**/*.min.css",
-        "**/searchindex.js",
-    )
+    exclude: Annotated[tuple[str, ...], AfterValidator(_after_defaults)] = DEFAULT_EXCLUDE
     strict: bool = False
 
     @property
@@ -89,7 +99,7 @@ class PassageSettings(Settings):
         return self
 
 
-class TextSettings(GrownSettings):
+class TextSettings(StableHashSettings):
     """Which plain text to read, and how to cut it into pairs (T, following U).
 
     Attributes:
@@ -141,6 +151,11 @@ class PairShares(Settings):
     halves: Annotated[float, Field(ge=0, le=1)] = 1.0
     neighbors: Annotated[float, Field(ge=0, le=1)] = 0.0  # A passage → the next one in the same document
     crop: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @property
+    def need_sentences(self) -> bool:
+        """Whether a kind that is wanted cuts texts into sentences."""
+        return bool(self.first_sentence or self.halves)
 
 
 class CorpusPairSettings(Settings):

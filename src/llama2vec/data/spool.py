@@ -29,6 +29,10 @@ CREATE TABLE rows (row INTEGER PRIMARY KEY, body TEXT);
 CREATE TABLE facts (row INTEGER PRIMARY KEY, size INTEGER, keys BLOB);
 CREATE TABLE answers (key INTEGER, answer INTEGER);
 """
+_LINKS = """
+PRAGMA links.journal_mode = OFF; PRAGMA links.synchronous = OFF;
+CREATE TABLE links.links (key INTEGER, row INTEGER);
+"""
 
 
 class SpooledRow(NamedTuple):
@@ -41,37 +45,108 @@ class SpooledRow(NamedTuple):
     answer_keys: Sequence[int] = ()
 
 
-def write_spool(path: Path, rows: Iterable[SpooledRow]) -> None:
+class LinkedRows:
+    """The rows of a spool that is being written, and which of them share a key."""
+
+    def __init__(self, connection: sqlite3.Connection, count: int) -> None:
+        self._connection, self._count = connection, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def group(self, row: int, most: int) -> list[int]:
+        """Return a row and all that share a key with it or with one of the group; none where they are over ``most``."""
+        found, seen, waiting = {row}, set[int](), [row]
+        while waiting and len(found) <= most:
+            (stored,) = self._connection.execute("SELECT keys FROM facts WHERE row = ?", [waiting.pop()]).fetchone()
+            for key in {*memoryview(stored).cast("q")} - seen:
+                linked = "SELECT row FROM links.links WHERE key = ? LIMIT ?"
+                new = {other for (other,) in self._connection.execute(linked, [key, most + 1])} - found
+                seen.add(key)
+                found |= new
+                waiting += new
+        return sorted(found) if len(found) <= most else []
+
+
+def write_spool(
+    path: Path, rows: Iterable[SpooledRow], take_out: Callable[[LinkedRows], Sequence[int]] | None = None
+) -> list[SpooledRow]:
     """Write rows in their order; the file appears as a whole.
+
+    Args:
+        path: The file.
+        rows: What to write.
+        take_out: Chooses rows that are taken out again, by number; whole groups, so that no query of theirs remains.
+            The last rows take their numbers.
+
+    Returns:
+        The rows that were taken out, as they were chosen, without their keys.
 
     Raises:
         DataError: What the source of the rows raises; nothing is left.
     """
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    unfinished.unlink(missing_ok=True)
+    links = path.with_name(f"{unfinished.name}-links")
     try:
         with disk_errors(path):
-            _fill(unfinished, rows)
+            for left in (unfinished, links):
+                left.unlink(missing_ok=True)
+            taken = _fill(unfinished, rows, links, take_out)
             unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        for left in (unfinished, links):
+            left.unlink(missing_ok=True)
+    return taken
 
 
-def _fill(path: Path, rows: Iterable[SpooledRow]) -> None:
-    connection = sqlite3.connect(path)
+def _fill(
+    path: Path, rows: Iterable[SpooledRow], links: Path, take_out: Callable[[LinkedRows], Sequence[int]] | None
+) -> list[SpooledRow]:
+    connection, count = sqlite3.connect(path), 0
     try:
         connection.executescript(_TABLES)
+        if take_out:
+            connection.execute("ATTACH DATABASE ? AS links", [str(links)])
+            connection.executescript(_LINKS)
         numbered = enumerate(rows)
         while part := list(islice(numbered, _INSERTED)):
+            count += len(part)
             connection.executemany("INSERT INTO rows VALUES (?, ?)", ((number, _packed(row)) for number, row in part))
             facts = ((number, row.size, _stored([*row.query_keys, *row.answer_keys])) for number, row in part)
             connection.executemany("INSERT INTO facts VALUES (?, ?, ?)", facts)
             pairs = ((key, answer) for _, row in part for key in row.query_keys for answer in row.answer_keys)
             connection.executemany("INSERT INTO answers VALUES (?, ?)", pairs)
+            if take_out:
+                found = ((key, number) for number, row in part for key in {*row.query_keys, *row.answer_keys})
+                connection.executemany("INSERT INTO links.links VALUES (?, ?)", found)
+        taken = list[SpooledRow]()
+        if take_out:
+            connection.execute("CREATE INDEX links.by_key ON links (key, row)")
+            taken = _taken_out(connection, count, take_out(LinkedRows(connection, count)))
         connection.execute("CREATE INDEX by_key ON answers (key, answer)")
         connection.commit()
+        return taken
     finally:
         connection.close()
+
+
+def _taken_out(connection: sqlite3.Connection, count: int, chosen: Sequence[int]) -> list[SpooledRow]:
+    """Remove rows and let the last ones take their numbers; the answers to queries that are gone are never asked."""
+    found, stay = list[SpooledRow](), count - len(chosen)
+    for row in chosen:
+        (body,) = connection.execute("SELECT body FROM rows WHERE row = ?", [row]).fetchone()
+        (size,) = connection.execute("SELECT size FROM facts WHERE row = ?", [row]).fetchone()
+        found.append(SpooledRow(*_unpacked(body), size))
+    gone = set(chosen)
+    last = [row for row in range(stay, count) if row not in gone]
+    moves = list(zip(sorted(row for row in gone if row < stay), last, strict=True))
+    for delete, move in (
+        ("DELETE FROM rows WHERE row = ?", "UPDATE rows SET row = ? WHERE row = ?"),
+        ("DELETE FROM facts WHERE row = ?", "UPDATE facts SET row = ? WHERE row = ?"),
+    ):
+        connection.executemany(delete, [[row] for row in chosen])
+        connection.executemany(move, moves)
+    return found
 
 
 def _packed(row: SpooledRow) -> str:

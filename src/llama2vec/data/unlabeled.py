@@ -20,14 +20,14 @@ _NUMBERED_ID = re.compile(r"^(?P<document>.+)[-_#:/](?P<number>\d+)(?P<suffix>\.
 _FIRST_NUMBERS = (0, 1)
 
 
-class Document(NamedTuple):
+class DocumentTexts(NamedTuple):
     """Consecutive texts of one document."""
 
     id: str
     texts: tuple[str, ...]
 
 
-def group_documents(passages: Iterable[Passage], *, plan_format: int | None = None) -> Iterator[Document]:
+def group_documents(passages: Iterable[Passage]) -> Iterator[DocumentTexts]:
     """Group consecutive passages of a document: ids ``<document>-<number>`` with rising numbers and no gap.
 
     Every other passage is a document by itself. A document that does not begin with the number 0 or 1 is called by the
@@ -44,13 +44,13 @@ def group_documents(passages: Iterable[Passage], *, plan_format: int | None = No
             texts.append(passage.text[_repeated(previous, passage) :])
         else:
             if texts:
-                yield Document(current_id, tuple(texts))
+                yield DocumentTexts(current_id, tuple(texts))
             match = _NUMBERED_ID.match(passage.id)
-            is_named = match and (plan_format == 1 or int(match["number"]) in _FIRST_NUMBERS)
-            current_id, texts = match["document"] if match and is_named else passage.id, [passage.text]
+            begins = match and int(match["number"]) in _FIRST_NUMBERS
+            current_id, texts = match["document"] if match and begins else passage.id, [passage.text]
         previous = passage
     if texts:
-        yield Document(current_id, tuple(texts))
+        yield DocumentTexts(current_id, tuple(texts))
 
 
 def _repeated(first: Passage, second: Passage) -> int:
@@ -79,9 +79,7 @@ def sentences(text: str, language: str = "en") -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def cut_document(
-    document: Document, settings: TextSettings, seed: int = 0, *, plan_format: int | None = None
-) -> list[str]:
+def cut_into_pieces(document: DocumentTexts, settings: TextSettings, seed: int = 0) -> list[str]:
     """Split a document into consecutive pieces of whole sentences.
 
     The target length of each piece is drawn uniformly between ``min_words`` and ``max_words``, seeded by the document's
@@ -95,7 +93,7 @@ def cut_document(
     words, target = 0, lengths.randint(shortest, settings.max_words)
     for text in document.texts:
         for sentence in sentences(text, settings.language):
-            size = count_words(sentence, plan_format)
+            size = count_words(sentence)
             if words >= settings.min_words and words + size > target:
                 pieces.append(" ".join(current))
                 current, words = [], 0
@@ -114,22 +112,19 @@ def adaptation_examples(
     settings: TextSettings,
     seed: int = 0,
     need_next: bool = True,
-    *,
-    plan_format: int | None = None,
 ) -> tuple[list[AdaptationExample], list[AdaptationExample]]:
     """Return training and held-out pairs from ordered text; a document belongs to one of the two as a whole.
 
     With ``need_next``, the last piece of a document is dropped, because no text follows it (EBAR needs U). A document
     of a single piece is kept, with an empty U, so that a corpus of short texts is usable. Rows of the authors' data are
-    pairs as they are: T and U are neither cut nor joined. ``plan_format`` names documents and counts words as plans of
-    an earlier format did (see ``stage.py``).
+    pairs as they are: T and U are neither cut nor joined.
 
     Raises:
         EmptyCorpusError: No text at all.
     """
     training: list[AdaptationExample] = []
     held_out: list[AdaptationExample] = []
-    for example, is_held_out in adaptation_pairs(passages, settings, seed, need_next, plan_format=plan_format):
+    for example, is_held_out in adaptation_pairs(passages, settings, seed, need_next):
         (held_out if is_held_out else training).append(example)
     if not training:
         raise no_text(settings)
@@ -148,7 +143,6 @@ def adaptation_pairs(
     need_next: bool = True,
     *,
     most_rows: int | None = None,
-    plan_format: int | None = None,
 ) -> Iterator[tuple[AdaptationExample, bool]]:
     """Stream the pairs of :func:`adaptation_examples` with whether they are held out, one document in memory.
 
@@ -156,7 +150,7 @@ def adaptation_pairs(
     come before the document that they interrupt; after ``most_rows`` of them it ends.
     """
     waiting: list[AdaptationExample] | None = []
-    for example, is_held_out in _drawn_pairs(passages, settings, seed, need_next, most_rows, plan_format):
+    for example, is_held_out in _drawn_pairs(passages, settings, seed, need_next, most_rows):
         if waiting is not None and is_held_out:
             waiting.append(example)
             continue
@@ -172,7 +166,6 @@ def _drawn_pairs(
     seed: int,
     need_next: bool,
     most_rows: int | None,
-    plan_format: int | None,
 ) -> Iterator[tuple[AdaptationExample, bool]]:
     rows: list[tuple[AdaptationExample, bool]] = []
 
@@ -186,10 +179,10 @@ def _drawn_pairs(
                 if most_rows and len(rows) >= most_rows:
                     yield Passage("", "")  # An empty document, so that the rows are taken
 
-    for document in group_documents(without_pairs(), plan_format=plan_format):
+    for document in group_documents(without_pairs()):
         yield from rows
         rows.clear()
-        pieces = cut_document(document, settings, seed, plan_format=plan_format)
+        pieces = cut_into_pieces(document, settings, seed)
         if not pieces:
             continue
         following = [*pieces[1:], ""]

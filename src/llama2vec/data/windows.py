@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
-from llama2vec.data.cutting import WORD, Cutter, TokenSpans, shortened
+from llama2vec.data.cutting import NON_SPACE, Cutter, TokenSpans, shortened
 from llama2vec.errors import ConfigError, EvaluationError, RunFormatError
 from llama2vec.records import Passage, Run
 
@@ -41,10 +41,10 @@ class WindowSettings:
 def cut_documents(documents: Iterable[Passage], settings: WindowSettings, token_spans: TokenSpans) -> Iterator[Passage]:
     """Stream the windows of a corpus, with one document in memory at a time."""
     for document in documents:
-        yield from cut_document(document, settings, token_spans)
+        yield from document_windows(document, settings, token_spans)
 
 
-def cut_document(document: Passage, settings: WindowSettings, token_spans: TokenSpans) -> Iterator[Passage]:
+def document_windows(document: Passage, settings: WindowSettings, token_spans: TokenSpans) -> Iterator[Passage]:
     """Stream one document's windows as passages ``<document>#<number>``, numbered from 0.
 
     Every window starts with the title, truncated to half a window. Including it, a window has at most
@@ -54,18 +54,18 @@ def cut_document(document: Passage, settings: WindowSettings, token_spans: Token
 
     >>> from llama2vec.data.words import word_spans
     >>> settings = WindowSettings("maxp", tokens=3, stride=2)
-    >>> [window.text for window in cut_document(Passage("d", "one two three four"), settings, word_spans)]
+    >>> [window.text for window in document_windows(Passage("d", "one two three four"), settings, word_spans)]
     ['one two three', 'three four']
     """
     title = shortened(document.title, settings.tokens // 2, token_spans)
     cutter = Cutter(document.text, settings.tokens, token_spans)
-    first = WORD.search(document.text)
+    first = NON_SPACE.search(document.text)
     start = first.start() if first else 0
     for number in range(len(document.text) + 1):
         end, following = _window(cutter, start, f"{title} " if title else "", settings.stride)
         yield Passage(f"{document.id}#{number}", document.text[start:end].rstrip(), title)
-        rest = WORD.search(document.text, following) if end < len(document.text) else None
-        if settings.kind == "firstp" or rest is None or not WORD.search(document.text, end):
+        rest = NON_SPACE.search(document.text, following) if end < len(document.text) else None
+        if settings.kind == "firstp" or rest is None or not NON_SPACE.search(document.text, end):
             return
         start = rest.start()
 

@@ -18,7 +18,7 @@ from llama2vec.errors import EngineError, MissingDependencyError
 from llama2vec.records import Passage
 from llama2vec.records import Vectors as Vectors
 
-Found = list[tuple[str, float]]
+Hits = list[tuple[str, float]]
 """The passages found for one query: ids with their inner products, best first."""
 
 ABOUT = "llama2vec"
@@ -101,16 +101,11 @@ class Engine(Protocol):
     def count(self) -> int:
         """Return how many passages the collection holds."""
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """Return for each query [Q, D] the nearest passages by inner product."""
 
     def close(self) -> None:
         """Let go of the connection."""
-
-
-def id_key(passage_id: str) -> int:
-    """Return a hash of an id, of 64 bits, which stands for it where millions are compared."""
-    return int.from_bytes(hashlib.blake2b(passage_id.encode(), digest_size=8).digest(), "little")
 
 
 def document_id(passage_id: str) -> str:

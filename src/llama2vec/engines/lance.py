@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.engines.engine import ABOUT, About, Entry, Found, Vectors, missing, payload, read_about, unreachable
+from llama2vec.engines.engine import ABOUT, About, Entry, Hits, Vectors, missing, payload, read_about, unreachable
 from llama2vec.records import Passage
 
 _LISTED = 4096
@@ -146,7 +146,7 @@ class Lance:
         """See :class:`Engine`."""
         return int(self._table.count_rows())
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
         found = []
         for vector in vectors:

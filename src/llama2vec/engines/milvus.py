@@ -13,7 +13,7 @@ from llama2vec.engines.engine import (
     REQUEST_SECONDS,
     About,
     Entry,
-    Found,
+    Hits,
     Vectors,
     document_id,
     missing,
@@ -180,7 +180,7 @@ class Milvus:
         """See :class:`Engine`."""
         return int(self._client.query(self._name, output_fields=["count(*)"])[0]["count(*)"])
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
         found = self._client.search(
             self._name, data=vectors.tolist(), anns_field="vector", limit=depth, output_fields=["id"],

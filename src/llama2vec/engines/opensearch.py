@@ -11,7 +11,7 @@ from llama2vec.engines.engine import (
     REQUEST_SECONDS,
     About,
     Entry,
-    Found,
+    Hits,
     Vectors,
     document_id,
     masked,
@@ -183,7 +183,7 @@ class OpenSearch:
         """See :class:`Engine`."""
         return int(self._client.count(index=self._name)["count"])
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
         lines: list[dict[str, Any]] = []
         for vector in vectors.tolist():

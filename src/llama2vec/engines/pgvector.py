@@ -10,7 +10,7 @@ from llama2vec.engines.engine import (
     WORD_SPACE,
     About,
     Entry,
-    Found,
+    Hits,
     Vectors,
     masked,
     masked_line,
@@ -195,11 +195,11 @@ class Pgvector:
         """See :class:`Engine`."""
         return int(self._database.execute(f"SELECT count(*) FROM {self._table}").fetchone()[0])  # noqa: S608
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
         statement, reach = nearest_sql(self._table, self._dimension), candidates(self._dimension, depth)
 
-        def ask() -> list[Found]:
+        def ask() -> list[Hits]:
             self._database.execute(f"SET hnsw.ef_search = {reach}")
             asked = [{"query": vector, "limit": depth, "reach": reach} for vector in vectors]
             rows = [self._database.execute(statement, one).fetchall() for one in asked]

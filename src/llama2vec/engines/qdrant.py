@@ -11,7 +11,7 @@ from llama2vec.engines.engine import (
     REQUEST_SECONDS,
     About,
     Entry,
-    Found,
+    Hits,
     Vectors,
     missing,
     payload,
@@ -164,7 +164,7 @@ class Qdrant:
         """See :class:`Engine`."""
         return int(self._client.count(self._name, exact=True).count)
 
-    def search(self, vectors: Vectors, depth: int) -> list[Found]:
+    def search(self, vectors: Vectors, depth: int) -> list[Hits]:
         """See :class:`Engine`."""
         asked = [
             self._models.QueryRequest(query=vector, using="vector", limit=depth, with_payload=["id"])

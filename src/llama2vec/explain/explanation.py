@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.data.unlabeled import sentences
-from llama2vec.data.words import WORD, stop_words
+from llama2vec.data.words import stop_words, word_pattern
 from llama2vec.errors import ModelError
 from llama2vec.model.backbone import decoder
 from llama2vec.model.encoder import Encoder
@@ -209,7 +209,7 @@ def _word(text: str, begins_words: frozenset[str]) -> str | None:
     """Return a token's text as a word or a marked piece; None if it is neither."""
     bare = text.strip()
     word = bare.casefold()
-    if not WORD.fullmatch(word):
+    if not word_pattern().fullmatch(word):
         return None
     cased = word != word.upper()
     if len(word) == 1 and (cased or not word.isalpha()):

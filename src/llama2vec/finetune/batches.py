@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate, chain, repeat
 from typing import Any
 
 import torch
@@ -53,6 +53,16 @@ def positive_keys(example: TrainingExample, source: int) -> tuple[int, ...]:
     """Return the keys of a row's positives: of their texts, and of their ids within a source."""
     by_id = (_id_key(source, passage_id) for passage_id in example.positive_ids)
     return (*map(_text_key, example.positives), *by_id)
+
+
+def example_passages(example: TrainingExample, source: int) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the text of each positive and negative with the keys of text and id; 0 = no id."""
+    for texts, ids in (
+        (example.positives, example.positive_ids),
+        (example.negatives, example.negative_ids),
+    ):
+        for text, passage_id in zip(texts, ids or repeat(""), strict=False):
+            yield text, (_text_key(text), _id_key(source, passage_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +155,8 @@ def checked_examples(
         ExampleFormatError: A row cannot be trained on.
         TrainingError: After the last row, where all together lack what the settings need.
     """
-    asked, count, short, without, scored = settings.negatives, 0, 0, 0, 0
+    asked, count, short, without, unused = settings.negatives, 0, 0, 0, 0
+    scored = compared = 0
     for count, (example, source) in enumerate(rows, start=1):
         if not example.positives:
             raise ExampleFormatError(
@@ -156,8 +167,16 @@ def checked_examples(
             raise ExampleFormatError(f"{_named(count, example)} has {both!r} as both positive and negative; remove one")
         short += len(example.negatives) < asked
         without += not example.negatives
+        unused += bool(example.negatives) and not asked
         scored += bool(example.positive_scores)
+        judged = len(example.positive_scores), len(example.negative_scores)
+        compared += bool(example.positive_scores) and settings.compared_by_teacher(*judged)
         yield example, source
+    if unused:
+        logger.warning(
+            "contrastive.negatives is 0: the hard negatives of %s of %s are not used; set it above 0 to train on them",
+            f"{unused:,}", counted(count, "query", "queries"),
+        )  # fmt: skip
     if short:
         hard = counted(asked, "hard negative")
         counts = f"fewer than {hard} for {short:,} of {counted(count, 'query', 'queries')} ({without:,} none)"
@@ -166,18 +185,33 @@ def checked_examples(
                 f"{counts}; mine more, lower contrastive.negatives, or set contrastive.missing_negatives to fill"
             )
         logger.warning("%s; using the other passages of the batch as negatives", counts)
-    if not count or scored:
-        return
-    if settings.distillation_weight:
-        raise TrainingError(
-            "contrastive.distillation_weight is set, but no example has pos_scores and neg_scores; "
-            "add a teacher's scores or set it to 0"
-        )
-    if settings.false_negatives == "teacher":
-        raise TrainingError(
-            "contrastive.false_negatives is teacher, but no example has pos_scores and neg_scores; "
-            "add a teacher's scores or choose self or start"
-        )
+    if count:
+        _check_teacher(settings, scored, compared)
+
+
+def _check_teacher(settings: ContrastiveSettings, scored: int, compared: int) -> None:
+    """Raise a TrainingError where a teacher's scores are to be learned from and teach nothing.
+
+    Args:
+        settings: What is learned.
+        scored: Number of examples with scores.
+        compared: Number of those whose scores compare passages that are drawn.
+    """
+    uses = {
+        "distillation_weight is set": (settings.distillation_weight, "set it to 0"),
+        "false_negatives is teacher": (settings.false_negatives == "teacher", "choose self or start"),
+    }
+    for use, (is_used, otherwise) in uses.items():
+        if is_used and not scored:
+            raise TrainingError(
+                f"contrastive.{use}, but no example has pos_scores and neg_scores; "
+                f"add a teacher's scores (mine --teacher) or {otherwise}"
+            )
+        if is_used and not compared:
+            raise TrainingError(
+                f"contrastive.{use}, but no example with pos_scores has a hard negative with a score; "
+                f"mine negatives with a teacher (mine --teacher) or {otherwise}"
+            )
 
 
 def _named(number: int, example: TrainingExample) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from llama2vec.config import EncoderSettings, PromptSettings, Settings
+from llama2vec.config import EncoderSettings, PromptName, PromptSettings, Settings
 from llama2vec.errors import ContractError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.model.contract import saved_settings
 from llama2vec.model.local import fetched
+from llama2vec.model.prompt import add_slot_tokens, prompt_ids
 from llama2vec.model.source import resolve_model
+from llama2vec.model.tokenizer import load_tokenizer
+from llama2vec.records import Side
 
 logger = logging.getLogger(__name__)
 
-_KEPT_BY_CONTRACT = ("pooling", "layers", "servable", "query_max_tokens", "passage_max_tokens")
+_LENGTHS: dict[Side, str] = {"query": "query_max_tokens", "passage": "passage_max_tokens"}
+_KEPT_BY_CONTRACT = ("pooling", "layers", "servable", *_LENGTHS.values())
 
 
 def check_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings] | None:
@@ -31,8 +35,8 @@ def check_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSetti
     explicit = config.prompts.model_fields_set - {"recipe"} if "prompts" in config.model_fields_set else set[str]()
     kept = config.encoder.model_fields_set.intersection(_KEPT_BY_CONTRACT)
     if config.encoder.count_prompt:
-        # The contract counts the text alone.
-        kept -= {"query_max_tokens", "passage_max_tokens"}
+        _check_counted(config, prompts, encoder, kept.intersection(_LENGTHS.values()))
+        kept -= {*_LENGTHS.values()}
     repeated: list[tuple[str, set[str], Settings]] = [("prompts", explicit, prompts), ("encoder", kept, encoder)]
     for section, field, settings in ((name, field, its) for name, fields, its in repeated for field in sorted(fields)):
         there, now = getattr(settings, field), getattr(getattr(config, section), field)
@@ -42,6 +46,28 @@ def check_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSetti
                 f"remove {section}.{field} from the recipe, or start from a raw model"
             )
     return saved
+
+
+def _check_counted(config: FinetuneConfig, prompts: PromptSettings, encoder: EncoderSettings, given: set[str]) -> None:
+    """Compare limits that include prefix and prompt with the contract, which counts the text alone.
+
+    Raises:
+        ContractError: What such a limit leaves of a text is not what the encoder reads.
+    """
+    if not given:
+        return
+    tokenizer = load_tokenizer(config.model.name)
+    add_slot_tokens(tokenizer, prompts)
+    ids = prompt_ids(tokenizer, prompts)
+    for side, field in _LENGTHS.items():
+        limit, there = getattr(config.encoder, field), getattr(encoder, field)
+        prompt: PromptName | None = getattr(encoder, f"{side}_prompt") if encoder.pooling == "slots" else None
+        if field in given and (now := max(1, ids.text_room(limit, prompt))) != there:
+            raise ContractError(
+                f"encoder.{field}: {config.model.name} reads {there} tokens of a text, and {limit} with the prompt "
+                f"leave {now}; remove encoder.{field} from the recipe, and cut the texts of the training with "
+                f"data.{field}"
+            )
 
 
 def resolve_contract(config: FinetuneConfig) -> tuple[PromptSettings, EncoderSettings]:

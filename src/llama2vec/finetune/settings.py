@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,16 +10,16 @@ from pydantic import Field, model_validator
 
 from llama2vec.config import (
     EncoderSettings,
-    GrownSettings,
     ModelSettings,
     PromptName,
     PromptSettings,
     Settings,
+    StableHashSettings,
 )
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
 
 
-class ExamplesSettings(GrownSettings):
+class ExamplesSettings(StableHashSettings):
     """The labeled examples for fine-tuning.
 
     Attributes:
@@ -52,7 +53,7 @@ class ExamplesSettings(GrownSettings):
         return [self.sources] if isinstance(self.sources, str) else list(self.sources)
 
 
-class ContrastiveSettings(GrownSettings):
+class ContrastiveSettings(StableHashSettings):
     """The contrastive loss (InfoNCE) and its memory.
 
     Attributes:
@@ -110,21 +111,49 @@ class ContrastiveSettings(GrownSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _something_to_compare(self) -> ContrastiveSettings:
+        if self.negatives:
+            return self
+        if self.distillation_weight and self.distillation == "margin_mse":
+            raise ValueError(
+                "distillation is margin_mse, which learns from hard negatives, and negatives is 0; raise it"
+            )
+        if self.distillation_weight and self.positives == 1:
+            raise ValueError(
+                "distillation_weight is set, but with negatives = 0 and positives = 1 a query has one passage, and its "
+                "teacher's scores compare nothing; raise negatives"
+            )
+        if self.false_negatives == "teacher":
+            raise ValueError("false_negatives is teacher, which judges hard negatives, and negatives is 0; raise it")
+        return self
 
-class ValidationSettings(Settings):
+    def compared_by_teacher(self, positives: int, negatives: int) -> bool:
+        """Whether a teacher's scores of so many positives and negatives of a query teach something."""
+        drawn, hard = min(positives, self.positives), min(negatives, self.negatives)
+        is_enough = hard if self.distillation == "margin_mse" else drawn + hard > 1
+        return bool((self.distillation_weight and is_enough) or (self.false_negatives == "teacher" and hard))
+
+
+class ValidationSettings(StableHashSettings):
     """The held-out queries that validate during training (MRR@10, nDCG@10).
 
     Attributes:
         share: Share of the training examples to hold out; examples with the same positive stay together.
         extra_passages: Further passages to search, from the training examples or the BEIR corpus, in addition to the
             queries' positives and negatives.
+        seed: Seed of the held-out queries and the further passages; None = ``optimizer.seed``. With this seed, the
+            trainings of ``--seeds`` validate on the same queries.
     """
 
+    added_later = frozenset({"seed"})
+
     source: str = ""  # Labeled examples or a BEIR folder; "" = hold out a share of the training examples
-    split: str = "test"  # Split of a folder or hub dataset
+    split: str = "dev"  # Split of a folder or hub dataset; the test split is for the final score
     share: Annotated[float, Field(ge=0, lt=1)] = 0.02
-    max_queries: Annotated[int, Field(ge=1)] = 100  # Most queries; drawn from the seed
+    max_queries: Annotated[int, Field(ge=1)] = 100  # Most queries
     extra_passages: Annotated[int, Field(ge=0)] = 200
+    seed: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     keep_best: bool = True  # Save the weights with the best nDCG@10 instead of the last ones
 
     @property
@@ -155,6 +184,10 @@ class FinetuneEncoderSettings(EncoderSettings):
     passage_prompt: PromptName = "self"  # SELF by default
 
 
+def _is_rows(source: str) -> bool:
+    return source.lower().endswith((".jsonl", ".jsonl.gz")) and Path(source).is_file()
+
+
 class FinetuneConfig(Settings):
     """A whole fine-tuning recipe (stage 2).
 
@@ -179,3 +212,25 @@ class FinetuneConfig(Settings):
                 "set validation.keep_best to false, or average_last to 1"
             )
         return self
+
+    def idle(self, sets: Set[str]) -> str:
+        """See :meth:`llama2vec.config.Settings.idle`. Defaults that a recipe repeats are not meant."""
+        contrastive, validation, optimizer = self.contrastive, self.validation, self.optimizer
+        if contrastive.false_negatives == "none":
+            for name in ("false_negative_margin", "false_negative_scale"):
+                if getattr(contrastive, name) != ContrastiveSettings.model_fields[name].default:
+                    return (
+                        f"contrastive.{name} needs a guide; set contrastive.false_negatives to self, start or teacher"
+                    )
+        if "optimizer.epochs" in sets and optimizer.steps and "optimizer.steps" not in sets:
+            steps = f"optimizer.steps is {optimizer.steps} and decides how long the training is"
+            return f"optimizer.epochs: {steps}; set optimizer.steps=0 as well"
+        if validation.source and validation.share not in (0.0, ValidationSettings.model_fields["share"].default):
+            return "validation.share holds training examples out, and validation.source takes their place; drop one"
+        if "validation.split" in sets and not validation.source:
+            return "validation.split is that of validation.source, and none is named; drop it or name a source"
+        files = {"validation.split": [validation.source], "data.split": self.data.source_list}
+        for key, sources in files.items():
+            if key in sets and sources and all(map(_is_rows, sources)):
+                return f"{key}: {sources[0]} is a file, which has no splits; drop it"
+        return ""

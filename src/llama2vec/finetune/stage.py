@@ -17,7 +17,7 @@ from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import digest
 from llama2vec.records import TrainingExample
-from llama2vec.stage import Stage, claim_output, model_fingerprint
+from llama2vec.training.output import Stage, claim_output, model_fingerprint
 from llama2vec.training.tracking import check_trackers
 
 if TYPE_CHECKING:

@@ -44,15 +44,11 @@ from llama2vec.model.prompt import prompted_texts, slot_names
 from llama2vec.model.source import resolve_model
 from llama2vec.processes import average_gradients, gather_rows, process_count, process_rank, sum_everywhere
 from llama2vec.records import Side, TrainingExample
-from llama2vec.stage import (
-    StageWork,
-    make_trainable,
-    save_trained,
-    training_precision,
-)
 from llama2vec.terminal import counted
 from llama2vec.training.loop import check_enough, train
 from llama2vec.training.memory import ModelShape, shape_of, usable_memory
+from llama2vec.training.output import StageWork
+from llama2vec.training.saving import make_trainable, save_trained, training_precision
 from llama2vec.training.settings import OptimizerSettings
 from llama2vec.training.sharding import ShardedModel
 from llama2vec.training.state import step_size_kept
@@ -220,7 +216,7 @@ def train_fine_tuning(
     drawn, task = _read(config, work, examples)
     steady.check()
     config = config.model_copy(update={"optimizer": step_size_kept(config.optimizer, work.path, "batch_size")})
-    optimizer = _with_steps(config.optimizer, len(drawn), work.format)
+    optimizer = _with_steps(config.optimizer, len(drawn))
     check_enough(len(drawn), optimizer)
     _check_contrast(config, drawn)
     started = time.monotonic()
@@ -269,6 +265,7 @@ def _read(
 ) -> tuple[DrawnExamples, ValidationTask | None]:
     """Read the examples, hold some out, and make the search task of them."""
     seed, data, validation = config.optimizer.seed, config.data, config.validation
+    held_out_seed = seed if validation.seed is None else validation.seed
     numbered: Iterator[tuple[TrainingExample, int]] = (
         (example, number)
         for number, source in enumerate(data.source_list if given is None else [""])
@@ -278,29 +275,36 @@ def _read(
     share = 0.0 if validation.source else validation.share
     if data.streaming:
         path = work.begin() / SPOOL_FILE
-        spool, chosen = spooled_examples(path, checked, share=share, most_held_out=validation.max_queries)
+        spool, held_out = spooled_examples(
+            path, checked, share=share, most_held_out=validation.max_queries, seed=held_out_seed
+        )
         examples = DrawnExamples(spool, Sizes(spool), config.contrastive, seed)
     else:
         rows, sources = [list(column) for column in zip(*checked, strict=True)] or ([], [])
-        kept, held_out = hold_out(rows, share, validation.max_queries, seed)
-        chosen = [rows[row] for row in held_out]
+        kept, out = hold_out(rows, share, validation.max_queries, held_out_seed, sources)
+        held_out = [(rows[row], sources[row]) for row in out]
         examples = DrawnExamples([rows[row] for row in kept], [sources[row] for row in kept], config.contrastive, seed)
-    if not len(examples) + len(chosen):
+    if not len(examples) + len(held_out):
         raise EmptyCorpusError("the data holds no labeled examples; give at least one query with a positive")
     if validation.source:
-        return examples, read_validation(validation, examples.examples, seed)
-    return examples, examples_task(chosen, examples.examples, config.validation, seed) if chosen else None
+        return examples, read_validation(validation, examples.examples, held_out_seed)
+    if share and not held_out:
+        logger.warning(
+            "no query is held out, because each shares its passages with too many others; give queries of their own in "
+            "validation.source, or set validation.share to 0"
+        )
+    if not held_out:
+        return examples, None
+    chosen, numbers = [list(column) for column in zip(*held_out, strict=True)]
+    return examples, examples_task(chosen, examples.examples, validation, held_out_seed, numbers)
 
 
-def _with_steps(settings: FinetuneOptimizerSettings, examples: int, plan_format: int) -> OptimizerSettings:
-    """Turn epochs into steps; an epoch skips its last batch if that is not full, and its last step takes what is left.
-
-    Plans of format 1 skipped that step.
-    """
+def _with_steps(settings: FinetuneOptimizerSettings, examples: int) -> OptimizerSettings:
+    """Turn epochs into steps; an epoch skips a last batch that is not full, and its last step takes what is left."""
     if settings.steps:
         return settings
     batches = examples // (settings.batch_size * process_count())
-    in_epoch = batches // settings.accumulation if plan_format == 1 else ceil(batches / settings.accumulation)
+    in_epoch = ceil(batches / settings.accumulation)
     return settings.model_copy(update={"steps": max(1, ceil(settings.epochs * in_epoch))})
 
 

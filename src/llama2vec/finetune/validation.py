@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import read_examples
 from llama2vec.data.sources import beir_file
 from llama2vec.errors import EvaluationError
+from llama2vec.finetune.batches import example_passages, positive_keys, query_keys
+from llama2vec.finetune.contrastive_loss import NO_KEY
 from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Qrels, Run, TrainingExample
@@ -54,44 +57,116 @@ def _search(queries: NDArray[np.float32], passages: NDArray[np.float32]) -> Run:
     return Run(results)
 
 
-def hold_out(examples: Sequence[TrainingExample], share: float, most: int, seed: int) -> tuple[list[int], list[int]]:
-    """Return row numbers for training, in order, and held-out ones; the same first positive keeps rows together."""
-    wanted = min(most, round(len(examples) * share) or bool(share))
-    groups: dict[str, list[int]] = {}
-    for row, example in enumerate(examples):
-        groups.setdefault(example.positives[0] if example.positives else "", []).append(row)
-    order = list(groups.values())
+def wanted_rows(count: int, share: float, most: int) -> int:
+    """Return how many of some rows to hold out.
+
+    >>> wanted_rows(1000, 0.02, 100), wanted_rows(3, 0.02, 100), wanted_rows(3, 0.0, 100)
+    (20, 1, 0)
+    """
+    return min(most, round(count * share) or bool(share and count))
+
+
+def largest_group(wanted: int, most: int) -> int:
+    """Return how many rows may be held out: all queries of a widely shared positive stay in training."""
+    return min(most, 2 * wanted)
+
+
+def hold_out(
+    examples: Sequence[TrainingExample], share: float, most: int, seed: int, sources: Sequence[int] | None = None
+) -> tuple[list[int], list[int]]:
+    """Return row numbers for training, in order, and held-out ones.
+
+    Rows that share a query, a positive's text or, within a source (``sources`` numbers them), the id of either stay
+    together, also by way of others: no held-out query is trained on, and no passage that answers it is. The pairs of a
+    passage of a corpus share its id.
+    """
+    if not (wanted := wanted_rows(len(examples), share, most)):
+        return list(range(len(examples))), []
+    numbered = zip(examples, sources or repeat(0), strict=False)
+    order = linked_groups([*query_keys(*one), *positive_keys(*one)] for one in numbered)
     random.Random(f"{seed}:held out").shuffle(order)
     held_out: list[int] = []
     for group in order:
         if len(held_out) >= wanted:
             break
-        # All queries of a widely shared positive stay in training.
-        if len(held_out) + len(group) <= min(most, 2 * wanted):
+        if len(held_out) + len(group) <= largest_group(wanted, most):
             held_out += group
     chosen = set(held_out)
     return [row for row in range(len(examples)) if row not in chosen], held_out
 
 
+def linked_groups(keys: Iterable[Iterable[int]]) -> list[list[int]]:
+    """Return the rows in groups that share no key, in the order of their first rows; a key of 0 links nothing.
+
+    >>> linked_groups([[1, 2], [3, 0], [4, 0], [2, 4]])
+    [[0, 2, 3], [1]]
+    """
+    parents: list[int] = []
+    first: dict[int, int] = {}
+
+    def root(row: int) -> int:
+        while parents[row] != row:
+            parents[row] = row = parents[parents[row]]
+        return row
+
+    for row, own in enumerate(keys):
+        parents.append(row)
+        for key in own:
+            if key != NO_KEY:
+                low, high = sorted((root(first.setdefault(key, row)), root(row)))
+                parents[high] = low
+    groups: dict[int, list[int]] = {}
+    for row in range(len(parents)):
+        groups.setdefault(root(row), []).append(row)
+    return list(groups.values())
+
+
 def examples_task(
-    held_out: Sequence[TrainingExample], others: Sequence[TrainingExample], settings: ValidationSettings, seed: int
+    held_out: Sequence[TrainingExample],
+    others: Sequence[TrainingExample],
+    settings: ValidationSettings,
+    seed: int,
+    sources: Sequence[int] | None = None,
 ) -> ValidationTask:
-    """Make a search task from labeled examples: their positives, negatives, and some passages of other examples."""
+    """Make a search task from labeled examples: their positives, negatives, and some passages of other examples.
+
+    A passage answers a query if any held-out row with the same query has it as a positive, by its text or, within a
+    source, by its id. Of the others, none is drawn that has the query or the positive of a held-out row.
+    """
     draw = random.Random(f"{seed}:validation")
-    chosen = draw.sample(held_out, settings.max_queries) if len(held_out) > settings.max_queries else held_out
+    numbered = list(zip(held_out, sources or [0] * len(held_out), strict=True))
+    chosen = draw.sample(numbered, settings.max_queries) if len(numbered) > settings.max_queries else numbered
     if len(chosen) < len(held_out):
         whole = counted(len(held_out), "held-out query", "held-out queries")
         logger.info("the validation asks %d of %s (validation.max_queries)", len(chosen), whole)
-    numbers: dict[str, int] = {}
+    passages: dict[str, set[int]] = {}  # Text → its keys
+    for example, source in chosen:
+        for text, keys in example_passages(example, source):
+            passages.setdefault(text, set()).update(keys)
+    with_key: dict[int, list[int]] = {}
+    for number, own in enumerate(passages.values()):
+        for key in own:
+            with_key.setdefault(key, []).append(number)
+    answers: dict[int, set[int]] = {}
+    for example, source in numbered:
+        for asked in query_keys(example, source):
+            answers.setdefault(asked, set()).update(positive_keys(example, source))
     qrels: dict[str, dict[str, int]] = {}
-    for number, example in enumerate(chosen):
-        positives = {numbers.setdefault(text, len(numbers)) for text in example.positives}
-        qrels[str(number)] = {str(passage): 1 for passage in sorted(positives)}
-        for text in example.negatives:
-            numbers.setdefault(text, len(numbers))
+    for number, (example, source) in enumerate(chosen):
+        known = set().union(*(answers[asked] for asked in query_keys(example, source))) - {NO_KEY}
+        relevant = {passage for key in known for passage in with_key.get(key, ())}
+        qrels[str(number)] = {str(passage): 1 for passage in sorted(relevant)}
+    held = {key for example in held_out for key in _text_keys(example)}
+    texts = dict.fromkeys(passages)
     for row in draw.sample(range(len(others)), min(settings.extra_passages, len(others))):
-        numbers.setdefault(others[row].positives[0], len(numbers))
-    return ValidationTask([example.query for example in chosen], list(numbers), qrels)
+        if held.isdisjoint(_text_keys(others[row])):
+            texts.setdefault(others[row].positives[0])
+    return ValidationTask([example.query for example, _ in chosen], list(texts), qrels)
+
+
+def _text_keys(example: TrainingExample) -> list[int]:
+    """Return the keys of a row's query and positives without those of ids, which count within a source alone."""
+    return [query_keys(example, 0)[0], *positive_keys(example, 0)[: len(example.positives)]]
 
 
 def beir_validation(folder: str, settings: ValidationSettings, seed: int) -> ValidationTask:

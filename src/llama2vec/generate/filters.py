@@ -9,7 +9,7 @@ from typing import NamedTuple
 from llama2vec.data.words import estimated_words, text_key
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.records import Passage
-from llama2vec.retrieve.lexical import Bm25Index, split_words
+from llama2vec.retrieve.index.lexical import Bm25Index, split_words
 
 REASONS = {
     "unfinished": "had no end within question_max_tokens, or was empty",

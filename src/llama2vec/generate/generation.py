@@ -7,9 +7,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from llama2vec.artifact import claim
 from llama2vec.config import ModelSettings
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.folder import ReadingReport
+from llama2vec.data.kept import KEPT_QUESTIONS, discard_kept, keep, kept_path, read_kept
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import how_read
 from llama2vec.data.reported import (
@@ -30,10 +29,9 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.words import count_words
 from llama2vec.errors import DataError, EmptyCorpusError
-from llama2vec.files import disk_errors, write_atomic
 from llama2vec.generate.filters import REASONS, Refused, Written, filtered
 from llama2vec.generate.settings import FILTERS, GenerateSettings
-from llama2vec.manifest import build_manifest, canonical_json, digest
+from llama2vec.manifest import build_manifest, canonical_json
 from llama2vec.model.local import fetched
 from llama2vec.model.source import resolve_model
 from llama2vec.records import Passage, TrainingExample
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_MARK = ".questions-"
 _GENERATED = reported_kind("a file of generated examples")
 _SHOWN = 5
 
@@ -117,7 +114,7 @@ def generate(
     rows = _asked_rows(passages, settings)
     writer, written = QuestionWriter(backbone, settings), list[Written]()
     writer.warn_of_cut([passages[row].full_text for row in rows])
-    with ProgressReporter("generating", "passages") as progress:
+    with ProgressReporter("generating", "passage") as progress:
         done = _questions_so_far(kept_in, rows, settings)
         written += done
         first = len({one.row for one in done})
@@ -128,8 +125,7 @@ def generate(
                 Written(question, row) for row, questions in zip(batch, found, strict=True) for question in questions
             ]
             if kept_in is not None:
-                with disk_errors(kept_in), kept_in.open("a", encoding="utf-8") as stream:
-                    stream.write("".join(json.dumps([one.row, one.question]) + "\n" for one in new))
+                keep(kept_in, ([one.row, one.question] for one in new))
             written += new
             progress.advance(len(batch))
     kept, refused = filtered(written, passages, settings)
@@ -163,21 +159,18 @@ def _questions_so_far(path: Path | None, rows: Sequence[int], settings: Generate
     """Return the questions of the whole batches that an earlier call wrote, and leave only these in the file."""
     if path is None:
         return []
-    lines = path.read_bytes().split(b"\n")[:-1] if path.is_file() else []
-    read = list[list[Any]]()
-    with suppress(ValueError):  # a power cut can leave zeros
-        for line in lines:
-            read.append(json.loads(line))
-    lines, size = lines[: len(read)], settings.batch_size * settings.questions
-    whole = len(lines) if len(lines) == len(rows) * settings.questions else len(lines) // size * size
-    found = read[:whole]
-    if [row for row, _ in found] != [row for row in rows for _ in range(settings.questions)][:whole]:
-        whole, found = 0, []  # An earlier version chose other passages
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, b"".join(line + b"\n" for line in lines[:whole]))
-    if whole:
-        logger.info("resuming: %s of %s done", f"{whole // settings.questions:,}", counted(len(rows), "passage"))
+
+    def usable(entries: Sequence[Any]) -> int:
+        size = settings.batch_size * settings.questions
+        whole = len(entries) if len(entries) == len(rows) * settings.questions else len(entries) // size * size
+        asked = [row for row in rows for _ in range(settings.questions)]
+        # An earlier version chose other passages.
+        return whole if [row for row, _ in entries[:whole]] == asked[:whole] else 0
+
+    found = read_kept(path, usable)
+    if found:
+        done = f"{len(found) // settings.questions:,}"
+        logger.info("resuming: %s of %s done", done, counted(len(rows), "passage"))
     return [Written(question, row) for row, question in found]
 
 
@@ -222,25 +215,19 @@ def generate_to_file(
     with claim(output, _GENERATED, plan, overwrite=overwrite, inputs=[inputs.corpus, source.location]) as work:
         if work.is_finished:
             settle_report(output)
-            _sweep(output)
+            discard_kept(output, KEPT_QUESTIONS)
             return None
         passages = list(
             read_passages(inputs.corpus, splitter=inputs.splitter, settings=inputs.reading, report=inputs.report)
         )
         steady.check()
         written = {**plan["inputs"], "settings": settings.model_dump(exclude={"model", *FILTERS})}
-        kept_in = output.with_name(f"{output.name}{_MARK}{digest(written)[:12]}")
+        kept_in = kept_path(output, KEPT_QUESTIONS, written)
         backbone = load_backbone(inputs.model, device, source)
         examples, report = generate(passages, backbone, settings, kept_in)
         report.seconds = round(time.monotonic() - started, 1)
         manifest = build_manifest("generate", plan["settings"], plan["inputs"], report.to_dict())
         manifest["sources"] = {"corpus": inputs.corpus, "model": source.name}
         finish_reported(work, examples, manifest)
-    _sweep(output)
+    discard_kept(output, KEPT_QUESTIONS)
     return report
-
-
-def _sweep(output: Path) -> None:
-    """Remove the questions that were kept for resuming."""
-    for left in output.parent.glob(f"{escape(output.name)}{_MARK}*"):
-        left.unlink(missing_ok=True)

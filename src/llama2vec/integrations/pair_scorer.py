@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from functools import cached_property
-from glob import escape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +14,6 @@ from numpy.typing import NDArray
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, load_config
 from llama2vec.errors import MissingDependencyError, ModelError, ModelNotFoundError, one_line
-from llama2vec.files import disk_errors, write_atomic
-from llama2vec.manifest import digest
 from llama2vec.model.lengths import NOUNS
 from llama2vec.model.local import fetched, model_errors, quiet_transformers
 from llama2vec.model.source import ModelSource, resolve_model, weights_fingerprint
@@ -28,16 +23,8 @@ from llama2vec.terminal import counted
 logger = logging.getLogger(__name__)
 
 LLAMA2VEC, SENTENCE_TRANSFORMERS, CROSS_ENCODER = "llama2vec", "sentence-transformers", "cross-encoder"
-_MARK = ".scores-"
 _READ = (".json", ".safetensors", ".bin", ".model", ".txt")
 _NOT_READ = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
-
-
-class Scorer(Protocol):
-    """Whatever scores pairs of a query and a passage."""
-
-    def scores(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> Sequence[Iterable[float]]:
-        """Return, for each query, the scores of its own passages."""
 
 
 class PairScorer:
@@ -170,56 +157,6 @@ class PairScorer:
                 trust_remote_code=False,
                 **options,
             )
-
-
-def kept_scores(output: Path, scorer: object) -> Path:
-    """Return the file beside an output that keeps scores until it is written; ``scorer`` = JSON data that names it."""
-    return output.with_name(f"{output.name}{_MARK}{digest(scorer)[:12]}")
-
-
-def discard_scores(output: Path) -> None:
-    """Remove what any scorer kept for an output."""
-    for left in output.parent.glob(f"{escape(output.name)}{_MARK}*"):
-        left.unlink(missing_ok=True)
-
-
-class KeptScores:
-    """A scorer that writes its scores to a file: after a kill, a call that asks the same resumes from them.
-
-    The file has a line per batch, with a hash of its texts, since a model's last bits depend on the batch.
-
-    Args:
-        scorer: Is asked for what the file does not have.
-        path: The file, as of :func:`kept_scores`.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
-
-    def __init__(self, scorer: Scorer, path: Path) -> None:
-        self._scorer, self._path = scorer, path
-        self._known: dict[str, list[list[float]]] = {}
-        whole = list[bytes]()
-        for line in path.read_bytes().split(b"\n") if path.is_file() else ():
-            with suppress(ValueError, TypeError):  # a kill or a power cut left half of it
-                key, scores = json.loads(line)
-                self._known[key] = scores
-                whole.append(line + b"\n")
-        if whole:
-            with disk_errors(path):
-                write_atomic(path, whole)
-            logger.info("resuming from the scores in %s", path)
-
-    def scores(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> list[list[float]]:
-        """See :class:`Scorer`."""
-        key = digest([queries, passages])
-        if (found := self._known.get(key)) is None:
-            found = [[float(score) for score in scores] for scores in self._scorer.scores(queries, passages)]
-            with disk_errors(self._path):
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                with self._path.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps([key, found]) + "\n")
-        return found
 
 
 def _located(name: str) -> ModelSource:

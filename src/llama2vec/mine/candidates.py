@@ -10,10 +10,10 @@ from typing import Protocol
 from llama2vec.data.words import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.lexical import Bm25Index, best_matches
-from llama2vec.retrieve.opened import QueryEncoder, check_contract
-from llama2vec.retrieve.store import PassageEncoder
-from llama2vec.retrieve.vector_index import Index, Rows, Scores
+from llama2vec.retrieve.index.exact import Index, Rows, Scores
+from llama2vec.retrieve.index.lexical import Bm25Index, best_matches
+from llama2vec.retrieve.search.opened import QueryEncoder, check_contract
+from llama2vec.retrieve.store.reader import PassageEncoder
 
 TEXT_ID = "text:"
 """Opens the ids of passages that have none of their own."""
@@ -22,7 +22,7 @@ Target = int | str
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Retrieved:
     """The answer of one searcher to one query."""
 
     rows: Rows  # [K] rows of the best passages, best first
@@ -39,7 +39,7 @@ class Searcher(Protocol):
     def __len__(self) -> int:
         """Return N."""
 
-    def search(self, queries: Sequence[Query], targets: Sequence[Sequence[Target]], depth: int) -> Iterator[Found]:
+    def search(self, queries: Sequence[Query], targets: Sequence[Sequence[Target]], depth: int) -> Iterator[Retrieved]:
         """Yield, query by query, up to K = ``depth`` best passages and the scores of that query's targets."""
 
 
@@ -58,7 +58,7 @@ class Bm25Searcher:
     def __len__(self) -> int:
         return len(self._index)
 
-    def search(self, queries: Sequence[Query], targets: Sequence[Sequence[Target]], depth: int) -> Iterator[Found]:
+    def search(self, queries: Sequence[Query], targets: Sequence[Sequence[Target]], depth: int) -> Iterator[Retrieved]:
         """See :meth:`Searcher.search`; passages without a word of the query are not returned."""
         for query, wanted in zip(queries, targets, strict=True):
             scores = self._index.scores(query.text)
@@ -72,7 +72,7 @@ class Bm25Searcher:
                 scored: list[float] = scores[list(asked)].tolist()
                 return scored
 
-            yield Found(rows, scores[rows], target_scores, score_rows)
+            yield Retrieved(rows, scores[rows], target_scores, score_rows)
 
 
 class DenseSearcher:
@@ -87,7 +87,7 @@ class DenseSearcher:
     def __len__(self) -> int:
         return len(self._index.store)
 
-    def search(self, queries: Sequence[Query], targets: Sequence[Sequence[Target]], depth: int) -> Iterator[Found]:
+    def search(self, queries: Sequence[Query], targets: Sequence[Sequence[Target]], depth: int) -> Iterator[Retrieved]:
         """See :meth:`Searcher.search`; targets that the corpus does not have are encoded."""
         vectors = self._encoder.encode_queries(queries)
         all_scores, all_rows = self._index.search(vectors, depth)
@@ -106,7 +106,7 @@ class DenseSearcher:
                 if isinstance(target, str) and encoded is not None:
                     score_of[target] = float(encoded[place[target]] @ vector)
             found = int((rows >= 0).sum())  # missing rows stand last
-            yield Found(rows[:found], scores[:found], [score_of[target] for target in wanted], score_rows)
+            yield Retrieved(rows[:found], scores[:found], [score_of[target] for target in wanted], score_rows)
 
 
 def passages_of_examples(examples: Iterable[TrainingExample]) -> list[Passage]:

@@ -11,13 +11,14 @@ import dataclasses
 import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llama2vec.data.words import SIGNS, text_key
+from llama2vec.data.words import is_plain, text_key, word_key, word_runs
 from llama2vec.errors import DataError
-from llama2vec.mine.candidates import TEXT_ID, Found, Target, with_ids
+from llama2vec.mine.candidates import TEXT_ID, Retrieved, Target, with_ids
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.records import Passage, TrainingExample
@@ -25,8 +26,8 @@ from llama2vec.terminal import counted
 
 _CACHED_PASSAGES = 1 << 13
 _SHINGLE_WORDS = 5
-# Scripts that are written without spaces: each kana, Han or Hangul sign counts as a word.
-_WORD = re.compile(f"[{SIGNS}]|[^\\W{SIGNS}]+")
+_SAME_WORDS = 0.9  # Neighboring passages of a document share fewer, even where they overlap by half
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Known:
     targets: tuple[Target, ...]  # to be scored: its positives, those of namesakes, its own negatives
     own: int  # how many of the targets are this example's positives
     all: int  # how many are positives
+    misnamed: int  # how many of its own positives the corpus lacks, and has another text under their id
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +123,13 @@ class Filters:
         others = [found for found in family.values() if found is not example]
         positives = [pair for found in (example, *others) for pair in with_ids(found.positives, found.positive_ids)]
         rows = [self._row(text, passage_id) for text, passage_id in positives]
+        # A passage with the id of a positive is never a negative either, even where its text differs.
+        named = [self._row_of_id.get(passage_id) for _, passage_id in positives]
+        never = {row for row in (*rows, *named) if row is not None}
         texts = {text: _Text.of(Passage("", text)) for text, _ in positives}
-        texts |= {found.text: found for found in (self._text_of_row(row) for row in rows if row is not None)}
+        texts |= {found.text: found for found in map(self._text_of_row, sorted(never))}
         targets: list[Target] = [text if row is None else row for (text, _), row in zip(positives, rows, strict=True)]
+        own = list(zip(rows, named, strict=True))[: len(example.positives)]
         if self._settings.keep_existing:
             for text, passage_id in with_ids(example.negatives, example.negative_ids):
                 row = self._row(text, passage_id)
@@ -131,22 +137,30 @@ class Filters:
         return Known(
             query_key=text_key(example.query),
             ids=frozenset(passage_id for _, passage_id in positives if passage_id),
-            rows=frozenset(row for row in rows if row is not None),
+            rows=frozenset(never),
             positives=tuple(texts.values()),
             keys=frozenset().union(*(text.keys for text in texts.values())),
             targets=tuple(targets),
             own=len(example.positives),
             all=len(positives),
+            misnamed=sum(row is None and other is not None for row, other in own),
         )
 
     def _row(self, text: str, passage_id: str) -> int | None:
-        row = self._row_of_id.get(passage_id) if passage_id else None
-        return self._row_of_key.get(text_key(text)) if row is None else row
+        """Return the row of a passage by its id, or else by its text; None where the corpus does not have it.
 
-    def consider(self, example: TrainingExample, known: Known, found: Sequence[Found]) -> Undecided:
+        An id counts only with its text: a corpus that was split otherwise has other texts under the same ids.
+        """
+        row = self._row_of_id.get(passage_id) if passage_id else None
+        if row is not None and _same_words(text, self._text_of_row(row).text):
+            return row
+        return self._row_of_key.get(text_key(text))
+
+    def consider(self, example: TrainingExample, known: Known, found: Sequence[Retrieved]) -> Undecided:
         """Filter what the searchers found for a query."""
         report = self._report
         report.queries += 1
+        report.misnamed_positives += known.misnamed
         report.unknown_positives += sum(isinstance(target, str) for target in known.targets[: known.own])
         target_scores = found[0].target_scores
         kept = self._kept(example, known, target_scores[known.all :])
@@ -217,7 +231,7 @@ class Filters:
         return kept
 
     def _survivors(
-        self, example: TrainingExample, known: Known, found: Sequence[Found], seen: set[str]
+        self, example: TrainingExample, known: Known, found: Sequence[Retrieved], seen: set[str]
     ) -> list[_Candidate]:
         """Return the window's candidates that pass every filter, best ranked first; add their keys to ``seen``."""
         positive_scores = found[0].target_scores[: known.all]
@@ -244,7 +258,7 @@ class Filters:
             self._report.remove(reason, example.query, passage.id, text.text, details)
         return survivors
 
-    def _window(self, found: Sequence[Found]) -> Iterator[_Candidate]:
+    def _window(self, found: Sequence[Retrieved]) -> Iterator[_Candidate]:
         """Yield the candidates in any searcher's window by best rank; the judge's come first among equal ranks."""
         ranks: dict[int, dict[str, int]] = {}
         lists = [(name, one.rows.tolist()) for name, one in zip(self._names, found, strict=True)]
@@ -331,6 +345,12 @@ def _keys(passage: Passage) -> frozenset[str]:
     return frozenset(map(text_key, {passage.full_text, passage.text}))
 
 
+def _same_words(first: str, second: str) -> bool:
+    """Tell whether the shorter of two texts consists of the other's words, but for a few: a part or another edition."""
+    counts = [Counter(_words(word_key(text))) for text in (first, second)]
+    return (counts[0] & counts[1]).total() >= _SAME_WORDS * min(one.total() for one in counts)
+
+
 def _query_names(example: TrainingExample) -> list[tuple[str, str]]:
     """Return what identifies an example's query: its text, and its id if it has one."""
     names = [("text", text_key(example.query))]
@@ -343,11 +363,18 @@ def shingles(text: str) -> frozenset[int]:
     >>> len(shingles("one two three four five six, SIX")), len(shingles("one two")), len(shingles(""))
     (3, 1, 0)
     """
-    words = _WORD.findall(text_key(text))
+    words = _words(word_key(text))
     if not words:
         return frozenset()
     width = min(_SHINGLE_WORDS, len(words))
     return frozenset(map(hash, zip(*(words[start:] for start in range(width)), strict=False)))
+
+
+def _words(text: str) -> list[str]:
+    """Return the words of a text; of scripts that are written without spaces, and of Korean, each letter counts."""
+    if is_plain(text):
+        return _WORD.findall(text)
+    return [text[begin:end] for run in word_runs(text) for begin, end in run]
 
 
 def containment(first: frozenset[int], second: frozenset[int]) -> float:

@@ -10,18 +10,17 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from glob import escape
 from pathlib import Path
 from typing import Any
 
-from llama2vec.artifact import claim, discard
+from llama2vec.artifact import claim
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import examples_fingerprint, read_examples
 from llama2vec.data.folder import ReadingReport
+from llama2vec.data.kept import KEPT_SCORES, KEPT_STORE, KeptScores, Scorer, discard_kept, kept_path
 from llama2vec.data.passages import Splitter
 from llama2vec.data.reading import how_read
 from llama2vec.data.reported import (
@@ -35,19 +34,18 @@ from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.sources import beir_file
 from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, DataError, StoreError
-from llama2vec.integrations.pair_scorer import KeptScores, PairScorer, Scorer, discard_scores, kept_scores
-from llama2vec.manifest import build_manifest, canonical_json, digest
+from llama2vec.integrations.pair_scorer import PairScorer
+from llama2vec.manifest import build_manifest, canonical_json, first_difference
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters, Undecided
 from llama2vec.mine.report import MiningReport
 from llama2vec.mine.settings import MineSettings
 from llama2vec.mine.teacher import judge
 from llama2vec.records import Passage, Query, TrainingExample
-from llama2vec.retrieve.index import store_passages, store_sha256
-from llama2vec.retrieve.opened import check_contract, warn_of_cut_queries
-from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages, write_store
-from llama2vec.retrieve.texts import passages_sha256
-from llama2vec.retrieve.vector_index import ExactIndex, Index
+from llama2vec.retrieve.index.exact import ExactIndex, Index
+from llama2vec.retrieve.search.opened import check_contract, warn_of_cut_queries
+from llama2vec.retrieve.store.reader import VectorStore, store_passages, store_sha256
+from llama2vec.retrieve.store.writer import STORE, passages_sha256, warn_of_cut_passages, write_store
 from llama2vec.terminal import ProgressReporter, counted
 
 logger = logging.getLogger(__name__)
@@ -55,7 +53,10 @@ logger = logging.getLogger(__name__)
 _BATCH = 1024
 _TEACHER_BATCH = 64  # Small, because a cross-encoder takes its time and the progress bar moves once a batch
 _SHARD_SIZE = 2048
-_STORE_MARK = ".store-"
+_ONE_SPLITTING = (
+    "documents must be split as for the examples: write their passages once (llama2vec read --model ENCODER), and give "
+    "that file to generate and mine"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def mine(
     report = MiningReport(settings.report_examples)
     filters = Filters(examples, passages, [searcher.name for searcher in searchers], settings, report)
     mined: list[TrainingExample] = []
-    with ProgressReporter("mining", "queries") as progress:
+    with ProgressReporter("mining", "query", "queries") as progress:
         progress.start(len(examples))
         size = _TEACHER_BATCH if teacher else _BATCH
         for begin in range(0, len(examples), size):
@@ -115,14 +116,24 @@ def mine(
             f"no query of {len(examples):,} got {counted(settings.negatives, 'negative')}; widen the window "
             "(mine.last_rank), give a larger corpus, or set mine.short=keep"
         )
+    _warn(report, settings, len(examples))
+    report.written = len(mined)
+    return MiningResult(mined, report)
+
+
+def _warn(report: MiningReport, settings: MineSettings, queries: int) -> None:
+    """Warn of queries with too few negatives, and of positives that the corpus has under other ids or not at all."""
     if report.short and settings.short == "keep":
         logger.warning(
             "%d of %s got fewer than %s; mine.last_rank widens the window and mine.max_share_of_positive loosens the "
-            "filter", report.short, counted(len(examples), "query", "queries"),
+            "filter", report.short, counted(queries, "query", "queries"),
             counted(settings.negatives, "negative"),
         )  # fmt: skip
-    report.written = len(mined)
-    return MiningResult(mined, report)
+    if report.misnamed_positives:
+        logger.warning(
+            "the corpus has another text under the id of %s, whose own text was used; %s",
+            counted(report.misnamed_positives, "positive"), _ONE_SPLITTING,
+        )  # fmt: skip
 
 
 def _considered(
@@ -199,8 +210,7 @@ def mine_to_file(
         DataError: See :func:`mine`; or an input cannot be read.
     """
     output, settings, started = Path(output), settings or MineSettings(), time.monotonic()
-    if not inputs.corpus and inputs.index is None and beir_file(inputs.examples, "corpus"):
-        inputs = dataclasses.replace(inputs, corpus=inputs.examples)
+    inputs = _with_corpus(inputs)
     _check_sources(inputs, output, settings)
     read = [inputs.examples, inputs.corpus, inputs.model, inputs.index.store.path if inputs.index else None]
     check_kept_apart(output, _MINED, read)
@@ -217,13 +227,16 @@ def mine_to_file(
             settle_report(output)
             _discard_kept(output)  # left by a kill between the result and its end
             return None
+        _warn_of_another_splitting(inputs.examples, given)
         examples = list(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
         passages = _corpus(inputs, splitter, examples)
         steady.check()
         searchers = _searchers(inputs, encoder, passages, settings, output)
         queries = [Query("", example.query) for example in examples]
         warn_of_cut_queries(encoder, queries, "raise query_max_tokens", where=inputs.examples)
-        teacher = inputs.teacher and KeptScores(inputs.teacher, kept_scores(output, inputs.teacher.fingerprint))
+        teacher = None
+        if inputs.teacher:
+            teacher = KeptScores(inputs.teacher, kept_path(output, KEPT_SCORES, inputs.teacher.fingerprint))
         result = mine(examples, passages, searchers, settings, teacher)
         result.report.facts = {"seconds": round(time.monotonic() - started, 1), "passages": len(passages)}
         if inputs.teacher:
@@ -238,12 +251,40 @@ def mine_to_file(
     return result.report
 
 
+def encode_together(inputs: MiningInputs, output: Path) -> None:
+    """Encode the corpus as :func:`mine_to_file` does, which then finds the store; for several processes at once.
+
+    None of them may begin to mine before all have returned, because mining ends by removing the store.
+    """
+    inputs = _with_corpus(inputs)
+    if inputs.encoder is None or inputs.index is not None:
+        return
+    splitter, encoder = inputs.splitter(), inputs.encoder()
+    if inputs.corpus:
+        _encoded(encoder, lambda: read_passages(inputs.corpus, splitter=splitter, settings=inputs.reading), output)
+        return
+    passages = passages_of_examples(read_examples(inputs.examples, split=inputs.split, reading=inputs.reading))
+    _encoded(encoder, lambda: passages, output)
+
+
+def _with_corpus(inputs: MiningInputs) -> MiningInputs:
+    """Let the examples of a BEIR folder be mined from its corpus, unless another is named."""
+    is_named = inputs.corpus or inputs.index is not None or not beir_file(inputs.examples, "corpus")
+    return inputs if is_named else dataclasses.replace(inputs, corpus=inputs.examples)
+
+
+def _encoded(encoder: MiningEncoder, passages: Callable[[], Iterable[Passage]], output: Path) -> VectorStore:
+    """Return the store of some passages beside an output, made if it is not there."""
+    content, total = passages_sha256(passages()), sum(1 for _ in passages())
+    folder = kept_path(output, KEPT_STORE, [encoder.contract_hash, content])
+    source = {"passages": content}
+    return write_store(passages, encoder, folder, source=source, shard_size=_SHARD_SIZE, total=total)
+
+
 def _discard_kept(output: Path) -> None:
     """Remove the vectors and scores that attempts at an output have kept."""
-    with suppress(OSError):
-        for left in output.parent.glob(f"{escape(output.name)}{_STORE_MARK}*"):
-            discard(left, STORE)
-        discard_scores(output)
+    discard_kept(output, KEPT_STORE, STORE)
+    discard_kept(output, KEPT_SCORES)
 
 
 _MINED = reported_kind("a file of mined examples")
@@ -271,6 +312,21 @@ def _fingerprints(inputs: MiningInputs, steady: SteadyInputs) -> dict[str, Any]:
         "store": store_sha256(index.store) if index else None,
         **({"teacher": inputs.teacher.fingerprint} if inputs.teacher else {}),
     }
+
+
+def _warn_of_another_splitting(examples: str, given: Mapping[str, Any]) -> None:
+    """Warn where the questions of ``generate`` were written for other passages of this corpus."""
+    found = reported_kind("a file of generated examples").read(Path(examples)) if Path(examples).is_file() else None
+    there: Mapping[str, Any] = (found.plan["inputs"] or {}) if found else {}
+    if not given["corpus"] or there.get("corpus") != given["corpus"]:
+        return
+    before, now = ({key: made[key] for key in ("reading", "passages") if key in made} for made in (there, given))
+    if differs := first_difference(before, now):
+        name, old, new = differs
+        logger.warning(
+            "%s: its questions were written for passages that were split otherwise (%s: %s there, %s now); %s",
+            examples, name, old, new, _ONE_SPLITTING,
+        )  # fmt: skip
 
 
 def _corpus(inputs: MiningInputs, splitter: Splitter | None, examples: Sequence[TrainingExample]) -> list[Passage]:
@@ -303,12 +359,7 @@ def _searchers(
     index = inputs.index
     if encoder:
         if index is None:
-            content = passages_sha256(passages)
-            folder = output.with_name(f"{output.name}{_STORE_MARK}{digest([encoder.contract_hash, content])[:12]}")
-            store = write_store(
-                lambda: passages, encoder, folder,
-                source={"passages": content}, shard_size=_SHARD_SIZE, total=len(passages),
-            )  # fmt: skip
+            store = _encoded(encoder, lambda: passages, output)
             remedy = "split them with --set passages.split=always"
             warn_of_cut_passages(store, remedy, where=inputs.corpus or inputs.examples)
             index = ExactIndex(store)

@@ -49,6 +49,7 @@ class MiningReport:
         self.candidates = 0  # pairs of a query and a passage that were examined
         self.unbounded = 0  # queries whose positives all score 0, so that no score was too close
         self.unknown_positives = 0  # positives that the corpus does not have
+        self.misnamed_positives = 0  # of these, those whose id names another text in the corpus
         self.scores_dropped = 0  # queries whose teacher scores were dropped with the negatives they belonged to
         self.facts: dict[str, Any] = {}  # what else the file says: seconds, passages
         self._most_examples = most_examples
@@ -115,6 +116,7 @@ class MiningReport:
             "ranks": {name: rank_distribution(ranks) for name, ranks in self._ranks.items()},
             "queries_without_bound": self.unbounded,
             "positives_not_in_corpus": self.unknown_positives,
+            "positives_with_the_id_of_another_text": self.misnamed_positives,
             "teacher_scores_dropped": self.scores_dropped,
         }
 
@@ -144,7 +146,8 @@ class MiningReport:
                 f"  positives of {counted(self.unbounded, 'query', 'queries')} score 0: no score was too close there"
             )
         if self.unknown_positives:
-            lines.append(f"  {counted(self.unknown_positives, 'positive')} not in the corpus")
+            named = f", {self.misnamed_positives:,} with the id of another text" if self.misnamed_positives else ""
+            lines.append(f"  {counted(self.unknown_positives, 'positive')} not in the corpus{named}")
         if self.scores_dropped:
             lines.append(
                 f"  {counted(self.scores_dropped, 'query', 'queries')} lost the teacher scores of former negatives"

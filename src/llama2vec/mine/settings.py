@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import GrownSettings, Settings
+from llama2vec.config import Settings, StableHashSettings
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.languages import Language
 
 
-class MineSettings(GrownSettings):
+class MineSettings(StableHashSettings):
     """Which passages become hard negatives.
 
     Attributes:

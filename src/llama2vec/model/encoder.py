@@ -273,7 +273,7 @@ class Encoder:
         single = isinstance(items, str | Query | Passage)
         texts, pooling = texts_of([items] if single else items), self.contract.encoder.pooling
         found = np.empty((len(texts), self.dimension), dtype=np.float32)
-        with ProgressReporter("encoding", "texts") if show_progress else nullcontext() as progress:
+        with ProgressReporter("encoding", "text") if show_progress else nullcontext() as progress:
             if progress:
                 progress.start(len(texts))
             for rows, vectors in self._batches(texts, *self.reading(side), (pooling,), short=short):

@@ -22,18 +22,17 @@ from llama2vec.files import write_atomic, write_json
 from llama2vec.manifest import digest
 from llama2vec.model.contract import CONTRACT_FILE, Contract, load_contract
 from llama2vec.model.tokenizer import load_model_config, load_tokenizer
-from llama2vec.records import Side, Vectors
+from llama2vec.records import SIDES, Side, Vectors
 
 GOLDEN_FILE = "golden.json"
 # Not a safetensors file: inference servers read every *.safetensors of a folder as weights, and so do our fingerprints.
 GOLDEN_VECTORS = "golden.npy"
 _FORMAT = 1
 
-SIDES: tuple[Side, ...] = ("query", "passage")
+UNIT_ROUNDOFF = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""16-bit number format → the largest relative error of rounding a number to it; the finer one first."""
 
 _FLOAT32_TOLERANCE = 1e-5
-# Largest relative error of rounding one number to the format.
-_UNIT_ROUNDOFF = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 _ROUNDINGS = 16.0
 
 # Each is known to go wrong somewhere: a question, a sentence, a text beyond 128 tokens, letters beyond ASCII,
@@ -82,9 +81,9 @@ def default_tolerance(dtype: str, dimension: int, layers: int) -> float:
     >>> default_tolerance("float32", 576, 30), default_tolerance("bfloat16", 576, 30)
     (1e-05, 0.014264)
     """
-    if dtype not in _UNIT_ROUNDOFF:
+    if dtype not in UNIT_ROUNDOFF:
         return _FLOAT32_TOLERANCE
-    return round(_ROUNDINGS * _UNIT_ROUNDOFF[dtype] * math.sqrt(layers / dimension), 6)
+    return round(_ROUNDINGS * UNIT_ROUNDOFF[dtype] * math.sqrt(layers / dimension), 6)
 
 
 def save_golden(golden: Golden, folder: Path) -> None:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 from llama2vec.config import EncoderSettings
 from llama2vec.errors import ContractError
 from llama2vec.model.prompt import PromptIds, Tokenizer
-from llama2vec.records import Side
+from llama2vec.records import SIDES
 
 if TYPE_CHECKING:
     from llama2vec.model.backbone import Backbone
 
-_SIDES: tuple[Side, ...] = ("query", "passage")
 logger = logging.getLogger(__name__)
 
 
@@ -23,7 +22,7 @@ def obstacles(ids: PromptIds, settings: EncoderSettings, *, prompts_sent: bool =
 
     With ``prompts_sent``, its client cuts the texts and sends the prompts.
     """
-    prompts = [getattr(settings, f"{side}_prompt") if settings.pooling == "slots" else None for side in _SIDES]
+    prompts = [getattr(settings, f"{side}_prompt") if settings.pooling == "slots" else None for side in SIDES]
     alike = len({(ids.before(prompt), ids.after(prompt)) for prompt in prompts}) == 1
     found = {
         f"its vectors are the mean of {settings.layers} layers": settings.layers > 1,
@@ -57,7 +56,7 @@ def _of_text(backbone: Backbone, ids: PromptIds, settings: EncoderSettings) -> E
     if not settings.count_prompt:
         return settings
     limits: dict[str, Any] = {"count_prompt": False}
-    for side in _SIDES:
+    for side in SIDES:
         prompt, most = getattr(settings, f"{side}_prompt"), getattr(settings, f"{side}_max_tokens")
         limits[f"{side}_max_tokens"] = ids.text_room(most, prompt if settings.pooling == "slots" else None)
         if limits[f"{side}_max_tokens"] < 1:

@@ -20,7 +20,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 
 from llama2vec.artifact import read_object
-from llama2vec.config import EncoderSettings, GrownSettings, PromptSettings, load_config
+from llama2vec.config import EncoderSettings, PromptSettings, Settings, load_config
 from llama2vec.errors import ModelError, ModelNotFoundError, StoreError
 from llama2vec.files import Lock, file_sha256, write_json
 from llama2vec.manifest import digest
@@ -82,14 +82,12 @@ def own_models() -> dict[str, Path | None]:
     return {**dict.fromkeys(PACKAGED), **model_folders()}
 
 
-class ModelSpec(GrownSettings):
+class ModelSpec(Settings):
     """A model and how it reads texts, as a store records it; :meth:`Encoder.from_spec` loads the same encoder again.
 
     A model is named either by ``path`` or by ``name``, never by a string that could mean both: a folder that has moved
     must not be looked up on the public hub, where anybody may own its name.
     """
-
-    added_later = frozenset({"layers"})
 
     path: str = ""  # Absolute path of a model folder or GGUF file.
     name: str = ""  # Hub id, an LLM from a package, or an encoder that llama2vec ships.

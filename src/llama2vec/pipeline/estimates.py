@@ -14,7 +14,7 @@ from typing import NamedTuple, cast
 
 import numpy as np
 
-from llama2vec.adapt.joint import most_cells
+from llama2vec.adapt.micro_batches import most_cells
 from llama2vec.adapt.pairs import MOST_HELD_OUT
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import EncoderSettings

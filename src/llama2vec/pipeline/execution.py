@@ -20,17 +20,24 @@ from llama2vec.data.corpus import count_passages, read_once
 from llama2vec.data.reading import holds_documents
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError, TrainingError
-from llama2vec.files import check_inputs as check_places
-from llama2vec.files import remove
+from llama2vec.files import check_inputs, remove
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import digest
 from llama2vec.model.tokenizer import load_model_config
 from llama2vec.pipeline.plan import TOGETHER, PlannedStage, RunPlan, systems
-from llama2vec.pipeline.record import OUTPUTS, Decision, RunRecord, begin_aside, decide, decide_all, output_fingerprint
+from llama2vec.pipeline.record import (
+    STAGE_KINDS,
+    Decision,
+    RunRecord,
+    begin_aside,
+    decide,
+    decide_all,
+    output_fingerprint,
+)
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.processes import check_same, on_first_process, process_count, process_rank
 from llama2vec.score.tasks import check_scoring, task_places, tasks_data
-from llama2vec.stage import join_processes
+from llama2vec.training.output import join_processes
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +84,7 @@ def check_output(plan: RunPlan) -> None:
     """Raise an OutputExistsError if the run's folder is, holds or lies in something that the run reads."""
     inputs = [found.where for stage in plan.stages for found in stage.inputs if not found.stage]
     evaluate = plan.config.evaluate
-    check_places(plan.output, [*inputs, *(task_places(evaluate.tasks, evaluate.data_root) if evaluate else ())])
+    check_inputs(plan.output, [*inputs, *(task_places(evaluate.tasks, evaluate.data_root) if evaluate else ())])
 
 
 def _prepare(plan: RunPlan, selected: tuple[PlannedStage, ...], *, overwrite: bool) -> None:
@@ -90,10 +97,10 @@ def _prepare(plan: RunPlan, selected: tuple[PlannedStage, ...], *, overwrite: bo
         for name, decision in decisions.items():
             _refuse_replacing(plan, name, decision)
     for stage in selected:
-        if decisions[stage.name].replaces and stage.kind in OUTPUTS:
-            refuse_strangers(plan.folder(stage), OUTPUTS[stage.kind])
+        if decisions[stage.name].replaces and stage.kind in STAGE_KINDS:
+            refuse_strangers(plan.folder(stage), STAGE_KINDS[stage.kind])
     working = [stage for stage in selected if decisions[stage.name].action != "skip"]
-    check_inputs(plan, working)
+    read_all_inputs(plan, working)
 
 
 def _refuse_replacing(plan: RunPlan, name: str, decision: Decision) -> None:
@@ -114,7 +121,7 @@ def _or_sync(plan: RunPlan) -> str:
     return f", or keep the model and let an index follow the folder: llama2vec sync {source} INDEX --model {model}"
 
 
-def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
+def read_all_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     """Read every input of these stages to its end, and look for the packages they need.
 
     Raises:
@@ -131,7 +138,7 @@ def check_inputs(plan: RunPlan, stages: list[PlannedStage]) -> None:
     if config.finetune and "finetune" in kinds and config.finetune.validation.source:
         from llama2vec.finetune.validation import read_validation
 
-        read_validation(config.finetune.validation, (), config.finetune.optimizer.seed)
+        read_validation(config.finetune.validation, (), 0)
     if config.evaluate and "evaluate" in kinds:
         check_scoring(config.evaluate.tasks, config.evaluate)
         list(tasks_data(config.evaluate.tasks, config.evaluate.data_root, check=config.evaluate.reading))
@@ -158,6 +165,7 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
         ),
         "matplotlib:train": bool(kinds & {"adapt", "finetune"}),
         "sentencex:train": "adapt" in kinds,
+        "sentencex:model": "read" in kinds or ("pairs" in kinds and _pairs_need_sentences(config)),
         "bm25s:search": ("mine" in kinds and config.mine is not None and config.mine.bm25)
         or ("index" in kinds and config.index is not None and config.index.bm25)
         or ("evaluate" in kinds and not {"bm25", "hybrid"}.isdisjoint(systems(config))),
@@ -170,6 +178,11 @@ def _check_packages(plan: RunPlan, kinds: set[str]) -> None:
             raise MissingDependencyError(f"this run needs the package {package}; pip install 'llama2vec[{extra}]'")
 
 
+def _pairs_need_sentences(config: RunConfig) -> bool:
+    made = config.pairs.from_corpus if config.pairs else None
+    return made is not None and made.kinds.need_sentences
+
+
 def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: bool) -> str:
     """Run one stage, on all processes or on the first, and return the action."""
     folder = plan.folder(stage)
@@ -180,8 +193,8 @@ def _run_stage(plan: RunPlan, stage: PlannedStage, heading: str, *, overwrite: b
     reads = ", ".join(found.where for found in stage.inputs)
     logger.info("%s: %s → %s (%s)", heading, reads, folder, decision.why)
     started = time.monotonic()
-    aside = new_path(folder) if decision.replaces and stage.kind in OUTPUTS else folder
-    if stage.kind in TOGETHER or process_rank() == 0:
+    aside = new_path(folder) if decision.replaces and stage.kind in STAGE_KINDS else folder
+    if stage.kind in (*TOGETHER, "mine") or process_rank() == 0:
         from llama2vec.pipeline.stages import work
 
         with _settings_named_as_in_a_run(stage):
@@ -234,10 +247,10 @@ def _begin(plan: RunPlan, stage: PlannedStage, *, overwrite: bool) -> Decision:
     if not overwrite:
         _refuse_replacing(plan, stage.name, decision)
     if decision.action != "resume":
-        if stage.kind in OUTPUTS and decision.replaces:
-            refuse_strangers(folder, OUTPUTS[stage.kind])
+        if stage.kind in STAGE_KINDS and decision.replaces:
+            refuse_strangers(folder, STAGE_KINDS[stage.kind])
             begin_aside(folder)
-        elif stage.kind in OUTPUTS:
+        elif stage.kind in STAGE_KINDS:
             remove(new_path(folder))
         record.begin(stage, inputs, plan.config, replaces=decision.replaces)
     elif decision.replaces and record.has_replaced(stage):

@@ -23,18 +23,18 @@ from llama2vec.finetune.contract import check_contract
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.manifest import digest
 from llama2vec.model.source import ModelSpec, resolve_model
-from llama2vec.pipeline.settings import ExampleSource, RunConfig
+from llama2vec.pipeline.settings import ExampleSource, RunConfig, warn_of_one_judge
 from llama2vec.score.settings import EvaluateSettings
 from llama2vec.score.tasks import find_task, tasks_data
-from llama2vec.stage import model_fingerprint
+from llama2vec.training.output import model_fingerprint
 
 # Folder of each stage in the run's folder; further rounds append their number.
-OUTPUTS = {
+STAGE_FOLDERS = {
     "read": "corpus", "adapt": "adapted", "pairs": "pairs", "mine": "negatives", "finetune": "finetuned",
     "encode": "store", "index": "index", "evaluate": "report",
 }  # fmt: skip
 TOGETHER = ("adapt", "finetune", "encode")
-"""Stages that several processes (torchrun) share; the first process alone runs the others."""
+"""Stages that several processes (torchrun) share; the first one alone runs the others, but all encode what is mined."""
 CORPUS_PAIRS, GENERATED_PAIRS = "corpus.jsonl", "generated.jsonl"
 _LOADING = {"dtype", "device", "attention"}
 
@@ -155,7 +155,7 @@ class _Planner:
 
     def _add(self, kind: str, settings: Mapping[str, Any], inputs: list[Input], number: int = 1) -> None:
         suffix = f"-{number}" if number > 1 else ""
-        stage = PlannedStage(f"{kind}{suffix}", kind, f"{OUTPUTS[kind]}{suffix}", settings, tuple(inputs))
+        stage = PlannedStage(f"{kind}{suffix}", kind, f"{STAGE_FOLDERS[kind]}{suffix}", settings, tuple(inputs))
         self._stages.append(stage)
         if kind in ("adapt", "finetune"):
             self._model = self._made("model", kind)
@@ -271,6 +271,7 @@ class _Planner:
         settings["model"] = config.model.model_dump(include=_LOADING)
         if "raw" in settings["systems"] or ("hybrid" in settings["systems"] and hybrid_model(config) == "raw"):
             settings |= self._raw_reading(raw_encoder(config))
+        warn_of_one_judge(config)
         for system in settings["systems"]:
             scored_tasks(config.evaluate, system)
             if system != "bm25":

@@ -24,8 +24,8 @@ from llama2vec.model.local import quiet_transformers
 from llama2vec.model.source import resolve_model
 from llama2vec.model.speed import fast_paths
 from llama2vec.model.tokenizer import load_model_config
-from llama2vec.stage import training_precision
 from llama2vec.training.memory import ModelShape, shape_of
+from llama2vec.training.saving import training_precision
 
 _VOCABULARY = 64
 _LEAST_LAYERS, _BYTES = 2, 64 * 2**20

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,12 @@ from pydantic import ValidationError
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.artifact import read_object
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, section_of
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, section_of, toml_value
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.manifest import digest
+from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD, sealed
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.training.output import PLAN_SEAL
 
 _SCHEMAS: dict[str, type[Settings]] = {"adapt": AdaptConfig, "finetune": FinetuneConfig, "run": RunConfig}
 
@@ -77,6 +77,8 @@ def _shared(run: Mapping[str, Any]) -> frozenset[str]:
         taken = (name for name, value in after.items() if name not in pairing and value != before.get(name))
         keys |= {f"finetune.encoder.{name}" for name in taken}
         keys |= {"finetune.prompts"} if finetune.get("prompts") != adapt.get("prompts") else set()
+    # The index decides the language of both; a run wrote down the default where it was not set.
+    keys |= {"evaluate.language"} if run.get("evaluate") and run.get("index") else set()
     return frozenset(keys)
 
 
@@ -90,15 +92,15 @@ def _without(settings: Mapping[str, Any], keys: frozenset[str], path: str = "") 
 
 def _found(folder: Path) -> tuple[str, dict[str, Any], bool]:
     """Return the verb, its settings, and whether they name what was read."""
-    run = read_object(folder / "run.json")
+    run = read_object(folder / RUN_RECORD)
     if run and isinstance(run.get("recipe"), dict):
         return "run", run["recipe"], True
     for verb, key in (("adapt", "corpus"), ("finetune", "examples")):
         plan = read_object(folder / f"{verb}.json")
         if plan is None:
-            manifest = read_object(folder / "manifest.json") or {}
+            manifest = read_object(folder / MANIFEST_FILE) or {}
             plan = manifest if manifest.get("stage") == verb else None
-        elif plan.get("hash") != digest({name: plan[name] for name in plan if name != "hash"}):
+        elif plan != sealed(plan, PLAN_SEAL):
             raise ConfigError(f"{folder / verb}.json was changed after it was written; restore it")
         settings = (plan or {}).get("settings")
         if isinstance(settings, dict):
@@ -125,8 +127,8 @@ def _table(
         elif isinstance(value, list) and value and isinstance(value[0], Settings):
             lists.append((name, value))
         elif value is not None:
-            differs = "" if value == default or field.is_required() else f"  # default: {_value(default)}"
-            values.append(f"{name} = {_value(value)}{differs}")
+            differs = "" if value == default or field.is_required() else f"  # default: {toml_value(default)}"
+            values.append(f"{name} = {toml_value(value)}{differs}")
     if values and path:
         yield f"\n[{path}]"
     yield from values
@@ -136,20 +138,3 @@ def _table(
         for member in members:
             yield f"\n[[{f'{path}.{name}'.lstrip('.')}]]"
             yield from (line for line in _table(member, type(member), "") if line)
-
-
-def _value(value: Any) -> str:
-    """Write a value as TOML does.
-
-    >>> _value([1, 0.5, True, "a \\"b\\""])
-    '[1, 0.5, true, "a \\\\"b\\\\""]'
-    """
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{json.dumps(name)} = {_value(one)}' for name, one in value.items())}}}"
-    if value is None:
-        return "none"
-    # A TOML string takes what JSON's does, except two \\u escapes for one character and a bare DEL.
-    is_plain = isinstance(value, bool | int | float)
-    return json.dumps(value if is_plain else str(value), ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from llama2vec.adapt.stage import STAGE as ADAPT
 from llama2vec.artifact import (
     Found,
     Kind,
@@ -19,47 +20,62 @@ from llama2vec.artifact import (
     read_object,
     replace_output,
 )
+from llama2vec.data.kept import KEPT_QUESTIONS, KEPT_SCORES, KEPT_STORE
+from llama2vec.data.reported import report_path
 from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import FileKind, file_sha256, finish_swap, link_tree, remove, write_json
-from llama2vec.manifest import SEAL, canonical_json, code_version, digest, first_difference, machine, versions
+from llama2vec.finetune.stage import STAGE as FINETUNE
+from llama2vec.manifest import (
+    RUN_FORMAT,
+    RUN_RECORD,
+    SEAL,
+    canonical_json,
+    code_version,
+    digest,
+    first_difference,
+    machine,
+    versions,
+)
 from llama2vec.model.contract import CONTRACT_FILE, saved_weights
 from llama2vec.pipeline.plan import PlannedStage, RunPlan
 from llama2vec.pipeline.settings import RunConfig
-from llama2vec.retrieve.index import INDEX
-from llama2vec.retrieve.store import STORE_FILE, VectorStore
+from llama2vec.retrieve.index.folder import INDEX
+from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore
 from llama2vec.score.results import QUERY_VALUES
+from llama2vec.training.output import deciding
 
-RUN_FILE, REPORT, PASSAGES_FILE, READING_FILE = "run.json", "report.md", "corpus.jsonl", "reading.txt"
-_FORMAT = "llama2vec-run"
+REPORT, PASSAGES_FILE, READING_FILE = "report.md", "corpus.jsonl", "reading.txt"
 
 Action = Literal["skip", "run", "resume", "replace", "follow"]
 """``follow``: it depends on what an earlier stage will make; unchanged where that comes out the same."""
 
 
 def _read_run(folder: Path) -> Found | None:
-    content = read_object(folder / RUN_FILE)
-    stages = content.get("stages") if content and content.get("format") == _FORMAT else None
+    content = read_object(folder / RUN_RECORD)
+    stages = content.get("stages") if content and content.get("format") == RUN_FORMAT else None
     return Found(stages, finished=False) if isinstance(stages, dict) else None
 
 
 RUN = Kind("a run", _read_run)
+_TRAININGS = {stage.name: stage for stage in (ADAPT, FINETUNE)}
 
 REPORT_FILE = FileKind("the report of a run", rb"# Scores\n")
 _OWNERS = (".lock-*", ".new-*")
+_REPORTED = ("*.jsonl", str(report_path("*.jsonl")))
 
-OUTPUTS = {
+STAGE_KINDS = {
     kind: Kind(f"the output of {kind}", lambda folder: None, entries=entries)
     for kind, entries in {
         "read": (PASSAGES_FILE, READING_FILE),
-        "pairs": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.questions-*", *_OWNERS),
-        "mine": ("*.jsonl", "*.jsonl.report.json", "*.jsonl.store-*/**", "*.jsonl.scores-*", *_OWNERS),
+        "pairs": (*_REPORTED, f"*.jsonl{KEPT_QUESTIONS}*", *_OWNERS),
+        "mine": (*_REPORTED, f"*.jsonl{KEPT_STORE}*/**", f"*.jsonl{KEPT_SCORES}*", *_OWNERS),
         "index": INDEX.entries,
         "evaluate": (REPORT, "*/*.json", "*/*.trec", f"*/*.{QUERY_VALUES}", "*/.lock-*", ".unfinished/**",
                      "*/.unfinished/**", *_OWNERS),
     }.items()
 }  # fmt: skip
 """What the stages leave whose folders the run itself replaces."""
-_KEPT = ("*.jsonl.questions-*", "*.jsonl.store-*", "*.jsonl.scores-*", ".unfinished")
+_KEPT = (*(f"*.jsonl{mark}*" for mark in (KEPT_QUESTIONS, KEPT_STORE, KEPT_SCORES)), ".unfinished")
 """Questions and vectors that an unfinished stage keeps; their names tell what made them, so any start may use them."""
 
 
@@ -89,7 +105,7 @@ class RunRecord:
             "reads": {found.name: found.where for found in stage.inputs},
             "replaces": replaces,
         }
-        if replaces and stage.kind not in OUTPUTS:  # These replace it themselves: has_replaced() tells when
+        if replaces and stage.kind not in STAGE_KINDS:  # These replace it themselves: has_replaced() tells when
             self.stages[stage.name]["before"] = output_fingerprint(stage.kind, self.folder / stage.folder)
         self._write(config)
 
@@ -117,28 +133,28 @@ class RunRecord:
             # A kill from here on is noticed by settle().
             self.stages[stage.name]["made"] = made
             self._write(plan.config)
-            replace_output(folder, new_path(folder), OUTPUTS[stage.kind])
+            replace_output(folder, new_path(folder), STAGE_KINDS[stage.kind])
 
     def settle(self, plan: RunPlan, stage: PlannedStage) -> None:
         """Finish what a kill has cut off in :meth:`put_in_place`."""
         entry, folder = self.stages.get(stage.name, {}), plan.folder(stage)
-        if stage.kind not in OUTPUTS or entry.get("made") is None:
+        if stage.kind not in STAGE_KINDS or entry.get("made") is None:
             return
         finish_swap(folder)
         if output_fingerprint(stage.kind, folder, entry["settings"]) != entry["made"]:
             if output_fingerprint(stage.kind, new_path(folder), entry["settings"]) != entry["made"]:
                 return
-            replace_output(folder, new_path(folder), OUTPUTS[stage.kind])
+            replace_output(folder, new_path(folder), STAGE_KINDS[stage.kind])
         remove(new_path(folder))
         self.finish(stage, entry["made"], 0.0, plan.config)
 
     def _write(self, config: RunConfig) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
-            "format": _FORMAT, "recipe": config.model_dump(), "stages": self.stages,
+            "format": RUN_FORMAT, "recipe": config.model_dump(), "stages": self.stages,
             "versions": versions(), "code": code_version(), "machine": machine(),
         }  # fmt: skip
-        write_json(self.folder / RUN_FILE, content)
+        write_json(self.folder / RUN_RECORD, content)
 
 
 def begin_aside(folder: Path) -> None:
@@ -193,6 +209,10 @@ def decide(
     if pending:
         return Decision("follow", f"reads what {pending[-1]} makes")
     if entry["state"] == "running":
+        begun = new_path(folder) if entry.get("replaces") else folder
+        found = _TRAININGS[stage.kind].kind.read(begun) if stage.kind in _TRAININGS else None
+        if found and found.is_outdated:
+            return Decision("replace", "a development version of llama2vec began it", replaces=True)
         return Decision("resume", "begun before", replaces=entry.get("replaces", False))
     if output_fingerprint(stage.kind, folder, entry["settings"]) != entry["output"]:
         return Decision("replace", f"{stage.folder} was changed or damaged since", replaces=True)
@@ -232,7 +252,10 @@ def _finished_output(plan: RunPlan, record: RunRecord, stage: PlannedStage, sele
 
 def _difference(stage: PlannedStage, entry: Mapping[str, Any], inputs: Mapping[str, str | None]) -> str:
     """Return which setting or input has changed, "" where all are the same or still open."""
-    differs = first_difference(entry["settings"], json.loads(canonical_json(stage.settings)))
+    settings = entry["settings"], json.loads(canonical_json(stage.settings))
+    if stage.kind in _TRAININGS:
+        settings = deciding(settings[0]), deciding(settings[1])
+    differs = first_difference(*settings)
     if differs:
         name, old, new = differs
         return f"{stage.kind}.{name}: {old!r} there, {new!r} now"

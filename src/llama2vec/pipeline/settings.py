@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+import os
+import re
+from collections.abc import Iterable, Set
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.config import EncoderSettings, GrownSettings, ModelSettings, PromptSettings, Settings
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, StableHashSettings
 from llama2vec.data.settings import CorpusPairSettings, PassageSettings, ReadingSettings
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.mine.settings import MineSettings
 from llama2vec.retrieve.settings import EncodeSettings, IndexSettings
 from llama2vec.score.settings import EvaluateSettings
+from llama2vec.score.tasks import TASKS, find_task, locate
+
+logger = logging.getLogger(__name__)
 
 
 def _switched(data: Any, sections: Iterable[str]) -> Any:
@@ -52,7 +58,7 @@ class ExampleSource(Settings):
         return {"source": data} if isinstance(data, str) else data
 
 
-class PairsSettings(GrownSettings):
+class PairsSettings(StableHashSettings):
     """Sources of the pairs of query and positive.
 
     Attributes:
@@ -125,7 +131,9 @@ class RunConfig(Settings):
 
     @property
     def words_language(self) -> str:
-        """Language of BM25's words: that of the index."""
+        """Language of BM25's words in an evaluation: its own, else that of the index."""
+        if self.evaluate and "language" in self.evaluate.model_fields_set:
+            return self.evaluate.language
         return self.index.language if self.index else "en"
 
     @property
@@ -164,7 +172,19 @@ class RunConfig(Settings):
             raise ValueError(f"mine.rounds is {self.mine.rounds}, but no stage fine-tunes in between; add [finetune]")
         self._check_corpus()
         self._check_models()
+        self._check_evaluation()
         return self
+
+    def _check_evaluation(self) -> None:
+        """Raise where ``evaluate`` contradicts the index."""
+        if self.evaluate is None:
+            return
+        own, words = self.evaluate.language, self.index.language if self.index else ""
+        if "language" in self.evaluate.model_fields_set and words and own != words:
+            raise ValueError(
+                f"evaluate.language is {own} and index.language is {words}: BM25 would be scored in another language "
+                "than it searches; set index.language alone"
+            )
 
     def _check_corpus(self) -> None:
         reads = {
@@ -183,11 +203,21 @@ class RunConfig(Settings):
                 raise ValueError(f"{stage}.model.name: a run has one model; name it in [model]")
         if self.finetune is not None and (self.finetune.data.source_list or self.finetune.data.limit):
             raise ValueError("finetune.data: a run fine-tunes on what [pairs] reads; put sources and limit there")
+        if self.finetune is not None and self.finetune.data.split != "train":
+            raise ValueError(
+                "finetune.data.split: a run fine-tunes on what [pairs] reads; set the split of each source there"
+            )
         if self.adapt is not None and self.finetune is not None:
             _check_same_contract(self.adapt, self.finetune)
         missing = [name for name in (self.evaluate.systems if self.evaluate else []) if not self._makes(name)]
         if missing:
             raise ValueError(f"evaluate.systems: {missing[0]} is not a model of this run; add its stage or drop it")
+
+    def idle(self, sets: Set[str]) -> str:
+        """See :meth:`llama2vec.config.Settings.idle`."""
+        own = {key.removeprefix("finetune.") for key in sets if key.startswith("finetune.")}
+        found = self.finetune.idle(own) if self.finetune else ""
+        return re.sub(r"(?<![\w.])(?=(?:contrastive|optimizer|validation|data)\.)", "finetune.", found)
 
     def _makes(self, system: str) -> bool:
         return {"adapted": self.adapt is not None, "finetuned": self.finetune is not None}.get(system, True)
@@ -203,6 +233,21 @@ def _check_same_contract(adapt: AdaptConfig, finetune: FinetuneConfig) -> None:
             raise ValueError(
                 f"finetune.encoder.{name} is {now!r} and the adapted encoder has {there!r}; write it in [encoder]"
             )
+
+
+def warn_of_one_judge(config: RunConfig) -> None:
+    """Warn where the queries that choose the weights are those that score them."""
+    validation = config.finetune.validation if config.finetune else None
+    if validation is None or config.evaluate is None or not validation.source:
+        return
+    chosen_by = os.path.realpath(validation.source), validation.source_split
+    for task in map(find_task, config.evaluate.tasks):
+        for one in [TASKS[name] for name in task.members] or [task]:
+            if (os.path.realpath(locate(one, config.evaluate.data_root)), one.split) == chosen_by:
+                logger.warning(
+                    "evaluate.tasks: %s is finetune.validation.source too, and its queries choose the weights that "
+                    "they score; name another split in finetune.validation.split", one.name,
+                )  # fmt: skip
 
 
 UNLABELED = (

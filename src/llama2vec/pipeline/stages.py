@@ -21,10 +21,10 @@ from llama2vec.data.steady import SteadyInputs
 from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
-from llama2vec.finetune.stage import STAGE, finetune_model
+from llama2vec.finetune.stage import finetune_model
 from llama2vec.generate.generation import GenerationInputs, generate_to_file
 from llama2vec.integrations.pair_scorer import PairScorer
-from llama2vec.mine.mining import MiningInputs, mine_to_file
+from llama2vec.mine.mining import MiningInputs, encode_together, mine_to_file
 from llama2vec.mine.settings import MineSettings
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.lengths import warn_of_cut
@@ -47,10 +47,11 @@ from llama2vec.pipeline.plan import (
 )
 from llama2vec.pipeline.record import PASSAGES_FILE, READING_FILE, REPORT, REPORT_FILE
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.processes import on_first_process, process_count, process_rank
 from llama2vec.records import Report
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.reuse import KnownVectors, reusing
-from llama2vec.retrieve.store_writer import warn_of_cut_passages, write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.reuse import KnownVectors, reusing
+from llama2vec.retrieve.store.writer import warn_of_cut_passages, write_store
 from llama2vec.score.evaluator import evaluate_tasks
 from llama2vec.score.report.text import system_markdown
 from llama2vec.score.systems import BM25, Stores, System
@@ -64,6 +65,8 @@ _COUNTED_AT_ONCE = 1024
 
 def work(plan: RunPlan, stage: PlannedStage, *, overwrite: bool = False, folder: Path | None = None) -> None:
     """Run a stage; after a kill, it resumes.
+
+    Of several processes, all run the stages that they share, and mining, whose corpus they encode together.
 
     Stages that several processes share replace an older output themselves, with ``overwrite``; the others write to
     ``folder`` (None = the stage's own).
@@ -80,7 +83,7 @@ def _adapt(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     text = config.text.model_copy(update={"corpus": adaptation_corpus(plan.config)})
     found = ReadingReport()
     adapt_model(config.model_copy(update={"text": text}), plan.folder(stage), overwrite=overwrite, report=found)
-    if (found.skipped or found.partly) and not any(one.kind == "read" for one in plan.stages):
+    if found.has_entries and not any(one.kind == "read" for one in plan.stages):
         logger.info("%s: %s", text.corpus, found.table())
 
 
@@ -159,6 +162,12 @@ def _mine(plan: RunPlan, stage: PlannedStage, folder: Path) -> None:
             str(pairs / name), corpus=corpus, model=model.where if model else "",
             encoder=(lambda: encoder) if encoder else None, teacher=teacher,
         )  # fmt: skip
+        # The first process looks whether a file is there already, so that all do the same.
+        if encoder and process_count() > 1 and not on_first_process((folder / name).is_file):
+            encode_together(inputs, folder / name)
+            on_first_process(lambda: None)
+        if process_rank():
+            continue
         report = mine_to_file(inputs, folder / name, settings)
         if report:
             logger.info("%s\n%s", report.summary(), f"report: {report_path(plan.folder(stage) / name)}")
@@ -170,8 +179,7 @@ def _finetune(plan: RunPlan, stage: PlannedStage, overwrite: bool) -> None:
     examples, model = Path(plan.path(stage.input("examples"))), stage.input("model")
     # model.layers of the run, which this section repeats, counts those of the LLM: the adaptation has kept them.
     is_kept = model.stage and section.model.layers == plan.config.model.layers
-    repeats = STAGE.format_of(plan.folder(stage)) == 1  # Plans of this format repeated it
-    loading = section.model.all_layers if is_kept and not repeats else section.model
+    loading = section.model.all_layers if is_kept else section.model
     sources = [str(examples / name) for name in pair_files(plan.config)]
     update = {
         "model": loading.model_copy(update={"name": plan.path(model)}),

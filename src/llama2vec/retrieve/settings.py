@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from llama2vec.config import GrownSettings, Settings
+from llama2vec.config import Settings, StableHashSettings
 from llama2vec.engines.opening import Target
 from llama2vec.languages import Language
-
-if TYPE_CHECKING:
-    from llama2vec.retrieve.store import VectorFormat
+from llama2vec.records import VectorFormat
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ class PlacingSettings(Settings):
         return self
 
 
-class StoredVectors(GrownSettings):
+class StoredVectors(StableHashSettings):
     """How a store keeps its vectors."""
 
     added_later: ClassVar[frozenset[str]] = frozenset({"int8"})
@@ -86,13 +84,9 @@ class EncodeSettings(StoredVectors):
 
 
 class IndexSettings(Settings):
-    """The index over the store.
+    """The index over the store."""
 
-    Attributes:
-        kind: ``exact`` compares with every vector; ``faiss-hnsw`` and ``faiss-ivfpq`` are approximate.
-    """
-
-    kind: IndexKind = "exact"
+    kind: IndexKind = "exact"  # ``exact`` and ``faiss-flat`` compare with every vector; the others are approximate
     bm25: bool = False  # Add BM25 over the same texts, so that search is hybrid
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
 
@@ -108,6 +102,6 @@ class IndexSettings(Settings):
 class LibrarySettings(StoredVectors):
     """How an index that follows a folder is kept."""
 
-    kind: IndexKind = "exact"  # ``exact`` compares with every vector; the others are approximate
+    kind: IndexKind = "exact"  # ``exact`` and ``faiss-flat`` compare with every vector; the others are approximate
     language: Language = "en"  # ISO 639 code that chooses BM25's stop words and stemmer
     shard_size: Annotated[int, Field(ge=1)] = 8192  # Passages per shard of the store

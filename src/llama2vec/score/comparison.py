@@ -13,8 +13,8 @@ from llama2vec.data.corpus import read_passages
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Passage, Qrels, Query, Report, Run
-from llama2vec.retrieve.hits import snippet
-from llama2vec.score.metrics import check_returned, evaluate_run, warn_of_missing_queries
+from llama2vec.retrieve.search.hits import snippet
+from llama2vec.score.metrics import check_returned, evaluate_run, warn_of_missing_queries, warn_of_short_run
 from llama2vec.score.significance import (
     CONFIDENCE,
     MOST_FLIPS,
@@ -140,6 +140,11 @@ def compare_runs(
             names = f"runs {first.tag!r} and {second.tag!r}"
             raise EvaluationError(f"{names} have no judged query in common; compare runs of the same queries")
     _warn_of_missing_queries(runs, judged)
+    # The corpus has at least these passages.
+    known = set[str]().union(*(found for run in runs for found in run.results.values()), *qrels.values())
+    for run in runs:
+        lengths = [len(found) for query_id, found in run.results.items() if found and query_id in judged]
+        warn_of_short_run(run.tag, lengths, metrics, len(known))
     facts = {
         "judged_queries": len(judged),
         "unanswered_queries": {report.system: report.settings["unanswered_queries"] for report in reports},

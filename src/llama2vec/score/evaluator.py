@@ -23,8 +23,8 @@ from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExis
 from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest, first_difference, machine, versions
 from llama2vec.records import Report, Run
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.store_writer import STORE, warn_of_cut_passages
+from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.writer import STORE, warn_of_cut_passages
 from llama2vec.score.metrics import evaluate_run
 from llama2vec.score.results import (
     Result,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, Literal
 
 import numpy as np
@@ -102,6 +102,26 @@ def warn_of_missing_queries(run: str, lacks: int, asked: str) -> None:
     """Warn of judged queries that a run lacks, of those that ``asked`` describes."""
     problem = f"run {run!r} lacks {lacks:,} of {asked}, and scores 0 for each"
     logger.warning("%s; is it of another split, or was it cut off?", problem)
+
+
+def warn_of_short_run(run: str, lengths: Sequence[int], metrics: Iterable[str], passages: int, task: str = "") -> None:
+    """Warn of a run that ends above the rank down to which a metric reads.
+
+    Args:
+        run: Its name.
+        lengths: How many passages it has for each query that it answers.
+        metrics: What is computed of it.
+        passages: Number of passages in the corpus, or of those known.
+        task: What it answers, to begin the line.
+    """
+    longest = max(lengths, default=0)
+    # A whole corpus may lack the query's own passage; where few queries have this many, the search found no more.
+    deeper = [name for name, cutoff in metric_cutoffs(metrics).items() if longest < min(cutoff, passages - 1)]
+    if deeper and 2 * lengths.count(longest) > len(lengths):
+        logger.warning(
+            "%srun '%s' ends after %s per query, and what it lacks counts as not found in %s; give a longer run",
+            f"{task}: " if task else "", run, counted(longest, "passage"), ", ".join(deeper),
+        )  # fmt: skip
 
 
 def metric_cutoffs(metrics: Iterable[str]) -> dict[str, int]:

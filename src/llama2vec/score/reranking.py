@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from llama2vec.data.kept import Scorer
 from llama2vec.errors import ConfigError, EvaluationError
-from llama2vec.integrations.pair_scorer import Scorer
 from llama2vec.records import Passage, Query, Run
 from llama2vec.terminal import ProgressReporter, counted
 
@@ -48,7 +48,7 @@ def rerank(
     results: dict[str, Mapping[str, float]] = {}
     size = max(1, _PAIRS_AT_ONCE // depth)
     ids = list(rankings)
-    with ProgressReporter("reranking", "queries") as progress:
+    with ProgressReporter("reranking", "query", "queries") as progress:
         progress.start(len(ids))
         for begin in range(0, len(ids), size):
             batch = ids[begin : begin + size]

@@ -177,10 +177,10 @@ def write_result(folder: Path, result: Result, run: Run | None = None) -> None:
         "settings": {**report.settings, "code": code_version()},
         "seconds": round(result.seconds, 3),
     }
-    write_json(folder / f"{stem}.json", content, RESULT_FILE, overwrite=True)
+    write_sealed_json(folder / f"{stem}.json", content, RESULT_FILE, overwrite=True)
 
 
-def write_json(path: str | Path, data: Mapping[str, Any], kind: FileKind, *, overwrite: bool = False) -> None:
+def write_sealed_json(path: str | Path, data: Mapping[str, Any], kind: FileKind, *, overwrite: bool = False) -> None:
     """Write data as indented JSON, atomically, with a hash of it that :func:`parse_json` checks.
 
     NaN and infinity, which JSON lacks, raise an EvaluationError.
@@ -328,7 +328,7 @@ def comparison_from_json(data: object, where: str = "the comparison") -> Compari
 def write_comparisons(path: str | Path, comparisons: Sequence[Comparison], *, overwrite: bool = False) -> None:
     """Write comparisons as JSON: one as :func:`comparison_to_json` has it, several as ``{"comparisons": […]}``."""
     data = [comparison_to_json(one) for one in comparisons]
-    write_json(path, data[0] if len(data) == 1 else {"comparisons": data}, COMPARISON_FILE, overwrite=overwrite)
+    write_sealed_json(path, data[0] if len(data) == 1 else {"comparisons": data}, COMPARISON_FILE, overwrite=overwrite)
 
 
 def _with_new_names(data: Mapping[str, Any]) -> dict[str, Any]:

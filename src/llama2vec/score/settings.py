@@ -35,7 +35,7 @@ class ScoringSettings(Settings):
     stride: Annotated[int, Field(ge=1)] | None = None  # Tokens from one window's start to the next; None = half a one
     exclude_same_id: bool | None = None  # Skip the passage that has its query's id; None = as the task says
     sentence_sides: SentenceSides = "query"
-    language: Language = "en"  # Language of BM25's words
+    language: Language = "en"  # Language of BM25's words; in a run, that of its index
     reading: ReadingSettings = ReadingSettings()  # Names the fields of a corpus where they are not the usual ones
     data_root: str = "data"  # Folder in which named tasks are looked for, as ``beir/NAME`` and the like
 

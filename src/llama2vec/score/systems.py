@@ -22,20 +22,19 @@ from llama2vec.errors import ConfigError, EvaluationError, StoreError
 from llama2vec.manifest import digest
 from llama2vec.model.lengths import warn_of_limit
 from llama2vec.records import Passage, Query, Report, Run, SentencePair, Side
-from llama2vec.retrieve.fusion import Fusion, first_of_each, search_documents
-from llama2vec.retrieve.index import store_passages
-from llama2vec.retrieve.lexical import Bm25Index, new_tokenizer
-from llama2vec.retrieve.opened import warn_of_cut_queries
-from llama2vec.retrieve.retriever import FUSED_DEPTH, Retriever
-from llama2vec.retrieve.store import STORE_FILE, VectorStore
-from llama2vec.retrieve.store_writer import STORE, write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.lexical import Bm25Index, new_tokenizer
+from llama2vec.retrieve.search.fusion import Fusion, first_of_each, search_documents
+from llama2vec.retrieve.search.opened import warn_of_cut_queries
+from llama2vec.retrieve.search.retriever import FUSED_DEPTH, Retriever
+from llama2vec.retrieve.store.reader import STORE_FILE, VectorStore, store_passages
+from llama2vec.retrieve.store.writer import STORE, write_store
 from llama2vec.score.metrics import (
     check_returned,
     correlation_interval,
-    metric_cutoffs,
     score_similarities,
     warn_of_missing_queries,
+    warn_of_short_run,
 )
 from llama2vec.score.settings import ScoringSettings, SentenceSides
 from llama2vec.score.significance import scipy_stats
@@ -179,14 +178,7 @@ def check_run(system: System, task: BeirTask, metrics: Iterable[str], corpus: Co
     if lacks := len(answers) - len(lengths):
         asked = f"{counted(len(answers), 'judged query', 'judged queries')} of {task.name}"
         warn_of_missing_queries(system.name, lacks, asked)
-    longest = max(lengths)
-    # A whole corpus may lack the query's own passage; where few queries have this many, the search found no more.
-    deeper = [name for name, cutoff in metric_cutoffs(metrics).items() if longest < min(cutoff, corpus.passages - 1)]
-    if deeper and 2 * lengths.count(longest) > len(lengths):
-        logger.warning(
-            "%s: run '%s' ends after %s per query, and what it lacks counts as not found in %s; give a longer run",
-            task.name, system.name, counted(longest, "passage"), ", ".join(deeper),
-        )  # fmt: skip
+    warn_of_short_run(system.name, lengths, metrics, corpus.passages, task.name)
 
 
 @dataclass(frozen=True, slots=True)

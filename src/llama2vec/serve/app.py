@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 import llama2vec
-from llama2vec.retrieve.vector_index import shortened
+from llama2vec.retrieve.index.exact import shortened
 from llama2vec.serve.answering import (
     RETRY_WHILE_LOADING,
     cut_header,

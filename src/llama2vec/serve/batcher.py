@@ -15,8 +15,7 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 
 from llama2vec.errors import NotFiniteError
-from llama2vec.model.golden import SIDES
-from llama2vec.records import Side, Vectors
+from llama2vec.records import SIDES, Side, Vectors
 from llama2vec.terminal import counted
 
 ResultT = TypeVar("ResultT")

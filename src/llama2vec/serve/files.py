@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage
-from llama2vec.retrieve.hits import document_file
+from llama2vec.retrieve.search.hits import document_file
 
 _PIECE_BYTES = 1 << 18
 _POLICY = "sandbox; default-src 'none'"

@@ -13,16 +13,16 @@ from llama2vec.errors import StoreError, StoreReplacedError
 from llama2vec.model.lengths import NOUNS, Cut, warn_of_limit
 from llama2vec.model.prompt import count_longer, prompted_texts
 from llama2vec.records import Query, Side, Vectors
-from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.opened import LimitedQueryEncoder, OpenedIndex, check_contract
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.fusion import Mode
+from llama2vec.retrieve.search.hits import Hit
+from llama2vec.retrieve.search.opened import LimitedQueryEncoder, OpenedIndex, check_contract
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.serve.batcher import Lengths
 
 if TYPE_CHECKING:
     from llama2vec.explain.explanation import Explainer, Explanation
     from llama2vec.model.encoder import Encoder
-    from llama2vec.retrieve.query_table import QueryTable
+    from llama2vec.retrieve.search.query_table import QueryTable
 
 ResultT = TypeVar("ResultT")
 
@@ -116,7 +116,7 @@ class Search:
 
 
 @dataclass(frozen=True, slots=True)
-class Found(Generic[ResultT]):
+class TimedHits(Generic[ResultT]):
     """The answers to a question as they are shown, and where the time went."""
 
     hits: list[ResultT]

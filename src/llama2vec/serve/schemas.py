@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from llama2vec.records import Side
-from llama2vec.retrieve.fusion import Mode
+from llama2vec.retrieve.search.fusion import Mode
 from llama2vec.serve.service import State
 from llama2vec.serve.settings import ServeSettings
 
@@ -41,7 +41,7 @@ class EmbeddingRequest(BaseModel):
     user: str | None = Field(None, description="Ignored.")
 
 
-class SearchRequest(BaseModel):
+class SearchFields(BaseModel):
     """A question and how to search for its answers."""
 
     model_config = ConfigDict(extra="forbid")
@@ -65,7 +65,7 @@ class SearchRequest(BaseModel):
         return data
 
 
-class SearchBody(SearchRequest):
+class SearchBody(SearchFields):
     """A question and how to search for its answers."""
 
     model_config = ConfigDict(strict=True)
@@ -78,7 +78,7 @@ def embedding_request(settings: ServeSettings) -> type[EmbeddingRequest]:
     return create_model("EmbeddingRequest", __base__=EmbeddingRequest, input=(text | texts, ...))
 
 
-def search_requests(settings: ServeSettings) -> tuple[type[SearchRequest], type[SearchBody]]:
+def search_requests(settings: ServeSettings) -> tuple[type[SearchFields], type[SearchBody]]:
     """Return the models of a search by GET and of one by POST, with the limits in them."""
     question = Annotated[str, Field(min_length=1, max_length=settings.max_characters, description="The question.")]
     depth = Annotated[
@@ -86,7 +86,7 @@ def search_requests(settings: ServeSettings) -> tuple[type[SearchRequest], type[
     ]
     search: dict[str, Any] = {"q": (question, ...), "depth": (depth, min(10, settings.max_depth))}
     return (
-        create_model("SearchAddress", __base__=SearchRequest, **search),
+        create_model("SearchAddress", __base__=SearchFields, **search),
         create_model("SearchRequest", __base__=SearchBody, **search),
     )
 

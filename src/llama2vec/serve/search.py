@@ -10,8 +10,8 @@ from fastapi.responses import StreamingResponse
 
 from llama2vec.errors import ModelError
 from llama2vec.records import Passage
-from llama2vec.retrieve.hits import Hit, as_row, location, neighbors
-from llama2vec.retrieve.opened import OpenedIndex
+from llama2vec.retrieve.search.hits import Hit, as_row, location, neighbors
+from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.serve.answering import cut_header, described_errors, loaded, unless_gone
 from llama2vec.serve.files import CorpusFiles, headers_of, pieces, size_of
 from llama2vec.serve.loaded import Search
@@ -24,7 +24,7 @@ from llama2vec.serve.schemas import (
     Problem,
     Reasons,
     SearchAnswer,
-    SearchRequest,
+    SearchFields,
     search_requests,
 )
 from llama2vec.serve.service import Service
@@ -51,7 +51,7 @@ def _add_passages(app: FastAPI, service: Service, secured: list[Any], files: Cor
     address_model, body_model = search_requests(service.settings)
     responses = described_errors(secured, 400, 408, 413, 500, 503, 504)
 
-    async def answer(request: Request, response: Response, asked: SearchRequest) -> SearchAnswer:
+    async def answer(request: Request, response: Response, asked: SearchFields) -> SearchAnswer:
         modes = loaded(service).modes
         mode = asked.mode or modes[0]
         if mode not in modes:

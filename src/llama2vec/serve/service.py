@@ -16,11 +16,11 @@ import numpy as np
 
 from llama2vec.errors import EngineError, Llama2VecError, ModelError, NotFiniteError, StoreError, one_line
 from llama2vec.records import Passage, Side
-from llama2vec.retrieve.fusion import Mode
-from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.opened import OpenedIndex
+from llama2vec.retrieve.search.fusion import Mode
+from llama2vec.retrieve.search.hits import Hit
+from llama2vec.retrieve.search.opened import OpenedIndex
 from llama2vec.serve.batcher import Batch, Batcher, Encoded, EncodingError, QueueFullError
-from llama2vec.serve.loaded import Found, Loaded, Search, ServedModel, StoreChangedError
+from llama2vec.serve.loaded import Loaded, Search, ServedModel, StoreChangedError, TimedHits
 from llama2vec.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Service:
             self._on_cut(side, encoded.cut)
         return encoded
 
-    async def search(self, asked: Search, show: Callable[[Hit], ResultT]) -> Found[ResultT]:
+    async def search(self, asked: Search, show: Callable[[Hit], ResultT]) -> TimedHits[ResultT]:
         """Return the best passages for a question, as ``show`` makes them in the thread of the searches.
 
         Errors as in :meth:`embed` and :meth:`Loaded.hits`.
@@ -224,7 +224,7 @@ class Service:
         assert self.loaded.model is not None
         return await self._batcher.run(partial(self.loaded.model.explain, question, passage.full_text))
 
-    async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> Found[ResultT]:
+    async def _search(self, loaded: Loaded, asked: Search, show: Callable[[Hit], ResultT]) -> TimedHits[ResultT]:
         started = encoded = time.monotonic()
         vector, by_model, cut = None, loaded.asks_model(asked), 0
         if by_model:
@@ -243,7 +243,7 @@ class Service:
         quick = asked.mode != "bm25" and loaded.model is not None and not by_model
         if cut_by_table:
             self._on_cut("query", cut_by_table)
-        return Found(hits, encode_ms, 1000 * (found - encoded), quick, cut + cut_by_table)
+        return TimedHits(hits, encode_ms, 1000 * (found - encoded), quick, cut + cut_by_table)
 
     async def _in_search_thread(self, function: Callable[[], ResultT]) -> ResultT:
         if self._searching >= self.settings.max_waiting:

@@ -114,7 +114,7 @@ class _Recorder(TrainerCallback):  # type: ignore[misc]
         self.folder, self.validate, self.best = folder, validate, best
         self.every, self.keep = settings.validate_every, max(settings.keep_checkpoints, settings.average_last)
         self.examples_a_step = settings.batch_size * settings.accumulation * process_count()
-        self.progress = ProgressReporter("training", unit="steps")
+        self.progress = ProgressReporter("training", "step")
         self.last: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

@@ -7,19 +7,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from llama2vec.config import GrownSettings, Settings
+from llama2vec.config import Settings, StableHashSettings
 from llama2vec.terminal import counted
 
 TRACKERS = ("tensorboard", "wandb", "trackio")
 
 
-class OptimizerSettings(GrownSettings):
+class OptimizerSettings(StableHashSettings):
     """Optimization of the weights (by transformers.Trainer).
 
     Attributes:
         steps: Optimizer steps. The default suits SmolLM2-135M (docs/lab-notes.md); the paper uses 10,000 for 7B.
         learning_rate: Peak of the schedule. The default suits small models under LoRA; use 1e-4 to 3e-4 for billions
             of parameters, 1e-5 for full fine-tuning.
+        seed: Seed of new weights, order and dropout; in fine-tuning also of the drawn passages and, unless
+            ``validation.seed`` is set, of the validation queries; in adaptation also of where texts are cut, held-out
+            ones too.
         average_last: Save the mean of the weights at the last so many checkpoints instead of the last weights (LAWA,
             arXiv 2209.14981). They are ``save_every`` steps apart, except that the last one follows sooner where
             ``save_every`` does not divide the steps. It helps where the learning rate has not fallen to 0.
@@ -36,7 +39,7 @@ class OptimizerSettings(GrownSettings):
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.05  # Share of the steps over which the rate rises from 0
     weight_decay: Annotated[float, Field(ge=0)] = 0.0  # AdamW's weight decay
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0  # Gradients are clipped to this norm
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0  # Seed of new weights, order and dropout
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     log_every: Annotated[int, Field(ge=1)] = 5  # Steps between log lines; checkpoints add lines of their own
     validate_every: Annotated[int, Field(ge=0)] = 50  # Steps between validation losses; 0 = only at the end
     save_every: Annotated[int, Field(ge=1)] = 50  # Steps between checkpoints

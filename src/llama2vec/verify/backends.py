@@ -15,10 +15,10 @@ import numpy as np
 from llama2vec.config import ModelSettings
 from llama2vec.errors import BackendError, ConfigError, DataError, one_line
 from llama2vec.files import FileKind, open_regular, read_text, write_output
-from llama2vec.model.golden import SIDES, Golden
+from llama2vec.model.golden import Golden
 from llama2vec.model.local import quiet_transformers
 from llama2vec.model.publish.portable_files import MODULES_FILE
-from llama2vec.records import Side, Vectors
+from llama2vec.records import SIDES, Side, Vectors
 from llama2vec.terminal import counted
 from llama2vec.verify.settings import ServerSettings
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from llama2vec.model.golden import Golden
+from llama2vec.model.golden import UNIT_ROUNDOFF, Golden
 from llama2vec.records import Side, Vectors
 from llama2vec.terminal import counted
 from llama2vec.verify.faults import FAULTS, fault_name
@@ -24,8 +24,6 @@ PlainLoader = Callable[[str], PlainModel]
 _NORM_SLACK = 1e-2
 # Two readings that agree to this are the same one in another number format.
 _ROUNDED_COSINE = 0.999
-# Relative distance to the nearest number of a format.
-_ROUNDING_STEPS = {"float16": 2.0**-11, "bfloat16": 2.0**-8}
 _DTYPES = ("float32", "bfloat16", "float16")
 # Further matches are as good as the best one, and not merely near it.
 _EQUAL_FACTOR = 4.0
@@ -144,9 +142,9 @@ def _by_looking(golden: Golden, side: Side, vectors: Vectors) -> Finding | None:
         what = f"vectors have {width} numbers, not {golden.dimension}"
         return Finding("other width", what, "serve this model; another one answers")
     exact = torch.from_numpy(np.ascontiguousarray(vectors, dtype=np.float32))
-    for dtype, step in _ROUNDING_STEPS.items():
+    for dtype, roundoff in UNIT_ROUNDOFF.items():
         is_rounded = bool((exact.to(getattr(torch, dtype)).float() == exact).all())
-        if is_rounded and (np.abs(vectors - expected) <= step * np.abs(expected) + golden.tolerance).all():
+        if is_rounded and (np.abs(vectors - expected) <= roundoff * np.abs(expected) + golden.tolerance).all():
             what = f"the finished vectors were rounded to {dtype}"
             return Finding("rounded vectors", what, "send and store float32, or accept it with --tolerance")
     return None

@@ -17,13 +17,12 @@ from llama2vec.model.encoder import Encoder
 from llama2vec.model.golden import (
     GOLDEN_FILE,
     GOLDEN_TEXTS,
-    SIDES,
     Golden,
     checked_contract,
     load_golden,
     save_golden,
 )
-from llama2vec.records import Side, Vectors
+from llama2vec.records import SIDES, Side, Vectors
 from llama2vec.verify.backends import EXPORTED, Backend, vectors_of
 from llama2vec.verify.diagnosis import Cause, diagnose, largest_difference, lowest_cosine
 from llama2vec.verify.plain import PlainModel

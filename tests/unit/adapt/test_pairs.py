@@ -9,23 +9,21 @@ from typing import Any, cast
 
 import pytest
 
-from llama2vec.adapt.pairs import Pairs, check_followed, length_of, read_pairs, warn_of_cut_texts
+from llama2vec.adapt.pairs import Pairs, check_followed, read_pairs, warn_of_cut_texts
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.config import load_config
 from llama2vec.data.spool import Spool
 from llama2vec.errors import EmptyCorpusError, EmptyTargetsError
 from llama2vec.records import AdaptationExample, Passage
-from llama2vec.stage import PLAN_FORMAT, StageWork
+from llama2vec.training.output import StageWork
 
 STREAMED = pytest.mark.parametrize("streaming", [False, True])
 
 
-def read(
-    passages: list[Passage], folder: Path, *, streaming: bool, plan_format: int = PLAN_FORMAT, **text: Any
-) -> Pairs:
+def read(passages: list[Passage], folder: Path, *, streaming: bool, **text: Any) -> Pairs:
     text = {"min_words": 4, "streaming": streaming, "held_out": 0.0, **text}
     config = load_config(AdaptConfig, None, [f"text.{name}={str(value).lower()}" for name, value in text.items()])
-    work = cast("StageWork", SimpleNamespace(begin=lambda: folder, format=plan_format))
+    work = cast("StageWork", SimpleNamespace(begin=lambda: folder))
     return read_pairs(config, work, passages)
 
 
@@ -56,26 +54,18 @@ def test_a_corpus_without_text_is_an_error(streaming: bool, tmp_path: Path) -> N
 
 
 @STREAMED
-def test_what_an_earlier_version_began_keeps_its_pairs(streaming: bool, tmp_path: Path) -> None:
+def test_documents_whose_numbers_do_not_begin_at_0_or_1_are_held_out_one_by_one(
+    streaming: bool, tmp_path: Path
+) -> None:
     passages = numbered([f"MED-{number}" for number in range(10, 2010, 10)])
-    sides = {one: read(passages, tmp_path, streaming=streaming, plan_format=one, held_out=0.3).out for one in (1, 2)}
-    # The documents shared one id, and with it one draw.
-    assert sides[1] in (0, 200)
-    assert 30 < sides[2] < 90
+    assert 30 < read(passages, tmp_path, streaming=streaming, held_out=0.3).out < 90
 
 
-@STREAMED
-def test_texts_without_spaces_share_batches_with_texts_of_their_length(streaming: bool, tmp_path: Path) -> None:
+def test_texts_without_spaces_are_as_long_in_the_spool_as_their_signs(tmp_path: Path) -> None:
     passages = [Passage("long", "羊驼是安第斯山脉的骆驼科动物。" * 3), Passage("short", "它们满足时会哼鸣。")]
-    for plan_format, lengths in {2: [2, 0], 3: [42, 8]}.items():
-        pairs = read(
-            passages, tmp_path, streaming=streaming, plan_format=plan_format, language="zh", draw_lengths=False
-        )
-        found = [length_of(one, plan_format) for one in pairs.training]
-        assert found == lengths
-        if streaming:
-            assert isinstance(pairs.training, Spool)
-            assert pairs.training.sizes(0, 2) == lengths
+    pairs = read(passages, tmp_path, streaming=True, language="zh", draw_lengths=False)
+    assert isinstance(pairs.training, Spool)
+    assert pairs.training.sizes(0, 2) == [42, 8]
 
 
 EXAMPLE, ALONE = AdaptationExample("a", "b"), AdaptationExample("a", "")

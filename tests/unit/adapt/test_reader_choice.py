@@ -129,9 +129,9 @@ def test_the_comparison_in_float32_leaves_the_weights_as_they_were(
 def test_the_tolerance_follows_the_number_format(make_model: Callable[..., Any]) -> None:
     model = make_model("llama")
     assert tolerance(model) == 1e-4
-    # Two layers round twice each: sqrt(4) roundings of 2 to the power of -9, with fourfold room.
-    assert tolerance(model.to(torch.bfloat16)) == 8 * 2**-9
-    assert tolerance(model.to(torch.float16)) == 8 * 2**-12
+    # Two layers round twice each: sqrt(4) roundings of 2 to the power of -8, and twice that is allowed.
+    assert tolerance(model.to(torch.bfloat16)) == 4 * 2**-8
+    assert tolerance(model.to(torch.float16)) == 4 * 2**-11
 
 
 @pytest.mark.parametrize(("kind", "plain"), [("llama", True), ("gemma2", False), ("phi", False), ("cohere", False)])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -60,13 +59,19 @@ def test_texts_are_cut_and_targets_come_from_what_is_left(tokenizer: Any, senten
     assert set(text.targets) <= set(text.ids)
 
 
-def test_letters_outside_ascii_are_words_too(make_tokenizer: Callable[..., Any]) -> None:
+def word_tokenizer(*words: str) -> Any:
+    """Return a tokenizer whose tokens are these words, numbered from 1."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    plain = Tokenizer(models.WordLevel({"<unk>": 0, "größe": 1, "и": 2, "река": 3, ".": 4}, unk_token="<unk>"))
+    numbers = {word: number for number, word in enumerate(("<unk>", *words))}
+    plain = Tokenizer(models.WordLevel(numbers, unk_token="<unk>"))
     plain.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+    return PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="<unk>")
+
+
+def test_letters_outside_ascii_are_words_too() -> None:
+    tokenizer = word_tokenizer("größe", "и", "река", ".")
     (text,) = TargetTokenizer(tokenizer, 64, frozenset({"и"}))(["größe и река ."])
     assert text.targets == (1, 3)
 
@@ -128,3 +133,11 @@ def test_joined_words_beyond_the_cut_of_the_text_are_targets_up_to_their_own_lim
     # Without a limit of its own, that of the text.
     (same,) = TargetTokenizer(tokenizer, 4, skip, joined=True)([text])
     assert same.targets == tuple(dict.fromkeys(cut.ids))
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_words_with_vowel_signs_are_targets_and_stop_words_whole(joined: bool) -> None:
+    tokenizer = word_tokenizer("किताब", "नहीं", "है", "river")
+    skip, text = stop_words("hi"), ["किताब नहीं है river"]
+    (found,) = TargetTokenizer(tokenizer, 64, skip, joined=joined)(text)
+    assert tokenizer.convert_ids_to_tokens(list(found.targets)) == ["किताब", "river"]

@@ -31,16 +31,14 @@ PASSAGES = [
 TEXTS = ["The castle stands above the river.", "Snow.", ""]
 
 
-@pytest.mark.parametrize(("plan_format", "groups"), [(2, False), (None, True)])
-def test_a_batch_holds_texts_of_one_length_whether_they_are_written_with_spaces_or_not(
-    plan_format: int | None, groups: bool
-) -> None:
-    objective = cast("PretextObjective", SimpleNamespace(plan_format=plan_format))
+@pytest.mark.parametrize("word", ["羊", "sheep "])
+def test_a_batch_holds_texts_of_one_length_whether_they_are_written_with_spaces_or_not(word: str) -> None:
+    objective = cast("PretextObjective", SimpleNamespace())
     sizes = [1, 40] * 16
-    examples = [AdaptationExample("羊" * size, "") for size in sizes]
+    examples = [AdaptationExample(word * size, "") for size in sizes]
     rows = list(PretextObjective.order(objective, examples, OptimizerSettings(batch_size=4)))
     batches = [{sizes[row] for row in rows[begin : begin + 4]} for begin in range(0, len(rows), 4)]
-    assert all(len(batch) == 1 for batch in batches) == groups
+    assert all(len(batch) == 1 for batch in batches)
 
 
 def test_limits_of_the_text_may_include_both_prompts(llama_folder: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from llama2vec.config import EncoderSettings, ModelSettings
 from llama2vec.data.corpus import read_passages
 from llama2vec.model.encoder import Encoder
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.writer import write_store
 
 
 @pytest.fixture(scope="module")

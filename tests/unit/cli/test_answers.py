@@ -17,8 +17,8 @@ from synced_folder import HashEncoder, sync, write
 from llama2vec.cli.answers import Answers, also, open_best, print_json, show
 from llama2vec.errors import ConfigError
 from llama2vec.records import Passage, Place
-from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.hits import Hit
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.terminal import PlainStream
 
 QUESTION = "Which wing delays the stall?"

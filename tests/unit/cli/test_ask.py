@@ -12,7 +12,7 @@ from running import CommandLine
 
 from llama2vec.artifact import owned
 from llama2vec.errors import OutputBusyError
-from llama2vec.retrieve.library import Library, index_in_cache
+from llama2vec.retrieve.syncing.library import Library, index_in_cache
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
 
@@ -82,7 +82,7 @@ def test_while_another_call_writes_the_index_its_present_state_answers(
 ) -> None:
     command_line("ask", docs, "bridge", "--words", "--model", model)
     (docs / "d.txt").write_text("A bridge of rope.", encoding="utf-8")
-    with owned(index_in_cache(docs, model.name)):
+    with owned(index_in_cache(docs, str(model))):
         done = command_line("ask", docs, "bridge", "--words", "--model", model)
     assert "answering from its current state" in done.err
     assert ("a.md:3" in done.out, "d.txt" in done.out) == (True, False)
@@ -129,3 +129,44 @@ def test_prompts_make_an_index_of_their_own(docs: Path, llama_folder: Path, comm
     assert "2 of them newly encoded" in command_line(*plain).err
     assert "2 of them newly encoded" in command_line(*plain, "--prompts", "one-word").err
     assert "encoded" not in command_line(*plain).err
+
+
+def test_a_folder_that_holds_the_cache_is_answered_from(
+    docs: Path, model: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LLAMA2VEC_CACHE")
+    monkeypatch.setenv("HOME", str(docs))
+    for cache in (docs / ".cache" / "llama2vec", docs / "cache"):
+        first = command_line("ask", docs, "stone bridge", "--words", "--model", model)
+        assert f"{cache / 'indexes'}" in first.err
+        again = command_line("ask", docs, "market", "--words", "--model", model)
+        assert [done.out.split()[2] for done in (first, again)] == ["a.md:3", "b.txt:1"]
+        assert again.err == ""  # The index is no document of its folder
+        monkeypatch.setenv("LLAMA2VEC_CACHE", str(docs / "cache"))
+
+
+def test_models_of_one_name_have_an_index_each(
+    docs: Path, llama_folder: Path, tmp_path: Path, command_line: CommandLine
+) -> None:
+    models = [encoder_for(llama_folder).save(tmp_path / name / "finetuned") for name in "ab"]
+    for folder in models:
+        assert "2 of them newly encoded" in command_line("ask", docs, "stone bridge", "--model", folder, *CPU).err
+    for folder in models:
+        assert "encoded" not in command_line("ask", docs, "stone bridge", "--model", folder, *CPU).err
+
+
+def test_the_index_of_the_ready_model_keeps_its_name(
+    docs: Path, command_line: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = list[Path]()
+
+    def stop(following: object, home: Path) -> None:
+        made.append(home)
+        raise OutputBusyError("enough")
+
+    monkeypatch.setattr("llama2vec.cli.ask._sync", stop)
+    command_line("ask", docs, "market", "--words")
+    command_line("ask", docs, "market", "--words", "--model", "someone/model", "--prompts", "one-word")
+    assert made == [
+        index_in_cache(docs, "llama2vec-smollm2-135m"), index_in_cache(docs, "someone/model one-word"),
+    ]  # fmt: skip

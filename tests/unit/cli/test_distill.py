@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from running import CommandLine
 
-from llama2vec.retrieve.query_table import QueryTable
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.search.query_table import QueryTable
+from llama2vec.retrieve.store.reader import VectorStore
 
 
 def test_the_command_draws_queries_from_a_corpus(

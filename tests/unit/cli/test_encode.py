@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from running import CommandLine
 
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore
 
 
 @pytest.fixture

@@ -27,7 +27,8 @@ def test_faiss_files_are_written_once_and_the_python_that_searches_is_printed(
     assert command_line(*arguments, "--snippet").out == snippet
     write(tmp_path / "other", 3)
     other = ("export", tmp_path / "other", *arguments[2:])
-    assert "lacks 7 of them; pass --overwrite" in command_line.refused(*other)
+    refused = command_line.refused(*other)
+    assert f"7 of which are no longer in {tmp_path / 'other'}; pass --overwrite to delete those 7" in refused
     assert command_line(*other, "--overwrite").out.startswith("Wrote 3 passages to")
 
 

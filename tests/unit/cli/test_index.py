@@ -10,7 +10,7 @@ from running import CommandLine
 
 from llama2vec.engines.opening import Target
 from llama2vec.records import Passage
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.writer import write_store
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
 

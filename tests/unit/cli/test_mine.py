@@ -81,6 +81,33 @@ def test_documents_are_split_into_the_passages_that_are_mined(
     assert "--overwrite" in command_line.refused(*call, "--set", "passages.tokens=50")
 
 
+def test_generate_and_mine_split_documents_alike_and_another_splitting_is_named(
+    llama_folder: Path, command_line: CommandLine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    body = " ".join(f"The llama number {number} walks over the bridge." for number in range(60))
+    (docs / "guide.md").write_text(f"# Guide\n\n{body}\n", encoding="utf-8")
+    loose = ["{passage}", "0", "1", "999", "60", "2", "1.0", "1"]
+    keys = ["prompt", "round_trip", "min_words", "max_words", "question_max_tokens", "temperature", "top_p"]
+    sets = [f"generate.{key}={value}" for key, value in zip([*keys, "passage_min_words"], loose, strict=True)]
+    split = ["passages.tokens=40", "passages.overlap=0"]
+    options = [part for one in (*sets, *split) for part in ("--set", one)]
+    call = ["generate", docs, "-o", tmp_path / "pairs.jsonl", "--model", llama_folder, "--device", "cpu", *options]
+    done = command_line(*call)
+    assert done.code == 0, done.err
+    call = ["mine", tmp_path / "pairs.jsonl", "--corpus", docs, "--set", "mine.negatives=1"]
+    call += [part for one in split for part in ("--set", one)]
+    done = command_line(*call, "--model", llama_folder, "--device", "cpu", "-o", tmp_path / "mined.jsonl")
+    assert done.code == 0, done.err
+    assert "not in the corpus" not in done.out
+    assert "split otherwise" not in caplog.text
+    done = command_line(*call, "-o", tmp_path / "words.jsonl")  # BM25 alone: without a model, words are counted
+    assert done.code == 0, done.err
+    assert "not in the corpus" in done.out
+    assert "split otherwise (passages.tokenizer: " in caplog.text
+
+
 def test_the_corpus_is_read_as_set_and_the_table_ends_the_output(
     files: dict[str, Path], command_line: CommandLine, tmp_path: Path
 ) -> None:

@@ -11,7 +11,6 @@ from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.cli.options import (
     as_overrides,
     bm25_language,
-    is_first_process,
     load_encoder,
     model_settings,
     report,
@@ -19,6 +18,7 @@ from llama2vec.cli.options import (
 )
 from llama2vec.config import PROMPT_RECIPES, load_config
 from llama2vec.errors import ConfigError
+from llama2vec.terminal import is_first_process
 
 
 def test_results_are_printed_by_the_first_of_several_processes(

@@ -12,8 +12,8 @@ from llama2vec.cli.serve import _with_files
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.reading import documents_folder
 from llama2vec.errors import ConfigError
-from llama2vec.retrieve.hits import corpus_folder
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.search.hits import corpus_folder
+from llama2vec.retrieve.store.reader import VectorStore
 from llama2vec.serve.settings import ServeSettings
 
 

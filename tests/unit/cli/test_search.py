@@ -12,9 +12,9 @@ from running import CommandLine
 
 from llama2vec.data.trec import read_run
 from llama2vec.records import Passage, Place
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.writer import write_store
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
 

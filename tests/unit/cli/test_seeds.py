@@ -112,3 +112,7 @@ def test_a_single_seed_has_no_deviation(tmp_path: Path, capsys: pytest.CaptureFi
     row = json.loads((tmp_path / "seeds.json").read_text(encoding="utf-8"))["figures"]["loss"]
     assert row == {"values": [0.25], "mean": 0.25, "std": None}
     assert "–" in capsys.readouterr().out
+
+
+def test_the_seed_of_the_validation_stays_beside_several_seeds() -> None:
+    assert read_seeds("0,1", ["validation.seed=3", "finetune.validation.seed=3"]) == [0, 1]

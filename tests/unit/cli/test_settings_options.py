@@ -10,11 +10,12 @@ import pytest
 from pydantic import Field
 from running import CommandLine
 
-from llama2vec.cli.settings_options import options_from, settings_lines
+from llama2vec.cli.settings_options import lists_settings, options_from, settings_lines
 from llama2vec.config import Settings, load_config
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.retrieve.settings import IndexSettings, LibrarySettings
 
 
 @pytest.mark.parametrize("schema", [RunConfig, FinetuneConfig])
@@ -45,6 +46,13 @@ def test_the_command_prints_the_list_and_does_nothing_else(command_line: Command
     assert "adapt.optimizer.steps = 32\n    Optimizer steps." in done.out
 
 
+@pytest.mark.parametrize("schema", [IndexSettings, LibrarySettings])
+def test_the_kinds_of_index_that_are_exact_are_named(schema: type[Settings]) -> None:
+    lines = list(settings_lines(schema))
+    described = lines[lines.index('kind = "exact"') + 1]
+    assert described.strip() == "exact and faiss-flat compare with every vector; the others are approximate"
+
+
 class Limits(Settings):
     most_texts: Annotated[int, Field(ge=1, description="Texts at once.")] = 3
     timeout_seconds: Annotated[float, Field(gt=0, description="Longest wait.")] = 1.5
@@ -73,3 +81,15 @@ def test_the_command_gets_the_settings() -> None:
 def test_a_value_that_does_not_fit_names_its_option() -> None:
     with pytest.raises(ConfigError, match=r"^--most-texts 0: input should be greater than or equal to 1$"):
         command(name="b", most_texts=0, timeout=2.0)
+
+
+@options_from(Limits, "limits", panel="Limits")
+@lists_settings(Limits)
+def listing(limits: Limits, sets: list[str] | None = None, name: str = "a") -> tuple[Limits, list[str] | None, str]:
+    return limits, sets, name
+
+
+def test_the_option_that_lists_the_settings_follows_that_which_sets_them_and_the_command_never_sees_it() -> None:
+    assert list(inspect.signature(listing).parameters) == ["sets", "list_settings", "name", "most_texts", "timeout"]
+    found = listing(sets=["a=1"], list_settings=False, name="b", most_texts=3, timeout=1.5)
+    assert found == (Limits(), ["a=1"], "b")

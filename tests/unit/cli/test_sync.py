@@ -13,7 +13,7 @@ import pytest
 from encoders import encoder_for
 from running import CommandLine
 
-from llama2vec.retrieve.store import VectorStore
+from llama2vec.retrieve.store.reader import VectorStore
 
 CPU = ["--dtype", "float32", "--device", "cpu"]
 

@@ -356,3 +356,28 @@ def test_ids_are_checked_again_after_a_streamed_reading_that_failed(tmp_path: Pa
         list(read_passages(written(tmp_path / "broken.jsonl", "{")))
     twice = written(tmp_path / "twice.jsonl", '{"_id": "1", "text": "x"}\n{"_id": "1", "text": "y"}\n')
     assert "repeats the id '1'" in complaint(twice)
+
+
+def test_of_two_documents_with_one_id_the_later_one_is_numbered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    written(tmp_path / "a b.md", "First.")
+    written(tmp_path / "a%20b.md", "Second.")
+    written(tmp_path / "rows.jsonl", jsonl([{"id": "r", "text": "One two three. " * 20}, {"id": "r#1", "text": "x"}]))
+    splitter = Splitter(PassageSettings(tokens=8, overlap=0), word_spans)
+    report = ReadingReport()
+    found = list(read_passages(tmp_path, splitter=splitter, report=report, settings=ReadingSettings(strict=True)))
+    assert [(one.id, one.text) for one in found[:2]] == [("a%20b.md", "First."), ("a%20b.md@2", "Second.")]
+    assert [found[2].id, found[-1].id] == ["rows.jsonl#r#1", "rows.jsonl#r#1@2"]
+    assert len({one.id for one in found}) == len(found)
+    assert report.table().endswith("  noted     2  its id was taken, so @2 was added: a%20b.md, rows.jsonl#r#1")
+    with caplog.at_level(logging.INFO):
+        assert [one.id for one in read_passages(tmp_path, splitter=splitter)] == [one.id for one in found]
+    assert "its id was taken, so @2 was added" in caplog.text
+
+
+def test_rows_that_share_an_id_stay_an_error(tmp_path: Path) -> None:
+    rows = written(tmp_path / "a.jsonl", jsonl([{"_id": "r", "text": "One two. " * 20}, {"_id": "r#1", "text": "x"}]))
+    always = Splitter(PassageSettings(split="always", tokens=8, overlap=0), word_spans)
+    with pytest.raises(CorpusFormatError, match="repeats the id 'r#1'; ids must be unique"):
+        list(read_passages(rows, splitter=always))

@@ -16,6 +16,7 @@ def test_a_table_that_grows_agrees_with_a_set() -> None:
         one = f"d{draw.randrange(25_000)}"
         assert seen.add(one) == (one not in expected)
         expected.add(one)
+    assert all((f"d{number}" in seen) == (f"d{number}" in expected) for number in range(26_000))
     assert len(seen) == len(expected)
 
 

@@ -172,6 +172,12 @@ def test_each_document_carries_the_day_of_its_files_last_change(tmp_path: Path) 
     assert dict(document.fields) == {"modified": "1971-01-02"}
 
 
+def test_a_field_modified_of_a_document_takes_the_place_of_its_files_day(tmp_path: Path) -> None:
+    made(tmp_path, a_csv="name,Modified\nAyla,2001-02-03\n")
+    [document] = read_documents(tmp_path)
+    assert dict(document.fields) == {"name": "Ayla", "Modified": "2001-02-03"}
+
+
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made(tmp_path, a_txt="a", sub__b_txt="b")
     whole = os.scandir
@@ -247,3 +253,56 @@ def test_a_name_with_a_line_break_stays_on_its_line_of_the_table() -> None:
     assert report.table().endswith("a picture: a\\nb\\x1b.png")
     with pytest.raises(DataError, match=r"such as a\\nb"):
         report.check("docs")
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**12)])
+def test_a_time_outside_the_calendar_gives_its_last_or_first_day(tmp_path: Path, seconds: int) -> None:
+    path = made(tmp_path, a_txt="a") / "a.txt"
+    day = {"modified": "9999-12-31" if seconds > 0 else "0001-01-01"}
+    documents = read_file(SourceFile(path, "a.txt", 1, seconds * 10**9), ReadingSettings())
+    assert [dict(one.fields) for one in documents] == [day]  # type: ignore[union-attr]
+    os.utime(path, (seconds, seconds))
+    if path.stat().st_mtime != seconds:
+        pytest.skip("the file system has no such times")
+    assert [dict(one.fields) for one in read_documents(tmp_path)] == [day]
+
+
+def test_a_pattern_that_matches_nothing_is_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    made(tmp_path, a_md="a", drafts__b_md="b")
+    for _ in range(2):
+        assert names(tmp_path, exclude=["Drafts/", "darfts/"]) == (["a.md"], {"drafts/": "excluded by Drafts/"})
+    assert caplog.messages == [f"{tmp_path}: the exclude pattern 'darfts/' leaves nothing out; check its spelling"]
+
+
+def test_a_folder_around_the_root_leaves_nothing_out(tmp_path: Path) -> None:
+    made(tmp_path, docs__data__a_md="a")
+    (tmp_path / "docs" / "b.md").symlink_to(tmp_path / "docs" / "data" / "a.md")
+    found = walk(tmp_path / "docs", ReadingSettings(include=("b.md",)), without=[tmp_path])
+    assert [one.name for one in found.files] == ["b.md"]
+
+
+def test_what_is_noted_of_a_file_is_shown_and_no_fault() -> None:
+    report, more = ReadingReport(), ReadingReport(files=2, documents=2, noted=[Skipped("a.md", "its id was taken")])
+    assert not report.has_entries
+    report.add(more)
+    report.check("docs")
+    assert report.has_entries
+    assert report.table() == "read 2 files (2 documents)\n  noted     1  its id was taken: a.md"
+
+
+def test_indexes_and_stores_are_skipped_by_name_also_behind_links(tmp_path: Path) -> None:
+    made(tmp_path, a_md="a", index__b_txt="b", old__store__c_txt="c", own__d_txt="d", plain__documents_json="{}")
+    for name, kind in {"index/documents.json": "library", "old/store/store.json": "store"}.items():
+        (tmp_path / name).write_text('{\n "format": "llama2vec-' + kind + '", "version": 1}')
+    (tmp_path / "latest").symlink_to(tmp_path / "own", target_is_directory=True)
+    (tmp_path / "other").symlink_to(tmp_path / "index", target_is_directory=True)
+    found = walk(tmp_path, without=[tmp_path / "own"])
+    assert [one.name for one in found.files] == ["a.md", "plain/documents.json"]
+    ours = "an index or a store of llama2vec"
+    assert {one.name: one.reason for one in found.skipped} == {"index/": ours, "old/store/": ours, "other/": ours}
+
+
+def test_what_a_pattern_leaves_out_is_no_fault_to_strict(tmp_path: Path) -> None:
+    made(tmp_path, a_md="a", b_pdf="b", drafts__c_md="c")
+    settings = ReadingSettings(include=("*.md",), exclude=("drafts/",), strict=True)
+    assert [one.id for one in read_documents(tmp_path, settings)] == ["a.md"]

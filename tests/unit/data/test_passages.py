@@ -3,6 +3,7 @@ import random
 import time
 
 import pytest
+from counted_search import CountedSearch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_spans import byte_spans, four_letter_spans
@@ -23,7 +24,7 @@ TOKENS: dict[str, TokenSpans] = {
     "bytes": byte_spans,
 }
 WORDS = st.sampled_from(
-    ["a", "crane", "flies.", "It", "hums!", "(why?)", "1.5", "羊驼毛。", "x" * 30, "\nnext", "\n\nNew"]
+    ["a", "crane", "flies.", "It", "hums!", "(why?)", "1.5", "羊驼毛。", "x" * 30, "y" * 50, "\nnext", "\n\nNew"]
 )
 BODIES = st.lists(WORDS, min_size=1, max_size=40).map(" ".join)
 
@@ -305,3 +306,21 @@ def test_without_a_model_passages_of_a_script_with_spaces_hold_as_many_words_as_
     document = Document("d", "The crane “flies” over the café — it hums, doesn't it?\n\n" * 200)
     chosen = PassageSettings()
     assert list(Splitter.of_words(chosen).split(document)) == list(Splitter(chosen, word_spans).split(document))
+
+
+def test_a_text_without_spaces_is_looked_at_once_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = CountedSearch()
+    monkeypatch.setattr("llama2vec.data.passages.NON_SPACE", counted)
+    text = CHINESE.replace("\n\n", "") * 3
+    assert len(list(Splitter(PassageSettings(tokens=16, overlap=0), word_spans).split(Document("d", text)))) > 500
+    assert 500 < counted.characters < len(text)
+
+
+def test_without_a_model_minified_code_is_cut_into_passages_of_about_eight_characters_a_word() -> None:
+    text = '{"id":17,"animal":"llama","lives":["Peru","Chile"]},' * 400
+    document = Document("d", f"Our animals are {text} and others.")
+    found = list(Splitter.of_words(PassageSettings(tokens=64, overlap=0)).split(document))
+    assert "".join(one.text.replace(" ", "") for one in found) == document.text.replace(" ", "")
+    assert len(found) >= len(text) / (64 * 8 + 32)
+    assert max(len(one.text) for one in found) <= 64 * 8 + 32
+    assert Splitter.of_words(PassageSettings()).plan["tokenizer"] == "words-4"

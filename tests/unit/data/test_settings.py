@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from llama2vec.config import load_config
-from llama2vec.data.settings import CorpusPairSettings, TextSettings
+from llama2vec.data.settings import DEFAULT_EXCLUDE, CorpusPairSettings, ReadingSettings, TextSettings
 from llama2vec.errors import ConfigError
 
 
@@ -35,3 +35,10 @@ def test_equal_lengths_switch_the_drawing_off() -> None:
 def test_an_english_list_of_stop_words_is_refused_for_another_language() -> None:
     with pytest.raises(ConfigError, match="nltk is an English list and the language is de; choose iso"):
         load_config(TextSettings, None, ["stop_words=nltk", "language=de"])
+
+
+def test_patterns_to_exclude_are_added_to_the_defaults_once() -> None:
+    assert ReadingSettings(exclude=()).choices == {}
+    given = ReadingSettings(exclude=("drafts/",))
+    assert given.exclude == (*DEFAULT_EXCLUDE, "drafts/")
+    assert ReadingSettings.model_validate(given.model_dump(mode="json")) == given

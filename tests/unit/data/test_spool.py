@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.spool import Sizes, Spool, SpooledRow, buffers, write_spool
+from llama2vec.data.spool import LinkedRows, Sizes, Spool, SpooledRow, buffers, write_spool
 from llama2vec.errors import CorpusFormatError
 
 
@@ -50,6 +50,30 @@ def test_rows_come_back_by_number_in_order_and_in_slices(spool: Spool[str]) -> N
 def test_answers_of_all_rows_with_one_query_are_found_together(spool: Spool[str]) -> None:
     assert sorted(spool.answers(1)) == [1, 4, 7, 100]
     assert spool.answers(99) == ()
+
+
+def test_rows_are_taken_out_in_groups_and_the_last_ones_take_their_numbers(tmp_path: Path) -> None:
+    groups = dict[int, list[int]]()
+
+    def chosen(linked: LinkedRows) -> list[int]:
+        groups.update({row: linked.group(row, 4) for row in range(len(linked))})
+        return groups[1]
+
+    made = (SpooledRow([f"{row}"], row, row, [row % 4], [100 + row // 8]) for row in range(10))
+    # Rows 8 and 9 share an answer, thus link those of queries 0 and 1; 100 joins the others.
+    made = (row._replace(answer_keys=()) if row.size < 8 else row for row in made)
+    taken = write_spool(tmp_path / "rows.sqlite", made, chosen)
+    assert (groups[0], groups[2]) == ([], [2, 6])  # Those of queries 0 and 1 together are over 4
+    assert taken == []
+    rest = write_spool(
+        tmp_path / "rows.sqlite", (SpooledRow([f"{row}"], row, row, [row % 4]) for row in range(10)), chosen
+    )
+    assert rest == [SpooledRow([f"{row}"], row, row) for row in (1, 5, 9)]
+    spool: Spool[int] = Spool(tmp_path / "rows.sqlite", lambda texts, rest: rest)
+    assert list(spool) == [0, 7, 2, 3, 4, 8, 6]
+    assert list(Sizes(spool)) == list(spool)
+    assert spool.keys(0, 3) == [(0,), (3,), (2,)]
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.sqlite"]
 
 
 def test_another_process_opens_the_file_itself(spool: Spool[str]) -> None:

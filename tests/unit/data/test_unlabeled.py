@@ -15,9 +15,9 @@ from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.settings import CorpusPairSettings, PairShares, TextSettings
 from llama2vec.data.unlabeled import (
-    Document,
+    DocumentTexts,
     adaptation_examples,
-    cut_document,
+    cut_into_pieces,
     group_documents,
     pairs_from_corpus,
     sentences,
@@ -218,11 +218,10 @@ def test_documents_whose_numbers_do_not_begin_at_0_or_1_each_have_a_draw_of_thei
     words = "One two three four five. " * 20
     rows = [Passage(f"MED-{number}", words) for number in range(10, 2010, 10)]
     assert [one.id for one in group_documents(rows[:2])] == ["MED-10", "MED-20"]
-    assert [one.id for one in group_documents(rows[:2], plan_format=1)] == ["MED", "MED"]
     training, held_out = adaptation_examples(rows, TextSettings())
     documents = len(rows) * len(held_out) / (len(training) + len(held_out))
     assert 0 < documents < 0.06 * len(rows)
-    firsts = {cut_document(one, TextSettings())[0] for one in group_documents(rows)}
+    firsts = {cut_into_pieces(one, TextSettings())[0] for one in group_documents(rows)}
     assert len(firsts) > 3
 
 
@@ -239,16 +238,16 @@ def test_sentences_end_where_a_paragraph_does_and_hold_single_spaces() -> None:
 
 
 def test_no_word_is_lost_and_order_is_kept() -> None:
-    whole = Document("a", tuple(row.text for row in document("a", 9)))
-    pieces = cut_document(whole, EVERY_TEXT, seed=3)
+    whole = DocumentTexts("a", tuple(row.text for row in document("a", 9)))
+    pieces = cut_into_pieces(whole, EVERY_TEXT, seed=3)
     assert " ".join(pieces) == " ".join(whole.texts)
     assert len(pieces) > 1
 
 
 def test_pieces_have_a_length_between_the_limits() -> None:
-    whole = Document("a", tuple("One two three four five." for _ in range(60)))
+    whole = DocumentTexts("a", tuple("One two three four five." for _ in range(60)))
     settings = TextSettings(min_words=8, max_words=30)
-    sizes = [len(piece.split()) for piece in cut_document(whole, settings)]
+    sizes = [len(piece.split()) for piece in cut_into_pieces(whole, settings)]
     assert all(8 <= size <= 30 for size in sizes[:-1])
     assert 8 <= sizes[-1] < 30 + 8
     assert len(set(sizes)) > 2
@@ -256,11 +255,11 @@ def test_pieces_have_a_length_between_the_limits() -> None:
 
 def test_texts_without_spaces_are_cut_by_their_signs() -> None:
     sentence = "羊驼是安第斯山脉的骆驼科动物。它们满足时会哼鸣。"  # 14 and 8 signs
-    whole = Document("a", (sentence * 20,))
-    pieces = cut_document(whole, TextSettings(language="zh"))
+    whole = DocumentTexts("a", (sentence * 20,))
+    pieces = cut_into_pieces(whole, TextSettings(language="zh"))
     assert all(8 <= count_words(piece) <= 64 for piece in pieces[:-1])
     assert "".join(pieces).replace(" ", "") == sentence * 20
-    assert len(cut_document(whole, TextSettings(language="zh"), plan_format=1)) < len(pieces) / 3
+    assert len(pieces) > 5
 
 
 def test_pairs_of_texts_without_spaces_have_queries_and_passages_of_the_wanted_length() -> None:
@@ -274,40 +273,41 @@ def test_pairs_of_texts_without_spaces_have_queries_and_passages_of_the_wanted_l
 
 
 def test_equal_limits_give_pieces_of_one_length() -> None:
-    whole = Document("a", tuple("One two three four five." for _ in range(40)))
-    assert {len(piece.split()) for piece in cut_document(whole, TextSettings(min_words=20, max_words=20))} == {20}
+    whole = DocumentTexts("a", tuple("One two three four five." for _ in range(40)))
+    assert {len(piece.split()) for piece in cut_into_pieces(whole, TextSettings(min_words=20, max_words=20))} == {20}
 
 
 def test_pieces_are_filled_like_the_authors_rows_where_no_length_is_drawn() -> None:
     draw = random.Random(3)
     sizes = [draw.randint(5, 30) for _ in range(400)]
-    whole = Document("a", tuple(" ".join(["Word", *["and"] * (size - 2), "so."]) for size in sizes))
+    whole = DocumentTexts("a", tuple(" ".join(["Word", *["and"] * (size - 2), "so."]) for size in sizes))
     settings = TextSettings(min_words=64, max_words=500, draw_lengths=False)
-    *pieces, _ = cut_document(whole, settings)
+    *pieces, _ = cut_into_pieces(whole, settings)
     # Sentences of up to 30 words fill 500: no piece is over it, and the next sentence would not have fitted.
     assert all(470 < len(piece.split()) <= 500 for piece in pieces)
-    drawn = cut_document(whole, TextSettings(min_words=64, max_words=500))
+    drawn = cut_into_pieces(whole, TextSettings(min_words=64, max_words=500))
     assert min(len(piece.split()) for piece in drawn[:-1]) < 470
 
 
 def test_a_long_sentence_stays_whole_and_a_short_rest_joins_its_neighbor() -> None:
     long = " ".join(["word"] * 40) + "."
-    pieces = cut_document(Document("a", (long, "Short rest.")), EVERY_TEXT)
+    pieces = cut_into_pieces(DocumentTexts("a", (long, "Short rest.")), EVERY_TEXT)
     assert pieces == [f"{long} Short rest."]
-    assert cut_document(Document("a", ("Two words.",)), EVERY_TEXT) == ["Two words."]
+    assert cut_into_pieces(DocumentTexts("a", ("Two words.",)), EVERY_TEXT) == ["Two words."]
 
 
 def test_the_cut_depends_on_seed_and_document_alone() -> None:
     texts = tuple("One two three four five." for _ in range(50))
     settings = TextSettings(min_words=5, max_words=40)
-    assert cut_document(Document("a", texts), settings, 1) == cut_document(Document("a", texts), settings, 1)
-    assert cut_document(Document("a", texts), settings, 1) != cut_document(Document("a", texts), settings, 2)
-    assert cut_document(Document("a", texts), settings, 1) != cut_document(Document("b", texts), settings, 1)
+    one, other = DocumentTexts("a", texts), DocumentTexts("b", texts)
+    assert cut_into_pieces(one, settings, 1) == cut_into_pieces(one, settings, 1)
+    assert cut_into_pieces(one, settings, 1) != cut_into_pieces(one, settings, 2)
+    assert cut_into_pieces(one, settings, 1) != cut_into_pieces(other, settings, 1)
 
 
 def test_each_pair_is_a_piece_and_the_one_behind_it() -> None:
     rows = document("a", 6)
-    pieces = cut_document(next(group_documents(rows)), EVERY_TEXT, 0)
+    pieces = cut_into_pieces(next(group_documents(rows)), EVERY_TEXT, 0)
     examples, held_out = adaptation_examples(rows, EVERY_TEXT, 0)
     assert [(example.text, example.next_text) for example in examples] == list(pairwise(pieces))
     assert held_out == []

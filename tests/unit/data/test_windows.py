@@ -6,12 +6,13 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from counted_search import CountedSearch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from token_spans import byte_spans, four_letter_spans
 
 from llama2vec.data.cutting import TokenSpans
-from llama2vec.data.windows import WindowSettings, cut_document, cut_documents, document_id, max_passage
+from llama2vec.data.windows import WindowSettings, cut_documents, document_id, document_windows, max_passage
 from llama2vec.data.words import word_spans
 from llama2vec.errors import ConfigError, EvaluationError, RunFormatError
 from llama2vec.records import Passage, Run
@@ -30,7 +31,7 @@ def test_windows_keep_to_the_limit_and_leave_no_text_out(
     text: str, title: str, sizes: tuple[int, int], tokens: str
 ) -> None:
     spans: TokenSpans = {"words": word_spans, "four": four_letter_spans, "bytes": byte_spans}[tokens]
-    found = list(cut_document(Passage("d", text, title), WindowSettings("maxp", *sizes), spans))
+    found = list(document_windows(Passage("d", text, title), WindowSettings("maxp", *sizes), spans))
     assert [window.id for window in found] == [f"d#{number}" for number in range(len(found))]
     starts = [text.index(window.text) for window in found]
     assert starts == sorted(set(starts))
@@ -38,7 +39,7 @@ def test_windows_keep_to_the_limit_and_leave_no_text_out(
     assert all(place in seen or letter.isspace() for place, letter in enumerate(text))
     # A single character that is more tokens than a window has is left to the encoder.
     assert all(len(spans(window.full_text)) <= sizes[0] or len(window.text) == 1 for window in found)
-    assert list(cut_document(Passage("d", text, title), WindowSettings("firstp", *sizes), spans)) == found[:1]
+    assert list(document_windows(Passage("d", text, title), WindowSettings("firstp", *sizes), spans)) == found[:1]
 
 
 @pytest.mark.parametrize("metaspace", [False, True])
@@ -55,7 +56,7 @@ def test_the_encoder_reads_every_window_to_its_end_and_the_first_is_what_it_read
 
     for title in ("", "The old harbour"):
         document = Passage("d", " ".join(sentences[:12]), title)
-        found = list(cut_document(document, WindowSettings("maxp", 40, 20), spans))
+        found = list(document_windows(document, WindowSettings("maxp", 40, 20), spans))
         assert len(found) > 5
         whole = ids(document.full_text)
         first = ids(found[0].full_text)
@@ -68,24 +69,24 @@ def test_the_encoder_reads_every_window_to_its_end_and_the_first_is_what_it_read
 
 def test_windows_overlap_by_the_stride() -> None:
     text = " ".join(f"w{number}" for number in range(10))
-    found = cut_document(Passage("d", text), WindowSettings("maxp", tokens=4, stride=3), word_spans)
+    found = document_windows(Passage("d", text), WindowSettings("maxp", tokens=4, stride=3), word_spans)
     assert [window.text for window in found] == ["w0 w1 w2 w3", "w3 w4 w5 w6", "w6 w7 w8 w9"]
 
 
 def test_windows_in_words_count_signs_where_no_spaces_stand() -> None:
-    found = cut_document(Passage("d", "羊驼毛很暖和。"), WindowSettings("maxp", tokens=4, stride=3), word_spans)
+    found = document_windows(Passage("d", "羊驼毛很暖和。"), WindowSettings("maxp", tokens=4, stride=3), word_spans)
     assert [window.text for window in found] == ["羊驼毛很", "很暖和。"]
 
 
 def test_the_title_stands_in_front_of_every_window_and_takes_at_most_half_of_it() -> None:
     document = Passage("d", "a b c d e f", "one two three four five")
-    found = list(cut_document(document, WindowSettings("maxp", tokens=4, stride=4), word_spans))
+    found = list(document_windows(document, WindowSettings("maxp", tokens=4, stride=4), word_spans))
     assert [window.full_text for window in found] == ["one two a b", "one two c d", "one two e f"]
 
 
 @pytest.mark.parametrize("text", ["", "  \n "])
 def test_a_document_without_text_is_one_window(text: str) -> None:
-    found = list(cut_document(Passage("d", text, "title"), WindowSettings("maxp", 4, 2), word_spans))
+    found = list(document_windows(Passage("d", text, "title"), WindowSettings("maxp", 4, 2), word_spans))
     assert [(window.id, window.full_text) for window in found] == [("d#0", "title")]
 
 
@@ -115,14 +116,14 @@ def test_a_document_of_many_megabytes_costs_the_memory_of_one_window() -> None:
 
 def test_text_without_a_single_space_is_cut_into_windows_too() -> None:
     text = "".join(LETTERS) * 500
-    found = list(cut_document(Passage("d", text), WindowSettings("maxp", 40, 40), four_letter_spans))
+    found = list(document_windows(Passage("d", text), WindowSettings("maxp", 40, 40), four_letter_spans))
     assert "".join(window.text for window in found) == text
     assert {len(window.text) for window in found[:-1]} == {160}
 
 
 @pytest.mark.parametrize("name", ["d", "a#b", "a#1", "https://x.org/#top", "#"])
 def test_a_windows_id_gives_back_its_document(name: str) -> None:
-    window = next(cut_document(Passage(name, "text"), WindowSettings("maxp", 4, 2), word_spans))
+    window = next(document_windows(Passage(name, "text"), WindowSettings("maxp", 4, 2), word_spans))
     assert document_id(window.id) == name
 
 
@@ -157,3 +158,11 @@ def test_a_score_that_is_not_a_number_is_refused_wherever_it_stands() -> None:
 def test_settings_that_make_no_windows_are_refused(kind: Any, tokens: int, stride: int, problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         WindowSettings(kind, tokens, stride)
+
+
+def test_a_text_without_spaces_is_looked_at_once_however_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = CountedSearch()
+    monkeypatch.setattr("llama2vec.data.windows.NON_SPACE", counted)
+    text = "羊驼毛很暖和。" * 500
+    assert len(list(document_windows(Passage("d", text), WindowSettings("maxp", 16, 16), word_spans))) > 150
+    assert 150 < counted.characters < len(text)

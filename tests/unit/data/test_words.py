@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import tomllib
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -11,12 +15,18 @@ from llama2vec.data.words import (
     count_words,
     estimated_words,
     first_words,
+    is_paired,
+    is_plain,
+    sentence_spans,
     stop_words,
     stop_words_identity,
     text_key,
+    word_key,
+    word_pattern,
+    word_runs,
     word_spans,
 )
-from llama2vec.errors import ConfigError
+from llama2vec.errors import ConfigError, MissingDependencyError
 
 
 @pytest.mark.parametrize(
@@ -38,7 +48,8 @@ def test_texts_that_differ_in_case_space_or_form_are_the_same(first: str, second
     ("text", "count"),
     [
         ("", 0), ("a llama – or “two”, don't you think?", 8), ("羊驼。", 2), ("「羊驼」 and 2 llamas", 6),
-        ("알파카는 풀을 먹나요?", 3), ("アルパカ", 4), ("ภาษาไทย", 2),
+        ("알파카는 풀을 먹나요?", 3), ("アルパカ", 4), ("ภาษาไทย", 2), ("x" * 32, 1), ("a " + "x" * 33 + " b", 4),
+        ("x" * 40 + " " + "é" * 41, 5), ("羊" + "." * 40 + "é", 3), ("«" + "x" * 80, 8),
     ],
 )  # fmt: skip
 def test_words_are_counted_by_space_or_by_sign(text: str, count: int) -> None:
@@ -47,9 +58,39 @@ def test_words_are_counted_by_space_or_by_sign(text: str, count: int) -> None:
     assert count_words(first_words(text, 2)) == min(count, 2)
 
 
-@pytest.mark.parametrize(("plan_format", "count"), [(1, 3), (2, 9), (3, 3), (None, 3)])
-def test_a_training_that_was_begun_before_counts_korean_words_as_it_did(plan_format: int | None, count: int) -> None:
-    assert count_words("알파카는 풀을 먹나요?", plan_format) == count
+@pytest.mark.parametrize(
+    "word", ["किताब", "நூல்", "বৃষ্টি", "الكِتَابُ", "שָׁלוֹם", "İ".lower() + "zmir", "නෑ", "ශ්\u200dරී", "می\u200cخواهم"]
+)
+def test_a_word_holds_its_marks(word: str) -> None:
+    assert word_pattern().findall(f"({word}, {word})_{word}") == [word] * 3
+    text = f" {word}! {word}"
+    assert [[text[begin:end] for begin, end in run] for run in word_runs(text)] == [[word], [word]]
+
+
+def test_every_mark_is_a_mark() -> None:
+    marks = [letter for letter in map(chr, range(sys.maxunicode + 1)) if unicodedata.category(letter)[0] == "M"]
+    assert all(word_pattern().fullmatch(f"a{mark}b") for mark in marks)
+    assert not any(map(is_plain, marks))
+
+
+def test_a_letter_of_a_script_without_spaces_keeps_its_marks() -> None:
+    (thai, digit) = word_runs("งูกิน 7")
+    assert ["งูกิน"[begin:end] for begin, end in thai] == ["งู", "กิ", "น"]
+    assert digit == [(6, 7)]
+    assert [is_paired(letter) for letter in "งກကក羊한aक"] == [True] * 6 + [False] * 2
+
+
+def test_marks_that_writers_leave_out_do_not_make_another_word() -> None:
+    assert word_key("الكِتَابُ") == word_key("الكتـاب") == "الكتاب"
+    assert word_key("שָׁלוֹם") == "שלום"
+    assert word_key("İZMİR") == word_key("izmir")
+    assert word_key("می\u200cخواهم") == word_key("میخواهم")
+    # What a vowel sign of other scripts, or an accent, tells apart stays apart.
+    assert len({word_key(word) for word in ("की", "का", "क", "café", "cafe")}) == 5
+
+
+def test_the_stop_words_of_a_language_with_vowel_signs_are_whole() -> None:
+    assert {"नहीं", "है"} <= stop_words("hi")
 
 
 @pytest.mark.parametrize(
@@ -105,3 +146,14 @@ def test_a_file_of_stop_words_is_identified_by_its_content(tmp_path: Path) -> No
     assert stop_words_identity(str(one)) == stop_words_identity(str(two)) != stop_words_identity("iso") == "iso"
     two.write_text("stone\n", encoding="utf-8")
     assert stop_words_identity(str(one)) != stop_words_identity(str(two))
+
+
+def test_each_extra_that_splits_documents_brings_what_the_error_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentencex", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        sentence_spans("It hums. It flies.")
+    named = re.findall(r"llama2vec\[(\w+)\]", str(caught.value))
+    project = Path(__file__).resolve().parents[3] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for extra in {*named, "documents", "model"}:
+        assert any(package.startswith("sentencex") for package in extras[extra]), extra

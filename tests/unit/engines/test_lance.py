@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llama2vec.engines.lance import _LANGUAGES
-from llama2vec.retrieve.lexical import _STEMMERS
+from llama2vec.retrieve.index.lexical import _STEMMERS
 
 
 def test_every_language_of_lancedb_is_one_that_we_stem() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from llama2vec.engines.engine import ABOUT, About
 from llama2vec.engines.opensearch import _ANALYZERS, OpenSearch, _product
-from llama2vec.retrieve.lexical import _STEMMERS
+from llama2vec.retrieve.index.lexical import _STEMMERS
 
 
 @pytest.mark.parametrize("product", [-1.0, -0.25, 0.0, 0.5, 1.0])

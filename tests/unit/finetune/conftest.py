@@ -49,7 +49,7 @@ def make_objective(llama_folder: Path) -> Callable[..., Any]:
         from llama2vec.finetune.train import ContrastiveObjective
         from llama2vec.model.backbone import load_backbone
         from llama2vec.model.encoder import Encoder
-        from llama2vec.stage import make_trainable
+        from llama2vec.training.saving import make_trainable
 
         model = ModelSettings(
             name=str(folder), dtype="float32", device="cpu", lora=LoraSettings(rank=rank, dropout=dropout)

@@ -99,9 +99,39 @@ def test_fewer_negatives_than_asked_are_counted_once_or_refused(caplog: pytest.L
         check(rows, negatives=2, missing_negatives="error")
 
 
+def test_hard_negatives_that_the_recipe_leaves_unused_are_counted(caplog: pytest.LogCaptureFixture) -> None:
+    rows = [TrainingExample("a", ("p",), ("n",)), TrainingExample("b", ("p",)), TrainingExample("c", ("p",), ("n",))]
+    check(rows, negatives=0)
+    assert "contrastive.negatives is 0: the hard negatives of 2 of 3 queries are not used" in caplog.text
+    caplog.clear()
+    check(rows[1:2], negatives=0)
+    check(rows, negatives=1)
+    assert "are not used" not in caplog.text
+
+
 def test_distillation_without_any_teacher_score_is_refused() -> None:
     with pytest.raises(TrainingError, match=r"no example has pos_scores"):
         check([TrainingExample("q", ("p",))], distillation_weight=1.0)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"distillation_weight": 1.0},
+        {"distillation_weight": 1.0, "distillation": "margin_mse", "positives": 2},
+        {"false_negatives": "teacher"},
+    ],
+)
+def test_teacher_scores_that_compare_nothing_are_refused(settings: dict[str, Any]) -> None:
+    alone = TrainingExample("q", ("p", "r"), (), positive_scores=(1.0, 0.5))
+    with pytest.raises(TrainingError, match="no example with pos_scores has a hard negative with a score"):
+        check([alone], **settings)
+    check([alone, RICH], **settings)
+
+
+def test_two_scored_positives_are_enough_to_compare() -> None:
+    alone = TrainingExample("q", ("p", "r"), (), positive_scores=(1.0, 0.5))
+    check([alone], distillation_weight=1.0, positives=2, negatives=0)
 
 
 # --------------------------------------------------------------------------------------------------------------- order

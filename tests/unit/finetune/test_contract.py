@@ -11,6 +11,8 @@ from llama2vec.config import EncoderSettings, PromptSettings, load_config
 from llama2vec.errors import ContractError
 from llama2vec.finetune.contract import check_contract, resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig
+from llama2vec.model.prompt import prompt_ids
+from llama2vec.model.tokenizer import load_tokenizer
 
 
 def configured(model: Path, *changes: str) -> FinetuneConfig:
@@ -46,6 +48,20 @@ def test_a_recipe_may_repeat_what_the_checkpoint_says(start: Path) -> None:
     made = configured(start, "prompts.self_prompt=' That is: '", "encoder.pooling=slots")
     prompts, settings = resolve_contract(made)
     assert (prompts.recipe, settings.passage_max_tokens, settings.query_prompt) == ("mine", 30, "next")
+
+
+def test_limits_that_count_the_prompt_are_compared_without_it(start: Path) -> None:
+    tokenizer = load_tokenizer(str(start))
+    prompt = 30 + len(tokenizer(" That is: ", add_special_tokens=False)["input_ids"])
+    special = prompt_ids(tokenizer, PromptSettings(self_prompt=" That is: ", next_prompt=" Then: "))
+    whole = next(number for number in range(prompt, prompt + 9) if special.text_room(number, "self") == 30)
+    counted = ["encoder.count_prompt=true"]
+    kept = resolve_contract(configured(start, *counted, f"encoder.passage_max_tokens={whole}"))[1]
+    assert kept.passage_max_tokens == 30
+    assert resolve_contract(configured(start, *counted))[1].passage_max_tokens == 30
+    told = r"encoder\.passage_max_tokens: .* reads 30 tokens of a text, and 500 with the prompt leave .* data\.passage"
+    with pytest.raises(ContractError, match=told):
+        check_contract(configured(start, *counted, "encoder.passage_max_tokens=500"))
 
 
 def test_a_raw_model_takes_what_the_recipe_says(llama_folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from llama2vec.data.spool import Sizes
-from llama2vec.finetune.batches import ContrastiveOrder, DrawnExamples
+from llama2vec.finetune.batches import ContrastiveOrder, DrawnExamples, positive_keys, query_keys
 from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.finetune.spooled import spooled_examples
 from llama2vec.records import TrainingExample
@@ -25,7 +25,7 @@ def made(count: int) -> list[tuple[TrainingExample, int]]:
 
 def test_rows_draws_and_known_answers_are_those_of_examples_in_memory(tmp_path: Path) -> None:
     rows = made(40)
-    spool, held_out = spooled_examples(tmp_path / "rows.sqlite", rows, share=0.0, most_held_out=10)
+    spool, held_out = spooled_examples(tmp_path / "rows.sqlite", rows, share=0.0, most_held_out=10, seed=0)
     assert held_out == []
     assert list(spool) == [example for example, _ in rows]
     settings = ContrastiveSettings(negatives=1)
@@ -36,19 +36,52 @@ def test_rows_draws_and_known_answers_are_those_of_examples_in_memory(tmp_path: 
         assert found.conflicts(index % 40) == expected.conflicts(index % 40)
 
 
-def test_queries_of_one_positive_are_held_out_together_up_to_a_number(tmp_path: Path) -> None:
-    rows = made(400)
-    spool, held_out = spooled_examples(tmp_path / "rows.sqlite", rows, share=0.5, most_held_out=3)
-    held = {example.positives for example in held_out}
-    assert held
-    assert held.isdisjoint(example.positives for example in spool)
-    assert len(spool) + len(held_out) == 400
-    # Three chose the positives; later queries of the same positives follow them.
-    assert len(held) <= 3
+def keys_of(example: TrainingExample, source: int) -> set[int]:
+    return {*query_keys(example, source), *positive_keys(example, source)}
+
+
+def linked(count: int) -> list[tuple[TrainingExample, int]]:
+    """Each query has two rows with two positives; the second is that of the next query too, in threes."""
+    rows = []
+    for row in range(count):
+        query, second = row // 2, row % 2
+        answer = f"{query // 3} {min(query % 3 + second, 2)}"
+        rows.append((TrainingExample(f"query {query}", (f"answer {answer}",), positive_ids=(f"p {answer}",)), 0))
+    return rows
+
+
+def test_rows_that_share_a_query_or_a_positive_are_held_out_together_up_to_a_number(tmp_path: Path) -> None:
+    rows = linked(600)
+    spool, held_out = spooled_examples(tmp_path / "rows.sqlite", rows, share=0.5, most_held_out=20, seed=0)
+    assert 6 <= len(held_out) <= 20
+    held = set().union(*(keys_of(*one) for one in held_out))
+    assert held.isdisjoint(set().union(*(keys_of(one, 0) for one in spool)))
+    everything = [one for one, _ in held_out] + list(spool)
+    assert sorted(everything, key=repr) == sorted((one for one, _ in rows), key=repr)
+    assert list(Sizes(spool)) == [0] * len(spool)
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.sqlite"]
+
+
+def test_held_out_rows_come_from_all_sources_and_the_seed_takes_part(tmp_path: Path) -> None:
+    rows = [(TrainingExample(f"query {row}", (f"answer {row}",)), row // 200) for row in range(400)]
+
+    def held_out(seed: int) -> list[tuple[TrainingExample, int]]:
+        return spooled_examples(tmp_path / "rows.sqlite", rows, share=0.1, most_held_out=20, seed=seed)[1]
+
+    found = held_out(0)
+    assert len(found) == 20
+    assert {source for _, source in found} == {0, 1}
+    assert held_out(0) == found
+    assert held_out(1) != found
+
+
+def test_a_group_that_is_too_large_stays_in_training(tmp_path: Path) -> None:
+    rows = [(TrainingExample(f"query {row}", ("the same",)), 0) for row in range(50)]
+    assert spooled_examples(tmp_path / "rows.sqlite", rows, share=0.1, most_held_out=20, seed=0)[1] == []
 
 
 def test_batches_hold_every_row_once_and_keep_equal_queries_apart(tmp_path: Path) -> None:
-    spool, _ = spooled_examples(tmp_path / "rows.sqlite", made(64), share=0.0, most_held_out=0)
+    spool, _ = spooled_examples(tmp_path / "rows.sqlite", made(64), share=0.0, most_held_out=0, seed=0)
     order = ContrastiveOrder(DrawnExamples(spool, Sizes(spool), ContrastiveSettings(), 0), 4, 0)
     first = list(order)
     assert sorted(first) == list(range(64))

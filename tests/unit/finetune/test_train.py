@@ -31,7 +31,7 @@ from llama2vec.errors import (
 )
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.stage import finetune_model
-from llama2vec.finetune.train import ContrastiveObjective, _with_steps
+from llama2vec.finetune.train import ContrastiveObjective, _read, _with_steps
 from llama2vec.finetune.validation import examples_task
 from llama2vec.model.backbone import load_backbone
 from llama2vec.model.encoder import Encoder
@@ -240,16 +240,13 @@ def test_the_validation_pads_as_the_encoder_does(
     assert asked == [attribute]
 
 
-@pytest.mark.parametrize(
-    ("examples", "epochs", "plan_format", "steps"),
-    [(40, 1, 2, 3), (40, 2, 2, 6), (40, 1, 1, 2), (47, 0.5, 2, 2), (48, 1, 2, 3), (3, 1, 2, 1)],
-)
+@pytest.mark.parametrize(("examples", "epochs", "steps"), [(40, 1, 3), (40, 2, 6), (47, 0.5, 2), (48, 1, 3), (3, 1, 1)])
 def test_an_epoch_takes_a_last_step_of_what_is_left(
-    examples: int, epochs: float, plan_format: int, steps: int, llama_folder: Path
+    examples: int, epochs: float, steps: int, llama_folder: Path
 ) -> None:
     settings = ["optimizer.steps=0", f"optimizer.epochs={epochs}", "optimizer.accumulation=4"]
     optimizer = config(llama_folder, *settings).optimizer
-    assert _with_steps(optimizer, examples, plan_format).steps == steps
+    assert _with_steps(optimizer, examples).steps == steps
 
 
 def test_every_example_is_seen_once_in_each_epoch(
@@ -389,6 +386,20 @@ def test_a_loss_that_is_not_a_number_stops_and_keeps_the_last_checkpoint(
     assert (tmp_path / "out" / "checkpoints" / "checkpoint-2" / "complete.json").is_file()
     monkeypatch.setattr(module, "contrastive_loss", right)
     finetune_model(config(llama_folder, "optimizer.save_every=2"), tmp_path / "out", examples=examples)
+
+
+def test_a_seed_of_its_own_keeps_the_validation_of_all_seeds(
+    llama_folder: Path, examples: list[TrainingExample]
+) -> None:
+    def queries(*settings: str) -> list[str]:
+        made = config(llama_folder, "validation.share=0.3", *settings)
+        task = _read(made, None, examples)[1]  # type: ignore[arg-type]
+        assert task
+        return sorted(task.queries)
+
+    assert queries("optimizer.seed=1") != queries("optimizer.seed=2")
+    own = "validation.seed=1"
+    assert queries(own, "optimizer.seed=1") == queries(own, "optimizer.seed=2") == queries("optimizer.seed=1")
 
 
 def test_examples_are_read_from_files_with_ids_apart(

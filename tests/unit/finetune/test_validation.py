@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.errors import EvaluationError
+from llama2vec.errors import CorpusFormatError, EvaluationError
 from llama2vec.finetune.settings import ValidationSettings
 from llama2vec.finetune.validation import examples_task, hold_out, read_validation
 from llama2vec.records import TrainingExample
@@ -26,6 +26,46 @@ def test_rows_with_the_same_positive_are_held_out_together() -> None:
     assert len(hold_out(rows, 0.5, 7, seed=0)[1]) == 5
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (TrainingExample("who", ("she",)), TrainingExample(" who ", ("her",))),
+        (TrainingExample("who", ("she",), query_id="q1"), TrainingExample("who is it", ("her",), query_id="q1")),
+        (TrainingExample("who", ("he", "she")), TrainingExample("which", ("they", "She"))),
+        # Two pairs of one passage of a corpus, cropped otherwise.
+        (
+            TrainingExample("crop", ("passage",), positive_ids=("p",)),
+            TrainingExample("passage", ("crop",), positive_ids=("p",)),
+        ),
+    ],
+    ids=["query", "query id", "second positive", "passage id"],
+)
+def test_rows_that_share_a_query_or_a_positive_are_held_out_together(
+    first: TrainingExample, second: TrainingExample
+) -> None:
+    rows = [*(TrainingExample(f"q{row}", (f"p{row}",)) for row in range(20)), first, second]
+    parts = [hold_out(rows, 0.3, 100, seed) for seed in range(20)]
+    assert {(20 in held_out, 21 in held_out) for _, held_out in parts} == {(True, True), (False, False)}
+    if first.positive_ids or first.query_id:
+        split = [hold_out(rows, 0.3, 100, seed, [*([0] * 21), 1])[1] for seed in range(20)]
+        assert any((20 in held_out) != (21 in held_out) for held_out in split)  # An id counts within its source
+
+
+def test_every_known_answer_of_a_held_out_query_is_relevant_and_none_is_drawn_as_another_passage() -> None:
+    held_out = [
+        TrainingExample("who", ("she",), ("it",)),
+        TrainingExample("Who", ("her",)),
+        TrainingExample("who", ("him",)),
+        TrainingExample("crop", ("passage",), positive_ids=("p",)),
+        TrainingExample("passage", ("crop",), positive_ids=("p",)),
+    ]
+    others = [TrainingExample("who", ("them",)), TrainingExample("which", ("all", "HER")), TrainingExample("x", ("y",))]
+    task = examples_task(held_out, others, ValidationSettings(), seed=0)
+    assert task.passages == ["she", "it", "her", "him", "passage", "crop", "y"]
+    both = {"4": 1, "5": 1}
+    assert task.qrels == {"0": {"0": 1, "3": 1}, "1": {"2": 1}, "2": {"0": 1, "3": 1}, "3": both, "4": both}
+
+
 @pytest.fixture
 def beir(corpus_rows: list[dict[str, str]], tmp_path: Path) -> Path:
     folder = tmp_path / "beir"
@@ -37,7 +77,7 @@ def beir(corpus_rows: list[dict[str, str]], tmp_path: Path) -> Path:
 
 
 def test_a_beir_folder_serves_as_validation(beir: Path, corpus_rows: list[dict[str, str]]) -> None:
-    settings = ValidationSettings(source=str(beir), extra_passages=5)
+    settings = ValidationSettings(source=str(beir), split="test", extra_passages=5)
     task = read_validation(settings, [], seed=0)
     assert task.queries == ["river"]
     (gains,) = task.qrels.values()
@@ -48,10 +88,15 @@ def test_a_beir_folder_serves_as_validation(beir: Path, corpus_rows: list[dict[s
     assert read_validation(settings, [], seed=1) != task
 
 
+def test_the_test_split_validates_only_where_it_is_named(beir: Path) -> None:
+    with pytest.raises(CorpusFormatError, match="has no split 'dev'; choose from test"):
+        read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+
+
 def test_a_beir_folder_whose_judged_passages_are_missing_is_refused(beir: Path) -> None:
     (beir / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\tgone\t1\n", encoding="utf-8")
     with pytest.raises(EvaluationError, match="corpus"):
-        read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+        read_validation(ValidationSettings(source=str(beir), split="test"), [], seed=0)
 
 
 def test_queries_whose_judged_passages_are_missing_are_left_out_and_counted(
@@ -61,7 +106,7 @@ def test_queries_whose_judged_passages_are_missing_are_left_out_and_counted(
         file.write('{"_id": "2", "text": "bridge"}\n')
     with (beir / "qrels" / "test.tsv").open("a", encoding="utf-8") as file:
         file.write("1\tlost\t1\n2\tgone\t1\n")
-    task = read_validation(ValidationSettings(source=str(beir)), [], seed=0)
+    task = read_validation(ValidationSettings(source=str(beir), split="test"), [], seed=0)
     assert (task.queries, list(task.qrels)) == (["river"], ["0"])
     assert "the corpus lacks 2 judged passages; 1 query without any left out" in caplog.text
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,7 @@ from llama2vec.integrations.pair_scorer import (
     CROSS_ENCODER,
     LLAMA2VEC,
     SENTENCE_TRANSFORMERS,
-    KeptScores,
     PairScorer,
-    discard_scores,
-    kept_scores,
 )
 
 QUERIES = ["river stone", "castle", "winter"]
@@ -162,38 +159,3 @@ def test_without_sentence_transformers_the_extra_is_named(cross_encoder: Path, m
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingDependencyError, match=r"llama2vec\[sentence-transformers\]"):
         PairScorer(str(cross_encoder)).scores(["a"], [["b"]])
-
-
-class LengthScorer:
-    """Scores a passage by its length, remembers what it read, and stops after some batches."""
-
-    def __init__(self, batches: int = 99) -> None:
-        self.read: list[tuple[str, ...]] = []
-        self.left = batches
-
-    def scores(self, queries: Sequence[str], passages: Sequence[Sequence[str]]) -> list[list[float]]:
-        if len(self.read) == self.left:
-            raise KeyboardInterrupt
-        self.read.append(tuple(queries))
-        return [[float(len(text)) for text in texts] for texts in passages]
-
-
-def test_scores_that_were_kept_are_not_asked_again(tmp_path: Path) -> None:
-    output = tmp_path / "new" / "out.trec"
-    path = kept_scores(output, "scorer")
-    batches: list[tuple[list[str], list[list[str]]]] = [(["one"], [["a", "bb"]]), (["two"], [["ccc"]])]
-    kept = KeptScores(LengthScorer(1), path)
-    assert kept.scores(*batches[0]) == [[1.0, 2.0]]
-    with pytest.raises(KeyboardInterrupt):
-        kept.scores(*batches[1])
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write('5\n["cut by a kill", [[1')
-    for asked in ([("two",)], []):
-        scorer = LengthScorer()
-        kept = KeptScores(scorer, path)
-        assert [kept.scores(*batch) for batch in batches] == [[[1.0, 2.0]], [[3.0]]]
-        assert scorer.read == asked
-    assert kept.scores(["one"], [["a", "changed"]]) == [[1.0, 7.0]]
-    assert kept_scores(output, "another") != path
-    discard_scores(output)
-    assert list(output.parent.iterdir()) == []

@@ -9,8 +9,8 @@ import pytest
 from made_examples import TopicEncoder, topic_corpus, topic_examples, write_corpus_and_pairs
 
 from llama2vec.records import Passage, TrainingExample
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.store.reader import VectorStore
+from llama2vec.retrieve.store.writer import write_store
 
 
 @pytest.fixture(scope="module")

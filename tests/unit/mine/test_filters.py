@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from made_examples import OPEN, ListSearcher, TopicEncoder, chosen_rows, plain, with_bm25
 
+from llama2vec.data.words import is_paired
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher
 from llama2vec.mine.filters import containment, shingles
 from llama2vec.mine.mining import mine
 from llama2vec.records import Passage, Place, Query, TrainingExample
-from llama2vec.retrieve.lexical import is_sign
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.store.reader import VectorStore
 
 
 def test_planted_duplicates_and_paraphrases_of_positives_are_removed_and_counted(
@@ -68,6 +68,29 @@ def test_a_positive_counts_by_its_id_even_where_the_corpus_words_it_otherwise(co
     result = with_bm25([row], [*corpus, copy], negatives=12)
     assert not {"llama-6", "copy"} & set(result.examples[0].negative_ids)
     assert (result.report.removed("known_positive"), result.report.removed("identical_to_positive")) == (1, 1)
+
+
+def test_the_id_of_another_text_is_not_trusted(corpus: list[Passage], caplog: pytest.LogCaptureFixture) -> None:
+    # The corpus was split otherwise: the text of the positive stands under another id, or under none.
+    found = TrainingExample("about the llama", (corpus[11].text,), positive_ids=("llama-1",))
+    lost = TrainingExample("about the camel", ("the camel walks alone",), positive_ids=("camel-1",))
+    settings = {"write_scores": True, "negatives": 12}
+    right = with_bm25([replace(found, positive_ids=("llama-11",))], corpus, **settings)
+    assert "id of" not in caplog.text
+    wrong = with_bm25([found, lost], corpus, **settings)
+    assert wrong.examples[0].positive_scores == right.examples[0].positive_scores
+    assert not {"llama-1", "llama-11"} & set(wrong.examples[0].negative_ids)
+    assert (wrong.report.unknown_positives, wrong.report.misnamed_positives) == (1, 1)
+    assert "1 positive not in the corpus, 1 with the id of another text" in wrong.report.summary()
+    assert "another text under the id of 1 positive, whose own text was used" in caplog.text
+
+
+def test_a_part_of_a_passage_counts_by_its_id(corpus: list[Passage]) -> None:
+    words = corpus[6].text.split()
+    without_a_few = " ".join([*words[:9], *words[14:]])
+    row = TrainingExample("about the llama", (without_a_few,), positive_ids=("llama-6",))
+    report = with_bm25([row], corpus).report
+    assert (report.unknown_positives, report.misnamed_positives) == (0, 0)
 
 
 def test_the_parts_of_a_document_that_is_known_as_a_whole_are_no_negatives(corpus: list[Passage]) -> None:
@@ -238,7 +261,7 @@ def test_written_scores_are_the_judges_and_fit_the_texts(
 
 @pytest.mark.parametrize("sign", ["あ", "カ", "㐀", "羊", "한", "豈", "\U00020bb7"])
 def test_every_sign_that_bm25_pairs_is_a_word_of_its_own(sign: str) -> None:
-    assert is_sign(sign)
+    assert is_paired(sign)
     # Seven words have three different runs of five.
     assert len(shingles(f"abc{sign}def{sign}ghi{sign}jkl")) == 3
 
@@ -248,3 +271,11 @@ def test_a_text_without_spaces_holds_the_part_cut_out_of_it() -> None:
 
     assert containment(shingles(whole), shingles(whole[3:])) == 1
     assert containment(shingles(whole), shingles("羊驼是南美洲的一种家畜")) == 0
+
+
+@pytest.mark.parametrize("text", ["แมวชอบกินปลาและนอนทั้งวัน", "यह किताब मेज़ पर रखी है और पानी ठंडा है"])
+def test_a_part_of_a_text_with_marks_is_held_by_the_whole(text: str) -> None:
+    part = text[text.index(" ") + 1 :] if " " in text else text[3:]
+    assert len(shingles(text)) > len(shingles(part)) > 1
+    assert containment(shingles(text), shingles(part)) == 1
+    assert len(shingles("الكِتَابُ عَلَى الطَّاوِلَةِ") & shingles("الكتاب على الطاولة")) == 1

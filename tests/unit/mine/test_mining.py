@@ -27,10 +27,10 @@ from llama2vec.errors import (
 )
 from llama2vec.files import file_sha256
 from llama2vec.mine.candidates import Bm25Searcher
-from llama2vec.mine.mining import MiningInputs, mine, mine_to_file
+from llama2vec.mine.mining import MiningInputs, encode_together, mine, mine_to_file
 from llama2vec.records import Passage, TrainingExample
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.store.reader import VectorStore
 
 
 def test_a_query_with_too_few_negatives_is_kept_dropped_or_an_error(
@@ -174,6 +174,17 @@ def test_a_mining_killed_while_it_encodes_goes_on_from_the_last_shard(
     whole = files["output"].with_name("whole.jsonl")
     mine_to_file(dataclasses.replace(inputs, encoder=TopicEncoder), whole, OPEN)
     assert whole.read_bytes() == files["output"].read_bytes()
+
+
+def test_a_corpus_that_was_encoded_together_is_not_encoded_again(files: dict[str, Path], corpus: list[Passage]) -> None:
+    encoder = TopicEncoder()
+    inputs = MiningInputs(str(files["pairs"]), corpus=str(files["corpus"]), model="topics", encoder=lambda: encoder)
+    encode_together(inputs, files["output"])
+    assert encoder.passages_encoded == len(corpus)
+    encode_together(inputs, files["output"])
+    assert mine_to_file(inputs, files["output"], OPEN)
+    assert encoder.passages_encoded == len(corpus)
+    assert not list(files["output"].parent.glob("*.store-*"))
 
 
 def test_a_store_serves_as_corpus_and_must_fit_model_and_corpus(

@@ -243,7 +243,7 @@ def test_with_a_reader_no_process_imports_transformers(model: Path) -> None:
         "from llama2vec.config import ModelSettings\n"
         "from llama2vec.model.source import ModelSpec\n"
         "from llama2vec.records import Query\n"
-        "import llama2vec.cli.search, llama2vec.retrieve.retriever\n"
+        "import llama2vec.cli.search, llama2vec.retrieve.search.retriever\n"
         "settings = ModelSettings(dtype='bfloat16', device='cpu')\n"
         "quick = quick_queries.QuickQueries(ModelSpec(path=sys.argv[1]), settings)\n"
         "print(quick.encode_queries([Query('q', sys.argv[2])]).tobytes().hex())\n"

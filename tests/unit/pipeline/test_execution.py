@@ -29,7 +29,7 @@ from llama2vec.errors import (
 from llama2vec.generate.writer import QuestionWriter
 from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline import record, stages
-from llama2vec.pipeline.execution import _refuse_replacing, _settings_named_as_in_a_run, check_inputs, execute
+from llama2vec.pipeline.execution import _refuse_replacing, _settings_named_as_in_a_run, execute, read_all_inputs
 from llama2vec.pipeline.plan import PlannedStage, RunPlan, plan_run
 from llama2vec.pipeline.record import Decision, RunRecord
 from llama2vec.pipeline.settings import RunConfig
@@ -56,6 +56,7 @@ def test_a_faulty_line_at_the_end_of_the_corpus_shows_before_anything_is_written
     [
         ("adapt=true", "peft", "train"),
         ("adapt=true", "sentencex", "train"),
+        ("pairs.from_corpus=true", "sentencex", "model"),
         ("index={bm25=true}", "bm25s", "search"),
         ("index={kind='faiss-flat'}", "faiss", "search"),
     ],
@@ -70,7 +71,22 @@ def test_a_missing_package_shows_before_the_first_stage(
     with pytest.raises(
         MissingDependencyError, match=rf"needs the package {package}; pip install 'llama2vec\[{extra}\]'"
     ):
-        check_inputs(plan, list(plan.stages))
+        read_all_inputs(plan, list(plan.stages))
+
+
+def test_a_run_that_cuts_documents_or_none_of_its_texts_into_sentences(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "guide.md").write_text("# Guide\n\nThe river is wide.\n", encoding="utf-8")
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sentencex" else find(name))
+    documents = planned(llama_folder, tmp_path / "docs", tmp_path / "run", "encode=true")
+    with pytest.raises(MissingDependencyError, match=r"sentencex; pip install 'llama2vec\[model\]'"):
+        read_all_inputs(documents, list(documents.stages))
+    whole = [f"pairs.from_corpus.kinds.{kind}=0" for kind in ("first_sentence", "halves")]
+    rows = planned(llama_folder, corpus_file, tmp_path / "run", "finetune=true", *whole)
+    read_all_inputs(rows, list(rows.stages))
 
 
 @pytest.fixture
@@ -88,10 +104,10 @@ def test_a_corpus_is_checked_with_the_fields_that_the_recipe_names(
 ) -> None:
     named = [settings[0].format(field) for field in ("id_field=key", "text_field=body")]
     plan = planned(llama_folder, rows, tmp_path / "run", *settings[1:], *named)
-    check_inputs(plan, list(plan.stages))
+    read_all_inputs(plan, list(plan.stages))
     faulty = planned(llama_folder, rows, tmp_path / "run", *settings[1:], named[0], f"{named[1]}x")
     with pytest.raises(CorpusFormatError, match=r'rows\.jsonl:1 has no "bodyx"'):
-        check_inputs(faulty, list(faulty.stages))
+        read_all_inputs(faulty, list(faulty.stages))
 
 
 def test_documents_are_checked_as_the_recipe_reads_them(llama_folder: Path, tmp_path: Path) -> None:
@@ -116,7 +132,7 @@ def beir_folder(folder: Path, judged: str = "1") -> Path:
 def test_a_task_in_a_folder_called_corpus_is_no_corpus_of_the_run(llama_folder: Path, tmp_path: Path) -> None:
     task = beir_folder(tmp_path / "corpus")
     plan = planned(llama_folder, task, tmp_path / "run", f'evaluate.tasks=["{task}:dev"]')
-    check_inputs(plan, list(plan.stages))
+    read_all_inputs(plan, list(plan.stages))
 
 
 def test_the_corpus_of_a_task_is_checked_with_the_fields_that_the_evaluation_names(
@@ -126,10 +142,10 @@ def test_the_corpus_of_a_task_is_checked_with_the_fields_that_the_evaluation_nam
     (task / "corpus.jsonl").write_text('{"_id": "1", "body": "The river is wide."}\n', encoding="utf-8")
     own = [f'evaluate.tasks=["{task}:dev"]', "encode=true"]
     plan = planned(llama_folder, corpus_file, tmp_path / "run", *own, "evaluate.reading.text_field=body")
-    check_inputs(plan, list(plan.stages))
+    read_all_inputs(plan, list(plan.stages))
     faulty = planned(llama_folder, corpus_file, tmp_path / "run", *own)
     with pytest.raises(CorpusFormatError, match='has no "text"'):
-        check_inputs(faulty, list(faulty.stages))
+        read_all_inputs(faulty, list(faulty.stages))
 
 
 def test_faults_in_the_validation_data_show_before_the_first_stage(
@@ -139,8 +155,8 @@ def test_faults_in_the_validation_data_show_before_the_first_stage(
     rows.write_text('{"query": "q", "pos": ["a"]}\n{"query": "r", "pos": []}\n', encoding="utf-8")
 
     def run_with(source: Path) -> None:
-        settings = [f"finetune.validation.{one}" for one in (f"source={source}", "split=dev")]
-        execute(planned(llama_folder, corpus_file, tmp_path / "run", "pairs.from_corpus=true", *settings))
+        named = f"finetune.validation.source={source}"
+        execute(planned(llama_folder, corpus_file, tmp_path / "run", "pairs.from_corpus=true", named))
 
     with pytest.raises(ExampleFormatError, match=r"held-out\.jsonl:2"):
         run_with(rows)
@@ -152,7 +168,7 @@ def test_faults_in_the_validation_data_show_before_the_first_stage(
 def test_an_attention_that_cannot_adapt_is_refused(llama_folder: Path, corpus_file: Path, tmp_path: Path) -> None:
     plan = planned(llama_folder, corpus_file, tmp_path, "adapt=true", "model.attention=flex_attention")
     with pytest.raises(ConfigError, match=r"adapt\.model\.attention: flex_attention cannot adapt"):
-        check_inputs(plan, list(plan.stages))
+        read_all_inputs(plan, list(plan.stages))
 
 
 def test_a_later_stage_needs_the_finished_output_of_the_earlier_one(

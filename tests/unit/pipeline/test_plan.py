@@ -165,6 +165,28 @@ def test_an_unknown_stage_and_a_range_the_wrong_way_round_are_refused(everything
         plan.between("index", "mine")
 
 
+def test_queries_that_choose_the_weights_and_score_them_are_named(
+    everything: list[str], beir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (beir / "qrels" / "dev.tsv").write_bytes((beir / "qrels" / "test.tsv").read_bytes())
+    source = f"finetune.validation.source={beir}"
+    plan_run(configured(*everything, source), tmp_path)
+    assert "choose the weights" not in caplog.text
+    plan_run(configured(*everything, source, "finetune.validation.split=test"), tmp_path)
+    assert "evaluate.tasks: task/test is finetune.validation.source too" in caplog.text
+
+
+def test_the_language_of_an_evaluation_is_its_own_else_that_of_the_index(everything: list[str], tmp_path: Path) -> None:
+    def language(*changes: str) -> object:
+        return plan_run(configured(*everything, *changes), tmp_path).stages[-1].settings["language"]
+
+    assert language("index.language=de") == "de"
+    assert language("index=false", "evaluate.language=fr") == "fr"
+    assert language("index.language=fr", "evaluate.language=fr") == "fr"
+    with pytest.raises(ConfigError, match=r"evaluate\.language is fr and index\.language is de"):
+        configured(*everything, "index.language=de", "evaluate.language=fr")
+
+
 @pytest.fixture
 def docs(tmp_path: Path, sentences: list[str]) -> Path:
     folder = tmp_path / "docs"

@@ -83,6 +83,17 @@ def test_a_folder_that_only_has_its_manifest_is_read(tmp_path: Path) -> None:
     assert recipe_of(tmp_path).notes == ("the texts came from Python; name them",)
 
 
+def test_a_run_that_wrote_down_the_default_language_of_its_evaluation_comes_back(tmp_path: Path) -> None:
+    overrides = ["corpus=c", "encode=true", "index.language=de", "evaluate.tasks=['x.tsv']"]
+    config = load_config(RunConfig, None, overrides)
+    content = json.loads(json.dumps({"format": "llama2vec-run", "recipe": config.model_dump(), "stages": {}}))
+    assert content["recipe"]["evaluate"]["language"] == "en"
+    (tmp_path / "run.json").write_text(json.dumps(content), encoding="utf-8")
+    found = recipe_of(tmp_path).config
+    assert isinstance(found, RunConfig)
+    assert found.words_language == "de"
+
+
 def test_a_file_of_stop_words_is_told_by_its_hash(tmp_path: Path) -> None:
     words = tmp_path / "words.txt"
     words.write_text("and\nor\n", encoding="utf-8")

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 from storing import HashEncoder, write
 
+from llama2vec.artifact import new_path
 from llama2vec.errors import OutputExistsError
+from llama2vec.files import write_json
+from llama2vec.manifest import digest
 from llama2vec.pipeline.plan import Input, PlannedStage
 from llama2vec.pipeline.record import Decision, RunRecord, begin_aside, decide, output_fingerprint
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.records import Passage
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.store.writer import write_store
 
 STAGE = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("corpus", "c.jsonl", fingerprint="1"),))
 FED = PlannedStage("encode", "encode", "store", {"shard_size": 4}, (Input("model", "adapted", stage="adapt"),))
@@ -56,9 +59,42 @@ def test_a_change_replaces_the_output_which_stays_until_then(
     assert decide(STAGE, entry, inputs, tmp_path / "store") == Decision("replace", why, replaces=True)
 
 
+def test_a_training_goes_on_with_less_memory(tmp_path: Path) -> None:
+    (tmp_path / "finetuned").mkdir()
+    (tmp_path / "finetuned" / "finetune.json").touch()
+    now = {"contrastive": {"temperature": 0.02, "graph_tokens": 2048}}
+    stage = PlannedStage("finetune", "finetune", "finetuned", now, ())
+    there = {"contrastive": {"temperature": 0.02, "graph_tokens": 8192}}
+    entry = {"state": "running", "settings": there, "inputs": {}}
+    assert decide(stage, entry, {}, tmp_path / "finetuned").action == "resume"
+    there["contrastive"]["temperature"] = 0.05
+    assert decide(stage, entry, {}, tmp_path / "finetuned").action == "replace"
+
+
 def test_a_replacement_that_was_interrupted_still_replaces(tmp_path: Path) -> None:
     entry = {**finished(tmp_path / "store"), "state": "running", "replaces": True}
     assert decide(STAGE, entry, {"corpus": "1"}, tmp_path / "store").replaces
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize(
+    ("plan_format", "action"), [({}, "replace"), ({"format": 3}, "replace"), ({"format": 4}, "resume")]
+)
+def test_a_training_that_a_development_version_began_is_replaced_and_not_resumed(
+    plan_format: dict[str, int], action: str, replaces: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "finetuned"
+    stage = PlannedStage("finetune", "finetune", "finetuned", {"steps": 2}, ())
+    entry = {"state": "running", "settings": {"steps": 2}, "inputs": {}, "replaces": replaces}
+    begun, plan = new_path(folder) if replaces else folder, {"settings": {}, **plan_format}
+    for one in {folder, begun}:
+        one.mkdir()
+        write_json(one / "config.json", {})
+    write_json(begun / "finetune.json", {**plan, "hash": digest(plan)})
+    found = decide(stage, entry, {}, folder)
+    assert found.action == action
+    assert found.replaces == (replaces or action == "replace")
+    assert (found.why == "a development version of llama2vec began it") == (action == "replace")
 
 
 def test_a_stage_waits_for_what_it_reads(tmp_path: Path) -> None:

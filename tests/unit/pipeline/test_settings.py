@@ -137,6 +137,14 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
             ["corpus=c", "adapt=true", "pairs.from_corpus=true", "finetune.prompts=released"],
             r"finetune\.prompts: fine-tuning keeps the wording",
         ),
+        (
+            ["corpus=c", "pairs.from_corpus=true", "finetune.data.split=dev"],
+            r"finetune\.data\.split: .*set the split of each source there",
+        ),
+        (
+            ["corpus=c", "pairs.from_corpus=true", "finetune.contrastive.false_negative_margin=-0.1"],
+            r"finetune\.contrastive\.false_negative_margin needs a guide; set finetune\.contrastive\.false_negatives",
+        ),
         (["corpus=c", "evaluate={}"], r"evaluate\.tasks: Field required"),
         (
             ["corpus=c", "adapt=true", 'evaluate={tasks=["x.tsv"], systems=["finetuned"]}'],
@@ -147,6 +155,13 @@ def test_the_default_for_a_corpus_without_labels_adapts_makes_pairs_and_indexes(
 def test_a_recipe_that_does_not_hold_together_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         configured(*overrides)
+
+
+def test_epochs_beside_the_steps_of_a_run_recipe_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"finetune\.optimizer\.steps is 40 .* set finetune\.optimizer\.steps=0 as well"
+    ):
+        load_config(RunConfig, "run-cpu-minutes", ["corpus=c", "finetune.optimizer.epochs=3"])
 
 
 def test_a_source_may_be_its_name_alone() -> None:

@@ -10,22 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from encoders import encoder_for
 from pair_models import save_cross_encoder
 
 from llama2vec.config import load_config
 from llama2vec.data.corpus import read_passages
 from llama2vec.data.examples import read_examples
 from llama2vec.errors import ConfigError
-from llama2vec.files import write_json
 from llama2vec.finetune.settings import FinetuneConfig
-from llama2vec.manifest import digest
 from llama2vec.model.encoder import Encoder
 from llama2vec.pipeline.estimates import estimate_run
 from llama2vec.pipeline.plan import Input, plan_run
 from llama2vec.pipeline.settings import RunConfig
 from llama2vec.pipeline.stages import _reusable_stores, load_encoder, work
-from llama2vec.retrieve.store import VectorStore
-from llama2vec.stage import PLAN_FORMAT
+from llama2vec.retrieve.store.reader import VectorStore
 
 
 def config_of(llama_folder: Path, corpus_file: Path, *overrides: str) -> RunConfig:
@@ -149,22 +147,17 @@ def test_every_stage_reads_the_layers_that_the_training_before_it_has_left(
     assert len(VectorStore.open(tmp_path / "run" / "store")) == 24
 
 
-@pytest.mark.parametrize(("plan_format", "layers"), [(None, 3), (2, 0), (PLAN_FORMAT, 0)])
-def test_a_fine_tuning_that_an_earlier_version_began_goes_on_with_its_settings(
-    plan_format: int | None, layers: int, llama_folder: Path, corpus_file: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_a_fine_tuning_keeps_all_the_layers_that_the_adaptation_has_left(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[FinetuneConfig] = []
     monkeypatch.setattr("llama2vec.pipeline.stages.finetune_model", lambda config, *_, **__: asked.append(config))
     steps = [f"{name}.optimizer.steps=1" for name in ("adapt", "finetune")]
     config = config_of(llama_folder, corpus_file, "pairs.from_corpus=true", "model.layers=3", *steps)
     plan = plan_run(config, tmp_path / "run")
     stage = next(one for one in plan.stages if one.kind == "finetune")
-    begun = {"settings": {"model": {"layers": 3}}, **({"format": plan_format} if plan_format else {})}
-    plan.folder(stage).mkdir(parents=True)
-    write_json(plan.folder(stage) / "finetune.json", {**begun, "hash": digest(begun)})
     work(plan, stage)
-    assert asked[0].model.layers == layers
+    assert asked[0].model.layers == 0
 
 
 @pytest.mark.parametrize("kind", ["exact", "faiss-flat"])
@@ -173,6 +166,24 @@ def test_index_is_built_over_the_store(llama_folder: Path, corpus_file: Path, tm
     for stage in plan.stages:
         work(plan, stage)
     assert (tmp_path / "run" / "index" / "index.json").is_file()
+
+
+def test_a_further_process_encodes_what_is_mined_and_the_first_one_mines(
+    llama_folder: Path, corpus_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = encoder_for(llama_folder).save(tmp_path / "start")
+    config = config_of(start, corpus_file, "pairs.from_corpus=true", "mine.bm25=false", "mine.negatives=1")
+    plan = plan_run(config, tmp_path / "run")
+    pairs, mining = plan.stages
+    work(plan, pairs)
+    monkeypatch.setattr("llama2vec.pipeline.stages.process_count", lambda: 2)
+    monkeypatch.setattr("llama2vec.pipeline.stages.process_rank", lambda: 1)
+    work(plan, mining)
+    (store,) = plan.folder(mining).iterdir()
+    assert len(VectorStore.open(store)) == len(list(read_passages(corpus_file)))
+    monkeypatch.setattr("llama2vec.pipeline.stages.process_rank", lambda: 0)
+    work(plan, mining)
+    assert sorted(path.name for path in plan.folder(mining).iterdir()) == ["corpus.jsonl", "corpus.jsonl.report.json"]
 
 
 @pytest.mark.parametrize("split", ["auto", "never"])

@@ -6,7 +6,7 @@ import pytest
 
 from llama2vec.engines.engine import WORD_SPACE
 from llama2vec.records import Passage
-from llama2vec.retrieve.lexical import Bm25Index
+from llama2vec.retrieve.index.lexical import Bm25Index
 from llama2vec.retrieve.word_vectors import WordVectors, query_words, word_number
 
 PASSAGES = [

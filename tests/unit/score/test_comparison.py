@@ -135,6 +135,16 @@ def test_a_run_that_lacks_most_queries_of_the_others_is_named(caplog: pytest.Log
     assert warnings[0].startswith("run 'cut' lacks 5 of 9 judged queries that the other runs answer")
 
 
+def test_a_run_that_ends_above_a_metrics_cutoff_is_named_for_that_metric(caplog: pytest.LogCaptureFixture) -> None:
+    qrels = {f"q{number}": {"p3": 1} for number in range(4)}
+    whole = Run({query: {f"p{rank}": -float(rank) for rank in range(40)} for query in qrels}, "whole")
+    cut = Run({query: {f"p{rank}": -float(rank) for rank in range(12)} for query in qrels}, "cut")
+    compare_runs([whole, cut], qrels, metrics=["nDCG@10", "R@20"])
+    assert [one.getMessage() for one in caplog.records] == [
+        "run 'cut' ends after 12 passages per query, and what it lacks counts as not found in R@20; give a longer run"
+    ]
+
+
 def test_one_judged_query_is_too_few() -> None:
     with pytest.raises(EvaluationError, match="1 judged query is too few"):
         compare_one([OLD, NEW], {"q0": {"good": 1}})

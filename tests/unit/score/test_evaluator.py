@@ -319,7 +319,7 @@ def test_killed_between_its_files_a_task_is_scored_again(tmp_path: Path, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("llama2vec.score.results.write_json", kill)
+        patch.setattr("llama2vec.score.results.write_sealed_json", kill)
         with pytest.raises(KeyboardInterrupt):
             evaluate(system(WordEncoder()), ["beir/scifact"], options(tmp_path))
     assert (tmp_path / "out" / "beir-scifact.trec").is_file()

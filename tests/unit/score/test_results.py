@@ -25,8 +25,8 @@ from llama2vec.score.results import (
     task_of,
     with_query_values,
     write_comparisons,
-    write_json,
     write_result,
+    write_sealed_json,
 )
 
 BM25 = Report(
@@ -68,7 +68,7 @@ def test_a_result_of_an_earlier_version_is_read(tmp_path: Path) -> None:
 
 def test_a_changed_number_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    write_json(path, {"a": 0.25, "b": ["é", None]}, FileKind("an A", rb'\{\s*"a":'))
+    write_sealed_json(path, {"a": 0.25, "b": ["é", None]}, FileKind("an A", rb'\{\s*"a":'))
     assert read_json(path) == {"a": 0.25, "b": ["é", None]}
     path.write_text(path.read_text(encoding="utf-8").replace("0.25", "0.26"), encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.json was changed after it was written; restore it, or make the result"):
@@ -91,17 +91,17 @@ def test_scores_in_an_old_format_say_how_to_replace_them(tmp_path: Path, content
 
 def test_json_is_not_overwritten_unless_asked(tmp_path: Path) -> None:
     path, kind = tmp_path / "a.json", FileKind("an A", rb'\{\s*"a":')
-    write_json(path, {"a": 1}, kind)
+    write_sealed_json(path, {"a": 1}, kind)
     with pytest.raises(OutputExistsError, match="--overwrite"):
-        write_json(path, {"a": 2}, kind)
+        write_sealed_json(path, {"a": 2}, kind)
     with pytest.raises(EvaluationError, match="cannot be written as JSON"):
-        write_json(path, {"a": math.nan}, kind, overwrite=True)
+        write_sealed_json(path, {"a": math.nan}, kind, overwrite=True)
     with pytest.raises(OutputExistsError, match="does not hold a comparison of runs"):
-        write_json(path, {"a": 2}, COMPARISON_FILE, overwrite=True)
+        write_sealed_json(path, {"a": 2}, COMPARISON_FILE, overwrite=True)
     assert read_json(path) == {"a": 1}
-    write_json(path, {"a": 2}, kind, overwrite=True)
+    write_sealed_json(path, {"a": 2}, kind, overwrite=True)
     with pytest.raises(DataError, match="cannot be written"):
-        write_json(path / "b.json", {}, kind)
+        write_sealed_json(path / "b.json", {}, kind)
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 

@@ -15,8 +15,8 @@ from llama2vec.data.corpus import corpus_fingerprint, read_passages
 from llama2vec.data.trec import read_run
 from llama2vec.errors import ConfigError, EvaluationError
 from llama2vec.records import Passage, Run, SentencePair
-from llama2vec.retrieve.fusion import min_max_fusion
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.search.fusion import min_max_fusion
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.score.settings import SentenceSides
 from llama2vec.score.systems import System, score_pairs
 

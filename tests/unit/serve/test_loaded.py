@@ -14,8 +14,8 @@ from service_stand_ins import StandInSearcher
 from llama2vec.config import EncoderSettings
 from llama2vec.model.lengths import Cut
 from llama2vec.records import Query
-from llama2vec.retrieve.query_table import QueryTable
-from llama2vec.retrieve.retriever import Retriever
+from llama2vec.retrieve.search.query_table import QueryTable
+from llama2vec.retrieve.search.retriever import Retriever
 from llama2vec.serve.loaded import Loaded, PreparedQuery, Search, ServedModel
 
 

@@ -13,11 +13,11 @@ from service_stand_ins import Running, StandInEncoder, bearer, services
 from llama2vec.errors import ModelError
 from llama2vec.explain.explanation import Explanation
 from llama2vec.records import Passage, Place
-from llama2vec.retrieve.hits import Hit, as_row
-from llama2vec.retrieve.lexical import Bm25Index
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store_writer import write_store
-from llama2vec.retrieve.vector_index import ExactIndex
+from llama2vec.retrieve.index.exact import ExactIndex
+from llama2vec.retrieve.index.lexical import Bm25Index
+from llama2vec.retrieve.search.hits import Hit, as_row
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.serve.loaded import PreparedQuery
 
 TEXT = "The llama carries.\nIts wool is soft.\nIt lives in herds."

@@ -16,12 +16,12 @@ from synced_folder import WIDTH, HashEncoder, sync, write
 
 from llama2vec.errors import EngineError, ModelNotFoundError, StoreError
 from llama2vec.records import Passage
-from llama2vec.retrieve.hits import Hit
-from llama2vec.retrieve.index import build_index
-from llama2vec.retrieve.opened import OpenedIndex
-from llama2vec.retrieve.query_table import QueryTable
-from llama2vec.retrieve.retriever import Retriever
-from llama2vec.retrieve.store_writer import write_store
+from llama2vec.retrieve.index.folder import build_index
+from llama2vec.retrieve.search.hits import Hit
+from llama2vec.retrieve.search.opened import OpenedIndex
+from llama2vec.retrieve.search.query_table import QueryTable
+from llama2vec.retrieve.search.retriever import Retriever
+from llama2vec.retrieve.store.writer import write_store
 from llama2vec.serve.batcher import Lengths
 from llama2vec.serve.loaded import Loaded, PreparedQuery, ServedModel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from typing import Any
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.building import INSTALL, Fault, Member
 from llama2vec.data.readers.encodings import DAMAGED
+from llama2vec.data.readers.recognizing import first_letters, recognized
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.terminal import counted, first_few
@@ -57,10 +59,10 @@ FORMATS = (
     Format("old_office", (".doc", ".xls", ".xlsb", ".ppt", ".pps")),
     Format("notebook", (".ipynb",)),
     Format("tables", (".csv", ".tsv", ".tab")),
-    Format("tables", (".xlsx", ".xlsm"), ("openpyxl",)),
+    Format("workbook", (".xlsx", ".xlsm"), ("openpyxl", "lxml")),
     Format("xml", (".xml", ".docbook", ".dbk", ".dita", ".fb2", ".tei"), ("lxml",)),
     Format("json_rows", (".json", ".jsonl", ".ndjson", ".geojson")),
-    Format("mail", (".eml", ".mbox")),
+    Format("mail", (".eml", ".emlx", ".mbox", ".mht", ".mhtml")),
     Format("man", tuple(_MANUALS.split())),
     Format("archives", (".gz", ".bz2", ".xz", ".zip", ".tar", ".tgz", ".tbz2", ".txz")),
     Format("plain", (".txt", ".text", ".log", ".asc")),
@@ -68,7 +70,8 @@ FORMATS = (
 )
 _FORMAT_OF = {suffix: one for one in FORMATS for suffix in one.suffixes}
 _PLAIN = _FORMAT_OF[".txt"]
-_STARTS = ((b"%pdf-", ".pdf"), (b"<!doctype html", ".html"), (b"<html", ".html"))
+_MAILDIR = re.compile(r"\d{9,11}\.\w+\.[^/]+")
+"""How the messages of a Maildir are named; what looks like a suffix is the end of a computer's name."""
 _OTHER_KINDS = {
     "a picture": ".png .jpg .jpeg .gif .svg .svgz .bmp .ico .webp .tif .tiff .eps .xpm .psd .avif .heic .emf .wmf",
     "sound or video": ".mp3 .wav .ogg .oga .flac .m4a .aac .mp4 .mkv .webm .avi .mov .wmv .swf",
@@ -76,7 +79,9 @@ _OTHER_KINDS = {
     "a font": ".ttf .otf .woff .woff2 .eot .pfb .afm",
     "a program or its parts": ".exe .dll .so .a .o .pyc .class .jar .whl .deb .rpm .msi .wasm .bin .dylib",
     "an unsupported archive": ".7z .rar .zst .lz4 .lzma .lz .br .cab .iso .dmg",
-    "data of a program": ".db .sqlite .sqlite3 .npy .npz .pkl .pickle .pt .pth .safetensors .parquet .arrow .h5 .mo",
+    "data of a program": (
+        ".db .sqlite .sqlite3 .npy .npz .pkl .pickle .pt .pth .safetensors .parquet .arrow .h5 .mo .msf"
+    ),
 }
 _REASONS = {suffix: kind for kind, suffixes in _OTHER_KINDS.items() for suffix in suffixes.split()}
 _REASONS[".numbers"] = "an unsupported spreadsheet; save it as .xlsx or .csv"
@@ -88,14 +93,16 @@ def format_of(name: str, start: bytes) -> Format:
     Raises:
         UnreadableError: No reader is for it.
     """
-    suffix = PurePosixPath(name).suffix.lower()
+    path, start = PurePosixPath(name.rpartition("!")[2]), first_letters(start)
+    suffix, like = path.suffix.lower(), recognized(start)
+    if like == ".eml" and _MAILDIR.fullmatch(path.name):
+        return _FORMAT_OF[like]
     if found := _FORMAT_OF.get(suffix):
         return found
     if reason := _REASONS.get(suffix):
         raise UnreadableError(reason)
-    for known, like in _STARTS:
-        if start.lstrip()[: len(known)].lower() == known:
-            return _FORMAT_OF[like]
+    if like:
+        return _FORMAT_OF[like]
     if b"\0" in start:
         raise UnreadableError(f"unknown kind of file ({suffix})" if suffix else "unknown kind of file")
     return _PLAIN

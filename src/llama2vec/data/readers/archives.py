@@ -8,9 +8,11 @@ import io
 import lzma
 import re
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from html.entities import html5
 from typing import Any
 from xml.sax.saxutils import escape
@@ -34,6 +36,8 @@ _MARKUP = re.compile(
 """``kept`` is as it should be; the rest looks like markup and is not, or is an entity."""
 _NO_XML = re.compile("[\x00-\x08\x0b-\x1f\ufffe\uffff]")
 """Characters that an XML file cannot hold."""
+_UTF8_FLAG = 0x800
+"""Bit of a zip entry's flags: its name is UTF-8."""
 _TAR_SUFFIXES = {".tgz": ".gz", ".tbz2": ".bz2", ".txz": ".xz"}
 
 
@@ -102,11 +106,23 @@ def zip_bytes(opened: zipfile.ZipFile, name: str) -> bytes:
         UnreadableError: It is missing or damaged.
     """
     try:
-        return entry_bytes(opened, opened.getinfo(name))
+        return entry_bytes(opened, zip_entry(opened, name))
     except KeyError:
         raise UnreadableError(f"lacks {name}" if name.strip() else "does not name its text") from None
     except UnreadableError as error:
         raise UnreadableError(f"{name} in it is {error}") from None
+
+
+def zip_entry(opened: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """Return the entry of a name, also where macOS wrote its letters in another way; a KeyError if there is none."""
+    try:
+        return opened.getinfo(name)
+    except KeyError:
+        whole = unicodedata.normalize("NFC", name)
+        for entry in opened.infolist():
+            if unicodedata.normalize("NFC", _entry_name(entry)) == whole:
+                return entry
+        raise
 
 
 def entry_bytes(opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
@@ -176,10 +192,18 @@ def _member_name(name: str) -> str:
     return "" if any(part.startswith(".") or part == "__MACOSX" for part in parts) else "/".join(parts)
 
 
+def _entry_name(entry: zipfile.ZipInfo) -> str:
+    """Return the name of a zip entry: macOS writes UTF-8 without the flag that says so, and zipfile reads cp437."""
+    if not entry.flag_bits & _UTF8_FLAG:
+        with suppress(UnicodeError):  # A name in cp437, or one that an extra field gave
+            return entry.filename.encode("cp437").decode()
+    return entry.filename
+
+
 def _zip_members(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member | Fault]:
     with open_zip(data, settings, some_encrypted=True) as opened:
         for entry in opened.infolist():
-            if entry.is_dir() or not (member := _member_name(entry.filename)):
+            if entry.is_dir() or not (member := _member_name(_entry_name(entry))):
                 continue
             try:
                 content = entry_bytes(opened, entry)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from llama2vec.data.documents import Document
-from llama2vec.data.readers.archives import entry_bytes, open_zip, parsed_xml, zip_bytes
+from llama2vec.data.readers.archives import entry_bytes, open_zip, parsed_xml, zip_bytes, zip_entry
 from llama2vec.data.readers.building import TextBuilder
 from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.readers.html import add_html
@@ -36,7 +36,7 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
                 if chapter in encrypted:
                     raise UnreadableError("encrypted")
                 # All of the page: a book's notes stand where a web page has its menus.
-                add_html(builder, decoded(entry_bytes(opened, opened.getinfo(chapter))), menus=True)
+                add_html(builder, decoded(entry_bytes(opened, zip_entry(opened, chapter))), menus=True)
             except KeyError:
                 problems.append(f"{chapter}: missing")
             except UnreadableError as error:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.building import unescaped
 from llama2vec.data.readers.encodings import decoded
 from llama2vec.data.readers.markdown import scalars
-from llama2vec.data.readers.tables import TITLES
+from llama2vec.data.readers.table_rows import TITLES
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.data.words import estimated_words
 from llama2vec.errors import UnreadableError
+from llama2vec.records import Value
 from llama2vec.terminal import counted, first_few
 
 _TEXTS = ("text", "contents", "content", "body", "passage", "abstract", "description", "answer", "message")
@@ -32,7 +34,7 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
 
 def _whole(text: str, name: str, settings: ReadingSettings) -> Iterator[Document]:
     try:
-        value = json.loads(text)
+        value = _loaded(text)
     except (ValueError, RecursionError):
         if name.lower().endswith(".geojson"):  # Often a feature on each line
             yield from _lines(text, name, settings)
@@ -46,6 +48,15 @@ def _whole(text: str, name: str, settings: ReadingSettings) -> Iterator[Document
     yield from _documents(enumerate(rows, start=1), name, settings, lines=False)
     if left_out:
         raise UnreadableError(f"{counted(len(left_out), 'nested value')} left out ({first_few(left_out)})")
+
+
+def _loaded(text: str) -> Any:
+    """Return the value of a JSON text; a number that is too large for a computer's stays as it is written."""
+
+    def number(digits: str) -> Value:
+        return float(digits) if isfinite(float(digits)) else digits
+
+    return json.loads(text, parse_float=number)
 
 
 def _rows_of(value: Any, text_field: str) -> tuple[list[Mapping[str, Any]], list[str]]:
@@ -92,7 +103,7 @@ def _lines(text: str, name: str, settings: ReadingSettings) -> Iterator[Document
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = _loaded(line)
             except (ValueError, RecursionError):
                 row = None
             if isinstance(row, dict):

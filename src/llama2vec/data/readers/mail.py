@@ -1,7 +1,8 @@
-"""E-mail: a message is a document; its subject is the title, its attachments are read like files."""
+"""E-mail and web archives: a message is a document; its subject is the title, its attachments are read like files."""
 
 from __future__ import annotations
 
+import codecs
 import email
 import email.policy
 import re
@@ -23,11 +24,16 @@ _MULTIPART = re.compile(rb"^content-type:\s{0,9}multipart", re.I | re.M)
 _MOST_MULTIPARTS = 100
 _MOST_HEADER = 2000
 """Characters of a header that is parsed: the time grows with the square of its length."""
+_COUNT = re.compile(rb"\s*(\d{1,12})\s*\n")
+"""The first line of Apple's messages: the bytes that follow."""
 _FROM = re.compile(rb"^From .*\d{4}.*\r?\n", re.MULTILINE)
 
 
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Member | Fault]:
-    """Yield the messages of a mailbox as ``FILE#NUMBER``, or that of an ``.eml`` file, before its attachments."""
+    """Yield the messages of a mailbox as ``FILE#NUMBER``, or that of a file, before its attachments."""
+    if name.lower().endswith(".emlx") and (count := _COUNT.match(data)):
+        data = data[count.end() : count.end() + int(count[1])]  # What follows is Apple's own
+    data = data.removeprefix(codecs.BOM_UTF8).lstrip()
     if not name.lower().endswith(".mbox") and not data.startswith(b"From "):
         yield from _message(data, name)
         return
@@ -51,12 +57,14 @@ def _message(raw: bytes, name: str) -> Iterator[Document | Member]:
     if len(_MULTIPART.findall(raw)) > _MOST_MULTIPARTS:
         raise UnreadableError("nested too deeply")
     message: Any = email.message_from_bytes(raw, policy=email.policy.default)
+    if _is_page(message):
+        yield from _page(message, name)
+        return
     fields: dict[str, Value] = {}
     for header in ("from", "to"):
         if value := _header(message, header):
             fields[header] = value
-    with suppress(ValueError, TypeError, IndexError, OverflowError):  # a date that is missing or damaged
-        fields["date"] = parsedate_to_datetime(_header(message, "date")).date().isoformat()
+    fields |= _date(message)
     builder = TextBuilder()
     body = message.get_body(preferencelist=("plain", "html"))
     if body is not None and body.get_content_type() == "text/plain" and not _text(body).strip():
@@ -81,6 +89,39 @@ def _message(raw: bytes, name: str) -> Iterator[Document | Member]:
             content = b"\n".join(group.as_bytes() for group in part.get_payload())
         if content and (part.get_filename() or content.strip()):
             yield Member(f"{name}!{file.rpartition('/')[2]}", content)
+
+
+def _is_page(message: Any) -> bool:
+    """Tell whether a message is a web archive: a page that a browser, Word or Confluence saved with its pictures."""
+    sender = _header(message, "from")
+    is_saved = sender.lstrip('<"').startswith("Saved by ") or not (sender or _header(message, "to"))
+    is_page = message.get_content_type() in ("multipart/related", "text/html")
+    # Its parts say where the page has them, unlike those of a message.
+    is_located = is_saved and is_page and any("content-location" in part for part in message.walk())
+    return is_located and message.get_body(("html",)) is not None
+
+
+def _page(message: Any, name: str) -> Iterator[Document | Member]:
+    """Yield the page of a web archive, or its frames where it has no text of its own."""
+    from llama2vec.data.readers.html import page_document
+
+    root = message.get_body(("html",))
+    frames = [part for part in message.walk() if part.get_content_type() == "text/html" and part is not root]
+    try:
+        page = page_document(_text(root), name)
+    except UnreadableError:
+        if not frames:
+            raise
+        for number, part in enumerate(frames, start=1):
+            yield Member(f"{name}!frame {number}.html", part.get_payload(decode=True) or b"")
+        return
+    yield replace(page, title=page.title or _header(message, "subject"), fields=_date(message) | dict(page.fields))
+
+
+def _date(message: EmailMessage) -> dict[str, Value]:
+    with suppress(ValueError, TypeError, IndexError, OverflowError):  # a date that is missing or damaged
+        return {"date": parsedate_to_datetime(_header(message, "date")).date().isoformat()}
+    return {}
 
 
 def _header(message: EmailMessage, name: str) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.building import INSTALL, Part, line_blocks
 from llama2vec.data.readers.encodings import decoded
+from llama2vec.data.readers.values import typed
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Value
 
@@ -78,13 +80,24 @@ def _is_like_front_matter(source: str) -> bool:
 
 def front_matter(source: str, mark: str) -> dict[str, Value] | None:
     """Return the scalars of YAML (``---``) or TOML (``+++``), lists joined by commas; None where it is neither."""
-    if mark == "---":
-        import yaml
+    load = _yaml() if mark == "---" else lambda text: tomllib.loads(text, parse_float=typed)
     try:
-        found: Any = tomllib.loads(source) if mark == "+++" else yaml.safe_load(source)
+        found: Any = load(source)
     except Exception:  # A text between two rules
         return None
     return scalars(found or {}) if isinstance(found or {}, Mapping) else None
+
+
+def _yaml() -> Callable[[str], Any]:
+    """Return what reads YAML without losing how a value is written: version 1.10, +49 40, 012 and NO are texts."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        pass
+
+    for kind in ("int", "float", "bool"):
+        Loader.add_constructor(f"tag:yaml.org,2002:{kind}", lambda loader, node: typed(loader.construct_scalar(node)))
+    return lambda source: yaml.load(source, Loader)  # noqa: S506 - a SafeLoader
 
 
 def scalars(values: Mapping[Any, Any]) -> dict[str, Value]:
@@ -99,7 +112,8 @@ def scalars(values: Mapping[Any, Any]) -> dict[str, Value]:
             value = ", ".join(map(str, value))
         if isinstance(value, datetime.date | datetime.time):
             value = value.isoformat()
-        if isinstance(value, str | int | float) and value != "":
+        is_number = not isinstance(value, float) or math.isfinite(value)  # Data frames write what is missing as NaN
+        if isinstance(value, str | int | float) and value != "" and is_number:
             found[str(key)] = value
     return found
 

@@ -13,17 +13,21 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from llama2vec.data.readers.building import Member
+from llama2vec.data.readers.encodings import decoded
+from llama2vec.data.readers.recognizing import first_letters, recognized
 from llama2vec.data.readers.rtf import START
+from llama2vec.data.readers.tables import is_table
+from llama2vec.data.readers.workbook import XML_2003
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 
 MOST_SECONDS = 120.0
 """A conversion that takes longer is stopped."""
 MISSING = "an old Office format; install LibreOffice to read it, or save it as .docx, .pptx or .xlsx"
-_NEW = {".doc": "docx", ".xls": "xlsx", ".xlsb": "xlsx", ".ppt": "pptx", ".pps": "pptx"}
-_OTHERWISE = ((START, "rtf"), (b"<html", "html"), (b"<!doctype html", "html"))
-"""What files with these suffixes often are in truth."""
+_NEW = {".doc": ".docx", ".xls": ".xlsx", ".xlsb": ".xlsx", ".ppt": ".pptx", ".pps": ".pptx"}
+_WORD_2003 = b"http://schemas.microsoft.com/office/word/2003/wordml"
 _OLE, _ZIP = b"\xd0\xcf\x11\xe0", b"PK\x03\x04"
+_START_BYTES = 4096
 _NOWHERE = "http://127.0.0.1:9"
 _OPTIONS = {
     "/org.openoffice.Office.Common/Security/Scripting": {
@@ -44,21 +48,32 @@ def program() -> str | None:
 def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Member]:
     """Yield the file in the new format, to be read in its place."""
     suffix = PurePosixPath(name).suffix.lower()
-    start = data[:256].lstrip().lower()
-    found = next((other for mark, other in _OTHERWISE if start.startswith(mark)), None)
-    if data.startswith(_ZIP) and suffix != ".xlsb":
-        found = _NEW[suffix]
-    if found is None and b"\0" not in data[:4096]:
-        found = "txt"
-    if found is not None:
-        yield Member(f"{name}.{found}", data, name)
+    start = first_letters(data[:_START_BYTES])
+    if found := _otherwise(data, start, suffix, settings):
+        yield Member(f"{name}{found}", data, name)
         return
-    if not data.startswith((_OLE, _ZIP)):
+    if not data.startswith((_OLE, _ZIP)) and _WORD_2003 not in start:
         raise UnreadableError("damaged (it does not begin as an Office file)")
     where = program()
     if where is None:
         raise UnreadableError(MISSING)
-    yield Member(f"{name}.{_NEW[suffix]}", _converted(where, data, suffix, settings.max_file_bytes), name)
+    yield Member(f"{name}{_NEW[suffix]}", _converted(where, data, suffix, settings.max_file_bytes), name)
+
+
+def _otherwise(data: bytes, start: bytes, suffix: str, settings: ReadingSettings) -> str:
+    """Return the suffix of what such files often are in truth, "" for one that LibreOffice must convert."""
+    if data.startswith(_ZIP):
+        return "" if suffix == ".xlsb" else _NEW[suffix]
+    if start.lstrip().lower().startswith(START):
+        return ".rtf"
+    if found := recognized(start):
+        return found
+    if XML_2003 in start:
+        return ".xml"
+    if b"\0" in start or _WORD_2003 in start:
+        return ""
+    # What programs export for Excel is a text with tabs, as a rule.
+    return ".csv" if suffix == ".xls" and is_table(decoded(data, settings.encoding)) else ".txt"
 
 
 def _converted(where: str, data: bytes, suffix: str, most_bytes: int) -> bytes:
@@ -68,11 +83,11 @@ def _converted(where: str, data: bytes, suffix: str, most_bytes: int) -> bytes:
         profile = folder / "profile" / "user"
         profile.mkdir(parents=True)
         (profile / "registrymodifications.xcu").write_text(_profile(), encoding="utf-8")
-        source, new = folder / f"document{suffix}", folder / "new" / f"document.{_NEW[suffix]}"
+        source, new = folder / f"document{suffix}", folder / "new" / f"document{_NEW[suffix]}"
         source.write_bytes(data)
         command = [
             *_without_network(), where, "--headless", "--norestore", "--nolockcheck", "--nodefault", "--nologo",
-            f"-env:UserInstallation={profile.parent.as_uri()}", "--convert-to", _NEW[suffix],
+            f"-env:UserInstallation={profile.parent.as_uri()}", "--convert-to", _NEW[suffix][1:],
             "--outdir", str(new.parent), str(source),
         ]  # fmt: skip
         _run(command, folder)

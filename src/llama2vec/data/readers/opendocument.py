@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from math import isfinite
 from typing import Any
 
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.archives import open_zip, parsed_xml, zip_bytes
-from llama2vec.data.readers.building import TextBuilder
-from llama2vec.data.readers.tables import MOST_ROWS, row_documents
+from llama2vec.data.readers.building import Fault, TextBuilder
+from llama2vec.data.readers.table_rows import MOST_COLUMNS, MOST_ROWS, row_documents
+from llama2vec.data.readers.values import shown
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Value
@@ -18,12 +21,10 @@ _BREAKS = {"line-break": "\n", "tab": "\t"}
 _LEFT_OUT = frozenset(("tracked-changes", "annotation", "table-of-content", "alphabetical-index", "forms"))
 _DRAWN = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
 """Boxes, shapes and pictures, which hold paragraphs of their own."""
-_MOST_COLUMNS = 16_384
-"""Columns of the widest sheet."""
 _FIELDS = {"creator": "author", "initial-creator": "author", "creation-date": "date"}
 
 
-def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Fault]:
     """Yield the text or the slides as one document, or the rows ``FILE!SHEET#LINE`` of a spreadsheet."""
     with open_zip(data, settings) as opened:
         if b"encryption-data" in zip_bytes(opened, "META-INF/manifest.xml"):
@@ -31,13 +32,16 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
         problems: list[str] = []
         content = parsed_xml(zip_bytes(opened, "content.xml"), problems)
         facts = parsed_xml(zip_bytes(opened, "meta.xml")) if "meta.xml" in opened.namelist() else None
+    if objects := sum(1 for _ in content.iter(f"{_DRAWN}object")):
+        problems.append(f"{counted(objects, 'embedded object')} (a chart or formula) left out")
     if name.lower().endswith((".ods", ".ots")):
         for number, sheet in enumerate(content.iterfind(".//{*}spreadsheet/{*}table"), start=1):
             label = _attribute(sheet, "name") or f"Sheet{number}"
-            rows = _rows(sheet, settings.max_file_bytes)
-            yield from row_documents(rows, f"{name}!{label}", settings, {"sheet": label})
-        if problems:
-            raise UnreadableError(problems[0])
+            comments: dict[int, list[str]] = {}
+            rows = _rows(sheet, settings.max_file_bytes, comments)
+            yield from row_documents(rows, f"{name}!{label}", settings, {"sheet": label}, comments)
+        for problem in problems:
+            yield Fault("", problem)
         return
     builder = TextBuilder()
     body = content.find(".//{*}body")
@@ -49,29 +53,35 @@ def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document
         for tag, field in _FIELDS.items():
             if value := (facts.findtext(f".//{{*}}{tag}") or "").strip():
                 fields[field] = value[:10] if field == "date" else value
-    if objects := sum(1 for _ in content.iter(f"{_DRAWN}object")):
-        problems.append(f"{counted(objects, 'embedded object')} (a chart or formula) left out")
     yield builder.document(name, title=title, fields=fields, problems=problems)
 
 
-def _rows(sheet: Any, most_characters: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line, cells) of the rows that are not blank; repeated ones count as often as they say, within limits."""
+def _rows(sheet: Any, most_characters: int, comments: dict[int, list[str]]) -> Iterator[tuple[int, list[Value]]]:
+    """Yield (line, cells) of the rows that are not blank; repeated ones count as often as they say, within limits.
+
+    ``comments`` takes those of each line.
+    """
     line = 1
     for row in _own_rows(sheet):
-        cells: list[str] = []
+        cells: list[Value] = []
         for cell in row:
             if _tag(cell) in ("table-cell", "covered-table-cell"):
-                text = _cell(cell)
-                repeated = min(_repeated(cell, "columns"), _MOST_COLUMNS - len(cells))
-                most_characters -= len(text) * repeated
+                value = _cell(cell)
+                repeated = min(_repeated(cell, "columns"), MOST_COLUMNS - len(cells))
+                most_characters -= len(shown(value)) * repeated
                 _check_room(most_characters)
-                cells += [text] * repeated
-        while cells and not cells[-1].strip():
+                cells += [value] * repeated
+                notes = (
+                    "\n".join(_text(part) for part in note.iterfind("{*}p")) for note in cell.iterfind("{*}annotation")
+                )
+                if texts := [note for note in notes if note.strip()]:
+                    comments.setdefault(line, []).extend(texts)
+        while cells and not shown(cells[-1]).strip():
             cells.pop()
         repeated = _repeated(row, "rows")
         if cells:
             for number in range(line, min(line + repeated, MOST_ROWS + 1)):
-                most_characters -= sum(map(len, cells)) + len(cells)
+                most_characters -= sum(len(shown(cell)) for cell in cells) + len(cells)
                 _check_room(most_characters)
                 yield number, cells
         line += repeated
@@ -96,11 +106,14 @@ def _repeated(element: Any, what: str) -> int:
     return max(1, int(count)) if count.isdecimal() and len(count) < 10 else 1
 
 
-def _cell(cell: Any) -> str:
-    """Return what a cell holds: a number or a date as such, else its text."""
+def _cell(cell: Any) -> Value:
+    """Return what a cell holds: a number, a date or a truth value as such, else its text."""
     kind = _attribute(cell, "value-type")
     if kind in ("float", "currency", "percentage") and (value := _attribute(cell, "value")):
-        return value
+        with suppress(ValueError):
+            return float(value) if isfinite(float(value)) else value
+    if kind == "boolean" and (value := _attribute(cell, "boolean-value")):
+        return value == "true"
     if kind == "date" and (value := _attribute(cell, "date-value")):
         return value.removesuffix("T00:00:00")
     return "\n".join(_text(part) for part in cell.iterfind("{*}p"))

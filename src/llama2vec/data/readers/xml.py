@@ -7,8 +7,9 @@ from typing import Any
 
 from llama2vec.data.documents import Document
 from llama2vec.data.readers.archives import parsed_xml
-from llama2vec.data.readers.building import TextBuilder
+from llama2vec.data.readers.building import Fault, TextBuilder
 from llama2vec.data.readers.encodings import decoded
+from llama2vec.data.readers.workbook import XML_2003, xml_sheets
 from llama2vec.data.settings import ReadingSettings
 
 _TITLES = frozenset(("title", "head", "bridgehead", "subject"))
@@ -17,11 +18,20 @@ _BREAKS = frozenset(("lb", "br", "sbr", "break"))
 _LEFT_OUT = frozenset(("indexterm", "remark", "binary", "stylesheet"))
 
 
-def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document]:
-    """Yield the words as one document; a file whose words are all in its tags is read as it is."""
+def read(data: bytes, name: str, settings: ReadingSettings) -> Iterator[Document | Fault]:
+    """Yield the words as one document; a file whose words are all in its tags is read as it is.
+
+    A workbook, as Excel 2003 writes it, is read as one.
+    """
     builder = TextBuilder()
     problems: list[str] = []
-    _add(builder, parsed_xml(data, problems, settings.encoding))
+    root = parsed_xml(data, problems, settings.encoding)
+    if str(root.tag).encode() == b"{%s}Workbook" % XML_2003:
+        yield from xml_sheets(root, name, settings)
+        for problem in problems:
+            yield Fault("", problem)
+        return
+    _add(builder, root)
     document = builder.document(name, problems=problems)
     yield document if document.text.strip() else Document(name, decoded(data, settings.encoding))
 

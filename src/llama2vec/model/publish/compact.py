@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llama2vec.artifact import Found, Kind, claim, read_object
+from llama2vec.artifact import claim, folder_kind, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ModelError
 from llama2vec.files import apply_umask, disk_errors, write_json
@@ -59,15 +59,8 @@ class Compacted:
     stacks: str  # What opens the encoder itself
 
 
-def _read_compact(folder: Path) -> Found | None:
-    facts = read_object(folder / COMPACT_FILE) or {}
-    return Found(facts.get("made", {}), finished=True) if facts.get("format") == _FORMAT["format"] else None
-
-
-COMPACT = Kind(
-    "a compact encoder",
-    _read_compact,
-    resumable=False,
+COMPACT = folder_kind(
+    "a compact encoder", COMPACT_FILE, _FORMAT,
     entries=(
         *COMPACT_FILES, "config.json", CONTRACT_FILE, GOLDEN_FILE,
         GOLDEN_VECTORS, CARD_FILE, *TOKENIZER_FILES, *PUBLIC_FILES,

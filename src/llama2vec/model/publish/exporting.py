@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from tokenizers import Tokenizer as TokenizerFile
 
-from llama2vec.artifact import Found, Kind, Work, claim, read_object
+from llama2vec.artifact import Work, claim, folder_kind, read_object
 from llama2vec.config import ModelSettings
 from llama2vec.errors import ConfigError, ModelError, one_line
 from llama2vec.files import apply_umask, write_atomic, write_json
-from llama2vec.model.golden import GOLDEN_TEXTS, SIDES
+from llama2vec.model.golden import GOLDEN_TEXTS
 from llama2vec.model.local import fetched, quiet_transformers
 from llama2vec.model.publish.gguf_file import GGUF_FILE, write_gguf
 from llama2vec.model.publish.prompted_tokenizer import (
@@ -28,7 +28,7 @@ from llama2vec.model.publish.prompted_tokenizer import (
     with_limits,
 )
 from llama2vec.model.source import CONTRACT_FILE, EXPORT_FILE, ModelSpec, resolve_model
-from llama2vec.records import Side, Vectors
+from llama2vec.records import SIDES, Side, Vectors
 
 if TYPE_CHECKING:
     from llama2vec.model.encoder import Encoder
@@ -85,15 +85,8 @@ class Export:
             raise ModelError(f"{folder / EXPORT_FILE}: damaged ({type(error).__name__}); export it again") from error
 
 
-def _read_export(folder: Path) -> Found | None:
-    facts = read_object(folder / EXPORT_FILE) or {}
-    return Found(facts.get("made", {}), finished=True) if facts.get("format") == _FORMAT["format"] else None
-
-
-EXPORT = Kind(
-    "an exported encoder",
-    _read_export,
-    resumable=False,
+EXPORT = folder_kind(
+    "an exported encoder", EXPORT_FILE, _FORMAT,
     entries=(
         EXPORT_FILE, CONTRACT_FILE, "model.onnx*", GGUF_FILE, QUERY_TOKENIZER, "tokenizer*", "special_tokens_map.json",
         "added_tokens.json", "vocab*", "merges.txt", "*.model", "dict.txt",

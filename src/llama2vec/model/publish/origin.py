@@ -13,12 +13,11 @@ from huggingface_hub.repocard import metadata_load
 
 from llama2vec.artifact import read_object
 from llama2vec.errors import ModelError
-from llama2vec.manifest import unsealed
+from llama2vec.manifest import MANIFEST_FILE, unsealed
 from llama2vec.model.contract import CONTRACT_FILE
 from llama2vec.model.packaged import PACKAGED
 
 CARD_FILE = "README.md"
-_MANIFEST = "manifest.json"
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _KNOWN_LICENSES = {model.hub: model.license for model in PACKAGED.values()}
 
@@ -62,13 +61,13 @@ def origin_of(name: str) -> Origin:
             public = public_name(name)
             known = _front_matter(folder / CARD_FILE).get("license") if folder else _KNOWN_LICENSES.get(public)
             return Origin(public, str(known or ""), tuple(manifests), str(folder or name))
-        manifest = read_object(folder / _MANIFEST)
+        manifest = read_object(folder / MANIFEST_FILE)
         if not manifest or folder.resolve() in seen:
             # An encoder without a manifest names its base in its own card.
             card = _front_matter(folder / CARD_FILE)
             return Origin(str(card.get("base_model") or ""), str(card.get("license") or ""), tuple(manifests))
         if (manifest := unsealed(manifest)) is None:
-            raise ModelError(f"{folder / _MANIFEST} was changed after it was written; restore it, or train again")
+            raise ModelError(f"{folder / MANIFEST_FILE} was changed after it was written; restore it, or train again")
         manifests.insert(0, manifest)
         seen.add(folder.resolve())
         name, beside = str(manifest.get("settings", {}).get("model", {}).get("name", "")), folder.parent

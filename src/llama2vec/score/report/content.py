@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from llama2vec.errors import ConfigError, DataError, EvaluationError
 from llama2vec.files import file_sha256, read_text
-from llama2vec.manifest import versions
+from llama2vec.manifest import MANIFEST_FILE, RUN_FORMAT, RUN_RECORD, versions
 from llama2vec.records import Report
 from llama2vec.score.comparison import Comparison, ComparisonOptions, PairedTest, compare_reports
 from llama2vec.score.report.plots import CurveFamily
@@ -35,11 +35,9 @@ from llama2vec.score.significance import SAME, bootstrap_interval
 from llama2vec.terminal import counted
 
 _OPTIONS = ComparisonOptions(changed=10)
-LOG_FILE, MANIFEST_FILE, RUN_FILE = "log.jsonl", "manifest.json", "run.json"
-_RUN_FORMAT = "llama2vec-run"
+LOG_FILE = "log.jsonl"
 _KINDS = "what evaluate --output or compare --output wrote, or a folder of adapt, finetune or run"
 
-Settings = Mapping[str, Any]
 _STAGES = TypeAdapter(dict[str, dict[str, Any]])
 
 
@@ -94,7 +92,7 @@ def read_sources(paths: Iterable[str | Path]) -> Sources:
 
 def _read_folder(folder: Path, sources: Sources) -> bool:
     """Read a run, a training or every result of a folder; tell whether there is one."""
-    if (folder / RUN_FILE).is_file():
+    if (folder / RUN_RECORD).is_file():
         return _read_run(folder, sources)
     if (folder / LOG_FILE).is_file():
         sources.trainings.append(_read_training(folder, sources))
@@ -108,9 +106,9 @@ def _read_folder(folder: Path, sources: Sources) -> bool:
 
 
 def _read_run(folder: Path, sources: Sources) -> bool:
-    file = folder / RUN_FILE
+    file = folder / RUN_RECORD
     content = read_json(file)
-    if content.get("format") != _RUN_FORMAT:
+    if content.get("format") != RUN_FORMAT:
         return False
     stages = validated(_STAGES, content.get("stages"), str(file))
     sources.files.append(_source_file(file, "run"))
@@ -129,7 +127,7 @@ def _read_training(folder: Path, sources: Sources) -> Training:
     log, manifest = folder / LOG_FILE, folder / MANIFEST_FILE
     lines = _read_log(log)
     sources.files.append(_source_file(log, "training"))
-    facts: Settings = {}
+    facts: Mapping[str, Any] = {}
     if manifest.is_file():
         facts = read_json(manifest)
         sources.files.append(_source_file(manifest, "training"))

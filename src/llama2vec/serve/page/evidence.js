@@ -9,20 +9,33 @@ const LITTLE_WORDS = new Set(
    "or our should so than that the their them then there these they this to was we were what when where which who " +
    "whom whose why will with would you your").split(" "));
 
-const fold = (text) => text.normalize("NFD").replace(/\p{M}/gu, "").toLowerCase();
+// Marks that any script may have, vowels that writers of Arabic and Hebrew leave out, tatweel, and joiners.
+const LEFT_OUT = /(?=[\p{sc=Inherited}\p{sc=Arabic}\p{sc=Hebrew}])\p{M}|[\u0640\u200c\u200d]/gu;
+const fold = (text) => text.normalize("NFD").toLowerCase().replace(LEFT_OUT, "");
 
-// Words, and overlapping pairs of CJK characters, as BM25 reads them: [text, begin, end].
+// Words, and overlapping pairs of letters of scripts without spaces, as BM25 reads them: [text, begin, end].
 const SIGNS = "\\p{sc=Han}\\p{sc=Hiragana}\\p{sc=Katakana}\\p{sc=Hangul}ー";
-const RUN = new RegExp(`([${SIGNS}]+)|(?:(?![${SIGNS}])[\\p{L}\\p{N}\\p{M}])+`, "gu");
+const UNSPACED = "\\p{sc=Thai}\\p{sc=Lao}\\p{sc=Myanmar}\\p{sc=Khmer}";
+const JOINER = "[\\u200c\\u200d](?=[\\p{L}\\p{N}\\p{M}])";
+const RUN = new RegExp(
+  `((?:(?:[${SIGNS}]|(?=[${UNSPACED}])[\\p{L}\\p{N}])(?:\\p{M}|${JOINER})*)+)` +
+    `|(?:(?![${SIGNS}${UNSPACED}])[\\p{L}\\p{N}\\p{M}]|${JOINER})+`,
+  "gu",
+);
+const LETTER = /.[\p{M}\u200c\u200d]*/gsu;
+// In Thai and the like, a letter with a mark may be a word.
+const ALONE = new RegExp(`^(?![${SIGNS}]).\\p{M}`, "u");
 
 function* piecesOf(text) {
-  for (const { 0: run, 1: signs, index } of text.matchAll(RUN)) {
-    const parts = signs ? [...signs] : [run];
+  for (const { 0: run, 1: paired, index } of text.matchAll(RUN)) {
+    const parts = paired ? run.match(LETTER) : [run];
     let begin = index;
     for (const [place, part] of parts.entries()) {
-      const pair = part + (parts[place + 1] ?? "");
-      if (place === 0 || place < parts.length - 1) yield [pair, begin, begin + pair.length];
-      begin += part.length;
+      const middle = begin + part.length;
+      const next = parts[place + 1];
+      if (parts.length === 1 || ALONE.test(part)) yield [part, begin, middle];
+      if (next) yield [part + next, begin, middle + next.length];
+      begin = middle;
     }
   }
 }

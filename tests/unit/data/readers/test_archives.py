@@ -9,7 +9,7 @@ import lzma
 import tarfile
 
 import pytest
-from made_files import zip_bytes
+from made_files import without_utf8_flag, zip_bytes
 from reading import documents, only_document, refusal
 
 
@@ -104,3 +104,15 @@ def test_members_without_text_are_counted_and_named() -> None:
         "a.zip", zip_bytes({"a.txt": "A", "b/blank.md": "\n", "c.txt": " ", "d.txt": " ", "e.txt": " "})
     )
     assert found.problems == ("4 of 5 documents in it hold no text (!b/blank.md, !c.txt, !d.txt, …)",)
+
+
+def test_names_that_macos_wrote_as_utf_8_without_saying_so_are_read() -> None:
+    data = without_utf8_flag(zip_bytes({"Über uns/naïve café.md": "A", "日本.txt": "B", "plain.txt": "C"}))
+    assert [one.id for one in documents("x.zip", data)] == [
+        "x.zip!Über uns/naïve café.md", "x.zip!日本.txt", "x.zip!plain.txt",
+    ]  # fmt: skip
+
+
+def test_names_in_the_encoding_of_zip_itself_stay() -> None:
+    data = without_utf8_flag(zip_bytes({"Xber.txt": "A"})).replace(b"Xber", b"\x9aber")
+    assert [one.id for one in documents("x.zip", data)] == ["x.zip!Über.txt"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from made_files import epub_bytes, zip_bytes
+from made_files import epub_bytes, without_utf8_flag, zip_bytes
 from reading import blocks, only_document, refusal
 
 CHAPTERS = {
@@ -60,3 +60,9 @@ def test_notes_beside_a_chapter_are_read() -> None:
 
 def test_a_book_of_pictures_holds_no_text() -> None:
     assert refusal("a.epub", epub_bytes({"a.xhtml": "<img src='a.png'/>"}, order=["a.xhtml"])) == "holds no text"
+
+
+def test_chapters_whose_names_macos_wrote_are_found() -> None:
+    for name in ("Über.xhtml", "U\u0308ber.xhtml"):
+        data = epub_bytes({name: "<p>It was a dark night.</p>"}, order=["Über.xhtml"])
+        assert only_document("a.epub", without_utf8_flag(data)).text == "It was a dark night."

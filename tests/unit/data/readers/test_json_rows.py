@@ -144,3 +144,8 @@ def test_escapes_in_a_file_read_as_text_become_letters_and_lines_stay() -> None:
     document = only_document("a.json", text)
     assert document.text == '{"a": {"b": "Größe 😀",\n "c": "x\\u000ay C:\\\\\\\\users \\\\u00fc"}}'
     assert only_document("a.json", '{cut "\\u00fc').text == '{cut "ü'
+
+
+def test_a_number_beyond_all_floats_stays_as_it_is_written_and_a_missing_one_is_left_out() -> None:
+    document = only_document("a.jsonl", '{"text": "x", "a": 1e999, "b": 1.5, "c": NaN, "d": Infinity}')
+    assert dict(document.fields) == {"a": "1e999", "b": 1.5}

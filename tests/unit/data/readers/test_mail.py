@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from email.message import EmailMessage
 
+import pytest
 from made_files import pdf_bytes, zip_bytes
 from reading import documents, only_document, refusal
 
@@ -131,3 +132,60 @@ def test_why_a_message_was_not_delivered_is_read() -> None:
         ("a.eml", ["It", "bounced."]),
         ("a.eml!attachment 1", ["Reporting-MTA:", "dns;", "x", "Diagnostic-Code:", "550", "full"]),
     ]
+
+
+def web_archive(*parts: tuple[str, str, str], sender: str = "<Saved by Blink>") -> str:
+    """Return a page that a browser saved, of parts (type, place, content)."""
+    head = f"From: {sender}\n" if sender else ""
+    head += (
+        "Subject: Wool\nDate: Thu, 29 Feb 2024 12:00:00 +0100\nMIME-Version: 1.0\nContent-Type: multipart/related;\n"
+    )
+    body = "".join(f"--b\nContent-Type: {kind}\nContent-Location: {place}\n\n{text}\n" for kind, place, text in parts)
+    return f'{head}\ttype="text/html";\n\tboundary="b"\n\n{body}--b--\n'
+
+
+PAGE = (
+    "text/html",
+    "https://x.org/",
+    "<html><title>All about wool</title><body><nav>Menu</nav><p>Soft wool.</p></body></html>",
+)
+PICTURE = ("image/png", "https://x.org/p.png", "x")
+
+
+@pytest.mark.parametrize("name", ["a.mhtml", "a.MHT", "page", "a.doc"])
+def test_a_web_archive_is_its_page(name: str) -> None:
+    for sender in ("<Saved by Blink>", ""):
+        document = only_document(name, web_archive(PAGE, PICTURE, sender=sender))
+        assert (document.id, document.title, document.text) == (name, "All about wool", "Soft wool.")
+        assert (dict(document.fields), document.problems) == ({"date": "2024-02-29"}, ())
+
+
+def test_the_frames_of_a_web_archive_are_read_where_its_page_is_none() -> None:
+    frames = ("text/html", "https://x.org/", "<html><frameset><frame src='cid:1'></frameset></html>")
+    found = documents("a.mhtml", web_archive(frames, PAGE, PICTURE))
+    assert [(one.id, one.text) for one in found] == [("a.mhtml!frame 1.html", "Soft wool.")]
+
+
+def test_a_message_of_apple_mail_is_read_without_what_apple_adds() -> None:
+    raw = message("Wool", "Soft.").as_bytes()
+    document = only_document("1.emlx", b"%d      \n%s<?xml version='1.0'?>\n<plist>flags</plist>\n" % (len(raw), raw))
+    assert (document.title, document.text) == ("Wool", "Soft.")
+
+
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\n", b"\r\n\r\n"])
+def test_what_stands_before_a_message_does_not_hide_its_headers(before: bytes) -> None:
+    raw = message("Wool", "Soft.").as_bytes()
+    document = only_document("a.eml", before + raw)
+    assert (document.title, document.text) == ("Wool", "Soft.")
+    box = b"From - Thu Feb 29 12:00:00 2024\n" + raw
+    assert [one.title for one in documents("a.mbox", before + box)] == ["Wool"]
+
+
+def test_mail_without_a_suffix_is_read_as_mail() -> None:
+    raw = message("Wool", "Soft.").as_bytes()
+    box = b"From - Thu Feb 29 12:00:00 2024\nX-Mozilla-Status: 0001\n" + raw + b"\n"
+    assert [one.id for one in documents("Inbox", box + box)] == ["Inbox#1", "Inbox#2"]
+    received = b"Return-Path: <a@x.org>\nReceived: from x.org\n\tby y.org; Thu, 29 Feb 2024 12:00:00 +0100\n" + raw
+    for name in ("cur/1700000000.M1P2.host.example.pl:2,S", "new/1700000000.M1P2.host.pl", "123"):
+        document = only_document(name, received)
+        assert (document.title, document.text) == ("Wool", "Soft.")

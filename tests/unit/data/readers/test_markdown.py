@@ -104,3 +104,16 @@ def test_a_rule_between_paragraphs_is_not_front_matter() -> None:
 )
 def test_headings_lose_their_markup_and_no_signs_of_code(heading: str, words: str) -> None:
     assert only_document("a.md", f"# {heading}\n\nText.\n").title == words
+
+
+def test_front_matter_keeps_what_yaml_would_write_otherwise() -> None:
+    front = (
+        "version: 1.10\nphone: +49\nzip: 012\ntime: 12:30\ncountry: NO\nyear: 2020\nsize: 1.5\ndraft: true\nid: '7'\n"
+    )
+    document = only_document("a.md", f"---\n{front}---\nText.\n")
+    assert dict(document.fields) == {
+        "version": "1.10", "phone": "+49", "zip": "012", "time": "12:30", "country": "NO", "year": 2020, "size": 1.5,
+        "draft": True, "id": "7",
+    }  # fmt: skip
+    toml = only_document("a.md", "+++\nversion = 1.10\nsize = 1.5\nall = inf\n+++\nText.\n")
+    assert dict(toml.fields) == {"version": "1.10", "size": 1.5, "all": "inf"}

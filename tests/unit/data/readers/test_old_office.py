@@ -84,6 +84,13 @@ def test_what_only_has_the_suffix_needs_no_libreoffice(monkeypatch: pytest.Monke
     assert only_document("a.doc", b"<html><body><p>Soft wool.</p></body></html>").text == "Soft wool."
     assert only_document("a.doc", b"Soft wool.\n").text == "Soft wool.\n"
     assert [one.id for one in documents("a.xls", xlsx_bytes(HERD))] == ["a.xls!Herd#2"]
+    for encoding in ("utf-8", "utf-16"):
+        table = "Sales report\nname\tprice\nPump\t90\nValve\t20\n".encode(encoding)
+        assert documents("a.xls", table)[1].fields == {"name": "Pump", "price": 90}
+    assert only_document("a.xls", b"A letter, in two lines,\nof prose.\n").text.startswith("A letter")
+    assert refusal(
+        "a.doc", b"<?xml version='1.0'?><w:d xmlns:w='http://schemas.microsoft.com/office/word/2003/wordml'/>"
+    ) == (old_office.MISSING)
     assert refusal("a.doc", b"\0\1\2\3") == "damaged (it does not begin as an Office file)"
 
 

@@ -68,10 +68,36 @@ def test_the_rows_of_a_spreadsheet_are_documents_with_their_values() -> None:
     assert [(one.id, one.title, one.first_line) for one in found] == [
         ("a.ods!Herd#2", "Ayla", 2), ("a.ods!Herd#5", "Bo", 5), ("a.ods!Herd#6", "Bo", 6),
     ]  # fmt: skip
-    assert found[0].text == "She leads the herd\nup the mountain."
+    assert found[0].text == "She leads the herd\nup the mountain.\na note"  # The comment ends the row
     assert dict(found[0].fields) == {"sheet": "Herd", "born": "2020-05-01"}
     assert found[1].fields["born"] == 2021
     assert documents("a.ods", odf_bytes(SHEET), id_field="born")[0].id == "a.ods!Herd#2020-05-01"
+
+
+def test_truth_values_of_a_spreadsheet_are_such_and_its_charts_are_counted() -> None:
+    def row(*cells: str) -> str:
+        return f"<table:table-row>{''.join(cells)}</table:table-row>"
+
+    text = "<table:table-cell><text:p>{}</text:p></table:table-cell>".format
+    truth = (
+        '<table:table-cell office:value-type="boolean" office:boolean-value="{}"><text:p>{}</text:p></table:table-cell>'
+    )
+    note = "<office:annotation><text:p>in centimeters</text:p></office:annotation><text:p>size</text:p>"
+    note = f"<table:table-cell>{note}</table:table-cell>"
+    chart = "<table:table-cell><draw:frame><draw:object/></draw:frame><text:p>b</text:p></table:table-cell>"
+    rows = (
+        row(note, text("sold"))
+        + row(text("a"), truth.format("true", "WAHR"))
+        + row(chart, truth.format("false", "FALSCH"))
+    )
+    found = documents(
+        "a.ods", odf_bytes(f'<office:spreadsheet><table:table table:name="A">{rows}</table:table></office:spreadsheet>')
+    )
+    assert [(one.id, one.text) for one in found] == [
+        ("a.ods!A#2", "size: a; sold: TRUE"), ("a.ods!A#3", "size: b; sold: FALSE"), ("a.ods!A#1", "in centimeters")
+    ]  # fmt: skip
+    assert [one.fields.get("sold") for one in found] == [True, False, None]
+    assert found[-1].problems == ("1 embedded object (a chart or formula) left out",)
 
 
 def test_repeated_cells_cannot_fill_the_memory() -> None:

@@ -13,10 +13,11 @@ from tokenizers import Tokenizer
 
 from llama2vec.config import EncoderSettings
 from llama2vec.errors import ConfigError, ModelError, OutputExistsError
-from llama2vec.model.golden import GOLDEN_TEXTS, SIDES
+from llama2vec.model.golden import GOLDEN_TEXTS
 from llama2vec.model.publish.exporting import QUERY_TOKENIZER, Export, OnnxExport, export_encoder
 from llama2vec.model.publish.gguf_file import GGUF_FILE
 from llama2vec.model.source import EXPORT_FILE
+from llama2vec.records import SIDES
 
 
 def test_the_folder_s_own_files_give_the_encoder_s_vectors_without_llama2vec(exported: Path) -> None:

@@ -1,0 +1,1 @@
+"""A store in other programs' files and databases."""

@@ -1,0 +1,1 @@
+"""How a store is searched: by vectors, by words, within a filter."""

@@ -1,0 +1,350 @@
+"""Which passages a filter such as ``year >= 2020 and path ~ "guide/"`` allows.
+
+A filter is one expression of SQL, evaluated by SQLite over :mod:`field_table`, with three additions: ``~`` and ``!~``
+say that a text contains another one (upper and lower case are the same), text may stand in double quotes, and a field
+may have the name of an SQL keyword. Whatever SQLite would silently understand otherwise than it was meant, such as
+``2000 < year < 2010``, is an error.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sqlite3
+import threading
+import time
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from llama2vec.errors import FilterError, StoreError
+from llama2vec.records import Passage
+from llama2vec.retrieve.index.exact import Rows
+from llama2vec.retrieve.index.field_table import ROW, TABLE, quoted, write_field_table
+from llama2vec.retrieve.store.reader import is_intact
+
+_FUNCTIONS = frozenset([
+    "abs", "coalesce", "date", "datetime", "ifnull", "iif", "instr", "julianday", "length", "lower", "ltrim", "max",
+    "min", "nullif", "replace", "round", "rtrim", "strftime", "substr", "time", "trim", "typeof", "unixepoch", "upper",
+])  # fmt: skip
+_OPERATOR_FUNCTIONS = frozenset(["like", "glob", "match"])  # What SQLite calls for LIKE, GLOB and our ~
+_KEYWORDS = frozenset([
+    "and", "as", "between", "case", "cast", "collate", "else", "end", "escape", "false", "glob", "in", "is", "isnull",
+    "like", "not", "notnull", "null", "or", "then", "true", "when",
+])  # fmt: skip
+_AFTER = {"as": frozenset(["integer", "real", "text"]), "collate": frozenset(["nocase", "binary", "rtrim"])}
+_COMPARISONS = frozenset(["=", "==", "!=", "<>", "<", "<=", ">", ">=", "~", "!~"])
+_ORDERS = frozenset(["<", "<=", ">", ">=", "between"])
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+      | (?P<comment>--|/\*)
+      | (?P<text>'(?:[^']|'')*'|"(?:[^"]|"")*")
+      | (?P<field>\[[^\]]*\]|`(?:[^`]|``)*`)
+      | (?P<date>\d{4}-(?:\d\d\b(?:-\d\d\b)?|\d\d?-\d\d?\b))
+      | (?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?!\w))
+      | (?P<name>[^\W\d]\w*)
+      | (?P<operator>!~|~|<=|>=|<>|!=|==|[<>=+\-*/%(),])""",
+    re.VERBOSE,
+)
+_PLAIN_NAME = re.compile(r"[^\W\d]\w*")
+_HINTS = {
+    "&": "write `and`", "|": "write `or`", "!": "write `not`", ";": "give a single expression",
+    "'": "the text is not closed", '"': "the text is not closed", "[": "the name is not closed",
+    "`": "the name is not closed",
+}  # fmt: skip
+
+_Types: TypeAlias = Mapping[str, tuple[str, str]]
+"""A field's name in lower case → its name and declared type."""
+
+_LONGEST = 10_000
+_SECONDS = 20.0
+_SHOWN_FIELDS = 12
+_KEPT = 8
+
+
+class _Token(NamedTuple):
+    kind: str
+    written: str  # As in the expression
+    at: int
+    sql: str
+
+
+class PassageFields:
+    """The fields of a store's passages.
+
+    Args:
+        passages: Opens the passages in row order; called by the first filter, unless there is a table.
+        table: The file of the table that was made with the index; None = make one in memory.
+        sha256: Its checksum.
+        remedy: How to make the table again.
+    """
+
+    def __init__(
+        self, passages: Callable[[], Iterator[Passage]], table: Path | None = None, sha256: str = "", remedy: str = ""
+    ) -> None:
+        self._passages, self._table, self._sha256, self._remedy = passages, table, sha256, remedy
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._types: dict[str, tuple[str, str]] = {}  # Lower case → name and declared type
+        self._found: dict[str, Rows] = {}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What filters can name: ``id``, ``title``, ``path``, ``page``, then the fields in order of appearance."""
+        with self._lock:
+            self._open()
+            return [name for name, _ in self._types.values()]
+
+    def rows(self, where: str) -> Rows:
+        """Return the rows [n] that a filter allows, ascending.
+
+        Raises:
+            FilterError: It is not an expression over the fields, or takes too long.
+            StoreError: The table is damaged.
+        """
+        with self._lock:
+            connection = self._open()
+            if where not in self._found:
+                expression = _translated(where, self._types)
+                found = _evaluated(connection, f"SELECT {quoted(ROW)} FROM {TABLE} WHERE ({expression})", where)  # noqa: S608
+                if "(" in where:  # a function may depend on the date
+                    return found
+                while len(self._found) >= _KEPT:
+                    del self._found[next(iter(self._found))]
+                self._found[where] = found
+            return self._found[where]
+
+    def has_document(self, path: str) -> bool:
+        """Tell whether a passage comes from this file, from a row of it (``path#7``) or a member (``path!name``)."""
+        statement = f"SELECT 1 FROM {TABLE} WHERE path = ?1 OR substr(path, 1, ?2) IN (?1 || '#', ?1 || '!') LIMIT 1"  # noqa: S608
+        with self._lock:
+            return self._open().execute(statement, [path, len(path) + 1]).fetchone() is not None
+
+    def _open(self) -> sqlite3.Connection:
+        if self._table is not None and not is_intact(self._table, self._sha256):
+            raise StoreError(f"{self._table} is missing, damaged, or was replaced after it was opened; {self._remedy}")
+        if self._connection is None:
+            if self._table is None:
+                connection = write_field_table(self._passages(), ":memory:")
+            else:
+                address = f"{self._table.resolve().as_uri()}?mode=ro&immutable=1"
+                connection = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+            try:
+                columns = connection.execute(f"PRAGMA table_info({TABLE})").fetchall()
+            except sqlite3.DatabaseError as error:
+                raise StoreError(f"{self._table} cannot be read ({error}); {self._remedy}") from error
+            self._types = {name.lower(): (name, kind) for _, name, kind, *_ in columns if name != ROW}
+            _protect(connection)
+            self._connection = connection
+        return self._connection
+
+
+def _protect(connection: sqlite3.Connection) -> None:
+    """Allow a connection to read the table through harmless functions, and nothing else."""
+
+    def authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+        allowed = action == sqlite3.SQLITE_SELECT
+        allowed |= action == sqlite3.SQLITE_READ and first == TABLE
+        allowed |= action == sqlite3.SQLITE_FUNCTION and second in _FUNCTIONS | _OPERATOR_FUNCTIONS
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+    connection.create_function("match", 2, _contains, deterministic=True)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 26)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, 1000)
+    connection.set_authorizer(authorize)
+
+
+def _contains(part: object, text: object) -> bool | None:
+    """Tell whether a text contains another one, in any case; None where one is missing."""
+    return None if part is None or text is None else _folded(str(part)) in _folded(str(text))
+
+
+@lru_cache(maxsize=1024)
+def _folded(text: str) -> str:
+    return text.casefold() if text.isascii() else unicodedata.normalize("NFC", text).casefold()
+
+
+def _evaluated(connection: sqlite3.Connection, statement: str, where: str) -> Rows:
+    """Return the rows that a statement selects."""
+    ends = time.monotonic() + _SECONDS
+    connection.set_progress_handler(lambda: time.monotonic() > ends, 10_000)
+    try:
+        return np.fromiter((row for (row,) in connection.execute(statement)), dtype=np.int64)
+    except sqlite3.Error as error:
+        if time.monotonic() > ends:
+            raise _mistake(f"took longer than {_SECONDS:g} s; simplify it") from None
+        problem = str(error)
+        if problem.startswith('near ")"') and not where.rstrip().endswith(")"):
+            problem = "the expression is incomplete"
+        raise _mistake(problem) from None
+    finally:
+        connection.set_progress_handler(None, 0)
+
+
+def check_filter(where: str) -> None:
+    """Refuse a filter that no index can read; which fields there are is known only once it is opened.
+
+    Raises:
+        FilterError: It is not an expression.
+    """
+    _parsed(where, None)
+
+
+def _translated(where: str, types: _Types) -> str:
+    """Return an expression as SQLite reads it; refuse what is not one expression over the fields."""
+    tokens = _parsed(where, types)
+    for left, operator, right in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if operator.kind in ("operator", "name"):
+            _check_types(left, operator.written.lower(), right, types)
+    if not any(token.kind == "field" for token in tokens):
+        raise _mistake(f"names no field; {_known(types)}")
+    return " ".join(token.sql for token in tokens)
+
+
+def _parsed(where: str, types: _Types | None) -> list[_Token]:
+    """Return the words of an expression; without ``types``, any name is a field."""
+    if len(where) > _LONGEST:
+        raise _mistake(f"has {len(where):,} characters, more than {_LONGEST:,}")
+    try:
+        where.encode()
+    except UnicodeEncodeError:
+        raise _mistake(f"{where!a} holds half of a surrogate pair; remove it") from None
+    tokens = list(_tokens(where, types))
+    if not tokens:
+        raise _mistake("is empty; write an expression such as year >= 2020, or leave it out")
+    _check_parentheses(tokens)
+    _check_chains(tokens)
+    return tokens
+
+
+def _tokens(where: str, types: _Types | None) -> Iterator[_Token]:
+    at, before = 0, ""
+    while at < len(where):
+        match = _TOKEN.match(where, at)
+        if match is None:
+            hint = _HINTS.get(where[at], "text needs quotes, such as 'en'")
+            raise _mistake(f"cannot read {where[at : at + 12]!r} (character {at + 1}); {hint}")
+        kind, written = str(match.lastgroup), match[0]
+        if kind == "comment":
+            raise _mistake(f"holds a comment at character {at + 1}; leave it out")
+        elif kind == "date":
+            raise _mistake(f"a date needs quotes: '{written}'")
+        elif kind == "text":
+            text = written[1:-1].replace(written[0] * 2, written[0])
+            if written[0] == '"' and text.lower() in (types or ()):
+                raise _mistake(
+                    f"{written} can mean the field {_as_written(text)} or the text '{text}'; write one of these"
+                )
+            yield _Token(kind, written, at, "'" + text.replace("'", "''") + "'")
+        elif kind == "field":
+            name = written[1:-1].replace("``", "`") if written[0] == "`" else written[1:-1]
+            yield _Token(kind, written, at, _field(name, types))
+        elif kind == "name":
+            follows = where[match.end() :].lstrip()[:1]
+            yield _named(written, at, before, follows, types)
+        elif kind != "space":
+            yield _Token(kind, written, at, {"~": "MATCH", "!~": "NOT MATCH"}.get(written, written))
+        before = before if kind == "space" else written.lower()
+        at = match.end()
+
+
+def _named(written: str, at: int, before: str, follows: str, types: _Types | None) -> _Token:
+    """Return a name as what it stands for: a keyword, a function or a field."""
+    name = written.lower()
+    if name in _AFTER.get(before, ()) or (name in _KEYWORDS and not (follows == "(" and name in (types or ()))):
+        return _Token("name", written, at, name)
+    if follows == "(" and name not in (types or ()):
+        if name not in _FUNCTIONS:
+            raise _mistake(f"unknown function {written!r}; there are {', '.join(sorted(_FUNCTIONS))}")
+        return _Token("function", written, at, name)
+    return _Token("field", written, at, _field(written, types))
+
+
+def _field(name: str, types: _Types | None) -> str:
+    if types is None:
+        return quoted(name)
+    if name.lower() in types:
+        return quoted(types[name.lower()][0])
+    close = difflib.get_close_matches(name.lower(), types, n=1)
+    close = close or [key for key in types if key.replace("-", " ").split()[:1] == [name.lower()]]
+    meant = f"did you mean {_as_written(types[close[0]][0])}? " if close else ""
+    raise _mistake(f"unknown field {name!r}; {meant}{_known(types)}; text needs quotes: '{name}'")
+
+
+def _check_parentheses(tokens: Sequence[_Token]) -> None:
+    open_ones: list[int] = []
+    for token in tokens:
+        if token.written == "(":
+            open_ones.append(token.at)
+        elif token.written == ")":
+            if not open_ones:
+                raise _mistake(f"the parenthesis at character {token.at + 1} closes nothing")
+            open_ones.pop()
+    if open_ones:
+        raise _mistake(f"the parenthesis at character {open_ones[-1] + 1} is not closed")
+
+
+def _check_chains(tokens: Sequence[_Token]) -> None:
+    """Refuse ``2000 < year < 2010``, which SQLite reads as ``(2000 < year) < 2010``."""
+    compared = [""]
+    for token in tokens:
+        word = token.written.lower()
+        if word == "(":
+            compared.append("")
+        elif word == ")":
+            compared.pop()
+        elif token.kind == "operator" and word in _COMPARISONS:
+            if compared[-1]:
+                raise _mistake(
+                    f"{compared[-1]!r} and {word!r} compare one after the other; join two comparisons with `and`"
+                )
+            compared[-1] = word
+        elif word == "," or (token.kind == "name" and word in ("and", "or", "when", "then", "else")):
+            compared[-1] = ""
+
+
+def _check_types(left: _Token, operator: str, right: _Token, types: _Types) -> None:
+    """Refuse a comparison of a field with a value of another type, which SQLite answers the same for every passage."""
+    field, value = (left, right) if left.kind == "field" else (right, left)
+    if field.kind != "field" or value.kind not in ("number", "text") or operator in ("~", "!~"):
+        return
+    if operator not in _COMPARISONS | _ORDERS:
+        return
+    name = next(key for key, (written, _) in types.items() if quoted(written) == field.sql)
+    shown, kind = _as_written(types[name][0]), types[name][1]
+    if kind in ("INTEGER", "REAL") and value.kind == "text" and not _is_number(value.sql[1:-1]):
+        hint = f"; write {shown} {operator} {value.sql[1:-1].lower()}" if value.sql in ("'true'", "'false'") else ""
+        raise _mistake(f"{shown} holds numbers, which {value.written} is not{hint}")
+    if kind in ("TEXT", "") and value.kind == "number" and operator in _ORDERS:
+        holds = "text" if kind == "TEXT" else "text in some passages and numbers in others"
+        raise _mistake(
+            f"{shown} holds {holds}; compare numbers with cast({shown} as real), or put {value.written} in quotes"
+        )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _as_written(name: str) -> str:
+    """Return a field's name as a filter writes it."""
+    plain = _PLAIN_NAME.fullmatch(name) and name.lower() not in _KEYWORDS
+    return name if plain else f"[{name}]" if "]" not in name else f"`{name.replace('`', '``')}`"
+
+
+def _known(types: _Types) -> str:
+    names = [_as_written(name) for name, _ in types.values()]
+    more = f" and {len(names) - _SHOWN_FIELDS} more" if len(names) > _SHOWN_FIELDS else ""
+    return f"the fields are {', '.join(names[:_SHOWN_FIELDS])}{more}"
+
+
+def _mistake(problem: str) -> FilterError:
+    return FilterError(f"where: {problem}")

@@ -1,0 +1,1 @@
+"""Vectors and passages on the disk, and how they are made."""
