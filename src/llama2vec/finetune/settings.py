@@ -188,6 +188,10 @@ def _is_rows(source: str) -> bool:
     return source.lower().endswith((".jsonl", ".jsonl.gz")) and Path(source).is_file()
 
 
+def _has_another_split(settings: ExamplesSettings | ValidationSettings) -> bool:
+    return settings.split != type(settings).model_fields["split"].default
+
+
 class FinetuneConfig(Settings):
     """A whole fine-tuning recipe (stage 2).
 
@@ -227,10 +231,14 @@ class FinetuneConfig(Settings):
             return f"optimizer.epochs: {steps}; set optimizer.steps=0 as well"
         if validation.source and validation.share not in (0.0, ValidationSettings.model_fields["share"].default):
             return "validation.share holds training examples out, and validation.source takes their place; drop one"
-        if "validation.split" in sets and not validation.source:
+        given: dict[str, list[str]] = {}
+        if "data.split" in sets and _has_another_split(self.data):
+            given["data.split"] = self.data.source_list
+        if "validation.split" in sets and _has_another_split(validation):
+            given["validation.split"] = [validation.source]
+        if "validation.split" in given and not validation.source:
             return "validation.split is that of validation.source, and none is named; drop it or name a source"
-        files = {"validation.split": [validation.source], "data.split": self.data.source_list}
-        for key, sources in files.items():
-            if key in sets and sources and all(map(_is_rows, sources)):
+        for key, sources in given.items():
+            if sources and all(map(_is_rows, sources)):
                 return f"{key}: {sources[0]} is a file, which has no splits; drop it"
         return ""

@@ -63,7 +63,7 @@ def wanted_rows(count: int, share: float, most: int) -> int:
     >>> wanted_rows(1000, 0.02, 100), wanted_rows(3, 0.02, 100), wanted_rows(3, 0.0, 100)
     (20, 1, 0)
     """
-    return min(most, round(count * share) or bool(share and count))
+    return min(most, round(count * share) or int(share > 0 and count > 0))
 
 
 def largest_group(wanted: int, most: int) -> int:

@@ -44,8 +44,8 @@ def test_the_recipe_that_is_shipped_is_read_and_trains_on_mined_negatives() -> N
         (["contrastive.false_negative_margin=-0.1"], "contrastive.false_negative_margin needs a guide"),
         (["contrastive.false_negative_scale=relative"], "contrastive.false_negative_scale needs a guide"),
         (["validation.source=x", "validation.share=0.1"], "and validation.source takes their place"),
-        (["validation.split=dev"], "validation.split is that of validation.source, and none is named"),
-        (["validation.source=ROWS", "validation.split=dev"], "validation.split: ROWS is a file, which has no splits"),
+        (["validation.split=test"], "validation.split is that of validation.source, and none is named"),
+        (["validation.source=ROWS", "validation.split=test"], "validation.split: ROWS is a file, which has no splits"),
         (["data.sources=ROWS", "data.split=dev"], "data.split: ROWS is a file, which has no splits; drop it"),
     ],
 )
