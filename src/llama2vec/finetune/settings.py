@@ -189,7 +189,7 @@ def _is_rows(source: str) -> bool:
 
 
 def _has_another_split(settings: ExamplesSettings | ValidationSettings) -> bool:
-    return settings.split != type(settings).model_fields["split"].default
+    return bool(settings.split != type(settings).model_fields["split"].default)
 
 
 class FinetuneConfig(Settings):
