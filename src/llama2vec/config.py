@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import json
+import logging
 import tomllib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Set
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
@@ -25,8 +25,14 @@ from pydantic import (
 from llama2vec.errors import ConfigError, too_large
 from llama2vec.files import read_text
 from llama2vec.shipped import find_recipe, recipe_files
+from llama2vec.toml_values import set_value
+
+logger = logging.getLogger(__name__)
 
 PromptName = Literal["self", "next"]
+
+_OLD_KEYS = {"optimiser": "optimizer", "neighbours": "neighbors", "measures": "metrics"}
+"""Keys of recipes for earlier versions → their present names."""
 
 
 class Settings(BaseModel):
@@ -266,7 +272,7 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
         ConfigError: The file cannot be read, a key is unknown (with the nearest known one), or a value is invalid.
     """
     where, overrides = str(path) if path else "--set", list(overrides)
-    data = _read_toml(Path(path)) if path else {}
+    data = _read_toml(Path(path), where) if path else {}
     for override in overrides:
         _apply_override(data, override)
     _expand_prompt_recipe(data)
@@ -274,15 +280,18 @@ def load_config(schema: type[ConfigT], path: str | Path | None, overrides: Itera
         found = schema.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_first_problem(schema, error, where)) from None
-    if idle := found.idle(frozenset(override.partition("=")[0].strip() for override in overrides)):
+    keys = (override.partition("=")[0].split(".") for override in overrides)
+    if idle := found.idle(
+        frozenset(".".join(_OLD_KEYS.get(part.strip(), part.strip()) for part in key) for key in keys)
+    ):
         raise ConfigError(f"{where}: {idle}")
     return found
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read_toml(path: Path, where: str) -> dict[str, Any]:
     path = find_recipe(path)
     try:
-        return tomllib.loads(read_text(path))
+        return _with_present_keys(tomllib.loads(read_text(path)), where)
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: no such recipe; give the path of a TOML file, or one of {', '.join(recipe_files())}"
@@ -296,29 +305,19 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read as TOML: {fault}") from None
 
 
-def set_value(text: str) -> Any:
-    """Return the value of a ``--set``: TOML, or else the text itself."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        return text
+def _with_present_keys(data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Rename keys of earlier versions, with a warning for each."""
+    return {
+        _present_key(key, where): _with_present_keys(value, where) if isinstance(value, dict) else value
+        for key, value in data.items()
+    }
 
 
-def toml_value(value: object) -> str:
-    """Write a value as TOML does.
-
-    >>> toml_value([1, 0.5, True, "a \\"b\\""])
-    '[1, 0.5, true, "a \\\\"b\\\\""]'
-    """
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml_value, value))}]"
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{json.dumps(name)} = {toml_value(one)}' for name, one in value.items())}}}"
-    if value is None:
-        return "none"
-    # A TOML string takes what JSON's does, except two \\u escapes for one character and a bare DEL.
-    is_plain = isinstance(value, bool | int | float)
-    return json.dumps(value if is_plain else str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+def _present_key(key: str, where: str) -> str:
+    present = _OLD_KEYS.get(key, key)
+    if present != key:
+        logger.warning("%s: '%s' is now called '%s'; please rename it", where, key, present)
+    return present
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
@@ -326,7 +325,7 @@ def _apply_override(data: dict[str, Any], override: str) -> None:
     if not separator or not key.strip():
         raise ConfigError(f"--set {override}: write it as section.key=value")
     value = set_value(text)
-    *sections, last = (part.strip() for part in key.split("."))
+    *sections, last = (_present_key(part.strip(), "--set") for part in key.split("."))
     for section in sections:
         inner = data.setdefault(section, {})
         if isinstance(inner, str) and section == "prompts":

@@ -180,7 +180,7 @@ def test_an_override_that_is_no_assignment_to_a_key_is_refused(override: str) ->
         (b"name = \xff\n", "is not valid UTF-8; save it"),
         (b"steps = " + b"1" * 5000, "cannot be read as TOML: it has numbers too long or"),
         (b"steps = " + b"[" * 5000, "cannot be read as TOML: .* values too nested$"),
-        (b".".join([b"a"] * 5000) + b" = 1", "unknown key 'a'"),
+        (b".".join([b"a"] * 5000) + b" = 1", "cannot be read as TOML: .* values too nested$"),
     ],
     ids=["syntax", "twice", "utf-8", "digits", "nested list", "nested keys"],
 )
@@ -220,6 +220,17 @@ def test_a_settings_model_can_be_filled_on_its_own() -> None:
 def test_resolved_settings_survive_a_round_trip() -> None:
     config = load_config(AdaptConfig, None, ["prompts=released", "model.lora.rank=4"])
     assert AdaptConfig.model_validate(config.model_dump()) == config
+
+
+def test_keys_of_earlier_versions_load_with_one_warning_each(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    recipe = tmp_path / "old.toml"
+    recipe.write_text("[optimiser]\nsteps = 7\n", encoding="utf-8")
+    config = load_config(AdaptConfig, recipe, ["optimiser.batch_size=3"])
+    assert (config.optimizer.steps, config.optimizer.batch_size) == (7, 3)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{recipe}: 'optimiser' is now called 'optimizer'; please rename it",
+        "--set: 'optimiser' is now called 'optimizer'; please rename it",
+    ]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes by name")

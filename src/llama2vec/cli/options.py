@@ -17,14 +17,13 @@ from llama2vec.config import (
     ModelSettings,
     Settings,
     load_config,
-    set_value,
-    toml_value,
 )
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import ConfigError, ContractError
 from llama2vec.languages import check_language
 from llama2vec.model.source import ModelSpec, read_choices, resolve_model
 from llama2vec.terminal import is_first_process
+from llama2vec.toml_values import set_value, toml_value
 
 if TYPE_CHECKING:
     from llama2vec.data.folder import ReadingReport

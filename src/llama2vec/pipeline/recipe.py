@@ -11,11 +11,12 @@ from pydantic import ValidationError
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.artifact import read_object
-from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, section_of, toml_value
+from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings, section_of
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.manifest import MANIFEST_FILE, RUN_RECORD, sealed
 from llama2vec.pipeline.settings import RunConfig
+from llama2vec.toml_values import toml_value
 from llama2vec.training.output import PLAN_SEAL
 
 _SCHEMAS: dict[str, type[Settings]] = {"adapt": AdaptConfig, "finetune": FinetuneConfig, "run": RunConfig}
