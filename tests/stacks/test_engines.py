@@ -265,15 +265,21 @@ def test_collections_of_others_are_refused(
     engine.close()
 
 
+def exported(place: Target, table: npt.NDArray[np.float32], folder: Path) -> VectorStore:
+    """Return a store of 200 passages that an engine holds, too."""
+    store = store_of(folder / "store", list(range(200)), table)
+    engine = place.open()
+    export_store(store, engine)
+    engine.close()
+    return store
+
+
 @pytest.mark.parametrize("kind", ENGINES)
 def test_an_index_searches_through_an_engine(
     kind: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path
 ) -> None:
-    store = store_of(tmp_path / "store", list(range(200)), table)
     place = target(kind)
-    engine = place.open()
-    export_store(store, engine)
-    engine.close()
+    store = exported(place, table, tmp_path)
     build_index(store, tmp_path / "index", bm25="en", search=SearchRequest(engine=place))
     opened = OpenedIndex.open(tmp_path / "index")
     queries = clustered(50, WIDTH, seed=1)
@@ -290,11 +296,8 @@ def test_an_index_searches_through_an_engine(
 def test_an_index_that_is_replaced_while_it_is_open_is_searched_on(
     kind: str, target: Callable[[str], Target], table: npt.NDArray[np.float32], tmp_path: Path
 ) -> None:
-    store = store_of(tmp_path / "store", list(range(200)), table)
     place = target(kind)
-    engine = place.open()
-    export_store(store, engine)
-    engine.close()
+    store = exported(place, table, tmp_path)
     build_index(store, tmp_path / "index", search=SearchRequest(engine=place))
     opened = OpenedIndex.open(tmp_path / "index")
     assert build_index(store, tmp_path / "index", bm25="en") == ["bm25"]

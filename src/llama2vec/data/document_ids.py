@@ -41,7 +41,7 @@ def document_of(passage: Passage) -> str:
     return passage.place.document if passage.place else passage.id
 
 
-def by_document(passages: Iterable[Passage]) -> Iterator[tuple[str, list[Passage]]]:
+def document_groups(passages: Iterable[Passage]) -> Iterator[tuple[str, list[Passage]]]:
     """Yield each document with its passages, which follow each other."""
     for document, parts in groupby(passages, document_of):
         yield document, list(parts)

@@ -131,7 +131,7 @@ def examples_task(
     """Make a search task from labeled examples: their positives, negatives, and some passages of other examples.
 
     A passage answers a query if any held-out row with the same query has it as a positive, by its text or, within a
-    source, by its id. Of the others, none is drawn that has the query or the positive of a held-out row.
+    source, by its id. Rows that share a query or a positive with a held-out row give no further passages.
     """
     draw = random.Random(f"{seed}:validation")
     numbered = list(zip(held_out, sources or [0] * len(held_out), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama2vec.data.document_ids import DocumentIds, by_document, numbered
+from llama2vec.data.document_ids import DocumentIds, document_groups, numbered
 from llama2vec.records import Passage, Place
 
 
@@ -37,5 +37,5 @@ def test_a_number_that_is_taken_too_is_passed_over() -> None:
 
 def test_passages_come_document_by_document() -> None:
     passages = [*parts("a.md", "a.md", 2), *parts("b.md", "b.md", 1), Passage("row", "text")]
-    found = [(document, len(some)) for document, some in by_document(passages)]
+    found = [(document, len(some)) for document, some in document_groups(passages)]
     assert found == [("a.md", 2), ("b.md", 1), ("row", 1)]

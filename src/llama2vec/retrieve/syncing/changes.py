@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from llama2vec.data.document_ids import DocumentIds, by_document, document_of, numbered
+from llama2vec.data.document_ids import DocumentIds, document_groups, document_of, numbered
 from llama2vec.data.folder import SourceFile, Walk
 from llama2vec.data.rows import passage_line, passage_of
 from llama2vec.errors import UnreadableError
@@ -212,7 +212,7 @@ class Changes:
         for place in sorted((place for place, entry in enumerate(self.entries) if not entry.stays), key=turn):
             entry = self.entries[place]
             assert entry.spooled is not None
-            found = {document: ids.number(parts) for document, parts in by_document(self._spooled(*entry.spooled))}
+            found = {document: ids.number(parts) for document, parts in document_groups(self._spooled(*entry.spooled))}
             numbers = {document: number for document, number in found.items() if number > 1}
             self.entries[place] = replace(entry, record=entry.record.model_copy(update={"numbers": numbers}))
 
