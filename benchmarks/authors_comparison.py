@@ -20,8 +20,8 @@ from llama2vec.adapt import train as adaptation
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import load_config
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.unlabeled import adaptation_examples
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.examples.unlabeled import adaptation_examples
 from llama2vec.files import write_json
 from llama2vec.finetune import train as finetuning
 from llama2vec.finetune.batches import ContrastiveOrder, DrawnExample

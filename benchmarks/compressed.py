@@ -28,8 +28,8 @@ from compressed_table import MEASURE, table
 from provenance import made_by
 
 from llama2vec.config import ModelSettings
-from llama2vec.data.beir import BeirTask, read_beir
-from llama2vec.data.corpus import read_passages
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.tasks.beir import BeirTask, read_beir
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Run

@@ -28,7 +28,7 @@ from study.sets import sampled_set
 
 from llama2vec.cli.ask import READY_MODEL
 from llama2vec.config import load_config
-from llama2vec.data.examples import write_examples
+from llama2vec.data.examples.labeled import write_examples
 from llama2vec.files import write_json
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.stage import finetune_model

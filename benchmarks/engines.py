@@ -35,9 +35,9 @@ import numpy as np
 import numpy.typing as npt
 from provenance import made_by
 
-from llama2vec.data.beir import read_beir
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.folder import SourceFile, Walk
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.documents.folder import SourceFile, Walk
+from llama2vec.data.tasks.beir import read_beir
 from llama2vec.files import write_json
 from llama2vec.records import Passage, Place, Query, Run
 from llama2vec.retrieve.search.retriever import Retriever

@@ -30,8 +30,8 @@ from study.protocol import Sets
 from study.sets import SampledSet
 
 from llama2vec.config import load_config
-from llama2vec.data.beir import BeirTask
-from llama2vec.data.examples import read_examples, write_examples
+from llama2vec.data.examples.labeled import read_examples, write_examples
+from llama2vec.data.tasks.beir import BeirTask
 from llama2vec.files import write_json
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.finetune.stage import finetune_model

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from provenance import made_by
 
-from llama2vec.data.passages import Splitter
+from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.files import write_json
 from llama2vec.records import Passage

@@ -17,8 +17,8 @@ from typing import Any
 
 from provenance import made_by
 
-from llama2vec.data.beir import read_beir
-from llama2vec.data.corpus import corpus_fingerprint, count_passages
+from llama2vec.data.corpus.passages import corpus_fingerprint, count_passages
+from llama2vec.data.tasks.beir import read_beir
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Query

@@ -36,13 +36,13 @@ from typing import Any
 import numpy as np
 from provenance import made_by
 
-from llama2vec.data.corpus import read_passages, read_queries
-from llama2vec.data.documents import Document
-from llama2vec.data.passages import Splitter, whole_passage
+from llama2vec.data.corpus.passages import read_passages, read_queries
+from llama2vec.data.documents.document import Document
+from llama2vec.data.documents.splitting import Splitter, whole_passage
+from llama2vec.data.documents.windows import max_passage
 from llama2vec.data.settings import PassageSettings
-from llama2vec.data.trec import read_qrels
-from llama2vec.data.windows import max_passage
-from llama2vec.data.words import sentence_spans
+from llama2vec.data.tasks.trec import read_qrels
+from llama2vec.data.text.words import sentence_spans
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.tokens import token_spans

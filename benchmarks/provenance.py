@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from llama2vec.data.corpus import files_fingerprint
+from llama2vec.data.corpus.passages import files_fingerprint
 from llama2vec.manifest import code_version, machine, versions
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from llama2vec.config import PROMPT_RECIPES
-from llama2vec.data.words import stop_words
+from llama2vec.data.text.words import stop_words
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone
 from llama2vec.model.prompt import prompt_ids

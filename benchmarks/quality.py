@@ -29,9 +29,9 @@ from provenance import data_hash, made_by
 from study.sets import SampledSet, dense_run
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings
-from llama2vec.data.beir import BeirTask, read_beir
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.tasks.beir import BeirTask, read_beir
+from llama2vec.data.tasks.sts import read_sentence_pairs
 from llama2vec.errors import ConfigError
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder

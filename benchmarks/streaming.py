@@ -112,7 +112,7 @@ def adapt(folder: Path, way: str) -> int:
     from llama2vec.adapt.settings import AdaptConfig
     from llama2vec.adapt.train import PretextObjective
     from llama2vec.config import load_config
-    from llama2vec.data.corpus import read_passages
+    from llama2vec.data.corpus.passages import read_passages
 
     corpus, streaming = folder / "rows.jsonl", str(way == "streaming").lower()
     config = load_config(AdaptConfig, None, [f"text.corpus={corpus}", f"text.streaming={streaming}"])

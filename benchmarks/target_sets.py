@@ -11,10 +11,10 @@ from itertools import islice
 
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.config import ModelSettings
-from llama2vec.data.corpus import read_passages
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.examples.unlabeled import adaptation_examples
 from llama2vec.data.settings import TextSettings
-from llama2vec.data.unlabeled import adaptation_examples
-from llama2vec.data.words import chosen_stop_words
+from llama2vec.data.text.words import chosen_stop_words
 from llama2vec.model.tokenizer import load_tokenizer
 
 AUTHORS = ("nltk", True)

@@ -69,7 +69,7 @@ def retrieval_texts(data: Path, tokenizer: Any, max_tokens: int, count: int) -> 
     """
     folder = data / "cranfield"
     if folder.is_dir():
-        from llama2vec.data.corpus import read_passages
+        from llama2vec.data.corpus.passages import read_passages
 
         source, texts = "cranfield", (passage.full_text for passage in read_passages(str(folder)))
     else:

@@ -26,10 +26,10 @@ from typing import Any
 from mistakes import read_own, told_in_one_line
 from provenance import made_by
 
-from llama2vec.data.beir import read_beir
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.examples import read_examples
-from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.tasks.beir import read_beir
+from llama2vec.data.tasks.sts import read_sentence_pairs
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.files import FileKind, check_inputs, check_new, disk_errors, write_json, write_output
 from llama2vec.records import TrainingExample

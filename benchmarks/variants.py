@@ -28,9 +28,9 @@ from provenance import data_hash, made_by
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import load_config
-from llama2vec.data.beir import read_beir
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.tasks.beir import read_beir
+from llama2vec.data.tasks.sts import read_sentence_pairs
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.records import Passage, Qrels, Query, Run, SentencePair

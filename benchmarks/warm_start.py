@@ -27,7 +27,7 @@ from study.sets import SampledSet, dense_run, sampled_set
 
 from llama2vec.cli.ask import READY_MODEL
 from llama2vec.config import load_config
-from llama2vec.data.rows import write_passages
+from llama2vec.data.corpus.rows import write_passages
 from llama2vec.files import write_json
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.packaged import SMOLLM2_NAME

@@ -37,9 +37,9 @@ from study.sets import SampledSet, dense_run, score_pairs
 from whole_sets_tables import AVERAGE, JOINED, MEASURE, OURS, PEER, ROWS, SETS, STS, WORDS
 
 from llama2vec.config import ModelSettings
-from llama2vec.data.beir import BeirTask, read_beir
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.tasks.beir import BeirTask, read_beir
+from llama2vec.data.tasks.sts import read_sentence_pairs
 from llama2vec.errors import ConfigError
 from llama2vec.files import disk_errors, write_atomic, write_json
 from llama2vec.manifest import digest

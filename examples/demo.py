@@ -25,9 +25,9 @@ from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.adapt.stage import adapt_model
 from llama2vec.cli.ask import READY_MODEL
 from llama2vec.config import EncoderSettings, ModelSettings, load_config
-from llama2vec.data.beir import BeirTask, read_beir
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.trec import read_run
+from llama2vec.data.corpus.passages import corpus_fingerprint, read_passages
+from llama2vec.data.tasks.beir import BeirTask, read_beir
+from llama2vec.data.tasks.trec import read_run
 from llama2vec.manifest import machine, versions
 from llama2vec.model.encoder import Encoder
 from llama2vec.model.source import ModelSpec, resolve_model

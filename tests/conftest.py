@@ -79,7 +79,7 @@ def command_line(capfd: pytest.CaptureFixture[str]) -> CommandLine:
 def saved_meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, str, str], None]:
     """Let another program replace a word in a file right after a command has taken the fingerprint of an input."""
 
-    from llama2vec.data.steady import SteadyInputs
+    from llama2vec.data.corpus.steady import SteadyInputs
 
     def arm(file: Path, old: str, new: str) -> None:
         take = SteadyInputs.take

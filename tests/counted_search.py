@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from llama2vec.data.cutting import NON_SPACE
+from llama2vec.data.text.cutting import NON_SPACE
 
 
 class CountedSearch:
-    """Searches as :data:`llama2vec.data.cutting.NON_SPACE` does."""
+    """Searches as :data:`llama2vec.data.text.cutting.NON_SPACE` does."""
 
     def __init__(self) -> None:
         self.characters = 0

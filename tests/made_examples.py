@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.data.examples import write_examples
+from llama2vec.data.examples.labeled import write_examples
 from llama2vec.mine.candidates import Bm25Searcher, Retrieved
 from llama2vec.mine.mining import MiningResult, mine
 from llama2vec.mine.settings import MineSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from llama2vec.data.documents import Document
-from llama2vec.data.readers import read_bytes
+from llama2vec.data.documents.document import Document
+from llama2vec.data.documents.readers import read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.examples import read_examples
+from llama2vec.data.examples.labeled import read_examples
 from llama2vec.errors import DataError, ExampleFormatError
 
 

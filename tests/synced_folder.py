@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.data.folder import SourceFile, Walk, file_bytes, walk
+from llama2vec.data.documents.folder import SourceFile, Walk, file_bytes, walk
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 from llama2vec.records import Passage, Place, Query

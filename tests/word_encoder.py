@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.config import EncoderSettings, PromptSettings
-from llama2vec.data.words import word_spans
+from llama2vec.data.text.words import word_spans
 from llama2vec.model.lengths import Cut
 from llama2vec.records import Passage, Query, Side
 from llama2vec.score.evaluator import evaluate_tasks

@@ -157,7 +157,7 @@ class Models:
 
     def _adapted(self, cell: Cell) -> Any:
         from llama2vec.adapt.stage import adapt_model
-        from llama2vec.data.corpus import read_passages
+        from llama2vec.data.corpus.passages import read_passages
 
         config, folder = adapt_config(self.protocol, cell), self.folder(cell)
 

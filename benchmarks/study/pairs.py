@@ -10,10 +10,10 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.examples import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.corpus.passages import corpus_fingerprint, read_passages
+from llama2vec.data.examples.labeled import examples_fingerprint, read_examples, write_examples
+from llama2vec.data.examples.unlabeled import pairs_from_corpus
 from llama2vec.data.settings import CorpusPairSettings
-from llama2vec.data.unlabeled import pairs_from_corpus
 from llama2vec.errors import DataError
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import digest

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llama2vec.data.corpus import corpus_fingerprint
+from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.errors import MissingDependencyError
 from study.cells import Cell
 from study.models import Models

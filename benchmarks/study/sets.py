@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.data.beir import BeirTask, read_beir
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.tasks.beir import BeirTask, read_beir
+from llama2vec.data.tasks.sts import read_sentence_pairs
 from llama2vec.manifest import digest
 from llama2vec.records import Passage, Run
 from llama2vec.retrieve.index.exact import best_rows

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llama2vec.adapt.settings import AdaptConfig as AdaptConfig
     from llama2vec.adapt.stage import adapt_model as adapt_model
-    from llama2vec.data.corpus import read_passages as read_passages
+    from llama2vec.data.corpus.passages import read_passages as read_passages
     from llama2vec.data.settings import PassageSettings as PassageSettings
     from llama2vec.errors import Llama2VecError as Llama2VecError
     from llama2vec.finetune.settings import FinetuneConfig as FinetuneConfig
@@ -40,7 +40,7 @@ _HOMES = {
     "evaluate_run": "llama2vec.score.metrics",
     "finetune_model": "llama2vec.finetune.stage",
     "open_index": "llama2vec.retrieve.index.folder",
-    "read_passages": "llama2vec.data.corpus",
+    "read_passages": "llama2vec.data.corpus.passages",
 }
 
 __all__ = list(_HOMES)

@@ -184,7 +184,7 @@ def test_a_retrieval_task_is_scored_and_written(work: Work, cli: Callable[..., F
 
 
 def test_evaluate_and_search_give_the_same_scores(work: Work, cli: Callable[..., Finished], tmp_path: Path) -> None:
-    from llama2vec.data.trec import read_qrels, read_run
+    from llama2vec.data.tasks.trec import read_qrels, read_run
     from llama2vec.score.metrics import evaluate_run
 
     command = ["evaluate", work.model, "--task", work.beir, "-o", tmp_path / "scores", "--metric", "MRR@10"]

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 from made_files import docx_bytes, docx_paragraph, epub_bytes, odf_bytes, pdf_bytes, pptx_bytes, xlsx_bytes, zip_bytes
 from reading import assert_covered
 
-from llama2vec.data.documents import Document
-from llama2vec.data.readers import FORMATS, read_bytes
+from llama2vec.data.documents.document import Document
+from llama2vec.data.documents.readers import FORMATS, read_bytes
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import UnreadableError
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama2vec.data.trec import read_qrels, read_run, write_run
+from llama2vec.data.tasks.trec import read_qrels, read_run, write_run
 from llama2vec.records import Run
 
 # Any word: no ASCII white space, byte order mark or half surrogate pair; no-break spaces and line separators are fine.

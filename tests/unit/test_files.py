@@ -16,8 +16,8 @@ import pytest
 from made_stores import TableEncoder, clustered
 
 from llama2vec import files
-from llama2vec.data.msmarco import Collection, _temporary_folder
-from llama2vec.data.spool import SpooledRow, write_spool
+from llama2vec.data.examples.msmarco import Collection, _temporary_folder
+from llama2vec.data.examples.spool import SpooledRow, write_spool
 from llama2vec.errors import DataError, OutputExistsError
 from llama2vec.files import (
     FileKind,

@@ -22,7 +22,7 @@ FILES = sorted(path for path in SOURCE.rglob("*") if path.is_file() and path.suf
 
 # Half is the method, from a corpus to a table; the other half reads, splits, syncs and filters documents.
 MAX_PYTHON_LINES = 46_500
-MAX_PYTHON_FILES = 290
+MAX_PYTHON_FILES = 296
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 MAX_PARAMETERS = 8

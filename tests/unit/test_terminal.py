@@ -53,8 +53,8 @@ def test_no_message_writes_a_count_and_its_plural_by_hand() -> None:
             found.add((path.relative_to(source).as_posix(), noun))
     limits = {(path, noun) for path, noun in found if noun in ("bytes", "characters")}
     several = {
-        ("data/readers/__init__.py", "files"), ("data/readers/archives.py", "files"),
-        ("data/readers/json_rows.py", "lines"), ("data/readers/json_rows.py", "rows"),
+        ("data/documents/readers/__init__.py", "files"), ("data/documents/readers/archives.py", "files"),
+        ("data/documents/readers/json_rows.py", "lines"), ("data/documents/readers/json_rows.py", "rows"),
         ("pipeline/samples.py", "passages"), ("retrieve/index/faiss.py", "cells"),
         ("retrieve/index/faiss.py", "passages"), ("score/comparison.py", "patterns"),
     }  # fmt: skip

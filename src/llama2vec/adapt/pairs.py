@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
-from llama2vec.data.corpus import read_flat
-from llama2vec.data.spool import SPOOL_FILE, Spool, SpooledRow, write_spool
-from llama2vec.data.unlabeled import adaptation_examples, adaptation_pairs, no_text
-from llama2vec.data.words import count_words
+from llama2vec.data.corpus.passages import read_flat
+from llama2vec.data.examples.spool import SPOOL_FILE, Spool, SpooledRow, write_spool
+from llama2vec.data.examples.unlabeled import adaptation_examples, adaptation_pairs, no_text
+from llama2vec.data.text.words import count_words
 from llama2vec.errors import EmptyTargetsError
 from llama2vec.model.lengths import warn_of_cut
 from llama2vec.model.prompt import Tokenizer, count_longer

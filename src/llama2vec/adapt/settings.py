@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings, Settings
 from llama2vec.data.settings import ReadingSettings, TextSettings
-from llama2vec.data.words import stop_words_identity
+from llama2vec.data.text.words import stop_words_identity
 from llama2vec.training.settings import OptimizerSettings, TrackingSettings
 
 

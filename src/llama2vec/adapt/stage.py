@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import PromptSettings
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.folder import ReadingReport
-from llama2vec.data.steady import SteadyInputs
-from llama2vec.data.words import chosen_stop_words
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.text.words import chosen_stop_words
 from llama2vec.errors import ConfigError
 from llama2vec.model.local import fetched
 from llama2vec.model.source import resolve_model

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from llama2vec.data.words import word_pattern
+from llama2vec.data.text.words import word_pattern
 from llama2vec.errors import TokenizerError
 from llama2vec.model.prompt import Tokenizer
 

@@ -21,9 +21,9 @@ from llama2vec.adapt.reading import Read, Reader
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
 from llama2vec.config import PromptName
+from llama2vec.data.examples.spool import Spool
 from llama2vec.data.settings import TextSettings
-from llama2vec.data.spool import Spool
-from llama2vec.data.words import chosen_stop_words, count_words
+from llama2vec.data.text.words import chosen_stop_words, count_words
 from llama2vec.errors import ConfigError, EmptyTargetsError
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone, load_backbone

@@ -14,7 +14,7 @@ from llama2vec.cli.options import already_done, print_reading, report, report_st
 from llama2vec.cli.seeds import Seeds, losses_of, train_with_seeds
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
-from llama2vec.data.folder import ReadingReport
+from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.manifest import MANIFEST_FILE
 from llama2vec.terminal import counted
 

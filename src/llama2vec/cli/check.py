@@ -19,7 +19,7 @@ from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
-    from llama2vec.data.example_report import ExampleReport
+    from llama2vec.data.examples.report import ExampleReport
 
 _REPORT = FileKind("a report of `llama2vec check`", rb'\{\s*"reports": \[\s*\{\s*"source": ')
 
@@ -58,7 +58,7 @@ def check_command(
     name = config.model.name if names_model else None
     check_new(output, overwrite=overwrite, inputs=[*sources, name, recipe], kind=_REPORT)
     count_tokens, limits = _tokens(config) if name else (None, (0, 0))
-    from llama2vec.data.example_report import inspect_examples
+    from llama2vec.data.examples.report import inspect_examples
 
     reports: list[ExampleReport] = []
     for source in sources:

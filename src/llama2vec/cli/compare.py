@@ -18,8 +18,8 @@ from llama2vec.files import check_new
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
-    from llama2vec.data.beir import BeirTask
     from llama2vec.data.settings import ReadingSettings
+    from llama2vec.data.tasks.beir import BeirTask
     from llama2vec.records import Qrels, Run
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def compare_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Test whether one run is better than another, query by query."""
-    from llama2vec.data.trec import read_qrels
+    from llama2vec.data.tasks.trec import read_qrels
     from llama2vec.score.comparison import ComparisonOptions, check_options, compare_runs, with_texts
     from llama2vec.score.report.text import terminal_comparison
     from llama2vec.score.results import COMPARISON_FILE, check_same_corpus, read_named_runs, write_comparisons

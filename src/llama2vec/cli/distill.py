@@ -52,7 +52,7 @@ def distill_command(
     if not queries and not corpus:
         raise ConfigError("a table is fitted to sample queries; give --queries, or --corpus to draw them from")
     check_inputs(output, [model, *(queries or ()), *(corpus or ())])
-    from llama2vec.data.corpus import read_passages, read_queries
+    from llama2vec.data.corpus.passages import read_passages, read_queries
     from llama2vec.retrieve.search.query_table import QUERY_TABLE, save_query_table
     from llama2vec.retrieve.search.table_fitting import sample_spans
 

@@ -27,10 +27,10 @@ from llama2vec.cli.options import (
     set_option,
 )
 from llama2vec.cli.settings_options import lists_settings, options_from
-from llama2vec.data.corpus import read_once, read_passages
-from llama2vec.data.folder import ReadingReport
-from llama2vec.data.reading import corpus_source
-from llama2vec.data.steady import SteadyInputs
+from llama2vec.data.corpus.passages import read_once, read_passages
+from llama2vec.data.corpus.reading import corpus_source
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.files import check_inputs
 from llama2vec.retrieve.settings import PlacingSettings, StoredVectors
 from llama2vec.terminal import counted

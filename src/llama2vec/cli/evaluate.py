@@ -86,7 +86,7 @@ def evaluate_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Score finished tasks again.")] = False,
 ) -> None:
     """Score a model or BM25 on retrieval tasks and sentence pairs."""
-    from llama2vec.data.trec import check_id
+    from llama2vec.data.tasks.trec import check_id
     from llama2vec.score.systems import BM25, Stores, System
 
     if mode not in ("dense", "hybrid"):
@@ -163,7 +163,7 @@ def _check_unused(kind: _Kind, loading: EncoderLoading, settings: _Settings, mod
 
 
 def _run_system(run: str, name: str | None) -> System:
-    from llama2vec.data.trec import read_run
+    from llama2vec.data.tasks.trec import read_run
     from llama2vec.score.systems import System
 
     found = read_run(run)

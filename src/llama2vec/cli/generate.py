@@ -10,8 +10,8 @@ import typer
 from llama2vec.cli.options import Device, Dtype, print_reading, set_option, with_options
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import ModelSettings, load_config
-from llama2vec.data.folder import ReadingReport
-from llama2vec.data.reported import check_reported, report_path
+from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.examples.reported import check_reported, report_path
 from llama2vec.generate.settings import GenerateConfig
 from llama2vec.model.packaged import SMOLLM2_NAME
 from llama2vec.terminal import counted

@@ -19,9 +19,9 @@ from llama2vec.cli.options import (
 )
 from llama2vec.cli.settings_options import lists_settings, options_from
 from llama2vec.config import load_config
-from llama2vec.data.folder import ReadingReport
-from llama2vec.data.reported import report_path
-from llama2vec.data.sources import beir_file
+from llama2vec.data.corpus.sources import beir_file
+from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.examples.reported import report_path
 from llama2vec.mine.settings import MineConfig
 from llama2vec.terminal import counted
 

@@ -26,7 +26,7 @@ from llama2vec.terminal import is_first_process
 from llama2vec.toml_values import set_value, toml_value
 
 if TYPE_CHECKING:
-    from llama2vec.data.folder import ReadingReport
+    from llama2vec.data.documents.folder import ReadingReport
     from llama2vec.model.encoder import Encoder
     from llama2vec.retrieve.store.reader import VectorStore
 

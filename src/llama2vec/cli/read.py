@@ -18,9 +18,9 @@ from llama2vec.cli.options import (
 )
 from llama2vec.cli.settings_options import lists_settings
 from llama2vec.config import load_config
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.folder import ReadingReport
-from llama2vec.data.reading import write_read_passages
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.reading import write_read_passages
+from llama2vec.data.documents.folder import ReadingReport
 from llama2vec.terminal import ProgressReporter, counted
 
 

@@ -17,7 +17,7 @@ from llama2vec.files import check_new
 from llama2vec.terminal import counted
 
 if TYPE_CHECKING:
-    from llama2vec.data.beir import BeirTask
+    from llama2vec.data.tasks.beir import BeirTask
     from llama2vec.records import Passage, Query
 
 
@@ -56,7 +56,7 @@ def rerank_command(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file of --output.")] = False,
 ) -> None:
     """Rerank the best passages of a run with a cross-encoder; rerun to resume."""
-    from llama2vec.data.trec import RUN_FILE, check_id, read_run, write_run
+    from llama2vec.data.tasks.trec import RUN_FILE, check_id, read_run, write_run
     from llama2vec.score.tasks import retrieval_task, task_places
 
     reading = only_reading(sets, "rerank")
@@ -70,9 +70,9 @@ def rerank_command(
         raise ConfigError(f"--set {sets[0]}: the passages of --index have been read already; drop it")
     found = read_run(run)
     check_id(tag := reranking.name or f"{found.tag}-reranked", "name of the run", "--name")
-    from llama2vec.data.beir import warn_of_empty_queries
-    from llama2vec.data.kept import KEPT_SCORES, KeptScores, discard_kept, kept_path
+    from llama2vec.data.tasks.beir import warn_of_empty_queries
     from llama2vec.integrations.pair_scorer import PairScorer
+    from llama2vec.kept import KEPT_SCORES, KeptScores, discard_kept, kept_path
     from llama2vec.score.reranking import rerank
 
     # Before the model, which may have to be downloaded.
@@ -97,7 +97,7 @@ def _texts(
     data: BeirTask | None, queries: str | None, corpus: str | None, index: Path | None, reading: ReadingSettings
 ) -> tuple[list[Query], Iterable[Passage]]:
     """Return the queries, and a stream of the passages."""
-    from llama2vec.data.corpus import read_passages, read_queries
+    from llama2vec.data.corpus.passages import read_passages, read_queries
     from llama2vec.retrieve.index.folder import open_index
     from llama2vec.retrieve.store.reader import store_passages
 

@@ -88,7 +88,7 @@ def _runs(
 
 def _run(config: RunConfig, output: Path, first: str, last: str, *, overwrite: bool) -> dict[str, float]:
     """Run the stages, say what they made, and return the scores and losses by name."""
-    from llama2vec.data.corpus import read_once
+    from llama2vec.data.corpus.passages import read_once
     from llama2vec.pipeline.execution import execute
     from llama2vec.pipeline.plan import plan_run
 
@@ -124,7 +124,7 @@ def _changes(recipe: Path | None, corpus: str | None, model: str | None, sets: l
 
 def _show_plans(runs: Sequence[tuple[RunConfig, Path]], first: str, last: str, flops: float | None) -> None:
     """Show the plan of one run; of several, which differ in their seeds alone, that of the first and the whole time."""
-    from llama2vec.data.corpus import read_once
+    from llama2vec.data.corpus.passages import read_once
     from llama2vec.pipeline.execution import check_output
     from llama2vec.pipeline.plan import plan_run
     from llama2vec.terminal import duration

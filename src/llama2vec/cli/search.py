@@ -66,7 +66,7 @@ def search_command(
     without = of_one if queries else {"--overwrite": overwrite}
     refuse_options(without, f"has no meaning {'with' if queries else 'without'} --queries and --run")
     check_question(question, "search INDEX", as_json=as_json, opens=opens)
-    from llama2vec.data.trec import RUN_FILE
+    from llama2vec.data.tasks.trec import RUN_FILE
 
     check_new(run, overwrite=overwrite, inputs=[index, queries, model], kind=RUN_FILE)
     from llama2vec.retrieve.search.fusion import Fusion
@@ -112,9 +112,9 @@ def _fusion(method: str, weights: list[str]) -> Fusion:
 
 def _write_run(answers: Answers, queries: str, run: Path, depth: int, *, overwrite: bool) -> None:
     """Search every query of a file and write a TREC run."""
-    from llama2vec.data.beir import warn_of_empty_queries
-    from llama2vec.data.corpus import read_queries
-    from llama2vec.data.trec import check_id, write_run
+    from llama2vec.data.corpus.passages import read_queries
+    from llama2vec.data.tasks.beir import warn_of_empty_queries
+    from llama2vec.data.tasks.trec import check_id, write_run
 
     asked = read_queries(queries)
     warn_of_empty_queries(asked, queries)

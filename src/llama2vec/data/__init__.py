@@ -1,1 +1,1 @@
-"""Files in and out: corpora, queries, sentence pairs, judgments and runs."""
+"""Files in and out: documents, corpora, tasks of evaluation, training examples."""

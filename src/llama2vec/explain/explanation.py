@@ -16,8 +16,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from llama2vec.data.unlabeled import sentences
-from llama2vec.data.words import stop_words, word_pattern
+from llama2vec.data.examples.unlabeled import sentences
+from llama2vec.data.text.words import stop_words, word_pattern
 from llama2vec.errors import ModelError
 from llama2vec.model.backbone import decoder
 from llama2vec.model.encoder import Encoder

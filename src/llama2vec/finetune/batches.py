@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama2vec.data.spool import Spool, buffers
-from llama2vec.data.words import text_key
+from llama2vec.data.examples.spool import Spool, buffers
+from llama2vec.data.text.words import text_key
 from llama2vec.errors import ExampleFormatError, TrainingError
 from llama2vec.finetune.contrastive_loss import NO_COLUMN, NO_KEY, Labels, known_answers
 from llama2vec.finetune.settings import ContrastiveSettings

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from llama2vec.data.spool import LinkedRows, Spool, SpooledRow, write_spool
+from llama2vec.data.examples.spool import LinkedRows, Spool, SpooledRow, write_spool
 from llama2vec.finetune.batches import positive_keys, query_keys
 from llama2vec.finetune.contrastive_loss import NO_KEY
 from llama2vec.finetune.validation import largest_group, wanted_rows

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llama2vec.config import EncoderSettings, PromptSettings
-from llama2vec.data.examples import examples_fingerprint
-from llama2vec.data.steady import SteadyInputs
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.examples.labeled import examples_fingerprint
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig

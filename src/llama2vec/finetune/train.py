@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
-from llama2vec.data.examples import read_examples
-from llama2vec.data.spool import SPOOL_FILE, Sizes
-from llama2vec.data.steady import SteadyInputs
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.examples.spool import SPOOL_FILE, Sizes
 from llama2vec.errors import ConfigError, EmptyCorpusError
 from llama2vec.finetune.batches import (
     ContrastiveBatch,

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from llama2vec.data.beir import read_beir
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.examples import read_examples
-from llama2vec.data.sources import beir_file
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.sources import beir_file
+from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.tasks.beir import read_beir
 from llama2vec.errors import EvaluationError
 from llama2vec.finetune.batches import example_passages, positive_keys, query_keys
 from llama2vec.finetune.contrastive_loss import NO_KEY

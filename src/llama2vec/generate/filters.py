@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from llama2vec.data.words import estimated_words, text_key
+from llama2vec.data.text.words import estimated_words, text_key
 from llama2vec.generate.settings import GenerateSettings
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.lexical import Bm25Index, split_words

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from llama2vec.artifact import claim
 from llama2vec.config import ModelSettings
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.folder import ReadingReport
-from llama2vec.data.kept import KEPT_QUESTIONS, discard_kept, keep, kept_path, read_kept
-from llama2vec.data.passages import Splitter
-from llama2vec.data.reading import how_read
-from llama2vec.data.reported import (
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.reading import how_read
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.documents.splitting import Splitter
+from llama2vec.data.examples.reported import (
     check_kept_apart,
     check_reported,
     finish_reported,
@@ -26,11 +26,11 @@ from llama2vec.data.reported import (
     settle_report,
 )
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.steady import SteadyInputs
-from llama2vec.data.words import count_words
+from llama2vec.data.text.words import count_words
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.generate.filters import REASONS, Refused, Written, filtered
 from llama2vec.generate.settings import FILTERS, GenerateSettings
+from llama2vec.kept import KEPT_QUESTIONS, discard_kept, keep, kept_path, read_kept
 from llama2vec.manifest import build_manifest, canonical_json
 from llama2vec.model.local import fetched
 from llama2vec.model.source import resolve_model

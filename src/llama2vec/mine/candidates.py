@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llama2vec.data.words import text_key
+from llama2vec.data.text.words import text_key
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage, Query, TrainingExample
 from llama2vec.retrieve.index.exact import Index, Rows, Scores

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from llama2vec.data.words import is_plain, text_key, word_key, word_runs
+from llama2vec.data.text.words import is_plain, text_key, word_key, word_runs
 from llama2vec.errors import DataError
 from llama2vec.mine.candidates import TEXT_ID, Retrieved, Target, with_ids
 from llama2vec.mine.report import MiningReport

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import claim
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.examples import examples_fingerprint, read_examples
-from llama2vec.data.folder import ReadingReport
-from llama2vec.data.kept import KEPT_SCORES, KEPT_STORE, KeptScores, Scorer, discard_kept, kept_path
-from llama2vec.data.passages import Splitter
-from llama2vec.data.reading import how_read
-from llama2vec.data.reported import (
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.reading import how_read
+from llama2vec.data.corpus.sources import beir_file
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.documents.splitting import Splitter
+from llama2vec.data.examples.labeled import examples_fingerprint, read_examples
+from llama2vec.data.examples.reported import (
     check_kept_apart,
     check_reported,
     finish_reported,
@@ -31,10 +32,9 @@ from llama2vec.data.reported import (
     settle_report,
 )
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.sources import beir_file
-from llama2vec.data.steady import SteadyInputs
 from llama2vec.errors import ConfigError, DataError, StoreError
 from llama2vec.integrations.pair_scorer import PairScorer
+from llama2vec.kept import KEPT_SCORES, KEPT_STORE, KeptScores, Scorer, discard_kept, kept_path
 from llama2vec.manifest import build_manifest, canonical_json, first_difference
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher, MiningEncoder, Searcher, passages_of_examples
 from llama2vec.mine.filters import Filters, Undecided

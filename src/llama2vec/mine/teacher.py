@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from llama2vec.data.kept import Scorer
+from llama2vec.kept import Scorer
 from llama2vec.mine.filters import Filters, Undecided, share_of
 
 

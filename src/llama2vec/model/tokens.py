@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llama2vec.config import EncoderSettings, PromptName, PromptSettings
-from llama2vec.data.cutting import TokenSpans
-from llama2vec.data.passages import Splitter
-from llama2vec.data.reading import is_split
+from llama2vec.data.corpus.reading import is_split
+from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
+from llama2vec.data.text.cutting import TokenSpans
 from llama2vec.errors import TokenizerError
 from llama2vec.manifest import digest
 from llama2vec.model.contract import saved_settings

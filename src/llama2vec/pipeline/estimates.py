@@ -18,7 +18,7 @@ from llama2vec.adapt.micro_batches import most_cells
 from llama2vec.adapt.pairs import MOST_HELD_OUT
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.config import EncoderSettings
-from llama2vec.data.corpus import corpus_fingerprint
+from llama2vec.data.corpus.passages import corpus_fingerprint
 from llama2vec.finetune.settings import FinetuneConfig, ValidationSettings
 from llama2vec.finetune.train import held_cells, micro_batch_cells
 from llama2vec.model.batching import cells_per_batch, padded_batches

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from llama2vec.adapt.settings import AdaptConfig
 from llama2vec.artifact import new_path, owned, refuse_strangers
 from llama2vec.config import Settings
-from llama2vec.data.corpus import count_passages, read_once
-from llama2vec.data.reading import holds_documents
+from llama2vec.data.corpus.passages import count_passages, read_once
+from llama2vec.data.corpus.reading import holds_documents
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import ConfigError, Llama2VecError, MissingDependencyError, OutputExistsError, TrainingError
 from llama2vec.files import check_inputs, remove

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.config import EncoderSettings
-from llama2vec.data.corpus import corpus_fingerprint
-from llama2vec.data.examples import examples_fingerprint
-from llama2vec.data.reading import holds_documents
+from llama2vec.data.corpus.passages import corpus_fingerprint
+from llama2vec.data.corpus.reading import holds_documents
+from llama2vec.data.corpus.sources import beir_file
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.examples.labeled import examples_fingerprint
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.sources import beir_file
-from llama2vec.data.steady import SteadyInputs
-from llama2vec.data.words import stop_words_identity
+from llama2vec.data.text.words import stop_words_identity
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.contract import check_contract
 from llama2vec.integrations.pair_scorer import PairScorer

@@ -20,11 +20,11 @@ from llama2vec.artifact import (
     read_object,
     replace_output,
 )
-from llama2vec.data.kept import KEPT_QUESTIONS, KEPT_SCORES, KEPT_STORE
-from llama2vec.data.reported import report_path
+from llama2vec.data.examples.reported import report_path
 from llama2vec.errors import Llama2VecError, OutputExistsError
 from llama2vec.files import FileKind, file_sha256, finish_swap, link_tree, remove, write_json
 from llama2vec.finetune.stage import STAGE as FINETUNE
+from llama2vec.kept import KEPT_QUESTIONS, KEPT_SCORES, KEPT_STORE
 from llama2vec.manifest import (
     RUN_FORMAT,
     RUN_RECORD,

@@ -8,12 +8,12 @@ from itertools import islice
 from statistics import fmean
 from typing import NamedTuple
 
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.examples import read_examples
-from llama2vec.data.passages import Splitter
-from llama2vec.data.sources import is_remote
-from llama2vec.data.unlabeled import pairs_from_corpus
-from llama2vec.data.words import first_words
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.sources import is_remote
+from llama2vec.data.documents.splitting import Splitter
+from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.examples.unlabeled import pairs_from_corpus
+from llama2vec.data.text.words import first_words
 from llama2vec.model.tokenizer import load_tokenizer
 from llama2vec.model.tokens import corpus_splitter
 from llama2vec.pipeline.plan import GENERATED_PAIRS, is_read_first, pair_files, read_documents_as

@@ -11,14 +11,14 @@ from typing import Any, cast
 
 from llama2vec.adapt.stage import adapt_model
 from llama2vec.config import EncoderSettings
-from llama2vec.data.corpus import count_passages, read_passages
-from llama2vec.data.examples import read_examples, write_examples
-from llama2vec.data.folder import ReadingReport
-from llama2vec.data.reading import documents_folder
-from llama2vec.data.reported import report_path
-from llama2vec.data.rows import write_passages
-from llama2vec.data.steady import SteadyInputs
-from llama2vec.data.unlabeled import pairs_from_corpus
+from llama2vec.data.corpus.passages import count_passages, read_passages
+from llama2vec.data.corpus.reading import documents_folder
+from llama2vec.data.corpus.rows import write_passages
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.documents.folder import ReadingReport
+from llama2vec.data.examples.labeled import read_examples, write_examples
+from llama2vec.data.examples.reported import report_path
+from llama2vec.data.examples.unlabeled import pairs_from_corpus
 from llama2vec.files import write_atomic, write_output
 from llama2vec.finetune.settings import FinetuneConfig, FinetuneEncoderSettings
 from llama2vec.finetune.stage import finetune_model

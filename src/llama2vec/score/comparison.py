@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from llama2vec.data.corpus import read_passages
+from llama2vec.data.corpus.passages import read_passages
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import EvaluationError
 from llama2vec.records import Passage, Qrels, Query, Report, Run

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from llama2vec.artifact import bring_back, discard, owned, sweep_temporary, tidy
-from llama2vec.data.cutting import TokenSpans
-from llama2vec.data.windows import WindowSettings
-from llama2vec.data.words import word_spans
+from llama2vec.data.documents.windows import WindowSettings
+from llama2vec.data.text.cutting import TokenSpans
+from llama2vec.data.text.words import word_spans
 from llama2vec.errors import ConfigError, DataError, EvaluationError, OutputExistsError
 from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest, first_difference, machine, versions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from llama2vec.data.kept import Scorer
 from llama2vec.errors import ConfigError, EvaluationError
+from llama2vec.kept import Scorer
 from llama2vec.records import Passage, Query, Run
 from llama2vec.terminal import ProgressReporter, counted
 

@@ -23,8 +23,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from llama2vec.artifact import new_path
-from llama2vec.data.corpus import corpus_fingerprint
-from llama2vec.data.trec import read_run, write_run
+from llama2vec.data.corpus.passages import corpus_fingerprint
+from llama2vec.data.tasks.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError
 from llama2vec.files import (
     FileKind,

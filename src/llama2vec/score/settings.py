@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from llama2vec.config import Settings
+from llama2vec.data.documents.windows import WindowKind
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.windows import WindowKind
 from llama2vec.languages import Language
 
 logger = logging.getLogger(__name__)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llama2vec.artifact import tidy
-from llama2vec.data.beir import BeirTask, warn_of_empty_queries, warn_of_unanswerable_queries
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.cutting import TokenSpans
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.steady import SteadyInputs
+from llama2vec.data.documents.windows import WindowSettings, cut_documents
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.steady import SteadyInputs
-from llama2vec.data.trec import check_id
-from llama2vec.data.windows import WindowSettings, cut_documents
-from llama2vec.data.words import word_spans
+from llama2vec.data.tasks.beir import BeirTask, warn_of_empty_queries, warn_of_unanswerable_queries
+from llama2vec.data.tasks.trec import check_id
+from llama2vec.data.text.cutting import TokenSpans
+from llama2vec.data.text.words import word_spans
 from llama2vec.errors import ConfigError, EvaluationError, StoreError
 from llama2vec.manifest import digest
 from llama2vec.model.lengths import warn_of_limit

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from llama2vec.data.beir import BeirTask, check_judged_passages, check_judged_queries, missing_judged, read_beir
-from llama2vec.data.corpus import read_passages
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.sources import beir_file, open_ir_dataset, reported
+from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.sources import beir_file, open_ir_dataset, reported
-from llama2vec.data.steady import SteadyInputs
-from llama2vec.data.sts import read_sentence_pairs
-from llama2vec.data.trec import check_id
+from llama2vec.data.tasks.beir import BeirTask, check_judged_passages, check_judged_queries, missing_judged, read_beir
+from llama2vec.data.tasks.sts import read_sentence_pairs
+from llama2vec.data.tasks.trec import check_id
 from llama2vec.errors import ConfigError, CorpusFormatError, MissingDependencyError
 from llama2vec.manifest import digest
 from llama2vec.records import Passage, Qrels, Query, Report, Run, SentencePair

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
-from llama2vec.data.spool import Spool, buffers
+from llama2vec.data.examples.spool import Spool, buffers
 
 
 class EpochOrder(Sampler[int]):

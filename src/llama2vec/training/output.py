@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
-from llama2vec.data.spool import SPOOL_FILE
+from llama2vec.data.examples.spool import SPOOL_FILE
 from llama2vec.files import file_sha256, write_json
 from llama2vec.manifest import MANIFEST_FILE, digest, sealed, versions
 from llama2vec.model.contract import CONTRACT_FILE

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llama2vec.config import ModelSettings
-from llama2vec.data.spool import SPOOL_FILE
+from llama2vec.data.examples.spool import SPOOL_FILE
 from llama2vec.files import apply_umask, remove, write_json
 from llama2vec.manifest import MANIFEST_FILE, build_manifest, sealed
 from llama2vec.model.local import quiet_transformers

@@ -12,7 +12,7 @@ import pytest
 from llama2vec.adapt.pairs import Pairs, check_followed, read_pairs, warn_of_cut_texts
 from llama2vec.adapt.settings import AdaptConfig, ObjectiveSettings
 from llama2vec.config import load_config
-from llama2vec.data.spool import Spool
+from llama2vec.data.examples.spool import Spool
 from llama2vec.errors import EmptyCorpusError, EmptyTargetsError
 from llama2vec.records import AdaptationExample, Passage
 from llama2vec.training.output import StageWork

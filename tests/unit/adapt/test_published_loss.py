@@ -13,7 +13,7 @@ from llama2vec.adapt.settings import ObjectiveSettings
 from llama2vec.adapt.targets import TargetTokenizer
 from llama2vec.adapt.train import PretextObjective
 from llama2vec.config import PROMPT_RECIPES
-from llama2vec.data.words import stop_words
+from llama2vec.data.text.words import stop_words
 from llama2vec.model.adapters import add_slot_tokens_and_rows
 from llama2vec.model.backbone import Backbone
 from llama2vec.model.prompt import prompt_ids

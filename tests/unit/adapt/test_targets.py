@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llama2vec.adapt.targets import TargetTokenizer, inverse_document_frequency
-from llama2vec.data.words import stop_words
+from llama2vec.data.text.words import stop_words
 from llama2vec.errors import TokenizerError
 
 

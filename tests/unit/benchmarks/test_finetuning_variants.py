@@ -9,7 +9,7 @@ import pytest
 from encoders import encoder_for
 
 from llama2vec.config import load_config
-from llama2vec.data.examples import write_examples
+from llama2vec.data.examples.labeled import write_examples
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.records import TrainingExample
 

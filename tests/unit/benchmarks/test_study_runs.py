@@ -19,7 +19,7 @@ from study.results import Results, read_results, state
 from study.sets import sampled_set, score_set
 
 from llama2vec.adapt.settings import AdaptConfig
-from llama2vec.data.corpus import read_passages
+from llama2vec.data.corpus.passages import read_passages
 from llama2vec.errors import ConfigError, DataError, MissingDependencyError
 from llama2vec.files import Lock
 

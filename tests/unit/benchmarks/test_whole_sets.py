@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from study.sets import SampledSet
 
-from llama2vec.data.beir import read_beir
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.sts import read_sentence_pairs
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.tasks.beir import read_beir
+from llama2vec.data.tasks.sts import read_sentence_pairs
 
 
 class Letters:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.config import EncoderSettings, ModelSettings
-from llama2vec.data.corpus import read_passages
+from llama2vec.data.corpus.passages import read_passages
 from llama2vec.model.encoder import Encoder
 from llama2vec.retrieve.store.writer import write_store
 

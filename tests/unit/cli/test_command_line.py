@@ -326,7 +326,7 @@ def test_a_full_memory_is_one_line(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("llama2vec.data.example_report.inspect_examples", fail)
+    monkeypatch.setattr("llama2vec.data.examples.report.inspect_examples", fail)
     assert "the memory is full" in command_line.refused("check", "data.jsonl")
 
 

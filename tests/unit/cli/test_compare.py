@@ -11,9 +11,9 @@ from running import CommandLine
 from word_encoder import write_task
 
 from llama2vec.cli.compare import _judgments_name
-from llama2vec.data.beir import read_beir
-from llama2vec.data.corpus import corpus_fingerprint
-from llama2vec.data.trec import write_run
+from llama2vec.data.corpus.passages import corpus_fingerprint
+from llama2vec.data.tasks.beir import read_beir
+from llama2vec.data.tasks.trec import write_run
 from llama2vec.records import Run
 from llama2vec.score.tasks import judgments_fingerprint
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from running import CommandLine
 
-from llama2vec.data.examples import read_examples
+from llama2vec.data.examples.labeled import read_examples
 
 LOOSE = [
     "generate.prompt={passage}", "generate.round_trip=0", "generate.min_words=1", "generate.max_words=999",

@@ -12,7 +12,7 @@ from made_examples import write_corpus_and_pairs
 from pair_models import save_cross_encoder
 from running import CommandLine
 
-from llama2vec.data.examples import read_examples
+from llama2vec.data.examples.labeled import read_examples
 
 
 @pytest.fixture

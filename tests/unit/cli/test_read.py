@@ -9,8 +9,8 @@ import pytest
 from running import CommandLine
 
 from llama2vec.cli.serve import _with_files
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.reading import documents_folder
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.corpus.reading import documents_folder
 from llama2vec.errors import ConfigError
 from llama2vec.retrieve.search.hits import corpus_folder
 from llama2vec.retrieve.store.reader import VectorStore

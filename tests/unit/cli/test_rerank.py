@@ -11,7 +11,7 @@ import pytest
 from pair_models import save_cross_encoder
 from running import CommandLine
 
-from llama2vec.data.trec import read_run, write_run
+from llama2vec.data.tasks.trec import read_run, write_run
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.records import Run
 

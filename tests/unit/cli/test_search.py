@@ -10,7 +10,7 @@ import pytest
 from counting_encoder import CountingEncoder
 from running import CommandLine
 
-from llama2vec.data.trec import read_run
+from llama2vec.data.tasks.trec import read_run
 from llama2vec.records import Passage, Place
 from llama2vec.retrieve.index.folder import build_index
 from llama2vec.retrieve.search.retriever import Retriever

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.beir import check_judged_passages, read_beir
-from llama2vec.data.corpus import count_passages, read_passages
-from llama2vec.data.examples import read_examples
-from llama2vec.data.sts import read_sentence_pairs
-from llama2vec.data.trec import read_qrels
+from llama2vec.data.corpus.passages import count_passages, read_passages
+from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.tasks.beir import check_judged_passages, read_beir
+from llama2vec.data.tasks.sts import read_sentence_pairs
+from llama2vec.data.tasks.trec import read_qrels
 
 DATA = Path(__file__).resolve().parents[3] / "../shared/data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason=f"the shared data sets are not at {DATA}")

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 import llama2vec.explain.explanation as explanation_module
 from llama2vec.config import EncoderSettings, ModelSettings, PromptSettings
-from llama2vec.data.unlabeled import sentences
+from llama2vec.data.examples.unlabeled import sentences
 from llama2vec.errors import ModelError
 from llama2vec.explain.explanation import NEUTRAL_TEXTS, WORDS_PER_TEXT, Explainer, words_of_tokens
 from llama2vec.model.backbone import Backbone, decoder

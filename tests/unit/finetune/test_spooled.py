@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from llama2vec.data.spool import Sizes
+from llama2vec.data.examples.spool import Sizes
 from llama2vec.finetune.batches import ContrastiveOrder, DrawnExamples, positive_keys, query_keys
 from llama2vec.finetune.settings import ContrastiveSettings
 from llama2vec.finetune.spooled import spooled_examples

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from llama2vec.config import load_config
-from llama2vec.data.steady import SteadyInputs
+from llama2vec.data.corpus.steady import SteadyInputs
 from llama2vec.errors import ConfigError, ExampleFormatError, Llama2VecError, ModelNotFoundError
 from llama2vec.finetune.contract import resolve_contract
 from llama2vec.finetune.settings import FinetuneConfig

@@ -12,8 +12,8 @@ from typing import ClassVar
 import pytest
 
 from llama2vec.config import ModelSettings
-from llama2vec.data.examples import read_examples
-from llama2vec.data.reported import report_path
+from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.examples.reported import report_path
 from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError
 from llama2vec.generate import generation
 from llama2vec.generate.generation import GenerationInputs, generate_to_file

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from made_examples import OPEN, ListSearcher, TopicEncoder, chosen_rows, plain, with_bm25
 
-from llama2vec.data.words import is_paired
+from llama2vec.data.text.words import is_paired
 from llama2vec.mine.candidates import Bm25Searcher, DenseSearcher
 from llama2vec.mine.filters import containment, shingles
 from llama2vec.mine.mining import mine

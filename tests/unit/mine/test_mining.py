@@ -13,9 +13,9 @@ import numpy.typing as npt
 import pytest
 from made_examples import OPEN, TopicEncoder, with_bm25, write_jsonl
 
-from llama2vec.data import reported
-from llama2vec.data.examples import read_examples
-from llama2vec.data.reported import report_path
+from llama2vec.data.examples import reported
+from llama2vec.data.examples.labeled import read_examples
+from llama2vec.data.examples.reported import report_path
 from llama2vec.errors import (
     ConfigError,
     DataError,

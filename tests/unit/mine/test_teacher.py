@@ -10,7 +10,7 @@ import pytest
 from made_examples import OPEN
 from pair_models import save_cross_encoder
 
-from llama2vec.data.examples import read_examples
+from llama2vec.data.examples.labeled import read_examples
 from llama2vec.errors import ConfigError, OutputExistsError
 from llama2vec.integrations.pair_scorer import PairScorer
 from llama2vec.mine.candidates import Bm25Searcher

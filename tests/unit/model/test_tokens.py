@@ -10,7 +10,7 @@ import pytest
 from encoders import encoder_for
 
 from llama2vec.config import PROMPT_RECIPES, EncoderSettings
-from llama2vec.data.documents import Document
+from llama2vec.data.documents.document import Document
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, TokenizerError
 from llama2vec.model.source import ModelSpec
@@ -22,7 +22,7 @@ from llama2vec.records import Passage
 def test_no_passage_is_longer_as_the_model_reads_it(
     make_tokenizer: Callable[..., Any], sentences: list[str], metaspace: bool
 ) -> None:
-    from llama2vec.data.passages import Splitter
+    from llama2vec.data.documents.splitting import Splitter
 
     tokenizer = make_tokenizer(metaspace=metaspace)
     splitter = Splitter(PassageSettings(tokens=48, overlap=8), token_spans(tokenizer))

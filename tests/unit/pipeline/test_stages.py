@@ -14,8 +14,8 @@ from encoders import encoder_for
 from pair_models import save_cross_encoder
 
 from llama2vec.config import load_config
-from llama2vec.data.corpus import read_passages
-from llama2vec.data.examples import read_examples
+from llama2vec.data.corpus.passages import read_passages
+from llama2vec.data.examples.labeled import read_examples
 from llama2vec.errors import ConfigError
 from llama2vec.finetune.settings import FinetuneConfig
 from llama2vec.model.encoder import Encoder

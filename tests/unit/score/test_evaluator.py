@@ -30,7 +30,7 @@ from llama2vec import files
 from llama2vec.artifact import owned
 from llama2vec.config import PromptSettings
 from llama2vec.data.settings import ReadingSettings
-from llama2vec.data.trec import read_qrels, read_run
+from llama2vec.data.tasks.trec import read_qrels, read_run
 from llama2vec.errors import (
     ConfigError,
     DataError,

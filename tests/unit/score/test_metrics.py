@@ -95,7 +95,7 @@ def test_missing_ir_measures_names_the_extra(monkeypatch: pytest.MonkeyPatch) ->
 def test_neither_reading_nor_evaluating_imports_torch() -> None:
     code = """
 import sys
-import llama2vec.data.beir, llama2vec.data.corpus, llama2vec.data.sts, llama2vec.data.trec
+import llama2vec.data.tasks.beir, llama2vec.data.corpus.passages, llama2vec.data.tasks.sts, llama2vec.data.tasks.trec
 import llama2vec.score.metrics, llama2vec.score.results, llama2vec.score.significance, llama2vec.score.tasks
 from llama2vec.records import Run
 llama2vec.score.metrics.evaluate_run(Run({"q": {"d": 1.0}}), {"q": {"d": 1}})

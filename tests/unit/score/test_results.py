@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from compared import NEW, OLD, OTHER, QRELS, compare_one, read_comparisons, report, two_tasks
 
-from llama2vec.data.trec import read_run, write_run
+from llama2vec.data.tasks.trec import read_run, write_run
 from llama2vec.errors import DataError, EvaluationError, OutputExistsError
 from llama2vec.files import FileKind
 from llama2vec.records import Report, Run

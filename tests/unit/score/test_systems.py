@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from word_encoder import LIMIT, PASSAGES, QRELS, WordEncoder, evaluate, options, saved, system, write_task
 
-from llama2vec.data.corpus import corpus_fingerprint, read_passages
-from llama2vec.data.trec import read_run
+from llama2vec.data.corpus.passages import corpus_fingerprint, read_passages
+from llama2vec.data.tasks.trec import read_run
 from llama2vec.errors import ConfigError, EvaluationError
 from llama2vec.records import Passage, Run, SentencePair
 from llama2vec.retrieve.search.fusion import min_max_fusion

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.spool import Spool, SpooledRow, write_spool
+from llama2vec.data.examples.spool import Spool, SpooledRow, write_spool
 from llama2vec.training.orders import LengthGroupedOrder, SpooledOrder
 
 

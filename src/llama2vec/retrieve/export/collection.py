@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.data.distinct import id_key
-from llama2vec.data.rows import passage_line
+from llama2vec.data.corpus.distinct import id_key
+from llama2vec.data.corpus.rows import passage_line
 from llama2vec.engines.engine import About, Engine, Entry, encodable, engine_errors
 from llama2vec.errors import EngineError
 from llama2vec.records import Passage

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from llama2vec.artifact import Found, Kind, bring_back, claim, read_object
-from llama2vec.data.distinct import id_key
+from llama2vec.data.corpus.distinct import id_key
 from llama2vec.engines.engine import About, encodable, payload, read_about
 from llama2vec.errors import EngineError, one_line
 from llama2vec.files import disk_errors, write_json

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from llama2vec.data.distinct import id_key
+from llama2vec.data.corpus.distinct import id_key
 from llama2vec.engines.engine import Engine, Hits, engine_errors
 from llama2vec.errors import EngineError
 from llama2vec.retrieve.index.exact import ExactIndex, Rows, Scores, are_few, checked_queries, count_allowed

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from llama2vec.data.words import SIGNS, bare, is_paired, is_plain, letters_of, word_runs
+from llama2vec.data.text.words import SIGNS, bare, is_paired, is_plain, letters_of, word_runs
 from llama2vec.errors import ConfigError, EmptyCorpusError, MissingDependencyError, StoreError
 from llama2vec.files import write_json
 from llama2vec.languages import check_language

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, get_args
 
-from llama2vec.data.windows import max_passage
+from llama2vec.data.documents.windows import max_passage
 from llama2vec.errors import ConfigError
 from llama2vec.records import Query, Run
 

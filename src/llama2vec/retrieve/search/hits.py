@@ -12,8 +12,8 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from llama2vec.data.windows import by_document
-from llama2vec.data.words import is_paired, word_key
+from llama2vec.data.documents.windows import by_document
+from llama2vec.data.text.words import is_paired, word_key
 from llama2vec.records import Passage
 from llama2vec.retrieve.index.lexical import term_spans
 from llama2vec.retrieve.store.reader import VectorStore

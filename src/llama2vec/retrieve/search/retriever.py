@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from llama2vec.config import ModelSettings, load_config
-from llama2vec.data.passages import Splitter
+from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, StoreError, StoreReplacedError
 from llama2vec.model.source import scratch_folder

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llama2vec.data.words import count_words, word_spans
+from llama2vec.data.text.words import count_words, word_spans
 from llama2vec.terminal import ProgressReporter
 
 Matrix = NDArray[np.float32]
@@ -131,7 +131,7 @@ def _cosines(first: Matrix, second: Matrix) -> Matrix:
 def sample_spans(read: Callable[[], Iterable[tuple[str, str]]], most: int, seed: int) -> list[str]:
     """Return query-like pieces of passages: titles, and runs of 3 to 12 words drawn from the texts.
 
-    Words are counted as :func:`llama2vec.data.words.word_spans` does: a Chinese or Japanese sign is one.
+    Words are counted as :func:`llama2vec.data.text.words.word_spans` does: a Chinese or Japanese sign is one.
 
     The passages are read twice: to count their words, which is all that is kept of them, and to take the pieces.
 

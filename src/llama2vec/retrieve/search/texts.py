@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from llama2vec.data.rows import row_fields
+from llama2vec.data.corpus.rows import row_fields
 from llama2vec.errors import DataError, EmptyCorpusError
 from llama2vec.records import Passage
 

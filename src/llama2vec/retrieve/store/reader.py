@@ -29,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.artifact import bring_back, read_object
-from llama2vec.data.rows import passage_of
+from llama2vec.data.corpus.rows import passage_of
 from llama2vec.errors import CorruptShardError, StoreError
 from llama2vec.files import file_sha256
 from llama2vec.records import Passage, VectorFormat

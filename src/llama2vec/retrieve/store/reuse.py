@@ -14,7 +14,7 @@ from typing import Protocol, get_args, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from llama2vec.data.rows import passage_line
+from llama2vec.data.corpus.rows import passage_line
 from llama2vec.errors import StoreError
 from llama2vec.files import write_atomic
 from llama2vec.records import Passage, VectorFormat

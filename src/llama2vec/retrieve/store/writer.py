@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llama2vec.artifact import Found, Kind, Work, claim, read_object
-from llama2vec.data.rows import passage_line
+from llama2vec.data.corpus.rows import passage_line
 from llama2vec.errors import ConfigError, EmptyCorpusError, InputChangedError, StoreError
 from llama2vec.files import Lock, disk_errors, write_atomic
 from llama2vec.model.lengths import warn_of_cut

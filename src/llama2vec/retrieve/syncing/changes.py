@@ -17,9 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from llama2vec.data.document_ids import DocumentIds, document_groups, document_of, numbered
-from llama2vec.data.folder import SourceFile, Walk
-from llama2vec.data.rows import passage_line, passage_of
+from llama2vec.data.corpus.document_ids import DocumentIds, document_groups, document_of, numbered
+from llama2vec.data.corpus.rows import passage_line, passage_of
+from llama2vec.data.documents.folder import SourceFile, Walk
 from llama2vec.errors import UnreadableError
 from llama2vec.files import disk_errors
 from llama2vec.records import Passage

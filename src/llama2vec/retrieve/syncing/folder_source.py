@@ -7,9 +7,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from llama2vec.data.folder import SourceFile, Walk, file_bytes, modified_day, walk, with_modified
-from llama2vec.data.passages import Splitter
-from llama2vec.data.readers import FORMATS, old_office, read_bytes
+from llama2vec.data.documents.folder import SourceFile, Walk, file_bytes, modified_day, walk, with_modified
+from llama2vec.data.documents.readers import FORMATS, old_office, read_bytes
+from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.records import Passage
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from llama2vec.artifact import read_object
 from llama2vec.config import ModelSettings, Settings
-from llama2vec.data.folder import UNREADABLE, check_there, walk
-from llama2vec.data.passages import Splitter
+from llama2vec.data.documents.folder import UNREADABLE, check_there, walk
+from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
 from llama2vec.errors import EmptyCorpusError, Llama2VecError, StoreError
 from llama2vec.model.source import CONTRACT_FILE, ModelSpec

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from llama2vec.artifact import Work, claim, find, new_path
-from llama2vec.data.document_ids import why_numbered
-from llama2vec.data.folder import ReadingReport, Skipped
-from llama2vec.data.passages import passage_id
+from llama2vec.data.corpus.document_ids import why_numbered
+from llama2vec.data.documents.folder import ReadingReport, Skipped
+from llama2vec.data.documents.splitting import passage_id
 from llama2vec.errors import CorruptShardError, DataError, EmptyCorpusError, OutputExistsError, StoreError
 from llama2vec.files import check_inputs, remove
 from llama2vec.manifest import digest

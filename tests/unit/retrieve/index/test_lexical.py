@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.words import is_paired
+from llama2vec.data.text.words import is_paired
 from llama2vec.errors import ConfigError, EmptyCorpusError, StoreError
 from llama2vec.records import Passage, Query
 from llama2vec.retrieve.index.lexical import (

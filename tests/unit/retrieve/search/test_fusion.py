@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama2vec.data.windows import max_passage
+from llama2vec.data.documents.windows import max_passage
 from llama2vec.errors import ConfigError
 from llama2vec.records import Query, Run
 from llama2vec.retrieve.search.fusion import (

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from counting_encoder import CountingEncoder
 
-from llama2vec.data.windows import document_id, max_passage
+from llama2vec.data.documents.windows import document_id, max_passage
 from llama2vec.records import Passage, Place, Run
 from llama2vec.retrieve.search.hits import (
     Hit,

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from llama2vec.data.passages import Splitter
+from llama2vec.data.documents.splitting import Splitter
 from llama2vec.data.settings import PassageSettings, ReadingSettings
-from llama2vec.data.words import word_spans
+from llama2vec.data.text.words import word_spans
 from llama2vec.errors import UnreadableError
 from llama2vec.retrieve.syncing.folder_source import FolderSource
 

@@ -14,7 +14,7 @@ from encoders import FLOAT32
 
 from llama2vec.artifact import owned
 from llama2vec.config import ModelSettings
-from llama2vec.data.folder import SourceFile
+from llama2vec.data.documents.folder import SourceFile
 from llama2vec.data.settings import PassageSettings
 from llama2vec.errors import ConfigError, Llama2VecError, StoreError, UnreadableError
 from llama2vec.model.encoder import Encoder

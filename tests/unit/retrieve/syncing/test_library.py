@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pytest
 from synced_folder import SETTINGS, BlankLineSource, HashEncoder, age, content, sync, write
 
-from llama2vec.data.folder import Skipped, SourceFile, Walk, file_bytes, walk
+from llama2vec.data.documents.folder import Skipped, SourceFile, Walk, file_bytes, walk
 from llama2vec.data.settings import ReadingSettings
 from llama2vec.errors import DataError, EmptyCorpusError, OutputExistsError, StoreError, UnreadableError
 from llama2vec.files import Lock

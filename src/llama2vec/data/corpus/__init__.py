@@ -1,0 +1,1 @@
+"""Corpora: passages and queries from files, folders and hubs."""

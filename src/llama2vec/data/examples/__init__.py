@@ -1,0 +1,1 @@
+"""What trainings read: labeled and unlabeled examples."""

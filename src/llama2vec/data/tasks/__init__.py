@@ -1,0 +1,1 @@
+"""What evaluation reads: BEIR tasks, judgments, sentence pairs with scores."""

@@ -1,0 +1,1 @@
+"""Texts: their lines, their words, their length."""

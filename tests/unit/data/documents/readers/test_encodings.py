@@ -1,0 +1,89 @@
+"""Bytes → text: encodings that are declared, that are guessed, and bytes that are damaged."""
+
+from __future__ import annotations
+
+import pytest
+from reading import blocks, documents, only_document, refusal
+
+from llama2vec.data.documents.readers.encodings import decoded
+
+
+@pytest.mark.parametrize("times", [1, 20])
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "à la carte"),
+        ("cp1252", "Le café est fermé à midi; où êtes-vous allée? Voilà l'été. Le coût dépassé."),
+        ("cp1252", "A informação não está disponível; são três opções. Milhões de números."),
+        ("cp1252", "Åsa äter ägg på ön i går."),
+        ("cp1252", "Það er gott að þvo sér. Þetta er íslenska."),
+        ("cp1252", "Rõhku tuleb iga päev kontrollida; külm õhk."),
+        ("cp1252", "Los días 1º y 2ª, área de 5 m² – ¡qué bien! ¿Cómo está?"),
+        ("cp1252", "Le président Miloševic est arrivé à la frontière; ça ira."),
+        ("cp1252", "Os n.ºs 1 e 2 do artigo não são aplicáveis."),
+        ("cp1252", "The naïve résumé of the café owner was read by many people."),
+        ("cp1252", "He said “hello” – it costs 5 € for Müller’s pump…"),
+        ("cp1252", "Price £5 ±2, 20°C, 5 µm, © 2020"),
+        ("cp1250", "Zażółć gęślą jaźń. Ciśnienie pompy należy sprawdzać codziennie."),
+        ("cp1250", "Tlak čerpadla je třeba denně kontrolovat a šrouby dotahovat."),
+        ("cp1250", "Presiunea pompei trebuie verificată zilnic şi şuruburile strânse."),
+        ("cp1250", "Az egész világon nőtt a kereslet, a gépek erősek."),
+        ("cp1254", "Pompa basıncı her gün kontrol edilmelidir, şişe ağzı."),
+        ("iso8859_2", "Zażółć gęślą jaźń. Ciśnienie pompy należy sprawdzać codziennie."),
+        ("iso8859_2", "Tiskový mluvčí Tomáš Hulan dodal, že v drti bylo zlato. Měřil průtok."),
+        ("iso8859_2", "To nije ono što je nekad bio. Iznenada su pooštrili kriterije, čaše i međe."),
+        ("cp866", "Давление насоса проверяют каждый день."),
+        ("mac_cyrillic", "Давление насоса проверяют каждый день."),
+        ("cp874", "ต้องตรวจสอบความดันของปั๊มทุกวัน"),
+        ("cp1251", "Давление насоса проверяют каждый день."),
+        ("koi8_r", "Давление насоса проверяют каждый день."),
+        ("cp1253", "Η πίεση της αντλίας ελέγχεται κάθε μέρα."),
+        ("shift_jis", "ポンプの圧力を確認してください。"),
+        ("euc_jp", "ポンプの圧力を確認してください。"),
+        ("iso2022_jp", "ポンプの圧力を確認してください。"),
+        ("gb18030", "水泵的压力应该每天检查一次。"),
+        ("big5", "水泵的壓力應該每天檢查一次。"),
+        ("euc_kr", "펌프의 압력을 매일 확인하십시오."),
+    ],
+)
+def test_an_encoding_that_nothing_declares_is_guessed(encoding: str, text: str, times: int) -> None:
+    whole = f"{text}\n" * times
+    assert decoded(whole.encode(encoding)) == whole
+
+
+@pytest.mark.parametrize("declared", [None, "iso-8859-1", "us-ascii", "windows-1252"])
+def test_quotes_of_windows_are_read_where_latin_1_is_declared(declared: str | None) -> None:
+    assert decoded(b"\x93hello\x94 \x96 5 \x80", declared=declared) == "“hello” – 5 €"
+
+
+@pytest.mark.parametrize(
+    ("declared", "encoding", "text"),
+    [("gb2312", "gb18030", "朱镕基"), ("shift_jis", "cp932", "①髙"), ("ks_c_5601-1987", "cp949", "펲시")],
+)
+def test_a_declared_encoding_stands_for_the_larger_one_in_use(declared: str, encoding: str, text: str) -> None:
+    assert decoded(text.encode(encoding), declared=declared) == text
+
+
+def test_a_few_damaged_bytes_are_shown_and_counted() -> None:
+    broken = "Größe für Müller\n".encode() * 9 + b"\xff\n" + "Köln – ü".encode()[:-1]
+    document = only_document("a.log", broken)
+    assert document.text == "Größe für Müller\n" * 9 + "\ufffd\nKöln – \ufffd"
+    assert document.problems == ("2 damaged characters (shown as \ufffd)",)
+    assert only_document("a.txt", ("ab" * 9).encode("utf-16") + b"x").text == "ab" * 9 + "\ufffd"
+
+
+def test_damage_in_headings_fields_and_ids_is_shown() -> None:
+    page = only_document("a.html", "<h1>Größe ü".encode() + b"\xff</h1><p>" + "Müller ß.".encode())
+    assert (page.title, blocks(page)[1][1]) == ("Größe ü\ufffd", ("Größe ü\ufffd",))
+    [row] = documents("a.csv", "kéy,text\néééé".encode() + b"\xff,Text of five words or more\n")
+    assert row.fields["kéy"] == "éééé\ufffd"
+    assert row.problems == page.problems == ("1 damaged character (shown as \ufffd)",)
+    whole = only_document("a.txt", "Valid \ufffd.")
+    assert whole.problems == ()
+
+
+def test_binary_bytes_are_refused() -> None:
+    assert refusal("a.txt", bytes(range(128, 256)) * 40 + b"\x81\x8d") in (
+        "its encoding is unknown; convert it to UTF-8",
+        "is neither UTF-8 nor cp1252 throughout",
+    )
