@@ -63,16 +63,27 @@ def test_a_model_is_found_by_its_name() -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_holds_every_recipe_and_example_and_finds_them(tmp_path: Path) -> None:
+def test_a_wheel_holds_every_file_of_the_package_every_recipe_and_example_and_finds_them(tmp_path: Path) -> None:
     # In a folder of its own: a build leaves its files beside the source.
     build = "import shutil, sys; from setuptools import build_meta\nprint(build_meta.build_wheel(sys.argv[1]))"
     copy = tmp_path / "copy"
-    copy.mkdir()
-    for name in ("src", "recipes", "examples", "models", "pyproject.toml", "setup.py", "README.md", "LICENSE"):
+    (copy / "src").mkdir(parents=True)
+    for name in (
+        "src/llama2vec",
+        "recipes",
+        "examples",
+        "models",
+        "pyproject.toml",
+        "setup.py",
+        "README.md",
+        "LICENSE",
+    ):
         (copy / name).symlink_to(REPOSITORY / name)
     subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=copy, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    files = [path.relative_to(REPOSITORY / "src") for path in (REPOSITORY / "src" / "llama2vec").rglob("*.*")]
+    assert [path for path in files if path.suffix != ".pyc" and not (tmp_path / "site" / path).exists()] == []
     command = [sys.executable, "-m", "llama2vec.cli", "recipes"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site")}
     listing = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
